@@ -1,0 +1,42 @@
+"""Map a function over blocks of rows: the engine under every reduction of a similarity matrix.
+
+A reduction of the rows of S = measure(x_i, y_j) needs one strip of S at a time. `map_rows` gives a function
+the rows of x block by block; the function builds its strip with ordinary `jnp` code and reduces it. Each block is
+checkpointed, so that the backward pass computes its strip again and no more than one ever exists, forward or
+backward. All rows in one block *is* the dense form: there is no second implementation.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+STRIP_BYTES = 32 * 2**20
+"""What a block's intermediates may take when no `block` is given."""
+
+
+def map_rows(function: Callable[..., Any], *rows: Any, block: int | None = None, row_bytes: int = 0) -> Any:
+    """`function(*rows)` computed in blocks of rows.
+
+    Args:
+        function: takes arrays of r rows and returns a pytree of arrays of r rows; row i of the result must depend
+            on row i of the arguments only (and on whatever the function closes over).
+        *rows: arrays or pytrees of arrays [n, ...] that are cut into blocks.
+        block: rows in a block; None chooses as many as `STRIP_BYTES` allows.
+        row_bytes: what the function's intermediates take for each row, in bytes.
+
+    Returns:
+        A pytree of arrays [n, ...].
+    """
+    n = jax.tree.leaves(rows)[0].shape[0]
+    block = block or max(1, STRIP_BYTES // max(row_bytes, 1))
+    if block >= n:
+        return function(*rows)
+    blocks = -(-n // block)
+    # The last block is filled up with rows from the start, not with zeros: the function is defined on them, so
+    # that not even a gradient that is thrown away can be a NaN.
+    index = (jnp.arange(blocks * block) % n).reshape(blocks, block)
+    step = jax.checkpoint(lambda i: function(*jax.tree.map(lambda a: a[i], rows)), prevent_cse=False)
+    out = jax.lax.map(step, index)
+    return jax.tree.map(lambda a: a.reshape(blocks * block, *a.shape[2:])[:n], out)
