@@ -37,9 +37,7 @@ def patches(x: ArrayLike, size: tuple[int, int], *, stride: int = 1, padding: in
     x = jnp.pad(jnp.asarray(x), ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     rows, columns = ((extent - s) // stride + 1 for extent, s in zip(x.shape[1:3], size, strict=True))
     if rows < 1 or columns < 1:
-        raise InputError(
-            f"x: expected images of at least {size[0]}x{size[1]}, padding included, got {x.shape}"
-        )
+        raise InputError(f"x: expected images of at least {size[0]}x{size[1]}, padding included, got {x.shape}")
     cut = [
         x[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
         for i in range(size[0])
@@ -83,9 +81,7 @@ def convolution(
     return out if bias is None else out + jnp.asarray(bias)
 
 
-def convolution_matrix(
-    kernel: ArrayLike, shape: tuple[int, int, int], *, stride: int = 1, padding: int = 0
-) -> Array:
+def convolution_matrix(kernel: ArrayLike, shape: tuple[int, int, int], *, stride: int = 1, padding: int = 0) -> Array:
     """The dense layer that a convolution is: its whole matrix, mostly zero, with shared weights.
 
     Args:

@@ -5,7 +5,6 @@ gives the pair form and the strip of the matrix: where a matrix product can do i
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ from simjax.core import check_choice, dot_products
 from simjax.similarity import _vectors as vectors
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["parameters"])
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Measure:
     """A similarity or a distance of two vectors.
@@ -34,9 +33,7 @@ class Measure:
     pair: Callable[..., Array] = dataclasses.field(metadata={"static": True})
     higher_is_closer: bool = dataclasses.field(metadata={"static": True})
     matrix: Callable[..., Array] | None = dataclasses.field(default=None, metadata={"static": True})
-    range: tuple[float, float] = dataclasses.field(
-        default=(-float("inf"), float("inf")), metadata={"static": True}
-    )
+    range: tuple[float, float] = dataclasses.field(default=(-float("inf"), float("inf")), metadata={"static": True})
     name: str = dataclasses.field(default="", metadata={"static": True})
     parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -85,9 +82,7 @@ MEASURES = {
     for m in (
         Measure(vectors.dot_product, True, dot_products, name="dot"),
         Measure(vectors.cosine_similarity, True, _cosine_matrix, (-1, 1), "cosine"),
-        Measure(
-            vectors.cosine_distance, False, lambda x, y: 1 - _cosine_matrix(x, y), (0, 2), "cosine_distance"
-        ),
+        Measure(vectors.cosine_distance, False, lambda x, y: 1 - _cosine_matrix(x, y), (0, 2), "cosine_distance"),
         Measure(
             vectors.squared_euclidean_distance,
             False,

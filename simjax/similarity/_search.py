@@ -27,9 +27,7 @@ def _rows(argument: str, x: ArrayLike) -> Array:
 def _both(x: ArrayLike, y: ArrayLike, names: tuple[str, str]) -> tuple[Array, Array]:
     x, y = _rows(names[0], x), _rows(names[1], y)
     if x.shape[1] != y.shape[1]:
-        raise InputError(
-            f"{names[1]}: expected rows of {x.shape[1]} features as in {names[0]}, got {y.shape}"
-        )
+        raise InputError(f"{names[1]}: expected rows of {x.shape[1]} features as in {names[0]}, got {y.shape}")
     return x, y
 
 
