@@ -38,7 +38,7 @@ def cosine_similarity(x: ArrayLike, y: ArrayLike) -> Array:
     """x . y / (|x| |y|), for x, y [..., d], in [-1, 1]; 0 at a zero vector.
 
     Example:
-        >>> print(cosine_similarity(jnp.array([0.2, 0.99]), jnp.array([0.9, 0.99])).round(2))
+        >>> round(float(cosine_similarity(jnp.array([0.2, 0.99]), jnp.array([0.9, 0.99]))), 2)
         0.86
     """
     return dot_product(unit_vectors(x), unit_vectors(y))
