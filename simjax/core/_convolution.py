@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
+from jaxtyping import Num
 
 from simjax.core._checks import InputError
 from simjax.core._dot_product import dot_products
@@ -18,7 +19,9 @@ from simjax.core._dot_product import dot_products
 SHORT_PATCH = 64  # entries in a patch up to which one matrix product over patches is the faster lowering
 
 
-def patches(x: ArrayLike, size: tuple[int, int], *, stride: int = 1, padding: int = 0) -> Array:
+def patches(
+    x: Num[ArrayLike, "b h w c"], size: tuple[int, int], *, stride: int = 1, padding: int = 0
+) -> Num[Array, "b _h _w _d"]:
     """The patches of images, one row each.
 
     Args:
@@ -47,8 +50,13 @@ def patches(x: ArrayLike, size: tuple[int, int], *, stride: int = 1, padding: in
 
 
 def convolution(
-    x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None, *, stride: int = 1, padding: int = 0
-) -> Array:
+    x: Num[ArrayLike, "b h w c"],
+    kernel: Num[ArrayLike, "kh kw c k"],
+    bias: Num[ArrayLike, " k"] | None = None,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+) -> Num[Array, "b _h _w k"]:
     """Every filter against every patch of every image.
 
     Args:
@@ -81,7 +89,9 @@ def convolution(
     return out if bias is None else out + jnp.asarray(bias)
 
 
-def convolution_matrix(kernel: ArrayLike, shape: tuple[int, int, int], *, stride: int = 1, padding: int = 0) -> Array:
+def convolution_matrix(
+    kernel: Num[ArrayLike, "kh kw c k"], shape: tuple[int, int, int], *, stride: int = 1, padding: int = 0
+) -> Num[Array, "_i _o"]:
     """The dense layer that a convolution is: its whole matrix, mostly zero, with shared weights.
 
     Args:

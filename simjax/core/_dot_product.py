@@ -8,9 +8,10 @@ keys. The three differ in what the rows are, and in nothing else.
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Num
 
 
-def dot_products(x: ArrayLike, y: ArrayLike) -> Array:
+def dot_products(x: Num[ArrayLike, "*batch n d"], y: Num[ArrayLike, "*batch m d"]) -> Num[Array, "*batch n m"]:
     """The dot product of every row of x with every row of y, S_ij = x_i . y_j.
 
     Args:
@@ -30,7 +31,9 @@ def dot_products(x: ArrayLike, y: ArrayLike) -> Array:
     return jnp.matmul(x, jnp.swapaxes(jnp.asarray(y), -1, -2))
 
 
-def dense(x: ArrayLike, kernel: ArrayLike, bias: ArrayLike | None = None) -> Array:
+def dense(
+    x: Num[ArrayLike, "... d"], kernel: Num[ArrayLike, "d k"], bias: Num[ArrayLike, " k"] | None = None
+) -> Num[Array, "... k"]:
     """A dense layer: every input row against every neuron, whose weights are a column of the kernel.
 
     Args:

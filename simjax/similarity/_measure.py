@@ -81,20 +81,20 @@ MEASURES = {
     m.name: m
     for m in (
         Measure(vectors.dot_product, True, dot_products, name="dot"),
-        Measure(vectors.cosine_similarity, True, _cosine_matrix, (-1, 1), "cosine"),
-        Measure(vectors.cosine_distance, False, lambda x, y: 1 - _cosine_matrix(x, y), (0, 2), "cosine_distance"),
+        Measure(vectors.cosine_similarity, True, _cosine_matrix, (-1.0, 1.0), "cosine"),
+        Measure(vectors.cosine_distance, False, lambda x, y: 1 - _cosine_matrix(x, y), (0.0, 2.0), "cosine_distance"),
         Measure(
             vectors.squared_euclidean_distance,
             False,
             _squared_euclidean_matrix,
-            (0, _infinity),
+            (0.0, _infinity),
             "squared_euclidean",
         ),
         Measure(
             vectors.euclidean_distance,
             False,
             lambda x, y: vectors.safe_sqrt(_squared_euclidean_matrix(x, y)),
-            (0, _infinity),
+            (0.0, _infinity),
             "euclidean",
         ),
     )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Int, Num
 
 from simjax.core import InputError, map_rows
 from simjax.similarity._measure import Measure
@@ -32,8 +33,12 @@ def _both(x: ArrayLike, y: ArrayLike, names: tuple[str, str]) -> tuple[Array, Ar
 
 
 def pairwise(
-    x: ArrayLike, y: ArrayLike | None = None, measure: str | Measure = "cosine", *, block: int | None = None
-) -> Array:
+    x: Num[ArrayLike, "n d"],
+    y: Num[ArrayLike, "m d"] | None = None,
+    measure: str | Measure = "cosine",
+    *,
+    block: int | None = None,
+) -> Num[Array, "n _m"]:
     """The whole matrix S_ij = measure(x_i, y_j).
 
     Args:
@@ -69,14 +74,14 @@ def _pairwise(x: Array, y: Array, measure: Measure, *, block: int | None, itself
 
 
 def top_k(
-    query: ArrayLike,
-    gallery: ArrayLike,
+    query: Num[ArrayLike, "q d"],
+    gallery: Num[ArrayLike, "m d"],
     k: int,
     measure: str | Measure = "cosine",
     *,
-    exclude: ArrayLike | None = None,
+    exclude: Int[ArrayLike, " q"] | None = None,
     block: int | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[Num[Array, "q {k}"], Int[Array, "q {k}"]]:
     """The k rows of the gallery that are closest to each query, by exact search.
 
     Args:
@@ -108,7 +113,8 @@ def _top_k(query: Array, gallery: Array, excluded: Array, measure: Measure, *, k
     def strip(rows: Array, skip: Array) -> tuple[Array, Array]:
         closeness = measure.closest_first(measure.strip(rows, gallery))
         closeness = jnp.where(columns[None] == skip[:, None], -jnp.inf, closeness)
-        return jax.lax.top_k(closeness, k)
+        values, indices = jax.lax.top_k(closeness, k)
+        return values, indices
 
     values, indices = map_rows(strip, query, excluded, block=block, row_bytes=_row_bytes(measure, gallery))
     return measure.closest_first(values), indices.astype(jnp.int32)

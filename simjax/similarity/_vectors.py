@@ -8,15 +8,16 @@ the norm's argument is replaced *before* the operation where it is zero, and the
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Num
 
 
-def safe_sqrt(x: Array) -> Array:
+def safe_sqrt(x: Num[Array, "*s"]) -> Num[Array, "*s"]:
     """Square root with gradient 0 at 0."""
     positive = x > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
 
 
-def unit_vectors(x: ArrayLike) -> Array:
+def unit_vectors(x: Num[ArrayLike, "*batch d"]) -> Num[Array, "*batch d"]:
     """x [..., d] divided by its Euclidean norm; a zero vector stays zero, with zero gradient.
 
     Each row is divided by its largest absolute value first, so that 1e30 and 1e-30 give the right answer.
@@ -29,12 +30,12 @@ def unit_vectors(x: ArrayLike) -> Array:
     return jnp.where(nonzero, scaled / jnp.sqrt(jnp.where(nonzero, square, 1.0)), 0.0)
 
 
-def dot_product(x: ArrayLike, y: ArrayLike) -> Array:
+def dot_product(x: Num[ArrayLike, "... d"], y: Num[ArrayLike, "... d"]) -> Num[Array, "..."]:
     """x . y, for x, y [..., d]; unbounded, larger is closer."""
     return jnp.sum(jnp.asarray(x) * jnp.asarray(y), axis=-1)
 
 
-def cosine_similarity(x: ArrayLike, y: ArrayLike) -> Array:
+def cosine_similarity(x: Num[ArrayLike, "... d"], y: Num[ArrayLike, "... d"]) -> Num[Array, "..."]:
     """x . y / (|x| |y|), for x, y [..., d], in [-1, 1]; 0 at a zero vector.
 
     Example:
@@ -44,17 +45,17 @@ def cosine_similarity(x: ArrayLike, y: ArrayLike) -> Array:
     return dot_product(unit_vectors(x), unit_vectors(y))
 
 
-def cosine_distance(x: ArrayLike, y: ArrayLike) -> Array:
+def cosine_distance(x: Num[ArrayLike, "... d"], y: Num[ArrayLike, "... d"]) -> Num[Array, "..."]:
     """1 - cosine similarity, for x, y [..., d], in [0, 2]."""
     return 1 - cosine_similarity(x, y)
 
 
-def squared_euclidean_distance(x: ArrayLike, y: ArrayLike) -> Array:
+def squared_euclidean_distance(x: Num[ArrayLike, "... d"], y: Num[ArrayLike, "... d"]) -> Num[Array, "..."]:
     """|x - y|^2, for x, y [..., d]."""
     difference = jnp.asarray(x) - jnp.asarray(y)
     return jnp.sum(difference * difference, axis=-1)
 
 
-def euclidean_distance(x: ArrayLike, y: ArrayLike) -> Array:
+def euclidean_distance(x: Num[ArrayLike, "... d"], y: Num[ArrayLike, "... d"]) -> Num[Array, "..."]:
     """|x - y|, for x, y [..., d]; the gradient at x = y is 0."""
     return safe_sqrt(squared_euclidean_distance(x, y))

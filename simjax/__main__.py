@@ -1,0 +1,5 @@
+"""`python -m simjax` is the command line."""
+
+from simjax.cli import main
+
+main()

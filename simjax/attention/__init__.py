@@ -1,0 +1,3 @@
+"""Attention as a softmax over similarities; pure functions."""
+
+from simjax.attention._dot_product_attention import dot_product_attention as dot_product_attention

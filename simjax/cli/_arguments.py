@@ -1,0 +1,71 @@
+"""Arguments from the typed dataclasses by tyro, with its errors as our one line."""
+
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from simjax.core._checks import InputError, suggestion
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | None = None) -> T:
+    """An instance of a dataclass from command-line arguments.
+
+    Raises:
+        InputError: for an unknown flag (with the nearest one), a missing or unfitting value.
+        SystemExit: with status 0, after printing the help.
+    """
+    import tyro
+
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, args=list(arguments), prog=prog, **options)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            sys.stdout.flush()
+            raise
+        raise InputError(_explain(kind, arguments, errors.getvalue())) from None
+
+
+def _explain(kind: Any, arguments: Sequence[str], printed: str) -> str:
+    """What was wrong, from the arguments where they show it, else from what tyro printed."""
+    flags = list(_flags(kind))
+    for argument in arguments:
+        flag = argument.split("=")[0].replace("_", "-")
+        if argument.startswith("--") and flag != "--help" and flag not in flags:
+            close = suggestion(flag, flags)
+            near = re.match(r" \(did you mean (\S+)\?", close)
+            return f"unknown setting {flag}" + (f" (did you mean {near[1]}?)" if near else " (--help lists all)")
+    message = []  # what stands in tyro's box, between its title and the first rule
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines()[1:]:
+        text = line.strip("│╰╯ ")
+        if not text.strip("─"):
+            break
+        message.append(text)
+    text = " ".join(message)
+    choice = re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", text)
+    if choice:
+        values = [value.strip("' ") for value in choice[3].split(",")]
+        return f"{choice[2]}: unknown value {choice[1]!r}{suggestion(choice[1], values)}"
+    return text or "the arguments cannot be parsed"
+
+
+def _flags(kind: Any, prefix: str = "--") -> list[str]:
+    """Every flag of a dataclass: dotted, with hyphens, and the negative of each switch."""
+    found = []
+    for field in dataclasses.fields(kind):
+        name = field.name.replace("_", "-")
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            found += _flags(field.type, f"{prefix}{name}.")
+        else:
+            found.append(prefix + name)
+            if field.type is bool:
+                found.append(f"{prefix}no-{name}" if prefix == "--" else f"{prefix[:-1]}.no-{name}")
+    return found

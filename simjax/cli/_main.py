@@ -1,0 +1,51 @@
+"""The command line: `simjax train | compare | data prepare`, also as `python -m simjax`.
+
+A mistake of the user's ends in one line `error: ...` on stderr and exit status 2; only a mistake of ours leaves a
+traceback.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+from simjax.cli._compare import compare
+from simjax.cli._data import data
+from simjax.cli._train import train
+from simjax.core._checks import InputError, suggestion
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
+    "train": (train, "train an encoder of images, evaluate it and write a report"),
+    "compare": (compare, "one table and one picture of several runs"),
+    "data": (data, "prepare a data set"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; exits with 0, 2 (a mistake of the user's) or 130 (interrupted)."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    warnings.showwarning = _one_line_warning
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            lines = [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
+            print("usage: simjax COMMAND ...\n\n" + "\n".join(lines) + "\n\nsimjax COMMAND --help says more")  # noqa: T201
+            return
+        if arguments[0] not in COMMANDS:
+            raise InputError(f"unknown command {arguments[0]!r}{suggestion(arguments[0], COMMANDS)}")
+        COMMANDS[arguments[0]][0](arguments[1:])
+    except InputError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+
+
+def fail(message: str) -> None:
+    """One line on stderr, and exit status 2."""
+    sys.stderr.write("error: " + " ".join(message.split()) + "\n")
+    sys.exit(2)
+
+
+def _one_line_warning(message: Warning | str, category: type[Warning], *rest: object) -> None:
+    """Our own warnings are for the user, in one line; those of libraries are not."""
+    if category is UserWarning:
+        sys.stderr.write(f"warning: {message}\n")

@@ -1,0 +1,17 @@
+"""Named sources of labelled images to arrays, samplers of batches, and augmentation."""
+
+from simjax.data._augment import Augmentation as Augmentation
+from simjax.data._augment import augment as augment
+from simjax.data._augment import default_augmentation as default_augmentation
+from simjax.data._dataset import Dataset as Dataset
+from simjax.data._load import DATASETS as DATASETS
+from simjax.data._load import load as load
+from simjax.data._normalise import normalise as normalise
+from simjax.data._normalise import statistics as statistics
+from simjax.data._prepare import prepare as prepare
+from simjax.data._resize import resize as resize
+from simjax.data._sampler import ClassTable as ClassTable
+from simjax.data._sampler import class_table as class_table
+from simjax.data._sampler import epoch_order as epoch_order
+from simjax.data._sampler import sample_m_per_class as sample_m_per_class
+from simjax.data._sampler import sample_pairs as sample_pairs

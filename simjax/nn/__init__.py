@@ -1,0 +1,15 @@
+"""Flax NNX modules on the dot-product core: layers, encoders of images, heads."""
+
+from simjax.nn._dense_network import DenseNetwork as DenseNetwork
+from simjax.nn._heads import HEADS as HEADS
+from simjax.nn._heads import CosinePrototypes as CosinePrototypes
+from simjax.nn._heads import LinearHead as LinearHead
+from simjax.nn._layers import Convolution as Convolution
+from simjax.nn._layers import Dense as Dense
+from simjax.nn._layers import average_pool as average_pool
+from simjax.nn._layers import count_parameters as count_parameters
+from simjax.nn._layers import max_pool as max_pool
+from simjax.nn._siamese_cnn import SiameseCNN as SiameseCNN
+from simjax.nn._transformer import MultiHeadAttention as MultiHeadAttention
+from simjax.nn._transformer import TransformerBlock as TransformerBlock
+from simjax.nn._vision_transformer import VisionTransformer as VisionTransformer

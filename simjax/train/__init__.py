@@ -1,0 +1,18 @@
+"""Training: settings, state, step, loop, checkpoints, and the evaluation that ends a run."""
+
+from typing import TYPE_CHECKING, Any
+
+from simjax.train._settings import Settings as Settings
+
+if TYPE_CHECKING:
+    from simjax.train._loop import Interrupted as Interrupted
+    from simjax.train._loop import train as train
+
+
+def __getattr__(name: str) -> Any:
+    """`train` and `Interrupted` load when first used: the command line's help needs the settings alone."""
+    if name in ("train", "Interrupted"):
+        from simjax.train import _loop
+
+        return getattr(_loop, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

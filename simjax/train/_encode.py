@@ -1,0 +1,101 @@
+"""Encoding many images with a trained state: embeddings, logits, attention."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from simjax.data import normalise
+from simjax.evaluate import knn_accuracy
+from simjax.train._objective import Objective
+from simjax.train._step import Pixels
+
+BATCH = 512
+
+
+class Encoded(NamedTuple):
+    """What the learner makes of images: embeddings [n, e] and logits [n, classes] or None."""
+
+    embeddings: np.ndarray
+    logits: np.ndarray | None
+
+    def loss(self, objective: Objective, labels: np.ndarray) -> float:
+        """The objective's loss, in batches as large as those of the training, averaged over the images."""
+        size = min(objective.images, len(labels))
+        batches = len(labels) // size
+        total = 0.0
+        for i in range(batches):
+            part = slice(i * size, (i + 1) * size)
+            logits = None if self.logits is None else jnp.asarray(self.logits[part])
+            total += float(_loss(objective.loss, jnp.asarray(self.embeddings[part]), logits, jnp.asarray(labels[part])))
+        return total / batches
+
+    def accuracy(self, objective: Objective, labels: np.ndarray) -> float:
+        """The classifier's accuracy, or without one that of the nearest neighbour among the same images."""
+        if self.logits is not None:
+            return float(np.mean(self.logits.argmax(1) == labels))
+        own = np.arange(len(labels))
+        found = knn_accuracy(
+            self.embeddings, labels, self.embeddings, labels, k=1, measure=objective.measure, exclude=own
+        )
+        return found or 0.0
+
+
+@partial(jax.jit, static_argnums=0)
+def _loss(loss: Any, embeddings: Array, logits: Array | None, labels: Array) -> Array:
+    return loss(embeddings, logits, labels)[0]
+
+
+class Encoder:
+    """A trained learner, for use."""
+
+    def __init__(self, structure: Any, params: Any, statistics: Any, pixels: Pixels):
+        self._structure = structure
+        self._state = (params, statistics, pixels)
+
+    def __call__(self, images: np.ndarray) -> Encoded:
+        """Images uint8 [n, h, w, c] to embeddings and logits."""
+        parts = [_encode(self._structure, *self._state, batch) for batch in _batches(images)]
+        embeddings = np.concatenate([np.asarray(e) for e, _ in parts])[: len(images)]
+        if parts[0][1] is None:
+            return Encoded(embeddings, None)
+        return Encoded(embeddings, np.concatenate([np.asarray(logits) for _, logits in parts])[: len(images)])
+
+    def attention(self, images: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+        """How much each patch is looked at in a vision transformer's last block.
+
+        Returns:
+            [n, heads, grid rows, grid columns], the mean over the tokens that look (with a class token: what it looks
+            at), and the grid.
+        """
+        weights, grid, class_token = _attention(self._structure, *self._state, jnp.asarray(images))
+        looked = weights[:, :, 0, 1:] if class_token else weights.mean(axis=2)
+        return np.asarray(looked).reshape(*looked.shape[:2], *grid), grid
+
+
+def _batches(images: np.ndarray) -> list[Array]:
+    """Batches of one size; the last one is filled up with copies of the first image."""
+    size = min(BATCH, len(images))
+    fill = -len(images) % size
+    whole = np.concatenate([images, np.repeat(images[:1], fill, axis=0)]) if fill else images
+    return [jnp.asarray(whole[i : i + size]) for i in range(0, len(whole), size)]
+
+
+def _learner(structure: Any, params: Any, statistics: Any) -> Any:
+    learner = nnx.merge(structure, params, statistics, copy=True)
+    return nnx.view(learner, use_running_average=True, raise_if_not_found=False)
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(structure: Any, params: Any, statistics: Any, pixels: Pixels, images: Array) -> tuple[Array, Array | None]:
+    return _learner(structure, params, statistics)(normalise(images, pixels.mean, pixels.std))
+
+
+def _attention(structure: Any, params: Any, statistics: Any, pixels: Pixels, images: Array) -> Any:
+    encoder = _learner(structure, params, statistics).encoder
+    _, weights = encoder(normalise(images, pixels.mean, pixels.std), return_attention=True)
+    return weights, encoder.grid, encoder.class_token is not None

@@ -1,0 +1,43 @@
+"""Defaults that depend on the model, the data and the objective; chosen on validation images, never on test images."""
+
+from dataclasses import replace
+from typing import Any
+
+from simjax.train._settings import Settings
+
+EPOCHS = {"digits": 60.0, "mnist": 8.0, "fashion_mnist": 12.0, "cifar10": 20.0, "cifar100": 20.0}
+OTHER_EPOCHS = 20.0
+VIT_LONGER = 1.5  # a transformer has to learn what a convolution is built with
+LEARNING_RATE = {"cnn": 3e-3, "vit": 1e-3, "dnn": 2e-3}
+WEIGHT_DECAY = {"cnn": 0.02, "vit": 0.05, "dnn": 0.05}
+MARGIN = {"contrastive": 0.5, "triplet": 0.2}
+
+
+def complete(settings: Settings) -> Settings:
+    """The settings with every `None` that a recipe decides filled in, except those that need to see the data."""
+    from simjax.data import default_augmentation
+
+    s = settings
+    epochs = EPOCHS.get(s.dataset, OTHER_EPOCHS) * (VIT_LONGER if s.model == "vit" else 1.0)
+    classic = s.model == "cnn" and s.cnn.variant == "classic"
+    augmentation: dict[str, Any] = {
+        name: getattr(default_augmentation(s.dataset), name) for name in ("shift", "rotation", "scale", "flip")
+    }
+    given = {name: value for name in augmentation if (value := getattr(s.augment, name)) is not None}
+    off = dict.fromkeys(("shift", "rotation", "scale"), 0.0) | {"flip": False}
+    return replace(
+        s,
+        epochs=None if s.steps else s.epochs or epochs,
+        embedding_size=s.embedding_size or (2 if classic else 64),
+        augment=replace(s.augment, **(augmentation | given if s.augment.enabled else off)),
+        loss=replace(s.loss, margin=_or(s.loss.margin, MARGIN.get(s.objective)), form=s.loss.form or "linear"),
+        optimizer=replace(
+            s.optimizer,
+            learning_rate=_or(s.optimizer.learning_rate, LEARNING_RATE[s.model]),
+            weight_decay=_or(s.optimizer.weight_decay, WEIGHT_DECAY[s.model]),
+        ),
+    )
+
+
+def _or(value: float | None, default: float | None) -> float | None:
+    return default if value is None else value

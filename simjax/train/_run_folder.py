@@ -1,0 +1,115 @@
+"""A run's folder: what it holds, how it begins, and how it goes on after an interruption."""
+
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simjax._files import write_file
+from simjax.core import InputError
+from simjax.train._settings import WHERE_ONLY, Settings, differences, from_dict
+
+OURS = {
+    "config.json",
+    "metrics.jsonl",
+    "report.json",
+    "report.md",
+    "report.html",
+    "predictions.npz",
+    "samples.npz",
+    "figures",
+    "checkpoints",
+}
+"""What a run writes; a folder with anything else in it is not ours to overwrite."""
+
+
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+
+    def begin(self, settings: Settings, *, resume: bool, overwrite: bool) -> None:
+        """Check that the run may use this folder; nothing is written or removed yet.
+
+        Raises:
+            InputError: if the folder holds something else, holds a run and neither resume nor overwrite is given,
+                or holds a run with other settings than those to resume.
+        """
+        if resume and overwrite:
+            raise InputError("--resume and --overwrite exclude each other")
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file, not a folder for a run")
+        entries = sorted(p.name for p in self.path.iterdir()) if self.path.exists() else []
+        if resume:
+            saved = self.saved_settings()
+            changed = [d for d in differences(saved, settings) if d[0] not in WHERE_ONLY]
+            if changed:
+                name, old, new = changed[0]
+                raise InputError(f"cannot resume {self.path}: {name} was {old} and is now {new}")
+        elif entries and not overwrite:
+            raise InputError(
+                f"{self.path} exists: give --resume to go on, --overwrite to start again, or another --out"
+            )
+        elif overwrite and (strange := [e for e in entries if e not in OURS and not e.startswith(".")]):
+            raise InputError(f"{self.path} holds {strange[0]}, which no run wrote: not overwritten")
+
+    def clear(self) -> None:
+        """Make the folder and take away what a former run left in it."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for entry in self.path.iterdir():
+                if entry.name in OURS:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        except OSError as error:
+            raise InputError(f"cannot use {self.path}: {error.strerror}") from error
+
+    def saved_settings(self) -> Settings:
+        """The settings the run was started with.
+
+        Raises:
+            InputError: if there is no run in the folder.
+        """
+        try:
+            return from_dict(json.loads((self.path / "config.json").read_text(encoding="utf-8"))["settings"])
+        except FileNotFoundError as error:
+            raise InputError(f"nothing to resume in {self.path}: it has no config.json") from error
+        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise InputError(f"cannot resume {self.path}: its config.json cannot be read ({error})") from error
+
+    def keep_metrics_until(self, step: int) -> None:
+        """Drop the log's lines after a step: the steps that a resumed run takes again."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError):
+                break  # the line that a kill cut short
+        write_file(self.metrics, "".join(kept))
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl."""
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise InputError(f"cannot write {self.metrics}: {os.strerror(error.errno or 0)}") from error
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Write a JSON file whole."""
+        write_file(self.path / name, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+    def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Write an .npz file whole."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        write_file(self.path / name, buffer.getvalue())

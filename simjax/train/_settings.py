@@ -1,0 +1,283 @@
+"""What a run is made of: frozen dataclasses that are the command line, the TOML files and config.json alike.
+
+`None` means the recipe's choice for this model and data set (see `_recipes`); what was chosen is in the run's
+config.json. Nothing heavy is imported here, so that `--help` is quick.
+"""
+
+import dataclasses
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+from simjax.core._checks import InputError, suggestion
+
+
+@dataclasses.dataclass(frozen=True)
+class CNN:
+    """The Siamese CNN."""
+
+    variant: Literal["modern", "classic"] = "modern"
+    """modern: batch norm, ReLU, residual blocks; classic: the tutorial network, no activations"""
+    widths: tuple[int, ...] = (32, 64, 128)
+    """channels of the stages (modern)"""
+    residual: bool = True
+    """a residual block in every stage after the first (modern)"""
+
+
+@dataclasses.dataclass(frozen=True)
+class ViT:
+    """The vision transformer."""
+
+    patch_size: int | None = None
+    """pixels; None is an eighth of the image's shorter side, at least 2"""
+    width: int = 64
+    """numbers in a token"""
+    depth: int = 4
+    """transformer blocks"""
+    heads: int = 4
+    """attention heads; must divide the width"""
+    mlp_ratio: int = 2
+    """hidden neurons of a block, as a multiple of the width"""
+    positions: Literal["learned", "sincos"] = "learned"
+    """position embedding"""
+    pooling: Literal["mean", "class"] = "mean"
+    """mean of the tokens or a class token"""
+
+
+@dataclasses.dataclass(frozen=True)
+class DNN:
+    """The dense network."""
+
+    widths: tuple[int, ...] = (512, 512)
+    """neurons of the hidden layers"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """The objective's settings."""
+
+    head: Literal["linear", "cosine"] = "linear"
+    """softmax: dot products with class vectors, or cosine similarity with prototypes"""
+    label_smoothing: float = 0.1
+    """softmax: how much of the target is spread over all classes"""
+    margin: float | None = None
+    """contrastive, triplet: in units of the distance"""
+    form: Literal["squared", "hadsell", "linear"] | None = None
+    """contrastive: one of the three published forms"""
+    mining: Literal["all", "hard", "semi_hard"] = "all"
+    """triplet: which triplets of the batch count"""
+    pairs: Literal["batch", "random"] = "batch"
+    """contrastive: all pairs of a batch with m samples per class, or random pairs as in the classic recipe"""
+    samples_per_class: int | None = None
+    """contrastive, triplet: m; None fills the batch with as many classes as fit, 4 or more of each"""
+    normalise: bool = True
+    """contrastive, triplet: compare embeddings of unit length"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """AdamW and its schedule."""
+
+    learning_rate: float | None = None
+    """at its highest"""
+    weight_decay: float | None = None
+    """of the kernels; biases, norms, positions and prototypes have none"""
+    warmup: float = 0.1
+    """share of the steps in which the learning rate rises from 0"""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """of the learning rate after the warm-up"""
+    clip_norm: float = 1.0
+    """largest norm of the whole gradient; 0 is no limit"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """Random changes of the training images."""
+
+    enabled: bool = True
+    """whether there are any"""
+    shift: float | None = None
+    """largest shift, as a share of the image's size"""
+    rotation: float | None = None
+    """largest rotation, in degrees"""
+    scale: float | None = None
+    """largest change of size, as a share"""
+    flip: bool | None = None
+    """left and right exchanged, in half of the images"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """How images are read."""
+
+    image_size: int | None = None
+    """side to which images are resized; None keeps their size, or chooses one for folders"""
+    channels: Literal[1, 3] | None = None
+    """1 is grey, 3 is colour; None keeps what the images have"""
+    scaling: Literal["standard", "unit"] = "standard"
+    """pixels: mean 0 and deviation 1 over the training images, or [0, 1]"""
+    validation_fraction: float = 0.05
+    """share of the training images kept aside for the validation curve and the threshold"""
+    skip_unreadable: bool = False
+    """leave out images of a folder that cannot be read, with a warning"""
+    download: bool = True
+    """fetch a missing data set"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Train an encoder of images, evaluate it on test images and write a report."""
+
+    model: Literal["cnn", "vit", "dnn"] = "cnn"
+    """Siamese CNN, vision transformer or dense network"""
+    dataset: str = "digits"
+    """digits, mnist, fashion_mnist, cifar10, cifar100, tfds:NAME, folder:PATH, or two of them as A+B"""
+    test_dataset: str | None = None
+    """evaluate on this data instead; its classes may be new ones"""
+    objective: Literal["softmax", "contrastive", "triplet"] = "softmax"
+    """what the embeddings are trained for"""
+    seed: int = 0
+    """of everything random"""
+    epochs: float | None = None
+    """passes over the training images"""
+    steps: int | None = None
+    """instead of epochs"""
+    batch_size: int = 128
+    """images in a step; pairs with --loss.pairs random"""
+    embedding_size: int | None = None
+    """numbers in an embedding; None is 64, or 2 for the classic CNN"""
+    data_dir: str | None = None
+    """where prepared data sets lie; None is $TFDS_DATA_DIR or ~/tensorflow_datasets"""
+    checkpoint_seconds: float = 20.0
+    """time between checkpoints"""
+    cnn: CNN = CNN()
+    vit: ViT = ViT()
+    dnn: DNN = DNN()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    augment: Augment = Augment()
+    data: Data = Data()
+
+
+WHERE_ONLY = ("data_dir", "checkpoint_seconds")
+"""Settings that say where and when things are stored, and do not change what is learned."""
+
+
+def to_dict(settings: Settings) -> dict[str, Any]:
+    """Nested settings as plain values, ready for JSON."""
+    return dataclasses.asdict(settings)
+
+
+def from_dict(values: dict[str, Any], base: Any = None, prefix: str = "") -> Any:
+    """Settings with the given values in place of those of `base`, section by section.
+
+    Raises:
+        InputError: for an unknown key, with the nearest valid one, or a value of the wrong type or choice.
+    """
+    base = Settings() if base is None else base
+    types = typing.get_type_hints(type(base))
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in types:
+            raise InputError(f"unknown setting {prefix + key!r}{suggestion(key, types)}")
+        current = getattr(base, key)
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, dict):
+                raise InputError(f"setting {prefix + key!r}: expected a section of settings, got {value!r}")
+            changes[key] = from_dict(value, current, f"{prefix}{key}.")
+        else:
+            changes[key] = _checked(prefix + key, value, types[key])
+    return dataclasses.replace(base, **changes)
+
+
+def _checked(name: str, value: Any, kind: Any) -> Any:
+    """The value, if it fits the annotation; lists become tuples and whole numbers floats where those are expected."""
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind):
+            choices = [str(c) for c in typing.get_args(kind)]
+            raise InputError(f"setting {name!r}: unknown value {value!r}{suggestion(str(value), choices)}")
+        return value
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)) or not all(type(v) is int for v in value):
+            raise InputError(f"setting {name!r}: expected a list of whole numbers, got {value!r}")
+        return tuple(value)
+    options = typing.get_args(kind)
+    if options:  # a value or None
+        return None if value is None else _checked(name, value, next(o for o in options if o is not type(None)))
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise InputError(f"setting {name!r}: expected {kind.__name__}, got {value!r}")
+    return value
+
+
+def load_toml(path: str | Path, base: Settings | None = None) -> Settings:
+    """Settings from a TOML file.
+
+    Raises:
+        InputError: if the file is missing, is not TOML, or holds an unknown setting.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"configuration {path} is not valid TOML: {error}") from error
+    return from_dict(values, base)
+
+
+def differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Where two settings differ: (dotted name, value in a, value in b)."""
+    found = []
+    for field in dataclasses.fields(a):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        if dataclasses.is_dataclass(x):
+            found += differences(x, y, f"{prefix}{field.name}.")
+        elif x != y:
+            found.append((prefix + field.name, x, y))
+    return found
+
+
+def validate(settings: Settings) -> None:
+    """Check numbers that must lie in a range.
+
+    Raises:
+        InputError: naming the setting, what was got and what is expected.
+    """
+
+    def need(name: str, value: float | None, valid: bool, expected: str) -> None:
+        if value is not None and not valid:
+            raise InputError(f"setting {name!r}: expected {expected}, got {value}")
+
+    s, loss, opt, data = settings, settings.loss, settings.optimizer, settings.data
+    positive = "a number above 0"
+    for name, value in (
+        ("epochs", s.epochs),
+        ("steps", s.steps),
+        ("embedding_size", s.embedding_size),
+        ("vit.patch_size", s.vit.patch_size),
+        ("vit.width", s.vit.width),
+        ("vit.depth", s.vit.depth),
+        ("vit.heads", s.vit.heads),
+        ("vit.mlp_ratio", s.vit.mlp_ratio),
+        ("loss.margin", loss.margin),
+        ("optimizer.learning_rate", opt.learning_rate),
+        ("data.image_size", data.image_size),
+    ):
+        need(name, value, value is not None and 0 < value < float("inf"), positive)
+    for name, widths in (("cnn.widths", s.cnn.widths), ("dnn.widths", s.dnn.widths)):
+        if not widths or min(widths) < 1:
+            raise InputError(f"setting {name!r}: expected one or more numbers above 0, got {list(widths)}")
+    need("seed", s.seed, 0 <= s.seed < 2**32, "0 to 4294967295")
+    need("batch_size", s.batch_size, s.batch_size >= 2, "at least 2")
+    need("checkpoint_seconds", s.checkpoint_seconds, s.checkpoint_seconds >= 0, "0 or more")
+    need("loss.label_smoothing", loss.label_smoothing, 0 <= loss.label_smoothing < 1, "0 or more, below 1")
+    need("loss.samples_per_class", loss.samples_per_class, (loss.samples_per_class or 2) >= 2, "at least 2")
+    need("optimizer.weight_decay", opt.weight_decay, (opt.weight_decay or 0) >= 0, "0 or more")
+    need("optimizer.warmup", opt.warmup, 0 <= opt.warmup < 1, "0 or more, below 1")
+    need("optimizer.clip_norm", opt.clip_norm, opt.clip_norm >= 0, "0 or more")
+    need("data.validation_fraction", data.validation_fraction, 0 <= data.validation_fraction < 0.9, "0 to 0.9")
+    for name in ("shift", "rotation", "scale"):
+        value = getattr(s.augment, name)
+        need(f"augment.{name}", value, value is not None and 0 <= value < float("inf"), "0 or more")

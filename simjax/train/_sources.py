@@ -1,0 +1,77 @@
+"""The images of a run: training, validation and test, and what a report must know of them."""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+
+from simjax.core import InputError
+from simjax.data import Dataset, load, resize
+from simjax.train._settings import Settings
+
+
+class Sources(NamedTuple):
+    """Images of a run.
+
+    Attributes:
+        train: what is learned from.
+        validation: kept aside from the training images; may be empty.
+        test: evaluated at the end, and used for nothing else.
+        known_classes: whether the test images' classes are among those learned; then its labels are too.
+        fingerprint: a hash of all of it, by which runs on the same data know each other.
+    """
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    known_classes: bool
+    fingerprint: str
+
+
+def load_sources(settings: Settings) -> Sources:
+    """Read the images that the settings name.
+
+    Raises:
+        InputError: if a source is unknown, missing or unreadable.
+    """
+    s, d = settings, settings.data
+    options = {"channels": d.channels, "skip_unreadable": d.skip_unreadable, "download": d.download}
+    whole = load(s.dataset, "train", s.data_dir, image_size=d.image_size, **options)
+    if len(np.unique(whole.labels)) < 2:
+        raise InputError(f"dataset {s.dataset}: expected images of at least 2 classes")
+    shape = whole.images.shape[1:]
+    if s.test_dataset is None:
+        test, known = load(s.dataset, "test", s.data_dir, image_size=d.image_size, **options), True
+    else:
+        # A folder given for the test is a test as a whole; a named set has a test split.
+        split = "all" if s.test_dataset.startswith("folder:") else "test"
+        test = load(s.test_dataset, split, s.data_dir, image_size=d.image_size, **options)
+        known = set(test.class_names) <= set(whole.class_names)
+        if known:
+            places = np.array([whole.class_names.index(name) for name in test.class_names], np.int32)
+            test = Dataset(test.images, places[test.labels], whole.class_names)
+    test = resize(test, (int(shape[0]), int(shape[1])), int(shape[2]))
+    if len(test.labels) == 0:
+        raise InputError(f"dataset {s.test_dataset or s.dataset}: has no test images")
+    train, validation = _split(whole, d.validation_fraction)
+    return Sources(train, validation, test, known, _fingerprint(train, validation, test))
+
+
+def _split(data: Dataset, fraction: float) -> tuple[Dataset, Dataset]:
+    """Keep a share of every class aside, always the same images whatever the run's seed."""
+    random = np.random.default_rng(0)
+    aside = np.zeros(len(data.labels), bool)
+    for label in np.unique(data.labels):
+        members = np.flatnonzero(data.labels == label)
+        aside[random.permutation(members)[: int(len(members) * fraction)]] = True
+    parts = [Dataset(data.images[rows], data.labels[rows], data.class_names) for rows in (~aside, aside)]
+    return parts[0], parts[1]
+
+
+def _fingerprint(*parts: Dataset) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(str((part.images.shape, part.class_names)).encode())
+        digest.update(np.ascontiguousarray(part.images).data)
+        digest.update(np.ascontiguousarray(part.labels).data)
+    return digest.hexdigest()[:16]

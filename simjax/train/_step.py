@@ -1,0 +1,112 @@
+"""The training step: one pure function of one state, compiled once."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import Array
+
+from simjax.data import Augmentation, augment, normalise
+from simjax.train._objective import Objective
+from simjax.train._settings import Settings
+
+
+class Metrics(NamedTuple):
+    """Sums since the last line of the log; they stay on the device until it is written."""
+
+    loss: Array
+    correct: Array
+    steps: Array
+    first_bad_step: Array
+    """-1 while every loss was finite"""
+
+
+class State(NamedTuple):
+    """All that a step changes; a checkpoint is exactly this."""
+
+    params: Any
+    statistics: Any
+    """batch statistics"""
+    optimizer: Any
+    step: Array
+    key: Array
+    metrics: Metrics
+
+
+class Pixels(NamedTuple):
+    """How uint8 images become the network's input: (image - mean) / std for each channel."""
+
+    mean: Array
+    std: Array
+
+
+def fresh_metrics() -> Metrics:
+    """Metrics before the first step."""
+    return Metrics(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
+
+
+def build_optimizer(settings: Settings, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """AdamW with warm-up and cosine decay, from completed settings; and its learning rate at each step."""
+    o = settings.optimizer
+    peak = o.learning_rate or 0.0
+    warmup = int(o.warmup * steps)
+    if o.schedule == "cosine":
+        schedule = optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, max(steps, warmup + 1))
+    else:
+        schedule = optax.warmup_constant_schedule(0.0 if warmup else peak, peak, warmup)
+    adam = optax.adamw(schedule, weight_decay=o.weight_decay or 0.0, mask=_decayed)
+    return (optax.chain(optax.clip_by_global_norm(o.clip_norm), adam) if o.clip_norm else adam), schedule
+
+
+def _decayed(params: Any) -> Any:
+    """True for kernels only: a bias, a norm's scale, a position or a prototype has no reason to be small."""
+    return jax.tree.map_with_path(lambda path, _: any(getattr(k, "key", None) == "kernel" for k in path), params)
+
+
+def fresh_state(learner: nnx.Module, optimizer: optax.GradientTransformation, seed: int) -> tuple[Any, State]:
+    """The learner's structure and the state before the first step."""
+    structure, params, statistics = nnx.split(learner, nnx.Param, ...)
+    key = jax.random.key(seed)
+    state = State(params, statistics, optimizer.init(params), jnp.zeros((), jnp.int32), key, fresh_metrics())
+    # A fresh copy of everything: the step gives its argument's memory away, and the learner still points at it.
+    return structure, jax.tree.map(lambda a: a.copy(), state)
+
+
+def build_step(
+    structure: Any,
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    augmentation: Augmentation,
+) -> Callable[[State, Array, Array, Array, Pixels], State]:
+    """The compiled step: (state, images uint8 [n, h, w, c], labels [n], the epoch's order [n], pixels) to state.
+
+    Choosing the images, normalising and augmenting them all happen inside, from a key of the step's own.
+    """
+
+    def loss(params: Any, statistics: Any, x: Array, y: Array) -> tuple[Array, tuple[Array, Any]]:
+        learner = nnx.merge(structure, params, statistics, copy=True)
+        value, correct = objective.loss(*learner(x), y)
+        return value, (correct, nnx.split(learner, nnx.Param, ...)[2])
+
+    def step(state: State, images: Array, labels: Array, order: Array, pixels: Pixels) -> State:
+        sample_key, augment_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        chosen = objective.sample(sample_key, state.step, order)
+        x = augment(augment_key, normalise(images[chosen], pixels.mean, pixels.std), augmentation)
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        (value, (correct, statistics)), grads = gradient(state.params, state.statistics, x, labels[chosen])
+        updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
+        m = state.metrics
+        finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grads))
+        metrics = Metrics(
+            m.loss + value,
+            m.correct + correct,
+            m.steps + 1,
+            jnp.where((m.first_bad_step < 0) & ~finite, state.step, m.first_bad_step),
+        )
+        params = optax.apply_updates(state.params, updates)
+        return State(params, statistics, optimizer_state, state.step + 1, state.key, metrics)
+
+    return jax.jit(step, donate_argnums=0)

@@ -1,0 +1,30 @@
+"""Every test runs with strict JAX: shapes in annotations are checked, ranks are never promoted silently."""
+
+from jaxtyping import install_import_hook
+
+with install_import_hook("simjax", "beartype.beartype"):
+    import simjax.attention
+    import simjax.core
+    import simjax.losses
+    import simjax.nn
+    import simjax.similarity  # noqa: F401
+
+import jax
+import jaxtyping
+import numpy as np
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 2)
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def unchecked():
+    """What a user meets: annotations are not checked, so that the library's own errors speak."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

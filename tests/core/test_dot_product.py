@@ -1,0 +1,91 @@
+import jax
+import jax.test_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simjax import core
+
+
+def test_every_row_against_every_row(random):
+    x, y = random.normal(size=(2, 3, 7)), random.normal(size=(2, 5, 7))
+    loops = [[[np.dot(a, b) for b in ys] for a in xs] for xs, ys in zip(x, y, strict=True)]
+    np.testing.assert_allclose(core.dot_products(jnp.float32(x), jnp.float32(y)), loops, rtol=1e-5, atol=1e-6)
+
+
+def test_dense_is_every_row_against_every_neuron(random):
+    x, kernel, bias = (jnp.float32(random.normal(size=s)) for s in ((2, 3, 7), (7, 5), (5,)))
+    neurons = kernel.T
+    expected = core.dot_products(x.reshape(6, 7), neurons).reshape(2, 3, 5) + bias[None, None]
+    np.testing.assert_array_equal(core.dense(x, kernel, bias), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "stride", "padding", "filters"),
+    [
+        ((7, 11, 2), (3, 3), 1, 1, 5),  # XLA's convolution is taken for long patches, patches for short ones: both
+        ((7, 11, 2), (3, 5), 2, 0, 3),
+        ((9, 8, 13), (3, 3), 1, 1, 5),
+        ((9, 8, 13), (2, 3), 2, 1, 5),
+        ((8, 9, 13), (3, 3), 3, 2, 4),
+        ((6, 6, 3), (5, 5), 3, 2, 1),
+        ((6, 7, 17), (2, 2), 2, 0, 3),
+        ((5, 7, 1), (1, 1), 1, 0, 3),
+    ],
+)
+def test_convolution_is_patches_times_filters_is_a_sparse_dense_layer(random, shape, size, stride, padding, filters):
+    x = jnp.float32(random.normal(size=(2, *shape)))
+    kernel = jnp.float32(random.normal(size=(*size, shape[2], filters)))
+    bias = jnp.float32(random.normal(size=filters))
+    out = core.convolution(x, kernel, bias, stride=stride, padding=padding)
+
+    rows = core.patches(x, size, stride=stride, padding=padding)
+    by_patches = core.dense(rows, kernel.reshape(-1, filters), bias)
+    np.testing.assert_allclose(out, by_patches, rtol=1e-4, atol=1e-4)
+
+    matrix = core.convolution_matrix(kernel, shape, stride=stride, padding=padding)
+    by_matrix = core.dense(x.reshape(2, -1), matrix).reshape(out.shape) + bias[None, None, None]
+    np.testing.assert_allclose(out, by_matrix, rtol=1e-4, atol=1e-4)
+    # An output sees one patch at most, and shares its weights with every other place.
+    places = out.shape[1] * out.shape[2]
+    assert int((np.asarray(matrix) != 0).sum(0).max()) <= size[0] * size[1] * shape[2]
+    assert len(np.unique(matrix)) <= kernel.size + 1
+    assert matrix.shape == (np.prod(shape), places * filters)
+
+
+def test_convolution_by_loops(random):
+    x, kernel = random.normal(size=(5, 6, 2)), random.normal(size=(3, 2, 2, 4))
+    padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+    loops = [
+        [np.einsum("ijc,ijck->k", padded[i : i + 3, j : j + 2], kernel) for j in range(0, 7, 2)] for i in range(0, 5, 2)
+    ]
+    out = core.convolution(jnp.float32(x)[None], jnp.float32(kernel), stride=2, padding=1)
+    np.testing.assert_allclose(out[0], loops, rtol=1e-4, atol=1e-5)
+
+
+def test_28x28_to_28x28_has_614656_weights():
+    matrix = core.convolution_matrix(jnp.ones((3, 3, 1, 1)), (28, 28, 1), padding=1)
+    assert matrix.size == 614_656
+    inner = np.asarray(matrix).reshape(28, 28, 28, 28)[:, :, 1:-1, 1:-1]
+    np.testing.assert_array_equal(inner.sum((0, 1)), 9)
+
+
+def test_convolution_gradients():
+    with jax.enable_x64(True):
+        random = np.random.default_rng(1)
+        for shape, size in (((2, 5, 4, 2), (3, 2)), ((2, 4, 5, 9), (3, 3))):
+            x = jnp.asarray(random.normal(size=shape))
+            kernel = jnp.asarray(random.normal(size=(*size, shape[3], 3)))
+            jax.test_util.check_grads(
+                lambda x, k: core.convolution(x, k, padding=1), (x, kernel), order=2, modes=["fwd", "rev"]
+            )
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_errors_name_what_was_got():
+    with pytest.raises(core.InputError, match=r"expected \[b, h, w, 3\].*got \(2, 5, 5, 1\)"):
+        core.convolution(jnp.zeros((2, 5, 5, 1)), jnp.zeros((3, 3, 3, 4)))
+    with pytest.raises(core.InputError, match=r"at least 7x7, padding included, got \(2, 5, 5, 1\)"):
+        core.convolution(jnp.zeros((2, 5, 5, 1)), jnp.zeros((7, 7, 1, 4)))
+    with pytest.raises(core.InputError, match="at least 9x2"):
+        core.patches(jnp.zeros((2, 5, 5, 1)), (9, 2))

@@ -1,0 +1,56 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simjax.core import map_rows
+
+
+def strip_sum(y):
+    return lambda rows, scale: {"sum": jnp.sum(jnp.sin(rows @ y.T), 1) * scale, "max": jnp.max(rows @ y.T, 1)}
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 100])
+def test_one_block_equals_many(random, block):
+    x, y, scale = (jnp.float32(random.normal(size=s)) for s in ((7, 3), (5, 3), (7,)))
+    whole = strip_sum(y)(x, scale)
+    found = map_rows(strip_sum(y), x, scale, block=block)
+    np.testing.assert_allclose(found["sum"], whole["sum"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["max"], whole["max"], rtol=1e-5)
+
+
+def test_gradients_through_blocks_are_those_of_the_whole(random):
+    x, y, scale = (jnp.float32(random.normal(size=s)) for s in ((7, 3), (5, 3), (7,)))
+
+    def total(x, y, block):
+        return jnp.sum(map_rows(strip_sum(y), x, scale, block=block)["sum"] ** 2)
+
+    many, one = (jax.grad(total, argnums=(0, 1))(x, y, block) for block in (2, 7))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), many, one)
+
+
+def test_filled_rows_cannot_bring_a_nan():
+    x = jnp.array([[4.0], [9.0], [16.0]])
+    grad = jax.grad(lambda x: jnp.sum(map_rows(jnp.sqrt, x, block=2)))(x)
+    np.testing.assert_allclose(grad, [[1 / 4], [1 / 6], [1 / 8]], rtol=1e-6)
+
+
+def test_memory_of_a_gradient_holds_one_block():
+    x = jnp.zeros((4096, 16))
+
+    def total(x, block):
+        return jnp.sum(map_rows(lambda rows: jax.nn.logsumexp(rows @ x.T, axis=1), x, block=block))
+
+    temporary = [
+        jax.jit(jax.grad(total), static_argnums=1).lower(x, block).compile().memory_analysis().temp_size_in_bytes
+        for block in (64, 4096)
+    ]
+    assert temporary[1] > 4096 * 4096 * 4  # the whole matrix
+    assert temporary[0] < temporary[1] / 16
+
+
+def test_the_budget_chooses_the_block(random):
+    x = jnp.float32(random.normal(size=(11, 3)))
+    seen = []
+    map_rows(lambda rows: seen.append(rows.shape[0]) or rows, x, row_bytes=2**24)
+    assert set(seen) == {2}

@@ -1,0 +1,149 @@
+"""Retrieval, against loops that follow the definitions."""
+
+import hypothesis.extra.numpy as hnp
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simjax.core import InputError
+from simjax.evaluate import retrieval_metrics
+from simjax.evaluate._strips import strips
+from simjax.similarity import Measure, pairwise
+from simjax.similarity import measure as as_measure
+
+
+def by_loop(gallery, labels, query, query_labels, itself, measure, ks):
+    """The definitions, one query at a time, from the whole matrix."""
+    s = np.asarray(pairwise(query, gallery, measure), np.float64)
+    s = s if as_measure(measure).higher_is_closer else -s
+    rows = []
+    for i in range(len(query)):
+        order = sorted((j for j in range(len(gallery)) if not (itself and i == j)), key=lambda j: (-s[i, j], j))
+        rel = [labels[j] == query_labels[i] for j in order]
+        total = sum(rel)
+        if total:
+            precision = [sum(rel[: p + 1]) / (p + 1) for p in range(total)]
+            average = sum(p * r for p, r in zip(precision, rel, strict=False)) / total
+            rows.append([rel[0], average, precision[-1], *(any(rel[:k]) for k in ks)])
+    return np.mean(rows, axis=0), len(rows)
+
+
+def values(found):
+    return [
+        found["precision_at_1"],
+        found["mean_average_precision_at_r"],
+        found["r_precision"],
+        *found["recall_at_k"].values(),
+    ]
+
+
+@pytest.mark.parametrize("measure", ["cosine", "euclidean", "dot"])
+@pytest.mark.parametrize("itself", [True, False])
+def test_equals_the_definitions(measure, itself):
+    rng = np.random.default_rng(0)
+    labels, query_labels = rng.zipf(1.7, 97) % 11, rng.integers(0, 13, 31)  # classes of very different size
+    gallery, query = rng.normal(size=(97, 5)) + labels[:, None] / 7, rng.normal(size=(31, 5))
+    extra = {} if itself else {"query_embeddings": query, "query_labels": query_labels}
+    found = retrieval_metrics(gallery, labels, measure=measure, ks=(1, 2, 7), **extra)
+    expected, queries = by_loop(
+        gallery, labels, *((gallery, labels) if itself else (query, query_labels)), itself, measure, (1, 2, 7)
+    )
+    np.testing.assert_allclose(values(found), expected, rtol=1e-12)
+    assert found["queries"] == queries
+    assert list(found["recall_at_k"]) == ["1", "2", "7"]
+
+
+def test_worked_example():
+    # on a line from the query at 0: relevant at ranks 1 and 4 of R = 3 relevant, the third beyond
+    gallery, labels = [[1.0], [2.0], [3.0], [4.0], [5.0]], [8, 0, 0, 8, 8]
+    found = retrieval_metrics(gallery, labels, query_embeddings=[[0.0]], query_labels=[8], measure="euclidean")
+    assert values(found) == pytest.approx([1, 1 / 3, 1 / 3, 1, 1, 1])
+    found = retrieval_metrics(gallery, [0, 8, 8, 8, 1], query_embeddings=[[0.0]], query_labels=[8], measure="euclidean")
+    assert values(found) == pytest.approx([0, (1 / 2 + 2 / 3) / 3, 2 / 3, 0, 1, 1])
+
+
+integers = hnp.arrays(np.int32, st.tuples(st.integers(2, 23), st.just(2)), elements=st.integers(-2, 2))
+
+
+@settings(deadline=None, max_examples=25)
+@given(integers, st.integers(1, 24), st.randoms(use_true_random=False))
+def test_ties_go_to_the_lowest_index_and_one_block_equals_many(x, block, random):
+    labels = np.array([random.randrange(4) for _ in x])
+    found = retrieval_metrics(x, labels, measure="dot", block=block)
+    assert found == retrieval_metrics(x, labels, measure="dot")
+    if found["queries"]:
+        expected, queries = by_loop(x, labels, x, labels, True, "dot", (1, 5, 10))
+        np.testing.assert_allclose(values(found), expected, rtol=1e-12)
+        assert found["queries"] == queries
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 99), st.integers(-60, 60))
+def test_invariant_to_scale_and_order(seed, power):
+    rng = np.random.default_rng(seed)
+    x, labels, order = rng.normal(size=(29, 3)), rng.integers(0, 5, 29), rng.permutation(29)
+    found = values(retrieval_metrics(x, labels))
+    np.testing.assert_allclose(values(retrieval_metrics(x * 2.0**power, labels)), found, rtol=1e-12)
+    np.testing.assert_allclose(values(retrieval_metrics(x[order], labels[order])), found, rtol=1e-12)
+
+
+def test_relabelling_changes_nothing():
+    rng = np.random.default_rng(3)
+    x, labels = rng.normal(size=(41, 3)), rng.integers(0, 5, 41)
+    assert retrieval_metrics(x, labels) == retrieval_metrics(x, 2**40 - 7 * labels)
+
+
+def test_perfect_and_useless_embeddings():
+    labels = np.arange(5).repeat(3)
+    assert values(retrieval_metrics(np.eye(5)[labels], labels)) == [1.0] * 6
+    collapsed = retrieval_metrics(np.ones((4, 3)), [0, 0, 1, 1])
+    # everybody's nearest is row 0, and its own row 1
+    assert collapsed["precision_at_1"] == 0.5
+    assert collapsed["mean_average_precision_at_r"] == 0.5
+
+
+def test_lone_queries_are_left_out():
+    x = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+    assert retrieval_metrics(x, [4, 4, 9])["queries"] == 2
+    for n in (0, 1, 3):
+        found = retrieval_metrics(x[:n], np.arange(n))
+        assert values(found) == [None] * 6
+        assert found["queries"] == 0
+    assert retrieval_metrics(x, [1, 1, 1], query_embeddings=x, query_labels=[2, 2, 2])["precision_at_1"] is None
+
+
+def test_one_class_is_always_right():
+    found = retrieval_metrics(np.random.default_rng(0).normal(size=(7, 2)), np.zeros(7, int))
+    assert values(found) == [1.0] * 6
+
+
+def test_a_users_own_measure_and_low_precision():
+    labels = np.array([0, 0, 1, 1])
+    x = jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 2.0]], jnp.bfloat16)
+    largest = Measure.from_pair(lambda a, b: jnp.max(jnp.abs(a - b), -1), higher_is_closer=False)
+    # only (0, 1) fails: (1, 0) and (0, 2) are both 1 away, and the other class has the lower index
+    assert retrieval_metrics(x, labels, measure=largest)["precision_at_1"] == 0.75
+
+
+@pytest.mark.parametrize("block", [1, 5, 23, 100])
+def test_strips_cover_every_row_once(block):
+    x = np.random.default_rng(0).integers(-3, 4, (23, 3)).astype(np.float32)
+    rows, found = zip(*strips(x, x[:7], as_measure("dot"), block), strict=True)
+    np.testing.assert_array_equal(np.concatenate(rows), np.arange(23))
+    np.testing.assert_array_equal(np.concatenate(found), x @ x[:7].T)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"ks": (0, 1)}, "ks: expected numbers from 1"),
+        ({"measure": "cosin"}, "did you mean cosine"),
+        ({"query_labels": [1]}, "expected both or neither"),
+        ({"query_embeddings": [[1.0]], "query_labels": [0, 0]}, "query_labels: expected 1 labels"),
+    ],
+)
+def test_mistakes(extra, message):
+    with pytest.raises(InputError, match=message):
+        retrieval_metrics([[1.0], [2.0]], [0, 0], **extra)

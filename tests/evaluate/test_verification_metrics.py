@@ -1,0 +1,148 @@
+"""Verification, against scikit-learn, SciPy and by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.interpolate import interp1d
+from scipy.optimize import brentq
+from sklearn import metrics
+
+from simjax.core import InputError
+from simjax.evaluate import best_threshold, verification_metrics
+
+pairs = st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=2, max_size=40).filter(
+    lambda p: {same for _, same in p} == {True, False}
+)
+
+
+def drawn(n, seed=0):
+    rng = np.random.default_rng(seed)
+    same = rng.random(n) < 0.3
+    return rng.normal(size=n) + same, same
+
+
+@settings(deadline=None, max_examples=100)
+@given(pairs)
+def test_with_ties_equals_scikit_learn(pairs):
+    scores, same = map(np.array, zip(*pairs, strict=True))
+    found = verification_metrics(scores, same)
+    assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(same, scores), abs=1e-12)
+    far, tar, _ = metrics.roc_curve(same, scores, drop_intermediate=False)
+    crossing = brentq(lambda f: 1 - f - interp1d(tar_at(far, tar)[0], tar_at(far, tar)[1])(f), 0, 1)
+    assert found["equal_error_rate"] == pytest.approx(crossing, abs=1e-6)
+
+
+def tar_at(far, tar):
+    """The curve as a function: its vertical steps leant over by next to nothing."""
+    return far * (1 - 1e-9) + tar * 1e-9, tar
+
+
+@settings(deadline=None, max_examples=100)
+@given(pairs)
+def test_no_threshold_is_better_than_the_best(pairs):
+    scores, same = map(np.array, zip(*pairs, strict=True))
+    candidates = np.arange(-5, 6)
+    best = max(np.mean((scores >= t) == same) for t in candidates)
+    threshold = best_threshold(scores, same)
+    assert np.mean((scores >= threshold) == same) == pytest.approx(best)
+    assert verification_metrics(scores, same)["accuracy"] == pytest.approx(best)
+
+
+@settings(deadline=None, max_examples=50)
+@given(pairs, st.randoms(use_true_random=False))
+def test_direction_and_order_change_nothing(pairs, random):
+    scores, same = map(np.array, zip(*pairs, strict=True))
+    found = verification_metrics(scores, same)
+    turned = verification_metrics(-scores, same, higher_is_closer=False)
+    assert turned["threshold"] == -found["threshold"]
+    assert turned["roc"]["thresholds"] == [-t for t in found["roc"]["thresholds"]]
+    for name in ("roc_auc", "equal_error_rate", "accuracy", "true_accept_rate", "false_accept_rate"):
+        assert turned[name] == found[name]
+    random.shuffle(pairs)
+    scores, same = map(np.array, zip(*pairs, strict=True))
+    assert verification_metrics(scores, same) == found
+
+
+def test_the_curve_keeps_the_corners_of_scikit_learns():
+    scores, same = drawn(157)
+    curve = {name: np.array(values) for name, values in verification_metrics(scores, same)["roc"].items()}
+    far, tar, thresholds = metrics.roc_curve(same, scores, drop_intermediate=False)
+    assert len(curve["thresholds"]) < len(thresholds) / 2
+    kept = np.searchsorted(-thresholds, -curve["thresholds"][1:])
+    np.testing.assert_array_equal(thresholds[kept], curve["thresholds"][1:])
+    np.testing.assert_allclose(curve["false_positive_rate"][1:], far[kept], rtol=1e-12)
+    np.testing.assert_allclose(curve["true_positive_rate"][1:], tar[kept], rtol=1e-12)
+    assert metrics.auc(curve["false_positive_rate"], curve["true_positive_rate"]) == pytest.approx(
+        metrics.auc(far, tar)
+    )
+    assert curve["thresholds"][0] == np.nextafter(scores.max(), np.inf)
+    assert (curve["false_positive_rate"][0], curve["true_positive_rate"][0]) == (0, 0)
+
+
+def test_a_long_curve_is_thinned_from_end_to_end():
+    scores, same = drawn(10_007)
+    curve = verification_metrics(scores, same)["roc"]
+    far, tar = np.array(curve["false_positive_rate"]), np.array(curve["true_positive_rate"])
+    assert len(far) == len(tar) == len(curve["thresholds"]) == 200
+    assert (far[0], tar[0], far[-1], tar[-1]) == (0, 0, 1, 1)
+    assert np.trapezoid(tar, far) == pytest.approx(metrics.roc_auc_score(same, scores), abs=1e-3)
+    at = curve["thresholds"][100]
+    assert tar[100] == np.mean(scores[same] >= at)
+    assert far[100] == np.mean(scores[~same] >= at)
+
+
+def test_a_threshold_from_validation_pairs_is_used_on_test_pairs():
+    (validation, v), (test, t) = drawn(503), drawn(401, seed=1)
+    threshold = best_threshold(validation, v)
+    found = verification_metrics(test, t, threshold=threshold)
+    accept = test >= threshold
+    assert found["threshold"] == threshold
+    assert found["accuracy"] == pytest.approx(np.mean(accept == t))
+    assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(t, accept))
+    assert found["true_accept_rate"] == pytest.approx(metrics.recall_score(t, accept))
+    assert found["false_accept_rate"] == pytest.approx(np.mean(accept[~t]))
+    assert found["pairs"] == 401
+
+
+def test_thresholds_by_hand():
+    assert best_threshold([1, 2, 5, 7], [True, True, False, False], higher_is_closer=False) == 3.5
+    assert best_threshold([0.1, 0.2], [True, True]) == 0.1  # accept all
+    assert best_threshold([0.1, 0.2], [False, False]) == np.nextafter(0.2, 1)  # accept none
+    low, high = 1.0, np.nextafter(1.0, 2)  # nothing between: the threshold must still tell them apart
+    assert best_threshold([low, high], [False, True]) == high
+
+
+def test_scores_that_tell_nothing():
+    found = verification_metrics(np.zeros(6), [True, True, False, False, False, False])
+    assert (found["roc_auc"], found["equal_error_rate"]) == (0.5, 0.5)
+    assert found["accuracy"] == 4 / 6
+    assert found["false_accept_rate"] == 0
+
+
+def test_pairs_of_one_kind_or_none():
+    found = verification_metrics([0.3, 0.7], [True, True])
+    assert (found["roc_auc"], found["equal_error_rate"], found["balanced_accuracy"]) == (None, None, None)
+    assert (found["accuracy"], found["true_accept_rate"], found["false_accept_rate"]) == (1.0, 1.0, None)
+    assert found["roc"] == {"false_positive_rate": [], "true_positive_rate": [], "thresholds": []}
+    for threshold in (None, 0.5):
+        nothing = verification_metrics([], [], threshold=threshold)
+        assert nothing.pop("roc") == found["roc"]
+        assert (nothing.pop("threshold"), nothing.pop("pairs")) == (threshold, 0)
+        assert set(nothing.values()) == {None}
+    assert verification_metrics([0.3], [False])["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("scores", "same", "message"),
+    [
+        ([0.1, np.nan], [True, False], "scores: expected finite numbers, got 1 of 2"),
+        ([0.1, 0.2], [True], "same: expected 2 booleans"),
+        ([0.1, 0.2], [3, 4], "same: expected booleans"),
+        ([[0.1]], [[True]], r"scores: expected one score a pair, \[n\], got shape \(1, 1\)"),
+        ([], [], "scores: expected at least one pair"),
+    ],
+)
+def test_mistakes(scores, same, message):
+    with pytest.raises(InputError, match=message):
+        best_threshold(scores, same)

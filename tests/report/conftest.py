@@ -1,0 +1,149 @@
+"""Runs as the trainer leaves them, made up: plausible arrays around real pictures of digits."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+MakeRun = Callable[..., Path]
+
+
+def _softened(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def _pictures(names: list[str], size: int, channels: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    digits = load_digits()
+    images = np.kron(digits.images / 16 * 255, np.ones((1, size // 8, size // 8)))[..., None]  # [n, size, size, 1]
+    if channels == 3:
+        images = images * rng.uniform(0.4, 1, (len(images), 1, 1, 3)) + rng.uniform(0, 60, (len(images), size, size, 3))
+    return images.clip(0, 255).astype(np.uint8), digits.target % len(names)
+
+
+def _samples(images: np.ndarray, labels: np.ndarray, classes: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    query = rng.choice(len(images), 8, replace=False)
+    neighbours = np.stack([rng.choice(np.flatnonzero(labels == labels[i]), 5) for i in query])  # [8, 5]
+    neighbours[::3, 4] = rng.choice(len(images), 3)
+    pairs = rng.choice(len(images), (12, 2))
+    for i in range(0, 12, 2):
+        pairs[i, 1] = rng.choice(np.flatnonzero(labels == labels[pairs[i, 0]]))
+    same = labels[pairs[:, 0]] == labels[pairs[:, 1]]
+    vectors = rng.normal(size=(classes, 16)) + 0.4
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rate = np.linspace(0, 1, 200)
+    return {
+        "query_images": images[query],
+        "query_labels": labels[query],
+        "neighbour_images": images[neighbours],
+        "neighbour_labels": labels[neighbours],
+        "neighbour_scores": np.sort(rng.uniform(0.7, 1, neighbours.shape))[:, ::-1],
+        "pair_images": images[pairs],
+        "pair_labels": labels[pairs],
+        "pair_dissimilarity": np.where(same, rng.uniform(0, 0.2, 12), rng.uniform(0.6, 1, 12)),
+        "roc_false_positive_rate": rate,
+        "roc_true_positive_rate": rate**0.08,
+        "roc_point": np.array([0.03, 0.03**0.08]),
+        "class_similarity": vectors @ vectors.T,
+    }
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """A function that writes a finished run and returns its folder."""
+
+    def make(
+        folder: str = "runs/cnn",
+        *,
+        report: Mapping[str, Any] | None = None,
+        data: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        names: list[str] | None = None,
+        dimensions: int = 8,
+        size: int = 16,
+        channels: int = 1,
+        heads: int = 0,
+        steps: int = 200,
+    ) -> Path:
+        names = names or [str(i) for i in range(10)]
+        rng, classes, run = np.random.default_rng(0), len(names), tmp_path / folder
+        run.mkdir(parents=True)
+        images, labels = _pictures(names, size, channels, rng)
+        confusion = rng.poisson(0.4, (classes, classes)) + np.diag(rng.integers(25, 36, classes))
+        chosen = {"model": "cnn", "dataset": "digits", "test_dataset": None, "objective": "softmax", "seed": 0}
+        chosen |= {"steps": steps, "out": folder, "optimizer": {"learning_rate": 1e-3, "name": "adamw"}}
+        chosen |= settings or {}
+        config = {
+            "settings": chosen,
+            "versions": {"jax": "0.10.2", "simjax": "0.1.0"},
+            "command": f"python train.py --model cnn --dataset digits --out '{folder}'",
+            "data": {
+                "fingerprint": "5f3a",
+                "train_images": 1200,
+                "validation_images": 237,
+                "test_images": 360,
+                "class_names": names,
+                "image_shape": [size, size, channels],
+            }
+            | dict(data or {}),
+        }
+        _write(run / "config.json", config)
+        numbers = {key: chosen[key] for key in ("model", "dataset", "test_dataset", "objective", "seed", "steps")}
+        numbers |= {
+            "parameters": 37254,
+            "train_seconds": 83.2,
+            "step_milliseconds": 39.62,
+            "images_per_second": 3230.4,
+            "accuracy": 0.98611,
+            "accuracy_of": "classifier",
+            "knn_accuracy": 0.98333,
+            "test_loss": 0.06012,
+            "retrieval": {
+                "precision_at_1": 0.98055,
+                "mean_average_precision_at_r": 0.90321,
+                "r_precision": 0.92111,
+                "recall_at_k": {"1": 0.98055, "5": 0.99444, "10": 0.99722},
+                "queries": 360,
+            },
+            "verification": {
+                "roc_auc": 0.99312,
+                "equal_error_rate": 0.03142,
+                "accuracy": 0.97123,
+                "threshold": 0.61234,
+                "threshold_from": "validation",
+                "pairs": 64620,
+            },
+            "few_shot": None,
+            "environment": {"jax": "0.10.2", "device": "cpu", "cores": 2},
+            "confusion": confusion.tolist(),
+            "per_class_accuracy": (np.diag(confusion) / confusion.sum(1)).tolist(),
+        }
+        _write(run / "report.json", numbers | dict(report or {}))
+        with (run / "metrics.jsonl").open("w", encoding="utf-8") as file:
+            for step in range(1, steps + 1):
+                loss = 2.3 * np.exp(-step / (steps / 5)) + 0.03 + 0.02 * rng.random()
+                line = {"step": step, "epoch": step // 10, "loss": loss, "accuracy": 1 - loss / 2.5}
+                file.write(json.dumps(line | {"learning_rate": 1e-3, "images_per_second": 3e3, "seconds": step}) + "\n")
+                if step % max(1, steps // 8) == 0:
+                    file.write(json.dumps({"step": step, "validation_loss": loss + 0.05,
+                                           "validation_accuracy": 0.98 - loss / 3}) + "\n")  # fmt: skip
+        samples = _samples(images, labels, classes, rng)
+        if heads:
+            attention = _softened(2 * rng.normal(size=(6, heads, 16))).reshape(6, heads, 4, 4)
+            samples |= {"attention_images": images[:6], "attention": attention, "attention_labels": labels[:6]}
+        np.savez(run / "samples.npz", **samples)  # pyright: ignore[reportArgumentType]
+        centres = rng.normal(size=(classes, dimensions)) * 3
+        embedding = centres[labels[:360]] + rng.normal(size=(360, dimensions)) * 0.5
+        label = labels[:360]
+        np.savez(run / "predictions.npz", index=np.arange(360), label=label, predicted=label, embedding=embedding)
+        return run
+
+    return make
