@@ -49,8 +49,8 @@ def class_similarity(similarity: np.ndarray, names: list[str]) -> Picture:
         "class_similarity",
         style.to_png(figure),
         f"Matrix of the cosine similarity of {len(names)} classes;{mean}",
-        "How alike the test images of two classes are to the model, on average, and on the diagonal those of one class: "
-        "1 (blue) is the same direction, 0 (no colour) nothing in common, -1 (orange) the opposite. A model that "
+        "How alike the test images of two classes are to the model on average, and on the diagonal those of one "
+        "class: 1 (blue) is the same direction, 0 (no colour) nothing in common, -1 (orange) the opposite. A model that "
         "separates well is blue on the diagonal only"
         + _numbered(names, "what stands out beside it are classes that look alike."),
         wide=len(names) > SMALL,

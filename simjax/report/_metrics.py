@@ -17,7 +17,7 @@ class Metric:
         keys: where it is in report.json.
         title: what tables call it.
         show: writes it.
-        better: which end is better, or None where neither is.
+        better: which end is better.
         meaning: one sentence for a reader who does not know it.
         compared: whether a comparison of runs has it.
     """
@@ -25,7 +25,7 @@ class Metric:
     keys: tuple[str, ...]
     title: str
     show: Callable[[object], str]
-    better: Better | None
+    better: Better
     meaning: str
     compared: bool = False
 
@@ -146,7 +146,7 @@ def best(metric: Metric, values: Sequence[Any]) -> list[bool]:
         [False, False, True, True]
     """
     known = [x for x in map(numbers.number, values) if x is not None]
-    if metric.better is None or len(known) < 2:
+    if len(known) < 2:
         return [False] * len(values)
     winner = metric.show(max(known) if metric.better == "highest" else min(known))
     return [metric.show(value) == winner for value in values]

@@ -105,7 +105,7 @@ def train(
 def _pixels(settings: Settings, sources: Sources) -> Pixels:
     channels = sources.train.images.shape[3]
     if settings.data.scaling == "unit":
-        return Pixels(jnp.zeros(channels), jnp.full(channels, 255.0))
+        return Pixels(jnp.zeros(channels), jnp.ones(channels))
     mean, std = pixel_statistics(sources.train.images)
     return Pixels(jnp.asarray(mean), jnp.asarray(std))
 

@@ -37,7 +37,7 @@ class State(NamedTuple):
 
 
 class Pixels(NamedTuple):
-    """How uint8 images become the network's input: (image - mean) / std for each channel."""
+    """How uint8 images become the network's input: (image / 255 - mean) / std for each channel."""
 
     mean: Array
     std: Array
@@ -94,7 +94,8 @@ def build_step(
     def step(state: State, images: Array, labels: Array, order: Array, pixels: Pixels) -> State:
         sample_key, augment_key = jax.random.split(jax.random.fold_in(state.key, state.step))
         chosen = objective.sample(sample_key, state.step, order)
-        x = augment(augment_key, normalise(images[chosen], pixels.mean, pixels.std), augmentation)
+        x = augment(augment_key, images[chosen].astype(jnp.float32), augmentation)
+        x = normalise(x, pixels.mean, pixels.std)
         gradient = jax.value_and_grad(loss, has_aux=True)
         (value, (correct, statistics)), grads = gradient(state.params, state.statistics, x, labels[chosen])
         updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)

@@ -1,0 +1,54 @@
+"""What a browser's parser would make of a page: its tags, checked for balance, and its text."""
+
+import html.parser
+import re
+from pathlib import Path
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects tags with their attributes and the text in view; tags that do not match raise."""
+
+    def __init__(self, page: str):
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+        assert self.open == [], f"left open: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open, f"closed and never opened: {tag}"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def read_html(path: Path) -> Reader:
+    return Reader(path.read_text(encoding="utf-8"))
+
+
+def assert_self_contained(reader: Reader) -> None:
+    for tag, attributes in reader.tags:
+        assert tag not in {"script", "iframe", "object", "embed", "base"}
+        for name in ("src", "href", "srcset", "action", "data"):
+            assert (attributes.get(name) or "data:").startswith("data:"), (tag, attributes)
+        assert not any(name.startswith("on") for name in attributes)
+
+
+def table_row(markdown: str, first: str) -> list[str]:
+    """The cells of the first row of a Markdown table that begins with that word."""
+    line = next(line for line in markdown.split("\n") if line.startswith(f"| {first} |"))
+    return re.split(r"(?<!\\) \| ", line.strip("| "))

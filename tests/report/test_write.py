@@ -1,0 +1,219 @@
+import io
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simjax import report
+from simjax.core import InputError
+from simjax.report import _write
+from tests.report.reading import assert_self_contained, read_html, table_row
+
+FEW_SHOT = {"5-way 1-shot": {"accuracy": 0.9132, "interval": 0.0071, "ways": 5, "shots": 1}}
+
+
+def test_page_is_well_formed_self_contained_and_complete(make_run):
+    run = make_run(heads=3, dimensions=2, report={"few_shot": FEW_SHOT})
+    report.write(run)
+    page = read_html(run / "report.html")
+    assert_self_contained(page)
+    titles = re.findall(r"^## (.*)$", (run / "report.md").read_text(), re.MULTILINE)
+    assert titles == ["Headline numbers", "Training", "Classes", "Nearest neighbours", "Pairs", "Verification",
+                      "Embeddings", "Attention", "Few-shot classification", "How to reproduce"]  # fmt: skip
+    assert len(page.named("h1")) == 1
+    assert len(page.named("h2")) == len(titles)
+    for written in ("98.61%", "98.33%", "90.32%", "0.9931", "3.14%", "37,254", "39.6 ms", "1 m 23 s", "3,230",
+                    "91.32%", "0.71%", "5f3a", "64,620"):  # fmt: skip
+        assert written in page.text
+    assert {a.get("scope") for a in page.named("th")} == {"row", "col"}
+    assert all(len(image["alt"] or "") > 30 for image in page.named("img"))
+    assert len(page.named("figcaption")) == len(page.named("img")) == 9
+    assert (run / "report.html").stat().st_size < 1.5e6
+
+
+def test_figures_are_written_and_are_those_that_the_markdown_names(make_run):
+    run = make_run(heads=2, dimensions=2)
+    report.write(run)
+    named = re.findall(r"\]\(figures/(\w+\.png)\)", (run / "report.md").read_text())
+    assert sorted(named) == sorted(p.name for p in (run / "figures").iterdir())
+    assert set(named) == {f"{name}.png" for name in ("loss", "accuracy", "confusion", "class_similarity", "neighbours",
+                                                     "pairs", "roc", "embedding", "attention")}  # fmt: skip
+    for name in named:
+        pixels = np.asarray(Image.open(run / "figures" / name).convert("RGB"))
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10, name
+
+
+def test_what_is_missing_is_left_out_or_dashed(make_run):
+    run = make_run()
+    for name in ("samples.npz", "predictions.npz", "metrics.jsonl"):
+        (run / name).unlink()
+    content = json.loads((run / "report.json").read_text())
+    kept = {"model": "cnn", "dataset": "digits", "accuracy": 0.5, "test_loss": float("nan")}
+    (run / "report.json").write_text(json.dumps(dict.fromkeys(content) | kept))
+    report.write(run)
+    markdown = (run / "report.md").read_text()
+    assert re.findall(r"^## (.*)$", markdown, re.MULTILINE) == ["Headline numbers", "How to reproduce"]
+    assert table_row(markdown, "Accuracy")[1] == "50.00%"
+    for first in ("k-NN accuracy", "Test loss", "ROC AUC", "Parameters", "Step time", "Training time"):
+        assert table_row(markdown, first)[1] == "–"
+    for text in (markdown, read_html(run / "report.html").text):
+        visible = text.split("Settings")[0]  # settings are JSON, where null is a value
+        assert not re.search(r"\b(None|nan|null|inf)\b", visible)
+    assert list((run / "figures").iterdir()) == []
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=https://example.com/x onerror=alert(1)>',
+    "$\\frac{1}{$",
+    "a|b `c` *d* _e_",
+    "_hidden\n# heading",
+    "猫 \udcff\u202e",
+]
+
+
+def test_hostile_names_stay_text(make_run):
+    confusion = (np.eye(6, dtype=int) * 9 + 1).tolist()
+    run = make_run(names=HOSTILE, dimensions=2, report={"confusion": confusion, "dataset": "folder:<b>/|x"})
+    report.write(run)
+    page = read_html(run / "report.html")
+    assert_self_contained(page)
+    assert HOSTILE[0] in page.text
+    assert "folder:<b>/|x" in page.text
+    assert not {"b", "script"} & {tag for tag, _ in page.tags}
+    markdown = (run / "report.md").read_text(encoding="utf-8")
+    assert "<script" not in markdown
+    assert "<img" not in markdown
+    assert "folder:&lt;b&gt;/\\|x" in markdown
+    assert not re.search(r"^# heading", markdown, re.MULTILINE)
+    assert "\u202e" not in markdown
+    assert "In figures #5 is 猫" in markdown
+
+
+def test_code_in_markdown_cannot_leave_its_fence(make_run):
+    run = make_run()
+    config = json.loads((run / "config.json").read_text())
+    config["command"] = "train.py --out '```'\n# boo"
+    (run / "config.json").write_text(json.dumps(config))
+    report.write(run)
+    assert "````\ntrain.py --out '```'\n# boo\n````" in (run / "report.md").read_text()
+
+
+@pytest.mark.parametrize("classes", [2, 12, 13, 20, 21, 100])
+def test_matrices_name_all_classes_or_say_which(make_run, classes):
+    run = make_run(names=[f"class {i}" for i in range(classes)], steps=5)
+    report.write(run)
+    markdown = (run / "report.md").read_text()
+    assert ("cells hold counts" in markdown) == (classes <= 34)
+    assert ("every third is named" in markdown) == (classes == 100)
+    assert f"Confusion matrix of {classes} classes" in markdown
+
+
+def test_colour_pictures_stay_small_in_the_page(make_run):
+    run = make_run(channels=3, size=224, heads=4, dimensions=2, steps=5)
+    report.write(run)
+    assert (run / "report.html").stat().st_size < 1.5e6
+
+
+def test_confusions_are_summed_up(make_run):
+    run = make_run(names=["cat", "dog", "emu"], report={"confusion": [[7, 3, 0], [1, 9, 0], [0, 0, 0]]})
+    report.write(run)
+    markdown = (run / "report.md").read_text()
+    expected = "Lowest accuracy: cat (70.00%), dog (90.00%). Most frequent confusion: cat taken for dog, 3 of 10 times."
+    assert expected in markdown
+    assert "80.00% of 20 test images lie on the diagonal" in markdown
+
+
+def test_test_classes_of_their_own_have_their_own_names(make_run):
+    run = make_run(data={"test_class_names": [f"new {i}" for i in range(10)]})
+    report.write(run)
+    assert "Lowest accuracy: new " in (run / "report.md").read_text()
+
+
+def test_writing_again_gives_the_same_bytes(make_run):
+    run = make_run()
+    report.write(run)
+    before = {p.name: p.read_bytes() for p in [run / "report.md", run / "report.html", *(run / "figures").iterdir()]}
+    report.write(run)
+    after = {p.name: p.read_bytes() for p in [run / "report.md", run / "report.html", *(run / "figures").iterdir()]}
+    assert before == after
+
+
+def test_a_failure_leaves_the_former_report(make_run, monkeypatch):
+    run = make_run()
+    report.write(run)
+    before = (run / "report.md").read_text(), (run / "report.html").read_text()
+
+    def fail(page):
+        raise RuntimeError("disk on fire")
+
+    monkeypatch.setattr(_write, "to_html", fail)
+    (run / "metrics.jsonl").unlink()
+    with pytest.raises(RuntimeError, match="disk on fire"):
+        report.write(run)
+    assert ((run / "report.md").read_text(), (run / "report.html").read_text()) == before
+    assert not list(run.rglob("*.part"))
+
+
+@pytest.mark.parametrize("name", ["report.json", "config.json"])
+def test_a_folder_that_is_not_a_finished_run_is_refused(make_run, name):
+    run = make_run()
+    (run / name).unlink()
+    with pytest.raises(InputError, match=rf"finished run, got .*, which has no {name}"):
+        report.write(run)
+    with pytest.raises(InputError, match="which is not a folder"):
+        report.write(run / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("report.json", b"{", r"report\.json: not valid JSON"),
+        ("report.json", b"[1]", r"report\.json: expected a JSON object, got list"),
+        ("config.json", b"\xff", r"config\.json: cannot be read"),
+        ("metrics.jsonl", b'{"step": 1}\n{"ste', r"metrics\.jsonl, line 2: not valid JSON"),
+        ("samples.npz", b"PK\x03\x04 cut off", r"samples\.npz: cannot be read as an \.npz file"),
+        ("predictions.npz", b"", r"predictions\.npz: cannot be read as an \.npz file"),
+    ],
+)
+def test_broken_files_are_named(make_run, name, content, message):
+    run = make_run()
+    (run / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        report.write(run)
+    assert not (run / "report.html").exists()
+
+
+def test_steps_that_a_resumed_run_took_twice_count_once(make_run):
+    run = make_run()
+    lines = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 9.0}, {"step": 2, "validation_loss": 8.0},
+             {"step": 2, "loss": 2.0}, {"step": 3, "loss": 1.5}]  # fmt: skip
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = report._run.read_run(run)
+    assert found.series("loss") == ([1, 2, 3], [3, 2, 1.5])
+    assert found.series("validation_loss") == ([2], [8])
+
+
+def test_png_figures_do_not_depend_on_pyplot(make_run):
+    code = (
+        "import sys; from simjax import report; assert 'matplotlib' not in sys.modules; "
+        "report.write(sys.argv[1]); assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(make_run(steps=5))], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_charts_lie_on_white_and_photographs_on_nothing(make_run):
+    run = make_run()
+    report.write(run)
+    corner = {
+        name: Image.open(io.BytesIO((run / "figures" / f"{name}.png").read_bytes())).convert("RGBA").getpixel((0, 0))
+        for name in ("roc", "pairs")
+    }
+    assert corner["roc"] == (255, 255, 255, 255)
+    assert corner["pairs"][3] == 0
