@@ -31,7 +31,8 @@ def confusion_matrix(confusion: np.ndarray, names: list[str]) -> Picture:
         f"Confusion matrix of {len(names)} classes; {numbers.percent(np.trace(confusion) / max(confusion.sum(), 1))} "
         f"of {numbers.count(confusion.sum())} test images lie on the diagonal.",
         "Rows are true classes, columns predicted ones: a perfect model fills the diagonal only, and every cell beside "
-        "it that stands out is a confusion. Colour is the share of the row" + _numbered(names, "cells hold counts."),
+        "it that stands out is a confusion. Colour is the share of the row"
+        f"{'; numbers are counts' if len(names) <= ANNOTATED else ''}.{_naming(len(names))}",
         wide=len(names) > SMALL,
     )
 
@@ -44,25 +45,22 @@ def class_similarity(similarity: np.ndarray, names: list[str]) -> Picture:
     figure, axes = _matrix(similarity, cells, names, style.SIGNED, -1, 1, "cosine similarity")
     style.label_axes(axes, "class", "class")
     off = similarity[~np.eye(len(names), dtype=bool)]
-    mean = f" between different classes it is {numbers.decimal(float(off.mean()))} on average." if off.size else ""
+    mean = f"; between different classes it is {numbers.decimal(float(off.mean()))} on average" if off.size else ""
     return Picture(
         "class_similarity",
         style.to_png(figure),
-        f"Matrix of the cosine similarity of {len(names)} classes;{mean}",
+        f"Matrix of the cosine similarity of {len(names)} classes{mean}.",
         "How alike the test images of two classes are to the model on average, and on the diagonal those of one "
-        "class: 1 (blue) is the same direction, 0 (no colour) nothing in common, -1 (orange) the opposite. A model that "
-        "separates well is blue on the diagonal only"
-        + _numbered(names, "what stands out beside it are classes that look alike."),
+        "class: 1 (blue) is the same direction, 0 (no colour) nothing in common, -1 (orange) the opposite. A model "
+        "that separates well is blue on the diagonal only; what stands out beside it are classes that look alike."
+        f"{_naming(len(names))}",
         wide=len(names) > SMALL,
     )
 
 
-def _numbered(names: list[str], end: str) -> str:
-    step = -(-len(names) // TICKS)
-    return f"; {end}" if step == 1 else f"; of {len(names)} classes every {_ORDINAL.get(step, f'{step}th')} is named."
-
-
-_ORDINAL = {2: "second", 3: "third"}
+def _naming(classes: int) -> str:
+    step = -(-classes // TICKS)
+    return f" One class in {step} is named." if step > 1 else ""
 
 
 def _matrix(

@@ -64,8 +64,8 @@ class Run:
         if not path.is_file():
             return {}
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return {key: file[key] for key in file.files}
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return dict(arrays)
         except Exception as error:  # a broken archive raises what zipfile, zlib or numpy happen to raise
             raise InputError(f"{path}: cannot be read as an .npz file ({error})") from error
 

@@ -23,11 +23,12 @@ def write(run: Path) -> None:
 
     run = Path(run)
     page = run_page(read_run(run))
+    as_markdown, as_html = to_markdown(page), to_html(page)  # all is made before anything is written
     try:
         (run / "figures").mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {run / 'figures'}: {error.strerror}") from error
     for picture in page.pictures():
         write_file(run / "figures" / f"{picture.name}.png", picture.png)
-    write_file(run / "report.md", to_markdown(page))
-    write_file(run / "report.html", to_html(page))
+    write_file(run / "report.md", as_markdown)
+    write_file(run / "report.html", as_html)

@@ -6,13 +6,17 @@ from simjax.train._settings import Settings as Settings
 
 if TYPE_CHECKING:
     from simjax.train._loop import Interrupted as Interrupted
-    from simjax.train._loop import train as train
+    from simjax.train._train import train as train
 
 
 def __getattr__(name: str) -> Any:
     """`train` and `Interrupted` load when first used: the command line's help needs the settings alone."""
-    if name in ("train", "Interrupted"):
-        from simjax.train import _loop
+    if name == "train":
+        from simjax.train._train import train
 
-        return getattr(_loop, name)
+        return train
+    if name == "Interrupted":
+        from simjax.train._loop import Interrupted
+
+        return Interrupted
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

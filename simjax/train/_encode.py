@@ -23,6 +23,13 @@ class Encoded(NamedTuple):
     embeddings: np.ndarray
     logits: np.ndarray | None
 
+    def scores(self, objective: Objective, labels: np.ndarray) -> dict[str, float]:
+        """The validation part of a log line."""
+        return {
+            "validation_loss": self.loss(objective, labels),
+            "validation_accuracy": self.accuracy(objective, labels),
+        }
+
     def loss(self, objective: Objective, labels: np.ndarray) -> float:
         """The objective's loss, in batches as large as those of the training, averaged over the images."""
         size = min(objective.images, len(labels))
@@ -38,11 +45,7 @@ class Encoded(NamedTuple):
         """The classifier's accuracy, or without one that of the nearest neighbour among the same images."""
         if self.logits is not None:
             return float(np.mean(self.logits.argmax(1) == labels))
-        own = np.arange(len(labels))
-        found = knn_accuracy(
-            self.embeddings, labels, self.embeddings, labels, k=1, measure=objective.measure, exclude=own
-        )
-        return found or 0.0
+        return knn_accuracy(self.embeddings, labels, k=1, measure=objective.measure) or 0.0
 
 
 @partial(jax.jit, static_argnums=0)

@@ -20,13 +20,13 @@ class Learner(nnx.Module):
         return embeddings, None if self.head is None else self.head(embeddings)  # type: ignore[operator]
 
 
-def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes: int, seed: int) -> Learner:
+def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes: int) -> Learner:
     """The learner that completed settings describe, with fresh parameters.
 
     Raises:
         InputError: if the images are too small for the network, or its settings do not fit together.
     """
-    rngs = nnx.Rngs(seed)
+    rngs = nnx.Rngs(settings.seed)
     size = settings.embedding_size or 64
     if settings.model == "cnn":
         c = settings.cnn

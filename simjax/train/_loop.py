@@ -1,33 +1,28 @@
-"""The training loop: settings in, a run's folder out."""
+"""The training loop: one compiled step after another, a log, checkpoints, and safe places to stop."""
 
 import signal
 import statistics
+import threading
 import time
-from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from simjax.core import InputError
 from simjax.data import Augmentation, epoch_order
-from simjax.data import statistics as pixel_statistics
-from simjax.nn import count_parameters
 from simjax.train._checkpoint import Checkpoints
 from simjax.train._encode import Encoder
-from simjax.train._environment import environment
-from simjax.train._learner import build_learner
-from simjax.train._objective import Objective, build_objective
-from simjax.train._outcome import evaluate_run
+from simjax.train._learner import Learner
+from simjax.train._objective import Objective
 from simjax.train._progress import ProgressDisplay, say
-from simjax.train._recipes import complete
 from simjax.train._run_folder import RunFolder
-from simjax.train._settings import Settings, to_dict, validate
-from simjax.train._sources import Sources, load_sources
-from simjax.train._step import Pixels, State, build_optimizer, build_step, fresh_metrics, fresh_state
+from simjax.train._settings import Settings
+from simjax.train._sources import Sources
+from simjax.train._step import Metrics, Pixels, State, build_optimizer, build_step, fresh_metrics, fresh_state
 
-LOG_LINES = 100
+LOG_LINES = 50
 VALIDATIONS = 10
 
 
@@ -35,204 +30,152 @@ class Interrupted(Exception):
     """Training was stopped from outside after saving a checkpoint; the message says how to go on."""
 
 
-def train(
-    settings: Settings, out: Path, *, resume: bool = False, overwrite: bool = False, command: str = ""
-) -> dict[str, Any]:
-    """Train, evaluate, and leave everything in a folder.
+class Fitted(NamedTuple):
+    """What training leaves: the learner's structure and state, and how long it took."""
 
-    Args:
-        settings: what to train; `None`s are filled in by the recipes.
-        out: the run's folder.
-        resume: go on from the folder's newest checkpoint.
-        overwrite: start again in a folder that holds a run.
-        command: kept in config.json.
-
-    Returns:
-        The report, as in report.json.
-
-    Raises:
-        InputError: for anything a user can mend.
-        Interrupted: on Ctrl-C, when the state is saved.
-    """
-    validate(settings)
-    settings = complete(settings)
-    folder = RunFolder(out)
-    folder.begin(settings, resume=resume, overwrite=overwrite)
-    say(f"{settings.model} on {settings.dataset}, {settings.objective}, seed {settings.seed}: {out}")
-    sources = load_sources(settings)
-    shape = tuple(int(extent) for extent in sources.train.images.shape[1:])
-    classes = len(sources.train.class_names)
-    learner = build_learner(settings, (shape[0], shape[1], shape[2]), classes, settings.seed)
-    objective = build_objective(settings, sources.train.labels, classes)
-    steps = settings.steps or max(1, round((settings.epochs or 1) * objective.steps_per_epoch))
-    config = {
-        "settings": to_dict(settings),
-        "command": command,
-        "versions": environment()["versions"],
-        "data": {
-            "fingerprint": sources.fingerprint,
-            "train_images": len(sources.train.labels),
-            "validation_images": len(sources.validation.labels),
-            "test_images": len(sources.test.labels),
-            "class_names": list(sources.train.class_names),
-            "test_class_names": list(sources.test.class_names),
-            "image_shape": list(shape),
-        },
-    }
-    if not resume:
-        folder.clear()
-        folder.write_json("config.json", config)
-    say(
-        f"{len(sources.train.labels):,} training, {len(sources.validation.labels):,} validation, "
-        f"{len(sources.test.labels):,} test images of {'x'.join(map(str, shape))}; {classes} classes; "
-        f"{count_parameters(learner):,} parameters; {steps:,} steps of {objective.images} images"
-    )
-    structure, state, times = _fit(settings, folder, sources, learner, objective, steps, resume=resume)
-    encoder = Encoder(structure, state.params, state.statistics, _pixels(settings, sources))
-    report = evaluate_run(settings, folder, sources, encoder, objective)
-    report |= {
-        "steps": steps,
-        "parameters": count_parameters(learner),
-        "train_seconds": times["seconds"],
-        "step_milliseconds": times["step_milliseconds"],
-        "images_per_second": 1000 * objective.images / times["step_milliseconds"],
-        "environment": environment(),
-    }
-    folder.write_json("report.json", report)
-    return report
+    structure: Any
+    state: State
+    seconds: float
+    step_milliseconds: float
 
 
-def _pixels(settings: Settings, sources: Sources) -> Pixels:
-    channels = sources.train.images.shape[3]
-    if settings.data.scaling == "unit":
-        return Pixels(jnp.zeros(channels), jnp.ones(channels))
-    mean, std = pixel_statistics(sources.train.images)
-    return Pixels(jnp.asarray(mean), jnp.asarray(std))
-
-
-def _fit(
+def fit(
     settings: Settings,
     folder: RunFolder,
     sources: Sources,
-    learner: Any,
+    learner: Learner,
     objective: Objective,
+    pixels: Pixels,
     steps: int,
     *,
     resume: bool,
-) -> tuple[Any, State, dict[str, float]]:
-    """Take the steps, from the newest checkpoint if there is one to resume."""
+) -> Fitted:
+    """Take all steps, from the newest checkpoint if there is one to resume.
+
+    Raises:
+        InputError: if a loss or gradient is not finite, or the disk is full; the last good checkpoint is kept.
+        Interrupted: on Ctrl-C or SIGTERM, when the state is saved.
+    """
     optimizer, schedule = build_optimizer(settings, steps)
     structure, state = fresh_state(learner, optimizer, settings.seed)
-    a = settings.augment
-    augmentation = Augmentation(a.shift or 0.0, a.rotation or 0.0, a.scale or 0.0, a.flip or False)
-    step = build_step(structure, optimizer, objective, augmentation)
+    step = build_step(structure, optimizer, objective, _augmentation(settings))
     checkpoints = Checkpoints(folder.checkpoints)
-    before = 0.0
+    earlier = 0.0
     if resume and (found := checkpoints.restore(state)) is not None:
-        state, before = found
+        state, earlier = found
         say(f"resumed at step {int(state.step):,} of {steps:,}")
-    folder.keep_metrics_until(int(state.step))
+    at = begun = int(state.step)
+    folder.keep_metrics_until(at)
 
-    pixels = _pixels(settings, sources)
     images, labels = jnp.asarray(sources.train.images), jnp.asarray(sources.train.labels)
-    orders = jax.jit(lambda key, epoch: epoch_order(jax.random.fold_in(key, epoch), len(sources.train.labels)))
     order_key = jax.random.key(settings.seed + 1)
     log_every = max(1, steps // LOG_LINES)
-    validate_every = max(log_every, steps // VALIDATIONS // log_every * log_every)
-
-    at = logged = int(state.step)
-    start = logged_time = saved_time = time.perf_counter()
-    step_times: list[float] = []
-    order, order_epoch = jnp.zeros(0, jnp.int32), -1
-    with _InterruptFlag() as interrupt, ProgressDisplay(steps, at) as display:
+    validate_every = log_every * max(1, steps // VALIDATIONS // log_every)
+    clock = _Clock(earlier)
+    saved = time.perf_counter()
+    with _StopSignal() as stop, ProgressDisplay(steps, at) as display:
         while at < steps:
-            if at // objective.steps_per_epoch != order_epoch:
-                order_epoch = at // objective.steps_per_epoch
-                order = orders(order_key, order_epoch)
+            if at == begun or at % objective.steps_per_epoch == 0:
+                key = jax.random.fold_in(order_key, at // objective.steps_per_epoch)
+                order = epoch_order(key, len(sources.train.labels))
             state = step(state, images, labels, order, pixels)
             at += 1
-            if at % log_every and at < steps and not interrupt.raised:
+            due = at % log_every == 0 or at == steps
+            if not due and not stop.requested:
                 continue
-            metrics = jax.device_get(state.metrics)  # waits for the device: everything before is done
+            metrics: Metrics = jax.device_get(state.metrics)  # waits for the device: everything before is done
             if metrics.first_bad_step >= 0:
                 raise InputError(
-                    f"the loss or its gradient is not finite at step {metrics.first_bad_step + 1}; the last good "
-                    f"checkpoint is kept in {folder.checkpoints}; try a lower --optimizer.learning-rate"
+                    f"loss or gradient is not finite at step {metrics.first_bad_step + 1}; the last good checkpoint "
+                    f"is kept in {folder.checkpoints}; a lower --optimizer.learning-rate may help"
                 )
-            now = time.perf_counter()
-            if logged > 0 or len(step_times):  # the first stretch holds the compilation
-                step_times.append((now - logged_time) / (at - logged))
-            seconds = before + now - start
-            line = {
-                "step": at,
-                "epoch": at / objective.steps_per_epoch,
-                "loss": float(metrics.loss / metrics.steps),
-                "accuracy": float(metrics.correct / metrics.steps / objective.images)
-                if settings.objective == "softmax"
-                else None,
-                "learning_rate": float(schedule(at - 1)),
-                "images_per_second": objective.images * (at - logged) / (now - logged_time),
-                "seconds": seconds,
-            }
-            if at % log_every == 0 or at == steps:
-                folder.log(line)
+            if due:
                 state = state._replace(metrics=fresh_metrics())
-                if at % validate_every == 0 or at == steps:
-                    _validate(settings, folder, display, structure, state, pixels, sources, objective)
-            display.update(line, (steps - at) * (now - start) / max(1, at - int(logged == at)))
-            logged, logged_time = at, time.perf_counter()
-            if at == steps or interrupt.raised or time.perf_counter() - saved_time >= settings.checkpoint_seconds:
-                checkpoints.save(state, before + time.perf_counter() - start)
-                saved_time = logged_time = time.perf_counter()
-            if interrupt.raised and at < steps:
+                line = {
+                    "step": at,
+                    "epoch": at / objective.steps_per_epoch,
+                    "loss": float(metrics.loss / metrics.steps),
+                    "accuracy": float(metrics.correct / metrics.steps / objective.images)
+                    if objective.classifies
+                    else None,
+                    "learning_rate": float(schedule(at - 1)),
+                } | clock.lap(at - begun, objective.images)
+                folder.log(line)
+                display.training(line, clock.left(at - begun, steps - at))
+            if due and (at % validate_every == 0 or at == steps) and len(sources.validation.labels) > 1:
+                encoder = Encoder(structure, state.params, state.statistics, pixels)
+                line = {"step": at} | encoder(sources.validation.images).scores(objective, sources.validation.labels)
+                folder.log(line)
+                display.validation(line)
+            if at == steps or stop.requested or time.perf_counter() - saved >= settings.checkpoint_seconds:
+                checkpoints.save(state, clock.seconds())
+                saved = time.perf_counter()
+            clock.skip()
+            if stop.requested and at < steps:
                 raise Interrupted(f"stopped at step {at:,}; go on with: python train.py --resume --out {folder.path}")
     checkpoints.close()
-    seconds = before + time.perf_counter() - start
-    milliseconds = 1000 * statistics.median(step_times or [seconds / steps])
-    return structure, state, {"seconds": seconds, "step_milliseconds": milliseconds}
+    return Fitted(structure, state, clock.seconds(), clock.step_milliseconds())
 
 
-def _validate(
-    settings: Settings,
-    folder: RunFolder,
-    display: ProgressDisplay,
-    structure: Any,
-    state: State,
-    pixels: Pixels,
-    sources: Sources,
-    objective: Objective,
-) -> None:
-    """Log loss and accuracy on the validation images."""
-    if len(sources.validation.labels) < 2:
-        return
-    encoder = Encoder(structure, state.params, state.statistics, pixels)
-    encoded = encoder(sources.validation.images)
-    line = {
-        "step": int(state.step),
-        "validation_loss": encoded.loss(objective, sources.validation.labels),
-        "validation_accuracy": encoded.accuracy(objective, sources.validation.labels),
-    }
-    folder.log(line)
-    display.update(line, 0.0)
+def _augmentation(settings: Settings) -> Augmentation:
+    a = settings.augment
+    return Augmentation(a.shift or 0.0, a.rotation or 0.0, a.scale or 0.0, a.flip or False)
 
 
-class _InterruptFlag:
-    """Turns Ctrl-C and SIGTERM into a flag that the loop reads at the next safe place; a second one stops at once."""
+class _Clock:
+    """Training time in all, and the time of a step without logging, validation, checkpoints and compilation."""
+
+    def __init__(self, earlier: float):
+        self._earlier = earlier
+        self._start = self._mark = time.perf_counter()
+        self._taken = 0
+        self._step_seconds: list[float] = []
+
+    def seconds(self) -> float:
+        """Since the run's first step, including what came before a resumption."""
+        return self._earlier + time.perf_counter() - self._start
+
+    def lap(self, taken: int, images: int) -> dict[str, float]:
+        """The part of a log line that is about time, after `taken` steps in all."""
+        each = (time.perf_counter() - self._mark) / (taken - self._taken)
+        self._taken = taken
+        self._step_seconds.append(each)
+        return {"images_per_second": images / each, "seconds": self.seconds()}
+
+    def skip(self) -> None:
+        """Leave out what has passed since the last lap."""
+        self._mark = time.perf_counter()
+
+    def left(self, taken: int, missing: int) -> float:
+        """Seconds that the missing steps will take."""
+        return (time.perf_counter() - self._start) / max(taken, 1) * missing
+
+    def step_milliseconds(self) -> float:
+        """The median over the laps; the first one held the compilation."""
+        laps = self._step_seconds[1:] or self._step_seconds or [0.0]
+        return 1000 * statistics.median(laps)
+
+
+class _StopSignal:
+    """Turns Ctrl-C and SIGTERM into a flag that the loop reads at a safe place; a second one stops at once."""
 
     def __init__(self) -> None:
-        self.raised = False
+        self.requested = False
         self._former: dict[int, Any] = {}
 
-    def _raise(self, signum: int, frame: FrameType | None) -> None:
-        self.raised = True
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self._restore()
 
-    def __enter__(self) -> "_InterruptFlag":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._former[number] = signal.signal(number, self._raise)
+    def _restore(self) -> None:
+        while self._former:
+            signal.signal(*self._former.popitem())
+
+    def __enter__(self) -> "_StopSignal":
+        if threading.current_thread() is threading.main_thread():  # no other thread may set a handler
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._former[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
+        self._restore()

@@ -20,6 +20,7 @@ class Objective(NamedTuple):
 
     Attributes:
         images: in a step.
+        classifies: whether the loss reads logits.
         steps_per_epoch: so that as many images are seen as there are.
         sample: of a key, the step and the epoch's order of the images, the indices of the step's images.
         loss: of embeddings, logits or None, and labels: the loss, and how many were classified rightly.
@@ -27,6 +28,7 @@ class Objective(NamedTuple):
     """
 
     images: int
+    classifies: bool
     steps_per_epoch: int
     sample: Callable[[Array, Array, Array], Array]
     loss: Callable[[Array, Array | None, Array], tuple[Array, Array]]
@@ -55,7 +57,7 @@ def build_objective(settings: Settings, labels: np.ndarray, classes: int) -> Obj
             targets = optax.smooth_labels(jnp.eye(classes)[y], loss.label_smoothing)
             return optax.softmax_cross_entropy(logits, targets).mean(), jnp.sum(jnp.argmax(logits, -1) == y)
 
-        return Objective(batch, steps, in_order, cross_entropy, measure("cosine"))
+        return Objective(batch, True, steps, in_order, cross_entropy, measure("cosine"))
 
     compared = measure("cosine" if loss.normalise else "euclidean")
     margin = loss.margin or 0.0
@@ -75,7 +77,7 @@ def build_objective(settings: Settings, labels: np.ndarray, classes: int) -> Obj
             distance = measure("euclidean")(e[:half], e[half : 2 * half])
             return contrastive_terms(distance, same, margin=margin, form=form).mean(), jnp.zeros(())
 
-        return Objective(2 * batch, -(-n // batch), pairs, pair_loss, compared)
+        return Objective(2 * batch, False, -(-n // batch), pairs, pair_loss, compared)
 
     per_class, classes_per_batch = _class_batch(settings, batch, labels)
     table = class_table(labels, classes)
@@ -92,7 +94,7 @@ def build_objective(settings: Settings, labels: np.ndarray, classes: int) -> Obj
         return triplet_margin_loss(e, y, margin=margin, mining=loss.mining), jnp.zeros(())
 
     images = per_class * classes_per_batch
-    return Objective(images, max(1, n // images), classes_and_samples, metric_loss, compared)
+    return Objective(images, False, max(1, n // images), classes_and_samples, metric_loss, compared)
 
 
 def _class_batch(settings: Settings, batch: int, labels: np.ndarray) -> tuple[int, int]:

@@ -92,11 +92,7 @@ def _calibrate(encoder: Encoder, sources: Sources, measure: Any) -> tuple[float,
     rows = np.random.default_rng(0).permutation(len(data.labels))[:5_000]
     scores, same = _pair_scores(encoder(data.images[rows]).embeddings, data.labels[rows], measure)
     threshold = evaluate.best_threshold(scores, same, higher_is_closer=measure.higher_is_closer)
-    return threshold, evaluate.fit_dissimilarity(_distance(scores, measure), same), name
-
-
-def _distance(scores: np.ndarray, measure: Any) -> np.ndarray:
-    return -scores if measure.higher_is_closer else scores
+    return threshold, evaluate.fit_dissimilarity(scores, same), name
 
 
 def _verify(embeddings: np.ndarray, labels: np.ndarray, measure: Any, threshold: float) -> tuple[dict, dict]:
@@ -153,5 +149,5 @@ def _pairs(encoded: Encoded, test: Dataset, measure: Any, scale: tuple[float, fl
     return {
         "pair_images": np.stack([test.images[i], test.images[j]], axis=1),
         "pair_labels": np.stack([test.labels[i], test.labels[j]], axis=1),
-        "pair_dissimilarity": evaluate.dissimilarity_probability(_distance(scores, measure), *scale),
+        "pair_dissimilarity": np.asarray(evaluate.dissimilarity_probability(scores, *scale)),
     }

@@ -12,7 +12,7 @@ class ProgressDisplay:
     """Shows how a training goes; used as a context manager."""
 
     def __init__(self, total_steps: int, start: int = 0):
-        self._console = Console(stderr=False)
+        self._console = Console()
         self._live = self._console.is_terminal
         self._total = total_steps
         self._bar = Progress(
@@ -36,14 +36,24 @@ class ProgressDisplay:
         if self._live:
             self._bar.stop()
 
-    def update(self, line: dict[str, Any], seconds_left: float) -> None:
-        """Show one line of the log."""
+    def training(self, line: dict[str, Any], seconds_left: float) -> None:
+        """Show a line of the log."""
+        text = f"loss {line['loss']:.4f}"
+        if line["accuracy"] is not None:
+            text += f"  accuracy {line['accuracy']:.4f}"
+        text += f"  {line['images_per_second']:,.0f} images/s"
         if self._live:
-            self._bar.update(self._task, completed=line["step"], text=_text(line))
-        elif "loss" in line:
-            say(f"step {line['step']}/{self._total}  {_text(line)}  {_clock(seconds_left)} left")
+            self._bar.update(self._task, completed=line["step"], text=text)
         else:
-            say(f"step {line['step']}/{self._total}  {_text(line)}")
+            say(f"step {line['step']}/{self._total}  {text}  {_clock(seconds_left)} left")
+
+    def validation(self, line: dict[str, Any]) -> None:
+        """Show what the validation images say."""
+        text = f"validation loss {line['validation_loss']:.4f}  accuracy {line['validation_accuracy']:.4f}"
+        if self._live:
+            self._console.print(f"step {line['step']}  {text}", highlight=False)
+        else:
+            say(f"step {line['step']}/{self._total}  {text}")
 
 
 def say(text: str) -> None:
@@ -54,16 +64,3 @@ def say(text: str) -> None:
 
 def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-def _text(line: dict[str, Any]) -> str:
-    """The numbers of a log line."""
-    parts = []
-    if "loss" in line:
-        parts.append(f"loss {line['loss']:.4f}")
-        if line["accuracy"] is not None:
-            parts.append(f"accuracy {line['accuracy']:.4f}")
-        parts.append(f"{line['images_per_second']:,.0f} images/s")
-    else:
-        parts += [f"validation loss {line['validation_loss']:.4f}", f"accuracy {line['validation_accuracy']:.4f}"]
-    return "  ".join(parts)

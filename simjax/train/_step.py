@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 from simjax.data import Augmentation, augment, normalise
 from simjax.train._objective import Objective
@@ -41,6 +42,16 @@ class Pixels(NamedTuple):
 
     mean: Array
     std: Array
+
+    @classmethod
+    def of(cls, mean: ArrayLike, std: ArrayLike) -> "Pixels":
+        """Pixels with mean 0 and deviation 1, given the mean and deviation [c] of image / 255."""
+        return cls(jnp.asarray(mean), jnp.asarray(std))
+
+    @classmethod
+    def unit(cls, channels: int) -> "Pixels":
+        """Pixels in [0, 1]."""
+        return cls(jnp.zeros(channels), jnp.ones(channels))
 
 
 def fresh_metrics() -> Metrics:

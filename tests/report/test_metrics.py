@@ -12,7 +12,7 @@ def test_quality_is_better_when_higher(title):
 
 @pytest.mark.parametrize("title", ["Equal error rate", "Parameters", "Step time", "Training time"])
 def test_errors_and_costs_are_better_when_lower(title):
-    assert best(BY_TITLE[title], [0.5, 0.75, 0.25]) == [False, False, True]
+    assert best(BY_TITLE[title], [50, 75, 25]) == [False, False, True]
 
 
 def test_values_that_read_the_same_are_marked_the_same():

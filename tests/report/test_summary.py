@@ -33,4 +33,4 @@ def test_lines_have_the_headline_numbers():
 def test_an_empty_report_is_all_dashes():
     text = "\n".join(report.summary_lines({"retrieval": None, "verification": None, "few_shot": None}))
     assert "None" not in text
-    assert text.count("–") == 12
+    assert text.count("–") == 13

@@ -1,0 +1,97 @@
+"""A whole run: settings in, a folder with checkpoints, curves and a report out."""
+
+from pathlib import Path
+from typing import Any
+
+from simjax.data import statistics
+from simjax.nn import count_parameters
+from simjax.train._encode import Encoder
+from simjax.train._environment import environment
+from simjax.train._learner import build_learner
+from simjax.train._loop import fit
+from simjax.train._objective import build_objective
+from simjax.train._outcome import evaluate_run
+from simjax.train._progress import say
+from simjax.train._recipes import complete
+from simjax.train._run_folder import RunFolder
+from simjax.train._settings import Settings, to_dict, validate
+from simjax.train._sources import Sources, load_sources
+from simjax.train._step import Pixels
+
+
+def train(
+    settings: Settings, out: Path, *, resume: bool = False, overwrite: bool = False, command: str = ""
+) -> dict[str, Any]:
+    """Train, evaluate, and leave everything in a folder.
+
+    Args:
+        settings: what to train; `None`s are filled in by the recipes.
+        out: the run's folder.
+        resume: go on from the folder's newest checkpoint.
+        overwrite: start again in a folder that holds a run.
+        command: kept in config.json.
+
+    Returns:
+        The report, as in report.json.
+
+    Raises:
+        InputError: for anything a user can mend.
+        Interrupted: on Ctrl-C, when the state is saved.
+    """
+    validate(settings)
+    settings = complete(settings)
+    folder = RunFolder(out)
+    folder.begin(settings, resume=resume, overwrite=overwrite)
+    say(f"{settings.model} on {settings.dataset}, {settings.objective}, seed {settings.seed}: {out}")
+    sources = load_sources(settings)
+    height, width, channels = (int(extent) for extent in sources.train.images.shape[1:])
+    classes = len(sources.train.class_names)
+    learner = build_learner(settings, (height, width, channels), classes)
+    parameters = count_parameters(learner)
+    objective = build_objective(settings, sources.train.labels, classes)
+    steps = settings.steps or max(1, round((settings.epochs or 1) * objective.steps_per_epoch))
+    if not resume:  # nothing of a former run is touched before everything above has been found right
+        folder.clear()
+        folder.write_json("config.json", _config(settings, sources, command))
+    say(
+        f"{len(sources.train.labels):,} training, {len(sources.validation.labels):,} validation and "
+        f"{len(sources.test.labels):,} test images of {height}x{width}x{channels}; {classes} classes; "
+        f"{parameters:,} parameters; {steps:,} steps of {objective.images} images"
+    )
+    pixels = _pixels(settings, sources)
+    fitted = fit(settings, folder, sources, learner, objective, pixels, steps, resume=resume)
+    encoder = Encoder(fitted.structure, fitted.state.params, fitted.state.statistics, pixels)
+    report = evaluate_run(settings, folder, sources, encoder, objective) | {
+        "steps": steps,
+        "parameters": parameters,
+        "train_seconds": fitted.seconds,
+        "step_milliseconds": fitted.step_milliseconds,
+        "images_per_second": 1000 * objective.images / fitted.step_milliseconds,
+        "environment": environment(),
+    }
+    folder.write_json("report.json", report)
+    return report
+
+
+def _config(settings: Settings, sources: Sources, command: str) -> dict[str, Any]:
+    """What config.json keeps: enough to take the run again, and to know whether two runs can be compared."""
+    return {
+        "settings": to_dict(settings),
+        "command": command,
+        "versions": environment()["versions"],
+        "data": {
+            "fingerprint": sources.fingerprint,
+            "train_images": len(sources.train.labels),
+            "validation_images": len(sources.validation.labels),
+            "test_images": len(sources.test.labels),
+            "class_names": list(sources.test.class_names),
+            "train_class_names": list(sources.train.class_names),
+            "image_shape": [int(extent) for extent in sources.train.images.shape[1:]],
+        },
+    }
+
+
+def _pixels(settings: Settings, sources: Sources) -> Pixels:
+    if settings.data.scaling == "unit":
+        return Pixels.unit(sources.train.images.shape[3])
+    return Pixels.of(*statistics(sources.train.images))

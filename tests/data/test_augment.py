@@ -1,0 +1,142 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simjax.core import InputError
+from simjax.data import Augmentation, augment, default_augmentation
+from simjax.data._augment import _affine, _cut, _shifted
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture
+def images(random):
+    return jnp.asarray(random.uniform(1, 2, (7, 6, 5, 3)), jnp.float32)
+
+
+def rolled(image: np.ndarray, down: int, right: int) -> np.ndarray:
+    """np.roll with zeros in place of what comes round."""
+    out = np.zeros_like(image)
+    h, w, _ = image.shape
+    out[max(down, 0) : h + min(down, 0), max(right, 0) : w + min(right, 0)] = image[
+        max(-down, 0) : h + min(-down, 0), max(-right, 0) : w + min(-right, 0)
+    ]
+    return out
+
+
+SHIFTS = [(0, 0), (1, 0), (0, 1), (-2, 1), (2, -2), (-1, -1), (2, 2)]
+
+
+def test_shifts_by_whole_pixels_are_exact_in_both_forms(images):
+    shift = jnp.array(SHIFTS)
+    expected = np.stack([rolled(np.asarray(image), *by) for image, by in zip(images, SHIFTS, strict=True)])
+    np.testing.assert_array_equal(_shifted(images, shift, (2, 2)), expected)
+    np.testing.assert_array_equal(_affine(images, jnp.zeros(7), jnp.ones(7), shift.astype(float)), expected)
+
+
+def test_half_a_pixel_is_the_mean_of_two(images):
+    out = _affine(images, jnp.zeros(7), jnp.ones(7), jnp.tile(jnp.array([[0, 0.5]]), (7, 1)))
+    np.testing.assert_allclose(out[:, :, 1:], (images[:, :, 1:] + images[:, :, :-1]) / 2, rtol=1e-6)
+    np.testing.assert_allclose(out[:, :, 0], images[:, :, 0] / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("turns", [-1, 1, 2])
+def test_a_quarter_turn_is_rot90(random, turns):
+    square = jnp.asarray(random.uniform(0, 1, (3, 5, 5, 2)), jnp.float32)
+    out = _affine(square, jnp.full(3, turns * jnp.pi / 2), jnp.ones(3), jnp.zeros((3, 2)))
+    np.testing.assert_allclose(out, np.rot90(square, turns, axes=(1, 2)), atol=1e-5)
+
+
+def test_scale_enlarges_about_the_centre():
+    image = jnp.zeros((1, 9, 9, 1)).at[0, 4, 6].set(1.0)  # two to the right of the centre
+    out = _affine(image, jnp.zeros(1), jnp.array([2.0]), jnp.zeros((1, 2)))
+    assert jnp.unravel_index(out.argmax(), out.shape)[1:3] == (4, 8)
+    np.testing.assert_allclose(out[0, 3:6, 8, 0], [0.5, 1, 0.5])
+
+
+def test_far_outside_is_zero(images):
+    out = _affine(images, jnp.zeros(7), jnp.ones(7), jnp.full((7, 2), 100.0))
+    assert (out == 0).all()
+
+
+def test_nothing_asked_for_changes_nothing(images):
+    assert (augment(KEY, images, Augmentation()) == images).all()
+
+
+def test_drawn_shifts_are_whole_uniform_and_at_most_as_far_as_asked():
+    images = jnp.zeros((4000, 8, 8, 1)).at[:, 4, 4].set(1.0)
+    out = np.asarray(augment(KEY, images, Augmentation(shift=1 / 4)))
+    assert (np.sort(out.reshape(4000, -1))[:, -2:] == [0, 1]).all()
+    _, rows, columns, _ = np.nonzero(out)
+    share = np.bincount(8 * rows + columns, minlength=64).reshape(8, 8) / 4000
+    np.testing.assert_allclose(share[2:7, 2:7], 1 / 25, atol=0.015)
+    assert share[2:7, 2:7].sum() == pytest.approx(1)
+
+
+def test_half_of_the_images_are_flipped_left_to_right(random):
+    images = jnp.asarray(random.uniform(0, 1, (1000, 3, 4, 1)), jnp.float32)
+    out = augment(KEY, images, Augmentation(flip=True))
+    kept = (out == images).all((1, 2, 3))
+    flipped = (out == images[:, :, ::-1]).all((1, 2, 3))
+    assert (kept ^ flipped).all()
+    assert 0.45 < kept.mean() < 0.55
+
+
+def test_cutout_is_a_square_of_the_given_side():
+    images = jnp.ones((500, 10, 10, 2))
+    assert (_cut(images[:1], jnp.array([[5.0, 2.0]]), 0.4)[0, :, :, 1] == 0).sum() == 16
+    out = np.asarray(augment(KEY, images, Augmentation(cutout=0.4)))
+    removed = (out == 0).sum((1, 2))
+    assert (removed[:, 0] == removed[:, 1]).all()
+    assert (removed.min(), removed.max()) == (4, 16)  # a quarter of it at a corner
+
+
+def test_rotation_and_scale_stay_within_their_ranges():
+    # One pixel at distance 10 of the centre: its angle and distance say what was drawn.
+    images = jnp.zeros((500, 31, 31, 1)).at[:, 15, 25].set(1.0)
+    out = np.asarray(augment(KEY, images, Augmentation(rotation=20.0, scale=0.2)))[..., 0]
+    grid = np.arange(31) - 15
+    down = (out * grid[None, :, None]).sum((1, 2)) / out.sum((1, 2))
+    right = (out * grid[None, None, :]).sum((1, 2)) / out.sum((1, 2))
+    angle, distance = np.rad2deg(np.arctan2(-down, right)), np.hypot(down, right)
+    assert 18 < angle.max() < 21
+    assert -21 < angle.min() < -18
+    assert 7.7 < distance.min() < 8.4
+    assert 11.6 < distance.max() < 12.3
+
+
+def test_the_key_decides_and_each_image_is_changed_in_its_own_way(images):
+    how = Augmentation(shift=0.3, rotation=30.0, scale=0.2, flip=True, cutout=0.2)
+    same = jnp.broadcast_to(images[:1], images.shape)
+    out = augment(KEY, same, how)
+    assert (out == augment(KEY, same, how)).all()
+    assert not (out == augment(jax.random.key(1), same, how)).all()
+    assert not (out[0] == out[1]).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_the_type_stays(images, dtype):
+    how = Augmentation(shift=0.1, rotation=5.0, cutout=0.2)
+    out = augment(KEY, images.astype(dtype), how)
+    assert out.dtype == dtype
+    np.testing.assert_allclose(out.astype(jnp.float32), augment(KEY, images, how), atol=0.03)
+
+
+def test_bytes_are_refused(images):
+    with pytest.raises(TypeError, match="floating-point type, got uint8"):
+        augment(KEY, images.astype(jnp.uint8), Augmentation(flip=True))
+
+
+def test_defaults_fit_the_sets():
+    assert not default_augmentation("mnist").flip
+    assert not default_augmentation("digits").flip
+    assert default_augmentation("tfds:cifar10") == Augmentation(shift=0.125, flip=True)
+    assert default_augmentation("folder:/some/where") == default_augmentation("mnist+cifar10")
+    assert default_augmentation("folder:/some/where") == Augmentation(shift=1 / 16)
+
+
+@pytest.mark.parametrize("wrong", [{"shift": -0.1}, {"rotation": 200.0}, {"scale": 1.0}, {"cutout": 1.5}])
+def test_ranges(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        Augmentation(**wrong)

@@ -1,0 +1,127 @@
+import json
+import os
+
+import numpy as np
+import pytest
+
+from simjax.core import InputError
+from simjax.data import load, statistics
+from simjax.data._prepared import find_prepared
+from tests.data.conftest import png
+
+
+def labelled(features):
+    return {"image": features.Image(shape=(None, None, 3)), "label": features.ClassLabel(names=["cat", "dog"])}
+
+
+def examples(random, n, shape=(9, 9, 3)):
+    return [{"image": png(random.integers(0, 256, shape, np.uint8)), "label": i % 2} for i in range(n)]
+
+
+def test_a_set_with_a_config_and_both_splits(tfds_set, random):
+    pixels = random.integers(0, 256, (7, 6, 5, 1), np.uint8)
+    rows = [{"image": png(image), "label": i % 3} for i, image in enumerate(pixels)]
+    root = tfds_set(
+        "shapes",
+        {"train": rows[:5], "test": rows[5:]},
+        lambda f: {"image": f.Image(shape=(6, 5, 1)), "label": f.ClassLabel(num_classes=3)},
+        config="small",
+    )
+    whole = load("tfds:shapes/small", "all", root)
+    assert whole.class_names == ("0", "1", "2")
+    label_of = {image.tobytes(): i % 3 for i, image in enumerate(pixels)}
+    assert [label_of[image.tobytes()] for image in whole.images] == whole.labels.tolist()
+    assert [len(load("tfds:shapes/small", split, root).labels) for split in ("train", "test")] == [5, 2]
+    assert load("tfds:shapes/small", "test", root, image_size=8, channels=3).images.shape == (2, 8, 8, 3)
+    with pytest.raises(InputError, match="no prepared version in .*shapes"):
+        load("tfds:shapes", "train", root)
+
+
+def test_sizes_that_differ_become_32x32_or_what_is_asked_for(tfds_set, random):
+    rows = examples(random, 3) + examples(random, 3, (5, 40, 3))
+    root = tfds_set("mixed", {"train": rows, "test": examples(random, 2)}, labelled)
+    assert load("tfds:mixed", "train", root).images.shape == (6, 32, 32, 3)
+    # All test images have one size, but what they are brought to follows the training images.
+    assert load("tfds:mixed", "test", root).images.shape == (2, 32, 32, 3)
+    assert load("tfds:mixed", "train", root, image_size=(12, 10)).images.shape == (6, 12, 10, 3)
+
+
+def test_undeclared_sizes_that_agree_are_kept(tfds_set, random):
+    root = tfds_set("same", {"train": examples(random, 4), "validation": examples(random, 2)}, labelled)
+    assert load("tfds:same", "train", root).images.shape == (4, 9, 9, 3)
+    assert load("tfds:same", "test", root).images.shape == (2, 9, 9, 3)  # its validation split
+
+
+def test_a_set_with_nothing_but_a_train_split_is_split_by_class(tfds_set, random):
+    root = tfds_set("single", {"train": examples(random, 16)}, labelled)
+    train, test, whole = (load("tfds:single", split, root) for split in ("train", "test", "all"))
+    assert np.bincount(train.labels).tolist() == [6, 6]
+    assert np.bincount(test.labels).tolist() == [2, 2]
+    assert np.array_equal(whole.images, np.concatenate([train.images, test.images]))
+
+
+def test_pixels_stored_as_a_tensor(tfds_set, random):
+    pixels = random.integers(0, 256, (4, 6, 6, 1), np.uint8)
+    rows = [{"image": image, "label": i % 2} for i, image in enumerate(pixels)]
+    root = tfds_set(
+        "raw",
+        {"train": rows, "test": rows[:2]},
+        lambda f: {"image": f.Tensor(shape=(6, 6, 1), dtype=np.uint8), "label": f.ClassLabel(num_classes=2)},
+    )
+    found = load("tfds:raw", "train", root)
+    assert {image.tobytes() for image in found.images} == {image.tobytes() for image in pixels}
+
+
+def test_what_cannot_be_read_is_said(tfds_set, random):
+    rows = examples(random, 2)
+    root = tfds_set("ok", {"train": rows, "test": rows}, labelled)
+    folder = find_prepared("ok", root)
+    assert folder is not None
+    info = json.loads((folder / "dataset_info.json").read_text())
+    records = folder / "ok-test.array_record-00000-of-00001"
+    records.write_bytes(records.read_bytes()[:100])
+    with pytest.raises(InputError, match="split 'test' cannot be read"):
+        load("tfds:ok", "test", root)
+    (folder / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "tfrecord"}))
+    with pytest.raises(InputError, match="stored as tfrecord, which needs TensorFlow"):
+        load("tfds:ok", "train", root)
+
+
+def test_a_damaged_image_is_named(tfds_set, random):
+    rows = examples(random, 3)
+    rows[0]["image"] = rows[0]["image"][:60]
+    root = tfds_set("torn", {"train": rows, "test": rows}, labelled)
+    with pytest.raises(InputError, match=r"image \d of split 'train' cannot be read"):
+        load("tfds:torn", "train", root)
+
+
+def test_sets_without_image_and_label_or_without_train(tfds_set, random):
+    picture = png(random.integers(0, 256, (3, 3, 3), np.uint8))
+    root = tfds_set("boxes", {"train": [{"image": picture}]}, lambda f: {"image": f.Image()})
+    with pytest.raises(InputError, match="expected the features 'image' and 'label', got image"):
+        load("tfds:boxes", "train", root)
+    tfds_set("held", {"test": examples(random, 2)}, labelled)
+    with pytest.raises(InputError, match="has no split 'train', only test"):
+        load("tfds:held", "test", root)
+
+
+def test_the_newest_version_is_taken_and_others_are_no_versions(tmp_path):
+    for version in ("1.9.0", "1.10.0", "config", ".1.11.0.partial"):
+        (tmp_path / "some" / version).mkdir(parents=True)
+        (tmp_path / "some" / version / "dataset_info.json").touch()
+    (tmp_path / "some" / "2.0.0").mkdir()  # cut off while it was copied
+    assert find_prepared("some", tmp_path) == tmp_path / "some" / "1.10.0"
+    assert find_prepared("some/1.9.0", tmp_path) == tmp_path / "some" / "1.9.0"
+    assert find_prepared("other", tmp_path) is None
+
+
+@pytest.mark.skipif(
+    not os.path.isdir(os.path.join(os.environ.get("TFDS_DATA_DIR", ""), "mnist")),
+    reason="needs a prepared mnist in the directory that $TFDS_DATA_DIR names",
+)
+def test_real_mnist():
+    train, test = load("mnist", "train", download=False), load("mnist", "test", download=False)
+    assert np.bincount(train.labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert test.images.shape == (10_000, 28, 28, 1)
+    mean, std = statistics(train.images)
+    np.testing.assert_allclose([mean[0], std[0]], [0.1307, 0.3081], atol=5e-5)

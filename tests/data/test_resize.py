@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from simjax.core import InputError
+from simjax.data import Dataset, load, resize
+
+
+@pytest.fixture
+def colours(random) -> Dataset:
+    images = random.integers(0, 256, (5, 6, 6, 3), np.uint8)
+    return Dataset(images, np.arange(5, dtype=np.int32), tuple("abcde"))
+
+
+def test_nothing_to_do_is_the_same_object(colours):
+    assert resize(colours, (6, 6), 3) is colours
+
+
+def test_one_channel_is_repeated_and_three_become_luminance(colours):
+    grey = resize(colours, (6, 6), 1)
+    exact = colours.images @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(grey.images[..., 0] - exact).max() <= 0.51
+    assert np.array_equal(resize(grey, (6, 6), 3).images, np.repeat(grey.images, 3, axis=3))
+
+
+def test_constant_images_stay_constant_and_labels_stay():
+    flat = Dataset(np.full((2, 8, 8, 1), 77, np.uint8), np.array([1, 0], np.int32), ("a", "b"))
+    large = resize(flat, (13, 11), 3)
+    assert large.images.shape == (2, 13, 11, 3)
+    assert (large.images == 77).all()
+    assert large.labels is flat.labels
+
+
+def test_halving_averages_within_the_filter_and_keeps_the_mean():
+    images = load("digits", "test").images
+    small = resize(load("digits", "test"), (4, 4), 1).images
+    assert abs(small.mean() - images.mean()) < 2
+
+
+@pytest.mark.parametrize(("size", "channels"), [((0, 4), 1), ((4, 4), 2), ((4, 4), 0)])
+def test_impossible_formats(colours, size, channels):
+    with pytest.raises(InputError, match="expected"):
+        resize(colours, size, channels)
