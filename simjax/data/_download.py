@@ -1,6 +1,7 @@
 """Fetch published files over the network: first see whether there is one, then verify what came."""
 
 import hashlib
+import http.client
 import threading
 import urllib.parse
 import urllib.request
@@ -15,6 +16,7 @@ Progress = Callable[[str, int, int], None]
 REACH_SECONDS = 6.0
 READ_SECONDS = 30.0
 BLOCK = 2**18
+FAILURES = (OSError, http.client.HTTPException)
 
 
 def unreachable(url: str) -> str | None:
@@ -25,8 +27,8 @@ def unreachable(url: str) -> str | None:
         try:
             with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=REACH_SECONDS):
                 answer[0] = None
-        except OSError as error:
-            answer[0] = str(getattr(error, "reason", error))
+        except FAILURES as error:
+            answer[0] = str(error).strip("<>")
 
     # In a thread, since no time-out bounds the look-up of a host's name.
     thread = threading.Thread(target=ask, daemon=True)
@@ -56,7 +58,7 @@ def download(url: str, target: Path, size: int, sha256: str, progress: Progress)
                 file.write(block)
                 done += len(block)
                 progress(f"downloading {host(url)}/{target.name}", done, size)
-    except OSError as error:
+    except FAILURES as error:
         raise InputError(f"{url}: the download failed ({error}); nothing of it was kept") from error
     if digest.hexdigest() != sha256:
         raise InputError(f"{url}: what came is not the published file (SHA-256 differs); nothing of it was kept")

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from simjax.core import InputError, check_choice
+from simjax.core import InputError, check_choice, suggestion
 from simjax.data._dataset import Dataset
 from simjax.data._digits import load_digits
 from simjax.data._download import Progress
 from simjax.data._folder import read_folder
 from simjax.data._originals import OFFICIAL
 from simjax.data._prepare import missing, prepare
-from simjax.data._prepared import data_root, find_prepared, read_prepared
+from simjax.data._prepared import data_root, find_prepared, prepared_names, read_prepared
 from simjax.data._resize import check_format, resize
 
 DATASETS = ("digits", *OFFICIAL)
@@ -96,9 +96,8 @@ def _load_one(
     if kind == "tfds" and rest:
         folder = find_prepared(rest, root)
         if folder is None:
-            raise InputError(
-                f"{name}: no prepared version in {root / rest}; --data-dir or $TFDS_DATA_DIR names another"
-            )
+            near = suggestion(rest, prepared_names(root))
+            raise InputError(f"{name} is not prepared in {root}{near}; --data-dir or $TFDS_DATA_DIR names another one")
         return read_prepared(folder, split, size, channels)
     check_choice("dataset", name, (*DATASETS, "tfds:NAME", "folder:PATH"))
     folder = find_prepared(name, root)

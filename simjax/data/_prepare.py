@@ -108,9 +108,10 @@ def _work_folder(root: Path, name: str) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"data_dir: {root} cannot be written ({error.strerror}); choose another --data-dir") from error
     for other in root.glob(f"{prefix}*"):
-        written = max((path.stat().st_mtime for path in (other, *other.rglob("*"))), default=0.0)
-        if other != work and time.time() - written > ABANDONED_SECONDS:
-            shutil.rmtree(other, ignore_errors=True)
+        with contextlib.suppress(OSError):  # its owner may be at work in it
+            written = max(path.stat().st_mtime for path in (other, *other.rglob("*")))
+            if other != work and time.time() - written > ABANDONED_SECONDS:
+                shutil.rmtree(other, ignore_errors=True)
     try:
         yield work
     finally:
@@ -141,6 +142,8 @@ def _write(name: str, originals: Originals, root: Path, work: Path, progress: Pr
         # Another process was faster: what it made is the same. Anything else in the way is not ours to remove.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or find_prepared(name, root) is None:
             raise InputError(f"{final}: in the way of the prepared set; remove it and prepare again") from error
+    total = sum(map(len, originals.images.values()))
+    progress(f"preparing {name}", total, total)
     return final
 
 

@@ -34,6 +34,12 @@ def find_prepared(name: str, root: Path) -> Path | None:
     return max(versions, key=_version, default=None)
 
 
+def prepared_names(root: Path) -> list[str]:
+    """The sets, `name` or `name/config`, that are prepared in a directory."""
+    infos = [*root.glob("*/*/dataset_info.json"), *root.glob("*/*/*/dataset_info.json")]
+    return sorted({path.parent.parent.relative_to(root).as_posix() for path in infos if _version(path.parent)})
+
+
 def _version(folder: Path) -> tuple[int, ...]:
     """(3, 0, 1) for a folder called 3.0.1; () for another name."""
     parts = folder.name.split(".")
@@ -62,7 +68,7 @@ def read_prepared(
         InputError: if it is stored in a format that needs TensorFlow, has no such features, lacks a train split, or
             is damaged.
     """
-    info = json.loads((folder / "dataset_info.json").read_text())
+    info = _description(folder / "dataset_info.json")
     if info.get("fileFormat") != "array_record":
         raise InputError(
             f"{folder}: stored as {info.get('fileFormat', 'tfrecord')}, which needs TensorFlow to read; expected"
@@ -93,12 +99,19 @@ def read_prepared(
     return tested if split == "test" else concatenate([train, tested])
 
 
+def _description(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); prepare the set again") from error
+
+
 def _declared_format(folder: Path) -> tuple[tuple[int, int] | None, int | None]:
     """The size and the channels that every image has, as far as the set's description says so.
 
     Read from the description itself, which is a thousand times faster than importing TFDS for it.
     """
-    features = json.loads((folder / "features.json").read_text()).get("featuresDict", {}).get("features", {})
+    features = _description(folder / "features.json").get("featuresDict", {}).get("features", {})
     if not {"image", "label"} <= features.keys():
         raise InputError(
             f"{folder}: expected the features 'image' and 'label', got {', '.join(sorted(features)) or 'none'}"

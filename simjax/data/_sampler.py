@@ -44,7 +44,7 @@ def class_table(labels: ArrayLike, n_classes: int) -> ClassTable:
         InputError: if a label is out of range.
 
     Example:
-        >>> table = class_table([1, 0, 1, 1], 2)
+        >>> table = class_table(np.array([1, 0, 1, 1]), 2)
         >>> table.rows.tolist(), table.counts.tolist()
         ([[1, 1, 1], [0, 2, 3]], [1, 3])
     """
@@ -52,9 +52,9 @@ def class_table(labels: ArrayLike, n_classes: int) -> ClassTable:
     if labels.size and not (labels.min() >= 0 and labels.max() < n_classes):
         raise InputError(f"labels: expected 0 .. {n_classes - 1}, got {labels.min()} .. {labels.max()}")
     counts = np.bincount(labels, minlength=n_classes)
-    order, starts = np.argsort(labels, kind="stable"), np.cumsum(counts) - counts
+    order, starts = np.append(np.argsort(labels, kind="stable"), 0), np.cumsum(counts) - counts
     column = np.arange(counts.max(initial=1))[None] % np.maximum(counts, 1)[:, None]  # [c, max_count]
-    rows = np.where(counts[:, None] > 0, order[np.minimum(starts[:, None] + column, max(len(order) - 1, 0))], 0)
+    rows = np.where(counts[:, None] > 0, order[starts[:, None] + column], 0)
     return ClassTable(jnp.asarray(rows, jnp.int32), jnp.asarray(counts, jnp.int32))
 
 

@@ -77,7 +77,7 @@ def fit_dissimilarity(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]
     for _ in range(STEPS):
         p = 1 / 2 + np.tanh(inputs @ weights / 2) / 2  # the sigmoid, without overflow
         downhill = inputs.T @ (target - p) / len(values)
-        if np.max(np.abs(downhill)) < 1e-10:
+        if np.max(np.abs(downhill)) < 1e-9:  # of a mean, so about as small as rounding lets it be
             break
         curvature = inputs.T @ (inputs * (p * (1 - p))[:, None]) / len(values)
         step = np.linalg.solve(curvature + 1e-12 * np.eye(2), downhill)  # constant scores leave the slope open

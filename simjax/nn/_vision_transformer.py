@@ -51,7 +51,7 @@ class VisionTransformer(nnx.Module):
         depth: int = 4,
         heads: int = 4,
         mlp_ratio: int = 2,
-        positions: str = "learned",
+        positions: str = "sincos",
         pooling: str = "mean",
         embedding_size: int = 64,
         rngs: nnx.Rngs,

@@ -113,7 +113,13 @@ def _few_shot(embeddings: np.ndarray, labels: np.ndarray, measure: Any) -> dict[
     for ways in (5, 20):
         for shots in (1, 5):
             result = evaluate.few_shot_accuracy(embeddings, labels, ways=ways, shots=shots, measure=measure)
-            found[f"{result['ways']}-way {shots}-shot"] = result
+            # With fewer classes than asked for, the name says how many there were.
+            found[f"{result['ways']}-way {shots}-shot"] = {
+                "accuracy": result["mean"],
+                "interval": result["confidence_95"],
+                "ways": result["ways"],
+                "shots": shots,
+            }
     return found
 
 

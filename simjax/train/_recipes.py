@@ -8,7 +8,7 @@ from simjax.train._settings import Settings
 EPOCHS = {"digits": 60.0, "mnist": 8.0, "fashion_mnist": 12.0, "cifar10": 20.0, "cifar100": 20.0}
 OTHER_EPOCHS = 20.0
 VIT_LONGER = 1.5  # a transformer has to learn what a convolution is built with
-LEARNING_RATE = {"cnn": 3e-3, "vit": 1e-3, "dnn": 2e-3}
+LEARNING_RATE = {"cnn": 3e-3, "vit": 3e-3, "dnn": 2e-3}
 WEIGHT_DECAY = {"cnn": 0.02, "vit": 0.05, "dnn": 0.05}
 MARGIN = {"contrastive": 0.5, "triplet": 0.2}
 

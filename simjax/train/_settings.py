@@ -39,7 +39,7 @@ class ViT:
     """attention heads; must divide the width"""
     mlp_ratio: int = 2
     """hidden neurons of a block, as a multiple of the width"""
-    positions: Literal["learned", "sincos"] = "learned"
+    positions: Literal["learned", "sincos"] = "sincos"
     """position embedding"""
     pooling: Literal["mean", "class"] = "mean"
     """mean of the tokens or a class token"""

@@ -20,7 +20,7 @@ def test_prepared_from_files_it_is_read_by_plain_tfds(mnist_files, tmp_path):
     steps = []
     folder = prepare("mnist", tmp_path / "data", mnist_files.folder, lambda *step: steps.append(step))
     assert folder == tmp_path / "data" / "mnist" / "3.0.1"
-    assert steps == [("preparing mnist", 0, 40), ("preparing mnist", 30, 40)]
+    assert steps == [("preparing mnist", 0, 40), ("preparing mnist", 30, 40), ("preparing mnist", 40, 40)]
     assert os.listdir(tmp_path / "data") == ["mnist"]
     source = tfds.data_source("mnist", data_dir=tmp_path / "data", download=False)
     assert set(source) == {"train", "test"}

@@ -33,7 +33,7 @@ def test_a_set_with_a_config_and_both_splits(tfds_set, random):
     assert [label_of[image.tobytes()] for image in whole.images] == whole.labels.tolist()
     assert [len(load("tfds:shapes/small", split, root).labels) for split in ("train", "test")] == [5, 2]
     assert load("tfds:shapes/small", "test", root, image_size=8, channels=3).images.shape == (2, 8, 8, 3)
-    with pytest.raises(InputError, match="no prepared version in .*shapes"):
+    with pytest.raises(InputError, match=r"tfds:shapes is not prepared in .*did you mean shapes/small\?"):
         load("tfds:shapes", "train", root)
 
 
@@ -82,6 +82,9 @@ def test_what_cannot_be_read_is_said(tfds_set, random):
     records.write_bytes(records.read_bytes()[:100])
     with pytest.raises(InputError, match="split 'test' cannot be read"):
         load("tfds:ok", "test", root)
+    (folder / "dataset_info.json").write_text("{")
+    with pytest.raises(InputError, match=r"dataset_info\.json: cannot be read"):
+        load("tfds:ok", "train", root)
     (folder / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "tfrecord"}))
     with pytest.raises(InputError, match="stored as tfrecord, which needs TensorFlow"):
         load("tfds:ok", "train", root)

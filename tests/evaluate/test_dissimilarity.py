@@ -45,6 +45,18 @@ def test_no_other_slope_and_intercept_are_better(seed, n):
     assert loss(fit_dissimilarity(distance, same)) <= minimize(loss, [0.0, 0.0]).fun + 1e-9
 
 
+def test_an_outlier_does_not_make_newton_diverge():
+    """Here whole Newton steps overshoot farther each time."""
+    near = [4.47, -0.49, 0.86, -0.26, -0.96, -1.12, 0.47, 1.25, 0.91, -1.24, 2.81, 2.25, -3.05, 1.5, -1.26, 0.33]
+    distance = np.array([*near, -0.48, 0.36, 2.15, -0.82, 0.7, 18.26])
+    same = distance < 18
+    probability = np.asarray(dissimilarity_probability(distance, *fit_dissimilarity(distance, same)))
+    # where the slope of the loss is zero the predictions have the targets' mean, plain and weighted by distance
+    target = np.where(same, 1 / 23, 2 / 3)
+    assert probability.mean() == pytest.approx(target.mean(), rel=1e-5)
+    assert probability @ distance == pytest.approx(target @ distance, rel=1e-5)
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_separable_scores_give_a_finite_rising_curve_at_every_scale(scale):
     distance, same = np.arange(10) * scale, np.arange(10) < 5

@@ -67,6 +67,15 @@ def test_length_counts_for_euclidean_and_not_for_cosine():
     assert few_shot_accuracy(x, labels, shots=3, episodes=100, measure="euclidean")["mean"] < 0.95
 
 
+def test_for_cosine_every_support_image_counts_alike():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 4
+    x = rng.normal(size=(4, 5))[labels] + rng.normal(size=(60, 5))
+    found = few_shot_accuracy(x, labels, shots=5, episodes=50)
+    assert few_shot_accuracy(x * 2.0 ** rng.integers(-9, 9, (60, 1)), labels, shots=5, episodes=50) == found
+    assert 0.3 < found["mean"] < 0.95
+
+
 def test_fewer_classes_than_ways_and_small_classes():
     labels = np.array([0] * 9 + [1] * 3 + [2] * 2 + [3])
     x = np.eye(4)[labels]

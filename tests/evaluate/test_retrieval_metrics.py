@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from simjax.core import InputError
 from simjax.evaluate import retrieval_metrics
+from simjax.evaluate._retrieval import _ranked
 from simjax.evaluate._strips import strips
 from simjax.similarity import Measure, pairwise
 from simjax.similarity import measure as as_measure
@@ -77,6 +78,24 @@ def test_ties_go_to_the_lowest_index_and_one_block_equals_many(x, block, random)
         expected, queries = by_loop(x, labels, x, labels, True, "dot", (1, 5, 10))
         np.testing.assert_allclose(values(found), expected, rtol=1e-12)
         assert found["queries"] == queries
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 3), st.integers(1, 13)), elements=st.floats(-2, 2, width=16)),
+    st.booleans(),
+)
+def test_ranking_equals_a_stable_sort(values, higher_is_closer):
+    expected = np.argsort(-values if higher_is_closer else values, axis=1, kind="stable")
+    for depth in range(1, values.shape[1] + 1):
+        np.testing.assert_array_equal(_ranked(values, depth, higher_is_closer, None), expected[:, :depth])
+
+
+def test_ranking_of_infinities_and_both_zeros():
+    row = np.array([[0.0, -0.0, np.inf, -1e-45, 1e-45, -np.inf, 0.0, -3e38]], np.float32)
+    assert _ranked(row, 8, False, None).tolist() == [[5, 7, 3, 0, 1, 6, 4, 2]]
+    assert _ranked(row, 8, True, None).tolist() == [[2, 4, 0, 1, 6, 3, 7, 5]]
+    assert _ranked(row, 7, True, np.array([2])).tolist() == [[4, 0, 1, 6, 3, 7, 5]]
 
 
 @settings(deadline=None, max_examples=15)

@@ -28,6 +28,8 @@ def test_with_ties_equals_scikit_learn(pairs):
     scores, same = map(np.array, zip(*pairs, strict=True))
     found = verification_metrics(scores, same)
     assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(same, scores), abs=1e-12)
+    curve = found["roc"]
+    assert metrics.auc(curve["false_positive_rate"], curve["true_positive_rate"]) == pytest.approx(found["roc_auc"])
     far, tar, _ = metrics.roc_curve(same, scores, drop_intermediate=False)
     crossing = brentq(lambda f: 1 - f - interp1d(tar_at(far, tar)[0], tar_at(far, tar)[1])(f), 0, 1)
     assert found["equal_error_rate"] == pytest.approx(crossing, abs=1e-6)

@@ -11,14 +11,14 @@ from simjax.report import _compare
 from tests.report.reading import assert_self_contained, read_html, table_row
 
 
-def scores(accuracy=0.9, eer=0.05, step=40.0, parameters=1000, **rest):
+def scores(accuracy=0.9, eer: float | None = 0.05, step=40.0, parameters=1000):
     verification = {"roc_auc": 0.99, "equal_error_rate": eer}
     return {
         "accuracy": accuracy,
         "verification": verification,
         "step_milliseconds": step,
         "parameters": parameters,
-    } | rest
+    }
 
 
 def column(markdown, names, title):
