@@ -44,7 +44,7 @@ class SiameseCNN(nnx.Module):
         image_shape: tuple[int, int, int],
         *,
         variant: str = "modern",
-        widths: tuple[int, ...] = (32, 64, 128),
+        widths: tuple[int, ...] = (16, 32, 64),
         residual: bool = True,
         embedding_size: int | None = None,
         rngs: nnx.Rngs,

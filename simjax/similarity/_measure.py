@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from simjax.core import check_choice, dot_products
 from simjax.similarity import _vectors as vectors
@@ -48,9 +49,9 @@ class Measure:
         """
         return cls(pair, higher_is_closer, name=getattr(pair, "__name__", ""), parameters=parameters)
 
-    def __call__(self, x: Array, y: Array) -> Array:
+    def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
         """The pair form: x, y [..., d] to [...]."""
-        return self.pair(x, y, **self.parameters)
+        return self.pair(jnp.asarray(x), jnp.asarray(y), **self.parameters)
 
     def strip(self, x: Array, y: Array) -> Array:
         """Every row of x [r, d] against every row of y [m, d]: [r, m]."""

@@ -19,7 +19,7 @@ class CNN:
 
     variant: Literal["modern", "classic"] = "modern"
     """modern: batch norm, ReLU, residual blocks; classic: the tutorial network, no activations"""
-    widths: tuple[int, ...] = (32, 64, 128)
+    widths: tuple[int, ...] = (16, 32, 64)
     """channels of the stages (modern)"""
     residual: bool = True
     """a residual block in every stage after the first (modern)"""

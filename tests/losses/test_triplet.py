@@ -1,0 +1,118 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from simjax.core import InputError
+from simjax.losses import triplet_margin_loss
+
+
+def triplets(labels):
+    """Every (anchor, positive, negative)."""
+    n = range(len(labels))
+    return [
+        (a, p, q)
+        for a, p, q in itertools.product(n, n, n)
+        if a != p and labels[a] == labels[p] and labels[a] != labels[q]
+    ]
+
+
+def mean_above_zero(losses):
+    above = [loss for loss in losses if loss > 0]
+    return np.mean(above) if above else 0.0
+
+
+def all_by_loops(d, labels, margin):
+    return mean_above_zero([d[a, p] - d[a, q] + margin for a, p, q in triplets(labels)])
+
+
+def hard_by_loops(d, labels, margin):
+    losses = []
+    for _, group in itertools.groupby(triplets(labels), key=lambda t: t[0]):
+        chosen = list(group)
+        losses.append(max(d[a, p] for a, p, _ in chosen) - min(d[a, q] for a, _, q in chosen) + margin)
+    return mean_above_zero(losses)
+
+
+def semi_hard_by_loops(d, labels, margin):
+    losses = []
+    for (a, p), group in itertools.groupby(triplets(labels), key=lambda t: t[:2]):
+        negatives = [d[a, q] for _, _, q in group]
+        farther = [value for value in negatives if value > d[a, p]]
+        losses.append(d[a, p] - (min(farther) if farther else max(negatives)) + margin)
+    return mean_above_zero(losses)
+
+
+ORACLES = {"all": all_by_loops, "hard": hard_by_loops, "semi_hard": semi_hard_by_loops}
+
+
+@pytest.mark.parametrize("mining", ORACLES)
+@pytest.mark.parametrize("block", [None, 4])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_equals_loops(mining, block, seed):
+    random = np.random.default_rng(seed)
+    x, labels = random.normal(size=(13, 3)), random.integers(0, 4, 13)
+    expected = ORACLES[mining](cdist(x, x), labels, 0.7)
+    found = triplet_margin_loss(jnp.float32(x), labels, margin=0.7, mining=mining, block=block)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mining", ORACLES)
+def test_a_similarity_is_respected_as_one(random, mining):
+    x, labels = random.normal(size=(11, 3)), random.integers(0, 3, 11)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    expected = ORACLES[mining](-(unit @ unit.T), labels, 0.3)
+    found = triplet_margin_loss(jnp.float32(x), labels, margin=0.3, mining=mining, measure="cosine")
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mining", ORACLES)
+def test_gradient_equals_finite_differences(mining):
+    with jax.enable_x64(True):
+        random = np.random.default_rng(3)
+        x, labels = jnp.asarray(random.normal(size=(9, 3))), jnp.asarray(random.integers(0, 2, 9))
+        jax.test_util.check_grads(
+            lambda x: triplet_margin_loss(jnp.asarray(x), labels, margin=5.0, mining=mining, block=4),
+            (x,),
+            order=1,
+            modes=["rev"],
+        )
+
+
+@pytest.mark.parametrize("mining", ORACLES)
+@pytest.mark.parametrize(
+    ("x", "labels", "value"),
+    [
+        (np.zeros((4, 3)), [0, 0, 1, 1], 0.5),  # all at one point: every triplet misses by the margin
+        (np.eye(3), [0, 1, 2], 0.0),  # no positive
+        (np.eye(3), [1, 1, 1], 0.0),  # no negative
+        (np.ones((1, 3)), [0], 0.0),
+    ],
+)
+def test_degenerate_batches(mining, x, labels, value):
+    found, gradient = jax.value_and_grad(lambda x: triplet_margin_loss(x, jnp.array(labels), margin=0.5, mining=mining))(
+        jnp.float32(x)
+    )
+    np.testing.assert_allclose(found, value)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_different_labels_do_not_compile_again(random):
+    from simjax.losses._triplet import _triplet
+
+    x = jnp.float32(random.normal(size=(12, 3)))
+    triplet_margin_loss(x, random.integers(0, 3, 12))
+    traced = _triplet._cache_size()
+    for _ in range(10):
+        triplet_margin_loss(x, random.integers(0, 3, 12))
+    assert _triplet._cache_size() == traced
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_unknown_mining_names_the_nearest():
+    with pytest.raises(InputError, match="did you mean semi_hard"):
+        triplet_margin_loss(jnp.zeros((2, 2)), jnp.array([0, 1]), mining="semihard")

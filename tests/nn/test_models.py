@@ -1,0 +1,116 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from simjax import nn
+from simjax.core import InputError
+
+MODELS = {"cnn": nn.SiameseCNN, "vit": nn.VisionTransformer, "dnn": nn.DenseNetwork}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("shape", [(8, 8, 1), (9, 13, 3), (28, 28, 1), (31, 33, 3), (64, 64, 3)])
+def test_images_of_any_size_become_embeddings(name, shape):
+    model = MODELS[name](shape, rngs=nnx.Rngs(0))
+    images = jax.random.normal(jax.random.key(1), (3, *shape))
+    embeddings = model(images)
+    assert embeddings.shape == (3, 64)
+    assert float(jnp.std(embeddings, axis=0).min()) > 1e-3  # every number says something about the image
+    assert np.isfinite(embeddings).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_image_is_embedded_alone_when_it_is_evaluated(name):
+    model = nnx.view(MODELS[name]((12, 12, 1), rngs=nnx.Rngs(0)), use_running_average=True, raise_if_not_found=False)
+    images = jax.random.normal(jax.random.key(1), (5, 12, 12, 1))
+    np.testing.assert_allclose(model(images)[2], model(images[2:3])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_classic_network_is_as_listed():
+    model = nn.SiameseCNN((28, 28, 1), variant="classic", rngs=nnx.Rngs(0))
+    weights = 9 * 32 + 32 + 9 * 32 * 64 + 64 + 9 * 64 * 128 + 128 + 128 * 64 + 64 + 64 * 2 + 2
+    norms = 2 * (32 + 64 + 128 + 64)
+    assert nn.count_parameters(model) == weights + norms == 101_634
+    assert model(jnp.ones((3, 28, 28, 1))).shape == (3, 2)
+    # No activations and, before training, no offsets: twice the image is embedded twice as far from the origin.
+    fresh = nn.SiameseCNN((28, 28, 1), variant="classic", rngs=nnx.Rngs(0))
+    fresh = nnx.view(fresh, use_running_average=True)
+    x = jax.random.normal(jax.random.key(0), (1, 28, 28, 1))
+    np.testing.assert_allclose(fresh(2 * x), 2 * fresh(x), rtol=1e-4)
+    assert not any(layer in (jax.nn.relu, jax.nn.gelu) for layer in fresh.layers.layers)
+
+
+def test_batch_statistics_follow_the_batches():
+    model = nn.SiameseCNN((8, 8, 1), rngs=nnx.Rngs(0))
+    norm = model.layers.layers[1]
+    before = np.asarray(norm.mean[...])
+    model(jnp.ones((4, 8, 8, 1)))
+    assert not np.allclose(before, norm.mean[...])
+
+
+def test_batch_norm_in_one_pass_survives_a_large_mean():
+    """E[x^2] - E[x]^2 loses digits far from 0; inputs are normalised and convolutions centred, so that 10 will do."""
+    norm = nnx.BatchNorm(3, rngs=nnx.Rngs(0))
+    x = 10 + jax.random.normal(jax.random.key(0), (512, 3))
+    out = np.asarray(norm(x), np.float64)
+    exact = np.asarray(x, np.float64)
+    exact = (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-5)
+    np.testing.assert_allclose(out, exact, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "class"])
+@pytest.mark.parametrize("positions", ["learned", "sincos"])
+def test_vision_transformer_gives_its_attention(pooling, positions):
+    model = nn.VisionTransformer((9, 10, 3), patch_size=4, pooling=pooling, positions=positions, rngs=nnx.Rngs(0))
+    images = jax.random.normal(jax.random.key(0), (2, 9, 10, 3))
+    embeddings, weights = model(images, return_attention=True)
+    tokens = 3 * 3 + (pooling == "class")
+    assert model.grid == (3, 3)
+    assert weights.shape == (2, 4, tokens, tokens)
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(embeddings, model(images))
+
+
+def test_positions_tell_patches_apart():
+    images = jax.random.normal(jax.random.key(0), (1, 8, 8, 1))
+    swapped = jnp.concatenate([images[:, 4:], images[:, :4]], axis=1)
+    for positions in ("learned", "sincos"):
+        model = nn.VisionTransformer((8, 8, 1), patch_size=4, positions=positions, rngs=nnx.Rngs(0))
+        assert float(jnp.abs(model(images) - model(swapped)).max()) > 1e-3
+
+
+def test_pooling_by_slices_equals_windows(random):
+    x = jnp.float32(random.normal(size=(2, 7, 9, 3)))
+    windows = np.asarray(x)[:, :6, :8].reshape(2, 3, 2, 4, 2, 3)
+    np.testing.assert_array_equal(nn.max_pool(x), windows.max((2, 4)))
+    np.testing.assert_allclose(nn.average_pool(x), windows.mean((2, 4)), rtol=1e-5, atol=1e-6)
+
+
+def test_heads(random):
+    embeddings = jnp.float32(random.normal(size=(5, 7)))
+    head = nn.CosinePrototypes(7, 3, scale=10.0, rngs=nnx.Rngs(0))
+    prototypes = np.asarray(head.prototypes[...])
+    unit = np.asarray(embeddings) / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    np.testing.assert_allclose(head(embeddings), 10 * unit @ prototypes.T, rtol=1e-4, atol=1e-4)
+    linear = nn.LinearHead(7, 3, rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(linear(embeddings), embeddings @ linear.dense.kernel[...], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda r: nn.SiameseCNN((27, 28, 1), variant="classic", rngs=r), "too small for the classic cnn.*28x28"),
+        (lambda r: nn.SiameseCNN((7, 8, 1), rngs=r), "images of 7x8 are too small for the modern cnn: .* 8x8"),
+        (lambda r: nn.SiameseCNN((8, 8, 1), variant="classical", rngs=r), "did you mean classic"),
+        (lambda r: nn.VisionTransformer((8, 8, 1), heads=3, rngs=r), "divisor of the width 64, got 3"),
+        (lambda r: nn.VisionTransformer((8, 8, 1), patch_size=9, rngs=r), "9 is larger than the images of 8x8"),
+        (lambda r: nn.VisionTransformer((8, 8, 1), positions="sin", rngs=r), "did you mean sincos"),
+        (lambda r: nn.VisionTransformer((8, 8, 1), pooling="max", rngs=r), "valid: mean, class"),
+        (lambda r: nn.VisionTransformer((8, 8, 1), width=6, heads=2, rngs=r), "multiple of 4 for sincos"),
+    ],
+)
+def test_errors(make, message):
+    with pytest.raises(InputError, match=message):
+        make(nnx.Rngs(0))

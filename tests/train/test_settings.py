@@ -1,0 +1,95 @@
+import dataclasses
+import json
+
+import pytest
+
+from simjax.core import InputError
+from simjax.train import Settings
+from simjax.train._recipes import complete
+from simjax.train._settings import differences, from_dict, load_toml, to_dict, validate
+
+
+def test_settings_survive_json():
+    settings = from_dict({"model": "vit", "vit": {"depth": 3}, "cnn": {"widths": [8, 16]}, "epochs": 2})
+    assert from_dict(json.loads(json.dumps(to_dict(settings)))) == settings
+    assert settings.vit.depth == 3
+    assert settings.cnn.widths == (8, 16)
+    assert settings.epochs == 2.0
+
+
+def test_a_toml_file_changes_what_it_names(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text('model = "dnn"\n[optimizer]\nlearning_rate = 1\n')
+    settings = load_toml(path)
+    assert differences(Settings(), settings) == [("model", "cnn", "dnn"), ("optimizer.learning_rate", None, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"modle": "vit"}, "unknown setting 'modle'.*did you mean model"),
+        ({"vit": {"dept": 3}}, "unknown setting 'vit.dept'.*did you mean depth"),
+        ({"model": "vitt"}, "'model': unknown value 'vitt'.*did you mean vit"),
+        ({"vit": {"depth": "x"}}, "'vit.depth': expected int, got 'x'"),
+        ({"vit": 3}, "'vit': expected a section"),
+        ({"seed": True}, "'seed': expected int, got True"),
+        ({"cnn": {"widths": 3}}, "'cnn.widths': expected a list of whole numbers"),
+        ({"steps": 1.5}, "'steps': expected int, got 1.5"),
+    ],
+)
+def test_wrong_settings_are_named(values, message):
+    with pytest.raises(InputError, match=message):
+        from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("model = ", "not valid TOML"), (None, "cannot read the configuration.*No such file")]
+)
+def test_unreadable_configurations(tmp_path, text, message):
+    path = tmp_path / "a.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_toml(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"epochs": -1}, "epochs"),
+        ({"batch_size": 1}, "batch_size"),
+        ({"seed": -1}, "seed"),
+        ({"optimizer": {"learning_rate": float("nan")}}, "optimizer.learning_rate"),
+        ({"optimizer": {"warmup": 1.0}}, "optimizer.warmup"),
+        ({"loss": {"margin": -0.5}}, "loss.margin"),
+        ({"loss": {"samples_per_class": 1}}, "loss.samples_per_class"),
+        ({"data": {"validation_fraction": 1.0}}, "data.validation_fraction"),
+        ({"augment": {"shift": -0.1}}, "augment.shift"),
+        ({"cnn": {"widths": []}}, "cnn.widths"),
+        ({"vit": {"heads": 0}}, "vit.heads"),
+    ],
+)
+def test_numbers_out_of_range_are_named(values, name):
+    with pytest.raises(InputError, match=f"setting '{name}': expected"):
+        validate(from_dict(values))
+
+
+def test_a_recipe_fills_in_what_is_not_given_and_nothing_else():
+    given = from_dict({"model": "vit", "optimizer": {"learning_rate": 0.5}, "augment": {"rotation": 0.0}})
+    filled = complete(given)
+    assert filled.optimizer.learning_rate == 0.5
+    assert filled.augment.rotation == 0.0
+    assert filled.augment.shift > 0
+    assert filled.epochs > 0
+    assert complete(filled) == filled
+    assert complete(dataclasses.replace(given, steps=7)).epochs is None
+
+
+def test_the_shipped_configurations_are_valid():
+    from pathlib import Path
+
+    paths = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+    assert len(paths) >= 2
+    for path in paths:
+        validate(complete(load_toml(path)))

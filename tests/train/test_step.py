@@ -1,0 +1,104 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simjax.core import InputError
+from simjax.data import Augmentation, load
+from simjax.train._learner import build_learner
+from simjax.train._objective import build_objective
+from simjax.train._recipes import complete
+from simjax.train._settings import from_dict
+from simjax.train._step import Pixels, build_optimizer, build_step, fresh_state
+
+
+def prepared(**values):
+    settings = complete(from_dict({"batch_size": 16} | values))
+    data = load("digits", "train")
+    images, labels = data.images[:64], data.labels[:64]
+    learner = build_learner(settings, (8, 8, 1), 10)
+    objective = build_objective(settings, labels, 10)
+    optimizer, _ = build_optimizer(settings, 20)
+    structure, state = fresh_state(learner, optimizer, 0)
+    step = build_step(structure, optimizer, objective, Augmentation())
+    return step, state, (jnp.asarray(images), jnp.asarray(labels), jnp.arange(64), Pixels.unit(1)), objective
+
+
+@pytest.mark.parametrize("model", ["cnn", "vit", "dnn"])
+def test_steps_lower_the_loss_and_compile_once(model):
+    step, state, batch, _ = prepared(model=model, optimizer={"warmup": 0.0})
+    losses = []
+    for _ in range(12):
+        state = step(state, *batch)
+        losses.append(float(state.metrics.loss))
+    each = np.diff([0.0, *losses])
+    assert each[-3:].mean() < each[:3].mean()
+    assert int(state.step) == int(state.metrics.steps) == 12
+    assert step._cache_size() == 1
+    assert int(state.metrics.first_bad_step) == -1
+
+
+def test_a_step_is_a_function_of_its_state():
+    step, state, batch, _ = prepared(model="dnn")
+    copy = jax.tree.map(lambda a: a.copy(), state)
+    a, b = step(state, *batch), step(copy, *batch)
+    jax.tree.map(np.testing.assert_array_equal, jax.random.key_data(a.key), jax.random.key_data(b.key))
+    jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
+
+
+def test_the_first_step_that_is_not_finite_is_remembered():
+    step, state, batch, _ = prepared(model="dnn", optimizer={"learning_rate": 1e30, "warmup": 0.0, "clip_norm": 0.0})
+    for _ in range(6):
+        state = step(state, *batch)
+    bad = int(state.metrics.first_bad_step)
+    assert 0 < bad < 6
+
+
+def test_only_kernels_decay():
+    settings = {"model": "vit", "optimizer": {"weight_decay": 0.5, "warmup": 0.0}, "vit": {"positions": "learned"}}
+    step, state, batch, _ = prepared(**settings)
+    from simjax.train._step import _decayed
+
+    mask = _decayed(state.params)
+    named = {jax.tree_util.keystr(path): flag for path, flag in jax.tree_util.tree_leaves_with_path(mask)}
+    decayed = {name for name, flag in named.items() if flag}
+    assert decayed == {name for name in named if "kernel" in name}
+    assert len(decayed) == 2 + 1 + 4 * 4  # patches, embedding, head, and four in each of four blocks
+
+
+def test_random_pairs_are_learned_as_the_pair_form_says():
+    values = {"model": "cnn", "objective": "contrastive", "loss": {"pairs": "random", "margin": 2.0, "form": "hadsell"}}
+    values["loss"]["normalise"] = False
+    _, _, _, objective = prepared(**values)
+    embeddings = jnp.array([[0.0, 0.0], [0.0, 0.0], [3.0, 4.0], [0.5, 0.0]])  # pairs: rows 0, 2 and rows 1, 3
+    loss, _ = objective.loss(embeddings, None, jnp.array([1, 1, 1, 2]))
+    np.testing.assert_allclose(loss, (25.0 + 1.5**2) / 2)
+    assert objective.images == 32
+
+
+@pytest.mark.parametrize("objective", ["contrastive", "triplet"])
+def test_a_batch_holds_m_of_each_class(objective):
+    _, _, (_, labels, order, _), o = prepared(objective=objective, loss={"samples_per_class": 4})
+    rows = o.sample(jax.random.key(0), jnp.int32(0), order)
+    classes, counts = np.unique(labels[rows], return_counts=True)
+    assert o.images == 16
+    np.testing.assert_array_equal(counts, [4] * 4)
+    assert len(classes) == 4
+
+
+def test_an_epoch_sees_every_image_once():
+    _, _, (_, _, order, _), o = prepared(model="dnn")
+    seen = np.concatenate([o.sample(jax.random.key(0), jnp.int32(s), order) for s in range(o.steps_per_epoch)])
+    np.testing.assert_array_equal(np.sort(seen), np.arange(64))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch_size": 6}, "a batch of 6 cannot hold 4 images of 2 classes"),
+        ({"loss": {"samples_per_class": 9}}, "batch of 16 cannot hold 9 images of 2 classes each, give at most 8"),
+    ],
+)
+def test_a_batch_that_cannot_hold_m_per_class(values, message):
+    with pytest.raises(InputError, match=message):
+        prepared(objective="triplet", **values)
