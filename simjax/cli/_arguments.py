@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import re
 import sys
 from collections.abc import Sequence
@@ -43,13 +44,10 @@ def _explain(kind: Any, arguments: Sequence[str], printed: str) -> str:
             close = suggestion(flag, flags)
             near = re.match(r" \(did you mean (\S+)\?", close)
             return f"unknown setting {flag}" + (f" (did you mean {near[1]}?)" if near else " (--help lists all)")
-    message = []  # what stands in tyro's box, between its title and the first rule
-    for line in re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines()[1:]:
-        text = line.strip("│╰╯ ")
-        if not text.strip("─"):
-            break
-        message.append(text)
-    text = " ".join(message)
+    # tyro prints a title, a rule (where the terminal has no boxes), the message, a rule or an empty line, and help.
+    lines = [line.strip("│╭╮╰╯─- ") for line in re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines()]
+    start = next((i for i, line in enumerate(lines) if i and line), 0)
+    text = " ".join(itertools.takewhile(bool, lines[start:]))
     choice = re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", text)
     if choice:
         values = [value.strip("' ") for value in choice[3].split(",")]

@@ -1,5 +1,7 @@
 """Checkpoints: the whole state, saved and restored by Orbax. The only file that knows Orbax."""
 
+import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import numpy as np
 
 from simjax.core import InputError
 from simjax.train._step import State
+
+SMALL_FILES = 2**17  # bytes for what a checkpoint writes beside its arrays
 
 
 class Checkpoints:
@@ -20,6 +24,7 @@ class Checkpoints:
     def __init__(self, folder: Path):
         import orbax.checkpoint as ocp
 
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of errors that it raises, too
         self._ocp = ocp
         self.folder = folder.resolve()
         options = ocp.CheckpointManagerOptions(
@@ -36,6 +41,12 @@ class Checkpoints:
         args = self._ocp.args
         # Copied first: the next step reuses the state's memory.
         arrays = jax.tree.map(lambda a: np.array(a), _plain(state))
+        needed = sum(a.nbytes for a in arrays.values()) * 3 // 2 + SMALL_FILES
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:  # found out before, a full disk leaves nothing half-written
+            raise InputError(
+                f"cannot save a checkpoint in {self.folder}: no space left ({free:,} bytes free, {needed:,} needed)"
+            )
         try:
             self._manager.save(
                 int(state.step),
@@ -44,6 +55,8 @@ class Checkpoints:
             )
             self._manager.wait_until_finished()
         except Exception as error:  # Orbax and TensorStore raise many types for a disk that is full or read-only
+            for part in self.folder.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(part, ignore_errors=True)
             raise InputError(f"cannot save a checkpoint in {self.folder}: {_short(error)}") from error
 
     def restore(self, like: State) -> tuple[State, float] | None:
@@ -83,7 +96,6 @@ def _plain(state: State) -> dict[str, Any]:
 
 
 def _short(error: Exception) -> str:
-    """The first line of an error that has something to say."""
+    """The end of an error's first line: TensorStore says where it failed first, and why last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = next((line for line in lines if "space" in line.lower() or "denied" in line.lower()), None)
-    return (text or (lines[0] if lines else type(error).__name__))[:300]
+    return lines[0].rsplit(": ", 1)[-1] if lines else type(error).__name__

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from simjax.core import InputError
 from simjax.data import Augmentation, epoch_order
@@ -69,15 +70,19 @@ def fit(
 
     images, labels = jnp.asarray(sources.train.images), jnp.asarray(sources.train.labels)
     order_key = jax.random.key(settings.seed + 1)
+
+    def order_of(epoch: int) -> jax.Array:
+        return epoch_order(jax.random.fold_in(order_key, epoch), len(sources.train.labels))
+
+    order = order_of(at // objective.steps_per_epoch)
     log_every = max(1, steps // LOG_LINES)
     validate_every = log_every * max(1, steps // VALIDATIONS // log_every)
     clock = _Clock(earlier)
     saved = time.perf_counter()
     with _StopSignal() as stop, ProgressDisplay(steps, at) as display:
         while at < steps:
-            if at == begun or at % objective.steps_per_epoch == 0:
-                key = jax.random.fold_in(order_key, at // objective.steps_per_epoch)
-                order = epoch_order(key, len(sources.train.labels))
+            if at % objective.steps_per_epoch == 0:
+                order = order_of(at // objective.steps_per_epoch)
             state = step(state, images, labels, order, pixels)
             at += 1
             due = at % log_every == 0 or at == steps
@@ -91,15 +96,9 @@ def fit(
                 )
             if due:
                 state = state._replace(metrics=fresh_metrics())
-                line = {
-                    "step": at,
-                    "epoch": at / objective.steps_per_epoch,
-                    "loss": float(metrics.loss / metrics.steps),
-                    "accuracy": float(metrics.correct / metrics.steps / objective.images)
-                    if objective.classifies
-                    else None,
-                    "learning_rate": float(schedule(at - 1)),
-                } | clock.lap(at - begun, objective.images)
+                time_of = clock.lap(at - begun, objective.images)
+                line = {"step": at, "epoch": at / objective.steps_per_epoch} | metrics.means(objective) | time_of
+                line["learning_rate"] = np.asarray(schedule(at - 1)).item()
                 folder.log(line)
                 display.training(line, clock.left(at - begun, steps - at))
             if due and (at % validate_every == 0 or at == steps) and len(sources.validation.labels) > 1:

@@ -24,6 +24,11 @@ class Metrics(NamedTuple):
     first_bad_step: Array
     """-1 while every loss was finite"""
 
+    def means(self, objective: Objective) -> dict[str, float | None]:
+        """Loss and accuracy over the steps summed, for the log."""
+        correct = float(self.correct / self.steps / objective.images)
+        return {"loss": float(self.loss / self.steps), "accuracy": correct if objective.classifies else None}
+
 
 class State(NamedTuple):
     """All that a step changes; a checkpoint is exactly this."""
@@ -99,7 +104,8 @@ def build_step(
 
     def loss(params: Any, statistics: Any, x: Array, y: Array) -> tuple[Array, tuple[Array, Any]]:
         learner = nnx.merge(structure, params, statistics, copy=True)
-        value, correct = objective.loss(*learner(x), y)
+        embeddings, logits = learner(x)
+        value, correct = objective.loss(embeddings, logits, y)
         return value, (correct, nnx.split(learner, nnx.Param, ...)[2])
 
     def step(state: State, images: Array, labels: Array, order: Array, pixels: Pixels) -> State:

@@ -94,9 +94,9 @@ def test_gradient_equals_finite_differences(mining):
     ],
 )
 def test_degenerate_batches(mining, x, labels, value):
-    found, gradient = jax.value_and_grad(lambda x: triplet_margin_loss(x, jnp.array(labels), margin=0.5, mining=mining))(
-        jnp.float32(x)
-    )
+    found, gradient = jax.value_and_grad(
+        lambda x: triplet_margin_loss(x, jnp.array(labels), margin=0.5, mining=mining)
+    )(jnp.float32(x))
     np.testing.assert_allclose(found, value)
     np.testing.assert_array_equal(gradient, 0)
 

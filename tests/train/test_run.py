@@ -9,7 +9,13 @@ from simjax.core import InputError
 from simjax.train import train
 from simjax.train._settings import from_dict
 
-QUICK = {"model": "dnn", "steps": 60, "dnn": {"widths": [64]}, "checkpoint_seconds": 0.0, "optimizer": {"learning_rate": 0.01}}
+QUICK = {
+    "model": "dnn",
+    "steps": 60,
+    "dnn": {"widths": [64]},
+    "checkpoint_seconds": 0.0,
+    "optimizer": {"learning_rate": 0.01},
+}
 
 
 def report_without_times(path):
@@ -30,7 +36,7 @@ def test_a_run_leaves_what_a_report_needs(finished):
     report = json.loads((finished / "report.json").read_text())
     assert report["accuracy"] > 0.8
     assert report["accuracy_of"] == "classifier"
-    assert report["parameters"] == 64 * 32 + 2 * 32 + 32 * 64 + 64 + 64 * 10 + 10
+    assert report["parameters"] == 64 * 64 + 2 * 64 + 64 * 64 + 64 + 64 * 10 + 10
     assert {"precision_at_1", "mean_average_precision_at_r", "recall_at_k"} <= set(report["retrieval"])
     assert {"roc_auc", "equal_error_rate", "accuracy", "threshold"} <= set(report["verification"])
     assert report["verification"]["threshold_from"] == "validation"
@@ -38,7 +44,7 @@ def test_a_run_leaves_what_a_report_needs(finished):
     assert arrays["embedding"].shape == (450, 64)
     assert np.mean(arrays["predicted"] == arrays["label"]) == report["accuracy"]
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 31))
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 61))
     assert lines[-1]["validation_accuracy"] > 0.5
 
 
@@ -153,7 +159,7 @@ def test_resuming_with_other_settings_is_refused(finished, values, message):
 
 
 def test_a_folder_in_use_is_not_touched(finished, tmp_path):
-    with pytest.raises(InputError, match="exists: add --resume to go on, --overwrite"):
+    with pytest.raises(InputError, match="exists: give --resume to go on, --overwrite"):
         train(from_dict(QUICK), finished)
     with pytest.raises(InputError, match="nothing to resume"):
         train(from_dict(QUICK), tmp_path / "none", resume=True)
