@@ -5,6 +5,8 @@ from jaxtyping import install_import_hook
 with install_import_hook("simjax", "beartype.beartype"):
     import simjax.attention
     import simjax.core
+    import simjax.data
+    import simjax.evaluate
     import simjax.losses
     import simjax.nn
     import simjax.similarity  # noqa: F401

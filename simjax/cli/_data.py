@@ -1,8 +1,9 @@
-"""`simjax data prepare NAME [--from DIR]`."""
+"""`simjax data prepare NAME [--from DIR]` and `simjax data export NAME --out DIR`."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -22,12 +23,52 @@ class PrepareArguments:
     """where it goes; None is $TFDS_DATA_DIR or ~/tensorflow_datasets"""
 
 
-def data(arguments: Sequence[str]) -> None:
-    """Parse, prepare, and print where the data set is."""
-    if arguments and arguments[0] not in ("-h", "--help"):
-        check_choice("command", f"data {arguments[0]}", ["data prepare"])
-    parsed = parse(PrepareArguments, arguments[1:] or ["--help"], prog="simjax data prepare")
-    from simjax.data import prepare
+@dataclasses.dataclass(frozen=True)
+class ExportArguments:
+    """Write images of a data set as PNG files, one sub-folder a class."""
 
-    where = prepare(parsed.name, parsed.data_dir, parsed.source, progress=print)
+    name: Positional[str]
+    """as --dataset of train"""
+    out: str
+    """a folder that does not exist yet"""
+    split: Literal["train", "test", "all"] = "all"
+    """which images"""
+    classes: tuple[str, ...] | None = None
+    """names of classes; None is all"""
+    data_dir: str | None = None
+    """where prepared data sets lie"""
+
+
+def data(arguments: Sequence[str]) -> None:
+    """Run one of the commands on data."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        lines = "\n".join(f"  {name:<10}{kind.__doc__}" for name, (_, kind) in COMMANDS.items())
+        print(f"usage: simjax data COMMAND ...\n\n{lines}\n\nsimjax data COMMAND --help says more")  # noqa: T201
+        return
+    run, _ = COMMANDS[check_choice("data command", arguments[0], COMMANDS)]
+    run(arguments[1:])
+
+
+def _prepare(arguments: Sequence[str]) -> None:
+    parsed = parse(PrepareArguments, arguments, prog="simjax data prepare")
+    from simjax.data import prepare
+    from simjax.train._progress import PreparationDisplay
+
+    where = prepare(parsed.name, parsed.data_dir, parsed.source, progress=PreparationDisplay())
     print(f"prepared: {where}")  # noqa: T201
+
+
+def _export(arguments: Sequence[str]) -> None:
+    parsed = parse(ExportArguments, arguments, prog="simjax data export")
+    from simjax.data import export, load
+    from simjax.train._progress import PreparationDisplay
+
+    found = load(parsed.name, parsed.split, parsed.data_dir, progress=PreparationDisplay())
+    written = export(found, Path(parsed.out), parsed.classes)
+    print(f"{written:,} images in {parsed.out}")  # noqa: T201
+
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], type]] = {
+    "prepare": (_prepare, PrepareArguments),
+    "export": (_export, ExportArguments),
+}

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
 class ProgressDisplay:
@@ -54,6 +54,26 @@ class ProgressDisplay:
             self._console.print(f"step {line['step']}  {text}", highlight=False)
         else:
             say(f"step {line['step']}/{self._total}  {text}")
+
+
+class PreparationDisplay:
+    """Shows how downloads and the preparation of a data set go; called with what, how much is done, and of how much."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=Console())
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show progress; one line for each thing when it is no terminal."""
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=total)
+            if not self._bar.console.is_terminal:
+                say(what)
+        if self._bar.console.is_terminal:
+            self._bar.start()
+            self._bar.update(self._tasks[what], completed=done, total=total)
+            if done >= total:
+                self._bar.stop()
 
 
 def say(text: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from simjax.train._settings import Settings
 
 EPOCHS = {"digits": 60.0, "mnist": 10.0, "fashion_mnist": 10.0, "cifar10": 20.0, "cifar100": 20.0}
-OTHER_EPOCHS = 20.0
+OTHER_IMAGES = 600_000  # seen in all by other data, in 2 to 60 epochs
 VIT_LONGER = {"digits": 3.0}  # a transformer has to learn what a convolution is built with
 LEARNING_RATE = {"cnn": 3e-3, "vit": 3e-3, "dnn": 2e-3}
 WEIGHT_DECAY = {"cnn": 0.02, "vit": 0.05, "dnn": 0.05}
@@ -14,12 +14,11 @@ VIT_PATCH = {"mnist": 7, "fashion_mnist": 7}  # 16 patches: a fifth of the time 
 MARGIN = {"contrastive": 0.5, "triplet": 0.2}
 
 
-def complete(settings: Settings) -> Settings:
-    """The settings with every `None` that a recipe decides filled in, except those that need to see the data."""
+def complete(settings: Settings, train_images: int) -> Settings:
+    """The settings with every `None` that a recipe decides filled in; completed settings stay as they are."""
     from simjax.data import default_augmentation
 
     s = settings
-    epochs = EPOCHS.get(s.dataset, OTHER_EPOCHS) * (VIT_LONGER.get(s.dataset, 2.0) if s.model == "vit" else 1.0)
     classic = s.model == "cnn" and s.cnn.variant == "classic"
     augmentation: dict[str, Any] = {
         name: getattr(default_augmentation(s.dataset), name) for name in ("shift", "rotation", "scale", "flip")
@@ -28,7 +27,7 @@ def complete(settings: Settings) -> Settings:
     off = dict.fromkeys(("shift", "rotation", "scale"), 0.0) | {"flip": False}
     return replace(
         s,
-        epochs=None if s.steps else s.epochs or epochs,
+        epochs=None if s.steps else s.epochs or _epochs(s, train_images),
         embedding_size=s.embedding_size or (2 if classic else 64),
         vit=replace(s.vit, patch_size=s.vit.patch_size or VIT_PATCH.get(s.dataset)),
         augment=replace(s.augment, **(augmentation | given if s.augment.enabled else off)),
@@ -39,6 +38,11 @@ def complete(settings: Settings) -> Settings:
             weight_decay=_or(s.optimizer.weight_decay, WEIGHT_DECAY[s.model]),
         ),
     )
+
+
+def _epochs(settings: Settings, train_images: int) -> float:
+    epochs = EPOCHS.get(settings.dataset) or float(min(60, max(2, round(OTHER_IMAGES / max(train_images, 1)))))
+    return epochs * (VIT_LONGER.get(settings.dataset, 2.0) if settings.model == "vit" else 1.0)
 
 
 def _or(value: float | None, default: float | None) -> float | None:

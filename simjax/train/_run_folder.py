@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,11 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
 
-    def begin(self, settings: Settings, *, resume: bool, overwrite: bool) -> None:
+    def begin(self, settings: Settings, *, resume: bool, overwrite: bool) -> Settings:
         """Check that the run may use this folder; nothing is written or removed yet.
+
+        Returns:
+            The settings to run with: a resumed run has those it was started with.
 
         Raises:
             InputError: if the folder holds something else, holds a run and neither resume nor overwrite is given,
@@ -49,16 +53,17 @@ class RunFolder:
         entries = sorted(p.name for p in self.path.iterdir()) if self.path.exists() else []
         if resume:
             saved = self.saved_settings()
-            changed = [d for d in differences(saved, settings) if d[0] not in WHERE_ONLY]
-            if changed:
-                name, old, new = changed[0]
-                raise InputError(f"cannot resume {self.path}: {name} was {old} and is now {new}")
-        elif entries and not overwrite:
+            for name, old, new in differences(saved, settings):
+                if name not in WHERE_ONLY and new is not None:  # None leaves it to the recipe, which has decided
+                    raise InputError(f"cannot resume {self.path}: {name} was {old} and is now {new}")
+            return replace(saved, **{name: getattr(settings, name) for name in WHERE_ONLY})
+        if entries and not overwrite:
             raise InputError(
                 f"{self.path} exists: give --resume to go on, --overwrite to start again, or another --out"
             )
-        elif overwrite and (strange := [e for e in entries if e not in OURS and not e.startswith(".")]):
+        if overwrite and (strange := [e for e in entries if e not in OURS and not e.startswith(".")]):
             raise InputError(f"{self.path} holds {strange[0]}, which no run wrote: not overwritten")
+        return settings
 
     def clear(self) -> None:
         """Make the folder and take away what a former run left in it."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from simjax.core import InputError
 from simjax.data import Dataset, load, resize
+from simjax.train._progress import PreparationDisplay
 from simjax.train._settings import Settings
 
 
@@ -35,17 +36,28 @@ def load_sources(settings: Settings) -> Sources:
         InputError: if a source is unknown, missing or unreadable.
     """
     s, d = settings, settings.data
-    options = {"channels": d.channels, "skip_unreadable": d.skip_unreadable, "download": d.download}
-    whole = load(s.dataset, "train", s.data_dir, image_size=d.image_size, **options)
+
+    def read(name: str, split: str) -> Dataset:
+        return load(
+            name,
+            split,
+            s.data_dir,
+            image_size=d.image_size,
+            channels=d.channels,
+            skip_unreadable=d.skip_unreadable,
+            download=d.download,
+            progress=PreparationDisplay(),
+        )
+
+    whole = read(s.dataset, "train")
     if len(np.unique(whole.labels)) < 2:
         raise InputError(f"dataset {s.dataset}: expected images of at least 2 classes")
     shape = whole.images.shape[1:]
     if s.test_dataset is None:
-        test, known = load(s.dataset, "test", s.data_dir, image_size=d.image_size, **options), True
+        test, known = read(s.dataset, "test"), True
     else:
         # A folder given for the test is a test as a whole; a named set has a test split.
-        split = "all" if s.test_dataset.startswith("folder:") else "test"
-        test = load(s.test_dataset, split, s.data_dir, image_size=d.image_size, **options)
+        test = read(s.test_dataset, "all" if s.test_dataset.startswith("folder:") else "test")
         known = set(test.class_names) <= set(whole.class_names)
         if known:
             places = np.array([whole.class_names.index(name) for name in test.class_names], np.int32)

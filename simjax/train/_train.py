@@ -39,11 +39,11 @@ def train(
         Interrupted: on Ctrl-C, when the state is saved.
     """
     validate(settings)
-    settings = complete(settings)
     folder = RunFolder(out)
-    folder.begin(settings, resume=resume, overwrite=overwrite)
+    settings = folder.begin(settings, resume=resume, overwrite=overwrite)
     say(f"{settings.model} on {settings.dataset}, {settings.objective}, seed {settings.seed}: {out}")
     sources = load_sources(settings)
+    settings = complete(settings, len(sources.train.labels))
     height, width, channels = (int(extent) for extent in sources.train.images.shape[1:])
     classes = len(sources.train.class_names)
     learner = build_learner(settings, (height, width, channels), classes)

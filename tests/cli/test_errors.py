@@ -42,7 +42,7 @@ def fails(capsys, *arguments):
         (["train", "--resume", "--overwrite"], "nothing to resume in runs/cnn-digits-softmax-0"),
         (["compare", "a", "b", "--out", "c"], "a"),
         (["compare", "--out", "c"], "runs"),
-        (["data", "prepar", "mnist"], "unknown command 'data prepar' (did you mean data prepare?"),
+        (["data", "prepar", "mnist"], "unknown data command 'prepar' (did you mean prepare?"),
         (["data", "prepare", "minst"], "did you mean mnist"),
         (["data", "prepare", "mnist", "--from", "nowhere", "--data-dir", "here"], "nowhere"),
     ],

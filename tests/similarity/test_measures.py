@@ -73,7 +73,7 @@ def test_gradients_in_float64():
         x, y = (jnp.asarray(np.random.default_rng(i).normal(size=(3, 4))) for i in (1, 2))
         for name in NAMES:
             m = similarity.measure(name)
-            jax.test_util.check_grads(lambda x, y, m=m: m.strip(jnp.asarray(x), jnp.asarray(y)), (x, y), order=2)
+            jax.test_util.check_grads(lambda x, y, m=m: m.strip(jnp.asarray(x), jnp.asarray(y)), (x, y), order=1)
             jax.test_util.check_grads(m, (x, y), order=2)
 
 

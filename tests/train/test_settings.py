@@ -77,13 +77,19 @@ def test_numbers_out_of_range_are_named(values, name):
 
 def test_a_recipe_fills_in_what_is_not_given_and_nothing_else():
     given = from_dict({"model": "vit", "optimizer": {"learning_rate": 0.5}, "augment": {"rotation": 0.0}})
-    filled = complete(given)
+    filled = complete(given, 1000)
     assert filled.optimizer.learning_rate == 0.5
     assert filled.augment.rotation == 0.0
     assert filled.augment.shift > 0
     assert filled.epochs > 0
-    assert complete(filled) == filled
-    assert complete(dataclasses.replace(given, steps=7)).epochs is None
+    assert complete(filled, 1000) == filled
+    assert complete(dataclasses.replace(given, steps=7), 1000).epochs is None
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(100, 60), (10_000, 60), (60_000, 10), (10**7, 2)])
+def test_other_data_is_seen_as_often_as_its_size_allows(images, epochs):
+    assert complete(from_dict({"dataset": "folder:somewhere"}), images).epochs == epochs
+    assert complete(from_dict({"dataset": "folder:somewhere", "model": "vit"}), images).epochs == 2 * epochs
 
 
 def test_the_shipped_configurations_are_valid():
@@ -92,4 +98,4 @@ def test_the_shipped_configurations_are_valid():
     paths = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
     assert len(paths) >= 2
     for path in paths:
-        validate(complete(load_toml(path)))
+        validate(complete(load_toml(path), 60_000))

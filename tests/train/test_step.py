@@ -13,7 +13,7 @@ from simjax.train._step import Pixels, build_optimizer, build_step, fresh_state
 
 
 def prepared(**values):
-    settings = complete(from_dict({"batch_size": 16} | values))
+    settings = complete(from_dict({"batch_size": 16} | values), 64)
     data = load("digits", "train")
     images, labels = data.images[:64], data.labels[:64]
     learner = build_learner(settings, (8, 8, 1), 10)
