@@ -4,6 +4,8 @@ A mistake of the user's ends in one line `error: ...` on stderr and exit status 
 traceback.
 """
 
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,7 +23,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; exits with 0, 2 (a mistake of the user's) or 130 (interrupted)."""
+    """Run a command; exits with 0, 2 (a mistake of the user's), 130 (interrupted) or 141 (output closed)."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     warnings.showwarning = _one_line_warning
     try:
@@ -34,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         COMMANDS[arguments[0]][0](arguments[1:])
     except InputError as error:
         fail(str(error))
+    except BrokenPipeError:  # what read our output, `head` say, has gone: no reason to complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)

@@ -5,6 +5,7 @@ from simjax.data._augment import augment as augment
 from simjax.data._augment import default_augmentation as default_augmentation
 from simjax.data._dataset import Dataset as Dataset
 from simjax.data._export import export as export
+from simjax.data._folder import has_test_folder as has_test_folder
 from simjax.data._load import DATASETS as DATASETS
 from simjax.data._load import load as load
 from simjax.data._normalise import normalise as normalise

@@ -73,10 +73,20 @@ def read_folder(
     return Dataset(images, np.array([label for _, label in files], np.int32), tuple(names))
 
 
+def has_test_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder of images says itself which of them are for the test."""
+    return _test_folder(Path(path).expanduser()) is not None
+
+
+def _test_folder(root: Path) -> Path | None:
+    found = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
+    return found if _sub_folders(root / "train") else None
+
+
 def _layout(root: Path, skip_unreadable: bool) -> tuple[Classes, Classes]:
     """The training and the test files of each class."""
-    held_out = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
-    if held_out is not None and _sub_folders(root / "train"):
+    held_out = _test_folder(root)
+    if held_out is not None:
         return _classes(root / "train", skip_unreadable), _classes(held_out, skip_unreadable)
     classes = _classes(root, skip_unreadable)
     files = [(name, file) for name, members in classes.items() for file in members]

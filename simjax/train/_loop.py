@@ -24,6 +24,7 @@ from simjax.train._sources import Sources
 from simjax.train._step import Metrics, Pixels, State, build_optimizer, build_step, fresh_metrics, fresh_state
 
 LOG_LINES = 50
+LOG_STEPS = 100  # at most this many steps between two lines: a long run should show that it lives
 VALIDATIONS = 10
 
 
@@ -75,7 +76,7 @@ def fit(
         return epoch_order(jax.random.fold_in(order_key, epoch), len(sources.train.labels))
 
     order = order_of(at // objective.steps_per_epoch)
-    log_every = max(1, steps // LOG_LINES)
+    log_every = max(1, min(steps // LOG_LINES, LOG_STEPS))
     validate_every = log_every * max(1, steps // VALIDATIONS // log_every)
     clock = _Clock(earlier)
     saved = time.perf_counter()

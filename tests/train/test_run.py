@@ -134,6 +134,7 @@ def test_classes_never_seen(tmp_path):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["data"]["class_names"] == ["8", "9"]
     assert config["data"]["test_images"] == 48  # a folder given for the test is a test as a whole
+    assert config["data"]["train_images"] + config["data"]["validation_images"] == 4 * 24  # and the other all training
 
 
 def test_known_classes_elsewhere_are_judged_by_the_classifier(tmp_path):
