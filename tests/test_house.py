@@ -63,6 +63,14 @@ def test_nothing_heavy_loads_before_it_is_used():
     assert done.stdout.strip() == "[]"
 
 
+def test_rooms_are_at_hand_after_one_import():
+    code = (
+        "import simjax as s; print(s.similarity.measure('dot').name, [getattr(s, room).__name__ for room in s.ROOMS])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    assert done.stdout.strip() == f"dot {[f'simjax.{room}' for room in simjax.ROOMS]}"
+
+
 def test_no_file_grows_past_two_concepts():
     long = {p.name: n for p in ROOT.rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
     assert long == {}

@@ -12,7 +12,7 @@ each averaged over the queries. MAP at R also sees the order within the first R,
 call equal.
 
 R differs between queries and runs into thousands, and for so many XLA's top-k is slow on a CPU: among 10,000 rows
-with R near 1,000 it took 2.8 s (2 cores) and NumPy's sort 0.6 s. Hence the strips of the matrix are ranked in NumPy.
+with R near 1,000 it takes 2.8 s (2 cores), these metrics by NumPy's sort 1.1 s in all (`benchmarks/choices.py`).
 
 References:
     Musgrave, Belongie, Lim: A Metric Learning Reality Check, 2020.

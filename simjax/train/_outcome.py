@@ -103,8 +103,9 @@ def _verify(embeddings: np.ndarray, labels: np.ndarray, measure: Any, threshold:
     roc = {
         "roc_false_positive_rate": np.asarray(curve["false_positive_rate"]),
         "roc_true_positive_rate": np.asarray(curve["true_positive_rate"]),
-        "roc_point": np.array([found["false_accept_rate"], found["true_accept_rate"]]),
     }
+    if found["roc_auc"] is not None:  # pairs of both kinds: there is a curve, and a point on it
+        roc["roc_point"] = np.array([found["false_accept_rate"], found["true_accept_rate"]])
     return found | {"pairs": len(same)}, roc
 
 

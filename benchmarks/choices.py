@@ -1,0 +1,117 @@
+"""The measurements behind choices that the code makes for speed: `python benchmarks/choices.py`.
+
+Each row is one operation written in several ways, forward and backward where it is learned through. The ways take
+turns within one run, after a warm-up; printed are medians in milliseconds.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from simjax import core, nn
+from simjax.data import Augmentation, augment
+from simjax.evaluate import retrieval_metrics
+from simjax.similarity import top_k
+
+Ways = dict[str, Callable[[], Any]]
+
+
+def random(*shape: int) -> Array:
+    """Normal numbers, always the same."""
+    return jax.random.normal(jax.random.key(0), shape)
+
+
+def learned(function: Callable[..., Array], *arguments: Array) -> Callable[[], Any]:
+    """Forward and backward for every argument."""
+    out = jax.eval_shape(function, *arguments)
+    cotangent = random(*out.shape)
+    compiled = jax.jit(lambda cotangent, *a: jax.vjp(function, *a)[1](cotangent))
+    return lambda: compiled(cotangent, *arguments)
+
+
+def convolutions(images: int, side: int, channels: int, filters: int) -> Ways:
+    """A 3x3 convolution by XLA, by one product over patches, and by nine products over shifted images."""
+
+    def xla(x: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def patches(x: Array, kernel: Array) -> Array:
+        return core.dense(core.patches(x, (3, 3), padding=1), kernel.reshape(-1, filters))
+
+    def shifted(x: Array, kernel: Array) -> Array:
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        places = [(i, j) for i in range(3) for j in range(3)]
+        return sum(core.dense(padded[:, i : i + side, j : j + side], kernel[i, j]) for i, j in places)
+
+    x, kernel = random(images, side, side, channels), random(3, 3, channels, filters)
+    ways = {
+        "XLA": xla,
+        "patches": patches,
+        "shifted": shifted,
+        "simjax": lambda x, k: core.convolution(x, k, padding=1),
+    }
+    return {name: learned(way, x, kernel) for name, way in ways.items()}
+
+
+def poolings() -> Ways:
+    """The maximum of 2x2 windows."""
+
+    def windows(x: Array) -> Array:
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+    x = random(256, 28, 28, 32)
+    return {"windows": learned(windows, x), "slices (simjax)": learned(nn.max_pool, x)}
+
+
+def augmentations(side: int, channels: int) -> Ways:
+    """128 images, changed at random."""
+    images, key = 255 * jnp.abs(random(128, side, side, channels)), jax.random.key(1)
+    affine, shift = Augmentation(0.1, 10.0, 0.1), Augmentation(0.1)
+    return {"affine": lambda: augment(key, images, affine), "shift": lambda: augment(key, images, shift)}
+
+
+def rankings() -> Ways:
+    """Every one of 10,000 images ranks the others as far as its class is large, about 1,000."""
+    embeddings, labels = np.asarray(random(10_000, 64)), np.arange(10_000) % 10
+    own = np.arange(10_000)
+    return {
+        "lax.top_k alone": lambda: top_k(embeddings, embeddings, 999, exclude=own),
+        "simjax, metrics and all": lambda: retrieval_metrics(embeddings, labels),
+    }
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=7, help="times that each way is taken (default 7)")
+    runs = parser.parse_args().runs
+    rows = {
+        "convolution 256x28x28x1 to 32": convolutions(256, 28, 1, 32),
+        "convolution 256x14x14x32 to 64": convolutions(256, 14, 32, 64),
+        "convolution 128x14x14x64 to 64": convolutions(128, 14, 64, 64),
+        "convolution 128x7x7x128 to 128": convolutions(128, 7, 128, 128),
+        "2x2 maximum of 256x28x28x32": poolings(),
+        "augmentation 128x28x28x1": augmentations(28, 1),
+        "augmentation 128x32x32x3": augmentations(32, 3),
+        "ranking 10,000 in 10,000": rankings(),
+    }
+    for title, ways in rows.items():
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(runs + 1):  # the first one compiles
+            for name, way in ways.items():
+                start = time.perf_counter()
+                jax.block_until_ready(way())
+                times[name].append(1000 * (time.perf_counter() - start))
+        cells = ", ".join(f"{name} {statistics.median(taken[1:]):.1f}" for name, taken in times.items())
+        print(f"| {title} | {cells} |", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
