@@ -1,5 +1,6 @@
 """The training loop: one compiled step after another, a log, checkpoints, and safe places to stop."""
 
+import shlex
 import signal
 import statistics
 import threading
@@ -112,7 +113,8 @@ def fit(
                 saved = time.perf_counter()
             clock.skip()
             if stop.requested and at < steps:
-                raise Interrupted(f"stopped at step {at:,}; go on with: python train.py --resume --out {folder.path}")
+                again = shlex.join(["python", "train.py", "--resume", "--out", str(folder.path)])
+                raise Interrupted(f"stopped at step {at:,}; go on with: {again}")
     checkpoints.close()
     return Fitted(structure, state, clock.seconds(), clock.step_milliseconds())
 
