@@ -5,7 +5,7 @@ from typing import Any
 
 from simjax.train._settings import Settings
 
-EPOCHS = {"digits": 60.0, "mnist": 10.0, "fashion_mnist": 10.0, "cifar10": 20.0, "cifar100": 20.0}
+EPOCHS = {"digits": 60.0, "mnist": 10.0, "fashion_mnist": 10.0, "cifar10": 15.0, "cifar100": 15.0}
 OTHER_IMAGES = 600_000  # seen in all by other data, in 2 to 60 epochs
 VIT_LONGER = 2.0  # a transformer has to learn what a convolution is built with
 LEARNING_RATE = {"cnn": 3e-3, "vit": 3e-3, "dnn": 2e-3}
