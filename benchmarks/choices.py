@@ -110,7 +110,7 @@ def main() -> None:
                 jax.block_until_ready(way())
                 times[name].append(1000 * (time.perf_counter() - start))
         cells = ", ".join(f"{name} {statistics.median(taken[1:]):.1f}" for name, taken in times.items())
-        print(f"| {title} | {cells} |", flush=True)  # noqa: T201
+        print(f"| {title} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,4 +25,4 @@ def compare(arguments: Sequence[str]) -> None:
     from simjax import report
 
     report.compare([Path(run) for run in parsed.runs], Path(parsed.out))
-    print(f"comparison: {Path(parsed.out) / 'compare.html'}")  # noqa: T201
+    print(f"comparison: {Path(parsed.out) / 'compare.html'}")

@@ -43,7 +43,7 @@ def data(arguments: Sequence[str]) -> None:
     """Run one of the commands on data."""
     if not arguments or arguments[0] in ("-h", "--help"):
         lines = "\n".join(f"  {name:<10}{kind.__doc__}" for name, (_, kind) in COMMANDS.items())
-        print(f"usage: simjax data COMMAND ...\n\n{lines}\n\nsimjax data COMMAND --help says more")  # noqa: T201
+        print(f"usage: simjax data COMMAND ...\n\n{lines}\n\nsimjax data COMMAND --help says more")
         return
     run, _ = COMMANDS[check_choice("data command", arguments[0], COMMANDS)]
     run(arguments[1:])
@@ -55,7 +55,7 @@ def _prepare(arguments: Sequence[str]) -> None:
     from simjax.train._progress import PreparationDisplay
 
     where = prepare(parsed.name, parsed.data_dir, parsed.source, progress=PreparationDisplay())
-    print(f"prepared: {where}")  # noqa: T201
+    print(f"prepared: {where}")
 
 
 def _export(arguments: Sequence[str]) -> None:
@@ -65,7 +65,7 @@ def _export(arguments: Sequence[str]) -> None:
 
     found = load(parsed.name, parsed.split, parsed.data_dir, progress=PreparationDisplay())
     written = export(found, Path(parsed.out), parsed.classes)
-    print(f"{written:,} images in {parsed.out}")  # noqa: T201
+    print(f"{written:,} images in {parsed.out}")
 
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], type]] = {

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             lines = [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
-            print("usage: simjax COMMAND ...\n\n" + "\n".join(lines) + "\n\nsimjax COMMAND --help says more")  # noqa: T201
+            print("usage: simjax COMMAND ...\n\n" + "\n".join(lines) + "\n\nsimjax COMMAND --help says more")
             return
         if arguments[0] not in COMMANDS:
             raise InputError(f"unknown command {arguments[0]!r}{suggestion(arguments[0], COMMANDS)}")

@@ -44,7 +44,7 @@ def train(arguments: Sequence[str]) -> None:
         sys.stderr.write(f"{stop}\n")
         sys.exit(130)
     report.write(out)
-    print("\n".join([*report.summary_lines(found), f"report: {out / 'report.html'}"]))  # noqa: T201
+    print("\n".join([*report.summary_lines(found), f"report: {out / 'report.html'}"]))
 
 
 def default_out(settings: Settings) -> str:

@@ -1,5 +1,7 @@
 """What is trained: an encoder, and a head where the objective is classification."""
 
+from collections.abc import Callable
+
 from flax import nnx
 from jax import Array
 
@@ -10,14 +12,14 @@ from simjax.train._settings import Settings
 class Learner(nnx.Module):
     """An encoder of images and a head for classes, or None."""
 
-    def __init__(self, encoder: nnx.Module, head: nnx.Module | None):
+    def __init__(self, encoder: Callable[[Array], Array], head: Callable[[Array], Array] | None):
         self.encoder = encoder
         self.head = head
 
     def __call__(self, images: Array) -> tuple[Array, Array | None]:
         """Images [b, h, w, c], normalised, to embeddings [b, e] and logits [b, classes] or None."""
-        embeddings = self.encoder(images)  # type: ignore[operator]
-        return embeddings, None if self.head is None else self.head(embeddings)  # type: ignore[operator]
+        embeddings = self.encoder(images)
+        return embeddings, None if self.head is None else self.head(embeddings)
 
 
 def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes: int) -> Learner:
@@ -30,7 +32,7 @@ def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes
     size = settings.embedding_size or 64
     if settings.model == "cnn":
         c = settings.cnn
-        encoder: nnx.Module = nn.SiameseCNN(
+        encoder: Callable[[Array], Array] = nn.SiameseCNN(
             image_shape, variant=c.variant, widths=c.widths, residual=c.residual, embedding_size=size, rngs=rngs
         )
     elif settings.model == "vit":
