@@ -68,16 +68,16 @@ class Encoder:
             return Encoded(embeddings, None)
         return Encoded(embeddings, np.concatenate([np.asarray(logits) for _, logits in parts])[: len(images)])
 
-    def attention(self, images: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    def attention(self, images: np.ndarray) -> np.ndarray:
         """How much each patch is looked at in a vision transformer's last block.
 
         Returns:
             [n, heads, grid rows, grid columns], the mean over the tokens that look (with a class token: what it looks
-            at), and the grid.
+            at).
         """
         weights, grid, class_token = _attention(self._structure, *self._state, jnp.asarray(images))
         looked = weights[:, :, 0, 1:] if class_token else weights.mean(axis=2)
-        return np.asarray(looked).reshape(*looked.shape[:2], *grid), grid
+        return np.asarray(looked).reshape(*looked.shape[:2], *grid)
 
 
 def _batches(images: np.ndarray) -> list[Array]:

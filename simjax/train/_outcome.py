@@ -58,7 +58,7 @@ def evaluate_run(
     if settings.model == "vit":
         rows = _spread(test.labels, ATTENDED)
         samples["attention_images"], samples["attention_labels"] = test.images[rows], test.labels[rows]
-        samples["attention"] = encoder.attention(test.images[rows])[0]
+        samples["attention"] = encoder.attention(test.images[rows])
     folder.write_arrays("samples.npz", samples)
     return {
         "model": settings.model,

@@ -1,4 +1,4 @@
-"""Defaults that depend on the model, the data and the objective; chosen on validation images, never on test images."""
+"""Defaults that depend on the model, the data and the objective; those that were tuned were on validation images."""
 
 from dataclasses import replace
 from typing import Any

@@ -120,8 +120,8 @@ def test_two_runs_are_compared(whole, tmp_path):
     assert (tmp_path / "both" / "compare.html").stat().st_size > 5_000
 
 
-def test_a_data_set_is_prepared_and_trained_on(tmp_path, capsys):
-    """From files in the published format: 40 pictures each, of the embedded digits."""
+def test_files_that_are_not_the_published_ones_are_refused(tmp_path, capsys):
+    """In the published format, but 40 pictures each, of the embedded digits."""
     from simjax.data import load
 
     digits = load("digits", "train")

@@ -41,11 +41,11 @@ def test_convolution_is_patches_times_filters_is_a_sparse_dense_layer(random, sh
 
     rows = core.patches(x, size, stride=stride, padding=padding)
     by_patches = core.dense(rows, kernel.reshape(-1, filters), bias)
-    np.testing.assert_allclose(out, by_patches, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(out, by_patches, rtol=1e-5, atol=2e-5)
 
     matrix = core.convolution_matrix(kernel, shape, stride=stride, padding=padding)
     by_matrix = core.dense(x.reshape(2, -1), matrix).reshape(out.shape) + bias[None, None, None]
-    np.testing.assert_allclose(out, by_matrix, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(out, by_matrix, rtol=1e-5, atol=2e-5)
     # An output sees one patch at most, and shares its weights with every other place.
     places = out.shape[1] * out.shape[2]
     assert int((np.asarray(matrix) != 0).sum(0).max()) <= size[0] * size[1] * shape[2]
@@ -60,7 +60,7 @@ def test_convolution_by_loops(random):
         [np.einsum("ijc,ijck->k", padded[i : i + 3, j : j + 2], kernel) for j in range(0, 7, 2)] for i in range(0, 5, 2)
     ]
     out = core.convolution(jnp.float32(x)[None], jnp.float32(kernel), stride=2, padding=1)
-    np.testing.assert_allclose(out[0], loops, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(out[0], loops, rtol=1e-5, atol=1e-5)
 
 
 def test_28x28_to_28x28_has_614656_weights():
