@@ -118,7 +118,7 @@ def _episodes(x: Array, images: Array, there: Array, measure: Measure, *, shots:
         z = x[images]  # [r, w, s + q, d]
         prototypes = jnp.mean(z[:, :, :shots], axis=2)  # [r, w, d]
         queries = z[:, :, shots:].reshape(z.shape[0], -1, width)  # [r, w q, d]
-        closeness = measure.closest_first(jax.vmap(measure.strip)(queries, prototypes))  # [r, w q, w]
+        closeness = measure.closest_first(jax.vmap(measure.all_pairs)(queries, prototypes))  # [r, w q, w]
         predicted = jnp.argmax(closeness, axis=-1).reshape(-1, ways, drawn - shots)
         right = (predicted == jnp.arange(ways)[None, :, None]) & there[:, :, shots:]
         return jnp.sum(right, axis=(1, 2)) / jnp.sum(there[:, :, shots:], axis=(1, 2))

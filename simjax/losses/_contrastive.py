@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Int, Num
 
-from simjax.core import InputError, check_choice, map_rows
+from simjax.core import InputError, check_choice, reduce_rows
 from simjax.losses._relation import check_embeddings, same_class
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -89,15 +89,13 @@ def contrastive_loss(
 
 @partial(jax.jit, static_argnames=("form", "block"))
 def _contrastive(x: Array, labels: Array, margin: Array, measure: Measure, *, form: str, block: int | None) -> Array:
-    n = x.shape[0]
-
-    def strip(i: Array) -> dict[str, Array]:
-        same, different = same_class(i, labels)
-        terms = contrastive_terms(measure.strip(x[i], x), same, margin=margin, form=form)
+    def sums(s: Array, i: Array, j: Array) -> dict[str, Array]:
+        same, different = same_class(i, j, labels)
+        terms = contrastive_terms(s, same, margin=margin, form=form)
         return {
             name: jnp.stack([jnp.sum(jnp.where(mask, terms, 0), 1), jnp.sum(mask & (terms > 0), 1)], 1)
             for name, mask in (("same", same), ("different", different))
         }  # of each row the total and the count, [r, 2]
 
-    sums = map_rows(strip, jnp.arange(n), block=block, row_bytes=8 * n * x.dtype.itemsize)
-    return sum((t / jnp.maximum(c, 1) for t, c in (jnp.sum(s, 0) for s in sums.values())), start=jnp.zeros(()))
+    rows = reduce_rows(sums, x, measure=measure, copies=8, block=block)
+    return sum((t / jnp.maximum(c, 1) for t, c in (jnp.sum(s, 0) for s in rows.values())), start=jnp.zeros(()))

@@ -7,19 +7,19 @@ from jax.typing import ArrayLike
 from simjax.core import InputError
 
 
-def same_class(rows: Array, labels: Array) -> tuple[Array, Array]:
-    """Masks of the given rows against the whole batch: same class but not the row itself, and other class.
+def same_class(i: Array, j: Array, labels: Array) -> tuple[Array, Array]:
+    """Masks of a strip of the batch against itself: same class but not the row itself, and other class.
 
     Args:
-        rows: indices [r].
+        i: numbers of the strip's rows [r, 1].
+        j: numbers of its columns [1, n].
         labels: class ids of the batch [n].
 
     Returns:
         Two boolean arrays [r, n].
     """
-    same = labels[rows][:, None] == labels[None]
-    itself = rows[:, None] == jnp.arange(labels.shape[0])[None]
-    return same & ~itself, ~same
+    same = labels[i] == labels[j]
+    return same & (i != j), ~same
 
 
 def check_embeddings(embeddings: ArrayLike, labels: ArrayLike) -> tuple[Array, Array]:

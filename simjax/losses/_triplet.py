@@ -21,7 +21,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.core import check_choice, map_rows
+from simjax.core import check_choice, reduce_rows
 from simjax.losses._relation import check_embeddings, same_class
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -66,16 +66,14 @@ def triplet_margin_loss(
 
 @partial(jax.jit, static_argnames=("mining", "block"))
 def _triplet(x: Array, labels: Array, margin: Array, measure: Measure, *, mining: str, block: int | None) -> Array:
-    n = x.shape[0]
     terms = MININGS[mining]
 
-    def strip(i: Array) -> tuple[Array, Array]:
-        closeness = measure.closest_first(measure.strip(x[i], x))  # [r, n]
-        loss = terms(closeness, *same_class(i, labels), margin).reshape(i.shape[0], -1)
+    def sums(s: Array, i: Array, j: Array) -> tuple[Array, Array]:
+        loss = terms(measure.closest_first(s), *same_class(i, j, labels), margin).reshape(i.shape[0], -1)
         return jnp.sum(loss, 1), jnp.sum(loss > 0, 1, dtype=jnp.float32)
 
-    intermediates = 4 * n * (1 if mining == "hard" else n)
-    totals, counts = map_rows(strip, jnp.arange(n), block=block, row_bytes=intermediates * x.dtype.itemsize)
+    copies = 4 * (1 if mining == "hard" else x.shape[0])
+    totals, counts = reduce_rows(sums, x, measure=measure, copies=copies, block=block)
     return jnp.sum(totals) / jnp.maximum(jnp.sum(counts), 1)
 
 

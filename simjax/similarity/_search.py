@@ -8,28 +8,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.core import InputError, map_rows
-from simjax.similarity._measure import Measure
-from simjax.similarity._measure import measure as as_measure
-
-
-def _row_bytes(m: Measure, y: Array) -> int:
-    """What one row of a strip takes: its values and a copy, or without a matrix form every difference."""
-    return y.shape[0] * y.dtype.itemsize * (2 if m.matrix is not None else 2 * y.shape[1])
-
-
-def _rows(argument: str, x: ArrayLike) -> Array:
-    x = jnp.asarray(x)
-    if x.ndim != 2:
-        raise InputError(f"{argument}: expected rows [n, d], got shape {x.shape}")
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
-
-
-def _both(x: ArrayLike, y: ArrayLike, names: tuple[str, str]) -> tuple[Array, Array]:
-    x, y = _rows(names[0], x), _rows(names[1], y)
-    if x.shape[1] != y.shape[1]:
-        raise InputError(f"{names[1]}: expected rows of {x.shape[1]} features as in {names[0]}, got {y.shape}")
-    return x, y
+from simjax.core import InputError, Measure, matrix_rows, reduce_rows
+from simjax.core import measure as as_measure
 
 
 def pairwise(
@@ -60,16 +40,10 @@ def pairwise(
          [0.77 1.   0.32]
          [0.   0.32 1.  ]]
     """
-    itself = y is None
-    x, y = _both(x, x if y is None else y, ("x", "y"))
-    return _pairwise(x, y, as_measure(measure), block=block, itself=itself)
+    return reduce_rows(_whole_strip, x, y, measure=measure, copies=1, block=block)
 
 
-@partial(jax.jit, static_argnames=("block", "itself"))
-def _pairwise(x: Array, y: Array, measure: Measure, *, block: int | None, itself: bool) -> Array:
-    s = map_rows(lambda strip: measure.strip(strip, y), x, block=block, row_bytes=_row_bytes(measure, y))
-    if itself and not measure.higher_is_closer:
-        s = jnp.where(jnp.eye(x.shape[0], dtype=bool), 0.0, s)
+def _whole_strip(s: Array, i: Array, j: Array) -> Array:
     return s
 
 
@@ -98,7 +72,7 @@ def top_k(
     Raises:
         InputError: for shapes that do not fit, k out of range or an unknown measure.
     """
-    query, gallery = _both(query, gallery, ("query", "gallery"))
+    query, gallery = matrix_rows(query, gallery, ("query", "gallery"))
     available = gallery.shape[0] - (exclude is not None)
     if not 1 <= k <= available:
         raise InputError(f"k: expected 1 to {available}, the rows of the gallery that count, got {k}")
@@ -108,13 +82,9 @@ def top_k(
 
 @partial(jax.jit, static_argnames=("k", "block"))
 def _top_k(query: Array, gallery: Array, excluded: Array, measure: Measure, *, k: int, block: int | None):
-    columns = jnp.arange(gallery.shape[0])
+    def strip(s: Array, i: Array, j: Array, skip: Array) -> tuple[Array, Array]:
+        closeness = jnp.where(j == skip[:, None], -jnp.inf, measure.closest_first(s))
+        return tuple(jax.lax.top_k(closeness, k))
 
-    def strip(rows: Array, skip: Array) -> tuple[Array, Array]:
-        closeness = measure.closest_first(measure.strip(rows, gallery))
-        closeness = jnp.where(columns[None] == skip[:, None], -jnp.inf, closeness)
-        values, indices = jax.lax.top_k(closeness, k)
-        return values, indices
-
-    values, indices = map_rows(strip, query, excluded, block=block, row_bytes=_row_bytes(measure, gallery))
+    values, indices = reduce_rows(strip, query, gallery, measure=measure, rows=(excluded,), block=block)
     return measure.closest_first(values), indices.astype(jnp.int32)

@@ -34,7 +34,7 @@ def test_pair_form_equals_matrix_form_in_float64(name):
         random = np.random.default_rng(2)
         x, y = jnp.asarray(random.normal(size=(7, 5))), jnp.asarray(random.normal(size=(11, 5)))
         m = similarity.measure(name)
-        np.testing.assert_allclose(m.strip(x, y), m(x[:, None], y[None]), rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(m.all_pairs(x, y), m(x[:, None], y[None]), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -62,7 +62,7 @@ def test_symmetry_and_range(seed):
     x = jnp.float32(np.random.default_rng(seed).normal(size=(6, 3)))
     for name in NAMES:
         m = similarity.measure(name)
-        s = np.asarray(m.strip(x, x))
+        s = np.asarray(m.all_pairs(x, x))
         np.testing.assert_allclose(s, s.T, rtol=1e-3, atol=1e-4)
         assert s.min() >= m.range[0] - 1e-6
         assert s.max() <= m.range[1] + 1e-6
@@ -73,7 +73,7 @@ def test_gradients_in_float64():
         x, y = (jnp.asarray(np.random.default_rng(i).normal(size=(3, 4))) for i in (1, 2))
         for name in NAMES:
             m = similarity.measure(name)
-            jax.test_util.check_grads(lambda x, y, m=m: m.strip(jnp.asarray(x), jnp.asarray(y)), (x, y), order=1)
+            jax.test_util.check_grads(lambda x, y, m=m: m.all_pairs(jnp.asarray(x), jnp.asarray(y)), (x, y), order=1)
             jax.test_util.check_grads(m, (x, y), order=2)
 
 

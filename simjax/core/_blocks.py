@@ -16,6 +16,18 @@ STRIP_BYTES = 32 * 2**20
 """What a block's intermediates may take when no `block` is given."""
 
 
+def rows_in_block(n: int, row_bytes: int) -> int:
+    """How many of n rows are computed at once where one of them takes `row_bytes`: blocks of equal size, at least 1.
+
+    Example:
+        >>> rows_in_block(1000, row_bytes=2**16)  # 512 would fit; two equal blocks need 500
+        500
+    """
+    most = max(1, STRIP_BYTES // max(row_bytes, 1))
+    blocks = max(1, -(-n // most))
+    return max(1, -(-n // blocks))
+
+
 def map_rows(function: Callable[..., Any], *rows: Any, block: int | None = None, row_bytes: int = 0) -> Any:
     """`function(*rows)` computed in blocks of rows.
 
@@ -30,13 +42,14 @@ def map_rows(function: Callable[..., Any], *rows: Any, block: int | None = None,
         A pytree of arrays [n, ...].
     """
     n = jax.tree.leaves(rows)[0].shape[0]
-    block = block or max(1, STRIP_BYTES // max(row_bytes, 1))
+    block = block or rows_in_block(n, row_bytes)
     if block >= n:
         return function(*rows)
     blocks = -(-n // block)
     # The last block is filled up with rows from the start, not with zeros: the function is defined on them, so
     # that not even a gradient that is thrown away can be a NaN.
-    index = (jnp.arange(blocks * block) % n).reshape(blocks, block)
-    step = jax.checkpoint(lambda i: function(*jax.tree.map(lambda a: a[i], rows)), prevent_cse=False)
-    out = jax.lax.map(step, index)
+    missing = blocks * block - n
+    filled = jax.tree.map(lambda a: jnp.concatenate([a, a[:missing]]) if missing else a, rows)
+    cut = jax.tree.map(lambda a: a.reshape(blocks, block, *a.shape[1:]), filled)
+    out = jax.lax.map(jax.checkpoint(lambda r: function(*r), prevent_cse=False), cut)
     return jax.tree.map(lambda a: a.reshape(blocks * block, *a.shape[2:])[:n], out)

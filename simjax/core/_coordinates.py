@@ -1,0 +1,77 @@
+"""Measures that add up (or take the largest of) one term for each feature, as Manhattan's |x_k - y_k|.
+
+They have no form as a matrix product. One definition of the term gives both forms: the pair form reduces the last
+axis; the strip form goes through the features some at a time and adds their terms to an accumulator [r, m], so that no
+array of rows x columns x features exists, going forward or backward. On a CPU this is also the fastest form measured
+(`benchmarks/choices.py`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+CHUNK = 16  # features whose terms are added in one pass over the accumulator
+
+Terms = Callable[..., tuple[Array, ...]]
+"""terms(x, y, **parameters) -> a tuple of arrays, elementwise; x and y are arrays or equal pytrees of arrays."""
+
+
+def larger(a: Array, b: Array) -> Array:
+    """The larger of two, the first among equals: all of the gradient goes to it."""
+    return jnp.where(b > a, b, a)
+
+
+COMBINE = {"sum": jnp.add, "max": larger}
+
+
+def reduce_pairs(terms: Terms, x: Any, y: Any, combine: str = "sum", **parameters: Any) -> tuple[Array, ...]:
+    """The terms of pairs [..., d], reduced over the features: a tuple of arrays [...]."""
+
+    def reduce(term: Array) -> Array:
+        if combine == "sum" or term.shape[-1] == 0:
+            return jnp.sum(term, axis=-1)
+        first = jnp.argmax(term, axis=-1, keepdims=True)
+        return jnp.take_along_axis(term, first, axis=-1)[..., 0]
+
+    found = terms(x, y, **{name: jnp.asarray(p)[..., None] for name, p in parameters.items()})
+    return tuple(reduce(term) for term in found)
+
+
+def reduce_strip(terms: Terms, x: Any, y: Any, combine: str = "sum", **parameters: Any) -> tuple[Array, ...]:
+    """The terms of every row of x with every row of y, reduced over the features: a tuple of arrays [r, m].
+
+    Args:
+        terms: see `Terms`.
+        x: [r, d], or a pytree of such.
+        y: [m, d], or a pytree of such; a leaf may be [1, d], the same for all columns.
+        combine: sum, or max (of terms that are never negative).
+        **parameters: of the terms: scalars or [r, m].
+    """
+    r = jax.tree.leaves(x)[0].shape[0]
+    m, d = max(a.shape[0] for a in jax.tree.leaves(y)), jax.tree.leaves(y)[0].shape[1]
+    add = COMBINE[combine]
+
+    def add_terms(totals: tuple[Array, ...], features: Any) -> tuple[tuple[Array, ...], None]:
+        a, b = features  # [c, r], [c, m]
+        for k in range(jax.tree.leaves(b)[0].shape[0]):
+            found = terms(jax.tree.map(lambda v: v[k][:, None], a), jax.tree.map(lambda v: v[k][None], b), **parameters)  # noqa: B023
+            totals = tuple(
+                add(t, jnp.broadcast_to(f, t.shape).astype(t.dtype)) for t, f in zip(totals, found, strict=True)
+            )
+        return totals, None
+
+    by_feature = jax.tree.map(jnp.transpose, (x, y))  # [d, r], [d, m]
+    some = jax.tree.map(lambda v: v[0], (x, y))
+    kinds = jax.eval_shape(lambda s: terms(*s, **parameters), jax.tree.map(lambda v: v[:1, None], some))
+    kind = jnp.result_type(jnp.float32, *(v.dtype for v in jax.tree.leaves((x, y))))
+    totals = tuple(jnp.zeros((r, m), kind) for _ in kinds)
+    whole = d // CHUNK * CHUNK
+    if whole:
+        chunks = jax.tree.map(lambda v: v[:whole].reshape(whole // CHUNK, CHUNK, -1), by_feature)
+        totals, _ = lax.scan(jax.checkpoint(add_terms, prevent_cse=False), totals, chunks)
+    if whole < d:
+        totals, _ = add_terms(totals, jax.tree.map(lambda v: v[whole:], by_feature))
+    return totals

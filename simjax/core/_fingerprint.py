@@ -1,0 +1,28 @@
+"""Fingerprints of rows: 64 bits that are equal for identical rows, and only for them but for one chance in 2^64.
+
+|x|^2 + |y|^2 - 2 x.y rounds, so that two identical rows seem 0.01 or more apart. Comparing all features of all pairs
+would cost what the product saves; comparing two integers does not.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+def fingerprints(x: Array) -> Array:
+    """uint32 [n, 2] of rows x [n, d]."""
+    x = lax.stop_gradient(x) + 0.0  # -0 and 0 are the same number
+    kind = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[x.dtype.itemsize]
+    bits = lax.bitcast_convert_type(x, kind).astype(jnp.uint32).reshape(x.shape[0], -1)
+    # Round numbers have many zero bits at the end, which a sum of products would keep: so bits are mixed first
+    # (the finaliser of MurmurHash3, Austin Appleby, public domain; a bijection of 32-bit integers).
+    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
+    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
+    bits = bits ^ (bits >> 16)
+    weights = jax.random.bits(jax.random.key(0), (2, bits.shape[1]), jnp.uint32) | 1
+    return jnp.sum(bits[:, None] * weights[None], axis=-1, dtype=jnp.uint32)
+
+
+def same_fingerprint(x: Array, y: Array) -> Array:
+    """Which rows are identical: boolean [r, m] of fingerprints [r, 2] and [m, 2]."""
+    return (x[:, :1] == y[None, :, 0]) & (x[:, 1:] == y[None, :, 1])

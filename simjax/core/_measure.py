@@ -1,0 +1,141 @@
+"""A measure: a function of two vectors that knows its direction, its range and its form for whole matrices.
+
+Losses, miners and search read `higher_is_closer` and never flip a sign by hand. `simjax.similarity` defines the
+measures that have names; it loads when a name is first asked for.
+"""
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from simjax.core._arrays import check_at_least, wide
+from simjax.core._checks import check_choice, suggestion
+from simjax.core._fingerprint import fingerprints, same_fingerprint
+
+
+def _wide_rows(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
+    return wide(x), wide(y)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """How similar, or how far apart, two vectors are.
+
+    Args:
+        pair: function of x, y [..., d] and of the parameters giving [...].
+        higher_is_closer: True for a similarity, False for a distance.
+        matrix: function of what `prepare` made of r rows and of all columns, and of the parameters, giving [r, m]
+            without an array of [r, m, d]; None broadcasts `pair`.
+        prepare: function of x [n, d], y [m, d] and of the parameters giving (rows, columns), a pytree of [n, ...] and
+            any pytree: what is done once and not for each block.
+        range: smallest and largest value.
+        name: what `measure=` calls it.
+        parameters: keyword arguments of the functions; arrays may be traced or learned.
+        minimum: of each parameter that has one.
+        copies: how many arrays like the strip [r, m] the matrix form and its gradient hold at once.
+        exact_zero: the matrix form rounds; identical rows are found by their fingerprints and get exactly 0.
+        precision: of matrix products, as in `jax.default_matmul_precision`; None leaves it to JAX.
+    """
+
+    pair: Callable[..., Array] = dataclasses.field(metadata={"static": True})
+    higher_is_closer: bool = dataclasses.field(metadata={"static": True})
+    matrix: Callable[..., Array] | None = dataclasses.field(default=None, metadata={"static": True})
+    prepare: Callable[..., tuple[Any, Any]] = dataclasses.field(default=_wide_rows, metadata={"static": True})
+    range: tuple[float, float] = dataclasses.field(default=(-float("inf"), float("inf")), metadata={"static": True})
+    name: str = dataclasses.field(default="", metadata={"static": True})
+    parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+    minimum: tuple[tuple[str, float], ...] = dataclasses.field(default=(), metadata={"static": True})
+    copies: int = dataclasses.field(default=3, metadata={"static": True})
+    exact_zero: bool = dataclasses.field(default=False, metadata={"static": True})
+    precision: str | None = dataclasses.field(default=None, metadata={"static": True})
+
+    @classmethod
+    def from_pair(cls, pair: Callable[..., Array], *, higher_is_closer: bool, **parameters: Any) -> "Measure":
+        """A user's own function of two vectors as a measure.
+
+        Example:
+            >>> m = Measure.from_pair(lambda x, y: abs(x - y).max(-1), higher_is_closer=False)
+            >>> print(m(jnp.array([1.0, 5.0]), jnp.array([2.0, 2.0])))
+            3.0
+        """
+        return cls(pair, higher_is_closer, name=getattr(pair, "__name__", ""), parameters=parameters)
+
+    def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
+        """The pair form: x, y [..., d] to [...]."""
+        return self.pair(jnp.asarray(x), jnp.asarray(y), **self.parameters)
+
+    def rows_and_columns(self, x: Array, y: Array) -> tuple[Any, Any]:
+        """x [n, d] and y [m, d] made ready for `strip`: a pytree of [n, ...] to cut into blocks, and the columns."""
+        if self.matrix is None:
+            return _wide_rows(x, y)
+        prepared = self.prepare(x, y, **self.parameters)
+        marks = (fingerprints(x), fingerprints(y)) if self.exact_zero else (None, None)
+        return (prepared[0], marks[0]), (prepared[1], marks[1])
+
+    def strip(self, rows: Any, columns: Any, precision: str | None = None) -> Array:
+        """Every one of r rows against every column, as `rows_and_columns` made them: [r, m]."""
+        if self.matrix is None:
+            return self.pair(rows[:, None], columns[None], **self.parameters)
+        (r, r_marks), (c, c_marks) = rows, columns
+        with jax.default_matmul_precision(precision or self.precision):
+            s = self.matrix(r, c, **self.parameters)
+        return jnp.where(same_fingerprint(r_marks, c_marks), 0.0, s) if self.exact_zero else s
+
+    def all_pairs(self, x: Array, y: Array, precision: str | None = None) -> Array:
+        """Every row of x [n, d] against every row of y [m, d], in one block: [n, m]."""
+        return self.strip(*self.rows_and_columns(x, y), precision)
+
+    def row_bytes(self, x: Array, y: Array, copies: int = 0) -> int:
+        """What one row of a strip takes, going backward too, with `copies` more of it held by what reduces it."""
+        own = self.copies if self.matrix is not None else 8 * y.shape[1]
+        return (own + copies) * y.shape[0] * jnp.promote_types(jnp.result_type(x, y), jnp.float32).itemsize
+
+    def closest_first(self, values: Array) -> Array:
+        """Values turned so that larger is closer."""
+        return values if self.higher_is_closer else -values
+
+
+MEASURES: dict[str, Measure] = {}
+"""The measures that have names; `simjax.similarity` fills it."""
+
+
+def measure(name: "str | Measure", **parameters: Any) -> Measure:
+    """The measure of that name, with parameters where it takes them.
+
+    Args:
+        name: as `simjax.similarity` calls it; a `Measure` is returned as it is.
+        **parameters: keyword arguments of the measure; arrays may be traced or learned.
+
+    Raises:
+        InputError: for an unknown name, with the nearest one, or a parameter out of its range.
+        TypeError: for a parameter that the measure does not take.
+
+    Example:
+        >>> near = measure("rbf", gamma=0.5)
+        >>> print(near(jnp.array([0.0, 0.0]), jnp.array([0.0, 2.0])).round(4), near.higher_is_closer)
+        0.1353 True
+    """
+    if isinstance(name, Measure):
+        found = name
+    else:
+        importlib.import_module("simjax.similarity")
+        found = MEASURES[check_choice("measure", name, MEASURES)]
+    if not parameters:
+        return found
+    known = [p for p in inspect.signature(found.pair).parameters.values() if p.kind == p.KEYWORD_ONLY]
+    for parameter in parameters:
+        if parameter not in [p.name for p in known]:
+            raise TypeError(
+                f"{found.name}: unknown parameter {parameter!r}{suggestion(parameter, [p.name for p in known])}"
+            )
+    for parameter, least in found.minimum:
+        check_at_least(parameter, parameters.get(parameter), least)
+    return dataclasses.replace(found, parameters={**found.parameters, **parameters})
