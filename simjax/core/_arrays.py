@@ -1,9 +1,9 @@
 """Arrays as the library takes them: floating point, accumulated in float32 or wider, with names in every error."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from simjax.core._checks import InputError
@@ -53,7 +53,7 @@ def check_at_least(argument: str, value: ArrayLike | None, minimum: float) -> No
     Raises:
         InputError: with the argument, what was expected and what was got.
     """
-    if value is None or isinstance(value, jax.core.Tracer):
+    if value is None or isinstance(value, Tracer):
         return
     number = np.asarray(value)
     if not bool(np.all(number >= minimum)):  # NaN is not

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-STRIP_BYTES = 32 * 2**20
+STRIP_BYTES = 128 * 2**20
 """What a block's intermediates may take when no `block` is given."""
 
 
@@ -20,7 +20,7 @@ def rows_in_block(n: int, row_bytes: int) -> int:
     """How many of n rows are computed at once where one of them takes `row_bytes`: blocks of equal size, at least 1.
 
     Example:
-        >>> rows_in_block(1000, row_bytes=2**16)  # 512 would fit; two equal blocks need 500
+        >>> rows_in_block(1000, row_bytes=2**18)  # 512 would fit; two equal blocks need 500
         500
     """
     most = max(1, STRIP_BYTES // max(row_bytes, 1))

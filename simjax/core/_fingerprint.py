@@ -11,7 +11,8 @@ from jax import Array, lax
 
 def fingerprints(x: Array) -> Array:
     """uint32 [n, 2] of rows x [n, d]."""
-    x = lax.stop_gradient(x) + 0.0  # -0 and 0 are the same number
+    x = lax.stop_gradient(x)
+    x = jnp.where(x == 0, jnp.zeros_like(x), x)  # -0 and 0 are the same number
     kind = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[x.dtype.itemsize]
     bits = lax.bitcast_convert_type(x, kind).astype(jnp.uint32).reshape(x.shape[0], -1)
     # Round numbers have many zero bits at the end, which a sum of products would keep: so bits are mixed first

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from simjax.core._arrays import check_at_least, wide
+from simjax.core._arrays import check_at_least, floats, wide
 from simjax.core._checks import check_choice, suggestion
 from simjax.core._fingerprint import fingerprints, same_fingerprint
 
@@ -70,7 +70,8 @@ class Measure:
 
     def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
         """The pair form: x, y [..., d] to [...]."""
-        return self.pair(jnp.asarray(x), jnp.asarray(y), **self.parameters)
+        x, y = floats("x", x), floats("y", y)
+        return self.pair(wide(x), wide(y), **self.parameters).astype(jnp.result_type(x, y))
 
     def rows_and_columns(self, x: Array, y: Array) -> tuple[Any, Any]:
         """x [n, d] and y [m, d] made ready for `strip`: a pytree of [n, ...] to cut into blocks, and the columns."""

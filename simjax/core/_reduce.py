@@ -12,14 +12,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.lax import DotAlgorithmPreset
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core._arrays import matrix_rows
+from simjax.core._arrays import check_at_least, matrix_rows
 from simjax.core._blocks import map_rows, rows_in_block
+from simjax.core._checks import check_choice
+from simjax.core._masks import carried
 from simjax.core._measure import Measure
 from simjax.core._measure import measure as as_measure
+
+PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32", *DotAlgorithmPreset.__members__)
 
 
 def reduce_rows(
@@ -46,8 +51,8 @@ def reduce_rows(
         rows: a tuple of arrays [n, ...] that are cut along with x and given to the function after i and j.
         copies: how many arrays like the strip the function holds at once.
         block: rows computed at once; None chooses (see `block_size`).
-        precision: of matrix products, as in `jax.default_matmul_precision`; None is the measure's own, which is the
-            highest for distances.
+        precision: of matrix products, one of `PRECISIONS`, which JAX explains at `jax.lax.Precision`; None is the
+            measure's own, which is the highest for distances.
         axis_name: inside `jax.shard_map`, the mesh axis over which x and y are cut: columns are gathered from all
             devices, rows stay where they are, and i and j count over all devices.
 
@@ -65,11 +70,20 @@ def reduce_rows(
         >>> print(reduce_rows(lambda s, i, j: jnp.sum((s < 1.5) & (i != j), axis=1), x, measure="euclidean"))
         [1 2 1 0]
     """
-    if jax.tree_util.all_leaves([function]):
-        function = jax.tree_util.Partial(function)
     x, y = matrix_rows(x, x if y is None else y)
+    check_at_least("block", block, 1)
+    if precision is not None:
+        check_choice("precision", precision, PRECISIONS)
     return _reduce_rows(
-        function, as_measure(measure), x, y, rows, copies=copies, block=block, precision=precision, axis_name=axis_name
+        carried(function),
+        as_measure(measure),
+        x,
+        y,
+        rows,
+        copies=copies,
+        block=block,
+        precision=precision,
+        axis_name=axis_name,
     )
 
 
@@ -90,7 +104,7 @@ def block_size(
 
     Example:
         >>> block_size(jnp.zeros((65536, 128))), block_size(jnp.zeros((65536, 128)), measure="manhattan")
-        (25, 6)
+        (102, 36)
     """
     x, y = matrix_rows(x, x if y is None else y)
     return rows_in_block(x.shape[0], as_measure(measure).row_bytes(x, y, copies))
@@ -98,39 +112,43 @@ def block_size(
 
 @partial(jax.jit, static_argnames=("copies", "block", "precision", "axis_name"))
 def _reduce_rows(function, measure, x, y, rows, *, copies, block, precision, axis_name):
+    def local(function: Any, measure: Measure, x: Array, y: Array, rows: Any, first: Any = 0) -> Any:
+        if axis_name is not None:
+            first = lax.axis_index(axis_name) * x.shape[0]
+            y = lax.all_gather(y, axis_name, tiled=True)
+        i = first + jnp.arange(x.shape[0], dtype=jnp.int32)
+        j = jnp.arange(y.shape[0], dtype=jnp.int32)[None]
+        prepared, columns = measure.rows_and_columns(x, y)
+
+        def reduce(part: Any, i: Array, rows: Any) -> Any:
+            return function(measure.strip(part, columns, precision), i[:, None], j, *rows)
+
+        return map_rows(reduce, prepared, i, rows, block=block, row_bytes=measure.row_bytes(x, y, copies))
+
     axes = _explicit_axes(x)
-    if axes is None:
-        return _reduce_local(function, measure, x, y, rows, copies, block, precision, axis_name)
-    # Rows that are sharded over an Explicit mesh stay on their devices; everything else is replicated.
-    cut, whole = PartitionSpec(axes), PartitionSpec()
-    local = partial(_reduce_local, copies=copies, block=block, precision=precision, axis_name=None)
-
-    def on_device(function, measure, x, y, rows):
-        return local(function, measure, x, y, rows, first=lax.axis_index(axes) * x.shape[0])
-
-    replicated = jax.tree.map(lambda a: jax.reshard(a, whole), (function, measure))
-    return jax.shard_map(on_device, in_specs=(whole, whole, cut, whole, cut), out_specs=cut)(
-        *replicated, jax.reshard(x, cut), jax.reshard(y, whole), jax.tree.map(lambda a: jax.reshard(a, cut), rows)
+    return (
+        local(function, measure, x, y, rows)
+        if axes is None
+        else _on_devices(local, axes, function, measure, x, y, rows)
     )
-
-
-def _reduce_local(function, measure, x, y, rows, copies, block, precision, axis_name, first=0):
-    if axis_name is not None:
-        first = lax.axis_index(axis_name) * x.shape[0]
-        y = lax.all_gather(y, axis_name, tiled=True)
-    j = jnp.arange(y.shape[0], dtype=jnp.int32)[None]
-    prepared, columns = measure.rows_and_columns(x, y)
-
-    def reduce(part: Any, i: Array, rows: Any) -> Any:
-        return function(measure.strip(part, columns, precision), i[:, None], j, *rows)
-
-    i = first + jnp.arange(x.shape[0], dtype=jnp.int32)
-    return map_rows(reduce, prepared, i, rows, block=block, row_bytes=measure.row_bytes(x, y, copies))
 
 
 def _explicit_axes(x: Array) -> Any:
     """The Explicit mesh axes over which the rows of x are cut, or None."""
     sharding = jax.typeof(x).sharding
-    if not sharding.mesh.are_all_axes_explicit or not sharding.spec:
-        return None
-    return sharding.spec[0]
+    return sharding.spec[0] if sharding.mesh.are_all_axes_explicit and sharding.spec else None
+
+
+def _on_devices(local, axes, function, measure, x, y, rows):
+    """Rows stay on the devices over which an Explicit mesh cuts them; everything else is replicated."""
+    cut, whole = PartitionSpec(axes), PartitionSpec()
+    specs = (whole, whole, cut, whole, cut)
+
+    def on_device(function, measure, x, y, rows):
+        return local(function, measure, x, y, rows, first=lax.axis_index(axes) * x.shape[0])
+
+    arguments = (
+        jax.tree.map(lambda a, spec=spec: jax.reshard(a, spec), argument)
+        for argument, spec in zip((function, measure, x, y, rows), specs, strict=True)
+    )
+    return jax.shard_map(on_device, in_specs=specs, out_specs=cut)(*arguments)

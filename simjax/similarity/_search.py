@@ -8,8 +8,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.core import InputError, Measure, matrix_rows, reduce_rows
+from simjax.core import InputError, Measure, floats, largest_k, map_rows, matrix_rows, reduce_rows
 from simjax.core import measure as as_measure
+
+SPARE = 8  # candidates beyond k and a quarter, against what a matrix product rounds
 
 
 def pairwise(
@@ -18,14 +20,16 @@ def pairwise(
     measure: str | Measure = "cosine",
     *,
     block: int | None = None,
+    precision: str | None = None,
 ) -> Num[Array, "n _m"]:
     """The whole matrix S_ij = measure(x_i, y_j).
 
     Args:
         x: [n, d].
-        y: [m, d]; None compares x with itself, where a distance's diagonal is exactly 0.
+        y: [m, d]; None compares x with itself. Identical rows are at distance exactly 0.
         measure: a name or a `Measure`.
         block: rows computed at once; None chooses.
+        precision: of matrix products, see `simjax.core.reduce_rows`.
 
     Returns:
         [n, m].
@@ -40,7 +44,8 @@ def pairwise(
          [0.77 1.   0.32]
          [0.   0.32 1.  ]]
     """
-    return reduce_rows(_whole_strip, x, y, measure=measure, copies=1, block=block)
+    kind = jnp.result_type(floats("x", x), floats("y", x if y is None else y))
+    return reduce_rows(_whole_strip, x, y, measure=measure, copies=0, block=block, precision=precision).astype(kind)
 
 
 def _whole_strip(s: Array, i: Array, j: Array) -> Array:
@@ -55,8 +60,13 @@ def top_k(
     *,
     exclude: Int[ArrayLike, " q"] | None = None,
     block: int | None = None,
+    precision: str | None = None,
 ) -> tuple[Num[Array, "q {k}"], Int[Array, "q {k}"]]:
     """The k rows of the gallery that are closest to each query, by exact search.
+
+    Candidates are found through strips of the similarity matrix, a few more than k of them; the measure is then
+    computed again from each candidate's own features. So what a matrix product rounds neither shows in the values nor
+    loses a neighbour, and gradients cost no more than k pairs a query.
 
     Args:
         query: [q, d].
@@ -65,6 +75,8 @@ def top_k(
         measure: a name or a `Measure`.
         exclude: integers [q]: for each query the index of one gallery row that does not count, for instance itself.
         block: queries compared at once; None chooses.
+        precision: of the matrix products that find candidates, see `simjax.core.reduce_rows`. A low one is faster where
+            the hardware has it, and may then miss a neighbour.
 
     Returns:
         Values [q, k] in the measure's own direction and indices int32 [q, k], closest first, ties by lowest index.
@@ -77,14 +89,27 @@ def top_k(
     if not 1 <= k <= available:
         raise InputError(f"k: expected 1 to {available}, the rows of the gallery that count, got {k}")
     excluded = jnp.full(query.shape[0], -1) if exclude is None else jnp.asarray(exclude)
-    return _top_k(query, gallery, excluded, as_measure(measure), k=k, block=block)
+    return _top_k(query, gallery, excluded, as_measure(measure), k=k, block=block, precision=precision)
 
 
-@partial(jax.jit, static_argnames=("k", "block"))
-def _top_k(query: Array, gallery: Array, excluded: Array, measure: Measure, *, k: int, block: int | None):
-    def strip(s: Array, i: Array, j: Array, skip: Array) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnames=("k", "block", "precision"))
+def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block: int | None, precision: str | None):
+    width = min(k + k // 4 + SPARE, gallery.shape[0])
+
+    def nearest(s: Array, i: Array, j: Array, skip: Array) -> Array:
         closeness = jnp.where(j == skip[:, None], -jnp.inf, measure.closest_first(s))
-        return tuple(jax.lax.top_k(closeness, k))
+        return jnp.sort(largest_k(closeness, width)[1], axis=1)  # so that the lowest is the first among equals
 
-    values, indices = reduce_rows(strip, query, gallery, measure=measure, rows=(excluded,), block=block)
-    return measure.closest_first(values), indices.astype(jnp.int32)
+    def compare(query: Array, columns: Array, skip: Array) -> tuple[Array, Array]:
+        found = gallery[columns]  # [r, width, d]
+        values = measure(query[:, None], found)
+        if measure.exact_zero:
+            values = jnp.where(jnp.all(query[:, None] == found, axis=-1), 0.0, values)
+        closeness = jnp.where(columns == skip[:, None], -jnp.inf, measure.closest_first(values))
+        closest, place = jax.lax.top_k(closeness, k)
+        return measure.closest_first(closest), jnp.take_along_axis(columns, place, axis=1)
+
+    options = {"measure": measure, "block": block, "precision": precision}
+    columns = reduce_rows(nearest, *jax.lax.stop_gradient((query, gallery)), rows=(excluded,), **options)
+    row_bytes = 8 * width * gallery.shape[1] * gallery.dtype.itemsize
+    return map_rows(compare, query, columns, excluded, block=block, row_bytes=row_bytes)

@@ -52,5 +52,5 @@ def test_memory_of_a_gradient_holds_one_block():
 def test_the_budget_chooses_the_block(random):
     x = jnp.float32(random.normal(size=(11, 3)))
     seen = []
-    map_rows(lambda rows: seen.append(rows.shape[0]) or rows, x, row_bytes=2**24)
+    map_rows(lambda rows: seen.append(rows.shape[0]) or rows, x, row_bytes=2**26)
     assert set(seen) == {2}

@@ -1,0 +1,84 @@
+"""Block functions: what is made of a strip [r, m] of S, in plain jnp.
+
+Each takes the mask and the function of the reduction, then a strip and the numbers of its rows i [r, 1] and columns
+j [1, m], and gives arrays of r rows.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.tree_util import Partial
+
+from simjax.core._masks import Mask
+
+Function = Callable[[Array], Array]
+
+
+def masked(mask: Mask | None, function: Function | None, s: Array, i: Array, j: Array) -> tuple[Array, Array]:
+    """A strip after `function`, and which of its entries count: [r, m] both."""
+    s = s if function is None else function(s)
+    return s, jnp.ones_like(s, bool) if mask is None else jnp.broadcast_to(mask(i, j), s.shape)
+
+
+def exponentials(s: Array, keep: Array) -> tuple[Array, Array]:
+    """exp(s - top) where kept and 0 elsewhere [r, m], and top [r, 1], the largest; an infinite s counts as huge."""
+    largest = jnp.finfo(s.dtype).max
+    s = jnp.where(s < largest, s, largest)
+    top = lax.stop_gradient(jnp.max(s, axis=1, keepdims=True, where=keep, initial=-jnp.inf))
+    top = jnp.where(top > -jnp.inf, top, 0.0)
+    # The exponential of -inf is 0 with gradient 0, so what is masked can bring no NaN.
+    return jnp.exp(jnp.where(keep, s - top, -jnp.inf)), top
+
+
+def logsumexp(mask: Any, function: Any, s: Array, i: Array, j: Array) -> Array:
+    e, top = exponentials(*masked(mask, function, s, i, j))
+    total, top = jnp.sum(e, axis=1), top[:, 0]
+    found = total > 0
+    value = jnp.where(found, top + jnp.log(jnp.where(found, total, 1.0)), -jnp.inf)
+    return jnp.where(top < jnp.finfo(s.dtype).max, value, jnp.inf)
+
+
+def softmax_weighted_sum(mask: Any, function: Any, values: Array, s: Array, i: Array, j: Array) -> Array:
+    e, _ = exponentials(*masked(mask, function, s, i, j))
+    total = jnp.sum(e, axis=1, keepdims=True)
+    return (e / jnp.where(total > 0, total, 1.0)) @ values
+
+
+def sum(mask: Any, function: Any, s: Array, i: Array, j: Array) -> Array:
+    s, keep = masked(mask, function, s, i, j)
+    return jnp.sum(jnp.where(keep, s, 0), axis=1)
+
+
+def mean(mask: Any, function: Any, s: Array, i: Array, j: Array) -> Array:
+    s, keep = masked(mask, function, s, i, j)
+    return jnp.sum(jnp.where(keep, s, 0), axis=1) / jnp.maximum(jnp.sum(keep, axis=1), 1)
+
+
+def count(mask: Any, function: Any, s: Array, i: Array, j: Array) -> Array:
+    true, keep = masked(mask, function, s, i, j)
+    if true.dtype != bool:
+        raise TypeError(f"function: expected a boolean for each pair to count, got {true.dtype}")
+    return jnp.sum(true & keep, axis=1, dtype=jnp.int32)
+
+
+def max(mask: Any, function: Any, s: Array, i: Array, j: Array) -> tuple[Array, Array]:
+    s, keep = masked(mask, function, s, i, j)
+    if s.shape[1] == 0:
+        return jnp.full(s.shape[0], -jnp.inf, s.dtype), jnp.full(s.shape[0], -1, jnp.int32)
+    index = jnp.argmax(jnp.where(keep, s, -jnp.inf), axis=1)  # the lowest among equals, and so is the gradient
+    # Taken where no -inf can hide it: a kept entry may itself be -inf.
+    index = jnp.where(jnp.take_along_axis(keep, index[:, None], axis=1)[:, 0], index, jnp.argmax(keep, axis=1))
+    found = jnp.any(keep, axis=1)
+    value = jnp.where(found, jnp.take_along_axis(s, index[:, None], axis=1)[:, 0], -jnp.inf)
+    return value, jnp.where(found, index, -1).astype(jnp.int32)
+
+
+def min(mask: Any, function: Any, s: Array, i: Array, j: Array) -> tuple[Array, Array]:
+    value, index = max(mask, Partial(negated, function), s, i, j)
+    return -value, index
+
+
+def negated(function: Function | None, s: Array) -> Array:
+    return -(s if function is None else function(s))

@@ -1,0 +1,186 @@
+"""Order within a row of S = measure(x_i, y_j): the largest k, the k-th, and the histogram."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import ArrayLike
+from jaxtyping import Int, Num
+
+from simjax.core._block_functions import Function, masked
+from simjax.core._checks import InputError
+from simjax.core._masks import Mask
+from simjax.core._reductions import Options, reduce_masked
+
+GROUP = 16  # columns that are searched through their maximum first
+
+
+def top_k(
+    x: Num[ArrayLike, "n d"],
+    y: Num[ArrayLike, "m d"] | None = None,
+    *,
+    k: int,
+    mask: Mask | None = None,
+    function: Function | None = None,
+    **options: Unpack[Options],
+) -> tuple[Num[Array, "n {k}"], Int[Array, "n {k}"]]:
+    """The k largest S_ij of each row i and their columns: [n, k] and int32 [n, k], lowest column first among equals.
+
+    Args:
+        x: [n, d].
+        y: [m, d]; None compares x with itself.
+        k: how many, at most m.
+        mask: of the pairs that count; where there are fewer than k, the rest is -inf with index -1.
+        function: applied to S first; `jnp.negative` finds the smallest of a distance.
+        **options: measure, block, precision, axis_name: see `reduce_rows`.
+
+    Raises:
+        InputError: if k is out of range.
+    """
+    return reduce_masked(_top_k(k), x, y, mask, function, **options)
+
+
+def order_statistics(
+    x: Num[ArrayLike, "n d"],
+    y: Num[ArrayLike, "m d"] | None = None,
+    *,
+    ks: Sequence[int],
+    mask: Mask | None = None,
+    function: Function | None = None,
+    **options: Unpack[Options],
+) -> Num[Array, "n _k"]:
+    """The k-th smallest S_ij of each row i, for several k.
+
+    Args:
+        x: [n, d].
+        y: [m, d]; None compares x with itself.
+        ks: counted from 1, each at most m.
+        mask: of the pairs that count; where there are fewer than k, the value is +inf.
+        function: applied to S first.
+        **options: measure, block, precision, axis_name: see `reduce_rows`.
+
+    Returns:
+        [n, len(ks)].
+
+    Raises:
+        InputError: if a k is out of range.
+
+    Example:
+        The distance to the nearest and to the second nearest other row:
+
+        >>> x = jnp.array([[0.0], [1.0], [3.0]])
+        >>> print(order_statistics(x, ks=(1, 2), mask=lambda i, j: i != j, measure="euclidean"))
+        [[1. 3.]
+         [1. 2.]
+         [2. 3.]]
+    """
+    return reduce_masked(_order_statistics(tuple(ks)), x, y, mask, function, **options)
+
+
+def histogram(
+    x: Num[ArrayLike, "n d"],
+    y: Num[ArrayLike, "m d"] | None = None,
+    *,
+    edges: Num[ArrayLike, " _b"],
+    soft: bool = False,
+    mask: Mask | None = None,
+    function: Function | None = None,
+    **options: Unpack[Options],
+) -> Num[Array, "n _c"]:
+    """How many S_ij of each row i fall into each bin.
+
+    Args:
+        x: [n, d].
+        y: [m, d]; None compares x with itself.
+        edges: ascending [b]. Values outside of them are not counted.
+        soft: False counts entries between two edges, the last edge included, as NumPy does: piecewise constant. True
+            shares each entry out linearly between the two edges it lies between: differentiable (on an edge, with the
+            slope to its right).
+        mask: of the pairs that count.
+        function: applied to S first.
+        **options: measure, block, precision, axis_name: see `reduce_rows`.
+
+    Returns:
+        [n, b - 1] counts, or with `soft` [n, b] shares that add up to the number of entries within the edges.
+
+    References:
+        Ustinova, Lempitsky (2016), Learning Deep Embeddings with Histogram Loss (the soft form).
+    """
+    edges = jnp.asarray(edges)
+    if edges.ndim != 1 or edges.shape[0] < 2:
+        raise InputError(f"edges: expected at least 2 in one row, got shape {edges.shape}")
+    return reduce_masked(_soft_histogram if soft else _histogram, x, y, mask, function, edges, **options)
+
+
+def largest_k(s: Array, k: int) -> tuple[Array, Array]:
+    """The k largest entries of each row of a strip [r, m] and their columns, the lowest first among equals.
+
+    Columns stand in groups of neighbours, and the k largest lie in the k groups with the largest maxima; taking maxima
+    is much cheaper than ordering.
+
+    Raises:
+        InputError: if k is not 1 to m.
+    """
+    r, m = s.shape
+    if not 1 <= k <= m:
+        raise InputError(f"k: expected 1 to {m}, the number of columns, got {k}")
+    if m < 4 * GROUP * k:
+        values, columns = lax.top_k(s, k)
+        return values, columns.astype(jnp.int32)
+    groups = -(-m // GROUP)
+    filled = jnp.pad(s, ((0, 0), (0, groups * GROUP - m)), constant_values=-jnp.inf)
+    filled = filled.reshape(r, groups, GROUP)
+    _, chosen = largest_k(lax.stop_gradient(jnp.max(filled, axis=2)), k)
+    chosen = jnp.sort(chosen, axis=1)  # so that columns ascend, and the lowest is the first among equals
+    columns = (chosen[:, :, None] * GROUP + jnp.arange(GROUP, dtype=jnp.int32)).reshape(r, k * GROUP)
+    values, place = lax.top_k(jnp.take_along_axis(filled, chosen[:, :, None], axis=1).reshape(r, k * GROUP), k)
+    return values, jnp.take_along_axis(columns, place, axis=1)
+
+
+@functools.cache
+def _top_k(k: int) -> Callable[..., Any]:
+    def block_function(mask: Any, function: Any, s: Array, i: Array, j: Array) -> tuple[Array, Array]:
+        s, keep = masked(mask, function, s, i, j)
+        values, columns = largest_k(jnp.where(keep, s, -jnp.inf), k)
+        found = jnp.arange(k)[None] < jnp.sum(keep, axis=1, keepdims=True)
+        return jnp.where(found, values, -jnp.inf), jnp.where(found, columns, -1)
+
+    return block_function
+
+
+@functools.cache
+def _order_statistics(ks: tuple[int, ...]) -> Callable[..., Array]:
+    def block_function(mask: Any, function: Any, s: Array, i: Array, j: Array) -> Array:
+        if not ks or min(ks) < 1 or max(ks) > s.shape[1]:
+            raise InputError(f"ks: expected numbers from 1 to {s.shape[1]}, the number of columns, got {ks}")
+        s, keep = masked(mask, function, s, i, j)
+        smallest, _ = largest_k(jnp.where(keep, -s, -jnp.inf), max(ks))
+        return -smallest[:, jnp.array(ks) - 1]
+
+    return block_function
+
+
+def _histogram(mask: Any, function: Any, edges: Array, s: Array, i: Array, j: Array) -> Array:
+    s, keep = masked(mask, function, s, i, j)
+    keep = keep & (s <= edges[-1])
+    from_edge = lax.map(lambda edge: jnp.sum(keep & (s >= edge), axis=1), edges).T  # [r, b]
+    from_edge = jnp.concatenate([from_edge[:, :-1], jnp.zeros_like(from_edge[:, :1])], axis=1)
+    return (from_edge[:, :-1] - from_edge[:, 1:]).astype(s.dtype)
+
+
+def _soft_histogram(mask: Any, function: Any, edges: Array, s: Array, i: Array, j: Array) -> Array:
+    s, keep = masked(mask, function, s, i, j)
+    keep = keep & (s >= edges[0]) & (s <= edges[-1])
+    below = jnp.concatenate([edges[:1] - 1, edges[:-1]])
+    above = jnp.concatenate([edges[1:], edges[-1:] + 1])
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def share(edge: tuple[Array, Array, Array]) -> Array:
+        low, here, high = edge
+        rising, falling = (s - low) / (here - low), (high - s) / (high - here)
+        return jnp.sum(jnp.where(keep, jax.nn.relu(jnp.where(s < here, rising, falling)), 0), axis=1)
+
+    return lax.map(share, (below, edges, above)).T  # [r, b]

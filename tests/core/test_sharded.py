@@ -1,0 +1,77 @@
+"""Rows cut over two devices give what one device gives, values and gradients, however they are cut."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from simjax import core
+
+N, D = 12, 5
+LOSSES = {
+    "logsumexp": lambda x, labels, **o: core.logsumexp(x, mask=core.others, measure="cosine", **o),
+    "labels": lambda x, labels, **o: core.sum(
+        x, mask=core.all_of(core.same_label(labels), core.others), measure="euclidean", **o
+    ),
+    "max": lambda x, labels, **o: core.max(x, mask=core.others, measure="manhattan", **o)[0],
+    "softmax": lambda x, labels, **o: core.softmax_weighted_sum(x, x, jnp.sin(x), **o).sum(1),
+}
+
+
+@pytest.fixture
+def batch(random):
+    return jnp.asarray(random.normal(size=(N, D)), jnp.float32), jnp.asarray(random.integers(0, 3, N))
+
+
+def reference(name, x, labels):
+    return jax.value_and_grad(lambda x: jnp.sum(jnp.cos(LOSSES[name](x, labels))))(x)
+
+
+@pytest.mark.parametrize("block", [None, 2])
+@pytest.mark.parametrize("name", LOSSES)
+def test_inside_shard_map(batch, name, block):
+    x, labels = batch
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+
+    def loss(x):
+        def local(x, labels):
+            rows = LOSSES[name](x, labels, axis_name="data", block=block)
+            return jax.lax.psum(jnp.sum(jnp.cos(rows)), "data")
+
+        return jax.shard_map(local, mesh=mesh, in_specs=(P("data"), P()), out_specs=P())(x, labels)
+
+    found = jax.jit(jax.value_and_grad(loss))(x)
+    jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-4, atol=1e-5), found, reference(name, *batch))
+
+
+@pytest.mark.parametrize("block", [None, 2])
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("name", LOSSES)
+def test_on_a_mesh(batch, name, kind, block):
+    x, labels = batch
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(x, NamedSharding(mesh, P("data")))
+        labels = jax.device_put(labels, NamedSharding(mesh, P("data")))
+
+        def loss(x, labels):
+            return jnp.sum(jnp.cos(LOSSES[name](x, labels, block=block)))
+
+        found = jax.jit(jax.value_and_grad(loss))(x, labels)
+        assert kind == AxisType.Auto or found[1].sharding.spec[0] == "data"
+    jax.tree.map(
+        lambda f, e: np.testing.assert_allclose(np.asarray(f), e, rtol=1e-4, atol=1e-5), found, reference(name, *batch)
+    )
+
+
+def test_rows_that_are_cut_over_devices_stay_there(batch):
+    """No device computes the other's rows: half of the products of the whole."""
+    x, _ = batch
+    mesh = jax.make_mesh((2,), ("data",))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(x, NamedSharding(mesh, P("data")))
+        half = jax.jit(core.logsumexp).lower(x).compile().cost_analysis()["flops"]
+    whole = jax.jit(core.logsumexp).lower(jnp.zeros((N, D))).compile().cost_analysis()["flops"]
+    assert half < 0.7 * whole
