@@ -47,7 +47,7 @@ def matrix_rows(x: ArrayLike, y: ArrayLike, names: tuple[str, str] = ("x", "y"))
     return x, y
 
 
-def check_at_least(argument: str, value: ArrayLike | None, minimum: float) -> None:
+def check_at_least(argument: str, value: ArrayLike | None, minimum: int | float) -> None:
     """A parameter whose value is known must be a number no smaller than `minimum`; a traced one is taken as it is.
 
     Raises:
