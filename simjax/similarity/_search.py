@@ -8,7 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.core import InputError, Measure, floats, largest_k, map_rows, matrix_rows, reduce_rows
+from simjax.core import InputError, Measure, floats, largest_k, map_rows, matrix_rows, reduce_rows, wide
 from simjax.core import measure as as_measure
 
 SPARE = 8  # candidates beyond k and a quarter, against what a matrix product rounds
@@ -101,13 +101,13 @@ def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block: int | N
         return jnp.sort(largest_k(closeness, width)[1], axis=1)  # so that the lowest is the first among equals
 
     def compare(query: Array, columns: Array, skip: Array) -> tuple[Array, Array]:
-        found = gallery[columns]  # [r, width, d]
-        values = measure(query[:, None], found)
+        found = wide(gallery[columns])  # [r, width, d]
+        values = measure(wide(query)[:, None], found)
         if measure.exact_zero:
             values = jnp.where(jnp.all(query[:, None] == found, axis=-1), 0.0, values)
         closeness = jnp.where(columns == skip[:, None], -jnp.inf, measure.closest_first(values))
         closest, place = jax.lax.top_k(closeness, k)
-        return measure.closest_first(closest), jnp.take_along_axis(columns, place, axis=1)
+        return measure.closest_first(closest).astype(gallery.dtype), jnp.take_along_axis(columns, place, axis=1)
 
     options = {"measure": measure, "block": block, "precision": precision}
     columns = reduce_rows(nearest, *jax.lax.stop_gradient((query, gallery)), rows=(excluded,), **options)

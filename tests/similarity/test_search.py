@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 from sklearn.neighbors import NearestNeighbors
 
 from simjax import similarity
-from simjax.core import InputError
+from simjax.core import InputError, Measure
 
 
 @pytest.mark.parametrize("block", [None, 1, 4])
@@ -38,6 +39,74 @@ def test_pairwise_in_blocks_and_exact_zeros_on_the_diagonal(random):
     d = similarity.pairwise(x, measure="euclidean", block=5)
     np.testing.assert_array_equal(np.diag(d), 0)
     np.testing.assert_allclose(d, similarity.pairwise(x, measure="euclidean"), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0, 100])
+@pytest.mark.parametrize("measure", ["euclidean", "squared_euclidean", "cosine_distance"])
+def test_identical_rows_are_at_exactly_zero(random, measure, shift):
+    x = jnp.float32(random.normal(size=(30, 16)) + shift)
+    x = jnp.concatenate([x, x[::-1], -x[:3]])
+    same = np.asarray(jnp.all(x[:, None] == x[None], axis=-1))
+    d = np.asarray(similarity.pairwise(x, measure=measure, block=7))
+    assert (d[same] == 0).all()
+    assert (d[~same] > 0).all()
+    values, indices = similarity.top_k(x[:30], x, 2, measure)
+    assert not values.any()
+    np.testing.assert_array_equal(indices, np.stack([np.arange(30), 59 - np.arange(30)], 1))
+
+
+def test_rows_a_thousandth_apart_are_told_apart_far_from_the_origin(random):
+    gallery = random.normal(size=(500, 128)).astype(np.float32) + 100
+    query = gallery[:20] + 1e-3 * random.normal(size=(20, 128)).astype(np.float32)
+    values, indices = similarity.top_k(query, gallery, 1, "euclidean")
+    np.testing.assert_array_equal(indices[:, 0], np.arange(20))
+    np.testing.assert_allclose(values[:, 0], np.linalg.norm(np.float64(query) - gallery[:20], axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_huge_and_tiny_rows(random, scale):
+    x = random.normal(size=(40, 5))
+    values, indices = similarity.top_k(np.float32(x[:7] * scale), np.float32(x * scale), 3, "euclidean")
+    distances, expected = NearestNeighbors(n_neighbors=3, algorithm="brute").fit(x).kneighbors(x[:7])
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_allclose(values / scale, distances, rtol=1e-5, atol=1e-6)
+
+
+def test_a_thousand_neighbours_among_many(random):
+    query, gallery = random.normal(size=(3, 8)).astype(np.float32), random.normal(size=(9001, 8)).astype(np.float32)
+    values, indices = similarity.top_k(query, gallery, 1000, "euclidean")
+    distances, expected = NearestNeighbors(n_neighbors=1000, algorithm="brute").fit(gallery).kneighbors(query)
+    np.testing.assert_allclose(values, distances, rtol=1e-5)
+    assert np.mean(np.asarray(indices) == expected) > 0.999  # neighbours whose distances agree in float32 may swap
+
+
+def test_gradients_reach_query_gallery_and_parameters(random):
+    with jax.enable_x64(True):
+        query, gallery = jnp.asarray(random.normal(size=(3, 4))), jnp.asarray(random.normal(size=(11, 4)))
+        for name in ("cosine", "euclidean"):
+            check_grads(lambda q, g, name=name: similarity.top_k(q, g, 3, name)[0], (query, gallery), 2, eps=1e-5)
+
+        def own(query, gallery, power):
+            measure = Measure.from_pair(
+                lambda x, y, power: jnp.sum(jnp.abs(x - y) ** power, -1), higher_is_closer=False, power=power
+            )
+            return similarity.top_k(query, gallery, 3, measure)[0]
+
+        check_grads(own, (query, gallery, 1.5), 1, modes=["rev"], eps=1e-5)
+
+
+def test_halves_are_searched_in_float32(random):
+    query, gallery = (jnp.asarray(random.normal(size=(n, 16)), jnp.bfloat16) for n in (5, 90))
+    values, indices = similarity.top_k(query, gallery, 4, "euclidean")
+    _, expected = similarity.top_k(query.astype(jnp.float32), gallery.astype(jnp.float32), 4, "euclidean")
+    np.testing.assert_array_equal(indices, expected)
+    assert values.dtype == jnp.bfloat16
+
+
+def test_memory_of_a_search_is_a_block():
+    query, gallery = (jax.ShapeDtypeStruct((n, 128), jnp.float32) for n in (10_000, 60_000))
+    search = jax.jit(lambda q, g: similarity.top_k(q, g, 10, "squared_euclidean"))
+    assert search.lower(query, gallery).compile().memory_analysis().temp_size_in_bytes < 200e6
 
 
 def compilations(call):
