@@ -1,57 +1,92 @@
 """Scaled dot-product attention: similarity of queries and keys decides how values are mixed.
 
-    Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V
+    Attention(Q, K, V) = softmax(Q K^T / sqrt(k)) V
 
 Q K^T is the matrix of dot products, softmax turns each of its rows into weights.
 
 References:
-    Vaswani et al. (2017), Attention Is All You Need.
+    Vaswani et al. (2017), Attention Is All You Need. Ainslie et al. (2023), GQA: Training Generalized Multi-Query
+    Transformer Models from Multi-Head Checkpoints.
 """
 
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
-from jax.typing import ArrayLike
-from jaxtyping import Bool, Num
+from jax import Array, lax
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Integer, Num, Shaped
 
-from simjax.core import InputError, dot_products
+from simjax.attention._attend import attend, check_shapes, dropout
+from simjax.core import InputError, check_choice, floats, measure
 
 
 def dot_product_attention(
-    query: Num[ArrayLike, "b t h d"],
-    key: Num[ArrayLike, "b s h d"],
-    value: Num[ArrayLike, "b s h e"],
-    bias: Num[ArrayLike, "..."] | None = None,
-    mask: Bool[ArrayLike, "..."] | None = None,
+    query: Shaped[ArrayLike, "*batch t h k"],
+    key: Shaped[ArrayLike, "*batch s g k"],
+    value: Shaped[ArrayLike, "*batch s g e"],
+    bias: Num[ArrayLike, "..."] | Callable[..., Any] | None = None,
+    mask: Shaped[ArrayLike, "..."] | Callable[..., Any] | None = None,
     *,
-    scale: float | None = None,
+    scale: Num[ArrayLike, "..."] | None = None,
     is_causal: bool = False,
+    query_seq_lengths: Integer[ArrayLike, "..."] | None = None,
+    key_value_seq_lengths: Integer[ArrayLike, "..."] | None = None,
+    local_window_size: int | tuple[int, int] | None = None,
+    implementation: str | None = None,
+    return_residual: bool = False,
+    dropout_rng: Array | None = None,
+    dropout_rate: float | Array = 0.0,
+    broadcast_dropout: bool = True,
+    deterministic: bool = False,
+    dtype: DTypeLike | None = None,
+    precision: str | lax.Precision | None = None,
+    module: Any = None,
     return_weights: bool = False,
+    block: int | None = None,
 ) -> Any:
-    """softmax(scale * query key^T + bias) value, per head.
+    """softmax(scale * query key^T + bias) value, for each head.
+
+    The arguments of `jax.nn.dot_product_attention`, and those that `flax.nnx.MultiHeadAttention` gives its
+    `attention_fn`. Memory grows with t + s, forward and backward, not with t times s.
 
     Args:
-        query: [b, t, h, d].
-        key: [b, s, h, d].
-        value: [b, s, h, e].
-        bias: added to the scores, broadcastable to [b, h, t, s].
-        mask: boolean, True keeps, broadcastable to [b, h, t, s].
-        scale: of the scores; None is 1 / sqrt(d).
-        is_causal: position i looks at positions 0 to i only.
-        return_weights: also return the attention weights.
+        query: [*batch, t, h, k].
+        key: [*batch, s, g, k], where g divides h: each of its heads serves h / g heads of the query in turn.
+        value: [*batch, s, g, e].
+        bias: added to the scores, an array that broadcasts to [*batch, h, t, s] or a function, as in `attention`.
+        mask: True keeps, an array that broadcasts to [*batch, h, t, s] or a function, as in `attention`.
+        scale: of the scores; None is 1 / sqrt(k).
+        is_causal: query i looks at keys 0 to i only.
+        query_seq_lengths: integers [*batch]: queries from there on give zeros.
+        key_value_seq_lengths: integers [*batch]: keys from there on are not looked at.
+        local_window_size: (left, right) or one number for both: query i looks at keys i - left to i + right only.
+        implementation: None or "xla" is the library's own; "cudnn" is NVIDIA's fused kernel, for half precision and
+            what it supports.
+        return_residual: also return the logarithm of the sum of the exponentials of each query's scores.
+        dropout_rng: a key; needed where weights are dropped.
+        dropout_rate: the share of weights that is set to 0, in [0, 1).
+        broadcast_dropout: drop the same places in all batches and heads.
+        deterministic: drop nothing.
+        dtype: of the computation and the result; None is that of the inputs. Scores are float32 or wider all the same.
+        precision: of matrix products, as in `jax.default_matmul_precision`.
+        module: a Flax module that keeps the weights as `attention_weights`.
+        return_weights: also return the weights, before any are dropped; they take memory t times s.
+        block: queries, counted over all heads and batches, that are computed at once; None chooses.
 
     Returns:
-        [b, t, h, e], or with `return_weights` a pair of it and the weights [b, h, t, s]. A row whose keys are all
-        masked gives zeros, with zero gradient.
+        [*batch, t, h, e] in the type of `value`. A query that may look at nothing gives zeros, with zero gradient.
+        With `return_residual` the residual [*batch, t, h] follows, and then with `return_weights` the weights
+        [*batch, h, t, s].
 
     Raises:
-        InputError: for shapes that do not fit.
+        InputError: for shapes that do not fit, a number out of its range, or what "cudnn" does not do.
+        TypeError: for values of the wrong kind.
 
     Differs from:
-        `jax.nn.dot_product_attention`, which returns the mean of the values for a fully masked row.
+        `jax.nn.dot_product_attention` and Flax, which return the mean of the values for a fully masked row; their
+        residual has no gradient. Flax draws other bits for dropout.
 
     Example:
         Colours that look at each other, unscaled: red and pink see mostly pink, blue sees itself.
@@ -63,28 +98,59 @@ def dot_product_attention(
          [0.  1.  0. ]
          [0.  0.  1. ]]
     """
-    query, key, value = jnp.asarray(query), jnp.asarray(key), jnp.asarray(value)
-    for argument, x in (("query", query), ("key", key), ("value", value)):
-        if x.ndim != 4:
-            raise InputError(f"{argument}: expected [batch, length, heads, size], got shape {x.shape}")
-    if query.shape[3] != key.shape[3] or query.shape[2] != key.shape[2] or query.shape[0] != key.shape[0]:
-        raise InputError(f"key: expected batch, heads and size of query {query.shape}, got {key.shape}")
-    if key.shape[:3] != value.shape[:3]:
-        raise InputError(f"value: expected batch, length and heads of key {key.shape}, got {value.shape}")
-    weights, out = _attend(query, key, value, bias, mask, scale=scale, is_causal=is_causal)
-    return (out, weights) if return_weights else out
+    query, key, value = floats("query", query), floats("key", key), floats("value", value)
+    if dtype is not None:
+        query, key, value = query.astype(dtype), key.astype(dtype), value.astype(dtype)
+    check_choice("implementation", str(implementation), ("None", "xla", "cudnn"))
+    masks = {
+        "is_causal": is_causal,
+        "query_seq_lengths": query_seq_lengths,
+        "key_value_seq_lengths": key_value_seq_lengths,
+        "local_window_size": local_window_size,
+    }
+    if implementation == "cudnn":
+        refused = {
+            "bias": callable(bias),
+            "mask": callable(mask),
+            "dropout_rate": dropout(dropout_rng, dropout_rate, deterministic) is not None,
+            "module": module is not None,
+            "return_weights": return_weights,
+            "block": block is not None,
+        }
+        return _cudnn(query, key, value, bias, mask, refused, scale=scale, return_residual=return_residual, **masks)
+    out = attend(
+        query,
+        key,
+        value,
+        bias,
+        mask,
+        measure=measure("dot"),
+        scale=query.shape[-1] ** -0.5 if scale is None else scale,
+        dropout_rng=dropout_rng,
+        dropout_rate=dropout_rate,
+        deterministic=deterministic,
+        broadcast_dropout=broadcast_dropout,
+        precision=precision,
+        return_residual=return_residual,
+        return_weights=return_weights or module is not None,
+        block=block,
+        **masks,
+    )
+    if module is None:
+        return out
+    from flax import nnx
+
+    module.sow(nnx.Intermediate, "attention_weights", out[-1])
+    return out if return_weights else out[:-1] if return_residual else out[0]
 
 
-@partial(jax.jit, static_argnames=("is_causal",))
-def _attend(query: Array, key: Array, value: Array, bias: Any, mask: Any, *, scale: Any, is_causal: bool):
-    # Heads beside the batch make plain batched matrix products, which XLA on a CPU runs fastest.
-    q, k, v = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))  # [b, h, t, d], [b, h, s, d], [b, h, s, e]
-    scores = dot_products(q * (query.shape[-1] ** -0.5 if scale is None else scale), k)  # [b, h, t, s]
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    if bias is not None:
-        scores = scores + bias
-    if is_causal:
-        causal = jnp.tril(jnp.ones(scores.shape[-2:], bool))[None, None]
-        mask = causal if mask is None else mask & causal
-    weights = jax.nn.softmax(scores, axis=-1, where=mask).astype(value.dtype)
-    return weights, jnp.swapaxes(weights @ v, 1, 2)
+def _cudnn(query: Array, key: Array, value: Array, bias: Any, mask: Any, refused: dict[str, bool], **options: Any):
+    """What the fused kernel computes, where it is asked for nothing else."""
+    for argument, given in refused.items():
+        if given:
+            raise InputError(f'{argument}: implementation="cudnn" takes none, or no function; None takes it')
+    check_shapes(query, key, value)
+    for argument, a in (("query", query), ("key", key), ("value", value)):
+        if a.dtype not in (jnp.float16, jnp.bfloat16):
+            raise TypeError(f'{argument}: expected float16 or bfloat16 for implementation="cudnn", got {a.dtype}')
+    return jax.nn.dot_product_attention(query, key, value, bias, mask, implementation="cudnn", **options)

@@ -9,6 +9,9 @@ from simjax.nn._layers import Dense as Dense
 from simjax.nn._layers import average_pool as average_pool
 from simjax.nn._layers import count_parameters as count_parameters
 from simjax.nn._layers import max_pool as max_pool
+from simjax.nn._measures import LowRankMahalanobis as LowRankMahalanobis
+from simjax.nn._measures import PairNetwork as PairNetwork
+from simjax.nn._measures import TunedMeasure as TunedMeasure
 from simjax.nn._siamese_cnn import SiameseCNN as SiameseCNN
 from simjax.nn._transformer import MultiHeadAttention as MultiHeadAttention
 from simjax.nn._transformer import TransformerBlock as TransformerBlock

@@ -1,6 +1,12 @@
-"""What a named measure needs: a public function of pairs, and its entry among the measures."""
+"""What a named measure needs: a public function of pairs, and its entry among the measures.
+
+A measure without a form as a matrix product is one formula of (reduce, x, y, **parameters): `reduce` sums terms over
+the features, `core.reduce_pairs` of pairs of vectors and `core.reduce_strip` of every row with every column. So one
+definition gives both forms.
+"""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,17 +15,22 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from simjax.core import MEASURES, InputError, Measure, check_at_least, floats, reduce_pairs, reduce_strip, wide
+from simjax.core import MEASURES, InputError, Measure, check_at_least, floats, reduce_strip, wide
 
 SIMILAR = ("_similarity", "_product", "_kernel", "_index", "_coefficient")
 """Ends of names of functions that are larger when closer; those of distances end in `_distance`."""
+
+Reduce = Callable[..., tuple[Array, ...]]
+"""reduce(terms, x, y, combine="sum", **parameters of the terms), see `core.reduce_strip`."""
 
 
 def pair_function(**minimum: float) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
     """Make a formula of x, y [..., d] a public function: inputs checked and converted, jitted, computed in float32.
 
+    The formula sees arrays; the function takes whatever becomes one, integers and booleans included.
+
     Args:
-        **minimum: the smallest value of each parameter that has one.
+        **minimum: the smallest value of each parameter that has one; minus infinity only keeps NaN out.
     """
 
     def public(formula: Callable[..., Array]) -> Callable[..., Array]:
@@ -30,11 +41,16 @@ def pair_function(**minimum: float) -> Callable[[Callable[..., Array]], Callable
             x, y = floats("x", x), floats("y", y)
             if not x.ndim or not y.ndim or x.shape[-1] != y.shape[-1]:
                 raise InputError(f"y: expected as many features as x, got shapes {x.shape} and {y.shape}")
+            try:
+                rank = len(jnp.broadcast_shapes(x.shape, y.shape))
+            except ValueError:
+                raise InputError(f"y: expected a shape that goes with x, got {x.shape} and {y.shape}") from None
             for name, least in minimum.items():
                 check_at_least(name, parameters.get(name), least)
-            return compiled(wide(x), wide(y), **parameters).astype(jnp.result_type(x, y))
+            wide_x, wide_y = (wide(a).reshape((1,) * (rank - a.ndim) + a.shape) for a in (x, y))
+            return compiled(wide_x, wide_y, **parameters).astype(jnp.result_type(x, y))
 
-        function.minimum = tuple(minimum.items())
+        function.__dict__["minimum"] = tuple(minimum.items())
         return function
 
     return public
@@ -44,42 +60,26 @@ def define(function: Callable[..., Array], name: str | None = None, **form: Any)
     """Enter a public function among the measures; its name says its direction.
 
     Args:
-        function: made by `pair_function`.
+        function: made by `pair_function`; its keywords are the measure's parameters.
         name: what `measure=` calls it; None is the function's name without its suffix.
-        **form: fields of `Measure`: matrix, prepare, range, copies, exact_zero.
+        **form: fields of `Measure`: matrix, prepare (both take all parameters), range, copies, exact_zero, precision.
     """
     whole = function.__name__
     higher_is_closer = whole.endswith(SIMILAR)
     name = name or whole.rsplit("_", 1)[0]
     # What a sum of squares cancels, a low precision loses; products of similarities may be left to JAX.
     precision = None if higher_is_closer else "highest"
+    keywords = [p for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY]
+    # A default is a constant of the compiled code (x^3 is two products), a parameter that is given is an argument.
+    defaults = {p.name: p.default for p in keywords}
+    if defaults:
+        form |= {key: functools.partial(form[key], **defaults) for key in ("matrix", "prepare") if key in form}
     MEASURES[name] = Measure(
-        function.__wrapped__,
-        higher_is_closer,
-        name=name,
-        minimum=function.minimum,
-        **{"precision": precision, **form},
+        function, higher_is_closer, name=name, minimum=function.__dict__["minimum"], **{"precision": precision, **form}
     )
     return MEASURES[name]
 
 
-def define_terms(
-    function: Callable[..., Array],
-    terms: Callable[..., tuple[Array, ...]],
-    finish: Callable[..., Array],
-    *,
-    combine: str = "sum",
-    **form: Any,
-) -> Measure:
-    """Enter a measure that reduces one term for each feature, see `from_terms`."""
-
-    def matrix(x: Array, y: Array, **parameters: Any) -> Array:
-        totals = reduce_strip(terms, x, y, combine, **parameters)
-        return finish(*totals, d=x.shape[1], **parameters)
-
-    return define(function, matrix=matrix, **{"copies": 12, **form})
-
-
-def from_terms(terms: Callable[..., tuple[Array, ...]], finish: Callable[..., Array], combine: str, x, y, **parameters):
-    """The pair form of what `define_terms` enters: `finish` of the terms summed (or maximised) over the features."""
-    return finish(*reduce_pairs(terms, x, y, combine, **parameters), d=x.shape[-1], **parameters)
+def define_terms(function: Callable[..., Array], formula: Callable[..., Array], **form: Any) -> Measure:
+    """Enter a measure whose `formula(reduce, x, y, **parameters)` goes through the features."""
+    return define(function, matrix=functools.partial(formula, reduce_strip), **{"copies": 12, **form})

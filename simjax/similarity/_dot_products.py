@@ -1,39 +1,69 @@
-"""The dot product and its normalised forms: cosine similarity and its distance, and unit vectors.
+"""The dot product, cosine similarity and its distance, unit vectors, and the learned bilinear similarity.
 
 Each measure takes x, y [..., d] and gives [...]. The suffix says the direction: `_similarity` and `_product` are
 larger when closer, `_distance` is smaller. None gives a NaN, in value or gradient, for finite input.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import dot_products, wide
+from simjax.core import InputError, dot_products, floats, wide
 from simjax.similarity._define import define, pair_function
+from simjax.similarity._finite import largest, power_of_two
 
 
 def unit_vectors(x: Num[ArrayLike, "*batch d"]) -> Num[Array, "*batch d"]:
     """x [..., d] divided by its Euclidean norm; a zero vector stays zero, with zero gradient.
 
-    Each row is divided by its largest absolute value first, so that 1e30 and 1e-30 give the right answer.
+    Each row is divided by its largest absolute value first (by the power of two below it), so that 1e30 and 1e-30
+    give the right answer.
+
+    Example:
+        >>> print(unit_vectors(jnp.array([[5.0, 0.0], [0.0, 0.0]])))
+        [[1. 0.]
+         [0. 0.]]
     """
-    x = jnp.asarray(x)
-    largest = jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0.0)
-    nonzero = largest > 0
-    scaled = jnp.where(nonzero, x / jnp.where(nonzero, largest, 1.0), 0.0)
+    given = floats("x", x)
+    x = wide(given)
+    most = largest(x)
+    nonzero = most > 0
+    scaled = x / power_of_two(most)
     square = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
-    return jnp.where(nonzero, scaled / jnp.sqrt(jnp.where(nonzero, square, 1.0)), 0.0)
+    return jnp.where(nonzero, scaled / jnp.sqrt(jnp.where(nonzero, square, 1.0)), 0.0).astype(given.dtype)
+
+
+def bounded(x: Array) -> tuple[Array, Array]:
+    """x over a power of two, 1 unless x is huge, so that sums of its products do not overflow; and that power."""
+    most = jnp.max(jnp.abs(lax.stop_gradient(x)), initial=0.0)
+    exponent = jnp.maximum(jnp.frexp(wide(most))[1] - jnp.finfo(wide(most).dtype).maxexp * 3 // 8, 0)
+    scale = jnp.ldexp(jnp.ones_like(wide(most)), exponent)
+    return x / scale.astype(x.dtype), scale
+
+
+def rescaled(products: Array, x_scale: Array, y_scale: Array) -> Array:
+    """Products of `bounded` rows times their scales; where the scales overflow the gradient is 0 and no NaN."""
+    s = products * x_scale * y_scale
+    return jnp.where(jnp.isfinite(x_scale * y_scale), s, lax.stop_gradient(s))
 
 
 @pair_function()
-def dot_product(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
-    """x . y, for x, y [..., d]; unbounded, larger is closer."""
-    return jnp.sum(x * y, axis=-1)
+def dot_product(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+    """x . y, for x, y [..., d]; unbounded, larger is closer.
+
+    Example:
+        >>> round(float(dot_product(jnp.array([0.2, 0.99]), jnp.array([0.9, 0.99]))), 4)
+        1.1601
+    """
+    (x, x_scale), (y, y_scale) = bounded(x), bounded(y)
+    return rescaled(jnp.sum(x * y, axis=-1), x_scale, y_scale)
 
 
 @pair_function()
-def cosine_similarity(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def cosine_similarity(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
     """x . y / (|x| |y|), for x, y [..., d], in [-1, 1]; 0 at a zero vector.
 
     Example:
@@ -43,10 +73,59 @@ def cosine_similarity(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d
     return jnp.sum(unit_vectors(x) * unit_vectors(y), axis=-1)
 
 
-@pair_function()
-def cosine_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
-    """1 - cosine similarity, for x, y [..., d], in [0, 2]; 1 at a zero vector."""
-    return 1 - jnp.sum(unit_vectors(x) * unit_vectors(y), axis=-1)
+@pair_function(matrix=-float("inf"))
+def bilinear_similarity(
+    x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, matrix: ArrayLike | None = None
+) -> Num[Array, "*b"]:
+    """x^T M y, a learned dot product; unbounded, larger is closer, symmetric if M is.
+
+    Args:
+        x: [..., d].
+        y: [..., d].
+        matrix: M [d, d]; None is the identity, which is the dot product.
+
+    Returns:
+        [...].
+
+    Raises:
+        InputError: for features or a matrix that do not fit.
+
+    Example:
+        >>> print(bilinear_similarity(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]), matrix=jnp.array([[0, 1], [1, 0]])))
+        10.0
+
+    References:
+        Chechik, Sharma, Shalit, Bengio (2010), Large scale online learning of image similarity through ranking.
+    """
+    (x, x_scale), (y, y_scale) = bounded(x), bounded(y)
+    x = x if matrix is None else jnp.matmul(x, square_matrix(matrix, x))
+    return rescaled(jnp.sum(x * y, axis=-1), x_scale, y_scale)
+
+
+def square_matrix(matrix: ArrayLike, x: Array) -> Array:
+    """A parameter [d, d] for rows x [..., d], in their type.
+
+    Raises:
+        InputError: for any other shape.
+    """
+    matrix, d = floats("matrix", matrix), x.shape[-1]
+    if matrix.shape != (d, d):
+        raise InputError(f"matrix: expected shape {(d, d)}, got {matrix.shape}")
+    return matrix.astype(x.dtype)
+
+
+def bounded_rows(x: Array, y: Array, matrix: ArrayLike | None = None, **_: Any) -> tuple[Array, tuple[Array, ...]]:
+    """Rows x (times M) and columns y for `scaled_products`."""
+    (x, x_scale), (y, y_scale) = bounded(x), bounded(y)
+    x = x if matrix is None else dot_products(wide(x), square_matrix(matrix, wide(x)).T)
+    return x, (y, x_scale, y_scale)
+
+
+def scaled_products(x: Array, y: tuple[Array, Array, Array], **_: Any) -> Array:
+    """Dot products of what `bounded_rows` prepared."""
+    # A product of halves accumulates in float32 by itself: they need not be widened first, only kept so.
+    kind = jnp.promote_types(jnp.result_type(x, y[0]), jnp.float32)
+    return rescaled(jnp.matmul(x, y[0].T, preferred_element_type=kind), *y[1:])
 
 
 def unit_rows(x: Array, y: Array) -> tuple[Array, Array]:
@@ -54,14 +133,6 @@ def unit_rows(x: Array, y: Array) -> tuple[Array, Array]:
     return unit_vectors(wide(x)), unit_vectors(wide(y))
 
 
-# A dot product of halves accumulates in float32 by itself, so they need not be widened first.
-define(dot_product, "dot", prepare=lambda x, y: (x, y), matrix=dot_products)
+define(dot_product, "dot", prepare=bounded_rows, matrix=scaled_products)
+define(bilinear_similarity, prepare=bounded_rows, matrix=scaled_products)
 define(cosine_similarity, "cosine", prepare=unit_rows, matrix=dot_products, range=(-1.0, 1.0))
-define(
-    cosine_distance,
-    "cosine_distance",
-    prepare=unit_rows,
-    matrix=lambda x, y: 1 - dot_products(x, y),
-    range=(0.0, 2.0),
-    exact_zero=True,
-)

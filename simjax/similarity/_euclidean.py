@@ -1,6 +1,6 @@
-"""Euclidean distance and its square.
+"""Euclidean distance, its square, and the distance of unit vectors.
 
-In blocks both are |x|^2 + |y|^2 - 2 x.y, one matrix product. That difference of large numbers loses the digits of a
+In blocks they are |x|^2 + |y|^2 - 2 x.y, one matrix product. That difference of large numbers loses the digits of a
 small distance, so rows are moved to the common mean first, divided by a power of two so that no square overflows, and
 identical rows are found by comparison. The error that remains is below 8 eps d (|x|^2 + |y|^2).
 """
@@ -10,65 +10,92 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
 from simjax.core import dot_products, wide
 from simjax.similarity._define import define, pair_function
-
-
-def safe_sqrt(x: Num[Array, "*s"]) -> Num[Array, "*s"]:
-    """Square root with gradient 0 at 0."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
-
-
-def power_of_two(x: Array) -> Array:
-    """The largest power of two that is at most x, 1 for x = 0: dividing by it rounds nothing."""
-    x = lax.stop_gradient(x)
-    usable = jnp.where((x > 0) & jnp.isfinite(x), x, 1.0)
-    return jnp.ldexp(jnp.ones_like(x), jnp.frexp(usable)[1] - 1)
+from simjax.similarity._dot_products import unit_rows, unit_vectors
+from simjax.similarity._finite import largest, power_of_two, safe_sqrt, saturate
 
 
 @pair_function()
-def squared_euclidean_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
-    """|x - y|^2, for x, y [..., d]."""
-    difference = x - y
+def squared_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+    """|x - y|^2, for x, y [..., d].
+
+    Example:
+        >>> print(squared_euclidean_distance(jnp.array([0.0, 0.0]), jnp.array([3.0, 4.0])))
+        25.0
+    """
+    difference = saturate(x - y)
     return jnp.sum(difference * difference, axis=-1)
 
 
 @pair_function()
-def euclidean_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
-    """|x - y|, for x, y [..., d]; the gradient at x = y is 0."""
-    difference = x - y
-    scale = power_of_two(jnp.max(jnp.abs(difference), axis=-1, keepdims=True, initial=0.0))
-    scaled = difference / scale
+def euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+    """|x - y|, for x, y [..., d]; the gradient at x = y is 0.
+
+    Example:
+        >>> print(euclidean_distance(jnp.array([0.0, 0.0]), jnp.array([3.0, 4.0])))
+        5.0
+    """
+    return 2 * norm(x / 2 - y / 2)  # x - y may overflow where its half does not
+
+
+@pair_function()
+def normalized_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+    """|x / |x| - y / |y||, for x, y [..., d], in [0, 2]; a zero vector is 1 away from any other.
+
+    Example:
+        >>> print(normalized_euclidean_distance(jnp.array([2.0, 0.0]), jnp.array([-3.0, 0.0])))
+        2.0
+    """
+    return norm(unit_vectors(x) - unit_vectors(y))
+
+
+def norm(x: Array) -> Array:
+    """|x| of rows [..., d], with gradient 0 at 0, where neither 1e30 nor 1e-30 may be squared."""
+    scale = power_of_two(largest(x))
+    scaled = x / scale
     return scale[..., 0] * safe_sqrt(jnp.sum(scaled * scaled, axis=-1))
 
 
-def centred(x: Array, y: Array) -> tuple[Any, Any]:
-    """Rows divided by a common power of two and moved to the mean of y, with their squares; columns and the power."""
+def moved(x: Array, y: Array) -> tuple[Array, Array, Array]:
+    """Rows divided by a common power of two and moved to the mean of y; and the power."""
     x, y = wide(x), wide(y)
     scale = power_of_two(jnp.maximum(jnp.max(jnp.abs(x), initial=0.0), jnp.max(jnp.abs(y), initial=0.0)))
     mean = jnp.sum(y / scale, axis=0, keepdims=True) / max(y.shape[0], 1)
-    (x, x2), (y, y2) = ((a, jnp.sum(a * a, axis=-1)) for a in (x / scale - mean, y / scale - mean))
-    return (x, x2), (y, y2, scale)
+    return x / scale - mean, y / scale - mean, scale
 
 
-def _scaled_squares(x: tuple[Array, Array], y: tuple[Array, Array, Array]) -> Array:
+def centred(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
+    """What `moved` makes, with the squares of the rows: (x, |x|^2), (y, |y|^2, scale)."""
+    x, y, scale = moved(x, y)
+    return (x, jnp.sum(x * x, axis=-1)), (y, jnp.sum(y * y, axis=-1), scale)
+
+
+def scaled_squares(x: tuple[Array, Array], y: tuple[Array, Array, Array]) -> Array:
+    """|x - y|^2 of what `centred` prepared, over the square of the scale."""
     return jax.nn.relu(x[1][:, None] + y[1][None] - 2 * dot_products(x[0], y[0]))
 
 
-def squared_distances(x: tuple[Array, Array], y: tuple[Array, Array, Array]) -> Array:
-    """|x - y|^2 of what `centred` prepared."""
-    return _scaled_squares(x, y) * y[2] * y[2]
+def squared_distances(x: tuple[Array, Array], y: tuple[Array, Array, Array], **_: Any) -> Array:
+    """|x - y|^2 of what `centred` prepared; infinite, with zero gradient, where it does not fit."""
+    scale = y[2]
+    squares = scaled_squares(x, y) * scale * scale
+    return jnp.where(jnp.isfinite(squares) & jnp.isfinite(scale * scale), squares, lax.stop_gradient(squares))
 
 
-def distances(x: tuple[Array, Array], y: tuple[Array, Array, Array]) -> Array:
+def distances(x: tuple[Array, Array], y: tuple[Array, Array, Array], **_: Any) -> Array:
     """|x - y| of what `centred` prepared."""
-    return safe_sqrt(_scaled_squares(x, y)) * y[2]
+    return safe_sqrt(scaled_squares(x, y)) * y[2]
 
 
-_form = {"prepare": centred, "range": (0.0, float("inf")), "exact_zero": True}
-define(squared_euclidean_distance, matrix=squared_distances, **_form)
-define(euclidean_distance, matrix=distances, **_form)
+def centred_units(x: Array, y: Array) -> tuple[Any, Any]:
+    """Unit vectors made ready for `distances`."""
+    return centred(*unit_rows(x, y))
+
+
+_form = {"range": (0.0, float("inf")), "exact_zero": True}
+define(squared_euclidean_distance, prepare=centred, matrix=squared_distances, **_form)
+define(euclidean_distance, prepare=centred, matrix=distances, **_form)
+define(normalized_euclidean_distance, prepare=centred_units, matrix=distances, **{**_form, "range": (0.0, 2.0)})

@@ -2,24 +2,31 @@
 
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.similarity._define import define_terms, from_terms, pair_function
-
-
-def _terms(x: Array, y: Array) -> tuple[Array]:
-    return (jnp.abs(x - y),)
-
-
-def _total(total: Array, *, d: int) -> Array:
-    return total
+from simjax.core import reduce_pairs
+from simjax.similarity._define import Reduce, define_terms, pair_function
 
 
 @pair_function()
-def manhattan_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
-    """|x_1 - y_1| + ... + |x_d - y_d|, for x, y [..., d]; the gradient where x_k = y_k is 0."""
-    return from_terms(_terms, _total, "sum", x, y)
+def manhattan_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+    """|x_1 - y_1| + ... + |x_d - y_d|, for x, y [..., d]; the gradient where x_k = y_k is 0.
+
+    Example:
+        >>> print(manhattan_distance(jnp.array([0.0, 0.0]), jnp.array([3.0, -4.0])))
+        7.0
+    """
+    return manhattan(reduce_pairs, x, y)
 
 
-define_terms(manhattan_distance, _terms, _total, range=(0.0, float("inf")))
+def manhattan(reduce: Reduce, x: Array, y: Array) -> Array:
+    """The formula, of pairs or of every row with every column."""
+    return reduce(absolute_differences, x, y)[0]
+
+
+def absolute_differences(a: Array, b: Array) -> tuple[Array]:
+    """|a - b|, the term of each feature."""
+    return (jnp.abs(a - b),)
+
+
+define_terms(manhattan_distance, manhattan, range=(0.0, float("inf")))

@@ -1,70 +1,356 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import jax.test_util
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 from simjax.attention import dot_product_attention
 from simjax.core import InputError
 
+B, T, S, H, G, K, E = 2, 5, 11, 6, 3, 7, 13
+OPTIONS = {
+    "nothing": {},
+    "scale": {"scale": 0.3},
+    "causal": {"is_causal": True},
+    "window": {"local_window_size": (1, 3)},
+    "one window": {"local_window_size": 2},
+    "query lengths": {"query_seq_lengths": np.array([5, 5], np.int32)},
+    "key lengths": {"key_value_seq_lengths": np.array([4, 9], np.int32)},
+    "lengths and window": {"key_value_seq_lengths": np.array([4, 9], np.int32), "local_window_size": (2, 2)},
+    "causal and window": {"is_causal": True, "local_window_size": (2, 0)},
+    "bias": {"bias": (B, H, T, S)},
+    "bias of all batches": {"bias": (1, H, T, S)},
+    "bias of all": {"bias": (T, S)},
+    "bias of a key": {"bias": (B, 1, 1, S)},
+    "mask": {"mask": (B, H, T, S)},
+    "mask of all heads": {"mask": (B, 1, T, S)},
+    "mask of a key": {"mask": (B, 1, 1, S)},
+    "mask and bias and causal": {"mask": (B, H, T, S), "bias": (1, 1, T, S), "is_causal": True},
+}
 
-def qkv(random):
-    return tuple(jnp.float32(random.normal(size=s)) for s in ((2, 5, 3, 7), (2, 11, 3, 7), (2, 11, 3, 13)))
+
+def qkv(random, g=G, e=E, dtype=jnp.float32):
+    shapes = ((B, T, H, K), (B, S, g, K), (B, S, g, e))
+    return tuple(jnp.asarray(random.normal(size=shape), dtype) for shape in shapes)
+
+
+def filled(random, options):
+    """Options with arrays of the shapes that stand there; every row keeps its first key."""
+    options = dict(options)
+    if "bias" in options:
+        options["bias"] = jnp.float32(random.normal(size=options["bias"]))
+    if "mask" in options:
+        options["mask"] = jnp.asarray(random.random(options["mask"]) < 0.7).at[..., 0].set(True)
+    return options
 
 
 def test_by_loops(random):
-    q, k, v = (np.asarray(x, np.float64) for x in qkv(random))
-    out, weights = dot_product_attention(*qkv(np.random.default_rng(0)), return_weights=True)
-    for b, h, t in np.ndindex(2, 3, 5):
-        scores = k[b, :, h] @ q[b, t, h] / np.sqrt(7)
-        w = np.exp(scores - scores.max())
-        w /= w.sum()
-        np.testing.assert_allclose(weights[b, h, t], w, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(out[b, t, h], w @ v[b, :, h], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("options", [{}, {"scale": 0.3}, {"bias": True}, {"mask": True}, {"is_causal": True}])
-def test_agrees_with_jax(random, options):
-    q, k, _ = qkv(random)
-    v = jnp.float32(random.normal(size=(2, 11, 3, 7)))
-    options = dict(options)
-    if "bias" in options:
-        options["bias"] = jnp.float32(random.normal(size=(2, 3, 5, 11)))
-    if "mask" in options:
-        options["mask"] = jnp.asarray(random.random((2, 3, 5, 11)) < 0.7).at[..., 0].set(True)
-    expected = jax.nn.dot_product_attention(q, k, v, **options)
-    np.testing.assert_allclose(dot_product_attention(q, k, v, **options), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_a_fully_masked_row_gives_zeros_and_zero_gradient(random):
     q, k, v = qkv(random)
-    mask = jnp.ones((2, 1, 5, 11), bool).at[:, :, 2].set(False)
-    out, gradient = jax.value_and_grad(lambda q: dot_product_attention(q, k, v, mask=mask)[:, 2].sum())(q)
-    assert float(out) == 0
-    np.testing.assert_array_equal(gradient, 0)
-    assert np.isfinite(jax.grad(lambda q: dot_product_attention(q, k, v, mask=mask).sum())(q)).all()
+    out, residual, weights = dot_product_attention(q, k, v, return_residual=True, return_weights=True)
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    for b, h, t in np.ndindex(B, H, T):
+        g = h // (H // G)
+        scores = k[b, :, g] @ q[b, t, h] / np.sqrt(K)
+        w = np.exp(scores) / np.exp(scores).sum()
+        np.testing.assert_allclose(weights[b, h, t], w, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(out[b, t, h], w @ v[b, :, g], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(residual[b, t, h], np.log(np.exp(scores).sum()), rtol=1e-5, atol=1e-5)
 
 
-def test_half_precision_weights_are_summed_in_float32(random):
-    q, k, v = (x.astype(jnp.bfloat16) for x in qkv(random))
-    out = dot_product_attention(q, k, v)
-    assert out.dtype == jnp.bfloat16
-    np.testing.assert_allclose(np.float32(out), dot_product_attention(*qkv(np.random.default_rng(0))), atol=0.02)
+@pytest.mark.parametrize("block", [None, 2])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_agrees_with_jax(random, options, block):
+    q, k, v = qkv(random, e=K)
+    options = filled(random, options)
+    mine = dot_product_attention(q, k, v, return_residual=True, block=block, **options)
+    # jax.nn takes what has four axes
+    options = {n: a[None, None] if getattr(a, "ndim", 4) == 2 else a for n, a in options.items()}
+    expected = jax.nn.dot_product_attention(q, k, v, return_residual=True, **options)
+    for found, wanted in zip(mine, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_gradients():
+@pytest.mark.parametrize("g", [1, 2, 3, 6])
+def test_groups_of_heads_share_keys_as_in_jax(random, g):
+    q, k, v = qkv(random, g, K)
+    options = filled(random, OPTIONS["mask and bias and causal"])
+    expected = jax.nn.dot_product_attention(q, k, v, **options)
+    for block in (None, 2, 7, 12):
+        found = dot_product_attention(q, k, v, block=block, **options)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(jnp.bfloat16, 2**-7), (jnp.float16, 2**-10)])
+@pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"bias": (B, H, T, S)}], ids=str)
+def test_halves(random, dtype, error, options):
+    """Computed in float32 and rounded once: within one rounding of the exact result on the same inputs."""
+    q, k, v = qkv(random, e=K, dtype=dtype)
+    options = filled(random, options)
+    exact = np.asarray(jax.nn.dot_product_attention(*(jnp.float32(a) for a in (q, k, v)), **options))
+    found = dot_product_attention(q, k, v, **options)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(np.float32(found), exact, rtol=error, atol=1e-5)
+    theirs = np.float32(jax.nn.dot_product_attention(q, k, v, **options))
+    assert np.abs(np.float32(found) - exact).max() <= np.abs(theirs - exact).max()
+
+
+@pytest.mark.parametrize("batch", [(), (2, 3)])
+def test_any_axes_of_a_batch(random, batch):
+    q, k, v = (jnp.float32(random.normal(size=(*batch, n, 4, 7))) for n in (T, S, S))
+    mask = jnp.asarray(random.random((*batch, 1, T, S)) < 0.7).at[..., 0].set(True)
+    lengths = jnp.asarray(random.integers(1, S, batch or (1,)), jnp.int32)
+    found = dot_product_attention(q, k, v, mask=mask, key_value_seq_lengths=lengths)
+    flat = (a.reshape(-1, *a.shape[-3:]) for a in (q, k, v))
+    expected = jax.nn.dot_product_attention(
+        *flat, mask=mask.reshape(-1, 1, T, S), key_value_seq_lengths=lengths.reshape(-1)
+    )
+    np.testing.assert_allclose(found, expected.reshape(q.shape), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("block", [2, 3, 8, 31])
+def test_one_block_equals_many(random, block):
+    q, k, v = qkv(random)
+    options = filled(random, {"bias": (1, H, T, S), "mask": (B, 1, T, S), "is_causal": True})
+
+    def both(q, k, v, bias, block):
+        rest = options | {"bias": bias}
+        found = dot_product_attention(q, k, v, return_residual=True, return_weights=True, block=block, **rest)
+        return sum(jnp.sum(jnp.sin(a)) for a in found), found
+
+    run = jax.jit(jax.grad(both, argnums=(0, 1, 2, 3), has_aux=True), static_argnums=4)
+    many, one = (run(q, k, v, options["bias"], size) for size in (block, None))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), many, one)
+
+
+@pytest.mark.parametrize("block", [None, 2])
+def test_gradients_are_those_of_jax(random, block):
+    with jax.enable_x64(True):
+        q, k, v = qkv(random, e=K, dtype=jnp.float64)
+        bias = jnp.asarray(random.normal(size=(1, H, T, S)))
+        mask = jnp.asarray(random.random((B, 1, T, S)) < 0.7).at[..., 0].set(True)
+
+        def total(attend, q, k, v, bias, **options):
+            return jnp.sum(jnp.sin(attend(q, k, v, bias, mask, is_causal=True, **options)))
+
+        def gradient(attend, **options):
+            return jax.jit(jax.grad(partial(total, attend, **options), argnums=(0, 1, 2, 3)))(q, k, v, bias)
+
+        found = gradient(dot_product_attention, block=block)
+        exact = jax.grad(lambda *a: jnp.sum(jnp.sin(dense_attention(*a, mask))), argnums=(0, 1, 2, 3))(q, k, v, bias)
+        theirs = gradient(jax.nn.dot_product_attention)  # its softmax is float32 even here
+        for mine, exact, close in zip(found, exact, theirs, strict=True):
+            np.testing.assert_allclose(mine, exact, rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(mine, close, rtol=1e-4, atol=1e-5)
+
+
+def dense_attention(q, k, v, bias, mask):
+    k, v = (jnp.repeat(a, H // G, axis=2) for a in (k, v))
+    scores = jnp.einsum("bthk,bshk->bhts", q, k) / np.sqrt(K) + bias
+    mask = mask & jnp.tril(jnp.ones((1, 1, T, S), bool))
+    return jnp.einsum("bhts,bshe->bthe", jax.nn.softmax(jnp.where(mask, scores, -jnp.inf)), v)
+
+
+@pytest.mark.parametrize("block", [None, 2])
+def test_derivatives_of_every_order_and_mode(block):
     with jax.enable_x64(True):
         random = np.random.default_rng(4)
-        arrays = tuple(jnp.asarray(random.normal(size=s)) for s in ((1, 3, 2, 2), (1, 5, 2, 2), (1, 5, 2, 3)))
-        jax.test_util.check_grads(lambda *a: dot_product_attention(*map(jnp.asarray, a)), arrays, order=2)
+        arrays = tuple(jnp.asarray(random.normal(size=s)) for s in ((3, 2, 2), (5, 1, 2), (5, 1, 3), (3, 5)))
+
+        @jax.jit
+        def attend(q, k, v, bias):
+            return dot_product_attention(q, k, v, bias, is_causal=True, block=block, return_residual=True)
+
+        jax.test_util.check_grads(attend, arrays, order=2, modes=("fwd", "rev"))
+
+
+@pytest.mark.parametrize(
+    ("by", "block"), [("mask", None), ("mask", 2), ("bias", None), ("function", 2), ("query_seq_lengths", None)]
+)
+def test_a_query_that_may_look_at_nothing_gives_zeros_and_zero_gradient(random, by, block):
+    q, k, v = qkv(random)
+    seen = jnp.ones((B, 1, T, S), bool).at[:, :, 2:].set(False)
+    options = {
+        "mask": {"mask": seen},
+        "bias": {"bias": jnp.where(seen, 0.5, -jnp.inf)},
+        "function": {"mask": lambda i, j: i < 2},
+        "query_seq_lengths": {"query_seq_lengths": jnp.array([2, 2])},
+    }[by]
+
+    @jax.jit
+    def found(*a):
+        def total(*a):
+            out, residual = dot_product_attention(*a, block=block, return_residual=True, **options)
+            residual_of_none = jnp.where(residual[:, 2:] > -jnp.inf, residual[:, 2:], 0.0)
+            return jnp.sum(jnp.sin(out)) + jnp.sum(residual_of_none), (out, residual)
+
+        return jax.grad(total, (0, 1, 2), has_aux=True)(*a)
+
+    gradient, (out, residual) = found(q, k, v)
+    np.testing.assert_array_equal(out[:, 2:], 0)
+    np.testing.assert_array_equal(residual[:, 2:], -np.inf)
+    np.testing.assert_array_equal(gradient[0][:, 2:], 0)
+    without = jax.grad(lambda q, k, v: jnp.sum(jnp.sin(dot_product_attention(q, k, v))), (0, 1, 2))
+    expected = jax.jit(without)(q[:, :2], k, v)
+    for mine, theirs in zip((gradient[0][:, :2], *gradient[1:]), expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e30, 1e-30])
+def test_no_nan_from_finite_numbers(random, size):
+    q, k, v = (x * size for x in qkv(random))
+    out, gradient = jax.value_and_grad(lambda *a: jnp.sum(dot_product_attention(*a)), argnums=(0, 1, 2))(q, k, v)
+    assert np.isfinite(out)
+    assert all(np.isfinite(g).all() for g in gradient)
+
+
+def test_values_near_the_largest_number_are_averaged():
+    q, k = jnp.zeros((1, 1, 1, 3)), jnp.zeros((1, 8, 1, 3))
+    out = dot_product_attention(q, k, jnp.full((1, 8, 1, 2), 1e38))
+    np.testing.assert_allclose(out, 1e38, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("b", "t", "s"), [(0, 5, 11), (2, 0, 11), (2, 5, 0)])
+def test_nothing_to_attend(b, t, s):
+    q, k, v = jnp.ones((b, t, 2, 3)), jnp.ones((b, s, 2, 3)), jnp.ones((b, s, 2, 7))
+    out, weights = dot_product_attention(q, k, v, is_causal=True, return_weights=True)
+    np.testing.assert_array_equal(out, np.zeros((b, t, 2, 7)))
+    assert weights.shape == (b, 2, t, s)
+
+
+FUNCTIONS = {
+    "i, j": (lambda i, j: jnp.cos(0.3 * i - j), lambda b, h, i, j: np.cos(0.3 * i - j)),
+    "i, j, head": (lambda i, j, head: -(head + 1.0) * jnp.abs(i - j), lambda b, h, i, j: -(h + 1.0) * np.abs(i - j)),
+    "all": (lambda i, j, head, batch: jnp.sin(i + j * head + batch), lambda b, h, i, j: np.sin(i + j * h + b)),
+    "of the column": (lambda i, j: 0.1 * j, lambda b, h, i, j: 0.1 * j + 0 * i),
+}
+
+
+@pytest.mark.parametrize("block", [None, 2, 12])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_of_position_equal_arrays(random, name, block):
+    q, k, v = qkv(random)
+    function, values = FUNCTIONS[name]
+    array = jnp.float32(values(*np.ogrid[:B, :H, :T, :S])) + jnp.zeros((B, H, T, S))
+    found = dot_product_attention(q, k, v, function, block=block)
+    np.testing.assert_allclose(found, dot_product_attention(q, k, v, array), rtol=1e-4, atol=1e-5)
+    found = dot_product_attention(q, k, v, mask=lambda *p: function(*p) > -0.5, block=block) if name == "i, j" else None
+    if found is not None:
+        np.testing.assert_allclose(found, dot_product_attention(q, k, v, mask=array > -0.5), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("carried", [True, False])
+@pytest.mark.parametrize("block", [None, 2])
+def test_a_learned_relative_bias_gets_its_gradient(random, block, carried):
+    q, k, v = qkv(random)
+    table = jnp.float32(random.normal(size=(T + S, H)))
+
+    def by_function(table):
+        look_up = Partial(lambda table, i, j, head: table[j - i + T, head], table)
+        bias = look_up if carried else lambda i, j, head: look_up(i, j, head)
+        return jnp.sum(jnp.sin(dot_product_attention(q, k, v, bias, block=block)))
+
+    def by_array(table):
+        bias = table[jnp.arange(S)[None] - jnp.arange(T)[:, None] + T].transpose(2, 0, 1)
+        return jnp.sum(jnp.sin(dot_product_attention(q, k, v, bias)))
+
+    found, expected = jax.grad(by_function)(table), jax.grad(by_array)(table)
+    assert float(jnp.abs(expected).max()) > 0.1
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_numbers_mask_where_they_are_zero(random):
+    q, k, v = qkv(random)
+    mask = random.random((T, S)) < 0.7
+    expected = dot_product_attention(q, k, v, mask=mask)
+    np.testing.assert_array_equal(dot_product_attention(q, k, v, mask=np.float32(mask)), expected)
+
+
+@pytest.mark.parametrize("block", [None, 2])
+def test_vmap_is_a_loop(random, block):
+    q, k, v = (jnp.stack([a, jnp.sin(a), 2 * a]) for a in qkv(random))
+    mask = jnp.asarray(random.random((3, 1, 1, T, S)) < 0.7)
+    found = jax.vmap(lambda q, k, v, m: dot_product_attention(q, k, v, mask=m, block=block))(q, k, v, mask)
+    for n in range(3):
+        one = dot_product_attention(q[n], k[n], v[n], mask=mask[n], block=block)
+        np.testing.assert_allclose(found[n], one, rtol=1e-5, atol=1e-5)
+
+
+def test_jit_is_eager(random):
+    q, k, v = qkv(random)
+    found = jax.jit(lambda q, k, v: dot_product_attention(q, k, v, is_causal=True, scale=0.7))(q, k, v)
+    np.testing.assert_allclose(found, dot_product_attention(q, k, v, is_causal=True, scale=0.7), rtol=1e-5, atol=1e-6)
+
+
+def test_ten_eager_calls_compile_once(random):
+    from simjax.attention._attend import _attend
+
+    q, k, v = qkv(random)
+    key = jax.random.key(0)
+    before = _attend._cache_size()
+    for n in range(10):
+        lengths = jnp.array([n + 1, 3])
+        options = {"scale": 0.1 + n, "is_causal": True, "local_window_size": n, "key_value_seq_lengths": lengths}
+        dot_product_attention(q + n, k, v, dropout_rng=key, dropout_rate=0.1 + 0.05 * n, **options)
+    assert _attend._cache_size() == before + 1
+    dot_product_attention(q[:, :3], k, v)
+    assert _attend._cache_size() == before + 2
+
+
+def test_precision_by_any_name(random):
+    q, k, v = qkv(random)
+    texts = {
+        name: jax.jit(lambda q, p=name: dot_product_attention(q, k, v, precision=p)).lower(q).as_text()
+        for name in (None, "highest", jax.lax.Precision.HIGHEST)
+    }
+    assert texts["highest"].count("HIGHEST") == texts[jax.lax.Precision.HIGHEST].count("HIGHEST") >= 4
+    assert "HIGHEST" not in texts[None]
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_errors(random):
-    q, k, v = qkv(random)
-    with pytest.raises(InputError, match=r"query: expected \[batch, length, heads, size\], got shape \(5, 3, 7\)"):
-        dot_product_attention(q[0], k, v)
-    with pytest.raises(InputError, match=r"key: .* got \(2, 11, 2, 7\)"):
-        dot_product_attention(q, k[:, :, :2], v)
-    with pytest.raises(InputError, match="value"):
-        dot_product_attention(q, k, v[:, :4])
+@pytest.mark.parametrize("jitted", [False, True])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"query": (5, 3)}, InputError, r"query: expected \[\*batch, length, heads, size\], got shape \(5, 3\)"),
+        ({"key": (2, 11, 2, 4)}, InputError, r"key: expected batch and size of query .* got \(2, 11, 2, 4\)"),
+        ({"key": (3, 11, 2, 3)}, InputError, r"key: expected batch and size"),
+        ({"key": (2, 11, 3, 3)}, InputError, r"key: expected heads that divide the 4 of query, got \(2, 11, 3, 3\)"),
+        ({"value": (2, 10, 2, 7)}, InputError, r"value: expected batch, length and heads of key .* \(2, 10, 2, 7\)"),
+        ({"bias": np.ones((5, 10))}, InputError, r"bias: .* broadcasts to \(2, 4, 5, 11\), got \(5, 10\)"),
+        ({"mask": np.ones((3, 1, 5, 11), bool)}, InputError, r"mask: .* got \(3, 1, 5, 11\)"),
+        ({"mask": np.ones((5, 1)) - 2}, InputError, r"mask: expected at least 0"),
+        ({"mask": lambda i, j: i + j}, TypeError, r"mask: expected a function that gives booleans, got int32"),
+        ({"mask": lambda i, j: i[:, 0] < 3}, InputError, r"mask: expected a function of \(i, j\) that gives \(5, 11\)"),
+        ({"bias": lambda i, j: jnp.ones((3, 11))}, InputError, r"bias: .* \(5, 11\), got shape \(3, 11\)"),
+        ({"query_seq_lengths": np.array([1, 2, 3])}, InputError, r"query_seq_lengths: expected 2 .* got \(3,\)"),
+        ({"key_value_seq_lengths": np.array([1.0, 2])}, TypeError, r"key_value_seq_lengths: expected integers, got f"),
+        ({"local_window_size": (1, -2)}, InputError, r"local_window_size: expected .* got \(1, -2\)"),
+        ({"dropout_rate": 0.5}, InputError, r"dropout_rng: expected a key .* 0.5, got None"),
+        ({"dropout_rate": 1.0}, InputError, r"dropout_rate: expected 0 to less than 1, got 1.0"),
+        ({"block": 0}, InputError, r"block: expected at least 1, got 0"),
+        ({"precision": "hihgest"}, InputError, r"unknown precision 'hihgest' \(did you mean highest"),
+        ({"implementation": "cuda"}, InputError, r"unknown implementation 'cuda'"),
+        ({"implementation": "cudnn", "return_weights": True}, InputError, r"return_weights: .*cudnn"),
+        ({"implementation": "cudnn", "mask": lambda i, j: i < j}, InputError, r"mask: .*cudnn"),
+        ({"implementation": "cudnn"}, TypeError, r"query: expected float16 or bfloat16 .* got float32"),
+        ({"query": "complex"}, TypeError, r"query: expected real numbers, got complex64"),
+    ],
+    ids=str,
+)
+def test_errors(change, error, message, jitted):
+    shapes = {"query": (2, 5, 4, 3), "key": (2, 11, 2, 3), "value": (2, 11, 2, 7)}
+    change = dict(change)
+    arrays = {name: jnp.ones(shape) for name, shape in shapes.items()}
+    for name in list(change):
+        if name in arrays:
+            shape = change.pop(name)
+            arrays[name] = jnp.ones((2, 5, 4, 3), complex) if shape == "complex" else jnp.ones(shape)
+
+    def call(arrays):
+        return dot_product_attention(**arrays, **change)
+
+    with pytest.raises(error, match=message):
+        (jax.jit(call) if jitted else call)(arrays)

@@ -1,0 +1,223 @@
+"""Measures that are learned: a linear map before a distance, a network of two vectors, parameters of a named measure.
+
+Each is a module whose method `measure` gives a `Measure` with the module's arrays for parameters. It serves wherever a
+measure does, in losses, search and attention, and gradients reach the module:
+
+    def loss(module):
+        return triplet_margin_loss(embeddings, labels, measure=module.measure())
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from simjax import similarity
+from simjax.core import InputError, reduce_pairs, reduce_strip, wide
+
+EUCLIDEAN: Any = similarity.measure("euclidean")
+
+
+class LowRankMahalanobis(nnx.Module):
+    """The Euclidean distance after a learned linear map, |L x - L y|: which directions matter, and how much.
+
+    It is the Mahalanobis distance sqrt((x - y)^T M (x - y)) of M = L^T L. With fewer rows in L than there are features
+    all pairs cost one product of matrices [n, rank] and [rank, m]. The gradient where L x = L y is 0.
+
+    Args:
+        features: of the vectors compared.
+        rank: rows of L.
+        rngs: initialises L, such that it keeps squared lengths on average.
+
+    Example:
+        >>> learned = LowRankMahalanobis(3, 2, rngs=nnx.Rngs(0))
+        >>> learned.projection[...] = jnp.array([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]])  # L transposed
+        >>> print(similarity.pairwise(jnp.eye(3), measure=learned.measure()).round(2))
+        [[0.   2.24 1.  ]
+         [2.24 0.   2.  ]
+         [1.   2.   0.  ]]
+
+    References:
+        Weinberger, Saul (2009), Distance Metric Learning for Large Margin Nearest Neighbor Classification.
+    """
+
+    def __init__(self, features: int, rank: int, *, rngs: nnx.Rngs):
+        self.projection = nnx.Param(jax.random.normal(rngs.params(), (features, rank)) / rank**0.5)
+
+    def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
+        """The distance of pairs, x, y [..., features] to [...]."""
+        return self.measure()(x, y)
+
+    def measure(self) -> similarity.Measure:
+        """The distance as a `Measure`, with L as its parameter."""
+        return similarity.Measure(
+            _mapped_pair,
+            higher_is_closer=False,
+            prepare=_map_rows,
+            matrix=_mapped_matrix,
+            range=(0.0, float("inf")),
+            name="low_rank_mahalanobis",
+            parameters={"projection": self.projection[...]},
+            exact_zero=True,
+            precision="highest",
+        )
+
+
+@jax.jit
+def _mapped_pair(x: Array, y: Array, *, projection: Array) -> Array:
+    half = x / 2 - y / 2  # the difference comes before anything that rounds; that of halves cannot overflow
+    scale = _scale(jnp.max(jnp.abs(half), axis=-1, keepdims=True, initial=0.0))
+    mapped = _map(half / scale, projection)
+    return _times(2 * EUCLIDEAN(mapped, jnp.zeros_like(mapped)), scale[..., 0])
+
+
+def _map_rows(x: Array, y: Array, *, projection: Array) -> tuple[Any, Any]:
+    x, y = wide(x), wide(y)
+    scale = _scale(jnp.maximum(jnp.max(jnp.abs(x), initial=0.0), jnp.max(jnp.abs(y), initial=0.0)))
+    middle = lax.stop_gradient(jnp.sum(y / scale, axis=0, keepdims=True) / max(y.shape[0], 1))
+    rows, columns = EUCLIDEAN.prepare(*(_map(a / scale - middle, projection) for a in (x, y)))
+    return rows, (columns, scale)
+
+
+def _mapped_matrix(x: Any, y: tuple[Any, Array], *, projection: Array) -> Array:
+    return _times(EUCLIDEAN.matrix(x, y[0]), y[1])
+
+
+def _map(x: Array, projection: Array) -> Array:
+    return jnp.matmul(x, projection, precision="highest")
+
+
+def _scale(largest: Array) -> Array:
+    """What to divide by so that a linear map does not overflow: 1 for 0, and 4 times it still fits the type."""
+    most = float(jnp.finfo(largest.dtype).max) / 4
+    return lax.stop_gradient(jnp.where(largest > 0, jnp.minimum(largest, most), 1.0))
+
+
+def _times(distance: Array, scale: Array) -> Array:
+    """Their product, with zero gradient where it is infinite."""
+    product = distance * scale
+    return jnp.where(jnp.isfinite(product), product, lax.stop_gradient(product))
+
+
+class PairNetwork(nnx.Module):
+    """A small network of two vectors that says how similar they are: any number, larger is closer.
+
+        g(x, y) = out . gelu(W1 x + W2 y + b) + c        similarity = (g(x, y) + g(y, x)) / 2
+
+    The first layer sees both vectors, so that unlike a distance of embeddings it can learn any relation: that what is
+    opposite is similar, or what sums to a constant. It is symmetric because both orders are averaged. W1 x and W2 x
+    are computed once for each row; all pairs then add up one term for each hidden neuron, and no array
+    [n, m, hidden] exists. (The projections of vectors near the largest float overflow, as in any network.)
+
+    Args:
+        features: of the vectors compared.
+        hidden: neurons of the hidden layer.
+        rngs: initialises the parameters.
+
+    Example:
+        >>> network = PairNetwork(3, 8, rngs=nnx.Rngs(0))
+        >>> x, y = jnp.array([1.0, 0.0, 2.0]), jnp.array([0.0, 3.0, 1.0])
+        >>> bool(network(x, y) == network(y, x))
+        True
+    """
+
+    def __init__(self, features: int, hidden: int, *, rngs: nnx.Rngs):
+        initializer = nnx.initializers.lecun_normal()
+        self.kernel = nnx.Param(initializer(rngs.params(), (2 * features, hidden)))  # of x above, of y below
+        self.bias = nnx.Param(jnp.zeros(hidden))
+        self.out = nnx.Param(initializer(rngs.params(), (hidden, 1))[:, 0])
+        self.offset = nnx.Param(jnp.zeros(()))
+
+    def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
+        """The similarity of pairs, x, y [..., features] to [...]."""
+        return self.measure()(x, y)
+
+    def measure(self) -> similarity.Measure:
+        """The similarity as a `Measure`, with the weights as its parameters."""
+        weights = {name: getattr(self, name)[...] for name in ("kernel", "bias", "out", "offset")}
+        return similarity.Measure(
+            _network_pair,
+            higher_is_closer=True,
+            prepare=_first_layers,
+            matrix=_network_matrix,
+            name="pair_network",
+            parameters=weights,
+            copies=104,  # six for each of the neurons that are added at once: one for each gradient that is summed
+        )
+
+
+Halves = tuple[Array, Array]
+"""What a vector gives to the first layer as x, with the bias, and as y: [..., hidden] each."""
+
+
+def _halves(x: Array, kernel: Array, bias: Array) -> Halves:
+    as_x, as_y = jnp.split(kernel, 2)
+    return jnp.matmul(x, as_x) + bias.reshape((1,) * (x.ndim - 1) + bias.shape), jnp.matmul(x, as_y)
+
+
+def _neurons(x: Halves, y: tuple[Halves, Array]) -> tuple[Array]:
+    """What each hidden neuron adds to the similarity."""
+    (y_first, y_second), out = y
+    return ((_gelu(x[0] + y_second) + _gelu(y_first + x[1])) * out / 2,)
+
+
+def _gelu(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=False)  # the approximation's cube overflows at 1e13, with a NaN for a gradient
+
+
+def _network(reduce: Callable[..., tuple[Array, ...]], x: Halves, y: Halves, out: Array, offset: Array) -> Array:
+    return reduce(_neurons, x, (y, out))[0] + offset
+
+
+@jax.jit
+def _network_pair(x: Array, y: Array, *, kernel: Array, bias: Array, out: Array, offset: Array) -> Array:
+    out = out.reshape((1,) * (max(x.ndim, y.ndim) - 1) + out.shape)
+    return _network(reduce_pairs, _halves(x, kernel, bias), _halves(y, kernel, bias), out, offset)
+
+
+def _first_layers(x: Array, y: Array, *, kernel: Array, bias: Array, **_: Array) -> tuple[Halves, Halves]:
+    return _halves(wide(x), kernel, bias), _halves(wide(y), kernel, bias)
+
+
+def _network_matrix(x: Halves, y: Halves, *, out: Array, offset: Array, **_: Array) -> Array:
+    return _network(reduce_strip, x, y, out[None], offset)
+
+
+class TunedMeasure(nnx.Module):
+    """A named measure whose parameters are learned: the width of a kernel, the weights of a Tversky index.
+
+    They stay positive, because their logarithms are what is stored.
+
+    Args:
+        name: of a measure, as `similarity.measure` takes it.
+        **initial: the parameters that are learned, with the values they start from, above 0; numbers or arrays.
+
+    Raises:
+        InputError: for an unknown name or a value that is not above 0.
+        TypeError: for a parameter that the measure does not take.
+
+    Example:
+        >>> tuned = TunedMeasure("tversky", alpha=1.0, beta=0.5)
+        >>> print(tuned(jnp.array([1.0, 1.0, 0.0]), jnp.array([0.0, 1.0, 1.0])))
+        0.4
+    """
+
+    def __init__(self, name: str, **initial: ArrayLike):
+        similarity.measure(name, **initial)
+        for parameter, value in initial.items():
+            if not jnp.all(jnp.asarray(value) > 0):
+                raise InputError(f"{parameter}: expected above 0, got {value}")
+        self.name = name
+        self.logarithms = nnx.Dict({p: nnx.Param(jnp.log(jnp.asarray(v, float))) for p, v in initial.items()})
+
+    def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
+        """The measure of pairs, x, y [..., features] to [...]."""
+        return self.measure()(x, y)
+
+    def measure(self) -> similarity.Measure:
+        """The measure with its parameters as they are now."""
+        return similarity.measure(self.name, **{p: jnp.exp(v[...]) for p, v in self.logarithms.items()})

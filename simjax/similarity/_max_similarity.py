@@ -1,0 +1,186 @@
+"""Late interaction between sets of vectors: MaxSim, the similarity of ColBERT.
+
+    score(x, y) = sum over the tokens i of x of max_j measure(x_i, y_j)
+
+Each token of a query looks for the token of a document that is closest to it. Documents of different lengths are padded
+to a common one; masks say which tokens count. The score is not symmetric. Ties send the whole gradient to the first
+token. A query or a document in which no token counts has the score 0 with zero gradient.
+
+References:
+    Khattab, Zaharia (2020), ColBERT: Efficient and Effective Passage Search via Contextualized Late Interaction.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Num
+
+from simjax.core import InputError, Measure, check_choice, floats, map_rows, wide
+from simjax.core import measure as as_measure
+
+REDUCTIONS = ("sum", "mean")
+COPIES = 4  # arrays like the strip that are held beside the measure's own: masked, compared, and going backward
+
+
+def maxsim_similarity(
+    x: Num[ArrayLike, "*#b t d"],
+    y: Num[ArrayLike, "*#b s d"],
+    *,
+    x_mask: Bool[ArrayLike, "*#b t"] | None = None,
+    y_mask: Bool[ArrayLike, "*#b s"] | None = None,
+    measure: str | Measure = "dot",
+    reduce: str = "sum",
+) -> Num[Array, "*b"]:
+    """MaxSim of sets of token vectors, pair by pair.
+
+    Args:
+        x: tokens of queries, [*b, t, d].
+        y: tokens of documents, [*b, s, d].
+        x_mask: boolean [*b, t], True for tokens that count; None counts all.
+        y_mask: boolean [*b, s], the same.
+        measure: of two tokens, by name or as a `Measure`; of a distance the smallest is taken, and the score is one.
+        reduce: sum over the tokens of x, or mean over those that count.
+
+    Returns:
+        [*b], in the measure's own direction; 0 where no token counts, also for a distance: leave such sets out of a
+        ranking.
+
+    Raises:
+        InputError: for shapes that do not fit, an unknown measure or reduction.
+        TypeError: for values that are no real numbers.
+
+    Example:
+        The best matches of two words among three are 0.75 and 0.5:
+
+        >>> query, document = jnp.eye(2), jnp.array([[0.75, 0.0], [0.0, 0.25], [0.5, 0.5]])
+        >>> print(maxsim_similarity(query, document))
+        1.25
+    """
+    x, y, x_mask, y_mask = _check(x, y, x_mask, y_mask, reduce)
+    try:
+        jnp.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    except ValueError:
+        raise InputError(f"y: expected as many sets as in x, got shapes {x.shape} and {y.shape}") from None
+    return _paired(x, y, x_mask, y_mask, as_measure(measure), reduce=reduce)
+
+
+def maxsim_matrix(
+    x: Num[ArrayLike, "n t d"],
+    y: Num[ArrayLike, "m s d"],
+    *,
+    x_mask: Bool[ArrayLike, "n t"] | None = None,
+    y_mask: Bool[ArrayLike, "m s"] | None = None,
+    measure: str | Measure = "dot",
+    reduce: str = "sum",
+    block: int | None = None,
+) -> Num[Array, "n m"]:
+    """MaxSim of every query with every document, in blocks: no array [n, m, t, s] exists, forward or backward.
+
+    Args:
+        x: tokens of n queries, [n, t, d].
+        y: tokens of m documents, [m, s, d].
+        x_mask: boolean [n, t], True for tokens that count; None counts all.
+        y_mask: boolean [m, s], the same.
+        measure: of two tokens, by name or as a `Measure`.
+        reduce: sum or mean, see `maxsim_similarity`.
+        block: queries computed at once; None chooses.
+
+    Returns:
+        [n, m].
+
+    Raises:
+        InputError: for shapes that do not fit, an unknown measure or reduction.
+        TypeError: for values that are no real numbers.
+
+    Example:
+        >>> queries, documents = jnp.eye(2)[:, None], jnp.array([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.5, 0.0]]])
+        >>> print(maxsim_matrix(queries, documents))
+        [[1. 1.]
+         [1. 0.]]
+    """
+    x, y, x_mask, y_mask = _check(x, y, x_mask, y_mask, reduce)
+    for name, a in (("x", x), ("y", y)):
+        if a.ndim != 3:
+            raise InputError(f"{name}: expected sets of tokens [n, t, d], got shape {a.shape}")
+    return _all_pairs(x, y, x_mask, y_mask, as_measure(measure), reduce=reduce, block=block)
+
+
+def _check(
+    x: ArrayLike, y: ArrayLike, x_mask: ArrayLike | None, y_mask: ArrayLike | None, reduce: str
+) -> tuple[Array, Array, Array, Array]:
+    """Arrays of floats with their masks."""
+    check_choice("reduce", reduce, REDUCTIONS)
+    (x, x_mask), (y, y_mask) = _tokens("x", x, x_mask), _tokens("y", y, y_mask)
+    if x.shape[-1] != y.shape[-1]:
+        raise InputError(f"y: expected tokens of {x.shape[-1]} features as in x, got shape {y.shape}")
+    return x, y, x_mask, y_mask
+
+
+def _tokens(name: str, x: ArrayLike, mask: ArrayLike | None) -> tuple[Array, Array]:
+    """Floats, 0 where a token does not count, so that what padding holds cannot matter; and the mask."""
+    x = floats(name, x)
+    if x.ndim < 2:
+        raise InputError(f"{name}: expected sets of tokens [..., t, d], got shape {x.shape}")
+    mask = jnp.ones(x.shape[:-1], bool) if mask is None else jnp.asarray(mask)
+    if mask.dtype != bool:
+        raise TypeError(f"{name}_mask: expected booleans, True for tokens that count, got {mask.dtype}")
+    if mask.shape != x.shape[:-1]:
+        raise InputError(f"{name}_mask: expected one boolean a token, {x.shape[:-1]}, got shape {mask.shape}")
+    return jnp.where(mask[..., None], x, 0), mask
+
+
+@partial(jax.jit, static_argnames="reduce")
+def _paired(x: Array, y: Array, x_mask: Array, y_mask: Array, measure: Measure, *, reduce: str) -> Array:
+    def score(x: Array, y: Array, x_mask: Array, y_mask: Array) -> Array:
+        closest = _closest(measure.all_pairs(x, y)[:, None], y_mask[None], measure)  # [t, 1]
+        return _reduced(closest[None], x_mask[None], reduce)[0, 0]
+
+    scores = jnp.vectorize(score, signature="(t,d),(s,d),(t),(s)->()")(wide(x), wide(y), x_mask, y_mask)
+    return scores.astype(jnp.result_type(x, y))
+
+
+@partial(jax.jit, static_argnames=("reduce", "block"))
+def _all_pairs(
+    x: Array, y: Array, x_mask: Array, y_mask: Array, measure: Measure, *, reduce: str, block: int | None
+) -> Array:
+    (n, t, d), s = x.shape, y.shape[1]
+    kind = jnp.result_type(x, y)
+    x, y = wide(x), wide(y)
+
+    def documents(y: Array, y_mask: Array) -> Array:
+        """The scores of b documents [b, s, d], [b, n]."""
+        b = y.shape[0]
+        rows, columns = measure.rows_and_columns(x.reshape(n * t, d), y.reshape(b * s, d))
+
+        def queries(rows: Any, x_mask: Array) -> Array:
+            """The scores of r queries, [r, b]."""
+            r = x_mask.shape[0]
+            tokens = jax.tree.map(lambda a: a.reshape(r * t, *a.shape[2:]), rows)
+            strip = measure.strip(tokens, columns).reshape(r * t, b, s)
+            return _reduced(_closest(strip, y_mask, measure).reshape(r, t, b), x_mask, reduce)
+
+        rows = jax.tree.map(lambda a: a.reshape(n, t, *a.shape[1:]), rows)
+        return map_rows(queries, rows, x_mask, block=block, row_bytes=b * pair_bytes).T
+
+    # Documents are cut as well where those of one query would not fit.
+    pair_bytes = t * measure.row_bytes(x, jnp.zeros((s, d), x.dtype), COPIES)
+    return map_rows(documents, y, y_mask, row_bytes=pair_bytes).T.astype(kind)
+
+
+def _closest(s: Array, mask: Array, measure: Measure) -> Array:
+    """Of every token's values s [k, b, s] with the tokens of b sets the closest that counts, [k, b]; 0 if none does."""
+    if s.shape[-1] == 0:
+        return jnp.zeros(s.shape[:-1], s.dtype)
+    closeness = jnp.where(mask[None], measure.closest_first(s), -jnp.inf)
+    first = jnp.argmax(closeness, axis=-1, keepdims=True)
+    return jnp.where(mask.any(-1)[None], jnp.take_along_axis(s, first, axis=-1)[..., 0], 0.0)
+
+
+def _reduced(closest: Array, mask: Array, reduce: str) -> Array:
+    """[r, t, b] over the tokens that count, [r, b]."""
+    total = jnp.sum(jnp.where(mask[..., None], closest, 0.0), axis=1)
+    return total if reduce == "sum" else total / jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None]

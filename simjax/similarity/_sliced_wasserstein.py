@@ -1,0 +1,109 @@
+"""Sliced Wasserstein distance between two sets of samples: in one dimension optimal transport is a sort.
+
+    W_p(x, y)^p = integral over q in [0, 1] of |F_x^-1(q) - F_y^-1(q)|^p,        SW_p^p = mean over directions of W_p^p
+
+of the samples projected to a direction. The quantile function F^-1 of n samples is a step function with n equal steps,
+so that sets of different sizes are compared exactly, on the at most n + m - 1 pieces where both are constant.
+
+References:
+    Rabin, Peyré, Delon, Bernot: Wasserstein Barycenter and its Application to Texture Mixing, 2011.
+    Bonneel, Rabin, Peyré, Pfister: Sliced and Radon Wasserstein Barycenters of Measures, 2015.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import ArrayLike
+from jaxtyping import Float, Num
+
+from simjax.core import InputError, check_at_least, map_rows, matrix_rows, wide
+from simjax.similarity._dot_products import unit_vectors
+from simjax.similarity._finite import power_of_two
+
+
+def sliced_wasserstein_distance(
+    x: Num[ArrayLike, "n d"],
+    y: Num[ArrayLike, "m d"],
+    *,
+    key: Array,
+    projections: int = 128,
+    p: int | float = 2,
+    block: int | None = None,
+) -> Float[Array, ""]:
+    """SW_p, the root mean p-th power, over random directions, of the p-Wasserstein distance along each.
+
+    Two sets that are one a translation of the other by t have E[SW_2^2] = |t|^2 / d. The gradient sends equal
+    projections no way: it is 0 for equal sets.
+
+    Args:
+        x: samples [n, d].
+        y: samples [m, d].
+        key: of `jax.random`; the directions are `unit_vectors(jax.random.normal(key, (projections, d)))`.
+        projections: how many directions; the error falls with their root.
+        p: the power, a number from 1.
+        block: directions computed at once; None chooses.
+
+    Returns:
+        A distance, at least 0 and exactly 0 for equal arrays, in the samples' type.
+
+    Raises:
+        InputError: for shapes that do not fit, no samples, no projections or p below 1.
+        TypeError: for values that are no real numbers.
+
+    Example:
+        >>> x, y = jnp.array([[0.0], [1.0]]), jnp.array([[0.0], [1.0], [5.0]])
+        >>> print(sliced_wasserstein_distance(x, y, key=jax.random.key(0), p=1).round(4))
+        1.5
+
+    Differs from:
+        scipy.stats.wasserstein_distance: that is p = 1 in one dimension, which this is for d = 1.
+    """
+    x, y = matrix_rows(x, y)
+    for name, size in (("samples of x", x.shape[0]), ("samples of y", y.shape[0]), ("projections", projections)):
+        check_at_least(name, size, 1)
+    if not 1 <= p < float("inf"):
+        raise InputError(f"p: expected a finite number from 1, got {p}")
+    distance = _sliced_wasserstein(wide(x), wide(y), key, _pieces(len(x), len(y)), projections, p, block)
+    return distance.astype(jnp.result_type(x, y))
+
+
+def _pieces(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Where steps of 1/n and steps of 1/m are both constant: lengths, and numbers of the steps; None for n = m."""
+    if n == m:
+        return None
+    ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)  # in units of 1 / (n m)
+    lengths = np.diff(ends, prepend=0) / (n * m)
+    return lengths.astype(np.float32), ((ends - 1) // m).astype(np.int32), ((ends - 1) // n).astype(np.int32)
+
+
+@partial(jax.jit, static_argnums=(4, 5, 6))
+def _sliced_wasserstein(x, y, key, pieces, projections: int, p: float, block: int | None) -> Array:
+    kind = jnp.result_type(x, y)
+    directions = unit_vectors(jax.random.normal(key, (projections, x.shape[1]), kind))
+    # The distance does not see a common translation, the rounding of a product does.
+    origin = lax.stop_gradient(jnp.sum(y / y.shape[0], axis=0, keepdims=True))
+    x, y = x - origin, y - origin
+
+    def along(some: Array) -> Array:
+        with jax.default_matmul_precision("highest"):
+            a, b = jnp.sort(some @ x.T, axis=1), jnp.sort(some @ y.T, axis=1)  # [r, n], [r, m]
+        if pieces is None:
+            return _mean_power(jnp.abs(a - b), jnp.full(a.shape[1], 1 / a.shape[1], kind), p)
+        lengths, i, j = pieces
+        return _mean_power(jnp.abs(a[:, i] - b[:, j]), lengths.astype(kind), p)
+
+    row_bytes = 8 * (x.shape[0] + y.shape[0]) * kind.itemsize
+    distances = map_rows(along, directions, block=block, row_bytes=row_bytes)
+    return _mean_power(distances[None], jnp.full(projections, 1 / projections, kind), p)[0]
+
+
+def _mean_power(values: Array, weights: Array, p: float) -> Array:
+    """The weighted power mean (sum_k w_k v_k^p)^(1/p) of values [r, k] that are at least 0: [r]; gradient 0 at 0."""
+    scale = power_of_two(jnp.max(values, axis=1, keepdims=True))
+    positive = values > 0
+    powers = jnp.where(positive, jnp.where(positive, values / scale, 1.0) ** p, 0.0)
+    mean = jnp.sum(powers * weights[None], axis=1)
+    return scale[:, 0] * jnp.where(mean > 0, jnp.where(mean > 0, mean, 1.0) ** (1 / p), 0.0)

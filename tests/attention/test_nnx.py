@@ -1,0 +1,90 @@
+"""The function inside flax.nnx.MultiHeadAttention gives what Flax's own gives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from simjax.attention import dot_product_attention
+
+
+def layers(**options):
+    """Two layers with the same parameters: Flax's own, and with this library's attention."""
+    options = {"num_heads": 4, "in_features": 12, "decode": False, **options}
+    own = nnx.MultiHeadAttention(**options, rngs=nnx.Rngs(0))
+    return own, nnx.MultiHeadAttention(**options, attention_fn=dot_product_attention, rngs=nnx.Rngs(0))
+
+
+CASES = {
+    "itself": ({}, {}),
+    "causal": ({}, {"is_causal": True}),
+    "its mask": ({}, {"mask": nnx.make_causal_mask(jnp.ones((3, 5)))}),
+    "groups": ({"num_kv_heads": 2}, {}),
+    "normalised": ({"normalize_qk": True}, {}),
+    "dropout off": ({"dropout_rate": 0.5}, {"deterministic": True}),
+    "precision": ({"precision": jax.lax.Precision.HIGHEST}, {}),
+    "wide": ({"qkv_features": 16, "out_features": 7}, {}),
+}
+
+
+@pytest.mark.parametrize(("options", "call"), CASES.values(), ids=CASES)
+def test_equals_flax(random, options, call):
+    x = jnp.float32(random.normal(size=(3, 5, 12)))
+    flax, mine = layers(**options)
+    np.testing.assert_allclose(mine(x, **call), flax(x, **call), rtol=1e-5, atol=1e-5)
+
+
+def test_other_keys_and_any_axes_of_a_batch(random):
+    x, y = (jnp.float32(random.normal(size=(2, 3, n, 12))) for n in (5, 7))
+    flax, mine = layers()
+    np.testing.assert_allclose(mine(x, y), flax(x, y), rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision(random):
+    x = jnp.float32(random.normal(size=(3, 5, 12)))
+    flax, mine = layers(dtype=jnp.bfloat16)
+    assert mine(x).dtype == flax(x).dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.float32(mine(x)), np.float32(flax(x)), atol=0.03)
+
+
+@pytest.mark.parametrize("broadcast", [True, False])
+def test_dropout_has_the_mean_of_flax_and_its_spread(random, broadcast):
+    """The bits differ, so what is equal is their distribution."""
+    x = jnp.float32(random.normal(size=(3, 5, 12)))
+    flax, mine = layers(dropout_rate=0.3, broadcast_dropout=broadcast)
+    still = flax(x, deterministic=True)
+
+    def samples(layer):
+        graph, state = nnx.split(layer)
+
+        def one(key):
+            return nnx.merge(graph, state)(x, deterministic=False, rngs=nnx.Rngs(dropout=key))
+
+        return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), 2000))
+
+    theirs, ours = samples(flax), samples(mine)
+    error = np.asarray(theirs.std(0)) / np.sqrt(2000)
+    assert (np.abs(ours.mean(0) - still) < 5 * error).all()
+    np.testing.assert_allclose(ours.std(0), theirs.std(0), rtol=0.15)
+    # one set of bits for the whole batch makes its outputs move together
+    assert (np.abs(np.corrcoef(ours[:, 0, 0, 0], ours[:, 1, 0, 0])[0, 1]) > 0.1) == broadcast
+
+
+def test_weights_are_kept_where_flax_keeps_them(random):
+    x = jnp.float32(random.normal(size=(3, 5, 12)))
+    found = []
+    for layer in layers():
+        layer(x, sow_weights=True)
+        found.append(layer.attention_weights[0])
+    assert found[0].shape == (3, 4, 5, 5)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5, atol=1e-6)
+
+
+def test_one_token_at_a_time(random):
+    x = jnp.float32(random.normal(size=(3, 5, 12)))
+    outputs = []
+    for layer in layers(decode=True):
+        layer.init_cache(x.shape)
+        outputs.append(jnp.concatenate([layer(x[:, t : t + 1]) for t in range(5)], axis=1))
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-5, atol=1e-5)

@@ -1,0 +1,239 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+import pytest
+from scipy.spatial.distance import pdist, squareform
+
+from simjax.core import InputError, Measure, measure
+from simjax.similarity._alignment import Alignment, alignment, centered_kernel_alignment
+from simjax.similarity._median_distance import median_squared_distance
+
+
+def gram(x, kernel, bandwidth):
+    if kernel == "linear":
+        return x @ x.T
+    distances = pdist(x)
+    width = bandwidth * np.sort(distances)[(len(distances) - 1) // 2]
+    return np.exp(-(squareform(distances) ** 2) / (2 * width**2))
+
+
+def hsic(k, l, unbiased):  # noqa: E741
+    n = len(k)
+    if not unbiased:
+        h = np.eye(n) - 1 / n
+        return np.trace(k @ h @ l @ h) / n**2
+    k, l, one = k - np.diag(np.diag(k)), l - np.diag(np.diag(l)), np.ones(n)  # noqa: E741
+    means = one @ k @ one * (one @ l @ one) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (one @ k @ l @ one)
+    return (np.trace(k @ l) + means) / (n * (n - 3))
+
+
+def by_matrices(x, y, kernel="linear", unbiased=False, bandwidth=0.8):
+    k, l = (gram(np.float64(a), kernel, bandwidth) for a in (x, y))  # noqa: E741
+    return hsic(k, l, unbiased) / np.sqrt(hsic(k, k, unbiased) * hsic(l, l, unbiased))
+
+
+def representations(random, n, d=5, e=7):
+    x = random.normal(size=(n, d)) @ random.normal(size=(d, d)) + 3
+    y = np.tanh(x @ random.normal(size=(d, e))) + 0.3 * random.normal(size=(n, e))
+    return np.float32(x), np.float32(y)
+
+
+WAYS = [("linear", False), ("linear", True), ("rbf", False), ("rbf", True)]
+every_way = pytest.mark.parametrize(("kernel", "unbiased"), WAYS)
+
+
+@every_way
+@pytest.mark.parametrize("n", [53, 5])  # with 5 inputs and 7 features the linear kernel goes by strips
+@pytest.mark.parametrize("block", [None, 4])
+def test_agrees_with_matrices(random, kernel, unbiased, n, block):
+    x, y = representations(random, n)
+    options = {"kernel": kernel, "unbiased": unbiased, "bandwidth": 0.4}
+    found = centered_kernel_alignment(x, y, **options, block=block)
+    np.testing.assert_allclose(found, by_matrices(x, y, **options), rtol=2e-4)
+
+
+def test_features_and_strips_agree(random):
+    x, y = representations(random, 31)
+    of_features = centered_kernel_alignment(x, y)
+    of_strips = centered_kernel_alignment(x - x.mean(0), y - y.mean(0), kernel=measure("dot"))
+    np.testing.assert_allclose(of_features, of_strips, rtol=1e-5)
+
+
+def test_a_measure_of_ones_own(random):
+    x, y = representations(random, 31)
+    own = Measure.from_pair(lambda a, b: jnp.exp(-0.2 * jnp.sum((a - b) ** 2, -1)), higher_is_closer=True)
+    k, l = (np.exp(-0.2 * squareform(pdist(np.float64(a), "sqeuclidean"))) for a in (x, y))  # noqa: E741
+    for unbiased in (True, False):
+        expected = hsic(k, l, unbiased) / np.sqrt(hsic(k, k, unbiased) * hsic(l, l, unbiased))
+        for kernel in (own, measure("rbf", gamma=0.2)):
+            found = centered_kernel_alignment(x, y, kernel=kernel, unbiased=unbiased, block=7)
+            np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@every_way
+def test_a_rotation_and_a_scale_change_nothing_and_equal_is_one(random, kernel, unbiased):
+    x, y = representations(random, 31)
+    align = functools.partial(centered_kernel_alignment, kernel=kernel, unbiased=unbiased)
+    turn = np.float32(np.linalg.qr(random.normal(size=(5, 5)))[0])
+    np.testing.assert_allclose(align(x, x), 1, rtol=1e-6)
+    np.testing.assert_allclose(align(-8 * x @ turn + 5, x), 1, rtol=1e-4)
+    np.testing.assert_allclose(align(-8 * x @ turn + 5, y), align(x, y), rtol=1e-4)
+    np.testing.assert_allclose(align(y, x), align(x, y), rtol=1e-5)
+    assert align(x, y) < 0.99
+
+
+def test_independent_representations_of_few_inputs_look_alike_but_for_the_unbiased(random):
+    x, y = np.float32(random.normal(size=(2, 100, 13, 31)))
+    biased, unbiased = (
+        np.mean(jax.vmap(functools.partial(centered_kernel_alignment, unbiased=u))(x, y)) for u in (False, True)
+    )
+    assert biased > 0.6
+    assert abs(unbiased) < 0.05
+
+
+@every_way
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_huge_and_tiny_features(random, kernel, unbiased, scale):
+    x, y = representations(random, 31)
+    align = functools.partial(centered_kernel_alignment, kernel=kernel, unbiased=unbiased)
+    found, gradient = jax.value_and_grad(align)(x * np.float32(scale), y)
+    expected, slope = jax.value_and_grad(align)(x, y)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(gradient * np.float32(scale), slope, rtol=1e-2, atol=1e-5)
+
+
+@every_way
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e4])
+def test_a_representation_that_is_the_same_for_all_is_aligned_with_nothing(random, kernel, unbiased, value):
+    x, y = np.full((31, 3), value, np.float32), representations(random, 31)[1]
+    align = functools.partial(centered_kernel_alignment, kernel=kernel, unbiased=unbiased)
+    for pair in ((x, y), (y, x), (x, x)):
+        found, gradients = jax.value_and_grad(align, (0, 1))(*pair)
+        assert found == 0
+        assert all((g == 0).all() for g in gradients)
+
+
+def test_more_than_half_of_the_pairs_equal(random):
+    """The median is 0: the RBF kernel is 1 for equal inputs and 0 for others."""
+    x, y = np.float32(np.repeat(random.normal(size=(3, 2)), (40, 10, 3), axis=0)), representations(random, 53)[1]
+    found, gradient = jax.value_and_grad(lambda x: centered_kernel_alignment(x, y, kernel="rbf"))(x)
+    k = np.float64((x[:, None] == x[None]).all(-1))
+    l = gram(np.float64(y), "rbf", 0.8)  # noqa: E741
+    np.testing.assert_allclose(found, hsic(k, l, False) / np.sqrt(hsic(k, k, False) * hsic(l, l, False)), rtol=1e-4)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("n", [2, 3, 17, 101])
+def test_the_median_is_exact(random, n):
+    x = np.float32(random.integers(-9, 9, size=(n, 3)))  # integers: the distances are exact, with many ties
+    distances = np.sort(pdist(x, "sqeuclidean"))
+    for block in (None, 5):
+        assert median_squared_distance(jnp.asarray(x), block) == distances[(len(distances) - 1) // 2]
+
+
+@pytest.mark.parametrize("kernel", ["linear", "strips", "rbf"])
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_gradients_in_float64(kernel, unbiased):
+    with jax.enable_x64(True):
+        x, y = (jnp.asarray(np.random.default_rng(d).normal(size=(5, d))) for d in (2, 7 if kernel == "strips" else 3))
+        kernel = {"rbf": measure("rbf", gamma=0.3)}.get(kernel, "linear")  # the median counts as a constant
+        align = functools.partial(centered_kernel_alignment, kernel=kernel, unbiased=unbiased, block=2)
+        jax.test_util.check_grads(align, (x, y), order=1)
+
+
+def test_memory_never_holds_the_matrix():
+    x = jnp.zeros((4096, 8))
+
+    def temporary(block):
+        align = functools.partial(centered_kernel_alignment, kernel="rbf", block=block)
+        compiled = jax.jit(jax.value_and_grad(align, (0, 1))).lower(x, x).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporary(4096) > 4096 * 4096 * 4
+    assert temporary(32) < 4096 * 4096 * 4 / 10
+
+
+def batches(random, count=5, n=13):
+    return [representations(random, n) for _ in range(count)]
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_over_batches_the_unbiased_products_are_averaged(random, kernel):
+    seen = batches(random)
+    state = functools.reduce(lambda s, b: s.update(*b), seen[1:], alignment(*seen[0], kernel=kernel, bandwidth=0.4))
+    grams = [[gram(np.float64(a), kernel, 0.4) for a in b] for b in seen]
+    xy, xx, yy = (np.mean([hsic(g[a], g[b], True) for g in grams]) for a, b in ((0, 1), (0, 0), (1, 1)))
+    np.testing.assert_allclose(state.value, xy / np.sqrt(xx * yy), rtol=1e-4)
+
+
+def test_batches_of_different_scales_merge_in_any_order(random):
+    """The fourth powers of these numbers do not fit float32."""
+    scaled = [
+        (np.float32(s * x), np.float32(s * y)) for s, (x, y) in zip((1e10, 3e9, 2e10), batches(random), strict=False)
+    ]
+    products = [
+        [hsic(*(gram(np.float64(b[i]), "linear", 0) for i in pair), True) for pair in ((0, 1), (0, 0), (1, 1))]
+        for b in scaled
+    ]
+    xy, xx, yy = np.mean(products, axis=0)
+    states = [alignment(*b) for b in scaled]
+    for order in (states, states[::-1], states[1:] + states[:1]):
+        np.testing.assert_allclose(functools.reduce(Alignment.merge, order).value, xy / np.sqrt(xx * yy), rtol=1e-4)
+
+
+def test_one_batch_is_the_unbiased_form(random):
+    x, y = representations(random, 31)
+    found = centered_kernel_alignment(x, y, unbiased=True)
+    np.testing.assert_allclose(alignment(x, y).value, found, rtol=1e-6)
+
+
+def test_is_updated_in_place_by_one_compilation(random):
+    first, *others = batches(random)
+    traces = []
+    step = jax.jit(lambda s, x, y: traces.append(1) or s.update(x, y), donate_argnums=0)
+    start = state = alignment(*first, kernel=measure("rbf", gamma=jnp.float32(0.1)))
+    for batch in others:
+        state = step(state, *batch)
+    assert len(traces) == 1
+    assert start.products.is_deleted()
+    again = functools.reduce(
+        Alignment.merge, [alignment(*b, kernel=measure("rbf", gamma=jnp.float32(0.1))) for b in (first, *others)]
+    )
+    np.testing.assert_allclose(state.value, again.value, rtol=1e-5)
+
+
+def test_transformations(random):
+    x, y = (jnp.stack(a) for a in zip(*batches(random, 3), strict=True))
+    for kernel in ("linear", "rbf"):
+        align = functools.partial(centered_kernel_alignment, kernel=kernel)
+        expected = [align(a, b) for a, b in zip(x, y, strict=True)]
+        np.testing.assert_allclose(jax.vmap(align)(x, y), expected, rtol=1e-5)
+        np.testing.assert_allclose(jax.jit(align)(x[0], y[0]), expected[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [(jnp.float16, jnp.float16), (jnp.bfloat16, jnp.bfloat16), (int, jnp.float32)]
+)
+def test_narrow_types(random, dtype, kind):
+    x, y = (jnp.asarray(3 * a, dtype) for a in representations(random, 31))
+    found = centered_kernel_alignment(x, y)
+    assert found.dtype == kind
+    np.testing.assert_allclose(float(found), by_matrices(x, y), rtol=float(jnp.finfo(kind).eps) + 1e-5)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_errors():
+    x = jnp.zeros((5, 2))
+    with pytest.raises(InputError, match="y: expected features of the same 5 inputs as x"):
+        centered_kernel_alignment(x, x[:3])
+    with pytest.raises(InputError, match="inputs: expected at least 4, got 3"):
+        alignment(x[:3], x[:3])
+    with pytest.raises(InputError, match="did you mean linear"):
+        centered_kernel_alignment(x, x, kernel="liner")
+    with pytest.raises(InputError, match="bandwidth: expected at least 0"):
+        centered_kernel_alignment(x, x, kernel="rbf", bandwidth=-1.0)
+    with pytest.raises(InputError, match="kernel: expected"):
+        alignment(x, x).merge(alignment(x, x, kernel="rbf"))

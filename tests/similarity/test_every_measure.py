@@ -1,0 +1,280 @@
+"""What holds for every measure that has a name, those that are added later included."""
+
+import functools
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simjax import core, similarity
+
+
+def real(random, *shape):
+    return random.normal(size=shape)
+
+
+def positive(random, *shape):
+    return random.uniform(0.1, 2.0, size=shape)
+
+
+def binary(random, *shape):
+    return 1.0 * random.integers(0, 2, size=shape)
+
+
+def places(random, *shape):
+    """Latitude and longitude."""
+    return random.uniform([-1.5, -3.1], [1.5, 3.1], size=(*shape[:-1], 2))
+
+
+DOMAIN = {
+    **dict.fromkeys(("bray_curtis", "jensen_shannon", "chi2", "additive_chi2"), positive),
+    **dict.fromkeys(("jaccard", "tversky", "dice", "overlap"), positive),
+    **dict.fromkeys(("jaccard_distance", "dice_distance", "rogers_tanimoto", "russell_rao"), binary),
+    **dict.fromkeys(("sokal_sneath", "yule"), binary),
+    "haversine": places,
+}
+PARAMETERS = {
+    "rbf": {"gamma": 0.3},
+    "laplacian": {"gamma": 0.3},
+    "chi2": {"gamma": 0.7},
+    "polynomial": {"gamma": 0.3, "coef0": 0.5},
+    "sigmoid": {"gamma": 0.3, "coef0": 0.5},
+    "minkowski": {"p": 2.6},
+    "jensen_shannon": {"base": 3.0},
+    "standardized_euclidean": {"variance": np.linspace(0.5, 2, 3)},
+    "mahalanobis": {"matrix": np.eye(3) + 0.2},
+    "bilinear": {"matrix": np.linspace(-1, 1, 9).reshape(3, 3)},
+}
+ASYMMETRIC = {"signal_to_noise"}
+FAR_FROM_ITSELF = {"russell_rao"}  # by its definition
+JUMPS = {"hamming"} | {n for n in DOMAIN if DOMAIN[n] is binary}
+NAMES = sorted(core.MEASURES)
+each = pytest.mark.parametrize("name", NAMES)
+
+
+def draw(name, *shape, seed=0):
+    return DOMAIN.get(name, real)(np.random.default_rng(seed), *shape)
+
+
+def matrix(x, y, measure, block=None):
+    """The whole matrix in the type that it is computed in."""
+    return core.reduce_rows(lambda s, i, j: s, x, y, measure=measure, block=block)
+
+
+@pytest.fixture
+def quick_to_compile():
+    """Hundreds of small functions are compiled here and run once: most of the time is the compiler's."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@each
+def test_pairs_are_the_matrix_in_float32(name):
+    m = similarity.measure(name)
+    x, y = (jnp.float32(draw(name, n, 3, seed=n)) for n in (7, 11))
+    np.testing.assert_allclose(matrix(x, y, m), m(x[:, None], y[None]), rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.usefixtures("quick_to_compile")
+@each
+def test_pairs_are_the_matrix_in_one_block_in_many_under_vmap_and_without_jit(name):
+    m = similarity.measure(name)
+
+    @jax.jit
+    def forms(x, y):
+        one_by_one = jax.vmap(jax.vmap(m, (None, 0)), (0, None))(x, y)
+        batch = jax.vmap(m.all_pairs)(jnp.stack([x[::-1], x]), jnp.stack([y, y]))
+        return m(x[:, None], y[None]), matrix(x, y, m), matrix(x, y, m, block=3), one_by_one, batch[1]
+
+    with jax.enable_x64(True):
+        x, y = (jnp.asarray(draw(name, n, 3, seed=n)) for n in (7, 11))
+        pairs, *others = forms(x, y)
+        assert pairs.dtype == jnp.float64
+        for other in others:
+            np.testing.assert_allclose(other, pairs, rtol=1e-10, atol=1e-13)
+        with jax.disable_jit():
+            np.testing.assert_allclose(m(x, y[:7]), np.diagonal(pairs), rtol=1e-10, atol=1e-13)
+
+
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 10_000))
+@each
+def test_range_direction_and_symmetry(name, seed):
+    m = similarity.measure(name)
+    x = jnp.float32(draw(name, 7, 3, seed=seed))
+    x = x.at[5].set(x[2])
+    s = np.asarray(similarity.pairwise(x, measure=m), np.float64)
+    low, high = m.range
+    assert s.min() >= low - 1e-6
+    assert s.max() <= high + 1e-6
+    if name not in ASYMMETRIC:
+        np.testing.assert_allclose(s, s.T, rtol=1e-5, atol=2e-6)
+    if not m.higher_is_closer and name not in FAR_FROM_ITSELF:
+        assert s[2, 5] == s[5, 2] == 0
+        np.testing.assert_array_equal(np.diagonal(s), np.zeros(7))
+        assert s.min() == 0
+    assert m.higher_is_closer != m.pair.__name__.endswith("_distance")
+
+
+@pytest.mark.usefixtures("quick_to_compile")
+@each
+def test_first_and_second_derivatives_of_both_forms_in_both_modes(name):
+    """Central differences of a weighted sum of both forms, in float64, for x, y and every parameter."""
+    if name in JUMPS:
+        pytest.skip("the measure is constant between jumps: there is no smooth point to check")
+    with jax.enable_x64(True):
+        random = np.random.default_rng(3)
+        parameters = jax.tree.map(jnp.asarray, PARAMETERS.get(name, {}))
+        x, y = (jnp.asarray(draw(name, n, 3, seed=n)) for n in (2, 3))
+        point = (x, y, parameters)
+        direction = jax.tree.map(lambda a: jnp.asarray(random.normal(size=a.shape)), point)
+        weights = jnp.asarray(random.normal(size=(2, 2, 3)))
+
+        def total(point):
+            x, y, parameters = point
+            m = similarity.measure(name, **parameters)
+            return jnp.sum(weights * jnp.stack([m(x[:, None], y[None]), matrix(x, y, m)]))
+
+        def along(gradient):
+            return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
+
+        @jax.jit
+        def derivatives(step):
+            at = jax.tree.map(lambda a, v: a + step * v, point, direction)
+            values, (slope, change) = jax.jvp(jax.value_and_grad(total), (at,), (direction,))
+            again = jax.grad(lambda at: along(jax.grad(total)(at)))(at)
+            return *values, slope, along(change), along(again)
+
+        value, gradient, slope, bend, again = derivatives(0.0)
+        (before, _, slope_before, *_), (after, _, slope_after, *_) = derivatives(-1e-5), derivatives(1e-5)
+        np.testing.assert_allclose([slope, along(gradient)], (after - before) / 2e-5, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose([bend, again], (slope_after - slope_before) / 2e-5, rtol=1e-6, atol=1e-8)
+        assert abs(slope) > 1e-4
+        for learned in jax.tree.leaves(gradient[2]):
+            assert np.abs(learned).min() > 1e-6
+
+
+ROWS = {
+    "zero": [0, 0, 0],
+    "constant": [3, 3, 3],
+    "another constant": [0.1, 0.1, 0.1],
+    "one feature": [0, 2, 0],
+    "positive": [1, 0.5, 2],
+    "opposite": [-1, -0.5, -2],
+    "alternating": [1, -1, 2],
+    "identical": [1, -1, 2],
+}
+
+
+def degenerate(name, scale):
+    """Rows of which some are zero, constant, identical, opposite: as many as the measure is defined on."""
+    rows = np.asarray([*ROWS.values()])
+    if DOMAIN.get(name, real) in (positive, binary):
+        rows = np.abs(rows)
+    rows = rows[:, :2] if name == "haversine" else rows
+    return rows * (1.0 if name == "haversine" else scale)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e30, 1e-30])
+@each
+def test_value_and_gradient_at_degenerate_points(name, scale):
+    """float64, in which no square overflows, says what the value is; float32 gives it, or inf where it is too large."""
+    x = degenerate(name, scale)
+    m = similarity.measure(name)
+    with jax.enable_x64(True):
+        true = np.asarray(m(jnp.asarray(x)[:, None], jnp.asarray(x)[None]))
+        with np.errstate(over="ignore"):
+            true = true.astype(np.float32)
+    assert not np.isnan(true).any()
+    x = jnp.float32(x)
+    size = np.abs(true, where=np.isfinite(true), out=np.zeros_like(true)).max()
+    for s, gradients in values_and_gradients(name)(x):
+        assert np.isfinite(gradients).all()
+        np.testing.assert_allclose(s, true, rtol=2e-5, atol=2e-3 * size)
+
+
+@functools.cache
+def values_and_gradients(name):
+    """Values, and the gradients of each by itself, so that no infinite cotangent hides another; of both forms."""
+    m = similarity.measure(name)
+
+    def of(form, x):
+        s, pullback = jax.vjp(form, x, x)
+        cotangents = jnp.eye(s.size, dtype=s.dtype).reshape(-1, *s.shape)
+        return s, jnp.stack(jax.vmap(pullback)(cotangents))
+
+    return jax.jit(lambda x: (of(lambda x, y: m(x[:, None], y[None]), x), of(m.all_pairs, x)))
+
+
+@pytest.mark.usefixtures("quick_to_compile")
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@each
+def test_half_precision_accumulates_in_float32(name, kind):
+    m = similarity.measure(name)
+    x, y = (jnp.asarray(draw(name, n, 3, seed=n), kind) for n in (3, 7))
+
+    @jax.jit
+    def forms(x, y):
+        gradient = jax.grad(lambda x: jnp.sum(m.all_pairs(x, x)))(x)
+        return m.all_pairs(x, y), m(x, y[:3]), m(jnp.float32(x)[:, None], jnp.float32(y)[None]), gradient
+
+    s, pairs, wide, gradient = forms(x, y)
+    assert s.dtype == jnp.float32
+    assert pairs.dtype == gradient.dtype == kind
+    np.testing.assert_allclose(s, wide, rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(jnp.float32(pairs), np.diagonal(s), rtol=float(jnp.finfo(kind).eps))
+    assert np.isfinite(jnp.float32(gradient)).all()
+
+
+@pytest.mark.usefixtures("quick_to_compile")
+@each
+def test_no_rows_no_columns_one_row_and_one_feature(name):
+    m = similarity.measure(name)
+    x, y = (jnp.float32(draw(name, n, 3, seed=n)) for n in (3, 7))
+
+    @jax.jit
+    def edges(x, y):
+        empty = [jax.vjp(m.all_pairs, a, b) for a, b in ((x[:0], y), (x, y[:0]), (x[:0], y[:0]))]
+        one = (m.all_pairs(x[:1], y), m(x[:1], y)[None])
+        thin = (x, y) if name == "haversine" else (x[:, :1], y[:, :1])
+        gradient = jax.grad(lambda x: jnp.sum(m.all_pairs(x, x)))(thin[0])
+        thin = (m.all_pairs(*thin), m(thin[0][:, None], thin[1]))
+        return [(s, pullback(s)) for s, pullback in empty], one, thin, gradient
+
+    empty, one, thin, gradient = edges(x, y)
+    assert [s.shape for s, _ in empty] == [(0, 7), (3, 0), (0, 0)]
+    for gradients in (g for _, pair in empty for g in pair):
+        np.testing.assert_array_equal(gradients, np.zeros(gradients.shape))
+    np.testing.assert_allclose(*one, rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(*thin, rtol=1e-5, atol=2e-5)
+    assert np.isfinite(gradient).all()
+
+
+@each
+def test_ten_eager_calls_compile_once(name, caplog):
+    m = similarity.measure(name)
+    calls = [jnp.float32(draw(name, 13, 3, seed=n)) for n in range(10)]
+    with caplog.at_level(logging.WARNING), jax.log_compiles():
+        for x in calls:
+            m(x, calls[0])
+    messages = [record.getMessage() for record in caplog.records]
+    function = m.pair.__name__
+    assert sum(f"Finished XLA compilation of jit({function})" in message for message in messages) == 1
+
+
+@each
+def test_memory_of_a_gradient_is_that_of_a_block(name, monkeypatch):
+    monkeypatch.setattr("simjax.core._coordinates.CHUNK", 4)  # what takes long is to compile 16 terms
+    n = 4096
+    x = jax.ShapeDtypeStruct((n, 2 if name == "haversine" else 32), jnp.float32)
+
+    def total(x, y):
+        return jnp.sum(core.reduce_rows(lambda s, i, j: jnp.sum(s, axis=1), x, y, measure=name, block=16))
+
+    compiled = jax.jit(jax.grad(total)).lower(x, x).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < n * n * 4 / 4

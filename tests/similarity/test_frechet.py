@@ -1,0 +1,178 @@
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+import pytest
+import scipy.linalg
+
+from simjax.core import InputError
+from simjax.similarity._frechet import frechet_distance
+from simjax.similarity._moments import moments
+
+
+def of_matrix_root(x, y):
+    """The formula as it is written, in float64."""
+    x, y = np.float64(x), np.float64(y)
+    s, t = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    root = scipy.linalg.sqrtm(s @ t)
+    return np.sum((x.mean(0) - y.mean(0)) ** 2) + np.trace(s + t - 2 * root.real)
+
+
+def of_factors(x, y):
+    """Accurate for singular covariances too, in float64."""
+    (x, mu), (y, nu) = ((np.float64(a) - np.float64(a).mean(0), np.float64(a).mean(0)) for a in (x, y))
+    x, y = x / np.sqrt(len(x) - 1), y / np.sqrt(len(y) - 1)
+    nuclear = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    return np.sum((mu - nu) ** 2) + np.sum(x**2) + np.sum(y**2) - 2 * nuclear
+
+
+def samples(random, n, d, *, scale=1.0, shift=0.0):
+    return np.float32(scale * random.normal(size=(n, d)) @ random.normal(size=(d, d)) + shift)
+
+
+def as_moments(x):
+    return moments(x[:3]).update(x[3:])
+
+
+@pytest.mark.parametrize("of_x", [jnp.asarray, as_moments])
+@pytest.mark.parametrize("of_y", [jnp.asarray, as_moments])
+def test_agrees_with_scipys_matrix_root(random, of_x, of_y):
+    x, y = samples(random, 31, 5), samples(random, 53, 5, scale=2, shift=1)
+    np.testing.assert_allclose(frechet_distance(of_x(x), of_y(y)), of_matrix_root(x, y), rtol=1e-5)
+
+
+def test_gaussians_along_the_axes_have_a_closed_form():
+    signs = np.float32(np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1).T) * np.sqrt(7 / 8)  # covariance 1
+    x, y = signs * np.float32([1, 2, 3]), signs * np.float32([5, 2, 0]) + np.float32([0, 1, -2])
+    np.testing.assert_allclose(frechet_distance(x, y), (1 - 5) ** 2 + 3**2 + 1 + 2**2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m"), [(5, 7), (7, 31), (31, 7), (1, 7), (1, 1)])
+def test_fewer_samples_than_features(random, n, m):
+    x, y = samples(random, n, 13), samples(random, m, 13, shift=1)
+    expected = np.sum((np.float64(x) - y) ** 2) if n == m == 1 else None
+    if n == 1 and m > 1:
+        expected = np.sum((x[0] - y.mean(0)) ** 2) + np.trace(np.cov(y, rowvar=False))
+    expected = of_factors(x, y) if expected is None else expected
+    np.testing.assert_allclose(frechet_distance(x, y), expected, rtol=1e-5)
+
+
+def test_nearly_singular_covariances_keep_their_digits(random):
+    """In float32 the root of a product of covariances is off by 1e-3 here."""
+    basis = np.linalg.qr(random.normal(size=(17, 17)))[0]
+    spread = np.geomspace(1, 1e-7, 17)
+    x, y = (np.float32(random.normal(size=(n, 17)) * spread @ basis) for n in (101, 211))
+    np.testing.assert_allclose(frechet_distance(x, y), of_factors(x, y), rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 7, 101])
+@pytest.mark.parametrize("kind", [jnp.asarray, moments])
+def test_equal_sets_are_at_zero_with_no_gradient(random, n, kind):
+    x = samples(random, n, 11, shift=3)
+    x[:, 2] = 0.1  # a feature that never changes
+    value, gradients = jax.value_and_grad(lambda x, y: frechet_distance(kind(x), kind(y)), (0, 1))(x, x)
+    assert value == 0
+    np.testing.assert_array_equal(gradients, 0)
+    np.testing.assert_allclose(frechet_distance(kind(x), kind(x[::-1])), 0, atol=2e-6 * (1 + np.var(x, axis=0).sum()))
+
+
+def test_sets_that_are_nearly_equal(random):
+    """Rounding is 1e-7 of the features' spread; 1e-7 of its square would be a fifth of the distance."""
+    x = samples(random, 101, 5)
+    y = np.float32(x * np.float32(1 + 2.0**-10))
+    expected = of_factors(x, y)
+    assert expected < 1e-4
+    np.testing.assert_allclose(frechet_distance(x, y), expected, rtol=1e-3)
+
+
+def test_a_translation_and_a_rotation(random):
+    x, y, t = samples(random, 31, 5), samples(random, 37, 5), np.float32(random.normal(size=5))
+    np.testing.assert_allclose(frechet_distance(x, x + t), np.sum(np.float64(t) ** 2), rtol=1e-5)
+    turn = np.float32(np.linalg.qr(random.normal(size=(5, 5)))[0])
+    np.testing.assert_allclose(frechet_distance(x @ turn, y @ turn), frechet_distance(x, y), rtol=1e-5)
+    np.testing.assert_allclose(frechet_distance(y, x), frechet_distance(x, y), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("of_x", "of_y", "sizes"),
+    [
+        (jnp.asarray, jnp.asarray, (31, 53)),
+        (jnp.asarray, jnp.asarray, (7, 11)),  # both covariances are singular, and the distance is smooth all the same
+        (jnp.asarray, jnp.asarray, (53, 7)),
+        (jnp.asarray, moments, (31, 53)),
+        (moments, moments, (31, 53)),
+    ],
+)
+def test_gradients_in_float64(of_x, of_y, sizes):
+    with jax.enable_x64(True):
+        x, y = (jnp.asarray(np.random.default_rng(n).normal(size=(n, 13))) for n in sizes)
+
+        def distance(x, y):
+            return frechet_distance(of_x(x), of_y(y))
+
+        jax.test_util.check_grads(distance, (x, y), order=1, modes=("fwd", "rev"))
+
+
+def test_a_second_derivative_is_refused(random):
+    x, y = samples(random, 7, 2), samples(random, 5, 2)
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        jax.hessian(frechet_distance)(x, y)
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        jax.grad(lambda x: jnp.sum(jax.grad(frechet_distance)(x, y)))(x)
+
+
+@pytest.mark.parametrize(
+    "degenerate", [np.zeros((7, 3)), np.full((2, 3), 0.1), np.eye(3)[:1], np.outer(range(5), [1] * 3)]
+)
+@pytest.mark.parametrize("kind", [jnp.asarray, moments])
+def test_gradients_are_finite_at_singular_covariances(random, degenerate, kind):
+    x, y = jnp.float32(degenerate), samples(random, 11, 3)
+    value, gradients = jax.value_and_grad(lambda x, y: frechet_distance(kind(x), kind(y)), (0, 1))(x, y)
+    assert value > 0
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e17])
+def test_huge_and_tiny_samples(random, scale):
+    x, y = samples(random, 31, 3), samples(random, 37, 3)
+    found = frechet_distance(x * np.float32(scale), y * np.float32(scale))
+    np.testing.assert_allclose(found / np.float32(scale) ** 2, frechet_distance(x, y), rtol=1e-4)
+
+
+def test_what_does_not_fit_is_infinite_with_zero_gradient(random):
+    x = samples(random, 7, 3) * np.float32(1e30)
+    for kind in (jnp.asarray, moments):
+        value, gradient = jax.value_and_grad(lambda x, k=kind: frechet_distance(k(x), k(-3 * x)))(x)
+        assert np.isposinf(value)
+        np.testing.assert_array_equal(gradient, 0)
+    assert frechet_distance(x, x) == 0
+
+
+def test_transformations(random):
+    x, y = (jnp.stack([samples(random, n, 3) for _ in range(3)]) for n in (5, 7))
+    expected = [frechet_distance(a, b) for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(jax.vmap(frechet_distance)(x, y), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(frechet_distance)(x[0], y[0]), expected[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [(jnp.float16, jnp.float16), (jnp.bfloat16, jnp.bfloat16), (int, jnp.float32)]
+)
+def test_narrow_types(random, dtype, kind):
+    x, y = (jnp.asarray(3 * random.normal(size=(n, 3)), dtype) for n in (11, 13))
+    found = frechet_distance(x, y)
+    assert found.dtype == kind
+    np.testing.assert_allclose(float(found), of_matrix_root(x, y), rtol=2 * float(jnp.finfo(kind).eps) + 1e-5)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_errors():
+    x = jnp.zeros((3, 2))
+    with pytest.raises(InputError, match="y: expected 2 features as in x, got 5"):
+        frechet_distance(x, jnp.zeros((3, 5)))
+    with pytest.raises(InputError, match="y: expected 2 features as in x, got 5"):
+        frechet_distance(x, moments(jnp.zeros((3, 5))))
+    with pytest.raises(InputError, match="samples of x: expected at least 1, got 0"):
+        frechet_distance(x[:0], x)
+    with pytest.raises(InputError, match=r"y: expected samples \[n, d\], got shape \(3,\)"):
+        frechet_distance(x, jnp.zeros(3))

@@ -1,0 +1,146 @@
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+import pytest
+
+from simjax.core import InputError, Measure
+from simjax.similarity._max_similarity import maxsim_matrix, maxsim_similarity
+
+TOKENS = {
+    "dot": (lambda a, b: a @ b, max),
+    "cosine": (lambda a, b: a @ b / np.linalg.norm(a) / np.linalg.norm(b), max),
+    "euclidean": (lambda a, b: np.linalg.norm(a - b), min),
+    "manhattan": (lambda a, b: np.abs(a - b).sum(), min),
+}
+
+
+def by_loops(x, y, x_mask, y_mask, measure, reduce):
+    """Of every query with every document; 0 where no token counts."""
+    compare, closest = TOKENS[measure]
+    scores = np.zeros((len(x), len(y)))
+    for i, j in np.ndindex(scores.shape):
+        words = [b for b, counts in zip(y[j], y_mask[j], strict=True) if counts]
+        found = [
+            closest(compare(a, b) for b in words) for a, counts in zip(x[i], x_mask[i], strict=True) if counts and words
+        ]
+        if found:
+            scores[i, j] = np.sum(found) if reduce == "sum" else np.mean(found)
+    return scores
+
+
+def sets(random, queries=5, documents=7, kind=np.float32):
+    """Queries of 3 tokens and documents of 11; one of each has no token that counts."""
+    x, y = random.normal(size=(queries, 3, 13)).astype(kind), random.normal(size=(documents, 11, 13)).astype(kind)
+    x_mask, y_mask = random.random((queries, 3)) < 0.7, random.random((documents, 11)) < 0.5
+    x_mask[1] = False
+    y_mask[2] = False
+    return x, y, x_mask, y_mask
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+@pytest.mark.parametrize("measure", TOKENS)
+def test_equals_loops(random, measure, reduce):
+    x, y, x_mask, y_mask = sets(random)
+    expected = by_loops(x, y, x_mask, y_mask, measure, reduce)
+    for block in (None, 2):
+        found = maxsim_matrix(x, y, x_mask=x_mask, y_mask=y_mask, measure=measure, reduce=reduce, block=block)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    paired = maxsim_similarity(
+        x[:, None], y[None], x_mask=x_mask[:, None], y_mask=y_mask[None], measure=measure, reduce=reduce
+    )
+    np.testing.assert_allclose(paired, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_documents_are_cut_where_one_query_does_not_fit(random, monkeypatch):
+    x, y, x_mask, y_mask = sets(random)
+    whole = maxsim_matrix(x, y, x_mask=x_mask, y_mask=y_mask)
+    monkeypatch.setattr("simjax.core._blocks.STRIP_BYTES", 3 * 11 * 4 * 20)  # about three documents
+    jax.clear_caches()
+    np.testing.assert_allclose(maxsim_matrix(x, y, x_mask=x_mask, y_mask=y_mask), whole, rtol=1e-5)
+
+
+def test_a_users_own_measure(random):
+    x, y, x_mask, y_mask = sets(random)
+    own = Measure.from_pair(lambda a, b: jnp.sum(jnp.abs(a - b), -1), higher_is_closer=False)
+    found = maxsim_matrix(x, y, x_mask=x_mask, y_mask=y_mask, measure=own)
+    np.testing.assert_allclose(found, by_loops(x, y, x_mask, y_mask, "manhattan", "sum"), rtol=1e-5)
+
+
+def test_what_padding_holds_cannot_matter(random):
+    x, y, x_mask, y_mask = sets(random)
+    filled = jnp.where(y_mask[..., None], y, jnp.nan), jnp.where(x_mask[..., None], x, jnp.inf)
+
+    def score(x, y):
+        return maxsim_matrix(x, y, x_mask=x_mask, y_mask=y_mask, measure="euclidean").sum()
+
+    np.testing.assert_array_equal(score(filled[1], filled[0]), score(x, y))
+    gradients = jax.grad(score, argnums=(0, 1))(filled[1], filled[0])
+    jax.tree.map(np.testing.assert_array_equal, gradients, jax.grad(score, argnums=(0, 1))(jnp.asarray(x), y))
+    assert all(np.isfinite(g).all() for g in gradients)
+    np.testing.assert_array_equal(gradients[1][~y_mask], 0)
+
+
+@pytest.mark.parametrize("measure", ["dot", "euclidean"])
+def test_gradients_in_float64(random, measure):
+    with jax.enable_x64(True):
+        x, y, x_mask, y_mask = sets(random, 3, 5, np.float64)
+
+        def scores(x, y):
+            return maxsim_matrix(x, y, x_mask=x_mask, y_mask=y_mask, measure=measure, block=2)
+
+        jax.test_util.check_grads(scores, (x, y), order=1, modes=["rev"])
+
+
+def test_ties_send_the_gradient_to_the_first_token():
+    document = jnp.array([[0.5, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    gradient = jax.grad(lambda y: maxsim_similarity(jnp.array([[2.0, 0.0]]), y))(document)
+    np.testing.assert_array_equal(gradient, [[0, 0], [2, 0], [0, 0]])
+
+
+def test_empty_sets_have_score_zero():
+    for t, s in ((0, 2), (3, 0)):
+        np.testing.assert_array_equal(maxsim_matrix(jnp.ones((2, t, 5)), jnp.ones((3, s, 5))), np.zeros((2, 3)))
+    assert maxsim_matrix(jnp.ones((0, 2, 5)), jnp.ones((3, 2, 5))).shape == (0, 3)
+
+
+def test_transformations_and_half_precision(random):
+    x, y, x_mask, _ = sets(random, 5, 5)
+    paired = maxsim_similarity(x, y, x_mask=x_mask)
+    np.testing.assert_allclose(jnp.diagonal(maxsim_matrix(x, y, x_mask=x_mask)), paired, rtol=1e-5)
+    mapped = jax.vmap(lambda x, y, mask: maxsim_similarity(x, y, x_mask=mask))(x, y, x_mask)
+    np.testing.assert_allclose(mapped, paired, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(lambda x, y: maxsim_similarity(x, y, x_mask=x_mask))(x, y), paired, rtol=1e-5)
+    half_x, half_y = jnp.asarray(x, jnp.bfloat16), jnp.asarray(y, jnp.bfloat16)
+    found = maxsim_matrix(half_x, half_y)
+    exact = maxsim_matrix(jnp.float32(half_x), jnp.float32(half_y))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found, exact.astype(jnp.bfloat16))  # rounded once, at the end
+
+
+def test_memory_of_a_gradient_holds_no_array_of_all_tokens():
+    x, y = jax.ShapeDtypeStruct((128, 32, 16), jnp.float32), jax.ShapeDtypeStruct((128, 64, 16), jnp.float32)
+
+    def temporary(block):
+        gradient = jax.jit(jax.grad(lambda x, y: maxsim_matrix(x, y, block=block).sum()))
+        return gradient.lower(x, y).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(128) > 128 * 128 * 32 * 64 * 4  # [n, m, t, s]
+    assert temporary(4) < temporary(128) / 8
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_errors():
+    x, y = jnp.ones((2, 3, 5)), jnp.ones((4, 7, 5))
+    with pytest.raises(InputError, match="y: expected tokens of 5 features"):
+        maxsim_matrix(x, jnp.ones((4, 7, 6)))
+    with pytest.raises(InputError, match=r"x: expected sets of tokens \[n, t, d\], got shape \(3, 5\)"):
+        maxsim_matrix(x[0], y)
+    with pytest.raises(InputError, match="y: expected as many sets as in x"):
+        maxsim_similarity(x, y)
+    with pytest.raises(InputError, match=r"y_mask: expected one boolean a token, \(4, 7\)"):
+        maxsim_matrix(x, y, y_mask=jnp.ones((4, 6), bool))
+    with pytest.raises(TypeError, match="x_mask: expected booleans"):
+        maxsim_matrix(x, y, x_mask=jnp.ones((2, 3)))
+    with pytest.raises(InputError, match="unknown reduce 'max'"):
+        maxsim_matrix(x, y, reduce="max")

@@ -1,0 +1,152 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from simjax.core import InputError, Measure, measure
+from simjax.similarity._maximum_mean_discrepancy import maximum_mean_discrepancy
+
+
+def gaussian(a, b, *, gamma):
+    return jnp.exp(-gamma * jnp.sum((a - b) ** 2, axis=-1))
+
+
+KERNELS = {
+    "rbf": ("rbf", lambda a, b: np.exp(-cdist(a, b, "sqeuclidean") / a.shape[1])),
+    "own": (
+        Measure.from_pair(gaussian, higher_is_closer=True, gamma=0.3),
+        lambda a, b: np.exp(-0.3 * cdist(a, b, "sqeuclidean")),
+    ),
+    "dot": ("dot", lambda a, b: a @ b.T),
+    "euclidean": ("euclidean", lambda a, b: -cdist(a, b)),
+}
+
+
+def by_loops(k, x, y, unbiased):
+    n, m = len(x), len(y)
+    xx, yy = (
+        [k[i, j] for i in range(len(a)) for j in range(len(a)) if i != j or not unbiased]
+        for a, k in ((x, k(x, x)), (y, k(y, y)))
+        for n in [len(a)]
+    )
+    return np.mean(xx) + np.mean(yy) - 2 * np.mean(k(x, y).reshape(n * m))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("unbiased", [True, False])
+@pytest.mark.parametrize("block", [None, 1, 4])
+def test_agrees_with_loops(random, kernel, unbiased, block):
+    x, y = np.float32(random.normal(size=(11, 3))), np.float32(random.normal(size=(7, 3)) + 0.5)
+    k, oracle = KERNELS[kernel]
+    found = maximum_mean_discrepancy(x, y, measure=k, unbiased=unbiased, block=block)
+    np.testing.assert_allclose(found, by_loops(oracle, np.float64(x), np.float64(y), unbiased), rtol=1e-4, atol=1e-6)
+
+
+def test_the_dot_product_sees_the_means_only(random):
+    x, y = np.float32(random.normal(size=(11, 3))), np.float32(random.normal(size=(7, 3)))
+    found = maximum_mean_discrepancy(x, y, measure="dot", unbiased=False)
+    np.testing.assert_allclose(found, np.sum((x.mean(0) - y.mean(0)) ** 2), rtol=1e-4)
+
+
+def test_unbiased_is_about_zero_for_one_distribution_and_biased_is_not(random):
+    x, y = np.float32(random.normal(size=(2, 200, 23, 2)))
+    of_all = {u: jax.vmap(functools.partial(maximum_mean_discrepancy, unbiased=u))(x, y) for u in (True, False)}
+    error = np.std(of_all[True]) / np.sqrt(200)
+    assert abs(np.mean(of_all[True])) < 4 * error
+    assert np.min(of_all[True]) < 0
+    assert np.mean(of_all[False]) > 10 * error
+    assert np.min(of_all[False]) >= 0
+
+
+def test_two_thousand_samples_lose_no_digits_to_cancellation(random):
+    x, y = np.float32(random.normal(size=(2003, 2))), np.float32(random.normal(size=(1999, 2)) + 0.03)
+    k, oracle = KERNELS["rbf"]
+    expected = by_loops(oracle, np.float64(x), np.float64(y), False)
+    assert expected < 2e-3  # of means of kernels that are about 0.5
+    np.testing.assert_allclose(maximum_mean_discrepancy(x, y, measure=k, unbiased=False), expected, atol=3e-8)
+
+
+def test_equal_sets_are_at_zero_with_zero_gradient(random):
+    x = jnp.float32(random.normal(size=(13, 3)) + 10)
+    value, gradients = jax.value_and_grad(functools.partial(maximum_mean_discrepancy, unbiased=False), (0, 1))(x, x)
+    assert 0 <= value < 1e-7
+    np.testing.assert_allclose(gradients, np.zeros((2, 13, 3)), atol=1e-7)
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+@pytest.mark.parametrize("kernel", ["rbf", "euclidean"])
+def test_gradients_in_float64(unbiased, kernel):
+    with jax.enable_x64(True):
+        x, y = (jnp.asarray(np.random.default_rng(n).normal(size=(n, 2))) for n in (5, 3))
+        discrepancy = functools.partial(maximum_mean_discrepancy, measure=kernel, unbiased=unbiased, block=2)
+        jax.test_util.check_grads(discrepancy, (x, y), order=1)
+
+
+def test_the_bandwidth_can_be_learned():
+    with jax.enable_x64(True):
+        x, y = (jnp.asarray(np.random.default_rng(n).normal(size=(n, 2))) for n in (5, 3))
+        jax.test_util.check_grads(
+            lambda g: maximum_mean_discrepancy(x, y, measure=measure("rbf", gamma=g), block=2), (0.7,), order=1
+        )
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "laplacian", "euclidean", "cosine", "dot"])
+def test_degenerate_samples_give_finite_numbers(kernel):
+    x = jnp.array([[0.0, 0.0], [0.0, 0.0], [1.0, 2.0]])
+    for y in (x, x[:2], 1e15 * x):
+        value, gradients = jax.value_and_grad(lambda x, y: maximum_mean_discrepancy(x, y, measure=kernel), (0, 1))(x, y)
+        assert np.isfinite(value)
+        assert all(np.isfinite(g).all() for g in gradients)
+
+
+def test_what_does_not_fit_is_infinite_with_zero_gradient(random):
+    x, y = np.float32(1e30 * random.normal(size=(2, 7, 3)))
+    value, gradient = jax.value_and_grad(lambda x: maximum_mean_discrepancy(x, y, measure="dot"))(x)
+    assert np.isposinf(value)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_memory_never_holds_the_matrix():
+    x = jnp.zeros((4096, 8))
+
+    def temporary(block):
+        value_and_gradient = jax.value_and_grad(lambda x, y: maximum_mean_discrepancy(x, y, block=block), (0, 1))
+        return jax.jit(value_and_gradient).lower(x, x).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(4096) > 4096 * 4096 * 4
+    assert temporary(32) < 4096 * 4096 * 4 / 10
+
+
+def test_transformations(random):
+    x, y = (jnp.float32(random.normal(size=(3, n, 2))) for n in (5, 7))
+    expected = [maximum_mean_discrepancy(a, b) for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(jax.vmap(maximum_mean_discrepancy)(x, y), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(maximum_mean_discrepancy)(x[0], y[0]), expected[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [(jnp.float16, jnp.float16), (jnp.bfloat16, jnp.bfloat16), (int, jnp.float32)]
+)
+def test_narrow_types(random, dtype, kind):
+    x, y = (jnp.asarray(3 * random.normal(size=(n, 3)), dtype) for n in (11, 13))
+    found = maximum_mean_discrepancy(x, y)
+    assert found.dtype == kind
+    expected = maximum_mean_discrepancy(x.astype(jnp.float32), y.astype(jnp.float32))
+    np.testing.assert_allclose(float(found), expected, rtol=float(jnp.finfo(kind).eps), atol=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_errors():
+    x = jnp.zeros((3, 2))
+    with pytest.raises(InputError, match="samples of y: expected at least 2, got 1"):
+        maximum_mean_discrepancy(x, x[:1])
+    with pytest.raises(InputError, match="samples of x: expected at least 1, got 0"):
+        maximum_mean_discrepancy(x[:0], x, unbiased=False)
+    with pytest.raises(InputError, match="did you mean rbf"):
+        maximum_mean_discrepancy(x, x, measure="rbff")
+    with pytest.raises(InputError, match="y: expected rows of 2 features"):
+        maximum_mean_discrepancy(x, jnp.zeros((3, 5)))

@@ -1,0 +1,136 @@
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+import pytest
+
+from simjax.core import InputError
+from simjax.similarity._moments import Moments, moments
+
+
+def mean_of(state):
+    return np.float64(state.mean) + np.float64(state.mean_rest)
+
+
+def test_agrees_with_numpy(random):
+    x = np.float32(random.normal(size=(31, 5)) @ random.normal(size=(5, 5)))
+    state = moments(x)
+    assert int(state.count) == 31
+    np.testing.assert_allclose(mean_of(state), np.mean(np.float64(x), axis=0), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(state.covariance, np.cov(np.float64(x), rowvar=False), rtol=1e-5, atol=1e-5)
+
+
+def test_no_digits_are_lost_at_a_mean_of_ten_thousand(random):
+    x = np.float32(random.normal(size=(1009, 3)) + 1e4)
+    state = functools.reduce(Moments.update, np.array_split(x, 11), moments(x[:0]))
+    exact = np.float64(x)
+    np.testing.assert_allclose(mean_of(state) - 1e4, exact.mean(0) - 1e4, atol=1e-6)
+    np.testing.assert_allclose(state.covariance, np.cov(exact, rowvar=False), rtol=1e-5, atol=1e-6)
+
+
+def test_merged_in_any_order_equals_all_at_once(random):
+    x = np.float32(random.normal(size=(29, 3)) + 7)
+    whole, parts = moments(x), [moments(p) for p in np.split(x, [2, 2, 19])]  # one of them is empty
+    for order in itertools.permutations(parts):
+        left = functools.reduce(Moments.merge, order)
+        right = functools.reduce(lambda a, b: b.merge(a), order)
+        for found in (left, right):
+            assert int(found.count) == 29
+            np.testing.assert_allclose(mean_of(found), mean_of(whole), rtol=1e-7)
+            np.testing.assert_allclose(found.covariance, whole.covariance, rtol=1e-5, atol=1e-6)
+
+
+def test_what_single_rows_add_beyond_two_to_the_24_is_not_lost():
+    state = moments(jnp.zeros((1, 2)))
+    for _ in range(26):
+        state = state.merge(state)
+    state, _ = jax.lax.scan(lambda s, row: (s.update(row[None]), None), state, jnp.ones((503, 2)))
+    n = 2**26 + 503
+    assert int(state.count) == n
+    np.testing.assert_allclose(mean_of(state), 503 / n, rtol=1e-6)
+    np.testing.assert_allclose(state.covariance, 503 / n * (1 - 503 / n) * n / (n - 1), rtol=1e-5)
+
+
+def test_a_count_beyond_two_to_the_31():
+    state = moments(jnp.array([[0.0], [2.0]]))
+    for _ in range(30):
+        state = state.merge(state)
+    assert int(state.count) == 2**31
+    np.testing.assert_allclose(state.covariance, 1.0, rtol=1e-6)
+
+
+def test_rows_that_are_masked_do_not_count(random):
+    x = np.float32(random.normal(size=(7, 3)))
+    x[4:] = np.nan
+    masked, kept = moments(x, np.arange(7) < 4), moments(x[:4])
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), masked, kept)
+    np.testing.assert_allclose(masked.update(x, np.zeros(7, bool)).covariance, kept.covariance, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_rows_for_a_covariance_have_none(n):
+    state = moments(np.full((n, 3), 5.0, np.float32))
+    np.testing.assert_array_equal(state.covariance, 0)
+    np.testing.assert_array_equal(state.mean, 5 * n)
+
+
+def test_is_updated_in_place_by_one_compilation(random):
+    x = jnp.float32(random.normal(size=(40, 3)))
+    traces = []
+    step = jax.jit(lambda s, rows: traces.append(1) or s.update(rows), donate_argnums=0)
+    first = state = moments(x[:8])
+    for start in range(8, 40, 8):
+        state = step(state, x[start : start + 8])
+    assert len(traces) == 1
+    assert first.scatter.is_deleted()
+    np.testing.assert_allclose(state.covariance, np.cov(x, rowvar=False), rtol=1e-4, atol=1e-6)
+
+
+def test_transformations(random):
+    x = jnp.float32(random.normal(size=(3, 11, 2)))
+    stacked = jax.vmap(moments)(x)
+    for i in range(3):
+        np.testing.assert_allclose(stacked.scatter[i], moments(x[i]).scatter, rtol=1e-5, atol=1e-6)
+    shapes = jax.eval_shape(moments, x[0])
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), shapes) == jax.tree.map(
+        lambda a: (a.shape, a.dtype), moments(x[0])
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.int32])
+def test_narrow_types_accumulate_in_float32(random, dtype):
+    x = jnp.asarray(3 * random.normal(size=(13, 2)), dtype)
+    state = moments(x).update(x)
+    assert state.mean.dtype == state.scatter.dtype == jnp.float32
+    expected = np.cov(np.concatenate([np.float64(x)] * 2), rowvar=False)
+    np.testing.assert_allclose(state.covariance, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_huge_numbers_give_infinity_and_no_nan():
+    x = jnp.array([[1e30, 1.0], [-1e30, 2.0], [3e30, 5.0]])
+    state = moments(x).merge(moments(x + jnp.array([[1e30, 0.0]])))
+    np.testing.assert_allclose(mean_of(state), [1.5e30, 8 / 3], rtol=1e-6)
+    assert np.isinf(state.covariance[0, 0])
+    np.testing.assert_allclose(state.covariance[1, 1], np.var([1, 2, 5, 1, 2, 5], ddof=1), rtol=1e-6)
+
+
+def test_gradients_in_float64():
+    with jax.enable_x64(True):
+        a, b = (jnp.asarray(np.random.default_rng(i).normal(size=(n, 2))) for i, n in ((1, 5), (2, 3)))
+        jax.test_util.check_grads(lambda a, b: moments(a).update(b).covariance, (a, b), order=1)
+        jax.test_util.check_grads(lambda a, b: moments(a).update(b).mean, (a, b), order=1)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_errors():
+    with pytest.raises(InputError, match=r"features: expected rows \[n, d\], got shape \(3,\)"):
+        moments(jnp.zeros(3))
+    with pytest.raises(InputError, match="mask: expected 3 booleans"):
+        moments(jnp.zeros((3, 2)), jnp.ones(2, bool))
+    with pytest.raises(InputError, match="features: expected 2 as seen before, got 5"):
+        moments(jnp.zeros((3, 2))).update(jnp.zeros((3, 5)))
+    with pytest.raises(TypeError, match="complex"):
+        moments(jnp.zeros((3, 2), complex))

@@ -1,0 +1,130 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import wasserstein_distance
+
+from simjax.core import InputError
+from simjax.similarity import unit_vectors
+from simjax.similarity._sliced_wasserstein import sliced_wasserstein_distance
+
+KEY = jax.random.key(7)
+sliced = functools.partial(sliced_wasserstein_distance, key=KEY)
+
+
+def by_repetition(x, y, p):
+    """W_p^p in one dimension: every sample repeated until both sets have as many."""
+    a, b = np.repeat(np.sort(x), len(y)), np.repeat(np.sort(y), len(x))
+    return np.mean(np.abs(a - b) ** p)
+
+
+@pytest.mark.parametrize(("n", "m"), [(31, 31), (31, 53), (53, 7), (1, 5), (6, 4)])
+def test_one_dimension_agrees_with_scipy(random, n, m):
+    x, y = np.float32(random.normal(size=(n, 1))), np.float32(random.normal(size=(m, 1)) + 1)
+    np.testing.assert_allclose(sliced(x, y, p=1), wasserstein_distance(x[:, 0], y[:, 0]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 5])
+@pytest.mark.parametrize("m", [31, 13])
+def test_agrees_with_numpy_over_the_documented_directions(random, p, m):
+    x, y = np.float32(random.normal(size=(31, 5))), np.float32(random.normal(size=(m, 5)) + 1)
+    directions = np.float64(unit_vectors(jax.random.normal(KEY, (17, 5))))
+    expected = np.mean([by_repetition(x @ v, y @ v, p) for v in directions]) ** (1 / p)
+    for block in (None, 1, 5):
+        np.testing.assert_allclose(sliced(x, y, projections=17, p=p, block=block), expected, rtol=1e-5)
+
+
+def test_a_translation_is_seen_as_its_length_over_the_root_of_the_width(random):
+    x, t = np.float32(random.normal(size=(11, 7)) + 1e3), np.float32(random.normal(size=7))
+    found = sliced(x, x + t, projections=20_000)
+    np.testing.assert_allclose(found, np.linalg.norm(t) / np.sqrt(7), rtol=0.02)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([1, 3]))
+def test_symmetry_scale_and_triangle_inequality(seed, p):
+    random = np.random.default_rng(seed)
+    x, y, z = (np.float32(random.normal(size=(n, 3))) for n in (5, 7, 7))
+    xy, yz, xz = (float(sliced(a, b, p=p, projections=8)) for a, b in ((x, y), (y, z), (x, z)))
+    np.testing.assert_allclose(sliced(y, x, p=p, projections=8), xy, rtol=1e-5)
+    np.testing.assert_allclose(sliced(-4 * x, -4 * y, p=p, projections=8), 4 * xy, rtol=1e-5)
+    assert xz <= xy + yz + 1e-5
+
+
+@pytest.mark.parametrize("p", [1, 2, 3.5])
+def test_equal_sets_are_at_exactly_zero_with_zero_gradient(random, p):
+    x = jnp.float32(random.normal(size=(13, 5)) + 100)
+    value, gradient = jax.value_and_grad(lambda x: sliced(x, x, p=p))(x)
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
+    np.testing.assert_array_equal(jax.grad(lambda a: sliced(a, x, p=p))(x), 0)
+    np.testing.assert_allclose(sliced(x[::-1], x, p=p), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3.5])
+@pytest.mark.parametrize("m", [7, 5])
+def test_gradients_in_float64(p, m):
+    with jax.enable_x64(True):
+        x, y = (jnp.asarray(np.random.default_rng(n).normal(size=(n, 2))) for n in (7, m + 4))
+        distance = functools.partial(sliced, projections=3, p=p, block=2)
+        jax.test_util.check_grads(distance, (x, y[:m]), order=1)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_huge_and_tiny_samples(random, scale):
+    x, y = np.float32(random.normal(size=(11, 3))), np.float32(random.normal(size=(7, 3)))
+    for p in (1, 2, 7):
+        distance = functools.partial(sliced, p=p)
+        found, gradient = jax.value_and_grad(distance)(x * np.float32(scale), y * np.float32(scale))
+        expected, slope = jax.value_and_grad(distance)(x, y)
+        np.testing.assert_allclose(found / np.float32(scale), expected, rtol=1e-4)
+        np.testing.assert_allclose(gradient, slope, rtol=1e-3, atol=1e-5)
+
+
+def test_transformations(random):
+    x, y = (jnp.float32(random.normal(size=(3, n, 2))) for n in (5, 7))
+    expected = [sliced(a, b) for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(jax.vmap(sliced)(x, y), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(sliced)(x[0], y[0]), expected[0], rtol=1e-6)
+    assert sliced(x[0], y[0]) != sliced_wasserstein_distance(x[0], y[0], key=jax.random.key(8))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [(jnp.float16, jnp.float16), (jnp.bfloat16, jnp.bfloat16), (int, jnp.float32)]
+)
+def test_narrow_types(random, dtype, kind):
+    x, y = (jnp.asarray(3 * random.normal(size=(n, 3)), dtype) for n in (11, 13))
+    found = sliced(x, y)
+    assert found.dtype == kind
+    expected = sliced(x.astype(jnp.float32), y.astype(jnp.float32))
+    np.testing.assert_allclose(float(found), expected, rtol=float(jnp.finfo(kind).eps))
+
+
+def test_memory_holds_a_block_of_projections():
+    x = jnp.zeros((4096, 4))
+
+    def temporary(block):
+        distance = jax.grad(lambda x: sliced(x, -x, projections=512, block=block))
+        return jax.jit(distance).lower(x).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(512) > 512 * 4096 * 4
+    assert temporary(8) < 512 * 4096 * 4 / 4
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_errors():
+    x = jnp.zeros((3, 2))
+    with pytest.raises(InputError, match="samples of y: expected at least 1, got 0"):
+        sliced(x, x[:0])
+    with pytest.raises(InputError, match="projections: expected at least 1, got 0"):
+        sliced(x, x, projections=0)
+    for p in (0.5, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="p: expected a finite number from 1"):
+            sliced(x, x, p=p)
+    with pytest.raises(InputError, match="y: expected rows of 2 features"):
+        sliced(x, jnp.zeros((3, 5)))
