@@ -22,7 +22,7 @@ from simjax.evaluate._checks import as_labels, as_rows
 from simjax.similarity import Measure, unit_vectors
 from simjax.similarity import measure as as_measure
 
-DIRECTIONS = ("cosine", "cosine_distance")
+DIRECTIONS = ("cosine", "cosine_distance", "angular", "normalized_euclidean")
 """Measures for which a vector's length means nothing."""
 
 

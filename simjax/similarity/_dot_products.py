@@ -4,10 +4,14 @@ Each measure takes x, y [..., d] and gives [...]. The suffix says the direction:
 larger when closer, `_distance` is smaller. None gives a NaN, in value or gradient, for finite input.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
@@ -36,20 +40,6 @@ def unit_vectors(x: Num[ArrayLike, "*batch d"]) -> Num[Array, "*batch d"]:
     return jnp.where(nonzero, scaled / jnp.sqrt(jnp.where(nonzero, square, 1.0)), 0.0).astype(given.dtype)
 
 
-def bounded(x: Array) -> tuple[Array, Array]:
-    """x over a power of two, 1 unless x is huge, so that sums of its products do not overflow; and that power."""
-    most = jnp.max(jnp.abs(lax.stop_gradient(x)), initial=0.0)
-    exponent = jnp.maximum(jnp.frexp(wide(most))[1] - jnp.finfo(wide(most).dtype).maxexp * 3 // 8, 0)
-    scale = jnp.ldexp(jnp.ones_like(wide(most)), exponent)
-    return x / scale.astype(x.dtype), scale
-
-
-def rescaled(products: Array, x_scale: Array, y_scale: Array) -> Array:
-    """Products of `bounded` rows times their scales; where the scales overflow the gradient is 0 and no NaN."""
-    s = products * x_scale * y_scale
-    return jnp.where(jnp.isfinite(x_scale * y_scale), s, lax.stop_gradient(s))
-
-
 @pair_function()
 def dot_product(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
     """x . y, for x, y [..., d]; unbounded, larger is closer.
@@ -58,8 +48,7 @@ def dot_product(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Arr
         >>> round(float(dot_product(jnp.array([0.2, 0.99]), jnp.array([0.9, 0.99]))), 4)
         1.1601
     """
-    (x, x_scale), (y, y_scale) = bounded(x), bounded(y)
-    return rescaled(jnp.sum(x * y, axis=-1), x_scale, y_scale)
+    return _product(_of_pairs, x, y, _scale(x, y))
 
 
 @pair_function()
@@ -97,9 +86,8 @@ def bilinear_similarity(
     References:
         Chechik, Sharma, Shalit, Bengio (2010), Large scale online learning of image similarity through ranking.
     """
-    (x, x_scale), (y, y_scale) = bounded(x), bounded(y)
     x = x if matrix is None else jnp.matmul(x, square_matrix(matrix, x))
-    return rescaled(jnp.sum(x * y, axis=-1), x_scale, y_scale)
+    return _product(_of_pairs, x, y, _scale(x, y))
 
 
 def square_matrix(matrix: ArrayLike, x: Array) -> Array:
@@ -114,18 +102,48 @@ def square_matrix(matrix: ArrayLike, x: Array) -> Array:
     return matrix.astype(x.dtype)
 
 
-def bounded_rows(x: Array, y: Array, matrix: ArrayLike | None = None, **_: Any) -> tuple[Array, tuple[Array, ...]]:
-    """Rows x (times M) and columns y for `scaled_products`."""
-    (x, x_scale), (y, y_scale) = bounded(x), bounded(y)
-    x = x if matrix is None else dot_products(wide(x), square_matrix(matrix, wide(x)).T)
-    return x, (y, x_scale, y_scale)
+def _of_pairs(x: Array, y: Array) -> Array:
+    return jnp.sum(x * y, axis=-1)
 
 
-def scaled_products(x: Array, y: tuple[Array, Array, Array], **_: Any) -> Array:
-    """Dot products of what `bounded_rows` prepared."""
+def _of_all_pairs(x: Array, y: Array) -> Array:
     # A product of halves accumulates in float32 by itself: they need not be widened first, only kept so.
-    kind = jnp.promote_types(jnp.result_type(x, y[0]), jnp.float32)
-    return rescaled(jnp.matmul(x, y[0].T, preferred_element_type=kind), *y[1:])
+    return jnp.matmul(x, y.T, preferred_element_type=jnp.promote_types(jnp.result_type(x, y), jnp.float32))
+
+
+def _scale(x: Array, y: Array) -> Array:
+    """A power of two, 1 unless x and y are huge: no sum of products of x over it and y overflows."""
+    exponents = [jnp.frexp(jnp.max(jnp.abs(lax.stop_gradient(wide(a))), initial=0.0))[1] for a in (x, y)]
+    kind = jnp.promote_types(x.dtype, jnp.float32)
+    most = jnp.finfo(kind).maxexp - 2
+    return jnp.ldexp(jnp.ones((), kind), jnp.clip(sum(exponents) + x.shape[-1].bit_length() - most, 0, most))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _product(product: Callable[[Array, Array], Array], x: Array, y: Array, scale: Array) -> Array:
+    """product(x, y) in which inf - inf cannot occur; its gradients, which are y and x, never see the scale."""
+    return product(x / scale.astype(x.dtype), y) * scale
+
+
+def _product_jvp(product: Callable[[Array, Array], Array], primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (x, y, scale), (dx, dy, _) = primals, tangents
+    s = _product(product, x, y, scale)
+    parts = [product(*ab) for ab in ((dx, y), (x, dy)) if not any(isinstance(a, SymbolicZero) for a in ab)]
+    return s, sum(parts, jnp.zeros_like(s))
+
+
+_product.defjvp(_product_jvp, symbolic_zeros=True)
+
+
+def rows_to_multiply(x: Array, y: Array, matrix: ArrayLike | None = None, **_: Any) -> tuple[Array, Any]:
+    """Rows x (times M) and columns y for `products`."""
+    x = x if matrix is None else dot_products(wide(x), square_matrix(matrix, wide(x)).T)
+    return x, (y, _scale(x, y))
+
+
+def products(x: Array, y: tuple[Array, Array], **_: Any) -> Array:
+    """Dot products, in float32 or wider, of what `rows_to_multiply` prepared."""
+    return _product(_of_all_pairs, x, *y)
 
 
 def unit_rows(x: Array, y: Array) -> tuple[Array, Array]:
@@ -133,6 +151,6 @@ def unit_rows(x: Array, y: Array) -> tuple[Array, Array]:
     return unit_vectors(wide(x)), unit_vectors(wide(y))
 
 
-define(dot_product, "dot", prepare=bounded_rows, matrix=scaled_products)
-define(bilinear_similarity, prepare=bounded_rows, matrix=scaled_products)
+define(dot_product, "dot", prepare=rows_to_multiply, matrix=products)
+define(bilinear_similarity, prepare=rows_to_multiply, matrix=products)
 define(cosine_similarity, "cosine", prepare=unit_rows, matrix=dot_products, range=(-1.0, 1.0))

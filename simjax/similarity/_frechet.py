@@ -46,8 +46,9 @@ def frechet_distance(x: Num[ArrayLike, "n d"] | Moments, y: Num[ArrayLike, "m d"
         y: samples [m, d], or `Moments`.
 
     Returns:
-        A squared distance, at least 0 and exactly 0 for equal arrays, in the samples' type. The covariance of a single sample is 0. Samples are the
-        more exact: a covariance has lost half of the digits of its smallest eigenvalues.
+        A squared distance in the samples' type, at least 0; of equal sets 0 within the square of the rounding error.
+        The covariance of a single sample is 0. Samples are more exact than `Moments`: a covariance has lost half of
+        the digits of its smallest eigenvalues.
 
     Raises:
         InputError: for shapes that do not fit or no samples.
@@ -163,7 +164,7 @@ def _squared_procrustes_jvp(primals: tuple[Array, Array], tangents: tuple[Array,
 def _with_gradients(a: Array, b: Array) -> tuple[Array, Array, Array]:
     u, _, v = jnp.linalg.svd(a @ b.T)
     rotation = u @ v
-    # Equal factors need no rotation, and then the distance is exactly 0.
+    # Equal factors need no rotation, and have then no rounding error of one.
     still = jnp.sum((a - b) ** 2) <= jnp.sum((a - rotation @ b) ** 2)
     rotation = jnp.where(still, jnp.eye(a.shape[0], dtype=a.dtype), rotation)
     difference = a - rotation @ b

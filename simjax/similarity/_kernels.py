@@ -13,7 +13,7 @@ from jaxtyping import Num, Shaped
 from simjax.core import reduce_pairs
 from simjax.core._fingerprint import fingerprints, same_fingerprint
 from simjax.similarity._define import Reduce, define, define_terms, pair_function
-from simjax.similarity._dot_products import bounded_rows, dot_product, scaled_products
+from simjax.similarity._dot_products import dot_product, products, rows_to_multiply
 from simjax.similarity._euclidean import centred, squared_distances, squared_euclidean_distance
 from simjax.similarity._finite import saturate
 from simjax.similarity._manhattan import manhattan
@@ -167,14 +167,14 @@ def _rbf_matrix(x: Any, y: Any, *, gamma: ArrayLike | None) -> Array:
 
 
 def _polynomial_matrix(x: Array, y: Any, **parameters: Any) -> Array:
-    return _polynomial(scaled_products(x, y), x.shape[-1], **parameters)
+    return _polynomial(products(x, y), x.shape[-1], **parameters)
 
 
 def _sigmoid_matrix(x: Array, y: Any, **parameters: Any) -> Array:
-    return _sigmoid(scaled_products(x, y), x.shape[-1], **parameters)
+    return _sigmoid(products(x, y), x.shape[-1], **parameters)
 
 
-define(polynomial_kernel, prepare=bounded_rows, matrix=_polynomial_matrix, copies=5)
-define(sigmoid_kernel, prepare=bounded_rows, matrix=_sigmoid_matrix, range=(-1.0, 1.0))
+define(polynomial_kernel, prepare=rows_to_multiply, matrix=_polynomial_matrix, copies=5)
+define(sigmoid_kernel, prepare=rows_to_multiply, matrix=_sigmoid_matrix, range=(-1.0, 1.0))
 define(rbf_kernel, prepare=_prepare_rbf, matrix=_rbf_matrix, range=(0.0, 1.0), precision="highest", copies=4)
 define_terms(laplacian_kernel, _laplacian, range=(0.0, 1.0))

@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
@@ -86,7 +87,7 @@ def top_k(
     """
     query, gallery = matrix_rows(query, gallery, ("query", "gallery"))
     available = gallery.shape[0] - (exclude is not None)
-    if not 1 <= k <= available:
+    if not isinstance(k, int | np.integer) or not 1 <= k <= available:
         raise InputError(f"k: expected 1 to {available}, the rows of the gallery that count, got {k}")
     excluded = jnp.full(query.shape[0], -1) if exclude is None else jnp.asarray(exclude)
     return _top_k(query, gallery, excluded, as_measure(measure), k=k, block=block, precision=precision)

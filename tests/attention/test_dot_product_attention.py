@@ -31,6 +31,10 @@ OPTIONS = {
     "mask and bias and causal": {"mask": (B, H, T, S), "bias": (1, 1, T, S), "is_causal": True},
 }
 
+in_jax = jax.jit(
+    jax.nn.dot_product_attention, static_argnames=("is_causal", "local_window_size", "return_residual", "scale")
+)
+
 
 def qkv(random, g=G, e=E, dtype=jnp.float32):
     shapes = ((B, T, H, K), (B, S, g, K), (B, S, g, e))
@@ -60,15 +64,14 @@ def test_by_loops(random):
         np.testing.assert_allclose(residual[b, t, h], np.log(np.exp(scores).sum()), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("block", [None, 2])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_agrees_with_jax(random, options, block):
+def test_agrees_with_jax(random, options):
     q, k, v = qkv(random, e=K)
     options = filled(random, options)
-    mine = dot_product_attention(q, k, v, return_residual=True, block=block, **options)
+    mine = dot_product_attention(q, k, v, return_residual=True, **options)
     # jax.nn takes what has four axes
     options = {n: a[None, None] if getattr(a, "ndim", 4) == 2 else a for n, a in options.items()}
-    expected = jax.nn.dot_product_attention(q, k, v, return_residual=True, **options)
+    expected = in_jax(q, k, v, return_residual=True, **options)
     for found, wanted in zip(mine, expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
@@ -77,10 +80,9 @@ def test_agrees_with_jax(random, options, block):
 def test_groups_of_heads_share_keys_as_in_jax(random, g):
     q, k, v = qkv(random, g, K)
     options = filled(random, OPTIONS["mask and bias and causal"])
-    expected = jax.nn.dot_product_attention(q, k, v, **options)
-    for block in (None, 2, 7, 12):
-        found = dot_product_attention(q, k, v, block=block, **options)
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    expected = in_jax(q, k, v, **options)
+    found = dot_product_attention(q, k, v, block=7, **options)  # one head at a time
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(jnp.bfloat16, 2**-7), (jnp.float16, 2**-10)])
@@ -89,11 +91,11 @@ def test_halves(random, dtype, error, options):
     """Computed in float32 and rounded once: within one rounding of the exact result on the same inputs."""
     q, k, v = qkv(random, e=K, dtype=dtype)
     options = filled(random, options)
-    exact = np.asarray(jax.nn.dot_product_attention(*(jnp.float32(a) for a in (q, k, v)), **options))
+    exact = np.asarray(in_jax(*(jnp.float32(a) for a in (q, k, v)), **options))
     found = dot_product_attention(q, k, v, **options)
     assert found.dtype == dtype
     np.testing.assert_allclose(np.float32(found), exact, rtol=error, atol=1e-5)
-    theirs = np.float32(jax.nn.dot_product_attention(q, k, v, **options))
+    theirs = np.float32(in_jax(q, k, v, **options))
     assert np.abs(np.float32(found) - exact).max() <= np.abs(theirs - exact).max()
 
 
@@ -104,21 +106,22 @@ def test_any_axes_of_a_batch(random, batch):
     lengths = jnp.asarray(random.integers(1, S, batch or (1,)), jnp.int32)
     found = dot_product_attention(q, k, v, mask=mask, key_value_seq_lengths=lengths)
     flat = (a.reshape(-1, *a.shape[-3:]) for a in (q, k, v))
-    expected = jax.nn.dot_product_attention(
+    expected = in_jax(
         *flat, mask=mask.reshape(-1, 1, T, S), key_value_seq_lengths=lengths.reshape(-1)
     )
     np.testing.assert_allclose(found, expected.reshape(q.shape), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("block", [2, 3, 8, 31])
+@pytest.mark.parametrize("block", [2, 8, 31])  # some rows of a head, a head, five heads
 def test_one_block_equals_many(random, block):
     q, k, v = qkv(random)
-    options = filled(random, {"bias": (1, H, T, S), "mask": (B, 1, T, S), "is_causal": True})
+    options = filled(random, {"bias": (1, H, T, S), "mask": (B, 1, T, S), "local_window_size": (3, 2)})
+    options |= {"query_seq_lengths": jnp.array([5, 3]), "key_value_seq_lengths": jnp.array([4, 9])}
 
     def both(q, k, v, bias, block):
         rest = options | {"bias": bias}
         found = dot_product_attention(q, k, v, return_residual=True, return_weights=True, block=block, **rest)
-        return sum(jnp.sum(jnp.sin(a)) for a in found), found
+        return sum(jnp.sum(jnp.sin(jnp.maximum(a, -9.0))) for a in found), found
 
     run = jax.jit(jax.grad(both, argnums=(0, 1, 2, 3), has_aux=True), static_argnums=4)
     many, one = (run(q, k, v, options["bias"], size) for size in (block, None))
@@ -139,9 +142,9 @@ def test_gradients_are_those_of_jax(random, block):
             return jax.jit(jax.grad(partial(total, attend, **options), argnums=(0, 1, 2, 3)))(q, k, v, bias)
 
         found = gradient(dot_product_attention, block=block)
-        exact = jax.grad(lambda *a: jnp.sum(jnp.sin(dense_attention(*a, mask))), argnums=(0, 1, 2, 3))(q, k, v, bias)
-        theirs = gradient(jax.nn.dot_product_attention)  # its softmax is float32 even here
-        for mine, exact, close in zip(found, exact, theirs, strict=True):
+        wanted = jax.grad(lambda *a: jnp.sum(jnp.sin(dense_attention(*a, mask))), argnums=(0, 1, 2, 3))(q, k, v, bias)
+        theirs = gradient(in_jax)  # its softmax is float32 even here
+        for mine, exact, close in zip(found, wanted, theirs, strict=True):
             np.testing.assert_allclose(mine, exact, rtol=1e-9, atol=1e-12)
             np.testing.assert_allclose(mine, close, rtol=1e-4, atol=1e-5)
 
@@ -153,8 +156,8 @@ def dense_attention(q, k, v, bias, mask):
     return jnp.einsum("bhts,bshe->bthe", jax.nn.softmax(jnp.where(mask, scores, -jnp.inf)), v)
 
 
-@pytest.mark.parametrize("block", [None, 2])
-def test_derivatives_of_every_order_and_mode(block):
+@pytest.mark.parametrize(("block", "order"), [(None, 1), (2, 2)])
+def test_derivatives_of_every_order_and_mode(block, order):
     with jax.enable_x64(True):
         random = np.random.default_rng(4)
         arrays = tuple(jnp.asarray(random.normal(size=s)) for s in ((3, 2, 2), (5, 1, 2), (5, 1, 3), (3, 5)))
@@ -163,7 +166,7 @@ def test_derivatives_of_every_order_and_mode(block):
         def attend(q, k, v, bias):
             return dot_product_attention(q, k, v, bias, is_causal=True, block=block, return_residual=True)
 
-        jax.test_util.check_grads(attend, arrays, order=2, modes=("fwd", "rev"))
+        jax.test_util.check_grads(attend, arrays, order=order, modes=("fwd", "rev"))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +231,7 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("block", [None, 2, 12])
+@pytest.mark.parametrize("block", [None, 2])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_position_equal_arrays(random, name, block):
     q, k, v = qkv(random)
@@ -236,13 +239,16 @@ def test_functions_of_position_equal_arrays(random, name, block):
     array = jnp.float32(values(*np.ogrid[:B, :H, :T, :S])) + jnp.zeros((B, H, T, S))
     found = dot_product_attention(q, k, v, function, block=block)
     np.testing.assert_allclose(found, dot_product_attention(q, k, v, array), rtol=1e-4, atol=1e-5)
-    found = dot_product_attention(q, k, v, mask=lambda *p: function(*p) > -0.5, block=block) if name == "i, j" else None
-    if found is not None:
-        np.testing.assert_allclose(found, dot_product_attention(q, k, v, mask=array > -0.5), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("carried", [True, False])
-@pytest.mark.parametrize("block", [None, 2])
+def test_a_mask_that_is_a_function(random):
+    q, k, v = qkv(random)
+    i, j = np.ogrid[:T, :S]
+    found = dot_product_attention(q, k, v, mask=lambda i, j: (i + j) % 3 > 0, block=2)
+    np.testing.assert_allclose(found, dot_product_attention(q, k, v, mask=(i + j) % 3 > 0), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("block", "carried"), [(None, True), (2, True), (2, False)])
 def test_a_learned_relative_bias_gets_its_gradient(random, block, carried):
     q, k, v = qkv(random)
     table = jnp.float32(random.normal(size=(T + S, H)))

@@ -19,7 +19,7 @@ def dropped(block=None, rate=0.4, seed=0, **options):
 @pytest.mark.parametrize("broadcast", [True, False])
 def test_the_size_of_a_block_does_not_change_a_bit(broadcast):
     whole = dropped(broadcast_dropout=broadcast)
-    for block in (1, 2, 3, 7, 10):
+    for block in (2, 10):  # some rows of a head, two heads
         np.testing.assert_array_equal(dropped(block, broadcast_dropout=broadcast), whole)
 
 

@@ -67,16 +67,17 @@ def test_dropout_has_the_mean_of_flax_and_its_spread(random, broadcast):
     error = np.asarray(theirs.std(0)) / np.sqrt(2000)
     assert (np.abs(ours.mean(0) - still) < 5 * error).all()
     np.testing.assert_allclose(ours.std(0), theirs.std(0), rtol=0.15)
-    # one set of bits for the whole batch makes its outputs move together
-    assert (np.abs(np.corrcoef(ours[:, 0, 0, 0], ours[:, 1, 0, 0])[0, 1]) > 0.1) == broadcast
+    # broadcast or not, what moves together is the same
+    correlations = [np.corrcoef(a.reshape(2000, -1)[:, ::7], rowvar=False) for a in (ours, theirs)]
+    np.testing.assert_allclose(*correlations, atol=0.15)
 
 
 def test_weights_are_kept_where_flax_keeps_them(random):
     x = jnp.float32(random.normal(size=(3, 5, 12)))
     found = []
     for layer in layers():
-        layer(x, sow_weights=True)
-        found.append(layer.attention_weights[0])
+        _, kept = nnx.capture(layer, nnx.Intermediate)(x, sow_weights=True)
+        found.append(kept["attention_weights"][0])
     assert found[0].shape == (3, 4, 5, 5)
     np.testing.assert_allclose(found[1], found[0], rtol=1e-5, atol=1e-6)
 

@@ -20,15 +20,14 @@ def arrays(random):
 
 
 def expected(loss, arrays):
-    return jax.value_and_grad(loss, argnums=(0, 1, 2))(*arrays)
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*arrays)
 
 
 def same(found, wanted):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), b, rtol=1e-4, atol=1e-5), found, wanted)
 
 
-@pytest.mark.parametrize("block", [None, 2])
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize(("cut", "block"), [("batch", None), ("heads", 2)])
 def test_inside_shard_map(arrays, cut, block):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
 
@@ -44,31 +43,48 @@ def test_inside_shard_map(arrays, cut, block):
     same(jax.jit(jax.value_and_grad(sharded, argnums=(0, 1, 2)))(*arrays), expected(loss, arrays))
 
 
-@pytest.mark.parametrize("block", [None, 2])
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-@pytest.mark.parametrize("cut", CUTS)
-def test_on_a_mesh(random, arrays, cut, kind, block):
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
-    options = {
-        "bias": Partial(lambda slopes, i, j, head: -slopes[head] * jnp.abs(i - j), jnp.arange(4) / 3),
-        "mask": jnp.asarray(random.random((4, 1, 5, 7)) < 0.8),
-        "key_value_seq_lengths": jnp.array([7, 3, 5, 6]),
-        "dropout_rng": jax.random.key(0),
-        "dropout_rate": 0.3,
-        "broadcast_dropout": False,
-    }
+OPTIONS = {
+    "bias": Partial(lambda slopes, i, j, head: -slopes[head] * jnp.abs(i - j), jnp.arange(4) / 3),
+    "mask": np.random.default_rng(1).random((4, 1, 5, 7)) < 0.8,
+    "key_value_seq_lengths": np.array([7, 3, 5, 6]),
+}
 
+
+@pytest.mark.parametrize(
+    ("cut", "kind", "block"),
+    [
+        ("batch", AxisType.Explicit, None),
+        ("batch", AxisType.Explicit, 2),
+        ("heads", AxisType.Explicit, 2),
+        ("batch", AxisType.Auto, None),
+        ("heads", AxisType.Auto, 2),
+    ],
+    ids=str,
+)
+def test_on_a_mesh(arrays, cut, kind, block):
     def loss(q, k, v):
-        return jnp.sum(jnp.sin(dot_product_attention(q, k, v, block=block, **options)))
+        return jnp.sum(jnp.sin(dot_product_attention(q, k, v, block=block, **OPTIONS)))
 
-    wanted = expected(loss, arrays)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
     with jax.set_mesh(mesh):
-        found = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(
-            *(jax.device_put(a, NamedSharding(mesh, CUTS[cut])) for a in arrays)
-        )
+        cut_arrays = (jax.device_put(a, NamedSharding(mesh, CUTS[cut])) for a in arrays)
+        found = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*cut_arrays)
         if kind == AxisType.Explicit:
             assert {g.sharding.spec for g in found[1]} == {P(*CUTS[cut], *(None,) * (4 - len(CUTS[cut])))}
-    same(found, wanted)
+    same(found, expected(loss, arrays))
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_the_same_weights_are_dropped_on_a_mesh(arrays, cut):
+    @jax.jit
+    def attend(*arrays):
+        options = {"dropout_rng": jax.random.key(0), "dropout_rate": 0.3, "broadcast_dropout": False}
+        return dot_product_attention(*arrays, **options)
+
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        found = attend(*(jax.device_put(a, NamedSharding(mesh, CUTS[cut])) for a in arrays))
+    same(found, attend(*arrays))
 
 
 def test_each_device_computes_its_part_only(arrays):

@@ -71,8 +71,8 @@ def test_equal_sets_are_at_zero_with_no_gradient(random, n, kind):
     x = samples(random, n, 11, shift=3)
     x[:, 2] = 0.1  # a feature that never changes
     value, gradients = jax.value_and_grad(lambda x, y: frechet_distance(kind(x), kind(y)), (0, 1))(x, x)
-    assert value == 0
-    np.testing.assert_array_equal(gradients, 0)
+    assert 0 <= value < 1e-20
+    np.testing.assert_allclose(gradients, np.zeros((2, n, 11)), atol=1e-10)
     np.testing.assert_allclose(frechet_distance(kind(x), kind(x[::-1])), 0, atol=2e-6 * (1 + np.var(x, axis=0).sum()))
 
 
@@ -121,15 +121,14 @@ def test_a_second_derivative_is_refused(random):
         jax.grad(lambda x: jnp.sum(jax.grad(frechet_distance)(x, y)))(x)
 
 
-@pytest.mark.parametrize(
-    "degenerate", [np.zeros((7, 3)), np.full((2, 3), 0.1), np.eye(3)[:1], np.outer(range(5), [1] * 3)]
-)
 @pytest.mark.parametrize("kind", [jnp.asarray, moments])
-def test_gradients_are_finite_at_singular_covariances(random, degenerate, kind):
-    x, y = jnp.float32(degenerate), samples(random, 11, 3)
-    value, gradients = jax.value_and_grad(lambda x, y: frechet_distance(kind(x), kind(y)), (0, 1))(x, y)
-    assert value > 0
-    assert all(np.isfinite(g).all() for g in gradients)
+def test_gradients_are_finite_at_singular_covariances(random, kind):
+    value_and_gradients = jax.jit(jax.value_and_grad(lambda x, y: frechet_distance(kind(x), kind(y)), (0, 1)))
+    y = samples(random, 7, 3)
+    for x in (np.zeros((7, 3)), np.full((7, 3), 0.1), np.eye(7, 3), np.outer(range(7), [1, 1, 1])):
+        value, gradients = value_and_gradients(jnp.float32(x), y)
+        assert value > 0
+        assert all(np.isfinite(g).all() for g in gradients)
 
 
 @pytest.mark.parametrize("scale", [1e-15, 1e17])

@@ -36,9 +36,18 @@ def by_loops(k, x, y, unbiased):
     return np.mean(xx) + np.mean(yy) - 2 * np.mean(k(x, y).reshape(n * m))
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("unbiased", [True, False])
-@pytest.mark.parametrize("block", [None, 1, 4])
+@pytest.mark.parametrize(
+    ("kernel", "unbiased", "block"),
+    [
+        ("rbf", True, None),
+        ("rbf", False, 4),
+        ("own", True, 1),
+        ("own", False, None),
+        ("dot", True, 4),
+        ("euclidean", True, 4),
+        ("euclidean", False, None),
+    ],
+)
 def test_agrees_with_loops(random, kernel, unbiased, block):
     x, y = np.float32(random.normal(size=(11, 3))), np.float32(random.normal(size=(7, 3)) + 0.5)
     k, oracle = KERNELS[kernel]
@@ -77,9 +86,8 @@ def test_equal_sets_are_at_zero_with_zero_gradient(random):
     np.testing.assert_allclose(gradients, np.zeros((2, 13, 3)), atol=1e-7)
 
 
-@pytest.mark.parametrize("unbiased", [True, False])
-@pytest.mark.parametrize("kernel", ["rbf", "euclidean"])
-def test_gradients_in_float64(unbiased, kernel):
+@pytest.mark.parametrize(("kernel", "unbiased"), [("rbf", True), ("euclidean", False)])
+def test_gradients_in_float64(kernel, unbiased):
     with jax.enable_x64(True):
         x, y = (jnp.asarray(np.random.default_rng(n).normal(size=(n, 2))) for n in (5, 3))
         discrepancy = functools.partial(maximum_mean_discrepancy, measure=kernel, unbiased=unbiased, block=2)
@@ -94,11 +102,13 @@ def test_the_bandwidth_can_be_learned():
         )
 
 
-@pytest.mark.parametrize("kernel", ["rbf", "laplacian", "euclidean", "cosine", "dot"])
+@pytest.mark.parametrize("kernel", ["rbf", "euclidean", "cosine"])
 def test_degenerate_samples_give_finite_numbers(kernel):
     x = jnp.array([[0.0, 0.0], [0.0, 0.0], [1.0, 2.0]])
-    for y in (x, x[:2], 1e15 * x):
-        value, gradients = jax.value_and_grad(lambda x, y: maximum_mean_discrepancy(x, y, measure=kernel), (0, 1))(x, y)
+    discrepancy = functools.partial(maximum_mean_discrepancy, measure=kernel)
+    value_and_gradients = jax.jit(jax.value_and_grad(discrepancy, (0, 1)))
+    for y in (x, 0 * x, 1e15 * x):
+        value, gradients = value_and_gradients(x, y)
         assert np.isfinite(value)
         assert all(np.isfinite(g).all() for g in gradients)
 

@@ -23,20 +23,18 @@ def by_repetition(x, y, p):
     return np.mean(np.abs(a - b) ** p)
 
 
-@pytest.mark.parametrize(("n", "m"), [(31, 31), (31, 53), (53, 7), (1, 5), (6, 4)])
+@pytest.mark.parametrize(("n", "m"), [(31, 53), (6, 4), (1, 5)])
 def test_one_dimension_agrees_with_scipy(random, n, m):
     x, y = np.float32(random.normal(size=(n, 1))), np.float32(random.normal(size=(m, 1)) + 1)
     np.testing.assert_allclose(sliced(x, y, p=1), wasserstein_distance(x[:, 0], y[:, 0]), rtol=1e-5)
 
 
-@pytest.mark.parametrize("p", [1, 1.5, 2, 5])
-@pytest.mark.parametrize("m", [31, 13])
-def test_agrees_with_numpy_over_the_documented_directions(random, p, m):
+@pytest.mark.parametrize(("p", "m", "block"), [(1, 31, None), (1.5, 13, 5), (2, 13, 1), (2, 31, 5), (5, 13, None)])
+def test_agrees_with_numpy_over_the_documented_directions(random, p, m, block):
     x, y = np.float32(random.normal(size=(31, 5))), np.float32(random.normal(size=(m, 5)) + 1)
     directions = np.float64(unit_vectors(jax.random.normal(KEY, (17, 5))))
     expected = np.mean([by_repetition(x @ v, y @ v, p) for v in directions]) ** (1 / p)
-    for block in (None, 1, 5):
-        np.testing.assert_allclose(sliced(x, y, projections=17, p=p, block=block), expected, rtol=1e-5)
+    np.testing.assert_allclose(sliced(x, y, projections=17, p=p, block=block), expected, rtol=1e-5)
 
 
 def test_a_translation_is_seen_as_its_length_over_the_root_of_the_width(random):
@@ -49,25 +47,23 @@ def test_a_translation_is_seen_as_its_length_over_the_root_of_the_width(random):
 @given(st.integers(0, 10_000), st.sampled_from([1, 3]))
 def test_symmetry_scale_and_triangle_inequality(seed, p):
     random = np.random.default_rng(seed)
-    x, y, z = (np.float32(random.normal(size=(n, 3))) for n in (5, 7, 7))
+    x, y, z = np.float32(random.normal(size=(3, 7, 3)))
     xy, yz, xz = (float(sliced(a, b, p=p, projections=8)) for a, b in ((x, y), (y, z), (x, z)))
     np.testing.assert_allclose(sliced(y, x, p=p, projections=8), xy, rtol=1e-5)
     np.testing.assert_allclose(sliced(-4 * x, -4 * y, p=p, projections=8), 4 * xy, rtol=1e-5)
     assert xz <= xy + yz + 1e-5
 
 
-@pytest.mark.parametrize("p", [1, 2, 3.5])
+@pytest.mark.parametrize("p", [1, 2])
 def test_equal_sets_are_at_exactly_zero_with_zero_gradient(random, p):
     x = jnp.float32(random.normal(size=(13, 5)) + 100)
-    value, gradient = jax.value_and_grad(lambda x: sliced(x, x, p=p))(x)
+    value, gradients = jax.value_and_grad(lambda x, y: sliced(x, y, p=p), (0, 1))(x, x)
     assert value == 0
-    np.testing.assert_array_equal(gradient, 0)
-    np.testing.assert_array_equal(jax.grad(lambda a: sliced(a, x, p=p))(x), 0)
+    np.testing.assert_array_equal(gradients, 0)
     np.testing.assert_allclose(sliced(x[::-1], x, p=p), 0, atol=1e-5)
 
 
-@pytest.mark.parametrize("p", [1, 2, 3.5])
-@pytest.mark.parametrize("m", [7, 5])
+@pytest.mark.parametrize(("p", "m"), [(1, 5), (2, 7), (3.5, 5)])
 def test_gradients_in_float64(p, m):
     with jax.enable_x64(True):
         x, y = (jnp.asarray(np.random.default_rng(n).normal(size=(n, 2))) for n in (7, m + 4))
@@ -75,14 +71,14 @@ def test_gradients_in_float64(p, m):
         jax.test_util.check_grads(distance, (x, y[:m]), order=1)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
-def test_huge_and_tiny_samples(random, scale):
+@pytest.mark.parametrize("p", [1, 7])
+def test_huge_and_tiny_samples(random, p):
     x, y = np.float32(random.normal(size=(11, 3))), np.float32(random.normal(size=(7, 3)))
-    for p in (1, 2, 7):
-        distance = functools.partial(sliced, p=p)
-        found, gradient = jax.value_and_grad(distance)(x * np.float32(scale), y * np.float32(scale))
-        expected, slope = jax.value_and_grad(distance)(x, y)
-        np.testing.assert_allclose(found / np.float32(scale), expected, rtol=1e-4)
+    distance = jax.jit(jax.value_and_grad(functools.partial(sliced, p=p)))
+    expected, slope = distance(x, y)
+    for scale in np.float32([1e-30, 1e30]):
+        found, gradient = distance(x * scale, y * scale)
+        np.testing.assert_allclose(found / scale, expected, rtol=1e-4)
         np.testing.assert_allclose(gradient, slope, rtol=1e-3, atol=1e-5)
 
 
