@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Int, Num
+from jaxtyping import Int, Num, Shaped
 
 from simjax.core._block_functions import Function, masked
 from simjax.core._checks import InputError
@@ -19,8 +19,8 @@ GROUP = 16  # columns that are searched through their maximum first
 
 
 def top_k(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "m d"] | None = None,
+    x: Shaped[ArrayLike, "n d"],
+    y: Shaped[ArrayLike, "m d"] | None = None,
     *,
     k: int,
     mask: Mask | None = None,
@@ -44,8 +44,8 @@ def top_k(
 
 
 def order_statistics(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "m d"] | None = None,
+    x: Shaped[ArrayLike, "n d"],
+    y: Shaped[ArrayLike, "m d"] | None = None,
     *,
     ks: Sequence[int],
     mask: Mask | None = None,
@@ -81,8 +81,8 @@ def order_statistics(
 
 
 def histogram(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "m d"] | None = None,
+    x: Shaped[ArrayLike, "n d"],
+    y: Shaped[ArrayLike, "m d"] | None = None,
     *,
     edges: Num[ArrayLike, " _b"],
     soft: bool = False,

@@ -15,7 +15,7 @@ from jax import Array, lax
 from jax.lax import DotAlgorithmPreset
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
-from jaxtyping import Num
+from jaxtyping import Num, Shaped
 
 from simjax.core._arrays import check_at_least, matrix_rows
 from simjax.core._blocks import map_rows, rows_in_block
@@ -29,8 +29,8 @@ PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float3
 
 def reduce_rows(
     function: Callable[..., Any],
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "m d"] | None = None,
+    x: Shaped[ArrayLike, "n d"],
+    y: Shaped[ArrayLike, "m d"] | None = None,
     *,
     measure: str | Measure = "dot",
     rows: Any = (),
@@ -88,8 +88,8 @@ def reduce_rows(
 
 
 def block_size(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "m d"] | None = None,
+    x: Shaped[ArrayLike, "n d"],
+    y: Shaped[ArrayLike, "m d"] | None = None,
     *,
     measure: str | Measure = "dot",
     copies: int = 2,

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
-from jaxtyping import Int, Num
+from jaxtyping import Int, Num, Shaped
 
 from simjax.core import _block_functions as block_functions
 from simjax.core._arrays import floats, wide
@@ -40,8 +40,8 @@ Function = Callable[[Array], Array]
 
 
 def logsumexp(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "m d"] | None = None,
+    x: Shaped[ArrayLike, "n d"],
+    y: Shaped[ArrayLike, "m d"] | None = None,
     *,
     mask: Mask | None = None,
     function: Function | None = None,
@@ -71,8 +71,8 @@ def logsumexp(
 
 
 def softmax_weighted_sum(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "m d"],
+    x: Shaped[ArrayLike, "n d"],
+    y: Shaped[ArrayLike, "m d"],
     values: Num[ArrayLike, "m e"],
     *,
     mask: Mask | None = None,
@@ -99,8 +99,8 @@ def softmax_weighted_sum(
 
 
 def sum(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "m d"] | None = None,
+    x: Shaped[ArrayLike, "n d"],
+    y: Shaped[ArrayLike, "m d"] | None = None,
     *,
     mask: Mask | None = None,
     function: Function | None = None,
@@ -119,8 +119,8 @@ def sum(
 
 
 def mean(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "m d"] | None = None,
+    x: Shaped[ArrayLike, "n d"],
+    y: Shaped[ArrayLike, "m d"] | None = None,
     *,
     mask: Mask | None = None,
     function: Function | None = None,
@@ -139,8 +139,8 @@ def mean(
 
 
 def count(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "m d"] | None = None,
+    x: Shaped[ArrayLike, "n d"],
+    y: Shaped[ArrayLike, "m d"] | None = None,
     *,
     mask: Mask | None = None,
     function: Function,
@@ -164,8 +164,8 @@ def count(
 
 
 def min(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "m d"] | None = None,
+    x: Shaped[ArrayLike, "n d"],
+    y: Shaped[ArrayLike, "m d"] | None = None,
     *,
     mask: Mask | None = None,
     function: Function | None = None,
@@ -184,8 +184,8 @@ def min(
 
 
 def max(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "m d"] | None = None,
+    x: Shaped[ArrayLike, "n d"],
+    y: Shaped[ArrayLike, "m d"] | None = None,
     *,
     mask: Mask | None = None,
     function: Function | None = None,

@@ -2,8 +2,17 @@
 
 from simjax.core import Measure as Measure
 from simjax.core import measure as measure
+from simjax.similarity._alignment import Alignment as Alignment
+from simjax.similarity._alignment import alignment as alignment
+from simjax.similarity._alignment import centered_kernel_alignment as centered_kernel_alignment
 from simjax.similarity._angular import angular_distance as angular_distance
 from simjax.similarity._angular import cosine_distance as cosine_distance
+from simjax.similarity._boolean import dice_distance as dice_distance
+from simjax.similarity._boolean import jaccard_distance as jaccard_distance
+from simjax.similarity._boolean import rogers_tanimoto_distance as rogers_tanimoto_distance
+from simjax.similarity._boolean import russell_rao_distance as russell_rao_distance
+from simjax.similarity._boolean import sokal_sneath_distance as sokal_sneath_distance
+from simjax.similarity._boolean import yule_distance as yule_distance
 from simjax.similarity._canberra import bray_curtis_distance as bray_curtis_distance
 from simjax.similarity._canberra import canberra_distance as canberra_distance
 from simjax.similarity._chi_squared import additive_chi2_kernel as additive_chi2_kernel
@@ -17,6 +26,7 @@ from simjax.similarity._dot_products import unit_vectors as unit_vectors
 from simjax.similarity._euclidean import euclidean_distance as euclidean_distance
 from simjax.similarity._euclidean import normalized_euclidean_distance as normalized_euclidean_distance
 from simjax.similarity._euclidean import squared_euclidean_distance as squared_euclidean_distance
+from simjax.similarity._frechet import frechet_distance as frechet_distance
 from simjax.similarity._hamming import hamming_distance as hamming_distance
 from simjax.similarity._haversine import haversine_distance as haversine_distance
 from simjax.similarity._jensen_shannon import jensen_shannon_distance as jensen_shannon_distance
@@ -27,8 +37,18 @@ from simjax.similarity._kernels import sigmoid_kernel as sigmoid_kernel
 from simjax.similarity._mahalanobis import mahalanobis_distance as mahalanobis_distance
 from simjax.similarity._mahalanobis import standardized_euclidean_distance as standardized_euclidean_distance
 from simjax.similarity._manhattan import manhattan_distance as manhattan_distance
+from simjax.similarity._max_similarity import maxsim_matrix as maxsim_matrix
+from simjax.similarity._max_similarity import maxsim_similarity as maxsim_similarity
+from simjax.similarity._maximum_mean_discrepancy import maximum_mean_discrepancy as maximum_mean_discrepancy
 from simjax.similarity._minkowski import chebyshev_distance as chebyshev_distance
 from simjax.similarity._minkowski import minkowski_distance as minkowski_distance
+from simjax.similarity._moments import Moments as Moments
+from simjax.similarity._moments import moments as moments
 from simjax.similarity._nan_euclidean import nan_euclidean_distance as nan_euclidean_distance
 from simjax.similarity._search import pairwise as pairwise
 from simjax.similarity._search import top_k as top_k
+from simjax.similarity._sets import dice_coefficient as dice_coefficient
+from simjax.similarity._sets import jaccard_index as jaccard_index
+from simjax.similarity._sets import overlap_coefficient as overlap_coefficient
+from simjax.similarity._sets import tversky_index as tversky_index
+from simjax.similarity._sliced_wasserstein import sliced_wasserstein_distance as sliced_wasserstein_distance

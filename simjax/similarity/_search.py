@@ -1,5 +1,6 @@
 """The similarity matrix, and the closest rows of a gallery, in blocks of rows."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Int, Num
+from jaxtyping import Int, Num, Shaped
 
 from simjax.core import InputError, Measure, floats, largest_k, map_rows, matrix_rows, reduce_rows, wide
 from simjax.core import measure as as_measure
@@ -16,8 +17,8 @@ SPARE = 8  # candidates beyond k and a quarter, against what a matrix product ro
 
 
 def pairwise(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "m d"] | None = None,
+    x: Shaped[ArrayLike, "n d"],
+    y: Shaped[ArrayLike, "m d"] | None = None,
     measure: str | Measure = "cosine",
     *,
     block: int | None = None,
@@ -54,8 +55,8 @@ def _whole_strip(s: Array, i: Array, j: Array) -> Array:
 
 
 def top_k(
-    query: Num[ArrayLike, "q d"],
-    gallery: Num[ArrayLike, "m d"],
+    query: Shaped[ArrayLike, "q d"],
+    gallery: Shaped[ArrayLike, "m d"],
     k: int,
     measure: str | Measure = "cosine",
     *,
@@ -89,7 +90,7 @@ def top_k(
     available = gallery.shape[0] - (exclude is not None)
     if not isinstance(k, int | np.integer) or not 1 <= k <= available:
         raise InputError(f"k: expected 1 to {available}, the rows of the gallery that count, got {k}")
-    excluded = jnp.full(query.shape[0], -1) if exclude is None else jnp.asarray(exclude)
+    excluded = () if exclude is None else (jnp.asarray(exclude),)
     return _top_k(query, gallery, excluded, as_measure(measure), k=k, block=block, precision=precision)
 
 
@@ -97,20 +98,25 @@ def top_k(
 def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block: int | None, precision: str | None):
     width = min(k + k // 4 + SPARE, gallery.shape[0])
 
-    def nearest(s: Array, i: Array, j: Array, skip: Array) -> Array:
-        closeness = jnp.where(j == skip[:, None], -jnp.inf, measure.closest_first(s))
+    def nearest(s: Array, i: Array, j: Array, *skip: Array) -> Array:
+        closeness = measure.closest_first(s)
+        if skip:
+            closeness = jnp.where(j == skip[0][:, None], -jnp.inf, closeness)
         return jnp.sort(largest_k(closeness, width)[1], axis=1)  # so that the lowest is the first among equals
 
-    def compare(query: Array, columns: Array, skip: Array) -> tuple[Array, Array]:
+    def compare(query: Array, columns: Array, *skip: Array) -> tuple[Array, Array]:
         found = wide(gallery[columns])  # [r, width, d]
         values = measure(wide(query)[:, None], found)
         if measure.exact_zero:
             values = jnp.where(jnp.all(query[:, None] == found, axis=-1), 0.0, values)
-        closeness = jnp.where(columns == skip[:, None], -jnp.inf, measure.closest_first(values))
+        closeness = measure.closest_first(values)
+        if skip:
+            closeness = jnp.where(columns == skip[0][:, None], -jnp.inf, closeness)
         closest, place = jax.lax.top_k(closeness, k)
         return measure.closest_first(closest).astype(gallery.dtype), jnp.take_along_axis(columns, place, axis=1)
 
-    options = {"measure": measure, "block": block, "precision": precision}
-    columns = reduce_rows(nearest, *jax.lax.stop_gradient((query, gallery)), rows=(excluded,), **options)
+    roughly = dataclasses.replace(measure, exact_zero=False)
+    options = {"measure": roughly, "block": block, "precision": precision}
+    columns = reduce_rows(nearest, *jax.lax.stop_gradient((query, gallery)), rows=excluded, **options)
     row_bytes = 8 * width * gallery.shape[1] * gallery.dtype.itemsize
-    return map_rows(compare, query, columns, excluded, block=block, row_bytes=row_bytes)
+    return map_rows(compare, query, columns, *excluded, block=block, row_bytes=row_bytes)

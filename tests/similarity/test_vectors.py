@@ -76,10 +76,14 @@ def rows(kind):
     return np.float64(np.float32(x)), np.float64(np.float32(y))
 
 
+def whole_strip(s, i, j):
+    return s
+
+
 def forms(name, x, y):
     oracle, parameters = ORACLES[name]
     m = similarity.measure(name.split()[0], **jax.tree.map(jnp.asarray, parameters))
-    return oracle, m(x[:, None], y[None]), reduce_rows(lambda s, i, j: s, x, y, measure=m)
+    return oracle, m(x[:, None], y[None]), reduce_rows(whole_strip, x, y, measure=m)
 
 
 @pytest.mark.parametrize("kind", ["random", "sparse", "duplicate", "shifted", "huge", "tiny"])
@@ -97,3 +101,156 @@ def test_agrees_with_the_oracle(name, kind):
             root = "euclidean" in name and "squared" not in name or name in ("mahalanobis", "angular")
             error = (D * eps) ** (0.5 if root else 1) if square else 0.0
             np.testing.assert_allclose(s, expected, rtol=tolerance, atol=floor + error * np.abs(expected).max())
+
+
+def test_haversine_agrees_with_scikit_learn_and_is_exact_for_opposite_points():
+    random = np.random.default_rng(1)
+    x, y = (random.uniform([-1.5, -3], [1.5, 3], size=(n, 2)) for n in (7, 11))
+    found = reduce_rows(whole_strip, jnp.float32(x), jnp.float32(y), measure="haversine")
+    np.testing.assert_allclose(found, haversine_distances(x, y), rtol=1e-5, atol=1e-6)
+    opposite = jnp.float32(x) * jnp.array([[-1.0, 1.0]]) + jnp.array([[0.0, np.pi - 1e-3]])
+    latitude = np.cos(np.float64(np.float32(x[:, 0])))
+    np.testing.assert_allclose(
+        np.pi - similarity.haversine_distance(jnp.float32(x), opposite), 1e-3 * latitude, atol=1e-6
+    )
+
+
+def test_missing_features_as_scikit_learn_but_for_rows_without_a_common_one():
+    random = np.random.default_rng(1)
+    x, y = (np.where(random.uniform(size=(n, 5)) < 0.3, np.nan, random.normal(size=(n, 5))) for n in (7, 11))
+    x[3] = np.nan
+    expected = nan_euclidean_distances(x, y)
+    assert np.isnan(expected).any()
+    expected = np.where(np.isnan(expected), np.inf, expected)
+    found = reduce_rows(whole_strip, jnp.float32(x), jnp.float32(y), measure="nan_euclidean")
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    gradient = jax.grad(lambda x: jnp.sum(similarity.nan_euclidean_distance(x, jnp.float32(y[:7]))))(jnp.float32(x))
+    np.testing.assert_array_equal(np.asarray(gradient)[np.isnan(x)], 0)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", ["cosine_distance", "angular", "correlation"])
+def test_a_row_without_a_direction_is_at_a_right_angle_to_all_but_itself(name):
+    x = jnp.array([[0.0, 0, 0], [0.0, 0, 0], [1, 2, 4]])
+    s = reduce_rows(whole_strip, x, x, measure=name)
+    right = 0.5 if name == "angular" else 1.0
+    np.testing.assert_allclose(s, [[0, 0, right], [0, 0, right], [right, right, 0]], rtol=1e-6)
+    np.testing.assert_allclose(similarity.measure(name)(x[:, None], x[None]), s, rtol=1e-6)
+
+
+def test_a_small_angle_keeps_its_digits():
+    with jax.enable_x64(True):
+        expected = np.arctan2(1e-5, 1) / np.pi
+    found, gradient = jax.value_and_grad(similarity.angular_distance)(jnp.array([1.0, 1e-5]), jnp.array([1.0, 0.0]))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient, [-1e-5 / np.pi, 1 / np.pi], rtol=1e-4)
+
+
+def test_nearly_equal_distributions_keep_their_digits():
+    x = np.float64(np.float32([0.25, 0.25, 0.5]))
+    y = x + [1e-5, -1e-5, 0]
+    expected = cdist(x[None], np.float64(np.float32(y))[None], "jensenshannon")[0, 0]
+    np.testing.assert_allclose(similarity.jensen_shannon_distance(np.float32(x), np.float32(y)), expected, rtol=2e-3)
+    with jax.enable_x64(True):  # chi-squared is its second order: sqrt(sum d^2 / p / 8)
+        y = x + np.array([1e-9, -1e-9, 0])
+        np.testing.assert_allclose(similarity.jensen_shannon_distance(x, y), np.sqrt(1e-18 / 0.25 * 2 / 8), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "expected"),
+    [
+        ("manhattan", [1.0, 2, 3], [-1, 0, 1]),
+        ("chebyshev", [0.0, 2, 4], [-1, 0, 0]),  # two differences of 2: the first takes all
+        ("minkowski", [2.0, 2, 2], [0, 0, 0]),
+        ("euclidean", [2.0, 2, 2], [0, 0, 0]),
+        ("mahalanobis", [2.0, 2, 2], [0, 0, 0]),
+        ("canberra", [2.0, 2, 2], [0, 0, 0]),
+        ("signal_to_noise", [2.0, 2, 2], [0, 0, 0]),
+        ("hamming", [1.0, 2, 3], [0, 0, 0]),
+    ],
+)
+def test_subgradients_at_kinks(name, x, expected):
+    m = similarity.measure(name)
+    x, y = jnp.array([x]), jnp.array([[2.0, 2, 2]])
+    for form in (lambda x, y: m(x, y)[0], lambda x, y: m.all_pairs(x, y)[0, 0]):
+        np.testing.assert_array_equal(jax.grad(form)(x, y)[0], expected)
+
+
+def test_a_signal_that_is_constant_has_no_signal_to_noise_ratio():
+    x = jnp.array([[2.0, 2, 2], [1, 2, 3]])
+    for s in (
+        similarity.signal_to_noise_distance(x[:, None], x[None]),
+        similarity.pairwise(x, None, "signal_to_noise"),
+    ):
+        np.testing.assert_array_equal(s, [[0, np.inf], [1, 0]])
+
+
+@pytest.mark.parametrize("p", [1.0, 1.0001, 2.0, 40.0, 1000.0, np.inf])
+def test_minkowski_from_one_to_infinity(random, p):
+    x, y = np.float32(random.normal(size=(2, 5, 7)))
+    if p > 100:  # SciPy's powers overflow or vanish
+        expected = np.abs(x - y).max(-1) * np.sum((np.abs(x - y) / np.abs(x - y).max(-1, keepdims=True)) ** p, -1) ** (
+            1 / p
+        )
+    else:
+        expected = np.diagonal(cdist(x, y, "minkowski", p=p))
+    value, gradient = jax.value_and_grad(lambda x: jnp.sum(similarity.minkowski_distance(x, y, p=p)))(x)
+    np.testing.assert_allclose(value, expected.sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+        np.sum(np.abs(gradient) ** (p / (p - 1) if 1 < p < np.inf else 1), -1).max(), {1.0: 7}.get(p, 1), rtol=1e-2
+    )
+
+
+def test_integers_and_booleans_are_numbers(random):
+    x, y = random.integers(0, 2, size=(2, 7, 5))
+    for name in ("euclidean", "hamming", "dot", "cosine"):
+        m = similarity.measure(name)
+        expected = m(jnp.float32(x), jnp.float32(y))
+        np.testing.assert_array_equal(m(x, y), expected)
+        np.testing.assert_array_equal(m(x.astype(bool), y.astype(bool)), expected)
+        assert m(x, y).dtype == jnp.float32
+
+
+X, Y = np.ones((7, 5), np.float32), np.ones((11, 5), np.float32)
+BAD = [
+    (lambda: similarity.euclidean_distance(X, Y), "y: expected a shape that goes with x, got (7, 5) and (11, 5)"),
+    (lambda: similarity.euclidean_distance(X, X[:, :3]), "y: expected as many features as x"),
+    (lambda: similarity.euclidean_distance(1.0, 2.0), "y: expected as many features as x, got shapes () and ()"),
+    (lambda: similarity.pairwise(X[0], Y), "x: expected rows [n, d], got shape (5,)"),
+    (lambda: similarity.pairwise(X, Y[:, :3]), "y: expected rows of 5 features as in x, got shape (11, 3)"),
+    (lambda: similarity.haversine_distance(X, X), "x: expected latitude and longitude [..., 2], got shape"),
+    (lambda: similarity.pairwise(X, Y, "haversine"), "x: expected latitude and longitude [..., 2], got shape"),
+    (lambda: similarity.mahalanobis_distance(X, X, matrix=np.eye(3)), "matrix: expected shape (5, 5), got (3, 3)"),
+    (lambda: similarity.bilinear_similarity(X, X, matrix=np.eye(3)), "matrix: expected shape (5, 5), got (3, 3)"),
+    (lambda: similarity.pairwise(X, Y, similarity.measure("mahalanobis", matrix=np.eye(3))), "matrix: expected shape"),
+    (lambda: similarity.standardized_euclidean_distance(X, X, variance=np.ones(3)), "variance: expected shape (5,)"),
+    (
+        lambda: similarity.standardized_euclidean_distance(X, X, variance=-1.0),
+        "variance: expected at least 0, got -1.0",
+    ),
+    (lambda: similarity.measure("minkowski", p=0.5), "p: expected at least 1, got 0.5"),
+    (lambda: similarity.minkowski_distance(X, X, p=np.nan), "p: expected at least 1, got nan"),
+    (lambda: similarity.measure("mahalanobis", matrix=np.full((5, 5), np.nan)), "matrix: expected at least -inf"),
+    (lambda: similarity.measure("jensen_shannon", base=0.5), "base: expected at least 1, got 0.5"),
+    (lambda: similarity.measure("euclidian"), "unknown measure 'euclidian' (did you mean euclidean?"),
+]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("call", "message"), BAD)
+def test_what_is_wrong_is_said_also_inside_jit(call, message):
+    for way in (call, jax.jit(call)):
+        with pytest.raises(InputError) as error:
+            way()
+        assert message in str(error.value)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_complex_numbers_and_unknown_parameters_are_type_errors():
+    for call in (lambda: similarity.cosine_similarity(1j * X, X), lambda: similarity.pairwise(X, 1j * Y)):
+        with pytest.raises(TypeError, match="expected real numbers, got complex"):
+            call()
+    with pytest.raises(TypeError, match="minkowski: unknown parameter 'q'"):
+        similarity.measure("minkowski", q=3)
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        similarity.minkowski_distance(X, X, q=3)
