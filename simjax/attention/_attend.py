@@ -15,7 +15,6 @@ from simjax.attention._dropout import drop
 from simjax.attention._heads import map_shared, over_heads
 from simjax.attention._masks import as_bias, as_masks, at, four_axes
 from simjax.core import InputError, Measure, check_at_least, check_choice, floats, wide
-from simjax.core._block_functions import exponentials
 from simjax.core._reduce import PRECISIONS
 
 COPIES = 23  # of the strip; it holds 3 or 4, but strips beyond 5 MB leave the cache and are slower
@@ -29,7 +28,7 @@ def attend(
     mask: Any,
     *,
     measure: Measure,
-    scale: Any,
+    scale: dict[str, Any],
     dropout_rng: Array | None,
     dropout_rate: Any,
     deterministic: bool,
@@ -40,7 +39,7 @@ def attend(
     block: int | None,
     **masks: Any,
 ) -> Any:
-    """`attention` whose scores are closeness times `scale`."""
+    """`attention` whose scores are closeness times `scale`: {"scale": number} or {"temperature": 1 / number}."""
     query, key, value = floats("query", query), floats("key", key), floats("value", value)
     check_shapes(query, key, value)
     check_at_least("block", block, 1)
@@ -48,13 +47,15 @@ def attend(
         precision = precision.name.lower()
     if precision is not None:
         check_choice("precision", str(precision), PRECISIONS)
-    terms = {"scale": floats("scale", scale), "bias": None if bias is None else as_bias(bias)}
+    terms = {name: floats(name, number) for name, number in scale.items()}
+    if bias is not None:
+        terms["bias"] = as_bias(bias)
     out = _attend(
         measure,
         query,
         key,
         value,
-        {name: term for name, term in terms.items() if term is not None},
+        terms,
         as_masks(mask, batch=query.shape[:-3], **masks),
         dropout(dropout_rng, dropout_rate, deterministic),
         broadcast_dropout=broadcast_dropout,
@@ -142,10 +143,11 @@ def _on_head(
     def on_rows(rows: Any, i: Array, arrays: dict[str, Array]) -> dict[str, Array]:
         terms = arrays | {name: at(name, f, i, j, head, batch) for name, f in functions.items()}
         s = wide(measure.closest_first(measure.strip(rows, columns, precision)))  # [r, s]
-        s = s * terms.pop("scale").astype(s.dtype)
+        scale = terms.pop("scale") if "scale" in terms else 1 / terms.pop("temperature")
+        s = s * scale.astype(s.dtype)
         if "bias" in terms:
             s = s + terms.pop("bias").astype(s.dtype)
-        keep = reduce(jnp.logical_and, terms.values(), s > -jnp.inf)  # the terms that are left are masks
+        keep = reduce(jnp.logical_and, terms.values(), True)  # the terms that are left are masks
         weights, residual = _softmax(s, keep)
         kept = weights if dropout is None else drop(weights, i, *dropout)
         with jax.default_matmul_precision(precision):
@@ -157,11 +159,18 @@ def _on_head(
     return map_shared(on_rows, rows, i, arrays, block=block, row_bytes=measure.row_bytes(query, key, COPIES))
 
 
-def _softmax(s: Array, keep: Array) -> tuple[Array, Array]:
-    """Weights [r, s], 0 where not kept, and the logarithm of the sum of the exponentials that are kept [r]."""
-    e, top = exponentials(s, keep)
+def _softmax(s: Array, keep: Array | bool) -> tuple[Array, Array]:
+    """Weights [r, s], 0 where not kept, and the logarithm of the sum of the exponentials that are kept [r].
+
+    An infinite score counts as the largest number, and a row of which nothing is kept has no weight. A NaN stays one.
+    """
+    most = jnp.finfo(s.dtype).max
+    s = jnp.where(keep, jnp.minimum(s, most), -jnp.inf)
+    # Not below the lowest number: then -inf less it is -inf, whose exponential is 0 with gradient 0, and never a NaN.
+    top = lax.stop_gradient(jnp.max(s, axis=1, keepdims=True, initial=-most))
+    e = jnp.exp(s - top)
     total = jnp.sum(e, axis=1, keepdims=True)
-    found = total > 0
+    found = total != 0
     total = jnp.where(found, total, 1.0)
     return e / total, jnp.where(found, top + jnp.log(total), -jnp.inf)[:, 0]
 

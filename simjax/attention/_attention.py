@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Integer, Num, Shaped
 
 from simjax.attention._attend import attend
-from simjax.core import InputError, Measure, floats
+from simjax.core import InputError, Measure
 from simjax.core import measure as as_measure
 
 
@@ -56,8 +56,9 @@ def attention(
         bias: added to the scores: an array that broadcasts to [*batch, h, t, s], or a function.
         mask: what may be looked at: booleans (or numbers, 0 is False) that broadcast to [*batch, h, t, s], or a
             function. A function of (i, j), the numbers of some queries [r, 1] and of all keys [1, s], gives what
-            broadcasts to [r, s]; it may ask for (i, j, head) or (i, j, head, batch), scalars. Where it carries arrays,
-            it is best a `jax.tree_util.Partial`, as a new plain function is compiled anew.
+            broadcasts to [r, s]; it may ask for (i, j, head) or (i, j, head, batch), scalars (inside a `jax.shard_map`
+            of one's own all count on the device). Where it carries arrays, it is best a `jax.tree_util.Partial`, as a
+            new plain function is compiled anew.
         measure: a name or a `Measure`; of a distance, the smaller counts as the closer.
         temperature: closeness is divided by it, positive: a scalar or what broadcasts to [*batch, h, t, s]. With
             "dot", sqrt(k) makes scaled dot-product attention.
@@ -96,7 +97,6 @@ def attention(
     Differs from:
         PyTorch, where a mask of numbers is added to the scores; here that is a bias.
     """
-    temperature = floats("temperature", temperature)
     if not isinstance(temperature, Tracer) and not np.all(np.asarray(temperature) > 0):
         raise InputError(f"temperature: expected more than 0, got {temperature}")
     return attend(
@@ -106,7 +106,7 @@ def attention(
         bias,
         mask,
         measure=as_measure(measure),
-        scale=1 / temperature,
+        scale={"temperature": temperature},
         is_causal=is_causal,
         query_seq_lengths=query_seq_lengths,
         key_value_seq_lengths=key_value_seq_lengths,

@@ -125,7 +125,7 @@ def dot_product_attention(
         bias,
         mask,
         measure=measure("dot"),
-        scale=query.shape[-1] ** -0.5 if scale is None else scale,
+        scale={"scale": query.shape[-1] ** -0.5 if scale is None else scale},
         dropout_rng=dropout_rng,
         dropout_rate=dropout_rate,
         deterministic=deterministic,

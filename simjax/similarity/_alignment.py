@@ -112,8 +112,9 @@ class Alignment:
         1.0
     """
 
-    products: Array
-    scales: Array
+    # Any: JAX also puts shapes, axes and shardings where the arrays are.
+    products: Any
+    scales: Any
     kernel: Kernel
 
     @property

@@ -1,12 +1,11 @@
 """Canberra and Bray-Curtis distances: absolute differences relative to the size of what is compared."""
 
-import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Num, Shaped
 
 from simjax.core import reduce_pairs
 from simjax.similarity._define import Reduce, define_terms, pair_function
-from simjax.similarity._finite import ratio
+from simjax.similarity._finite import absolute, ratio
 
 
 @pair_function()
@@ -14,6 +13,7 @@ def canberra_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> N
     """The sum of |x_k - y_k| / (|x_k| + |y_k|), in [0, d]; a feature that is 0 in both adds 0, with zero gradient.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> print(canberra_distance(jnp.array([1.0, 0.0, 2.0]), jnp.array([3.0, 0.0, -2.0])))
         1.5
 
@@ -28,6 +28,7 @@ def bray_curtis_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -
     """The sum of |x_k - y_k| over the sum of |x_k + y_k|, in [0, 1] for numbers that are not negative.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> print(bray_curtis_distance(jnp.array([1.0, 0.0, 2.0]), jnp.array([3.0, 0.0, 2.0])))
         0.25
 
@@ -41,14 +42,14 @@ def bray_curtis_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -
 
 def _canberra(reduce: Reduce, x: Array, y: Array) -> Array:
     def term(a: Array, b: Array) -> tuple[Array]:
-        return (ratio(jnp.abs(a - b), jnp.abs(a) + jnp.abs(b)),)
+        return (ratio(absolute(a - b), absolute(a) + absolute(b)),)
 
     return reduce(term, x / 2, y / 2)[0]  # the ratio is the same, and no sum overflows
 
 
 def _bray_curtis(reduce: Reduce, x: Array, y: Array) -> Array:
     smaller = 2.0 ** -(2 * max(x.shape[-1], 1) - 1).bit_length()  # at most 1 / (2 d): no sum overflows
-    apart, together = reduce(lambda a, b: (jnp.abs(a - b), jnp.abs(a + b)), x * smaller, y * smaller)
+    apart, together = reduce(lambda a, b: (absolute(a - b), absolute(a + b)), x * smaller, y * smaller)
     return ratio(apart, together)
 
 

@@ -44,6 +44,11 @@ def power_of_two(x: Array) -> Array:
     return jnp.ldexp(jnp.ones_like(x), jnp.clip(jnp.frexp(usable)[1] - 1, -most, most))
 
 
+def absolute(x: Array) -> Array:
+    """|x| with gradient 0 at 0, where that of `jnp.abs` is 1."""
+    return jnp.where(x == 0, 0.0, jnp.abs(x))
+
+
 def saturate(x: Array) -> Array:
     """The largest number of the type, with zero gradient, instead of infinity."""
     most = float(jnp.finfo(x.dtype).max)

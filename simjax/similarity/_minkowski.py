@@ -11,6 +11,7 @@ from jaxtyping import Num, Shaped
 
 from simjax.core import reduce_pairs
 from simjax.similarity._define import Reduce, define_terms, pair_function
+from simjax.similarity._finite import absolute
 from simjax.similarity._manhattan import absolute_differences
 
 
@@ -61,7 +62,7 @@ def _minkowski(reduce: Reduce, x: Array, y: Array, *, p: ArrayLike) -> Array:
     scale = lax.stop_gradient(jnp.where(most > 0, most, 1.0))
 
     def term(a: Array, b: Array, per_scale: Array) -> tuple[Array]:
-        t = jnp.abs(a - b) * per_scale
+        t = absolute(a - b) * per_scale
         return (t**p if isinstance(p, int) else _power(t, power),)
 
     total = reduce(term, x, y, per_scale=1 / scale)[0]

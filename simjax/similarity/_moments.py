@@ -14,6 +14,7 @@ References:
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,18 +41,19 @@ class Moments:
         scatter_rest: [d, d], what rounding left of the scatter.
 
     Example:
-        >>> seen = moments(jnp.array([[1.0, 2.0], [3.0, 2.0]]))
-        >>> seen = seen.update(jnp.array([[5.0, 8.0]]))
-        >>> print(seen.count, seen.mean, seen.covariance.round(3))
-        3 [3. 4.] [[ 4.  6.]
+        >>> seen = moments(jnp.array([[1.0, 2.0], [1.0, 2.0]]))
+        >>> seen = seen.update(jnp.array([[4.0, 8.0], [4.0, 8.0]]))
+        >>> print(seen.count, seen.mean, seen.covariance)
+        4 [2.5 5. ] [[ 3.  6.]
          [ 6. 12.]]
     """
 
-    count: Array
-    mean: Array
-    mean_rest: Array
-    scatter: Array
-    scatter_rest: Array
+    # Any: JAX also puts shapes, axes and shardings where the arrays are.
+    count: Any
+    mean: Any
+    mean_rest: Any
+    scatter: Any
+    scatter_rest: Any
 
     @property
     def covariance(self) -> Array:
@@ -119,10 +121,14 @@ def _merge(a: Moments, b: Moments) -> Moments:
     shift = delta * jnp.sqrt(n_a * (n_b / n))  # the root first: 0 rows times delta^2 is 0 also where delta^2 overflows
     between = shift[:, None] * shift[None]
     # From the mean of the more rows, so that the whole of a mean is never the delta that is added to an empty state.
-    more = jax.tree.map(lambda u, v: jnp.where(n_a >= n_b, u, v), (a.mean, a.mean_rest), (b.mean, b.mean_rest))
-    mean = _add(*more, jnp.where(n_a >= n_b, delta * (n_b / n), -delta * (n_a / n)))
-    scatter = _add(*_add(a.scatter, a.scatter_rest, b.scatter), b.scatter_rest + between)
-    return Moments(count, *mean, *scatter)
+    a_has_more = n_a >= n_b
+    mean, mean_rest = _add(
+        jnp.where(a_has_more, a.mean, b.mean),
+        jnp.where(a_has_more, a.mean_rest, b.mean_rest),
+        jnp.where(a_has_more, delta * (n_b / n), -delta * (n_a / n)),
+    )
+    scatter, scatter_rest = _add(a.scatter, a.scatter_rest, b.scatter)
+    return Moments(count, mean, mean_rest, *_add(scatter, scatter_rest, b.scatter_rest + between))
 
 
 def _add(total: Array, rest: Array, x: Array) -> tuple[Array, Array]:

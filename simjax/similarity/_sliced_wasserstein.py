@@ -80,7 +80,7 @@ def _pieces(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
 
 
 @partial(jax.jit, static_argnums=(4, 5, 6))
-def _sliced_wasserstein(x, y, key, pieces, projections: int, p: float, block: int | None) -> Array:
+def _sliced_wasserstein(x, y, key, pieces, projections: int, p: int | float, block: int | None) -> Array:
     kind = jnp.result_type(x, y)
     directions = unit_vectors(jax.random.normal(key, (projections, x.shape[1]), kind))
     # The distance does not see a common translation, the rounding of a product does.
@@ -100,7 +100,7 @@ def _sliced_wasserstein(x, y, key, pieces, projections: int, p: float, block: in
     return _mean_power(distances[None], jnp.full(projections, 1 / projections, kind), p)[0]
 
 
-def _mean_power(values: Array, weights: Array, p: float) -> Array:
+def _mean_power(values: Array, weights: Array, p: int | float) -> Array:
     """The weighted power mean (sum_k w_k v_k^p)^(1/p) of values [r, k] that are at least 0: [r]; gradient 0 at 0."""
     scale = power_of_two(jnp.max(values, axis=1, keepdims=True))
     positive = values > 0

@@ -100,19 +100,23 @@ def test_attention_by_cosine_does_not_know_the_size_of_vectors(random, size):
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("jitted", [False, True])
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"temperature": 0.0}, "temperature: expected more than 0, got 0.0"),
         ({"temperature": jnp.array([[[1.0]], [[-1.0]]])}, "temperature: expected more than 0"),
-        ({"temperature": jnp.ones(7)}, r"scale: expected a shape that broadcasts to \(2, 6, 5, 11\)"),
+        ({"temperature": jnp.ones(7)}, r"temperature: expected a shape that broadcasts to \(2, 6, 5, 11\)"),
         ({"measure": "cosin"}, "unknown measure 'cosin' .did you mean cosine"),
     ],
     ids=str,
 )
-def test_errors(random, options, message):
+def test_errors(random, options, message, jitted):
+    def call(q, k, v):
+        return attention(q, k, v, **options)
+
     with pytest.raises(InputError, match=message):
-        attention(*qkv(random), **options)
+        (jax.jit(call) if jitted else call)(*qkv(random))
 
 
 def test_memory_grows_with_the_length_and_not_with_its_square():

@@ -206,6 +206,14 @@ def test_no_nan_from_finite_numbers(random, size):
     assert all(np.isfinite(g).all() for g in gradient)
 
 
+def test_a_nan_is_not_hidden(random):
+    q, k, v = qkv(random)
+    out, residual = dot_product_attention(q.at[0, 1, 2, 3].set(jnp.nan), k, v, is_causal=True, return_residual=True)
+    assert np.isnan(out[0, 1, 2]).all()
+    assert np.isnan(residual[0, 1, 2])
+    assert np.isnan(out).sum() == E
+
+
 def test_values_near_the_largest_number_are_averaged():
     q, k = jnp.zeros((1, 1, 1, 3)), jnp.zeros((1, 8, 1, 3))
     out = dot_product_attention(q, k, jnp.full((1, 8, 1, 2), 1e38))
@@ -312,6 +320,17 @@ def test_precision_by_any_name(random):
     assert "HIGHEST" not in texts[None]
 
 
+def test_the_fused_kernel_is_handed_what_it_was_given(random, monkeypatch):
+    """It needs a GPU; what reaches it does not."""
+    q, k, v = qkv(random, e=K, dtype=jnp.bfloat16)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *arrays, **options: (arrays, options))
+    (*arrays, bias, mask), options = dot_product_attention(q, k, v, is_causal=True, scale=0.5, implementation="cudnn")
+    assert all(a is b for a, b in zip(arrays, (q, k, v), strict=True))
+    assert (bias, mask) == (None, None)
+    given = {name: option for name, option in options.items() if option not in (None, False)}
+    assert given == {"implementation": "cudnn", "is_causal": True, "scale": 0.5}
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("jitted", [False, True])
 @pytest.mark.parametrize(
@@ -341,7 +360,6 @@ def test_precision_by_any_name(random):
         ({"implementation": "cudnn"}, TypeError, r"query: expected float16 or bfloat16 .* got float32"),
         ({"query": "complex"}, TypeError, r"query: expected real numbers, got complex64"),
     ],
-    ids=str,
 )
 def test_errors(change, error, message, jitted):
     shapes = {"query": (2, 5, 4, 3), "key": (2, 11, 2, 3), "value": (2, 11, 2, 7)}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
 
-from simjax.core import InputError, Measure, measure
-from simjax.similarity._alignment import Alignment, alignment, centered_kernel_alignment
+from simjax.core import InputError
+from simjax.similarity import Alignment, Measure, alignment, centered_kernel_alignment, measure
 from simjax.similarity._median_distance import median_squared_distance
 
 

@@ -6,8 +6,7 @@ import pytest
 import scipy.linalg
 
 from simjax.core import InputError
-from simjax.similarity._frechet import frechet_distance
-from simjax.similarity._moments import moments
+from simjax.similarity import frechet_distance, moments
 
 
 def of_matrix_root(x, y):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from simjax.core import InputError, Measure, measure
-from simjax.similarity._maximum_mean_discrepancy import maximum_mean_discrepancy
+from simjax.core import InputError
+from simjax.similarity import Measure, maximum_mean_discrepancy, measure
 
 
 def gaussian(a, b, *, gamma):

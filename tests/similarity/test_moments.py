@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simjax.core import InputError
-from simjax.similarity._moments import Moments, moments
+from simjax.similarity import Moments, moments
 
 
 def mean_of(state):

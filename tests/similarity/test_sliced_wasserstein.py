@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
 
 from simjax.core import InputError
-from simjax.similarity import unit_vectors
-from simjax.similarity._sliced_wasserstein import sliced_wasserstein_distance
+from simjax.similarity import sliced_wasserstein_distance, unit_vectors
 
 KEY = jax.random.key(7)
 sliced = functools.partial(sliced_wasserstein_distance, key=KEY)
