@@ -28,7 +28,15 @@ COMBINE = {"sum": jnp.add, "max": larger}
 
 
 def reduce_pairs(terms: Terms, x: Any, y: Any, combine: str = "sum", **parameters: Any) -> tuple[Array, ...]:
-    """The terms of pairs [..., d], reduced over the features: a tuple of arrays [...]."""
+    """The terms of pairs, reduced over the features: a tuple of arrays [...].
+
+    Args:
+        terms: see `Terms`.
+        x: [..., d], or a pytree of such.
+        y: [..., d], or a pytree of such.
+        combine: sum, or max (of terms that are never negative; the gradient goes to the first among equals).
+        **parameters: of the terms: scalars or [...].
+    """
 
     def reduce(term: Array) -> Array:
         if combine == "sum" or term.shape[-1] == 0:
@@ -57,7 +65,7 @@ def reduce_strip(terms: Terms, x: Any, y: Any, combine: str = "sum", **parameter
     def add_terms(totals: tuple[Array, ...], features: Any) -> tuple[tuple[Array, ...], None]:
         a, b = features  # [c, r], [c, m]
         for k in range(jax.tree.leaves(b)[0].shape[0]):
-            found = terms(jax.tree.map(lambda v: v[k][:, None], a), jax.tree.map(lambda v: v[k][None], b), **parameters)  # noqa: B023
+            found = terms(_feature(a, k, axis=1), _feature(b, k, axis=0), **parameters)  # of [r, 1] and [1, m]
             totals = tuple(
                 add(t, jnp.broadcast_to(f, t.shape).astype(t.dtype)) for t, f in zip(totals, found, strict=True)
             )
@@ -75,3 +83,8 @@ def reduce_strip(terms: Terms, x: Any, y: Any, combine: str = "sum", **parameter
     if whole < d:
         totals, _ = add_terms(totals, jax.tree.map(lambda v: v[whole:], by_feature))
     return totals
+
+
+def _feature(by_feature: Any, k: int, axis: int) -> Any:
+    """The k-th feature of all rows, with a new axis."""
+    return jax.tree.map(lambda v: jnp.expand_dims(v[k], axis), by_feature)

@@ -15,7 +15,7 @@ from jax import Array, lax
 from jax.lax import DotAlgorithmPreset
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
-from jaxtyping import Num, Shaped
+from jaxtyping import Shaped
 
 from simjax.core._arrays import check_at_least, matrix_rows
 from simjax.core._blocks import map_rows, rows_in_block
