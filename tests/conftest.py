@@ -17,9 +17,13 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)
-# Hundreds of small functions are compiled and run once: most of the time is the compiler's. What is timed, and what
-# the command line runs, is compiled in full.
-jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(autouse=True)
+def compiled_quickly(request):
+    """Hundreds of small functions are compiled and run once: there most of the time is the compiler's."""
+    quick = request.path.parent.name in ("attention", "core", "similarity", "nn")
+    jax.config.update("jax_disable_most_optimizations", quick)
 
 
 @pytest.fixture

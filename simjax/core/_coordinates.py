@@ -72,13 +72,13 @@ def reduce_strip(terms: Terms, x: Any, y: Any, combine: str = "sum", **parameter
         return totals, None
 
     by_feature = jax.tree.map(jnp.transpose, (x, y))  # [d, r], [d, m]
-    some = jax.tree.map(lambda v: v[0], (x, y))
-    kinds = jax.eval_shape(lambda s: terms(*s, **parameters), jax.tree.map(lambda v: v[:1, None], some))
+    one = jax.tree.map(lambda v: jax.ShapeDtypeStruct((1, 1), v.dtype), (x, y))
+    kinds = jax.eval_shape(lambda s: terms(*s, **parameters), one)
     kind = jnp.result_type(jnp.float32, *(v.dtype for v in jax.tree.leaves((x, y))))
     totals = tuple(jnp.zeros((r, m), kind) for _ in kinds)
     whole = d // CHUNK * CHUNK
     if whole:
-        chunks = jax.tree.map(lambda v: v[:whole].reshape(whole // CHUNK, CHUNK, -1), by_feature)
+        chunks = jax.tree.map(lambda v: v[:whole].reshape(whole // CHUNK, CHUNK, v.shape[1]), by_feature)
         totals, _ = lax.scan(jax.checkpoint(add_terms, prevent_cse=False), totals, chunks)
     if whole < d:
         totals, _ = add_terms(totals, jax.tree.map(lambda v: v[whole:], by_feature))

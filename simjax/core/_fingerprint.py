@@ -4,6 +4,8 @@
 would cost what the product saves; comparing two integers does not.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -14,7 +16,8 @@ def fingerprints(x: Array) -> Array:
     x = lax.stop_gradient(x)
     x = jnp.where(x == 0, jnp.zeros_like(x), x)  # -0 and 0 are the same number
     kind = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[x.dtype.itemsize]
-    bits = lax.bitcast_convert_type(x, kind).astype(jnp.uint32).reshape(x.shape[0], -1)
+    bits = lax.bitcast_convert_type(x, kind).astype(jnp.uint32)
+    bits = bits.reshape(x.shape[0], math.prod(bits.shape[1:]))
     # Round numbers have many zero bits at the end, which a sum of products would keep: so bits are mixed first
     # (the finaliser of MurmurHash3, Austin Appleby, public domain; a bijection of 32-bit integers).
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
