@@ -252,8 +252,8 @@ def test_no_rows_no_columns_one_row_and_one_feature(name):
     for gradients in (g for _, pair in empty for g in pair):
         np.testing.assert_array_equal(gradients, np.zeros(gradients.shape))
     np.testing.assert_allclose(*one, rtol=1e-5, atol=2e-6)
-    # With one feature vectors are alike or opposite, and the angle of opposite ones is 2 / pi times the root of a squared
-    # distance that the product rounds by up to 8 eps d (|u|^2 + |v|^2).
+    # With one feature vectors are alike or opposite, and the angle of opposite ones is 2 / pi times the root of a
+    # squared distance that the product rounds by up to 8 eps d (|u|^2 + |v|^2).
     rounding = 2 / np.pi * (8 * np.finfo(np.float32).eps * 2) ** 0.5 if name == "angular" else 2e-5
     np.testing.assert_allclose(*thin, rtol=1e-5, atol=rounding)
     assert np.isfinite(gradient).all()
