@@ -14,8 +14,7 @@ from jax.tree_util import Partial
 from simjax.attention._dropout import drop
 from simjax.attention._heads import map_shared, over_heads
 from simjax.attention._masks import as_bias, as_masks, at, four_axes
-from simjax.core import InputError, Measure, check_at_least, check_choice, floats, wide
-from simjax.core._reduce import PRECISIONS
+from simjax.core import PRECISIONS, InputError, Measure, check_at_least, check_choice, floats, wide
 
 COPIES = 23  # of the strip; it holds 3 or 4, but strips beyond 5 MB leave the cache and are slower
 

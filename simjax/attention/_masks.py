@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
-from simjax.core import InputError, causal, check_at_least, floats, wide
-from simjax.core._masks import carried
+from simjax.core import InputError, carried, causal, check_at_least, floats, wide
 
 
 def window(left: Any, right: Any, i: Array, j: Array) -> Array:

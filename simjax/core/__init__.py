@@ -17,8 +17,11 @@ from simjax.core._coordinates import reduce_pairs as reduce_pairs
 from simjax.core._coordinates import reduce_strip as reduce_strip
 from simjax.core._dot_product import dense as dense
 from simjax.core._dot_product import dot_products as dot_products
+from simjax.core._fingerprint import fingerprints as fingerprints
+from simjax.core._fingerprint import same_fingerprint as same_fingerprint
 from simjax.core._masks import Mask as Mask
 from simjax.core._masks import all_of as all_of
+from simjax.core._masks import carried as carried
 from simjax.core._masks import causal as causal
 from simjax.core._masks import different_label as different_label
 from simjax.core._masks import others as others
@@ -30,6 +33,7 @@ from simjax.core._order import histogram as histogram
 from simjax.core._order import largest_k as largest_k
 from simjax.core._order import order_statistics as order_statistics
 from simjax.core._order import top_k as top_k
+from simjax.core._reduce import PRECISIONS as PRECISIONS
 from simjax.core._reduce import block_size as block_size
 from simjax.core._reduce import reduce_rows as reduce_rows
 from simjax.core._reductions import count as count

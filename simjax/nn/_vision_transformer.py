@@ -90,8 +90,8 @@ class VisionTransformer(nnx.Module):
         if self.class_token is not None:
             x = jnp.concatenate([jnp.broadcast_to(self.class_token[...], (b, 1, x.shape[-1])), x], axis=1)
         weights = None
-        for block in self.blocks:
-            x, weights = block(x)
+        for n, block in enumerate(self.blocks, start=1):  # only the last one's weights are shown
+            x, weights = block(x, return_weights=return_attention and n == len(self.blocks))
         x = self.norm(x)
         embedding = self.embed(x[:, 0] if self.class_token is not None else jnp.mean(x, axis=1))
         return (embedding, weights) if return_attention else embedding

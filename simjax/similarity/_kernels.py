@@ -10,8 +10,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import reduce_pairs
-from simjax.core._fingerprint import fingerprints, same_fingerprint
+from simjax.core import fingerprints, reduce_pairs, same_fingerprint
 from simjax.similarity._define import Reduce, define, define_terms, pair_function
 from simjax.similarity._dot_products import dot_product, products, rows_to_multiply
 from simjax.similarity._euclidean import centred, squared_distances, squared_euclidean_distance
