@@ -167,5 +167,8 @@ def logsumexp(name: str, n: int, d: int) -> Contest:
         return Ready(run)
 
     contenders = {OURS: ours, "PyTorch": eager_torch, "JAX": jax_nn}
-    inputs = lambda: normal((n, d), (n, d), scale=0.3)  # noqa: E731
+
+    def inputs() -> Any:
+        return normal((n, d), (n, d), scale=0.3)
+
     return Contest("logsumexp", name, f"{n:,} x {n:,} x {d}", inputs, contenders, "largest difference")
