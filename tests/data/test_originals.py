@@ -22,7 +22,7 @@ def test_idx_files_compressed_or_not(mnist_files):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("train-images-idx3-ubyte.gz", gzip.compress(bytes(9000))[:-20], "truncated or corrupt"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(bytes(9000), mtime=0)[:-20], "truncated or corrupt"),
         ("train-images-idx3-ubyte.gz", b"no gzip at all", "truncated or corrupt"),
         ("t10k-labels-idx1-ubyte", idx(np.zeros(10, np.uint8))[:-1], "truncated"),
         ("t10k-labels-idx1-ubyte", idx(np.zeros((10, 1), np.uint8)), "no IDX file of 1 axes"),
