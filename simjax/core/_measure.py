@@ -41,6 +41,8 @@ class Measure:
         parameters: keyword arguments of the functions; arrays may be traced or learned.
         minimum: of each parameter that has one.
         copies: how many arrays like the strip [r, m] the matrix form and its gradient hold at once.
+        search: function like `prepare` that gives vectors [n, e] and [m, e] whose dot products grow with closeness in
+            each row, without overflow; None searches by the measure itself.
         exact_zero: the matrix form rounds; identical rows are found by their fingerprints and get exactly 0.
         precision: of matrix products, as in `jax.default_matmul_precision`; None leaves it to JAX.
     """
@@ -54,6 +56,7 @@ class Measure:
     parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
     minimum: tuple[tuple[str, float], ...] = dataclasses.field(default=(), metadata={"static": True})
     copies: int = dataclasses.field(default=3, metadata={"static": True})
+    search: Callable[..., tuple[Array, Array]] | None = dataclasses.field(default=None, metadata={"static": True})
     exact_zero: bool = dataclasses.field(default=False, metadata={"static": True})
     precision: str | None = dataclasses.field(default=None, metadata={"static": True})
 

@@ -12,9 +12,9 @@ from jax import Array
 from jaxtyping import Num, Shaped
 
 from simjax.core import wide
-from simjax.similarity._define import define, pair_function
+from simjax.similarity._define import pair_function
 from simjax.similarity._dot_products import unit_vectors
-from simjax.similarity._euclidean import centred, scaled_squares
+from simjax.similarity._euclidean import centred, define_distance, scaled_squares
 from simjax.similarity._finite import largest, safe_sqrt
 
 
@@ -94,5 +94,5 @@ def _angles(x: Any, y: Any) -> Array:
     return _angle(square, 4 - square)
 
 
-define(cosine_distance, "cosine_distance", prepare=_prepare, matrix=half_chords, range=(0.0, 2.0), exact_zero=True)
-define(angular_distance, prepare=_prepare, matrix=_angles, range=(0.0, 1.0), exact_zero=True, copies=4)
+define_distance(cosine_distance, _prepare, name="cosine_distance", matrix=half_chords, range=(0.0, 2.0))
+define_distance(angular_distance, _prepare, matrix=_angles, range=(0.0, 1.0), copies=4)

@@ -10,7 +10,7 @@ from simjax.core import wide
 from simjax.similarity._angular import centred_chords, chords, half_chords, right_angles, square_chords
 from simjax.similarity._define import define, pair_function
 from simjax.similarity._dot_products import unit_vectors
-from simjax.similarity._euclidean import norm
+from simjax.similarity._euclidean import define_distance, norm
 from simjax.similarity._finite import largest, power_of_two, ratio
 
 
@@ -96,7 +96,7 @@ def _signal_to_noise(x: Any, y: Any) -> Array:
     return jnp.where((signal == 0) & (other == 0), 0.0, s)
 
 
-define(correlation_distance, prepare=_prepare, matrix=half_chords, range=(0.0, 2.0), exact_zero=True)
+define_distance(correlation_distance, _prepare, matrix=half_chords, range=(0.0, 2.0))
 define(
     signal_to_noise_distance,
     prepare=_prepare_signals,

@@ -62,7 +62,8 @@ def define(function: Callable[..., Array], name: str | None = None, **form: Any)
     Args:
         function: made by `pair_function`; its keywords are the measure's parameters.
         name: what `measure=` calls it; None is the function's name without its suffix.
-        **form: fields of `Measure`: matrix, prepare (both take all parameters), range, copies, exact_zero, precision.
+        **form: fields of `Measure`: matrix, prepare, search (all three take all parameters), range, copies, exact_zero,
+            precision.
     """
     whole = function.__name__
     higher_is_closer = whole.endswith(SIMILAR)
@@ -73,7 +74,9 @@ def define(function: Callable[..., Array], name: str | None = None, **form: Any)
     # A default is a constant of the compiled code (x^3 is two products), a parameter that is given is an argument.
     defaults = {p.name: p.default for p in keywords}
     if defaults:
-        form |= {key: functools.partial(form[key], **defaults) for key in ("matrix", "prepare") if key in form}
+        form |= {
+            key: functools.partial(form[key], **defaults) for key in ("matrix", "prepare", "search") if key in form
+        }
     MEASURES[name] = Measure(
         function, higher_is_closer, name=name, minimum=function.__dict__["minimum"], **{"precision": precision, **form}
     )

@@ -151,6 +151,13 @@ def unit_rows(x: Array, y: Array) -> tuple[Array, Array]:
     return unit_vectors(wide(x)), unit_vectors(wide(y))
 
 
-define(dot_product, "dot", prepare=rows_to_multiply, matrix=products)
-define(bilinear_similarity, prepare=rows_to_multiply, matrix=products)
-define(cosine_similarity, "cosine", prepare=unit_rows, matrix=dot_products, range=(-1.0, 1.0))
+def vectors_to_multiply(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array]:
+    """Rows x (times M) and y, each over a power of two, so that no dot product overflows."""
+    x, y = wide(rows_to_multiply(x, y, **parameters)[0]), wide(y)
+    most_x, most_y = (jnp.max(jnp.abs(a), initial=0.0) for a in (x, y))
+    return x / power_of_two(most_x), y / power_of_two(most_y)
+
+
+define(dot_product, "dot", prepare=rows_to_multiply, matrix=products, search=vectors_to_multiply)
+define(bilinear_similarity, prepare=rows_to_multiply, matrix=products, search=vectors_to_multiply)
+define(cosine_similarity, "cosine", prepare=unit_rows, matrix=dot_products, search=unit_rows, range=(-1.0, 1.0))

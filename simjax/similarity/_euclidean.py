@@ -5,6 +5,7 @@ small distance, so rows are moved to the common mean first, divided by a power o
 identical rows are found by comparison. The error that remains is below 8 eps d (|x|^2 + |y|^2).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -90,12 +91,27 @@ def distances(x: tuple[Array, Array], y: tuple[Array, Array, Array], **_: Any) -
     return safe_sqrt(scaled_squares(x, y)) * y[2]
 
 
-def centred_units(x: Array, y: Array) -> tuple[Any, Any]:
+def centred_units(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
     """Unit vectors made ready for `distances`."""
     return centred(*unit_rows(x, y))
 
 
-_form = {"range": (0.0, float("inf")), "exact_zero": True}
-define(squared_euclidean_distance, prepare=centred, matrix=squared_distances, **_form)
-define(euclidean_distance, prepare=centred, matrix=distances, **_form)
-define(normalized_euclidean_distance, prepare=centred_units, matrix=distances, **{**_form, "range": (0.0, 2.0)})
+def search_by_products(prepare: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Array, Array]]:
+    """The closest y has the largest x . y - |y|^2 / 2, a dot product of rows that have one feature more."""
+
+    def search(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array]:
+        (x, _), (y, squares, _) = prepare(x, y, **parameters)
+        return jnp.pad(x, ((0, 0), (0, 1)), constant_values=1), jnp.concatenate([y, -squares[:, None] / 2], axis=1)
+
+    return search
+
+
+def define_distance(function: Callable[..., Array], prepare: Callable[..., tuple[Any, Any]], **form: Any) -> None:
+    """Enter a distance that `distances` gives of what `prepare` makes."""
+    form = {"matrix": distances, "range": (0.0, float("inf")), **form}
+    define(function, prepare=prepare, search=search_by_products(prepare), exact_zero=True, **form)
+
+
+define_distance(squared_euclidean_distance, centred, matrix=squared_distances)
+define_distance(euclidean_distance, centred)
+define_distance(normalized_euclidean_distance, centred_units, range=(0.0, 2.0))

@@ -12,8 +12,8 @@ from jaxtyping import Num, Shaped
 
 from simjax.core import fingerprints, reduce_pairs, same_fingerprint
 from simjax.similarity._define import Reduce, define, define_terms, pair_function
-from simjax.similarity._dot_products import dot_product, products, rows_to_multiply
-from simjax.similarity._euclidean import centred, squared_distances, squared_euclidean_distance
+from simjax.similarity._dot_products import dot_product, products, rows_to_multiply, vectors_to_multiply
+from simjax.similarity._euclidean import centred, search_by_products, squared_distances, squared_euclidean_distance
 from simjax.similarity._finite import saturate
 from simjax.similarity._manhattan import manhattan
 
@@ -174,6 +174,20 @@ def _sigmoid_matrix(x: Array, y: Any, **parameters: Any) -> Array:
 
 
 define(polynomial_kernel, prepare=rows_to_multiply, matrix=_polynomial_matrix, copies=5)
-define(sigmoid_kernel, prepare=rows_to_multiply, matrix=_sigmoid_matrix, range=(-1.0, 1.0))
-define(rbf_kernel, prepare=_prepare_rbf, matrix=_rbf_matrix, range=(0.0, 1.0), precision="highest", copies=4)
+define(
+    sigmoid_kernel,
+    prepare=rows_to_multiply,
+    matrix=_sigmoid_matrix,
+    search=vectors_to_multiply,
+    range=(-1.0, 1.0),
+)
+define(
+    rbf_kernel,
+    prepare=_prepare_rbf,
+    matrix=_rbf_matrix,
+    search=search_by_products(centred),
+    range=(0.0, 1.0),
+    precision="highest",
+    copies=4,
+)
 define_terms(laplacian_kernel, _laplacian, range=(0.0, 1.0))

@@ -9,9 +9,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
 from simjax.core import InputError, dot_products, floats, wide
-from simjax.similarity._define import define, pair_function
+from simjax.similarity._define import pair_function
 from simjax.similarity._dot_products import square_matrix
-from simjax.similarity._euclidean import centred, distances, moved, norm
+from simjax.similarity._euclidean import centred, define_distance, moved, norm
 from simjax.similarity._finite import largest, power_of_two, safe_sqrt
 
 
@@ -107,6 +107,5 @@ def _prepare_mahalanobis(x: Array, y: Array, matrix: ArrayLike | None) -> tuple[
     return (times_x, jnp.sum(times_x * x, axis=-1)), (y, jnp.sum(times_y * y, axis=-1), scale)
 
 
-_form = {"matrix": distances, "range": (0.0, float("inf")), "exact_zero": True}
-define(standardized_euclidean_distance, prepare=_prepare_standardized, **_form)
-define(mahalanobis_distance, prepare=_prepare_mahalanobis, **_form)
+define_distance(standardized_euclidean_distance, _prepare_standardized)
+define_distance(mahalanobis_distance, _prepare_mahalanobis)

@@ -10,8 +10,11 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num, Shaped
 
-from simjax.core import InputError, Measure, floats, largest_k, map_rows, matrix_rows, reduce_rows, wide
+from simjax.core import InputError, Measure, dot_products, floats, largest_k, map_rows, matrix_rows, reduce_rows, wide
 from simjax.core import measure as as_measure
+
+BY_PRODUCTS = Measure(dot_products, higher_is_closer=True, matrix=dot_products, copies=0)
+"""The plain dot product of vectors that cannot overflow; no gradient goes back through it."""
 
 SPARE = 8  # candidates beyond k and a quarter, against what a matrix product rounds
 
@@ -66,8 +69,9 @@ def top_k(
 ) -> tuple[Num[Array, "q {k}"], Int[Array, "q {k}"]]:
     """The k rows of the gallery that are closest to each query, by exact search.
 
-    Candidates are found through strips of the similarity matrix, a few more than k of them; the measure is then
-    computed again from each candidate's own features. So what a matrix product rounds neither shows in the values nor
+    Candidates are found through strips of the similarity matrix, a few more than k of them; for a measure whose order
+    is that of a dot product (cosine, Euclidean, RBF, ...) a strip is one matrix product and nothing else. The measure
+    is then computed again from each candidate's own features. So what a matrix product rounds neither shows in the values nor
     loses a neighbour, and gradients cost no more than k pairs a query.
 
     Args:
@@ -99,7 +103,7 @@ def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block: int | N
     width = min(k + k // 4 + SPARE, gallery.shape[0])
 
     def nearest(s: Array, i: Array, j: Array, *skip: Array) -> Array:
-        closeness = measure.closest_first(s)
+        closeness = by.closest_first(s)
         if skip:
             closeness = jnp.where(j == skip[0][:, None], -jnp.inf, closeness)
         return jnp.sort(largest_k(closeness, width)[1], axis=1)  # so that the lowest is the first among equals
@@ -115,8 +119,11 @@ def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block: int | N
         closest, place = jax.lax.top_k(closeness, k)
         return measure.closest_first(closest).astype(gallery.dtype), jnp.take_along_axis(columns, place, axis=1)
 
-    roughly = dataclasses.replace(measure, exact_zero=False)
-    options = {"measure": roughly, "block": block, "precision": precision}
-    columns = reduce_rows(nearest, *jax.lax.stop_gradient((query, gallery)), rows=excluded, **options)
+    precision = precision or measure.precision
+    x, y, by = *jax.lax.stop_gradient((query, gallery)), dataclasses.replace(measure, exact_zero=False)
+    if measure.search is not None:
+        x, y = jax.lax.stop_gradient(measure.search(x, y, **measure.parameters))
+        by = BY_PRODUCTS
+    columns = reduce_rows(nearest, x, y, rows=excluded, measure=by, block=block, precision=precision)
     row_bytes = 8 * width * gallery.shape[1] * gallery.dtype.itemsize
     return map_rows(compare, query, columns, *excluded, block=block, row_bytes=row_bytes)

@@ -8,7 +8,7 @@ from jax.test_util import check_grads
 from sklearn.neighbors import NearestNeighbors
 
 from simjax import similarity
-from simjax.core import InputError, Measure
+from simjax.core import MEASURES, InputError, Measure
 
 
 @pytest.mark.parametrize("block", [None, 1, 4])
@@ -19,6 +19,30 @@ def test_top_k_agrees_with_scikit_learn(random, block):
     np.testing.assert_array_equal(found[1], indices)
     np.testing.assert_allclose(found[0], distances, rtol=1e-4)
     assert found[1].dtype == jnp.int32
+
+
+PARAMETERS = {
+    "bilinear": {"matrix": np.arange(25.0).reshape(5, 5) - 12},
+    "mahalanobis": {"matrix": np.eye(5) + 0.2},
+    "standardized_euclidean": {"variance": np.linspace(0.5, 2, 5)},
+}
+
+
+BY_PRODUCTS = sorted(name for name, measure in MEASURES.items() if measure.search is not None)
+AT_ONE_SCALE = ("rbf", "sigmoid")  # of rows all far apart or all close their values are equal and have no order
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"), [(n, s) for n in BY_PRODUCTS for s in (1, 1e-15, 1e15) if s == 1 or n not in AT_ONE_SCALE]
+)
+def test_a_search_by_dot_products_finds_what_the_measure_finds(random, name, scale):
+    query, gallery = (np.float32(random.normal(size=(n, 5)) + 1) for n in (7, 61))
+    gallery[3] = 0
+    measure = similarity.measure(name, **PARAMETERS.get(name, {}))
+    values, indices = similarity.top_k(query * np.float32(scale), gallery * np.float32(scale), 5, measure)
+    closeness = measure.closest_first(similarity.pairwise(query, gallery, measure))
+    np.testing.assert_array_equal(indices, np.argsort(-np.asarray(closeness), axis=1, kind="stable")[:, :5])
+    assert np.isfinite(values).all()
 
 
 def test_ties_go_to_the_lowest_index():
