@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from simjax.attention._dropout import drop
 from simjax.attention._heads import map_shared, over_heads
 from simjax.attention._masks import as_bias, as_masks, at, four_axes
-from simjax.core import PRECISIONS, InputError, Measure, check_at_least, check_choice, floats, wide
+from simjax.core import PRECISIONS, InputError, Measure, check_at_least, check_choice, floats, softmax, wide
 
 COPIES = 23  # of the strip; it holds 3 or 4, but strips beyond 5 MB leave the cache and are slower
 
@@ -147,7 +147,7 @@ def _on_head(
         if "bias" in terms:
             s = s + terms.pop("bias").astype(s.dtype)
         keep = reduce(jnp.logical_and, terms.values(), True)  # the terms that are left are masks
-        weights, residual = _softmax(s, keep)
+        weights, residual = softmax(s, keep)
         kept = weights if dropout is None else drop(weights, i, *dropout)
         with jax.default_matmul_precision(precision):
             out = (kept @ values).astype(value.dtype)
@@ -156,22 +156,6 @@ def _on_head(
 
     i = jnp.arange(query.shape[0])[:, None]
     return map_shared(on_rows, rows, i, arrays, block=block, row_bytes=measure.row_bytes(query, key, COPIES))
-
-
-def _softmax(s: Array, keep: Array | bool) -> tuple[Array, Array]:
-    """Weights [r, s], 0 where not kept, and the logarithm of the sum of the exponentials that are kept [r].
-
-    An infinite score counts as the largest number, and a row of which nothing is kept has no weight. A NaN stays one.
-    """
-    most = jnp.finfo(s.dtype).max
-    s = jnp.where(keep, jnp.minimum(s, most), -jnp.inf)
-    # Not below the lowest number: then -inf less it is -inf, whose exponential is 0 with gradient 0, and never a NaN.
-    top = lax.stop_gradient(jnp.max(s, axis=1, keepdims=True, initial=-most))
-    e = jnp.exp(s - top)
-    total = jnp.sum(e, axis=1, keepdims=True)
-    found = total != 0
-    total = jnp.where(found, total, 1.0)
-    return e / total, jnp.where(found, top + jnp.log(total), -jnp.inf)[:, 0]
 
 
 def _on_mesh(local: Any, whole: Any, query: Array, key: Array, value: Array, places: Any, arrays: Any) -> Any:

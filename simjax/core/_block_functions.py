@@ -22,28 +22,29 @@ def masked(mask: Mask | None, function: Function | None, s: Array, i: Array, j: 
     return s, jnp.ones_like(s, bool) if mask is None else jnp.broadcast_to(mask(i, j), s.shape)
 
 
-def exponentials(s: Array, keep: Array) -> tuple[Array, Array]:
-    """exp(s - top) where kept and 0 elsewhere [r, m], and top [r, 1], the largest; an infinite s counts as huge."""
-    largest = jnp.finfo(s.dtype).max
-    s = jnp.where(s < largest, s, largest)
-    top = lax.stop_gradient(jnp.max(s, axis=1, keepdims=True, where=keep, initial=-jnp.inf))
-    top = jnp.where(top > -jnp.inf, top, 0.0)
-    # The exponential of -inf is 0 with gradient 0, so what is masked can bring no NaN.
-    return jnp.exp(jnp.where(keep, s - top, -jnp.inf)), top
+def softmax(s: Array, keep: Array | bool = True) -> tuple[Array, Array]:
+    """Of a strip [r, m]: weights [r, m], 0 where not kept, and the logarithm of the sum of the kept exponentials [r].
+
+    An infinite entry counts as the largest number, and a row of which nothing is kept has no weight. A NaN stays one.
+    """
+    most = jnp.finfo(s.dtype).max
+    s = jnp.where(keep, jnp.minimum(s, most), -jnp.inf)
+    # Not below the lowest number: then -inf less it is -inf, whose exponential is 0 with gradient 0, and never a NaN.
+    top = lax.stop_gradient(jnp.max(s, axis=1, keepdims=True, initial=-most))
+    e = jnp.exp(s - top)
+    total = jnp.sum(e, axis=1, keepdims=True)
+    found = total != 0
+    total = jnp.where(found, total, 1.0)
+    return e / total, jnp.where(found, top + jnp.log(total), -jnp.inf)[:, 0]
 
 
 def logsumexp(mask: Any, function: Any, s: Array, i: Array, j: Array) -> Array:
-    e, top = exponentials(*masked(mask, function, s, i, j))
-    total, top = jnp.sum(e, axis=1), top[:, 0]
-    found = total > 0
-    value = jnp.where(found, top + jnp.log(jnp.where(found, total, 1.0)), -jnp.inf)
-    return jnp.where(top < jnp.finfo(s.dtype).max, value, jnp.inf)
+    value = softmax(*masked(mask, function, s, i, j))[1]
+    return jnp.where(value < jnp.finfo(s.dtype).max, value, jnp.inf)
 
 
 def softmax_weighted_sum(mask: Any, function: Any, values: Array, s: Array, i: Array, j: Array) -> Array:
-    e, _ = exponentials(*masked(mask, function, s, i, j))
-    total = jnp.sum(e, axis=1, keepdims=True)
-    return (e / jnp.where(total > 0, total, 1.0)) @ values
+    return softmax(*masked(mask, function, s, i, j))[0] @ values
 
 
 def sum(mask: Any, function: Any, s: Array, i: Array, j: Array) -> Array:

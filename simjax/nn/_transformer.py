@@ -137,12 +137,12 @@ class TransformerBlock(nnx.Module):
         self.hidden = Dense(width, mlp_ratio * width, init="glorot_uniform", rngs=rngs)
         self.out = Dense(mlp_ratio * width, width, init="glorot_uniform", rngs=rngs)
 
-    def __call__(self, tokens: Array, *, return_weights: bool = True, **options: Any) -> tuple[Array, Array | None]:
-        """Tokens [b, t, width] to the same shape, and the attention weights [b, heads, t, t].
+    def __call__(self, tokens: Array, *, return_weights: bool = False, **options: Any) -> Any:
+        """Tokens [b, t, width] to the same shape.
 
         Args:
             tokens: [b, t, width].
-            return_weights: False gives None for the weights, which then are never stored.
+            return_weights: also return the attention weights [b, heads, t, t].
             **options: of the attention: bias, mask, is_causal, dropout_key.
         """
         b, t, width = tokens.shape
@@ -151,7 +151,8 @@ class TransformerBlock(nnx.Module):
         x = tokens.reshape(b * t, width)
         normed = self.attention_norm(x).reshape(b, t, width)
         found = self.attention(normed, return_weights=return_weights, **options)
-        attended, weights = found if return_weights else (found, None)
+        attended, *weights = found if return_weights else (found,)
         x = x + attended.reshape(b * t, width)
         x = x + self.out(jax.nn.gelu(self.hidden(self.mlp_norm(x))))
-        return x.reshape(b, t, width), weights
+        x = x.reshape(b, t, width)
+        return (x, *weights) if return_weights else x

@@ -56,6 +56,7 @@ class VisionTransformer(nnx.Module):
         embedding_size: int = 64,
         rngs: nnx.Rngs,
     ):
+        core.check_at_least("vit.depth", depth, 1)
         core.check_choice("vit.positions", positions, POSITIONS)
         core.check_choice("vit.pooling", pooling, POOLINGS)
         height, width_px, channels = image_shape
@@ -89,12 +90,13 @@ class VisionTransformer(nnx.Module):
         x = self.embed_patch(x.reshape(b, -1, x.shape[-1])) + self.position[...][None]  # [b, t, width]
         if self.class_token is not None:
             x = jnp.concatenate([jnp.broadcast_to(self.class_token[...], (b, 1, x.shape[-1])), x], axis=1)
-        weights = None
-        for n, block in enumerate(self.blocks, start=1):  # only the last one's weights are shown
-            x, weights = block(x, return_weights=return_attention and n == len(self.blocks))
+        *blocks, last = self.blocks
+        for block in blocks:
+            x = block(x)
+        x, *weights = last(x, return_weights=True) if return_attention else (last(x),)
         x = self.norm(x)
         embedding = self.embed(x[:, 0] if self.class_token is not None else jnp.mean(x, axis=1))
-        return (embedding, weights) if return_attention else embedding
+        return (embedding, *weights) if return_attention else embedding
 
 
 def _sincos(grid: tuple[int, int], width: int) -> Array:
