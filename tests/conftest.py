@@ -22,7 +22,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 @pytest.fixture(autouse=True)
 def compiled_quickly(request):
     """Hundreds of small functions are compiled and run once: there most of the time is the compiler's."""
-    quick = request.path.parent.name in ("attention", "core", "similarity", "nn")
+    quick = request.path.parent.name in ("attention", "core", "evaluate", "losses", "nn", "similarity")
     jax.config.update("jax_disable_most_optimizations", quick)
 
 

@@ -15,7 +15,7 @@ MODELS = {"cnn": nn.SiameseCNN, "vit": nn.VisionTransformer, "dnn": nn.DenseNetw
 def test_images_of_any_size_become_embeddings(name, shape):
     model = MODELS[name](shape, rngs=nnx.Rngs(0))
     images = jax.random.normal(jax.random.key(1), (3, *shape))
-    embeddings = model(images)
+    embeddings = nnx.jit(lambda model, images: model(images))(model, images)
     assert embeddings.shape == (3, 64)
     assert float(jnp.std(embeddings, axis=0).min()) > 1e-3  # every number says something about the image
     assert np.isfinite(embeddings).all()

@@ -70,14 +70,6 @@ def matrix(x, y, measure, block=None):
     return core.reduce_rows(whole_strip, x, y, measure=measure, block=block)
 
 
-@pytest.fixture
-def quick_to_compile():
-    """Hundreds of small functions are compiled here and run once: most of the time is the compiler's."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @each
 def test_pairs_are_the_matrix_in_float32(name):
     m = similarity.measure(name)
@@ -85,7 +77,6 @@ def test_pairs_are_the_matrix_in_float32(name):
     np.testing.assert_allclose(matrix(x, y, m), m(x[:, None], y[None]), rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.usefixtures("quick_to_compile")
 @each
 def test_pairs_are_the_matrix_in_one_block_in_many_under_vmap_and_without_jit(name):
     m = similarity.measure(name)
@@ -125,7 +116,6 @@ def test_range_direction_and_symmetry(name, seed):
     assert m.higher_is_closer != m.pair.__name__.endswith("_distance")
 
 
-@pytest.mark.usefixtures("quick_to_compile")
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in JUMPS])
 def test_first_and_second_derivatives_of_both_forms_in_both_modes(name):
     """Central differences of a weighted sum of both forms, in float64, for x, y and every parameter."""
@@ -212,7 +202,6 @@ def values_and_gradients(name):
     return jax.jit(lambda x: (of(lambda x, y: m(x[:, None], y[None]), x), of(m.all_pairs, x)))
 
 
-@pytest.mark.usefixtures("quick_to_compile")
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 @each
 def test_half_precision_accumulates_in_float32(name, kind):
@@ -232,7 +221,6 @@ def test_half_precision_accumulates_in_float32(name, kind):
     assert np.isfinite(jnp.float32(gradient)).all()
 
 
-@pytest.mark.usefixtures("quick_to_compile")
 @each
 def test_no_rows_no_columns_one_row_and_one_feature(name):
     m = similarity.measure(name)
