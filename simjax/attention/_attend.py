@@ -16,7 +16,7 @@ from simjax.attention._heads import map_shared, over_heads
 from simjax.attention._masks import as_bias, as_masks, at, four_axes
 from simjax.core import PRECISIONS, InputError, Measure, check_at_least, check_choice, floats, softmax, wide
 
-COPIES = 23  # of the strip; it holds 3 or 4, but strips beyond 5 MB leave the cache and are slower
+COPIES = 4  # of the strip: scores, weights, and what their gradients hold
 
 
 def attend(

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from simjax.core import map_rows
+from simjax.core import map_rows, rows_in_block
 
 
 def over_heads(
@@ -47,15 +47,14 @@ def over_heads(
     )
     rows = t
     for size in (h // g, g, b):  # heads of a group, groups, batches
-        function = partial(
-            map_shared, _each(function), block=block and max(1, block // rows), row_bytes=row_bytes * rows
-        )
+        at_once = max(1, block // rows) if block else rows_in_block(size, row_bytes * rows, enough=1)
+        function = partial(map_shared, _each(function), block=at_once)
         rows *= size
     out = function(q, *shared, *grouped)  # [b, g, h / g, t, ...]
     return jax.tree.map(lambda a: a.reshape(b, h, *a.shape[3:]), out)
 
 
-def map_shared(function: Callable[..., Any], *arrays: Any, block: int | None, row_bytes: int) -> Any:
+def map_shared(function: Callable[..., Any], *arrays: Any, block: int | None, row_bytes: int = 0) -> Any:
     """`map_rows` where an array of one row, if the first array has more, is shared by all blocks."""
     leaves, tree = jax.tree.flatten(arrays)
     n = leaves[0].shape[0]

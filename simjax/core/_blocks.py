@@ -13,18 +13,30 @@ import jax
 import jax.numpy as jnp
 
 STRIP_BYTES = 128 * 2**20
-"""What a block's intermediates may take when no `block` is given."""
+"""The most that a block's intermediates may take when no `block` is given."""
+
+CACHED_BYTES = 24 * 2**20
+"""What they take where that makes `ENOUGH_ROWS`: the strip, a fifth of them, is then reduced in a CPU's cache."""
+
+ENOUGH_ROWS = 128
+"""Products of fewer rows with many columns spend their time on reading the columns."""
 
 
-def rows_in_block(n: int, row_bytes: int) -> int:
+def rows_in_block(n: int, row_bytes: int, enough: int = ENOUGH_ROWS) -> int:
     """How many of n rows are computed at once where one of them takes `row_bytes`: blocks of equal size, at least 1.
 
+    Args:
+        n: all of them.
+        row_bytes: what the intermediates of one row take.
+        enough: this many, if `STRIP_BYTES` allows, even if they leave the cache.
+
     Example:
-        >>> rows_in_block(1000, row_bytes=2**18)  # 512 would fit; two equal blocks need 500
+        >>> rows_in_block(1000, row_bytes=2**15)  # 768 stay in the cache; two equal blocks need 500
         500
     """
-    most = max(1, STRIP_BYTES // max(row_bytes, 1))
-    blocks = max(1, -(-n // most))
+    row_bytes = max(row_bytes, 1)
+    most = min(STRIP_BYTES // row_bytes, max(CACHED_BYTES // row_bytes, enough))
+    blocks = max(1, -(-n // max(most, 1)))
     return max(1, -(-n // blocks))
 
 
@@ -35,7 +47,7 @@ def map_rows(function: Callable[..., Any], *rows: Any, block: int | None = None,
         function: takes arrays of r rows and returns a pytree of arrays of r rows; row i of the result must depend
             on row i of the arguments only (and on whatever the function closes over).
         *rows: arrays or pytrees of arrays [n, ...] that are cut into blocks.
-        block: rows in a block; None chooses as many as `STRIP_BYTES` allows.
+        block: rows in a block; None asks `rows_in_block`.
         row_bytes: what the function's intermediates take for each row, in bytes.
 
     Returns:

@@ -11,9 +11,6 @@ from jaxtyping import Float
 
 from simjax.core import reduce_rows
 
-COPIES = 64
-"""Strips are read 15 times, and are kept small enough to stay in the cache meanwhile."""
-
 
 def median_squared_distance(x: Float[Array, "n d"], block: int | None = None) -> Float[Array, ""]:
     """The lower median of |x_i - x_j|^2 over the pairs i < j, rounded to float32; 0 of a single row."""
@@ -21,7 +18,7 @@ def median_squared_distance(x: Float[Array, "n d"], block: int | None = None) ->
 
     def narrow(least: Array, shift: Array) -> tuple[Array, None]:
         ends = least + (jnp.arange(1, 16, dtype=jnp.uint32) << shift) - 1
-        options = {"measure": "squared_euclidean", "copies": COPIES, "block": block}
+        options = {"measure": "squared_euclidean", "block": block}
         counts = reduce_rows(Partial(_count_up_to, ends), x, **options)  # [n, 15]
         below = jnp.sum(counts.astype(jnp.float32), axis=0) < n * (n - 1) / 2  # (i, j) and (j, i) are both counted
         return least + (jnp.sum(below, dtype=jnp.uint32) << shift), None
