@@ -37,6 +37,8 @@ def rows_in_block(n: int, row_bytes: int, enough: int = ENOUGH_ROWS) -> int:
     row_bytes = max(row_bytes, 1)
     most = min(STRIP_BYTES // row_bytes, max(CACHED_BYTES // row_bytes, enough))
     blocks = max(1, -(-n // max(most, 1)))
+    # Where the last block need not be filled up, the result need not be cut, which would copy it.
+    blocks = next((b for b in range(blocks, 2 * blocks) if n % b == 0 and n >= b * enough), blocks)
     return max(1, -(-n // blocks))
 
 

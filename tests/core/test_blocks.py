@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simjax.core import map_rows
+from simjax.core import map_rows, rows_in_block
 
 
 def strip_sum(y):
@@ -54,3 +54,10 @@ def test_the_budget_chooses_the_block(random):
     seen = []
     map_rows(lambda rows: seen.append(rows.shape[0]) or rows, x, row_bytes=2**26)
     assert set(seen) == {2}
+
+
+def test_blocks_that_fill_the_rows_exactly_are_preferred_to_fewer_that_do_not():
+    assert rows_in_block(5000, 60_000) == 250  # 12 blocks of 417 would fit, and the last one be filled up
+    assert rows_in_block(5003, 60_000) == 417  # a prime number
+    assert rows_in_block(65_536, 2**20) == 128
+    assert rows_in_block(1000, 2**30) == 1  # not even one row fits the budget

@@ -20,19 +20,19 @@ def gram(x, kernel, bandwidth):
     return np.exp(-(squareform(distances) ** 2) / (2 * width**2))
 
 
-def hsic(k, l, unbiased):  # noqa: E741
+def hsic(k, m, unbiased):
     n = len(k)
     if not unbiased:
         h = np.eye(n) - 1 / n
-        return np.trace(k @ h @ l @ h) / n**2
-    k, l, one = k - np.diag(np.diag(k)), l - np.diag(np.diag(l)), np.ones(n)  # noqa: E741
-    means = one @ k @ one * (one @ l @ one) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (one @ k @ l @ one)
-    return (np.trace(k @ l) + means) / (n * (n - 3))
+        return np.trace(k @ h @ m @ h) / n**2
+    k, m, one = k - np.diag(np.diag(k)), m - np.diag(np.diag(m)), np.ones(n)
+    means = one @ k @ one * (one @ m @ one) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (one @ k @ m @ one)
+    return (np.trace(k @ m) + means) / (n * (n - 3))
 
 
 def by_matrices(x, y, kernel="linear", unbiased=False, bandwidth=0.8):
-    k, l = (gram(np.float64(a), kernel, bandwidth) for a in (x, y))  # noqa: E741
-    return hsic(k, l, unbiased) / np.sqrt(hsic(k, k, unbiased) * hsic(l, l, unbiased))
+    k, m = (gram(np.float64(a), kernel, bandwidth) for a in (x, y))
+    return hsic(k, m, unbiased) / np.sqrt(hsic(k, k, unbiased) * hsic(m, m, unbiased))
 
 
 def representations(random, n, d=5, e=5):
@@ -72,9 +72,9 @@ def test_features_and_strips_agree(random):
 def test_a_measure_of_ones_own(random):
     x, y = representations(random, 31)
     own = Measure.from_pair(lambda a, b: jnp.exp(-0.2 * jnp.sum((a - b) ** 2, -1)), higher_is_closer=True)
-    k, l = (np.exp(-0.2 * squareform(pdist(np.float64(a), "sqeuclidean"))) for a in (x, y))  # noqa: E741
+    k, m = (np.exp(-0.2 * squareform(pdist(np.float64(a), "sqeuclidean"))) for a in (x, y))
     for kernel, unbiased in ((own, True), (measure("rbf", gamma=0.2), False)):
-        expected = hsic(k, l, unbiased) / np.sqrt(hsic(k, k, unbiased) * hsic(l, l, unbiased))
+        expected = hsic(k, m, unbiased) / np.sqrt(hsic(k, k, unbiased) * hsic(m, m, unbiased))
         found = centered_kernel_alignment(x, y, kernel=kernel, unbiased=unbiased, block=7)
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
@@ -137,8 +137,8 @@ def test_more_than_half_of_the_pairs_equal(random):
     x, y = np.float32(np.repeat(random.normal(size=(3, 5)), (23, 5, 3), axis=0)), representations(random, 31)[1]
     found, gradients = with_gradients("rbf", True)(x, y)
     k = np.float64((x[:, None] == x[None]).all(-1))
-    l = gram(np.float64(y), "rbf", 0.8)  # noqa: E741
-    np.testing.assert_allclose(found, hsic(k, l, True) / np.sqrt(hsic(k, k, True) * hsic(l, l, True)), rtol=1e-4)
+    m = gram(np.float64(y), "rbf", 0.8)
+    np.testing.assert_allclose(found, hsic(k, m, True) / np.sqrt(hsic(k, k, True) * hsic(m, m, True)), rtol=1e-4)
     assert np.isfinite(gradients).all()
 
 

@@ -76,7 +76,10 @@ def test_equal_sets_are_at_zero_with_no_gradient(random, n, kind):
 
 
 def test_sets_that_are_nearly_equal(random):
-    """Rounding is 1e-7 of the features' spread; 1e-7 of its square would be a fifth of the distance."""
+    """Rounding is 1e-7 of the features, so some 2e-4 of their difference, and not 1e-7 of their squares.
+
+    That would be a fifth of the distance.
+    """
     x = samples(random, 101, 5)
     y = np.float32(x * np.float32(1 + 2.0**-10))
     expected = of_factors(x, y)
