@@ -58,7 +58,8 @@ class MultiHeadAttention(nnx.Module):
             raise InputError(f"vit.heads: expected a divisor of the width {width}, got {heads}")
         self.heads, self.dropout_rate = heads, dropout_rate
         self.measure = measure
-        self.temperature = temperature or ((width // heads) ** 0.5 if measure == "dot" else 1.0)
+        usual = (width // heads) ** 0.5 if measure == "dot" else 1.0
+        self.temperature = usual if temperature is None else temperature
         self.query_key_value = Dense(width, 3 * width, init="glorot_uniform", rngs=rngs)
         self.out = Dense(width, width, init="glorot_uniform", rngs=rngs)
 

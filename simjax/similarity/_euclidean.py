@@ -91,7 +91,7 @@ def distances(x: tuple[Array, Array], y: tuple[Array, Array, Array], **_: Any) -
     return safe_sqrt(scaled_squares(x, y)) * y[2]
 
 
-def centred_units(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
+def centred_units(x: Array, y: Array) -> tuple[Any, Any]:
     """Unit vectors made ready for `distances`."""
     return centred(*unit_rows(x, y))
 

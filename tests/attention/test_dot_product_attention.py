@@ -60,8 +60,8 @@ def test_by_loops(random):
         scores = k[b, :, g] @ q[b, t, h] / np.sqrt(K)
         w = np.exp(scores) / np.exp(scores).sum()
         np.testing.assert_allclose(weights[b, h, t], w, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(out[b, t, h], w @ v[b, :, g], rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(residual[b, t, h], np.log(np.exp(scores).sum()), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(out[b, t, h], w @ v[b, :, g], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(residual[b, t, h], np.log(np.exp(scores).sum()), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)

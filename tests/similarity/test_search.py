@@ -17,7 +17,7 @@ def test_top_k_agrees_with_scikit_learn(random, block):
     distances, indices = NearestNeighbors(n_neighbors=3, algorithm="brute").fit(gallery).kneighbors(query)
     found = similarity.top_k(jnp.float32(query), jnp.float32(gallery), 3, "euclidean", block=block)
     np.testing.assert_array_equal(found[1], indices)
-    np.testing.assert_allclose(found[0], distances, rtol=1e-4)
+    np.testing.assert_allclose(found[0], distances, rtol=1e-5)
     assert found[1].dtype == jnp.int32
 
 
