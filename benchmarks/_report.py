@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks._timing import CORES, OURS, SLOW
+from benchmarks._timing import CORES, OURS, SLOW, TURN
 
 PACKAGES = ("simjax", "jax", "jaxlib", "numpy", "scipy", "scikit-learn", "torch", "faiss-cpu")
 LIBRARIES = (OURS, "SciPy", "FAISS", "scikit-learn", "PyTorch", "JAX")  # order of columns
@@ -16,11 +16,12 @@ COLOURS = {"pairwise": "#4477aa", "search": "#ee6677", "attention": "#228833", "
 
 METHOD = f"""\
 All contenders run on the CPU and on all of these cores (SciPy has one thread; scikit-learn runs it in several jobs).
-They take turns in one process: a warm-up turn, then the ones that count. Who needs more than {SLOW:.0f} s in the
-warm-up gets no further turn; its cell says *once*. Inputs are made before the clock starts, the result is there when it
-stops. SciPy computes in float64 and gives float64, twice the bytes; simjax, PyTorch, FAISS and JAX compute in float32;
-scikit-learn does either, by function. `ratio` is the median of the best peer over that of simjax: above 1, simjax is
-faster. simjax and JAX are compiled before the warm-up; what that takes is in the tables of memory.
+They take turns in one process: a warm-up turn, then the ones that count. A turn repeats the task until {TURN:g} s have
+passed and gives the mean; who needs more than {SLOW:.0f} s in the warm-up gets no further turn, its cell says *once*.
+Cells are the median of the turns (smallest to largest). Inputs are made before the clock starts, the result is there
+when it stops. SciPy computes in float64 and gives float64, twice the bytes; simjax, PyTorch, FAISS and JAX compute in
+float32; scikit-learn does either, by function. `ratio` is the median of the best peer over that of simjax: above 1,
+simjax is faster. simjax and JAX are compiled before the warm-up; what that takes is in the tables of memory.
 
 Memory is what a contender adds to the resident memory of a process of its own at the peak of one run, its result
 included, its inputs not, after a run at a small size; the peak is the kernel's count (VmHWM), not a sample. *XLA* is

@@ -16,6 +16,7 @@ from benchmarks._agreement import LIMITS, within_limit
 
 SLOW = 10.0  # seconds: who needs longer in the warm-up gets no further turn, and the warm-up counts
 PAUSE = 0.05  # seconds between turns: threads of the one before stop spinning
+TURN = 0.3  # seconds: a shorter task is repeated until its turn has lasted so long
 OURS = "simjax"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -72,7 +73,7 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Ready:
     return Ready(lambda: jax.block_until_ready(program(*arguments)), seconds, temporary)
 
 
-def race(contest: Contest, runs: int, pause: float = PAUSE) -> dict[str, Any]:
+def race(contest: Contest, runs: int, pause: float = PAUSE, turn: float = TURN) -> dict[str, Any]:
     """Times of every contender of a contest, what XLA says of memory, and whether results agree."""
     outcomes = {name: {"seconds": [], "note": "", "failed": False} for name in contest.contenders}
     inputs, ready, results = contest.inputs(), {}, {}
@@ -81,7 +82,7 @@ def race(contest: Contest, runs: int, pause: float = PAUSE) -> dict[str, Any]:
             made = build(*inputs)
             outcomes[name] |= {"compile_seconds": made.compile_seconds, "temporary_bytes": made.temporary_bytes}
             require_memory(made.temporary_bytes or 0)
-            seconds, results[name] = timed(made.run, pause)
+            seconds, results[name] = timed(made.run, pause, turn)
             if seconds > SLOW:
                 outcomes[name]["seconds"].append(seconds)
             else:
@@ -91,10 +92,10 @@ def race(contest: Contest, runs: int, pause: float = PAUSE) -> dict[str, Any]:
     if agreement and not within_limit(**agreement):
         outcomes[OURS] |= {"note": f"the result is not that of {agreement['with']}", "failed": True}
 
-    for turn in range(runs):
-        for name in random.Random(turn).sample(list(ready), len(ready)):  # nobody always follows the same one
+    for number in range(runs):
+        for name in random.Random(number).sample(list(ready), len(ready)):  # nobody always follows the same one
             with trouble(outcomes[name], name):
-                outcomes[name]["seconds"].append(timed(ready[name].run, pause)[0])
+                outcomes[name]["seconds"].append(timed(ready[name].run, pause, turn)[0])
     for outcome in outcomes.values():
         if outcome["seconds"]:
             outcome["median"] = statistics.median(outcome["seconds"])
@@ -102,12 +103,14 @@ def race(contest: Contest, runs: int, pause: float = PAUSE) -> dict[str, Any]:
     return {**named, "contenders": outcomes, "agreement": agreement, **best_peer(outcomes)}
 
 
-def timed(run: Callable[[], Any], pause: float) -> tuple[float, Any]:
-    """Seconds, and the result."""
+def timed(run: Callable[[], Any], pause: float, turn: float) -> tuple[float, Any]:
+    """Seconds of one run, the mean of as many as fit in a turn, and the result."""
     time.sleep(pause)
-    start = time.perf_counter()
-    result = run()
-    return time.perf_counter() - start, result
+    start, runs, elapsed = time.perf_counter(), 0, 0.0
+    while not runs or elapsed < turn:
+        result = run()
+        runs, elapsed = runs + 1, time.perf_counter() - start
+    return elapsed / runs, result
 
 
 def compare(contest: Contest, results: dict[str, Any]) -> dict[str, Any] | None:
@@ -146,7 +149,7 @@ def require_memory(needed: int) -> None:
     """Stop a contender before the kernel stops the program.
 
     Raises:
-        NotPossible: if more bytes are needed than are there.
+        NotPossible: if it needs more than seven tenths of the free memory.
     """
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
@@ -154,7 +157,9 @@ def require_memory(needed: int) -> None:
     lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
     available = 1024 * int(lines["MemAvailable"].split()[0])
     if needed > 0.7 * available:
-        raise NotPossible(f"needs {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB are there")
+        raise NotPossible(
+            f"needs {needed / 1e9:.1f} GB of the {available / 1e9:.1f} GB free; 30% of those are kept back"
+        )
 
 
 def peak_memory(warm_up: Contest, measured: Contest, contender: str) -> int:

@@ -61,7 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
     report = {"command": command, "small": options.small, **_report.environment(), "contests": contests}
     for contest in _cases.contests(options.cases, options.measures, small=options.small):
         start = time.perf_counter()
-        record = _timing.race(contest, options.runs, pause=0 if options.small else _timing.PAUSE)
+        patience = {"pause": 0.0, "turn": 0.0} if options.small else {}
+        record = _timing.race(contest, options.runs, **patience)
         for name, outcome in record["contenders"].items():
             if outcome["seconds"] and not options.no_memory:
                 peak, why = memory_in_own_process(contest.key, name, small=options.small)
