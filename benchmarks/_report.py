@@ -12,24 +12,53 @@ from benchmarks._timing import CORES, OURS, SLOW, TURN
 
 PACKAGES = ("simjax", "jax", "jaxlib", "numpy", "scipy", "scikit-learn", "torch", "faiss-cpu")
 LIBRARIES = (OURS, "SciPy", "FAISS", "scikit-learn", "PyTorch", "JAX")  # order of columns
-COLOURS = {"pairwise": "#4477aa", "search": "#ee6677", "attention": "#228833", "logsumexp": "#ccbb44"}
+COLOURS = {
+    "pairwise": "#4477aa",
+    "search": "#ee6677",
+    "attention": "#228833",
+    "logsumexp": "#ccbb44",
+    "step": "#aa3377",
+}
 
-METHOD = f"""\
-All contenders run on the CPU and on all of these cores (SciPy has one thread; scikit-learn runs it in several jobs).
+TURNS = f"""\
 They take turns in one process: a warm-up turn, then the ones that count. A turn repeats the task until {TURN:g} s have
 passed and gives the mean; who needs more than {SLOW:.0f} s in the warm-up gets no further turn, its cell says *once*.
 Cells are the median of the turns (smallest to largest). Inputs are made before the clock starts, the result is there
-when it stops. SciPy computes in float64 and gives float64, twice the bytes; simjax, PyTorch, FAISS and JAX compute in
-float32; scikit-learn does either, by function. `ratio` is the median of the best peer over that of simjax: above 1,
-simjax is faster. simjax and JAX are compiled before the warm-up; what that takes is in the tables of memory.
+when it stops. `ratio` is the median of the best peer over that of simjax: above 1, simjax is faster."""
 
+MEMORY = """\
 Memory is what a contender adds to the resident memory of a process of its own at the peak of one run, its result
 included, its inputs not, after a run at a small size; the peak is the kernel's count (VmHWM), not a sample. *XLA* is
-what the compiled program sets aside for intermediates, without inputs and result.
+what the compiled program sets aside for intermediates, without inputs and result."""
+
+PAGES = {
+    "benchmarks": f"""\
+All contenders run on the CPU and on all of these cores (SciPy has one thread; scikit-learn runs it in several jobs).
+{TURNS}
+SciPy computes in float64 and gives float64, twice the bytes; simjax, PyTorch, FAISS and JAX compute in float32;
+scikit-learn does either, by function. simjax and JAX are compiled before the warm-up; what that takes is in the tables
+of memory.
+
+{MEMORY}
 
 Results are compared after the warm-up, with the peer in brackets, which agrees least: the largest difference relative
 to the largest value of the array, or the share of equal places in the lists of neighbours.
-"""
+""",
+    "train_step": f"""\
+One training step: uint8 images to float, forward, loss, backward, update of the parameters, in float32. simjax runs
+the compiled step of `train.py`, without augmentation and on the same images every time; PyTorch runs the same network,
+layer by layer, with the same first parameters, loss and optimiser: as one writes it first; with images channels last
+and the fused AdamW; and that compiled by `torch.compile`. All contenders run on all of these cores.
+{TURNS}
+simjax is compiled before the warm-up; what that takes is in the table of memory.
+
+{MEMORY}
+
+Compared are the losses of the first three steps, with the form of PyTorch that agrees least: the largest difference
+relative to the largest loss. Adam turns gradients that are next to 0 into whole steps, so rounding shows in them.
+""",
+}
+"""What each page says of how it was measured."""
 
 
 def environment() -> dict[str, Any]:
@@ -52,11 +81,11 @@ def version(package: str) -> str:
         return "not installed"
 
 
-def write(report: dict[str, Any], folder: Path) -> None:
+def write(report: dict[str, Any], page: str, folder: Path) -> None:
     """Markdown and JSON."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "benchmarks.json").write_text(json.dumps(report, indent=1) + "\n")
-    (folder / "benchmarks.md").write_text(markdown(report))
+    (folder / f"{page}.json").write_text(json.dumps(report, indent=1) + "\n")
+    (folder / f"{page}.md").write_text(markdown(report, page))
 
 
 def failures(report: dict[str, Any]) -> list[str]:
@@ -98,15 +127,15 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def markdown(report: dict[str, Any]) -> str:
+def markdown(report: dict[str, Any], page: str) -> str:
     """The whole page."""
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     parts = [
-        "# Benchmarks",
+        f"# {page.replace('_', ' ').capitalize()}",
         f"`{report['command']}`, {report['date']}, on {report['machine']}; {versions}.",
         "**Small sizes, to try the program: the times mean nothing.**" if report["small"] else "",
-        METHOD,
-        "![How many times faster than the best peer](benchmarks.png)",
+        PAGES[page],
+        f"![How many times faster than the best peer]({page}.png)",
     ]
     for case, contests in itertools.groupby(report["contests"], key=lambda contest: contest["case"]):
         parts += section(case, list(contests))
@@ -144,7 +173,7 @@ def agreement(contest: dict[str, Any]) -> str:
     found = contest["agreement"]
     if found is None:
         return "–"
-    value = f"{found['value']:.1e}" if found["kind"] == "largest difference" else f"{100 * found['value']:.2f}%"
+    value = f"{100 * found['value']:.2f}%" if found["kind"] == "equal neighbours" else f"{found['value']:.1e}"
     return f"{value} ({found['with']})"
 
 

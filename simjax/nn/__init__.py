@@ -6,8 +6,11 @@ from simjax.nn._heads import CosinePrototypes as CosinePrototypes
 from simjax.nn._heads import LinearHead as LinearHead
 from simjax.nn._layers import Convolution as Convolution
 from simjax.nn._layers import Dense as Dense
+from simjax.nn._layers import Residual as Residual
 from simjax.nn._layers import average_pool as average_pool
 from simjax.nn._layers import count_parameters as count_parameters
+from simjax.nn._layers import flatten as flatten
+from simjax.nn._layers import global_average_pool as global_average_pool
 from simjax.nn._layers import max_pool as max_pool
 from simjax.nn._measures import LowRankMahalanobis as LowRankMahalanobis
 from simjax.nn._measures import PairNetwork as PairNetwork

@@ -4,6 +4,8 @@ A Siamese network is not two networks. The encoder is stored once and called on 
 comparison is a measure of its embeddings.
 """
 
+from functools import partial
+
 import jax
 from flax import nnx
 from jax import Array
@@ -80,7 +82,7 @@ def _classic(image_shape: tuple[int, int, int], embedding_size: int, rngs: nnx.R
         max_pool,
         Convolution(64, 128, padding=0, rngs=rngs),
         _batch_norm(128, rngs),
-        lambda x: average_pool(x, 5),
+        partial(average_pool, size=5),
         flatten,
         Dense(128 * places, 64, init="lecun_normal", rngs=rngs),
         _batch_norm(64, rngs),
