@@ -1,6 +1,7 @@
 """One training step, as `train.py` takes it and as PyTorch does: forward, backward and the optimiser's update.
 
 Every step sees the same images, so that no input pipeline is timed, and the losses of the first steps must agree.
+simjax takes several steps in one call, as in training; there it takes more of them.
 """
 
 import time
@@ -15,6 +16,7 @@ from simjax.train._settings import Settings, from_dict, load_toml
 
 CLASSIC = Path(__file__).parents[1] / "configs" / "classic_siamese_margin1.toml"
 FIRST_STEPS = 3  # whose losses are compared
+STEPS = 10  # in one call
 CLASSES = 10
 FORMS = {
     "PyTorch": {"best_layout": False, "compiled": False},
@@ -67,7 +69,7 @@ def some_images(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(settings: Settings, images: np.ndarray, labels: np.ndarray) -> Ready:
-    """The compiled step of `simjax.train`."""
+    """The compiled steps of `simjax.train`."""
     import jax
     import jax.numpy as jnp
 
@@ -75,7 +77,7 @@ def ours(settings: Settings, images: np.ndarray, labels: np.ndarray) -> Ready:
     from simjax.train._learner import build_learner
     from simjax.train._objective import build_objective
     from simjax.train._recipes import complete
-    from simjax.train._step import Pixels, build_optimizer, build_step, fresh_state
+    from simjax.train._step import Pixels, build_optimizer, build_steps, fresh_state
 
     settings = complete(settings, len(images))
     objective = build_objective(settings, labels, CLASSES)._replace(sample=lambda key, step, order: order)
@@ -83,19 +85,19 @@ def ours(settings: Settings, images: np.ndarray, labels: np.ndarray) -> Ready:
     structure, state = fresh_state(build_learner(settings, images.shape[1:], CLASSES), optimizer, settings.seed)
     inputs = (jnp.asarray(images), jnp.asarray(labels), jnp.arange(len(images)), Pixels.unit(1))
     start = time.perf_counter()
-    step = build_step(structure, optimizer, objective, Augmentation()).lower(state, *inputs).compile()
+    steps = build_steps(structure, optimizer, objective, Augmentation()).lower(state, 1, *inputs).compile()
     compiling = time.perf_counter() - start
     total = [0.0]
     for _ in range(FIRST_STEPS):
-        state = step(state, *inputs)
+        state = steps(state, 1, *inputs)
         total.append(float(state.metrics.loss))
 
     def run() -> np.ndarray:
         nonlocal state
-        state = jax.block_until_ready(step(state, *inputs))
+        state = jax.block_until_ready(steps(state, STEPS, *inputs))
         return np.diff(total)
 
-    return Ready(run, compiling, step.memory_analysis().temp_size_in_bytes)
+    return Ready(run, compiling, steps.memory_analysis().temp_size_in_bytes, STEPS)
 
 
 def theirs(settings: Settings, images: np.ndarray, labels: np.ndarray, *, best_layout: bool, compiled: bool) -> Ready:

@@ -27,11 +27,12 @@ class NotPossible(Exception):
 
 @dataclass
 class Ready:
-    """A contender that has its inputs: `run` returns when the result is there."""
+    """A contender that has its inputs: `run` does the task `times` times and returns when the result is there."""
 
     run: Callable[[], Any]
     compile_seconds: float | None = None
     temporary_bytes: int | None = None
+    times: int = 1
 
 
 @dataclass
@@ -82,7 +83,7 @@ def race(contest: Contest, runs: int, pause: float = PAUSE, turn: float = TURN) 
             made = build(*inputs)
             outcomes[name] |= {"compile_seconds": made.compile_seconds, "temporary_bytes": made.temporary_bytes}
             require_memory(made.temporary_bytes or 0)
-            seconds, results[name] = timed(made.run, pause, turn)
+            seconds, results[name] = timed(made, pause, turn)
             if seconds > SLOW:
                 outcomes[name]["seconds"].append(seconds)
             else:
@@ -95,7 +96,7 @@ def race(contest: Contest, runs: int, pause: float = PAUSE, turn: float = TURN) 
     for number in range(runs):
         for name in random.Random(number).sample(list(ready), len(ready)):  # nobody always follows the same one
             with trouble(outcomes[name], name):
-                outcomes[name]["seconds"].append(timed(ready[name].run, pause, turn)[0])
+                outcomes[name]["seconds"].append(timed(ready[name], pause, turn)[0])
     for outcome in outcomes.values():
         if outcome["seconds"]:
             outcome["median"] = statistics.median(outcome["seconds"])
@@ -103,14 +104,14 @@ def race(contest: Contest, runs: int, pause: float = PAUSE, turn: float = TURN) 
     return {**named, "contenders": outcomes, "agreement": agreement, **best_peer(outcomes)}
 
 
-def timed(run: Callable[[], Any], pause: float, turn: float) -> tuple[float, Any]:
-    """Seconds of one run, the mean of as many as fit in a turn, and the result."""
+def timed(contender: Ready, pause: float, turn: float) -> tuple[float, Any]:
+    """Seconds that the task takes, the mean of as many runs as fit in a turn, and the result."""
     time.sleep(pause)
     start, runs, elapsed = time.perf_counter(), 0, 0.0
     while not runs or elapsed < turn:
-        result = run()
+        result = contender.run()
         runs, elapsed = runs + 1, time.perf_counter() - start
-    return elapsed / runs, result
+    return elapsed / runs / contender.times, result
 
 
 def compare(contest: Contest, results: dict[str, Any]) -> dict[str, Any] | None:

@@ -35,8 +35,8 @@ def same_network(layer: Any) -> torch.nn.Module:
             channels, filters, (height, width), layer.stride, layer.padding, bias=layer.bias is not None
         )
         return filled(convolution, layer.kernel[...].transpose(3, 2, 0, 1), layer.bias)
-    if isinstance(layer, nnx.BatchNorm):
-        return filled(BatchNorm(layer.num_features, eps=layer.epsilon), layer.scale, layer.bias)
+    if isinstance(layer, nn.BatchNorm):
+        return filled(BatchNorm(layer.scale.size, eps=layer.epsilon), layer.scale, layer.bias)
     if isinstance(layer, nnx.LayerNorm):
         return filled(torch.nn.LayerNorm(layer.num_features, eps=layer.epsilon), layer.scale, layer.bias)
     if isinstance(layer, functools.partial) and layer.func is nn.average_pool:

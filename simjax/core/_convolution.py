@@ -1,11 +1,12 @@
 """Convolution as dot products: every filter against every patch of an image.
 
 It is also a dense layer whose matrix is mostly zero and whose weights are shared: `convolution_matrix` writes that
-matrix out. Which lowering runs inside is a matter of speed alone (`benchmarks/choices.py`; a CPU of 2 cores, forward
-and backward): with one input channel XLA's convolution takes 24 ms for 256 images of 28x28 and 32 filters, one matrix
-product over patches 7 ms; from 32 channels on XLA's convolution is 1.4 to 2 times as fast as patches or as products of
-shifted images. So patches are taken where they are short.
+matrix out. Which lowering runs inside is a matter of speed alone (docs/performance.md): on a CPU products of patches,
+one row of a filter at a time, with the gradient that follows from them; elsewhere XLA's own convolution.
 """
+
+import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,11 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
+from simjax.core._blocks import map_rows, rows_in_block
 from simjax.core._checks import InputError
-from simjax.core._dot_product import dot_products
+from simjax.core._dot_product import dense
 
-SHORT_PATCH = 64  # entries in a patch up to which one matrix product over patches is the faster lowering
+SHORT_PATCH = 64  # entries up to which a whole patch is cut out for one product; beyond, a row of the filter at a time
 
 
 def patches(
@@ -37,16 +39,22 @@ def patches(
     Raises:
         InputError: if the image is smaller than a patch.
     """
-    x = jnp.pad(jnp.asarray(x), ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    rows, columns = ((extent - s) // stride + 1 for extent, s in zip(x.shape[1:3], size, strict=True))
-    if rows < 1 or columns < 1:
+    x = _pad(jnp.asarray(x), padding)
+    if x.shape[1] < size[0] or x.shape[2] < size[1]:
         raise InputError(f"x: expected images of at least {size[0]}x{size[1]}, padding included, got {x.shape}")
-    cut = [
-        x[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
-        for i in range(size[0])
-        for j in range(size[1])
-    ]
-    return jnp.concatenate(cut, axis=-1)  # [b, h', w', size * c]
+    return _cut(x, size, (stride, stride))
+
+
+def _pad(x: Array, padding: int) -> Array:
+    """Zeros on every side of images [b, h, w, c]."""
+    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+
+
+def _cut(x: Array, size: tuple[int, int], strides: tuple[int, int]) -> Array:
+    """The patches of images [b, h, w, c] as [b, h', w', size[0] * size[1] * c]."""
+    height, width = x.shape[1] - size[0] + 1, x.shape[2] - size[1] + 1
+    places = [(i, j) for i in range(size[0]) for j in range(size[1])]
+    return jnp.concatenate([x[:, i : i + height : strides[0], j : j + width : strides[1]] for i, j in places], axis=-1)
 
 
 def convolution(
@@ -78,15 +86,34 @@ def convolution(
         raise InputError(f"x: expected [b, h, w, {c}] to match the filters, got {x.shape}")
     if min(x.shape[1] - kh, x.shape[2] - kw) + 2 * padding < 0:
         raise InputError(f"x: expected images of at least {kh}x{kw}, padding included, got {x.shape}")
-    if kh * kw * c <= SHORT_PATCH or (kh == kw == stride and padding == 0):
-        rows = patches(x, (kh, kw), stride=stride, padding=padding)  # [b, h', w', kh kw c]
-        out = dot_products(rows.reshape(-1, kh * kw * c), kernel.reshape(-1, k).T)
-        out = out.reshape(*rows.shape[:3], k)
-    else:
-        out = lax.conv_general_dilated(
-            x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+    lower = _products if jax.default_backend() == "cpu" else _xla
+    out = lower(x, kernel, stride, padding)
     return out if bias is None else out + jnp.asarray(bias)
+
+
+def _products(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+    """By matrix products in blocks of images, so that what is cut out of them stays in the cache."""
+    kh, kw, c, k = kernel.shape
+    if kh * kw * c <= SHORT_PATCH or kh == kw == stride:
+        return dense(_cut(_pad(x, padding), (kh, kw), (stride, stride)), kernel.reshape(-1, k))
+    columns = jnp.moveaxis(kernel, 0, 2).reshape(kw * c, kh * k)  # a filter's rows side by side
+
+    def block(x: Array) -> Array:
+        strips = _cut(_pad(x, padding), (1, kw), (1, stride))  # [b, h + 2 padding, w', kw c]
+        rows = jnp.split(dense(strips, columns), kh, axis=-1)  # every row of the filters against every strip
+        last = strips.shape[1] - kh + 1
+        return functools.reduce(operator.add, [row[:, i : i + last : stride] for i, row in enumerate(rows)])
+
+    places = (x.shape[1] + 2 * padding) * ((x.shape[2] + 2 * padding - kw) // stride + 1)
+    image_bytes = 6 * places * (kw * c + kh * k) * x.dtype.itemsize  # strips, products, and both once more backward
+    return map_rows(block, x, block=rows_in_block(len(x), image_bytes, enough=1))
+
+
+def _xla(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+    """By XLA's convolution, which hands over to the vendor's library."""
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def convolution_matrix(

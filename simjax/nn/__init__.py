@@ -1,5 +1,6 @@
 """Flax NNX modules on the dot-product core: layers, encoders of images, heads."""
 
+from simjax.nn._batch_norm import BatchNorm as BatchNorm
 from simjax.nn._dense_network import DenseNetwork as DenseNetwork
 from simjax.nn._heads import HEADS as HEADS
 from simjax.nn._heads import CosinePrototypes as CosinePrototypes

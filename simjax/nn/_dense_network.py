@@ -4,6 +4,7 @@ import jax
 from flax import nnx
 from jax import Array
 
+from simjax.nn._batch_norm import BatchNorm
 from simjax.nn._layers import Dense, flatten
 
 
@@ -30,8 +31,7 @@ class DenseNetwork(nnx.Module):
         sizes = (image_shape[0] * image_shape[1] * image_shape[2], *widths)
         layers: list = [flatten]
         for before, after in zip(sizes, widths, strict=False):
-            norm = nnx.BatchNorm(after, momentum=0.9, rngs=rngs)
-            layers += [Dense(before, after, use_bias=False, rngs=rngs), norm, jax.nn.relu]
+            layers += [Dense(before, after, use_bias=False, rngs=rngs), BatchNorm(after), jax.nn.relu]
         self.layers = nnx.Sequential(*layers, Dense(sizes[-1], embedding_size, init="lecun_normal", rngs=rngs))
         self.embedding_size = embedding_size
 

@@ -7,6 +7,7 @@ as the windowed reduction that XLA offers (256 images of 28x28x32, 2 cores; `ben
 import functools
 import operator
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -73,9 +74,26 @@ def _windows(x: Array, size: int) -> list[Array]:
     return [x[:, i:h:size, j:w:size] for i in range(size) for j in range(size)]
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
 def max_pool(x: Array, size: int = 2) -> Array:
-    """The maximum of each window: x [b, h, w, c] to [b, h // size, w // size, c]."""
+    """The maximum of each window: x [b, h, w, c] to [b, h // size, w // size, c].
+
+    The gradient goes to the first of the largest, row by row.
+    """
     return functools.reduce(jnp.maximum, _windows(x, size))
+
+
+@max_pool.defjvp
+def _(size: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    x, t = *primals, *tangents
+    out = max_pool(x, size)
+    first = jnp.full(out.shape, size**2 - 1)
+    for place, entries in reversed(list(enumerate(_windows(x, size)))):
+        first = jnp.where(entries == out, place, first)
+    b, h, w, c = out.shape
+    place = jnp.arange(size**2).reshape(1, 1, size, 1, size, 1)
+    t = t[:, : h * size, : w * size].reshape(b, h, size, w, size, c)
+    return out, jnp.sum(jnp.where(first[:, :, None, :, None] == place, t, 0), axis=(2, 4))
 
 
 def average_pool(x: Array, size: int = 2) -> Array:

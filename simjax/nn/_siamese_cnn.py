@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 
 from simjax.core import InputError, check_choice
+from simjax.nn._batch_norm import BatchNorm
 from simjax.nn._layers import (
     Convolution,
     Dense,
@@ -22,7 +23,6 @@ from simjax.nn._layers import (
 )
 
 VARIANTS = ("modern", "classic")
-MOMENTUM = 0.9  # of the running batch statistics: they settle within the few hundred steps that small sets take
 
 
 class SiameseCNN(nnx.Module):
@@ -75,17 +75,17 @@ def _classic(image_shape: tuple[int, int, int], embedding_size: int, rngs: nnx.R
     places = ((height // 4 - 2) // 5) * ((width // 4 - 2) // 5)  # after both poolings, the 3x3 and the 5x5 mean
     return nnx.Sequential(
         Convolution(channels, 32, padding=1, rngs=rngs),
-        _batch_norm(32, rngs),
+        BatchNorm(32),
         max_pool,
         Convolution(32, 64, padding=1, rngs=rngs),
-        _batch_norm(64, rngs),
+        BatchNorm(64),
         max_pool,
         Convolution(64, 128, padding=0, rngs=rngs),
-        _batch_norm(128, rngs),
+        BatchNorm(128),
         partial(average_pool, size=5),
         flatten,
         Dense(128 * places, 64, init="lecun_normal", rngs=rngs),
-        _batch_norm(64, rngs),
+        BatchNorm(64),
         Dense(64, embedding_size, init="lecun_normal", rngs=rngs),
     )
 
@@ -98,7 +98,7 @@ def _modern(
     def unit(channels_in: int, channels_out: int) -> list:
         # No bias: the batch norm that follows has one.
         convolution = Convolution(channels_in, channels_out, use_bias=False, rngs=rngs)
-        return [convolution, _batch_norm(channels_out, rngs), jax.nn.relu]
+        return [convolution, BatchNorm(channels_out), jax.nn.relu]
 
     layers = unit(channels, widths[0])
     for before, after in zip(widths, widths[1:], strict=False):
@@ -107,7 +107,3 @@ def _modern(
             layers.append(Residual(nnx.Sequential(*unit(after, after))))
     embed = Dense(widths[-1], embedding_size, init="lecun_normal", rngs=rngs)
     return nnx.Sequential(*layers, global_average_pool, embed)
-
-
-def _batch_norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    return nnx.BatchNorm(channels, momentum=MOMENTUM, rngs=rngs)
