@@ -1,10 +1,12 @@
-"""The training loop: one compiled step after another, a log, checkpoints, and safe places to stop."""
+"""The training loop: compiled steps, a log, checkpoints, and safe places to stop."""
 
 import shlex
 import signal
 import statistics
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -22,11 +24,12 @@ from simjax.train._progress import ProgressDisplay, say
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
 from simjax.train._sources import Sources
-from simjax.train._step import Metrics, Pixels, State, build_optimizer, build_step, fresh_metrics, fresh_state
+from simjax.train._step import Metrics, Pixels, State, build_optimizer, build_steps, fresh_metrics, fresh_state
 
 LOG_LINES = 50
 LOG_STEPS = 100  # at most this many steps between two lines: a long run should show that it lives
 VALIDATIONS = 10
+CALL_SECONDS = 2.0  # about so long a call of several steps takes: who presses Ctrl-C waits for it
 
 
 class Interrupted(Exception):
@@ -61,7 +64,7 @@ def fit(
     """
     optimizer, schedule = build_optimizer(settings, steps)
     structure, state = fresh_state(learner, optimizer, settings.seed)
-    step = build_step(structure, optimizer, objective, _augmentation(settings))
+    take = build_steps(structure, optimizer, objective, _augmentation(settings))
     checkpoints = Checkpoints(folder.checkpoints)
     earlier = 0.0
     if resume and (found := checkpoints.restore(state)) is not None:
@@ -79,14 +82,17 @@ def fit(
     order = order_of(at // objective.steps_per_epoch)
     log_every = max(1, min(steps // LOG_LINES, LOG_STEPS))
     validate_every = log_every * max(1, steps // VALIDATIONS // log_every)
-    clock = _Clock(earlier)
+    clock, pace = _Clock(earlier), _Pace()
     saved = time.perf_counter()
     with _StopSignal() as stop, ProgressDisplay(steps, at) as display:
         while at < steps:
             if at % objective.steps_per_epoch == 0:
                 order = order_of(at // objective.steps_per_epoch)
-            state = step(state, images, labels, order, pixels)
-            at += 1
+            ends = (objective.steps_per_epoch - at % objective.steps_per_epoch, log_every - at % log_every, steps - at)
+            count = min(pace.steps, *ends)
+            with pace.measured(count):
+                state = jax.block_until_ready(take(state, count, images, labels, order, pixels))
+            at += count
             due = at % log_every == 0 or at == steps
             if not due and not stop.requested:
                 continue
@@ -156,6 +162,20 @@ class _Clock:
         """The median over the laps; the first one held the compilation."""
         laps = self._step_seconds[1:] or self._step_seconds or [0.0]
         return 1000 * statistics.median(laps)
+
+
+class _Pace:
+    """How many steps a call takes: about as many as `CALL_SECONDS` have room for."""
+
+    def __init__(self) -> None:
+        self.steps = 1
+
+    @contextmanager
+    def measured(self, count: int) -> Iterator[None]:
+        """Around a call of so many steps; the first one, which compiles, takes so long that the next has one too."""
+        start = time.perf_counter()
+        yield
+        self.steps = max(1, int(CALL_SECONDS * count / (time.perf_counter() - start)))
 
 
 class _StopSignal:

@@ -1,4 +1,4 @@
-"""The training step: one pure function of one state, compiled once."""
+"""The training step: one pure function of one state, compiled once, and called for several steps at a time."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -96,13 +96,16 @@ def build_steps(
     optimizer: optax.GradientTransformation,
     objective: Objective,
     augmentation: Augmentation,
-) -> Callable[[State, ArrayLike, Array, Array, Array, Pixels], State]:
-    """Several training steps as one compiled program.
+) -> Callable[[State, int, Array, Array, Array, Pixels], State]:
+    """A function of several training steps.
 
-    The program takes (state, how many steps, images uint8 [n, h, w, c], labels [n], the epoch's order [n], pixels) and
-    gives the state after them. Choosing the images, normalising and augmenting them all happen inside, from a key of
-    each step's own. On a CPU, where a program's memory is taken from the system anew at each call, a step costs up to
-    40% less so than alone (docs/performance.md); the numbers are the same however the steps are divided into calls.
+    It takes (state, how many steps, images uint8 [n, h, w, c], labels [n], the epoch's order [n], pixels) and gives the
+    state after them. Choosing the images, normalising and augmenting them all happen inside, from a key of each step's
+    own.
+
+    On a CPU all steps of a call are one compiled program: there a program takes its memory from the system anew at each
+    call, which can cost as much as the step itself (docs/performance.md). Elsewhere each step is a program, so that
+    the device never asks the host whether it was the last one.
     """
 
     def loss(params: Any, statistics: Any, x: Array, y: Array) -> tuple[Array, tuple[Array, Any]]:
@@ -130,7 +133,16 @@ def build_steps(
         params = optax.apply_updates(state.params, updates)
         return State(params, statistics, optimizer_state, state.step + 1, state.key, metrics)
 
-    def steps(state: State, count: ArrayLike, images: Array, labels: Array, order: Array, pixels: Pixels) -> State:
+    def steps(state: State, count: int, images: Array, labels: Array, order: Array, pixels: Pixels) -> State:
         return jax.lax.fori_loop(0, count, lambda _, state: step(state, images, labels, order, pixels), state)
 
-    return jax.jit(steps, donate_argnums=0)
+    if jax.default_backend() == "cpu":
+        return jax.jit(steps, donate_argnums=0)
+    compiled = jax.jit(step, donate_argnums=0)
+
+    def one_by_one(state: State, count: int, *inputs: Any) -> State:
+        for _ in range(count):
+            state = compiled(state, *inputs)
+        return state
+
+    return one_by_one

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from simjax import core
+from simjax.core import _convolution
+from simjax.core._convolution import _xla
 
 
 def test_every_row_against_every_row(random):
@@ -23,7 +25,7 @@ def test_dense_is_every_row_against_every_neuron(random):
 @pytest.mark.parametrize(
     ("shape", "size", "stride", "padding", "filters"),
     [
-        ((7, 11, 2), (3, 3), 1, 1, 5),  # XLA's convolution is taken for long patches, patches for short ones: both
+        ((7, 11, 2), (3, 3), 1, 1, 5),  # long patches are cut a row at a time, short ones whole: both
         ((7, 11, 2), (3, 5), 2, 0, 3),
         ((9, 8, 13), (3, 3), 1, 1, 5),
         ((9, 8, 13), (2, 3), 2, 1, 5),
@@ -42,6 +44,9 @@ def test_convolution_is_patches_times_filters_is_a_sparse_dense_layer(random, sh
     rows = core.patches(x, size, stride=stride, padding=padding)
     by_patches = core.dense(rows, kernel.reshape(-1, filters), bias)
     np.testing.assert_allclose(out, by_patches, rtol=1e-5, atol=2e-5)
+
+    by_xla = _xla(x, kernel, stride, padding) + bias[None, None, None]  # what runs on a GPU or TPU
+    np.testing.assert_allclose(out, by_xla, rtol=1e-5, atol=2e-5)
 
     matrix = core.convolution_matrix(kernel, shape, stride=stride, padding=padding)
     by_matrix = core.dense(x.reshape(2, -1), matrix).reshape(out.shape) + bias[None, None, None]
@@ -68,6 +73,17 @@ def test_28x28_to_28x28_has_614656_weights():
     assert matrix.size == 614_656
     inner = np.asarray(matrix).reshape(28, 28, 28, 28)[:, :, 1:-1, 1:-1]
     np.testing.assert_array_equal(inner.sum((0, 1)), 9)
+
+
+def test_one_block_of_images_equals_many(random, monkeypatch):
+    x, kernel = jnp.float32(random.normal(size=(7, 6, 5, 9))), jnp.float32(random.normal(size=(3, 3, 9, 4)))
+
+    def both(x, kernel):
+        return jax.value_and_grad(lambda *a: jnp.sum(core.convolution(*a, padding=1) ** 2), argnums=(0, 1))(x, kernel)
+
+    whole = both(x, kernel)
+    monkeypatch.setattr(_convolution, "rows_in_block", lambda *_, **__: 3)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), both(x, kernel), whole)
 
 
 def test_convolution_gradients():

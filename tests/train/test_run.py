@@ -66,23 +66,22 @@ def test_a_resumed_run_ends_where_the_whole_one_did(finished, tmp_path, monkeypa
     from simjax.train import _loop
 
     out = tmp_path / "stopped"
-    real, taken = _loop.build_step, []
+    real = _loop.build_steps
 
     def stopping(*arguments):
-        step = real(*arguments)
+        steps = real(*arguments)
 
-        def counted(state, *rest):
-            taken.append(1)
-            if len(taken) == 17:
+        def counted(state, count, *rest):
+            if state.step >= 17:
                 raise KeyboardInterrupt
-            return step(state, *rest)
+            return steps(state, count, *rest)
 
         return counted
 
-    monkeypatch.setattr(_loop, "build_step", stopping)
+    monkeypatch.setattr(_loop, "build_steps", stopping)
     with pytest.raises(KeyboardInterrupt):
         train(from_dict(QUICK), out)
-    monkeypatch.setattr(_loop, "build_step", real)
+    monkeypatch.setattr(_loop, "build_steps", real)
     train(from_dict(QUICK), out, resume=True)
     assert report_without_times(out) == report_without_times(finished)
     for name in ("loss", "accuracy"):

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from simjax.train._learner import build_learner
 from simjax.train._objective import build_objective
 from simjax.train._recipes import complete
 from simjax.train._settings import from_dict
-from simjax.train._step import Pixels, build_optimizer, build_step, fresh_state
+from simjax.train._step import Pixels, build_optimizer, build_steps, fresh_state
 
 
 def prepared(**values):
@@ -20,43 +22,63 @@ def prepared(**values):
     objective = build_objective(settings, labels, 10)
     optimizer, _ = build_optimizer(settings, 20)
     structure, state = fresh_state(learner, optimizer, 0)
-    step = build_step(structure, optimizer, objective, Augmentation())
-    return step, state, (jnp.asarray(images), jnp.asarray(labels), jnp.arange(64), Pixels.unit(1)), objective
+    steps = build_steps(structure, optimizer, objective, Augmentation())
+    return steps, state, (jnp.asarray(images), jnp.asarray(labels), jnp.arange(64), Pixels.unit(1)), objective
 
 
 @pytest.mark.parametrize("model", ["cnn", "vit", "dnn"])
 def test_steps_lower_the_loss_and_compile_once(model):
-    step, state, batch, _ = prepared(model=model, optimizer={"warmup": 0.0})
+    steps, state, batch, _ = prepared(model=model, optimizer={"warmup": 0.0})
     losses = []
     for _ in range(12):
-        state = step(state, *batch)
+        state = steps(state, 1, *batch)
         losses.append(float(state.metrics.loss))
     each = np.diff([0.0, *losses])
     assert each[-3:].mean() < each[:3].mean()
     assert int(state.step) == int(state.metrics.steps) == 12
-    assert step._cache_size() == 1
+    assert steps._cache_size() == 1
     assert int(state.metrics.first_bad_step) == -1
 
 
 def test_a_step_is_a_function_of_its_state():
-    step, state, batch, _ = prepared(model="dnn")
+    steps, state, batch, _ = prepared(model="dnn")
     copy = jax.tree.map(lambda a: a.copy(), state)
-    a, b = step(state, *batch), step(copy, *batch)
+    a, b = steps(state, 2, *batch), steps(copy, 2, *batch)
     jax.tree.map(np.testing.assert_array_equal, jax.random.key_data(a.key), jax.random.key_data(b.key))
     jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
 
 
+def test_the_division_into_calls_changes_no_bit():
+    steps, state, batch, _ = prepared(model="cnn", objective="contrastive")
+    copy = jax.tree.map(lambda a: a.copy(), state)
+    for count in (1, 4, 2):
+        state = steps(state, count, *batch)
+    whole = steps(copy, 7, *batch)
+    jax.tree.map(np.testing.assert_array_equal, whole.params, state.params)
+    assert whole.metrics == state.metrics
+    assert steps._cache_size() == 1
+
+
+def test_where_each_step_is_a_program_the_numbers_are_the_same(monkeypatch):
+    steps, state, batch, _ = prepared(model="dnn")
+    expected = steps(jax.tree.map(lambda a: a.copy(), state), 3, *batch)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    steps, _, _, _ = prepared(model="dnn")
+    one_by_one = steps(state, 3, *batch)
+    assert int(one_by_one.step) == 3
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one_by_one.params, expected.params)
+
+
 def test_the_first_step_that_is_not_finite_is_remembered():
-    step, state, batch, _ = prepared(model="dnn", optimizer={"learning_rate": 1e30, "warmup": 0.0, "clip_norm": 0.0})
-    for _ in range(6):
-        state = step(state, *batch)
+    steps, state, batch, _ = prepared(model="dnn", optimizer={"learning_rate": 1e30, "warmup": 0.0, "clip_norm": 0.0})
+    state = steps(state, 6, *batch)
     bad = int(state.metrics.first_bad_step)
     assert 0 < bad < 6
 
 
 def test_only_kernels_decay():
     settings = {"model": "vit", "optimizer": {"weight_decay": 0.5, "warmup": 0.0}, "vit": {"positions": "learned"}}
-    step, state, batch, _ = prepared(**settings)
+    _, state, _, _ = prepared(**settings)
     from simjax.train._step import _decayed
 
     mask = _decayed(state.params)
