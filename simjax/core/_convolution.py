@@ -39,15 +39,15 @@ def patches(
     Raises:
         InputError: if the image is smaller than a patch.
     """
-    x = _pad(jnp.asarray(x), padding)
+    x = _pad(jnp.asarray(x), padding, padding)
     if x.shape[1] < size[0] or x.shape[2] < size[1]:
         raise InputError(f"x: expected images of at least {size[0]}x{size[1]}, padding included, got {x.shape}")
     return _cut(x, size, (stride, stride))
 
 
-def _pad(x: Array, padding: int) -> Array:
-    """Zeros on every side of images [b, h, w, c]."""
-    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+def _pad(x: Array, rows: int, columns: int) -> Array:
+    """So many zeros above and below, left and right, of images [b, h, w, c]."""
+    return jnp.pad(x, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
 
 
 def _cut(x: Array, size: tuple[int, int], strides: tuple[int, int]) -> Array:
@@ -95,17 +95,19 @@ def _products(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     """By matrix products in blocks of images, so that what is cut out of them stays in the cache."""
     kh, kw, c, k = kernel.shape
     if kh * kw * c <= SHORT_PATCH or kh == kw == stride:
-        return dense(_cut(_pad(x, padding), (kh, kw), (stride, stride)), kernel.reshape(-1, k))
+        x = _pad(x, padding, padding)
+        return dense(_cut(x, (kh, kw), (stride, stride)), kernel.reshape(-1, k))
     columns = jnp.moveaxis(kernel, 0, 2).reshape(kw * c, kh * k)  # a filter's rows side by side
+    last = x.shape[1] + 2 * padding - kh + 1
 
     def block(x: Array) -> Array:
-        strips = _cut(_pad(x, padding), (1, kw), (1, stride))  # [b, h + 2 padding, w', kw c]
+        strips = _cut(_pad(x, 0, padding), (1, kw), (1, stride))  # [b, h, w', kw c]
         rows = jnp.split(dense(strips, columns), kh, axis=-1)  # every row of the filters against every strip
-        last = strips.shape[1] - kh + 1
-        return functools.reduce(operator.add, [row[:, i : i + last : stride] for i, row in enumerate(rows)])
+        shifted = [_pad(row, padding, 0)[:, i : i + last : stride] for i, row in enumerate(rows)]
+        return functools.reduce(operator.add, shifted)
 
-    places = (x.shape[1] + 2 * padding) * ((x.shape[2] + 2 * padding - kw) // stride + 1)
-    image_bytes = 6 * places * (kw * c + kh * k) * x.dtype.itemsize  # strips, products, and both once more backward
+    places = x.shape[1] * ((x.shape[2] + 2 * padding - kw) // stride + 1)
+    image_bytes = 6 * places * (kw * c + kh * k) * x.dtype.itemsize  # strips, products, their parts; and backward
     return map_rows(block, x, block=rows_in_block(len(x), image_bytes, enough=1))
 
 
