@@ -102,9 +102,12 @@ def _products(x: Array, kernel: Array, stride: int, padding: int) -> Array:
 
     def block(x: Array) -> Array:
         strips = _cut(_pad(x, 0, padding), (1, kw), (1, stride))  # [b, h, w', kw c]
-        rows = jnp.split(dense(strips, columns), kh, axis=-1)  # every row of the filters against every strip
-        shifted = [_pad(row, padding, 0)[:, i : i + last : stride] for i, row in enumerate(rows)]
-        return functools.reduce(operator.add, shifted)
+        if padding:  # one product of every row of the filters with every strip, and a sum of shifted parts
+            parts = jnp.split(dense(strips, columns), kh, axis=-1)
+            parts = [_pad(part, padding, 0)[:, i : i + last : stride] for i, part in enumerate(parts)]
+        else:  # the shifts first: of 7 rows of strips a 3x3 filter uses 5
+            parts = [dense(strips[:, i : i + last : stride], kernel[i].reshape(-1, k)) for i in range(kh)]
+        return functools.reduce(operator.add, parts)
 
     places = x.shape[1] * ((x.shape[2] + 2 * padding - kw) // stride + 1)
     image_bytes = 6 * places * (kw * c + kh * k) * x.dtype.itemsize  # strips, products, their parts; and backward

@@ -82,7 +82,7 @@ def fit(
     order = order_of(at // objective.steps_per_epoch)
     log_every = max(1, min(steps // LOG_LINES, LOG_STEPS))
     validate_every = log_every * max(1, steps // VALIDATIONS // log_every)
-    clock, pace = _Clock(earlier), _Pace()
+    clock, pace = _Clock(earlier), Pace()
     saved = time.perf_counter()
     with _StopSignal() as stop, ProgressDisplay(steps, at) as display:
         while at < steps:
@@ -164,7 +164,7 @@ class _Clock:
         return 1000 * statistics.median(laps)
 
 
-class _Pace:
+class Pace:
     """How many steps a call takes: about as many as `CALL_SECONDS` have room for."""
 
     def __init__(self) -> None:
