@@ -18,6 +18,8 @@ from simjax.attention import attention
 from simjax.core import InputError, Measure
 from simjax.nn._layers import Dense
 
+_gelu = jax.checkpoint(jax.nn.gelu)  # keeps its argument for the backward pass, not every step on the way
+
 
 class MultiHeadAttention(nnx.Module):
     """Several attentions in parallel, each on its own projection of the tokens, concatenated and mixed.
@@ -154,6 +156,6 @@ class TransformerBlock(nnx.Module):
         found = self.attention(normed, return_weights=return_weights, **options)
         attended, *weights = found if return_weights else (found,)
         x = x + attended.reshape(b * t, width)
-        x = x + self.out(jax.nn.gelu(self.hidden(self.mlp_norm(x))))
+        x = x + self.out(_gelu(self.hidden(self.mlp_norm(x))))
         x = x.reshape(b, t, width)
         return (x, *weights) if return_weights else x

@@ -29,7 +29,7 @@ from simjax.train._step import Metrics, Pixels, State, build_optimizer, build_st
 LOG_LINES = 50
 LOG_STEPS = 100  # at most this many steps between two lines: a long run should show that it lives
 VALIDATIONS = 10
-CALL_SECONDS = 2.0  # about so long a call of several steps takes: who presses Ctrl-C waits for it
+CALL_SECONDS = 3.0  # about so long a call of several steps takes: who presses Ctrl-C waits for it
 
 
 class Interrupted(Exception):
