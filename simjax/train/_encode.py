@@ -14,7 +14,7 @@ from simjax.evaluate import knn_accuracy
 from simjax.train._objective import Objective
 from simjax.train._step import Pixels
 
-BATCH = 512
+BATCH = 256  # always: whatever the number of images, the program is compiled once
 
 
 class Encoded(NamedTuple):
@@ -75,17 +75,17 @@ class Encoder:
             [n, heads, grid rows, grid columns], the mean over the tokens that look (with a class token: what it looks
             at).
         """
-        weights, grid, class_token = _attention(self._structure, *self._state, jnp.asarray(images))
-        looked = weights[:, :, 0, 1:] if class_token else weights.mean(axis=2)
-        return np.asarray(looked).reshape(*looked.shape[:2], *grid)
+        weights = np.asarray(_attention(self._structure, *self._state, jnp.asarray(images)))
+        encoder = nnx.merge(self._structure, *self._state[:2]).encoder
+        looked = weights[:, :, 0, 1:] if encoder.class_token is not None else weights.mean(axis=2)
+        return looked.reshape(*looked.shape[:2], *encoder.grid)
 
 
 def _batches(images: np.ndarray) -> list[Array]:
     """Batches of one size; the last one is filled up with copies of the first image."""
-    size = min(BATCH, len(images))
-    fill = -len(images) % size
+    fill = -len(images) % BATCH
     whole = np.concatenate([images, np.repeat(images[:1], fill, axis=0)]) if fill else images
-    return [jnp.asarray(whole[i : i + size]) for i in range(0, len(whole), size)]
+    return [jnp.asarray(whole[i : i + BATCH]) for i in range(0, len(whole), BATCH)]
 
 
 def _learner(structure: Any, params: Any, statistics: Any) -> Any:
@@ -98,7 +98,7 @@ def _encode(structure: Any, params: Any, statistics: Any, pixels: Pixels, images
     return _learner(structure, params, statistics)(normalise(images, pixels.mean, pixels.std))
 
 
-def _attention(structure: Any, params: Any, statistics: Any, pixels: Pixels, images: Array) -> Any:
+@partial(jax.jit, static_argnums=0)
+def _attention(structure: Any, params: Any, statistics: Any, pixels: Pixels, images: Array) -> Array:
     encoder = _learner(structure, params, statistics).encoder
-    _, weights = encoder(normalise(images, pixels.mean, pixels.std), return_attention=True)
-    return weights, encoder.grid, encoder.class_token is not None
+    return encoder(normalise(images, pixels.mean, pixels.std), return_attention=True)[1]
