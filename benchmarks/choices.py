@@ -1,14 +1,16 @@
 """The measurements behind choices that the code makes for speed: `python benchmarks/choices.py`.
 
-Each row is one operation written in several ways, forward and backward where it is learned through. The ways take
-turns within one run, after a warm-up; printed are medians in milliseconds.
+Each row is one operation written in several ways, forward and backward where it is learned through, and then several
+times in one compiled loop, as in training. The ways take turns within one run, after a warm-up; printed are medians in
+milliseconds.
 """
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,17 @@ from simjax.data import Augmentation, augment
 from simjax.evaluate import retrieval_metrics
 from simjax.similarity import top_k
 
-Ways = dict[str, Callable[[], Any]]
+LOOPS = 10  # in one compiled loop
+
+
+class Way(NamedTuple):
+    """One way to do an operation: `run` does it `times` times."""
+
+    run: Callable[[], Any]
+    times: int = 1
+
+
+Ways = dict[str, Way]
 
 
 def random(*shape: int) -> Array:
@@ -28,16 +40,20 @@ def random(*shape: int) -> Array:
     return jax.random.normal(jax.random.key(0), shape)
 
 
-def learned(function: Callable[..., Array], *arguments: Array) -> Callable[[], Any]:
-    """Forward and backward for every argument."""
-    out = jax.eval_shape(function, *arguments)
-    cotangent = random(*out.shape)
-    compiled = jax.jit(lambda cotangent, *a: jax.vjp(function, *a)[1](cotangent))
-    return lambda: compiled(cotangent, *arguments)
+def learned(function: Callable[..., Array], *arguments: Array) -> Way:
+    """Forward and backward for every argument, in a loop whose every turn needs the one before."""
+    cotangent = random(*jax.eval_shape(function, *arguments).shape)
+
+    def turn(_: Any, arguments: Any) -> Any:
+        out, pullback = jax.vjp(function, *arguments)
+        return jax.tree.map(lambda a, g: a + 1e-9 * g, arguments, pullback(cotangent + 1e-9 * out))
+
+    compiled = jax.jit(lambda count, arguments: lax.fori_loop(0, count, turn, arguments))
+    return Way(lambda: compiled(LOOPS, arguments), LOOPS)
 
 
 def convolutions(images: int, side: int, channels: int, filters: int) -> Ways:
-    """A 3x3 convolution by XLA, by one product over patches, and by nine products over shifted images."""
+    """A 3x3 convolution by XLA alone, and in the loop by whole patches, by shifted images and as simjax has it."""
 
     def xla(x: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -51,13 +67,14 @@ def convolutions(images: int, side: int, channels: int, filters: int) -> Ways:
         return sum(core.dense(padded[:, i : i + side, j : j + side], kernel[i, j]) for i, j in places)
 
     x, kernel = random(images, side, side, channels), random(3, 3, channels, filters)
-    ways = {
-        "XLA": xla,
-        "patches": patches,
-        "shifted": shifted,
-        "simjax": lambda x, k: core.convolution(x, k, padding=1),
+    cotangent = random(images, side, side, filters)
+    alone = jax.jit(lambda x, kernel: jax.vjp(xla, x, kernel)[1](cotangent))
+    return {
+        "XLA, no loop": Way(lambda: alone(x, kernel)),
+        "patches": learned(patches, x, kernel),
+        "shifted": learned(shifted, x, kernel),
+        "simjax": learned(lambda x, k: core.convolution(x, k, padding=1), x, kernel),
     }
-    return {name: learned(way, x, kernel) for name, way in ways.items()}
 
 
 def poolings() -> Ways:
@@ -66,15 +83,21 @@ def poolings() -> Ways:
     def windows(x: Array) -> Array:
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
+    def slices(x: Array) -> Array:
+        return functools.reduce(jnp.maximum, [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)])
+
     x = random(256, 28, 28, 32)
-    return {"windows": learned(windows, x), "slices (simjax)": learned(nn.max_pool, x)}
+    return {"windows": learned(windows, x), "slices": learned(slices, x), "simjax": learned(nn.max_pool, x)}
 
 
 def augmentations(side: int, channels: int) -> Ways:
     """128 images, changed at random."""
     images, key = 255 * jnp.abs(random(128, side, side, channels)), jax.random.key(1)
     affine, shift = Augmentation(0.1, 10.0, 0.1), Augmentation(0.1)
-    return {"affine": lambda: augment(key, images, affine), "shift": lambda: augment(key, images, shift)}
+    return {
+        "affine": Way(lambda: augment(key, images, affine)),
+        "shift": Way(lambda: augment(key, images, shift)),
+    }
 
 
 def rankings() -> Ways:
@@ -82,8 +105,8 @@ def rankings() -> Ways:
     embeddings, labels = np.asarray(random(10_000, 64)), np.arange(10_000) % 10
     own = np.arange(10_000)
     return {
-        "lax.top_k alone": lambda: top_k(embeddings, embeddings, 999, exclude=own),
-        "simjax, metrics and all": lambda: retrieval_metrics(embeddings, labels),
+        "lax.top_k alone": Way(lambda: top_k(embeddings, embeddings, 999, exclude=own)),
+        "simjax, metrics and all": Way(lambda: retrieval_metrics(embeddings, labels)),
     }
 
 
@@ -107,8 +130,8 @@ def main() -> None:
         for _ in range(runs + 1):  # the first one compiles
             for name, way in ways.items():
                 start = time.perf_counter()
-                jax.block_until_ready(way())
-                times[name].append(1000 * (time.perf_counter() - start))
+                jax.block_until_ready(way.run())
+                times[name].append(1000 * (time.perf_counter() - start) / way.times)
         cells = ", ".join(f"{name} {statistics.median(taken[1:]):.1f}" for name, taken in times.items())
         print(f"| {title} | {cells} |", flush=True)
 

@@ -64,7 +64,7 @@ def fit(
     """
     optimizer, schedule = build_optimizer(settings, steps)
     structure, state = fresh_state(learner, optimizer, settings.seed)
-    take = build_steps(structure, optimizer, objective, _augmentation(settings))
+    take = build_steps(structure, optimizer, objective, augmentation(settings))
     checkpoints = Checkpoints(folder.checkpoints)
     earlier = 0.0
     if resume and (found := checkpoints.restore(state)) is not None:
@@ -125,7 +125,8 @@ def fit(
     return Fitted(structure, state, clock.seconds(), clock.step_milliseconds())
 
 
-def _augmentation(settings: Settings) -> Augmentation:
+def augmentation(settings: Settings) -> Augmentation:
+    """How completed settings change the images."""
     a = settings.augment
     return Augmentation(a.shift or 0.0, a.rotation or 0.0, a.scale or 0.0, a.flip or False)
 

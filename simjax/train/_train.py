@@ -58,7 +58,7 @@ def train(
         f"{len(sources.test.labels):,} test images of {height}x{width}x{channels}; {classes} classes; "
         f"{parameters:,} parameters; {steps:,} steps of {objective.images} images"
     )
-    pixels = _pixels(settings, sources)
+    pixels = pixels_of(settings, sources)
     fitted = fit(settings, folder, sources, learner, objective, pixels, steps, resume=resume)
     encoder = Encoder(fitted.structure, fitted.state.params, fitted.state.statistics, pixels)
     report = evaluate_run(settings, folder, sources, encoder, objective) | {
@@ -91,7 +91,8 @@ def _config(settings: Settings, sources: Sources, command: str) -> dict[str, Any
     }
 
 
-def _pixels(settings: Settings, sources: Sources) -> Pixels:
+def pixels_of(settings: Settings, sources: Sources) -> Pixels:
+    """How pixels are scaled, by the training images alone."""
     if settings.data.scaling == "unit":
         return Pixels.unit(sources.train.images.shape[3])
     return Pixels.of(*statistics(sources.train.images))
