@@ -141,10 +141,12 @@ def race(model: str, seed: int) -> dict[str, Any]:
     curves: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     while sides:
         for name in list(sides):
-            curves[name].append(now := next(sides[name], (0.0, -1.0)))
-            if now[1] >= TARGETS[model]:
-                reached[name] = now[0]
-            if now[1] >= TARGETS[model] or now[1] < 0:
+            epoch = next(sides[name], None)
+            if epoch is not None:
+                curves[name].append(epoch)
+            if epoch is not None and epoch[1] >= TARGETS[model]:
+                reached[name] = epoch[0]
+            if epoch is None or reached[name] is not None:
                 del sides[name]
     return {"model": model, "seed": seed, "reached": reached, "curves": curves}
 
@@ -163,14 +165,17 @@ def main() -> int:
         for seed in options.seeds:
             races.append(race(model, seed))
             seconds = races[-1]["reached"]
-            told = ", ".join(f"{name} {'never' if s is None else f'{s:.1f} s'}" for name, s in seconds.items())
+            curves = races[-1]["curves"]
+            took = {name: curve[-1][0] / len(curve) for name, curve in curves.items()}
+            reached = {name: "never" if s is None else f"{s:.1f} s" for name, s in seconds.items()}
+            told = ", ".join(f"{name} {reached[name]} ({took[name]:.1f} s an epoch)" for name in seconds)
             print(f"{model} to {TARGETS[model]:.1%}, seed {seed}: {told}", flush=True)
+            if options.json:  # a race takes minutes: what is measured stays
+                options.json.write_text(json.dumps(races, indent=1) + "\n")
             if None not in seconds.values():
                 ratios.append(seconds["simjax"] / seconds["PyTorch"])
         if ratios:
             print(f"{model}: {statistics.median(ratios):.2f} times PyTorch's time, median of {len(ratios)}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(races, indent=1) + "\n")
     return 0
 
 

@@ -202,7 +202,7 @@ def values_and_gradients(name):
     return jax.jit(lambda x: (of(lambda x, y: m(x[:, None], y[None]), x), of(m.all_pairs, x)))
 
 
-@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("kind", ["float16", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @each
 def test_half_precision_accumulates_in_float32(name, kind):
     m = similarity.measure(name)
