@@ -1,7 +1,7 @@
 """Dense and convolution as Flax modules on the dot-product core, residual sums, and pooling.
 
-Pooling is the maximum or mean of strided slices: on a CPU a 2x2 maximum with its gradient takes 22 ms so, and 70 ms
-as the windowed reduction that XLA offers (256 images of 28x28x32, 2 cores; `benchmarks/choices.py`).
+Pooling is the maximum of strided slices, or the mean of windows, with a gradient of one pass: on a CPU the windowed
+reduction that XLA offers takes several times as long (`benchmarks/choices.py`).
 """
 
 import functools
