@@ -18,16 +18,8 @@ def equal_neighbours(ours: Any, theirs: Any) -> float:
     return float(np.mean(np.asarray(ours[1]) == np.asarray(theirs[1])))
 
 
-LIMITS = {
-    "largest difference": (largest_difference, max, 1e-3),
-    "difference of losses": (largest_difference, max, 0.05),
-    "equal neighbours": (equal_neighbours, min, 0.99),
-}
-"""The function, which of several values is the worst, and the worst that passes.
-
-Losses of the first steps may differ more than one result: Adam's first step moves every parameter by the learning
-rate, and where a gradient is close to 0, rounding chooses the direction. (In float64 gradients agree to 1e-8.)
-"""
+LIMITS = {"largest difference": (largest_difference, max, 1e-3), "equal neighbours": (equal_neighbours, min, 0.99)}
+"""The function, which of several values is the worst, and the worst that passes."""
 
 
 def within_limit(kind: str, value: float, **_: Any) -> bool:

@@ -47,9 +47,9 @@ to the largest value of the array, or the share of equal places in the lists of 
     "train_step": f"""\
 One training step: uint8 images to float, forward, loss, backward, update of the parameters, in float32. simjax runs
 the compiled steps of `train.py`, as many in one call as training takes, without augmentation and on the same images;
-PyTorch runs the same network,
-layer by layer, with the same first parameters, loss and optimiser: as one writes it first; with images channels last
-and the fused AdamW; and that compiled by `torch.compile`. All contenders run on all of these cores.
+PyTorch runs the same network, layer by layer, with the same first parameters, loss and optimiser: as one writes it
+first; with images channels last and the fused AdamW; and that compiled by `torch.compile`. All contenders run on all
+of these cores.
 {TURNS}
 simjax is compiled before the warm-up; what that takes is in the table of memory.
 
@@ -174,7 +174,7 @@ def agreement(contest: dict[str, Any]) -> str:
     found = contest["agreement"]
     if found is None:
         return "–"
-    value = f"{100 * found['value']:.2f}%" if found["kind"] == "equal neighbours" else f"{found['value']:.1e}"
+    value = f"{found['value']:.1e}" if found["kind"] == "largest difference" else f"{100 * found['value']:.2f}%"
     return f"{value} ({found['with']})"
 
 

@@ -58,7 +58,7 @@ def contests(names: Any, *, small: bool = False) -> Iterator[Contest]:
                     for form, how in FORMS.items()
                 },
             },
-            agreement="difference of losses",
+            agreement="largest difference",
         )
 
 

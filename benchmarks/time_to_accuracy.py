@@ -47,8 +47,8 @@ def ours(model: str, seed: int) -> Epochs:
 
     from simjax.data import epoch_order
     from simjax.train._encode import Encoder
-    from simjax.train._loop import LOG_STEPS, Pace, augmentation
-    from simjax.train._step import build_optimizer, build_steps, fresh_state
+    from simjax.train._loop import LOG_STEPS, Pace
+    from simjax.train._step import build_augmentation, build_optimizer, build_steps, fresh_state
     from simjax.train._train import pixels_of
 
     settings, sources, objective, learner = prepared(model, seed)
@@ -57,7 +57,7 @@ def ours(model: str, seed: int) -> Epochs:
     structure, state = fresh_state(learner, optimizer, seed)
     pixels = pixels_of(settings, sources)
     images, labels = jnp.asarray(sources.train.images), jnp.asarray(sources.train.labels)
-    steps, pace, seconds = build_steps(structure, optimizer, objective, augmentation(settings)), Pace(), 0.0
+    steps, pace, seconds = build_steps(structure, optimizer, objective, build_augmentation(settings)), Pace(), 0.0
     for epoch in range(round(settings.epochs)):
         order, done = epoch_order(jax.random.key(epoch), len(labels)), 0
         start = time.perf_counter()

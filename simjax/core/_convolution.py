@@ -1,12 +1,9 @@
 """Convolution as dot products: every filter against every patch of an image.
 
 It is also a dense layer whose matrix is mostly zero and whose weights are shared: `convolution_matrix` writes that
-matrix out. Which lowering runs inside is a matter of speed alone (docs/performance.md): on a CPU products of patches,
-one row of a filter at a time, with the gradient that follows from them; elsewhere XLA's own convolution.
+matrix out. Which lowering runs inside is a matter of speed alone (docs/performance.md): on a CPU matrix products
+of strips cut out of the images, with the gradient that follows from them; elsewhere XLA's own convolution.
 """
-
-import functools
-import operator
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +15,7 @@ from simjax.core._blocks import map_rows, rows_in_block
 from simjax.core._checks import InputError
 from simjax.core._dot_product import dense
 
-SHORT_PATCH = 64  # entries up to which a whole patch is cut out for one product; beyond, a row of the filter at a time
+SHORT_PATCH = 64  # entries up to which whole patches are cut out; longer ones are cut along the width only
 
 
 def patches(
@@ -97,17 +94,17 @@ def _products(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     if kh * kw * c <= SHORT_PATCH or kh == kw == stride:
         x = _pad(x, padding, padding)
         return dense(_cut(x, (kh, kw), (stride, stride)), kernel.reshape(-1, k))
-    columns = jnp.moveaxis(kernel, 0, 2).reshape(kw * c, kh * k)  # a filter's rows side by side
     last = x.shape[1] + 2 * padding - kh + 1
 
     def block(x: Array) -> Array:
         strips = _cut(_pad(x, 0, padding), (1, kw), (1, stride))  # [b, h, w', kw c]
         if padding:  # one product of every row of the filters with every strip, and a sum of shifted parts
+            columns = jnp.moveaxis(kernel, 0, 2).reshape(kw * c, kh * k)  # a filter's rows side by side
             parts = jnp.split(dense(strips, columns), kh, axis=-1)
             parts = [_pad(part, padding, 0)[:, i : i + last : stride] for i, part in enumerate(parts)]
         else:  # the shifts first: of 7 rows of strips a 3x3 filter uses 5
             parts = [dense(strips[:, i : i + last : stride], kernel[i].reshape(-1, k)) for i in range(kh)]
-        return functools.reduce(operator.add, parts)
+        return sum(parts[1:], parts[0])
 
     places = x.shape[1] * ((x.shape[2] + 2 * padding - kw) // stride + 1)
     image_bytes = 6 * places * (kw * c + kh * k) * x.dtype.itemsize  # strips, products, their parts; and backward

@@ -1,8 +1,8 @@
 """Batch normalisation as one scale and one shift for each feature.
 
 y = x a + b with a = scale / sqrt(var + epsilon) and b = bias - mean a, where mean and variance are those of the batch.
-So written, the forward pass reads x for two sums and once more for y; the backward pass, which JAX derives from it,
-does the same with the gradient, and nothing else of the size of x is stored.
+So written, the forward pass reads x for two sums and once more for y, and the backward pass, which JAX derives from
+it, does the same with the gradient.
 
 The two sums are of x - c and of its square. Any c gives the same mean and variance; one near the mean saves the digits
 that the difference of squares would lose, and the running mean is at hand.
@@ -26,8 +26,11 @@ class BatchNorm(nnx.Module):
 
     Args:
         features: size of the last axis.
-        momentum: share of the running mean and variance that a batch leaves in place.
+        momentum: share of the running mean and variance that a batch leaves in place; with 0.9 they settle within the
+            few hundred steps that small sets take.
         epsilon: added to the variance.
+
+    Differs from `nnx.BatchNorm` in speed on a CPU, and in a variance that keeps its digits far from 0.
     """
 
     def __init__(self, features: int, *, momentum: float = 0.9, epsilon: float = 1e-5):
@@ -39,8 +42,7 @@ class BatchNorm(nnx.Module):
     def __call__(self, x: Array) -> Array:
         """x [..., features] to the same shape."""
         rows = x.reshape(-1, x.shape[-1])
-        c = self.mean[...][None]
-        rows = rows - c
+        rows = rows - self.mean[...][None]  # halves become float32 here
         if self.use_running_average:
             mean, var = 0.0, self.var[...]
         else:
@@ -51,7 +53,7 @@ class BatchNorm(nnx.Module):
             self.mean[...] = lax.stop_gradient(self.mean[...] + (1 - keep) * mean)
         a = self.scale[...] * lax.rsqrt(var + self.epsilon)
         b = self.bias[...] - mean * a
-        return (rows * a[None] + b[None]).reshape(x.shape)
+        return (rows * a[None] + b[None]).reshape(x.shape).astype(x.dtype)
 
     def set_view(self, use_running_average: bool | None = None) -> None:
         """What `nnx.view` calls."""

@@ -6,7 +6,6 @@ reduction that XLA offers takes several times as long (`benchmarks/choices.py`).
 
 import functools
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +72,7 @@ def _windows(x: Array, size: int) -> list[Array]:
     return [x[:, i:h:size, j:w:size] for i in range(size) for j in range(size)]
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def max_pool(x: Array, size: int = 2) -> Array:
     """The maximum of each window: x [b, h, w, c] to [b, h // size, w // size, c].
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simjax.core import InputError
-from simjax.data import Augmentation, epoch_order
+from simjax.data import epoch_order
 from simjax.train._checkpoint import Checkpoints
 from simjax.train._encode import Encoder
 from simjax.train._learner import Learner
@@ -24,7 +24,16 @@ from simjax.train._progress import ProgressDisplay, say
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
 from simjax.train._sources import Sources
-from simjax.train._step import Metrics, Pixels, State, build_optimizer, build_steps, fresh_metrics, fresh_state
+from simjax.train._step import (
+    Metrics,
+    Pixels,
+    State,
+    build_augmentation,
+    build_optimizer,
+    build_steps,
+    fresh_metrics,
+    fresh_state,
+)
 
 LOG_LINES = 50
 LOG_STEPS = 100  # at most this many steps between two lines: a long run should show that it lives
@@ -64,7 +73,7 @@ def fit(
     """
     optimizer, schedule = build_optimizer(settings, steps)
     structure, state = fresh_state(learner, optimizer, settings.seed)
-    take = build_steps(structure, optimizer, objective, augmentation(settings))
+    take = build_steps(structure, optimizer, objective, build_augmentation(settings))
     checkpoints = Checkpoints(folder.checkpoints)
     earlier = 0.0
     if resume and (found := checkpoints.restore(state)) is not None:
@@ -123,12 +132,6 @@ def fit(
                 raise Interrupted(f"stopped at step {at:,}; go on with: {again}")
     checkpoints.close()
     return Fitted(structure, state, clock.seconds(), clock.step_milliseconds())
-
-
-def augmentation(settings: Settings) -> Augmentation:
-    """How completed settings change the images."""
-    a = settings.augment
-    return Augmentation(a.shift or 0.0, a.rotation or 0.0, a.scale or 0.0, a.flip or False)
 
 
 class _Clock:

@@ -77,6 +77,12 @@ def build_optimizer(settings: Settings, steps: int) -> tuple[optax.GradientTrans
     return (optax.chain(optax.clip_by_global_norm(o.clip_norm), adam) if o.clip_norm else adam), schedule
 
 
+def build_augmentation(settings: Settings) -> Augmentation:
+    """How completed settings change the images."""
+    a = settings.augment
+    return Augmentation(a.shift or 0.0, a.rotation or 0.0, a.scale or 0.0, a.flip or False)
+
+
 def _decayed(params: Any) -> Any:
     """True for kernels only: a bias, a norm's scale, a position or a prototype has no reason to be small."""
     return jax.tree.map_with_path(lambda path, _: any(getattr(k, "key", None) == "kernel" for k in path), params)

@@ -46,6 +46,15 @@ def test_a_variance_keeps_its_digits_once_the_running_mean_is_near():
     assert np.abs(norm(x) - exact).max() < 1e-4 < first
 
 
+def test_halves_are_summed_in_float32_and_come_back_as_halves():
+    x = jnp.float16(300 + jax.random.normal(jax.random.key(0), (512, 3)))
+    norm, wide = nn.BatchNorm(3), nn.BatchNorm(3)
+    out = norm(x)
+    assert out.dtype == jnp.float16
+    np.testing.assert_array_equal(out, wide(jnp.float32(x)).astype(jnp.float16))
+    np.testing.assert_array_equal(norm.var[...], wide.var[...])
+
+
 @pytest.mark.parametrize("x", [np.ones((1, 3)), np.full((5, 3), 1e4), np.zeros((5, 3))])
 def test_one_row_and_equal_rows_are_finite(x):
     structure, statistics = nnx.split(nn.BatchNorm(3))
