@@ -88,7 +88,8 @@ def ours(settings: Settings, images: np.ndarray, labels: np.ndarray) -> Ready:
     structure, state = fresh_state(build_learner(settings, images.shape[1:], CLASSES), optimizer, settings.seed)
     inputs = (jnp.asarray(images), jnp.asarray(labels), jnp.arange(len(images)), Pixels.unit(1))
     start = time.perf_counter()
-    steps = build_steps(structure, optimizer, objective, Augmentation()).lower(state, 1, *inputs).compile()
+    steps = build_steps(structure, optimizer, objective, Augmentation(), settings.dtype)
+    steps = steps.lower(state, 1, *inputs).compile()
     compiling = time.perf_counter() - start
     total, pace = [0.0], Pace()
     for _ in range(FIRST_STEPS):

@@ -57,7 +57,8 @@ def ours(model: str, seed: int) -> Epochs:
     structure, state = fresh_state(learner, optimizer, seed)
     pixels = pixels_of(settings, sources)
     images, labels = jnp.asarray(sources.train.images), jnp.asarray(sources.train.labels)
-    steps, pace, seconds = build_steps(structure, optimizer, objective, build_augmentation(settings)), Pace(), 0.0
+    steps = build_steps(structure, optimizer, objective, build_augmentation(settings), settings.dtype)
+    pace, seconds = Pace(), 0.0
     for epoch in range(round(settings.epochs)):
         order, done = epoch_order(jax.random.key(epoch), len(labels)), 0
         start = time.perf_counter()

@@ -14,7 +14,18 @@ from jax.tree_util import Partial
 from simjax.attention._dropout import drop
 from simjax.attention._heads import map_shared, over_heads
 from simjax.attention._masks import as_bias, as_masks, at, four_axes
-from simjax.core import PRECISIONS, InputError, Measure, check_at_least, check_choice, floats, softmax, wide
+from simjax.core import (
+    PRECISIONS,
+    InputError,
+    Measure,
+    check_at_least,
+    check_choice,
+    floats,
+    matrix_product,
+    precision_in_force,
+    softmax,
+    wide,
+)
 
 COPIES = 4  # of the strip: scores, weights, and what their gradients hold
 
@@ -149,8 +160,8 @@ def _on_head(
         keep = reduce(jnp.logical_and, terms.values(), True)  # the terms that are left are masks
         weights, residual = softmax(s, keep)
         kept = weights if dropout is None else drop(weights, i, *dropout)
-        with jax.default_matmul_precision(precision):
-            out = (kept @ values).astype(value.dtype)
+        with jax.default_matmul_precision(precision or precision_in_force()):
+            out = matrix_product(kept, values).astype(value.dtype)
         extras = {"residual": residual, "weights": weights.astype(value.dtype)}
         return {"out": out} | {name: extras[name] for name in also}
 

@@ -16,8 +16,11 @@ from simjax.core._convolution import patches as patches
 from simjax.core._coordinates import larger as larger
 from simjax.core._coordinates import reduce_pairs as reduce_pairs
 from simjax.core._coordinates import reduce_strip as reduce_strip
+from simjax.core._dot_product import by_columns as by_columns
 from simjax.core._dot_product import dense as dense
 from simjax.core._dot_product import dot_products as dot_products
+from simjax.core._dot_product import matrix_product as matrix_product
+from simjax.core._dot_product import precision_in_force as precision_in_force
 from simjax.core._fingerprint import fingerprints as fingerprints
 from simjax.core._fingerprint import same_fingerprint as same_fingerprint
 from simjax.core._masks import Mask as Mask

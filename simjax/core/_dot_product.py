@@ -5,8 +5,12 @@ a convolution's rows x are the patches of an image and its rows y the filters, a
 keys. The three differ in what the rows are, and in nothing else.
 """
 
+from functools import partial
+from typing import Any
+
+import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
@@ -49,3 +53,41 @@ def dense(
     out = dot_products(rows, kernel.T)
     out = out if bias is None else out + jnp.asarray(bias)[None]
     return out.reshape(*x.shape[:-1], kernel.shape[1])
+
+
+def matrix_product(a: ArrayLike, b: ArrayLike) -> Array:
+    """a [*batch, n, m] times b [*batch, m, k] in float32 or wider, where the gradient of b is wanted, too.
+
+    The precision in force at the call is that of the gradients as well.
+    """
+    return _product(a, b, precision_in_force())
+
+
+def precision_in_force() -> Any:
+    """What `jax.default_matmul_precision` says at the moment, for gradients that are traced later."""
+    options: Any = jax.config
+    return options.jax_default_matmul_precision
+
+
+def by_columns(a: ArrayLike) -> Array:
+    """a [..., n, m] itself, from memory in which it lies transposed: for a product with b whose gradient is wanted.
+
+    The gradient of b is a^T times what comes from behind. Written in the obvious way both factors are read across
+    their rows, which XLA on a CPU runs several times slower where there are many small ones (docs/performance.md).
+    """
+    if jax.default_backend() != "cpu":
+        return jnp.asarray(a)
+    return jnp.swapaxes(lax.optimization_barrier(jnp.swapaxes(a, -1, -2)), -1, -2)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _product(a: ArrayLike, b: ArrayLike, precision: Any) -> Array:
+    return jnp.matmul(
+        a, b, precision=precision, preferred_element_type=jnp.promote_types(jnp.result_type(a, b), jnp.float32)
+    )
+
+
+@_product.defjvp
+def _(precision: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (a, b), (da, db) = primals, tangents
+    return _product(a, b, precision), _product(da, b, precision) + _product(by_columns(a), db, precision)

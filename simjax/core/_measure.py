@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 
 from simjax.core._arrays import check_at_least, floats, wide
 from simjax.core._checks import check_choice, suggestion
+from simjax.core._dot_product import precision_in_force
 from simjax.core._fingerprint import fingerprints, same_fingerprint
 
 
@@ -89,7 +90,7 @@ class Measure:
         if self.matrix is None:
             return self.pair(rows[:, None], columns[None], **self.parameters)
         (r, r_marks), (c, c_marks) = rows, columns
-        with jax.default_matmul_precision(precision or self.precision):
+        with jax.default_matmul_precision(precision or self.precision or precision_in_force()):
             s = self.matrix(r, c, **self.parameters)
         return jnp.where(same_fingerprint(r_marks, c_marks), 0.0, s) if self.exact_zero else s
 

@@ -15,7 +15,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import InputError, dot_products, floats, wide
+from simjax.core import InputError, by_columns, dot_products, floats, precision_in_force, wide
 from simjax.similarity._define import define, pair_function
 from simjax.similarity._finite import largest, power_of_two
 
@@ -102,13 +102,16 @@ def square_matrix(matrix: ArrayLike, x: Array) -> Array:
     return matrix.astype(x.dtype)
 
 
-def _of_pairs(x: Array, y: Array) -> Array:
+def _of_pairs(x: Array, y: Array, *, for_gradient_of_y: bool = False) -> Array:
     return jnp.sum(x * y, axis=-1)
 
 
-def _of_all_pairs(x: Array, y: Array) -> Array:
+def _of_all_pairs(x: Array, y: Array, *, precision: Any, for_gradient_of_y: bool = False) -> Array:
+    if for_gradient_of_y:
+        x, y = by_columns(x), by_columns(y)
     # A product of halves accumulates in float32 by itself: they need not be widened first, only kept so.
-    return jnp.matmul(x, y.T, preferred_element_type=jnp.promote_types(jnp.result_type(x, y), jnp.float32))
+    kind = jnp.promote_types(jnp.result_type(x, y), jnp.float32)
+    return jnp.matmul(x, y.T, precision=precision, preferred_element_type=kind)
 
 
 def _scale(x: Array, y: Array) -> Array:
@@ -120,16 +123,17 @@ def _scale(x: Array, y: Array) -> Array:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _product(product: Callable[[Array, Array], Array], x: Array, y: Array, scale: Array) -> Array:
+def _product(product: Callable[..., Array], x: Array, y: Array, scale: Array) -> Array:
     """product(x, y) in which inf - inf cannot occur; its gradients, which are y and x, never see the scale."""
     return product(x / scale.astype(x.dtype), y) * scale
 
 
-def _product_jvp(product: Callable[[Array, Array], Array], primals: Any, tangents: Any) -> tuple[Array, Array]:
+def _product_jvp(product: Callable[..., Array], primals: Any, tangents: Any) -> tuple[Array, Array]:
     (x, y, scale), (dx, dy, _) = primals, tangents
     s = _product(product, x, y, scale)
-    parts = [product(*ab) for ab in ((dx, y), (x, dy)) if not any(isinstance(a, SymbolicZero) for a in ab)]
-    return s, sum(parts, jnp.zeros_like(s))
+    of_x = [] if isinstance(dx, SymbolicZero) else [product(dx, y)]
+    of_y = [] if isinstance(dy, SymbolicZero) else [product(x, dy, for_gradient_of_y=True)]
+    return s, sum(of_x + of_y, jnp.zeros_like(s))
 
 
 _product.defjvp(_product_jvp, symbolic_zeros=True)
@@ -143,7 +147,7 @@ def rows_to_multiply(x: Array, y: Array, matrix: ArrayLike | None = None, **_: A
 
 def products(x: Array, y: tuple[Array, Array], **_: Any) -> Array:
     """Dot products, in float32 or wider, of what `rows_to_multiply` prepared."""
-    return _product(_of_all_pairs, x, *y)
+    return _product(functools.partial(_of_all_pairs, precision=precision_in_force()), x, *y)
 
 
 def unit_rows(x: Array, y: Array) -> tuple[Array, Array]:

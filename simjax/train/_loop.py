@@ -73,7 +73,7 @@ def fit(
     """
     optimizer, schedule = build_optimizer(settings, steps)
     structure, state = fresh_state(learner, optimizer, settings.seed)
-    take = build_steps(structure, optimizer, objective, build_augmentation(settings))
+    take = build_steps(structure, optimizer, objective, build_augmentation(settings), settings.dtype)
     checkpoints = Checkpoints(folder.checkpoints)
     earlier = 0.0
     if resume and (found := checkpoints.restore(state)) is not None:

@@ -147,6 +147,8 @@ class Settings:
     """images in a step; pairs with --loss.pairs random"""
     embedding_size: int | None = None
     """numbers in an embedding; None is 64, or 2 for the classic CNN"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """what the encoder computes in while it learns; parameters, head, loss and optimiser are float32 always"""
     data_dir: str | None = None
     """where prepared data sets lie; None is $TFDS_DATA_DIR or ~/tensorflow_datasets"""
     checkpoint_seconds: float = 20.0

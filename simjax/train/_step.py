@@ -102,6 +102,7 @@ def build_steps(
     optimizer: optax.GradientTransformation,
     objective: Objective,
     augmentation: Augmentation,
+    dtype: str,
 ) -> Callable[[State, int, Array, Array, Array, Pixels], State]:
     """A function of several training steps.
 
@@ -112,12 +113,16 @@ def build_steps(
     On a CPU all steps of a call are one compiled program: there a program takes its memory from the system anew at each
     call, which can cost as much as the step itself (docs/performance.md). Elsewhere each step is a program, so that
     the device never asks the host whether it was the last one.
+
+    The encoder computes in `dtype`; its parameters, which are converted at each step, the head, the loss and the
+    optimiser stay float32.
     """
 
     def loss(params: Any, statistics: Any, x: Array, y: Array) -> tuple[Array, tuple[Array, Any]]:
-        learner = nnx.merge(structure, params, statistics, copy=True)
-        embeddings, logits = learner(x)
-        value, correct = objective.loss(embeddings, logits, y)
+        encoder = jax.tree.map(lambda a: a.astype(dtype), params["encoder"])
+        learner = nnx.merge(structure, nnx.State({**params, "encoder": encoder}), statistics, copy=True)
+        embeddings, logits = learner(x.astype(dtype))
+        value, correct = objective.loss(embeddings.astype(jnp.float32), logits, y)
         return value, (correct, nnx.split(learner, nnx.Param, ...)[2])
 
     def step(state: State, images: Array, labels: Array, order: Array, pixels: Pixels) -> State:

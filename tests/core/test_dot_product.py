@@ -1,10 +1,12 @@
 import jax
+import jax.extend
 import jax.numpy as jnp
 import jax.test_util
 import numpy as np
 import pytest
 
 from simjax import core
+from simjax.attention import attention
 from simjax.core import _convolution
 from simjax.core._convolution import _xla
 
@@ -105,3 +107,42 @@ def test_errors_name_what_was_got():
         core.convolution(jnp.zeros((2, 5, 5, 1)), jnp.zeros((7, 7, 1, 4)))
     with pytest.raises(core.InputError, match="at least 9x2"):
         core.patches(jnp.zeros((2, 5, 5, 1)), (9, 2))
+
+
+def precisions(function, *arguments) -> set:
+    """Those of every dot product in a function's program."""
+
+    def walk(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "dot_general":
+                yield equation.params["precision"]
+            for inner in jax.extend.core.jaxprs_in_params(equation.params):
+                yield from walk(inner)
+
+    return set(walk(jax.make_jaxpr(function)(*arguments).jaxpr))
+
+
+@pytest.mark.parametrize("name", ["dot", "cosine", "euclidean"])
+@pytest.mark.parametrize("how", ["argument", "context"])
+def test_gradients_have_the_precision_of_the_value(random, name, how):
+    x, y = (jnp.float32(random.normal(size=(5, 4))) for _ in range(2))
+    options = {"precision": "highest"} if how == "argument" else {}
+    highest = {(jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)}
+
+    def total(x, y):
+        return core.logsumexp(x, y, measure=name, **options).sum()
+
+    def attended(x, y):
+        return attention(x[:, None], y[:, None], y[:, None], measure=name, **options).sum()
+
+    with jax.default_matmul_precision("highest" if how == "context" else None):
+        for function in (total, attended):
+            assert precisions(jax.value_and_grad(function, argnums=(0, 1)), x, y) == highest
+
+
+def test_a_product_of_matrices_has_the_derivatives_of_one(random):
+    a, b = (jnp.float32(random.normal(size=s)) for s in ((2, 3, 5), (2, 5, 4)))
+    np.testing.assert_allclose(core.matrix_product(a, b), a @ b, rtol=1e-6)
+    jax.test_util.check_grads(core.matrix_product, (a, b), order=2, rtol=2e-2)
+    half = jax.grad(lambda b: core.matrix_product(a.astype(jnp.bfloat16), b).sum())(b.astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16

@@ -22,7 +22,7 @@ def prepared(**values):
     objective = build_objective(settings, labels, 10)
     optimizer, _ = build_optimizer(settings, 20)
     structure, state = fresh_state(learner, optimizer, 0)
-    steps = build_steps(structure, optimizer, objective, Augmentation())
+    steps = build_steps(structure, optimizer, objective, Augmentation(), settings.dtype)
     return steps, state, (jnp.asarray(images), jnp.asarray(labels), jnp.arange(64), Pixels.unit(1)), objective
 
 
@@ -38,6 +38,18 @@ def test_steps_lower_the_loss_and_compile_once(model):
     assert int(state.step) == int(state.metrics.steps) == 12
     assert steps._cache_size() == 1
     assert int(state.metrics.first_bad_step) == -1
+
+
+@pytest.mark.parametrize("model", ["cnn", "vit", "dnn"])
+def test_half_precision_learns_the_same_in_float32_parameters(model):
+    losses = []
+    for dtype in ("float32", "bfloat16"):
+        steps, state, batch, _ = prepared(model=model, dtype=dtype, optimizer={"warmup": 0.0})
+        state = steps(state, 8, *batch)
+        assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.statistics))} == {jnp.dtype("float32")}
+        losses.append(float(state.metrics.loss))
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(*losses, rtol=0.02)
 
 
 def test_a_step_is_a_function_of_its_state():
