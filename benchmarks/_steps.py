@@ -44,7 +44,7 @@ def contests(names: Any, *, small: bool = False) -> Iterator[Contest]:
     for name in names:
         settings = networks()[name]
         batch = 8 if small else settings.batch_size
-        images = 2 * batch if settings.objective == "contrastive" else batch
+        images = images_in(settings, batch)
         what = f"{batch} pairs" if settings.objective == "contrastive" else f"{batch} images"
         yield Contest(
             case="step",
@@ -62,33 +62,53 @@ def contests(names: Any, *, small: bool = False) -> Iterator[Contest]:
         )
 
 
+def images_in(settings: Settings, batch: int) -> int:
+    """How many images a batch has."""
+    return 2 * batch if settings.objective == "contrastive" else batch
+
+
 def some_images(n: int) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [n, 28, 28, 1] and labels [n]."""
     random = np.random.default_rng(0)
     return random.integers(0, 256, (n, 28, 28, 1), np.uint8), random.integers(0, CLASSES, n, np.int32)
 
 
-def ours(settings: Settings, images: np.ndarray, labels: np.ndarray) -> Ready:
-    """The compiled steps of `simjax.train`."""
-    import jax
+def built(settings: Settings, images: np.ndarray, labels: np.ndarray, *, constant: bool = True) -> tuple[Any, ...]:
+    """Several steps of `simjax.train` as one function that is not compiled yet, the first state, and further inputs.
+
+    Args:
+        settings: what is trained.
+        images: uint8 [n, h, w, c].
+        labels: [n].
+        constant: every step sees all images as they are, not some that are chosen and augmented.
+    """
     import jax.numpy as jnp
 
     from simjax.data import Augmentation
     from simjax.train._learner import build_learner
-    from simjax.train._loop import LOG_STEPS, Pace
     from simjax.train._objective import build_objective
     from simjax.train._recipes import complete
-    from simjax.train._step import Pixels, build_optimizer, build_steps, fresh_state
+    from simjax.train._step import Pixels, build_augmentation, build_optimizer, build_steps, fresh_state
 
     settings = complete(settings, len(images))
-    objective = build_objective(settings, labels, CLASSES)._replace(
-        sample=lambda key, step, order: jnp.roll(order, step)
-    )
+    objective = build_objective(settings, labels, CLASSES)
+    augmentation = Augmentation() if constant else build_augmentation(settings)
+    if constant:
+        objective = objective._replace(sample=lambda key, step, order: jnp.roll(order, step))
     optimizer, _ = build_optimizer(settings, 1)
     structure, state = fresh_state(build_learner(settings, images.shape[1:], CLASSES), optimizer, settings.seed)
     inputs = (jnp.asarray(images), jnp.asarray(labels), jnp.arange(len(images)), Pixels.unit(1))
+    return build_steps(structure, optimizer, objective, augmentation, settings.dtype), state, inputs
+
+
+def ours(settings: Settings, images: np.ndarray, labels: np.ndarray) -> Ready:
+    """The compiled steps of `simjax.train`."""
+    import jax
+
+    from simjax.train._loop import LOG_STEPS, Pace
+
+    steps, state, inputs = built(settings, images, labels)
     start = time.perf_counter()
-    steps = build_steps(structure, optimizer, objective, Augmentation(), settings.dtype)
     steps = steps.lower(state, 1, *inputs).compile()
     compiling = time.perf_counter() - start
     total, pace = [0.0], Pace()

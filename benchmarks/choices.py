@@ -8,8 +8,10 @@ milliseconds.
 import argparse
 import functools
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,10 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+if not __package__:  # as `python benchmarks/choices.py`
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import _steps
 from simjax import core, nn
+from simjax.attention import attention
 from simjax.data import Augmentation, augment
 from simjax.evaluate import retrieval_metrics
 from simjax.similarity import top_k
+from simjax.train._settings import from_dict
 
 LOOPS = 10  # in one compiled loop
 
@@ -90,6 +98,37 @@ def poolings() -> Ways:
     return {"windows": learned(windows, x), "slices": learned(slices, x), "simjax": learned(nn.max_pool, x)}
 
 
+def attentions(images: int, tokens: int, heads: int, size: int) -> Ways:
+    """Self-attention of many short sequences, in the obvious form of two products and as simjax has it."""
+
+    def plain(query: Array, key: Array, value: Array) -> Array:
+        weights = jax.nn.softmax(jnp.einsum("bthd,bshd->bhts", query, key) / size**0.5)
+        return jnp.einsum("bhts,bshd->bthd", weights, value)
+
+    def ours(query: Array, key: Array, value: Array) -> Array:
+        return attention(query, key, value, temperature=size**0.5)
+
+    parts = [random(images, tokens, heads, size) for _ in range(3)]
+    return {"plain": learned(plain, *parts), "simjax": learned(ours, *parts)}
+
+
+def input_pipelines(model: str) -> Ways:
+    """A training step on images chosen among 60,000 and augmented, and on the same ones again and again."""
+    settings = from_dict({"model": model, "dataset": "mnist"})
+
+    def way(images: int, constant: bool) -> Way:
+        steps, state, inputs = _steps.built(settings, *_steps.some_images(images), constant=constant)
+
+        def run() -> Any:
+            nonlocal state
+            state = steps(state, LOOPS, *inputs)
+            return state.params
+
+        return Way(run, LOOPS)
+
+    return {"constant images": way(settings.batch_size, True), "as trained": way(60_000, False)}
+
+
 def augmentations(side: int, channels: int) -> Ways:
     """128 images, changed at random."""
     images, key = 255 * jnp.abs(random(128, side, side, channels)), jax.random.key(1)
@@ -121,6 +160,10 @@ def main() -> None:
         "convolution 128x14x14x64 to 64": convolutions(128, 14, 64, 64),
         "convolution 128x7x7x128 to 128": convolutions(128, 7, 128, 128),
         "2x2 maximum of 256x28x28x32": poolings(),
+        "attention 128x16, 4 heads of 16": attentions(128, 16, 4, 16),
+        "attention 128x49, 4 heads of 32": attentions(128, 49, 4, 32),
+        "step of the default CNN, 128x28x28x1": input_pipelines("cnn"),
+        "step of the default ViT, 128x28x28x1": input_pipelines("vit"),
         "augmentation 128x28x28x1": augmentations(28, 1),
         "augmentation 128x32x32x3": augmentations(32, 3),
         "ranking 10,000 in 10,000": rankings(),
