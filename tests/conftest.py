@@ -19,9 +19,12 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 2)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def compiled_quickly(request):
-    """Hundreds of small functions are compiled and run once: there most of the time is the compiler's."""
+    """Hundreds of small functions are compiled and run once: there most of the time is the compiler's.
+
+    For a module as a whole, so that its own fixtures compile as its tests do: other optimisations give other last bits.
+    """
     quick = request.path.parent.name in ("attention", "core", "evaluate", "losses", "nn", "similarity")
     jax.config.update("jax_disable_most_optimizations", quick)
 
