@@ -47,4 +47,12 @@ from simjax.core._reductions import mean as mean
 from simjax.core._reductions import min as min
 from simjax.core._reductions import softmax_weighted_sum as softmax_weighted_sum
 from simjax.core._reductions import sum as sum
+from simjax.core._relation import Relation as Relation
+from simjax.core._relation import as_relation as as_relation
+from simjax.core._relation import by_class as by_class
+from simjax.core._relation import by_function as by_function
+from simjax.core._relation import by_grade as by_grade
+from simjax.core._relation import by_matrix as by_matrix
+from simjax.core._relation import by_position as by_position
+from simjax.core._relation import by_shared_label as by_shared_label
 from simjax.core._tuples import for_each_marked as for_each_marked

@@ -47,6 +47,8 @@ def for_each_marked(
         [[ 0.  1. -1.  0.]] 2.0
     """
     strip, carry = lax.stop_gradient((strip, carry))
+    if not strip.shape[1]:
+        return carry
     rank = jnp.cumsum(marked, axis=1)  # of each marked entry within its row, from 1
     most = jnp.max(rank, initial=0)
 

@@ -10,16 +10,16 @@ References:
     Hadsell, Chopra, LeCun (2006), Dimensionality Reduction by Learning an Invariant Mapping.
 """
 
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Int, Num
+from jaxtyping import Bool, Num
 
-from simjax.core import InputError, check_choice, reduce_rows
-from simjax.losses._relation import check_embeddings, same_class
+from simjax.core import InputError, check_choice
+from simjax.losses._pair_loss import Form, pair_loss
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
 
@@ -27,7 +27,12 @@ FORMS = ("squared", "hadsell", "linear")
 
 
 def contrastive_terms(
-    distance: Num[ArrayLike, "*s"], same: Bool[ArrayLike, "*s"], *, margin: float | Array = 1.0, form: str = "hadsell"
+    distance: Num[ArrayLike, "*s"],
+    same: Bool[ArrayLike, "*s"],
+    *,
+    margin: ArrayLike = 1.0,
+    positive_margin: ArrayLike = 0.0,
+    form: str = "hadsell",
 ) -> Num[Array, "*s"]:
     """The loss of each pair.
 
@@ -35,6 +40,7 @@ def contrastive_terms(
         distance: of the pairs, any shape, at least 0.
         same: boolean of the same shape, True where a pair is similar. (Sources disagree on what y = 1 means.)
         margin: how far apart different pairs should be.
+        positive_margin: how far apart similar pairs may be.
         form: squared, hadsell or linear, see above.
 
     Returns:
@@ -46,56 +52,63 @@ def contrastive_terms(
     """
     check_choice("form", form, FORMS)
     d = jnp.asarray(distance)
+    apart = jax.nn.relu(d - positive_margin)
     if form == "squared":
-        return jnp.where(same, d**2, jax.nn.relu(margin**2 - d**2))
+        return jnp.where(same, apart**2, jax.nn.relu(jnp.square(margin) - d**2))
     if form == "hadsell":
-        return jnp.where(same, d**2, jax.nn.relu(margin - d) ** 2)
-    return jnp.where(same, d, jax.nn.relu(margin - d))
+        return jnp.where(same, apart**2, jax.nn.relu(margin - d) ** 2)
+    return jnp.where(same, apart, jax.nn.relu(margin - d))
 
 
 def contrastive_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Any,
     *,
-    margin: float = 1.0,
+    margin: ArrayLike = 1.0,
+    positive_margin: ArrayLike | None = None,
     form: str = "linear",
-    measure: str | Measure = "euclidean",
-    block: int | None = None,
-) -> Num[Array, ""]:
-    """Contrastive loss over all pairs of a batch.
+    measure: str | Measure = "normalized_euclidean",
+    **options: Any,
+) -> Any:
+    """Contrastive loss over all pairs of a batch: pairs of any relation, memory of a strip.
 
     Args:
         embeddings: [n, d].
-        labels: integer class ids [n].
-        margin: how far apart different classes should be, in units of the measure.
+        labels: class ids [n] or a `Relation`.
+        margin: how far apart different pairs should be, in units of the measure.
+        positive_margin: how far apart similar pairs may be; None is 0 for a distance.
         form: squared, hadsell or linear, see above.
-        measure: a distance, by name or as a `Measure`.
-        block: rows of the distance matrix computed at once; None chooses.
+        measure: a distance, or a similarity with both margins given, where the negative pairs should stay below
+            `margin` and the positive ones reach `positive_margin`.
+        **options: ref_embeddings, ref_labels, weights, reducer, block: see `pair_loss`.
 
     Returns:
         The mean over the similar pairs with a loss above 0 plus the mean over the different pairs with a loss
         above 0 (there are many more of these); 0 with zero gradient where there are none.
 
     Raises:
-        InputError: for shapes that do not fit, an unknown form or measure, or a measure that is no distance.
+        InputError: for shapes that do not fit, an unknown form or measure, or a similarity without its margins.
     """
-    x, y = check_embeddings(embeddings, labels)
     check_choice("form", form, FORMS)
     m = as_measure(measure)
-    if m.higher_is_closer:
-        raise InputError(f"measure: expected a distance, got {m.name}, which is larger when closer")
-    return _contrastive(x, y, margin, m, form=form, block=block)
+    if m.higher_is_closer and (positive_margin is None or form == "squared"):
+        raise InputError(
+            f"measure: expected a distance, got {m.name}, which is larger when closer and needs a positive_margin "
+            "and the form linear or hadsell"
+        )
+    positive_margin = 0.0 if positive_margin is None else positive_margin
+    margins = {"margin": margin, "positive_margin": positive_margin}
+    if m.higher_is_closer:  # minus the similarity takes the place of the distance
+        margins = {name: -jnp.asarray(value) for name, value in margins.items()}
+    return pair_loss(TERMS[form], embeddings, labels, measure=m, default_reducer="mean_nonzero", **margins, **options)
 
 
-@partial(jax.jit, static_argnames=("form", "block"))
-def _contrastive(x: Array, labels: Array, margin: Array, measure: Measure, *, form: str, block: int | None) -> Array:
-    def sums(s: Array, i: Array, j: Array) -> dict[str, Array]:
-        same, different = same_class(i, j, labels)
-        terms = contrastive_terms(s, same, margin=margin, form=form)
-        return {
-            name: jnp.stack([jnp.sum(jnp.where(mask, terms, 0), 1), jnp.sum(mask & (terms > 0), 1)], 1)
-            for name, mask in (("same", same), ("different", different))
-        }  # of each row the total and the count, [r, 2]
+def _terms_of(form: str) -> Form:
+    def terms(c: Array, positive: Array, negative: Array, *, margin: Array, positive_margin: Array) -> Any:
+        loss = contrastive_terms(-c, positive, margin=margin, positive_margin=positive_margin, form=form)
+        return {"positive": (loss, positive), "negative": (loss, negative)}
 
-    rows = reduce_rows(sums, x, measure=measure, copies=8, block=block)
-    return sum((t / jnp.maximum(c, 1) for t, c in (jnp.sum(s, 0) for s in rows.values())), start=jnp.zeros(()))
+    return terms
+
+
+TERMS = {form: _terms_of(form) for form in FORMS}

@@ -90,8 +90,8 @@ def build_objective(settings: Settings, labels: np.ndarray, classes: int) -> Obj
         del logits
         e = unit_vectors(embeddings) if loss.normalise else embeddings
         if settings.objective == "contrastive":
-            return contrastive_loss(e, y, margin=margin, form=form), jnp.zeros(())
-        return triplet_margin_loss(e, y, margin=margin, mining=loss.mining), jnp.zeros(())
+            return contrastive_loss(e, y, margin=margin, form=form, measure="euclidean"), jnp.zeros(())
+        return triplet_margin_loss(e, y, margin=margin, mining=loss.mining, measure="euclidean"), jnp.zeros(())
 
     images = per_class * classes_per_batch
     return Objective(images, False, max(1, n // images), classes_and_samples, metric_loss, compared)

@@ -1,0 +1,251 @@
+"""Relations: who ought to be similar to whom, said once and understood by every loss, miner and metric.
+
+A relation says of row i and column j of a similarity matrix that they should be close (a positive pair), that they
+should be far apart (a negative one), or nothing. It says so for one strip at a time, so that no n x m array exists
+unless the user gave one. Class ids are the usual case and become a relation by themselves; the others are
+
+    by_class(labels)            one id each; ids to ignore belong to no pair
+    by_shared_label(sets)       several labels each, as rows of 0 and 1: positive where one is shared
+    by_function(f, a, b)        any comparison of two rows' attributes
+    by_matrix(positive)         the pairs themselves, boolean
+    by_grade(grades)            how similar each pair is, as numbers
+    by_position(n)              row i belongs with column i alone: two views, questions and answers
+
+Their labels are data: another batch of the same shape compiles nothing anew.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import Partial
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Int, Num, Shaped
+
+from simjax.core._checks import InputError
+from simjax.core._masks import Mask, all_of, carried, different_label, others, same_label
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Relation:
+    """Which pairs of rows and columns are positive, and which are negative.
+
+    Attributes:
+        positive: a mask: of the numbers of rows i [r, 1] and columns j [1, m] a boolean [r, m].
+        negative: the same; a pair that is neither counts nowhere.
+        shape: (n, m), how many rows and columns there are.
+        classes: ids of the rows [n] and of the columns [m] where the relation has them, for what is learned or weighted
+            by class; None otherwise.
+    """
+
+    positive: Mask
+    negative: Mask
+    shape: tuple[int, int] = dataclasses.field(metadata={"static": True})
+    classes: tuple[Array, Array] | None = None
+
+    def masks(self, i: Array, j: Array) -> tuple[Array, Array]:
+        """Positive and negative pairs of a strip: booleans [r, m], for rows i [r, 1] and columns j [1, m]."""
+        shape = (i.shape[0], j.shape[1])
+        return jnp.broadcast_to(self.positive(i, j), shape), jnp.broadcast_to(self.negative(i, j), shape)
+
+    def without_itself(self) -> "Relation":
+        """The same where rows and columns are one set: a row never meets itself."""
+        return dataclasses.replace(self, positive=all_of(self.positive, others), negative=all_of(self.negative, others))
+
+
+def by_class(
+    labels: Int[ArrayLike, " n"], ref_labels: Int[ArrayLike, " m"] | None = None, *, ignore: Sequence[int] = ()
+) -> Relation:
+    """Positive where the class is the same, negative where it is another.
+
+    Args:
+        labels: class ids of the rows [n].
+        ref_labels: of the columns [m]; None is the rows'.
+        ignore: ids whose rows and columns belong to no pair, for instance that of what is unknown.
+
+    Raises:
+        TypeError: if the labels are not integers.
+
+    Example:
+        >>> relation = by_class(jnp.array([4, 7, 4, -1]), ignore=(-1,))
+        >>> positive, negative = relation.masks(jnp.arange(4)[:, None], jnp.arange(4)[None])
+        >>> print(positive.astype(int) - negative.astype(int))
+        [[ 1 -1  1  0]
+         [-1  1 -1  0]
+         [ 1 -1  1  0]
+         [ 0  0  0  0]]
+    """
+    rows = class_ids("labels", labels)
+    columns = rows if ref_labels is None else class_ids("ref_labels", ref_labels)
+    positive, negative = same_label(rows, columns), different_label(rows, columns)
+    if ignore:
+        known = Partial(_known, *(~jnp.isin(a, jnp.asarray(ignore)) for a in (rows, columns)))
+        positive, negative = all_of(positive, known), all_of(negative, known)
+    return Relation(positive, negative, (len(rows), len(columns)), (rows, columns))
+
+
+def by_shared_label(sets: Shaped[ArrayLike, "n c"], ref_sets: Shaped[ArrayLike, "m c"] | None = None) -> Relation:
+    """Positive where two rows share a label, negative where they share none.
+
+    Args:
+        sets: which of c labels each row has, booleans or 0 and 1 [n, c].
+        ref_sets: of the columns [m, c]; None is the rows'.
+
+    Example:
+        >>> relation = by_shared_label(jnp.array([[1, 1, 0], [0, 1, 1], [0, 0, 1]]))
+        >>> print(relation.masks(jnp.arange(3)[:, None], jnp.arange(3)[None])[0].astype(int))
+        [[1 1 0]
+         [1 1 1]
+         [0 1 1]]
+    """
+    rows = jnp.asarray(sets)
+    columns = rows if ref_sets is None else jnp.asarray(ref_sets)
+    if rows.ndim != 2 or columns.ndim != 2 or rows.shape[1] != columns.shape[1]:
+        raise InputError(f"sets: expected [n, c] and [m, c], got shapes {rows.shape} and {columns.shape}")
+    parts = tuple((a != 0).astype(jnp.float32) for a in (rows, columns))
+    return _and_its_complement(Partial(_share, *parts), (len(rows), len(columns)))
+
+
+def by_function(function: Callable[[Any, Any], Array], attributes: Any, ref_attributes: Any = None) -> Relation:
+    """Positive where a function of two rows' attributes is true, negative where it is false.
+
+    Args:
+        function: of attributes [r, 1, ...] and [1, m, ...], giving booleans [r, m].
+        attributes: of the rows, an array [n, ...] or a pytree of such.
+        ref_attributes: of the columns [m, ...]; None is the rows'.
+
+    Example:
+        Photos taken at most a minute apart:
+
+        >>> relation = by_function(lambda a, b: abs(a - b) <= 60, jnp.array([0.0, 50.0, 100.0]))
+        >>> print(relation.masks(jnp.arange(3)[:, None], jnp.arange(3)[None])[0].astype(int))
+        [[1 1 0]
+         [1 1 1]
+         [0 1 1]]
+    """
+    rows = jax.tree.map(jnp.asarray, attributes)
+    columns = rows if ref_attributes is None else jax.tree.map(jnp.asarray, ref_attributes)
+    shape = (len(jax.tree.leaves(rows)[0]), len(jax.tree.leaves(columns)[0]))
+    return _and_its_complement(Partial(_compare, carried(function), rows, columns), shape)
+
+
+def by_matrix(positive: Bool[ArrayLike, "n m"], negative: Bool[ArrayLike, "n m"] | None = None) -> Relation:
+    """Positive and negative pairs as matrices.
+
+    Args:
+        positive: boolean [n, m].
+        negative: boolean [n, m]; None is wherever `positive` is False.
+
+    Raises:
+        InputError: if they are no matrices of one shape.
+        TypeError: if they are not boolean; numbers are for `by_grade`.
+    """
+    matrices = [jnp.asarray(a) for a in (positive, negative) if a is not None]
+    if any(a.ndim != 2 or a.shape != matrices[0].shape for a in matrices):
+        raise InputError(f"positive, negative: expected shape [n, m], got {[list(a.shape) for a in matrices]}")
+    if any(a.dtype != bool for a in matrices):
+        raise TypeError(f"positive, negative: expected booleans, got {[str(a.dtype) for a in matrices]}; see by_grade")
+    n, m = matrices[0].shape
+    if negative is None:
+        return _and_its_complement(Partial(_entry, matrices[0]), (n, m))
+    return Relation(Partial(_entry, matrices[0]), Partial(_entry, matrices[1]), (n, m))
+
+
+def by_grade(grades: Num[ArrayLike, "n m"], *, above: float = 0.5, below: float | None = None) -> Relation:
+    """Positive where a grade of similarity is above a bound, negative where it is below another.
+
+    Args:
+        grades: [n, m], any numbers.
+        above: a pair with a larger grade is positive.
+        below: a pair with a grade up to this is negative; None is `above`, so that every pair is one of the two.
+
+    Raises:
+        InputError: if the grades are no matrix or `below` is larger than `above`.
+    """
+    matrix = jnp.asarray(grades)
+    if matrix.ndim != 2:
+        raise InputError(f"grades: expected shape [n, m], got {matrix.shape}")
+    low = above if below is None else below
+    if low > above:
+        raise InputError(f"below: expected at most above = {above:g}, got {below:g}")
+    n, m = matrix.shape
+    return Relation(Partial(_entry, matrix > above), Partial(_entry, matrix <= low), (n, m))
+
+
+def by_position(n: int) -> Relation:
+    """Row i belongs with column i, and with no other of n: two views of one image, a question and its answer."""
+    return Relation(Partial(_here), Partial(others), (n, n))
+
+
+def as_relation(labels: Any, ref_labels: Any, n: int, m: int | None) -> Relation:
+    """What a loss was given, as a relation of n rows with m columns.
+
+    Args:
+        labels: class ids [n] or a `Relation`.
+        ref_labels: class ids [m] or None.
+        n: rows.
+        m: columns; None if they are the rows, which then never meet themselves.
+
+    Raises:
+        InputError: for a wrong length or shape, or labels of only one side.
+        TypeError: for labels that are no integers.
+    """
+    if isinstance(labels, Relation):
+        if ref_labels is not None:
+            raise InputError("ref_labels: a relation says already what the columns are, got class ids, too")
+        relation = labels
+    else:
+        if (ref_labels is None) != (m is None):
+            raise InputError("ref_labels: expected together with ref_embeddings, got one without the other")
+        relation = by_class(labels, ref_labels)
+    expected = (n, n if m is None else m)
+    if relation.shape != expected:
+        raise InputError(f"labels: expected a relation of {expected} rows and columns, got {relation.shape}")
+    return relation.without_itself() if m is None else relation
+
+
+def class_ids(argument: str, labels: ArrayLike) -> Array:
+    """Labels as integers [n].
+
+    Raises:
+        InputError: if they are no list.
+        TypeError: if they are not integers.
+    """
+    ids = jnp.asarray(labels)
+    if ids.ndim != 1:
+        raise InputError(f"{argument}: expected one class id for each row, got shape {ids.shape}")
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(f"{argument}: expected integer class ids, got {ids.dtype}")
+    return ids
+
+
+def _and_its_complement(positive: Mask, shape: tuple[int, int]) -> Relation:
+    return Relation(positive, Partial(_not, positive), shape)
+
+
+def _not(mask: Mask, i: Array, j: Array) -> Array:
+    return ~mask(i, j)
+
+
+def _known(rows: Array, columns: Array, i: Array, j: Array) -> Array:
+    return rows[i] & columns[j]
+
+
+def _share(rows: Array, columns: Array, i: Array, j: Array) -> Array:
+    return jnp.matmul(rows[i[:, 0]], columns[j[0]].T) > 0.5
+
+
+def _compare(function: Any, rows: Any, columns: Any, i: Array, j: Array) -> Array:
+    return function(jax.tree.map(lambda a: a[i], rows), jax.tree.map(lambda a: a[j], columns))
+
+
+def _entry(matrix: Array, i: Array, j: Array) -> Array:
+    return matrix[i, j]
+
+
+def _here(i: Array, j: Array) -> Array:
+    return i == j

@@ -1,0 +1,27 @@
+"""Checks of what losses are given."""
+
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from simjax.core import InputError
+
+
+def check_positive(argument: str, value: ArrayLike) -> None:
+    """A parameter whose value is known must be a positive number; a traced one is taken as it is.
+
+    Raises:
+        InputError: with the argument, what was expected and what was got.
+    """
+    if not isinstance(value, Tracer) and not bool(np.all(np.asarray(value) > 0)):  # NaN is not
+        raise InputError(f"{argument}: expected more than 0, got {value}")
+
+
+def check_classes(labels: ArrayLike, classes: int) -> None:
+    """Known class ids must have a proxy; traced ones are taken as they are, and without one count nowhere.
+
+    Raises:
+        InputError: with the largest id and the number of proxies.
+    """
+    if not isinstance(labels, Tracer) and np.size(labels) and (largest := int(np.max(np.asarray(labels)))) >= classes:
+        raise InputError(f"labels: expected class ids below {classes}, the number of proxies, got {largest}")

@@ -1,0 +1,136 @@
+"""Losses of pairs: every one is a formula of a strip of the similarity matrix, and this is what they share.
+
+A form takes a strip of closeness c [r, m], larger when closer whatever the measure, and which of its entries are
+positive and negative pairs. It gives terms, by name: arrays [r, k] and which of them count. k is 1 for a loss with one
+term for each row, m for one with a term for each pair.
+
+Relations, reducers, weights, reference embeddings and measures are the same for all forms, and so is the memory: a few
+strips, forward and backward, never n x m numbers. Time is that of the matrix product and of the form, n m d.
+"""
+
+import operator
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import Partial
+from jax.typing import ArrayLike
+from jaxtyping import Num, Shaped
+
+from simjax.core import InputError, Relation, as_relation, matrix_rows, reduce_rows, softmax, wide
+from simjax.losses._terms import LossTerms, Reducer, Summed, as_reducer
+from simjax.similarity import Measure
+from simjax.similarity import measure as as_measure
+
+Form = Callable[..., dict[str, tuple[Array, Array] | Summed]]
+
+
+def pair_loss(
+    form: Form,
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Any,
+    *,
+    ref_embeddings: Num[ArrayLike, "m d"] | None = None,
+    ref_labels: Any = None,
+    measure: str | Measure = "cosine",
+    weights: Shaped[ArrayLike, " n"] | None = None,
+    reducer: str | Reducer | None = None,
+    default_reducer: str = "mean",
+    copies: int = 8,
+    block: int | None = None,
+    **parameters: Any,
+) -> Any:
+    """A loss made of a form.
+
+    Args:
+        form: takes closeness [r, m], positive [r, m], negative [r, m] and the parameters, and gives
+            {name: (terms [r, k], which count [r, k])}. A function made anew at each call is compiled anew, too.
+        embeddings: [n, d].
+        labels: class ids [n] or a `Relation`.
+        ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
+        ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
+        measure: a name or a `Measure`.
+        weights: a factor of each row's terms, [n].
+        reducer: a name or a `Reducer`; None is the default.
+        default_reducer: which one that is, by name.
+        copies: how many arrays like the strip the form holds at once.
+        block: rows computed at once; None chooses.
+        **parameters: of the form; arrays may be traced and learned.
+
+    Returns:
+        A scalar; for several names the sum of their scalars; for reducer "none" `LossTerms`, those of all names added.
+
+    Raises:
+        InputError: for shapes that do not fit, an unknown measure or reducer.
+        TypeError: for labels that are no integers.
+
+    Example:
+        Positive pairs at a right angle or more are pulled together, and nothing else:
+
+        >>> def form(closeness, positive, negative):
+        ...     return {"positive": (jax.nn.relu(-closeness), positive)}
+        >>> x = jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+        >>> print(pair_loss(form, x, jnp.array([0, 0, 1])))
+        1.0
+    """
+    x, y = matrix_rows(
+        embeddings, embeddings if ref_embeddings is None else ref_embeddings, ("embeddings", "ref_embeddings")
+    )
+    relation = as_relation(labels, ref_labels, x.shape[0], None if ref_embeddings is None else y.shape[0])
+    reducing, as_scalar = as_reducer(reducer, default_reducer)
+    row_weights = jnp.ones(x.shape[0], jnp.float32) if weights is None else wide(jnp.asarray(weights))
+    if row_weights.shape != x.shape[:1]:
+        raise InputError(f"weights: expected one for each of {x.shape[0]} rows, got shape {row_weights.shape}")
+    if reducing.class_weights is not None:
+        if relation.classes is None:
+            raise InputError("reducer: weights of classes need class ids, got a relation without")
+        row_weights = row_weights * jnp.asarray(reducing.class_weights)[relation.classes[0]]
+    return _pair_loss(
+        form, x, y, relation, as_measure(measure), row_weights, reducing, parameters, as_scalar, copies, block
+    )
+
+
+@partial(jax.jit, static_argnums=(0, 8, 9, 10))
+def _pair_loss(
+    form: Form,
+    x: Array,
+    y: Array,
+    relation: Relation,
+    measure: Measure,
+    weights: Array,
+    reducer: Reducer,
+    parameters: dict[str, Any],
+    as_scalar: bool,
+    copies: int,
+    block: int | None,
+) -> Any:
+    function = Partial(partial(_terms, form), relation, measure, reducer, parameters)
+    found = reduce_rows(function, x, y, measure=measure, rows=(weights,), copies=copies, block=block)
+    parts = [reducer.scalar(part) for part in found.values()] if as_scalar else list(found.values())
+    return reduce(operator.add, parts)
+
+
+def _terms(
+    form: Form,
+    relation: Relation,
+    measure: Measure,
+    reducer: Reducer,
+    parameters: dict[str, Any],
+    s: Array,
+    i: Array,
+    j: Array,
+    weights: Array,
+) -> dict[str, LossTerms]:
+    found = form(wide(measure.closest_first(s)), *relation.masks(i, j), **parameters)
+    return {name: reducer.of_rows(part, weights) for name, part in found.items()}
+
+
+def log_sum_exp(z: Array, keep: Array) -> Array:
+    """log sum exp of the kept entries of each row, [r, m] to [r, 1]; the lowest number where none is kept.
+
+    That is not minus infinity, which would turn a difference of two such rows into a NaN.
+    """
+    return jnp.maximum(softmax(z, keep)[1], jnp.finfo(z.dtype).min / 4)[:, None]

@@ -1,0 +1,121 @@
+"""Terms and reducers: a loss computes terms, their sum and number by row; a reducer makes one number of them.
+
+    mean            the mean of all terms
+    mean_nonzero    the mean of the terms above 0: what is learned already does not dilute what is not
+    sum             their sum
+    per_row         the mean of each row's terms, averaged over the rows that have any
+    none            no number: the terms themselves, as `LossTerms`
+
+A `Reducer` of your own counts terms within bounds, or weighs them by the class of their row. Where nothing counts the
+loss is 0 with zero gradient, and the counts say so.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from simjax.core import InputError, check_choice, wide
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LossTerms:
+    """A loss before it is reduced.
+
+    Attributes:
+        total: of each row the sum of its terms that count, [n].
+        count: and how many these are, int32 [n]; all 0 where a batch holds no pair to learn from.
+    """
+
+    total: Array
+    count: Array
+
+    def __add__(self, other: "LossTerms") -> "LossTerms":
+        """The terms of two parts of a loss together."""
+        return LossTerms(self.total + other.total, self.count + other.count)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Summed:
+    """Terms that are never written down one by one, as those of triplets: of each row of a strip, [r].
+
+    Attributes:
+        total: the sum of those above 0; there are none below.
+        above_zero: how many these are.
+        count: how many there are in all.
+    """
+
+    total: Array
+    above_zero: Array
+    count: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Reducer:
+    """Which terms count, what they weigh, and what their sum is divided by.
+
+    Attributes:
+        above: a term counts if it is larger; None counts all.
+        below: and if it is smaller; None counts all.
+        class_weights: [classes], a factor of each row's terms by the row's class; needs class ids. None is 1 for all.
+        divide_by: the number of terms that count; or of each row its own number, and the number of rows that have
+            any; or nothing.
+    """
+
+    above: float | None = dataclasses.field(default=None, metadata={"static": True})
+    below: float | None = dataclasses.field(default=None, metadata={"static": True})
+    class_weights: ArrayLike | None = None
+    divide_by: Literal["terms", "rows", "nothing"] = dataclasses.field(default="terms", metadata={"static": True})
+
+    def of_rows(self, terms: Summed | tuple[Array, Array], weights: Array) -> LossTerms:
+        """The terms of a strip, summed by row: terms [r, k] and which of them there are, or their sums; weights [r].
+
+        Raises:
+            InputError: for bounds of single terms where only their sums are known.
+        """
+        if isinstance(terms, Summed):
+            if self.below is not None or self.above not in (None, 0):
+                raise InputError("reducer: triplets are not known one by one, so that they have no bounds but 0")
+            return LossTerms(terms.total * weights, terms.count if self.above is None else terms.above_zero)
+        each, counts = terms
+        if self.above is not None:
+            counts = counts & (each > self.above)
+        if self.below is not None:
+            counts = counts & (each < self.below)
+        total = jnp.sum(jnp.where(counts, each, 0), axis=1) * weights
+        return LossTerms(total, jnp.sum(counts, axis=1, dtype=jnp.int32))
+
+    def scalar(self, terms: LossTerms) -> Array:
+        """All rows together."""
+        total, count = wide(terms.total), terms.count.astype(jnp.float32)
+        if self.divide_by == "nothing":
+            return jnp.sum(total)
+        if self.divide_by == "rows":
+            return jnp.sum(total / jnp.maximum(count, 1)) / jnp.maximum(jnp.sum(count > 0), 1)
+        return jnp.sum(total) / jnp.maximum(jnp.sum(count), 1)
+
+
+REDUCERS = {
+    "mean": Reducer(),
+    "mean_nonzero": Reducer(above=0.0),
+    "sum": Reducer(divide_by="nothing"),
+    "per_row": Reducer(divide_by="rows"),
+}
+
+
+def as_reducer(reducer: "str | Reducer | None", default: str) -> tuple[Reducer, bool]:
+    """The reducer, and whether its scalar is wanted rather than the terms, which are then those of the default.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    if isinstance(reducer, Reducer):
+        return reducer, True
+    name = default if reducer is None else check_choice("reducer", reducer, [*REDUCERS, "none"])
+    return REDUCERS[default if name == "none" else name], name != "none"
