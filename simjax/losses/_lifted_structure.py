@@ -46,6 +46,8 @@ def generalized_lifted_structure_loss(
     Raises:
         InputError: for shapes that do not fit.
 
+    Differs from pytorch-metric-learning, where a row without positives counts with its negatives alone.
+
     Example:
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> found = generalized_lifted_structure_loss(x, jnp.array([0, 0, 1]), negative_margin=2.0)

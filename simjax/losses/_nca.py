@@ -47,8 +47,6 @@ def nca_loss(
     Raises:
         InputError: for shapes that do not fit, or a scale that is not positive.
 
-    Differs from pytorch-metric-learning, which divides by all rows, those without a positive included.
-
     Example:
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> print(round(float(nca_loss(x, jnp.array([0, 0, 1]))), 4))  # log(1 + exp(-2))

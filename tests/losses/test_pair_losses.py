@@ -163,8 +163,14 @@ def related(kind, random):
 RELATIONS = ("classes", "classes, some ignored", "shared labels", "function", "grades", "matrices", "reference")
 
 
-@pytest.mark.parametrize("name", ORACLES)
-@pytest.mark.parametrize("kind", RELATIONS)
+EVERYWHERE = ("classes", "shared labels", "function", "grades", "reference")
+ONE_OF_EACH_FORM = ("contrastive", "supervised_contrastive", "triplet_margin")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, kind) for name in ORACLES for kind in RELATIONS if kind in EVERYWHERE or name in ONE_OF_EACH_FORM],
+)
 def test_equals_loops(random, name, kind):
     labels, ref_labels, positive, negative = related(kind, random)
     x = random.normal(size=(N, D))
@@ -182,7 +188,9 @@ def test_gradient_equals_finite_differences(name):
     random = np.random.default_rng(5)
     with jax.enable_x64(True):
         x, labels = jnp.asarray(random.normal(size=(7, 3))), jnp.asarray(random.integers(0, 2, 7))
-        jax.test_util.check_grads(lambda x: loss_named(name)(jnp.asarray(x), labels, block=3), (x,), order=1)
+        jax.test_util.check_grads(
+            lambda x: loss_named(name)(jnp.asarray(x), labels, block=3), (x,), order=1, modes=["rev"]
+        )
 
 
 def test_the_weights_of_the_circle_loss_are_constants(random):
@@ -241,7 +249,7 @@ def test_a_batch_without_a_positive_pair_says_so(name):
         assert int(terms.count.sum()) == 0
 
 
-@pytest.mark.parametrize("name", ORACLES)
+@pytest.mark.parametrize("name", ONE_OF_EACH_FORM)
 def test_reducers(random, name):
     x, labels = jnp.float32(random.normal(size=(N, D))), random.integers(0, 3, N)
     loss = loss_named(name)
@@ -252,8 +260,8 @@ def test_reducers(random, name):
     np.testing.assert_allclose(loss(x, labels, reducer="sum"), plain.total.sum(), rtol=1e-5)
     by_class = losses.Reducer(class_weights=jnp.array([0.0, 0.0, 3.0]), divide_by="nothing")
     np.testing.assert_allclose(loss(x, labels, reducer=by_class), 3 * plain.total[labels == 2].sum(), rtol=1e-5)
-    if name not in ("contrastive", "triplet_margin"):
-        np.testing.assert_allclose(loss(x, labels, reducer="mean"), plain.total.sum() / plain.count.sum(), rtol=0.5)
+    if name == "supervised_contrastive":  # all of whose terms are above 0
+        np.testing.assert_allclose(loss(x, labels, reducer="mean"), plain.total.sum() / plain.count.sum(), rtol=1e-5)
 
 
 def test_bounds_of_terms():

@@ -94,7 +94,9 @@ def test_a_resumed_run_ends_where_the_whole_one_did(finished, tmp_path, monkeypa
 
 @pytest.mark.parametrize("objective", ["contrastive", "triplet"])
 def test_metric_objectives_are_judged_by_neighbours(objective, tmp_path):
-    settings = from_dict(QUICK | {"objective": objective, "model": "cnn", "cnn": {"widths": [8, 16]}, "steps": 20})
+    settings = from_dict(
+        QUICK | {"objective": objective, "model": "cnn", "cnn": {"widths": [8, 16], "residual": False}, "steps": 20}
+    )
     report = train(settings, tmp_path / "run")
     assert report["accuracy_of"] == "knn"
     assert report["accuracy"] == report["knn_accuracy"] > 0.6

@@ -44,7 +44,8 @@ def test_steps_lower_the_loss_and_compile_once(model):
 def test_half_precision_learns_the_same_in_float32_parameters(model):
     losses = []
     for dtype in ("float32", "bfloat16"):
-        steps, state, batch, _ = prepared(model=model, dtype=dtype, optimizer={"warmup": 0.0})
+        small = {"cnn": {"widths": [8]}, "vit": {"depth": 1}}
+        steps, state, batch, _ = prepared(model=model, dtype=dtype, optimizer={"warmup": 0.0}, **small)
         state = steps(state, 8, *batch)
         assert {leaf.dtype for leaf in jax.tree.leaves((state.params, state.statistics))} == {jnp.dtype("float32")}
         losses.append(float(state.metrics.loss))
