@@ -1,4 +1,4 @@
-"""Relations: who ought to be similar to whom, said once and understood by every loss, miner and metric.
+"""Relations: who ought to be similar to whom, said once and understood by every loss of pairs and triplets.
 
 A relation says of row i and column j of a similarity matrix that they should be close (a positive pair), that they
 should be far apart (a negative one), or nothing. It says so for one strip at a time, so that no n x m array exists

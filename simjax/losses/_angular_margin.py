@@ -22,7 +22,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.losses._checks import check_classes, check_positive
+from simjax.losses._checks import check_positive, class_vectors
 from simjax.losses._pair_loss import Form, log_sum_exp, pair_loss
 
 
@@ -130,9 +130,7 @@ def arcface_loss(
 
 
 def _classified(form: Form, embeddings: Any, labels: Any, proxies: Any, options: Any, **parameters: Any) -> Any:
-    vectors = jnp.asarray(proxies)
-    check_classes(labels, len(vectors))
-    classes = jnp.arange(len(vectors), dtype=jnp.int32)
+    vectors, classes = class_vectors(labels, proxies)
     return pair_loss(
         form, embeddings, labels, ref_embeddings=vectors, ref_labels=classes, measure="cosine", **parameters, **options
     )

@@ -1,6 +1,8 @@
 """Checks of what losses are given."""
 
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
@@ -17,11 +19,16 @@ def check_positive(argument: str, value: ArrayLike) -> None:
         raise InputError(f"{argument}: expected more than 0, got {value}")
 
 
-def check_classes(labels: ArrayLike, classes: int) -> None:
-    """Known class ids must have a proxy; traced ones are taken as they are, and without one count nowhere.
+def class_vectors(labels: ArrayLike, proxies: ArrayLike) -> tuple[Array, Array]:
+    """Proxies [c, d] as an array, and the classes 0 to c - 1 that they stand for.
+
+    Known class ids must have a proxy; traced ones are taken as they are.
 
     Raises:
         InputError: with the largest id and the number of proxies.
     """
+    vectors = jnp.asarray(proxies)
+    classes = len(vectors)
     if not isinstance(labels, Tracer) and np.size(labels) and (largest := int(np.max(np.asarray(labels)))) >= classes:
         raise InputError(f"labels: expected class ids below {classes}, the number of proxies, got {largest}")
+    return vectors, jnp.arange(classes, dtype=jnp.int32)

@@ -15,7 +15,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.losses._checks import check_classes, check_positive
+from simjax.losses._checks import check_positive, class_vectors
 from simjax.losses._nca import nca_loss
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
 
@@ -49,9 +49,7 @@ def proxy_nca_loss(
         >>> print(round(float(proxy_nca_loss(jnp.eye(2), jnp.arange(2), proxies=jnp.eye(2))), 4))  # log(1 + exp(-2))
         0.1269
     """
-    vectors = jnp.asarray(proxies)
-    check_classes(labels, len(vectors))
-    classes = jnp.arange(len(vectors), dtype=jnp.int32)
+    vectors, classes = class_vectors(labels, proxies)
     return nca_loss(embeddings, labels, scale=scale, ref_embeddings=vectors, ref_labels=classes, **options)
 
 
@@ -91,9 +89,7 @@ def proxy_anchor_loss(
         1.0064
     """
     check_positive("alpha", alpha)
-    vectors = jnp.asarray(proxies)
-    check_classes(labels, len(vectors))
-    classes = jnp.arange(len(vectors), dtype=jnp.int32)
+    vectors, classes = class_vectors(labels, proxies)
     return pair_loss(
         _anchors,
         vectors,
