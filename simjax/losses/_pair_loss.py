@@ -39,6 +39,7 @@ def pair_loss(
     weights: Shaped[ArrayLike, " n"] | None = None,
     reducer: str | Reducer | None = None,
     default_reducer: str = "mean",
+    row_parameters: dict[str, Array] | None = None,
     copies: int = 8,
     block: int | None = None,
     **parameters: Any,
@@ -56,6 +57,7 @@ def pair_loss(
         weights: a factor of each row's terms, [n].
         reducer: a name or a `Reducer`; None is the default.
         default_reducer: which one that is, by name.
+        row_parameters: parameters of the form that each row has its own of, [n] each; the form gets them as [r, 1].
         copies: how many arrays like the strip the form holds at once.
         block: rows computed at once; None chooses.
         **parameters: of the form; arrays may be traced and learned.
@@ -88,9 +90,8 @@ def pair_loss(
         if relation.classes is None:
             raise InputError("reducer: weights of classes need class ids, got a relation without")
         row_weights = row_weights * jnp.asarray(reducing.class_weights)[relation.classes[0]]
-    return _pair_loss(
-        form, x, y, relation, as_measure(measure), row_weights, reducing, parameters, as_scalar, copies, block
-    )
+    rows = (row_weights, row_parameters or {})
+    return _pair_loss(form, x, y, relation, as_measure(measure), rows, reducing, parameters, as_scalar, copies, block)
 
 
 @partial(jax.jit, static_argnums=(0, 8, 9, 10))
@@ -100,7 +101,7 @@ def _pair_loss(
     y: Array,
     relation: Relation,
     measure: Measure,
-    weights: Array,
+    rows: tuple[Array, dict[str, Array]],
     reducer: Reducer,
     parameters: dict[str, Any],
     as_scalar: bool,
@@ -108,7 +109,7 @@ def _pair_loss(
     block: int | None,
 ) -> Any:
     function = Partial(partial(_terms, form), relation, measure, reducer, parameters)
-    found = reduce_rows(function, x, y, measure=measure, rows=(weights,), copies=copies, block=block)
+    found = reduce_rows(function, x, y, measure=measure, rows=rows, copies=copies, block=block)
     parts = [reducer.scalar(part) for part in found.values()] if as_scalar else list(found.values())
     return reduce(operator.add, parts)
 
@@ -123,8 +124,10 @@ def _terms(
     i: Array,
     j: Array,
     weights: Array,
+    of_rows: dict[str, Array],
 ) -> dict[str, LossTerms]:
-    found = form(wide(measure.closest_first(s)), *relation.masks(i, j), **parameters)
+    own = {name: value[:, None] for name, value in of_rows.items()}
+    found = form(wide(measure.closest_first(s)), *relation.masks(i, j), **parameters, **own)
     return {name: reducer.of_rows(part, weights) for name, part in found.items()}
 
 

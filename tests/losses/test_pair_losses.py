@@ -10,33 +10,7 @@ import pytest
 
 from simjax import core, losses, similarity
 from simjax.core import InputError
-
-N, M, D = 11, 7, 5
-
-
-def unit(x):
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
-def cosine(x, y):
-    return unit(x) @ unit(y).T
-
-
-def euclidean(x, y):
-    return np.linalg.norm(unit(x)[:, None] - unit(y)[None], axis=2)
-
-
-def mean(terms):
-    return float(np.mean(terms)) if len(terms) else 0.0
-
-
-def mean_above_zero(terms):
-    return mean([t for t in terms if t > 0])
-
-
-def rows(positive, negative):
-    """Of each row the columns of its positives and of its negatives."""
-    return [(np.flatnonzero(p), np.flatnonzero(q)) for p, q in zip(positive, negative, strict=True)]
+from tests.losses.cases import DEGENERATE, RELATIONS, D, M, N, cosine, euclidean, mean, mean_above_zero, related, rows
 
 
 def nt_xent(s, positive, negative, t=0.07):
@@ -132,37 +106,6 @@ def loss_named(name):
     return getattr(losses, f"{name}_loss")
 
 
-def related(kind, random):
-    """Labels or a relation, reference labels, and the pairs as matrices [n, m], the diagonal not yet left out."""
-    ids, ref = random.integers(0, 3, N), random.integers(0, 3, M)
-    sets = random.integers(0, 2, (N, 4))
-    matrix = random.random((N, N))
-    same = ids[:, None] == ids
-    cases = {
-        "classes": (ids, None, same, ~same),
-        "classes, some ignored": (
-            core.by_class(ids, ignore=(2,)),
-            None,
-            same & (ids != 2) & (ids != 2)[:, None],
-            ~same & (ids != 2) & (ids != 2)[:, None],
-        ),
-        "shared labels": (core.by_shared_label(sets), None, sets @ sets.T > 0, sets @ sets.T == 0),
-        "function": (
-            core.by_function(lambda a, b: jnp.abs(a - b) < 2, np.arange(N)),
-            None,
-            abs(np.arange(N)[:, None] - np.arange(N)) < 2,
-            abs(np.arange(N)[:, None] - np.arange(N)) >= 2,
-        ),
-        "grades": (core.by_grade(matrix, above=0.7, below=0.4), None, matrix > 0.7, matrix <= 0.4),
-        "matrices": (core.by_matrix(matrix > 0.5, matrix < 0.2), None, matrix > 0.5, matrix < 0.2),
-        "reference": (ids, ref, ids[:, None] == ref, ids[:, None] != ref),
-    }
-    return cases[kind]
-
-
-RELATIONS = ("classes", "classes, some ignored", "shared labels", "function", "grades", "matrices", "reference")
-
-
 EVERYWHERE = ("classes", "shared labels", "function", "grades", "reference")
 ONE_OF_EACH_FORM = ("contrastive", "supervised_contrastive", "triplet_margin")
 
@@ -208,19 +151,6 @@ def test_the_weights_of_the_circle_loss_are_constants(random):
         by_cosine[i, q] = outer * b / b.sum() * gamma * near
     expected = jax.grad(lambda x: jnp.sum(by_cosine * similarity.pairwise(x, x)))(jnp.float32(x))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-
-
-DEGENERATE = {
-    "at one point": (np.zeros((4, 4)), [0, 0, 1, 1]),
-    "equal": (np.ones((4, 4)), [0, 0, 1, 1]),
-    "opposite": (np.array([[1.0], [-1], [1], [-1]]) * np.ones((1, 4)), [0, 0, 1, 1]),
-    "no similar pair": (np.eye(4), [0, 1, 2, 3]),
-    "no different pair": (np.eye(4), [1, 1, 1, 1]),
-    "one row": (np.ones((1, 4)), [0]),
-    "no row": (np.ones((0, 4)), np.zeros(0, int)),
-    "huge": (np.full((4, 4), 1e15), [0, 0, 1, 1]),
-    "tiny": (np.eye(4) * 1e-30, [0, 0, 1, 1]),
-}
 
 
 @pytest.mark.parametrize("name", ORACLES)
