@@ -25,7 +25,7 @@ def compiled_quickly(request):
 
     For a module as a whole, so that its own fixtures compile as its tests do: other optimisations give other last bits.
     """
-    quick = request.path.parent.name in ("attention", "core", "evaluate", "losses", "nn", "similarity")
+    quick = request.path.parent.name in ("attention", "core", "data", "evaluate", "losses", "nn", "similarity")
     jax.config.update("jax_disable_most_optimizations", quick)
 
 

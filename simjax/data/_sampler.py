@@ -148,21 +148,24 @@ def sample_pairs(
     # A place is an image's position in the list of all images, class after class; only classes with two have pairs.
     paired = jnp.where(table.counts >= 2, table.counts, 0)
     paired = jnp.where(paired.sum() > 0, paired, table.counts)
-    row, column = _place(jax.random.randint(keys[0], (alike,), 0, paired.sum()), paired)
+    row, column = locate(jax.random.randint(keys[0], (alike,), 0, paired.sum()), paired)
     count = table.counts[row]
     other = (column + jax.random.randint(second_key, (alike,), 1, jnp.maximum(count, 2))) % count
     # From the end of its own class on and around to its start lie exactly the images of other classes.
     place = jax.random.randint(keys[1], (batch - alike,), 0, n)
-    row_1, column_1 = _place(place, table.counts)
+    row_1, column_1 = locate(place, table.counts)
     own = table.counts[row_1]
     onwards = jax.random.randint(jax.random.fold_in(second_key, 1), place.shape, 0, jnp.maximum(n - own, 1))
-    row_2, column_2 = _place((place - column_1 + own + onwards) % n, table.counts)
+    row_2, column_2 = locate((place - column_1 + own + onwards) % n, table.counts)
     first = jnp.concatenate([table.rows[row, column], table.rows[row_1, column_1]])
     return first, jnp.concatenate([table.rows[row, other], table.rows[row_2, column_2]])
 
 
-def _place(place: Array, counts: Array) -> tuple[Array, Array]:
-    """The class of a place in the list of all images, class after class, and the position in that class."""
+def locate(place: Array, counts: Array) -> tuple[Array, Array]:
+    """The class of a place in the list of all images, class after class, and the position in that class.
+
+    With counts of 0 and 1 it is the class of that number among those with a 1.
+    """
     ends = jnp.cumsum(counts)
     row = jnp.searchsorted(ends, place, side="right")
     return row, place - (ends - counts)[row]
