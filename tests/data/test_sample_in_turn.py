@@ -149,11 +149,11 @@ def test_errors(table):
     with pytest.raises(InputError, match="m: expected at least 1"):
         sample_hierarchical(KEY, 0, tree, 2, 2, 0)
     with pytest.raises(InputError, match=r"one super-class for each class, got several for \[1\]"):
-        hierarchy([0, 1, 1], [0, 0, 1])
+        hierarchy(np.array([0, 1, 1]), np.array([0, 0, 1]))
     with pytest.raises(InputError, match="super_labels: expected one for each label"):
-        hierarchy([0, 1, 1], [0, 0])
+        hierarchy(np.array([0, 1, 1]), np.array([0, 0]))
     with pytest.raises(InputError, match="labels: expected"):
-        hierarchy([0, -1], [0, 0])
+        hierarchy(np.array([0, -1]), np.array([0, 0]))
 
 
 def test_all_steps_compile_once(caplog):

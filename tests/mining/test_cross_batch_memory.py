@@ -1,0 +1,239 @@
+"""The memory against a list of the last rows, the losses against it, and against pytorch-metric-learning."""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from simjax import core, losses
+from simjax.core import InputError
+from simjax.mining import against, cross_batch_memory, push
+
+SIZE, BATCH, WIDTH = 13, 5, 4  # after 3 batches it is full, and the third wraps around
+LOSSES = {
+    "contrastive": losses.contrastive_loss,
+    "multi_similarity": losses.multi_similarity_loss,
+    "triplet_margin": losses.triplet_margin_loss,
+}
+
+
+def batches(random, n, batch=BATCH):
+    return [(random.normal(size=(batch, WIDTH)).astype(np.float32), random.integers(0, 3, batch)) for _ in range(n)]
+
+
+@pytest.mark.parametrize("batch", [1, 5, 13])
+def test_it_keeps_the_last_rows(random, batch):
+    memory, seen = cross_batch_memory(SIZE, WIDTH), []
+    for x, labels in batches(random, 6, batch):
+        memory = push(memory, x, labels)
+        seen += [(int(label), row.tolist()) for label, row in zip(labels, x, strict=True)]
+        filled, place = int(memory.filled), int(memory.place)
+        assert filled == min(len(seen), SIZE)
+        assert place == len(seen) % SIZE
+        ring = [(int(label), row.tolist()) for label, row in zip(memory.labels, memory.embeddings, strict=True)]
+        in_order = ring[place:] + ring[:place] if filled == SIZE else ring[:filled]
+        assert in_order == seen[-SIZE:]
+        assert not np.any(memory.embeddings[filled:])
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_who_meets_whom(random, own):
+    memory, written = cross_batch_memory(SIZE, WIDTH), np.full(SIZE, -1)  # which row was written where
+    for number, (x, labels) in enumerate(batches(random, 6)):
+        memory = push(memory, x, labels)
+        for i in range(BATCH):
+            written[(number * BATCH + i) % SIZE] = number * BATCH + i
+        there = np.array([[w >= 0 and (own or w != number * BATCH + i) for w in written] for i in range(BATCH)])
+        same = labels[:, None] == np.asarray(memory.labels)
+        cases = {
+            "class ids": (labels, same, ~same),
+            "ignored": (core.by_class(labels, memory.labels, ignore=(1,)), same & (labels != 1)[:, None], None),
+            "function": (core.by_function(lambda a, b: a + b == 2, labels, memory.labels), None, None),
+        }
+        for name, (relation, positive, negative) in cases.items():
+            found = against(memory, relation, own=own)
+            assert found.shape == (BATCH, SIZE)
+            masks = found.masks(jnp.arange(BATCH)[:, None], jnp.arange(SIZE)[None])
+            if name == "function":
+                positive = labels[:, None] + np.asarray(memory.labels) == 2
+                negative = ~positive
+            if name == "ignored":
+                negative = ~same & (labels != 1)[:, None] & (np.asarray(memory.labels) != 1)
+            np.testing.assert_array_equal(masks[0], positive & there)
+            np.testing.assert_array_equal(masks[1], negative & there)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_sees_what_was_pushed_and_nothing_else(random, name):
+    """Value and gradient are those of the filled places alone, as constants, with the pairs written out."""
+    memory = cross_batch_memory(SIZE, WIDTH)
+    for number, (x, labels) in enumerate(batches(random, 4)):
+
+        def through(x, memory=memory, labels=labels):
+            memory = push(memory, x, labels)
+            return LOSSES[name](x, against(memory, labels), ref_embeddings=memory.embeddings, block=2), memory
+
+        (value, memory), gradient = jax.value_and_grad(through, has_aux=True)(jnp.asarray(x))
+        places = (number * BATCH + np.arange(BATCH)) % SIZE
+        mine = np.arange(SIZE) == places[:, None]
+        same = labels[:, None] == np.asarray(memory.labels)
+        keep = np.arange(SIZE) < min(SIZE, (number + 1) * BATCH)
+        relation = core.by_matrix((same & ~mine)[:, keep], (~same & ~mine)[:, keep])
+        expected = jax.value_and_grad(
+            lambda x, r=relation, y=memory.embeddings[keep]: LOSSES[name](x, r, ref_embeddings=y)
+        )
+        wanted, slope = expected(jnp.asarray(x))
+        np.testing.assert_allclose(value, wanted, rtol=1e-5)
+        np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-6)
+        slope = jax.grad(lambda x, m=memory, labels=labels: push(m, x, labels).embeddings.sum())(jnp.asarray(x))
+        assert not np.any(slope)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("contrastive", "ContrastiveLoss"),
+        ("multi_similarity", "MultiSimilarityLoss"),
+        ("triplet_margin", "TripletMarginLoss"),
+    ],
+)
+def test_pytorch_metric_learning_has_the_same(random, name, theirs):
+    reason = "pytorch-metric-learning is not installed"
+    peer = pytest.importorskip("pytorch_metric_learning.losses", reason=reason)
+    torch = pytest.importorskip("torch")
+    loss = peer.CrossBatchMemory(getattr(peer, theirs)(), embedding_size=WIDTH, memory_size=SIZE)
+    memory = cross_batch_memory(SIZE, WIDTH)
+    for x, labels in batches(random, 7):
+
+        def ours(x, memory=memory, labels=labels):
+            memory = push(memory, x, labels)
+            return LOSSES[name](x, against(memory, labels), ref_embeddings=memory.embeddings), memory
+
+        (value, memory), gradient = jax.value_and_grad(ours, has_aux=True)(jnp.asarray(x))
+        leaf = torch.tensor(x, requires_grad=True)
+        expected = loss(leaf, torch.tensor(labels))
+        expected.backward()
+        assert leaf.grad is not None
+        slope = leaf.grad.numpy()
+        np.testing.assert_allclose(value, expected.item(), rtol=1e-4)
+        np.testing.assert_allclose(gradient, slope, rtol=1e-3, atol=1e-4 * np.abs(slope).max())
+        np.testing.assert_allclose(memory.embeddings, loss.embedding_memory.numpy(), rtol=1e-6)
+
+
+def test_keys_of_a_second_encoder_are_a_queue(random):
+    """The other view of row i is its one positive; all other keys of this batch and of earlier ones are negatives."""
+    (earlier, _), (query, _), (key, _) = batches(random, 3)
+    ids = jnp.arange(BATCH, 2 * BATCH)
+    memory = push(push(cross_batch_memory(SIZE, WIDTH), earlier, ids - BATCH), key, ids)
+    found = losses.nt_xent_loss(
+        query, against(memory, ids, own=True), ref_embeddings=memory.embeddings, temperature=0.5
+    )
+    keys = np.asarray(memory.embeddings[: 2 * BATCH])
+    z = query @ keys.T / np.linalg.norm(query, axis=1)[:, None] / np.linalg.norm(keys, axis=1) / 0.5
+    expected = np.mean(np.log(np.exp(z).sum(1)) - z[np.arange(BATCH), BATCH + np.arange(BATCH)])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_an_empty_memory_teaches_nothing():
+    memory, x = cross_batch_memory(SIZE, WIDTH), jnp.ones((BATCH, WIDTH))
+    for loss in LOSSES.values():
+        value, gradient = jax.value_and_grad(
+            lambda x, loss=loss: loss(x, against(memory, jnp.arange(BATCH)), ref_embeddings=memory.embeddings)
+        )(x)
+        terms = loss(x, against(memory, jnp.arange(BATCH)), ref_embeddings=memory.embeddings, reducer="none")
+        assert not np.any(gradient)
+        assert np.isfinite(value)
+        assert float(value) == 0 or int(terms.count.sum()) == BATCH  # a row without pairs is a term of some losses
+
+
+def step(state, x, labels):
+    """A training step: one matrix is learned, and the memory is part of the state."""
+
+    def loss_of(weights, memory):
+        embeddings = x @ weights
+        memory = push(memory, embeddings, labels)
+        late = losses.contrastive_loss(embeddings, against(memory, labels), ref_embeddings=memory.embeddings)
+        return jnp.where(state["step"] >= 2, late, losses.contrastive_loss(embeddings, labels)), memory
+
+    (value, memory), gradient = jax.value_and_grad(loss_of, has_aux=True)(state["weights"], state["memory"])
+    return {"weights": state["weights"] - 0.1 * gradient, "memory": memory, "step": state["step"] + 1}, value
+
+
+def first_state():
+    return {"weights": jnp.eye(WIDTH), "memory": cross_batch_memory(SIZE, WIDTH), "step": jnp.zeros((), jnp.int32)}
+
+
+def test_one_program_for_all_fill_levels_in_the_same_memory(random, caplog):
+    take = jax.jit(step, donate_argnums=0)
+    state = first_state()
+    values = []
+    with caplog.at_level(logging.WARNING), jax.log_compiles():
+        for x, labels in batches(random, 6):
+            before = state
+            state, value = take(state, x, labels)
+            values.append(float(value))
+            assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before["memory"]))
+    compiled = [r.getMessage() for r in caplog.records if "Finished XLA compilation of jit(step)" in r.getMessage()]
+    assert len(compiled) == 1
+    state, again = first_state(), []
+    for x, labels in batches(np.random.default_rng(0), 6):
+        state, value = step(state, jnp.asarray(x), jnp.asarray(labels))
+        again.append(float(value))
+    np.testing.assert_allclose(values, again, rtol=1e-5)
+    assert again[2] != again[1]
+
+
+@pytest.mark.usefixtures("unchecked")  # Orbax fills the same structure with other things than arrays
+def test_a_restored_memory_goes_on_bit_for_bit(random, tmp_path):
+    take = jax.jit(step)
+    data = batches(random, 7)
+    state, saved = first_state(), None
+    for number, (x, labels) in enumerate(data):
+        if number == 4:  # full, in the middle of the ring
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(tmp_path.resolve() / "state", state)
+        state, _ = take(state, x, labels)
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = checkpointer.restore(tmp_path.resolve() / "state", first_state())
+    for x, labels in data[4:]:
+        saved, _ = take(saved, x, labels)
+    assert jax.tree.structure(saved) == jax.tree.structure(state)
+    for found, wanted in zip(jax.tree.leaves(saved), jax.tree.leaves(state), strict=True):
+        assert found.dtype == wanted.dtype
+        assert found.tobytes() == wanted.tobytes()
+
+
+def test_halves(random):
+    x, labels = batches(random, 1)[0]
+    memory = push(cross_batch_memory(SIZE, WIDTH, jnp.bfloat16), x, labels)
+    assert memory.embeddings.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(memory.embeddings[:BATCH], jnp.asarray(x, jnp.bfloat16))
+    found = losses.contrastive_loss(x, against(memory, labels), ref_embeddings=memory.embeddings)
+    np.testing.assert_allclose(found, losses.contrastive_loss(x, labels), rtol=0.02)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_errors():
+    memory, labels = cross_batch_memory(3, 2), jnp.arange(2)
+    for rows in (jnp.zeros((4, 2)), jnp.zeros((2, 5)), jnp.zeros(2)):
+        with pytest.raises(InputError, match="embeddings: expected at most 3 rows of 2 features"):
+            push(memory, rows, labels)
+    with pytest.raises(InputError, match="labels: expected one for each of 3 rows"):
+        push(memory, jnp.zeros((3, 2)), labels)
+    with pytest.raises(TypeError, match="labels: expected integer class ids"):
+        push(memory, jnp.zeros((2, 2)), jnp.zeros(2))
+    with pytest.raises(TypeError, match="labels: expected integer class ids"):
+        against(memory, jnp.zeros(2))
+    with pytest.raises(InputError, match="labels: expected at most 3, the places of the memory, got 4"):
+        against(memory, jnp.arange(4))
+    with pytest.raises(InputError, match=r"expected a relation of \(2, 3\) rows and columns, got \(2, 2\)"):
+        against(memory, core.by_class(labels))
+    for wrong in ((0, 2), (2, 0)):
+        with pytest.raises(InputError, match="expected at least 1, got 0"):
+            cross_batch_memory(*wrong)
+    with pytest.raises(TypeError, match="dtype: expected a floating-point type, got int32"):
+        cross_batch_memory(3, 2, jnp.int32)
