@@ -1,0 +1,186 @@
+"""Hard negatives against loops over all pairs."""
+
+import logging
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simjax import core
+from simjax.core import InputError
+from simjax.mining import hard_negatives
+from tests.losses.cases import RELATIONS, D, M, N, cosine, related
+
+
+def euclidean(x, y):
+    return np.linalg.norm(x[:, None] - y[None], axis=2)
+
+
+def candidates(s, positive, negative, *, sign, range_min, range_max, positive_of, **bounds):
+    """Of each row the columns in the order of their closeness: `sign` 1 for a similarity, -1 for a distance."""
+    found = []
+    for c, similar, different in zip(sign * s, positive, negative, strict=True):
+        own = positive_of(c[similar]) if similar.any() else None
+        passing = []
+        for j in np.argsort(-c, kind="stable"):
+            keeps = different[j]
+            if bounds.get("max_score") is not None:
+                keeps &= c[j] <= sign * bounds["max_score"]
+            if bounds.get("min_score") is not None:
+                keeps &= c[j] >= sign * bounds["min_score"]
+            if bounds.get("absolute_margin") is not None and own is not None:
+                keeps &= c[j] <= own - bounds["absolute_margin"]
+            if bounds.get("relative_margin") is not None and own is not None:
+                keeps &= c[j] <= own - bounds["relative_margin"] * abs(own)
+            if keeps:
+                passing.append(int(j))
+        found.append(passing[range_min:range_max])
+    return found
+
+
+def first(k, lists):
+    return [(row + [-1] * k)[:k] for row in lists]
+
+
+POSITIVES = {"farthest": np.min, "nearest": np.max, "mean": np.mean}
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"range_min": 2},
+    {"range_min": 1, "range_max": 3},
+    {"max_score": 0.3, "min_score": -0.5},
+    {"absolute_margin": 0.1, "positive": "nearest"},
+    {"relative_margin": 0.2, "positive": "mean"},
+    {"absolute_margin": 0.0},
+    {"relative_margin": 0.05, "absolute_margin": 0.01, "range_min": 1, "max_score": 0.9},
+    {"range_max": 100},
+]
+
+
+def expected(s, positive, negative, *, k, sign, options):
+    options = {"range_min": 0, "positive": "farthest", **options}
+    stop = options.pop("range_max", options["range_min"] + k)
+    positive_of = POSITIVES[options.pop("positive")]
+    return first(k, candidates(s, positive, negative, sign=sign, range_max=stop, positive_of=positive_of, **options))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("measure", ["cosine", "euclidean"])
+def test_equals_loops(random, measure, options: dict[str, Any]):
+    x, labels = random.normal(size=(N, D)), random.integers(0, 3, N)
+    same = labels[:, None] == labels
+    s, sign = (cosine(x, x), 1) if measure == "cosine" else (euclidean(x, x), -1)
+    if measure == "euclidean" and "max_score" in options:
+        options = {**options, "max_score": 2.0} | ({"min_score": 3.5} if "min_score" in options else {})
+    wanted = expected(s, same & ~np.eye(N, dtype=bool), ~same, k=4, sign=sign, options=options)
+    assert any(-1 in row for row in wanted) or not {"max_score", "absolute_margin"} & set(options)
+    assert any(row[0] >= 0 for row in wanted)
+    found = hard_negatives(jnp.float32(x), labels, k=4, measure=measure, block=4, **options)
+    assert found.dtype == jnp.int32
+    assert found.tolist() == wanted
+
+
+@pytest.mark.parametrize("kind", RELATIONS)
+def test_every_relation(random, kind):
+    labels, ref_labels, positive, negative = related(kind, random)
+    x = random.normal(size=(N, D))
+    y = x if ref_labels is None else random.normal(size=(M, D))
+    if ref_labels is None:
+        positive, negative = positive & ~np.eye(N, dtype=bool), negative & ~np.eye(N, dtype=bool)
+    more: dict[str, Any] = {} if ref_labels is None else {"ref_embeddings": jnp.float32(y), "ref_labels": ref_labels}
+    options: dict[str, Any] = {"absolute_margin": 0.02, "positive": "nearest"}
+    wanted = expected(cosine(x, y), positive, negative, k=2, sign=1, options=options)
+    assert hard_negatives(jnp.float32(x), labels, k=2, block=3, **more, **options).tolist() == wanted
+
+
+def test_a_range_beyond_the_rows():
+    x, labels = jnp.arange(4.0)[:, None], jnp.array([0, 1, 2, 3])
+    found = hard_negatives(x, labels, k=6, measure="euclidean")
+    assert found.tolist() == [
+        [1, 2, 3, -1, -1, -1],
+        [0, 2, 3, -1, -1, -1],
+        [1, 3, 0, -1, -1, -1],
+        [2, 1, 0, -1, -1, -1],
+    ]
+    assert hard_negatives(x, labels, k=2, range_min=4, measure="euclidean").tolist() == [[-1, -1]] * 4
+    assert hard_negatives(x, jnp.zeros(4, int), k=2).tolist() == [[-1, -1]] * 4  # one class
+    assert hard_negatives(x[:1], labels[:1], k=2).tolist() == [[-1, -1]]
+    assert hard_negatives(x[:0], labels[:0], k=2).shape == (0, 2)
+
+
+def test_a_margin_of_a_negative_similarity_points_away():
+    """Of -0.5, 10% less is -0.55, and not -0.45."""
+    x = jnp.array([[1.0, 0.0], [-0.5, 0.75**0.5], [-0.52, 1.0], [-0.6, 0.8]])
+    relation = core.by_matrix(np.eye(4, k=1, dtype=bool), np.arange(4)[None] >= np.array([[2], [9], [9], [9]]))
+    assert hard_negatives(x, relation, k=2, relative_margin=0.1)[0].tolist() == [3, -1]
+    assert hard_negatives(x, relation, k=2)[0].tolist() == [2, 3]
+
+
+def test_random_candidates_are_equally_likely(random):
+    x, labels = jnp.float32(random.normal(size=(N, D))), random.integers(0, 3, N)
+    options: dict[str, Any] = {"k": 2, "range_min": 1, "range_max": 6, "max_score": 0.7}
+    draw = jax.jit(jax.vmap(lambda key: hard_negatives(x, labels, sampling="random", key=key, **options)))
+    drawn = np.asarray(draw(jax.random.split(jax.random.key(0), 3000)))
+    pool = np.asarray(hard_negatives(x, labels, **{**options, "k": 5}))
+    for i, row in enumerate(pool):
+        row = row[row >= 0].tolist()
+        if len(row) < 2:
+            assert (drawn[:, i] == [*row, *[-1] * (2 - len(row))]).all()
+            continue
+        place = np.array([[row.index(j) for j in pair] for pair in drawn[:, i].tolist()])
+        assert (place[:, 0] < place[:, 1]).all()  # closest first, and two different ones
+        share = np.bincount(place.ravel(), minlength=len(row)) / 3000
+        np.testing.assert_allclose(share, 2 / len(row), atol=0.05)
+
+
+def test_a_draw_is_a_function_of_its_key(random):
+    x, labels = jnp.float32(random.normal(size=(N, D))), random.integers(0, 3, N)
+    first_draw, again, other = (
+        hard_negatives(x, labels, k=2, sampling="random", key=jax.random.key(seed), block=block).tolist()
+        for seed, block in ((0, 4), (0, None), (1, 4))
+    )
+    assert first_draw == again
+    assert first_draw != other
+
+
+def test_memory_is_that_of_a_strip():
+    n = 60_000
+    mine = jax.jit(lambda x, y: hard_negatives(x, y, k=10, range_min=5, relative_margin=0.05, max_score=0.9))
+    compiled = mine.lower(jax.ShapeDtypeStruct((n, 128), jnp.float32), jax.ShapeDtypeStruct((n,), jnp.int32)).compile()
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < 200e6  # of 14.4 GB
+
+
+def test_other_bounds_and_labels_compile_nothing(random, caplog):
+    x = jnp.float32(random.normal(size=(29, D)))
+    with caplog.at_level(logging.WARNING), jax.log_compiles():
+        for seed in range(8):
+            labels = np.random.default_rng(seed).integers(0, 1 + seed, 29)
+            hard_negatives(x, labels, k=2, max_score=0.9 - 0.1 * seed, relative_margin=0.01 * seed)
+    messages = [r.getMessage() for r in caplog.records]
+    assert sum("Finished XLA compilation of jit(_hard_negatives)" in message for message in messages) == 1
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_errors():
+    x, labels = jnp.zeros((3, 2)), jnp.array([0, 1, 1])
+    with pytest.raises(InputError, match="unknown sampling 'topp'.*did you mean top"):
+        hard_negatives(x, labels, sampling="topp")
+    with pytest.raises(InputError, match="unknown positive 'near'"):
+        hard_negatives(x, labels, positive="near")
+    wrong: list[dict[str, Any]] = [{"k": 0}, {"range_min": -1}, {"absolute_margin": -0.1}, {"relative_margin": np.nan}]
+    for options in wrong:
+        with pytest.raises(InputError, match=f"{next(iter(options))}: expected at least"):
+            hard_negatives(x, labels, **options)
+    with pytest.raises(InputError, match="range_max: expected more than range_min = 3, got 3"):
+        hard_negatives(x, labels, range_min=3, range_max=3)
+    with pytest.raises(InputError, match="key: expected a key"):
+        hard_negatives(x, labels, sampling="random")
+    with pytest.raises(InputError, match=r"relation of \(3, 3\) rows and columns, got \(2, 2\)"):
+        hard_negatives(x, labels[:2])
+    with pytest.raises(InputError, match="one without the other"):
+        hard_negatives(x, labels, ref_embeddings=x)
+    with pytest.raises(TypeError, match="integer class ids"):
+        hard_negatives(x, jnp.zeros(3))
