@@ -4,6 +4,7 @@ from simjax.core._arrays import check_at_least as check_at_least
 from simjax.core._arrays import floats as floats
 from simjax.core._arrays import matrix_rows as matrix_rows
 from simjax.core._arrays import wide as wide
+from simjax.core._block_functions import first_largest as first_largest
 from simjax.core._block_functions import softmax as softmax
 from simjax.core._blocks import map_rows as map_rows
 from simjax.core._blocks import rows_in_block as rows_in_block
@@ -55,4 +56,6 @@ from simjax.core._relation import by_grade as by_grade
 from simjax.core._relation import by_matrix as by_matrix
 from simjax.core._relation import by_position as by_position
 from simjax.core._relation import by_shared_label as by_shared_label
+from simjax.core._tuples import count_triplets as count_triplets
+from simjax.core._tuples import entries as entries
 from simjax.core._tuples import for_each_marked as for_each_marked
