@@ -48,8 +48,8 @@ def p2s_grad_loss(
         >>> print(p2s_grad_loss(x, jnp.array([0, 1]), proxies=jnp.eye(2)))  # (0 + 0 + 1 + 1) / 4
         0.5
 
-    Differs from pytorch-metric-learning, which makes the class vectors unit vectors in place before each step. Here they
-    may have any length, and their gradient is at right angles to them, without the part that such a rescaling undoes.
+    Differs from pytorch-metric-learning, which makes unit vectors of the class vectors in place before each step. Here
+    they have any length, and their gradient is at right angles to them, without the part that such rescaling undoes.
     """
     return classified(_squares, embeddings, labels, proxies, options)
 
