@@ -39,7 +39,7 @@ def pair_loss(
     weights: Shaped[ArrayLike, " n"] | None = None,
     reducer: str | Reducer | None = None,
     default_reducer: str = "mean",
-    row_parameters: dict[str, Array] | None = None,
+    row_parameters: dict[str, Any] | None = None,
     copies: int = 8,
     block: int | None = None,
     **parameters: Any,
@@ -57,7 +57,8 @@ def pair_loss(
         weights: a factor of each row's terms, [n].
         reducer: a name or a `Reducer`; None is the default.
         default_reducer: which one that is, by name.
-        row_parameters: parameters of the form that each row has its own of, [n] each; the form gets them as [r, 1].
+        row_parameters: parameters of the form that each row has its own of, arrays or pytrees of [n, ...]; the form
+            gets them as [r, 1, ...].
         copies: how many arrays like the strip the form holds at once.
         block: rows computed at once; None chooses.
         **parameters: of the form; arrays may be traced and learned.
@@ -101,7 +102,7 @@ def _pair_loss(
     y: Array,
     relation: Relation,
     measure: Measure,
-    rows: tuple[Array, dict[str, Array]],
+    rows: tuple[Array, dict[str, Any]],
     reducer: Reducer,
     parameters: dict[str, Any],
     as_scalar: bool,
@@ -124,9 +125,9 @@ def _terms(
     i: Array,
     j: Array,
     weights: Array,
-    of_rows: dict[str, Array],
+    of_rows: dict[str, Any],
 ) -> dict[str, LossTerms]:
-    own = {name: value[:, None] for name, value in of_rows.items()}
+    own = jax.tree.map(lambda value: value[:, None], of_rows)
     found = form(wide(measure.closest_first(s)), *relation.masks(i, j), **parameters, **own)
     return {name: reducer.of_rows(part, weights) for name, part in found.items()}
 
