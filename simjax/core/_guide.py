@@ -64,9 +64,8 @@ def by_guide(
          [0 1]]
     """
     rows, columns = matrix_rows(guide, guide if ref_guide is None else ref_guide, ("guide", "ref_guide"))
-    rows, columns, margin = lax.stop_gradient((rows, columns, jnp.asarray(margin)))
     relation = as_relation(labels, ref_labels, len(rows), None if ref_guide is None else len(columns))
-    m = as_measure(measure)
+    rows, columns, m, margin = lax.stop_gradient((rows, columns, as_measure(measure), jnp.asarray(margin)))
     nearest = reduce_rows(Partial(_nearest_positive, m, relation.positive), rows, columns, measure=m)
     trusted = Partial(_no_nearer, m, rows, columns, nearest - margin)
     return dataclasses.replace(relation, negative=all_of(relation.negative, trusted))

@@ -74,6 +74,11 @@ def similarity_distillation_loss(
     if (ref_embeddings is None) != (ref_teacher is None):
         raise InputError("ref_teacher: expected together with ref_embeddings, got one without the other")
     x, y = matrix_rows(teacher, teacher if ref_teacher is None else ref_teacher, ("teacher", "ref_teacher"))
+    for name, student, its in (("teacher", embeddings, x), ("ref_teacher", ref_embeddings, y)):
+        if student is not None and (n := jnp.shape(student)[0]) != its.shape[0]:
+            raise InputError(
+                f"{name}: expected {n} rows as in {name.replace('teacher', 'embeddings')}, got {its.shape[0]}"
+            )
     of = as_measure(measure if teacher_measure is None else teacher_measure)
     rows, columns = lax.stop_gradient(of.rows_and_columns(x, y))
     return _distilled(
