@@ -40,7 +40,7 @@ OPTIONS = {"kl": {"temperature": T}, "margin_mse": {}}
 
 
 @pytest.mark.parametrize("form", ORACLES)
-@pytest.mark.parametrize("kind", ["all", "classes", "shared labels", "function", "grades", "reference"])
+@pytest.mark.parametrize("kind", ["all", "classes", "shared labels", "reference"])
 def test_equals_loops(random, form, kind):
     x, teacher = random.normal(size=(N, D)), random.normal(size=(N, E))
     others = ~np.eye(N, dtype=bool)
@@ -58,11 +58,12 @@ def test_equals_loops(random, form, kind):
         jnp.float32(x), jnp.float32(teacher), labels, form=form, block=4, **OPTIONS[form], **options
     )
     np.testing.assert_allclose(found, ORACLES[form](x @ y.T, teacher @ ref.T, positive, negative), rtol=2e-5)
-    options.pop("ref_teacher", None)
-    found = losses.score_distillation_loss(
-        jnp.float32(x), jnp.float32(teacher @ ref.T), labels, form=form, block=4, **OPTIONS[form], **options
-    )
-    np.testing.assert_allclose(found, ORACLES[form](x @ y.T, teacher @ ref.T, positive, negative), rtol=2e-5)
+    if kind == "reference":
+        options.pop("ref_teacher")
+        found = losses.score_distillation_loss(
+            jnp.float32(x), jnp.float32(teacher @ ref.T), labels, form=form, block=4, **OPTIONS[form], **options
+        )
+        np.testing.assert_allclose(found, ORACLES[form](x @ y.T, teacher @ ref.T, positive, negative), rtol=2e-5)
 
 
 @pytest.mark.parametrize("form", ORACLES)
@@ -108,29 +109,29 @@ def test_gradient_equals_finite_differences(random, form):
     with jax.enable_x64(True):
         x, teacher = jnp.asarray(random.normal(size=(7, 3))), jnp.asarray(random.normal(size=(7, 2)))
 
-        def loss(x, labels=None):
-            return losses.similarity_distillation_loss(jnp.asarray(x), teacher, labels, form=form, block=3)
+        @jax.jit
+        def loss(x):
+            of = partial(losses.similarity_distillation_loss, x, teacher, form=form, block=3)
+            return of() + 2 * of(jnp.arange(7) % 2)
 
         jax.test_util.check_grads(loss, (x,), order=1, modes=["rev"])
-        jax.test_util.check_grads(lambda x: loss(x, jnp.arange(7) % 2), (x,), order=1, modes=["rev"])
 
 
 @pytest.mark.parametrize("form", ORACLES)
-def test_a_teacher_learns_nothing(random, form):
-    x, teacher = (jnp.float32(random.normal(size=(N, k))) for k in (D, E))
-    of = losses.similarity_distillation_loss
-    assert not np.any(jax.grad(lambda teacher: of(x, teacher, form=form))(teacher))
-    assert not np.any(
-        jax.grad(lambda scores: losses.score_distillation_loss(x, scores, form=form))(teacher @ teacher.T)
-    )
-
-
-@pytest.mark.parametrize("form", ORACLES)
-def test_a_student_like_its_teacher_has_nothing_to_learn(random, form):
+def test_a_teacher_learns_nothing_nor_a_student_like_it(random, form):
     x = jnp.float32(random.normal(size=(N, D)))
-    value, gradient = jax.value_and_grad(lambda student: losses.similarity_distillation_loss(student, x, form=form))(x)
+
+    def loss(x, teacher, scores):
+        of_scores = losses.score_distillation_loss(x, scores, form=form)
+        return losses.similarity_distillation_loss(x, teacher, form=form) + of_scores
+
+    value, (of_student, of_teacher, of_scores) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(x, x, x @ x.T)
     np.testing.assert_allclose(value, 0, atol=1e-6)
-    np.testing.assert_allclose(gradient, 0, atol=1e-5)
+    np.testing.assert_allclose(of_student, 0, atol=1e-4)
+    assert not np.any(of_teacher)
+    assert not np.any(of_scores)
+    moved = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(x, x[::-1], x @ x.T + np.eye(N, k=1))
+    assert [bool(np.any(g)) for g in moved] == [True, False, False]
 
 
 def test_margins_alone_count(random):
