@@ -55,14 +55,9 @@ def self_supervised_loss(
     if any(view.shape != first.shape for view in others):
         raise InputError(f"views: expected shapes {first.shape} as that of x, got {[view.shape for view in others]}")
     rows = jnp.arange(len(first), dtype=jnp.int32)
+    count = len(others)
+    if weights is not None:
+        options["weights"] = jnp.tile(jnp.asarray(weights), 1 + count) if symmetric else weights
     if symmetric:
-        factors = None if weights is None else jnp.tile(jnp.asarray(weights), 1 + len(others))
-        return loss(jnp.concatenate([first, *others]), jnp.tile(rows, 1 + len(others)), weights=factors, **options)
-    return loss(
-        first,
-        rows,
-        ref_embeddings=jnp.concatenate(others),
-        ref_labels=jnp.tile(rows, len(others)),
-        weights=weights,
-        **options,
-    )
+        return loss(jnp.concatenate([first, *others]), jnp.tile(rows, 1 + count), **options)
+    return loss(first, rows, ref_embeddings=jnp.concatenate(others), ref_labels=jnp.tile(rows, count), **options)

