@@ -39,7 +39,7 @@ def pair_loss(
     weights: Shaped[ArrayLike, " n"] | None = None,
     reducer: str | Reducer | None = None,
     default_reducer: str = "mean",
-    row_parameters: dict[str, Array] | None = None,
+    row_parameters: dict[str, Any] | None = None,
     triplets: bool = False,
     by_column: bool = False,
     copies: int = 8,
@@ -59,7 +59,8 @@ def pair_loss(
         weights: a factor of each row's terms, [n].
         reducer: a name or a `Reducer`; None is the default.
         default_reducer: which one that is, by name.
-        row_parameters: parameters of the form that each row has its own of, [n] each; the form gets them as [r, 1].
+        row_parameters: parameters of the form that each row has its own of, arrays or pytrees of [n, ...]; the form
+            gets them as [r, 1, ...].
         triplets: the form gets the positive pairs [r, m] and, instead of the negative ones, a function that says of a
             few positive columns of each row [r, few] what their negatives are [r, few, m].
         by_column: the form's parameters are arrays of the columns, so that it needs whole strips even where the
@@ -108,7 +109,7 @@ def _pair_loss(
     y: Array,
     relation: Relation,
     measure: Measure,
-    rows: tuple[Array, dict[str, Array]],
+    rows: tuple[Array, dict[str, Any]],
     reducer: Reducer,
     parameters: dict[str, Any],
     triplets: bool,
@@ -161,9 +162,9 @@ def _terms(
     s: Array,
     pairs: tuple[Array, Any],
     weights: Array,
-    of_rows: dict[str, Array],
+    of_rows: dict[str, Any],
 ) -> dict[str, LossTerms]:
-    own = {name: value[:, None] for name, value in of_rows.items()}
+    own = jax.tree.map(lambda value: value[:, None], of_rows)
     found = form(wide(measure.closest_first(s)), *pairs, **parameters, **own)
     return {name: reducer.of_rows(part, weights) for name, part in found.items()}
 
