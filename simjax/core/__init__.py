@@ -24,7 +24,6 @@ from simjax.core._dot_product import matrix_product as matrix_product
 from simjax.core._dot_product import precision_in_force as precision_in_force
 from simjax.core._fingerprint import fingerprints as fingerprints
 from simjax.core._fingerprint import same_fingerprint as same_fingerprint
-from simjax.core._guide import by_guide as by_guide
 from simjax.core._masks import Mask as Mask
 from simjax.core._masks import all_of as all_of
 from simjax.core._masks import carried as carried

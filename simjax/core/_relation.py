@@ -10,7 +10,6 @@ unless the user gave one. Class ids are the usual case and become a relation by 
     by_matrix(positive)         the pairs themselves, boolean
     by_grade(grades)            how similar each pair is, as numbers
     by_position(n)              row i belongs with column i alone: two views, questions and answers
-    by_guide(guide, labels)     any of these, without the negatives that another model takes for positives
 
 Their labels are data: another batch of the same shape compiles nothing anew. A miner makes a relation of a relation: it
 keeps the pairs or triplets of a batch that are worth learning from (`simjax.mining`).

@@ -7,11 +7,11 @@ from simjax.losses._circle import circle_loss as circle_loss
 from simjax.losses._combined import combined_loss as combined_loss
 from simjax.losses._contrastive import contrastive_loss as contrastive_loss
 from simjax.losses._contrastive import contrastive_terms as contrastive_terms
+from simjax.losses._distillation import score_distillation_loss as score_distillation_loss
+from simjax.losses._distillation import similarity_distillation_loss as similarity_distillation_loss
 from simjax.losses._embedding_regularizers import global_orthogonal_regularizer as global_orthogonal_regularizer
 from simjax.losses._embedding_regularizers import lp_regularizer as lp_regularizer
 from simjax.losses._embedding_regularizers import zero_mean_regularizer as zero_mean_regularizer
-from simjax.losses._distillation import score_distillation_loss as score_distillation_loss
-from simjax.losses._distillation import similarity_distillation_loss as similarity_distillation_loss
 from simjax.losses._fast_ap import fast_ap_loss as fast_ap_loss
 from simjax.losses._graded import angle_loss as angle_loss
 from simjax.losses._graded import cosent_loss as cosent_loss
