@@ -1,23 +1,30 @@
 """Losses that learn similarity: pure functions of embeddings and of who is similar to whom."""
 
+from simjax.losses._angular import angular_loss as angular_loss
 from simjax.losses._angular_margin import arcface_loss as arcface_loss
 from simjax.losses._angular_margin import cosface_loss as cosface_loss
 from simjax.losses._angular_margin import normalized_softmax_loss as normalized_softmax_loss
 from simjax.losses._circle import circle_loss as circle_loss
 from simjax.losses._contrastive import contrastive_loss as contrastive_loss
 from simjax.losses._contrastive import contrastive_terms as contrastive_terms
+from simjax.losses._dynamic_soft_margin import dynamic_soft_margin_histogram as dynamic_soft_margin_histogram
+from simjax.losses._dynamic_soft_margin import dynamic_soft_margin_loss as dynamic_soft_margin_loss
 from simjax.losses._fast_ap import fast_ap_loss as fast_ap_loss
 from simjax.losses._graded import angle_loss as angle_loss
 from simjax.losses._graded import cosent_loss as cosent_loss
+from simjax.losses._histogram import histogram_loss as histogram_loss
 from simjax.losses._lifted_structure import generalized_lifted_structure_loss as generalized_lifted_structure_loss
 from simjax.losses._multi_similarity import multi_similarity_loss as multi_similarity_loss
 from simjax.losses._nca import nca_loss as nca_loss
 from simjax.losses._nt_xent import info_nce_loss as info_nce_loss
 from simjax.losses._nt_xent import nt_xent_loss as nt_xent_loss
 from simjax.losses._pair_loss import pair_loss as pair_loss
+from simjax.losses._pnp import pnp_loss as pnp_loss
 from simjax.losses._proxy import proxy_anchor_loss as proxy_anchor_loss
 from simjax.losses._proxy import proxy_nca_loss as proxy_nca_loss
+from simjax.losses._ranked_list import ranked_list_loss as ranked_list_loss
 from simjax.losses._siglip import siglip_loss as siglip_loss
+from simjax.losses._smooth_ap import smooth_ap_loss as smooth_ap_loss
 from simjax.losses._supervised_contrastive import supervised_contrastive_loss as supervised_contrastive_loss
 from simjax.losses._terms import REDUCERS as REDUCERS
 from simjax.losses._terms import LossTerms as LossTerms
