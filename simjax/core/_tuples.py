@@ -68,8 +68,8 @@ def sum_over_marked(
 ) -> Any:
     """Add `function(here, *constants, *arguments)` for the first, second, ... marked entry of every row.
 
-    Memory is that of one turn, forward and backward. Differentiable in reverse to any order, and forward over reverse;
-    forward mode alone raises a TypeError.
+    Memory is that of one turn, forward and backward. Differentiable in reverse mode, to any order; forward mode raises
+    a TypeError.
 
     Args:
         function: takes which entry of each row it is, boolean [r, m] with at most one True in a row, the constants and

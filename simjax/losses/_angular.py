@@ -60,7 +60,7 @@ def angular_loss(
         >>> print(round(float(angular_loss(x, jnp.array([0, 0, 1]), alpha=45.0)), 4))  # log(1 + exp(-4))
         0.0181
     """
-    check_between("alpha", alpha, 0, 90)
+    check_between("alpha", alpha, 0.0, 90.0)
     x, y = matrix_rows(
         embeddings, embeddings if ref_embeddings is None else ref_embeddings, ("embeddings", "ref_embeddings")
     )

@@ -37,8 +37,8 @@ def smooth_ap_loss(
     Raises:
         InputError: for shapes that do not fit, or a temperature that is not positive.
 
-    Differs from pytorch-metric-learning, where classes must be of one size and lie one after the other, and where a
-    row without a positive counts by itself.
+    Differs from pytorch-metric-learning, which is right only where classes lie one after the other and have as many
+    rows each as there are classes, and where a row without a positive counts with itself.
 
     Example:
         The negative is as close as the positive to the first row, and as close as itself to the second:
