@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import dot_products, matrix_rows, sum_over_marked, wide
+from simjax.core import dot_products, floats, sum_over_marked, wide
 from simjax.losses._checks import check_between
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
 from simjax.losses._terms import Summed
@@ -61,33 +61,30 @@ def angular_loss(
         0.0181
     """
     check_between("alpha", alpha, 0.0, 90.0)
-    x, y = matrix_rows(
-        embeddings, embeddings if ref_embeddings is None else ref_embeddings, ("embeddings", "ref_embeddings")
-    )
-    x, y = unit_vectors(wide(x)), unit_vectors(wide(y))
     return pair_loss(
         _terms,
-        x,
+        embeddings,
         labels,
-        ref_embeddings=None if ref_embeddings is None else y,
-        measure="dot",
+        ref_embeddings=ref_embeddings,
+        measure="cosine",
         copies=16,
-        columns=y,
-        tangent=jnp.square(jnp.tan(jnp.deg2rad(alpha))),
+        columns=floats("embeddings", embeddings if ref_embeddings is None else ref_embeddings),
+        alpha=alpha,
         **options,
     )
 
 
-def _terms(c: Array, positive: Array, negative: Array, *, columns: Array, tangent: Array) -> Any:
+def _terms(c: Array, positive: Array, negative: Array, *, columns: Array, alpha: Array) -> Any:
+    y, tangent = unit_vectors(wide(columns)), jnp.square(jnp.tan(jnp.deg2rad(alpha)))
     start = (jnp.zeros(c.shape[0], c.dtype),) * 2
-    total, above_zero = sum_over_marked(_of_pair, start, positive, (negative,), c, columns, tangent)
+    total, above_zero = sum_over_marked(_of_pair, start, positive, (negative,), c, y, tangent)
     return {"positive": Summed(total, above_zero.astype(jnp.int32), jnp.sum(positive, axis=1, dtype=jnp.int32))}
 
 
-def _of_pair(here: Array, negative: Array, c: Array, columns: Array, tangent: Array) -> tuple[Array, Array]:
+def _of_pair(here: Array, negative: Array, c: Array, y: Array, tangent: Array) -> tuple[Array, Array]:
     """Of the pair that is `here` its term, and 1 where that is above 0: [r] both."""
     own = jnp.sum(jnp.where(here, c, 0), axis=1, keepdims=True)
-    to_anchor_and_positive = c + dot_products(columns[jnp.argmax(here, axis=1)], columns)  # [r, m]
+    to_anchor_and_positive = c + dot_products(y[jnp.argmax(here, axis=1)], y)  # [r, m]
     bound = log_sum_exp(4 * tangent * to_anchor_and_positive - 2 * (1 + tangent) * own, negative)
     term = jax.nn.softplus(bound)[:, 0]
     return term, (term > 0).astype(term.dtype)

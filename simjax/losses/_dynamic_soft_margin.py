@@ -101,7 +101,7 @@ def dynamic_soft_margin_loss(
         measure=measure,
         copies=12,
         block=block,
-        cumulative=lax.stop_gradient(jnp.cumsum(wide(jnp.asarray(histogram)))),
+        histogram=wide(jnp.asarray(histogram)),
         spread=spread,
         **options,
     )
@@ -176,8 +176,8 @@ def _mixed(
     *,
     block: int | None,
 ) -> Array:
+    x, y, measure, spread = lax.stop_gradient((x, y, measure, spread))
     function = Partial(partial(_histogram_of_rows, len(before)), relation, measure, spread)
-    x, y, measure = lax.stop_gradient((x, y, measure))
     here = jnp.sum(reduce_rows(function, x, y, measure=measure, copies=12, block=block), axis=0)
     total = jnp.sum(here)
     share = jnp.where(jnp.sum(before) > 0, momentum, 1.0)
@@ -202,8 +202,8 @@ def _histogram_of_rows(
     return for_each_marked(step, jnp.zeros((c.shape[0], bins), c.dtype), c, positive)
 
 
-def _terms(c: Array, positive: Array, negative: Array, *, cumulative: Array, spread: Array) -> Any:
-    still = lax.stop_gradient(c)
+def _terms(c: Array, positive: Array, negative: Array, *, histogram: Array, spread: Array) -> Any:
+    still, spread, cumulative = lax.stop_gradient((c, spread, jnp.cumsum(histogram)))
     columns = jnp.arange(c.shape[1], dtype=jnp.int32)[None]
 
     def step(coefficient: Array, value: Array, column: Array, there: Array) -> Array:

@@ -26,7 +26,7 @@ CASES = {
 
 def of_ours(name, x, labels, **options):
     loss = getattr(losses, f"{name.split(',')[0]}_loss")
-    return jax.value_and_grad(lambda x: loss(x, labels, **options))(jnp.asarray(x))
+    return jax.jit(jax.value_and_grad(lambda x: loss(x, labels, **options)))(jnp.asarray(x))
 
 
 def of_theirs(loss, x, labels, **options):
