@@ -4,9 +4,8 @@
 
 A small temperature t is near to the true rank, but has a gradient only where two columns are nearly as close.
 
-A row that is compared with its own batch is one of its own positives, the one that comes first, as in the
-implementations that papers were written with. So nothing divides by a rank of others alone, and the closeness of the
-other positives to the best that is possible counts. With reference embeddings there is no such column.
+A row that is compared with its own batch is one of its own positives, and comes first: so do the implementations that
+the papers came with. With reference embeddings there is no such column. A row without another positive has no term.
 """
 
 from typing import Any
