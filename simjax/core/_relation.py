@@ -28,7 +28,7 @@ from jaxtyping import Bool, Int, Num, Shaped
 
 from simjax.core._checks import InputError
 from simjax.core._masks import Mask, all_of, carried, different_label, others, same_label
-from simjax.core._tuples import count_triplets
+from simjax.core._triplets import count_triplets
 
 
 @jax.tree_util.register_dataclass
