@@ -59,5 +59,6 @@ from simjax.core._relation import by_position as by_position
 from simjax.core._relation import by_shared_label as by_shared_label
 from simjax.core._triplets import count_triplets as count_triplets
 from simjax.core._triplets import entries as entries
+from simjax.core._triplets import every_one as every_one
 from simjax.core._tuples import for_each_marked as for_each_marked
 from simjax.core._tuples import sum_over_marked as sum_over_marked

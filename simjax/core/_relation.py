@@ -28,7 +28,7 @@ from jaxtyping import Bool, Int, Num, Shaped
 
 from simjax.core._checks import InputError
 from simjax.core._masks import Mask, all_of, carried, different_label, others, same_label
-from simjax.core._triplets import count_triplets
+from simjax.core._triplets import count_triplets, every_one
 
 
 @jax.tree_util.register_dataclass
@@ -44,7 +44,8 @@ class Relation:
             by class; None otherwise.
         miner: of i, j and both masks gives the masks of what is kept; None keeps all.
         triplets: of i, j and both masks gives a function of the columns of a few positives of each row [r, few], which
-            says what their negatives are [r, few, m]; None makes triplets of every positive with every negative.
+            says what their negatives are [r, few, m], as a `Partial`; None makes triplets of every positive with every
+            negative.
         chosen: columns of the positives [n, k] and of the negatives [n, l] of each row, where these few are all that
             the relation holds, -1 where a row has fewer; int32. A loss then computes n (k + l) pairs and no strip.
     """
@@ -69,7 +70,7 @@ class Relation:
         """Positive pairs of a strip [r, m], and what says of a few of them in each row what their negatives are."""
         positive, negative = self._all_pairs(i, j)
         if self.triplets is None:
-            return positive, lambda columns: negative[:, None]
+            return positive, every_one(negative)
         return positive, self.triplets(i, j, positive, negative)
 
     def _all_pairs(self, i: Array, j: Array) -> tuple[Array, Array]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.tree_util import Partial
 from jaxtyping import Bool, Int, Num
 
 from simjax.core._tuples import ranks
@@ -59,6 +60,15 @@ def count_triplets(
 
     state = lax.while_loop(lambda state: state[0] < most, turn, (jnp.zeros((), jnp.int32), *nothing))
     return lax.stop_gradient(state[1:])
+
+
+def every_one(negative: Bool[Array, "r m"]) -> Partial:
+    """Every negative of a row makes a triplet with every positive: for `count_triplets`."""
+    return Partial(_every_one, negative)
+
+
+def _every_one(negative: Array, columns: Array) -> Array:
+    return negative[:, None]
 
 
 def entries(strip: Num[Array, "r m"], columns: Int[Array, "r k"]) -> Num[Array, "r k 1"]:

@@ -20,7 +20,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import InputError, Relation, as_relation, map_rows, matrix_rows, reduce_rows, softmax, wide
+from simjax.core import InputError, Relation, as_relation, every_one, map_rows, matrix_rows, reduce_rows, softmax, wide
 from simjax.losses._terms import LossTerms, Reducer, Summed, as_reducer
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -151,7 +151,7 @@ def _of_chosen(
     s = measure.pair(wide(x)[:, None], wide(y)[jnp.maximum(columns, 0)], **measure.parameters)
     first = jnp.arange(columns.shape[1])[None] < positives
     positive, negative = (columns >= 0) & first, (columns >= 0) & ~first
-    return terms(s, (positive, lambda _: negative[:, None]) if triplets else (positive, negative), *rows)
+    return terms(s, (positive, every_one(negative)) if triplets else (positive, negative), *rows)
 
 
 def _terms(

@@ -2,26 +2,34 @@
 
     max(0, d(a, p) - d(a, n) + margin)
 
+    swap        min(d(a, n), d(p, n)) takes the place of d(a, n)
+    smooth      log(1 + exp(x)) takes the place of max(0, x)
+
 A row of the similarity matrix is an anchor. A batch of n holds up to n^3 triplets, and none is ever written down: a
 loop over the positives of a row finds in how many violated triplets each pair takes part, a number that is constant
-for the gradient, and the loss is a sum of distances weighted by it.
+for the gradient, and the loss is a sum of distances weighted by it. The two variants add their terms up, one positive
+of each row after another.
 
 References:
     Schroff, Kalenichenko, Philbin (2015), FaceNet. Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss.
+    Balntas, Riba, Ponsa, Mikolajczyk (2016), Learning Local Feature Descriptors with Triplets (swap).
 """
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import count_triplets, entries
+from simjax.core import count_triplets, entries, floats, sum_over_marked, wide
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
 from simjax.similarity import Measure
+from simjax.similarity import measure as as_measure
 
 
 def triplet_margin_loss(
@@ -29,7 +37,10 @@ def triplet_margin_loss(
     labels: Any,
     *,
     margin: ArrayLike = 0.05,
+    swap: bool = False,
+    smooth: bool = False,
     measure: str | Measure = "normalized_euclidean",
+    ref_embeddings: Num[ArrayLike, "m d"] | None = None,
     **options: Any,
 ) -> Any:
     """Triplet loss over the triplets of a batch: any relation, memory of a strip, time of n m for each positive.
@@ -39,8 +50,11 @@ def triplet_margin_loss(
         labels: class ids [n] or a `Relation`; a mined one says which triplets count, for instance
             `mining.semi_hard(embeddings, labels)`.
         margin: in units of the measure.
+        swap: see above; time of n m d for each positive.
+        smooth: see above.
         measure: a distance or a similarity, by name or as a `Measure`; its direction is respected.
-        **options: ref_embeddings, ref_labels, weights, reducer (a name), block: see `pair_loss`.
+        ref_embeddings: positives and negatives, [m, d]; None is the embeddings, a row never with itself.
+        **options: ref_labels, weights, reducer (a name), block: see `pair_loss`.
 
     Returns:
         The mean over the triplets with a loss above 0; 0 with zero gradient where there are none.
@@ -57,20 +71,17 @@ def triplet_margin_loss(
         0.0
         1.0
     """
-    return pair_loss(
-        _terms,
-        embeddings,
-        labels,
-        measure=measure,
-        default_reducer="mean_nonzero",
-        triplets=True,
-        copies=12,
-        margin=margin,
-        **options,
-    )
+    options |= {"measure": measure, "ref_embeddings": ref_embeddings, "triplets": True}
+    options |= {"default_reducer": "mean_nonzero", "copies": 12, "margin": margin}
+    if not (swap or smooth):
+        return pair_loss(_counted, embeddings, labels, **options)
+    if swap:
+        given = embeddings if ref_embeddings is None else ref_embeddings
+        options |= {"columns": floats("embeddings", given), "of": as_measure(measure), "by_column": True}
+    return pair_loss(_ADDED[smooth], embeddings, labels, **options)
 
 
-def _terms(c: Array, positive: Array, negatives_of: Callable[[Array], Array], *, margin: Array) -> Any:
+def _counted(c: Array, positive: Array, negatives_of: Partial, *, margin: Array) -> Any:
     still, bound = lax.stop_gradient((c, c + margin))
 
     def violated(columns: Array) -> Array:
@@ -80,5 +91,42 @@ def _terms(c: Array, positive: Array, negatives_of: Callable[[Array], Array], *,
     number = jnp.sum(as_positive, axis=1)
     weight = (as_negative - as_positive).astype(c.dtype)
     total = jnp.sum(jnp.where(weight != 0, weight * c, 0), axis=1) + margin * number
-    every, _ = count_triplets(positive, negatives_of)  # computed only where a reducer asks for it
-    return {"triplet": Summed(total, number, jnp.sum(every, axis=1))}
+    return {"triplet": Summed(total, number, _triplets(positive, negatives_of))}
+
+
+def _triplets(positive: Array, negatives_of: Partial) -> Array:
+    """How many triplets each row has; computed only where a reducer asks for it."""
+    return jnp.sum(count_triplets(positive, negatives_of)[0], axis=1)
+
+
+def _added(
+    hinge: Any,
+    c: Array,
+    positive: Array,
+    negatives_of: Partial,
+    *,
+    margin: Array,
+    columns: Array | None = None,
+    of: Measure | None = None,
+) -> Any:
+    start = (jnp.zeros(c.shape[0], c.dtype),) * 2
+    turn = partial(_of_positive, hinge)
+    total, above_zero = sum_over_marked(turn, start, positive, (negatives_of,), c, jnp.asarray(margin), columns, of)
+    return {"triplet": Summed(total, above_zero.astype(jnp.int32), _triplets(positive, negatives_of))}
+
+
+def _of_positive(
+    hinge: Any, here: Array, negatives_of: Partial, c: Array, margin: Array, y: Array | None, measure: Measure | None
+) -> tuple[Array, Array]:
+    """Of the positive that is `here` the sum of its terms and how many are above 0: [r] both."""
+    column = jnp.argmax(here, axis=1).astype(jnp.int32)
+    own = jnp.sum(jnp.where(here, c, 0), axis=1, keepdims=True)
+    negative, nearest = negatives_of(column[:, None])[:, 0], c
+    if y is not None and measure is not None:  # swap
+        from_positive = wide(measure.closest_first(measure.all_pairs(y[column], y)))
+        nearest = jnp.where(c >= from_positive, c, from_positive)
+    terms = jnp.where(negative, hinge(nearest - own + margin), 0)
+    return jnp.sum(terms, axis=1), jnp.sum(terms > 0, axis=1, dtype=c.dtype)
+
+
+_ADDED = {smooth: partial(_added, jax.nn.softplus if smooth else jax.nn.relu) for smooth in (False, True)}

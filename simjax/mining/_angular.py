@@ -13,6 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
@@ -49,17 +50,17 @@ def angular(
     return keep_triplets(_wide, closeness(x, y, "cosine"), relation, slope=slope, of_columns=closeness(y, y, "cosine"))
 
 
-def _wide(
-    c: Array, i: Array, negative: Array, *, slope: Array, of_columns: Callable[[Array, Array], Array]
-) -> Callable[[Array], Array]:
+def _wide(c: Array, i: Array, negative: Array, *, slope: Array, of_columns: Callable[[Array, Array], Array]) -> Partial:
+    return Partial(_seen_wide, c, negative, slope, of_columns)
+
+
+def _seen_wide(
+    c: Array, negative: Array, slope: Array, of_columns: Callable[[Array, Array], Array], columns: Array
+) -> Array:
     everything = jnp.arange(c.shape[1], dtype=jnp.int32)[None]
-
-    def chosen(columns: Array) -> Array:
-        to_positive = entries(c, columns)
-        of_positive = of_columns(columns.reshape(-1, 1), everything).reshape(*columns.shape, -1)
-        length = jnp.sqrt(jnp.maximum(2 + 2 * to_positive, 0))  # of anchor + positive
-        to_middle = (c[:, None] + of_positive) / jnp.where(length > 0, length, 1)
-        distance = jnp.sqrt(jnp.maximum(1 + (length > 0) - 2 * to_middle, 0))
-        return negative[:, None] & (jnp.sqrt(jnp.maximum(2 - 2 * to_positive, 0)) > slope * distance)
-
-    return chosen
+    to_positive = entries(c, columns)
+    of_positive = of_columns(columns.reshape(-1, 1), everything).reshape(*columns.shape, -1)
+    length = jnp.sqrt(jnp.maximum(2 + 2 * to_positive, 0))  # of anchor + positive
+    to_middle = (c[:, None] + of_positive) / jnp.where(length > 0, length, 1)
+    distance = jnp.sqrt(jnp.maximum(1 + (length > 0) - 2 * to_middle, 0))
+    return negative[:, None] & (jnp.sqrt(jnp.maximum(2 - 2 * to_positive, 0)) > slope * distance)

@@ -10,12 +10,12 @@ References:
     Wu, Manmatha, Smola, Krähenbühl (2017), Sampling Matters in Deep Embedding Learning.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
@@ -58,25 +58,26 @@ def distance_weighted(
         raise InputError(f"cutoff: expected above 0 and below nonzero_loss_cutoff {nonzero_loss_cutoff}, got {cutoff}")
     x, y, relation = related(embeddings, labels, ref_embeddings, ref_labels)
     settings = {"cutoff": cutoff, "limit": nonzero_loss_cutoff, "features": x.shape[1]}
-    return keep_triplets(_drawn, closeness(x, y, "normalized_euclidean"), relation, key=key, **settings)
+    return keep_triplets(_by_distance, closeness(x, y, "normalized_euclidean"), relation, key=key, **settings)
 
 
-def _drawn(
+def _by_distance(
     c: Array, i: Array, negative: Array, *, key: Array, cutoff: Array, limit: Array, features: Array
-) -> Callable[[Array], Array]:
-    numbers = jnp.arange(c.shape[1], dtype=jnp.int32)[None, None]
-    weights = jnp.cumsum(_weights(-c, negative, cutoff, limit, features), axis=1)
-    total = weights[:, -1:]
+) -> Partial:
+    return Partial(_drawn, jnp.cumsum(_weights(-c, negative, cutoff, limit, features), axis=1), i[:, 0], key)
 
-    def one(row: Array, column: Array) -> Array:
+
+def _drawn(cumulative: Array, rows: Array, key: Array, columns: Array) -> Array:
+    """One column of each row for each positive, by the row's cumulative weights [r, m]."""
+
+    def uniform(row: Array, column: Array) -> Array:
         return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, row), column))
 
-    def chosen(columns: Array) -> Array:
-        drawn = jax.vmap(jax.vmap(one, (None, 0)))(i[:, 0], columns) * total  # [r, few], below the total
-        place = jnp.sum(weights[:, None] <= drawn[:, :, None], axis=2, keepdims=True)
-        return (numbers == place) & (total > 0)[:, None]
-
-    return chosen
+    total = cumulative[:, -1:]
+    at = jax.vmap(jax.vmap(uniform, (None, 0)))(rows, columns) * total  # [r, few], below the total
+    place = jnp.sum(cumulative[:, None] <= at[:, :, None], axis=2, keepdims=True)
+    numbers = jnp.arange(cumulative.shape[1], dtype=jnp.int32)[None, None]
+    return (numbers == place) & (total > 0)[:, None]
 
 
 def _weights(distance: Array, negative: Array, cutoff: Array, limit: Array, features: Array) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
@@ -113,7 +114,7 @@ def semi_hard(
         TypeError: for labels that are no integers.
     """
     x, y, relation = related(embeddings, labels, ref_embeddings, ref_labels)
-    return keep_triplets(_nearest_farther, closeness(x, y, measure), relation)
+    return keep_triplets(_farther_ones, closeness(x, y, measure), relation)
 
 
 def _beyond_margins(
@@ -122,10 +123,12 @@ def _beyond_margins(
     return positive & (c < near), negative & (c > far)
 
 
-def _by_gap(
-    within: Callable[..., Array], c: Array, i: Array, negative: Array, *, margin: Array
-) -> Callable[[Array], Array]:
-    return lambda columns: negative[:, None] & within(entries(c, columns) - c[:, None], margin)
+def _by_gap(within: Callable[..., Array], c: Array, i: Array, negative: Array, *, margin: Array) -> Partial:
+    return Partial(partial(_within, within), c, negative, margin)
+
+
+def _within(within: Callable[..., Array], c: Array, negative: Array, margin: Array, columns: Array) -> Array:
+    return negative[:, None] & within(entries(c, columns) - c[:, None], margin)
 
 
 _BY_GAP = {
@@ -136,14 +139,13 @@ _BY_GAP = {
 }
 
 
-def _nearest_farther(c: Array, i: Array, negative: Array) -> Callable[[Array], Array]:
+def _farther_ones(c: Array, i: Array, negative: Array) -> Partial:
+    return Partial(_nearest_farther, c, negative, first_largest(-c, negative))
+
+
+def _nearest_farther(c: Array, negative: Array, farthest: Array, columns: Array) -> Array:
     numbers = jnp.arange(c.shape[1], dtype=jnp.int32)[None, None]
-    farthest = first_largest(-c, negative)[:, None, None]
-
-    def chosen(columns: Array) -> Array:
-        farther = jnp.where(negative[:, None] & (c[:, None] < entries(c, columns)), c[:, None], -jnp.inf)
-        most = jnp.max(farther, axis=2, keepdims=True)
-        first = jnp.min(jnp.where(farther == most, numbers, c.shape[1]), axis=2, keepdims=True)
-        return numbers == jnp.where(most > -jnp.inf, first, farthest)
-
-    return chosen
+    farther = jnp.where(negative[:, None] & (c[:, None] < entries(c, columns)), c[:, None], -jnp.inf)
+    most = jnp.max(farther, axis=2, keepdims=True)
+    first = jnp.min(jnp.where(farther == most, numbers, c.shape[1]), axis=2, keepdims=True)
+    return numbers == jnp.where(most > -jnp.inf, first, farthest[:, None, None])

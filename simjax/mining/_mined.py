@@ -61,7 +61,8 @@ def keep_triplets(
 ) -> Relation:
     """The triplets that `function(c, i, negative, **settings)` keeps.
 
-    It gives a function of the columns of a few positives [r, few]: which negatives make triplets with them [r, few, m].
+    It gives a `Partial` that takes the columns of a few positives [r, few] and says which negatives make triplets with
+    them [r, few, m].
     """
     return dataclasses.replace(relation, triplets=Partial(_bound(_of_triplets, function), strips, _arrays(settings)))
 
@@ -83,7 +84,9 @@ def _arrays(settings: dict[str, Any]) -> dict[str, Any]:
 def _strip(measure: Measure, rows: Any, columns: Any, i: Array, j: Array) -> Array:
     part = jax.tree.map(lambda a: a[i[:, 0]], rows)
     s = wide(measure.closest_first(measure.strip(part, columns)))
-    return s if s.shape[1] == j.shape[1] else s[:, j[0]]
+    if s.shape[1] != j.shape[1]:
+        raise InputError(f"j: a mined relation needs all {s.shape[1]} columns at once, got {j.shape[1]}")
+    return s
 
 
 def _kept(function: Any, earlier: Any, strips: Any, settings: Any, i: Array, j: Array, *masks: Array) -> Any:

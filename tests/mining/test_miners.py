@@ -1,5 +1,7 @@
 """Every miner against loops, for several kinds of relation, and what losses make of it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -211,7 +213,7 @@ def test_losses_take_what_was_mined(random, name, kind):
     miner, settings = (OF_PAIRS | OF_TRIPLETS)[name][:2]
     x, y, labels, options, _, _ = batch(kind, random)
     relation = miner(x, labels, **settings, **options)
-    refs = {"ref_embeddings": jnp.asarray(y)} if options else {}
+    refs: dict[str, Any] = {"ref_embeddings": jnp.asarray(y)} if options else {}
 
     def distances(x):
         return similarity.normalized_euclidean_distance(x[:, None], jnp.asarray(y)[None] if refs else x[None])
@@ -342,9 +344,12 @@ def test_other_labels_compile_nothing(random, caplog):
 
     with caplog.at_level(logging.WARNING), jax.log_compiles():
         for seed in range(10):
-            step(x, np.random.default_rng(seed).integers(0, 1 + seed, 29), seed / 10)
-    compiled = [r for r in caplog.records if "Finished XLA compilation of jit(step)" in r.getMessage()]
-    assert len(compiled) == 1
+            labels = np.random.default_rng(seed).integers(0, 1 + seed, 29)
+            step(x, labels, seed / 10)
+            losses.contrastive_loss(x, mining.multi_similarity(x, labels))  # and outside of jit
+    messages = [r.getMessage() for r in caplog.records]
+    for function in ("step", "_pair_loss"):
+        assert sum(f"Finished XLA compilation of jit({function})" in m for m in messages) == 1
 
 
 @pytest.mark.usefixtures("unchecked")
