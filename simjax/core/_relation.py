@@ -56,6 +56,12 @@ class Relation:
         """The same where rows and columns are one set: a row never meets itself."""
         return dataclasses.replace(self, positive=all_of(self.positive, others), negative=all_of(self.negative, others))
 
+    def transposed(self) -> "Relation":
+        """The same of columns with rows."""
+        n, m = self.shape
+        positive, negative = (Partial(_turned, carried(mask)) for mask in (self.positive, self.negative))
+        return Relation(positive, negative, (m, n), self.classes and (self.classes[1], self.classes[0]))
+
 
 def by_class(
     labels: Int[ArrayLike, " n"], ref_labels: Int[ArrayLike, " m"] | None = None, *, ignore: Sequence[int] = ()
@@ -229,6 +235,10 @@ def _and_its_complement(positive: Mask, shape: tuple[int, int]) -> Relation:
 
 def _not(mask: Mask, i: Array, j: Array) -> Array:
     return ~mask(i, j)
+
+
+def _turned(mask: Mask, i: Array, j: Array) -> Array:
+    return mask(j.T, i.T).T
 
 
 def _known(rows: Array, columns: Array, i: Array, j: Array) -> Array:

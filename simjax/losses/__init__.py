@@ -7,10 +7,18 @@ from simjax.losses._circle import circle_loss as circle_loss
 from simjax.losses._contrastive import contrastive_loss as contrastive_loss
 from simjax.losses._contrastive import contrastive_terms as contrastive_terms
 from simjax.losses._fast_ap import fast_ap_loss as fast_ap_loss
+from simjax.losses._generalized_lifted_structure import (
+    generalized_lifted_structure_loss as generalized_lifted_structure_loss,
+)
 from simjax.losses._graded import angle_loss as angle_loss
 from simjax.losses._graded import cosent_loss as cosent_loss
-from simjax.losses._lifted_structure import generalized_lifted_structure_loss as generalized_lifted_structure_loss
+from simjax.losses._instance import instance_loss as instance_loss
+from simjax.losses._intra_pair_variance import intra_pair_variance_loss as intra_pair_variance_loss
+from simjax.losses._lifted_structure import lifted_structure_loss as lifted_structure_loss
+from simjax.losses._manifold import manifold_loss as manifold_loss
+from simjax.losses._margin import margin_loss as margin_loss
 from simjax.losses._multi_similarity import multi_similarity_loss as multi_similarity_loss
+from simjax.losses._n_pairs import n_pairs_loss as n_pairs_loss
 from simjax.losses._nca import nca_loss as nca_loss
 from simjax.losses._nt_xent import info_nce_loss as info_nce_loss
 from simjax.losses._nt_xent import nt_xent_loss as nt_xent_loss
@@ -18,10 +26,16 @@ from simjax.losses._pair_loss import pair_loss as pair_loss
 from simjax.losses._proxy import proxy_anchor_loss as proxy_anchor_loss
 from simjax.losses._proxy import proxy_nca_loss as proxy_nca_loss
 from simjax.losses._siglip import siglip_loss as siglip_loss
+from simjax.losses._signal_to_noise_contrastive import (
+    signal_to_noise_contrastive_loss as signal_to_noise_contrastive_loss,
+)
 from simjax.losses._supervised_contrastive import supervised_contrastive_loss as supervised_contrastive_loss
 from simjax.losses._terms import REDUCERS as REDUCERS
 from simjax.losses._terms import LossTerms as LossTerms
 from simjax.losses._terms import Reducer as Reducer
+from simjax.losses._threshold_consistent_margin import (
+    threshold_consistent_margin_loss as threshold_consistent_margin_loss,
+)
 from simjax.losses._triplet import triplet_margin_loss as triplet_margin_loss
 from simjax.losses._tuplet_margin import tuplet_margin_loss as tuplet_margin_loss
 from simjax.losses._views import barlow_twins_loss as barlow_twins_loss
