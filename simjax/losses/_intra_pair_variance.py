@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import Relation, as_relation, check_at_least, matrix_rows, reduce_rows, wide
-from simjax.losses._pair_loss import pair_loss
+from simjax.losses._pair_loss import pair_loss, squared
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
 
@@ -52,7 +52,8 @@ def intra_pair_variance_loss(
         **options: weights, reducer: see `pair_loss`.
 
     Returns:
-        The mean over the positive pairs plus the mean over the negative pairs; 0 where there are none.
+        The mean over the positive pairs plus the mean over the negative pairs; 0 where there are none. Pairs at an
+        infinite distance do not count.
 
     Raises:
         InputError: for shapes that do not fit, or a negative eps.
@@ -92,14 +93,13 @@ def intra_pair_variance_loss(
 def _sums_and_counts(relation: Relation, measure: Measure, s: Array, i: Array, j: Array) -> tuple[Any, ...]:
     """Of each row the sum of the closeness of its positive pairs and their number; and of its negative pairs."""
     c = wide(measure.closest_first(s))
-    return tuple(
-        (jnp.sum(jnp.where(pairs, c, 0), axis=1), jnp.sum(pairs, axis=1, dtype=c.dtype))
-        for pairs in relation.masks(i, j)
-    )
+    finite = (pairs & jnp.isfinite(c) for pairs in relation.masks(i, j))
+    return tuple((jnp.sum(jnp.where(keep, c, 0), axis=1), jnp.sum(keep, axis=1, dtype=c.dtype)) for keep in finite)
 
 
 def _terms(c: Array, positive: Array, negative: Array, *, lowest: Array, highest: Array) -> Any:
+    finite = jnp.isfinite(c)
     return {
-        "positive": (jax.nn.relu(lowest - c) ** 2, positive),
-        "negative": (jax.nn.relu(c - highest) ** 2, negative),
+        "positive": (squared(jax.nn.relu(lowest - c)), positive & finite),
+        "negative": (squared(jax.nn.relu(c - highest)), negative & finite),
     }

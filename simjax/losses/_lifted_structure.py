@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import as_relation, matrix_rows
-from simjax.losses._pair_loss import log_sum_exp, pair_loss
+from simjax.losses._pair_loss import log_sum_exp, pair_loss, squared
 from simjax.losses._terms import LossTerms
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -120,4 +120,4 @@ def _terms(
     of_rows, of_rows_there = _negatives(c, positive, negative, negative_margin=negative_margin)["row"]
     there = of_columns.count[None] > 0
     both = jnp.logaddexp(of_rows, jnp.where(there, of_columns.total[None], jnp.finfo(c.dtype).min / 4))  # [r, m]
-    return {"positive": (jax.nn.relu(both + positive_margin - c) ** 2 / 2, positive & (of_rows_there | there))}
+    return {"positive": (squared(jax.nn.relu(both + positive_margin - c)) / 2, positive & (of_rows_there | there))}

@@ -138,7 +138,7 @@ def assert_gradient_is_the_slope(value_and_gradient, x, random, step=1e-5):
 def test_gradient_equals_finite_differences(random, name):
     with jax.enable_x64(True):
         x, labels = jnp.asarray(random.normal(size=(7, 3))), jnp.asarray([0, 1, 0, 1, 1, 0, 1])
-        loss = jax.jit(jax.value_and_grad(lambda x: loss_named(name)(x, labels, block=3)))
+        loss = jax.jit(jax.value_and_grad(lambda x: loss_named(name)(x, labels)))
         assert_gradient_is_the_slope(loss, x, random)
 
 
@@ -276,6 +276,15 @@ def test_a_batch_without_a_positive_pair_says_so(name):
     assert terms.total.shape == terms.count.shape == (4,)
     # Negative pairs have a variance, too, and every row is an instance.
     np.testing.assert_array_equal(terms.count, {"intra_pair_variance": 3, "instance": 1}.get(name, 0))
+
+
+@pytest.mark.parametrize("name", ["lifted_structure", "intra_pair_variance"])
+def test_a_square_that_does_not_fit_has_no_gradient(random, name):
+    x = jnp.float32(1e37 * random.normal(size=(4, 4)))
+    loss = jax.jit(jax.value_and_grad(lambda x: loss_named(name)(x, jnp.array([0, 0, 1, 1]), measure="euclidean")))
+    value, gradient = loss(x)
+    assert float(value) == np.inf
+    assert np.isfinite(gradient).all()
 
 
 def test_every_row_is_an_instance_without_labels(random):
