@@ -19,7 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_at_least
+from simjax.core import InputError, check_at_least
 from simjax.losses._checks import check_class_ids, ids_of_rows
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
@@ -53,15 +53,15 @@ def margin_loss(
         The mean over the pairs with a loss above 0, each as often as it is in a triplet; 0 where there are none.
 
     Raises:
-        InputError: for shapes that do not fit, boundaries of classes for a relation without class ids, more classes
-            than boundaries, or a negative nu.
+        InputError: for shapes that do not fit, boundaries of classes for a relation without class ids, an id beyond
+            them, or a negative nu.
 
     Differs from pytorch-metric-learning, which adds nu times the sum of class boundaries over all triplets, divided by
     the number of pairs with a loss above 0, so that it weighs more and more as fewer are left. With a single boundary
     both are the same.
 
     Example:
-        Two triplets: positive pairs at distance 1 with a loss of 0.3, negative pairs at distances 2 and 3 without:
+        Two triplets: their positive pairs at distance 1 lose 0.3, their negative pairs at distances 3 and 2 nothing.
 
         >>> x, y = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1])
         >>> print(round(float(margin_loss(x, y, beta=0.9, measure="euclidean")), 4))
@@ -74,6 +74,8 @@ def margin_loss(
     if nu is not None:
         check_at_least("nu", nu, 0)
         nu = m.closest_first(jnp.asarray(nu))  # as the boundary is turned: their product is not
+    if boundary.ndim > 1:
+        raise InputError(f"beta: expected one number or one for each class [c], got shape {boundary.shape}")
     if boundary.ndim:
         ids = ids_of_rows(labels, "a beta of each class")
         check_class_ids(ids, len(boundary), "betas")

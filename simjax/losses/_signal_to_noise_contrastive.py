@@ -59,7 +59,7 @@ def signal_to_noise_contrastive_loss(
     infinite; there the loss is infinite or NaN, here such pairs do not count.
 
     Example:
-        A positive pair at distance 1 / 4 of the first row and 1 / 9 * 4 / 4 of the second:
+        A positive pair, at distance 1 / 4 from the first row and 1 / 9 from the second, which is the louder signal:
 
         >>> x = jnp.array([[-1.0, 1.0], [-1.0, 2.0]])
         >>> found = signal_to_noise_contrastive_loss(x, jnp.array([0, 0]), normalise=False)

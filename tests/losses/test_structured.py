@@ -339,6 +339,8 @@ def test_errors():
             loss_named(name)(x, labels, **{argument: wrong})
     with pytest.raises(InputError, match="below 1, the number of betas, got 1"):
         losses.margin_loss(x, labels, beta=jnp.ones(1))
+    with pytest.raises(InputError, match=r"one for each class \[c\], got shape \(2, 1\)"):
+        losses.margin_loss(x, labels, beta=jnp.ones((2, 1)))
     with pytest.raises(InputError, match="a beta of each class needs class ids"):
         losses.margin_loss(x, core.by_matrix(np.eye(3, dtype=bool)), beta=jnp.ones(2))
     for wrong, message in (
