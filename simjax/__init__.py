@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from simjax import data as data
     from simjax import evaluate as evaluate
     from simjax import losses as losses
+    from simjax import mining as mining
     from simjax import nn as nn
     from simjax import report as report
     from simjax import similarity as similarity
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-ROOMS = ("attention", "core", "data", "evaluate", "losses", "nn", "report", "similarity", "train")
+ROOMS = ("attention", "core", "data", "evaluate", "losses", "mining", "nn", "report", "similarity", "train")
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ with install_import_hook("simjax", "beartype.beartype"):
     import simjax.data
     import simjax.evaluate
     import simjax.losses
+    import simjax.mining
     import simjax.nn
     import simjax.similarity  # noqa: F401
 
@@ -25,7 +26,7 @@ def compiled_quickly(request):
 
     For a module as a whole, so that its own fixtures compile as its tests do: other optimisations give other last bits.
     """
-    quick = request.path.parent.name in ("attention", "core", "evaluate", "losses", "nn", "similarity")
+    quick = request.path.parent.name in ("attention", "core", "evaluate", "losses", "mining", "nn", "similarity")
     jax.config.update("jax_disable_most_optimizations", quick)
 
 

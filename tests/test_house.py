@@ -17,10 +17,11 @@ MAY_IMPORT = {
     "similarity": {"core"},
     "attention": {"core", "similarity"},
     "losses": {"core", "similarity"},
+    "mining": {"core", "similarity"},
     "nn": {"attention", "losses", "similarity", "core"},
     "data": {"core"},
     "evaluate": {"core", "similarity"},
-    "train": {"nn", "losses", "similarity", "data", "evaluate", "core"},
+    "train": {"nn", "losses", "mining", "similarity", "data", "evaluate", "core"},
     "report": {"evaluate", "core"},
     "cli": {"train", "report", "data", "core"},
 }

@@ -4,6 +4,7 @@ from simjax.core._arrays import check_at_least as check_at_least
 from simjax.core._arrays import floats as floats
 from simjax.core._arrays import matrix_rows as matrix_rows
 from simjax.core._arrays import wide as wide
+from simjax.core._block_functions import first_largest as first_largest
 from simjax.core._block_functions import softmax as softmax
 from simjax.core._blocks import map_rows as map_rows
 from simjax.core._blocks import rows_in_block as rows_in_block
@@ -23,6 +24,7 @@ from simjax.core._dot_product import matrix_product as matrix_product
 from simjax.core._dot_product import precision_in_force as precision_in_force
 from simjax.core._fingerprint import fingerprints as fingerprints
 from simjax.core._fingerprint import same_fingerprint as same_fingerprint
+from simjax.core._guide import by_guide as by_guide
 from simjax.core._masks import Mask as Mask
 from simjax.core._masks import all_of as all_of
 from simjax.core._masks import carried as carried
@@ -56,4 +58,6 @@ from simjax.core._relation import by_matrix as by_matrix
 from simjax.core._relation import by_position as by_position
 from simjax.core._relation import by_shared_label as by_shared_label
 from simjax.core._relation import class_ids as class_ids
+from simjax.core._tuples import count_triplets as count_triplets
+from simjax.core._tuples import entries as entries
 from simjax.core._tuples import for_each_marked as for_each_marked

@@ -11,7 +11,6 @@ References:
     Zheng, Zheng, Garrett, Yang, Xu, Shen (2020), Dual-Path Convolutional Image-Text Embeddings with Instance Loss.
 """
 
-import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import Relation, all_of, by_class
+from simjax.core import Relation, by_class
 from simjax.losses._checks import check_positive
 from simjax.losses._groups import earlier_positives
 from simjax.losses._nt_xent import nt_xent_loss
@@ -66,10 +65,7 @@ def instance_loss(
     x = jnp.asarray(embeddings)
     ids = jnp.arange(len(x), dtype=jnp.int32) if labels is None else labels
     relation = ids if isinstance(ids, Relation) else by_class(ids)
-    first = Partial(_first, earlier_positives(relation, block=block))
-    to_first_rows = dataclasses.replace(
-        relation, positive=all_of(relation.positive, first), negative=all_of(relation.negative, first)
-    )
+    to_first_rows = relation.where(Partial(_first, earlier_positives(relation, block=block)))
     return nt_xent_loss(
         x,
         to_first_rows,

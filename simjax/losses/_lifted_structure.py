@@ -43,7 +43,7 @@ def lifted_structure_loss(
 
     Args:
         embeddings: [n, d].
-        labels: class ids [n] or a `Relation`; any will do.
+        labels: class ids [n] or a `Relation`; any will do, with reference embeddings any but what a miner keeps.
         positive_margin: how far apart positives may be, in units of the measure.
         negative_margin: how far apart negatives should be.
         measure: a name or a `Measure`.
@@ -58,7 +58,7 @@ def lifted_structure_loss(
         there are none.
 
     Raises:
-        InputError: for shapes that do not fit.
+        InputError: for shapes that do not fit, or what a miner keeps of reference embeddings.
 
     Differs from pytorch-metric-learning, which with reference embeddings takes the negatives of the *embedding* that
     has the number of the positive reference.
@@ -98,6 +98,7 @@ def lifted_structure_loss(
         ref_embeddings=None if alone else y,
         measure=m,
         block=block,
+        by_column=True,
         of_columns=of_columns,
         **margins,
         **options,

@@ -19,7 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, check_at_least
+from simjax.core import InputError, Relation, check_at_least, count_triplets
 from simjax.losses._checks import check_class_ids, ids_of_rows
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
@@ -82,26 +82,40 @@ def margin_loss(
         options["row_parameters"] = {"beta": boundary[ids]}
     else:
         options["beta"] = boundary
+    mined = isinstance(labels, Relation) and labels.triplets is not None
     return pair_loss(
-        _terms, embeddings, labels, measure=m, default_reducer="mean_nonzero", margin=margin, nu=nu, **options
+        _of_mined_triplets if mined else _of_all_triplets,
+        embeddings,
+        labels,
+        measure=m,
+        default_reducer="mean_nonzero",
+        triplets=mined,
+        margin=margin,
+        nu=nu,
+        **options,
     )
 
 
-def _terms(c: Array, positive: Array, negative: Array, *, beta: Array, margin: Array, nu: Array | None) -> Any:
-    positives, negatives = (jnp.sum(mask, axis=1, dtype=jnp.int32) for mask in (positive, negative))
-    triplets = positives * negatives
-    near, far = jax.nn.relu(margin + beta - c), jax.nn.relu(margin + c - beta)
-    parts = _often(near, positive, negatives), _often(far, negative, positives)
-    total, above_zero = (a + b for a, b in zip(*parts, strict=True))
-    found = {"pair": Summed(total, above_zero, 2 * triplets)}
+def _of_all_triplets(c: Array, positive: Array, negative: Array, **parameters: Any) -> Any:
+    positives, negatives = (jnp.sum(pairs, axis=1, keepdims=True, dtype=jnp.int32) for pairs in (positive, negative))
+    return _terms(c, positive * negatives, negative * positives, **parameters)
+
+
+def _of_mined_triplets(c: Array, positive: Array, negatives_of: Any, **parameters: Any) -> Any:
+    return _terms(c, *count_triplets(positive, negatives_of), **parameters)
+
+
+def _terms(
+    c: Array, as_positive: Array, as_negative: Array, *, beta: Array, margin: Array, nu: Array | None
+) -> dict[str, Summed]:
+    """Of how often each pair is the positive and the negative one of a triplet, int32 [r, m]."""
+    sides = (jax.nn.relu(margin + beta - c), as_positive), (jax.nn.relu(margin + c - beta), as_negative)
+    above_zero = [(loss, jnp.where(loss > 0, times, 0)) for loss, times in sides]
+    total = sum(jnp.sum(jnp.where(times > 0, loss * times.astype(c.dtype), 0), axis=1) for loss, times in above_zero)
+    number = sum(jnp.sum(times, axis=1) for _, times in above_zero)
+    triplets = jnp.sum(as_positive, axis=1)
+    found = {"pair": Summed(jnp.asarray(total), jnp.asarray(number), 2 * triplets)}
     if nu is not None:
         any_triplet = (triplets > 0).astype(jnp.int32)
         found["beta"] = Summed(any_triplet * (nu * beta).reshape(-1), any_triplet, any_triplet)
     return found
-
-
-def _often(loss: Array, pairs: Array, times: Array) -> tuple[Array, Array]:
-    """Of each row the sum of its pairs' losses and how many are above 0, each pair taken `times` [r]."""
-    above_zero = pairs & (loss > 0) & (times > 0)[:, None]
-    total = jnp.sum(jnp.where(above_zero, loss, 0), axis=1)
-    return times * total, times * jnp.sum(above_zero, axis=1, dtype=jnp.int32)

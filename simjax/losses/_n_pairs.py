@@ -18,7 +18,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import Relation, all_of, as_relation
+from simjax.core import as_relation
 from simjax.losses._groups import earlier_positives
 from simjax.losses._nt_xent import nt_xent_loss
 from simjax.losses._terms import Reducer
@@ -61,13 +61,7 @@ def n_pairs_loss(
         0.3133
     """
     relation = as_relation(labels, None, len(jnp.asarray(embeddings)), None)
-    first_with_second = Partial(_first_with_second, earlier_positives(relation, block=block))
-    pairs = Relation(
-        all_of(relation.positive, first_with_second),
-        all_of(relation.negative, first_with_second),
-        relation.shape,
-        relation.classes,
-    )
+    pairs = relation.where(Partial(_first_with_second, earlier_positives(relation, block=block)))
     return nt_xent_loss(
         embeddings, pairs, temperature=1.0, measure=measure, weights=weights, reducer=reducer, block=block
     )

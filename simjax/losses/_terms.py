@@ -38,6 +38,10 @@ class LossTerms:
         """The terms of two parts of a loss together."""
         return LossTerms(self.total + other.total, self.count + other.count)
 
+    def __mul__(self, factor: ArrayLike) -> "LossTerms":
+        """The same terms, weighted."""
+        return LossTerms(self.total * factor, self.count)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

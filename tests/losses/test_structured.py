@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simjax import core, losses
+from simjax import core, losses, mining
 from simjax.core import InputError
 from tests.losses.cases import DEGENERATE, D, M, N, cosine, euclidean, mean, mean_above_zero, related, rows, unit
 
@@ -140,6 +140,34 @@ def test_gradient_equals_finite_differences(random, name):
         x, labels = jnp.asarray(random.normal(size=(7, 3))), jnp.asarray([0, 1, 0, 1, 1, 0, 1])
         loss = jax.jit(jax.value_and_grad(lambda x: loss_named(name)(x, labels)))
         assert_gradient_is_the_slope(loss, x, random)
+
+
+def test_of_mined_triplets(random):
+    x, labels = random.normal(size=(N, D)), random.integers(0, 3, N)
+    d, same = euclidean(x, x), labels[:, None] == labels
+    triplets = [
+        (d[i, a], d[i, b])
+        for i, (p, q) in enumerate(rows(same & ~np.eye(N, dtype=bool), ~same))
+        for a in p
+        for b in q
+        if 0 < d[i, b] - d[i, a] <= 0.2
+    ]
+    assert triplets
+    mined = mining.triplet_margin(jnp.float32(x), labels, kind="semi_hard")
+    expected = mean_above_zero([max(0, a - 1) for a, _ in triplets] + [max(0, 1.4 - b) for _, b in triplets])
+    found = losses.margin_loss(jnp.float32(x), mined, block=4)
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+
+def test_of_mined_pairs(random):
+    """Few of each row are kept, but a positive is also a column."""
+    x, labels = random.normal(size=(N, D)), random.integers(0, 3, N)
+    mined = mining.batch_hard(jnp.float32(x), labels)
+    positive, negative = map(np.asarray, mined.masks(jnp.arange(N)[:, None], jnp.arange(N)[None]))
+    expected = lifted_structure(euclidean(x, x), positive, negative)
+    np.testing.assert_allclose(losses.lifted_structure_loss(jnp.float32(x), mined, block=4), expected, rtol=2e-5)
+    with pytest.raises(InputError, match="got what a miner keeps"):
+        mining.pair_margin(jnp.float32(x), labels).transposed()
 
 
 def test_similarities_and_distances_are_turned_alike(random):
