@@ -24,7 +24,6 @@ from simjax.core._dot_product import matrix_product as matrix_product
 from simjax.core._dot_product import precision_in_force as precision_in_force
 from simjax.core._fingerprint import fingerprints as fingerprints
 from simjax.core._fingerprint import same_fingerprint as same_fingerprint
-from simjax.core._guide import by_guide as by_guide
 from simjax.core._masks import Mask as Mask
 from simjax.core._masks import all_of as all_of
 from simjax.core._masks import carried as carried
@@ -38,6 +37,7 @@ from simjax.core._measure import measure as measure
 from simjax.core._order import histogram as histogram
 from simjax.core._order import largest_k as largest_k
 from simjax.core._order import order_statistics as order_statistics
+from simjax.core._order import soft_bins as soft_bins
 from simjax.core._order import top_k as top_k
 from simjax.core._reduce import PRECISIONS as PRECISIONS
 from simjax.core._reduce import block_size as block_size
@@ -58,6 +58,7 @@ from simjax.core._relation import by_matrix as by_matrix
 from simjax.core._relation import by_position as by_position
 from simjax.core._relation import by_shared_label as by_shared_label
 from simjax.core._relation import class_ids as class_ids
-from simjax.core._tuples import count_triplets as count_triplets
-from simjax.core._tuples import entries as entries
+from simjax.core._triplets import count_triplets as count_triplets
+from simjax.core._triplets import entries as entries
 from simjax.core._tuples import for_each_marked as for_each_marked
+from simjax.core._tuples import sum_over_marked as sum_over_marked

@@ -10,7 +10,6 @@ unless the user gave one. Class ids are the usual case and become a relation by 
     by_matrix(positive)         the pairs themselves, boolean
     by_grade(grades)            how similar each pair is, as numbers
     by_position(n)              row i belongs with column i alone: two views, questions and answers
-    by_guide(guide, labels)     any of these, without the negatives that another model takes for positives
 
 Their labels are data: another batch of the same shape compiles nothing anew. A miner makes a relation of a relation: it
 keeps the pairs or triplets of a batch that are worth learning from (`simjax.mining`).
@@ -29,7 +28,7 @@ from jaxtyping import Bool, Int, Num, Shaped
 
 from simjax.core._checks import InputError
 from simjax.core._masks import Mask, all_of, carried, different_label, others, same_label
-from simjax.core._tuples import count_triplets
+from simjax.core._triplets import count_triplets
 
 
 @jax.tree_util.register_dataclass

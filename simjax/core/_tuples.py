@@ -1,11 +1,16 @@
 """Tuples (anchor, positive, negative, ...) are never enumerated: loop over the r-th positive of every row at once.
 
-What such a loop finds are numbers: how often a pair is active, and with which sign. They are constants for the
-gradient; the loss is then a sum of similarities weighted by them, and differentiates as any sum. The number of turns
-is the largest number of positives of a row in the strip, known only at run time, so no shape depends on it.
+The number of turns is the largest number of positives of a row in the strip, known only at run time, so no shape
+depends on it. There are two ways to a gradient, since a loop of unknown length has none by itself:
+
+- `for_each_marked` finds numbers: how often a pair is active, and with which sign. They are constants for the gradient;
+  the loss is then a sum of similarities weighted by them, and differentiates as any sum. For what is linear in pieces.
+- `sum_over_marked` adds up any smooth function of the turn. The derivative of a sum is the sum of the derivatives, so
+  going backward is the same loop again, over derivatives: nothing is kept for each turn.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +18,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Int, Num
 
-FEW = 8  # positives in one turn of a loop: a strip is read once for all of them
 GROUP = 16  # columns that are numbered by one small matrix product
 
 
@@ -52,73 +56,97 @@ def for_each_marked(
     strip, carry = lax.stop_gradient((strip, carry))
     if not strip.shape[1]:
         return carry
+
+    def step(carry: Any, here: Array) -> Any:
+        column = jnp.argmax(here, axis=1).astype(jnp.int32)[:, None]
+        value = jnp.take_along_axis(strip, column, axis=1)
+        return function(carry, value, column, jnp.any(here, axis=1, keepdims=True))
+
+    return lax.stop_gradient(_loop(step, carry, marked))
+
+
+def sum_over_marked(
+    function: Callable[..., Any], start: Any, marked: Bool[Array, "r m"], constants: tuple[Any, ...], *arguments: Any
+) -> Any:
+    """Add `function(here, *constants, *arguments)` for the first, second, ... marked entry of every row.
+
+    Memory is that of one turn, forward and backward. Differentiable in reverse mode, to any order; forward mode raises
+    a TypeError.
+
+    Args:
+        function: takes which entry of each row it is, boolean [r, m] with at most one True in a row, the constants and
+            the arguments, and returns a pytree like `start`. It must not close over traced arrays, and be finite where
+            a row has no such entry any more; what it returns there does not count.
+        start: what is added to: a pytree of floating-point arrays [r].
+        marked: which entries, for instance the positives [r, m].
+        constants: arrays without a gradient, for instance masks.
+        *arguments: pytrees of floating-point arrays, for instance the strip, that have a gradient.
+
+    Returns:
+        A pytree like `start`.
+
+    Example:
+        The sum over positives of the softplus of how much closer each negative is, and its derivatives by closeness:
+
+        >>> c, positive = jnp.array([[2.0, 2.0, 2.0]]), jnp.array([[True, True, False]])
+        >>> def closer(here, negative, c):
+        ...     own = jnp.sum(jnp.where(here, c, 0), axis=1, keepdims=True)
+        ...     return jnp.sum(jnp.where(negative, jax.nn.softplus(c - own), 0), axis=1)
+        >>> loss = lambda c: sum_over_marked(closer, jnp.zeros(1), positive, (~positive,), c)[0]
+        >>> print(loss(c).round(4), jax.grad(loss)(c))  # 2 log 2
+        1.3863 [[-0.5 -0.5  1. ]]
+    """
+    if not marked.shape[1]:
+        return start
+    found = _sum_of_turns(
+        partial(_where_there, function), jax.tree.map(jnp.zeros_like, start), marked, constants, arguments
+    )
+    return jax.tree.map(jnp.add, start, found)
+
+
+def _where_there(function: Callable[..., Any], here: Array, constants: Any, arguments: Any) -> Any:
+    there = jnp.any(here, axis=1)
+    return jax.tree.map(lambda a: jnp.where(there, a, 0), function(here, *constants, *arguments))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum_of_turns(turn: Callable[..., Any], zeros: Any, marked: Array, constants: Any, arguments: Any) -> Any:
+    def step(total: Any, here: Array) -> Any:
+        return jax.tree.map(jnp.add, total, turn(here, constants, arguments))
+
+    return _loop(step, zeros, marked)
+
+
+def _forward(turn: Callable[..., Any], zeros: Any, marked: Array, constants: Any, arguments: Any) -> tuple[Any, Any]:
+    return _sum_of_turns(turn, zeros, marked, constants, arguments), (marked, constants, arguments)
+
+
+def _backward(turn: Callable[..., Any], saved: Any, cotangent: Any) -> tuple[Any, ...]:
+    marked, constants, arguments = saved
+    zeros = jax.tree.map(jnp.zeros_like, arguments)
+    # A sum of turns, too: that is why derivatives of any order follow.
+    found = _sum_of_turns(partial(_pulled_back, turn), zeros, marked, constants, (arguments, cotangent))
+    return None, None, None, found
+
+
+_sum_of_turns.defvjp(_forward, _backward)
+
+
+def _pulled_back(turn: Callable[..., Any], here: Array, constants: Any, given: tuple[Any, Any]) -> Any:
+    arguments, cotangent = given
+    return jax.vjp(partial(turn, here, constants), arguments)[1](cotangent)[0]
+
+
+def _loop(step: Callable[[Any, Array], Any], carry: Any, marked: Array) -> Any:
+    """`step(carry, here)` for the first, second, ... marked entry of every row."""
     rank = ranks(marked)
     most = jnp.max(rank, initial=0)
 
-    def step(state: tuple[Array, Any]) -> tuple[Array, Any]:
-        turn, carry = state
-        here = marked & (rank == turn + 1)
-        column = jnp.argmax(here, axis=1).astype(jnp.int32)[:, None]
-        value = jnp.take_along_axis(strip, column, axis=1)
-        return turn + 1, function(carry, value, column, jnp.any(here, axis=1, keepdims=True))
+    def turn(state: tuple[Array, Any]) -> tuple[Array, Any]:
+        number, carry = state
+        return number + 1, step(carry, marked & (rank == number + 1))
 
-    _, carry = lax.while_loop(lambda state: state[0] < most, step, (jnp.zeros((), most.dtype), carry))
-    return jax.lax.stop_gradient(carry)
-
-
-def count_triplets(
-    positive: Bool[Array, "r m"], negatives_of: Callable[[Array], Array]
-) -> tuple[Int[Array, "r m"], Int[Array, "r m"]]:
-    """In how many triplets each pair of a strip takes part.
-
-    Args:
-        positive: which pairs are positive [r, m].
-        negatives_of: takes the columns of a few positives of each row [r, few] and says which columns make triplets
-            with them [r, few, m]; what a strip has at those columns is `entries(strip, columns)`, [r, few, 1].
-
-    Returns:
-        How often each pair is the positive one, and how often the negative one; int32 [r, m] both, constants for the
-        gradient. Time r m for each positive.
-
-    Example:
-        Distances from one anchor to two of its own class and two others; triplets whose negative is the closer one:
-
-        >>> d, same = jnp.array([[1.0, 4.0, 2.0, 5.0]]), jnp.array([[True, True, False, False]])
-        >>> def closer(columns):
-        ...     return ~same[:, None] & (d[:, None] < entries(d, columns))
-        >>> as_positive, as_negative = count_triplets(same, closer)
-        >>> print(as_positive, as_negative)
-        [[0 1 0 0]] [[0 0 1 0]]
-        >>> print(jnp.sum((as_positive - as_negative) * d))  # 4 - 2
-        2.0
-    """
-    r, m = positive.shape
-    nothing = jnp.zeros((r, m), jnp.int32), jnp.zeros((r, m), jnp.int32)
-    if not r * m:
-        return nothing
-    rank = ranks(positive)
-    most = jnp.max(rank)
-    columns = jnp.arange(m, dtype=jnp.int32)
-
-    def turn(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        done, as_positive, as_negative = state
-        wanted = done + 1 + jnp.arange(FEW, dtype=jnp.int32)
-        here = rank[:, None] == wanted[None, :, None]  # [r, few, m]
-        column = jnp.sum(jnp.where(here, columns[None, None], 0), axis=2)
-        there = wanted[None] <= jnp.max(rank, axis=1, keepdims=True)
-        active = negatives_of(column) & there[:, :, None]
-        number = jnp.sum(active, axis=2, dtype=jnp.int32)
-        as_positive += sum(jnp.where(rank == wanted[k], number[:, k, None], 0) for k in range(FEW))
-        as_negative += jnp.sum(active, axis=1, dtype=jnp.int32)
-        return done + FEW, as_positive, as_negative
-
-    state = lax.while_loop(lambda state: state[0] < most, turn, (jnp.zeros((), jnp.int32), *nothing))
-    return lax.stop_gradient(state[1:])
-
-
-def entries(strip: Num[Array, "r m"], columns: Int[Array, "r k"]) -> Num[Array, "r k 1"]:
-    """What a strip has at columns of each row, as `count_triplets` hands them over."""
-    return jnp.take_along_axis(lax.stop_gradient(strip), columns, axis=1, mode="promise_in_bounds")[:, :, None]
+    return lax.while_loop(lambda state: state[0] < most, turn, (jnp.zeros((), most.dtype), carry))[1]
 
 
 def ranks(marked: Bool[Array, "r m"]) -> Int[Array, "r m"]:

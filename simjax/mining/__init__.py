@@ -5,6 +5,7 @@ from simjax.mining._batch_hard import batch_easy_hard as batch_easy_hard
 from simjax.mining._batch_hard import batch_hard as batch_hard
 from simjax.mining._curriculum import curriculum as curriculum
 from simjax.mining._distance_weighted import distance_weighted as distance_weighted
+from simjax.mining._guide import guided as guided
 from simjax.mining._hard_aware import hard_aware as hard_aware
 from simjax.mining._margins import pair_margin as pair_margin
 from simjax.mining._margins import semi_hard as semi_hard

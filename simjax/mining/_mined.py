@@ -6,8 +6,8 @@ miner finds is constant for the gradient, and nothing of n x m is stored: a loss
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ def related(
     labels: Any,
     ref_embeddings: Num[ArrayLike, "m d"] | None,
     ref_labels: Any,
+    names: tuple[str, str] = ("embeddings", "ref_embeddings"),
 ) -> tuple[Array, Array, Relation]:
     """Rows x [n, d], columns y [m, d], both constants for the gradient, and who is similar to whom.
 
@@ -33,7 +34,7 @@ def related(
         InputError: for shapes that do not fit, or labels that are triplets already.
     """
     given = embeddings if ref_embeddings is None else ref_embeddings
-    x, y = matrix_rows(lax.stop_gradient(embeddings), lax.stop_gradient(given), ("embeddings", "ref_embeddings"))
+    x, y = matrix_rows(lax.stop_gradient(embeddings), lax.stop_gradient(given), names)
     relation = as_relation(labels, ref_labels, x.shape[0], None if ref_embeddings is None else y.shape[0])
     if relation.triplets is not None or relation.chosen is not None:
         raise InputError("labels: expected class ids or a relation of pairs, got what a miner has made triplets of")
@@ -51,7 +52,7 @@ def keep_pairs(
 ) -> Relation:
     """The pairs that `function(c, i, positive, negative, **settings)` keeps, as two masks; rows are i [r, 1]."""
     return dataclasses.replace(
-        relation, miner=Partial(partial(_kept, function), relation.miner, strips, _arrays(settings))
+        relation, miner=Partial(_bound(_kept, function), relation.miner, strips, _arrays(settings))
     )
 
 
@@ -62,12 +63,17 @@ def keep_triplets(
 
     It gives a function of the columns of a few positives [r, few]: which negatives make triplets with them [r, few, m].
     """
-    return dataclasses.replace(relation, triplets=Partial(partial(_of_triplets, function), strips, _arrays(settings)))
+    return dataclasses.replace(relation, triplets=Partial(_bound(_of_triplets, function), strips, _arrays(settings)))
 
 
 @jax.jit
 def _prepared(measure: Measure, x: Array, y: Array) -> tuple[Any, Any]:
     return measure.rows_and_columns(x, y)
+
+
+@functools.cache
+def _bound(outer: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    return functools.partial(outer, function)  # one object each, so that mining outside of jit compiles a loss once
 
 
 def _arrays(settings: dict[str, Any]) -> dict[str, Any]:

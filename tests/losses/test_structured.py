@@ -372,8 +372,8 @@ def test_errors():
     with pytest.raises(InputError, match="a beta of each class needs class ids"):
         losses.margin_loss(x, core.by_matrix(np.eye(3, dtype=bool)), beta=jnp.ones(2))
     for wrong, message in (
-        ({"alpha": 1.0}, "alpha: expected less than 1, got 1.0"),
-        ({"alpha": 0.0}, "alpha: expected more than 0, got 0.0"),
+        ({"alpha": 1.0}, "alpha: expected a number between 0 and 1, got 1.0"),
+        ({"alpha": 0.0}, "alpha: expected a number between 0 and 1, got 0.0"),
         ({"context_weight": -1.0}, "context_weight: expected at least 0"),
         ({"proxies": jnp.ones((1, 2))}, "below 1, the number of proxies, got 1"),
         ({"labels": labels[:2]}, "one id for each of 3 rows, got 2"),
