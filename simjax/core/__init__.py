@@ -57,6 +57,7 @@ from simjax.core._relation import by_grade as by_grade
 from simjax.core._relation import by_matrix as by_matrix
 from simjax.core._relation import by_position as by_position
 from simjax.core._relation import by_shared_label as by_shared_label
+from simjax.core._relation import class_ids as class_ids
 from simjax.core._triplets import count_triplets as count_triplets
 from simjax.core._triplets import entries as entries
 from simjax.core._triplets import every_one as every_one

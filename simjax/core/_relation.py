@@ -85,6 +85,25 @@ class Relation:
         """The same where rows and columns are one set: a row never meets itself."""
         return dataclasses.replace(self, positive=all_of(self.positive, others), negative=all_of(self.negative, others))
 
+    def where(self, keep: Mask) -> "Relation":
+        """The same, of those pairs alone that a mask keeps."""
+        positive, negative = (Partial(_kept, self, carried(keep), Partial(side)) for side in (_first, _second))
+        return Relation(positive, negative, self.shape, self.classes)
+
+    def transposed(self) -> "Relation":
+        """The same of columns with rows.
+
+        Raises:
+            InputError: for what a miner keeps of each row, which needs the whole row.
+        """
+        if self.miner is not None or self.triplets is not None:
+            raise InputError(
+                "labels: expected all pairs of a relation where columns are rows, too, got what a miner keeps"
+            )
+        n, m = self.shape
+        positive, negative = (Partial(_turned, self, Partial(side)) for side in (_first, _second))
+        return Relation(positive, negative, (m, n), self.classes and (self.classes[1], self.classes[0]))
+
 
 def by_class(
     labels: Int[ArrayLike, " n"], ref_labels: Int[ArrayLike, " m"] | None = None, *, ignore: Sequence[int] = ()
@@ -258,6 +277,22 @@ def _and_its_complement(positive: Mask, shape: tuple[int, int]) -> Relation:
 
 def _not(mask: Mask, i: Array, j: Array) -> Array:
     return ~mask(i, j)
+
+
+def _kept(relation: Relation, keep: Mask, side: Any, i: Array, j: Array) -> Array:
+    return side(relation.masks(i, j)) & keep(i, j)
+
+
+def _turned(relation: Relation, side: Any, i: Array, j: Array) -> Array:
+    return side(relation.masks(j.T, i.T)).T
+
+
+def _first(masks: tuple[Array, Array]) -> Array:
+    return masks[0]
+
+
+def _second(masks: tuple[Array, Array]) -> Array:
+    return masks[1]
 
 
 def _known(rows: Array, columns: Array, i: Array, j: Array) -> Array:

@@ -175,3 +175,9 @@ def log_sum_exp(z: Array, keep: Array) -> Array:
     That is not minus infinity, which would turn a difference of two such rows into a NaN.
     """
     return jnp.maximum(softmax(z, keep)[1], jnp.finfo(z.dtype).min / 4)[:, None]
+
+
+def squared(z: Array) -> Array:
+    """z^2; infinite with zero gradient where it does not fit the type."""
+    fits = jnp.abs(z) < jnp.sqrt(jnp.finfo(z.dtype).max) / 2
+    return jnp.where(fits, jnp.where(fits, z, 0) ** 2, jnp.inf)
