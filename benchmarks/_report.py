@@ -10,14 +10,26 @@ from typing import Any
 
 from benchmarks._timing import CORES, OURS, SLOW, TURN
 
-PACKAGES = ("simjax", "jax", "jaxlib", "numpy", "scipy", "scikit-learn", "torch", "faiss-cpu")
-LIBRARIES = (OURS, "SciPy", "FAISS", "scikit-learn", "PyTorch", "JAX")  # order of columns
+PACKAGES = (
+    "simjax",
+    "jax",
+    "jaxlib",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "torch",
+    "faiss-cpu",
+    "pytorch-metric-learning",
+)
+LIBRARIES = (OURS, "SciPy", "FAISS", "scikit-learn", "PyTorch", "pytorch-metric-learning", "JAX")  # order of columns
 COLOURS = {
     "pairwise": "#4477aa",
     "search": "#ee6677",
     "attention": "#228833",
     "logsumexp": "#ccbb44",
     "step": "#aa3377",
+    "batch": "#4477aa",
+    "large": "#ee6677",
 }
 
 TURNS = f"""\
@@ -57,6 +69,18 @@ simjax is compiled before the warm-up; what that takes is in the table of memory
 
 Compared are the losses of the first three steps, with the form of PyTorch that agrees least: the largest difference
 relative to the largest loss. Adam turns gradients that are next to 0 into whole steps, so rounding shows in them.
+""",
+    "loss_speed": f"""\
+Value and gradient by the embeddings, in float32; labels are arguments of the programs. pytorch-metric-learning runs
+eagerly, its loss with the defaults and, where one is named, its miner with the defaults; simjax runs the same loss and
+the same miner, compiled. All contenders run on all of these cores.
+{TURNS}
+simjax is compiled before the warm-up; what that takes is in the tables of memory. Under *large* are batches for which
+an array of all pairs would be 4.3 GB (32,768 rows) or of all triplets 550 GB (8,192 rows): simjax alone.
+
+{MEMORY}
+
+Compared are value and gradient after the warm-up: the largest difference relative to the largest value of the array.
 """,
 }
 """What each page says of how it was measured."""

@@ -26,16 +26,8 @@ def compiled_quickly(request):
 
     For a module as a whole, so that its own fixtures compile as its tests do: other optimisations give other last bits.
     """
-    quick = request.path.parent.name in (
-        "attention",
-        "core",
-        "data",
-        "evaluate",
-        "losses",
-        "mining",
-        "nn",
-        "similarity",
-    )
+    rooms = ("attention", "core", "data", "evaluate", "losses", "mining", "nn", "similarity")
+    quick = request.path.parent.name in rooms
     jax.config.update("jax_disable_most_optimizations", quick)
 
 

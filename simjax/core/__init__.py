@@ -4,6 +4,7 @@ from simjax.core._arrays import check_at_least as check_at_least
 from simjax.core._arrays import floats as floats
 from simjax.core._arrays import matrix_rows as matrix_rows
 from simjax.core._arrays import wide as wide
+from simjax.core._block_functions import first_largest as first_largest
 from simjax.core._block_functions import softmax as softmax
 from simjax.core._blocks import map_rows as map_rows
 from simjax.core._blocks import rows_in_block as rows_in_block
@@ -36,6 +37,7 @@ from simjax.core._measure import measure as measure
 from simjax.core._order import histogram as histogram
 from simjax.core._order import largest_k as largest_k
 from simjax.core._order import order_statistics as order_statistics
+from simjax.core._order import soft_bins as soft_bins
 from simjax.core._order import top_k as top_k
 from simjax.core._reduce import PRECISIONS as PRECISIONS
 from simjax.core._reduce import block_size as block_size
@@ -55,4 +57,9 @@ from simjax.core._relation import by_grade as by_grade
 from simjax.core._relation import by_matrix as by_matrix
 from simjax.core._relation import by_position as by_position
 from simjax.core._relation import by_shared_label as by_shared_label
+from simjax.core._relation import class_ids as class_ids
+from simjax.core._triplets import count_triplets as count_triplets
+from simjax.core._triplets import entries as entries
+from simjax.core._triplets import every_one as every_one
 from simjax.core._tuples import for_each_marked as for_each_marked
+from simjax.core._tuples import sum_over_marked as sum_over_marked

@@ -18,6 +18,9 @@ STRIP_BYTES = 128 * 2**20
 CACHED_BYTES = 24 * 2**20
 """What they take where that makes `ENOUGH_ROWS`: the strip, a fifth of them, is then reduced in a CPU's cache."""
 
+AT_ONCE_BYTES = 2 * CACHED_BYTES
+"""What all rows together may take to be one block: going backward, that one needs no second computation."""
+
 ENOUGH_ROWS = 128
 """Products of fewer rows with many columns spend their time on reading the columns."""
 
@@ -40,6 +43,11 @@ def rows_in_block(n: int, row_bytes: int, enough: int = ENOUGH_ROWS) -> int:
     # Where the last block need not be filled up, the result need not be cut, which would copy it.
     blocks = next((b for b in range(blocks, 2 * blocks) if n % b == 0 and n >= b * enough), blocks)
     return max(1, -(-n // blocks))
+
+
+def rows_at_once(n: int, row_bytes: int) -> int:
+    """All n rows where they are few and small, blocks of `rows_in_block` otherwise."""
+    return max(n, 1) if n * row_bytes <= AT_ONCE_BYTES else rows_in_block(n, row_bytes)
 
 
 def map_rows(function: Callable[..., Any], *rows: Any, block: int | None = None, row_bytes: int = 0) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
@@ -32,7 +33,23 @@ def dot_products(x: Num[ArrayLike, "*batch n d"], y: Num[ArrayLike, "*batch m d"
         >>> [round(float(dot_products(a, v)[0, 0]), 4) for v in (a, b)]
         [1.0201, 1.1601]
     """
-    return jnp.matmul(x, jnp.swapaxes(jnp.asarray(y), -1, -2))
+    return _dot_products(jnp.asarray(x), jnp.asarray(y), precision_in_force())
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _dot_products(x: Array, y: Array, precision: Any) -> Array:
+    return jnp.matmul(x, jnp.swapaxes(y, -1, -2), precision=precision)
+
+
+def _dot_products_jvp(precision: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (x, y), (dx, dy) = primals, tangents
+    s = _dot_products(x, y, precision)
+    of_x = [] if isinstance(dx, SymbolicZero) else [_dot_products(dx, y, precision)]
+    of_y = [] if isinstance(dy, SymbolicZero) else [_dot_products(x, by_columns(dy), precision)]
+    return s, sum(of_x + of_y, jnp.zeros_like(s))
+
+
+_dot_products.defjvp(_dot_products_jvp, symbolic_zeros=True)
 
 
 def dense(

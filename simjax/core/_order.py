@@ -140,6 +140,34 @@ def largest_k(s: Array, k: int) -> tuple[Array, Array]:
     return values, jnp.take_along_axis(columns, place, axis=1)
 
 
+def soft_bins(s: Array, keep: Array, edges: Array) -> Array:
+    """The kept entries of each row of a strip, shared out linearly between the two edges they lie between.
+
+    Args:
+        s: [r, m].
+        keep: which entries count, boolean [r, m]; those outside of the edges do not.
+        edges: ascending [b].
+
+    Returns:
+        [r, b], of each edge the sum of its shares.
+
+    Example:
+        >>> print(soft_bins(jnp.array([[0.25, 1.0, 7.0]]), jnp.full((1, 3), True), jnp.array([0.0, 1.0, 2.0])))
+        [[0.75 1.25 0.  ]]
+    """
+    keep = keep & (s >= edges[0]) & (s <= edges[-1])
+    below = jnp.concatenate([edges[:1] - 1, edges[:-1]])
+    above = jnp.concatenate([edges[1:], edges[-1:] + 1])
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def share(edge: tuple[Array, Array, Array]) -> Array:
+        low, here, high = edge
+        rising, falling = (s - low) / (here - low), (high - s) / (high - here)
+        return jnp.sum(jnp.where(keep, jax.nn.relu(jnp.where(s < here, rising, falling)), 0), axis=1)
+
+    return lax.map(share, (below, edges, above)).T  # [r, b]
+
+
 @functools.cache
 def _top_k(k: int) -> Callable[..., Any]:
     def block_function(mask: Any, function: Any, s: Array, i: Array, j: Array) -> tuple[Array, Array]:
@@ -172,15 +200,4 @@ def _histogram(mask: Any, function: Any, edges: Array, s: Array, i: Array, j: Ar
 
 
 def _soft_histogram(mask: Any, function: Any, edges: Array, s: Array, i: Array, j: Array) -> Array:
-    s, keep = masked(mask, function, s, i, j)
-    keep = keep & (s >= edges[0]) & (s <= edges[-1])
-    below = jnp.concatenate([edges[:1] - 1, edges[:-1]])
-    above = jnp.concatenate([edges[1:], edges[-1:] + 1])
-
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def share(edge: tuple[Array, Array, Array]) -> Array:
-        low, here, high = edge
-        rising, falling = (s - low) / (here - low), (high - s) / (high - here)
-        return jnp.sum(jnp.where(keep, jax.nn.relu(jnp.where(s < here, rising, falling)), 0), axis=1)
-
-    return lax.map(share, (below, edges, above)).T  # [r, b]
+    return soft_bins(*masked(mask, function, s, i, j), edges)

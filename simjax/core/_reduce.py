@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Shaped
 
 from simjax.core._arrays import check_at_least, matrix_rows
-from simjax.core._blocks import map_rows, rows_in_block
+from simjax.core._blocks import map_rows, rows_at_once
 from simjax.core._checks import check_choice
 from simjax.core._masks import carried
 from simjax.core._measure import Measure
@@ -107,7 +107,7 @@ def block_size(
         (102, 36)
     """
     x, y = matrix_rows(x, x if y is None else y)
-    return rows_in_block(x.shape[0], as_measure(measure).row_bytes(x, y, copies))
+    return rows_at_once(x.shape[0], as_measure(measure).row_bytes(x, y, copies))
 
 
 @partial(jax.jit, static_argnames=("copies", "block", "precision", "axis_name"))
@@ -123,7 +123,8 @@ def _reduce_rows(function, measure, x, y, rows, *, copies, block, precision, axi
         def reduce(part: Any, i: Array, rows: Any) -> Any:
             return function(measure.strip(part, columns, precision), i[:, None], j, *rows)
 
-        return map_rows(reduce, prepared, i, rows, block=block, row_bytes=measure.row_bytes(x, y, copies))
+        rows_of_block = block or rows_at_once(x.shape[0], measure.row_bytes(x, y, copies))
+        return map_rows(reduce, prepared, i, rows, block=rows_of_block)
 
     axes = _explicit_axes(x)
     return (

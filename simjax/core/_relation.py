@@ -11,7 +11,8 @@ unless the user gave one. Class ids are the usual case and become a relation by 
     by_grade(grades)            how similar each pair is, as numbers
     by_position(n)              row i belongs with column i alone: two views, questions and answers
 
-Their labels are data: another batch of the same shape compiles nothing anew.
+Their labels are data: another batch of the same shape compiles nothing anew. A miner makes a relation of a relation: it
+keeps the pairs or triplets of a batch that are worth learning from (`simjax.mining`).
 """
 
 import dataclasses
@@ -27,6 +28,7 @@ from jaxtyping import Bool, Int, Num, Shaped
 
 from simjax.core._checks import InputError
 from simjax.core._masks import Mask, all_of, carried, different_label, others, same_label
+from simjax.core._triplets import count_triplets, every_one
 
 
 @jax.tree_util.register_dataclass
@@ -40,21 +42,67 @@ class Relation:
         shape: (n, m), how many rows and columns there are.
         classes: ids of the rows [n] and of the columns [m] where the relation has them, for what is learned or weighted
             by class; None otherwise.
+        miner: of i, j and both masks gives the masks of what is kept; None keeps all.
+        triplets: of i, j and both masks gives a function of the columns of a few positives of each row [r, few], which
+            says what their negatives are [r, few, m], as a `Partial`; None makes triplets of every positive with every
+            negative.
+        chosen: columns of the positives [n, k] and of the negatives [n, l] of each row, where these few are all that
+            the relation holds, -1 where a row has fewer; int32. A loss then computes n (k + l) pairs and no strip.
     """
 
     positive: Mask
     negative: Mask
     shape: tuple[int, int] = dataclasses.field(metadata={"static": True})
     classes: tuple[Array, Array] | None = None
+    miner: Callable[..., tuple[Array, Array]] | None = None
+    triplets: Callable[..., Callable[[Array], Array]] | None = None
+    chosen: tuple[Array, Array] | None = None
 
     def masks(self, i: Array, j: Array) -> tuple[Array, Array]:
         """Positive and negative pairs of a strip: booleans [r, m], for rows i [r, 1] and columns j [1, m]."""
+        positive, negative = self._all_pairs(i, j)
+        if self.triplets is None:
+            return positive, negative
+        as_positive, as_negative = count_triplets(positive, self.triplets(i, j, positive, negative))
+        return as_positive > 0, as_negative > 0
+
+    def triplets_of(self, i: Array, j: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """Positive pairs of a strip [r, m], and what says of a few of them in each row what their negatives are."""
+        positive, negative = self._all_pairs(i, j)
+        if self.triplets is None:
+            return positive, every_one(negative)
+        return positive, self.triplets(i, j, positive, negative)
+
+    def _all_pairs(self, i: Array, j: Array) -> tuple[Array, Array]:
+        if self.chosen is not None:
+            positive, negative = (jnp.any(columns[i[:, 0], :, None] == j[:, None], axis=1) for columns in self.chosen)
+            return positive, negative
         shape = (i.shape[0], j.shape[1])
-        return jnp.broadcast_to(self.positive(i, j), shape), jnp.broadcast_to(self.negative(i, j), shape)
+        masks = jnp.broadcast_to(self.positive(i, j), shape), jnp.broadcast_to(self.negative(i, j), shape)
+        return masks if self.miner is None else self.miner(i, j, *masks)
 
     def without_itself(self) -> "Relation":
         """The same where rows and columns are one set: a row never meets itself."""
         return dataclasses.replace(self, positive=all_of(self.positive, others), negative=all_of(self.negative, others))
+
+    def where(self, keep: Mask) -> "Relation":
+        """The same, of those pairs alone that a mask keeps."""
+        positive, negative = (Partial(_kept, self, carried(keep), Partial(side)) for side in (_first, _second))
+        return Relation(positive, negative, self.shape, self.classes)
+
+    def transposed(self) -> "Relation":
+        """The same of columns with rows.
+
+        Raises:
+            InputError: for what a miner keeps of each row, which needs the whole row.
+        """
+        if self.miner is not None or self.triplets is not None:
+            raise InputError(
+                "labels: expected all pairs of a relation where columns are rows, too, got what a miner keeps"
+            )
+        n, m = self.shape
+        positive, negative = (Partial(_turned, self, Partial(side)) for side in (_first, _second))
+        return Relation(positive, negative, (m, n), self.classes and (self.classes[1], self.classes[0]))
 
 
 def by_class(
@@ -229,6 +277,22 @@ def _and_its_complement(positive: Mask, shape: tuple[int, int]) -> Relation:
 
 def _not(mask: Mask, i: Array, j: Array) -> Array:
     return ~mask(i, j)
+
+
+def _kept(relation: Relation, keep: Mask, side: Any, i: Array, j: Array) -> Array:
+    return side(relation.masks(i, j)) & keep(i, j)
+
+
+def _turned(relation: Relation, side: Any, i: Array, j: Array) -> Array:
+    return side(relation.masks(j.T, i.T)).T
+
+
+def _first(masks: tuple[Array, Array]) -> Array:
+    return masks[0]
+
+
+def _second(masks: tuple[Array, Array]) -> Array:
+    return masks[1]
 
 
 def _known(rows: Array, columns: Array, i: Array, j: Array) -> Array:

@@ -22,8 +22,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.losses._checks import check_positive, class_vectors
-from simjax.losses._pair_loss import Form, log_sum_exp, pair_loss
+from simjax.losses._checks import check_positive
+from simjax.losses._class_vectors import classified, cross_entropy
 
 
 def normalized_softmax_loss(
@@ -55,7 +55,7 @@ def normalized_softmax_loss(
         0.3133
     """
     check_positive("temperature", temperature)
-    return _classified(_normalized, embeddings, labels, proxies, options, scale=1 / jnp.asarray(temperature))
+    return classified(_normalized, embeddings, labels, proxies, options, scale=1 / jnp.asarray(temperature))
 
 
 def cosface_loss(
@@ -89,7 +89,7 @@ def cosface_loss(
         0.4741
     """
     check_positive("scale", scale)
-    return _classified(_cosface, embeddings, labels, proxies, options, margin=margin, scale=scale)
+    return classified(cosface_form, embeddings, labels, proxies, options, margin=margin, scale=scale)
 
 
 def arcface_loss(
@@ -126,36 +126,23 @@ def arcface_loss(
         0.4742
     """
     check_positive("scale", scale)
-    return _classified(_arcface, embeddings, labels, proxies, options, margin=jnp.deg2rad(margin), scale=scale)
-
-
-def _classified(form: Form, embeddings: Any, labels: Any, proxies: Any, options: Any, **parameters: Any) -> Any:
-    vectors, classes = class_vectors(labels, proxies)
-    return pair_loss(
-        form, embeddings, labels, ref_embeddings=vectors, ref_labels=classes, measure="cosine", **parameters, **options
-    )
-
-
-def _cross_entropy(logits: Array, target: Array, positive: Array) -> Any:
-    """Of logits [r, c] whose entry of the own class is another one, `target` [r, c]."""
-    z = jnp.where(positive, target, logits)
-    own = jnp.sum(jnp.where(positive, z, 0), axis=1, keepdims=True)
-    found = jnp.any(positive, axis=1, keepdims=True)
-    return {"row": (jnp.where(found, log_sum_exp(z, jnp.ones_like(positive)) - own, 0), found)}
+    return classified(arcface_form, embeddings, labels, proxies, options, margin=jnp.deg2rad(margin), scale=scale)
 
 
 def _normalized(c: Array, positive: Array, negative: Array, *, scale: Array) -> Any:
-    return _cross_entropy(scale * c, scale * c, positive)
+    return cross_entropy(scale * c, scale * c, positive)
 
 
-def _cosface(c: Array, positive: Array, negative: Array, *, margin: Array, scale: Array) -> Any:
-    return _cross_entropy(scale * c, scale * (c - margin), positive)
+def cosface_form(c: Array, positive: Array, negative: Array, *, margin: Array, scale: Array) -> Any:
+    """Cross entropy of scaled cosines [r, c], that of the own class less a margin."""
+    return cross_entropy(scale * c, scale * (c - margin), positive)
 
 
-def _arcface(c: Array, positive: Array, negative: Array, *, margin: Array, scale: Array) -> Any:
+def arcface_form(c: Array, positive: Array, negative: Array, *, margin: Array, scale: Array) -> Any:
+    """Cross entropy of scaled cosines [r, c], that of the own class at an angle larger by a margin."""
     # cos(theta + margin), without the arc cosine, whose slope has no end at 1.
     sine = jnp.sqrt(jnp.maximum(1 - c * c, jnp.finfo(c.dtype).eps))
     turned = c * jnp.cos(margin) - sine * jnp.sin(margin)
-    return _cross_entropy(
+    return cross_entropy(
         scale * c, scale * jnp.where(c > -jnp.cos(margin), turned, c - margin * jnp.sin(margin)), positive
     )

@@ -1,11 +1,15 @@
-"""Generalised lifted structure: all positives and all negatives of a row against each other, softly.
+"""Lifted structure: a positive pair against the negatives of both of its ends at once.
 
-    loss_i = max(0, log sum over positives of exp(d_ip - positive_margin)
-                  + log sum over negatives of exp(negative_margin - d_in))
+With d the distance of a positive pair (i, p):
+
+    J_ip = log( sum over negatives n of i of exp(margin - d_in) + sum over negatives n of p of exp(margin - d_pn) )
+           + d_ip - positive_margin
+    loss_ip = max(0, J_ip)^2 / 2
+
+The sums of p are needed where it is a column: a first pass finds the logarithm of each, a second one the loss.
 
 References:
-    Song et al. (2016), Deep Metric Learning via Lifted Structured Feature Embedding. Hermans, Beyer, Leibe (2017), In
-    Defense of the Triplet Loss for Person Re-Identification (the generalised form).
+    Song, Xiang, Jegelka, Savarese (2016), Deep Metric Learning via Lifted Structured Feature Embedding.
 """
 
 from typing import Any
@@ -16,52 +20,105 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.losses._pair_loss import log_sum_exp, pair_loss
+from simjax.core import as_relation, matrix_rows
+from simjax.losses._pair_loss import log_sum_exp, pair_loss, squared
+from simjax.losses._terms import LossTerms
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
 
 
-def generalized_lifted_structure_loss(
+def lifted_structure_loss(
     embeddings: Num[ArrayLike, "n d"],
     labels: Any,
     *,
     positive_margin: ArrayLike = 0.0,
     negative_margin: ArrayLike = 1.0,
     measure: str | Measure = "normalized_euclidean",
+    ref_embeddings: Num[ArrayLike, "m d"] | None = None,
+    ref_labels: Any = None,
+    block: int | None = None,
     **options: Any,
 ) -> Any:
-    """Generalised lifted structure: one term for each row that has positives and negatives.
+    """Lifted structure: one term for each positive pair; two passes, so twice the time n m d.
 
     Args:
         embeddings: [n, d].
-        labels: class ids [n] or a `Relation`; any will do.
+        labels: class ids [n] or a `Relation`; any will do, with reference embeddings any but what a miner keeps.
         positive_margin: how far apart positives may be, in units of the measure.
         negative_margin: how far apart negatives should be.
         measure: a name or a `Measure`.
-        **options: ref_embeddings, ref_labels, weights, reducer, block: see `pair_loss`.
+        ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself. The
+            negatives of a reference are then embeddings.
+        ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
+        block: rows computed at once; None chooses.
+        **options: weights, reducer: see `pair_loss`.
 
     Returns:
-        The mean over the rows that have both; 0 where there are none.
+        The mean over the positive pairs either end of which has a negative, each taken once from each side; 0 where
+        there are none.
 
     Raises:
-        InputError: for shapes that do not fit.
+        InputError: for shapes that do not fit, or what a miner keeps of reference embeddings.
 
-    Differs from pytorch-metric-learning, where a row without positives counts with its negatives alone.
+    Differs from pytorch-metric-learning, which with reference embeddings takes the negatives of the *embedding* that
+    has the number of the positive reference.
 
     Example:
+        A positive pair at distance 0; each end has one negative, at distance 2^0.5:
+
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-        >>> found = generalized_lifted_structure_loss(x, jnp.array([0, 0, 1]), negative_margin=2.0)
-        >>> print(round(float(found), 4))  # 2 - 2^0.5
-        0.5858
+        >>> found = lifted_structure_loss(x, jnp.array([0, 0, 1]), negative_margin=2.0)
+        >>> print(round(float(found), 4))  # (log 2 + 2 - 2^0.5)^2 / 2
+        0.8178
     """
+    x, y = matrix_rows(
+        embeddings, embeddings if ref_embeddings is None else ref_embeddings, ("embeddings", "ref_embeddings")
+    )
+    alone = ref_embeddings is None
+    relation = as_relation(labels, ref_labels, len(x), None if alone else len(y))
     m = as_measure(measure)
-    margins = {"positive_margin": positive_margin, "negative_margin": negative_margin}
-    margins = {name: m.closest_first(jnp.asarray(margin)) for name, margin in margins.items()}
-    return pair_loss(_terms, embeddings, labels, measure=m, **margins, **options)
+    margins = {
+        "positive_margin": m.closest_first(jnp.asarray(positive_margin)),
+        "negative_margin": m.closest_first(jnp.asarray(negative_margin)),
+    }
+    of_columns = pair_loss(
+        _negatives,
+        y,
+        relation if alone else relation.transposed(),
+        ref_embeddings=None if alone else x,
+        measure=m,
+        reducer="none",
+        block=block,
+        negative_margin=margins["negative_margin"],
+    )
+    return pair_loss(
+        _terms,
+        x,
+        relation,
+        ref_embeddings=None if alone else y,
+        measure=m,
+        block=block,
+        by_column=True,
+        of_columns=of_columns,
+        **margins,
+        **options,
+    )
 
 
-def _terms(c: Array, positive: Array, negative: Array, *, positive_margin: Array, negative_margin: Array) -> Any:
-    far = log_sum_exp(positive_margin - c, positive)
-    near = log_sum_exp(c - negative_margin, negative)
-    both = jnp.any(positive, axis=1, keepdims=True) & jnp.any(negative, axis=1, keepdims=True)
-    return {"row": (jax.nn.relu(far + near), both)}
+def _negatives(c: Array, positive: Array, negative: Array, *, negative_margin: Array) -> Any:
+    return {"row": (log_sum_exp(c - negative_margin, negative), jnp.any(negative, axis=1, keepdims=True))}
+
+
+def _terms(
+    c: Array,
+    positive: Array,
+    negative: Array,
+    *,
+    positive_margin: Array,
+    negative_margin: Array,
+    of_columns: LossTerms,
+) -> Any:
+    of_rows, of_rows_there = _negatives(c, positive, negative, negative_margin=negative_margin)["row"]
+    there = of_columns.count[None] > 0
+    both = jnp.logaddexp(of_rows, jnp.where(there, of_columns.total[None], jnp.finfo(c.dtype).min / 4))  # [r, m]
+    return {"positive": (squared(jax.nn.relu(both + positive_margin - c)) / 2, positive & (of_rows_there | there))}

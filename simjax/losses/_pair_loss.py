@@ -20,7 +20,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import InputError, Relation, as_relation, matrix_rows, reduce_rows, softmax, wide
+from simjax.core import InputError, Relation, as_relation, every_one, map_rows, matrix_rows, reduce_rows, softmax, wide
 from simjax.losses._terms import LossTerms, Reducer, Summed, as_reducer
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -39,7 +39,9 @@ def pair_loss(
     weights: Shaped[ArrayLike, " n"] | None = None,
     reducer: str | Reducer | None = None,
     default_reducer: str = "mean",
-    row_parameters: dict[str, Array] | None = None,
+    row_parameters: dict[str, Any] | None = None,
+    triplets: bool = False,
+    by_column: bool = False,
     copies: int = 8,
     block: int | None = None,
     **parameters: Any,
@@ -57,7 +59,12 @@ def pair_loss(
         weights: a factor of each row's terms, [n].
         reducer: a name or a `Reducer`; None is the default.
         default_reducer: which one that is, by name.
-        row_parameters: parameters of the form that each row has its own of, [n] each; the form gets them as [r, 1].
+        row_parameters: parameters of the form that each row has its own of, arrays or pytrees of [n, ...]; the form
+            gets them as [r, 1, ...].
+        triplets: the form gets the positive pairs [r, m] and, instead of the negative ones, a function that says of a
+            few positive columns of each row [r, few] what their negatives are [r, few, m].
+        by_column: the form's parameters are arrays of the columns, so that it needs whole strips even where the
+            relation has chosen a few columns of each row.
         copies: how many arrays like the strip the form holds at once.
         block: rows computed at once; None chooses.
         **parameters: of the form; arrays may be traced and learned.
@@ -91,43 +98,74 @@ def pair_loss(
             raise InputError("reducer: weights of classes need class ids, got a relation without")
         row_weights = row_weights * jnp.asarray(reducing.class_weights)[relation.classes[0]]
     rows = (row_weights, row_parameters or {})
-    return _pair_loss(form, x, y, relation, as_measure(measure), rows, reducing, parameters, as_scalar, copies, block)
+    static = triplets, by_column, as_scalar, copies, block
+    return _pair_loss(form, x, y, relation, as_measure(measure), rows, reducing, parameters, *static)
 
 
-@partial(jax.jit, static_argnums=(0, 8, 9, 10))
+@partial(jax.jit, static_argnums=(0, *range(8, 13)))
 def _pair_loss(
     form: Form,
     x: Array,
     y: Array,
     relation: Relation,
     measure: Measure,
-    rows: tuple[Array, dict[str, Array]],
+    rows: tuple[Array, dict[str, Any]],
     reducer: Reducer,
     parameters: dict[str, Any],
+    triplets: bool,
+    by_column: bool,
     as_scalar: bool,
     copies: int,
     block: int | None,
 ) -> Any:
-    function = Partial(partial(_terms, form), relation, measure, reducer, parameters)
-    found = reduce_rows(function, x, y, measure=measure, rows=rows, copies=copies, block=block)
+    terms = Partial(partial(_terms, form), measure, reducer, parameters)
+    if relation.chosen is None or by_column:
+        of_strip = Partial(partial(_of_strip, triplets), terms, relation)
+        found = reduce_rows(of_strip, x, y, measure=measure, rows=rows, copies=copies, block=block)
+    else:
+        columns = jnp.concatenate(relation.chosen, axis=1)
+        of_chosen = partial(_of_chosen, triplets, relation.chosen[0].shape[1], terms, measure, y)
+        row_bytes = 16 * columns.shape[1] * x.shape[1] * wide(x).dtype.itemsize
+        found = map_rows(of_chosen, x, columns, *rows, block=block, row_bytes=row_bytes)
     parts = [reducer.scalar(part) for part in found.values()] if as_scalar else list(found.values())
     return reduce(operator.add, parts)
 
 
+def _of_strip(
+    triplets: bool, terms: Callable[..., Any], relation: Relation, s: Array, i: Array, j: Array, *rows: Any
+) -> dict[str, LossTerms]:
+    return terms(s, relation.triplets_of(i, j) if triplets else relation.masks(i, j), *rows)
+
+
+def _of_chosen(
+    triplets: bool,
+    positives: int,
+    terms: Callable[..., Any],
+    measure: Measure,
+    y: Array,
+    x: Array,
+    columns: Array,
+    *rows: Any,
+) -> dict[str, LossTerms]:
+    """The same of a narrow strip: each row with the columns that are chosen for it, the positives first."""
+    s = measure.pair(wide(x)[:, None], wide(y)[jnp.maximum(columns, 0)], **measure.parameters)
+    first = jnp.arange(columns.shape[1])[None] < positives
+    positive, negative = (columns >= 0) & first, (columns >= 0) & ~first
+    return terms(s, (positive, every_one(negative)) if triplets else (positive, negative), *rows)
+
+
 def _terms(
     form: Form,
-    relation: Relation,
     measure: Measure,
     reducer: Reducer,
     parameters: dict[str, Any],
     s: Array,
-    i: Array,
-    j: Array,
+    pairs: tuple[Array, Any],
     weights: Array,
-    of_rows: dict[str, Array],
+    of_rows: dict[str, Any],
 ) -> dict[str, LossTerms]:
-    own = {name: value[:, None] for name, value in of_rows.items()}
-    found = form(wide(measure.closest_first(s)), *relation.masks(i, j), **parameters, **own)
+    own = jax.tree.map(lambda value: value[:, None], of_rows)
+    found = form(wide(measure.closest_first(s)), *pairs, **parameters, **own)
     return {name: reducer.of_rows(part, weights) for name, part in found.items()}
 
 
@@ -137,3 +175,9 @@ def log_sum_exp(z: Array, keep: Array) -> Array:
     That is not minus infinity, which would turn a difference of two such rows into a NaN.
     """
     return jnp.maximum(softmax(z, keep)[1], jnp.finfo(z.dtype).min / 4)[:, None]
+
+
+def squared(z: Array) -> Array:
+    """z^2; infinite with zero gradient where it does not fit the type."""
+    fits = jnp.abs(z) < jnp.sqrt(jnp.finfo(z.dtype).max) / 2
+    return jnp.where(fits, jnp.where(fits, z, 0) ** 2, jnp.inf)

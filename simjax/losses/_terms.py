@@ -38,6 +38,10 @@ class LossTerms:
         """The terms of two parts of a loss together."""
         return LossTerms(self.total + other.total, self.count + other.count)
 
+    def __mul__(self, factor: ArrayLike) -> "LossTerms":
+        """The same terms, weighted."""
+        return LossTerms(self.total * factor, self.count)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +49,13 @@ class Summed:
     """Terms that are never written down one by one, as those of triplets: of each row of a strip, [r].
 
     Attributes:
-        total: the sum of those above 0; there are none below.
-        above_zero: how many these are.
+        total: their sum.
+        above_zero: how many are above 0, where none is below; None where some may be, or where it is not known.
         count: how many there are in all.
     """
 
     total: Array
-    above_zero: Array
+    above_zero: Array | None
     count: Array
 
 
@@ -82,7 +86,10 @@ class Reducer:
         if isinstance(terms, Summed):
             if self.below is not None or self.above not in (None, 0):
                 raise InputError("reducer: triplets are not known one by one, so that they have no bounds but 0")
-            return LossTerms(terms.total * weights, terms.count if self.above is None else terms.above_zero)
+            count = terms.count if self.above is None else terms.above_zero
+            if count is None:
+                raise InputError("reducer: of this loss only the sum of all terms is known, not of those above 0")
+            return LossTerms(terms.total * weights, count)
         each, counts = terms
         if self.above is not None:
             counts = counts & (each > self.above)

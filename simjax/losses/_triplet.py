@@ -2,30 +2,34 @@
 
     max(0, d(a, p) - d(a, n) + margin)
 
-A row of the similarity matrix is an anchor. A batch of n holds up to n^3 triplets, and none is ever written down: what
-mining finds is how often each pair takes part, a number that is constant for the gradient, and the loss is a sum of
-distances weighted by it.
+    swap        min(d(a, n), d(p, n)) takes the place of d(a, n)
+    smooth      log(1 + exp(x)) takes the place of max(0, x)
 
-    all         every triplet
-    hard        each anchor's farthest positive and nearest negative
-    semi_hard   each pair of anchor and positive, with the nearest negative that is farther away than the positive;
-                where there is none, with the farthest negative
+A row of the similarity matrix is an anchor. A batch of n holds up to n^3 triplets, and none is ever written down: a
+loop over the positives of a row finds in how many violated triplets each pair takes part, a number that is constant
+for the gradient, and the loss is a sum of distances weighted by it. The two variants add their terms up, one positive
+of each row after another.
 
 References:
     Schroff, Kalenichenko, Philbin (2015), FaceNet. Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss.
+    Balntas, Riba, Ponsa, Mikolajczyk (2016), Learning Local Feature Descriptors with Triplets (swap).
 """
 
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_choice, for_each_marked
+from simjax.core import count_triplets, entries, floats, sum_over_marked, wide
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
 from simjax.similarity import Measure
+from simjax.similarity import measure as as_measure
 
 
 def triplet_margin_loss(
@@ -33,25 +37,30 @@ def triplet_margin_loss(
     labels: Any,
     *,
     margin: ArrayLike = 0.05,
-    mining: str = "all",
+    swap: bool = False,
+    smooth: bool = False,
     measure: str | Measure = "normalized_euclidean",
+    ref_embeddings: Num[ArrayLike, "m d"] | None = None,
     **options: Any,
 ) -> Any:
     """Triplet loss over the triplets of a batch: any relation, memory of a strip, time of n m for each positive.
 
     Args:
         embeddings: [n, d].
-        labels: class ids [n] or a `Relation`.
+        labels: class ids [n] or a `Relation`; a mined one says which triplets count, for instance
+            `mining.semi_hard(embeddings, labels)`.
         margin: in units of the measure.
-        mining: all, hard or semi_hard, see above.
+        swap: see above; time of n m d for each positive.
+        smooth: see above.
         measure: a distance or a similarity, by name or as a `Measure`; its direction is respected.
-        **options: ref_embeddings, ref_labels, weights, reducer (a name), block: see `pair_loss`.
+        ref_embeddings: positives and negatives, [m, d]; None is the embeddings, a row never with itself.
+        **options: ref_labels, weights, reducer (a name), block: see `pair_loss`.
 
     Returns:
         The mean over the triplets with a loss above 0; 0 with zero gradient where there are none.
 
     Raises:
-        InputError: for shapes that do not fit, an unknown mining, measure or reducer.
+        InputError: for shapes that do not fit, an unknown measure or reducer.
 
     Example:
         One anchor pair at distance 1, a negative at distance 3 and 2: only margins above 1 are violated.
@@ -62,74 +71,62 @@ def triplet_margin_loss(
         0.0
         1.0
     """
-    check_choice("mining", mining, MININGS)
-    return pair_loss(
-        MININGS[mining],
-        embeddings,
-        labels,
-        measure=measure,
-        default_reducer="mean_nonzero",
-        copies=12,
-        margin=margin,
-        **options,
-    )
+    options |= {"measure": measure, "ref_embeddings": ref_embeddings, "triplets": True}
+    options |= {"default_reducer": "mean_nonzero", "copies": 12, "margin": margin}
+    if not (swap or smooth):
+        return pair_loss(_counted, embeddings, labels, **options)
+    if swap:
+        given = embeddings if ref_embeddings is None else ref_embeddings
+        options |= {"columns": floats("embeddings", given), "of": as_measure(measure), "by_column": True}
+    return pair_loss(_ADDED[smooth], embeddings, labels, **options)
 
 
-def _all(c: Array, positive: Array, negative: Array, *, margin: Array) -> Any:
-    bound = lax.stop_gradient(c + margin)
-    columns = jnp.arange(c.shape[1], dtype=jnp.int32)[None]
+def _counted(c: Array, positive: Array, negatives_of: Partial, *, margin: Array) -> Any:
+    still, bound = lax.stop_gradient((c, c + margin))
 
-    def step(carry: tuple[Array, Array], value: Array, column: Array, there: Array) -> tuple[Array, Array]:
-        coefficient, violated = carry
-        active = negative & there & (bound > value)
-        number = jnp.sum(active, axis=1, keepdims=True, dtype=jnp.int32)
-        return coefficient + active - jnp.where(columns == column, number, 0), violated + number
+    def violated(columns: Array) -> Array:
+        return negatives_of(columns) & (bound[:, None] > entries(still, columns))
 
-    start = jnp.zeros(c.shape, jnp.int32), jnp.zeros((c.shape[0], 1), jnp.int32)
-    coefficient, violated = for_each_marked(step, start, c, positive)
-    triplets = jnp.sum(positive, axis=1) * jnp.sum(negative, axis=1)
-    return {"triplet": _weighted(c, coefficient, violated[:, 0], triplets, margin)}
+    as_positive, as_negative = count_triplets(positive, violated)
+    number = jnp.sum(as_positive, axis=1)
+    weight = (as_negative - as_positive).astype(c.dtype)
+    total = jnp.sum(jnp.where(weight != 0, weight * c, 0), axis=1) + margin * number
+    return {"triplet": Summed(total, number, _triplets(positive, negatives_of))}
 
 
-def _hard(c: Array, positive: Array, negative: Array, *, margin: Array) -> Any:
-    farthest, nearest = _largest(jnp.where(positive, -c, -jnp.inf)), _largest(jnp.where(negative, c, -jnp.inf))
-    columns = jnp.arange(c.shape[1])[None]
-    found = positive.any(1) & negative.any(1)
-    sign = jnp.where(columns == nearest[:, None], 1, 0) - jnp.where(columns == farthest[:, None], 1, 0)
-    violated = found & (margin + jnp.sum(sign * c, axis=1) > 0)
-    return {"triplet": _weighted(c, sign * violated[:, None], violated.astype(int), found.astype(int), margin)}
+def _triplets(positive: Array, negatives_of: Partial) -> Array:
+    """How many triplets each row has; computed only where a reducer asks for it."""
+    return jnp.sum(count_triplets(positive, negatives_of)[0], axis=1)
 
 
-def _semi_hard(c: Array, positive: Array, negative: Array, *, margin: Array) -> Any:
-    still, slack = lax.stop_gradient((c, margin))
-    columns = jnp.arange(c.shape[1], dtype=jnp.int32)[None]
-    farthest = _largest(jnp.where(negative, -still, -jnp.inf))[:, None]
-    any_negative = jnp.any(negative, axis=1, keepdims=True)
-
-    def step(carry: tuple[Array, Array], value: Array, column: Array, there: Array) -> tuple[Array, Array]:
-        coefficient, violated = carry
-        farther = jnp.where(negative & (still < value), still, -jnp.inf)
-        found = jnp.max(farther, axis=1, keepdims=True) > -jnp.inf
-        chosen = jnp.where(found, _largest(farther)[:, None], farthest)
-        active = there & any_negative & (slack + jnp.take_along_axis(still, chosen, axis=1) > value)
-        pair = jnp.where(columns == chosen, 1, 0) - jnp.where(columns == column, 1, 0)
-        return coefficient + jnp.where(active, pair, 0), violated + active
-
-    start = jnp.zeros(c.shape, jnp.int32), jnp.zeros((c.shape[0], 1), jnp.int32)
-    coefficient, violated = for_each_marked(step, start, c, positive)
-    triplets = jnp.sum(positive & any_negative, axis=1)
-    return {"triplet": _weighted(c, coefficient, violated[:, 0], triplets, margin)}
+def _added(
+    hinge: Any,
+    c: Array,
+    positive: Array,
+    negatives_of: Partial,
+    *,
+    margin: Array,
+    columns: Array | None = None,
+    of: Measure | None = None,
+) -> Any:
+    start = (jnp.zeros(c.shape[0], c.dtype),) * 2
+    turn = partial(_of_positive, hinge)
+    total, above_zero = sum_over_marked(turn, start, positive, (negatives_of,), c, jnp.asarray(margin), columns, of)
+    return {"triplet": Summed(total, above_zero.astype(jnp.int32), _triplets(positive, negatives_of))}
 
 
-def _largest(c: Array) -> Array:
-    """The column of each row's largest entry, the lowest among equals; 0 where there are no columns."""
-    return jnp.argmax(c, axis=1) if c.shape[1] else jnp.zeros(c.shape[0], int)
+def _of_positive(
+    hinge: Any, here: Array, negatives_of: Partial, c: Array, margin: Array, y: Array | None, measure: Measure | None
+) -> tuple[Array, Array]:
+    """Of the positive that is `here` the sum of its terms and how many are above 0: [r] both."""
+    column = jnp.argmax(here, axis=1).astype(jnp.int32)
+    own = jnp.sum(jnp.where(here, c, 0), axis=1, keepdims=True)
+    negative, nearest = negatives_of(column[:, None])[:, 0], c
+    if y is not None and measure is not None:  # swap
+        from_positive = wide(measure.closest_first(measure.all_pairs(y[column], y)))
+        nearest = jnp.where(c >= from_positive, c, from_positive)
+    terms = jnp.where(negative, hinge(nearest - own + margin), 0)
+    return jnp.sum(terms, axis=1), jnp.sum(terms > 0, axis=1, dtype=c.dtype)
 
 
-def _weighted(c: Array, coefficient: Array, violated: Array, triplets: Array, margin: Array) -> Summed:
-    """The sum of the violated triplets of each row: what their pairs' closeness adds, and the margins."""
-    pairs = jnp.where(coefficient != 0, coefficient.astype(c.dtype) * c, 0)
-    return Summed(jnp.sum(pairs, axis=1) + margin * violated, violated, triplets)
-
-
-MININGS = {"all": _all, "hard": _hard, "semi_hard": _semi_hard}
+_ADDED = {smooth: partial(_added, jax.nn.softplus if smooth else jax.nn.relu) for smooth in (False, True)}

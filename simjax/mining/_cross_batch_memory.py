@@ -37,7 +37,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Int, Num
 
-from simjax.core import InputError, Relation, all_of, as_relation, check_at_least, floats
+from simjax.core import InputError, Relation, as_relation, check_at_least, floats
 
 
 @jax.tree_util.register_dataclass
@@ -132,7 +132,8 @@ def against(memory: CrossBatchMemory, labels: Any, *, own: bool = False) -> Rela
             was not pushed, or in another view.
 
     Returns:
-        A relation of b rows with m columns, to be used with `ref_embeddings=memory.embeddings`.
+        A relation of b rows with m columns, to be used with `ref_embeddings=memory.embeddings`, by a loss or by a miner
+        whose result goes to the loss.
 
     Raises:
         InputError: for a relation of another shape, or without `own`, more rows than the memory has places.
@@ -152,15 +153,12 @@ def against(memory: CrossBatchMemory, labels: Any, *, own: bool = False) -> Rela
     else:
         relation = as_relation(labels, memory.labels, len(jnp.asarray(labels)), m)
     b = relation.shape[0]
+    filled = relation.where(Partial(_is_filled, memory.filled))
     if own:
-        keep = Partial(_is_filled, memory.filled)
-    else:
-        if b > m:
-            raise InputError(f"labels: expected at most {m}, the places of the memory, got {b}")
-        keep = all_of(Partial(_is_filled, memory.filled), Partial(_is_no_copy, (memory.place - b) % m, m))
-    return dataclasses.replace(
-        relation, positive=all_of(relation.positive, keep), negative=all_of(relation.negative, keep)
-    )
+        return filled
+    if b > m:
+        raise InputError(f"labels: expected at most {m}, the places of the memory, got {b}")
+    return filled.where(Partial(_is_no_copy, (memory.place - b) % m, m))
 
 
 def _is_filled(filled: Array, i: Array, j: Array) -> Array:

@@ -24,19 +24,9 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.core import (
-    InputError,
-    Relation,
-    as_relation,
-    check_at_least,
-    check_choice,
-    largest_k,
-    matrix_rows,
-    reduce_rows,
-    wide,
-)
-from simjax.similarity import Measure
-from simjax.similarity import measure as as_measure
+from simjax.core import InputError, Measure, Relation, check_at_least, check_choice, largest_k, reduce_rows, wide
+from simjax.core import measure as as_measure
+from simjax.mining._mined import related
 
 SAMPLINGS = ("top", "random")
 POSITIVES = ("farthest", "nearest", "mean")
@@ -124,10 +114,7 @@ def hard_negatives(
         raise InputError(f"range_max: expected more than range_min = {range_min}, got {range_max}")
     if sampling == "random" and key is None:
         raise InputError('key: expected a key for the sampling "random", got None')
-    x, y = matrix_rows(
-        embeddings, embeddings if ref_embeddings is None else ref_embeddings, ("embeddings", "ref_embeddings")
-    )
-    relation = as_relation(labels, ref_labels, x.shape[0], None if ref_embeddings is None else y.shape[0])
+    x, y, relation = related(embeddings, labels, ref_embeddings, ref_labels)
     bounds = {
         "max_score": max_score,
         "min_score": min_score,

@@ -5,6 +5,7 @@ from flax import nnx
 from jax import Array
 
 from simjax.core import dot_products
+from simjax.nn._class_vectors import random_directions
 from simjax.nn._layers import Dense
 from simjax.similarity import unit_vectors
 
@@ -28,8 +29,7 @@ class CosinePrototypes(nnx.Module):
     """
 
     def __init__(self, embedding_size: int, classes: int, *, scale: float = 16.0, rngs: nnx.Rngs):
-        initial = nnx.initializers.normal(1.0)(rngs.params(), (classes, embedding_size))
-        self.prototypes = nnx.Param(unit_vectors(initial))
+        self.prototypes = nnx.Param(random_directions(rngs.params(), (classes, embedding_size)))
         self.log_scale = nnx.Param(jnp.log(jnp.float32(scale)))
 
     def __call__(self, embeddings: Array) -> Array:

@@ -11,8 +11,11 @@ from jax import Array
 from simjax.core import InputError
 from simjax.data import class_table, sample_m_per_class, sample_pairs
 from simjax.losses import contrastive_loss, contrastive_terms, triplet_margin_loss
+from simjax.mining import batch_hard, semi_hard
 from simjax.similarity import Measure, measure, unit_vectors
 from simjax.train._settings import Settings
+
+MINERS = {"hard": batch_hard, "semi_hard": semi_hard}
 
 
 class Objective(NamedTuple):
@@ -91,7 +94,8 @@ def build_objective(settings: Settings, labels: np.ndarray, classes: int) -> Obj
         e = unit_vectors(embeddings) if loss.normalise else embeddings
         if settings.objective == "contrastive":
             return contrastive_loss(e, y, margin=margin, form=form, measure="euclidean"), jnp.zeros(())
-        return triplet_margin_loss(e, y, margin=margin, mining=loss.mining, measure="euclidean"), jnp.zeros(())
+        related = y if loss.mining == "all" else MINERS[loss.mining](e, y, measure="euclidean")
+        return triplet_margin_loss(e, related, margin=margin, measure="euclidean"), jnp.zeros(())
 
     images = per_class * classes_per_batch
     return Objective(images, False, max(1, n // images), classes_and_samples, metric_loss, compared)

@@ -60,3 +60,55 @@ def test_the_number_of_positives_is_no_shape(random, caplog):
             np.testing.assert_allclose(step(x, labels).shape, (11, 3))
             assert np.isfinite(step(x, labels)).all()
     assert sum("Finished XLA compilation of jit(<lambda>)" in r.getMessage() for r in caplog.records) == 1
+
+
+def softly(c, positive, negative, scale):
+    """Of each row the sum over positives of a function of all of its negatives, by the loop."""
+
+    def one(here, negative, c, scale):
+        own = jnp.sum(jnp.where(here, c, 0), axis=1, keepdims=True)
+        return jnp.log1p(jnp.sum(jnp.where(negative, jnp.exp(scale * (c - own)), 0), axis=1))
+
+    return core.sum_over_marked(one, jnp.ones(c.shape[0]), positive, (negative,), c, scale)
+
+
+def softly_enumerated(c, positive, negative, scale):
+    terms = jnp.log1p(jnp.sum(jnp.where(negative[:, None], jnp.exp(scale * (c[:, None] - c[:, :, None])), 0), axis=2))
+    return 1 + jnp.sum(jnp.where(positive, terms, 0), axis=1)
+
+
+def test_a_sum_over_marked_entries_has_derivatives_of_any_order(random):
+    with jax.enable_x64(True):
+        c, weights = jnp.asarray(random.normal(size=(5, 7))), jnp.asarray(random.normal(size=5))
+        positive = jnp.asarray(random.random((5, 7)) < 0.4).at[0].set(False)
+        negative = ~positive & jnp.asarray(random.random((5, 7)) < 0.7)
+        scale = jnp.asarray(0.7)
+
+        def weighted(route):
+            return lambda c, scale: jnp.sum(weights * route(c, positive, negative, scale))
+
+        for make in (
+            lambda f: f(c, scale),
+            lambda f: jax.jit(jax.grad(f, argnums=(0, 1)))(c, scale),
+            lambda f: jax.jit(jax.jacrev(jax.grad(f, argnums=(0, 1)), argnums=(0, 1)))(c, scale),
+            lambda f: jax.grad(jax.grad(jax.grad(f, argnums=1), argnums=1), argnums=1)(c, scale),
+            lambda f: jax.vmap(jax.grad(f), in_axes=(0, None))(jnp.stack([c, -c]), scale),
+        ):
+            found, expected = make(weighted(softly)), make(weighted(softly_enumerated))
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), found, expected)
+        with pytest.raises(TypeError, match="forward-mode"):
+            jax.jvp(lambda c: softly(c, positive, negative, scale), (c,), (c,))
+
+
+def test_a_sum_over_no_columns_is_where_it_started():
+    nothing = jnp.zeros((2, 0))
+    found = softly(nothing, nothing > 0, nothing > 0, jnp.ones(()))
+    np.testing.assert_array_equal(found, [1, 1])
+
+
+def test_memory_does_not_grow_with_the_number_of_marked_entries():
+    c, positive = jnp.zeros((64, 512)), jnp.zeros((64, 512), bool)
+    gradient = jax.jit(jax.grad(lambda c: jnp.sum(softly(c, positive, ~positive, jnp.ones(())))))
+    memory = gradient.lower(c).compile().memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < 12 * c.nbytes  # one turn for each of 512 marked columns would keep 512 strips

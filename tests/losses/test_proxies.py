@@ -7,7 +7,7 @@ import pytest
 
 from simjax import losses
 from simjax.core import InputError
-from tests.losses.test_pair_losses import cosine, unit
+from tests.losses.cases import cosine, unit
 
 N, D, CLASSES = 11, 5, 4
 

@@ -8,7 +8,7 @@ import pytest
 
 from simjax import losses
 from simjax.core import InputError
-from tests.losses.test_pair_losses import rows, unit
+from tests.losses.cases import rows, unit
 
 N, D = 11, 6
 

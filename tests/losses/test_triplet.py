@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from simjax.core import InputError
-from simjax.losses import triplet_margin_loss
+from simjax import mining as miners
+from simjax.losses import triplet_margin_loss as loss_of
+from simjax.similarity import measure
 
 
 def triplets(labels):
@@ -45,6 +46,15 @@ def semi_hard_by_loops(d, labels, margin):
         farther = [value for value in negatives if value > d[a, p]]
         losses.append(d[a, p] - (min(farther) if farther else max(negatives)) + margin)
     return mean_above_zero(losses)
+
+
+def triplet_margin_loss(x, labels, *, mining, measure="normalized_euclidean", **options):
+    mined = {
+        "all": lambda x, labels, measure: labels,
+        "hard": miners.batch_hard,
+        "semi_hard": miners.semi_hard,
+    }[mining](x, labels, measure=measure)
+    return loss_of(x, mined, measure=measure, **options)
 
 
 ORACLES = {"all": all_by_loops, "hard": hard_by_loops, "semi_hard": semi_hard_by_loops}
@@ -101,7 +111,34 @@ def test_degenerate_batches(mining, x, labels, value):
     np.testing.assert_array_equal(gradient, 0)
 
 
-@pytest.mark.usefixtures("unchecked")
-def test_an_unknown_mining_names_the_nearest():
-    with pytest.raises(InputError, match="did you mean semi_hard"):
-        triplet_margin_loss(jnp.zeros((2, 2)), jnp.array([0, 1]), mining="semihard")
+def written_down(x, labels, *, margin, swap, smooth, chosen=None):
+    """Every triplet, one by one."""
+    a, p, q = (np.array(t) for t in zip(*(triplets(labels) if chosen is None else chosen), strict=True))
+    d = measure("euclidean")(x[:, None], x[None])
+    nearest = jnp.minimum(d[a, q], d[p, q]) if swap else d[a, q]
+    x = d[a, p] - nearest + margin
+    terms = jax.nn.softplus(x) if smooth else jax.nn.relu(x)
+    return jnp.sum(terms) / jnp.maximum(jnp.sum(terms > 0), 1)
+
+
+@pytest.mark.parametrize(("swap", "smooth"), [(True, False), (False, True), (True, True)])
+def test_swapped_and_smooth_triplets(random, swap, smooth):
+    x, labels = jnp.float32(random.normal(size=(13, 3))), random.integers(0, 4, 13)
+    options = {"margin": 0.7, "swap": swap, "smooth": smooth}
+
+    def ours(x):
+        return loss_of(x, labels, measure="euclidean", block=4, **options)
+
+    found, expected = (jax.value_and_grad(f)(x) for f in (ours, lambda x: written_down(x, labels, **options)))
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-4, atol=1e-6)
+
+
+def test_smooth_triplets_that_were_mined(random):
+    x, labels = jnp.float32(random.normal(size=(13, 3))), random.integers(0, 3, 13)
+    d = cdist(x, x)
+    chosen = [(a, p, q) for a, p, q in triplets(labels) if 0 < d[a, q] - d[a, p] <= 0.5]
+    mined = miners.triplet_margin(x, labels, margin=0.5, kind="semi_hard", measure="euclidean")
+    found = loss_of(x, mined, measure="euclidean", margin=0.7, smooth=True)
+    expected = written_down(x, labels, margin=0.7, swap=False, smooth=True, chosen=chosen)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -10,7 +10,7 @@ import pytest
 
 from simjax import core, losses
 from simjax.core import InputError
-from simjax.mining import against, cross_batch_memory, push
+from simjax.mining import against, cross_batch_memory, multi_similarity, push
 
 SIZE, BATCH, WIDTH = 13, 5, 4  # after 3 batches it is full, and the third wraps around
 LOSSES = {
@@ -122,6 +122,31 @@ def test_pytorch_metric_learning_has_the_same(random, name, theirs):
         np.testing.assert_allclose(value, expected.item(), rtol=1e-4)
         np.testing.assert_allclose(gradient, slope, rtol=1e-3, atol=1e-4 * np.abs(slope).max())
         np.testing.assert_allclose(memory.embeddings, loss.embedding_memory.numpy(), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_miner_chooses_from_the_memory(random):
+    """As there, if every row has a positive besides itself: its miner takes a row's own copy for one, ours does not."""
+    reason = "pytorch-metric-learning is not installed"
+    peer = pytest.importorskip("pytorch_metric_learning.losses", reason=reason)
+    miner = pytest.importorskip("pytorch_metric_learning.miners", reason=reason).MultiSimilarityMiner()
+    torch = pytest.importorskip("torch")
+    loss = peer.CrossBatchMemory(peer.ContrastiveLoss(), embedding_size=WIDTH, memory_size=SIZE, miner=miner)
+    memory, labels = cross_batch_memory(SIZE, WIDTH), np.array([0, 1, 0, 1, 1])
+    for x, _ in batches(random, 4):
+
+        def ours(x, memory=memory):
+            memory = push(memory, x, labels)
+            mined = multi_similarity(x, against(memory, labels), ref_embeddings=memory.embeddings)
+            return losses.contrastive_loss(x, mined, ref_embeddings=memory.embeddings), memory
+
+        (value, memory), gradient = jax.value_and_grad(ours, has_aux=True)(jnp.asarray(x))
+        leaf = torch.tensor(x, requires_grad=True)
+        expected = loss(leaf, torch.tensor(labels))
+        expected.backward()
+        assert leaf.grad is not None
+        np.testing.assert_allclose(value, expected.item(), rtol=1e-4)
+        np.testing.assert_allclose(gradient, leaf.grad.numpy(), rtol=1e-3, atol=1e-5)
 
 
 def test_keys_of_a_second_encoder_are_a_queue(random):

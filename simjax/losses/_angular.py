@@ -1,0 +1,91 @@
+"""Angular loss: at a negative, the angle under which it sees an anchor and its positive should be small.
+
+The negative n, and a and p, make a triangle; its angle at n stays below alpha where n is far enough from the middle of
+a and p. For unit vectors that is 4 tan^2(alpha) (a + p) . n < 2 (1 + tan^2(alpha)) a . p, softly:
+
+    loss = log(1 + sum over negatives n of exp(4 tan^2(alpha) (a + p) . n - 2 (1 + tan^2(alpha)) a . p))
+
+References:
+    Wang, Zhou, Wen, Liu, Lin (2017), Deep Metric Learning with Angular Loss.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Num
+
+from simjax.core import dot_products, floats, sum_over_marked, wide
+from simjax.losses._checks import check_between
+from simjax.losses._pair_loss import log_sum_exp, pair_loss
+from simjax.losses._terms import Summed
+from simjax.similarity import unit_vectors
+
+
+def angular_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Any,
+    *,
+    alpha: ArrayLike = 40.0,
+    ref_embeddings: Num[ArrayLike, "m d"] | None = None,
+    **options: Any,
+) -> Any:
+    """Angular loss: one term for each positive pair, against all negatives of its anchor.
+
+    Memory is a strip, time n m d for each positive of a row.
+
+    Args:
+        embeddings: [n, d]; compared at unit length.
+        labels: class ids [n] or a `Relation`; any will do.
+        alpha: the largest angle at a negative, in degrees, between 0 and 90.
+        ref_embeddings: positives and negatives, [m, d], at unit length; None is the embeddings, a row never with
+            itself.
+        **options: ref_labels, weights, reducer (a name), block: see `pair_loss`.
+
+    Returns:
+        The mean over the positive pairs, each taken once from each side; 0 where there are none.
+
+    Raises:
+        InputError: for shapes that do not fit, or an alpha that is not between 0 and 90.
+
+    Differs from pytorch-metric-learning, which leaves negatives at the length they have; the bound above is one of the
+    angle for unit vectors only. For those both are the same.
+
+    Example:
+        A negative at a right angle to an anchor and its positive, which are equal; 45 degrees make tan^2 1:
+
+        >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> print(round(float(angular_loss(x, jnp.array([0, 0, 1]), alpha=45.0)), 4))  # log(1 + exp(-4))
+        0.0181
+    """
+    check_between("alpha", alpha, 0.0, 90.0)
+    return pair_loss(
+        _terms,
+        embeddings,
+        labels,
+        ref_embeddings=ref_embeddings,
+        measure="cosine",
+        by_column=True,
+        copies=16,
+        columns=floats("embeddings", embeddings if ref_embeddings is None else ref_embeddings),
+        alpha=alpha,
+        **options,
+    )
+
+
+def _terms(c: Array, positive: Array, negative: Array, *, columns: Array, alpha: Array) -> Any:
+    y, tangent = unit_vectors(wide(columns)), jnp.square(jnp.tan(jnp.deg2rad(alpha)))
+    start = (jnp.zeros(c.shape[0], c.dtype),) * 2
+    total, above_zero = sum_over_marked(_of_pair, start, positive, (negative,), c, y, tangent)
+    return {"positive": Summed(total, above_zero.astype(jnp.int32), jnp.sum(positive, axis=1, dtype=jnp.int32))}
+
+
+def _of_pair(here: Array, negative: Array, c: Array, y: Array, tangent: Array) -> tuple[Array, Array]:
+    """Of the pair that is `here` its term, and 1 where that is above 0: [r] both."""
+    own = jnp.sum(jnp.where(here, c, 0), axis=1, keepdims=True)
+    to_anchor_and_positive = c + dot_products(y[jnp.argmax(here, axis=1)], y)  # [r, m]
+    bound = log_sum_exp(4 * tangent * to_anchor_and_positive - 2 * (1 + tangent) * own, negative)
+    term = jax.nn.softplus(bound)[:, 0]
+    return term, (term > 0).astype(term.dtype)

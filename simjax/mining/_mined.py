@@ -1,0 +1,98 @@
+"""What miners share: a strip of their own measure, and a relation that keeps a part of another.
+
+A miner is a formula of a strip, as a loss is: of closeness c [r, m] and of the positive and negative pairs it keeps
+some, or makes triplets of some. Its result is a `Relation`, so that every loss of pairs or triplets takes it. What a
+miner finds is constant for the gradient, and nothing of n x m is stored: a loss asks it strip by strip.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.tree_util import Partial
+from jax.typing import ArrayLike
+from jaxtyping import Num
+
+from simjax.core import InputError, Measure, Relation, as_relation, matrix_rows, wide
+from simjax.core import measure as as_measure
+
+
+def related(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Any,
+    ref_embeddings: Num[ArrayLike, "m d"] | None,
+    ref_labels: Any,
+    names: tuple[str, str] = ("embeddings", "ref_embeddings"),
+) -> tuple[Array, Array, Relation]:
+    """Rows x [n, d], columns y [m, d], both constants for the gradient, and who is similar to whom.
+
+    Raises:
+        InputError: for shapes that do not fit, or labels that are triplets already.
+    """
+    given = embeddings if ref_embeddings is None else ref_embeddings
+    x, y = matrix_rows(lax.stop_gradient(embeddings), lax.stop_gradient(given), names)
+    relation = as_relation(labels, ref_labels, x.shape[0], None if ref_embeddings is None else y.shape[0])
+    if relation.triplets is not None or relation.chosen is not None:
+        raise InputError("labels: expected class ids or a relation of pairs, got what a miner has made triplets of")
+    return x, y, relation
+
+
+def closeness(x: Array, y: Array, measure: str | Measure) -> Any:
+    """Strips by a miner's measure: a function of rows i [r, 1] and columns j [1, m] that gives [r, m]."""
+    m = as_measure(measure)
+    return Partial(_strip, m, *_prepared(m, x, y))  # made ready once, and not for each block
+
+
+def keep_pairs(
+    function: Callable[..., tuple[Array, Array]], strips: Callable[..., Array], relation: Relation, **settings: Any
+) -> Relation:
+    """The pairs that `function(c, i, positive, negative, **settings)` keeps, as two masks; rows are i [r, 1]."""
+    return dataclasses.replace(
+        relation, miner=Partial(_bound(_kept, function), relation.miner, strips, _arrays(settings))
+    )
+
+
+def keep_triplets(
+    function: Callable[..., Callable[[Array], Array]], strips: Callable[..., Array], relation: Relation, **settings: Any
+) -> Relation:
+    """The triplets that `function(c, i, negative, **settings)` keeps.
+
+    It gives a `Partial` that takes the columns of a few positives [r, few] and says which negatives make triplets with
+    them [r, few, m].
+    """
+    return dataclasses.replace(relation, triplets=Partial(_bound(_of_triplets, function), strips, _arrays(settings)))
+
+
+@jax.jit
+def _prepared(measure: Measure, x: Array, y: Array) -> tuple[Any, Any]:
+    return measure.rows_and_columns(x, y)
+
+
+@functools.cache
+def _bound(outer: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    return functools.partial(outer, function)  # one object each, so that mining outside of jit compiles a loss once
+
+
+def _arrays(settings: dict[str, Any]) -> dict[str, Any]:
+    return jax.tree.map(jnp.asarray, settings)
+
+
+def _strip(measure: Measure, rows: Any, columns: Any, i: Array, j: Array) -> Array:
+    part = jax.tree.map(lambda a: a[i[:, 0]], rows)
+    s = wide(measure.closest_first(measure.strip(part, columns)))
+    if s.shape[1] != j.shape[1]:
+        raise InputError(f"j: a mined relation needs all {s.shape[1]} columns at once, got {j.shape[1]}")
+    return s
+
+
+def _kept(function: Any, earlier: Any, strips: Any, settings: Any, i: Array, j: Array, *masks: Array) -> Any:
+    masks = masks if earlier is None else earlier(i, j, *masks)
+    return function(strips(i, j), i, *masks, **settings)
+
+
+def _of_triplets(function: Any, strips: Any, settings: Any, i: Array, j: Array, _: Array, negative: Array) -> Any:
+    return function(strips(i, j), i, negative, **settings)

@@ -1,0 +1,195 @@
+"""A student that should find pairs as similar as its teacher does, against loops."""
+
+import logging
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import numpy as np
+import pytest
+
+from simjax import core, losses
+from simjax.core import InputError
+from tests.losses.cases import DEGENERATE, D, M, N, cosine, mean, related, rows
+
+E, T = 3, 0.7  # features of the teacher, temperature
+
+
+def kl(s, t, positive, negative):
+    terms = []
+    for i, (p, q) in enumerate(rows(positive, negative)):
+        columns = sorted({*p, *q})
+        if columns:
+            student, teacher = (np.exp(a[i, columns] / T) / np.exp(a[i, columns] / T).sum() for a in (s, t))
+            terms.append(T**2 * sum(b * np.log(b / a) for a, b in zip(student, teacher, strict=True)))
+    return mean(terms)
+
+
+def margin_mse(s, t, positive, negative):
+    terms = []
+    for i, (p, q) in enumerate(rows(positive, negative)):
+        squares = [((s[i, a] - s[i, b]) - (t[i, a] - t[i, b])) ** 2 for a in p for b in q if a != b]
+        if squares:
+            terms.append(np.mean(squares))
+    return mean(terms)
+
+
+ORACLES = {"kl": kl, "margin_mse": margin_mse}
+OPTIONS = {"kl": {"temperature": T}, "margin_mse": {}}
+
+
+@pytest.mark.parametrize("form", ORACLES)
+@pytest.mark.parametrize("kind", ["all", "classes", "shared labels", "reference"])
+def test_equals_loops(random, form, kind):
+    x, teacher = random.normal(size=(N, D)), random.normal(size=(N, E))
+    others = ~np.eye(N, dtype=bool)
+    options = {}
+    if kind == "all":
+        labels, positive, negative, y, ref = None, others, others, x, teacher
+    elif kind == "reference":
+        labels, ref_labels, positive, negative = related(kind, random)
+        y, ref = random.normal(size=(M, D)), random.normal(size=(M, E))
+        options = {"ref_embeddings": jnp.float32(y), "ref_teacher": jnp.float32(ref), "ref_labels": ref_labels}
+    else:
+        labels, _, positive, negative = related(kind, random)
+        positive, negative, y, ref = positive & others, negative & others, x, teacher
+    found = losses.similarity_distillation_loss(
+        jnp.float32(x), jnp.float32(teacher), labels, form=form, block=4, **OPTIONS[form], **options
+    )
+    np.testing.assert_allclose(found, ORACLES[form](x @ y.T, teacher @ ref.T, positive, negative), rtol=2e-5)
+    if kind == "reference":
+        options.pop("ref_teacher")
+        found = losses.score_distillation_loss(
+            jnp.float32(x), jnp.float32(teacher @ ref.T), labels, form=form, block=4, **OPTIONS[form], **options
+        )
+        np.testing.assert_allclose(found, ORACLES[form](x @ y.T, teacher @ ref.T, positive, negative), rtol=2e-5)
+
+
+@pytest.mark.parametrize("form", ORACLES)
+def test_each_side_has_its_measure_and_direction(random, form):
+    x, teacher = random.normal(size=(N, D)), random.normal(size=(N, E))
+    others = ~np.eye(N, dtype=bool)
+    t = -np.linalg.norm(teacher[:, None] - teacher, axis=2)  # a distance: closer is smaller
+    found = losses.similarity_distillation_loss(
+        jnp.float32(x),
+        jnp.float32(teacher),
+        form=form,
+        measure="cosine",
+        teacher_measure="euclidean",
+        block=4,
+        **OPTIONS[form],
+    )
+    np.testing.assert_allclose(found, ORACLES[form](cosine(x, x), t, others, others), rtol=2e-5)
+
+
+@pytest.mark.parametrize("form", ORACLES)
+def test_questions_with_a_positive_and_negatives_each(random, form):
+    """One positive and a negative for each row, as in sentence-transformers: their mean squared error of margins."""
+    x, y = (random.normal(size=(k, D)) for k in (4, 8))
+    positive, negative = np.eye(4, 8, dtype=bool), np.eye(4, 8, 4, dtype=bool)
+    scores = random.normal(size=(4, 8))
+    relation = core.by_matrix(positive, negative)
+    found = losses.score_distillation_loss(
+        jnp.float32(x), jnp.float32(scores), relation, ref_embeddings=jnp.float32(y), form=form
+    )
+    of_positive, of_negative = ((x * part).sum(1) for part in (y[:4], y[4:]))
+    gold = scores[range(4), range(4)], scores[range(4), range(4, 8)]
+    if form == "margin_mse":
+        expected = np.mean(((of_positive - of_negative) - (gold[0] - gold[1])) ** 2)
+    else:
+        student, target = (np.exp(np.stack(a, 1)) for a in ((of_positive, of_negative), gold))
+        student, target = (a / a.sum(1, keepdims=True) for a in (student, target))
+        expected = (target * np.log(target / student)).sum(1).mean()
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("form", ORACLES)
+def test_gradient_equals_finite_differences(random, form):
+    with jax.enable_x64(True):
+        x, teacher = jnp.asarray(random.normal(size=(7, 3))), jnp.asarray(random.normal(size=(7, 2)))
+
+        @jax.jit
+        def loss(x):
+            of = partial(losses.similarity_distillation_loss, x, teacher, form=form, block=3)
+            return of() + 2 * of(jnp.arange(7) % 2)
+
+        jax.test_util.check_grads(loss, (x,), order=1, modes=["rev"])
+
+
+@pytest.mark.parametrize("form", ORACLES)
+def test_a_teacher_learns_nothing_nor_a_student_like_it(random, form):
+    x = jnp.float32(random.normal(size=(N, D)))
+
+    def loss(x, teacher, scores):
+        of_scores = losses.score_distillation_loss(x, scores, form=form)
+        return losses.similarity_distillation_loss(x, teacher, form=form) + of_scores
+
+    value, (of_student, of_teacher, of_scores) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(x, x, x @ x.T)
+    np.testing.assert_allclose(value, 0, atol=1e-6)
+    np.testing.assert_allclose(of_student, 0, atol=1e-4)
+    assert not np.any(of_teacher)
+    assert not np.any(of_scores)
+    moved = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(x, x[::-1], x @ x.T + np.eye(N, k=1))
+    assert [bool(np.any(g)) for g in moved] == [True, False, False]
+
+
+def test_margins_alone_count(random):
+    """All similarities of a row may move together."""
+    x, scores = jnp.float32(random.normal(size=(N, D))), random.normal(size=(N, N))
+    found = [
+        losses.score_distillation_loss(x, jnp.float32(scores + shift), form="margin_mse")
+        for shift in (0, random.normal(size=(N, 1)))
+    ]
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", ORACLES)
+@pytest.mark.parametrize(
+    "dtype", ["float32", *(pytest.param(t, marks=pytest.mark.slow) for t in ("bfloat16", "float16"))]
+)
+def test_no_nan_at_degenerate_batches(form, dtype):
+    both = jax.jit(jax.value_and_grad(partial(losses.similarity_distillation_loss, form=form)))
+    for case, (x, labels) in DEGENERATE.items():
+        with np.errstate(over="ignore"):
+            x = jnp.asarray(np.clip(x, -6e4, 6e4) if dtype == "float16" else x, dtype)
+        teacher, ids = jnp.arange(x.size, dtype=dtype).reshape(x.shape), jnp.asarray(labels, jnp.int32)
+        for relation in (None, ids):
+            value, gradient = both(x, teacher, relation)
+            assert np.isfinite(value), case
+            # What is larger than a half can be is infinite: 6e4 times the error of a product of two such rows.
+            fits = (dtype, form, case) != ("float16", "margin_mse", "huge")
+            assert np.all(np.isfinite(np.float32(gradient)) if fits else ~np.isnan(np.float32(gradient))), case
+            if "row" in case or (form == "margin_mse" and case.startswith("no ") and relation is not None):
+                assert float(value) == 0, case
+                assert not np.any(gradient), case
+                terms = losses.similarity_distillation_loss(x, teacher, relation, form=form, reducer="none")
+                assert int(terms.count.sum()) == 0, case
+
+
+def test_other_teachers_compile_nothing(random, caplog):
+    x = jnp.float32(random.normal(size=(37, D)))
+    with caplog.at_level(logging.WARNING), jax.log_compiles():
+        for _ in range(5):
+            teacher = jnp.float32(random.normal(size=(37, E)))
+            losses.similarity_distillation_loss(x, teacher, random.integers(0, 4, 37))
+    messages = [r.getMessage() for r in caplog.records]
+    assert sum("Finished XLA compilation of jit(_pair_loss)" in m for m in messages) == 1
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_errors():
+    x = jnp.ones((3, 4))
+    of = losses.similarity_distillation_loss
+    with pytest.raises(InputError, match="did you mean margin_mse"):
+        of(x, x, form="margin_mes")
+    with pytest.raises(InputError, match="temperature: expected more than 0, got 0"):
+        of(x, x, temperature=0)
+    with pytest.raises(InputError, match="ref_teacher: expected together with ref_embeddings"):
+        of(x, x, ref_embeddings=x)
+    with pytest.raises(InputError, match=r"scores: expected shape \(3, 2\), got \(3, 3\)"):
+        losses.score_distillation_loss(x, jnp.ones((3, 3)), ref_embeddings=x[:2])
+    with pytest.raises(InputError, match="teacher: expected 3 rows as in embeddings, got 2"):
+        of(x, x[:2])
+    with pytest.raises(InputError, match="ref_teacher: expected 3 rows as in ref_embeddings, got 2"):
+        of(x, x, ref_embeddings=x, ref_teacher=x[:2])

@@ -1,0 +1,54 @@
+"""Losses of two views beside pytorch-metric-learning's, and several losses at once (`.[bench]`)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simjax import losses
+
+theirs = pytest.importorskip("pytorch_metric_learning.losses", reason="pytorch-metric-learning is not installed")
+torch = pytest.importorskip("torch")
+
+CASES = {
+    "nt_xent": lambda: theirs.NTXentLoss(),
+    "supervised_contrastive": lambda: theirs.SupConLoss(),
+    "contrastive": lambda: theirs.ContrastiveLoss(),
+    "multi_similarity": lambda: theirs.MultiSimilarityLoss(),
+    "triplet_margin": lambda: theirs.TripletMarginLoss(),
+    "circle": lambda: theirs.CircleLoss(),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("name", CASES)
+def test_two_views(random, name, symmetric):
+    views = [np.float32(random.normal(size=(13, 7))) for _ in range(2)]
+    loss = getattr(losses, f"{name}_loss")
+
+    def ours(x, y):
+        return losses.self_supervised_loss(loss, x, y, symmetric=symmetric)
+
+    value, gradients = jax.jit(jax.value_and_grad(ours, argnums=(0, 1)))(*map(jnp.asarray, views))
+    leaves = [torch.tensor(view, requires_grad=True) for view in views]
+    expected = theirs.SelfSupervisedLoss(CASES[name](), symmetric=symmetric)(*leaves)
+    expected.backward()
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-4)
+    for found, leaf in zip(gradients, leaves, strict=True):
+        assert leaf.grad is not None
+        wanted = leaf.grad.numpy()
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_several_losses(random):
+    x, labels = np.float32(random.normal(size=(23, 7))), random.permutation(23) % 4
+    names, weights = ("nt_xent", "contrastive"), {"nt_xent": 0.3, "contrastive": 2.0}
+    total, parts = losses.combined_loss(
+        {name: getattr(losses, f"{name}_loss") for name in names}, jnp.asarray(x), labels, loss_weights=weights
+    )
+    both = theirs.MultipleLosses({name: CASES[name]() for name in names}, weights=weights)
+    np.testing.assert_allclose(total, both(torch.tensor(x), torch.tensor(labels)).item(), rtol=1e-4)
+    for name, part in parts.items():
+        np.testing.assert_allclose(part, CASES[name]()(torch.tensor(x), torch.tensor(labels)).item(), rtol=1e-4)

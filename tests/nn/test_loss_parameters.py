@@ -1,0 +1,82 @@
+"""Parameters of losses as modules: an optimiser finds them, and one step makes the loss smaller."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from simjax import losses, nn
+from simjax.core import InputError
+
+X = jnp.float32(np.random.default_rng(0).normal(size=(2, 6, 4)))
+LABELS = jnp.array([0, 0, 1, 1, 2, 2])
+
+
+def vectors(**options):
+    return nn.ClassVectors(4, 3, rngs=nnx.Rngs(0), **options)
+
+
+CASES = {  # a module, a loss that takes it, and its parameters
+    "class vectors": (vectors, lambda m: losses.arcface_loss(X[0], LABELS, proxies=m()), {"vectors": (3, 4)}),
+    "centers": (
+        lambda: vectors(centers=2),
+        lambda m: losses.soft_triple_loss(X[0], LABELS, proxies=m(), tau=0.2),
+        {"vectors": (3, 2, 4)},
+    ),
+    "temperature": (nn.Temperature, lambda m: losses.info_nce_loss(*X, temperature=m()), {"log_scale": ()}),
+    "scale": (
+        nn.Temperature,
+        lambda m: losses.cosface_loss(X[0], LABELS, proxies=X[1, :3], scale=m.scale),
+        {"log_scale": ()},
+    ),
+    "scale and bias": (nn.ScaleAndBias, lambda m: losses.siglip_loss(*X, **m()), {"log_scale": (), "bias": ()}),
+    # A stand-in with a boundary: distances of pairs that are too far or too near, from it.
+    "boundary": (nn.Boundary, lambda m: jnp.mean(jax.nn.relu(jnp.arange(3.0) - m())), {"beta": ()}),
+    "boundaries": (
+        lambda: nn.Boundary(classes=3),
+        lambda m: jnp.mean(jax.nn.relu(jnp.arange(6.0) - m()[LABELS])),
+        {"beta": (3,)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_step_learns(name):
+    make, loss, shapes = CASES[name]
+    graph, state = nnx.split(make(), nnx.Param)
+    assert {path[0]: p.shape for path, p in nnx.to_flat_state(state)} == shapes
+    optimiser = optax.sgd(1e-3)
+    value, gradient = jax.value_and_grad(lambda state: loss(nnx.merge(graph, state)))(state)
+    updates, _ = optimiser.update(gradient, optimiser.init(state))
+    learned = optax.apply_updates(state, updates)
+    for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(learned), strict=True):
+        assert np.any(before != after)
+    assert loss(nnx.merge(graph, learned)) < value
+
+
+def test_where_they_begin():
+    many = nn.ClassVectors(64, 100, centers=3, rngs=nnx.Rngs(1))()
+    np.testing.assert_allclose(jnp.linalg.norm(many, axis=2), np.ones((100, 3)), rtol=1e-5)
+    mean_direction = np.asarray(many).reshape(-1, 64).mean(0)
+    assert np.linalg.norm(mean_direction) < 3 / np.sqrt(300)  # of 300 uniform directions it is about 1 / sqrt(300)
+    for module, expected in ((nn.Temperature(), 0.07), (nn.Temperature(0.5), 0.5), (nn.Boundary(), 1.2)):
+        np.testing.assert_allclose(module(), expected, rtol=1e-6)
+    np.testing.assert_allclose(nn.Temperature(0.5).scale, 2.0, rtol=1e-6)
+    np.testing.assert_allclose(losses.siglip_loss(*X, **nn.ScaleAndBias()()), losses.siglip_loss(*X), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: vectors(centers=0), "centers: expected at least 1, got 0"),
+        (lambda: nn.Temperature(0.0), "initial: expected more than 0, got 0"),
+        (lambda: nn.Temperature(float("nan")), "initial: expected more than 0, got nan"),
+        (lambda: nn.ScaleAndBias(scale=-1.0), "scale: expected more than 0, got -1"),
+        (lambda: nn.Boundary(classes=0), "classes: expected at least 1, got 0"),
+    ],
+)
+def test_errors(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
