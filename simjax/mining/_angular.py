@@ -44,6 +44,8 @@ def angular(
     Raises:
         InputError: for shapes that do not fit.
         TypeError: for labels that are no integers.
+
+    Differs from pytorch-metric-learning, which takes the middle of anchor and positive before they have unit length.
     """
     x, y, relation = related(embeddings, labels, ref_embeddings, ref_labels)
     slope = 2 * jnp.tan(jnp.deg2rad(angle))
