@@ -2,7 +2,7 @@
 
 What is drawn at random is compared in distribution elsewhere. Three differences: a pair that is in several triplets is
 in a relation once, where the other has it as often; of pairs that are equally hard the hard-aware miner keeps all; and
-the angular miner takes the middle of unit vectors, the other that of the embeddings as they are.
+the angular miner takes unit vectors, the other embeddings at the length they have.
 """
 
 import jax.numpy as jnp
@@ -80,7 +80,7 @@ def test_the_same_pairs(batch, name):
 def test_the_same_triplets(batch, name):
     miner, settings, make = TRIPLETS[name]
     x, labels = batch
-    if name == "angular":  # theirs takes the middle of anchor and positive before they have unit length
+    if name == "angular":  # theirs takes embeddings at the length they have
         x = x / np.linalg.norm(x, axis=1, keepdims=True)
     expected = make()(torch.tensor(x), torch.tensor(labels))
     assert triplet_set(miner(x, labels, **settings)) == set(zip(*(t.tolist() for t in expected), strict=True))
