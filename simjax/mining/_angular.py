@@ -45,7 +45,8 @@ def angular(
         InputError: for shapes that do not fit.
         TypeError: for labels that are no integers.
 
-    Differs from pytorch-metric-learning, which takes embeddings as they are; of unit vectors both keep the same triplets.
+    Differs from pytorch-metric-learning, which takes embeddings as they are; of unit vectors both
+    keep the same triplets.
     """
     x, y, relation = related(embeddings, labels, ref_embeddings, ref_labels)
     slope = 2 * jnp.tan(jnp.deg2rad(angle))
