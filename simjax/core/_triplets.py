@@ -7,7 +7,7 @@ from jax import Array, lax
 from jax.tree_util import Partial
 from jaxtyping import Bool, Int, Num
 
-from simjax.core._tuples import ranks
+from simjax.core._tuples import counts_up_to
 
 FEW = 8  # positives in one turn of a loop: a strip is read once for all of them
 
@@ -42,24 +42,32 @@ def count_triplets(
     nothing = jnp.zeros((r, m), jnp.int32), jnp.zeros((r, m), jnp.int32)
     if not r * m:
         return nothing
-    rank = ranks(positive)
-    most = jnp.max(rank)
-    columns = jnp.arange(m, dtype=jnp.int32)
+    counts = counts_up_to(positive)
+    number_of = counts[:, -1, -1:]  # positives of each row
+    rows = jnp.arange(r, dtype=jnp.int32)[:, None]
 
     def turn(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         done, as_positive, as_negative = state
-        wanted = done + 1 + jnp.arange(FEW, dtype=jnp.int32)
-        here = rank[:, None] == wanted[None, :, None]  # [r, few, m]
-        column = jnp.sum(jnp.where(here, columns[None, None], 0), axis=2)
-        there = wanted[None] <= jnp.max(rank, axis=1, keepdims=True)
-        active = negatives_of(column) & there[:, :, None]
-        number = jnp.sum(active, axis=2, dtype=jnp.int32)
-        as_positive += sum(jnp.where(rank == wanted[k], number[:, k, None], 0) for k in range(FEW))
-        as_negative += jnp.sum(active, axis=1, dtype=jnp.int32)
-        return done + FEW, as_positive, as_negative
+        wanted = done + 1 + jnp.arange(FEW, dtype=jnp.int32)[None]
+        columns, there = jnp.minimum(_columns(counts, wanted), m - 1), wanted <= number_of
+        active = negatives_of(columns) & there[:, :, None]
+        each = jnp.sum(active, axis=2, dtype=jnp.float32)  # of which a CPU makes no array of all
+        as_positive = as_positive.at[rows, columns].add(each.astype(jnp.int32))
+        return done + FEW, as_positive, as_negative + jnp.sum(active, axis=1, dtype=jnp.int32)
 
+    most = jnp.max(number_of)
     state = lax.while_loop(lambda state: state[0] < most, turn, (jnp.zeros((), jnp.int32), *nothing))
     return lax.stop_gradient(state[1:])
+
+
+def _columns(counts: Array, wanted: Array) -> Array:
+    """Where each row has its k-th marked entry, for several k [1, few]: [r, few]; any column where it has none."""
+    r, groups, width = counts.shape
+    group = jnp.sum(counts[:, None, :, -1] < wanted[:, :, None], axis=2, dtype=jnp.int32)
+    group = jnp.minimum(group, groups - 1)
+    inside = jnp.take_along_axis(counts, group[:, :, None], axis=1, mode="promise_in_bounds")  # [r, few, width]
+    before = jnp.sum(inside < wanted[:, :, None], axis=2, dtype=jnp.int32)
+    return group * width + jnp.minimum(before, width - 1)
 
 
 def every_one(negative: Bool[Array, "r m"]) -> Partial:

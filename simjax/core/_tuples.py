@@ -139,7 +139,7 @@ def _pulled_back(turn: Callable[..., Any], here: Array, constants: Any, given: t
 
 def _loop(step: Callable[[Any, Array], Any], carry: Any, marked: Array) -> Any:
     """`step(carry, here)` for the first, second, ... marked entry of every row."""
-    rank = ranks(marked)
+    rank = counts_up_to(marked).reshape(marked.shape[0], -1)[:, : marked.shape[1]]
     most = jnp.max(rank, initial=0)
 
     def turn(state: tuple[Array, Any]) -> tuple[Array, Any]:
@@ -149,11 +149,10 @@ def _loop(step: Callable[[Any, Array], Any], carry: Any, marked: Array) -> Any:
     return lax.while_loop(lambda state: state[0] < most, turn, (jnp.zeros((), most.dtype), carry))[1]
 
 
-def ranks(marked: Bool[Array, "r m"]) -> Int[Array, "r m"]:
-    """1 for the first marked entry of each row, 2 for the second, ...; 0 where nothing is marked.
+def counts_up_to(marked: Bool[Array, "r m"]) -> Int[Array, "r g w"]:
+    """How many entries of a row are marked up to each column; columns stand in groups, the last of them filled up.
 
-    Sums along groups of columns are a product with a triangular matrix, for which a CPU is much faster than for a
-    cumulative sum.
+    Sums along a group are a product with a triangular matrix, for which a CPU is much faster than for a cumulative sum.
     """
     r, m = marked.shape
     groups = -(-m // GROUP)
@@ -161,4 +160,4 @@ def ranks(marked: Bool[Array, "r m"]) -> Int[Array, "r m"]:
     in_group = jnp.matmul(in_group, jnp.triu(jnp.ones((GROUP, GROUP), jnp.float32))).astype(jnp.int32)
     in_group = in_group.reshape(r, groups, GROUP)
     before = jnp.cumsum(in_group[:, :, -1], axis=1) - in_group[:, :, -1]
-    return jnp.where(marked, (in_group + before[:, :, None]).reshape(r, -1)[:, :m], 0)
+    return in_group + before[:, :, None]

@@ -1,6 +1,6 @@
 """Angular mining: triplets in which the negative sees anchor and positive under a wide angle.
 
-With c the middle of anchor and positive, as unit vectors all, the angle at the negative is
+With c = (a + p) / 2 the middle of anchor and positive, unit vectors as the negative is, the angle at the negative is
 
     atan( |a - p| / (2 |n - c|) )
 
@@ -44,6 +44,9 @@ def angular(
     Raises:
         InputError: for shapes that do not fit.
         TypeError: for labels that are no integers.
+
+    Differs from pytorch-metric-learning, which takes embeddings as they are; of unit vectors both
+    keep the same triplets.
     """
     x, y, relation = related(embeddings, labels, ref_embeddings, ref_labels)
     slope = 2 * jnp.tan(jnp.deg2rad(angle))
@@ -60,7 +63,7 @@ def _seen_wide(
     everything = jnp.arange(c.shape[1], dtype=jnp.int32)[None]
     to_positive = entries(c, columns)
     of_positive = of_columns(columns.reshape(-1, 1), everything).reshape(*columns.shape, -1)
-    length = jnp.sqrt(jnp.maximum(2 + 2 * to_positive, 0))  # of anchor + positive
-    to_middle = (c[:, None] + of_positive) / jnp.where(length > 0, length, 1)
-    distance = jnp.sqrt(jnp.maximum(1 + (length > 0) - 2 * to_middle, 0))
-    return negative[:, None] & (jnp.sqrt(jnp.maximum(2 - 2 * to_positive, 0)) > slope * distance)
+    # |n - c|^2 and |a - p|^2 of unit vectors, from their products
+    to_middle = 1 + (1 + to_positive) / 2 - (c[:, None] + of_positive)
+    distance, side = jnp.sqrt(jnp.maximum(to_middle, 0)), jnp.sqrt(jnp.maximum(2 - 2 * to_positive, 0))
+    return negative[:, None] & (side > slope * distance)

@@ -176,7 +176,7 @@ def angular(x, y, positive, negative):
     u, v = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x, y))
     found = set()
     for i, a, b in every_triplet(positive, negative):
-        middle = (u[i] + v[a]) / np.linalg.norm(u[i] + v[a])
+        middle = (u[i] + v[a]) / 2
         angle = np.arctan(np.linalg.norm(u[i] - v[a]) / (2 * np.linalg.norm(v[b] - middle)))
         if np.degrees(angle) > 30:
             found.add((i, a, b))
