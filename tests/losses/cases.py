@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from simjax import core
 
@@ -62,6 +63,14 @@ def related(kind, random):
 
 
 RELATIONS = ("classes", "classes, some ignored", "shared labels", "function", "grades", "matrices", "reference")
+
+FAST = ("classes", "reference")
+
+
+def kind(name, *arguments):
+    """A parameter of a test: everything is tried on every relation, in the fast suite on two of them."""
+    return pytest.param(*arguments, name, marks=[] if name in FAST else [pytest.mark.slow])
+
 
 DEGENERATE = {
     "at one point": (np.zeros((4, 4)), [0, 0, 1, 1]),

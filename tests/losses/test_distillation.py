@@ -11,7 +11,7 @@ import pytest
 
 from simjax import core, losses
 from simjax.core import InputError
-from tests.losses.cases import DEGENERATE, D, M, N, cosine, mean, related, rows
+from tests.losses.cases import DEGENERATE, D, M, N, cosine, kind, mean, related, rows
 
 E, T = 3, 0.7  # features of the teacher, temperature
 
@@ -40,7 +40,7 @@ OPTIONS = {"kl": {"temperature": T}, "margin_mse": {}}
 
 
 @pytest.mark.parametrize("form", ORACLES)
-@pytest.mark.parametrize("kind", ["all", "classes", "shared labels", "reference"])
+@pytest.mark.parametrize("kind", [kind(name) for name in ("all", "classes", "shared labels", "reference")])
 def test_equals_loops(random, form, kind):
     x, teacher = random.normal(size=(N, D)), random.normal(size=(N, E))
     others = ~np.eye(N, dtype=bool)

@@ -10,7 +10,20 @@ import pytest
 
 from simjax import core, losses, similarity
 from simjax.core import InputError
-from tests.losses.cases import DEGENERATE, RELATIONS, D, M, N, cosine, euclidean, mean, mean_above_zero, related, rows
+from tests.losses.cases import (
+    DEGENERATE,
+    RELATIONS,
+    D,
+    M,
+    N,
+    cosine,
+    euclidean,
+    kind,
+    mean,
+    mean_above_zero,
+    related,
+    rows,
+)
 
 
 def nt_xent(s, positive, negative, t=0.07):
@@ -112,7 +125,7 @@ ONE_OF_EACH_FORM = ("contrastive", "supervised_contrastive", "triplet_margin")
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [(name, kind) for name in ORACLES for kind in RELATIONS if kind in EVERYWHERE or name in ONE_OF_EACH_FORM],
+    [kind(which, name) for name in ORACLES for which in RELATIONS if which in EVERYWHERE or name in ONE_OF_EACH_FORM],
 )
 def test_equals_loops(random, name, kind):
     labels, ref_labels, positive, negative = related(kind, random)

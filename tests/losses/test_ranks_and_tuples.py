@@ -11,7 +11,7 @@ import pytest
 
 from simjax import core, losses
 from simjax.core import InputError
-from tests.losses.cases import DEGENERATE, RELATIONS, D, M, N, cosine, euclidean, mean, related, rows, unit
+from tests.losses.cases import DEGENERATE, RELATIONS, D, M, N, cosine, euclidean, kind, mean, related, rows, unit
 
 
 def sigmoid(z):
@@ -129,7 +129,7 @@ def case(kind, random):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [(name, kind) for name in ORACLES for kind in RELATIONS if kind in EVERYWHERE or name == "pnp"],
+    [kind(which, name) for name in ORACLES for which in RELATIONS if which in EVERYWHERE or name == "pnp"],
 )
 def test_equals_loops(random, name, kind):
     x, y, labels, options, positive, negative = case(kind, random)

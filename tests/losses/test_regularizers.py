@@ -8,7 +8,7 @@ import pytest
 
 from simjax import losses
 from simjax.core import InputError
-from tests.losses.cases import DEGENERATE, D, N, cosine, related, unit
+from tests.losses.cases import DEGENERATE, D, N, cosine, kind, related, unit
 
 
 def center_invariant(x):
@@ -80,7 +80,7 @@ def test_norms(random, p, power):
     np.testing.assert_allclose(losses.lp_regularizer(jnp.float32(x), p=p, power=power), lp(x, p, power), rtol=2e-5)
 
 
-@pytest.mark.parametrize("kind", ["classes", "shared labels", "function", "grades"])
+@pytest.mark.parametrize("kind", [kind(name) for name in ("classes", "shared labels", "function", "grades")])
 def test_only_what_does_not_belong_together_is_spread_out(random, kind):
     labels, _, _, negative = related(kind, random)
     x = random.normal(size=(N, D))

@@ -10,7 +10,7 @@ import pytest
 
 from simjax import core, losses, mining
 from simjax.core import InputError
-from tests.losses.cases import DEGENERATE, D, M, N, cosine, euclidean, mean, mean_above_zero, related, rows, unit
+from tests.losses.cases import DEGENERATE, D, M, N, cosine, euclidean, kind, mean, mean_above_zero, related, rows, unit
 
 
 def signal_to_noise(x, y):
@@ -92,7 +92,7 @@ def loss_named(name):
 
 
 @pytest.mark.parametrize("name", WITH_REFERENCE)
-@pytest.mark.parametrize("kind", ["classes", "function", "grades", "reference"])
+@pytest.mark.parametrize("kind", [kind(name) for name in ("classes", "function", "grades", "reference")])
 def test_equals_loops(random, name, kind):
     labels, ref_labels, positive, negative = related(kind, random)
     x = random.normal(size=(N, D))
@@ -106,7 +106,7 @@ def test_equals_loops(random, name, kind):
 
 
 @pytest.mark.parametrize("name", ["n_pairs", "instance"])
-@pytest.mark.parametrize("kind", ["classes", "classes, some ignored", "function", "matrix"])
+@pytest.mark.parametrize("kind", [kind(name) for name in ("classes", "classes, some ignored", "function", "matrix")])
 def test_of_groups_equals_loops(random, name, kind):
     ids, x = np.array([2, 0, 1, 2, 3, 0, 0, 1, 4, 4, 2]), random.normal(size=(N, D))
     groups = ids[:, None] == ids

@@ -9,7 +9,7 @@ import pytest
 
 from simjax import core, losses, mining
 from simjax.core import InputError
-from tests.losses.cases import DEGENERATE, D, M, N, cosine, related, rows
+from tests.losses.cases import DEGENERATE, D, M, N, cosine, kind, related, rows
 from tests.losses.test_pair_losses import multi_similarity, nt_xent
 
 E = 3  # features of the guide
@@ -24,7 +24,9 @@ def kept(s, positive, negative, margin=0.0):
     return left
 
 
-@pytest.mark.parametrize("kind", ["classes, some ignored", "shared labels", "grades", "reference"])
+@pytest.mark.parametrize(
+    "kind", [kind(name) for name in ("classes, some ignored", "shared labels", "grades", "reference")]
+)
 def test_equals_loops(random, kind):
     labels, ref_labels, positive, negative = related(kind, random)
     x, guide = random.normal(size=(N, D)), random.normal(size=(N, E))

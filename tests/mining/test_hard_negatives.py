@@ -11,7 +11,7 @@ import pytest
 from simjax import core
 from simjax.core import InputError
 from simjax.mining import hard_negatives
-from tests.losses.cases import RELATIONS, D, M, N, cosine, related
+from tests.losses.cases import RELATIONS, D, M, N, cosine, kind, related
 
 
 def euclidean(x, y):
@@ -81,7 +81,7 @@ def test_equals_loops(random, measure, options: dict[str, Any]):
     assert found.tolist() == wanted
 
 
-@pytest.mark.parametrize("kind", RELATIONS)
+@pytest.mark.parametrize("kind", [kind(name) for name in RELATIONS])
 def test_every_relation(random, kind):
     labels, ref_labels, positive, negative = related(kind, random)
     x = random.normal(size=(N, D))

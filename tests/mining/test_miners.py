@@ -9,7 +9,7 @@ import pytest
 
 from simjax import core, losses, mining, similarity
 from simjax.core import InputError
-from tests.losses.cases import DEGENERATE, D, M, N, cosine, euclidean, related
+from tests.losses.cases import DEGENERATE, D, M, N, cosine, euclidean, kind, related
 
 RELATIONS = ("classes", "classes, some ignored", "shared labels", "function", "grades", "reference")
 
@@ -131,7 +131,7 @@ def masks(relation, block=4):
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
-@pytest.mark.parametrize("kind", RELATIONS)
+@pytest.mark.parametrize("kind", [kind(name) for name in RELATIONS])
 @pytest.mark.parametrize("name", OF_PAIRS)
 def test_pairs_equal_loops(random, name, kind):
     miner, settings, compare, oracle = OF_PAIRS[name]
@@ -193,7 +193,7 @@ OF_TRIPLETS = {
 }
 
 
-@pytest.mark.parametrize("kind", RELATIONS)
+@pytest.mark.parametrize("kind", [kind(name) for name in RELATIONS])
 @pytest.mark.parametrize("name", OF_TRIPLETS)
 def test_triplets_equal_loops(random, name, kind):
     miner, settings, oracle = OF_TRIPLETS[name]
@@ -206,7 +206,7 @@ def test_triplets_equal_loops(random, name, kind):
     np.testing.assert_array_equal(as_pairs[1], marked(relation.shape, [(i, b) for i, _, b in expected]))
 
 
-@pytest.mark.parametrize("kind", ["classes", "shared labels", "reference"])
+@pytest.mark.parametrize("kind", [kind(name) for name in ("classes", "shared labels", "grades")])
 @pytest.mark.parametrize("name", ["batch_hard", "multi_similarity", "hard_aware", "semi-hard", "angular"])
 def test_losses_take_what_was_mined(random, name, kind):
     """The loss of a mined relation is that of the same pairs or triplets, written down; so is the gradient."""
@@ -293,11 +293,11 @@ def test_statistics_equal_loops(random):
     x, labels = random.normal(size=(N, D)), random.integers(0, 3, N)
     relation = mining.multi_similarity(jnp.float32(x), labels)
     found, d = mining.statistics(jnp.float32(x), relation, block=4), euclidean(x, x)
-    for kind, mask in enumerate(masks(relation)):
-        assert float(found.pairs[kind]) == mask.sum()
-        assert int(found.rows[kind]) == mask.any(1).sum()
+    for which, mask in enumerate(masks(relation)):
+        assert float(found.pairs[which]) == mask.sum()
+        assert int(found.rows[which]) == mask.any(1).sum()
         expected = (d[mask].min(), d[mask].mean(), d[mask].max())
-        got = (found.nearest[kind], found.mean[kind], found.farthest[kind])
+        got = (found.nearest[which], found.mean[which], found.farthest[which])
         np.testing.assert_allclose(got, expected, rtol=1e-4)
 
 
