@@ -9,6 +9,7 @@ depends on it. There are two ways to a gradient, since a loop of unknown length 
   going backward is the same loop again, over derivatives: nothing is kept for each turn.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -139,7 +140,8 @@ def _pulled_back(turn: Callable[..., Any], here: Array, constants: Any, given: t
 
 def _loop(step: Callable[[Any, Array], Any], carry: Any, marked: Array) -> Any:
     """`step(carry, here)` for the first, second, ... marked entry of every row."""
-    rank = counts_up_to(marked).reshape(marked.shape[0], -1)[:, : marked.shape[1]]
+    counts = counts_up_to(marked)
+    rank = counts.reshape(counts.shape[0], math.prod(counts.shape[1:]))[:, : marked.shape[1]]
     most = jnp.max(rank, initial=0)
 
     def turn(state: tuple[Array, Any]) -> tuple[Array, Any]:

@@ -114,10 +114,10 @@ def batch_easy_hard(
     Example:
         The nearest positive, and the nearest negative that is farther away than it:
 
-        >>> x = jnp.array([[0.0], [2.0], [5.0], [1.0], [4.0]])
+        >>> x = jnp.array([[0.0], [2.0], [5.0], [1.0], [4.5]])
         >>> positives, negatives = batch_easy_hard(x, jnp.array([0, 0, 0, 1, 1]), measure="euclidean").chosen
         >>> print(positives[:, 0], negatives[:, 0])
-        [ 1 -1  1  4  3] [ 4 -1  3  2  0]
+        [1 0 1 4 3] [4 4 3 2 0]
     """
     for name, strategy in (("positive", positive), ("negative", negative)):
         check_choice(name, strategy, STRATEGIES)

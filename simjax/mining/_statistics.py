@@ -64,8 +64,10 @@ def statistics(
     Example:
         >>> x = jnp.array([[0.0], [1.0], [4.0]])
         >>> found = statistics(x, jnp.array([0, 0, 1]), measure="euclidean")
-        >>> print(found.pairs, found.rows, found.nearest, found.mean, found.farthest.round(3))
-        [2. 4.] [2 3] [1. 3.] [1.  3.5] [1. 4.]
+        >>> print(found.pairs, found.rows)
+        [2. 4.] [2 3]
+        >>> print(found.nearest.round(3), found.mean.round(3), found.farthest.round(3))
+        [1. 3.] [1.  3.5] [1. 4.]
     """
     given = embeddings if ref_embeddings is None else ref_embeddings
     x, y = matrix_rows(embeddings, given, ("embeddings", "ref_embeddings"))

@@ -207,7 +207,14 @@ def test_triplets_equal_loops(random, name, kind):
 
 
 @pytest.mark.parametrize("kind", [kind(name) for name in ("classes", "shared labels", "grades")])
-@pytest.mark.parametrize("name", ["batch_hard", "multi_similarity", "hard_aware", "semi-hard", "angular"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "batch_hard",
+        "semi-hard",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("multi_similarity", "hard_aware", "angular")),
+    ],
+)
 def test_losses_take_what_was_mined(random, name, kind):
     """The loss of a mined relation is that of the same pairs or triplets, written down; so is the gradient."""
     miner, settings = (OF_PAIRS | OF_TRIPLETS)[name][:2]
@@ -308,7 +315,12 @@ MINERS = {
 }
 
 
-@pytest.mark.parametrize("name", MINERS)
+ONE_OF_EACH_SORT = ("batch_hard", "multi_similarity", "hard_aware", "semi-hard", "distance_weighted")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in ONE_OF_EACH_SORT else [pytest.mark.slow]) for n in MINERS]
+)
 def test_degenerate_batches(name):
     miner, settings = MINERS[name]
 
@@ -369,3 +381,37 @@ def test_errors():
     ):
         with pytest.raises(InputError, match=message):
             call()
+
+
+LOSSES = (
+    *(
+        "angular",
+        "circle",
+        "contrastive",
+        "dynamic_soft_margin",
+        "fast_ap",
+        "generalized_lifted_structure",
+        "histogram",
+    ),
+    *("intra_pair_variance", "lifted_structure", "margin", "multi_similarity", "n_pairs", "nca", "nt_xent", "pnp"),
+    *("ranked_list", "signal_to_noise_contrastive", "smooth_ap", "supervised_contrastive"),
+    *("threshold_consistent_margin", "triplet_margin", "tuplet_margin"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MINERS)
+def test_every_loss_of_what_every_miner_keeps_at_degenerate_batches(name):
+    miner, settings = MINERS[name]
+
+    @jax.jit
+    def every(x, labels):
+        def of(loss):
+            return jax.value_and_grad(lambda x: loss(x, miner(x, labels, **settings)))(x)
+
+        return {loss: of(getattr(losses, f"{loss}_loss")) for loss in LOSSES}
+
+    for case, (x, labels) in DEGENERATE.items():
+        for loss, (value, gradient) in every(jnp.asarray(x, jnp.float32), jnp.asarray(labels, jnp.int32)).items():
+            assert np.isfinite(value), (case, loss)
+            assert np.isfinite(gradient).all(), (case, loss)
