@@ -7,7 +7,9 @@ import pytest
 
 from simjax.core import InputError
 from simjax.train import train
-from simjax.train._settings import from_dict
+from simjax.train._run_folder import RunFolder
+from simjax.train._settings import from_dict, to_dict
+from simjax.train._takes import check_taken
 
 QUICK = {
     "model": "dnn",
@@ -62,17 +64,16 @@ def test_another_seed_gives_another_network_on_the_same_data(finished, tmp_path)
     assert report_without_times(finished)["verification"] != report_without_times(tmp_path / "other")["verification"]
 
 
-def test_a_resumed_run_ends_where_the_whole_one_did(finished, tmp_path, monkeypatch):
+def stopped_and_resumed(settings, out, step, monkeypatch):
     from simjax.train import _loop
 
-    out = tmp_path / "stopped"
     real = _loop.build_steps
 
     def stopping(*arguments):
         steps = real(*arguments)
 
         def counted(state, count, *rest):
-            if state.step >= 17:
+            if state.step >= step:
                 raise KeyboardInterrupt
             return steps(state, count, *rest)
 
@@ -80,9 +81,14 @@ def test_a_resumed_run_ends_where_the_whole_one_did(finished, tmp_path, monkeypa
 
     monkeypatch.setattr(_loop, "build_steps", stopping)
     with pytest.raises(KeyboardInterrupt):
-        train(from_dict(QUICK), out)
+        train(settings, out)
     monkeypatch.setattr(_loop, "build_steps", real)
-    train(from_dict(QUICK), out, resume=True)
+    train(settings, out, resume=True)
+
+
+def test_a_resumed_run_ends_where_the_whole_one_did(finished, tmp_path, monkeypatch):
+    out = tmp_path / "stopped"
+    stopped_and_resumed(from_dict(QUICK), out, 17, monkeypatch)
     assert report_without_times(out) == report_without_times(finished)
     for name in ("loss", "accuracy"):
         curves = [
@@ -90,6 +96,30 @@ def test_a_resumed_run_ends_where_the_whole_one_did(finished, tmp_path, monkeypa
             for p in (out, finished)
         ]
         assert curves[0] == curves[1]
+
+
+def test_what_a_loss_learned_is_resumed_bit_for_bit(tmp_path, monkeypatch):
+    """Class vectors at a rate of their own, and a temperature; the report is by neighbours."""
+    loss = {"learn_temperature": True, "parameters_rate": 10.0}
+    settings = from_dict(QUICK | {"objective": "normalized_softmax", "loss": loss, "steps": 12})
+    train(settings, tmp_path / "whole")
+    stopped_and_resumed(settings, tmp_path / "stopped", 5, monkeypatch)
+    assert report_without_times(tmp_path / "stopped") == report_without_times(tmp_path / "whole")
+    assert report_without_times(tmp_path / "whole")["accuracy_of"] == "knn"
+
+
+def test_a_run_from_before_there_were_miners_is_resumed_as_it_was(tmp_path):
+    old = to_dict(from_dict(QUICK | {"objective": "triplet"}))
+    del old["mining"]
+    old["loss"] = {"head": "linear", "label_smoothing": 0.2, "margin": 0.3, "form": "linear", "mining": "semi_hard"}
+    (tmp_path / "config.json").write_text(json.dumps({"settings": old}))
+    found = RunFolder(tmp_path).saved_settings()
+    assert (found.mining.miner, found.loss.margin, found.loss.form) == ("semi_hard", 0.3, None)
+    check_taken(found)
+    (tmp_path / "config.json").write_text(json.dumps({"settings": old | {"objective": "softmax"}}))
+    found = RunFolder(tmp_path).saved_settings()
+    assert (found.mining.miner, found.loss.label_smoothing, found.loss.form) == ("none", 0.2, None)
+    check_taken(found)
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "triplet"])
