@@ -15,6 +15,7 @@ from simjax import losses, mining
 from simjax.core import InputError
 from simjax.data import Augmentation
 from simjax.train import _loss_settings
+from simjax.train._checkpoint import Checkpoints
 from simjax.train._learner import build_learner
 from simjax.train._loss_of import Seen
 from simjax.train._loss_settings import Loss, MinerName, Mining, ObjectiveName
@@ -174,6 +175,15 @@ def test_the_help_begins_with_who_takes_a_setting(section, takers):
         assert named == [name for name in takers if field in taken(name)], field
 
 
+def test_the_documentation_says_what_each_objective_needs():
+    text = (Path(__file__).parents[2] / "docs" / "losses.md").read_text()
+    rows = [line.split("|") for line in text.partition("## From the command line")[2].splitlines() if "| `" in line]
+    found = {name.strip("` "): row[-2].strip() for row in rows for name in row[1].split(",")}
+    assert found == {
+        name: "all" if needs.mined else "" for name, needs in OBJECTIVES.items() if name != "triplet_margin"
+    }
+
+
 def test_hyper_parameters_reach_the_loss():
     """The loss of a step is that of the library, with the values that were given and what was learned."""
     random = np.random.default_rng(1)
@@ -257,6 +267,24 @@ def test_what_a_loss_learns_begins_as_given_and_has_a_rate_of_its_own():
     np.testing.assert_allclose(
         *(m["learned"]["proxies"]["vectors"][...] * s for m, s in zip(moved, (4, 1), strict=True))
     )
+
+
+@pytest.mark.filterwarnings("ignore:.*sharding:UserWarning")
+def test_what_a_loss_learns_is_resumed_bit_for_bit(tmp_path):
+    loss = {"learn_temperature": True, "parameters_rate": 10.0}
+    steps, state, inputs, _, _ = prepared(objective="normalized_softmax", loss=loss, steps=6)
+    fresh = jax.tree.map(lambda a: a.copy(), state)
+    state = steps(state, 2, *inputs)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(state, 1.0)
+    whole = steps(state, 3, *inputs)
+    restored, _ = checkpoints.restore(fresh)
+    checkpoints.close()
+    again = steps(restored, 3, *inputs)
+    assert int(again.step) == 5
+    assert set(again.params["learned"]) == {"proxies", "temperature"}
+    jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
+    jax.tree.map(np.testing.assert_array_equal, again.optimizer, whole.optimizer)
 
 
 @pytest.mark.parametrize(

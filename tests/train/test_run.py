@@ -64,16 +64,17 @@ def test_another_seed_gives_another_network_on_the_same_data(finished, tmp_path)
     assert report_without_times(finished)["verification"] != report_without_times(tmp_path / "other")["verification"]
 
 
-def stopped_and_resumed(settings, out, step, monkeypatch):
+def test_a_resumed_run_ends_where_the_whole_one_did(finished, tmp_path, monkeypatch):
     from simjax.train import _loop
 
+    out = tmp_path / "stopped"
     real = _loop.build_steps
 
     def stopping(*arguments):
         steps = real(*arguments)
 
         def counted(state, count, *rest):
-            if state.step >= step:
+            if state.step >= 17:
                 raise KeyboardInterrupt
             return steps(state, count, *rest)
 
@@ -81,14 +82,9 @@ def stopped_and_resumed(settings, out, step, monkeypatch):
 
     monkeypatch.setattr(_loop, "build_steps", stopping)
     with pytest.raises(KeyboardInterrupt):
-        train(settings, out)
+        train(from_dict(QUICK), out)
     monkeypatch.setattr(_loop, "build_steps", real)
-    train(settings, out, resume=True)
-
-
-def test_a_resumed_run_ends_where_the_whole_one_did(finished, tmp_path, monkeypatch):
-    out = tmp_path / "stopped"
-    stopped_and_resumed(from_dict(QUICK), out, 17, monkeypatch)
+    train(from_dict(QUICK), out, resume=True)
     assert report_without_times(out) == report_without_times(finished)
     for name in ("loss", "accuracy"):
         curves = [
@@ -96,16 +92,6 @@ def test_a_resumed_run_ends_where_the_whole_one_did(finished, tmp_path, monkeypa
             for p in (out, finished)
         ]
         assert curves[0] == curves[1]
-
-
-def test_what_a_loss_learned_is_resumed_bit_for_bit(tmp_path, monkeypatch):
-    """Class vectors at a rate of their own, and a temperature; the report is by neighbours."""
-    loss = {"learn_temperature": True, "parameters_rate": 10.0}
-    settings = from_dict(QUICK | {"objective": "normalized_softmax", "loss": loss, "steps": 12})
-    train(settings, tmp_path / "whole")
-    stopped_and_resumed(settings, tmp_path / "stopped", 5, monkeypatch)
-    assert report_without_times(tmp_path / "stopped") == report_without_times(tmp_path / "whole")
-    assert report_without_times(tmp_path / "whole")["accuracy_of"] == "knn"
 
 
 def test_a_run_from_before_there_were_miners_is_resumed_as_it_was(tmp_path):

@@ -123,9 +123,8 @@ def trains(path, out):
     assert (report["test_loss"] is None) == (given.loss.positives == "views")
 
 
-@pytest.mark.parametrize("name", ["mnist_nt_xent_two_views", "mnist_margin_distance_weighted"])
-def test_configurations_train(name, tmp_path):
-    trains(next(path for path in CONFIGS if path.stem == name), tmp_path / "run")
+def test_a_configuration_trains(tmp_path):
+    trains(next(path for path in CONFIGS if path.stem == "mnist_nt_xent_two_views"), tmp_path / "run")
 
 
 @pytest.mark.slow
