@@ -83,8 +83,8 @@ def test_a_recipe_fills_in_what_is_not_given_and_nothing_else():
     filled = complete(given, 1000)
     assert filled.optimizer.learning_rate == 0.5
     assert filled.augment.rotation == 0.0
-    assert filled.augment.shift > 0
-    assert filled.epochs > 0
+    assert (filled.augment.shift or 0) > 0
+    assert (filled.epochs or 0) > 0
     assert complete(filled, 1000) == filled
     assert complete(dataclasses.replace(given, steps=7), 1000).epochs is None
 

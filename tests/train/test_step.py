@@ -1,4 +1,5 @@
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from simjax.train._settings import from_dict
 from simjax.train._step import Pixels, build_optimizer, build_steps, fresh_state
 
 
-def prepared(**values):
+def prepared(**values) -> tuple[Any, ...]:
     settings = complete(from_dict({"batch_size": 16} | values), 64)
     data = load("digits", "train")
     images, labels = data.images[:64], data.labels[:64]
