@@ -6,6 +6,7 @@ from simjax.nn._dense_network import DenseNetwork as DenseNetwork
 from simjax.nn._heads import HEADS as HEADS
 from simjax.nn._heads import CosinePrototypes as CosinePrototypes
 from simjax.nn._heads import LinearHead as LinearHead
+from simjax.nn._heads import Predictor as Predictor
 from simjax.nn._layers import Convolution as Convolution
 from simjax.nn._layers import Dense as Dense
 from simjax.nn._layers import Residual as Residual

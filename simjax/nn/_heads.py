@@ -1,10 +1,12 @@
-"""Heads: from an embedding to one score for each class."""
+"""Heads: from an embedding to one score for each class, or to a prediction of another embedding."""
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from simjax.core import dot_products
+from simjax.nn._batch_norm import BatchNorm
 from simjax.nn._class_vectors import random_directions
 from simjax.nn._layers import Dense
 from simjax.similarity import unit_vectors
@@ -36,6 +38,29 @@ class CosinePrototypes(nnx.Module):
         """Embeddings [b, e] to logits [b, classes]."""
         cosine = dot_products(unit_vectors(embeddings), unit_vectors(self.prototypes[...]))
         return jnp.exp(self.log_scale[...]) * cosine
+
+
+class Predictor(nnx.Module):
+    """From the embedding of one view to that of another, for `simsiam_loss`: dense, batch norm, ReLU, dense.
+
+    Args:
+        embedding_size: of both.
+        width: neurons between them; None is a quarter, the paper's bottleneck.
+        rngs: initialises the parameters.
+
+    References:
+        Chen, He (2021), Exploring Simple Siamese Representation Learning.
+    """
+
+    def __init__(self, embedding_size: int, *, width: int | None = None, rngs: nnx.Rngs):
+        width = max(1, embedding_size // 4) if width is None else width
+        self.first = Dense(embedding_size, width, use_bias=False, rngs=rngs)
+        self.norm = BatchNorm(width)
+        self.second = Dense(width, embedding_size, init="lecun_normal", rngs=rngs)
+
+    def __call__(self, embeddings: Array) -> Array:
+        """Embeddings [b, e] to predictions [b, e]."""
+        return self.second(jax.nn.relu(self.norm(self.first(embeddings))))
 
 
 HEADS = {"linear": LinearHead, "cosine": CosinePrototypes}

@@ -11,6 +11,7 @@ from jax import Array
 
 from simjax.data import normalise
 from simjax.evaluate import knn_accuracy
+from simjax.train._loss_of import LossOf, Seen
 from simjax.train._objective import Objective
 from simjax.train._step import Pixels
 
@@ -18,27 +19,35 @@ BATCH = 256  # always: whatever the number of images, the program is compiled on
 
 
 class Encoded(NamedTuple):
-    """What the learner makes of images: embeddings [n, e] and logits [n, classes] or None."""
+    """What the learner makes of images: embeddings [n, e], logits [n, classes] or None, and what its loss learned."""
 
     embeddings: np.ndarray
     logits: np.ndarray | None
+    learned: dict[str, Array]
 
     def scores(self, objective: Objective, labels: np.ndarray) -> dict[str, float]:
         """The validation part of a log line."""
-        return {
-            "validation_loss": self.loss(objective, labels),
-            "validation_accuracy": self.accuracy(objective, labels),
-        }
+        loss = self.loss(objective, labels)
+        accuracy = {"validation_accuracy": self.accuracy(objective, labels)}
+        return accuracy if loss is None else {"validation_loss": loss} | accuracy
 
-    def loss(self, objective: Objective, labels: np.ndarray) -> float:
-        """The objective's loss, in batches as large as those of the training, averaged over the images."""
+    def loss(self, objective: Objective, labels: np.ndarray) -> float | None:
+        """The objective's loss, in batches as large as those of the training, averaged over the images.
+
+        A miner mines as in the last step, and always draws the same. None for losses of two views: images as they are,
+        without random changes, are but one.
+        """
+        if objective.views:
+            return None
         size = min(objective.images, len(labels))
         batches = len(labels) // size
         total = 0.0
         for i in range(batches):
             part = slice(i * size, (i + 1) * size)
             logits = None if self.logits is None else jnp.asarray(self.logits[part])
-            total += float(_loss(objective.loss, jnp.asarray(self.embeddings[part]), logits, jnp.asarray(labels[part])))
+            rows = jnp.asarray(self.embeddings[part]), jnp.asarray(labels[part])
+            last = jnp.int32(objective.steps)
+            total += float(_loss(objective.loss, Seen(*rows, logits, self.learned, jax.random.key(0), last)))
         return total / batches
 
     def accuracy(self, objective: Objective, labels: np.ndarray) -> float:
@@ -49,8 +58,8 @@ class Encoded(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=0)
-def _loss(loss: Any, embeddings: Array, logits: Array | None, labels: Array) -> Array:
-    return loss(embeddings, logits, labels)[0]
+def _loss(loss: LossOf, seen: Seen) -> Array:
+    return loss(seen)[0]
 
 
 class Encoder:
@@ -64,9 +73,11 @@ class Encoder:
         """Images uint8 [n, h, w, c] to embeddings and logits."""
         parts = [_encode(self._structure, *self._state, batch) for batch in _batches(images)]
         embeddings = np.concatenate([np.asarray(e) for e, _ in parts])[: len(images)]
+        learned = _learner(self._structure, *self._state[:2]).arguments()
         if parts[0][1] is None:
-            return Encoded(embeddings, None)
-        return Encoded(embeddings, np.concatenate([np.asarray(logits) for _, logits in parts])[: len(images)])
+            return Encoded(embeddings, None, learned)
+        logits = np.concatenate([np.asarray(logits) for _, logits in parts])[: len(images)]
+        return Encoded(embeddings, logits, learned)
 
     def attention(self, images: np.ndarray) -> np.ndarray:
         """How much each patch is looked at in a vision transformer's last block.

@@ -1,25 +1,64 @@
-"""What is trained: an encoder, and a head where the objective is classification."""
+"""What is trained: an encoder, a head where the objective is classification, and what a loss learns."""
 
-from collections.abc import Callable
+import inspect
+import math
+from collections.abc import Callable, Mapping
 
 from flax import nnx
 from jax import Array
 
 from simjax import nn
+from simjax.train._objectives import OBJECTIVES
 from simjax.train._settings import Settings
+from simjax.train._takes import parameters
+
+CENTERS = 3
 
 
 class Learner(nnx.Module):
-    """An encoder of images and a head for classes, or None."""
+    """An encoder of images, and what its objective needs beside it.
 
-    def __init__(self, encoder: Callable[[Array], Array], head: Callable[[Array], Array] | None):
+    Attributes:
+        encoder: of images.
+        head: of embeddings, for classes, or None.
+        predictor: of embeddings, of another view's embeddings, or None.
+        learned: modules whose call gives arguments of the loss, by name.
+        embedding_size: e.
+    """
+
+    def __init__(
+        self,
+        encoder: Callable[[Array], Array],
+        head: Callable[[Array], Array] | None = None,
+        predictor: Callable[[Array], Array] | None = None,
+        learned: Mapping[str, nnx.Module] | None = None,
+        *,
+        embedding_size: int,
+    ):
         self.encoder = encoder
         self.head = head
+        self.predictor = predictor
+        self.learned = nnx.Dict(learned or {})
+        self.embedding_size = embedding_size
 
     def __call__(self, images: Array) -> tuple[Array, Array | None]:
         """Images [b, h, w, c], normalised, to embeddings [b, e] and logits [b, classes] or None."""
         embeddings = self.encoder(images)
         return embeddings, None if self.head is None else self.head(embeddings)
+
+    def arguments(self, embeddings: Array | None = None) -> dict[str, Array]:
+        """What the loss takes beside embeddings and labels, as it is now.
+
+        Args:
+            embeddings: [b, e], for the predictor; None leaves its predictions out.
+        """
+        found: dict[str, Array] = {}
+        for name, module in self.learned.items():
+            value = module()
+            found |= value if isinstance(value, dict) else {name: value}
+        if self.predictor is not None and embeddings is not None:
+            found["prediction"] = self.predictor(embeddings)
+        return found
 
 
 def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes: int) -> Learner:
@@ -51,5 +90,36 @@ def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes
         )
     else:
         encoder = nn.DenseNetwork(image_shape, widths=settings.dnn.widths, embedding_size=size, rngs=rngs)
-    head = nn.HEADS[settings.loss.head](size, classes, rngs=rngs) if settings.objective == "softmax" else None
-    return Learner(encoder, head)
+    learns = OBJECTIVES[settings.objective].learns
+    head = nn.HEADS[settings.loss.head](size, classes, rngs=rngs) if learns == "head" else None
+    predictor = nn.Predictor(size, rngs=rngs) if learns == "predictor" else None
+    learned = _learned(settings, size, classes, rngs)
+    return Learner(encoder, head, predictor, learned, embedding_size=size)
+
+
+def _learned(settings: Settings, size: int, classes: int, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+    """What the loss learns, by the arguments that it becomes."""
+    needs, loss = OBJECTIVES[settings.objective], settings.loss
+    found: dict[str, nnx.Module] = {}
+    if needs.learns == "vectors":
+        found["proxies"] = nn.ClassVectors(size, classes, rngs=rngs)
+    if needs.learns == "centers":
+        found["proxies"] = nn.ClassVectors(size, classes, centers=loss.centers or CENTERS, rngs=rngs)
+    if needs.learns == "boundary" and loss.boundary != "fixed":
+        initial = _initial(settings, "beta")
+        found["beta"] = nn.Boundary(initial, classes=classes if loss.boundary == "classes" else None)
+    if needs.learns == "sigmoid":
+        scale, bias = math.exp(_initial(settings, "log_scale")), _initial(settings, "bias")
+        found["scale_and_bias"] = nn.ScaleAndBias(scale=scale, bias=bias)
+    if loss.learn_temperature:
+        found["temperature"] = nn.Temperature(_initial(settings, "temperature"))
+    return found
+
+
+def _initial(settings: Settings, name: str) -> float:
+    """Where a learned number begins: as given, or at the loss's default."""
+    loss, value = OBJECTIVES[settings.objective].loss, getattr(settings.loss, name)
+    assert loss is not None
+    default = parameters(loss)[name].default
+    assert default is not inspect.Parameter.empty
+    return float(default if value is None else value)

@@ -49,7 +49,8 @@ class ProgressDisplay:
 
     def validation(self, line: dict[str, Any]) -> None:
         """Show what the validation images say."""
-        text = f"validation loss {line['validation_loss']:.4f}  accuracy {line['validation_accuracy']:.4f}"
+        loss = f"loss {line['validation_loss']:.4f}  " if "validation_loss" in line else ""
+        text = f"validation {loss}accuracy {line['validation_accuracy']:.4f}"
         if self._live:
             self._console.print(f"step {line['step']}  {text}", highlight=False)
         else:

@@ -1,7 +1,7 @@
 """Defaults that depend on the model, the data and the objective; those that were tuned were on validation images."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from simjax.train._settings import Settings
 
@@ -11,7 +11,8 @@ VIT_LONGER = 2.0  # a transformer has to learn what a convolution is built with
 LEARNING_RATE = {"cnn": 3e-3, "vit": 3e-3, "dnn": 2e-3}
 WEIGHT_DECAY = {"cnn": 0.02, "vit": 0.05, "dnn": 0.05}
 VIT_PATCH = {"mnist": 7, "fashion_mnist": 7}  # 16 patches take a fifth of the time of 49
-MARGIN = {"contrastive": 0.5, "triplet": 0.2}
+MARGIN = {"contrastive": 0.5, "triplet": 0.2, "triplet_margin": 0.2}
+FORM: dict[str, Literal["linear"]] = {"contrastive": "linear"}
 
 
 def complete(settings: Settings, train_images: int) -> Settings:
@@ -31,7 +32,11 @@ def complete(settings: Settings, train_images: int) -> Settings:
         embedding_size=s.embedding_size or (2 if classic else 64),
         vit=replace(s.vit, patch_size=s.vit.patch_size or VIT_PATCH.get(s.dataset)),
         augment=replace(s.augment, **(augmentation | given if s.augment.enabled else off)),
-        loss=replace(s.loss, margin=_or(s.loss.margin, MARGIN.get(s.objective)), form=s.loss.form or "linear"),
+        loss=replace(
+            s.loss,
+            margin=_or(s.loss.margin, MARGIN.get(s.objective)),
+            form=s.loss.form or FORM.get(s.objective),
+        ),
         optimizer=replace(
             s.optimizer,
             learning_rate=_or(s.optimizer.learning_rate, LEARNING_RATE[s.model]),

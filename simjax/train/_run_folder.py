@@ -13,6 +13,7 @@ import numpy as np
 from simjax._files import write_file
 from simjax.core import InputError
 from simjax.train._settings import WHERE_ONLY, Settings, differences, from_dict
+from simjax.train._takes import taken_by_objective
 
 OURS = {
     "config.json",
@@ -82,7 +83,7 @@ class RunFolder:
             InputError: if there is no run in the folder.
         """
         try:
-            return from_dict(json.loads((self.path / "config.json").read_text(encoding="utf-8"))["settings"])
+            return from_dict(_as_now(json.loads((self.path / "config.json").read_text(encoding="utf-8"))["settings"]))
         except FileNotFoundError as error:
             raise InputError(f"nothing to resume in {self.path}: it has no config.json") from error
         except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
@@ -118,3 +119,16 @@ class RunFolder:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         write_file(self.path / name, buffer.getvalue())
+
+
+def _as_now(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run from before there were miners for all losses, when `loss.mining` was one of three for triplets.
+
+    Then settings that the objective does not take were kept, too.
+    """
+    loss, objective = dict(settings["loss"]), settings["objective"]
+    if "mining" not in loss:
+        return settings
+    miner = {"all": "none", "hard": "batch_hard", "semi_hard": "semi_hard"}[loss.pop("mining")]
+    loss = {name: value for name, value in loss.items() if name in taken_by_objective(objective)}
+    return settings | {"loss": loss, "mining": {"miner": miner if objective == "triplet" else "none"}}

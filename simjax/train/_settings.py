@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from simjax.core._checks import InputError, suggestion
+from simjax.train._loss_settings import Loss, Mining, ObjectiveName
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,28 +52,6 @@ class DNN:
 
     widths: tuple[int, ...] = (512, 512)
     """neurons of the hidden layers"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Loss:
-    """The objective's settings."""
-
-    head: Literal["linear", "cosine"] = "linear"
-    """softmax: dot products with class vectors, or cosine similarity with prototypes"""
-    label_smoothing: float = 0.1
-    """softmax: how much of the target is spread over all classes"""
-    margin: float | None = None
-    """contrastive, triplet: in units of the distance"""
-    form: Literal["squared", "hadsell", "linear"] | None = None
-    """contrastive: one of the three published forms"""
-    mining: Literal["all", "hard", "semi_hard"] = "all"
-    """triplet: which triplets of the batch count"""
-    pairs: Literal["batch", "random"] = "batch"
-    """contrastive: all pairs of a batch with m samples per class, or random pairs as in the classic recipe"""
-    samples_per_class: int | None = None
-    """contrastive, triplet: m; None fills the batch with as many classes as fit, 4 or more of each"""
-    normalise: bool = True
-    """contrastive, triplet: compare embeddings of unit length"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,8 +114,9 @@ class Settings:
     """digits, mnist, fashion_mnist, cifar10, cifar100, tfds:NAME, folder:PATH, or two of them as A+B"""
     test_dataset: str | None = None
     """evaluate on this data instead; its classes may be new ones"""
-    objective: Literal["softmax", "contrastive", "triplet"] = "softmax"
-    """what the embeddings are trained for"""
+    objective: ObjectiveName = "softmax"
+    """what the embeddings are trained for: a loss of docs/losses.md; triplet is triplet_margin. Losses of graded scores
+    (cosent, angle) and of a teacher (distillation) are for the library alone"""
     seed: int = 0
     """of everything random"""
     epochs: float | None = None
@@ -144,7 +124,7 @@ class Settings:
     steps: int | None = None
     """instead of epochs"""
     batch_size: int = 128
-    """images in a step; pairs with --loss.pairs random"""
+    """images in a step; pairs with --loss.pairs random; each seen twice where the loss is of two views"""
     embedding_size: int | None = None
     """numbers in an embedding; None is 64, or 2 for the classic CNN"""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -157,6 +137,7 @@ class Settings:
     vit: ViT = ViT()
     dnn: DNN = DNN()
     loss: Loss = Loss()
+    mining: Mining = Mining()
     optimizer: Optimizer = Optimizer()
     augment: Augment = Augment()
     data: Data = Data()
@@ -200,10 +181,14 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
             choices = [str(c) for c in typing.get_args(kind)]
             raise InputError(f"setting {name!r}: unknown value {value!r}{suggestion(str(value), choices)}")
         return value
-    if typing.get_origin(kind) is tuple:
+    if kind == tuple[int, ...]:
         if not isinstance(value, (list, tuple)) or not all(type(v) is int for v in value):
             raise InputError(f"setting {name!r}: expected a list of whole numbers, got {value!r}")
         return tuple(value)
+    if kind == tuple[float, float]:
+        if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(type(v) in (int, float) for v in value):
+            raise InputError(f"setting {name!r}: expected a list of two numbers, got {value!r}")
+        return float(value[0]), float(value[1])
     options = typing.get_args(kind)
     if options:  # a value or None
         return None if value is None else _checked(name, value, next(o for o in options if o is not type(None)))
@@ -264,6 +249,9 @@ def validate(settings: Settings) -> None:
         ("vit.heads", s.vit.heads),
         ("vit.mlp_ratio", s.vit.mlp_ratio),
         ("loss.margin", loss.margin),
+        ("loss.parameters_rate", loss.parameters_rate),
+        ("loss.centers", loss.centers),
+        ("loss.temperature", loss.temperature),
         ("optimizer.learning_rate", opt.learning_rate),
         ("data.image_size", data.image_size),
     ):
@@ -276,6 +264,9 @@ def validate(settings: Settings) -> None:
     need("checkpoint_seconds", s.checkpoint_seconds, s.checkpoint_seconds >= 0, "0 or more")
     need("loss.label_smoothing", loss.label_smoothing, 0 <= loss.label_smoothing < 1, "0 or more, below 1")
     need("loss.samples_per_class", loss.samples_per_class, (loss.samples_per_class or 2) >= 2, "at least 2")
+    for name in ("hardness", "start", "length"):
+        value = getattr(s.mining, name)
+        need(f"mining.{name}", value, value is not None and 0 <= value <= 1, "0 to 1")
     need("optimizer.weight_decay", opt.weight_decay, (opt.weight_decay or 0) >= 0, "0 or more")
     need("optimizer.warmup", opt.warmup, 0 <= opt.warmup < 1, "0 or more, below 1")
     need("optimizer.clip_norm", opt.clip_norm, opt.clip_norm >= 0, "0 or more")

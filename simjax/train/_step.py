@@ -11,6 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from simjax.data import Augmentation, augment, normalise
+from simjax.train._loss_of import Seen
 from simjax.train._objective import Objective
 from simjax.train._settings import Settings
 
@@ -74,6 +75,8 @@ def build_optimizer(settings: Settings, steps: int) -> tuple[optax.GradientTrans
     else:
         schedule = optax.warmup_constant_schedule(0.0 if warmup else peak, peak, warmup)
     adam = optax.adamw(schedule, weight_decay=o.weight_decay or 0.0, mask=_decayed)
+    if settings.loss.parameters_rate != 1:  # after Adam, which takes no notice of the size of a gradient
+        adam = optax.chain(adam, optax.masked(optax.scale(settings.loss.parameters_rate), _of_the_loss))
     return (optax.chain(optax.clip_by_global_norm(o.clip_norm), adam) if o.clip_norm else adam), schedule
 
 
@@ -86,6 +89,11 @@ def build_augmentation(settings: Settings) -> Augmentation:
 def _decayed(params: Any) -> Any:
     """True for kernels only: a bias, a norm's scale, a position or a prototype has no reason to be small."""
     return jax.tree.map_with_path(lambda path, _: any(getattr(k, "key", None) == "kernel" for k in path), params)
+
+
+def _of_the_loss(params: Any) -> Any:
+    """True for what the loss itself learns."""
+    return jax.tree.map_with_path(lambda path, _: any(getattr(k, "key", None) == "learned" for k in path), params)
 
 
 def fresh_state(learner: nnx.Module, optimizer: optax.GradientTransformation, seed: int) -> tuple[Any, State]:
@@ -118,20 +126,24 @@ def build_steps(
     optimiser stay float32.
     """
 
-    def loss(params: Any, statistics: Any, x: Array, y: Array) -> tuple[Array, tuple[Array, Any]]:
+    def loss(
+        params: Any, statistics: Any, x: Array, y: Array, key: Array, at: Array
+    ) -> tuple[Array, tuple[Array, Any]]:
         encoder = jax.tree.map(lambda a: a.astype(dtype), params["encoder"])
         learner = nnx.merge(structure, nnx.State({**params, "encoder": encoder}), statistics, copy=True)
         embeddings, logits = learner(x.astype(dtype))
-        value, correct = objective.loss(embeddings.astype(jnp.float32), logits, y)
+        embeddings = embeddings.astype(jnp.float32)
+        value, correct = objective.loss(Seen(embeddings, y, logits, learner.arguments(embeddings), key, at))
         return value, (correct, nnx.split(learner, nnx.Param, ...)[2])
 
     def step(state: State, images: Array, labels: Array, order: Array, pixels: Pixels) -> State:
-        sample_key, augment_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        sample_key, augment_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
         chosen = objective.sample(sample_key, state.step, order)
         x = augment(augment_key, images[chosen].astype(jnp.float32), augmentation)
         x = normalise(x, pixels.mean, pixels.std)
         gradient = jax.value_and_grad(loss, has_aux=True)
-        (value, (correct, statistics)), grads = gradient(state.params, state.statistics, x, labels[chosen])
+        inputs = (x, labels[chosen], loss_key, state.step)
+        (value, (correct, statistics)), grads = gradient(state.params, state.statistics, *inputs)
         updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
         m = state.metrics
         finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grads))

@@ -9,7 +9,7 @@ from simjax.train._encode import Encoder
 from simjax.train._environment import environment
 from simjax.train._learner import build_learner
 from simjax.train._loop import fit
-from simjax.train._objective import build_objective
+from simjax.train._objective import build_objective, rehearse
 from simjax.train._outcome import evaluate_run
 from simjax.train._progress import say
 from simjax.train._recipes import complete
@@ -17,6 +17,7 @@ from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings, to_dict, validate
 from simjax.train._sources import Sources, load_sources
 from simjax.train._step import Pixels
+from simjax.train._takes import check_taken
 
 
 def train(
@@ -39,6 +40,7 @@ def train(
         Interrupted: on Ctrl-C, when the state is saved.
     """
     validate(settings)
+    check_taken(settings)
     folder = RunFolder(out)
     settings = folder.begin(settings, resume=resume, overwrite=overwrite)
     say(f"{settings.model} on {settings.dataset}, {settings.objective}, seed {settings.seed}: {out}")
@@ -49,7 +51,8 @@ def train(
     learner = build_learner(settings, (height, width, channels), classes)
     parameters = count_parameters(learner)
     objective = build_objective(settings, sources.train.labels, classes)
-    steps = settings.steps or max(1, round((settings.epochs or 1) * objective.steps_per_epoch))
+    rehearse(objective, learner)
+    steps = objective.steps
     if not resume:  # nothing of a former run is touched before everything above has been found right
         folder.clear()
         folder.write_json("config.json", _config(settings, sources, command))

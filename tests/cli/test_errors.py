@@ -31,6 +31,17 @@ def fails(capsys, *arguments):
         (["train", "--modle", "vit"], "unknown setting --modle (did you mean --model?)"),
         (["train", "--vit.dpth", "3"], "unknown setting --vit.dpth (did you mean --vit.depth?)"),
         (["train", "--objective", "tripplet"], "--objective: unknown value 'tripplet' (did you mean triplet?"),
+        (["train", "--mining.miner", "semihard"], "--mining.miner: unknown value 'semihard' (did you mean semi_hard?"),
+        (
+            ["train", "--loss.temperature", "1"],
+            "'loss.temperature': not taken by the objective softmax, but by nt_",
+        ),
+        (["train", "--objective", "circle", "--mining.angle", "9"], "not taken by the miner none, but by angular"),
+        (
+            ["train", "--objective", "arcface", "--mining.miner", "n_hard"],
+            "not taken by the objective arcface, but by",
+        ),
+        (["train", "--objective", "circle", "--loss.gamma", "-1"], "gamma: expected more than 0, got -1"),
         (["train", "--seed", "x"], "--seed: invalid literal for int() with base 10: 'x'"),
         (["train", "--steps"], "'--steps'"),
         (["train", "vit"], "vit"),
@@ -99,7 +110,13 @@ def test_the_help_names_every_flag_and_is_quick(tmp_path):
         [sys.executable, Path(__file__).parents[2] / "train.py", "--help"], capture_output=True, text=True, check=True
     )
     assert time.perf_counter() - start < 20
-    for flag in ("--model {cnn,vit,dnn}", "--vit.patch-size", "--resume", "--optimizer.learning-rate", "--loss.mining"):
+    for flag in (
+        "--model {cnn,vit,dnn}",
+        "--vit.patch-size",
+        "--resume",
+        "--loss.temperature",
+        "--mining.miner",
+    ):
         assert flag in done.stdout
     assert done.stderr == ""
 

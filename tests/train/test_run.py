@@ -7,7 +7,9 @@ import pytest
 
 from simjax.core import InputError
 from simjax.train import train
-from simjax.train._settings import from_dict
+from simjax.train._run_folder import RunFolder
+from simjax.train._settings import from_dict, to_dict
+from simjax.train._takes import check_taken
 
 QUICK = {
     "model": "dnn",
@@ -90,6 +92,20 @@ def test_a_resumed_run_ends_where_the_whole_one_did(finished, tmp_path, monkeypa
             for p in (out, finished)
         ]
         assert curves[0] == curves[1]
+
+
+def test_a_run_from_before_there_were_miners_is_resumed_as_it_was(tmp_path):
+    old = to_dict(from_dict(QUICK | {"objective": "triplet"}))
+    del old["mining"]
+    old["loss"] = {"head": "linear", "label_smoothing": 0.2, "margin": 0.3, "form": "linear", "mining": "semi_hard"}
+    (tmp_path / "config.json").write_text(json.dumps({"settings": old}))
+    found = RunFolder(tmp_path).saved_settings()
+    assert (found.mining.miner, found.loss.margin, found.loss.form) == ("semi_hard", 0.3, None)
+    check_taken(found)
+    (tmp_path / "config.json").write_text(json.dumps({"settings": old | {"objective": "softmax"}}))
+    found = RunFolder(tmp_path).saved_settings()
+    assert (found.mining.miner, found.loss.label_smoothing, found.loss.form) == ("none", 0.2, None)
+    check_taken(found)
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "triplet"])

@@ -1,12 +1,15 @@
 import dataclasses
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from simjax.core import InputError
-from simjax.train import Settings
+from simjax.train import Settings, train
+from simjax.train._objective import build_objective
 from simjax.train._recipes import complete
-from simjax.train._settings import differences, from_dict, load_toml, to_dict, validate
+from simjax.train._settings import DNN, differences, from_dict, load_toml, to_dict, validate
 
 
 def test_settings_survive_json():
@@ -80,8 +83,8 @@ def test_a_recipe_fills_in_what_is_not_given_and_nothing_else():
     filled = complete(given, 1000)
     assert filled.optimizer.learning_rate == 0.5
     assert filled.augment.rotation == 0.0
-    assert filled.augment.shift > 0
-    assert filled.epochs > 0
+    assert (filled.augment.shift or 0) > 0
+    assert (filled.epochs or 0) > 0
     assert complete(filled, 1000) == filled
     assert complete(dataclasses.replace(given, steps=7), 1000).epochs is None
 
@@ -92,10 +95,39 @@ def test_other_data_is_seen_as_often_as_its_size_allows(images, epochs):
     assert complete(from_dict({"dataset": "folder:somewhere", "model": "vit"}), images).epochs == 2 * epochs
 
 
-def test_the_shipped_configurations_are_valid():
-    from pathlib import Path
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 
-    paths = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
-    assert len(paths) >= 2
-    for path in paths:
-        validate(complete(load_toml(path), 60_000))
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_shipped_configurations_are_valid(path):
+    settings = complete(load_toml(path), 60_000)
+    validate(settings)
+    objective = build_objective(settings, np.arange(1000) % 10, 10)
+    assert objective.images >= settings.batch_size
+    assert path.stem.startswith(("classic_", f"{settings.dataset}_"))
+    assert f"--config configs/{path.name}" in path.read_text()
+
+
+def test_families_have_configurations_for_both_data_sets():
+    names = {path.stem.partition("_")[2] for path in CONFIGS if path.stem.startswith("mnist_")}
+    assert names == {path.stem.partition("_")[2] for path in CONFIGS if path.stem.startswith("cifar10_")}
+    assert len(names) == 10
+
+
+def trains(path, out):
+    given = load_toml(path)
+    given = dataclasses.replace(given, dataset="digits", steps=3, epochs=None, model="dnn", dnn=DNN((16,)))
+    report = train(given, out)
+    assert report["accuracy_of"] == "knn"
+    assert report["accuracy"] > 0.3
+    assert (report["test_loss"] is None) == (given.loss.positives == "views")
+
+
+def test_a_configuration_trains(tmp_path):
+    trains(next(path for path in CONFIGS if path.stem == "mnist_nt_xent_two_views"), tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_all_configurations_train(path, tmp_path):
+    trains(path, tmp_path / "run")

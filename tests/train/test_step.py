@@ -1,4 +1,5 @@
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +9,14 @@ import pytest
 from simjax.core import InputError
 from simjax.data import Augmentation, load
 from simjax.train._learner import build_learner
+from simjax.train._loss_of import Seen
 from simjax.train._objective import build_objective
 from simjax.train._recipes import complete
 from simjax.train._settings import from_dict
 from simjax.train._step import Pixels, build_optimizer, build_steps, fresh_state
 
 
-def prepared(**values):
+def prepared(**values) -> tuple[Any, ...]:
     settings = complete(from_dict({"batch_size": 16} | values), 64)
     data = load("digits", "train")
     images, labels = data.images[:64], data.labels[:64]
@@ -106,7 +108,8 @@ def test_random_pairs_are_learned_as_the_pair_form_says():
     values["loss"]["normalise"] = False
     _, _, _, objective = prepared(**values)
     embeddings = jnp.array([[0.0, 0.0], [0.0, 0.0], [3.0, 4.0], [0.5, 0.0]])  # pairs: rows 0, 2 and rows 1, 3
-    loss, _ = objective.loss(embeddings, None, jnp.array([1, 1, 1, 2]))
+    labels, key = jnp.array([1, 1, 1, 2]), jax.random.key(0)
+    loss, _ = objective.loss(Seen(embeddings, labels, None, {}, key, jnp.int32(0)))
     np.testing.assert_allclose(loss, (25.0 + 1.5**2) / 2)
     assert objective.images == 32
 

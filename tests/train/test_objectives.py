@@ -1,0 +1,329 @@
+"""Every objective and every miner, for two jitted steps on a tiny network with random images."""
+
+import ast
+import dataclasses
+import inspect
+import typing
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simjax import losses, mining
+from simjax.core import InputError
+from simjax.data import Augmentation
+from simjax.train import _loss_settings
+from simjax.train._checkpoint import Checkpoints
+from simjax.train._learner import build_learner
+from simjax.train._loss_of import Seen
+from simjax.train._loss_settings import Loss, MinerName, Mining, ObjectiveName
+from simjax.train._miner_of import hardness
+from simjax.train._objective import build_objective, rehearse
+from simjax.train._objectives import MINERS, OBJECTIVES
+from simjax.train._recipes import complete
+from simjax.train._settings import Settings, from_dict
+from simjax.train._step import Pixels, build_optimizer, build_steps, fresh_state
+from simjax.train._takes import ARGUMENTS, check_taken, parameters, taken_by_miner, taken_by_objective
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled_quickly_here(compiled_quickly):
+    """Each program takes two small steps: nearly all of the time is the compiler's."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+NO_OBJECTIVES = {
+    "cosent_loss": "graded scores",
+    "angle_loss": "graded scores",
+    "score_distillation_loss": "a teacher",
+    "similarity_distillation_loss": "a teacher",
+    "combined_loss": "takes losses",
+    "matryoshka_loss": "takes a loss",
+    "self_supervised_loss": "takes a loss; --loss.positives views",
+    "pair_loss": "takes a formula",
+    "intra_pair_variance_loss": "added to another",
+}
+NO_MINERS = {"guided": "another model", "statistics": "tells, and keeps nothing"}
+CLASSES, IMAGES = 3, 24
+REPRESENTATIVE = [
+    {"objective": "softmax"},
+    {"objective": "contrastive", "loss": {"pairs": "random"}},
+    {"objective": "triplet", "mining": {"miner": "semi_hard"}},
+    {"objective": "margin", "loss": {"boundary": "classes"}, "mining": {"miner": "distance_weighted"}},
+    {"objective": "multi_similarity", "mining": {"miner": "curriculum"}},
+    {"objective": "nt_xent", "loss": {"positives": "views", "learn_temperature": True}},
+    {"objective": "fast_ap"},
+    {"objective": "soft_triple", "loss": {"tau": 0.2, "centers": 2}},
+    {"objective": "sphereface", "loss": {"margin": 2.0}},
+    {"objective": "normalized_softmax", "loss": {"learn_temperature": True, "parameters_rate": 10.0}},
+    {"objective": "siglip"},
+    {"objective": "simsiam"},
+]
+BY_ANOTHER_MEASURE = {name: "manhattan" for name in OBJECTIVES if "measure" in taken_by_objective(name)}
+BY_ANOTHER_MEASURE |= {"circle": "jaccard", "histogram": "angular"}  # a similarity; a bounded measure
+OTHERS = [
+    *[{"objective": name} for name in OBJECTIVES],
+    *[{"objective": "triplet", "mining": {"miner": name}} for name in MINERS],
+    *[{"objective": "supervised_contrastive", "mining": {"miner": name}} for name in MINERS],
+    *[
+        {"objective": n, "mining": {"miner": m}}
+        for n, o in OBJECTIVES.items()
+        if o.mined
+        for m in ("n_hard", "angular")
+    ],
+    *[{"objective": n, "loss": {"positives": "views"}} for n, o in OBJECTIVES.items() if o.batch == "classes"],
+    *[{"objective": n, "loss": {"normalise": False}} for n in OBJECTIVES if "normalise" in taken_by_objective(n)],
+    *[{"objective": n, "loss": {"measure": m}} for n, m in BY_ANOTHER_MEASURE.items()],
+]
+
+
+def name_of(values):
+    parts = [values["objective"], *(f"{k}={v}" for part in ("loss", "mining") for k, v in values.get(part, {}).items())]
+    return "-".join(parts)
+
+
+def prepared(batch_size=12, **values) -> tuple[Any, ...]:
+    small = {"model": "dnn", "dnn": {"widths": []}, "embedding_size": 4, "steps": 2, "batch_size": batch_size}
+    settings = complete(from_dict(small | values), IMAGES)
+    random = np.random.default_rng(0)
+    labels = np.arange(IMAGES, dtype=np.int32) % CLASSES
+    images = random.integers(0, 255, (IMAGES, 4, 4, 1), dtype=np.uint8)
+    learner = build_learner(settings, (4, 4, 1), CLASSES)
+    objective = build_objective(settings, labels, CLASSES)
+    optimizer, _ = build_optimizer(settings, 2)
+    structure, state = fresh_state(learner, optimizer, 0)
+    augmentation = Augmentation(shift=0.25) if objective.views else Augmentation()
+    steps = build_steps(structure, optimizer, objective, augmentation, settings.dtype)
+    inputs = (jnp.asarray(images), jnp.asarray(labels), jnp.arange(IMAGES), Pixels.unit(1))
+    return steps, state, inputs, objective, learner
+
+
+def learns(**values):
+    """Two steps by one compiled program, after which all that can be learned has changed, and nothing is bad."""
+    steps, state, inputs, objective, learner = prepared(optimizer={"warmup": 0.0}, **values)
+    rehearse(objective, learner)
+    before = jax.tree.map(np.asarray, state.params)
+    for _ in range(2):
+        state = steps(state, 1, *inputs)
+    assert int(state.metrics.first_bad_step) == -1
+    assert np.isfinite(float(state.metrics.loss))
+    assert steps._cache_size() == 1
+    for path, old in jax.tree_util.tree_leaves_with_path(before):
+        new = dict(jax.tree_util.tree_leaves_with_path(state.params))[path]
+        if "bias" not in str(path):  # a shift of all embeddings changes no distance
+            assert np.any(np.asarray(new) != old), jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("values", REPRESENTATIVE, ids=name_of)
+def test_steps_learn(values):
+    learns(**values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("values", [v for v in OTHERS if v not in REPRESENTATIVE], ids=name_of)
+def test_steps_of_all_others_learn(values):
+    learns(**values)
+
+
+def fields(section):
+    return {field.name for field in dataclasses.fields(section)}
+
+
+def test_every_loss_and_every_miner_is_there_or_has_a_reason_not_to_be():
+    names = {name for name in vars(losses) if name.endswith("_loss") and inspect.isfunction(vars(losses)[name])}
+    trained = {needs.loss.__name__ for needs in OBJECTIVES.values() if needs.loss is not None}
+    assert names - trained == set(NO_OBJECTIVES)
+    assert {name for name in vars(mining) if inspect.isfunction(vars(mining)[name])} - set(MINERS) == set(NO_MINERS)
+    assert list(typing.get_args(ObjectiveName)) == list(OBJECTIVES)
+    assert list(typing.get_args(MinerName)) == ["none", *MINERS]
+    for name, needs in OBJECTIVES.items():
+        assert needs.loss is None or needs.loss.__name__ == f"{'triplet_margin' if name == 'triplet' else name}_loss"
+    assert all(miner.__name__ == name for name, miner in MINERS.items())
+
+
+def test_every_parameter_is_a_setting_and_every_setting_a_parameter():
+    """A parameter that a loss or a miner gains must become a setting, or be among the arguments."""
+    of_losses = set().union(*(parameters(needs.loss) for needs in OBJECTIVES.values() if needs.loss is not None))
+    assert of_losses <= fields(Loss)
+    assert set().union(*(taken_by_objective(name) for name in OBJECTIVES)) == fields(Loss)
+    assert set().union(*(parameters(miner) for miner in MINERS.values())) <= fields(Mining)
+    assert set().union(*(taken_by_miner(name) for name in MINERS)) == fields(Mining) - {"miner"}
+    assert not ARGUMENTS & (fields(Loss) | fields(Mining))
+
+
+def helps():
+    """The help of each setting, by section and field."""
+    tree = ast.parse(Path(_loss_settings.__file__).read_text())
+    for section in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        for field, text in zip(section.body, section.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                yield section.name, ast.unparse(field.target), " ".join(ast.literal_eval(text.value).split())
+
+
+@pytest.mark.parametrize(("section", "takers"), [("Loss", OBJECTIVES), ("Mining", MINERS)])
+def test_the_help_begins_with_who_takes_a_setting(section, takers):
+    taken = {"Loss": taken_by_objective, "Mining": taken_by_miner}[section]
+    families = {"positives", "samples_per_class", "normalise", "measure", "learn_temperature", "parameters_rate"}
+    found = {field: text for of, field, text in helps() if of == section}
+    assert set(found) == fields(getattr(_loss_settings, section))
+    for field in set(found) - families - {"miner"}:
+        named = found[field].split(":")[0].split(", ")
+        assert named == [name for name in takers if field in taken(name)], field
+
+
+def test_the_documentation_says_what_each_objective_needs():
+    text = (Path(__file__).parents[2] / "docs" / "losses.md").read_text()
+    rows = [line.split("|") for line in text.partition("## From the command line")[2].splitlines() if "| `" in line]
+    found = {name.strip("` "): row[-2].strip() for row in rows for name in row[1].split(",")}
+    assert found == {
+        name: "all" if needs.mined else "" for name, needs in OBJECTIVES.items() if name != "triplet_margin"
+    }
+
+
+def test_hyper_parameters_reach_the_loss():
+    """The loss of a step is that of the library, with the values that were given and what was learned."""
+    random = np.random.default_rng(1)
+    x, y = jnp.asarray(random.normal(size=(12, 4)), jnp.float32), jnp.arange(12, dtype=jnp.int32) % 3
+    proxies = jnp.asarray(random.normal(size=(3, 4)), jnp.float32)
+    key = jax.random.key(5)
+    two = {"positives": "views", "temperature": 0.3}
+    cases = [
+        ({"objective": "circle", "loss": {"gamma": 9.0, "margin": 0.3}}, losses.circle_loss(x, y, gamma=9, margin=0.3)),
+        ({"objective": "fast_ap", "loss": {"bins": 5}}, losses.fast_ap_loss(x, y, bins=5)),
+        ({"objective": "triplet"}, losses.triplet_margin_loss(x, y, margin=0.2)),
+        (
+            {"objective": "triplet", "mining": {"miner": "batch_hard"}, "loss": {"normalise": False, "swap": True}},
+            losses.triplet_margin_loss(
+                x, mining.batch_hard(x, y, measure="euclidean"), margin=0.2, swap=True, measure="euclidean"
+            ),
+        ),
+        (
+            {"objective": "margin", "mining": {"miner": "distance_weighted", "cutoff": 0.3}},
+            losses.margin_loss(x, mining.distance_weighted(x, y, key=key, cutoff=0.3), beta=0.9),
+        ),
+        (
+            {"objective": "proxy_anchor", "loss": {"alpha": 16.0}},
+            losses.proxy_anchor_loss(x, y, proxies=proxies, alpha=16.0),
+        ),
+        (
+            {"objective": "nt_xent", "loss": two},
+            losses.self_supervised_loss(losses.nt_xent_loss, x[:6], x[6:], temperature=0.3),
+        ),
+        ({"objective": "info_nce"}, losses.info_nce_loss(x[:6], x[6:])),
+    ]
+    for values, expected in cases:
+        objective = prepared(**values)[3]
+        learned = {"margin": {"beta": jnp.float32(0.9)}, "proxy_anchor": {"proxies": proxies}}
+        seen = Seen(x, y, None, learned.get(values["objective"], {}), key, jnp.int32(0))
+        np.testing.assert_allclose(objective.loss(seen)[0], expected, rtol=1e-6, err_msg=str(values))
+
+
+def test_a_curriculum_goes_from_easy_to_hard():
+    steps = jnp.array([0, 24, 25, 50, 75, 100])
+    found = jax.vmap(lambda step: hardness(Mining(hardness=0.5, start=0.25, length=0.5), step, 100))(steps)
+    np.testing.assert_array_equal(found, [0.5, 0.5, 0.5, 0.75, 1.0, 1.0])
+    at_once = Mining(hardness=0.3, start=0.5, length=0.0)
+    np.testing.assert_allclose([hardness(at_once, jnp.int32(s), 10) for s in (5, 6)], [0.3, 1.0])
+
+
+def test_a_curriculum_takes_more_and_more_pairs():
+    objective = prepared(objective="contrastive", mining={"miner": "curriculum", "hardness": 0.0}, steps=100)[3]
+    random = np.random.default_rng(1)
+    x, y = jnp.asarray(random.normal(size=(12, 4)), jnp.float32), jnp.arange(12, dtype=jnp.int32) % 3
+    at = [float(objective.loss(Seen(x, y, None, {}, jax.random.key(0), jnp.int32(s)))[0]) for s in (0, 25, 50, 100)]
+    assert at[0] < at[1] < at[2] == at[3]
+    np.testing.assert_allclose(at[3], losses.contrastive_loss(x, y, margin=0.5), rtol=1e-6)
+
+
+def test_both_views_are_of_the_same_images_and_differ():
+    objective = prepared(objective="info_nce")[3]
+    rows = objective.sample(jax.random.key(0), jnp.int32(1), jnp.arange(IMAGES))
+    np.testing.assert_array_equal(rows, np.tile(np.arange(12, 24), 2))
+    assert (objective.images, objective.steps_per_epoch) == (24, 2)
+    steps, state, inputs, _, _ = prepared(objective="info_nce", loss={"temperature": 1.0})
+    alike = losses.info_nce_loss(*(2 * [jnp.ones((12, 4))]), temperature=1.0)
+    assert float(steps(state, 1, *inputs).metrics.loss) < float(alike)
+
+
+def test_what_a_loss_learns_begins_as_given_and_has_a_rate_of_its_own():
+    learner = prepared(objective="margin", loss={"beta": 0.7, "boundary": "classes"})[4]
+    np.testing.assert_allclose(learner.arguments()["beta"], [0.7] * 3)
+    found = prepared(objective="siglip", loss={"log_scale": 1.0, "bias": -2.0})[4].arguments()
+    assert {name: round(float(value), 4) for name, value in found.items()} == {"log_scale": 1.0, "bias": -2.0}
+    assert prepared(objective="margin", loss={"boundary": "fixed"})[4].arguments() == {}
+    assert prepared(objective="soft_triple", loss={"centers": 5})[4].arguments()["proxies"].shape == (3, 5, 4)
+    moved = []
+    for rate in (1.0, 4.0):
+        values = {"objective": "proxy_anchor", "loss": {"parameters_rate": rate}, "optimizer": {"warmup": 0.0}}
+        steps, state, inputs, _, _ = prepared(**values)
+        before = jax.tree.map(np.asarray, state.params)
+        after = steps(state, 1, *inputs).params
+        moved.append(jax.tree.map(lambda a, b: np.abs(np.asarray(a) - b).max(), after, before))
+    assert moved[0]["encoder"] == moved[1]["encoder"]
+    np.testing.assert_allclose(
+        *(m["learned"]["proxies"]["vectors"][...] * s for m, s in zip(moved, (4, 1), strict=True))
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*sharding:UserWarning")
+def test_what_a_loss_learns_is_resumed_bit_for_bit(tmp_path):
+    loss = {"learn_temperature": True, "parameters_rate": 10.0}
+    steps, state, inputs, _, _ = prepared(objective="normalized_softmax", loss=loss, steps=6)
+    fresh = jax.tree.map(lambda a: a.copy(), state)
+    state = steps(state, 2, *inputs)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(state, 1.0)
+    whole = steps(state, 3, *inputs)
+    restored = checkpoints.restore(fresh)
+    checkpoints.close()
+    assert restored is not None
+    again = steps(restored[0], 3, *inputs)
+    assert int(again.step) == 5
+    assert set(again.params["learned"]) == {"proxies", "temperature"}
+    jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
+    jax.tree.map(np.testing.assert_array_equal, again.optimizer, whole.optimizer)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"loss": {"temperature": 0.1}}, "'loss.temperature': not taken by the objective softmax, but by nt_xent, "),
+        ({"objective": "circle", "loss": {"head": "cosine"}}, "'loss.head': not taken by .* circle, but by softmax$"),
+        ({"objective": "arcface", "mining": {"miner": "n_hard"}}, "not taken by the objective arcface, but by contr"),
+        ({"objective": "circle", "mining": {"share": 0.5}}, "not taken by the miner none, but by hard_aware$"),
+        ({"objective": "vicreg", "augment": {"enabled": False}}, "'augment.enabled': two views of an image"),
+        ({"objective": "triplet", "loss": {"measure": "manhatan"}}, "'loss.measure': .*did you mean manhattan"),
+        (
+            {"objective": "triplet", "loss": {"measure": "manhattan", "normalise": False}},
+            "'loss.normalise': --loss.m",
+        ),
+        (
+            {"objective": "nca", "loss": {"positives": "views", "samples_per_class": 4}},
+            "'loss.samples_per_class': with",
+        ),
+        ({"objective": "contrastive", "loss": {"pairs": "random"}, "mining": {"miner": "n_hard"}}, "by random pairs"),
+    ],
+)
+def test_what_is_not_taken_is_said(values, message):
+    with pytest.raises(InputError, match=message):
+        check_taken(from_dict(values))
+
+
+def test_values_are_checked_before_training():
+    with pytest.raises(InputError, match="margin: expected a whole number, got 2.5"):
+        prepared(objective="sphereface", loss={"margin": 2.5})
+    *_, objective, learner = prepared(objective="smooth_ap")
+    rehearse(objective, learner)
+    *_, objective, learner = prepared(objective="triplet", mining={"miner": "hard_aware", "share": 1.5})
+    with pytest.raises(InputError, match="share"):
+        rehearse(objective, learner)
+
+
+def test_settings_that_nobody_gives_are_taken_by_all():
+    for objective in OBJECTIVES:
+        check_taken(complete(dataclasses.replace(Settings(), objective=objective), 1000))
