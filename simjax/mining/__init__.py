@@ -6,6 +6,7 @@ Those of a batch; of a batch and a memory of earlier ones; and hard negatives of
 from simjax.mining._angular import angular as angular
 from simjax.mining._batch_hard import batch_easy_hard as batch_easy_hard
 from simjax.mining._batch_hard import batch_hard as batch_hard
+from simjax.mining._cluster_hard import cluster_hard as cluster_hard
 from simjax.mining._cross_batch_memory import CrossBatchMemory as CrossBatchMemory
 from simjax.mining._cross_batch_memory import against as against
 from simjax.mining._cross_batch_memory import cross_batch_memory as cross_batch_memory

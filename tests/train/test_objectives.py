@@ -48,7 +48,15 @@ NO_OBJECTIVES = {
     "pair_loss": "takes a formula",
     "intra_pair_variance_loss": "added to another",
 }
-NO_MINERS = {"guided": "another model", "statistics": "tells, and keeps nothing"}
+NO_MINERS = {
+    "guided": "another model",
+    "cluster_hard": "gives anchors of its own",
+    "cross_batch_memory": "keeps a state",
+    "push": "of that",
+    "against": "of that",
+    "hard_negatives": "of a whole data set",
+    "statistics": "tells, and keeps nothing",
+}
 CLASSES, IMAGES = 3, 24
 REPRESENTATIVE = [
     {"objective": "softmax"},

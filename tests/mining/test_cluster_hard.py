@@ -1,0 +1,76 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from simjax import losses, mining
+from tests.losses.cases import DEGENERATE, D, N
+
+
+def by_loops(x, labels):
+    """Centre, farthest member and nearest other centre of every class of two rows or more."""
+    centres = {c: x[labels == c].mean(0) for c in np.unique(labels)}
+    found = []
+    for c, centre in centres.items():
+        members = x[labels == c]
+        others = [centres[o] for o in centres if o != c]
+        if len(members) > 1 and others:
+            farthest = members[np.argmax(cdist([centre], members)[0])]
+            found.append((centre, farthest, others[np.argmin(cdist([centre], others)[0])]))
+    return found
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_equals_loops(seed):
+    random = np.random.default_rng(seed)
+    x, labels = np.float32(random.normal(size=(N, D))), random.integers(0, 5, N)
+    anchors, references, relation = mining.cluster_hard(x, labels, measure="euclidean", block=4)
+    assert relation.chosen is not None
+    positives, negatives = (np.asarray(columns)[:, 0] for columns in relation.chosen)
+    places = np.flatnonzero(positives >= 0)
+    assert [labels[i] for i in places] == [labels[i] for i in sorted(places)]
+    assert all(i == np.flatnonzero(labels == labels[i])[0] for i in places)
+    found = {labels[i]: (anchors[i], references[positives[i]], references[negatives[i]]) for i in places}
+    expected = by_loops(x, labels)
+    assert len(found) == len(expected)
+    for ours, theirs in zip([found[c] for c in sorted(found)], expected, strict=True):
+        (centre, member, other), (its_centre, its_member, its_other) = ours, theirs
+        np.testing.assert_allclose((centre, other), (its_centre, its_other), rtol=1e-5, atol=1e-6)
+        distances = (np.linalg.norm(a - its_centre) for a in (member, its_member))  # of two members, either is farthest
+        np.testing.assert_allclose(*distances, rtol=1e-5)
+
+
+def test_gradients_flow_through_the_centres(random):
+    x, labels = np.float32(random.normal(size=(N, D))), random.integers(0, 3, N)
+
+    def ours(x):
+        anchors, references, relation = mining.cluster_hard(x, labels, measure="euclidean")
+        return losses.triplet_margin_loss(
+            anchors, relation, ref_embeddings=references, margin=5.0, measure="euclidean", reducer="sum"
+        )
+
+    value = sum(max(0, np.linalg.norm(a - p) - np.linalg.norm(a - n) + 5.0) for a, p, n in by_loops(x, labels))
+    found, gradient = jax.value_and_grad(ours)(jnp.asarray(x))
+    np.testing.assert_allclose(found, value, rtol=1e-5)
+    direction = random.normal(size=x.shape)
+    with jax.enable_x64(True):
+        steps = [float(ours(jnp.asarray(x + sign * 1e-5 * direction))) for sign in (1, -1)]
+    np.testing.assert_allclose(np.sum(np.asarray(gradient) * direction), (steps[0] - steps[1]) / 2e-5, rtol=1e-4)
+
+
+def test_degenerate_batches():
+    @jax.jit
+    def both(x, labels):
+        def loss(x):
+            anchors, references, relation = mining.cluster_hard(x, labels)
+            return losses.triplet_margin_loss(anchors, relation, ref_embeddings=references)
+
+        return jax.value_and_grad(loss)(x)
+
+    for case, (x, labels) in DEGENERATE.items():
+        value, gradient = both(jnp.asarray(x, jnp.float32), jnp.asarray(labels, jnp.int32))
+        assert np.isfinite(value), case
+        assert np.isfinite(gradient).all(), case
+        if case in ("no similar pair", "no different pair", "one row", "no row"):
+            assert float(value) == 0, case
