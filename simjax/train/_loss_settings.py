@@ -175,7 +175,7 @@ class Loss:
 class Mining:
     """Which pairs and triplets of a batch count, in losses of pairs, triplets and ranks; None is the miner's default.
 
-    What needs another model (guided), gives anchors of its own (cluster_hard) or keeps a memory is for the library alone.
+    What needs another model (guided), gives its own anchors (cluster_hard) or keeps a memory is in the library alone.
     """
 
     miner: MinerName = "none"
