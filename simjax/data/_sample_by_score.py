@@ -52,7 +52,7 @@ def sample_by_score(key: Array, step: ArrayLike, scores: Num[ArrayLike, " n"], b
     if weights.ndim != 1:
         raise InputError(f"scores: expected one for each image, got shape {weights.shape}")
     if not isinstance(scores, Tracer) and len(weights):
-        check_at_least("scores", np.min(np.asarray(scores)), 0)
+        check_at_least("scores", float(np.min(np.asarray(scores))), 0)
     if not 1 <= batch <= len(weights):
         raise InputError(f"batch: expected 1 .. {len(weights)}, the number of scores, got {batch}")
     return _sample_by_score(key, step, weights, batch)

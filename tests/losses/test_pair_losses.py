@@ -21,6 +21,7 @@ from tests.losses.cases import (
     kind,
     mean,
     mean_above_zero,
+    mostly_slow,
     related,
     rows,
 )
@@ -139,14 +140,7 @@ def test_equals_loops(random, name, kind):
     np.testing.assert_allclose(found, oracle(compare(x, y), positive, negative), rtol=2e-5)
 
 
-@pytest.mark.parametrize(  # but for circle, whose weights have no gradient
-    "name",
-    [
-        pytest.param(name, marks=[] if name in ONE_OF_EACH_FORM else [pytest.mark.slow])
-        for name in ORACLES
-        if name != "circle"
-    ],
-)
+@pytest.mark.parametrize("name", mostly_slow([n for n in ORACLES if n != "circle"], *ONE_OF_EACH_FORM))
 def test_gradient_equals_finite_differences(name):
     random = np.random.default_rng(5)
     with jax.enable_x64(True):

@@ -11,7 +11,21 @@ import pytest
 
 from simjax import core, losses
 from simjax.core import InputError
-from tests.losses.cases import DEGENERATE, RELATIONS, D, M, N, cosine, euclidean, kind, mean, related, rows, unit
+from tests.losses.cases import (
+    DEGENERATE,
+    RELATIONS,
+    D,
+    M,
+    N,
+    cosine,
+    euclidean,
+    kind,
+    mean,
+    mostly_slow,
+    related,
+    rows,
+    unit,
+)
 
 
 def sigmoid(z):
@@ -163,7 +177,7 @@ SMOOTH = {
 }
 
 
-@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize("name", mostly_slow(SMOOTH, "smooth_ap", "angular"))
 def test_gradient_equals_finite_differences(name):
     random = np.random.default_rng(5)
     with jax.enable_x64(True):

@@ -9,7 +9,7 @@ import pytest
 
 from simjax import core, losses, mining, similarity
 from simjax.core import InputError
-from tests.losses.cases import DEGENERATE, D, M, N, cosine, euclidean, kind, related
+from tests.losses.cases import DEGENERATE, D, M, N, cosine, euclidean, kind, mostly_slow, related
 
 RELATIONS = ("classes", "classes, some ignored", "shared labels", "function", "grades", "reference")
 
@@ -318,9 +318,7 @@ MINERS = {
 ONE_OF_EACH_SORT = ("batch_hard", "multi_similarity", "hard_aware", "semi-hard", "distance_weighted")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in ONE_OF_EACH_SORT else [pytest.mark.slow]) for n in MINERS]
-)
+@pytest.mark.parametrize("name", mostly_slow(MINERS, *ONE_OF_EACH_SORT))
 def test_degenerate_batches(name):
     miner, settings = MINERS[name]
 

@@ -193,6 +193,7 @@ def test_the_documentation_says_what_each_objective_needs():
     }
 
 
+@pytest.mark.slow
 def test_hyper_parameters_reach_the_loss():
     """The loss of a step is that of the library, with the values that were given and what was learned."""
     random = np.random.default_rng(1)
