@@ -3,6 +3,8 @@
 from simjax.data._augment import Augmentation as Augmentation
 from simjax.data._augment import augment as augment
 from simjax.data._augment import default_augmentation as default_augmentation
+from simjax.data._classes import keep_classes as keep_classes
+from simjax.data._classes import split_name as split_name
 from simjax.data._dataset import Dataset as Dataset
 from simjax.data._export import export as export
 from simjax.data._folder import has_test_folder as has_test_folder

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from simjax.core import InputError, check_choice, suggestion
+from simjax.data._classes import keep_classes, split_name
 from simjax.data._dataset import Dataset
 from simjax.data._digits import load_digits
 from simjax.data._download import Progress
@@ -42,7 +43,8 @@ def load(
             `folder:PATH`, a folder with a sub-folder of images for each class, or with `train` and `test` folders
             of such sub-folders;
             `a+b`, two or more of these as one, with their labels kept apart: the classes are `mnist/0` ..
-            `cifar10/truck`, and all images have the largest height, width and number of channels.
+            `cifar10/truck`, and all images have the largest height, width and number of channels;
+            any of these with some of its classes in brackets, by name or number: `mnist[0-7]`, `cifar10[cat,dog]`.
         split: "train", "test" or "all" (both, one after the other). A folder without `train` and `test`, and a TFDS
             set with nothing but a train split, is split by class, 75 to 25, with a fixed seed.
         data_dir: where prepared sets lie; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets.
@@ -87,6 +89,10 @@ def _load_one(
     download: bool,
     progress: Progress | None,
 ) -> Dataset:
+    name, classes = split_name(name)
+    if classes is not None:
+        whole = _load_one(name, split, data_dir, size, channels, skip_unreadable, download, progress)
+        return keep_classes(whole, classes)
     if name == "digits":
         return load_digits(split)
     kind, _, rest = name.partition(":")
@@ -112,7 +118,7 @@ def _parts(name: str) -> list[str]:
     """The names in `a+b`; a plus sign that no name follows belongs to a folder's path."""
     parts: list[str] = []
     for part in name.split("+"):
-        known = part in DATASETS or part.startswith(("tfds:", "folder:"))
+        known = split_name(part)[0] in DATASETS or part.startswith(("tfds:", "folder:"))
         if parts and parts[-1].startswith("folder:") and not known:
             parts[-1] += f"+{part}"
         else:

@@ -17,20 +17,21 @@ FORM: dict[str, Literal["linear"]] = {"contrastive": "linear"}
 
 def complete(settings: Settings, train_images: int) -> Settings:
     """The settings with every `None` that a recipe decides filled in; completed settings stay as they are."""
-    from simjax.data import default_augmentation
+    from simjax.data import default_augmentation, split_name
 
     s = settings
+    of_whole, _ = split_name(s.dataset)  # some classes of a set are learned as the whole set is
     classic = s.model == "cnn" and s.cnn.variant == "classic"
     augmentation: dict[str, Any] = {
-        name: getattr(default_augmentation(s.dataset), name) for name in ("shift", "rotation", "scale", "flip")
+        name: getattr(default_augmentation(of_whole), name) for name in ("shift", "rotation", "scale", "flip")
     }
     given = {name: value for name in augmentation if (value := getattr(s.augment, name)) is not None}
     off = dict.fromkeys(("shift", "rotation", "scale"), 0.0) | {"flip": False}
     return replace(
         s,
-        epochs=None if s.steps else s.epochs or _epochs(s, train_images),
+        epochs=None if s.steps else s.epochs or _epochs(s, of_whole, train_images),
         embedding_size=s.embedding_size or (2 if classic else 64),
-        vit=replace(s.vit, patch_size=s.vit.patch_size or VIT_PATCH.get(s.dataset)),
+        vit=replace(s.vit, patch_size=s.vit.patch_size or VIT_PATCH.get(of_whole)),
         augment=replace(s.augment, **(augmentation | given if s.augment.enabled else off)),
         loss=replace(
             s.loss,
@@ -45,8 +46,8 @@ def complete(settings: Settings, train_images: int) -> Settings:
     )
 
 
-def _epochs(settings: Settings, train_images: int) -> float:
-    epochs = EPOCHS.get(settings.dataset) or float(min(60, max(2, round(OTHER_IMAGES / max(train_images, 1)))))
+def _epochs(settings: Settings, dataset: str, train_images: int) -> float:
+    epochs = EPOCHS.get(dataset) or float(min(60, max(2, round(OTHER_IMAGES / max(train_images, 1)))))
     return epochs * (VIT_LONGER if settings.model == "vit" else 1.0)
 
 

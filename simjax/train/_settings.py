@@ -111,7 +111,8 @@ class Settings:
     model: Literal["cnn", "vit", "dnn"] = "cnn"
     """Siamese CNN, vision transformer or dense network"""
     dataset: str = "digits"
-    """digits, mnist, fashion_mnist, cifar10, cifar100, tfds:NAME, folder:PATH, or two of them as A+B"""
+    """digits, mnist, fashion_mnist, cifar10, cifar100, tfds:NAME, folder:PATH, or two of them as A+B; some classes of
+    one in brackets, as mnist[0-7]"""
     test_dataset: str | None = None
     """evaluate on this data instead; its classes may be new ones"""
     objective: ObjectiveName = "softmax"

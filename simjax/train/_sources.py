@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from simjax.core import InputError
-from simjax.data import Dataset, has_test_folder, load, resize
+from simjax.data import Dataset, has_test_folder, load, resize, split_name
 from simjax.train._progress import PreparationDisplay
 from simjax.train._settings import Settings
 
@@ -50,7 +50,7 @@ def load_sources(settings: Settings) -> Sources:
         )
 
     # Where the test is elsewhere, a folder that keeps no test images of its own is learned from as a whole.
-    kind, _, path = s.dataset.partition(":")
+    kind, _, path = split_name(s.dataset)[0].partition(":")
     everything = s.test_dataset is not None and kind == "folder" and not has_test_folder(path)
     whole = read(s.dataset, "all" if everything else "train")
     if len(np.unique(whole.labels)) < 2:
