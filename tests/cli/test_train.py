@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from simjax.cli import main
+from tests.slow import mostly_slow
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["--model", "dnn", "--dnn.widths", "64", "--steps", "150", "--checkpoint-seconds", "0"]
@@ -55,7 +56,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore:.*sharding:UserWarning")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", mostly_slow([signal.SIGKILL, signal.SIGINT], signal.SIGKILL))
 def test_a_run_that_was_stopped_ends_bit_for_bit_where_the_whole_one_did(whole, tmp_path, number):
     out = tmp_path / "run"
     process = start(*QUICK, "--out", out)

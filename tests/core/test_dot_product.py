@@ -88,6 +88,7 @@ def test_one_block_of_images_equals_many(random, monkeypatch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), both(x, kernel), whole)
 
 
+@pytest.mark.slow
 def test_convolution_gradients():
     with jax.enable_x64(True):
         random = np.random.default_rng(1)

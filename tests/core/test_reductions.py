@@ -7,6 +7,7 @@ import pytest
 from jax.test_util import check_grads
 
 from simjax import core
+from tests.slow import mostly_slow
 
 N, M, D = 13, 17, 5
 INF = float("inf")
@@ -108,7 +109,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize(("block", "order"), [(4, 2), (N, 1)])  # in one block there is nothing more to go through
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", mostly_slow(LOSSES, "logsumexp", "top_k"))
 def test_gradients_of_first_and_second_order_in_both_modes(random, name, block, order):
     with jax.enable_x64(True):
         x, y = random.normal(size=(N, D)), random.normal(size=(M, D))

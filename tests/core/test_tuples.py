@@ -77,6 +77,7 @@ def softly_enumerated(c, positive, negative, scale):
     return 1 + jnp.sum(jnp.where(positive, terms, 0), axis=1)
 
 
+@pytest.mark.slow
 def test_a_sum_over_marked_entries_has_derivatives_of_any_order(random):
     with jax.enable_x64(True):
         c, weights = jnp.asarray(random.normal(size=(5, 7))), jnp.asarray(random.normal(size=5))

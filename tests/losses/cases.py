@@ -72,11 +72,6 @@ def kind(name, *arguments):
     return pytest.param(*arguments, name, marks=[] if name in FAST else [pytest.mark.slow])
 
 
-def mostly_slow(names, *fast):
-    """Parameters of a test that is run for all names, in the fast suite for a few of them."""
-    return [pytest.param(name, marks=[] if name in fast else [pytest.mark.slow]) for name in names]
-
-
 DEGENERATE = {
     "at one point": (np.zeros((4, 4)), [0, 0, 1, 1]),
     "equal": (np.ones((4, 4)), [0, 0, 1, 1]),

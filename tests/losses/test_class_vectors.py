@@ -10,7 +10,8 @@ import pytest
 
 from simjax import losses
 from simjax.core import InputError
-from tests.losses.cases import DEGENERATE, D, N, cosine, mostly_slow, unit
+from tests.losses.cases import DEGENERATE, D, N, cosine, unit
+from tests.slow import mostly_slow
 
 C, K = 4, 3
 

@@ -11,7 +11,8 @@ import pytest
 
 from simjax import core, losses
 from simjax.core import InputError
-from tests.losses.cases import DEGENERATE, D, M, N, cosine, kind, mean, mostly_slow, related, rows
+from tests.losses.cases import DEGENERATE, D, M, N, cosine, kind, mean, related, rows
+from tests.slow import mostly_slow
 
 E, T = 3, 0.7  # features of the teacher, temperature
 

@@ -21,10 +21,10 @@ from tests.losses.cases import (
     kind,
     mean,
     mean_above_zero,
-    mostly_slow,
     related,
     rows,
 )
+from tests.slow import mostly_slow
 
 
 def nt_xent(s, positive, negative, t=0.07):
@@ -167,7 +167,7 @@ def test_the_weights_of_the_circle_loss_are_constants(random):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ORACLES)
+@pytest.mark.parametrize("name", mostly_slow(ORACLES, *ONE_OF_EACH_FORM, "circle"))
 @pytest.mark.parametrize(
     "dtype", ["float32", *(pytest.param(t, marks=pytest.mark.slow) for t in ("bfloat16", "float16"))]
 )

@@ -21,11 +21,11 @@ from tests.losses.cases import (
     euclidean,
     kind,
     mean,
-    mostly_slow,
     related,
     rows,
     unit,
 )
+from tests.slow import mostly_slow
 
 
 def sigmoid(z):
@@ -204,7 +204,7 @@ def test_what_is_learned_beside_embeddings_gets_its_gradient(random):
             np.testing.assert_allclose(jax.grad(at)(point), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ORACLES)
+@pytest.mark.parametrize("name", mostly_slow(ORACLES, "smooth_ap", "histogram", "angular"))
 @pytest.mark.parametrize(
     "dtype", ["float32", *(pytest.param(t, marks=pytest.mark.slow) for t in ("bfloat16", "float16"))]
 )

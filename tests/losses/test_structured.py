@@ -20,11 +20,11 @@ from tests.losses.cases import (
     kind,
     mean,
     mean_above_zero,
-    mostly_slow,
     related,
     rows,
     unit,
 )
+from tests.slow import mostly_slow
 
 
 def signal_to_noise(x, y):
@@ -295,7 +295,7 @@ PAIRS = {name: loss_named(name) for name in ORACLES} | {
 NOTHING_TO_LEARN = {"instance": ("no row", "one row"), "manifold": ("no row",)}  # with proxies, one row has something
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", mostly_slow(PAIRS, "lifted_structure", "margin", "instance"))
 @pytest.mark.parametrize(
     "dtype", ["float32", *(pytest.param(t, marks=pytest.mark.slow) for t in ("bfloat16", "float16"))]
 )

@@ -10,6 +10,7 @@ from scipy.spatial.distance import cdist
 from simjax import mining as miners
 from simjax.losses import triplet_margin_loss as loss_of
 from simjax.similarity import measure
+from tests.slow import mostly_slow
 
 
 def triplets(labels):
@@ -93,7 +94,7 @@ def test_gradient_equals_finite_differences(mining):
         )
 
 
-@pytest.mark.parametrize("mining", ORACLES)
+@pytest.mark.parametrize("mining", mostly_slow(ORACLES, "all"))
 @pytest.mark.parametrize(
     ("x", "labels", "value"),
     [

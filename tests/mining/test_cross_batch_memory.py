@@ -11,6 +11,7 @@ import pytest
 from simjax import core, losses
 from simjax.core import InputError
 from simjax.mining import against, cross_batch_memory, multi_similarity, push
+from tests.slow import mostly_slow
 
 SIZE, BATCH, WIDTH = 13, 5, 4  # after 3 batches it is full, and the third wraps around
 LOSSES = {
@@ -66,7 +67,7 @@ def test_who_meets_whom(random, own):
             np.testing.assert_array_equal(masks[1], negative & there)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", mostly_slow(LOSSES, "multi_similarity"))
 def test_a_loss_sees_what_was_pushed_and_nothing_else(random, name):
     """Value and gradient are those of the filled places alone, as constants, with the pairs written out."""
     memory = cross_batch_memory(SIZE, WIDTH)

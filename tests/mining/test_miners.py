@@ -9,7 +9,8 @@ import pytest
 
 from simjax import core, losses, mining, similarity
 from simjax.core import InputError
-from tests.losses.cases import DEGENERATE, D, M, N, cosine, euclidean, kind, mostly_slow, related
+from tests.losses.cases import DEGENERATE, D, M, N, cosine, euclidean, kind, related
+from tests.slow import mostly_slow
 
 RELATIONS = ("classes", "classes, some ignored", "shared labels", "function", "grades", "reference")
 
@@ -131,7 +132,7 @@ def masks(relation, block=4):
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
-@pytest.mark.parametrize("kind", [kind(name) for name in RELATIONS])
+@pytest.mark.parametrize("kind", mostly_slow(RELATIONS, "classes"))
 @pytest.mark.parametrize("name", OF_PAIRS)
 def test_pairs_equal_loops(random, name, kind):
     miner, settings, compare, oracle = OF_PAIRS[name]
@@ -193,7 +194,7 @@ OF_TRIPLETS = {
 }
 
 
-@pytest.mark.parametrize("kind", [kind(name) for name in RELATIONS])
+@pytest.mark.parametrize("kind", mostly_slow(RELATIONS, "classes"))
 @pytest.mark.parametrize("name", OF_TRIPLETS)
 def test_triplets_equal_loops(random, name, kind):
     miner, settings, oracle = OF_TRIPLETS[name]
@@ -315,10 +316,7 @@ MINERS = {
 }
 
 
-ONE_OF_EACH_SORT = ("batch_hard", "multi_similarity", "hard_aware", "semi-hard", "distance_weighted")
-
-
-@pytest.mark.parametrize("name", mostly_slow(MINERS, *ONE_OF_EACH_SORT))
+@pytest.mark.parametrize("name", mostly_slow(MINERS, "hard_aware", "semi-hard", "batch_hard"))
 def test_degenerate_batches(name):
     miner, settings = MINERS[name]
 

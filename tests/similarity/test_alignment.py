@@ -152,7 +152,10 @@ def test_the_median_is_exact(random, n):
         assert median_squared_distance(jnp.asarray(x), block) == distances[(len(distances) - 1) // 2]
 
 
-@pytest.mark.parametrize(("kernel", "unbiased"), [("linear", False), ("strips", True), ("rbf", False)])
+@pytest.mark.parametrize(
+    ("kernel", "unbiased"),
+    [("strips", True), *(pytest.param(k, False, marks=pytest.mark.slow) for k in ("linear", "rbf"))],
+)
 def test_gradients_in_float64(kernel, unbiased):
     with jax.enable_x64(True):
         x, y = (jnp.asarray(np.random.default_rng(d).normal(size=(5, d))) for d in (2, 7 if kernel == "strips" else 3))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simjax import core, similarity
+from tests.slow import mostly_slow
 
 
 def real(random, *shape):
@@ -55,6 +56,11 @@ FAR_FROM_ITSELF = {"russell_rao"}  # by its definition
 JUMPS = {"hamming"} | {n for n in DOMAIN if DOMAIN[n] is binary}
 NAMES = sorted(core.MEASURES)
 each = pytest.mark.parametrize("name", NAMES)
+ONE_OF_EACH_KIND = (
+    *("bilinear", "canberra", "cosine", "dice", "euclidean", "hamming", "haversine", "jaccard", "jensen_shannon"),
+    *("mahalanobis", "rbf", "signal_to_noise"),
+)
+each_when_slow = pytest.mark.parametrize("name", mostly_slow(NAMES, *ONE_OF_EACH_KIND))
 
 
 def draw(name, *shape, seed=0):
@@ -77,7 +83,7 @@ def test_pairs_are_the_matrix_in_float32(name):
     np.testing.assert_allclose(matrix(x, y, m), m(x[:, None], y[None]), rtol=1e-5, atol=2e-6)
 
 
-@each
+@each_when_slow
 def test_pairs_are_the_matrix_in_one_block_in_many_under_vmap_and_without_jit(name):
     m = similarity.measure(name)
 
@@ -116,7 +122,7 @@ def test_range_direction_and_symmetry(name, seed):
     assert m.higher_is_closer != m.pair.__name__.endswith("_distance")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in JUMPS])
+@pytest.mark.parametrize("name", mostly_slow([n for n in NAMES if n not in JUMPS], *ONE_OF_EACH_KIND))
 def test_first_and_second_derivatives_of_both_forms_in_both_modes(name):
     """Central differences of a weighted sum of both forms, in float64, for x, y and every parameter."""
     with jax.enable_x64(True):
@@ -203,7 +209,7 @@ def values_and_gradients(name):
 
 
 @pytest.mark.parametrize("kind", ["float16", pytest.param("bfloat16", marks=pytest.mark.slow)])
-@each
+@each_when_slow
 def test_half_precision_accumulates_in_float32(name, kind):
     m = similarity.measure(name)
     x, y = (jnp.asarray(draw(name, n, 3, seed=n), kind) for n in (3, 7))
@@ -221,7 +227,7 @@ def test_half_precision_accumulates_in_float32(name, kind):
     assert np.isfinite(jnp.float32(gradient)).all()
 
 
-@each
+@each_when_slow
 def test_no_rows_no_columns_one_row_and_one_feature(name):
     m = similarity.measure(name)
     x, y = (jnp.float32(draw(name, n, 3, seed=n)) for n in (3, 7))
@@ -259,7 +265,7 @@ def test_ten_eager_calls_compile_once(name, caplog):
     assert sum(f"Finished XLA compilation of jit({function})" in message for message in messages) == 1
 
 
-@each
+@each_when_slow
 def test_memory_of_a_gradient_is_that_of_a_block(name, monkeypatch):
     monkeypatch.setattr("simjax.core._coordinates.CHUNK", 4)  # what takes long is to compile 16 terms
     n = 4096

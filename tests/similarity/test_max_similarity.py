@@ -54,6 +54,7 @@ def test_equals_loops(random, measure, reduce):
     np.testing.assert_allclose(paired, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_documents_are_cut_where_one_query_does_not_fit(random, monkeypatch):
     x, y, x_mask, y_mask = sets(random)
     whole = maxsim_matrix(x, y, x_mask=x_mask, y_mask=y_mask)

@@ -52,15 +52,12 @@ NO_MINERS = {
     "guided": "another model",
     "cluster_hard": "gives anchors of its own",
     "cross_batch_memory": "keeps a state",
-    "push": "of that",
     "against": "of that",
     "hard_negatives": "of a whole data set",
     "statistics": "tells, and keeps nothing",
 }
 CLASSES, IMAGES = 3, 24
 REPRESENTATIVE = [
-    {"objective": "softmax"},
-    {"objective": "contrastive", "loss": {"pairs": "random"}},
     {"objective": "triplet", "mining": {"miner": "semi_hard"}},
     {"objective": "margin", "loss": {"boundary": "classes"}, "mining": {"miner": "distance_weighted"}},
     {"objective": "multi_similarity", "mining": {"miner": "curriculum"}},
@@ -69,12 +66,12 @@ REPRESENTATIVE = [
     {"objective": "soft_triple", "loss": {"tau": 0.2, "centers": 2}},
     {"objective": "sphereface", "loss": {"margin": 2.0}},
     {"objective": "normalized_softmax", "loss": {"learn_temperature": True, "parameters_rate": 10.0}},
-    {"objective": "siglip"},
     {"objective": "simsiam"},
 ]
 BY_ANOTHER_MEASURE = {name: "manhattan" for name in OBJECTIVES if "measure" in taken_by_objective(name)}
 BY_ANOTHER_MEASURE |= {"circle": "jaccard", "histogram": "angular"}  # a similarity; a bounded measure
 OTHERS = [
+    {"objective": "contrastive", "loss": {"pairs": "random"}},
     *[{"objective": name} for name in OBJECTIVES],
     *[{"objective": "triplet", "mining": {"miner": name}} for name in MINERS],
     *[{"objective": "supervised_contrastive", "mining": {"miner": name}} for name in MINERS],

@@ -10,6 +10,7 @@ from simjax.train import train
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import from_dict, to_dict
 from simjax.train._takes import check_taken
+from tests.slow import mostly_slow
 
 QUICK = {
     "model": "dnn",
@@ -108,7 +109,7 @@ def test_a_run_from_before_there_were_miners_is_resumed_as_it_was(tmp_path):
     check_taken(found)
 
 
-@pytest.mark.parametrize("objective", ["contrastive", "triplet"])
+@pytest.mark.parametrize("objective", mostly_slow(["contrastive", "triplet"], "triplet"))
 def test_metric_objectives_are_judged_by_neighbours(objective, tmp_path):
     settings = from_dict(
         QUICK | {"objective": objective, "model": "cnn", "cnn": {"widths": [8, 16], "residual": False}, "steps": 20}

@@ -14,6 +14,7 @@ from simjax.train._objective import build_objective
 from simjax.train._recipes import complete
 from simjax.train._settings import from_dict
 from simjax.train._step import Pixels, build_optimizer, build_steps, fresh_state
+from tests.slow import mostly_slow
 
 
 def prepared(**values) -> tuple[Any, ...]:
@@ -42,7 +43,7 @@ def test_steps_lower_the_loss_and_compile_once(model):
     assert int(state.metrics.first_bad_step) == -1
 
 
-@pytest.mark.parametrize("model", ["cnn", "vit", "dnn"])
+@pytest.mark.parametrize("model", mostly_slow(["cnn", "vit", "dnn"], "dnn"))
 def test_half_precision_learns_the_same_in_float32_parameters(model):
     losses = []
     for dtype in ("float32", "bfloat16"):
