@@ -64,11 +64,11 @@ def related(kind, random):
 
 RELATIONS = ("classes", "classes, some ignored", "shared labels", "function", "grades", "matrices", "reference")
 
-FAST = ("classes", "reference")
+FAST = ("classes",)
 
 
 def kind(name, *arguments):
-    """A parameter of a test: everything is tried on every relation, in the fast suite on two of them."""
+    """A parameter of a test: everything is tried on every relation, in the fast suite on one of them."""
     return pytest.param(*arguments, name, marks=[] if name in FAST else [pytest.mark.slow])
 
 

@@ -9,6 +9,7 @@ import pytest
 from simjax import losses
 from simjax.core import InputError
 from tests.losses.cases import DEGENERATE, D, N, cosine, kind, related, unit
+from tests.slow import mostly_slow
 
 
 def center_invariant(x):
@@ -89,7 +90,7 @@ def test_only_what_does_not_belong_together_is_spread_out(random, kind):
     np.testing.assert_allclose(found, global_orthogonal(x, negative, **options), rtol=2e-5)
 
 
-@pytest.mark.parametrize("name", ORACLES)
+@pytest.mark.parametrize("name", mostly_slow(ORACLES, "global_orthogonal", "center_invariant"))
 @pytest.mark.parametrize(
     "dtype", ["float32", *(pytest.param(t, marks=pytest.mark.slow) for t in ("bfloat16", "float16"))]
 )

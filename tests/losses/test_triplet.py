@@ -81,7 +81,7 @@ def test_a_similarity_is_respected_as_one(random, mining):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("mining", ORACLES)
+@pytest.mark.parametrize("mining", mostly_slow(ORACLES, "semi_hard"))
 def test_gradient_equals_finite_differences(mining):
     with jax.enable_x64(True):
         random = np.random.default_rng(3)

@@ -209,12 +209,7 @@ def test_triplets_equal_loops(random, name, kind):
 
 @pytest.mark.parametrize("kind", [kind(name) for name in ("classes", "shared labels", "grades")])
 @pytest.mark.parametrize(
-    "name",
-    [
-        "batch_hard",
-        "semi-hard",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("multi_similarity", "hard_aware", "angular")),
-    ],
+    "name", mostly_slow(["batch_hard", "semi-hard", "multi_similarity", "hard_aware", "angular"], "semi-hard")
 )
 def test_losses_take_what_was_mined(random, name, kind):
     """The loss of a mined relation is that of the same pairs or triplets, written down; so is the gradient."""

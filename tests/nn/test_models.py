@@ -25,7 +25,7 @@ def test_images_of_any_size_become_embeddings(name, shape):
     assert np.isfinite(embeddings).all()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_slow(MODELS, "cnn"))
 def test_an_image_is_embedded_alone_when_it_is_evaluated(name):
     model = nnx.view(MODELS[name]((12, 12, 1), rngs=nnx.Rngs(0)), use_running_average=True, raise_if_not_found=False)
     images = jax.random.normal(jax.random.key(1), (5, 12, 12, 1))
