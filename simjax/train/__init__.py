@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from simjax.train._settings import Settings as Settings
+from simjax.train._settings import from_dict as from_dict
 
 if TYPE_CHECKING:
     from simjax.train._loop import Interrupted as Interrupted
