@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int
 
+from simjax.core import mixed_bits
 from simjax.data._sampler import ClassTable
 
 ROUNDS = 32
@@ -50,17 +51,10 @@ def shuffled(key: Array, place: Int[ArrayLike, "*s"], n: ArrayLike) -> Int[Array
 
     def swap(i: Array, x: Array) -> Array:
         partner = (sums[i] + n - x) % n
-        coin = _mixed(jnp.maximum(x, partner) ^ salts[i]) & 1  # the same for both of them
+        coin = mixed_bits(jnp.maximum(x, partner) ^ salts[i]) & 1  # the same for both of them
         return jnp.where(coin == 1, partner, x)
 
     return jax.lax.fori_loop(0, ROUNDS, swap, jnp.asarray(place, jnp.uint32)).astype(jnp.int32)
-
-
-def _mixed(x: Array) -> Array:
-    """The finaliser of MurmurHash3: every bit of uint32 x moves every bit of the result."""
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        x = (x ^ (x >> shift)) * jnp.uint32(factor)
-    return x ^ (x >> 16)
 
 
 class Drawn(NamedTuple):

@@ -17,6 +17,7 @@ from simjax.similarity._canberra import bray_curtis_distance as bray_curtis_dist
 from simjax.similarity._canberra import canberra_distance as canberra_distance
 from simjax.similarity._chi_squared import additive_chi2_kernel as additive_chi2_kernel
 from simjax.similarity._chi_squared import chi2_kernel as chi2_kernel
+from simjax.similarity._combine import combine_embeddings as combine_embeddings
 from simjax.similarity._correlation import correlation_distance as correlation_distance
 from simjax.similarity._correlation import signal_to_noise_distance as signal_to_noise_distance
 from simjax.similarity._dot_products import bilinear_similarity as bilinear_similarity

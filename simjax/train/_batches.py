@@ -39,7 +39,7 @@ def batches_of(settings: Settings, labels: np.ndarray, classes: int) -> Batches:
         return _random_pairs(n, batch)
     if with_views(settings):
         return _in_order(n, batch, times=2)
-    if OBJECTIVES[settings.objective].batch == "classes":
+    if OBJECTIVES[settings.objective].batch == "classes" and settings.loss.batches == "classes":
         return _of_classes(settings, labels, classes, batch)
     return _in_order(n, batch)
 

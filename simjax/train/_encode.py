@@ -1,5 +1,6 @@
 """Encoding many images with a trained state: embeddings, logits, attention."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from jax import Array
 
 from simjax.data import normalise
 from simjax.evaluate import knn_accuracy
+from simjax.similarity import combine_embeddings
 from simjax.train._loss_of import LossOf, Seen
 from simjax.train._objective import Objective
 from simjax.train._step import Pixels
@@ -19,11 +21,14 @@ BATCH = 256  # always: whatever the number of images, the program is compiled on
 
 
 class Encoded(NamedTuple):
-    """What the learner makes of images: embeddings [n, e], logits [n, classes] or None, and what its loss learned."""
+    """What the learner makes of images: embeddings [n, e], logits [n, classes] or None, and what its loss learned.
+
+    Of an ensemble there are embeddings alone.
+    """
 
     embeddings: np.ndarray
-    logits: np.ndarray | None
-    learned: dict[str, Array]
+    logits: np.ndarray | None = None
+    learned: dict[str, Array] | None = None
 
     def scores(self, objective: Objective, labels: np.ndarray) -> dict[str, float]:
         """The validation part of a log line."""
@@ -35,9 +40,9 @@ class Encoded(NamedTuple):
         """The objective's loss, in batches as large as those of the training, averaged over the images.
 
         A miner mines as in the last step, and always draws the same. None for losses of two views: images as they are,
-        without random changes, are but one.
+        without random changes, are but one. None for an ensemble, whose encoders have a loss each.
         """
-        if objective.views:
+        if objective.views or self.learned is None:
             return None
         size = min(objective.images, len(labels))
         batches = len(labels) // size
@@ -90,6 +95,22 @@ class Encoder:
         encoder = nnx.merge(self._structure, *self._state[:2]).encoder
         looked = weights[:, :, 0, 1:] if encoder.class_token is not None else weights.mean(axis=2)
         return looked.reshape(*looked.shape[:2], *encoder.grid)
+
+
+class Together:
+    """The encoders of an ensemble, used as one."""
+
+    def __init__(self, encoders: Sequence[Encoder], combine: str):
+        self._encoders, self._combine = encoders, combine
+
+    def __call__(self, images: np.ndarray) -> Encoded:
+        """Images uint8 [n, h, w, c] to embeddings."""
+        each = [encoder(images).embeddings for encoder in self._encoders]
+        return Encoded(np.asarray(combine_embeddings(each, self._combine)))
+
+    def attention(self, images: np.ndarray) -> np.ndarray:
+        """Of the first encoder."""
+        return self._encoders[0].attention(images)
 
 
 def _batches(images: np.ndarray) -> list[Array]:

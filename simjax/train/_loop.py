@@ -2,7 +2,6 @@
 
 import shlex
 import signal
-import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from simjax.core import InputError
 from simjax.data import epoch_order
@@ -27,7 +27,6 @@ from simjax.train._sources import Sources
 from simjax.train._step import (
     Metrics,
     Pixels,
-    State,
     build_augmentation,
     build_optimizer,
     build_steps,
@@ -45,42 +44,58 @@ class Interrupted(Exception):
     """Training was stopped from outside after saving a checkpoint; the message says how to go on."""
 
 
+class Training(NamedTuple):
+    """What is to be trained, on what.
+
+    Attributes:
+        settings: completed.
+        sources: all images.
+        learner: with the parameters that it begins with.
+        objective: what it is trained for.
+        pixels: how images are scaled.
+        name: of the folder of its checkpoints among those of the run.
+        before: steps that the run took before, in other trainings; the log counts on from there.
+    """
+
+    settings: Settings
+    sources: Sources
+    learner: Learner
+    objective: Objective
+    pixels: Pixels
+    name: str = ""
+    before: int = 0
+
+
 class Fitted(NamedTuple):
-    """What training leaves: the learner's structure and state, and how long it took."""
+    """What training leaves: the learner, the same for use, and how long it took."""
 
-    structure: Any
-    state: State
+    learner: Learner
+    encoder: Encoder
+    steps: int
     seconds: float
-    step_milliseconds: float
+    images_per_second: float
 
 
-def fit(
-    settings: Settings,
-    folder: RunFolder,
-    sources: Sources,
-    learner: Learner,
-    objective: Objective,
-    pixels: Pixels,
-    steps: int,
-    *,
-    resume: bool,
-) -> Fitted:
+def fit(training: Training, folder: RunFolder, *, resume: bool) -> Fitted:
     """Take all steps, from the newest checkpoint if there is one to resume.
 
     Raises:
         InputError: if a loss or gradient is not finite, or the disk is full; the last good checkpoint is kept.
         Interrupted: on Ctrl-C or SIGTERM, when the state is saved.
     """
+    settings, sources, learner, objective, pixels, name, before = training
+    steps = objective.steps
     optimizer, schedule = build_optimizer(settings, steps)
     structure, state = fresh_state(learner, optimizer, settings.seed)
     take = build_steps(structure, optimizer, objective, build_augmentation(settings), settings.dtype)
-    checkpoints = Checkpoints(folder.checkpoints)
+    checkpoints = Checkpoints(folder.checkpoints / name)
     earlier = 0.0
     if resume and (found := checkpoints.restore(state)) is not None:
         state, earlier = found
         say(f"resumed at step {int(state.step):,} of {steps:,}")
     at = begun = int(state.step)
-    folder.keep_metrics_until(at)
+    if at < steps:
+        folder.keep_metrics_until(before + at)
 
     images, labels = jnp.asarray(sources.train.images), jnp.asarray(sources.train.labels)
     order_key = jax.random.key(settings.seed + 1)
@@ -114,34 +129,39 @@ def fit(
             if due:
                 state = state._replace(metrics=fresh_metrics())
                 time_of = clock.lap(at - begun, objective.images)
-                line = {"step": at, "epoch": at / objective.steps_per_epoch} | metrics.means(objective) | time_of
+                line = (
+                    {"step": before + at, "epoch": at / objective.steps_per_epoch} | metrics.means(objective) | time_of
+                )
                 line["learning_rate"] = np.asarray(schedule(at - 1)).item()
                 folder.log(line)
-                display.training(line, clock.left(at - begun, steps - at))
+                display.training(line | {"step": at}, clock.left(at - begun, steps - at))
             if due and (at % validate_every == 0 or at == steps) and len(sources.validation.labels) > 1:
                 encoder = Encoder(structure, state.params, state.statistics, pixels)
-                line = {"step": at} | encoder(sources.validation.images).scores(objective, sources.validation.labels)
+                line = {"step": before + at} | encoder(sources.validation.images).scores(
+                    objective, sources.validation.labels
+                )
                 folder.log(line)
-                display.validation(line)
+                display.validation(line | {"step": at})
             if at == steps or stop.requested or time.perf_counter() - saved >= settings.checkpoint_seconds:
                 checkpoints.save(state, clock.seconds())
                 saved = time.perf_counter()
             clock.skip()
             if stop.requested and at < steps:
                 again = shlex.join(["python", "train.py", "--resume", "--out", str(folder.path)])
-                raise Interrupted(f"stopped at step {at:,}; go on with: {again}")
+                raise Interrupted(f"stopped at step {before + at:,}; go on with: {again}")
     checkpoints.close()
-    return Fitted(structure, state, clock.seconds(), clock.step_milliseconds())
+    learner = nnx.merge(structure, state.params, state.statistics)
+    encoder = Encoder(structure, state.params, state.statistics, pixels)
+    return Fitted(learner, encoder, steps, clock.seconds(), folder.images_per_second(before, before + steps))
 
 
 class _Clock:
-    """Training time in all, and the time of a step without logging, validation, checkpoints and compilation."""
+    """Training time in all, and the time of steps without logging, validation and checkpoints."""
 
     def __init__(self, earlier: float):
         self._earlier = earlier
         self._start = self._mark = time.perf_counter()
         self._taken = 0
-        self._step_seconds: list[float] = []
 
     def seconds(self) -> float:
         """Since the run's first step, including what came before a resumption."""
@@ -151,7 +171,6 @@ class _Clock:
         """The part of a log line that is about time, after `taken` steps in all."""
         each = (time.perf_counter() - self._mark) / (taken - self._taken)
         self._taken = taken
-        self._step_seconds.append(each)
         return {"images_per_second": images / each, "seconds": self.seconds()}
 
     def skip(self) -> None:
@@ -161,11 +180,6 @@ class _Clock:
     def left(self, taken: int, missing: int) -> float:
         """Seconds that the missing steps will take."""
         return (time.perf_counter() - self._start) / max(taken, 1) * missing
-
-    def step_milliseconds(self) -> float:
-        """The median over the laps; the first one held the compilation."""
-        laps = self._step_seconds[1:] or self._step_seconds or [0.0]
-        return 1000 * statistics.median(laps)
 
 
 class Pace:

@@ -82,6 +82,9 @@ class Loss:
     positives: Literal["classes", "views"] = "classes"
     """losses of pairs, triplets and ranks: what belongs together, images of a class or, without labels, two random
     changes of one image"""
+    batches: Literal["classes", "shuffled"] = "classes"
+    """losses of pairs, triplets and ranks: m images of each class, or images in random order, which hold positives
+    where classes are few"""
     samples_per_class: int | None = None
     """losses of pairs, triplets and ranks: m; None fills the batch with as many classes as fit, 4 or more of each"""
     normalise: bool = True

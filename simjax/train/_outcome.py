@@ -11,7 +11,7 @@ import numpy as np
 from simjax import evaluate
 from simjax.data import Dataset
 from simjax.similarity import top_k
-from simjax.train._encode import Encoded, Encoder
+from simjax.train._encode import Encoded, Encoder, Together
 from simjax.train._objective import Objective
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
@@ -23,7 +23,7 @@ FEWEST_FOR_THRESHOLD = 50
 
 
 def evaluate_run(
-    settings: Settings, folder: RunFolder, sources: Sources, encoder: Encoder, objective: Objective
+    settings: Settings, folder: RunFolder, sources: Sources, encoder: Encoder | Together, objective: Objective
 ) -> dict[str, Any]:
     """Evaluate on the test images and save what a report draws.
 
@@ -84,7 +84,7 @@ def _pair_scores(embeddings: np.ndarray, labels: np.ndarray, measure: Any) -> tu
     return np.asarray(measure(embeddings[i], embeddings[j])), np.asarray(same)
 
 
-def _calibrate(encoder: Encoder, sources: Sources, measure: Any) -> tuple[float, tuple[float, float], str]:
+def _calibrate(encoder: Encoder | Together, sources: Sources, measure: Any) -> tuple[float, tuple[float, float], str]:
     """Threshold and scale of dissimilarity from images that are not test images, and from which."""
     name, data = "validation", sources.validation
     if len(data.labels) < FEWEST_FOR_THRESHOLD or len(np.unique(data.labels)) < 2:

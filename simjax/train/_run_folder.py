@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,19 @@ class RunFolder:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise InputError(f"cannot write {self.metrics}: {os.strerror(error.errno or 0)}") from error
+
+    def images_per_second(self, after: int, until: int) -> float:
+        """The median over the lines of these steps, without the first one, whose time held the compilation.
+
+        Raises:
+            InputError: if the log is gone.
+        """
+        try:
+            lines = [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+            rates = [line["images_per_second"] for line in lines if after < line["step"] <= until and "loss" in line]
+            return statistics.median(rates[1:] or rates)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"cannot read how fast the steps were from {self.metrics}: {error}") from error
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file whole."""

@@ -105,6 +105,19 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """Several encoders, each with a training of its own, used as one."""
+
+    size: int = 1
+    """encoders; 1 is no ensemble"""
+    each: Literal["triplets", "clusters"] = "triplets"
+    """what an encoder learns from: all images, in batches and so pairs and triplets of its own; or one cluster of them,
+    made of the embeddings of an encoder that is trained first and with which all begin"""
+    combine: Literal["average", "concatenate"] = "average"
+    """the average of the encoders' similarities, or the similarity of their embeddings put together"""
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """Train an encoder of images, evaluate it on test images and write a report."""
 
@@ -139,6 +152,7 @@ class Settings:
     dnn: DNN = DNN()
     loss: Loss = Loss()
     mining: Mining = Mining()
+    ensemble: Ensemble = Ensemble()
     optimizer: Optimizer = Optimizer()
     augment: Augment = Augment()
     data: Data = Data()
@@ -261,6 +275,9 @@ def validate(settings: Settings) -> None:
         if not widths or min(widths) < 1:
             raise InputError(f"setting {name!r}: expected one or more numbers above 0, got {list(widths)}")
     need("seed", s.seed, 0 <= s.seed < 2**32, "0 to 4294967295")
+    need("ensemble.size", s.ensemble.size, s.ensemble.size >= 1, "at least 1")
+    if s.ensemble.size == 1 and s.ensemble != Ensemble():
+        raise InputError("setting 'ensemble.size': expected 2 or more where an ensemble is described, got 1")
     need("batch_size", s.batch_size, s.batch_size >= 2, "at least 2")
     need("checkpoint_seconds", s.checkpoint_seconds, s.checkpoint_seconds >= 0, "0 or more")
     need("loss.label_smoothing", loss.label_smoothing, 0 <= loss.label_smoothing < 1, "0 or more, below 1")

@@ -79,8 +79,12 @@ def _split(data: Dataset, fraction: float) -> tuple[Dataset, Dataset]:
     for label in np.unique(data.labels):
         members = np.flatnonzero(data.labels == label)
         aside[random.permutation(members)[: int(len(members) * fraction)]] = True
-    parts = [Dataset(data.images[rows], data.labels[rows], data.class_names) for rows in (~aside, aside)]
-    return parts[0], parts[1]
+    return some_of(data, ~aside), some_of(data, aside)
+
+
+def some_of(data: Dataset, rows: np.ndarray) -> Dataset:
+    """The images that booleans [n] mark."""
+    return Dataset(data.images[rows], data.labels[rows], data.class_names)
 
 
 def _fingerprint(*parts: Dataset) -> str:

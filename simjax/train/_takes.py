@@ -40,6 +40,7 @@ def taken_by_objective(objective: str) -> frozenset[str]:
     others = {
         "pairs": objective == "contrastive",
         "positives": needs.batch == "classes",
+        "batches": needs.batch == "classes",
         "samples_per_class": needs.batch == "classes",
         "normalise": "measure" in own and own["measure"].default == "normalized_euclidean",
         "centers": needs.learns == "centers",
@@ -106,12 +107,18 @@ def _check_together(settings: Settings) -> None:
     if (views or OBJECTIVES[settings.objective].batch == "views") and not settings.augment.enabled:
         raise InputError("setting 'augment.enabled': two views of an image differ by random changes alone, got False")
     excluded = {
-        "loss.samples_per_class": (loss.samples_per_class is not None, views or loss.pairs == "random"),
+        "loss.batches": (loss.batches == "shuffled", views or loss.pairs == "random"),
+        "loss.samples_per_class": (
+            loss.samples_per_class is not None,
+            views or loss.pairs == "random" or loss.batches == "shuffled",
+        ),
         "loss.pairs": (loss.pairs == "random", views),
         "loss.boundary": (loss.boundary == "classes", views),
         "loss.normalise": (not loss.normalise, loss.measure is not None),
     }
     reason = {"loss.normalise": "--loss.measure says how embeddings are compared"}
+    if loss.batches == "shuffled":
+        reason["loss.samples_per_class"] = "shuffled batches hold what comes, not so many of each class"
     for name, (is_given, is_excluded) in excluded.items():
         if is_given and is_excluded:
             why = reason.get(name, "with --loss.positives views or --loss.pairs random a batch has no classes")

@@ -5,10 +5,11 @@ from typing import Any
 
 from simjax.data import statistics
 from simjax.nn import count_parameters
-from simjax.train._encode import Encoder
+from simjax.train._encode import Together
+from simjax.train._ensemble import fit_all
 from simjax.train._environment import environment
 from simjax.train._learner import build_learner
-from simjax.train._loop import fit
+from simjax.train._loop import Training
 from simjax.train._objective import build_objective, rehearse
 from simjax.train._outcome import evaluate_run
 from simjax.train._progress import say
@@ -62,14 +63,15 @@ def train(
         f"{parameters:,} parameters; {steps:,} steps of {objective.images} images"
     )
     pixels = pixels_of(settings, sources)
-    fitted = fit(settings, folder, sources, learner, objective, pixels, steps, resume=resume)
-    encoder = Encoder(fitted.structure, fitted.state.params, fitted.state.statistics, pixels)
+    fitted = fit_all(Training(settings, sources, learner, objective, pixels), folder, resume=resume)
+    encoders = [f.encoder for f in fitted[-settings.ensemble.size :]]
+    encoder = encoders[0] if len(encoders) == 1 else Together(encoders, settings.ensemble.combine)
     report = evaluate_run(settings, folder, sources, encoder, objective) | {
-        "steps": steps,
-        "parameters": parameters,
-        "train_seconds": fitted.seconds,
-        "step_milliseconds": fitted.step_milliseconds,
-        "images_per_second": 1000 * objective.images / fitted.step_milliseconds,
+        "steps": sum(f.steps for f in fitted),
+        "parameters": parameters * len(encoders),
+        "train_seconds": sum(f.seconds for f in fitted),
+        "step_milliseconds": 1000 * objective.images / fitted[-1].images_per_second,
+        "images_per_second": fitted[-1].images_per_second,
         "environment": environment(),
     }
     folder.write_json("report.json", report)

@@ -173,7 +173,15 @@ def helps():
 @pytest.mark.parametrize(("section", "takers"), [("Loss", OBJECTIVES), ("Mining", MINERS)])
 def test_the_help_begins_with_who_takes_a_setting(section, takers):
     taken = {"Loss": taken_by_objective, "Mining": taken_by_miner}[section]
-    families = {"positives", "samples_per_class", "normalise", "measure", "learn_temperature", "parameters_rate"}
+    families = {
+        "positives",
+        "batches",
+        "samples_per_class",
+        "normalise",
+        "measure",
+        "learn_temperature",
+        "parameters_rate",
+    }
     found = {field: text for of, field, text in helps() if of == section}
     assert set(found) == fields(getattr(_loss_settings, section))
     for field in set(found) - families - {"miner"}:
@@ -183,7 +191,8 @@ def test_the_help_begins_with_who_takes_a_setting(section, takers):
 
 def test_the_documentation_says_what_each_objective_needs():
     text = (Path(__file__).parents[2] / "docs" / "losses.md").read_text()
-    rows = [line.split("|") for line in text.partition("## From the command line")[2].splitlines() if "| `" in line]
+    text = text.partition("## From the command line")[2].partition("\n## ")[0]
+    rows = [line.split("|") for line in text.splitlines() if "| `" in line]
     found = {name.strip("` "): row[-2].strip() for row in rows for name in row[1].split(",")}
     assert found == {
         name: "all" if needs.mined else "" for name, needs in OBJECTIVES.items() if name != "triplet_margin"
@@ -307,6 +316,10 @@ def test_what_a_loss_learns_is_resumed_bit_for_bit(tmp_path):
         (
             {"objective": "triplet", "loss": {"measure": "manhattan", "normalise": False}},
             "'loss.normalise': --loss.m",
+        ),
+        (
+            {"objective": "nca", "loss": {"batches": "shuffled", "samples_per_class": 4}},
+            "'loss.samples_per_class': shuffled batches hold what comes",
         ),
         (
             {"objective": "nca", "loss": {"positives": "views", "samples_per_class": 4}},

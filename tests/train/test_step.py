@@ -29,7 +29,7 @@ def prepared(**values) -> tuple[Any, ...]:
     return steps, state, (jnp.asarray(images), jnp.asarray(labels), jnp.arange(64), Pixels.unit(1)), objective
 
 
-@pytest.mark.parametrize("model", ["cnn", "vit", "dnn"])
+@pytest.mark.parametrize("model", mostly_slow(["cnn", "vit", "dnn"], "vit"))
 def test_steps_lower_the_loss_and_compile_once(model):
     steps, state, batch, _ = prepared(model=model, optimizer={"warmup": 0.0})
     losses = []
@@ -113,6 +113,12 @@ def test_random_pairs_are_learned_as_the_pair_form_says():
     loss, _ = objective.loss(Seen(embeddings, labels, None, {}, key, jnp.int32(0)))
     np.testing.assert_allclose(loss, (25.0 + 1.5**2) / 2)
     assert objective.images == 32
+
+
+def test_a_shuffled_batch_is_the_next_part_of_the_order():
+    _, _, (_, _, order, _), o = prepared(objective="contrastive", loss={"batches": "shuffled"})
+    rows = o.sample(jax.random.key(0), jnp.int32(1), order)
+    np.testing.assert_array_equal(rows, order[o.images : 2 * o.images])
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "triplet"])
