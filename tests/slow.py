@@ -4,5 +4,11 @@ import pytest
 
 
 def mostly_slow(names, *fast):
-    """Parameters of a test that is run for all names, in the fast suite for a few of them."""
-    return [pytest.param(name, marks=[] if name in fast else [pytest.mark.slow]) for name in names]
+    """Parameters of a test that is run for all names, in the fast suite for a few; a tuple is several parameters."""
+    each = (name if isinstance(name, tuple) else (name,) for name in names)
+    return [slow_unless(name in fast, *values) for name, values in zip(names, each, strict=True)]
+
+
+def slow_unless(fast, *values):
+    """One set of parameters of a test."""
+    return pytest.param(*values, marks=[] if fast else [pytest.mark.slow])

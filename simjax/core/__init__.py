@@ -1,6 +1,5 @@
 """The dot product (dense, convolution, scores), the engine that reduces similarity in blocks, and argument checks."""
 
-from simjax.core._arrays import check_at_least as check_at_least
 from simjax.core._arrays import floats as floats
 from simjax.core._arrays import matrix_rows as matrix_rows
 from simjax.core._arrays import wide as wide
@@ -23,6 +22,7 @@ from simjax.core._dot_product import dot_products as dot_products
 from simjax.core._dot_product import matrix_product as matrix_product
 from simjax.core._dot_product import precision_in_force as precision_in_force
 from simjax.core._fingerprint import fingerprints as fingerprints
+from simjax.core._fingerprint import mixed_bits as mixed_bits
 from simjax.core._fingerprint import same_fingerprint as same_fingerprint
 from simjax.core._masks import Mask as Mask
 from simjax.core._masks import all_of as all_of
@@ -34,6 +34,11 @@ from simjax.core._masks import same_label as same_label
 from simjax.core._measure import MEASURES as MEASURES
 from simjax.core._measure import Measure as Measure
 from simjax.core._measure import measure as measure
+from simjax.core._numbers import check_at_least as check_at_least
+from simjax.core._numbers import check_between as check_between
+from simjax.core._numbers import check_fraction as check_fraction
+from simjax.core._numbers import check_number as check_number
+from simjax.core._numbers import check_positive as check_positive
 from simjax.core._order import histogram as histogram
 from simjax.core._order import largest_k as largest_k
 from simjax.core._order import order_statistics as order_statistics
@@ -58,6 +63,7 @@ from simjax.core._relation import by_matrix as by_matrix
 from simjax.core._relation import by_position as by_position
 from simjax.core._relation import by_shared_label as by_shared_label
 from simjax.core._relation import class_ids as class_ids
+from simjax.core._relation import rows_and_relation as rows_and_relation
 from simjax.core._triplets import count_triplets as count_triplets
 from simjax.core._triplets import entries as entries
 from simjax.core._triplets import every_one as every_one

@@ -1,9 +1,7 @@
 """Arrays as the library takes them: floating point, accumulated in float32 or wider, with names in every error."""
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from simjax.core._checks import InputError
@@ -45,16 +43,3 @@ def matrix_rows(x: ArrayLike, y: ArrayLike, names: tuple[str, str] = ("x", "y"))
     if x.shape[1] != y.shape[1]:
         raise InputError(f"{names[1]}: expected rows of {x.shape[1]} features as in {names[0]}, got shape {y.shape}")
     return x, y
-
-
-def check_at_least(argument: str, value: ArrayLike | None, minimum: int | float) -> None:
-    """A parameter whose value is known must be a number no smaller than `minimum`; a traced one is taken as it is.
-
-    Raises:
-        InputError: with the argument, what was expected and what was got.
-    """
-    if value is None or isinstance(value, Tracer):
-        return
-    number = np.asarray(value)
-    if not bool(np.all(number >= minimum)):  # NaN is not
-        raise InputError(f"{argument}: expected at least {minimum:g}, got {value}")

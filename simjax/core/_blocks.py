@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 STRIP_BYTES = 128 * 2**20
 """The most that a block's intermediates may take when no `block` is given."""
@@ -20,6 +21,9 @@ CACHED_BYTES = 24 * 2**20
 
 AT_ONCE_BYTES = 2 * CACHED_BYTES
 """What all rows together may take to be one block: going backward, that one needs no second computation."""
+
+KEPT_BYTES = 512 * 2**20
+"""What the intermediates of all blocks may take if of each block some are to be `kept` for the backward pass."""
 
 ENOUGH_ROWS = 128
 """Products of fewer rows with many columns spend their time on reading the columns."""
@@ -50,6 +54,11 @@ def rows_at_once(n: int, row_bytes: int) -> int:
     return max(n, 1) if n * row_bytes <= AT_ONCE_BYTES else rows_in_block(n, row_bytes)
 
 
+def kept(values: Any) -> Any:
+    """Values that took long to compute and are small: where blocks are few, the backward pass does not repeat them."""
+    return checkpoint_name(values, "kept")
+
+
 def map_rows(function: Callable[..., Any], *rows: Any, block: int | None = None, row_bytes: int = 0) -> Any:
     """`function(*rows)` computed in blocks of rows.
 
@@ -73,5 +82,6 @@ def map_rows(function: Callable[..., Any], *rows: Any, block: int | None = None,
     missing = blocks * block - n
     filled = jax.tree.map(lambda a: jnp.concatenate([a, a[:missing]]) if missing else a, rows)
     cut = jax.tree.map(lambda a: a.reshape(blocks, block, *a.shape[1:]), filled)
-    out = jax.lax.map(jax.checkpoint(lambda r: function(*r), prevent_cse=False), cut)
+    policy = jax.checkpoint_policies.save_only_these_names("kept") if 0 < n * row_bytes <= KEPT_BYTES else None
+    out = jax.lax.map(jax.checkpoint(lambda r: function(*r), prevent_cse=False, policy=policy), cut)
     return jax.tree.map(lambda a: a.reshape(blocks * block, *a.shape[2:])[:n], out)

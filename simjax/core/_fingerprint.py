@@ -4,11 +4,15 @@
 would cost what the product saves; comparing two integers does not.
 """
 
+import functools
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+PARTS = 8
 
 
 def fingerprints(x: Array) -> Array:
@@ -18,15 +22,23 @@ def fingerprints(x: Array) -> Array:
     kind = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[x.dtype.itemsize]
     bits = lax.bitcast_convert_type(x, kind).astype(jnp.uint32)
     bits = bits.reshape(x.shape[0], math.prod(bits.shape[1:]))
-    # Round numbers have many zero bits at the end, which a sum of products would keep: so bits are mixed first
-    # (the finaliser of MurmurHash3, Austin Appleby, public domain; a bijection of 32-bit integers).
-    bits = (bits ^ (bits >> 16)) * jnp.uint32(0x85EBCA6B)
-    bits = (bits ^ (bits >> 13)) * jnp.uint32(0xC2B2AE35)
-    bits = bits ^ (bits >> 16)
+    bits = mixed_bits(bits)  # round numbers have many zero bits at the end, which a sum of products would keep
     weights = jax.random.bits(jax.random.key(0), (2, bits.shape[1]), jnp.uint32) | 1
-    return jnp.sum(bits[:, None] * weights[None], axis=-1, dtype=jnp.uint32)
+    products = bits[:, None] * weights[None]
+    # Parts of rows as whole vectors first: along a row a CPU adds one number after another.
+    width = -(-bits.shape[1] // PARTS)
+    products = jnp.pad(products, ((0, 0), (0, 0), (0, PARTS * width - bits.shape[1])))
+    parts = (products[:, :, i * width : (i + 1) * width] for i in range(PARTS))
+    return jnp.sum(functools.reduce(operator.add, parts), axis=-1, dtype=jnp.uint32)
 
 
 def same_fingerprint(x: Array, y: Array) -> Array:
     """Which rows are identical: boolean [r, m] of fingerprints [r, 2] and [m, 2]."""
     return (x[:, :1] == y[None, :, 0]) & (x[:, 1:] == y[None, :, 1])
+
+
+def mixed_bits(x: Array) -> Array:
+    """Every bit of uint32 x moves every bit of the result, a bijection: MurmurHash3's finaliser (Austin Appleby)."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x = (x ^ (x >> shift)) * jnp.uint32(factor)
+    return x ^ (x >> 16)

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from simjax.core._arrays import check_at_least, floats, wide
+from simjax.core._arrays import floats, wide
 from simjax.core._checks import check_choice, suggestion
 from simjax.core._dot_product import precision_in_force
 from simjax.core._fingerprint import fingerprints, same_fingerprint
+from simjax.core._numbers import check_at_least
 
 
 def _wide_rows(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:

@@ -17,12 +17,13 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Shaped
 
-from simjax.core._arrays import check_at_least, matrix_rows
+from simjax.core._arrays import matrix_rows
 from simjax.core._blocks import map_rows, rows_at_once
 from simjax.core._checks import check_choice
 from simjax.core._masks import carried
 from simjax.core._measure import Measure
 from simjax.core._measure import measure as as_measure
+from simjax.core._numbers import check_at_least
 
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32", *DotAlgorithmPreset.__members__)
 
@@ -123,8 +124,8 @@ def _reduce_rows(function, measure, x, y, rows, *, copies, block, precision, axi
         def reduce(part: Any, i: Array, rows: Any) -> Any:
             return function(measure.strip(part, columns, precision), i[:, None], j, *rows)
 
-        rows_of_block = block or rows_at_once(x.shape[0], measure.row_bytes(x, y, copies))
-        return map_rows(reduce, prepared, i, rows, block=rows_of_block)
+        row_bytes = measure.row_bytes(x, y, copies)
+        return map_rows(reduce, prepared, i, rows, block=block or rows_at_once(len(x), row_bytes), row_bytes=row_bytes)
 
     axes = _explicit_axes(x)
     return (

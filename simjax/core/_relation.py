@@ -26,6 +26,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Int, Num, Shaped
 
+from simjax.core._arrays import matrix_rows
 from simjax.core._checks import InputError
 from simjax.core._masks import Mask, all_of, carried, different_label, others, same_label
 from simjax.core._triplets import count_triplets, every_one
@@ -254,6 +255,30 @@ def as_relation(labels: Any, ref_labels: Any, n: int, m: int | None) -> Relation
     if relation.shape != expected:
         raise InputError(f"labels: expected a relation of {expected} rows and columns, got {relation.shape}")
     return relation.without_itself() if m is None else relation
+
+
+def rows_and_relation(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Any,
+    ref_embeddings: Num[ArrayLike, "m d"] | None = None,
+    ref_labels: Any = None,
+    names: tuple[str, str] = ("embeddings", "ref_embeddings"),
+) -> tuple[Array, Array, Relation]:
+    """Rows x [n, d], the columns y [m, d] that they are compared with, and who is similar to whom.
+
+    Args:
+        embeddings: [n, d].
+        labels: class ids [n] or a `Relation`.
+        ref_embeddings: [m, d]; None is the embeddings, a row never with itself.
+        ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
+        names: of the embeddings, for errors.
+
+    Raises:
+        InputError: for shapes that do not fit.
+        TypeError: for labels that are no integers.
+    """
+    x, y = matrix_rows(embeddings, embeddings if ref_embeddings is None else ref_embeddings, names)
+    return x, y, as_relation(labels, ref_labels, x.shape[0], None if ref_embeddings is None else y.shape[0])
 
 
 def class_ids(argument: str, labels: ArrayLike) -> Array:

@@ -7,6 +7,7 @@ from jax import Array, lax
 from jax.tree_util import Partial
 from jaxtyping import Bool, Int, Num
 
+from simjax.core._blocks import kept
 from simjax.core._tuples import counts_up_to
 
 FEW = 8  # positives in one turn of a loop: a strip is read once for all of them
@@ -57,7 +58,7 @@ def count_triplets(
 
     most = jnp.max(number_of)
     state = lax.while_loop(lambda state: state[0] < most, turn, (jnp.zeros((), jnp.int32), *nothing))
-    return lax.stop_gradient(state[1:])
+    return kept(lax.stop_gradient(state[1:]))
 
 
 def _columns(counts: Array, wanted: Array) -> Array:

@@ -17,8 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import dot_products, floats, sum_over_marked, wide
-from simjax.losses._checks import check_between
+from simjax.core import check_between, dot_products, floats, sum_over_marked, wide
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
 from simjax.losses._terms import Summed
 from simjax.similarity import unit_vectors

@@ -22,7 +22,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.losses._checks import check_positive
+from simjax.core import check_at_least, check_positive
 from simjax.losses._class_vectors import classified, cross_entropy
 
 
@@ -88,6 +88,7 @@ def cosface_loss(
         >>> print(round(float(found), 4))  # log(1 + exp(0 - 0.5))
         0.4741
     """
+    check_at_least("margin", margin, 0)
     check_positive("scale", scale)
     return classified(cosface_form, embeddings, labels, proxies, options, margin=margin, scale=scale)
 
@@ -125,6 +126,7 @@ def arcface_loss(
         >>> print(round(float(found), 4))  # log(1 + exp(0 - cos(60)))
         0.4742
     """
+    check_at_least("margin", margin, 0)
     check_positive("scale", scale)
     return classified(arcface_form, embeddings, labels, proxies, options, margin=jnp.deg2rad(margin), scale=scale)
 

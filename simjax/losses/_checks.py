@@ -11,36 +11,6 @@ from jax.typing import ArrayLike
 from simjax.core import InputError, Relation, by_class
 
 
-def check_positive(argument: str, value: ArrayLike) -> None:
-    """A parameter whose value is known must be a positive number; a traced one is taken as it is.
-
-    Raises:
-        InputError: with the argument, what was expected and what was got.
-    """
-    if not isinstance(value, Tracer) and not bool(np.all(np.asarray(value) > 0)):  # NaN is not
-        raise InputError(f"{argument}: expected more than 0, got {value}")
-
-
-def check_between(argument: str, value: ArrayLike, low: float, high: float) -> None:
-    """A parameter whose value is known must lie between two numbers, neither of them; a traced one is taken as it is.
-
-    Raises:
-        InputError: with the argument, what was expected and what was got.
-    """
-    if not isinstance(value, Tracer) and not bool(np.all((np.asarray(value) > low) & (np.asarray(value) < high))):
-        raise InputError(f"{argument}: expected a number between {low:g} and {high:g}, got {value}")
-
-
-def check_fraction(argument: str, value: ArrayLike) -> None:
-    """A parameter whose value is known must be a number from 0 to 1; a traced one is taken as it is.
-
-    Raises:
-        InputError: with the argument, what was expected and what was got.
-    """
-    if not isinstance(value, Tracer) and not bool(np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1))):
-        raise InputError(f"{argument}: expected a number from 0 to 1, got {value}")
-
-
 def check_class_ids(labels: ArrayLike, classes: int, of_what: str) -> None:
     """Known class ids must be below the number of what is learned for each class; traced ones are taken as they are.
 

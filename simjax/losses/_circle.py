@@ -17,8 +17,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError
-from simjax.losses._checks import check_positive
+from simjax.core import InputError, check_at_least, check_positive
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -54,6 +53,7 @@ def circle_loss(
         >>> print(round(float(circle_loss(x, jnp.array([0, 0, 1]), gamma=10.0)), 4))
         2.496
     """
+    check_at_least("margin", margin, 0)
     check_positive("gamma", gamma)
     m = as_measure(measure)
     if not m.higher_is_closer:

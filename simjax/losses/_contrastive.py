@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Num
 
-from simjax.core import InputError, check_choice
+from simjax.core import InputError, check_at_least, check_choice, check_number
 from simjax.losses._pair_loss import Form, pair_loss
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -97,6 +97,8 @@ def contrastive_loss(
             "and the form linear or hadsell"
         )
     positive_margin = 0.0 if positive_margin is None else positive_margin
+    for name, value in (("margin", margin), ("positive_margin", positive_margin)):
+        check_number(name, value) if m.higher_is_closer else check_at_least(name, value, 0)
     margins = {"margin": margin, "positive_margin": positive_margin}
     if m.higher_is_closer:  # minus the similarity takes the place of the distance
         margins = {name: -jnp.asarray(value) for name, value in margins.items()}

@@ -22,8 +22,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Relation, check_choice, floats, matrix_rows, softmax, wide
-from simjax.losses._checks import check_positive
+from simjax.core import InputError, Relation, check_choice, check_positive, floats, matrix_rows, softmax, wide
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure

@@ -25,8 +25,16 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from simjax.core import Relation, as_relation, check_at_least, for_each_marked, matrix_rows, reduce_rows, wide
-from simjax.losses._checks import check_fraction, check_positive
+from simjax.core import (
+    Relation,
+    check_at_least,
+    check_fraction,
+    check_positive,
+    for_each_marked,
+    reduce_rows,
+    rows_and_relation,
+    wide,
+)
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
 from simjax.similarity import Measure
@@ -156,10 +164,7 @@ def dynamic_soft_margin_histogram(
     check_at_least("bins", bins, 1)
     check_positive("spread", spread)
     check_fraction("momentum", momentum)
-    x, y = matrix_rows(
-        embeddings, embeddings if ref_embeddings is None else ref_embeddings, ("embeddings", "ref_embeddings")
-    )
-    relation = as_relation(labels, ref_labels, x.shape[0], None if ref_embeddings is None else y.shape[0])
+    x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels)
     before = jnp.zeros(bins) if previous is None else wide(jnp.asarray(previous))
     return _mixed(x, y, relation, as_measure(measure), before, momentum, spread, block=block)
 

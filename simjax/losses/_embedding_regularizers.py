@@ -21,8 +21,17 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Relation, as_relation, by_position, check_at_least, floats, reduce_rows, wide
-from simjax.losses._checks import check_positive
+from simjax.core import (
+    InputError,
+    Relation,
+    as_relation,
+    by_position,
+    check_at_least,
+    check_positive,
+    floats,
+    reduce_rows,
+    wide,
+)
 from simjax.similarity import minkowski_distance
 
 
@@ -105,6 +114,8 @@ def global_orthogonal_regularizer(
         >>> print(round(float(global_orthogonal_regularizer(x)), 4))  # 1/9 + 1/3 - 1/4
         0.1944
     """
+    check_at_least("mean_weight", mean_weight, 0)
+    check_at_least("second_moment_weight", second_moment_weight, 0)
     x = _matrix(embeddings)
     n, d = x.shape
     relation = as_relation(by_position(n) if labels is None else labels, None, n, None)

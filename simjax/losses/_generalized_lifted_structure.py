@@ -16,6 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
+from simjax.core import check_number
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -54,6 +55,8 @@ def generalized_lifted_structure_loss(
         >>> print(round(float(found), 4))  # 2 - 2^0.5
         0.5858
     """
+    check_number("positive_margin", positive_margin)
+    check_number("negative_margin", negative_margin)
     m = as_measure(measure)
     margins = {"positive_margin": positive_margin, "negative_margin": negative_margin}
     margins = {name: m.closest_first(jnp.asarray(margin)) for name, margin in margins.items()}

@@ -20,8 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, map_rows, matrix_rows, wide
-from simjax.losses._checks import check_positive
+from simjax.core import InputError, check_positive, map_rows, matrix_rows, wide
 from simjax.losses._pair_loss import log_sum_exp
 from simjax.similarity import cosine_similarity, unit_vectors
 

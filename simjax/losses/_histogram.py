@@ -23,7 +23,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Relation, as_relation, check_at_least, matrix_rows, reduce_rows, soft_bins, wide
+from simjax.core import InputError, Relation, check_at_least, reduce_rows, rows_and_relation, soft_bins, wide
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
 from simjax.similarity import Measure
@@ -75,10 +75,7 @@ def histogram_loss(
         raise InputError(f"measure: expected one with a bounded range, got {m.name} with {m.range}")
     low, high = m.range if m.higher_is_closer else (-m.range[1], -m.range[0])
     edges = jnp.linspace(low, high, bins + 1)
-    x, y = matrix_rows(
-        embeddings, embeddings if ref_embeddings is None else ref_embeddings, ("embeddings", "ref_embeddings")
-    )
-    relation = as_relation(labels, ref_labels, x.shape[0], None if ref_embeddings is None else y.shape[0])
+    x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels)
     no_closer = _share_of_positives(x, y, relation, m, edges, block=block)
     return pair_loss(
         _terms,

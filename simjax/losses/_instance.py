@@ -19,8 +19,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import Relation, by_class
-from simjax.losses._checks import check_positive
+from simjax.core import Relation, by_class, check_positive
 from simjax.losses._groups import earlier_positives
 from simjax.losses._nt_xent import nt_xent_loss
 from simjax.losses._terms import Reducer

@@ -20,7 +20,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Relation, as_relation, check_at_least, matrix_rows, reduce_rows, wide
+from simjax.core import Relation, check_at_least, reduce_rows, rows_and_relation, wide
 from simjax.losses._pair_loss import pair_loss, squared
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -68,11 +68,8 @@ def intra_pair_variance_loss(
     """
     check_at_least("positive_eps", positive_eps, 0)
     check_at_least("negative_eps", negative_eps, 0)
-    x, y = matrix_rows(
-        embeddings, embeddings if ref_embeddings is None else ref_embeddings, ("embeddings", "ref_embeddings")
-    )
+    x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels)
     alone = ref_embeddings is None
-    relation = as_relation(labels, ref_labels, len(x), None if alone else len(y))
     m = as_measure(measure)
     sums = reduce_rows(Partial(_sums_and_counts, relation, m), x, y, measure=m, copies=4, block=block)
     positive_mean, negative_mean = (jnp.sum(s) / jnp.maximum(jnp.sum(n), 1) for s, n in sums)

@@ -20,7 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import as_relation, matrix_rows
+from simjax.core import check_number, rows_and_relation
 from simjax.losses._pair_loss import log_sum_exp, pair_loss, squared
 from simjax.losses._terms import LossTerms
 from simjax.similarity import Measure
@@ -71,11 +71,10 @@ def lifted_structure_loss(
         >>> print(round(float(found), 4))  # (log 2 + 2 - 2^0.5)^2 / 2
         0.8178
     """
-    x, y = matrix_rows(
-        embeddings, embeddings if ref_embeddings is None else ref_embeddings, ("embeddings", "ref_embeddings")
-    )
+    check_number("positive_margin", positive_margin)
+    check_number("negative_margin", negative_margin)
+    x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels)
     alone = ref_embeddings is None
-    relation = as_relation(labels, ref_labels, len(x), None if alone else len(y))
     m = as_measure(measure)
     margins = {
         "positive_margin": m.closest_first(jnp.asarray(positive_margin)),

@@ -24,8 +24,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.core import InputError, check_at_least, class_ids, matrix_rows, wide
-from simjax.losses._checks import check_between, class_vectors
+from simjax.core import InputError, check_at_least, check_between, class_ids, matrix_rows, wide
+from simjax.losses._checks import class_vectors
 from simjax.losses._pair_loss import log_sum_exp
 from simjax.losses._terms import Reducer, as_reducer
 from simjax.similarity import unit_vectors
@@ -78,6 +78,7 @@ def manifold_loss(
 
         >>> ids = jax.random.permutation(jax.random.key(0), jnp.arange(6) % 3)
     """
+    check_at_least("margin", margin, 0)
     check_between("alpha", alpha, 0.0, 1.0)
     check_at_least("context_weight", context_weight, 0)
     vectors, _ = class_vectors(labels, proxies)

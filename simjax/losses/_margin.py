@@ -19,7 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Relation, check_at_least, count_triplets
+from simjax.core import InputError, Relation, check_at_least, check_number, count_triplets
 from simjax.losses._checks import check_class_ids, ids_of_rows
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
@@ -69,6 +69,8 @@ def margin_loss(
         >>> print(round(float(margin_loss(x, y, beta=0.9, nu=0.5, measure="euclidean")), 4))  # and 0.5 * 0.9
         0.75
     """
+    check_at_least("margin", margin, 0)
+    check_number("beta", beta)
     m = as_measure(measure)
     boundary = m.closest_first(jnp.asarray(beta))
     if nu is not None:

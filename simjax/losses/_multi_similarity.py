@@ -15,7 +15,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.losses._checks import check_positive
+from simjax.core import check_number, check_positive
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -53,6 +53,7 @@ def multi_similarity_loss(
         >>> print(round(float(multi_similarity_loss(x, jnp.array([0, 0, 1]))), 4))  # 2/3 of log(1 + exp(-1)) / 2
         0.1044
     """
+    check_number("base", base)
     check_positive("alpha", alpha)
     check_positive("beta", beta)
     m = as_measure(measure)

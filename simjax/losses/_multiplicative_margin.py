@@ -23,8 +23,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.core import InputError, matrix_rows, wide
-from simjax.losses._checks import check_positive
+from simjax.core import InputError, check_positive, matrix_rows, wide
 from simjax.losses._class_vectors import classified, cross_entropy
 from simjax.losses._pair_loss import Form
 from simjax.similarity import euclidean_distance

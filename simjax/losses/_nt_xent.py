@@ -20,8 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, by_position, check_choice
-from simjax.losses._checks import check_positive
+from simjax.core import InputError, by_position, check_choice, check_positive
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
 from simjax.losses._terms import LossTerms
 from simjax.similarity import Measure

@@ -20,7 +20,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import InputError, Relation, as_relation, every_one, map_rows, matrix_rows, reduce_rows, softmax, wide
+from simjax.core import InputError, Relation, every_one, map_rows, reduce_rows, rows_and_relation, softmax, wide
 from simjax.losses._terms import LossTerms, Reducer, Summed, as_reducer
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -85,10 +85,7 @@ def pair_loss(
         >>> print(pair_loss(form, x, jnp.array([0, 0, 1])))
         1.0
     """
-    x, y = matrix_rows(
-        embeddings, embeddings if ref_embeddings is None else ref_embeddings, ("embeddings", "ref_embeddings")
-    )
-    relation = as_relation(labels, ref_labels, x.shape[0], None if ref_embeddings is None else y.shape[0])
+    x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels)
     reducing, as_scalar = as_reducer(reducer, default_reducer)
     row_weights = jnp.ones(x.shape[0], jnp.float32) if weights is None else wide(jnp.asarray(weights))
     if row_weights.shape != x.shape[:1]:

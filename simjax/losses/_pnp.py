@@ -23,8 +23,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_choice, floats, sum_over_marked
-from simjax.losses._checks import check_positive
+from simjax.core import check_choice, check_positive, floats, sum_over_marked
 from simjax.losses._soft_ranks import before, rank_loss, with_itself
 
 

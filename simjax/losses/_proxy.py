@@ -15,7 +15,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.losses._checks import check_positive, class_vectors
+from simjax.core import check_at_least, check_positive
+from simjax.losses._checks import class_vectors
 from simjax.losses._nca import nca_loss
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
 
@@ -88,6 +89,7 @@ def proxy_anchor_loss(
         >>> print(round(float(found), 4))
         1.0064
     """
+    check_at_least("margin", margin, 0)
     check_positive("alpha", alpha)
     vectors, classes = class_vectors(labels, proxies)
     return pair_loss(

@@ -20,8 +20,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_at_least
-from simjax.losses._checks import check_fraction
+from simjax.core import check_at_least, check_fraction
 from simjax.losses._pair_loss import pair_loss
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -71,6 +70,7 @@ def ranked_list_loss(
         >>> print(round(float(found), 3))  # the mean of (0.7 + 0.7) / 2, and of 0.7 / 2 for both others
         0.467
     """
+    check_at_least("margin", margin, 0)
     check_fraction("imbalance", imbalance)
     for name, value in (
         ("positive_temperature", positive_temperature),

@@ -69,6 +69,8 @@ def signal_to_noise_contrastive_loss(
         >>> print(round(float(more - found), 4))  # (0 + 1) / 2
         0.5
     """
+    check_at_least("margin", margin, 0)
+    check_at_least("positive_margin", positive_margin, 0)
     x, y = floats("embeddings", embeddings), ref_embeddings
     if zero_mean is not None:
         check_at_least("zero_mean", zero_mean, 0)

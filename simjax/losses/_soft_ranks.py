@@ -16,7 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.losses._checks import check_positive
+from simjax.core import check_positive
 from simjax.losses._pair_loss import Form, pair_loss
 
 

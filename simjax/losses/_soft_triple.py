@@ -21,9 +21,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.core import InputError
+from simjax.core import InputError, check_at_least, check_positive
 from simjax.losses._angular_margin import cosface_form
-from simjax.losses._checks import check_positive
 from simjax.losses._class_vectors import classified_by_centers
 from simjax.losses._proxy_regularizers import sparse_centers_regularizer
 
@@ -68,6 +67,8 @@ def soft_triple_loss(
         >>> print(round(float(found), 4))  # log(1 + exp(0 - 0.5))
         0.4741
     """
+    check_at_least("margin", margin, 0)
+    check_at_least("tau", tau, 0)
     check_positive("scale", scale)
     check_positive("gamma", gamma)
     regularised = not (isinstance(tau, int | float) and tau == 0)

@@ -23,9 +23,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.core import InputError, map_rows, wide
+from simjax.core import InputError, check_at_least, check_positive, map_rows, wide
 from simjax.losses._angular_margin import arcface_form
-from simjax.losses._checks import check_positive, class_vectors
+from simjax.losses._checks import class_vectors
 from simjax.losses._class_vectors import check_centers, classified_by_centers
 from simjax.similarity import unit_vectors
 
@@ -64,6 +64,7 @@ def sub_center_arcface_loss(
         >>> print(round(float(found), 4))  # log(1 + exp(0 - cos(60)))
         0.4742
     """
+    check_at_least("margin", margin, 0)
     check_positive("scale", scale)
     return classified_by_centers(
         arcface_form, _nearest, embeddings, labels, proxies, options, {}, margin=jnp.deg2rad(margin), scale=scale
@@ -123,6 +124,7 @@ def sub_center_outliers(
         >>> print(found.dominant, found.centers, found.outlier)
         [0] [[1. 0.]] [False False  True]
     """
+    check_at_least("threshold", threshold, 0)
     x, (centers, _) = jnp.asarray(embeddings), class_vectors(labels, proxies)
     check_centers(centers)
     if x.ndim != 2 or x.shape[1] != centers.shape[2]:

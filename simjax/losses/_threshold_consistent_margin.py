@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_at_least
+from simjax.core import check_at_least, check_number
 from simjax.losses._pair_loss import pair_loss
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -62,6 +62,8 @@ def threshold_consistent_margin_loss(
         >>> print(round(float(threshold_consistent_margin_loss(x, jnp.array([0, 0, 1]))), 4))  # 0.3 + 0.3
         0.6
     """
+    check_number("positive_margin", positive_margin)
+    check_number("negative_margin", negative_margin)
     check_at_least("positive_weight", positive_weight, 0)
     check_at_least("negative_weight", negative_weight, 0)
     m = as_measure(measure)

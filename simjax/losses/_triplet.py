@@ -25,7 +25,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import count_triplets, entries, floats, sum_over_marked, wide
+from simjax.core import check_at_least, count_triplets, entries, floats, sum_over_marked, wide
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
 from simjax.similarity import Measure
@@ -71,8 +71,9 @@ def triplet_margin_loss(
         0.0
         1.0
     """
+    check_at_least("margin", margin, 0)
     options |= {"measure": measure, "ref_embeddings": ref_embeddings, "triplets": True}
-    options |= {"default_reducer": "mean_nonzero", "copies": 12, "margin": margin}
+    options |= {"default_reducer": "mean_nonzero", "copies": 24, "margin": margin}
     if not (swap or smooth):
         return pair_loss(_counted, embeddings, labels, **options)
     if swap:

@@ -14,7 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.losses._checks import check_positive
+from simjax.core import check_at_least, check_positive
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
 
 
@@ -46,6 +46,7 @@ def tuplet_margin_loss(
         >>> print(round(float(tuplet_margin_loss(x, jnp.array([0, 0, 1]), scale=1.0, margin=0.0)), 4))
         0.6178
     """
+    check_at_least("margin", margin, 0)
     check_positive("scale", scale)
     options = {"measure": "cosine"} | options
     return pair_loss(_terms, embeddings, labels, margin=jnp.deg2rad(margin), scale=scale, **options)

@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Relation, entries
+from simjax.core import Relation, check_at_least, entries
 from simjax.mining._mined import closeness, keep_triplets, related
 
 
@@ -48,6 +48,7 @@ def angular(
     Differs from pytorch-metric-learning, which takes embeddings as they are; of unit vectors both
     keep the same triplets.
     """
+    check_at_least("angle", angle, 0)
     x, y, relation = related(embeddings, labels, ref_embeddings, ref_labels)
     slope = 2 * jnp.tan(jnp.deg2rad(angle))
     return keep_triplets(_wide, closeness(x, y, "cosine"), relation, slope=slope, of_columns=closeness(y, y, "cosine"))

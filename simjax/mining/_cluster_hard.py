@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Measure, Relation, as_relation, first_largest, matrix_rows, reduce_rows, wide
+from simjax.core import Measure, Relation, first_largest, reduce_rows, rows_and_relation, wide
 from simjax.core import measure as as_measure
 
 
@@ -53,8 +53,7 @@ def cluster_hard(
         >>> print(anchors[:, 0], relation.chosen[0][:, 0], relation.chosen[1][:, 0])
         [1. 1. 1. 6. 6.] [ 2 -1 -1  3 -1] [ 8 -1 -1  5 -1]
     """
-    x, _ = matrix_rows(embeddings, embeddings, ("embeddings", "embeddings"))
-    relation = as_relation(labels, None, len(x), None)
+    x, _, relation = rows_and_relation(embeddings, labels)
     anchors, positives, negatives = _of_classes(x, relation, as_measure(measure), block)
     chosen = positives[:, None], jnp.where(negatives >= 0, len(x) + negatives, -1)[:, None]
     none = Partial(_none)

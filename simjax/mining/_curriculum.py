@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Measure, Relation
+from simjax.core import Measure, Relation, check_fraction
 from simjax.mining._mined import closeness, keep_pairs, related
 
 
@@ -53,6 +53,7 @@ def curriculum(
         [0 0 1 1]
         [0 1 1 1]
     """
+    check_fraction("hardness", hardness)
     x, y, relation = related(embeddings, labels, ref_embeddings, ref_labels)
     return keep_pairs(_up_to, closeness(x, y, measure), relation, hardness=hardness)
 

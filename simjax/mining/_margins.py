@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Measure, Relation, check_choice, entries, first_largest
+from simjax.core import Measure, Relation, check_choice, check_number, entries, first_largest
 from simjax.core import measure as as_measure
 from simjax.mining._mined import closeness, keep_pairs, keep_triplets, related
 
@@ -49,6 +49,8 @@ def pair_margin(
         InputError: for shapes that do not fit or an unknown measure.
         TypeError: for labels that are no integers.
     """
+    check_number("positive_margin", positive_margin)
+    check_number("negative_margin", negative_margin)
     x, y, relation = related(embeddings, labels, ref_embeddings, ref_labels)
     m = as_measure(measure)
     near, far = (m.closest_first(jnp.asarray(margin)) for margin in (positive_margin, negative_margin))
@@ -84,6 +86,7 @@ def triplet_margin(
         InputError: for shapes that do not fit, an unknown measure or kind.
         TypeError: for labels that are no integers.
     """
+    check_number("margin", margin)
     check_choice("kind", kind, KINDS)
     x, y, relation = related(embeddings, labels, ref_embeddings, ref_labels)
     return keep_triplets(_BY_GAP[kind], closeness(x, y, measure), relation, margin=margin)

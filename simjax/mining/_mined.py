@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Measure, Relation, as_relation, matrix_rows, wide
+from simjax.core import InputError, Measure, Relation, rows_and_relation, wide
 from simjax.core import measure as as_measure
 
 
@@ -33,12 +33,10 @@ def related(
     Raises:
         InputError: for shapes that do not fit, or labels that are triplets already.
     """
-    given = embeddings if ref_embeddings is None else ref_embeddings
-    x, y = matrix_rows(lax.stop_gradient(embeddings), lax.stop_gradient(given), names)
-    relation = as_relation(labels, ref_labels, x.shape[0], None if ref_embeddings is None else y.shape[0])
+    x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels, names)
     if relation.triplets is not None or relation.chosen is not None:
         raise InputError("labels: expected class ids or a relation of pairs, got what a miner has made triplets of")
-    return x, y, relation
+    return lax.stop_gradient(x), lax.stop_gradient(y), relation
 
 
 def closeness(x: Array, y: Array, measure: str | Measure) -> Any:

@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Measure, Relation
+from simjax.core import Measure, Relation, check_at_least
 from simjax.mining._mined import closeness, keep_pairs, related
 
 
@@ -50,6 +50,7 @@ def multi_similarity(
         >>> print(positive[0].astype(int) - negative[0].astype(int))
         [ 0  0  1 -1  0]
     """
+    check_at_least("epsilon", epsilon, 0)
     x, y, relation = related(embeddings, labels, ref_embeddings, ref_labels)
     return keep_pairs(_near_the_others, closeness(x, y, measure), relation, epsilon=epsilon)
 

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Measure, Relation, as_relation, matrix_rows, reduce_rows, wide
+from simjax.core import Measure, Relation, reduce_rows, rows_and_relation, wide
 from simjax.core import measure as as_measure
 
 
@@ -69,9 +69,7 @@ def statistics(
         >>> print(found.nearest.astype(jnp.float16), found.farthest.astype(jnp.float16))
         [1. 3.] [1. 4.]
     """
-    given = embeddings if ref_embeddings is None else ref_embeddings
-    x, y = matrix_rows(embeddings, given, ("embeddings", "ref_embeddings"))
-    relation = as_relation(labels, ref_labels, x.shape[0], None if ref_embeddings is None else y.shape[0])
+    x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels)
     return _statistics(x, y, relation, as_measure(measure), block)
 
 

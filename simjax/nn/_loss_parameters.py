@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from simjax.core import InputError, check_at_least
+from simjax.core import check_at_least, check_positive
 
 
 class Temperature(nnx.Module):
@@ -37,7 +37,7 @@ class Temperature(nnx.Module):
     """
 
     def __init__(self, initial: float = 0.07):
-        _check_positive("initial", initial)
+        check_positive("initial", initial)
         self.log_scale = nnx.Param(-jnp.log(jnp.float32(initial)))
 
     def __call__(self) -> Array:
@@ -73,7 +73,7 @@ class ScaleAndBias(nnx.Module):
     """
 
     def __init__(self, *, scale: float = 10.0, bias: float = -10.0):
-        _check_positive("scale", scale)
+        check_positive("scale", scale)
         self.log_scale = nnx.Param(jnp.log(jnp.float32(scale)))
         self.bias = nnx.Param(jnp.float32(bias))
 
@@ -107,8 +107,3 @@ class Boundary(nnx.Module):
     def __call__(self) -> Array:
         """The boundary as it is now, [] or [classes]."""
         return self.beta[...]
-
-
-def _check_positive(argument: str, value: float) -> None:
-    if not value > 0:  # NaN is not
-        raise InputError(f"{argument}: expected more than 0, got {value}")

@@ -52,6 +52,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.slow
 def test_networks_of_pytorch_are_the_same(name):
     torch = pytest.importorskip("torch")
     from benchmarks._torch import same_network

@@ -28,13 +28,13 @@ def test_dense_is_every_row_against_every_neuron(random):
     ("shape", "size", "stride", "padding", "filters"),
     [
         ((7, 11, 2), (3, 3), 1, 1, 5),  # long patches are cut a row at a time, short ones whole: both
-        ((7, 11, 2), (3, 5), 2, 0, 3),
-        ((9, 8, 13), (3, 3), 1, 1, 5),
         ((9, 8, 13), (2, 3), 2, 1, 5),
-        ((8, 9, 13), (3, 3), 3, 2, 4),
-        ((6, 6, 3), (5, 5), 3, 2, 1),
-        ((6, 7, 17), (2, 2), 2, 0, 3),
         ((5, 7, 1), (1, 1), 1, 0, 3),
+        pytest.param((7, 11, 2), (3, 5), 2, 0, 3, marks=pytest.mark.slow),
+        pytest.param((9, 8, 13), (3, 3), 1, 1, 5, marks=pytest.mark.slow),
+        pytest.param((8, 9, 13), (3, 3), 3, 2, 4, marks=pytest.mark.slow),
+        pytest.param((6, 6, 3), (5, 5), 3, 2, 1, marks=pytest.mark.slow),
+        pytest.param((6, 7, 17), (2, 2), 2, 0, 3, marks=pytest.mark.slow),
     ],
 )
 def test_convolution_is_patches_times_filters_is_a_sparse_dense_layer(random, shape, size, stride, padding, filters):

@@ -8,6 +8,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from simjax import core
+from tests.slow import mostly_slow
 
 N, D = 12, 5
 LOSSES = {
@@ -29,7 +30,7 @@ def reference(name, x, labels):
     return jax.value_and_grad(lambda x: jnp.sum(jnp.cos(LOSSES[name](x, labels))))(x)
 
 
-@pytest.mark.parametrize("block", [None, 2])
+@pytest.mark.parametrize("block", mostly_slow([None, 2], 2))
 @pytest.mark.parametrize("name", LOSSES)
 def test_inside_shard_map(batch, name, block):
     x, labels = batch
@@ -46,7 +47,7 @@ def test_inside_shard_map(batch, name, block):
     jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-4, atol=1e-5), found, reference(name, *batch))
 
 
-@pytest.mark.parametrize("block", [None, 2])
+@pytest.mark.parametrize("block", mostly_slow([None, 2], 2))
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("name", LOSSES)
 def test_on_a_mesh(batch, name, kind, block):

@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from simjax import core
+from tests.slow import slow_unless
 
 N, M, D = 11, 7, 5
 
@@ -69,7 +69,7 @@ FAST = ("classes",)
 
 def kind(name, *arguments):
     """A parameter of a test: everything is tried on every relation, in the fast suite on one of them."""
-    return pytest.param(*arguments, name, marks=[] if name in FAST else [pytest.mark.slow])
+    return slow_unless(name in FAST, *arguments, name)
 
 
 DEGENERATE = {

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from simjax import losses
+from tests.slow import mostly_slow
 
 theirs = pytest.importorskip("pytorch_metric_learning.losses", reason="pytorch-metric-learning is not installed")
 torch = pytest.importorskip("torch")
@@ -35,7 +36,10 @@ WITH_PROXIES = {  # and whether their proxies are columns
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("name", "with_reference"),
-    [*((name, False) for name in CASES), *((name, True) for name in CASES if name != "fast_ap")],  # there it takes none
+    mostly_slow(
+        [*((name, False) for name in CASES), *((name, True) for name in CASES if name != "fast_ap")],  # it takes none
+        *((name, False) for name in CASES),
+    ),
 )
 def test_the_same_by_default(random, name, with_reference):
     x, y = (np.float32(random.normal(size=(n, 7))) for n in (23, 17))

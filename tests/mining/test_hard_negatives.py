@@ -12,6 +12,7 @@ from simjax import core
 from simjax.core import InputError
 from simjax.mining import hard_negatives
 from tests.losses.cases import RELATIONS, D, M, N, cosine, kind, related
+from tests.slow import mostly_slow
 
 
 def euclidean(x, y):
@@ -66,7 +67,7 @@ def expected(s, positive, negative, *, k, sign, options):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("measure", ["cosine", "euclidean"])
+@pytest.mark.parametrize("measure", mostly_slow(["cosine", "euclidean"], "euclidean"))
 def test_equals_loops(random, measure, options: dict[str, Any]):
     x, labels = random.normal(size=(N, D)), random.integers(0, 3, N)
     same = labels[:, None] == labels

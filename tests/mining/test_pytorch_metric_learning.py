@@ -11,6 +11,7 @@ import pytest
 
 from simjax import losses, mining
 from tests.mining.test_miners import masks, triplet_set
+from tests.slow import mostly_slow
 
 theirs = pytest.importorskip("pytorch_metric_learning.miners", reason="pytorch-metric-learning is not installed")
 their_losses = pytest.importorskip("pytorch_metric_learning.losses")
@@ -115,7 +116,7 @@ def test_the_same_loss_of_pairs_that_were_mined(batch, ours, make):
     np.testing.assert_allclose(found, expected.item(), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("swap", "smooth"), [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(("swap", "smooth"), mostly_slow([(True, False), (False, True), (True, True)], (True, True)))
 def test_the_same_swapped_and_smooth_triplets(batch, swap, smooth):
     x, labels = batch
     found = losses.triplet_margin_loss(jnp.asarray(x), labels, swap=swap, smooth=smooth)

@@ -98,11 +98,11 @@ def test_a_translation_and_a_rotation(random):
 @pytest.mark.parametrize(
     ("of_x", "of_y", "sizes"),
     [
-        (jnp.asarray, jnp.asarray, (31, 53)),
+        pytest.param(jnp.asarray, jnp.asarray, (31, 53), marks=pytest.mark.slow),
         (jnp.asarray, jnp.asarray, (7, 11)),  # both covariances are singular, and the distance is smooth all the same
-        (jnp.asarray, jnp.asarray, (53, 7)),
+        pytest.param(jnp.asarray, jnp.asarray, (53, 7), marks=pytest.mark.slow),
+        pytest.param(moments, moments, (31, 53), marks=pytest.mark.slow),
         (jnp.asarray, moments, (31, 53)),
-        (moments, moments, (31, 53)),
     ],
 )
 def test_gradients_in_float64(of_x, of_y, sizes):

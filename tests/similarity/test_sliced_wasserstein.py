@@ -11,6 +11,7 @@ from scipy.stats import wasserstein_distance
 
 from simjax.core import InputError
 from simjax.similarity import sliced_wasserstein_distance, unit_vectors
+from tests.slow import mostly_slow
 
 KEY = jax.random.key(7)
 sliced = functools.partial(sliced_wasserstein_distance, key=KEY)
@@ -62,7 +63,7 @@ def test_equal_sets_are_at_exactly_zero_with_zero_gradient(random, p):
     np.testing.assert_allclose(sliced(x[::-1], x, p=p), 0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("p", "m"), [(1, 5), (2, 7), (3.5, 5)])
+@pytest.mark.parametrize(("p", "m"), mostly_slow([(1, 5), (2, 7), (3.5, 5)], (2, 7)))
 def test_gradients_in_float64(p, m):
     with jax.enable_x64(True):
         x, y = (jnp.asarray(np.random.default_rng(n).normal(size=(n, 2))) for n in (7, m + 4))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from simjax import core, similarity
+from tests.slow import mostly_slow
 
 A, B = jnp.array([0.2, 0.99]), jnp.array([0.9, 0.99])
 PEOPLE = jnp.array([[179.0, 70, 25, 1, 1, 1, 1], [180, 70, 26, 1, 1, 1, 1], [185, 80, 54, 2, 2, 2, 2]])
@@ -32,7 +33,7 @@ def test_colours_by_cosine():
     np.testing.assert_allclose(found, [[1, 0.77, 0], [0.77, 1, 0.32], [0, 0.32, 1]], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", OF_VECTORS)
+@pytest.mark.parametrize("name", mostly_slow(OF_VECTORS, "euclidean", "manhattan", "cosine_distance"))
 def test_the_nearest_neighbour_of_the_first_person_is_the_second(name):
     d = np.asarray(similarity.pairwise(PEOPLE, measure=name))
     assert d[0, 1] < d[0, 2]

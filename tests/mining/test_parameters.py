@@ -1,0 +1,55 @@
+"""A number that is none, or out of range, is told by every loss and miner before anything is computed."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from simjax import losses, mining
+from simjax.core import InputError
+
+NOT_OF_EMBEDDINGS = {"hard_negatives"}  # whose None is no number; it has tests of its own
+ANY_NUMBER = {  # in the units of a measure that may be a similarity
+    "generalized_lifted_structure_loss": {"positive_margin", "negative_margin"},
+    "lifted_structure_loss": {"positive_margin", "negative_margin"},
+    "margin_loss": {"beta"},
+    "multi_similarity_loss": {"base"},
+    "threshold_consistent_margin_loss": {"positive_margin", "negative_margin"},
+    "pair_margin": {"positive_margin", "negative_margin"},
+    "triplet_margin": {"margin"},
+}
+ARGUMENTS = {
+    "embeddings": jnp.eye(4),
+    "labels": jnp.array([0, 0, 1, 1]),
+    "key": jax.random.key(0),
+    "proxies": jnp.ones((2, 4)),
+    "teacher": jnp.eye(4),
+    "scores": jnp.zeros((4, 4)),
+}
+OF_CENTERS = {"sub_center_arcface_loss", "sub_center_outliers", "soft_triple_loss"}
+
+
+def numbers():
+    for room in (losses, mining):
+        for name, function in vars(room).items():
+            if inspect.isfunction(function) and name not in NOT_OF_EMBEDDINGS:
+                parameters = inspect.signature(function).parameters
+                if "labels" in parameters and "embeddings" in parameters:
+                    for parameter in parameters.values():
+                        number = type(parameter.default) in (int, float) or parameter.name == "hardness"
+                        if number and parameter.name != "copies":
+                            yield pytest.param(function, parameter.name, id=f"{name}-{parameter.name}")
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("function", "parameter"), [*numbers()])
+def test_a_number_out_of_range(function, parameter):
+    taken = inspect.signature(function).parameters
+    options = {name: value for name, value in ARGUMENTS.items() if name in taken}
+    if function.__name__ in OF_CENTERS:
+        options["proxies"] = jnp.ones((2, 2, 4))
+    wrong = [float("nan")] if parameter in ANY_NUMBER.get(function.__name__, ()) else [float("nan"), -1.0]
+    for value in wrong:
+        with pytest.raises(InputError, match=rf"^{parameter}\b|^cutoff"):
+            function(**options, **{parameter: value})
