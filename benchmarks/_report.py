@@ -75,8 +75,9 @@ Value and gradient by the embeddings, in float32; labels are arguments of the pr
 eagerly, its loss with the defaults and, where one is named, its miner with the defaults; simjax runs the same loss and
 the same miner, compiled. All contenders run on all of these cores.
 {TURNS}
-simjax is compiled before the warm-up; what that takes is in the tables of memory. Under *large* are batches for which
-an array of all pairs would be 4.3 GB (32,768 rows) or of all triplets 550 GB (8,192 rows): simjax alone.
+simjax is compiled before the warm-up; what that takes is in the tables of memory. The case *large* has batches for
+which an array of all pairs would be 4.3 GB (32,768 rows), or which have 16.6 billion triplets (8,192 rows): simjax
+alone.
 
 {MEMORY}
 
