@@ -18,17 +18,9 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_quickly(request):
-    """Hundreds of small functions are compiled and run once: there most of the time is the compiler's.
-
-    For a module as a whole, so that its own fixtures compile as its tests do: other optimisations give other last bits.
-    """
-    rooms = ("attention", "core", "data", "evaluate", "losses", "mining", "nn", "similarity")
-    quick = request.path.parent.name in rooms
-    jax.config.update("jax_disable_most_optimizations", quick)
+# Thousands of small functions are compiled and run once: most of the time is the compiler's. All of a process compiles
+# alike, as other optimisations give other last bits. What tests start as processes is optimised as for a user.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ import pytest
 
 def mostly_slow(names, *fast):
     """Parameters of a test that is run for all names, in the fast suite for a few; a tuple is several parameters."""
+    names = list(names)
+    assert all(name in names for name in fast), f"{fast} are not all among {names}"
     each = (name if isinstance(name, tuple) else (name,) for name in names)
     return [slow_unless(name in fast, *values) for name, values in zip(names, each, strict=True)]
 

@@ -77,7 +77,7 @@ def test_agrees_with_jax(random, options):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("g", [1, 2, 3, 6])
+@pytest.mark.parametrize("g", mostly_slow([1, 2, 3, 6], 2))
 def test_groups_of_heads_share_keys_as_in_jax(random, g):
     q, k, v = qkv(random, g, K)
     options = filled(random, OPTIONS["mask and bias and causal"])
@@ -86,7 +86,9 @@ def test_groups_of_heads_share_keys_as_in_jax(random, g):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("dtype", "error"), [(jnp.bfloat16, 2**-7), (jnp.float16, 2**-10)])
+@pytest.mark.parametrize(
+    ("dtype", "error"), mostly_slow([(jnp.bfloat16, 2**-7), (jnp.float16, 2**-10)], (jnp.bfloat16, 2**-7))
+)
 @pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"bias": (B, H, T, S)}], ids=str)
 def test_halves(random, dtype, error, options):
     """Computed in float32 and rounded once: within one rounding of the exact result on the same inputs."""
@@ -154,7 +156,7 @@ def dense_attention(q, k, v, bias, mask, is_causal):
     return jnp.einsum("bhts,bshe->bthe", jax.nn.softmax(jnp.where(mask, scores, -jnp.inf)), v)
 
 
-@pytest.mark.parametrize(("order", "mode"), [(1, "fwd"), (2, "rev")])
+@pytest.mark.parametrize(("order", "mode"), mostly_slow([(1, "fwd"), (2, "rev")], (1, "fwd")))
 def test_derivatives_of_every_order_and_mode(order, mode):
     with jax.enable_x64(True):
         random = np.random.default_rng(4)
@@ -171,7 +173,6 @@ def test_derivatives_of_every_order_and_mode(order, mode):
     ("by", "block"),
     mostly_slow(
         [("mask", None), ("mask", 2), ("bias", None), ("function", 2), ("query_seq_lengths", None)],
-        ("mask", 2),
         ("function", 2),
     ),
 )
@@ -242,7 +243,7 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("block", [None, 2])
+@pytest.mark.parametrize("block", mostly_slow([None, 2], 2))
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_position_equal_arrays(random, name, block):
     q, k, v = qkv(random)
@@ -259,7 +260,7 @@ def test_a_mask_that_is_a_function(random):
     np.testing.assert_allclose(found, dot_product_attention(q, k, v, mask=(i + j) % 3 > 0), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("block", "carried"), [(None, True), (2, True), (2, False)])
+@pytest.mark.parametrize(("block", "carried"), mostly_slow([(None, True), (2, True), (2, False)], (2, False)))
 def test_a_learned_relative_bias_gets_its_gradient(random, block, carried):
     q, k, v = qkv(random)
     table = jnp.float32(random.normal(size=(T + S, H)))
@@ -285,7 +286,7 @@ def test_numbers_mask_where_they_are_zero(random):
     np.testing.assert_array_equal(dot_product_attention(q, k, v, mask=np.float32(mask)), expected)
 
 
-@pytest.mark.parametrize("block", [None, 2])
+@pytest.mark.parametrize("block", mostly_slow([None, 2], 2))
 def test_vmap_is_a_loop(random, block):
     q, k, v = (jnp.stack([a, jnp.sin(a), 2 * a]) for a in qkv(random))
     mask = jnp.asarray(random.random((3, 1, 1, T, S)) < 0.7)

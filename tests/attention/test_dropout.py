@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from simjax.attention import dot_product_attention
+from tests.slow import mostly_slow
 
 B, T, S, H, K = 2, 5, 11, 4, 7
 
@@ -16,7 +17,7 @@ def dropped(block=None, rate=0.4, seed=0, **options):
     return np.asarray(dot_product_attention(q, k, v, **options)) * S  # [b, t, h, s], 1 where nothing is dropped
 
 
-@pytest.mark.parametrize("broadcast", [True, False])
+@pytest.mark.parametrize("broadcast", mostly_slow([True, False], True))
 def test_the_size_of_a_block_does_not_change_a_bit(broadcast):
     whole = dropped(broadcast_dropout=broadcast)
     for block in (2, 10):  # some rows of a head, two heads

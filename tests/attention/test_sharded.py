@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
 from simjax.attention import dot_product_attention
+from tests.slow import mostly_slow
 
 CUTS = {"batch": P("data"), "heads": P(None, None, "data")}
 
@@ -27,7 +28,7 @@ def same(found, wanted):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), b, rtol=1e-4, atol=1e-5), found, wanted)
 
 
-@pytest.mark.parametrize(("cut", "block"), [("batch", None), ("heads", 2)])
+@pytest.mark.parametrize(("cut", "block"), mostly_slow([("batch", None), ("heads", 2)], ("heads", 2)))
 def test_inside_shard_map(arrays, cut, block):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
 
@@ -52,13 +53,16 @@ OPTIONS = {
 
 @pytest.mark.parametrize(
     ("cut", "kind", "block"),
-    [
-        ("batch", AxisType.Explicit, None),
-        ("batch", AxisType.Explicit, 2),
-        ("heads", AxisType.Explicit, 2),
-        ("batch", AxisType.Auto, None),
+    mostly_slow(
+        [
+            ("batch", AxisType.Explicit, None),
+            ("batch", AxisType.Explicit, 2),
+            ("heads", AxisType.Explicit, 2),
+            ("batch", AxisType.Auto, None),
+            ("heads", AxisType.Auto, 2),
+        ],
         ("heads", AxisType.Auto, 2),
-    ],
+    ),
     ids=str,
 )
 def test_on_a_mesh(arrays, cut, kind, block):

@@ -26,6 +26,7 @@ def written(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_numbers_fit_together(written):
     contests = json.loads((written / "benchmarks.json").read_text())["contests"]
     assert [f"{c['case']}/{c['name']}" for c in contests] == [
@@ -50,6 +51,7 @@ def test_numbers_fit_together(written):
         assert value == 1.0 if contest["case"] == "search" else value < 1e-5
 
 
+@pytest.mark.slow
 def test_page_and_plot(written):
     page = (written / "benchmarks.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| manhattan | 1,000 x 1,000 x 16 |")]

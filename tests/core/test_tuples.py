@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from simjax import core
+from tests.slow import mostly_slow
 
 
 def all_triplets(x, labels, margin, block):
@@ -42,7 +43,7 @@ def brute_force(x, labels, margin):
     return jnp.sum(terms) / jnp.maximum(jnp.sum(terms > 0), 1)
 
 
-@pytest.mark.parametrize("block", [1, 4, 11])
+@pytest.mark.parametrize("block", mostly_slow([1, 4, 11], 4))
 def test_all_triplets_without_enumerating_them(random, block):
     with jax.enable_x64(True):
         x, labels = jnp.asarray(random.normal(size=(11, 3))), np.array([0, 1, 0, 2, 0, 1, 3, 2, 0, 1, 1])

@@ -122,6 +122,7 @@ def test_the_newest_version_is_taken_and_others_are_no_versions(tmp_path):
     not os.path.isdir(os.path.join(os.environ.get("TFDS_DATA_DIR", ""), "mnist")),
     reason="needs a prepared mnist in the directory that $TFDS_DATA_DIR names",
 )
+@pytest.mark.slow
 def test_real_mnist():
     train, test = load("mnist", "train", download=False), load("mnist", "test", download=False)
     assert np.bincount(train.labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]

@@ -7,6 +7,7 @@ import pytest
 
 from simjax.core import InputError
 from simjax.data import class_table, hierarchy, sample_classes_in_turn, sample_hierarchical
+from tests.slow import mostly_slow
 
 COUNTS = np.array([6, 0, 3, 12, 1, 7, 2, 9])
 LABELS = np.random.default_rng(1).permutation(np.repeat(np.arange(8), COUNTS))
@@ -26,7 +27,7 @@ def batches(table, steps, k, m):
     return np.asarray(draw(jnp.arange(steps))).reshape(steps, k, m)
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 7])
+@pytest.mark.parametrize("k", mostly_slow([1, 2, 3, 7], 3))
 def test_an_epoch_covers_every_class_before_any_comes_again(table, k):
     length = -(-7 // k)
     drawn = batches(table, 4 * length, k, 3)
@@ -126,6 +127,7 @@ def test_a_class_that_is_drawn_several_times_has_other_images_each_time():
         assert times[9:].max() <= 2
 
 
+@pytest.mark.slow
 def test_a_super_class_of_one_class_and_one_super_class():
     table = hierarchy(np.array([0, 0, 2]), np.array([0, 0, 0]))
     drawn = sample_hierarchical(KEY, 0, table, 1, 2, 2).tolist()

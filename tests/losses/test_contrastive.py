@@ -43,6 +43,7 @@ def test_all_pairs_of_a_batch_equal_loops(random, form, block):
     np.testing.assert_allclose(found, by_loops(x, labels, 3.0, form), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradient_equals_finite_differences():
     with jax.enable_x64(True):
         random = np.random.default_rng(3)

@@ -9,6 +9,7 @@ import pytest
 from simjax import losses
 from simjax.core import InputError
 from tests.losses.cases import rows, unit
+from tests.slow import mostly_slow
 
 N, D = 11, 6
 
@@ -94,14 +95,14 @@ PAIRED = {
 }
 
 
-@pytest.mark.parametrize("name", PAIRED)
+@pytest.mark.parametrize("name", mostly_slow(PAIRED, "vicreg", "cosent"))
 def test_gradient_equals_finite_differences(views, name):
     with jax.enable_x64(True):
         pair = tuple(jnp.asarray(v) for v in views)
         jax.test_util.check_grads(PAIRED[name], pair, order=1, modes=["rev"])
 
 
-@pytest.mark.parametrize("name", PAIRED)
+@pytest.mark.parametrize("name", mostly_slow(PAIRED, "vicreg", "cosent"))
 def test_no_nan(name):
     for x, y in (
         (np.zeros((4, 4)), np.zeros((4, 4))),

@@ -148,7 +148,7 @@ def assert_gradient_is_the_slope(value_and_gradient, x, random, step=1e-5):
     np.testing.assert_allclose(slope, (ahead - behind) / (2 * step), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", mostly_slow(ORACLES, "lifted_structure", "margin"))
+@pytest.mark.parametrize("name", mostly_slow(ORACLES, "lifted_structure"))
 def test_gradient_equals_finite_differences(random, name):
     with jax.enable_x64(True):
         x, labels = jnp.asarray(random.normal(size=(7, 3))), jnp.asarray([0, 1, 0, 1, 1, 0, 1])
@@ -295,7 +295,7 @@ PAIRS = {name: loss_named(name) for name in ORACLES} | {
 NOTHING_TO_LEARN = {"instance": ("no row", "one row"), "manifold": ("no row",)}  # with proxies, one row has something
 
 
-@pytest.mark.parametrize("name", mostly_slow(PAIRS, "lifted_structure", "margin", "instance"))
+@pytest.mark.parametrize("name", mostly_slow(PAIRS, "margin"))
 @pytest.mark.parametrize(
     "dtype", ["float32", *(pytest.param(t, marks=pytest.mark.slow) for t in ("bfloat16", "float16"))]
 )
@@ -312,7 +312,7 @@ def test_no_nan_at_degenerate_batches(name, dtype):
             assert not np.any(gradient), case
 
 
-@pytest.mark.parametrize("name", ORACLES)
+@pytest.mark.parametrize("name", mostly_slow(ORACLES, "lifted_structure", "margin"))
 def test_a_batch_without_a_positive_pair_says_so(name):
     terms = loss_named(name)(jnp.eye(4), jnp.arange(4), reducer="none")
     assert terms.total.shape == terms.count.shape == (4,)

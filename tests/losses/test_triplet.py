@@ -63,7 +63,7 @@ ORACLES = {"all": all_by_loops, "hard": hard_by_loops, "semi_hard": semi_hard_by
 
 @pytest.mark.parametrize("mining", ORACLES)
 @pytest.mark.parametrize("block", [None, 4])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", mostly_slow([0, 1, 2], 0))
 def test_equals_loops(mining, block, seed):
     random = np.random.default_rng(seed)
     x, labels = random.normal(size=(13, 3)), random.integers(0, 4, 13)
@@ -122,7 +122,7 @@ def written_down(x, labels, *, margin, swap, smooth, chosen=None):
     return jnp.sum(terms) / jnp.maximum(jnp.sum(terms > 0), 1)
 
 
-@pytest.mark.parametrize(("swap", "smooth"), [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(("swap", "smooth"), mostly_slow([(True, False), (False, True), (True, True)], (True, True)))
 def test_swapped_and_smooth_triplets(random, swap, smooth):
     x, labels = jnp.float32(random.normal(size=(13, 3))), random.integers(0, 4, 13)
     options = {"margin": 0.7, "swap": swap, "smooth": smooth}

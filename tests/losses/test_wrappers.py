@@ -12,6 +12,7 @@ from simjax import losses
 from simjax.core import InputError
 from tests.losses.cases import DEGENERATE, D, M, N, cosine, mean, related, unit
 from tests.losses.test_pair_losses import contrastive, multi_similarity, nt_xent, supervised_contrastive
+from tests.slow import mostly_slow
 
 SIZES, FACTORS = (2, D), (0.5, 2.0)
 
@@ -186,7 +187,7 @@ WRAPPED = {
 }
 
 
-@pytest.mark.parametrize("name", WRAPPED)
+@pytest.mark.parametrize("name", mostly_slow(WRAPPED, *list(WRAPPED)[:1]))
 @pytest.mark.parametrize(
     "dtype", ["float32", *(pytest.param(t, marks=pytest.mark.slow) for t in ("bfloat16", "float16"))]
 )

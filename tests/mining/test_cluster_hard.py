@@ -41,6 +41,7 @@ def test_equals_loops(seed):
         np.testing.assert_allclose(*distances, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_flow_through_the_centres(random):
     x, labels = np.float32(random.normal(size=(N, D))), random.integers(0, 3, N)
 
@@ -59,6 +60,7 @@ def test_gradients_flow_through_the_centres(random):
     np.testing.assert_allclose(np.sum(np.asarray(gradient) * direction), (steps[0] - steps[1]) / 2e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_degenerate_batches():
     @jax.jit
     def both(x, labels):

@@ -193,6 +193,7 @@ def first_state():
     return {"weights": jnp.eye(WIDTH), "memory": cross_batch_memory(SIZE, WIDTH), "step": jnp.zeros((), jnp.int32)}
 
 
+@pytest.mark.slow
 def test_one_program_for_all_fill_levels_in_the_same_memory(random, caplog):
     take = jax.jit(step, donate_argnums=0)
     state = first_state()

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from simjax import mining
 from tests.losses.cases import D, N, euclidean
@@ -31,6 +32,7 @@ def test_distance_weighted_draws_by_the_inverse_of_the_density():
     np.testing.assert_allclose(share, expected, atol=4 * np.sqrt(0.25 / 4000))
 
 
+@pytest.mark.slow
 def test_distance_weighted_gives_one_negative_to_every_positive(random):
     x, labels = random.normal(size=(N, D)), random.integers(0, 3, N)
     relation = mining.distance_weighted(jnp.float32(x), labels, key=jax.random.key(1), nonzero_loss_cutoff=2.0)

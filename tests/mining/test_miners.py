@@ -258,7 +258,7 @@ MINERS = {
 }
 
 
-@pytest.mark.parametrize("name", mostly_slow(MINERS, "semi-hard", "batch_hard"))
+@pytest.mark.parametrize("name", mostly_slow(MINERS, "semi-hard"))
 def test_degenerate_batches(name):
     miner, settings = MINERS[name]
 

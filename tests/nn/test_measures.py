@@ -83,6 +83,7 @@ def test_a_distance_far_from_the_origin(random):
 
 
 @pytest.mark.parametrize("name", mostly_slow(LEARNED, "mahalanobis"))
+@pytest.mark.slow
 def test_gradients_of_vectors_and_parameters_in_float64(random, name):
     with jax.enable_x64(True):
         x, y = random.normal(size=(3, 5)), random.normal(size=(4, 5))
@@ -148,6 +149,7 @@ def test_a_network_stays_finite():
             assert np.isfinite(gradients).all()
 
 
+@pytest.mark.slow
 def test_a_network_of_all_pairs_has_no_array_of_hidden_neurons():
     n, hidden = 512, 512
     graph, state = nnx.split(nn.PairNetwork(5, hidden, rngs=nnx.Rngs(0)))
@@ -197,6 +199,7 @@ def in_noise(key, n):
     return noise.at[:, 0].add(2.0 * labels), labels
 
 
+@pytest.mark.slow
 def test_a_linear_map_learns_which_feature_matters():
     def loss(module, key):
         x, labels = in_noise(key, 32)

@@ -15,7 +15,7 @@ MODELS = {"cnn": nn.SiameseCNN, "vit": nn.VisionTransformer, "dnn": nn.DenseNetw
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(
     ("h", "w", "c"),
-    mostly_slow([(8, 8, 1), (9, 13, 3), (28, 28, 1), (31, 33, 3), (64, 64, 3)], (9, 13, 3), (28, 28, 1)),
+    mostly_slow([(8, 8, 1), (9, 13, 3), (28, 28, 1), (31, 33, 3), (64, 64, 3)], (9, 13, 3)),
 )
 def test_images_of_any_size_become_embeddings(name, h, w, c):
     shape = h, w, c
@@ -27,7 +27,8 @@ def test_images_of_any_size_become_embeddings(name, h, w, c):
     assert np.isfinite(embeddings).all()
 
 
-@pytest.mark.parametrize("name", mostly_slow(MODELS, "cnn"))
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
 def test_an_image_is_embedded_alone_when_it_is_evaluated(name):
     model = nnx.view(MODELS[name]((12, 12, 1), rngs=nnx.Rngs(0)), use_running_average=True, raise_if_not_found=False)
     images = jax.random.normal(jax.random.key(1), (5, 12, 12, 1))
@@ -56,8 +57,8 @@ def test_batch_statistics_follow_the_batches():
     assert not np.allclose(before, norm.mean[...])
 
 
-@pytest.mark.parametrize("pooling", ["mean", "class"])
-@pytest.mark.parametrize("positions", ["learned", "sincos"])
+@pytest.mark.parametrize("pooling", mostly_slow(["mean", "class"], "class"))
+@pytest.mark.parametrize("positions", mostly_slow(["learned", "sincos"], "learned"))
 def test_vision_transformer_gives_its_attention(pooling, positions):
     model = nn.VisionTransformer((9, 10, 3), patch_size=4, pooling=pooling, positions=positions, rngs=nnx.Rngs(0))
     images = jax.random.normal(jax.random.key(0), (2, 9, 10, 3))
@@ -69,6 +70,7 @@ def test_vision_transformer_gives_its_attention(pooling, positions):
     np.testing.assert_array_equal(embeddings, model(images))
 
 
+@pytest.mark.slow
 def test_positions_tell_patches_apart():
     images = jax.random.normal(jax.random.key(0), (1, 8, 8, 1))
     swapped = jnp.concatenate([images[:, 4:], images[:, :4]], axis=1)
@@ -84,6 +86,7 @@ def test_pooling_by_slices_equals_windows(random):
     np.testing.assert_allclose(nn.average_pool(x), windows.mean((2, 4)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_maximum_goes_to_the_first_of_the_largest():
     x = jnp.float32([[1, 3, 2, 2, 9], [3, 0, 2, 2, 9], [9, 9, 9, 9, 9]])[None, :, :, None]
     gradient = jax.grad(lambda x: jnp.sum(nn.max_pool(x) * jnp.float32([5, 7]).reshape(1, 1, 2, 1)))(x)

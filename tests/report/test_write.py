@@ -119,6 +119,7 @@ def test_matrices_name_all_classes_or_say_which(classes):
     assert f"Confusion matrix of {classes} classes; 100.00% of {classes} test images" in picture.alt
 
 
+@pytest.mark.slow
 def test_colour_pictures_stay_small_in_the_page(make_run):
     run = make_run(channels=3, size=224, heads=4, steps=5)
     report.write(run)

@@ -164,6 +164,7 @@ def test_gradients_in_float64(kernel, unbiased):
         jax.test_util.check_grads(align, (x, y), order=1)
 
 
+@pytest.mark.slow
 def test_memory_never_holds_the_matrix():
     x = jnp.zeros((4096, 8))
 
@@ -225,6 +226,7 @@ def test_is_updated_in_place_by_one_compilation(random):
     np.testing.assert_allclose(state.value, again.value, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_transformations(random):
     x, y = (jnp.stack(a) for a in zip(*batches(random, 3), strict=True))
     align = functools.partial(centered_kernel_alignment, kernel="rbf")

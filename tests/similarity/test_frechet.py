@@ -7,6 +7,7 @@ import scipy.linalg
 
 from simjax.core import InputError
 from simjax.similarity import frechet_distance, moments
+from tests.slow import mostly_slow
 
 
 def of_matrix_root(x, y):
@@ -64,7 +65,7 @@ def test_nearly_singular_covariances_keep_their_digits(random):
     np.testing.assert_allclose(frechet_distance(x, y), of_factors(x, y), rtol=1e-5)
 
 
-@pytest.mark.parametrize("n", [1, 7, 101])
+@pytest.mark.parametrize("n", mostly_slow([1, 7, 101], 7))
 @pytest.mark.parametrize("kind", [jnp.asarray, moments])
 def test_equal_sets_are_at_zero_with_no_gradient(random, n, kind):
     x = samples(random, n, 11, shift=3)
@@ -140,6 +141,7 @@ def test_huge_and_tiny_samples(random, scale):
     np.testing.assert_allclose(found / np.float32(scale) ** 2, frechet_distance(x, y), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_infinite_with_zero_gradient(random):
     x = samples(random, 7, 3) * np.float32(1e30)
     for kind in (jnp.asarray, moments):

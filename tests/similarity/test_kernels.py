@@ -8,6 +8,7 @@ from sklearn.metrics import pairwise as sklearn
 
 from simjax import similarity
 from simjax.core import InputError, reduce_rows
+from tests.slow import mostly_slow
 
 ORACLES = {
     "polynomial": (sklearn.polynomial_kernel, {}),
@@ -43,7 +44,7 @@ def rows(kind):
     return np.float64(np.float32(x)), np.float64(np.float32(y))
 
 
-@pytest.mark.parametrize("kind", ["random", "sparse", "constant", "duplicate", "tiny"])
+@pytest.mark.parametrize("kind", mostly_slow(["random", "sparse", "constant", "duplicate", "tiny"], "duplicate"))
 @pytest.mark.parametrize("name", ORACLES)
 def test_agrees_with_scikit_learn(name, kind):
     oracle, parameters = ORACLES[name]

@@ -9,6 +9,7 @@ from scipy.spatial.distance import cdist
 
 from simjax.core import InputError
 from simjax.similarity import Measure, maximum_mean_discrepancy, measure
+from tests.slow import mostly_slow
 
 
 def gaussian(a, b, *, gamma):
@@ -71,6 +72,7 @@ def test_unbiased_is_about_zero_for_one_distribution_and_biased_is_not(random):
     assert np.min(of_all[False]) >= 0
 
 
+@pytest.mark.slow
 def test_two_thousand_samples_lose_no_digits_to_cancellation(random):
     x, y = np.float32(random.normal(size=(2003, 2))), np.float32(random.normal(size=(1999, 2)) + 0.03)
     k, oracle = KERNELS["rbf"]
@@ -86,7 +88,9 @@ def test_equal_sets_are_at_zero_with_zero_gradient(random):
     np.testing.assert_allclose(gradients, np.zeros((2, 13, 3)), atol=1e-7)
 
 
-@pytest.mark.parametrize(("kernel", "unbiased"), [("rbf", True), ("euclidean", False)])
+@pytest.mark.parametrize(
+    ("kernel", "unbiased"), mostly_slow([("rbf", True), ("euclidean", False)], ("euclidean", False))
+)
 def test_gradients_in_float64(kernel, unbiased):
     with jax.enable_x64(True):
         x, y = (jnp.asarray(np.random.default_rng(n).normal(size=(n, 2))) for n in (5, 3))
@@ -120,6 +124,7 @@ def test_what_does_not_fit_is_infinite_with_zero_gradient(random):
     np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.slow
 def test_memory_never_holds_the_matrix():
     x = jnp.zeros((4096, 8))
 

@@ -117,6 +117,7 @@ def test_huge_numbers_give_infinity_and_no_nan():
     np.testing.assert_allclose(state.covariance[1, 1], np.var([1, 2, 5, 1, 2, 5], ddof=1), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_in_float64():
     with jax.enable_x64(True):
         a, b = (jnp.asarray(np.random.default_rng(i).normal(size=(n, 2))) for i, n in ((1, 5), (2, 3)))

@@ -28,15 +28,6 @@ from simjax.train._settings import Settings, from_dict
 from simjax.train._step import Pixels, build_optimizer, build_steps, fresh_state
 from simjax.train._takes import ARGUMENTS, check_taken, parameters, taken_by_miner, taken_by_objective
 
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_quickly_here(compiled_quickly):
-    """Each program takes two small steps: nearly all of the time is the compiler's."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 NO_OBJECTIVES = {
     "cosent_loss": "graded scores",
     "angle_loss": "graded scores",

@@ -44,6 +44,7 @@ def test_steps_lower_the_loss_and_compile_once(model):
 
 
 @pytest.mark.parametrize("model", mostly_slow(["cnn", "vit", "dnn"], "dnn"))
+@pytest.mark.slow
 def test_half_precision_learns_the_same_in_float32_parameters(model):
     losses = []
     for dtype in ("float32", "bfloat16"):
