@@ -42,7 +42,6 @@ from simjax.core._numbers import check_positive as check_positive
 from simjax.core._order import histogram as histogram
 from simjax.core._order import largest_k as largest_k
 from simjax.core._order import order_statistics as order_statistics
-from simjax.core._order import soft_bins as soft_bins
 from simjax.core._order import top_k as top_k
 from simjax.core._reduce import PRECISIONS as PRECISIONS
 from simjax.core._reduce import block_size as block_size

@@ -23,7 +23,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Relation, check_at_least, reduce_rows, rows_and_relation, soft_bins, wide
+from simjax.core import InputError, Relation, check_at_least, reduce_rows, rows_and_relation, wide
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
 from simjax.similarity import Measure
@@ -41,7 +41,7 @@ def histogram_loss(
     block: int | None = None,
     **options: Any,
 ) -> Any:
-    """Histogram loss: one term for each negative pair, against all positive pairs; time n m (d + bins).
+    """Histogram loss: one term for each negative pair, against all positive pairs; time n m d.
 
     Args:
         embeddings: [n, d].
@@ -74,9 +74,8 @@ def histogram_loss(
     if not np.isfinite(m.range).all():
         raise InputError(f"measure: expected one with a bounded range, got {m.name} with {m.range}")
     low, high = m.range if m.higher_is_closer else (-m.range[1], -m.range[0])
-    edges = jnp.linspace(low, high, bins + 1)
     x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels)
-    no_closer = _share_of_positives(x, y, relation, m, edges, block=block)
+    no_closer = _share_of_positives(x, y, relation, m, low, high, bins=bins, block=block)
     return pair_loss(
         _terms,
         x,
@@ -85,32 +84,57 @@ def histogram_loss(
         ref_labels=ref_labels,
         measure=m,
         block=block,
-        edges=edges,
+        low=low,
+        high=high,
         no_closer=no_closer,
         **options,
     )
 
 
-@partial(jax.jit, static_argnames="block")
+@partial(jax.jit, static_argnames=("bins", "block"))
 def _share_of_positives(
-    x: Array, y: Array, relation: Relation, measure: Measure, edges: Array, *, block: int | None
+    x: Array,
+    y: Array,
+    relation: Relation,
+    measure: Measure,
+    low: ArrayLike,
+    high: ArrayLike,
+    *,
+    bins: int,
+    block: int | None,
 ) -> Array:
     """Of every edge the share of all positive pairs up to it, [bins + 1]; 0 where there are none."""
-    found = reduce_rows(Partial(_of_positives, relation, measure, edges), x, y, measure=measure, copies=8, block=block)
-    sums = jnp.cumsum(jnp.sum(found, axis=0))
+    function = Partial(partial(_histogram_of_positives, bins), relation, measure, low, high)
+    sums = jnp.cumsum(jnp.sum(reduce_rows(function, x, y, measure=measure, copies=8, block=block), axis=0))
     return sums / jnp.where(sums[-1] > 0, sums[-1], 1)
 
 
-def _of_positives(relation: Relation, measure: Measure, edges: Array, s: Array, i: Array, j: Array) -> Array:
-    return soft_bins(_within(wide(measure.closest_first(s)), edges), relation.masks(i, j)[0], edges)
+def _histogram_of_positives(
+    bins: int, relation: Relation, measure: Measure, low: Array, high: Array, s: Array, i: Array, j: Array
+) -> Array:
+    """Of each row, [r, bins + 1]."""
+    edge, beyond = _place(wide(measure.closest_first(s)), low, high, bins)
+    positive = relation.masks(i, j)[0]
+    rows = jnp.arange(len(edge), dtype=jnp.int32)[:, None]
+    empty = jnp.zeros((len(edge), bins + 1), beyond.dtype)
+    return (
+        empty.at[rows, edge]
+        .add(jnp.where(positive, 1 - beyond, 0), mode="promise_in_bounds")
+        .at[rows, edge + 1]
+        .add(jnp.where(positive, beyond, 0), mode="promise_in_bounds")
+    )
 
 
-def _terms(c: Array, positive: Array, negative: Array, *, edges: Array, no_closer: Array) -> Any:
-    total = jnp.sum(soft_bins(_within(c, edges), negative, edges) * no_closer[None], axis=1)
+def _terms(c: Array, positive: Array, negative: Array, *, low: Array, high: Array, no_closer: Array) -> Any:
+    edge, beyond = _place(c, low, high, len(no_closer) - 1)
+    here, above = (no_closer.at[k].get(mode="promise_in_bounds") for k in (edge, edge + 1))
+    total = jnp.sum(jnp.where(negative, (1 - beyond) * here + beyond * above, 0), axis=1)
     any_positive = no_closer[-1] > 0
     return {"negative": Summed(total, None, jnp.sum(negative, axis=1, dtype=jnp.int32) * any_positive)}
 
 
-def _within(c: Array, edges: Array) -> Array:
-    """Without rounding errors beyond the range."""
-    return jnp.clip(c, edges[0], edges[-1])
+def _place(c: Array, low: Array, high: Array, bins: int) -> tuple[Array, Array]:
+    """The edge below each closeness, and how far beyond it lies on the way to the next, 0 to 1."""
+    place = (jnp.clip(c, low, high) - low) * (bins / (high - low))  # rounding errors may leave the range
+    edge = jnp.clip(place.astype(jnp.int32), 0, bins - 1)
+    return edge, place - edge

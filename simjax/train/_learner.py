@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping
 from flax import nnx
 from jax import Array
 
-from simjax import nn
+from simjax import mining, nn
 from simjax.train._objectives import OBJECTIVES
 from simjax.train._settings import Settings
 from simjax.train._takes import parameters
 
 CENTERS = 3
+
+
+class Remembered(nnx.Variable):
+    """Rows of earlier batches: a part of the state that no gradient reaches."""
 
 
 class Learner(nnx.Module):
@@ -23,6 +27,7 @@ class Learner(nnx.Module):
         head: of embeddings, for classes, or None.
         predictor: of embeddings, of another view's embeddings, or None.
         learned: modules whose call gives arguments of the loss, by name.
+        memory: of embeddings, a `mining.CrossBatchMemory`, or None.
         embedding_size: e.
     """
 
@@ -34,17 +39,27 @@ class Learner(nnx.Module):
         learned: Mapping[str, nnx.Module] | None = None,
         *,
         embedding_size: int,
+        memory: int = 0,
     ):
         self.encoder = encoder
         self.head = head
         self.predictor = predictor
         self.learned = nnx.Dict(learned or {})
+        self.memory = Remembered(mining.cross_batch_memory(memory, embedding_size)) if memory else None
         self.embedding_size = embedding_size
 
     def __call__(self, images: Array) -> tuple[Array, Array | None]:
         """Images [b, h, w, c], normalised, to embeddings [b, e] and logits [b, classes] or None."""
         embeddings = self.encoder(images)
         return embeddings, None if self.head is None else self.head(embeddings)
+
+    def remember(self, embeddings: Array, labels: Array) -> mining.CrossBatchMemory | None:
+        """The memory with a batch put in, which it keeps; None where there is no memory."""
+        if self.memory is None:
+            return None
+        memory = mining.push(self.memory.get_value(), embeddings, labels)
+        self.memory.set_value(memory)
+        return memory
 
     def arguments(self, embeddings: Array | None = None) -> dict[str, Array]:
         """What the loss takes beside embeddings and labels, as it is now.
@@ -94,7 +109,7 @@ def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes
     head = nn.HEADS[settings.loss.head](size, classes, rngs=rngs) if learns == "head" else None
     predictor = nn.Predictor(size, rngs=rngs) if learns == "predictor" else None
     learned = _learned(settings, size, classes, rngs)
-    return Learner(encoder, head, predictor, learned, embedding_size=size)
+    return Learner(encoder, head, predictor, learned, embedding_size=size, memory=settings.loss.memory)
 
 
 def _learned(settings: Settings, size: int, classes: int, rngs: nnx.Rngs) -> dict[str, nnx.Module]:

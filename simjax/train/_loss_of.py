@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from simjax import losses
+from simjax import losses, mining
 from simjax.similarity import Measure, measure, unit_vectors
 from simjax.train._batches import with_views
 from simjax.train._miner_of import miner_of
@@ -27,6 +27,7 @@ class Seen(NamedTuple):
         learned: what the loss learns, by the names that it has for them.
         key: of the step, for miners that draw.
         step: which one, for a curriculum.
+        memory: of earlier batches and this one, or None.
     """
 
     embeddings: Array
@@ -35,6 +36,7 @@ class Seen(NamedTuple):
     learned: dict[str, Array]
     key: Array
     step: Array
+    memory: mining.CrossBatchMemory | None = None
 
 
 LossOf = Callable[[Seen], tuple[Array, Array]]
@@ -92,8 +94,11 @@ def _cross_entropy(smoothing: float, seen: Seen) -> tuple[Array, Array]:
 def _of_rows(loss: Callable[..., Array], mine: Any, views: bool, seen: Seen) -> tuple[Array, Array]:
     """A loss of pairs, triplets, ranks or class vectors."""
     labels = jnp.tile(jnp.arange(len(seen.labels) // 2, dtype=jnp.int32), 2) if views else seen.labels
-    related = labels if mine is None else mine(seen.embeddings, labels, seen.key, seen.step)
-    return loss(seen.embeddings, related, **seen.learned), jnp.zeros(())
+    others = {}
+    if seen.memory is not None:
+        labels, others = mining.against(seen.memory, labels), {"ref_embeddings": seen.memory.embeddings}
+    related = labels if mine is None else mine(seen.embeddings, labels, seen.key, seen.step, **others)
+    return loss(seen.embeddings, related, **others, **seen.learned), jnp.zeros(())
 
 
 def _of_views(loss: Callable[..., Array], seen: Seen) -> tuple[Array, Array]:

@@ -87,6 +87,9 @@ class Loss:
     where classes are few"""
     samples_per_class: int | None = None
     """losses of pairs, triplets and ranks: m; None fills the batch with as many classes as fit, 4 or more of each"""
+    memory: int = 0
+    """losses of pairs, triplets and ranks: how many images of this and earlier batches each image is compared with; 0
+    is those of the batch"""
     normalise: bool = True
     """losses by the Euclidean distance, signal_to_noise_contrastive: compare embeddings of unit length"""
     measure: str | None = None

@@ -13,8 +13,8 @@ from simjax.train._takes import given, parameters
 
 FIRST_HARDNESS, FIRST_START, FIRST_LENGTH = 0.2, 0.0, 0.5
 
-Miner = Callable[[Array, Array, Array, Array], Relation]
-"""Takes embeddings [b, e], labels [b], a key and the step."""
+Miner = Callable[..., Relation]
+"""Takes embeddings [b, e], labels [b], a key and the step; `ref_embeddings` where the labels relate rows to them."""
 
 
 def miner_of(settings: Settings, steps: int) -> Miner | None:
@@ -29,11 +29,11 @@ def miner_of(settings: Settings, steps: int) -> Miner | None:
         options |= {} if of_loss is None else {"measure": of_loss}
     draws = chosen.miner in ("distance_weighted", "uniform_histogram")
 
-    def mine(embeddings: Array, labels: Array, key: Array, step: Array) -> Relation:
+    def mine(embeddings: Array, labels: Array | Relation, key: Array, step: Array, **others: Array) -> Relation:
         of_step: dict[str, Any] = {"key": key} if draws else {}
         if "hardness" in wanted:
             of_step["hardness"] = hardness(chosen, step, steps)
-        return miner(embeddings, labels, **options | of_step)
+        return miner(embeddings, labels, **options | of_step | others)
 
     return mine
 

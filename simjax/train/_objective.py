@@ -76,6 +76,8 @@ def rehearse(objective: Objective, learner: Learner) -> None:
         logits = None if learner.head is None else learner.head(embeddings)
         labels, key = jnp.zeros(objective.images, jnp.int32), jax.random.key(0)
         seen = Seen(embeddings, labels, logits, learner.arguments(embeddings), key, jnp.zeros((), jnp.int32))
+        if learner.memory is not None:
+            seen = seen._replace(memory=learner.memory.get_value())
         return objective.loss(seen)
 
     jax.eval_shape(value, jax.ShapeDtypeStruct((objective.images, learner.embedding_size), jnp.float32))

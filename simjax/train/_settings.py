@@ -280,6 +280,7 @@ def validate(settings: Settings) -> None:
         raise InputError("setting 'ensemble.size': expected 2 or more where an ensemble is described, got 1")
     need("batch_size", s.batch_size, s.batch_size >= 2, "at least 2")
     need("checkpoint_seconds", s.checkpoint_seconds, s.checkpoint_seconds >= 0, "0 or more")
+    need("loss.memory", loss.memory, loss.memory == 0 or loss.memory >= s.batch_size, "0, or at least the batch size")
     need("loss.label_smoothing", loss.label_smoothing, 0 <= loss.label_smoothing < 1, "0 or more, below 1")
     need("loss.samples_per_class", loss.samples_per_class, (loss.samples_per_class or 2) >= 2, "at least 2")
     for name in ("hardness", "start", "length"):

@@ -133,7 +133,8 @@ def build_steps(
         learner = nnx.merge(structure, nnx.State({**params, "encoder": encoder}), statistics, copy=True)
         embeddings, logits = learner(x.astype(dtype))
         embeddings = embeddings.astype(jnp.float32)
-        value, correct = objective.loss(Seen(embeddings, y, logits, learner.arguments(embeddings), key, at))
+        memory = learner.remember(embeddings, y)
+        value, correct = objective.loss(Seen(embeddings, y, logits, learner.arguments(embeddings), key, at, memory))
         return value, (correct, nnx.split(learner, nnx.Param, ...)[2])
 
     def step(state: State, images: Array, labels: Array, order: Array, pixels: Pixels) -> State:

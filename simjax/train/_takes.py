@@ -42,6 +42,7 @@ def taken_by_objective(objective: str) -> frozenset[str]:
         "positives": needs.batch == "classes",
         "batches": needs.batch == "classes",
         "samples_per_class": needs.batch == "classes",
+        "memory": needs.mined,
         "normalise": "measure" in own and own["measure"].default == "normalized_euclidean",
         "centers": needs.learns == "centers",
         "boundary": needs.learns == "boundary",
@@ -114,6 +115,7 @@ def _check_together(settings: Settings) -> None:
         ),
         "loss.pairs": (loss.pairs == "random", views),
         "loss.boundary": (loss.boundary == "classes", views),
+        "loss.memory": (loss.memory != 0, views or loss.pairs == "random"),
         "loss.normalise": (not loss.normalise, loss.measure is not None),
     }
     reason = {"loss.normalise": "--loss.measure says how embeddings are compared"}

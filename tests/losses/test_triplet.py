@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -8,6 +9,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from simjax import mining as miners
+from simjax.core import _blocks
 from simjax.losses import triplet_margin_loss as loss_of
 from simjax.similarity import measure
 from tests.slow import mostly_slow
@@ -70,6 +72,21 @@ def test_equals_loops(mining, block, seed):
     expected = ORACLES[mining](cdist(x, x), labels, 0.7)
     found = triplet_margin_loss(jnp.float32(x), labels, margin=0.7, mining=mining, measure="euclidean", block=block)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_a_block_too_large_to_keep_its_counts_is_counted_again(random, monkeypatch):
+    x, labels = jnp.asarray(random.normal(size=(13, 3)), jnp.float32), random.integers(0, 4, 13)
+
+    def found():
+        jax.clear_caches()
+        value_and_grad = jax.value_and_grad(lambda x: triplet_margin_loss(x, labels, mining="all", block=4))
+        return value_and_grad(x), str(jax.make_jaxpr(value_and_grad)(x))
+
+    kept, program = found()
+    monkeypatch.setattr(_blocks, "KEPT_BYTES", 0)
+    counted, another = found()
+    assert program != another
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), kept, counted)
 
 
 @pytest.mark.parametrize("mining", ORACLES)

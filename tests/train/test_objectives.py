@@ -42,7 +42,7 @@ NO_OBJECTIVES = {
 NO_MINERS = {
     "guided": "another model",
     "cluster_hard": "gives anchors of its own",
-    "cross_batch_memory": "keeps a state",
+    "cross_batch_memory": "--loss.memory",
     "against": "of that",
     "hard_negatives": "of a whole data set",
     "statistics": "tells, and keeps nothing",
@@ -53,7 +53,7 @@ REPRESENTATIVE = [
     {"objective": "margin", "loss": {"boundary": "classes"}, "mining": {"miner": "distance_weighted"}},
     {"objective": "multi_similarity", "mining": {"miner": "curriculum"}},
     {"objective": "nt_xent", "loss": {"positives": "views", "learn_temperature": True}},
-    {"objective": "fast_ap"},
+    {"objective": "fast_ap", "loss": {"memory": 24}},
     {"objective": "soft_triple", "loss": {"tau": 0.2, "centers": 2}},
     {"objective": "sphereface", "loss": {"margin": 2.0}},
     {"objective": "normalized_softmax", "loss": {"learn_temperature": True, "parameters_rate": 10.0}},
@@ -73,6 +73,8 @@ OTHERS = [
         for m in ("n_hard", "angular")
     ],
     *[{"objective": n, "loss": {"positives": "views"}} for n, o in OBJECTIVES.items() if o.batch == "classes"],
+    *[{"objective": n, "loss": {"memory": 24}} for n, o in OBJECTIVES.items() if o.mined],
+    *[{"objective": "triplet", "loss": {"memory": 24}, "mining": {"miner": name}} for name in MINERS],
     *[{"objective": n, "loss": {"normalise": False}} for n in OBJECTIVES if "normalise" in taken_by_objective(n)],
     *[{"objective": n, "loss": {"measure": m}} for n, m in BY_ANOTHER_MEASURE.items()],
 ]
@@ -168,6 +170,7 @@ def test_the_help_begins_with_who_takes_a_setting(section, takers):
         "positives",
         "batches",
         "samples_per_class",
+        "memory",
         "normalise",
         "measure",
         "learn_temperature",
@@ -276,10 +279,30 @@ def test_what_a_loss_learns_begins_as_given_and_has_a_rate_of_its_own():
     )
 
 
+def test_a_loss_with_a_memory_sees_earlier_batches_too():
+    steps, state, inputs, objective, learner = prepared(objective="multi_similarity", loss={"memory": 30})
+    state = steps(state, 3, *inputs)  # 36 images
+    memory = state.statistics["memory"].get_value()
+    assert (int(memory.filled), int(memory.place)) == (30, 6)
+    assert np.bincount(memory.labels, minlength=CLASSES).sum() == 30
+    x, y = jnp.asarray(np.random.default_rng(0).normal(size=(12, 4)), jnp.float32), jnp.arange(12) % CLASSES
+    related = mining.against(memory, y)
+    expected = losses.multi_similarity_loss(x, related, ref_embeddings=memory.embeddings)
+    seen = Seen(x, y, None, {}, jax.random.key(0), jnp.int32(0), memory)
+    np.testing.assert_allclose(objective.loss(seen)[0], expected, rtol=1e-6)
+    assert abs(float(objective.loss(seen._replace(memory=None))[0]) - float(expected)) > 1e-3
+
+
+RESUMED = {
+    "normalized_softmax": {"learn_temperature": True, "parameters_rate": 10.0},
+    "contrastive": {"memory": 30},
+}
+
+
 @pytest.mark.filterwarnings("ignore:.*sharding:UserWarning")
-def test_what_a_loss_learns_is_resumed_bit_for_bit(tmp_path):
-    loss = {"learn_temperature": True, "parameters_rate": 10.0}
-    steps, state, inputs, _, _ = prepared(objective="normalized_softmax", loss=loss, steps=6)
+@pytest.mark.parametrize("objective", RESUMED)
+def test_what_a_loss_learns_and_remembers_is_resumed_bit_for_bit(tmp_path, objective):
+    steps, state, inputs, _, _ = prepared(objective=objective, loss=RESUMED[objective], steps=6)
     fresh = jax.tree.map(lambda a: a.copy(), state)
     state = steps(state, 2, *inputs)
     checkpoints = Checkpoints(tmp_path / "checkpoints")
@@ -290,7 +313,12 @@ def test_what_a_loss_learns_is_resumed_bit_for_bit(tmp_path):
     assert restored is not None
     again = steps(restored[0], 3, *inputs)
     assert int(again.step) == 5
-    assert set(again.params["learned"]) == {"proxies", "temperature"}
+    if objective == "normalized_softmax":
+        assert set(again.params["learned"]) == {"proxies", "temperature"}
+    else:
+        assert int(again.statistics["memory"].get_value().filled) == 30
+    for x, y in zip(jax.tree.leaves(again.statistics), jax.tree.leaves(whole.statistics), strict=True):
+        np.testing.assert_array_equal(x, y)
     jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
     jax.tree.map(np.testing.assert_array_equal, again.optimizer, whole.optimizer)
 
@@ -302,6 +330,10 @@ def test_what_a_loss_learns_is_resumed_bit_for_bit(tmp_path):
         ({"objective": "circle", "loss": {"head": "cosine"}}, "'loss.head': not taken by .* circle, but by softmax$"),
         ({"objective": "arcface", "mining": {"miner": "n_hard"}}, "not taken by the objective arcface, but by contr"),
         ({"objective": "circle", "mining": {"share": 0.5}}, "not taken by the miner none, but by hard_aware$"),
+        (
+            {"objective": "cosface", "loss": {"memory": 256}},
+            "'loss.memory': not taken by the objective cosface, but by",
+        ),
         ({"objective": "vicreg", "augment": {"enabled": False}}, "'augment.enabled': two views of an image"),
         ({"objective": "triplet", "loss": {"measure": "manhatan"}}, "'loss.measure': .*did you mean manhattan"),
         (
