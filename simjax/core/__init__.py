@@ -64,7 +64,7 @@ from simjax.core._relation import by_shared_label as by_shared_label
 from simjax.core._relation import class_ids as class_ids
 from simjax.core._relation import rows_and_relation as rows_and_relation
 from simjax.core._triplets import count_triplets as count_triplets
-from simjax.core._triplets import entries as entries
 from simjax.core._triplets import every_one as every_one
+from simjax.core._tuples import entries as entries
 from simjax.core._tuples import for_each_marked as for_each_marked
 from simjax.core._tuples import sum_over_marked as sum_over_marked

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.tree_util import Partial
-from jaxtyping import Bool, Int, Num
+from jaxtyping import Bool, Int
 
 from simjax.core._blocks import kept
-from simjax.core._tuples import counts_up_to
+from simjax.core._tuples import for_each_marked
 
 FEW = 8  # positives in one turn of a loop: a strip is read once for all of them
 
@@ -39,36 +39,17 @@ def count_triplets(
         >>> print(jnp.sum((as_positive - as_negative) * d))  # 4 - 2
         2.0
     """
-    r, m = positive.shape
-    nothing = jnp.zeros((r, m), jnp.int32), jnp.zeros((r, m), jnp.int32)
-    if not r * m:
-        return nothing
-    counts = counts_up_to(positive)
-    number_of = counts[:, -1, -1:]  # positives of each row
-    rows = jnp.arange(r, dtype=jnp.int32)[:, None]
+    rows = jnp.arange(positive.shape[0], dtype=jnp.int32)[:, None]
 
-    def turn(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        done, as_positive, as_negative = state
-        wanted = done + 1 + jnp.arange(FEW, dtype=jnp.int32)[None]
-        columns, there = jnp.minimum(_columns(counts, wanted), m - 1), wanted <= number_of
+    def turn(counts: tuple[Array, Array], columns: Array, there: Array) -> tuple[Array, Array]:
+        as_positive, as_negative = counts
         active = negatives_of(columns) & there[:, :, None]
         each = jnp.sum(active, axis=2, dtype=jnp.float32)  # of which a CPU makes no array of all
         as_positive = as_positive.at[rows, columns].add(each.astype(jnp.int32))
-        return done + FEW, as_positive, as_negative + jnp.sum(active, axis=1, dtype=jnp.int32)
+        return as_positive, as_negative + jnp.sum(active, axis=1, dtype=jnp.int32)
 
-    most = jnp.max(number_of)
-    state = lax.while_loop(lambda state: state[0] < most, turn, (jnp.zeros((), jnp.int32), *nothing))
-    return kept(lax.stop_gradient(state[1:]))
-
-
-def _columns(counts: Array, wanted: Array) -> Array:
-    """Where each row has its k-th marked entry, for several k [1, few]: [r, few]; any column where it has none."""
-    r, groups, width = counts.shape
-    group = jnp.sum(counts[:, None, :, -1] < wanted[:, :, None], axis=2, dtype=jnp.int32)
-    group = jnp.minimum(group, groups - 1)
-    inside = jnp.take_along_axis(counts, group[:, :, None], axis=1, mode="promise_in_bounds")  # [r, few, width]
-    before = jnp.sum(inside < wanted[:, :, None], axis=2, dtype=jnp.int32)
-    return group * width + jnp.minimum(before, width - 1)
+    nothing = jnp.zeros(positive.shape, jnp.int32)
+    return kept(for_each_marked(turn, (nothing, nothing), positive, few=FEW))
 
 
 def every_one(negative: Bool[Array, "r m"]) -> Partial:
@@ -78,8 +59,3 @@ def every_one(negative: Bool[Array, "r m"]) -> Partial:
 
 def _every_one(negative: Array, columns: Array) -> Array:
     return negative[:, None]
-
-
-def entries(strip: Num[Array, "r m"], columns: Int[Array, "r k"]) -> Num[Array, "r k 1"]:
-    """What a strip has at columns of each row, as `count_triplets` hands them over."""
-    return jnp.take_along_axis(lax.stop_gradient(strip), columns, axis=1, mode="promise_in_bounds")[:, :, None]

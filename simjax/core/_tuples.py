@@ -1,7 +1,7 @@
-"""Tuples (anchor, positive, negative, ...) are never enumerated: loop over the r-th positive of every row at once.
+"""Tuples (anchor, positive, negative, ...) are never enumerated: a loop takes a few positives of every row in a turn.
 
-The number of turns is the largest number of positives of a row in the strip, known only at run time, so no shape
-depends on it. There are two ways to a gradient, since a loop of unknown length has none by itself:
+The number of turns comes from the largest number of positives of a row in the strip, known only at run time, so no
+shape depends on it. There are two ways to a gradient, since a loop of unknown length has none by itself:
 
 - `for_each_marked` finds numbers: how often a pair is active, and with which sign. They are constants for the gradient;
   the loss is then a sum of similarities weighted by them, and differentiates as any sum. For what is linear in pieces.
@@ -9,7 +9,6 @@ depends on it. There are two ways to a gradient, since a loop of unknown length 
   going backward is the same loop again, over derivatives: nothing is kept for each turn.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,21 +20,20 @@ from jaxtyping import Bool, Int, Num
 
 GROUP = 16  # columns that are numbered by one small matrix product
 
+AT_ONCE = 2  # marked entries in a turn of `sum_over_marked`
+
 
 def for_each_marked(
-    function: Callable[[Any, Array, Array, Array], Any],
-    carry: Any,
-    strip: Num[Array, "r m"],
-    marked: Bool[Array, "r m"],
+    function: Callable[[Any, Array, Array], Any], carry: Any, marked: Bool[Array, "r m"], *, few: int = 1
 ) -> Any:
-    """Call `function(carry, value, column, there)` for the first, second, ... marked entry of every row.
+    """Call `function(carry, columns, there)` for the first few, the next few, ... marked entries of every row.
 
     Args:
-        function: takes the carry, the entry's value [r, 1], its column [r, 1] and whether the row has as many marked
-            entries [r, 1], and returns the carry.
+        function: takes the carry, the columns of the entries [r, few] and whether the row has as many [r, few], and
+            returns the carry. What a strip has at these columns is `entries(strip, columns)`.
         carry: a pytree of arrays.
-        strip: of a similarity matrix [r, m].
         marked: which entries, for instance the positives [r, m].
+        few: how many of each row are visited at once.
 
     Returns:
         The last carry, a constant for the gradient.
@@ -45,77 +43,66 @@ def for_each_marked(
         anchor, two of its own class and two others:
 
         >>> d, same = jnp.array([[1.0, 4.0, 2.0, 5.0]]), jnp.array([[True, True, False, False]])
-        >>> def step(coefficient, value, column, there):
-        ...     active = ~same & there & (value > strip)
+        >>> def step(coefficient, column, there):
+        ...     active = ~same & there & (entries(d, column)[:, 0] > d)
         ...     positive = jnp.arange(4)[None] == column
         ...     return coefficient - active + positive * jnp.sum(active, axis=1, keepdims=True)
-        >>> strip = d
-        >>> coefficient = for_each_marked(step, jnp.zeros((1, 4)), d, same)
+        >>> coefficient = for_each_marked(step, jnp.zeros((1, 4)), same)
         >>> print(coefficient, jnp.sum(coefficient * d))  # 4 - 2: the one violated triplet
         [[ 0.  1. -1.  0.]] 2.0
     """
-    strip, carry = lax.stop_gradient((strip, carry))
-    if not strip.shape[1]:
-        return carry
-
-    def step(carry: Any, here: Array) -> Any:
-        column = jnp.argmax(here, axis=1).astype(jnp.int32)[:, None]
-        value = jnp.take_along_axis(strip, column, axis=1)
-        return function(carry, value, column, jnp.any(here, axis=1, keepdims=True))
-
-    return lax.stop_gradient(_loop(step, carry, marked))
+    return lax.stop_gradient(_loop(function, lax.stop_gradient(carry), marked, few))
 
 
 def sum_over_marked(
     function: Callable[..., Any], start: Any, marked: Bool[Array, "r m"], constants: tuple[Any, ...], *arguments: Any
 ) -> Any:
-    """Add `function(here, *constants, *arguments)` for the first, second, ... marked entry of every row.
+    """Add `function(columns, *constants, *arguments)` up over all marked entries of every row.
 
     Memory is that of one turn, forward and backward. Differentiable in reverse mode, to any order; forward mode raises
     a TypeError.
 
     Args:
-        function: takes which entry of each row it is, boolean [r, m] with at most one True in a row, the constants and
-            the arguments, and returns a pytree like `start`. It must not close over traced arrays, and be finite where
-            a row has no such entry any more; what it returns there does not count.
-        start: what is added to: a pytree of floating-point arrays [r].
+        function: takes the columns of a few marked entries [r, few], the constants and the arguments, and returns
+            floating-point numbers [r, few] or a pytree of such. It must not close over traced arrays, and be finite
+            for any columns; what it returns where a row has no such entry does not count.
+        start: what is added to, [r] or a pytree of such.
         marked: which entries, for instance the positives [r, m].
         constants: arrays without a gradient, for instance masks.
         *arguments: pytrees of floating-point arrays, for instance the strip, that have a gradient.
 
     Returns:
-        A pytree like `start`.
+        What `start` is, [r] or a pytree of such.
 
     Example:
         The sum over positives of the softplus of how much closer each negative is, and its derivatives by closeness:
 
         >>> c, positive = jnp.array([[2.0, 2.0, 2.0]]), jnp.array([[True, True, False]])
-        >>> def closer(here, negative, c):
-        ...     own = jnp.sum(jnp.where(here, c, 0), axis=1, keepdims=True)
-        ...     return jnp.sum(jnp.where(negative, jax.nn.softplus(c - own), 0), axis=1)
+        >>> def closer(columns, negative, c):
+        ...     gap = c[:, None] - entries(c, columns)  # [r, few, m]
+        ...     return jnp.sum(jnp.where(negative[:, None], jax.nn.softplus(gap), 0), axis=2)
         >>> loss = lambda c: sum_over_marked(closer, jnp.zeros(1), positive, (~positive,), c)[0]
         >>> print(loss(c).round(4), jax.grad(loss)(c))  # 2 log 2
         1.3863 [[-0.5 -0.5  1. ]]
     """
-    if not marked.shape[1]:
+    if not marked.size:
         return start
-    found = _sum_of_turns(
-        partial(_where_there, function), jax.tree.map(jnp.zeros_like, start), marked, constants, arguments
-    )
+    zeros = jax.tree.map(jnp.zeros_like, start)
+    found = _sum_of_turns(partial(_those_there, function), zeros, marked, constants, arguments)
     return jax.tree.map(jnp.add, start, found)
 
 
-def _where_there(function: Callable[..., Any], here: Array, constants: Any, arguments: Any) -> Any:
-    there = jnp.any(here, axis=1)
-    return jax.tree.map(lambda a: jnp.where(there, a, 0), function(here, *constants, *arguments))
+def _those_there(function: Callable[..., Any], columns: Array, there: Array, constants: Any, arguments: Any) -> Any:
+    found = function(columns, *constants, *arguments)
+    return jax.tree.map(lambda a: jnp.sum(jnp.where(there, a, 0), axis=1), found)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _sum_of_turns(turn: Callable[..., Any], zeros: Any, marked: Array, constants: Any, arguments: Any) -> Any:
-    def step(total: Any, here: Array) -> Any:
-        return jax.tree.map(jnp.add, total, turn(here, constants, arguments))
+    def step(total: Any, columns: Array, there: Array) -> Any:
+        return jax.tree.map(jnp.add, total, turn(columns, there, constants, arguments))
 
-    return _loop(step, zeros, marked)
+    return _loop(step, zeros, marked, AT_ONCE)
 
 
 def _forward(turn: Callable[..., Any], zeros: Any, marked: Array, constants: Any, arguments: Any) -> tuple[Any, Any]:
@@ -133,25 +120,34 @@ def _backward(turn: Callable[..., Any], saved: Any, cotangent: Any) -> tuple[Any
 _sum_of_turns.defvjp(_forward, _backward)
 
 
-def _pulled_back(turn: Callable[..., Any], here: Array, constants: Any, given: tuple[Any, Any]) -> Any:
+def _pulled_back(turn: Callable[..., Any], columns: Array, there: Array, constants: Any, given: tuple[Any, Any]) -> Any:
     arguments, cotangent = given
-    return jax.vjp(partial(turn, here, constants), arguments)[1](cotangent)[0]
+    return jax.vjp(partial(turn, columns, there, constants), arguments)[1](cotangent)[0]
 
 
-def _loop(step: Callable[[Any, Array], Any], carry: Any, marked: Array) -> Any:
-    """`step(carry, here)` for the first, second, ... marked entry of every row."""
-    counts = counts_up_to(marked)
-    rank = counts.reshape(counts.shape[0], math.prod(counts.shape[1:]))[:, : marked.shape[1]]
-    most = jnp.max(rank, initial=0)
+def _loop(step: Callable[[Any, Array, Array], Any], carry: Any, marked: Array, few: int) -> Any:
+    """`step(carry, columns, there)` for the first few, the next few, ... marked entries of every row."""
+    if not marked.size:
+        return carry
+    counts = _counts_up_to(marked)
+    number_of = counts[:, -1, -1:]  # marked entries of each row
+    most = jnp.max(number_of)
 
     def turn(state: tuple[Array, Any]) -> tuple[Array, Any]:
-        number, carry = state
-        return number + 1, step(carry, marked & (rank == number + 1))
+        done, carry = state
+        wanted = done + 1 + jnp.arange(few, dtype=jnp.int32)[None]
+        columns = jnp.minimum(_columns(counts, wanted), marked.shape[1] - 1)
+        return done + few, step(carry, columns, wanted <= number_of)
 
-    return lax.while_loop(lambda state: state[0] < most, turn, (jnp.zeros((), most.dtype), carry))[1]
+    return lax.while_loop(lambda state: state[0] < most, turn, (jnp.zeros((), jnp.int32), carry))[1]
 
 
-def counts_up_to(marked: Bool[Array, "r m"]) -> Int[Array, "r g w"]:
+def entries(strip: Num[Array, "r m"], columns: Int[Array, "r k"]) -> Num[Array, "r k 1"]:
+    """What a strip has at columns of each row."""
+    return jnp.take_along_axis(strip, columns, axis=1, mode="promise_in_bounds")[:, :, None]
+
+
+def _counts_up_to(marked: Bool[Array, "r m"]) -> Int[Array, "r g w"]:
     """How many entries of a row are marked up to each column; columns stand in groups, the last of them filled up.
 
     Sums along a group are a product with a triangular matrix, for which a CPU is much faster than for a cumulative sum.
@@ -163,3 +159,13 @@ def counts_up_to(marked: Bool[Array, "r m"]) -> Int[Array, "r g w"]:
     in_group = in_group.reshape(r, groups, GROUP)
     before = jnp.cumsum(in_group[:, :, -1], axis=1) - in_group[:, :, -1]
     return in_group + before[:, :, None]
+
+
+def _columns(counts: Int[Array, "r g w"], wanted: Int[Array, "1 few"]) -> Int[Array, "r few"]:
+    """Where each row has its k-th marked entry, for several k; any column where it has none."""
+    r, groups, width = counts.shape
+    group = jnp.sum(counts[:, None, :, -1] < wanted[:, :, None], axis=2, dtype=jnp.int32)
+    group = jnp.minimum(group, groups - 1)
+    inside = jnp.take_along_axis(counts, group[:, :, None], axis=1, mode="promise_in_bounds")  # [r, few, width]
+    before = jnp.sum(inside < wanted[:, :, None], axis=2, dtype=jnp.int32)
+    return group * width + jnp.minimum(before, width - 1)

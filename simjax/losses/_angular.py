@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_between, dot_products, floats, sum_over_marked, wide
+from simjax.core import check_between, dot_products, entries, floats, sum_over_marked, wide
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
 from simjax.losses._terms import Summed
 from simjax.similarity import unit_vectors
@@ -67,7 +67,7 @@ def angular_loss(
         ref_embeddings=ref_embeddings,
         measure="cosine",
         by_column=True,
-        copies=16,
+        copies=12,
         columns=floats("embeddings", embeddings if ref_embeddings is None else ref_embeddings),
         alpha=alpha,
         **options,
@@ -77,14 +77,15 @@ def angular_loss(
 def _terms(c: Array, positive: Array, negative: Array, *, columns: Array, alpha: Array) -> Any:
     y, tangent = unit_vectors(wide(columns)), jnp.square(jnp.tan(jnp.deg2rad(alpha)))
     start = (jnp.zeros(c.shape[0], c.dtype),) * 2
-    total, above_zero = sum_over_marked(_of_pair, start, positive, (negative,), c, y, tangent)
+    total, above_zero = sum_over_marked(_of_pairs, start, positive, (negative,), c, y, tangent)
     return {"positive": Summed(total, above_zero.astype(jnp.int32), jnp.sum(positive, axis=1, dtype=jnp.int32))}
 
 
-def _of_pair(here: Array, negative: Array, c: Array, y: Array, tangent: Array) -> tuple[Array, Array]:
-    """Of the pair that is `here` its term, and 1 where that is above 0: [r] both."""
-    own = jnp.sum(jnp.where(here, c, 0), axis=1, keepdims=True)
-    to_anchor_and_positive = c + dot_products(y[jnp.argmax(here, axis=1)], y)  # [r, m]
-    bound = log_sum_exp(4 * tangent * to_anchor_and_positive - 2 * (1 + tangent) * own, negative)
-    term = jax.nn.softplus(bound)[:, 0]
+def _of_pairs(columns: Array, negative: Array, c: Array, y: Array, tangent: Array) -> tuple[Array, Array]:
+    """Of a few positive pairs of each row their terms, and 1 where these are above 0: [r, few] both."""
+    (rows, few), m = columns.shape, len(y)
+    to_anchor_and_positive = c[:, None] + dot_products(y[columns.reshape(-1)], y).reshape(rows, few, m)
+    z = 4 * tangent * to_anchor_and_positive - 2 * (1 + tangent) * entries(c, columns)
+    bound = log_sum_exp(z.reshape(rows * few, m), jnp.repeat(negative, few, axis=0))
+    term = jax.nn.softplus(bound).reshape(rows, few)
     return term, (term > 0).astype(term.dtype)

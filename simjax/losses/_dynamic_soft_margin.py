@@ -30,6 +30,7 @@ from simjax.core import (
     check_at_least,
     check_fraction,
     check_positive,
+    entries,
     for_each_marked,
     reduce_rows,
     rows_and_relation,
@@ -197,26 +198,26 @@ def _histogram_of_rows(
     positive, negative = relation.masks(i, j)
     numbers = jnp.arange(bins, dtype=c.dtype)
 
-    def step(histogram: Array, value: Array, column: Array, there: Array) -> Array:
-        place = _place(c - value, spread, bins)
+    def step(histogram: Array, column: Array, there: Array) -> Array:
+        place = _place(c - entries(c, column)[:, 0], spread, bins)
         shares = lax.map(
             lambda k: jnp.sum(jnp.where(negative, jax.nn.relu(1 - jnp.abs(place - k)), 0), axis=1), numbers
         )
         return histogram + jnp.where(there, shares.T, 0)
 
-    return for_each_marked(step, jnp.zeros((c.shape[0], bins), c.dtype), c, positive)
+    return for_each_marked(step, jnp.zeros((c.shape[0], bins), c.dtype), positive)
 
 
 def _terms(c: Array, positive: Array, negative: Array, *, histogram: Array, spread: Array) -> Any:
     still, spread, cumulative = lax.stop_gradient((c, spread, jnp.cumsum(histogram)))
     columns = jnp.arange(c.shape[1], dtype=jnp.int32)[None]
 
-    def step(coefficient: Array, value: Array, column: Array, there: Array) -> Array:
-        place = _place(still - value, spread, len(cumulative))
+    def step(coefficient: Array, column: Array, there: Array) -> Array:
+        place = _place(still - entries(still, column)[:, 0], spread, len(cumulative))
         weight = jnp.where(negative & there, cumulative[jnp.floor(place).astype(jnp.int32)], 0)
         return coefficient + weight - jnp.where(columns == column, jnp.sum(weight, axis=1, keepdims=True), 0)
 
-    coefficient = for_each_marked(step, jnp.zeros_like(still), still, positive)
+    coefficient = for_each_marked(step, jnp.zeros_like(still), positive)
     triplets = jnp.sum(positive, axis=1, dtype=jnp.int32) * jnp.sum(negative, axis=1, dtype=jnp.int32)
     return {"triplet": Summed(jnp.sum(coefficient * c, axis=1), None, triplets)}
 

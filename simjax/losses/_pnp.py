@@ -99,9 +99,9 @@ def _terms(
 
 
 def _penalty(
-    penalty: Penalty, here: Array, negative: Array, c: Array, temperature: Array, alpha: Array, b: Array
+    penalty: Penalty, columns: Array, negative: Array, c: Array, temperature: Array, alpha: Array, b: Array
 ) -> Array:
-    number = jnp.sum(jnp.where(negative, before(here, c, temperature), 0), axis=1)
+    number = jnp.sum(jnp.where(negative[:, None], before(columns, c, temperature), 0), axis=2)
     return penalty(number, alpha, b)
 
 

@@ -59,8 +59,8 @@ def _terms(c: Array, positive: Array, negative: Array, *, itself: Array, tempera
     return {"row": (1 - total[:, None] / jnp.maximum(jnp.sum(positive, axis=1, keepdims=True), 1), counts)}
 
 
-def _precision(here: Array, positive: Array, negative: Array, c: Array, temperature: Array) -> Array:
-    """Of each row, among the columns up to the one that is `here` the share of positives."""
-    earlier = before(here, c, temperature)
-    positives = 1 + jnp.sum(jnp.where(positive & ~here, earlier, 0), axis=1)
-    return positives / (positives + jnp.sum(jnp.where(negative, earlier, 0), axis=1))
+def _precision(columns: Array, positive: Array, negative: Array, c: Array, temperature: Array) -> Array:
+    """The share of positives among what comes before a positive, itself included: [r, few]."""
+    earlier = before(columns, c, temperature)
+    positives = 0.5 + jnp.sum(jnp.where(positive[:, None], earlier, 0), axis=2)  # a positive comes half before itself
+    return positives / (positives + jnp.sum(jnp.where(negative[:, None], earlier, 0), axis=2))

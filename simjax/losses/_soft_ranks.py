@@ -16,7 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_positive
+from simjax.core import check_positive, entries
 from simjax.losses._pair_loss import Form, pair_loss
 
 
@@ -45,7 +45,7 @@ def rank_loss(
         row_parameters={"itself": itself},
         temperature=temperature,
         by_column=True,
-        copies=12,
+        copies=8,
         **options,
     )
 
@@ -56,7 +56,6 @@ def with_itself(positive: Array, itself: Array) -> Array:
     return positive | (own & jnp.any(positive, axis=1, keepdims=True))
 
 
-def before(here: Array, c: Array, temperature: Array) -> Array:
-    """How much each column comes before the one that is `here`: [r, m] in [0, 1]."""
-    own = jnp.sum(jnp.where(here, c, 0), axis=1, keepdims=True)
-    return jax.nn.sigmoid((c - own) / temperature)
+def before(columns: Array, c: Array, temperature: Array) -> Array:
+    """How much each column comes before those of some columns [r, few]: [r, few, m] in [0, 1], 1/2 for itself."""
+    return jax.nn.sigmoid((c[:, None] - entries(c, columns)) / temperature)

@@ -16,14 +16,14 @@ def all_triplets(x, labels, margin, block):
         same = (labels[i] == labels[j]) & (i != j)
         other = labels[i] != labels[j]
 
-        def step(carry, value, column, there):
+        def step(carry, column, there):
             coefficient, count = carry
-            active = other & there & (value - s + margin > 0)
+            active = other & there & (core.entries(s, column)[:, 0] - s + margin > 0)
             each = jnp.sum(active, axis=1, keepdims=True, dtype=jnp.int32)
             return coefficient - active + (j == column) * each, count + each[:, 0]
 
         start = (jnp.zeros_like(s), jnp.zeros(s.shape[0], jnp.int32))
-        coefficient, count = core.for_each_marked(step, start, s, same)
+        coefficient, count = core.for_each_marked(step, start, same)
         return jnp.sum(coefficient * s, axis=1) + margin * count, count
 
     totals, counts = core.reduce_rows(block_function, x, measure="euclidean", block=block)
@@ -66,11 +66,11 @@ def test_the_number_of_positives_is_no_shape(random, caplog):
 def softly(c, positive, negative, scale):
     """Of each row the sum over positives of a function of all of its negatives, by the loop."""
 
-    def one(here, negative, c, scale):
-        own = jnp.sum(jnp.where(here, c, 0), axis=1, keepdims=True)
-        return jnp.log1p(jnp.sum(jnp.where(negative, jnp.exp(scale * (c - own)), 0), axis=1))
+    def few(columns, negative, c, scale):
+        gaps = scale * (c[:, None] - core.entries(c, columns))
+        return jnp.log1p(jnp.sum(jnp.where(negative[:, None], jnp.exp(gaps), 0), axis=2))
 
-    return core.sum_over_marked(one, jnp.ones(c.shape[0]), positive, (negative,), c, scale)
+    return core.sum_over_marked(few, jnp.ones(c.shape[0]), positive, (negative,), c, scale)
 
 
 def softly_enumerated(c, positive, negative, scale):
