@@ -137,10 +137,9 @@ def markdown(report: dict[str, Any]) -> str:
         best_first = [row for _, row in sorted(rows.values(), key=lambda pair: -pair[0])]
         trained_on = f"Trained on `{settings['dataset']}`, {settings['epochs']:g} epochs."
         parts += [f"## {case.replace('_', ' ')}", trained_on, _report.table(head, best_first)]
-    parts += [
-        "## Settings",
-        _report.table(["loss", "settings"], [[k, f"`{json.dumps(v)}`"] for k, v in LOSSES.items()]),
-    ]
+    compared = {r["loss"] for r in report["runs"]}
+    settings = [[name, f"`{json.dumps(v)}`"] for name, v in LOSSES.items() if name in compared]
+    parts += ["## Settings", _report.table(["loss", "settings"], settings)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

@@ -33,3 +33,4 @@ def test_the_page_has_the_best_first_and_only_what_was_run():
     best, second = (page.index(f"| {name} | 0.9000 ± 0.0000 |") for name in ("multi_similarity", "circle"))
     assert best < second
     assert "| 0.6000 ± 0.0000 | 0.8000 ± 0.0000 | 0.4000 ± 0.0000 | 2 |" in page
+    assert page.count("`{") == 2, "settings of what was not run"
