@@ -81,6 +81,8 @@ def _arguments(settings: Settings) -> dict[str, Any]:
     assert loss is not None
     found = given(settings.loss, loss)
     by_length = not settings.loss.normalise and "normalise" not in parameters(loss)
+    if settings.loss.reducer is not None:
+        found["reducer"] = settings.loss.reducer
     return found | ({"measure": "euclidean"} if by_length else {})
 
 

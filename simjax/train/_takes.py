@@ -19,7 +19,7 @@ ARGUMENTS = frozenset(
     {"embeddings", "labels", "ref_embeddings", "ref_labels", "relation"}  # data
     | {"x", "y", "prediction", "projection", "others"}  # of two views
     | {"proxies", "histogram", "key"}  # learned, remembered, drawn
-    | {"weights", "reducer", "block", "options"}  # the source's own reduction, and memory
+    | {"weights", "block", "options"}  # of examples; memory; what another function takes
 )
 """What functions take that is no setting."""
 
@@ -28,6 +28,11 @@ ARGUMENTS = frozenset(
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The hyper-parameters of a loss or a miner, by name."""
     return {name: p for name, p in inspect.signature(function).parameters.items() if name not in ARGUMENTS}
+
+
+def takes_reducer(loss: Callable[..., Any]) -> bool:
+    """Whether a loss has terms to reduce; `options` are those of `losses.pair_loss` or another such loss."""
+    return not {"reducer", "options"}.isdisjoint(inspect.signature(loss).parameters)
 
 
 @functools.cache
@@ -46,6 +51,7 @@ def taken_by_objective(objective: str) -> frozenset[str]:
         "normalise": "measure" in own and own["measure"].default == "normalized_euclidean",
         "centers": needs.learns == "centers",
         "boundary": needs.learns == "boundary",
+        "reducer": takes_reducer(needs.loss),
         "learn_temperature": "temperature" in own,
         "parameters_rate": "temperature" in own or needs.learns in ("vectors", "centers", "boundary", "sigmoid"),
     }
@@ -116,9 +122,13 @@ def _check_together(settings: Settings) -> None:
         "loss.pairs": (loss.pairs == "random", views),
         "loss.boundary": (loss.boundary == "classes", views),
         "loss.memory": (loss.memory != 0, views or loss.pairs == "random"),
+        "loss.reducer": (loss.reducer is not None, loss.pairs == "random"),
         "loss.normalise": (not loss.normalise, loss.measure is not None),
     }
-    reason = {"loss.normalise": "--loss.measure says how embeddings are compared"}
+    reason = {
+        "loss.normalise": "--loss.measure says how embeddings are compared",
+        "loss.reducer": "--loss.pairs random takes the mean",
+    }
     if loss.batches == "shuffled":
         reason["loss.samples_per_class"] = "shuffled batches hold what comes, not so many of each class"
     for name, (is_given, is_excluded) in excluded.items():

@@ -57,6 +57,7 @@ REPRESENTATIVE = [
     {"objective": "soft_triple", "loss": {"tau": 0.2, "centers": 2}},
     {"objective": "sphereface", "loss": {"margin": 2.0}},
     {"objective": "normalized_softmax", "loss": {"learn_temperature": True, "parameters_rate": 10.0}},
+    {"objective": "multi_similarity", "loss": {"reducer": "sum"}},
     {"objective": "simsiam"},
 ]
 BY_ANOTHER_MEASURE = {name: "manhattan" for name in OBJECTIVES if "measure" in taken_by_objective(name)}
@@ -76,6 +77,7 @@ OTHERS = [
     *[{"objective": n, "loss": {"memory": 24}} for n, o in OBJECTIVES.items() if o.mined],
     *[{"objective": "triplet", "loss": {"memory": 24}, "mining": {"miner": name}} for name in MINERS],
     *[{"objective": n, "loss": {"normalise": False}} for n in OBJECTIVES if "normalise" in taken_by_objective(n)],
+    *[{"objective": n, "loss": {"reducer": "per_row"}} for n in OBJECTIVES if "reducer" in taken_by_objective(n)],
     *[{"objective": n, "loss": {"measure": m}} for n, m in BY_ANOTHER_MEASURE.items()],
 ]
 
@@ -171,6 +173,7 @@ def test_the_help_begins_with_who_takes_a_setting(section, takers):
         "batches",
         "samples_per_class",
         "memory",
+        "reducer",
         "normalise",
         "measure",
         "learn_temperature",
@@ -222,6 +225,10 @@ def test_hyper_parameters_reach_the_loss():
         (
             {"objective": "nt_xent", "loss": two},
             losses.self_supervised_loss(losses.nt_xent_loss, x[:6], x[6:], temperature=0.3),
+        ),
+        (
+            {"objective": "multi_similarity", "loss": {"reducer": "sum"}},
+            losses.multi_similarity_loss(x, y, reducer="sum"),
         ),
         ({"objective": "info_nce"}, losses.info_nce_loss(x[:6], x[6:])),
     ]
@@ -334,6 +341,7 @@ def test_what_a_loss_learns_and_remembers_is_resumed_bit_for_bit(tmp_path, objec
             {"objective": "cosface", "loss": {"memory": 256}},
             "'loss.memory': not taken by the objective cosface, but by",
         ),
+        ({"objective": "contrastive", "loss": {"pairs": "random", "reducer": "sum"}}, "'loss.reducer': --loss.pairs r"),
         ({"objective": "vicreg", "augment": {"enabled": False}}, "'augment.enabled': two views of an image"),
         ({"objective": "triplet", "loss": {"measure": "manhatan"}}, "'loss.measure': .*did you mean manhattan"),
         (
