@@ -56,8 +56,10 @@ def cluster_hard(
     x, _, relation = rows_and_relation(embeddings, labels)
     anchors, positives, negatives = _of_classes(x, relation, as_measure(measure), block)
     chosen = positives[:, None], jnp.where(negatives >= 0, len(x) + negatives, -1)[:, None]
+    classes = relation.classes and (relation.classes[0], jnp.concatenate(relation.classes))
     none = Partial(_none)
-    return anchors, jnp.concatenate([x, anchors]), Relation(none, none, (len(x), 2 * len(x)), chosen=chosen)
+    found = Relation(none, none, (len(x), 2 * len(x)), classes, chosen=chosen)
+    return anchors, jnp.concatenate([x, anchors]), found
 
 
 @partial(jax.jit, static_argnames="block")

@@ -11,7 +11,7 @@ from jax import Array
 from simjax import losses, mining
 from simjax.similarity import Measure, measure, unit_vectors
 from simjax.train._batches import with_views
-from simjax.train._miner_of import miner_of
+from simjax.train._miner_of import Compared, Miner, miner_of
 from simjax.train._objectives import OBJECTIVES
 from simjax.train._settings import Settings
 from simjax.train._takes import given, parameters
@@ -93,14 +93,15 @@ def _cross_entropy(smoothing: float, seen: Seen) -> tuple[Array, Array]:
     return optax.softmax_cross_entropy(seen.logits, targets).mean(), right
 
 
-def _of_rows(loss: Callable[..., Array], mine: Any, views: bool, seen: Seen) -> tuple[Array, Array]:
+def _of_rows(loss: Callable[..., Array], mine: Miner | None, views: bool, seen: Seen) -> tuple[Array, Array]:
     """A loss of pairs, triplets, ranks or class vectors."""
     labels = jnp.tile(jnp.arange(len(seen.labels) // 2, dtype=jnp.int32), 2) if views else seen.labels
-    others = {}
+    compared: Compared = seen.embeddings, labels, {}
     if seen.memory is not None:
-        labels, others = mining.against(seen.memory, labels), {"ref_embeddings": seen.memory.embeddings}
-    related = labels if mine is None else mine(seen.embeddings, labels, seen.key, seen.step, **others)
-    return loss(seen.embeddings, related, **others, **seen.learned), jnp.zeros(())
+        others = {"ref_embeddings": seen.memory.embeddings}
+        compared = seen.embeddings, mining.against(seen.memory, labels), others
+    rows, related, others = compared if mine is None else mine(compared, seen.key, seen.step)
+    return loss(rows, related, **others, **seen.learned), jnp.zeros(())
 
 
 def _of_views(loss: Callable[..., Array], seen: Seen) -> tuple[Array, Array]:

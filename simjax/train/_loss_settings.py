@@ -64,6 +64,7 @@ MinerName = Literal[
     "distance_weighted",
     "uniform_histogram",
     "curriculum",
+    "cluster_hard",
 ]
 
 Strategy = Literal["hard", "semi_hard", "easy", "all"]
@@ -184,7 +185,7 @@ class Loss:
 class Mining:
     """Which pairs and triplets of a batch count, in losses of pairs, triplets and ranks; None is the miner's default.
 
-    What needs another model (guided), gives its own anchors (cluster_hard) or keeps a memory is in the library alone.
+    What needs another model (guided) is in the library alone.
     """
 
     miner: MinerName = "none"

@@ -13,8 +13,11 @@ from simjax.train._takes import given, parameters
 
 FIRST_HARDNESS, FIRST_START, FIRST_LENGTH = 0.2, 0.0, 0.5
 
-Miner = Callable[..., Relation]
-"""Takes embeddings [b, e], labels [b], a key and the step; `ref_embeddings` where the labels relate rows to them."""
+Compared = tuple[Array, Any, dict[str, Array]]
+"""What a loss compares: rows [b, e], their labels or relation, and what they are compared with, if not each other."""
+
+Miner = Callable[[Compared, Array, Array], Compared]
+"""Takes what could be compared, a key and the step."""
 
 
 def miner_of(settings: Settings, steps: int) -> Miner | None:
@@ -29,11 +32,16 @@ def miner_of(settings: Settings, steps: int) -> Miner | None:
         options |= {} if of_loss is None else {"measure": of_loss}
     draws = chosen.miner in ("distance_weighted", "uniform_histogram")
 
-    def mine(embeddings: Array, labels: Array | Relation, key: Array, step: Array, **others: Array) -> Relation:
+    def mine(compared: Compared, key: Array, step: Array) -> Compared:
+        rows, related, others = compared
         of_step: dict[str, Any] = {"key": key} if draws else {}
         if "hardness" in wanted:
             of_step["hardness"] = hardness(chosen, step, steps)
-        return miner(embeddings, labels, **options | of_step | others)
+        found = miner(rows, related, **options | of_step | others)
+        if isinstance(found, Relation):
+            return rows, found, others
+        anchors, references, relation = found  # of cluster_hard
+        return anchors, relation, {"ref_embeddings": references}
 
     return mine
 

@@ -99,4 +99,5 @@ MINERS: dict[str, Callable[..., Any]] = {
     "distance_weighted": mining.distance_weighted,
     "uniform_histogram": mining.uniform_histogram,
     "curriculum": mining.curriculum,
+    "cluster_hard": mining.cluster_hard,
 }

@@ -111,6 +111,7 @@ def check_taken(settings: Settings) -> None:
 def _check_together(settings: Settings) -> None:
     loss = settings.loss
     views = loss.positives == "views"
+    of_centres = settings.mining.miner == "cluster_hard"
     if (views or OBJECTIVES[settings.objective].batch == "views") and not settings.augment.enabled:
         raise InputError("setting 'augment.enabled': two views of an image differ by random changes alone, got False")
     excluded = {
@@ -121,7 +122,7 @@ def _check_together(settings: Settings) -> None:
         ),
         "loss.pairs": (loss.pairs == "random", views),
         "loss.boundary": (loss.boundary == "classes", views),
-        "loss.memory": (loss.memory != 0, views or loss.pairs == "random"),
+        "loss.memory": (loss.memory != 0, views or loss.pairs == "random" or of_centres),
         "loss.reducer": (loss.reducer is not None, loss.pairs == "random"),
         "loss.normalise": (not loss.normalise, loss.measure is not None),
     }
@@ -129,6 +130,8 @@ def _check_together(settings: Settings) -> None:
         "loss.normalise": "--loss.measure says how embeddings are compared",
         "loss.reducer": "--loss.pairs random takes the mean",
     }
+    if of_centres:
+        reason["loss.memory"] = "the miner cluster_hard compares the centres of the batch's classes"
     if loss.batches == "shuffled":
         reason["loss.samples_per_class"] = "shuffled batches hold what comes, not so many of each class"
     for name, (is_given, is_excluded) in excluded.items():

@@ -41,7 +41,6 @@ NO_OBJECTIVES = {
 }
 NO_MINERS = {
     "guided": "another model",
-    "cluster_hard": "gives anchors of its own",
     "cross_batch_memory": "--loss.memory",
     "against": "of that",
     "hard_negatives": "of a whole data set",
@@ -71,11 +70,15 @@ OTHERS = [
         {"objective": n, "mining": {"miner": m}}
         for n, o in OBJECTIVES.items()
         if o.mined
-        for m in ("n_hard", "angular")
+        for m in ("n_hard", "angular", "cluster_hard")
     ],
     *[{"objective": n, "loss": {"positives": "views"}} for n, o in OBJECTIVES.items() if o.batch == "classes"],
     *[{"objective": n, "loss": {"memory": 24}} for n, o in OBJECTIVES.items() if o.mined],
-    *[{"objective": "triplet", "loss": {"memory": 24}, "mining": {"miner": name}} for name in MINERS],
+    *[
+        {"objective": "triplet", "loss": {"memory": 24}, "mining": {"miner": name}}
+        for name in MINERS
+        if name != "cluster_hard"
+    ],
     *[{"objective": n, "loss": {"normalise": False}} for n in OBJECTIVES if "normalise" in taken_by_objective(n)],
     *[{"objective": n, "loss": {"reducer": "per_row"}} for n in OBJECTIVES if "reducer" in taken_by_objective(n)],
     *[{"objective": n, "loss": {"measure": m}} for n, m in BY_ANOTHER_MEASURE.items()],
@@ -204,6 +207,7 @@ def test_hyper_parameters_reach_the_loss():
     proxies = jnp.asarray(random.normal(size=(3, 4)), jnp.float32)
     key = jax.random.key(5)
     two = {"positives": "views", "temperature": 0.3}
+    anchors, references, related = mining.cluster_hard(x, y)
     cases = [
         ({"objective": "circle", "loss": {"gamma": 9.0, "margin": 0.3}}, losses.circle_loss(x, y, gamma=9, margin=0.3)),
         ({"objective": "fast_ap", "loss": {"bins": 5}}, losses.fast_ap_loss(x, y, bins=5)),
@@ -229,6 +233,10 @@ def test_hyper_parameters_reach_the_loss():
         (
             {"objective": "multi_similarity", "loss": {"reducer": "sum"}},
             losses.multi_similarity_loss(x, y, reducer="sum"),
+        ),
+        (
+            {"objective": "triplet", "mining": {"miner": "cluster_hard"}},
+            losses.triplet_margin_loss(anchors, related, ref_embeddings=references, margin=0.2),
         ),
         ({"objective": "info_nce"}, losses.info_nce_loss(x[:6], x[6:])),
     ]
@@ -342,6 +350,10 @@ def test_what_a_loss_learns_and_remembers_is_resumed_bit_for_bit(tmp_path, objec
             "'loss.memory': not taken by the objective cosface, but by",
         ),
         ({"objective": "contrastive", "loss": {"pairs": "random", "reducer": "sum"}}, "'loss.reducer': --loss.pairs r"),
+        (
+            {"objective": "circle", "loss": {"memory": 24}, "mining": {"miner": "cluster_hard"}},
+            "'loss.memory': the miner cluster_hard",
+        ),
         ({"objective": "vicreg", "augment": {"enabled": False}}, "'augment.enabled': two views of an image"),
         ({"objective": "triplet", "loss": {"measure": "manhatan"}}, "'loss.measure': .*did you mean manhattan"),
         (
