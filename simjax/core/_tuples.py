@@ -20,7 +20,7 @@ from jaxtyping import Bool, Int, Num
 
 GROUP = 16  # columns that are numbered by one small matrix product
 
-AT_ONCE = 2  # marked entries in a turn of `sum_over_marked`
+AT_ONCE = 2  # marked entries in a turn of `sum_over_marked`: with more, what a turn computes leaves a CPU's cache
 
 
 def for_each_marked(

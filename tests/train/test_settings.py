@@ -62,10 +62,7 @@ def test_unreadable_configurations(tmp_path, text, message):
         ({"steps": 0}, "steps"),
         ({"epochs": -1}, "epochs"),
         ({"batch_size": 1}, "batch_size"),
-        (
-            {"objective": "circle", "loss": {"memory": 64}},
-            "loss.memory",
-        ),
+        ({"objective": "circle", "loss": {"memory": 64}}, "loss.memory"),
         ({"seed": -1}, "seed"),
         ({"optimizer": {"learning_rate": float("nan")}}, "optimizer.learning_rate"),
         ({"optimizer": {"warmup": 1.0}}, "optimizer.warmup"),
