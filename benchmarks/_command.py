@@ -62,6 +62,9 @@ def run(module: str, page: str, contests: Callable[[bool], Iterator[Any]], optio
         records.append(record)
         print(f"{contest.key}: {_report.one_line(record)} [{time.perf_counter() - start:.0f} s]", flush=True)
         _report.write(report, page, options.out)  # what is there stays there, whatever happens to the next one
+    if not records:
+        print("error: no contest of these names", file=sys.stderr)
+        return 2
     _report.plot(report, options.out / f"{page}.png")
 
     failures = _report.failures(report)
