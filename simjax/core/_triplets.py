@@ -30,6 +30,7 @@ def count_triplets(
     Example:
         Distances from one anchor to two of its own class and two others; triplets whose negative is the closer one:
 
+        >>> from simjax.core import entries
         >>> d, same = jnp.array([[1.0, 4.0, 2.0, 5.0]]), jnp.array([[True, True, False, False]])
         >>> def closer(columns):
         ...     return ~same[:, None] & (d[:, None] < entries(d, columns))
