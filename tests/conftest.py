@@ -1,5 +1,7 @@
 """Every test runs with strict JAX: shapes in annotations are checked, ranks are never promoted silently."""
 
+import os
+
 from jaxtyping import install_import_hook
 
 with install_import_hook("simjax", "beartype.beartype"):
@@ -18,9 +20,17 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)
-# Thousands of small functions are compiled and run once: most of the time is the compiler's. All of a process compiles
-# alike, as other optimisations give other last bits. What tests start as processes is optimised as for a user.
+# Thousands of small functions are compiled and run once: most of the time is the compiler's, which without most
+# optimisations and with XLA's former code generator takes a third of it. All of a process compiles alike, as other
+# machine code gives other last bits. What tests start as processes is compiled as for a user: flags are read once.
 jax.config.update("jax_disable_most_optimizations", True)
+flags = os.environ.get("XLA_FLAGS")
+os.environ["XLA_FLAGS"] = f"{flags or ''} --xla_cpu_use_fusion_emitters=false"
+jax.devices()
+if flags is None:
+    del os.environ["XLA_FLAGS"]
+else:
+    os.environ["XLA_FLAGS"] = flags
 
 
 @pytest.fixture

@@ -55,32 +55,39 @@ def for_each_marked(
 
 
 def sum_over_marked(
-    function: Callable[..., Any], start: Any, marked: Bool[Array, "r m"], constants: tuple[Any, ...], *arguments: Any
+    function: Callable[..., Any],
+    start: Any,
+    marked: Bool[Array, "r m"],
+    constants: tuple[Any, ...],
+    *arguments: Any,
+    few: int = AT_ONCE,
 ) -> Any:
-    """Add `function(columns, *constants, *arguments)` up over all marked entries of every row.
+    """Add `function(columns, there, *constants, *arguments)` up over the first few, the next few, ... marked entries.
 
     Memory is that of one turn, forward and backward. Differentiable in reverse mode, to any order; forward mode raises
-    a TypeError.
+    a TypeError. The function may call `sum_over_marked` itself.
 
     Args:
-        function: takes the columns of a few marked entries [r, few], the constants and the arguments, and returns
-            floating-point numbers [r, few] or a pytree of such. It must not close over traced arrays, and be finite
-            for any columns; what it returns where a row has no such entry does not count.
-        start: what is added to, [r] or a pytree of such.
+        function: takes the columns of a few marked entries of every row [r, few], whether the row has as many [r, few],
+            the constants and the arguments, and returns what the turn adds: a floating-point array or a pytree of such.
+            It must not close over traced arrays, and be finite for any columns.
+        start: what is added to, an array or a pytree of such.
         marked: which entries, for instance the positives [r, m].
         constants: arrays without a gradient, for instance masks.
         *arguments: pytrees of floating-point arrays, for instance the strip, that have a gradient.
+        few: how many of each row are visited at once.
 
     Returns:
-        What `start` is, [r] or a pytree of such.
+        What `start` is.
 
     Example:
         The sum over positives of the softplus of how much closer each negative is, and its derivatives by closeness:
 
         >>> c, positive = jnp.array([[2.0, 2.0, 2.0]]), jnp.array([[True, True, False]])
-        >>> def closer(columns, negative, c):
+        >>> def closer(columns, there, negative, c):
         ...     gap = c[:, None] - entries(c, columns)  # [r, few, m]
-        ...     return jnp.sum(jnp.where(negative[:, None], jax.nn.softplus(gap), 0), axis=2)
+        ...     counts = there[:, :, None] & negative[:, None]
+        ...     return jnp.sum(jnp.where(counts, jax.nn.softplus(gap), 0), axis=(1, 2))
         >>> loss = lambda c: sum_over_marked(closer, jnp.zeros(1), positive, (~positive,), c)[0]
         >>> print(loss(c).round(4), jax.grad(loss)(c))  # 2 log 2
         1.3863 [[-0.5 -0.5  1. ]]
@@ -88,41 +95,38 @@ def sum_over_marked(
     if not marked.size:
         return start
     zeros = jax.tree.map(jnp.zeros_like, start)
-    found = _sum_of_turns(partial(_those_there, function), zeros, marked, constants, arguments)
-    return jax.tree.map(jnp.add, start, found)
+    return jax.tree.map(jnp.add, start, _sum_of_turns(function, few, zeros, marked, constants, arguments))
 
 
-def _those_there(function: Callable[..., Any], columns: Array, there: Array, constants: Any, arguments: Any) -> Any:
-    found = function(columns, *constants, *arguments)
-    return jax.tree.map(lambda a: jnp.sum(jnp.where(there, a, 0), axis=1), found)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sum_of_turns(turn: Callable[..., Any], zeros: Any, marked: Array, constants: Any, arguments: Any) -> Any:
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _sum_of_turns(
+    function: Callable[..., Any], few: int, zeros: Any, marked: Array, constants: Any, arguments: Any
+) -> Any:
     def step(total: Any, columns: Array, there: Array) -> Any:
-        return jax.tree.map(jnp.add, total, turn(columns, there, constants, arguments))
+        return jax.tree.map(jnp.add, total, function(columns, there, *constants, *arguments))
 
-    return _loop(step, zeros, marked, AT_ONCE)
-
-
-def _forward(turn: Callable[..., Any], zeros: Any, marked: Array, constants: Any, arguments: Any) -> tuple[Any, Any]:
-    return _sum_of_turns(turn, zeros, marked, constants, arguments), (marked, constants, arguments)
+    return _loop(step, zeros, marked, few)
 
 
-def _backward(turn: Callable[..., Any], saved: Any, cotangent: Any) -> tuple[Any, ...]:
-    marked, constants, arguments = saved
+def _forward(function: Callable[..., Any], few: int, zeros: Any, *given: Any) -> tuple[Any, Any]:
+    return _sum_of_turns(function, few, zeros, *given), given
+
+
+def _backward(function: Callable[..., Any], few: int, given: Any, cotangent: Any) -> tuple[Any, ...]:
+    marked, constants, arguments = given
     zeros = jax.tree.map(jnp.zeros_like, arguments)
     # A sum of turns, too: that is why derivatives of any order follow.
-    found = _sum_of_turns(partial(_pulled_back, turn), zeros, marked, constants, (arguments, cotangent))
+    pulled_back = partial(_pulled_back, function, len(constants))
+    found = _sum_of_turns(pulled_back, few, zeros, marked, constants, (*arguments, cotangent))
     return None, None, None, found
 
 
 _sum_of_turns.defvjp(_forward, _backward)
 
 
-def _pulled_back(turn: Callable[..., Any], columns: Array, there: Array, constants: Any, given: tuple[Any, Any]) -> Any:
-    arguments, cotangent = given
-    return jax.vjp(partial(turn, columns, there, constants), arguments)[1](cotangent)[0]
+def _pulled_back(function: Callable[..., Any], n: int, columns: Array, there: Array, *given: Any) -> Any:
+    constants, arguments, cotangent = given[:n], given[n:-1], given[-1]
+    return jax.vjp(lambda *arguments: function(columns, there, *constants, *arguments), *arguments)[1](cotangent)
 
 
 def _loop(step: Callable[[Any, Array, Array], Any], carry: Any, marked: Array, few: int) -> Any:

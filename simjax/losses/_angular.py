@@ -67,6 +67,7 @@ def angular_loss(
         ref_embeddings=ref_embeddings,
         measure="cosine",
         by_column=True,
+        by_class=True,
         copies=12,
         columns=floats("embeddings", embeddings if ref_embeddings is None else ref_embeddings),
         alpha=alpha,
@@ -76,16 +77,34 @@ def angular_loss(
 
 def _terms(c: Array, positive: Array, negative: Array, *, columns: Array, alpha: Array) -> Any:
     y, tangent = unit_vectors(wide(columns)), jnp.square(jnp.tan(jnp.deg2rad(alpha)))
-    start = (jnp.zeros(c.shape[0], c.dtype),) * 2
-    total, above_zero = sum_over_marked(_of_pairs, start, positive, (negative,), c, y, tangent)
+    used = jnp.any(positive, axis=0)[
+        None
+    ]  # a column's products with all others serve every row that it is a positive of
+    given = used, (positive, negative), c, y, tangent
+    total, above_zero = sum_over_marked(_of_columns, _nothing(c), *given, few=min(c.shape))
     return {"positive": Summed(total, above_zero.astype(jnp.int32), jnp.sum(positive, axis=1, dtype=jnp.int32))}
 
 
-def _of_pairs(columns: Array, negative: Array, c: Array, y: Array, tangent: Array) -> tuple[Array, Array]:
-    """Of a few positive pairs of each row their terms, and 1 where these are above 0: [r, few] both."""
-    (rows, few), m = columns.shape, len(y)
-    to_anchor_and_positive = c[:, None] + dot_products(y[columns.reshape(-1)], y).reshape(rows, few, m)
-    z = 4 * tangent * to_anchor_and_positive - 2 * (1 + tangent) * entries(c, columns)
-    bound = log_sum_exp(z.reshape(rows * few, m), jnp.repeat(negative, few, axis=0))
-    term = jax.nn.softplus(bound).reshape(rows, few)
-    return term, (term > 0).astype(term.dtype)
+def _nothing(c: Array) -> tuple[Array, Array]:
+    return (jnp.zeros(c.shape[0], c.dtype),) * 2
+
+
+def _of_columns(
+    used: Array, there: Array, positive: Array, negative: Array, c: Array, y: Array, tangent: Array
+) -> tuple[Array, Array]:
+    """The sum of each row's terms with some of the columns [1, k], and how many are above 0: [r] both."""
+    to_positive = dot_products(y[used[0]], y)
+    bound = 2 * (1 + tangent) * c[:, used[0]]
+    given = positive[:, used[0]] & there, (negative,), c, to_positive, bound, tangent
+    return sum_over_marked(_of_pairs, _nothing(c), *given)
+
+
+def _of_pairs(
+    pairs: Array, there: Array, negative: Array, c: Array, to_positive: Array, bound: Array, tangent: Array
+) -> tuple[Array, Array]:
+    """The same of a few of these pairs of each row [r, few]."""
+    (rows, few), m = pairs.shape, c.shape[1]
+    z = 4 * tangent * (c[:, None] + to_positive[pairs]) - entries(bound, pairs)
+    above = log_sum_exp(z.reshape(rows * few, m), jnp.repeat(negative, few, axis=0))
+    term = jnp.where(there, jax.nn.softplus(above).reshape(rows, few), 0)
+    return jnp.sum(term, axis=1), jnp.sum(term > 0, axis=1, dtype=term.dtype)

@@ -42,6 +42,7 @@ def pair_loss(
     row_parameters: dict[str, Any] | None = None,
     triplets: bool = False,
     by_column: bool = False,
+    by_class: bool = False,
     copies: int = 8,
     block: int | None = None,
     **parameters: Any,
@@ -65,6 +66,7 @@ def pair_loss(
             few positive columns of each row [r, few] what their negatives are [r, few, m].
         by_column: the form's parameters are arrays of the columns, so that it needs whole strips even where the
             relation has chosen a few columns of each row.
+        by_class: rows of one class stand together in a strip, where the relation has classes: they share positives.
         copies: how many arrays like the strip the form holds at once.
         block: rows computed at once; None chooses.
         **parameters: of the form; arrays may be traced and learned.
@@ -95,11 +97,11 @@ def pair_loss(
             raise InputError("reducer: weights of classes need class ids, got a relation without")
         row_weights = row_weights * jnp.asarray(reducing.class_weights)[relation.classes[0]]
     rows = (row_weights, row_parameters or {})
-    static = triplets, by_column, as_scalar, copies, block
+    static = triplets, by_column, by_class, as_scalar, copies, block
     return _pair_loss(form, x, y, relation, as_measure(measure), rows, reducing, parameters, *static)
 
 
-@partial(jax.jit, static_argnums=(0, *range(8, 13)))
+@partial(jax.jit, static_argnums=(0, *range(8, 14)))
 def _pair_loss(
     form: Form,
     x: Array,
@@ -111,6 +113,7 @@ def _pair_loss(
     parameters: dict[str, Any],
     triplets: bool,
     by_column: bool,
+    by_class: bool,
     as_scalar: bool,
     copies: int,
     block: int | None,
@@ -118,7 +121,11 @@ def _pair_loss(
     terms = Partial(partial(_terms, form), measure, reducer, parameters)
     if relation.chosen is None or by_column:
         of_strip = Partial(partial(_of_strip, triplets), terms, relation)
-        found = reduce_rows(of_strip, x, y, measure=measure, rows=rows, copies=copies, block=block)
+        regroup = by_class and relation.classes is not None
+        numbers = jnp.argsort(relation.classes[0]) if regroup else jnp.arange(len(x), dtype=jnp.int32)
+        x, *rows = jax.tree.map(lambda a: a[numbers], (x, *rows)) if regroup else (x, *rows)
+        found = reduce_rows(of_strip, x, y, measure=measure, rows=(numbers, *rows), copies=copies, block=block)
+        found = jax.tree.map(lambda a: a.at[numbers].set(a, unique_indices=True), found) if regroup else found
     else:
         columns = jnp.concatenate(relation.chosen, axis=1)
         of_chosen = partial(_of_chosen, triplets, relation.chosen[0].shape[1], terms, measure, y)
@@ -129,8 +136,9 @@ def _pair_loss(
 
 
 def _of_strip(
-    triplets: bool, terms: Callable[..., Any], relation: Relation, s: Array, i: Array, j: Array, *rows: Any
+    triplets: bool, terms: Callable[..., Any], relation: Relation, s: Array, _: Array, j: Array, i: Array, *rows: Any
 ) -> dict[str, LossTerms]:
+    i = i[:, None]
     return terms(s, relation.triplets_of(i, j) if triplets else relation.masks(i, j), *rows)
 
 

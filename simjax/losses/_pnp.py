@@ -99,10 +99,17 @@ def _terms(
 
 
 def _penalty(
-    penalty: Penalty, columns: Array, negative: Array, c: Array, temperature: Array, alpha: Array, b: Array
+    penalty: Penalty,
+    columns: Array,
+    there: Array,
+    negative: Array,
+    c: Array,
+    temperature: Array,
+    alpha: Array,
+    b: Array,
 ) -> Array:
     number = jnp.sum(jnp.where(negative[:, None], before(columns, c, temperature), 0), axis=2)
-    return penalty(number, alpha, b)
+    return jnp.sum(jnp.where(there, penalty(number, alpha, b), 0), axis=1)
 
 
 FORMS = {name: partial(_terms, penalty) for name, penalty in PENALTIES.items()}

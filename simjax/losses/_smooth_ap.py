@@ -59,8 +59,9 @@ def _terms(c: Array, positive: Array, negative: Array, *, itself: Array, tempera
     return {"row": (1 - total[:, None] / jnp.maximum(jnp.sum(positive, axis=1, keepdims=True), 1), counts)}
 
 
-def _precision(columns: Array, positive: Array, negative: Array, c: Array, temperature: Array) -> Array:
-    """The share of positives among what comes before a positive, itself included: [r, few]."""
+def _precision(columns: Array, there: Array, positive: Array, negative: Array, c: Array, temperature: Array) -> Array:
+    """The share of positives among what comes before a positive, itself included, of a few positives added: [r]."""
     earlier = before(columns, c, temperature)
     positives = 0.5 + jnp.sum(jnp.where(positive[:, None], earlier, 0), axis=2)  # a positive comes half before itself
-    return positives / (positives + jnp.sum(jnp.where(negative[:, None], earlier, 0), axis=2))
+    precision = positives / (positives + jnp.sum(jnp.where(negative[:, None], earlier, 0), axis=2))
+    return jnp.sum(jnp.where(there, precision, 0), axis=1)

@@ -120,20 +120,22 @@ def _added(
 def _of_positives(
     hinge: Any,
     columns: Array,
+    there: Array,
     negatives_of: Partial,
     c: Array,
     margin: Array,
     y: Array | None,
     measure: Measure | None,
-) -> tuple[Array, Array]:
-    """Of a few positives of each row the sum of their terms and how many are above 0: [r, few] both."""
+) -> tuple[Array, ...]:
+    """Of a few positives of each row the sum of their terms and how many are above 0: [r] both."""
     nearest = c[:, None]
     if y is not None and measure is not None:  # swap
         from_positive = measure.all_pairs(y[columns.reshape(-1)], y)
         from_positive = wide(measure.closest_first(from_positive)).reshape(*columns.shape, -1)
         nearest = jnp.where(nearest >= from_positive, nearest, from_positive)
     terms = jnp.where(negatives_of(columns), hinge(nearest - entries(c, columns) + margin), 0)
-    return jnp.sum(terms, axis=2), jnp.sum(terms > 0, axis=2, dtype=c.dtype)
+    of_each = jnp.sum(terms, axis=2), jnp.sum(terms > 0, axis=2, dtype=c.dtype)
+    return tuple(jnp.sum(jnp.where(there, a, 0), axis=1) for a in of_each)
 
 
 @jax.custom_jvp

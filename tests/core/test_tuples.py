@@ -66,9 +66,10 @@ def test_the_number_of_positives_is_no_shape(random, caplog):
 def softly(c, positive, negative, scale):
     """Of each row the sum over positives of a function of all of its negatives, by the loop."""
 
-    def few(columns, negative, c, scale):
+    def few(columns, there, negative, c, scale):
         gaps = scale * (c[:, None] - core.entries(c, columns))
-        return jnp.log1p(jnp.sum(jnp.where(negative[:, None], jnp.exp(gaps), 0), axis=2))
+        terms = jnp.log1p(jnp.sum(jnp.where(negative[:, None], jnp.exp(gaps), 0), axis=2))
+        return jnp.sum(jnp.where(there, terms, 0), axis=1)
 
     return core.sum_over_marked(few, jnp.ones(c.shape[0]), positive, (negative,), c, scale)
 
