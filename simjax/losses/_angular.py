@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
@@ -33,7 +33,10 @@ def angular_loss(
 ) -> Any:
     """Angular loss: one term for each positive pair, against all negatives of its anchor.
 
-    Memory is a strip, time n m d for each positive of a row.
+    Memory is a strip. Time is that of a few matrix products, n m d, where the relation has classes: rows are then taken
+    class by class, as what a positive has in common with all columns serves every row of its class. Where it has none,
+    rows may have as many other positives each; and from an angle of 66 degrees on (81 in float64), at which
+    exponentials do not fit the type, time is n m d for each positive.
 
     Args:
         embeddings: [n, d]; compared at unit length.
@@ -68,7 +71,7 @@ def angular_loss(
         measure="cosine",
         by_column=True,
         by_class=True,
-        copies=12,
+        copies=3,  # nine, in truth; but the more rows in a strip, the fewer times all columns are gone through
         columns=floats("embeddings", embeddings if ref_embeddings is None else ref_embeddings),
         alpha=alpha,
         **options,
@@ -77,34 +80,59 @@ def angular_loss(
 
 def _terms(c: Array, positive: Array, negative: Array, *, columns: Array, alpha: Array) -> Any:
     y, tangent = unit_vectors(wide(columns)), jnp.square(jnp.tan(jnp.deg2rad(alpha)))
-    used = jnp.any(positive, axis=0)[
-        None
-    ]  # a column's products with all others serve every row that it is a positive of
-    given = used, (positive, negative), c, y, tangent
-    total, above_zero = sum_over_marked(_of_columns, _nothing(c), *given, few=min(c.shape))
+    # Cosines are at least -1, so that no exponential below is smaller than exp(-16 tangent).
+    fits = 16 * tangent < -jnp.log(jnp.finfo(c.dtype).tiny)
+    total, above_zero = lax.cond(fits, _of_products, _of_sums, c, positive, negative, y, tangent)
     return {"positive": Summed(total, above_zero.astype(jnp.int32), jnp.sum(positive, axis=1, dtype=jnp.int32))}
 
 
-def _nothing(c: Array) -> tuple[Array, Array]:
-    return (jnp.zeros(c.shape[0], c.dtype),) * 2
+def _of_products(c: Array, positive: Array, negative: Array, y: Array, tangent: Array) -> tuple[Array, ...]:
+    """Of each row the sum of its terms, and how many are above 0: [r] both.
+
+    exp(a . n + p . n) is exp(a . n) exp(p . n), and the sum over n of such products is a product of matrices.
+    """
+    used = jnp.any(positive, axis=0)[
+        None
+    ]  # a column's products with all others serve every row that it is a positive of
+    near = jnp.where(negative, _exponential(c, tangent), 0)
+    return sum_over_marked(_of_columns, _nothing(c), used, (positive,), c, near, y, tangent, few=min(c.shape))
 
 
 def _of_columns(
-    used: Array, there: Array, positive: Array, negative: Array, c: Array, y: Array, tangent: Array
-) -> tuple[Array, Array]:
-    """The sum of each row's terms with some of the columns [1, k], and how many are above 0: [r] both."""
-    to_positive = dot_products(y[used[0]], y)
-    bound = 2 * (1 + tangent) * c[:, used[0]]
-    given = positive[:, used[0]] & there, (negative,), c, to_positive, bound, tangent
-    return sum_over_marked(_of_pairs, _nothing(c), *given)
+    used: Array, there: Array, positive: Array, c: Array, near: Array, y: Array, tangent: Array
+) -> tuple[Array, ...]:
+    """The same of the positive pairs with some columns [1, k]."""
+    to_positive = _exponential(dot_products(y[used[0]], y), tangent)
+    total = dot_products(near, to_positive)  # over negatives, [r, k]
+    any_negative = total > 0
+    z = jnp.log(jnp.where(any_negative, total, 1)) + 8 * tangent - 2 * (1 + tangent) * c[:, used[0]]
+    return _added(z, positive[:, used[0]] & there & any_negative)
 
 
-def _of_pairs(
-    pairs: Array, there: Array, negative: Array, c: Array, to_positive: Array, bound: Array, tangent: Array
-) -> tuple[Array, Array]:
-    """The same of a few of these pairs of each row [r, few]."""
-    (rows, few), m = pairs.shape, c.shape[1]
-    z = 4 * tangent * (c[:, None] + to_positive[pairs]) - entries(bound, pairs)
-    above = log_sum_exp(z.reshape(rows * few, m), jnp.repeat(negative, few, axis=0))
-    term = jnp.where(there, jax.nn.softplus(above).reshape(rows, few), 0)
-    return jnp.sum(term, axis=1), jnp.sum(term > 0, axis=1, dtype=term.dtype)
+def _exponential(c: Array, tangent: Array) -> Array:
+    """exp(4 tangent c), divided by the most that can be."""
+    return jnp.exp(4 * tangent * (c - 1))
+
+
+def _of_sums(c: Array, positive: Array, negative: Array, y: Array, tangent: Array) -> tuple[Array, ...]:
+    """The same where exponentials do not fit the type: positives one by one, exponents added up first."""
+    return sum_over_marked(_of_positives, _nothing(c), positive, (negative,), c, y, tangent)
+
+
+def _of_positives(
+    columns: Array, there: Array, negative: Array, c: Array, y: Array, tangent: Array
+) -> tuple[Array, ...]:
+    """The same of a few positives of each row [r, few]."""
+    (rows, few), m = columns.shape, len(y)
+    to_anchor_and_positive = c[:, None] + dot_products(y[columns.reshape(-1)], y).reshape(rows, few, m)
+    z = log_sum_exp(4 * tangent * to_anchor_and_positive.reshape(-1, m), jnp.repeat(negative, few, axis=0))
+    return _added(z.reshape(rows, few) - 2 * (1 + tangent) * entries(c, columns)[:, :, 0], there)
+
+
+def _added(z: Array, counts: Array) -> tuple[Array, ...]:
+    terms = jnp.where(counts, jax.nn.softplus(z), 0)
+    return jnp.sum(terms, axis=1), jnp.sum(terms > 0, axis=1, dtype=terms.dtype)
+
+
+def _nothing(c: Array) -> tuple[Array, ...]:
+    return (jnp.zeros(c.shape[0], c.dtype),) * 2

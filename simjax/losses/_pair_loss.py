@@ -121,11 +121,13 @@ def _pair_loss(
     terms = Partial(partial(_terms, form), measure, reducer, parameters)
     if relation.chosen is None or by_column:
         of_strip = Partial(partial(_of_strip, triplets), terms, relation)
-        regroup = by_class and relation.classes is not None
-        numbers = jnp.argsort(relation.classes[0]) if regroup else jnp.arange(len(x), dtype=jnp.int32)
-        x, *rows = jax.tree.map(lambda a: a[numbers], (x, *rows)) if regroup else (x, *rows)
-        found = reduce_rows(of_strip, x, y, measure=measure, rows=(numbers, *rows), copies=copies, block=block)
-        found = jax.tree.map(lambda a: a.at[numbers].set(a, unique_indices=True), found) if regroup else found
+        i = jnp.arange(len(x), dtype=jnp.int32)
+        if by_class and relation.classes is not None:
+            i = jnp.argsort(relation.classes[0]).astype(jnp.int32)
+            x, rows = jax.tree.map(lambda a: a[i], (x, rows))
+        found = reduce_rows(of_strip, x, y, measure=measure, rows=(i, *rows), copies=copies, block=block)
+        if by_class:
+            found = jax.tree.map(lambda a: jnp.zeros_like(a).at[i].set(a), found)
     else:
         columns = jnp.concatenate(relation.chosen, axis=1)
         of_chosen = partial(_of_chosen, triplets, relation.chosen[0].shape[1], terms, measure, y)

@@ -268,6 +268,27 @@ def test_large_temperatures_of_ranked_lists_leave_the_worst_pair():
     np.testing.assert_allclose(terms.total, [1e6, 1e6, 5e5, 0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("alpha", [20.0, 66.0, 67.0, 80.0])
+def test_each_row_has_its_own_terms_at_any_angle(random, alpha):
+    x, labels = random.normal(size=(N, D)), random.integers(0, 4, N)
+    found = losses.angular_loss(jnp.float32(x), labels, alpha=alpha, reducer="none", block=4)
+    same = labels[:, None] == labels
+    positive = same & ~np.eye(N, dtype=bool)
+    for i in range(N):
+        only = positive & (np.arange(N) == i)[:, None]
+        assert found.count[i] == only.sum()
+        expected = angular(x, x, only, ~same, False, alpha=alpha) * only.sum()
+        np.testing.assert_allclose(found.total[i], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_gradient_at_an_angle_whose_exponentials_do_not_fit(random):
+    with jax.enable_x64(True):
+        x = jnp.asarray(random.normal(size=(7, 3)))
+        check = partial(losses.angular_loss, labels=jnp.arange(7) % 3, alpha=85.0, block=3)
+        jax.test_util.check_grads(jax.jit(check), (x,), order=1, modes=["rev"])
+
+
 def test_the_histogram_loss_respects_the_direction():
     x, labels = jnp.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-1.0, 0.1]]), jnp.array([0, 0, 1, 1])
     assert float(losses.histogram_loss(x, labels, measure="angular")) < 0.5
