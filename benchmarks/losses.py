@@ -24,6 +24,10 @@ def main() -> int:
     def contests(small: bool) -> Iterator[Any]:
         from benchmarks import _losses
 
+        known = dict.fromkeys(contest.name for contest in _losses.contests(options.cases))
+        unknown = [name for name in options.losses or () if name not in known]
+        if unknown:
+            parser.error(f"--losses: no contest {', '.join(unknown)}; there are {'; '.join(known)}")
         return _losses.contests(options.cases, options.losses, small=small)
 
     return run("benchmarks.losses", "loss_speed", contests, options)
