@@ -35,7 +35,7 @@ def angular_loss(
 
     Memory is a strip. Time is that of a few matrix products, n m d, where the relation has classes: rows are then taken
     class by class, as what a positive has in common with all columns serves every row of its class. Where it has none,
-    rows may have as many other positives each; and from an angle of 66 degrees on (81 in float64), at which
+    rows may have as many other positives each; and from an angle of 63 degrees on (80 in float64), at which
     exponentials do not fit the type, time is n m d for each positive.
 
     Args:
@@ -80,8 +80,9 @@ def angular_loss(
 
 def _terms(c: Array, positive: Array, negative: Array, *, columns: Array, alpha: Array) -> Any:
     y, tangent = unit_vectors(wide(columns)), jnp.square(jnp.tan(jnp.deg2rad(alpha)))
-    # Cosines are at least -1, so that no exponential below is smaller than exp(-16 tangent).
-    fits = 16 * tangent < -jnp.log(jnp.finfo(c.dtype).tiny)
+    # Cosines are at least -1, so that no product of exponentials below is smaller than exp(-16 tangent); derivatives
+    # divide by their sum, which leaves them a quarter of the exponents of the type.
+    fits = 16 * tangent < -0.75 * jnp.log(jnp.finfo(c.dtype).tiny)
     total, above_zero = lax.cond(fits, _of_products, _of_sums, c, positive, negative, y, tangent)
     return {"positive": Summed(total, above_zero.astype(jnp.int32), jnp.sum(positive, axis=1, dtype=jnp.int32))}
 
@@ -91,9 +92,7 @@ def _of_products(c: Array, positive: Array, negative: Array, y: Array, tangent: 
 
     exp(a . n + p . n) is exp(a . n) exp(p . n), and the sum over n of such products is a product of matrices.
     """
-    used = jnp.any(positive, axis=0)[
-        None
-    ]  # a column's products with all others serve every row that it is a positive of
+    used = jnp.any(positive, axis=0)[None]  # what these columns have in common with all serves every row of the strip
     near = jnp.where(negative, _exponential(c, tangent), 0)
     return sum_over_marked(_of_columns, _nothing(c), used, (positive,), c, near, y, tangent, few=min(c.shape))
 
