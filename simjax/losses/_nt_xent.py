@@ -14,7 +14,6 @@ import operator
 from functools import reduce
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -22,6 +21,7 @@ from jaxtyping import Num
 
 from simjax.core import InputError, by_position, check_choice, check_positive
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
+from simjax.losses._softplus import softplus
 from simjax.losses._terms import LossTerms
 from simjax.similarity import Measure
 
@@ -107,4 +107,4 @@ def info_nce_loss(
 
 def _terms(c: Array, positive: Array, negative: Array, *, temperature: Array) -> Any:
     z = c / temperature
-    return {"positive": (jax.nn.softplus(log_sum_exp(z, negative) - z), positive)}
+    return {"positive": (softplus(log_sum_exp(z, negative) - z), positive)}

@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 
 from simjax import mining as miners
 from simjax.core import _blocks
-from simjax.losses import _triplet
+from simjax.losses import _softplus
 from simjax.losses import triplet_margin_loss as loss_of
 from simjax.similarity import measure
 from tests.slow import mostly_slow
@@ -94,9 +94,9 @@ def test_a_block_too_large_to_keep_its_counts_is_counted_again(random, monkeypat
 def test_the_smooth_hinge_keeps_its_digits_far_from_the_margin(dtype, rtol):
     with jax.enable_x64(dtype is np.float64):
         gaps = np.linspace(-80, 80, 4001, dtype=dtype)
-        value, slope = jax.jit(jax.vmap(jax.value_and_grad(_triplet._softplus)))(gaps)
+        value, slope = jax.jit(jax.vmap(jax.value_and_grad(_softplus.softplus)))(gaps)
         assert value.dtype == dtype
-        ends = _triplet._softplus(jnp.array([-jnp.inf, jnp.inf, jnp.nan], dtype))
+        ends = _softplus.softplus(jnp.array([-jnp.inf, jnp.inf, jnp.nan], dtype))
     gaps = gaps.astype(np.float64)
     np.testing.assert_allclose(value, np.logaddexp(gaps, 0), rtol=rtol)
     np.testing.assert_allclose(slope, 1 / (1 + np.exp(-gaps)), rtol=rtol)
