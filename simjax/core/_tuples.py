@@ -65,7 +65,7 @@ def sum_over_marked(
     """Add `function(columns, there, *constants, *arguments)` up over the first few, the next few, ... marked entries.
 
     Memory is that of one turn, forward and backward. Differentiable in reverse mode, to any order; forward mode raises
-    a TypeError. The function may call `sum_over_marked` itself.
+    a TypeError.
 
     Args:
         function: takes the columns of a few marked entries of every row [r, few], whether the row has as many [r, few],

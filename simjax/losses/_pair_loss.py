@@ -140,7 +140,7 @@ def _pair_loss(
 def _of_strip(
     triplets: bool, terms: Callable[..., Any], relation: Relation, s: Array, _: Array, j: Array, i: Array, *rows: Any
 ) -> dict[str, LossTerms]:
-    i = i[:, None]
+    i = i[:, None]  # the rows' own numbers, wherever they stand
     return terms(s, relation.triplets_of(i, j) if triplets else relation.masks(i, j), *rows)
 
 

@@ -278,7 +278,7 @@ def test_each_row_has_its_own_terms_at_any_angle(random, alpha):
         only = positive & (np.arange(N) == i)[:, None]
         assert found.count[i] == only.sum()
         expected = angular(x, x, only, ~same, False, alpha=alpha) * only.sum()
-        np.testing.assert_allclose(found.total[i], expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found.total[i], expected, rtol=1e-5, atol=1e-6)
     opposite = jnp.array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]])
     for labels in ([0, 0, 1, 1], [0, 1, 0, 1]):
         gradient = jax.grad(losses.angular_loss)(opposite, jnp.array(labels), alpha=alpha)
