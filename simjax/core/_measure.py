@@ -46,6 +46,7 @@ class Measure:
         search: function like `prepare` that gives vectors [n, e] and [m, e] whose dot products grow with closeness in
             each row, without overflow; None searches by the measure itself.
         exact_zero: the matrix form rounds; identical rows are found by their fingerprints and get exactly 0.
+        symmetric: x and y may be exchanged, whatever the parameters.
         precision: of matrix products, as in `jax.default_matmul_precision`; None leaves it to JAX.
     """
 
@@ -60,6 +61,7 @@ class Measure:
     copies: int = dataclasses.field(default=3, metadata={"static": True})
     search: Callable[..., tuple[Array, Array]] | None = dataclasses.field(default=None, metadata={"static": True})
     exact_zero: bool = dataclasses.field(default=False, metadata={"static": True})
+    symmetric: bool = dataclasses.field(default=False, metadata={"static": True})
     precision: str | None = dataclasses.field(default=None, metadata={"static": True})
 
     @classmethod

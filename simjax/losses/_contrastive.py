@@ -102,13 +102,16 @@ def contrastive_loss(
     margins = {"margin": margin, "positive_margin": positive_margin}
     if m.higher_is_closer:  # minus the similarity takes the place of the distance
         margins = {name: -jnp.asarray(value) for name, value in margins.items()}
-    return pair_loss(TERMS[form], embeddings, labels, measure=m, default_reducer="mean_nonzero", **margins, **options)
+    of_both = {"default_reducer": "mean_nonzero", "symmetric": True}
+    return pair_loss(TERMS[form], embeddings, labels, measure=m, **of_both, **margins, **options)
 
 
 def _terms_of(form: str) -> Form:
     def terms(c: Array, positive: Array, negative: Array, *, margin: Array, positive_margin: Array) -> Any:
-        loss = contrastive_terms(-c, positive, margin=margin, positive_margin=positive_margin, form=form)
-        return {"positive": (loss, positive), "negative": (loss, negative)}
+        def loss(same: bool) -> Array:
+            return contrastive_terms(-c, same, margin=margin, positive_margin=positive_margin, form=form)
+
+        return {"positive": (loss(True), positive), "negative": (loss(False), negative)}
 
     return terms
 

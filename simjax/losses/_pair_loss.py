@@ -43,6 +43,7 @@ def pair_loss(
     triplets: bool = False,
     by_column: bool = False,
     by_class: bool = False,
+    symmetric: bool = False,
     copies: int = 8,
     block: int | None = None,
     **parameters: Any,
@@ -67,6 +68,7 @@ def pair_loss(
         by_column: the form's parameters are arrays of the columns, so that it needs whole strips even where the
             relation has chosen a few columns of each row.
         by_class: rows of one class stand together in a strip, where the relation has classes: they share positives.
+        symmetric: the form gives a pair the same terms from either side, as a distance does and a softmax does not.
         copies: how many arrays like the strip the form holds at once.
         block: rows computed at once; None chooses.
         **parameters: of the form; arrays may be traced and learned.
@@ -97,26 +99,49 @@ def pair_loss(
             raise InputError("reducer: weights of classes need class ids, got a relation without")
         row_weights = row_weights * jnp.asarray(reducing.class_weights)[relation.classes[0]]
     rows = (row_weights, row_parameters or {})
-    static = triplets, by_column, by_class, as_scalar, copies, block
-    return _pair_loss(form, x, y, relation, as_measure(measure), rows, reducing, parameters, *static)
+    m = as_measure(measure)
+    itself = ref_embeddings is None and not isinstance(labels, Relation)  # a relation may differ from side to side
+    alike = weights is None and reducing.class_weights is None and reducing.divide_by != "rows"
+    static = form, triplets, by_column, by_class, as_scalar, copies, block
+    arguments = relation, m, rows, reducing, parameters
+    return _pair_loss(static, symmetric and m.symmetric and itself and alike and as_scalar, arguments, x, y)
 
 
-@partial(jax.jit, static_argnums=(0, *range(8, 14)))
-def _pair_loss(
+@partial(jax.jit, static_argnums=(0, 1))
+def _pair_loss(static: tuple[Any, ...], symmetric: bool, arguments: tuple[Any, ...], x: Array, y: Array) -> Any:
+    return _with_itself(static, arguments, x) if symmetric else _loss(*static, *arguments, x, y)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _with_itself(static: tuple[Any, ...], arguments: tuple[Any, ...], x: Array) -> Array:
+    """The loss of x compared with itself, where rows and columns may be exchanged.
+
+    Its two derivatives are equal, that of x as rows and that of x as columns; the first one is computed, and doubled.
+    """
+    return _loss(*static, *arguments, x, x)
+
+
+@_with_itself.defjvp
+def _(static: tuple[Any, ...], primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (arguments, x), (d_arguments, dx) = primals, tangents
+    return jax.jvp(lambda a, rows: _loss(*static, *a, rows, x), (arguments, x), (d_arguments, 2 * dx))
+
+
+def _loss(
     form: Form,
-    x: Array,
-    y: Array,
-    relation: Relation,
-    measure: Measure,
-    rows: tuple[Array, dict[str, Any]],
-    reducer: Reducer,
-    parameters: dict[str, Any],
     triplets: bool,
     by_column: bool,
     by_class: bool,
     as_scalar: bool,
     copies: int,
     block: int | None,
+    relation: Relation,
+    measure: Measure,
+    rows: tuple[Array, dict[str, Any]],
+    reducer: Reducer,
+    parameters: dict[str, Any],
+    x: Array,
+    y: Array,
 ) -> Any:
     terms = Partial(partial(_terms, form), measure, reducer, parameters)
     if relation.chosen is None or by_column:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from simjax.core import InputError, check_choice, wide
@@ -95,8 +95,11 @@ class Reducer:
             counts = counts & (each > self.above)
         if self.below is not None:
             counts = counts & (each < self.below)
-        total = jnp.sum(jnp.where(counts, each, 0), axis=1) * weights
-        return LossTerms(total, jnp.sum(counts, axis=1, dtype=jnp.int32))
+        each = jnp.where(counts, each, 0)
+        # Terms above 0 are counted by their signs, which XLA on a CPU adds up without writing anything down.
+        signs = lax.stop_gradient(jnp.sign(each)) if self.above == 0 else counts
+        count = jnp.sum(signs, axis=1).astype(jnp.int32)
+        return LossTerms(jnp.sum(each, axis=1) * weights, count)
 
     def scalar(self, terms: LossTerms) -> Array:
         """All rows together."""

@@ -72,6 +72,7 @@ def threshold_consistent_margin_loss(
         embeddings,
         labels,
         measure=m,
+        symmetric=True,
         positive_margin=m.closest_first(jnp.asarray(positive_margin)),
         negative_margin=m.closest_first(jnp.asarray(negative_margin)),
         positive_weight=positive_weight,

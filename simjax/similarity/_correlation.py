@@ -103,5 +103,6 @@ define(
     matrix=_signal_to_noise,
     range=(0.0, float("inf")),
     exact_zero=True,
+    symmetric=False,
     copies=6,
 )

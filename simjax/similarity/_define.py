@@ -56,12 +56,15 @@ def pair_function(**minimum: float) -> Callable[[Callable[..., Array]], Callable
     return public
 
 
-def define(function: Callable[..., Array], name: str | None = None, **form: Any) -> Measure:
+def define(
+    function: Callable[..., Array], name: str | None = None, *, symmetric: bool = True, **form: Any
+) -> Measure:
     """Enter a public function among the measures; its name says its direction.
 
     Args:
         function: made by `pair_function`; its keywords are the measure's parameters.
         name: what `measure=` calls it; None is the function's name without its suffix.
+        symmetric: whether x and y may be exchanged, whatever the parameters.
         **form: fields of `Measure`: matrix, prepare, search (all three take all parameters), range, copies, exact_zero,
             precision.
     """
@@ -77,9 +80,8 @@ def define(function: Callable[..., Array], name: str | None = None, **form: Any)
         form |= {
             key: functools.partial(form[key], **defaults) for key in ("matrix", "prepare", "search") if key in form
         }
-    MEASURES[name] = Measure(
-        function, higher_is_closer, name=name, minimum=function.__dict__["minimum"], **{"precision": precision, **form}
-    )
+    form = {"symmetric": symmetric, "minimum": function.__dict__["minimum"], "precision": precision, **form}
+    MEASURES[name] = Measure(function, higher_is_closer, name=name, **form)
     return MEASURES[name]
 
 

@@ -69,14 +69,17 @@ def moved(x: Array, y: Array) -> tuple[Array, Array, Array]:
 
 
 def centred(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
-    """What `moved` makes, with the squares of the rows: (x, |x|^2), (y, |y|^2, scale)."""
+    """What `moved` makes, with the squares of the rows: (x, |x|^2), (-2 y, |y|^2, scale).
+
+    The factor stands with the m rows of y, where it costs less than with the r x m products and their gradients.
+    """
     x, y, scale = moved(x, y)
-    return (x, jnp.sum(x * x, axis=-1)), (y, jnp.sum(y * y, axis=-1), scale)
+    return (x, jnp.sum(x * x, axis=-1)), (-2 * y, jnp.sum(y * y, axis=-1), scale)
 
 
 def scaled_squares(x: tuple[Array, Array], y: tuple[Array, Array, Array]) -> Array:
     """|x - y|^2 of what `centred` prepared, over the square of the scale."""
-    return jax.nn.relu(x[1][:, None] + y[1][None] - 2 * dot_products(x[0], y[0]))
+    return jax.nn.relu(x[1][:, None] + y[1][None] + dot_products(x[0], y[0]))
 
 
 def squared_distances(x: tuple[Array, Array], y: tuple[Array, Array, Array], **_: Any) -> Array:
@@ -97,11 +100,11 @@ def centred_units(x: Array, y: Array) -> tuple[Any, Any]:
 
 
 def search_by_products(prepare: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Array, Array]]:
-    """The closest y has the largest x . y - |y|^2 / 2, a dot product of rows that have one feature more."""
+    """The closest y has the largest 2 x . y - |y|^2, a dot product of rows that have one feature more."""
 
     def search(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array]:
-        (x, _), (y, squares, _) = prepare(x, y, **parameters)
-        return jnp.pad(x, ((0, 0), (0, 1)), constant_values=1), jnp.concatenate([y, -squares[:, None] / 2], axis=1)
+        (x, _), (y, squares, _) = prepare(x, y, **parameters)  # y is times -2
+        return jnp.pad(x, ((0, 0), (0, 1)), constant_values=1), -jnp.concatenate([y, squares[:, None]], axis=1)
 
     return search
 

@@ -104,7 +104,7 @@ def _prepare_mahalanobis(x: Array, y: Array, matrix: ArrayLike | None) -> tuple[
     """(x - c)^T M (x - c) + (y - c)^T M (y - c) - 2 (M (x - c))^T (y - c), c the mean: what `distances` takes."""
     x, y, scale = moved(x, y)
     times_x, times_y = _times(x, matrix), _times(y, matrix)
-    return (times_x, jnp.sum(times_x * x, axis=-1)), (y, jnp.sum(times_y * y, axis=-1), scale)
+    return (times_x, jnp.sum(times_x * x, axis=-1)), (-2 * y, jnp.sum(times_y * y, axis=-1), scale)
 
 
 define_distance(standardized_euclidean_distance, _prepare_standardized)

@@ -207,4 +207,5 @@ for _function, _share in (
     (dice_coefficient, _dice),
     (overlap_coefficient, _overlap),
 ):
-    define(_function, matrix=_of_all_pairs(_share), prepare=_rows, range=(0.0, 1.0), copies=20)
+    _form = {"prepare": _rows, "matrix": _of_all_pairs(_share), "range": (0.0, 1.0), "copies": 20}
+    define(_function, symmetric=_function is not tversky_index, **_form)
