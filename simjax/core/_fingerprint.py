@@ -8,7 +8,6 @@ import functools
 import math
 import operator
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -23,7 +22,7 @@ def fingerprints(x: Array) -> Array:
     bits = lax.bitcast_convert_type(x, kind).astype(jnp.uint32)
     bits = bits.reshape(x.shape[0], math.prod(bits.shape[1:]))
     bits = mixed_bits(bits)  # round numbers have many zero bits at the end, which a sum of products would keep
-    weights = jax.random.bits(jax.random.key(0), (2, bits.shape[1]), jnp.uint32) | 1
+    weights = mixed_bits(jnp.arange(1, 2 * bits.shape[1] + 1, dtype=jnp.uint32).reshape(2, -1)) | 1
     products = bits[:, None] * weights[None]
     # Parts of rows as whole vectors first: along a row a CPU adds one number after another.
     width = -(-bits.shape[1] // PARTS)
