@@ -55,7 +55,7 @@ def rows_at_once(n: int, row_bytes: int) -> int:
 
 
 def kept(values: Any) -> Any:
-    """Values that took long to compute and are small: where blocks are few, the backward pass does not repeat them."""
+    """Values that took long to compute: where blocks are few, the backward pass of `map_rows` does not repeat them."""
     return checkpoint_name(values, "kept")
 
 

@@ -15,6 +15,8 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
+from simjax.core._blocks import kept
+
 
 def dot_products(x: Num[ArrayLike, "*batch n d"], y: Num[ArrayLike, "*batch m d"]) -> Num[Array, "*batch n m"]:
     """The dot product of every row of x with every row of y, S_ij = x_i . y_j.
@@ -33,7 +35,7 @@ def dot_products(x: Num[ArrayLike, "*batch n d"], y: Num[ArrayLike, "*batch m d"
         >>> [round(float(dot_products(a, v)[0, 0]), 4) for v in (a, b)]
         [1.0201, 1.1601]
     """
-    return _dot_products(jnp.asarray(x), jnp.asarray(y), precision_in_force())
+    return kept(_dot_products(jnp.asarray(x), jnp.asarray(y), precision_in_force()))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))

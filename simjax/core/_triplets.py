@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from simjax.core._blocks import kept
 from simjax.core._tuples import for_each_marked
 
-FEW = 8  # positives in one turn of a loop: a strip is read once for all of them
+FEW = 4  # positives in one turn of a loop: a strip is read once for all of them
 
 
 def count_triplets(

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Int, Num
 
-GROUP = 16  # columns that are numbered by one small matrix product
+GROUP = 32  # columns that are numbered by one small matrix product
 
 AT_ONCE = 2  # marked entries in a turn of `sum_over_marked`: with more, what a turn computes leaves a CPU's cache
 

@@ -127,11 +127,12 @@ def _beyond_margins(
 
 
 def _by_gap(within: Callable[..., Array], c: Array, i: Array, negative: Array, *, margin: Array) -> Partial:
-    return Partial(partial(_within, within), c, negative, margin)
+    # No gap to what is no negative is within anything: one array to read in each turn, and not two.
+    return Partial(partial(_within, within), c, jnp.where(negative, c, jnp.nan), margin)
 
 
-def _within(within: Callable[..., Array], c: Array, negative: Array, margin: Array, columns: Array) -> Array:
-    return negative[:, None] & within(entries(c, columns) - c[:, None], margin)
+def _within(within: Callable[..., Array], c: Array, of_negatives: Array, margin: Array, columns: Array) -> Array:
+    return within(entries(c, columns) - of_negatives[:, None], margin)
 
 
 _BY_GAP = {
