@@ -124,8 +124,10 @@ def _reduce_rows(function, measure, x, y, rows, *, copies, block, precision, axi
         def reduce(part: Any, i: Array, rows: Any) -> Any:
             return function(measure.strip(part, columns, precision), i[:, None], j, *rows)
 
+        if block is not None:  # whoever gives one wants no more memory than that
+            return map_rows(reduce, prepared, i, rows, block=block)
         row_bytes = measure.row_bytes(x, y, copies)
-        return map_rows(reduce, prepared, i, rows, block=block or rows_at_once(len(x), row_bytes), row_bytes=row_bytes)
+        return map_rows(reduce, prepared, i, rows, block=rows_at_once(len(x), row_bytes), row_bytes=row_bytes)
 
     axes = _explicit_axes(x)
     return (

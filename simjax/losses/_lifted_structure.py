@@ -6,7 +6,8 @@ With d the distance of a positive pair (i, p):
            + d_ip - positive_margin
     loss_ip = max(0, J_ip)^2 / 2
 
-The sums of p are needed where it is a column: a first pass finds the logarithm of each, a second one the loss.
+The sums of p are needed where it is a column: a first pass finds the logarithm of each, a second one the loss. Where
+rows are compared with themselves the first one has found those of i, too.
 
 References:
     Song, Xiang, Jegelka, Savarese (2016), Deep Metric Learning via Lifted Structured Feature Embedding.
@@ -80,7 +81,7 @@ def lifted_structure_loss(
         "positive_margin": m.closest_first(jnp.asarray(positive_margin)),
         "negative_margin": m.closest_first(jnp.asarray(negative_margin)),
     }
-    of_columns = pair_loss(
+    of_ends = pair_loss(
         _negatives,
         y,
         relation if alone else relation.transposed(),
@@ -98,7 +99,8 @@ def lifted_structure_loss(
         measure=m,
         block=block,
         by_column=True,
-        of_columns=of_columns,
+        row_parameters={"of_rows": of_ends} if alone else None,
+        of_columns=of_ends,
         **margins,
         **options,
     )
@@ -116,8 +118,12 @@ def _terms(
     positive_margin: Array,
     negative_margin: Array,
     of_columns: LossTerms,
+    of_rows: LossTerms | None = None,
 ) -> Any:
-    of_rows, of_rows_there = _negatives(c, positive, negative, negative_margin=negative_margin)["row"]
-    there = of_columns.count[None] > 0
-    both = jnp.logaddexp(of_rows, jnp.where(there, of_columns.total[None], jnp.finfo(c.dtype).min / 4))  # [r, m]
-    return {"positive": (squared(jax.nn.relu(both + positive_margin - c)) / 2, positive & (of_rows_there | there))}
+    if of_rows is None:
+        total, there = _negatives(c, positive, negative, negative_margin=negative_margin)["row"]
+        of_rows = LossTerms(total, there)
+    lowest = jnp.finfo(c.dtype).min / 4
+    both = jnp.logaddexp(*(jnp.where(ends.count > 0, ends.total, lowest) for ends in (of_rows, of_columns)))  # [r, m]
+    there = (of_rows.count > 0) | (of_columns.count > 0)
+    return {"positive": (squared(jax.nn.relu(both + positive_margin - c)) / 2, positive & there)}
