@@ -56,9 +56,7 @@ def pair_function(**minimum: float) -> Callable[[Callable[..., Array]], Callable
     return public
 
 
-def define(
-    function: Callable[..., Array], name: str | None = None, *, symmetric: bool = True, **form: Any
-) -> Measure:
+def define(function: Callable[..., Array], name: str | None = None, *, symmetric: bool = True, **form: Any) -> Measure:
     """Enter a public function among the measures; its name says its direction.
 
     Args:

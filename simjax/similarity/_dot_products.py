@@ -163,7 +163,5 @@ def vectors_to_multiply(x: Array, y: Array, **parameters: Any) -> tuple[Array, A
 
 
 define(dot_product, "dot", prepare=rows_to_multiply, matrix=products, search=vectors_to_multiply)
-define(
-    bilinear_similarity, prepare=rows_to_multiply, matrix=products, search=vectors_to_multiply, symmetric=False
-)
+define(bilinear_similarity, prepare=rows_to_multiply, matrix=products, search=vectors_to_multiply, symmetric=False)
 define(cosine_similarity, "cosine", prepare=unit_rows, matrix=dot_products, search=unit_rows, range=(-1.0, 1.0))

@@ -300,3 +300,47 @@ def test_errors():
         losses.circle_loss(x, labels, measure="euclidean")
     with pytest.raises(InputError, match="no bounds but 0"):
         losses.triplet_margin_loss(x, labels, reducer=losses.Reducer(above=0.5))
+
+
+@pytest.mark.parametrize("reducer", [None, "mean", "sum"])
+@pytest.mark.parametrize(
+    ("loss", "settings"),
+    [
+        (losses.contrastive_loss, {"form": "hadsell", "margin": 1.3}),
+        (losses.threshold_consistent_margin_loss, {"positive_margin": 0.95}),
+    ],
+)
+def test_what_is_the_same_from_both_sides_is_differentiated_from_one(random, loss, settings, reducer):
+    """Weights of 1 change nothing but the way: with them, both sides are differentiated."""
+    with jax.enable_x64(True):
+        x, labels = jnp.asarray(random.normal(size=(9, 3))), jnp.asarray(random.integers(0, 3, 9))
+        name, setting = list(settings.items())[-1]
+
+        def value(x, setting, **options):
+            return loss(x, labels, **(settings | {name: setting}), reducer=reducer, **options)
+
+        def both_sides(x, setting):
+            return value(x, setting, weights=jnp.ones(9))
+
+        direction = jnp.asarray(random.normal(size=x.shape))
+        for derivative in (jax.value_and_grad, lambda f, *a: jax.grad(f, argnums=1), jax.hessian):
+            for found, expected in zip(
+                jax.tree.leaves(derivative(value)(x, setting)),
+                jax.tree.leaves(derivative(both_sides)(x, setting)),
+                strict=True,
+            ):
+                np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+        _, along = jax.jvp(lambda x: value(x, setting), (x,), (direction,))
+        np.testing.assert_allclose(along, jnp.vdot(jax.grad(both_sides)(x, setting), direction), rtol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{"measure": "signal_to_noise"}, {"reducer": "per_row"}, {"reducer": "none"}])
+def test_what_differs_from_side_to_side_is_differentiated_from_both(random, options):
+    with jax.enable_x64(True):
+        x, labels = jnp.asarray(random.normal(size=(7, 3))), jnp.asarray([0, 0, 0, 0, 1, 1, 2])
+
+        def value(x):
+            found = losses.contrastive_loss(x, labels, margin=1.3, **options)
+            return jnp.vdot(jnp.arange(7.0), found.total) if options.get("reducer") == "none" else found
+
+        jax.test_util.check_grads(value, (x,), order=1, modes=["rev"])
