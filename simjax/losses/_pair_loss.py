@@ -109,7 +109,7 @@ def pair_loss(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _pair_loss(static: tuple[Any, ...], symmetric: bool, arguments: tuple[Any, ...], x: Array, y: Array) -> Any:
-    return _with_itself(static, arguments, x) if symmetric else _loss(*static, *arguments, x, y)
+    return _with_itself(static, arguments, x) if symmetric else _loss(static, arguments, x, y)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -118,31 +118,18 @@ def _with_itself(static: tuple[Any, ...], arguments: tuple[Any, ...], x: Array) 
 
     Its two derivatives are equal, that of x as rows and that of x as columns; the first one is computed, and doubled.
     """
-    return _loss(*static, *arguments, x, x)
+    return _loss(static, arguments, x, x)
 
 
 @_with_itself.defjvp
 def _(static: tuple[Any, ...], primals: Any, tangents: Any) -> tuple[Array, Array]:
     (arguments, x), (d_arguments, dx) = primals, tangents
-    return jax.jvp(lambda a, rows: _loss(*static, *a, rows, x), (arguments, x), (d_arguments, 2 * dx))
+    return jax.jvp(lambda a, rows: _loss(static, a, rows, x), (arguments, x), (d_arguments, 2 * dx))
 
 
-def _loss(
-    form: Form,
-    triplets: bool,
-    by_column: bool,
-    by_class: bool,
-    as_scalar: bool,
-    copies: int,
-    block: int | None,
-    relation: Relation,
-    measure: Measure,
-    rows: tuple[Array, dict[str, Any]],
-    reducer: Reducer,
-    parameters: dict[str, Any],
-    x: Array,
-    y: Array,
-) -> Any:
+def _loss(static: tuple[Any, ...], arguments: tuple[Any, ...], x: Array, y: Array) -> Any:
+    form, triplets, by_column, by_class, as_scalar, copies, block = static
+    relation, measure, rows, reducer, parameters = arguments
     terms = Partial(partial(_terms, form), measure, reducer, parameters)
     if relation.chosen is None or by_column:
         of_strip = Partial(partial(_of_strip, triplets), terms, relation)

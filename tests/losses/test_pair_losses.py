@@ -302,7 +302,7 @@ def test_errors():
         losses.triplet_margin_loss(x, labels, reducer=losses.Reducer(above=0.5))
 
 
-@pytest.mark.parametrize("reducer", [None, "mean", "sum"])
+@pytest.mark.parametrize("reducer", mostly_slow([None, "mean", "sum"], None))
 @pytest.mark.parametrize(
     ("loss", "settings"),
     [
