@@ -14,7 +14,8 @@ from simjax import nn
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "train_step.py"
 
 
-@pytest.mark.parametrize("with_torch", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("with_torch", [True, False])
 def test_numbers_are_written(tmp_path, with_torch):
     if with_torch:
         pytest.importorskip("torch")

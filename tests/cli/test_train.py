@@ -141,6 +141,7 @@ def test_files_that_are_not_the_published_ones_are_refused(tmp_path, capsys):
     assert not (tmp_path / "data" / "mnist").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not os.path.exists(os.path.join(os.environ.get("TFDS_DATA_DIR", ""), "mnist")),
     reason="$TFDS_DATA_DIR holds no prepared mnist",
