@@ -74,6 +74,8 @@ def centred(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
     The factor stands with the m rows of y, where it costs less than with the r x m products and their gradients.
     """
     x, y, scale = moved(x, y)
+    if x.shape[1] == 1:  # XLA would multiply and round only after the sum, so that |x - x|^2 were not 0
+        x, y = (jnp.pad(a, ((0, 0), (0, 1))) for a in (x, y))
     return (x, jnp.sum(x * x, axis=-1)), (-2 * y, jnp.sum(y * y, axis=-1), scale)
 
 
