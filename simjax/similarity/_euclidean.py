@@ -74,14 +74,15 @@ def centred(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
     The factor stands with the m rows of y, where it costs less than with the r x m products and their gradients.
     """
     x, y, scale = moved(x, y)
-    if x.shape[1] == 1:  # XLA would multiply and round only after the sum, so that |x - x|^2 were not 0
-        x, y = (jnp.pad(a, ((0, 0), (0, 1))) for a in (x, y))
     return (x, jnp.sum(x * x, axis=-1)), (-2 * y, jnp.sum(y * y, axis=-1), scale)
 
 
 def scaled_squares(x: tuple[Array, Array], y: tuple[Array, Array, Array]) -> Array:
     """|x - y|^2 of what `centred` prepared, over the square of the scale."""
-    return jax.nn.relu(x[1][:, None] + y[1][None] + dot_products(x[0], y[0]))
+    rows, columns = x[0], y[0]
+    if rows.shape[1] == 1:  # XLA would multiply and round only after the sum, so that |x - x|^2 were not 0
+        rows, columns = (jnp.pad(a, ((0, 0), (0, 1))) for a in (rows, columns))
+    return jax.nn.relu(x[1][:, None] + y[1][None] + dot_products(rows, columns))
 
 
 def squared_distances(x: tuple[Array, Array], y: tuple[Array, Array, Array], **_: Any) -> Array:
