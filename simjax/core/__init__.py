@@ -5,6 +5,7 @@ from simjax.core._arrays import matrix_rows as matrix_rows
 from simjax.core._arrays import wide as wide
 from simjax.core._block_functions import first_largest as first_largest
 from simjax.core._block_functions import softmax as softmax
+from simjax.core._blocks import kept as kept
 from simjax.core._blocks import map_rows as map_rows
 from simjax.core._blocks import rows_in_block as rows_in_block
 from simjax.core._checks import InputError as InputError

@@ -27,6 +27,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Int, Num, Shaped
 
 from simjax.core._arrays import matrix_rows
+from simjax.core._blocks import kept
 from simjax.core._checks import InputError
 from simjax.core._masks import Mask, all_of, carried, different_label, others, same_label
 from simjax.core._triplets import count_triplets, every_one
@@ -65,7 +66,7 @@ class Relation:
         if self.triplets is None:
             return positive, negative
         as_positive, as_negative = count_triplets(positive, self.triplets(i, j, positive, negative))
-        return as_positive > 0, as_negative > 0
+        return kept((as_positive > 0, as_negative > 0))
 
     def triplets_of(self, i: Array, j: Array) -> tuple[Array, Callable[[Array], Array]]:
         """Positive pairs of a strip [r, m], and what says of a few of them in each row what their negatives are."""

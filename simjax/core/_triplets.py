@@ -7,7 +7,6 @@ from jax import Array
 from jax.tree_util import Partial
 from jaxtyping import Bool, Int
 
-from simjax.core._blocks import kept
 from simjax.core._tuples import for_each_marked
 
 FEW = 4  # positives in one turn of a loop: a strip is read once for all of them
@@ -50,7 +49,7 @@ def count_triplets(
         return as_positive, as_negative + jnp.sum(active, axis=1, dtype=jnp.int32)
 
     nothing = jnp.zeros(positive.shape, jnp.int32)
-    return kept(for_each_marked(turn, (nothing, nothing), positive, few=FEW))
+    return for_each_marked(turn, (nothing, nothing), positive, few=FEW)
 
 
 def every_one(negative: Bool[Array, "r m"]) -> Partial:

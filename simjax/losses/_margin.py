@@ -19,7 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Relation, check_at_least, check_number, count_triplets
+from simjax.core import InputError, Relation, check_at_least, check_number, count_triplets, kept
 from simjax.losses._checks import check_class_ids, ids_of_rows
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
@@ -104,7 +104,7 @@ def _of_all_triplets(c: Array, positive: Array, negative: Array, **parameters: A
 
 
 def _of_mined_triplets(c: Array, positive: Array, negatives_of: Any, **parameters: Any) -> Any:
-    return _terms(c, *count_triplets(positive, negatives_of), **parameters)
+    return _terms(c, *kept(count_triplets(positive, negatives_of)), **parameters)
 
 
 def _terms(

@@ -25,7 +25,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_at_least, count_triplets, entries, floats, sum_over_marked, wide
+from simjax.core import check_at_least, count_triplets, entries, floats, kept, sum_over_marked, wide
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._softplus import softplus
 from simjax.losses._terms import Summed
@@ -91,7 +91,7 @@ def _counted(c: Array, positive: Array, negatives_of: Partial, *, margin: Array)
 
     as_positive, as_negative = count_triplets(positive, violated)
     number = jnp.sum(as_positive, axis=1)
-    weight = (as_negative - as_positive).astype(c.dtype)
+    weight = kept((as_negative - as_positive).astype(c.dtype))
     total = jnp.sum(jnp.where(weight != 0, weight * c, 0), axis=1) + margin * number
     return {"triplet": Summed(total, number, _triplets(positive, negatives_of))}
 
