@@ -26,10 +26,19 @@ def _ratio_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> t
     return q, ratio(da - q * db, b)
 
 
+@jax.custom_jvp
 def safe_sqrt(x: Array) -> Array:
-    """The square root, with gradient 0 at 0; 0 below 0."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+    """The square root, with gradient 0 at 0; 0 below 0.
+
+    Its derivative is made of the root alone, so that of a strip no more than that is read again going backward.
+    """
+    return jnp.sqrt(jnp.where(x > 0, x, 0.0))
+
+
+@safe_sqrt.defjvp
+def _safe_sqrt_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    root = safe_sqrt(*primals)
+    return root, ratio(tangents[0] / 2, root)
 
 
 def power_of_two(x: Array) -> Array:
