@@ -15,7 +15,7 @@ from simjax.cli import main
 from tests.slow import mostly_slow
 
 ROOT = Path(__file__).parents[2]
-QUICK = ["--model", "dnn", "--dnn.widths", "64", "--steps", "80", "--checkpoint-seconds", "0"]
+QUICK = ["--model", "dnn", "--dnn.widths", "64", "--steps", "40", "--checkpoint-seconds", "0"]
 
 
 def start(*arguments):
@@ -60,7 +60,7 @@ def whole(tmp_path_factory):
 def test_a_run_that_was_stopped_ends_bit_for_bit_where_the_whole_one_did(whole, tmp_path, number):
     out = tmp_path / "run"
     process = start(*QUICK, "--out", out)
-    wait_for_step(process, 30)
+    wait_for_step(process, 15)
     process.send_signal(number)
     _, errors = process.communicate()
     assert not (out / "report.json").exists()
@@ -73,9 +73,9 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_where_the_whole_one_did(whole, 
     again = start("--resume", "--out", out)  # the settings come from the run
     printed, errors = again.communicate()
     assert again.returncode == 0, errors
-    assert int(re.search(r"resumed at step (\d+) of 80", printed)[1]) >= 27
+    assert int(re.search(r"resumed at step (\d+) of 40", printed)[1]) >= 12
     (step_a, a), (step_b, b) = final_parameters(out), final_parameters(whole)
-    assert step_a == step_b == 80
+    assert step_a == step_b == 40
     for x, y in zip(a, b, strict=True):
         np.testing.assert_array_equal(x, y)
     assert report_without_times(out) == report_without_times(whole)
