@@ -51,7 +51,8 @@ def reduce_rows(
         measure: a name or a `Measure`.
         rows: a tuple of arrays [n, ...] that are cut along with x and given to the function after i and j.
         copies: how many arrays like the strip the function holds at once.
-        block: rows computed at once; None chooses (see `block_size`).
+        block: rows computed at once, of which nothing is kept for the gradient; None chooses (see `block_size`), and
+            where they are few keeps what took long.
         precision: of matrix products, one of `PRECISIONS`, which JAX explains at `jax.lax.Precision`; None is the
             measure's own, which is the highest for distances.
         axis_name: inside `jax.shard_map`, the mesh axis over which x and y are cut: columns are gathered from all

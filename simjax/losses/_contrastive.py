@@ -102,8 +102,16 @@ def contrastive_loss(
     margins = {"margin": margin, "positive_margin": positive_margin}
     if m.higher_is_closer:  # minus the similarity takes the place of the distance
         margins = {name: -jnp.asarray(value) for name, value in margins.items()}
-    of_both = {"default_reducer": "mean_nonzero", "symmetric": True}
-    return pair_loss(TERMS[form], embeddings, labels, measure=m, **of_both, **margins, **options)
+    return pair_loss(
+        TERMS[form],
+        embeddings,
+        labels,
+        measure=m,
+        default_reducer="mean_nonzero",
+        symmetric=True,
+        **margins,
+        **options,
+    )
 
 
 def _terms_of(form: str) -> Form:

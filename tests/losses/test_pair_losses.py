@@ -1,5 +1,6 @@
 """Every loss of pairs against loops, for every kind of relation."""
 
+import functools
 import itertools
 
 import jax
@@ -323,7 +324,7 @@ def test_what_is_the_same_from_both_sides_is_differentiated_from_one(random, los
             return value(x, setting, weights=jnp.ones(9))
 
         direction = jnp.asarray(random.normal(size=x.shape))
-        for derivative in (jax.value_and_grad, lambda f, *a: jax.grad(f, argnums=1), jax.hessian):
+        for derivative in (jax.value_and_grad, functools.partial(jax.grad, argnums=1), jax.hessian):
             for found, expected in zip(
                 jax.tree.leaves(derivative(value)(x, setting)),
                 jax.tree.leaves(derivative(both_sides)(x, setting)),

@@ -10,7 +10,6 @@ from scipy.spatial.distance import cdist
 
 from simjax import mining as miners
 from simjax.core import _blocks, _reduce
-from simjax.losses import _softplus
 from simjax.losses import triplet_margin_loss as loss_of
 from simjax.similarity import measure
 from tests.slow import mostly_slow
@@ -89,19 +88,6 @@ def test_a_block_too_large_to_keep_its_counts_is_counted_again(random, monkeypat
     counted, another = found()
     assert program != another
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), kept, counted)
-
-
-@pytest.mark.parametrize(("dtype", "rtol"), [(np.float32, 5e-7), (np.float64, 2e-15)])
-def test_the_smooth_hinge_keeps_its_digits_far_from_the_margin(dtype, rtol):
-    with jax.enable_x64(dtype is np.float64):
-        gaps = np.linspace(-80, 80, 4001, dtype=dtype)
-        value, slope = jax.jit(jax.vmap(jax.value_and_grad(_softplus.softplus)))(gaps)
-        assert value.dtype == dtype
-        ends = _softplus.softplus(jnp.array([-jnp.inf, jnp.inf, jnp.nan], dtype))
-    gaps = gaps.astype(np.float64)
-    np.testing.assert_allclose(value, np.logaddexp(gaps, 0), rtol=rtol)
-    np.testing.assert_allclose(slope, 1 / (1 + np.exp(-gaps)), rtol=rtol)
-    np.testing.assert_array_equal(ends, [0, np.inf, np.nan])
 
 
 @pytest.mark.parametrize("mining", ORACLES)
