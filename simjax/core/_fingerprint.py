@@ -7,8 +7,10 @@ would cost what the product saves; comparing two integers does not.
 import functools
 import math
 import operator
+from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 PARTS = 8
@@ -22,7 +24,8 @@ def fingerprints(x: Array) -> Array:
     bits = lax.bitcast_convert_type(x, kind).astype(jnp.uint32)
     bits = bits.reshape(x.shape[0], math.prod(bits.shape[1:]))
     bits = mixed_bits(bits)  # round numbers have many zero bits at the end, which a sum of products would keep
-    weights = mixed_bits(jnp.arange(1, 2 * bits.shape[1] + 1, dtype=jnp.uint32).reshape(2, -1)) | 1
+    # By NumPy, so that they are constants of the compiled program.
+    weights = mixed_bits(np.arange(1, 2 * bits.shape[1] + 1, dtype=np.uint32).reshape(2, -1)) | 1
     products = bits[:, None] * weights[None]
     # Parts of rows as whole vectors first: along a row a CPU adds one number after another.
     width = -(-bits.shape[1] // PARTS)
@@ -36,8 +39,11 @@ def same_fingerprint(x: Array, y: Array) -> Array:
     return (x[:, :1] == y[None, :, 0]) & (x[:, 1:] == y[None, :, 1])
 
 
-def mixed_bits(x: Array) -> Array:
-    """Every bit of uint32 x moves every bit of the result, a bijection: MurmurHash3's finaliser (Austin Appleby)."""
+def mixed_bits(x: Any) -> Any:
+    """Every bit of uint32 x moves every bit of the result, a bijection: MurmurHash3's finaliser (Austin Appleby).
+
+    x is an array of JAX or of NumPy, and so is the result.
+    """
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        x = (x ^ (x >> shift)) * jnp.uint32(factor)
+        x = (x ^ (x >> shift)) * np.uint32(factor)
     return x ^ (x >> 16)

@@ -11,7 +11,7 @@ References:
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
@@ -54,14 +54,17 @@ def smooth_ap_loss(
 def _terms(c: Array, positive: Array, negative: Array, *, itself: Array, temperature: Array) -> Any:
     counts = jnp.any(positive, axis=1, keepdims=True)
     positive = with_itself(positive, itself)
+    # What is neither is put so far behind all others that it comes before nothing.
+    last = jnp.min(c, axis=1, keepdims=True, initial=0.0) - 100 * temperature
+    c = jnp.where(positive | negative, c, lax.stop_gradient(last))
     start = jnp.zeros(c.shape[0], c.dtype)
-    total = sum_over_marked(_precision, start, positive, (positive, negative), c, temperature)
+    total = sum_over_marked(_precision, start, positive, (positive,), c, temperature)
     return {"row": (1 - total[:, None] / jnp.maximum(jnp.sum(positive, axis=1, keepdims=True), 1), counts)}
 
 
-def _precision(columns: Array, there: Array, positive: Array, negative: Array, c: Array, temperature: Array) -> Array:
+def _precision(columns: Array, there: Array, positive: Array, c: Array, temperature: Array) -> Array:
     """The share of positives among what comes before a positive, itself included, of a few positives added: [r]."""
     earlier = before(columns, c, temperature)
     positives = 0.5 + jnp.sum(jnp.where(positive[:, None], earlier, 0), axis=2)  # a positive comes half before itself
-    precision = positives / (positives + jnp.sum(jnp.where(negative[:, None], earlier, 0), axis=2))
+    precision = positives / (0.5 + jnp.sum(earlier, axis=2))
     return jnp.sum(jnp.where(there, precision, 0), axis=1)

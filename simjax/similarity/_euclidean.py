@@ -64,16 +64,25 @@ def moved(x: Array, y: Array) -> tuple[Array, Array, Array]:
     """Rows divided by a common power of two and moved to the mean of y; and the power."""
     x, y = wide(x), wide(y)
     scale = power_of_two(jnp.maximum(jnp.max(jnp.abs(x), initial=0.0), jnp.max(jnp.abs(y), initial=0.0)))
-    mean = jnp.sum(y / scale, axis=0, keepdims=True) / max(y.shape[0], 1)
-    return x / scale - mean, y / scale - mean, scale
+    return *_to_the_mean(x / scale, y / scale), scale
+
+
+def _to_the_mean(x: Array, y: Array) -> tuple[Array, Array]:
+    """Rows moved to the mean of y."""
+    mean = jnp.sum(y, axis=0, keepdims=True) / max(y.shape[0], 1)
+    return x - mean, y - mean
 
 
 def centred(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
-    """What `moved` makes, with the squares of the rows: (x, |x|^2), (-2 y, |y|^2, scale).
+    """What `moved` makes, with the squares of the rows."""
+    return _with_squares(*moved(x, y))
+
+
+def _with_squares(x: Array, y: Array, scale: Array) -> tuple[Any, Any]:
+    """(x, |x|^2), (-2 y, |y|^2, scale).
 
     The factor stands with the m rows of y, where it costs less than with the r x m products and their gradients.
     """
-    x, y, scale = moved(x, y)
     return (x, jnp.sum(x * x, axis=-1)), (-2 * y, jnp.sum(y * y, axis=-1), scale)
 
 
@@ -98,8 +107,9 @@ def distances(x: tuple[Array, Array], y: tuple[Array, Array, Array], **_: Any) -
 
 
 def centred_units(x: Array, y: Array) -> tuple[Any, Any]:
-    """Unit vectors made ready for `distances`."""
-    return centred(*unit_rows(x, y))
+    """Unit vectors made ready for `distances`; their squares need no scale."""
+    x, y = _to_the_mean(*unit_rows(x, y))
+    return _with_squares(x, y, jnp.ones((), x.dtype))
 
 
 def search_by_products(prepare: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Array, Array]]:
