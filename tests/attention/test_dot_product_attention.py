@@ -65,8 +65,12 @@ def test_by_loops(random):
         np.testing.assert_allclose(residual[b, t, h], np.log(np.exp(scores).sum()), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_agrees_with_jax(random, options):
+@pytest.mark.parametrize(
+    "name",
+    mostly_slow(OPTIONS, "nothing", "scale", "causal and window", "lengths and window", "mask and bias and causal"),
+)
+def test_agrees_with_jax(random, name):
+    options = OPTIONS[name]
     q, k, v = qkv(random, e=K)
     options = filled(random, options)
     mine = dot_product_attention(q, k, v, return_residual=True, **options)

@@ -95,6 +95,7 @@ def test_a_full_disk_is_said_and_what_was_there_stays(tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.slow
 def test_a_plain_log_when_it_is_no_terminal(whole, tmp_path, capsys):
     main(["train", *QUICK, "--steps", "3", "--out", str(tmp_path / "run")])
     printed = capsys.readouterr().out

@@ -74,6 +74,7 @@ def test_equals_loops(mining, block, seed):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_block_too_large_to_keep_its_counts_is_counted_again(random, monkeypatch):
     monkeypatch.setattr(_reduce, "rows_at_once", lambda n, row_bytes: 4)
     x, labels = jnp.asarray(random.normal(size=(13, 3)), jnp.float32), random.integers(0, 4, 13)

@@ -135,6 +135,7 @@ def test_confusions_are_summed_up(make_run):
     assert "80.00% of 20 test images lie on the diagonal" in markdown
 
 
+@pytest.mark.slow
 def test_test_classes_of_their_own_have_their_own_names(make_run):
     run = make_run(data={"test_class_names": [f"new {i}" for i in range(10)]})
     report.write(run)
@@ -205,6 +206,7 @@ def test_steps_that_a_resumed_run_took_twice_count_once(make_run):
     assert found.series("validation_loss") == ([2], [8])
 
 
+@pytest.mark.slow
 def test_png_figures_do_not_depend_on_pyplot(make_run):
     code = (
         "import sys; from simjax import report; assert 'matplotlib' not in sys.modules; "

@@ -11,6 +11,7 @@ from simjax.core import InputError
 from simjax.similarity import measure, pairwise
 from simjax.similarity._boolean import jaccard_distance
 from simjax.similarity._sets import dice_coefficient, jaccard_index, overlap_coefficient, tversky_index
+from tests.slow import mostly_slow
 
 SETS = {
     "jaccard": jaccard_index,
@@ -121,7 +122,7 @@ def test_gradient_is_zero_at_equal_sets_and_the_mean_of_both_sides_at_ties(name)
     np.testing.assert_allclose(found, (above - below) / (2 * step), rtol=1e-2)
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", mostly_slow(SETS, "tversky"))
 def test_gradients_in_float64(name):
     with jax.enable_x64(True):
         x, y = (np.random.default_rng(i).uniform(0.1, 1, (3, 5)) for i in (1, 2))
@@ -141,7 +142,7 @@ def test_gradients_of_the_parameters_and_second_order():
         jax.test_util.check_grads(matrix, (x, 0.7, 1.3), order=2, modes=["rev"])
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", mostly_slow(SETS, "tversky"))
 def test_huge_and_tiny_weights(name):
     """Sums of 6e37 overflow; the value is the same at every scale, the gradient goes with 1 / scale."""
     x, y = (np.random.default_rng(i).uniform(1, 5, (3, 7)) for i in (1, 2))

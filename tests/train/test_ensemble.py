@@ -45,6 +45,7 @@ def finished(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_each_encoder_has_triplets_of_its_own(finished):
     both, alone = embeddings(finished("triplets")), embeddings(finished("alone"))
     np.testing.assert_allclose(both[:, :8], combine_embeddings([alone, alone])[:, :8], atol=1e-6)

@@ -51,6 +51,7 @@ def test_a_run_leaves_what_a_report_needs(finished):
     assert lines[-1]["validation_accuracy"] > 0.5
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_gives_the_same_numbers(finished, tmp_path):
     train(from_dict(QUICK), tmp_path / "again")
     assert report_without_times(tmp_path / "again") == report_without_times(finished)

@@ -65,6 +65,7 @@ def test_a_step_is_a_function_of_its_state():
     jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
 
 
+@pytest.mark.slow
 def test_the_division_into_calls_changes_no_bit():
     steps, state, batch, _ = prepared(model="cnn", objective="contrastive")
     copy = jax.tree.map(lambda a: a.copy(), state)
