@@ -28,7 +28,7 @@ def test_the_page_has_the_best_first_and_only_what_was_run():
         for seed in range(2)
     ]
     page = metric_learning.markdown({"date": "2020-02-02", "machine": "a machine", "runs": runs})
-    assert "## mnist unseen\n\nTrained on `mnist[0-7]`, 3 epochs." in page
+    assert "## mnist unseen\n\nTrained on `mnist[0-7]`, 3 epochs, a constant rate." in page
     assert "## cifar10 unseen" not in page
     best, second = (page.index(f"| {name} | 0.9000 ± 0.0000 |") for name in ("multi_similarity", "circle"))
     assert best < second
