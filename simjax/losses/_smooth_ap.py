@@ -54,9 +54,10 @@ def smooth_ap_loss(
 def _terms(c: Array, positive: Array, negative: Array, *, itself: Array, temperature: Array) -> Any:
     counts = jnp.any(positive, axis=1, keepdims=True)
     positive = with_itself(positive, itself)
-    # What is neither is put so far behind all others that it comes before nothing.
-    last = jnp.min(c, axis=1, keepdims=True, initial=0.0) - 100 * temperature
-    c = jnp.where(positive | negative, c, lax.stop_gradient(last))
+    # What is neither is put so far behind all others that it comes before nothing: the sigmoid of -100 is 4e-44.
+    either = positive | negative
+    last = jnp.min(c, axis=1, keepdims=True, where=either, initial=0.0) - 100 * temperature
+    c = jnp.where(either, c, lax.stop_gradient(last))
     start = jnp.zeros(c.shape[0], c.dtype)
     total = sum_over_marked(_precision, start, positive, (positive,), c, temperature)
     return {"row": (1 - total[:, None] / jnp.maximum(jnp.sum(positive, axis=1, keepdims=True), 1), counts)}

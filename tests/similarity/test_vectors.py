@@ -260,3 +260,10 @@ def test_complex_numbers_and_unknown_parameters_are_type_errors():
         similarity.measure("minkowski", q=3)
     with pytest.raises(TypeError, match="unexpected keyword argument"):
         similarity.minkowski_distance(X, X, q=3)
+
+
+def test_unit_vectors_of_one_feature_are_exact(random):
+    x = np.append(np.float32(random.normal(size=100)), np.float32(0))[:, None]
+    units, pullback = jax.vjp(jax.jit(similarity.unit_vectors), x)
+    np.testing.assert_array_equal(units, np.sign(x))
+    np.testing.assert_array_equal(pullback(jnp.ones_like(x))[0], np.zeros_like(x))
