@@ -141,12 +141,15 @@ def markdown(report: dict[str, Any]) -> str:
 
 PAGE = f"""\
 Ways to bring the images of a folder to one size of about 32 * 32 pixels, on {IMAGES["train"]:,} training and
-{IMAGES["test"]:,} test images: a square, or a size with the median aspect ratio of the training images; and an
-image of another aspect ratio cropped at its centre, or padded by repeating its border pixels. Photographs are those
-of CIFAR-10 cut to one shape (the aspect ratio of 112x92) or to random shapes from 9:16 to 16:9, digits those of
-MNIST cut to their ink; all are enlarged by {ENLARGED} before they are stored. The settings are those of `train.py`
-without flags (softmax), but for a CNN of half the default widths, 10 epochs and no validation images. Accuracy and
-mean average precision at R on the test images: the mean of the runs ± half of its 95% confidence interval."""
+{IMAGES["test"]:,} test images: a square, or a size with the median aspect ratio of the training images; and an image of
+another aspect ratio cropped at its centre, or padded by repeating its border pixels. Photographs are those of CIFAR-10
+cut to one shape (the aspect ratio of 112x92) or to random shapes from 9:16 to 16:9, digits those of MNIST cut to their
+ink; all are enlarged by {ENLARGED} before they are stored. The settings are those of `train.py` without flags
+(softmax), but for a CNN of half the default widths, 10 epochs and no validation images. Accuracy and mean average
+precision at R on the test images: the mean of the runs ± half of its 95% confidence interval.
+
+Cropping is worst in every case. Padding to the median aspect ratio is the default: as good as padding to a square
+within the intervals, and without padding where all images have one shape."""
 
 
 if __name__ == "__main__":

@@ -68,7 +68,8 @@ class Skipped:
 
 
 def _listed(details: Counter[str]) -> str:
-    shown = [f"{name}: {count:,}" for name, count in details.most_common(SHOWN) if name and count]
+    largest = sorted(details.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
+    shown = [f"{name}: {count:,}" for name, count in largest if name and count]
     more = ", ..." if len(details) > SHOWN else ""
     return f" ({', '.join(shown)}{more})" if shown else ""
 

@@ -312,8 +312,9 @@ def validate(settings: Settings) -> None:
     need("optimizer.weight_decay", opt.weight_decay, (opt.weight_decay or 0) >= 0, "0 or more")
     need("optimizer.warmup", opt.warmup, 0 <= opt.warmup < 1, "0 or more, below 1")
     need("optimizer.clip_norm", opt.clip_norm, opt.clip_norm >= 0, "0 or more")
-    sides = data.image_size if isinstance(data.image_size, tuple) else (data.image_size or 1,)
-    need("data.image_size", min(sides), min(sides) > 0, positive)
+    sides = data.image_size if isinstance(data.image_size, tuple) else (data.image_size,)
+    for side in sides:
+        need("data.image_size", side, side is not None and side > 0, positive)
     if data.input_range is not None:
         low, high = data.input_range
         need("data.input_range", low, float("-inf") < low < high < float("inf"), f"less than the highest value, {high}")

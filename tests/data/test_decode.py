@@ -67,15 +67,16 @@ def test_twelve_bit_data_is_reported_with_its_range_and_read_by_it(random):
     as_grey = encoded(Image.fromarray(pixels.astype(np.uint16)))
     as_integers = encoded(Image.fromarray(pixels.astype(np.int32)), "tiff")
     as_floats = encoded(Image.fromarray((pixels / 2**17).astype(np.float32)), "tiff")
-    as_colours = sixteen_bit_colours(np.stack([pixels, 4095 - pixels, pixels // 2], axis=2))
+    colours = np.stack([pixels, 4095 - pixels, pixels // 2], axis=2)
+    as_colours = sixteen_bit_colours(colours)
     expected = np.clip(np.rint((pixels - 3) * (255 / 4087)), 0, 255)
     for source, low, high, factor in (
         (as_grey, 3, pixels.max(), 1),
         (as_integers, 3, pixels.max(), 1),
         (as_floats, 3 / 2**17, pixels.max() / 2**17, 2**17),
-        (as_colours, 0, 4095, 1),
+        (as_colours, colours.min(), colours.max(), 1),
     ):
-        with pytest.warns(UserWarning) as warned:
+        with pytest.warns(UserWarning, match="pixels from") as warned:
             dark = decode(source, (5, 7), 3)
         assert len(warned) == 1
         assert f"pixels from {low:g} to {high:g} were read" in str(warned[0].message)
@@ -89,11 +90,11 @@ def test_twelve_bit_data_is_reported_with_its_range_and_read_by_it(random):
 
 def test_a_range_that_no_image_needs_and_pixels_outside_of_the_types_range(random):
     with pytest.warns(UserWarning, match="no image has more than 8 bits, so `input_range` changes nothing"):
-        decode(encoded(Image.fromarray(random.integers(0, 256, (4, 4), np.uint8))), (4, 4), 1, input_range=(0, 9))
+        decode(encoded(Image.fromarray(random.integers(0, 256, (4, 4), np.uint8))), (4, 4), 1, input_range=(0.0, 9.0))
     source = encoded(Image.fromarray(np.array([[-1000, 3000]], np.int32)), "tiff")
     with pytest.raises(UnreadableImageError, match=r"outside 0..65535.*`input_range=\(-1000, 3000\)` maps them"):
         decode(source, (1, 2), 1)
-    assert decode(source, (1, 2), 1, input_range=(-1000, 3000)).ravel().tolist() == [0, 255]
+    assert decode(source, (1, 2), 1, input_range=(-1000.0, 3000.0)).ravel().tolist() == [0, 255]
 
 
 def test_a_large_image_is_read_if_the_limit_allows_it(monkeypatch):
