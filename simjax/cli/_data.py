@@ -38,6 +38,8 @@ class ExportArguments:
     """names of classes; None is all"""
     data_dir: str | None = None
     """where prepared data sets lie"""
+    cache_gigabytes: float = 4.0
+    """largest size of the decoded images of prepared data sets in the user's cache folder; 0 stores none"""
     data: Reading = Reading()
 
 
@@ -65,8 +67,9 @@ def _export(arguments: Sequence[str]) -> None:
     from simjax.data import export, load
     from simjax.train._progress import PreparationDisplay
 
-    reading = {field.name: getattr(parsed.data, field.name) for field in dataclasses.fields(Reading)}
-    found = load(parsed.name, parsed.split, parsed.data_dir, progress=PreparationDisplay(), **reading)
+    options = {field.name: getattr(parsed.data, field.name) for field in dataclasses.fields(Reading)}
+    options |= {"cache_gigabytes": parsed.cache_gigabytes, "progress": PreparationDisplay()}
+    found = load(parsed.name, parsed.split, parsed.data_dir, **options)
     written = export(found, Path(parsed.out), parsed.classes)
     print(f"{written:,} images in {parsed.out}")
 

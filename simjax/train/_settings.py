@@ -107,8 +107,6 @@ class Reading:
     """leave out images of a folder that cannot be read, with a warning"""
     download: bool = True
     """fetch a missing data set"""
-    cache_gigabytes: float = 4.0
-    """largest size of the decoded images of prepared data sets in the user's cache folder; 0 stores none"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +160,8 @@ class Settings:
     """what the encoder computes in while it learns; parameters, head, loss and optimiser are float32 always"""
     data_dir: str | None = None
     """where prepared data sets lie; None is $TFDS_DATA_DIR or ~/tensorflow_datasets"""
+    cache_gigabytes: float = 4.0
+    """largest size of the decoded images of prepared data sets in the user's cache folder; 0 stores none"""
     checkpoint_seconds: float = 20.0
     """time between checkpoints"""
     cnn: CNN = CNN()
@@ -175,7 +175,7 @@ class Settings:
     data: Data = Data()
 
 
-WHERE_ONLY = ("data_dir", "checkpoint_seconds", "data.cache_gigabytes")
+WHERE_ONLY = ("data_dir", "cache_gigabytes", "checkpoint_seconds")
 """Settings that say where and when things are stored, and do not change what is learned."""
 
 
@@ -318,7 +318,7 @@ def validate(settings: Settings) -> None:
     if data.input_range is not None:
         low, high = data.input_range
         need("data.input_range", low, float("-inf") < low < high < float("inf"), f"less than the highest value, {high}")
-    need("data.cache_gigabytes", data.cache_gigabytes, data.cache_gigabytes >= 0, "0 or more")
+    need("cache_gigabytes", s.cache_gigabytes, s.cache_gigabytes >= 0, "0 or more")
     need("data.validation_fraction", data.validation_fraction, 0 <= data.validation_fraction < 0.9, "0 to 0.9")
     for name in ("shift", "rotation", "scale"):
         value = getattr(s.augment, name)

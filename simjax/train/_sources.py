@@ -39,7 +39,8 @@ def load_sources(settings: Settings) -> Sources:
     """
     s, d = settings, settings.data
     options: dict[str, Any] = {field.name: getattr(d, field.name) for field in dataclasses.fields(Reading)}
-    options |= {"progress": PreparationDisplay(), "needs_classes": not with_views(s)}
+    options |= {"cache_gigabytes": s.cache_gigabytes, "progress": PreparationDisplay()}
+    options["needs_classes"] = not with_views(s)
 
     def read(name: str, split: str, **changes: Any) -> Dataset:
         return load(name, split, s.data_dir, **(options | changes))

@@ -82,7 +82,7 @@ def test_unreadable_configurations(tmp_path, text, message):
         ({"data": {"image_size": 0}}, "data.image_size"),
         ({"data": {"input_range": [1, 1]}}, "data.input_range"),
         ({"data": {"max_pixels": 0}}, "data.max_pixels"),
-        ({"data": {"cache_gigabytes": -1}}, "data.cache_gigabytes"),
+        ({"cache_gigabytes": -1}, "cache_gigabytes"),
         ({"cnn": {"widths": []}}, "cnn.widths"),
         ({"vit": {"heads": 0}}, "vit.heads"),
     ],
