@@ -29,7 +29,7 @@ class Decoded(NamedTuple):
 
     Attributes:
         dataset: The images and labels.
-        resizing: How images were resized to a size that was chosen, in words, or "".
+        resizing: How images were resized, in words, or "".
     """
 
     dataset: Dataset

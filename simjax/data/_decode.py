@@ -118,7 +118,8 @@ def common_format(sources: Sequence[Source], options: ReadOptions) -> tuple[Form
     median aspect ratio of the images, at most 4. One channel is enough if every image is stored as greyscale.
 
     Returns:
-        The format, and where a size was chosen that differs from that of some image, a sentence that says so.
+        The format, and a sentence that says so if the size differs from that of some image. If size and channels are
+        both given, no image is opened and nothing is said.
 
     Raises:
         UnreadableImageError: for the first file whose header cannot be read.
@@ -135,12 +136,10 @@ def common_format(sources: Sequence[Source], options: ReadOptions) -> tuple[Form
     if failures:
         raise failures[0]
     channels = channels or (1 if all(grey for _, grey in headers) else 3)
-    if size is not None:
-        return Format(size, channels, *how), None
-    sizes = [size for size, _ in headers]
-    size = _chosen_size(sizes)
-    others = sum(other != size for other in sizes)
-    return Format(size, channels, *how), _resizing(sizes, size, options.aspect) if others else None
+    sizes = [shape for shape, _ in headers]
+    size = size or _chosen_size(sizes)
+    resizing = _resizing(sizes, size, options.aspect) if any(shape != size for shape in sizes) else None
+    return Format(size, channels, *how), resizing
 
 
 def _chosen_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:

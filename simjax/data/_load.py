@@ -70,7 +70,7 @@ def load(
         download: whether to download an official set that is not prepared.
         cache_gigabytes: Largest size of the decoded images of prepared sets in the user's cache folder; 0 stores none.
         progress: is called with what is being done, how much of it is done and how much there is of it: while a set
-            is downloaded and prepared, and once if images are resized to a size that was not given.
+            is downloaded and prepared, and once if images of files are resized.
 
     Returns:
         The data set.

@@ -97,7 +97,7 @@ def list_folder(folder: Path, skipped: Skipped, parents: tuple[str, ...] = ()) -
     for entry in _entries(folder):
         path = Path(entry.path)
         extension = path.suffix.lower()
-        if path.is_dir():
+        if os.path.isdir(path) if entry.is_symlink() else entry.is_dir():
             if entry.name.startswith("."):
                 skipped.add("file{s} in hidden folders", entry.name, _files_in(path))
             elif entry.name.lower() in SYSTEM_FOLDERS:
@@ -108,7 +108,7 @@ def list_folder(folder: Path, skipped: Skipped, parents: tuple[str, ...] = ()) -
                 folders.append(path)
         elif entry.name.startswith("."):
             skipped.add("hidden file{s}")
-        elif not path.is_file():
+        elif not (os.path.isfile(path) if entry.is_symlink() else entry.is_file()):
             skipped.add("broken link{s}" if entry.is_symlink() else "special file{s}")
         elif extension in readable_extensions():
             images.append(path)
