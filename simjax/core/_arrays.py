@@ -1,7 +1,9 @@
 """Arrays as the library takes them: floating point, accumulated in float32 or wider, with names in every error."""
 
+import math
+
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from simjax.core._checks import InputError
@@ -27,6 +29,27 @@ def floats(argument: str, x: ArrayLike) -> Array:
 def wide(x: Array) -> Array:
     """x in float32 or wider: what sums accumulate in."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def finite_rows(x: Array) -> tuple[Array, Array]:
+    """Replace rows that hold NaN or infinity, and return what to add to their scores instead.
+
+    Such a row has the score NaN with every other, by every measure. It takes no part in the arithmetic: there, 0 times
+    NaN would be NaN in the gradients of rows whose pairs with it are masked.
+
+    Args:
+        x: [..., d].
+
+    Returns:
+        x with the values of the first finite row in place of the others, [..., d], and NaN for each row that was
+        replaced, 0 for the others, [...].
+    """
+    finite = jnp.all(jnp.isfinite(x), axis=-1)
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    if not rows.size:
+        return x, jnp.zeros(finite.shape, x.dtype)
+    first = lax.stop_gradient(rows[jnp.argmax(finite)]).reshape((1,) * (x.ndim - 1) + x.shape[-1:])
+    return jnp.where(finite[..., None], x, first), jnp.where(finite, 0.0, jnp.nan).astype(x.dtype)
 
 
 def matrix_rows(x: ArrayLike, y: ArrayLike, names: tuple[str, str] = ("x", "y")) -> tuple[Array, Array]:
