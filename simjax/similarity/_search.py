@@ -10,7 +10,18 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num, Shaped
 
-from simjax.core import InputError, Measure, dot_products, floats, largest_k, map_rows, matrix_rows, reduce_rows, wide
+from simjax.core import (
+    InputError,
+    Measure,
+    dot_products,
+    exact,
+    floats,
+    largest_k,
+    map_rows,
+    matrix_rows,
+    reduce_rows,
+    wide,
+)
 from simjax.core import measure as as_measure
 
 BY_PRODUCTS = Measure(dot_products, higher_is_closer=True, matrix=dot_products, copies=0)
@@ -94,7 +105,10 @@ def top_k(
     available = gallery.shape[0] - (exclude is not None)
     if not isinstance(k, int | np.integer) or not 1 <= k <= available:
         raise InputError(f"k: expected 1 to {available}, the rows of the gallery that count, got {k}")
-    excluded = () if exclude is None else (jnp.asarray(exclude),)
+    excluded = () if exclude is None else (exact("exclude", exclude),)
+    if excluded and (excluded[0].shape != query.shape[:1] or not jnp.issubdtype(excluded[0].dtype, jnp.integer)):
+        got = f"{excluded[0].dtype} {excluded[0].shape}"
+        raise InputError(f"exclude: expected one integer for each of {len(query)} queries, got {got}")
     return _top_k(query, gallery, excluded, as_measure(measure), k=k, block=block, precision=precision)
 
 
