@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Int, Num, Shaped
+from jaxtyping import Bool, Integer, Num, Shaped
 
 from simjax.core._arrays import matrix_rows, numbers
 from simjax.core._blocks import kept
@@ -110,7 +110,7 @@ class Relation:
 
 
 def by_class(
-    labels: Int[ArrayLike, " n"], ref_labels: Int[ArrayLike, " m"] | None = None, *, ignore: Sequence[int] = ()
+    labels: Integer[ArrayLike, " n"], ref_labels: Integer[ArrayLike, " m"] | None = None, *, ignore: Sequence[int] = ()
 ) -> Relation:
     """Positive where the class is the same, negative where it is another.
 

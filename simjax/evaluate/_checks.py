@@ -47,7 +47,8 @@ def as_search(
     query = as_rows("query_embeddings", query_embeddings)
     wanted = as_labels("query_labels", query_labels, len(query))
     if classes.dtype != wanted.dtype:  # uint64 beside int64: together they would become float64
-        classes, wanted = classes.astype(object), wanted.astype(object)
+        both = np.concatenate([classes.astype(object), wanted.astype(object)])
+        classes, wanted = np.split(np.unique(both, return_inverse=True)[1], [len(classes)])
     return gallery, classes, query, wanted
 
 
@@ -75,7 +76,8 @@ def finite(argument: str, x: Any, dtype: DTypeLike | None = None) -> np.ndarray:
     if not floating and not jnp.issubdtype(given.dtype, jnp.integer) and given.dtype != bool:
         floats(argument, given)  # which says what is wrong with it
     if dtype is None:
-        dtype = canonicalize_dtype(jnp.promote_types(given.dtype if floating else float, jnp.float32))
+        own = given.dtype if floating else jnp.result_type(float)
+        dtype = canonicalize_dtype(jnp.promote_types(own, jnp.float32))
     with np.errstate(over="ignore"):
         values = np.asarray(given).astype(dtype)
     wrong = ~np.isfinite(values)

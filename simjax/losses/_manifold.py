@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Int, Num
+from jaxtyping import Integer, Num
 
 from simjax.core import InputError, check_at_least, check_between, matrix_rows, wide
 from simjax.losses._checks import class_vectors
@@ -33,7 +33,7 @@ from simjax.similarity import unit_vectors
 
 def manifold_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c d"],
     alpha: ArrayLike = 0.8,

@@ -111,7 +111,7 @@ def _terms(
 ) -> dict[str, Summed]:
     """Of how often each pair is the positive and the negative one of a triplet, int32 [r, m]."""
     sides = (jax.nn.relu(margin + beta - c), as_positive), (jax.nn.relu(margin + c - beta), as_negative)
-    above_zero = [(loss, jnp.where(loss > 0, times, 0)) for loss, times in sides]
+    above_zero = [(loss, jnp.where(~(loss <= 0), times, 0)) for loss, times in sides]
     total = sum(jnp.sum(jnp.where(times > 0, loss * times.astype(c.dtype), 0), axis=1) for loss, times in above_zero)
     number = sum(jnp.sum(times, axis=1) for _, times in above_zero)
     triplets = jnp.sum(as_positive, axis=1)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Int, Num
+from jaxtyping import Integer, Num
 
 from simjax.core import NO_CLASS, by_class, check_at_least, check_positive
 from simjax.losses._checks import class_vectors
@@ -23,7 +23,7 @@ from simjax.losses._pair_loss import log_sum_exp, pair_loss
 
 def proxy_nca_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c d"],
     scale: ArrayLike = 1.0,
@@ -56,7 +56,7 @@ def proxy_nca_loss(
 
 def proxy_anchor_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c d"],
     margin: ArrayLike = 0.1,

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Int, Num
+from jaxtyping import Integer, Num
 
 from simjax.core import InputError, check_at_least, check_positive, floats, map_rows, wide
 from simjax.losses._angular_margin import arcface_form
@@ -32,7 +32,7 @@ from simjax.similarity import unit_vectors
 
 def sub_center_arcface_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c k d"],
     margin: ArrayLike = 28.6,
@@ -95,7 +95,7 @@ class SubCenterOutliers:
 
 def sub_center_outliers(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c k d"],
     threshold: ArrayLike = 75.0,

@@ -36,7 +36,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.tree_util import Partial
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Int, Num
+from jaxtyping import Integer, Num
 
 from simjax.core import InputError, Relation, as_relation, check_at_least, fits, floats, integers
 
@@ -80,7 +80,9 @@ def cross_batch_memory(size: int, width: int, dtype: DTypeLike = jnp.float32) ->
     return CrossBatchMemory(*zeros, filled=jnp.zeros((), jnp.int32), place=jnp.zeros((), jnp.int32))
 
 
-def push(memory: CrossBatchMemory, embeddings: Num[ArrayLike, "b d"], labels: Int[ArrayLike, " b"]) -> CrossBatchMemory:
+def push(
+    memory: CrossBatchMemory, embeddings: Num[ArrayLike, "b d"], labels: Integer[ArrayLike, " b"]
+) -> CrossBatchMemory:
     """The memory with a batch put in, in place of the oldest rows.
 
     Args:
