@@ -132,11 +132,12 @@ def by_class(
          [ 1 -1  1  0]
          [ 0  0  0  0]]
     """
-    given = {"labels": labels, "ref_labels": labels if ref_labels is None else ref_labels, "ignore": list(ignore)}
-    rows, columns, ignored = comparable_ids(given).values()
+    given = {"labels": labels, "ref_labels": ref_labels, "ignore": list(ignore) or None}
+    ids = comparable_ids({argument: a for argument, a in given.items() if a is not None})
+    rows, columns = ids["labels"], ids.get("ref_labels", ids["labels"])
     positive, negative = same_label(rows, columns), different_label(rows, columns)
-    if ignored.size:
-        is_known = [~jnp.isin(a, ignored) for a in (rows, columns)]
+    if ignore:
+        is_known = [~jnp.isin(a, ids["ignore"]) for a in (rows, columns)]
         known = Partial(_known, *is_known)
         positive, negative = all_of(positive, known), all_of(negative, known)
         rows, columns = (jnp.where(keep, a, NO_CLASS) for keep, a in zip(is_known, (rows, columns), strict=True))

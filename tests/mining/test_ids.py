@@ -27,7 +27,9 @@ NAMES = sorted(
 def found(name, x, labels):
     """What a miner finds, as arrays."""
     function = getattr(mining, name)
-    given = {"key": jax.random.key(0)} if "key" in inspect.signature(function).parameters else {}
+    known = {"key": jax.random.key(0), "hardness": 0.5}
+    parameters = inspect.signature(function).parameters.values()
+    given = {p.name: known[p.name] for p in parameters if p.default is p.empty and p.name in known}
     out = function(x, labels, **given)
     rows, columns = jnp.arange(6)[:, None], jnp.arange(12 if name == "cluster_hard" else 6)[None]
     parts = out if isinstance(out, tuple) else (out,)
