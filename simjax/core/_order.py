@@ -10,6 +10,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num, Shaped
 
+from simjax.core._arrays import floats
 from simjax.core._block_functions import Function, masked, nan_of_rows
 from simjax.core._checks import InputError
 from simjax.core._masks import Mask
@@ -112,7 +113,7 @@ def histogram(
     References:
         Ustinova, Lempitsky (2016), Learning Deep Embeddings with Histogram Loss (the soft form).
     """
-    edges = jnp.asarray(edges)
+    edges = floats("edges", edges)
     if edges.ndim != 1 or edges.shape[0] < 2:
         raise InputError(f"edges: expected at least 2 in one row, got shape {edges.shape}")
     return reduce_masked(_soft_histogram if soft else _histogram, x, y, mask, function, edges, **options)

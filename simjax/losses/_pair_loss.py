@@ -20,7 +20,8 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import InputError, Relation, every_one, map_rows, reduce_rows, rows_and_relation, softmax, wide
+from simjax.core import InputError, Relation, every_one, floats, map_rows, reduce_rows, rows_and_relation, softmax, wide
+from simjax.losses._checks import values_of_rows
 from simjax.losses._terms import LossTerms, Reducer, Summed, as_reducer
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -91,13 +92,14 @@ def pair_loss(
     """
     x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels)
     reducing, as_scalar = as_reducer(reducer, default_reducer)
-    row_weights = jnp.ones(x.shape[0], jnp.float32) if weights is None else wide(jnp.asarray(weights))
+    row_weights = jnp.ones(x.shape[0], jnp.float32) if weights is None else wide(floats("weights", weights))
     if row_weights.shape != x.shape[:1]:
         raise InputError(f"weights: expected one for each of {x.shape[0]} rows, got shape {row_weights.shape}")
     if reducing.class_weights is not None:
-        if relation.classes is None:
-            raise InputError("reducer: weights of classes need class ids, got a relation without")
-        row_weights = row_weights * jnp.asarray(reducing.class_weights)[relation.classes[0]]
+        of_classes = floats("class_weights", reducing.class_weights)
+        if of_classes.ndim != 1 or not of_classes.size:
+            raise InputError(f"class_weights: expected one for each class [c], got shape {of_classes.shape}")
+        row_weights = row_weights * values_of_rows(of_classes, labels, "class weights")
     rows = (row_weights, row_parameters or {})
     m = as_measure(measure)
     itself = ref_embeddings is None and not isinstance(labels, Relation)  # a relation may differ from side to side

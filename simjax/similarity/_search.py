@@ -15,6 +15,7 @@ from simjax.core import (
     InputError,
     Measure,
     dot_products,
+    exact,
     finite_rows,
     floats,
     largest_k,
@@ -108,7 +109,10 @@ def top_k(
     available = gallery.shape[0] - (exclude is not None)
     if not isinstance(k, int | np.integer) or not 1 <= k <= available:
         raise InputError(f"k: expected 1 to {available}, the rows of the gallery that count, got {k}")
-    excluded = () if exclude is None else (jnp.asarray(exclude),)
+    excluded = () if exclude is None else (exact("exclude", exclude),)
+    if excluded and (excluded[0].shape != query.shape[:1] or not jnp.issubdtype(excluded[0].dtype, jnp.integer)):
+        got = f"{excluded[0].dtype} {excluded[0].shape}"
+        raise InputError(f"exclude: expected one integer for each of {len(query)} queries, got {got}")
     return _top_k(query, gallery, excluded, as_measure(measure), k=k, block=block, precision=precision)
 
 
