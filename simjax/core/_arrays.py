@@ -4,7 +4,6 @@ JAX keeps the low 32 bits of wider integers unless `jax_enable_x64` is set: 2^32
 converted here, where NumPy still holds it.
 """
 
-import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -77,7 +76,7 @@ def wide(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def finite_rows(x: Array) -> tuple[Array, Array]:
+def finite_rows(x: Array, *, fill_with_minimum: bool = False) -> tuple[Array, Array]:
     """Replace rows that hold NaN or infinity, and return what to add to their scores instead.
 
     Such a row has the score NaN with every other, by every measure. It takes no part in the arithmetic: there, 0 times
@@ -85,17 +84,17 @@ def finite_rows(x: Array) -> tuple[Array, Array]:
 
     Args:
         x: [..., d].
+        fill_with_minimum: Replace by the smallest number that the other rows of a matrix [n, d] have in each feature,
+            which lies where they lie, instead of by 0.
 
     Returns:
-        x with the values of the first finite row in place of the others, [..., d], and NaN for each row that was
-        replaced, 0 for the others, [...].
+        The rows [..., d], and NaN for each row that was replaced, 0 for the others, [...].
     """
     finite = jnp.all(jnp.isfinite(x), axis=-1)
-    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    if not rows.size:
-        return x, jnp.zeros(finite.shape, x.dtype)
-    first = lax.stop_gradient(rows[jnp.argmax(finite)]).reshape((1,) * (x.ndim - 1) + x.shape[-1:])
-    return jnp.where(finite[..., None], x, first), jnp.where(finite, 0.0, jnp.nan).astype(x.dtype)
+    fill = jnp.zeros((), x.dtype)
+    if fill_with_minimum:
+        fill = jnp.min(lax.stop_gradient(x), axis=0, keepdims=True, initial=jnp.inf, where=finite[..., None])
+    return jnp.where(finite[..., None], x, fill), jnp.where(finite, 0.0, jnp.nan).astype(x.dtype)
 
 
 def matrix_rows(x: ArrayLike, y: ArrayLike, names: tuple[str, str] = ("x", "y")) -> tuple[Array, Array]:

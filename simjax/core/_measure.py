@@ -86,7 +86,7 @@ class Measure:
 
     def rows_and_columns(self, x: Array, y: Array) -> tuple[Any, Any]:
         """x [n, d] and y [m, d] made ready for `strip`: a pytree of [n, ...] to cut into blocks, and the columns."""
-        (x, x_nan), (y, y_nan) = (finite_rows(a) if self.propagates_nan else (a, jnp.zeros(len(a))) for a in (x, y))
+        (x, x_nan), (y, y_nan) = self._finite_rows(x), self._finite_rows(y)
         if self.matrix is None:
             rows, columns = _wide_rows(x, y)
         else:
@@ -105,6 +105,9 @@ class Measure:
         if self.exact_zero:
             s = jnp.where(same_fingerprint(r_marks, c_marks), 0.0, s)
         return s + (r_nan[:, None] + c_nan[None]) if self.propagates_nan else s
+
+    def _finite_rows(self, x: Array) -> tuple[Array, Array]:
+        return finite_rows(x, fill_with_minimum=True) if self.propagates_nan else (x, jnp.zeros(len(x), x.dtype))
 
     def all_pairs(self, x: Array, y: Array, precision: str | None = None) -> Array:
         """Every row of x [n, d] against every row of y [m, d], in one block: [n, m]."""

@@ -144,7 +144,7 @@ def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block: int | N
     if measure.search is None:
         columns = by_measure()
     else:
-        (x, _), (y, y_nan) = finite_rows(x), finite_rows(y)
+        (x, _), (y, y_nan) = (finite_rows(a, fill_with_minimum=True) for a in (x, y))
         x, y, fits = measure.search(x, y, **measure.parameters)
         by_products = partial(candidates, *jax.lax.stop_gradient((x, y + y_nan[:, None])), BY_PRODUCTS)
         columns = by_products() if fits is True else jax.lax.cond(fits, by_products, by_measure)
