@@ -81,3 +81,13 @@ def test_hard_negatives_rank_nan_after_all_numbers_and_before_nothing():
     x = jnp.array([[0.0], [1.0], [jnp.nan], [3.0], [0.5]])
     found = mining.hard_negatives(x, jnp.array([0, 1, 1, 1, 0]), k=4, measure="euclidean")
     np.testing.assert_array_equal(found[0], [1, 3, 2, -1])
+
+
+OF_SETS = ("alignment", "centered_kernel_alignment", "frechet_distance", "maximum_mean_discrepancy")
+
+
+@pytest.mark.parametrize("name", [*OF_SETS, "sliced_wasserstein_distance"])
+def test_a_distance_of_two_sets_with_a_nan_is_nan(name):
+    given = batch()
+    given["x"] = given["x"].at[3, 1].set(jnp.nan)
+    assert np.isnan(scalars(CASES[f"similarity.{name}"](given))).all()
