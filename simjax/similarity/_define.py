@@ -12,10 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from simjax.core import MEASURES, InputError, Measure, check_at_least, floats, reduce_strip, wide
+from simjax.core import MEASURES, InputError, Measure, check_at_least, floats, numbers, reduce_strip, wide
 
 SIMILAR = ("_similarity", "_product", "_kernel", "_index", "_coefficient")
 """Ends of names of functions that are larger when closer; those of distances end in `_distance`."""
@@ -47,6 +48,7 @@ def pair_function(**minimum: float) -> Callable[[Callable[..., Array]], Callable
                 raise InputError(f"y: expected a shape that goes with x, got {x.shape} and {y.shape}") from None
             for name, least in minimum.items():
                 check_at_least(name, parameters.get(name), least)
+            parameters = {n: numbers(n, p) if isinstance(p, np.ndarray) else p for n, p in parameters.items()}
             wide_x, wide_y = (wide(a).reshape((1,) * (rank - a.ndim) + a.shape) for a in (x, y))
             return compiled(wide_x, wide_y, **parameters).astype(jnp.result_type(x, y))
 

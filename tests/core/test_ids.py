@@ -99,6 +99,8 @@ UNSIGNED = np.array([[2**63, 7], [5, 2**32]], np.uint64)
 FEATURES = {
     "pairwise": lambda x: similarity.pairwise(x, measure="manhattan"),
     "pair": lambda x: similarity.euclidean_distance(x, 0 * x),
+    "parameter": lambda x: similarity.standardized_euclidean_distance(x, 0 * x, variance=x[1]),
+    "parameter of a measure": lambda x: similarity.pairwise(x, measure=similarity.measure("mahalanobis", matrix=x)),
     "top_k": lambda x: similarity.top_k(x, x, 2, "manhattan")[0],
     "unit vectors": similarity.unit_vectors,
     "reduction": lambda x: core.max(x, measure="manhattan")[0],
