@@ -140,6 +140,9 @@ def test_rows_to_exclude_and_lengths_of_sequences():
         similarity.top_k(x, x, 1, exclude=np.array([0, 1, 2**32 + 2]))
     with pytest.raises(InputError, match=r"exclude: expected one integer for each of 3 queries, got int32 \(1,\)"):
         similarity.top_k(x, x, 1, exclude=np.array([0], np.int32))
+    for wrong in ([0, 1, 3], [0, -1, 1]):
+        with pytest.raises(InputError, match="exclude: expected rows 0 to 2 of the gallery, got"):
+            similarity.top_k(x, x, 1, exclude=np.array(wrong))
     for argument in ("query_seq_lengths", "key_value_seq_lengths"):
         with pytest.raises(InputError, match=f"{argument}: expected integers that int32 holds"):
             attention.dot_product_attention(*[x[None, :, None]] * 3, **{argument: np.array([2**32])})
