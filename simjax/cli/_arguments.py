@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from tyro.conf import Positional
+
 from simjax.core._checks import InputError, suggestion
 
 T = TypeVar("T")
@@ -55,11 +57,38 @@ def _explain(kind: Any, arguments: Sequence[str], printed: str) -> str:
     return text or "the arguments cannot be parsed"
 
 
+def with_flags(message: str, kind: type | None) -> str:
+    """Write arguments in a message of the library, such as `image_size=32`, as flags of a command.
+
+    Args:
+        message: An error or a warning, with arguments in backticks. Those that the command lacks stay as they are.
+        kind: The dataclass of the command, or None if there is none.
+    """
+    if kind is None:
+        return message
+    flags = {flag.removeprefix("--").rsplit(".")[-1].replace("-", "_"): flag for flag in _flags(kind)}
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match[1], match[2]
+        if value == "False":
+            name, value = f"no_{name}", ""
+        if name not in flags:
+            return match[0]
+        words = "" if value in (None, "True") else re.sub(r"[(),]", "", value)
+        return f"`{flags[name]} {words}".rstrip() + "`"
+
+    return re.sub(r"`(\w+)(?:=([^`]*))?`", flag, message)
+
+
 def _flags(kind: Any, prefix: str = "--") -> list[str]:
     """Every flag of a dataclass: dotted, with hyphens, and the negative of each switch."""
     found = []
     for field in dataclasses.fields(kind):
-        name = field.name.replace("_", "-")
+        metadata = getattr(field.type, "__metadata__", ())
+        if Positional in metadata:
+            continue
+        named = next((word.name for word in metadata if getattr(word, "name", None)), field.name)
+        name = named.replace("_", "-")
         if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
             found += _flags(field.type, f"{prefix}{name}.")
         else:

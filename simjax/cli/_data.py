@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 
 from simjax.cli._arguments import parse
 from simjax.core._checks import check_choice
+from simjax.train._settings import Reading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ class ExportArguments:
     """names of classes; None is all"""
     data_dir: str | None = None
     """where prepared data sets lie"""
+    data: Reading = Reading()
 
 
 def data(arguments: Sequence[str]) -> None:
@@ -63,7 +65,8 @@ def _export(arguments: Sequence[str]) -> None:
     from simjax.data import export, load
     from simjax.train._progress import PreparationDisplay
 
-    found = load(parsed.name, parsed.split, parsed.data_dir, progress=PreparationDisplay())
+    reading = {field.name: getattr(parsed.data, field.name) for field in dataclasses.fields(Reading)}
+    found = load(parsed.name, parsed.split, parsed.data_dir, progress=PreparationDisplay(), **reading)
     written = export(found, Path(parsed.out), parsed.classes)
     print(f"{written:,} images in {parsed.out}")
 

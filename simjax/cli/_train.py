@@ -4,9 +4,11 @@ import dataclasses
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from simjax._files import user_cache
 from simjax.cli._arguments import parse
 from simjax.train._settings import Settings, from_dict, load_toml, to_dict
 
@@ -89,7 +91,9 @@ def _use_compilation_cache() -> None:
     """Keep what XLA compiles in the user's cache folder, so that the second start is fast."""
     import jax
 
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simjax" / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    cache = user_cache()
+    if cache is not None and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    # A full or read-only disk only costs time, but JAX would warn of each of many functions.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache", UserWarning)

@@ -1,11 +1,13 @@
 """The dot product (dense, convolution, scores), the engine that reduces similarity in blocks, and argument checks."""
 
+from simjax.core._arrays import finite_rows as finite_rows
 from simjax.core._arrays import fits as fits
 from simjax.core._arrays import floats as floats
 from simjax.core._arrays import matrix_rows as matrix_rows
 from simjax.core._arrays import numbers as numbers
 from simjax.core._arrays import on_host as on_host
 from simjax.core._arrays import wide as wide
+from simjax.core._block_functions import finite_where_masked as finite_where_masked
 from simjax.core._block_functions import first_largest as first_largest
 from simjax.core._block_functions import softmax as softmax
 from simjax.core._blocks import kept as kept
@@ -51,6 +53,7 @@ from simjax.core._numbers import check_positive as check_positive
 from simjax.core._order import histogram as histogram
 from simjax.core._order import largest_k as largest_k
 from simjax.core._order import order_statistics as order_statistics
+from simjax.core._order import rank_keys as rank_keys
 from simjax.core._order import top_k as top_k
 from simjax.core._reduce import PRECISIONS as PRECISIONS
 from simjax.core._reduce import block_size as block_size

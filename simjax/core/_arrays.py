@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.core import Tracer
 from jax.dtypes import canonicalize_dtype
 from jax.typing import ArrayLike, DTypeLike
@@ -74,6 +74,27 @@ def floats(argument: str, x: ArrayLike) -> Array:
 def wide(x: Array) -> Array:
     """x in float32 or wider: what sums accumulate in."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def finite_rows(x: Array, *, fill_with_minimum: bool = False) -> tuple[Array, Array]:
+    """Replace rows that hold NaN or infinity, and return what to add to their scores instead.
+
+    Such a row has the score NaN with every other, by every measure. It takes no part in the arithmetic: there, 0 times
+    NaN would be NaN in the gradients of rows whose pairs with it are masked.
+
+    Args:
+        x: [..., d].
+        fill_with_minimum: Replace by the smallest number that the other rows of a matrix [n, d] have in each feature,
+            which lies where they lie, instead of by 0.
+
+    Returns:
+        The rows [..., d], and NaN for each row that was replaced, 0 for the others, [...].
+    """
+    finite = jnp.all(jnp.isfinite(x), axis=-1)
+    fill = jnp.zeros((), x.dtype)
+    if fill_with_minimum:
+        fill = jnp.min(lax.stop_gradient(x), axis=0, keepdims=True, initial=jnp.inf, where=finite[..., None])
+    return jnp.where(finite[..., None], x, fill), jnp.where(finite, 0.0, jnp.nan).astype(x.dtype)
 
 
 def matrix_rows(x: ArrayLike, y: ArrayLike, names: tuple[str, str] = ("x", "y")) -> tuple[Array, Array]:

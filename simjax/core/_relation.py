@@ -64,7 +64,7 @@ class Relation:
 
     def masks(self, i: Array, j: Array) -> tuple[Array, Array]:
         """Positive and negative pairs of a strip: booleans [r, m], for rows i [r, 1] and columns j [1, m]."""
-        positive, negative = self._all_pairs(i, j)
+        positive, negative = self.pairs(i, j)
         if self.triplets is None:
             return positive, negative
         as_positive, as_negative = count_triplets(positive, self.triplets(i, j, positive, negative))
@@ -72,12 +72,13 @@ class Relation:
 
     def triplets_of(self, i: Array, j: Array) -> tuple[Array, Callable[[Array], Array]]:
         """Positive pairs of a strip [r, m], and what says of a few of them in each row what their negatives are."""
-        positive, negative = self._all_pairs(i, j)
+        positive, negative = self.pairs(i, j)
         if self.triplets is None:
             return positive, every_one(negative)
         return positive, self.triplets(i, j, positive, negative)
 
-    def _all_pairs(self, i: Array, j: Array) -> tuple[Array, Array]:
+    def pairs(self, i: Array, j: Array) -> tuple[Array, Array]:
+        """Positive and negative pairs, without regard to which of them make triplets."""
         if self.chosen is not None:
             positive, negative = (jnp.any(columns[i[:, 0], :, None] == j[:, None], axis=1) for columns in self.chosen)
             return positive, negative

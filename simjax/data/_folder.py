@@ -2,21 +2,26 @@
 
 Two layouts are understood, `PATH/CLASS/...` and `PATH/train/CLASS/...` beside `PATH/test/CLASS/...` (or `val`, `valid`,
 `validation` where there is no `test`). The first is split by class, 75 to 25, with a fixed seed, so that every class
-keeps a training image. Classes are the sub-folders in alphabetical order; images lie in them at any depth. Hidden
-files, and files whose extension belongs to no image format, are passed over.
+keeps a training image. Classes are the sub-folders in alphabetical order; images lie in them at any depth. Where no
+classes are needed, images may lie directly in PATH, or in its `train` and `test` folders. What is left out is counted
+and reported in one warning; see `_scan`.
 """
 
 import os
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from simjax.core import InputError
 from simjax.data._dataset import Dataset, stratified_split
-from simjax.data._decode import UnreadableImageError, common_format, decode_images, unreadable_images
+from simjax.data._decode import ReadOptions, UnreadableImageError, common_format, decode_images, unreadable_images
+from simjax.data._download import Progress
+from simjax.data._scan import Skipped, find_images, list_folder
 
-TEST_FOLDERS = ("test", "val", "valid", "validation")
+TRAIN_FOLDERS = ("train", "training")
+TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
 
 Classes = dict[str, list[Path]]
 """The image files of each class."""
@@ -25,19 +30,20 @@ Classes = dict[str, list[Path]]
 def read_folder(
     path: str | os.PathLike[str],
     split: str,
-    image_size: tuple[int, int] | None = None,
-    channels: int | None = None,
-    skip_unreadable: bool = False,
+    options: ReadOptions,
+    *,
+    needs_classes: bool = True,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Read a folder of images.
 
     Args:
         path: of the folder.
         split: "train", "test" or "all" (both, one after the other).
-        image_size: (height, width); without it a size that all training images share is kept up to 64x64, and
-            anything else becomes 32x32: the centre is cut to the aspect and resampled.
-        channels: 1 or 3; without it 1 if every training image is stored as greyscale.
-        skip_unreadable: pass over truncated and corrupt images with a warning.
+        options: How images are read. Size and channels that are not given are chosen for the training images.
+        needs_classes: Whether fewer than two classes are an error. Otherwise a folder with images directly in it is
+            one class of the folder's name.
+        progress: Is told in one line if images are resized.
 
     Returns:
         The data set.
@@ -46,49 +52,101 @@ def read_folder(
         InputError: if the path is no folder, holds fewer than two classes, or an image cannot be read; or if the
             test folder has a class that the training folder lacks, unless all is asked for.
     """
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path))
+    name = f"folder:{path}"
     if not root.is_dir():
-        raise InputError(f"folder:{path}: no such folder")
-    train, test = _layout(root, skip_unreadable)
+        raise InputError(f"{name}: {'it is a file, not a folder' if root.exists() else 'no such folder'}")
+    found = _layout(root, name, options)
+    train, test = found.train, found.test
+    names = sorted(train.keys() | test.keys())
+    if needs_classes and (found.is_flat or len(names) < 2):
+        count = sum(len(members) for part in (train, test) for members in part.values())
+        got = f"{count:,} images directly in it" if found.is_flat else ", ".join(names) or "none"
+        also = f"; {found.left_out}" if found.left_out else ""
+        raise InputError(f"{name}: expected a sub-folder with images for each of two or more classes, got {got}{also}")
+    if not names:
+        raise InputError(f"{name}: expected images, got none" + (f"; {found.left_out}" if found.left_out else ""))
     new = sorted(test.keys() - train.keys())
     if new and split != "all":
-        raise InputError(f"folder:{path}: classes in its test folder but not in its train folder: {', '.join(new)}")
-    names = sorted(train.keys() | test.keys())
-    if len(names) < 2:
-        raise InputError(
-            f"folder:{path}: expected a sub-folder with images for each of two or more classes, got "
-            f"{', '.join(names) or 'none'}"
-        )
+        raise InputError(f"{name}: classes in its test folder but not in its train folder: {', '.join(new)}")
+    if found.left_out:
+        warnings.warn(f"{name}: {found.left_out}", stacklevel=2)
     chosen = {"train": [train], "test": [test], "all": [train, test]}[split]
     files = [(file, label) for part in chosen for label, name in enumerate(names) for file in part.get(name, [])]
     sources = [file for name in names for file in train.get(name, [])]
     try:
-        wanted = common_format(sources, image_size, channels)
+        wanted, resizing = common_format(sources, options)
+        if resizing is not None and progress is not None:
+            progress(f"{name}: {resizing}", 1, 1)
         sources = [file for file, _ in files]
-        images = decode_images(sources, wanted)
+        images = decode_images(sources, wanted, name)
     except UnreadableImageError as error:
         raise InputError(
-            f"{sources[error.index]}: cannot be read ({error}); --skip-unreadable passes over such images"
+            f"{sources[error.index]}: cannot be read ({error}); `skip_unreadable=True` leaves out such images"
         ) from error
     return Dataset(images, np.array([label for _, label in files], np.int32), tuple(names))
 
 
 def has_test_folder(path: str | os.PathLike[str]) -> bool:
     """Whether a folder of images says itself which of them are for the test."""
-    return _test_folder(Path(path).expanduser()) is not None
+    root = Path(os.path.expanduser(path))
+    return root.is_dir() and _train_and_test(list_folder(root, Skipped()).folders) is not None
 
 
-def _test_folder(root: Path) -> Path | None:
-    found = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
-    return found if _sub_folders(root / "train") else None
+class Layout(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        train: Image files of the training part.
+        test: Image files of the test part.
+        is_flat: Whether images lie directly in the folder, without classes.
+        left_out: What is not read, in words.
+    """
+
+    train: Classes
+    test: Classes
+    is_flat: bool
+    left_out: str
 
 
-def _layout(root: Path, skip_unreadable: bool) -> tuple[Classes, Classes]:
-    """The training and the test files of each class."""
-    held_out = _test_folder(root)
-    if held_out is not None:
-        return _classes(root / "train", skip_unreadable), _classes(held_out, skip_unreadable)
-    classes = _classes(root, skip_unreadable)
+def _layout(root: Path, name: str, options: ReadOptions) -> Layout:
+    """Find the training and the test files of each class."""
+    skipped = Skipped()
+    unused: list[str] = []
+    held_out = _train_and_test(list_folder(root, Skipped()).folders)
+    if held_out is None:
+        classes, is_flat = _classes(root, root, options, skipped, unused)
+        train, test = _split(classes)
+    else:
+        listed = list_folder(root, skipped)
+        skipped.add("image{s} beside the folders of classes", count=len(listed.images))
+        unused += [f"{folder.name} (beside {held_out[0].name})" for folder in listed.folders if folder not in held_out]
+        train, is_flat = _classes(held_out[0], root, options, skipped, unused)
+        test, test_is_flat = _classes(held_out[1], root, options, skipped, unused)
+        if test and is_flat != test_is_flat:
+            flat, other = held_out if is_flat else reversed(held_out)
+            raise InputError(
+                f"{name}: images lie directly in {flat.name}, but {other.name} has sub-folders of classes; give the "
+                f"two as data sets of their own, folder:{held_out[0]} and folder:{held_out[1]}"
+            )
+    parts = [f"left out {skipped}"] if skipped else []
+    if unused:
+        parts.append(f"sub-folders that are not read, or without images: {', '.join(unused)}")
+    return Layout(train, test, is_flat, "; ".join(parts))
+
+
+def _train_and_test(folders: list[Path]) -> tuple[Path, Path] | None:
+    """The folders of training and test images among sub-folders, if both are there and the first is not empty."""
+    by_name = {folder.name.lower(): folder for folder in folders}
+    train = next((by_name[name] for name in TRAIN_FOLDERS if name in by_name), None)
+    test = next((by_name[name] for name in TEST_FOLDERS if name in by_name), None)
+    if train is None or test is None:
+        return None
+    return (train, test) if any(list_folder(train, Skipped())) else None
+
+
+def _split(classes: Classes) -> tuple[Classes, Classes]:
+    """Split every class in a training and a test part."""
     files = [(name, file) for name, members in classes.items() for file in members]
     labels = np.repeat(np.arange(len(classes)), [len(members) for members in classes.values()])
     parts: tuple[Classes, Classes] = ({}, {})
@@ -98,34 +156,46 @@ def _layout(root: Path, skip_unreadable: bool) -> tuple[Classes, Classes]:
     return parts
 
 
-def _classes(folder: Path, skip_unreadable: bool) -> Classes:
-    """The image files in each sub-folder that has any."""
-    from PIL import Image
+def _classes(
+    folder: Path, root: Path, options: ReadOptions, skipped: Skipped, unused: list[str]
+) -> tuple[Classes, bool]:
+    """The image files in each sub-folder that has any; or, if none has, those directly in the folder, as one class.
 
-    readable = {extension for extension, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    classes = {}
-    for sub_folder in _sub_folders(folder):
-        files = [
-            Path(parent, name)
-            for parent, _, names in os.walk(sub_folder)
-            for name in names
-            if Path(name).suffix.lower() in readable and not name.startswith(".")
-        ]
-        if skip_unreadable:
-            files = _readable(files)
+    Args:
+        folder: With a sub-folder for each class.
+        root: Of the data set; its name is that of the one class.
+        options: Say whether unreadable images are left out.
+        skipped: Counts what is left out.
+        unused: Is told the sub-folders without images, and why they have none.
+
+    Returns:
+        The classes, and whether the images lie directly in the folder.
+    """
+    above = (os.path.realpath(root),)
+    sub_folders, images = list_folder(folder, skipped, above)
+    classes: Classes = {}
+    for sub_folder in sub_folders:
+        here = Skipped()
+        files = find_images(sub_folder, here, (*above, os.path.realpath(folder)))
+        if options.skip_unreadable:
+            before = len(files)
+            files = _readable(files, options)
+            here.add("unreadable image{s}", count=before - len(files))
         if files:
-            classes[sub_folder.name] = sorted(files)
-    return classes
+            classes[sub_folder.name] = files
+        else:
+            unused.append(f"{sub_folder.relative_to(root)} ({here or 'empty'})")
+        skipped.update(here)
+    if classes or not images:
+        skipped.add("image{s} beside the folders of classes", count=len(images))
+        return classes, False
+    if options.skip_unreadable:
+        images = _readable(images, options)
+    return {root.resolve().name: images} if images else {}, True
 
 
-def _sub_folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _readable(files: list[Path]) -> list[Path]:
-    failures = {error.index: error for error in unreadable_images(files)}
+def _readable(files: list[Path], options: ReadOptions) -> list[Path]:
+    failures = {error.index: error for error in unreadable_images(files, options)}
     for index, error in failures.items():
         warnings.warn(f"{files[index]}: skipped, it cannot be read ({error})", stacklevel=2)
     return [file for index, file in enumerate(files) if index not in failures]

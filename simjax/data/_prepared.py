@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from simjax.core import InputError
-from simjax.data._cache import cached
+from simjax.data._cache import CACHE_GIGABYTES, Decoded, cached
 from simjax.data._dataset import Dataset, concatenate, select, stratified_split
-from simjax.data._decode import UnreadableImageError, common_format, decode_images
+from simjax.data._decode import ReadOptions, UnreadableImageError, common_format, decode_images
+from simjax.data._download import Progress
 
 SLICE = 5_000  # records read at once
 
@@ -47,7 +48,11 @@ def _version(folder: Path) -> tuple[int, ...]:
 
 
 def read_prepared(
-    folder: Path, split: str, image_size: tuple[int, int] | None = None, channels: int | None = None
+    folder: Path,
+    split: str,
+    options: ReadOptions,
+    cache_gigabytes: float = CACHE_GIGABYTES,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Read a prepared image set with the features `image` and `label`.
 
@@ -57,9 +62,9 @@ def read_prepared(
     Args:
         folder: of a prepared version.
         split: "train", "test" or "all" (both, one after the other).
-        image_size: (height, width) for sets whose images differ in size; without it those become 32x32. A set with
-            a fixed size keeps it here.
-        channels: likewise, for sets that do not declare theirs.
+        options: How images are read. A size that the set declares is used if none is given, and so are channels.
+        cache_gigabytes: see `cached`.
+        progress: Is told in one line if images are resized to a size that was not given.
 
     Returns:
         The data set, in the order of the records.
@@ -79,23 +84,27 @@ def read_prepared(
         raise InputError(f"{folder}: has no split 'train', only {', '.join(splits) or 'none'}")
     test = next((name for name in ("test", "validation") if name in splits), None)
     declared_size, declared_channels = _declared_format(folder)
-    image_size, channels = image_size or declared_size, channels or declared_channels
+    options = options._replace(
+        image_size=options.image_size or declared_size, channels=options.channels or declared_channels
+    )
 
-    def read(name: str, image_size: tuple[int, int] | None, channels: int | None) -> Dataset:
-        size = "x".join(map(str, image_size)) if image_size else "any"
-        key = f"{name}-{size}-{channels or 'any'}"
-        return cached(folder, key, lambda: _read_split(folder, name, image_size, channels))
+    def read(name: str, options: ReadOptions) -> Dataset:
+        key = "-".join(str(option) for option in (name, *options[:4]))
+        found = cached(folder, key, lambda: _read_split(folder, name, options), cache_gigabytes)
+        if found.resizing and progress is not None:
+            progress(f"{folder.parent.name}: {found.resizing}", 1, 1)
+        return found.dataset
 
-    if split == "test" and test is not None and image_size is not None and channels is not None:
-        return read(test, image_size, channels)
-    train = read("train", image_size, channels)
+    if split == "test" and test is not None and options.image_size is not None and options.channels is not None:
+        return read(test, options)
+    train = read("train", options)
     if test is None:
         kept, held_out = stratified_split(train.labels)
         return select(train, {"train": kept, "test": held_out, "all": np.concatenate([kept, held_out])}[split])
     if split == "train":
         return train
     height, width, channels = train.images.shape[1:]  # what training images were brought to, test images are too
-    tested = read(test, (height, width), channels)
+    tested = read(test, options._replace(image_size=(height, width), channels=channels))
     return tested if split == "test" else concatenate([train, tested])
 
 
@@ -127,7 +136,7 @@ def _declared_format(folder: Path) -> tuple[tuple[int, int] | None, int | None]:
     return (height, width) if min(height, width) > 0 else None, {1: 1, 3: 3, 4: 3}.get(channels)
 
 
-def _read_split(folder: Path, split: str, image_size: tuple[int, int] | None, channels: int | None) -> Dataset:
+def _read_split(folder: Path, split: str, options: ReadOptions) -> Decoded:
     import tensorflow_datasets as tfds
 
     try:
@@ -146,7 +155,8 @@ def _read_split(folder: Path, split: str, image_size: tuple[int, int] | None, ch
         raise InputError(f"{folder}: split {split!r} is empty or has images without a label")
     pictures = [record["image"] for record in records]
     try:
-        images = decode_images(pictures, common_format(pictures, image_size, channels))
+        wanted, resizing = common_format(pictures, options)
+        images = decode_images(pictures, wanted, f"{folder.parent.name}, split {split!r}")
     except UnreadableImageError as error:
         raise InputError(f"{folder}: image {error.index} of split {split!r} cannot be read ({error})") from error
-    return Dataset(images, labels, tuple(builder.info.features["label"].names))
+    return Decoded(Dataset(images, labels, tuple(builder.info.features["label"].names)), resizing or "")

@@ -4,19 +4,21 @@ import numpy as np
 
 from simjax.core import InputError
 from simjax.data._dataset import Dataset
-from simjax.data._decode import Format, decode_images
+from simjax.data._decode import Aspect, Format, decode_images
 
 
-def resize(dataset: Dataset, size: tuple[int, int], channels: int) -> Dataset:
+def resize(dataset: Dataset, size: tuple[int, int], channels: int, aspect: Aspect = "pad") -> Dataset:
     """The same images in another size and with another number of channels.
 
-    The aspect is kept: the centre is cut to the new one, then resampled (bicubic, antialiased). One channel becomes
-    three by repetition, three become one by luminance (ITU-R 601, 0.299 R + 0.587 G + 0.114 B).
+    Images are resampled (bicubic, antialiased). One channel becomes three by repetition, three become one by luminance
+    (ITU-R 601, 0.299 R + 0.587 G + 0.114 B).
 
     Args:
         dataset: with images uint8 [n, h, w, c].
         size: (height, width).
         channels: 1 or 3.
+        aspect: If the aspect ratio changes, "pad" repeats the border pixels, "crop" cuts to the centre, and "stretch"
+            does not keep the ratio.
 
     Returns:
         A data set with images uint8 [n, *size, channels]; the same object if nothing changes.
@@ -28,7 +30,7 @@ def resize(dataset: Dataset, size: tuple[int, int], channels: int) -> Dataset:
     images = dataset.images
     if images.shape[1:] == (*size, channels):
         return dataset
-    wanted = Format(size, min(channels, images.shape[3]))
+    wanted = Format(size, min(channels, images.shape[3]), aspect)
     if images.shape[1:] != (*wanted.size, wanted.channels):
         images = decode_images(images, wanted)
     return dataset._replace(images=np.repeat(images, channels // wanted.channels, axis=3))

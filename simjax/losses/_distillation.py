@@ -205,6 +205,7 @@ def _margin_mse(c: Array, positive: Array, negative: Array, *, teacher: Partial,
     # What is larger counts as this much, so that no square overflows, nor the sum of many.
     most = jnp.sqrt(jnp.finfo(c.dtype).max) / 1024
     e = jnp.clip(c, -most, most) - jnp.clip(teacher(teacher_rows), -most, most)
+    e = jnp.where(positive | negative, e, 0)  # the teacher's NaN elsewhere would be NaN in the gradient
     (mean_p, var_p, p), (mean_n, var_n, n) = (_moments(e, keep) for keep in (positive, negative))
     same = jnp.sum(positive & negative, axis=1, keepdims=True)  # pairs of a column with itself add 0 to the sum
     tuples = p * n - same

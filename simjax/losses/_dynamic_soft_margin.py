@@ -188,8 +188,8 @@ def _mixed(
     here = jnp.sum(reduce_rows(function, x, y, measure=measure, copies=12, block=block), axis=0)
     total = jnp.sum(here)
     share = jnp.where(jnp.sum(before) > 0, momentum, 1.0)
-    mixed = (1 - share) * before + share * here / jnp.where(total > 0, total, 1)
-    return jnp.where(total > 0, mixed, before)
+    mixed = (1 - share) * before + share * here / jnp.where(total == 0, 1, total)
+    return jnp.where(total == 0, before, mixed)
 
 
 def _histogram_of_rows(

@@ -126,4 +126,4 @@ def _random_walk(nodes: Array, alpha: Array) -> Array:
 def _among_proxies(f: Array, own: Array, margin: Array) -> Array:
     """Of similarities f [n, c]: how far other proxies come near to the own one or pass it, [n, 1]."""
     ahead = f - jnp.sum(jnp.where(own, f, 0), axis=1, keepdims=True) + margin
-    return jax.nn.softplus(log_sum_exp(ahead, ~own & (ahead >= 0)))
+    return jax.nn.softplus(log_sum_exp(ahead, ~own & ~(ahead < 0)))

@@ -149,4 +149,4 @@ def _outliers(x: Array, labels: Array, centers: Array, least: Array, *, block: i
     dominant = jnp.argmax(votes, axis=1).astype(jnp.int32)
     to_dominant = jnp.take_along_axis(to_own, dominant[own][:, None], axis=1)[:, 0]
     chosen = jnp.take_along_axis(centers, dominant[:, None, None], axis=1)[:, 0]
-    return SubCenterOutliers(known & (to_dominant < least), dominant, chosen)
+    return SubCenterOutliers(known & ~(to_dominant >= least), dominant, chosen)

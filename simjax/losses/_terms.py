@@ -93,13 +93,13 @@ class Reducer:
             return LossTerms(terms.total * self._row_weights(weights, count), count)
         each, counts = terms
         if self.above is not None:
-            counts = counts & (each > self.above)
+            counts = counts & ~(each <= self.above)
         if self.below is not None:
-            counts = counts & (each < self.below)
+            counts = counts & ~(each >= self.below)
         each = jnp.where(counts, each, 0)
         # Terms above 0 are counted by their signs, which XLA on a CPU adds up without writing anything down.
         signs = lax.stop_gradient(jnp.sign(each)) if self.above == 0 else counts
-        count = jnp.sum(signs, axis=1).astype(jnp.int32)
+        count = jnp.nan_to_num(jnp.sum(signs, axis=1)).astype(jnp.int32)
         return LossTerms(jnp.sum(each, axis=1) * self._row_weights(weights, count), count)
 
     def _row_weights(self, weights: Array, count: Array) -> Array:
@@ -110,10 +110,13 @@ class Reducer:
         """All rows together."""
         total, count = wide(terms.total), terms.count.astype(jnp.float32)
         if self.divide_by == "nothing":
-            return jnp.sum(total)
-        if self.divide_by == "rows":
-            return jnp.sum(total / jnp.maximum(count, 1)) / jnp.maximum(jnp.sum(count > 0), 1)
-        return jnp.sum(total) / jnp.maximum(jnp.sum(count), 1)
+            loss = jnp.sum(total)
+        elif self.divide_by == "rows":
+            loss = jnp.sum(total / jnp.maximum(count, 1)) / jnp.maximum(jnp.sum(count > 0), 1)
+        else:
+            loss = jnp.sum(total) / jnp.maximum(jnp.sum(count), 1)
+        # The gradient of a NaN is NaN, so that an optimiser that looks at gradients alone sees it, too.
+        return loss * lax.stop_gradient(jnp.where(jnp.isnan(loss), jnp.nan, 1.0))
 
 
 REDUCERS = {

@@ -62,7 +62,7 @@ def fit_all(training: Training, folder: RunFolder, *, resume: bool) -> list[Fitt
 def _of_cluster(training: Training, rows: np.ndarray) -> Training:
     """The same on some of the training images, which booleans [n] mark."""
     some = some_of(training.sources.train, rows)
-    if len(np.unique(some.labels)) < 2:
+    if not training.objective.views and len(np.unique(some.labels)) < 2:
         raise InputError("ensemble.size: one of the clusters has images of a single class, give fewer")
     objective = build_objective(training.settings, some.labels, len(some.class_names))
     return training._replace(sources=training.sources._replace(train=some), objective=objective)

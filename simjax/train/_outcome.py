@@ -13,6 +13,7 @@ from simjax.data import Dataset
 from simjax.similarity import top_k
 from simjax.train._encode import Encoded, Encoder, Together
 from simjax.train._objective import Objective
+from simjax.train._progress import say
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
 from simjax.train._sources import Sources
@@ -20,6 +21,7 @@ from simjax.train._sources import Sources
 PAIRS = 20_000
 QUERIES, NEIGHBOURS, SHOWN_PAIRS, ATTENDED = 10, 8, 16, 8
 FEWEST_FOR_THRESHOLD = 50
+DECIDED = ("threshold", "accuracy", "balanced_accuracy", "true_accept_rate", "false_accept_rate")
 
 
 def evaluate_run(
@@ -32,6 +34,8 @@ def evaluate_run(
     """
     test, measure = sources.test, objective.measure
     encoded = encoder(test.images)
+    if len(test.class_names) < 2:
+        return _without_classes(settings, folder, encoder, encoded, test, measure)
     gallery = encoder(sources.train.images).embeddings if sources.known_classes else encoded.embeddings
     gallery_labels = sources.train.labels if sources.known_classes else test.labels
     # Classes never seen have no gallery but the test images themselves, each searched among the others.
@@ -53,19 +57,11 @@ def evaluate_run(
             "embedding": encoded.embeddings,
         },
     )
-    samples = _neighbours(encoded, test, measure) | _pairs(encoded, test, measure, scale) | roc
+    pairs = {} if source is None else _pairs(encoded, test, measure, scale)
+    samples = _neighbours(encoded, test, measure) | pairs | roc
     samples["class_similarity"] = evaluate.class_similarity(encoded.embeddings, test.labels, len(test.class_names))
-    if settings.model == "vit":
-        rows = _spread(test.labels, ATTENDED)
-        samples["attention_images"], samples["attention_labels"] = test.images[rows], test.labels[rows]
-        samples["attention"] = encoder.attention(test.images[rows])
-    folder.write_arrays("samples.npz", samples)
-    return {
-        "model": settings.model,
-        "dataset": settings.dataset,
-        "test_dataset": settings.test_dataset,
-        "objective": settings.objective,
-        "seed": settings.seed,
+    folder.write_arrays("samples.npz", samples | _attention(settings, encoder, test))
+    return _described(settings, measure) | {
         "accuracy": classification["accuracy"],
         "accuracy_of": "classifier" if classified else "knn",
         "knn_accuracy": knn_accuracy,
@@ -73,10 +69,42 @@ def evaluate_run(
         "retrieval": evaluate.retrieval_metrics(encoded.embeddings, test.labels, measure=measure),
         "verification": verification | {"threshold_from": source},
         "few_shot": None if sources.known_classes else _few_shot(encoded.embeddings, test.labels, measure),
-        "measure": measure.name,
         "per_class_accuracy": classification["per_class_accuracy"],
         "confusion": np.asarray(classification["confusion"]).tolist(),
     }
+
+
+def _without_classes(
+    settings: Settings, folder: RunFolder, encoder: Encoder | Together, encoded: Encoded, test: Dataset, measure: Any
+) -> dict[str, Any]:
+    """Save embeddings and neighbours of test images without classes; everything else is reported as missing."""
+    say("the test images have no classes: accuracy, retrieval and verification are not evaluated (see --test-dataset)")
+    index = np.arange(len(test.labels), dtype=np.int32)
+    folder.write_arrays("predictions.npz", {"index": index, "embedding": encoded.embeddings})
+    samples = _neighbours(encoded, test, measure)
+    folder.write_arrays("samples.npz", samples | _attention(settings, encoder, test))
+    missing = ("accuracy", "accuracy_of", "knn_accuracy", "test_loss", "retrieval", "verification", "few_shot")
+    return _described(settings, measure) | dict.fromkeys((*missing, "per_class_accuracy", "confusion"))
+
+
+def _described(settings: Settings, measure: Any) -> dict[str, Any]:
+    return {
+        "model": settings.model,
+        "dataset": settings.dataset,
+        "test_dataset": settings.test_dataset,
+        "objective": settings.objective,
+        "seed": settings.seed,
+        "measure": measure.name,
+    }
+
+
+def _attention(settings: Settings, encoder: Encoder | Together, test: Dataset) -> dict[str, np.ndarray]:
+    """Some test images and the attention of a vision transformer; nothing for other models."""
+    if settings.model != "vit":
+        return {}
+    rows = _spread(test.labels, ATTENDED)
+    images = test.images[rows]
+    return {"attention_images": images, "attention_labels": test.labels[rows], "attention": encoder.attention(images)}
 
 
 def _pair_scores(embeddings: np.ndarray, labels: np.ndarray, measure: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -84,19 +112,29 @@ def _pair_scores(embeddings: np.ndarray, labels: np.ndarray, measure: Any) -> tu
     return np.asarray(measure(embeddings[i], embeddings[j])), np.asarray(same)
 
 
-def _calibrate(encoder: Encoder | Together, sources: Sources, measure: Any) -> tuple[float, tuple[float, float], str]:
-    """Threshold and scale of dissimilarity from images that are not test images, and from which."""
+def _calibrate(
+    encoder: Encoder | Together, sources: Sources, measure: Any
+) -> tuple[float | None, tuple[float, float], str | None]:
+    """Threshold and scale of dissimilarity from images that are not test images, and from which.
+
+    Images without classes give no threshold, and one half as the dissimilarity of every pair.
+    """
     name, data = "validation", sources.validation
     if len(data.labels) < FEWEST_FOR_THRESHOLD or len(np.unique(data.labels)) < 2:
         name, data = "train", sources.train
+    if len(data.class_names) < 2:
+        return None, (0.0, 0.0), None
     rows = np.random.default_rng(0).permutation(len(data.labels))[:5_000]
     scores, same = _pair_scores(encoder(data.images[rows]).embeddings, data.labels[rows], measure)
     threshold = evaluate.best_threshold(scores, same, higher_is_closer=measure.higher_is_closer)
     return threshold, evaluate.fit_dissimilarity(scores, same), name
 
 
-def _verify(embeddings: np.ndarray, labels: np.ndarray, measure: Any, threshold: float) -> tuple[dict, dict]:
-    """Verification of test pairs with a given threshold: numbers, and the ROC curve to draw."""
+def _verify(embeddings: np.ndarray, labels: np.ndarray, measure: Any, threshold: float | None) -> tuple[dict, dict]:
+    """Verification of test pairs with a given threshold: numbers, and the ROC curve to draw.
+
+    Without a threshold what is decided by one is None: one that is chosen on test pairs would flatter them.
+    """
     scores, same = _pair_scores(embeddings, labels, measure)
     found = evaluate.verification_metrics(scores, same, higher_is_closer=measure.higher_is_closer, threshold=threshold)
     curve = found.pop("roc")
@@ -104,7 +142,9 @@ def _verify(embeddings: np.ndarray, labels: np.ndarray, measure: Any, threshold:
         "roc_false_positive_rate": np.asarray(curve["false_positive_rate"]),
         "roc_true_positive_rate": np.asarray(curve["true_positive_rate"]),
     }
-    if found["roc_auc"] is not None:  # pairs of both kinds: there is a curve, and a point on it
+    if threshold is None:
+        found |= dict.fromkeys(DECIDED)
+    elif found["roc_auc"] is not None:  # pairs of both kinds: there is a curve, and a point on it
         roc["roc_point"] = np.array([found["false_accept_rate"], found["true_accept_rate"]])
     return found | {"pairs": len(same)}, roc
 

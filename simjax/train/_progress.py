@@ -65,12 +65,15 @@ class PreparationDisplay:
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Show progress; one line for each thing when it is no terminal."""
-        if what not in self._tasks:
+        """Show progress; one line for each thing when it is no terminal, or when it is done at once."""
+        if what not in self._tasks and done >= total:
+            self._tasks[what] = TaskID(-1)
+            say(what)
+        elif what not in self._tasks:
             self._tasks[what] = self._bar.add_task(what, total=total)
             if not self._bar.console.is_terminal:
                 say(what)
-        if self._bar.console.is_terminal:
+        if self._bar.console.is_terminal and self._tasks[what] >= 0:
             self._bar.start()
             self._bar.update(self._tasks[what], completed=done, total=total)
             if done >= total:

@@ -87,21 +87,38 @@ class Augment:
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
+class Reading:
     """How images are read."""
 
-    image_size: int | None = None
-    """side to which images are resized; None keeps their size, or chooses one for folders"""
+    image_size: int | tuple[int, int] | None = None
+    """height and width to which images are resized, or one number for both; None keeps the size of a data set; files of
+    different or large sizes get about 32 * 32 pixels in their median aspect ratio"""
     channels: Literal[1, 3] | None = None
     """1 is grey, 3 is colour; None keeps what the images have"""
-    scaling: Literal["standard", "unit"] = "standard"
-    """pixels: mean 0 and deviation 1 over the training images, or [0, 1]"""
-    validation_fraction: float = 0.05
-    """share of the training images kept aside for the validation curve and the threshold"""
+    aspect: Literal["pad", "crop", "stretch"] = "pad"
+    """how an image of another aspect ratio is brought to the size: repeat its border pixels, cut to its centre, or do
+    not keep its ratio"""
+    input_range: tuple[float, float] | None = None
+    """lowest and highest value of pixels with more than 8 bits a channel; None is 0 to 65535 for integers and 0 to 1
+    for floating-point pixels"""
+    max_pixels: int | None = None
+    """largest number of pixels of one image file; None is Pillow's limit of 178,956,970"""
     skip_unreadable: bool = False
     """leave out images of a folder that cannot be read, with a warning"""
     download: bool = True
     """fetch a missing data set"""
+    cache_gigabytes: float = 4.0
+    """largest size of the decoded images of prepared data sets in the user's cache folder; 0 stores none"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(Reading):
+    """How images are read and prepared."""
+
+    scaling: Literal["standard", "unit"] = "standard"
+    """pixels: mean 0 and deviation 1 over the training images, or [0, 1]"""
+    validation_fraction: float = 0.05
+    """share of the training images kept aside for the validation curve and the threshold"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +175,7 @@ class Settings:
     data: Data = Data()
 
 
-WHERE_ONLY = ("data_dir", "checkpoint_seconds")
+WHERE_ONLY = ("data_dir", "checkpoint_seconds", "data.cache_gigabytes")
 """Settings that say where and when things are stored, and do not change what is learned."""
 
 
@@ -200,13 +217,19 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
         if not isinstance(value, (list, tuple)) or not all(type(v) is int for v in value):
             raise InputError(f"setting {name!r}: expected a list of whole numbers, got {value!r}")
         return tuple(value)
+    if kind == tuple[int, int]:
+        if len(value) != 2 or not all(type(v) is int for v in value):
+            raise InputError(f"setting {name!r}: expected one or two whole numbers, got {value!r}")
+        return tuple(value)
     if kind == tuple[float, float]:
         if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(type(v) in (int, float) for v in value):
             raise InputError(f"setting {name!r}: expected a list of two numbers, got {value!r}")
         return float(value[0]), float(value[1])
-    options = typing.get_args(kind)
-    if options:  # a value or None
-        return None if value is None else _checked(name, value, next(o for o in options if o is not type(None)))
+    options = [option for option in typing.get_args(kind) if option is not type(None)]
+    if options:  # a value or several, or None
+        is_list = isinstance(value, (list, tuple))
+        fitting = [option for option in options if (typing.get_origin(option) is tuple) == is_list]
+        return None if value is None else _checked(name, value, (fitting or options)[0])
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
@@ -268,7 +291,7 @@ def validate(settings: Settings) -> None:
         ("loss.centers", loss.centers),
         ("loss.temperature", loss.temperature),
         ("optimizer.learning_rate", opt.learning_rate),
-        ("data.image_size", data.image_size),
+        ("data.max_pixels", data.max_pixels),
     ):
         need(name, value, value is not None and 0 < value < float("inf"), positive)
     for name, widths in (("cnn.widths", s.cnn.widths), ("dnn.widths", s.dnn.widths)):
@@ -289,6 +312,13 @@ def validate(settings: Settings) -> None:
     need("optimizer.weight_decay", opt.weight_decay, (opt.weight_decay or 0) >= 0, "0 or more")
     need("optimizer.warmup", opt.warmup, 0 <= opt.warmup < 1, "0 or more, below 1")
     need("optimizer.clip_norm", opt.clip_norm, opt.clip_norm >= 0, "0 or more")
+    sides = data.image_size if isinstance(data.image_size, tuple) else (data.image_size,)
+    for side in sides:
+        need("data.image_size", side, side is not None and side > 0, positive)
+    if data.input_range is not None:
+        low, high = data.input_range
+        need("data.input_range", low, float("-inf") < low < high < float("inf"), f"less than the highest value, {high}")
+    need("data.cache_gigabytes", data.cache_gigabytes, data.cache_gigabytes >= 0, "0 or more")
     need("data.validation_fraction", data.validation_fraction, 0 <= data.validation_fraction < 0.9, "0 to 0.9")
     for name in ("shift", "rotation", "scale"):
         value = getattr(s.augment, name)

@@ -1,14 +1,16 @@
 """The images of a run: training, validation and test, and what a report must know of them."""
 
+import dataclasses
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from simjax.core import InputError
-from simjax.data import Dataset, has_test_folder, load, resize, split_name
+from simjax.data import Dataset, has_test_folder, load, split_name
+from simjax.train._batches import with_views
 from simjax.train._progress import PreparationDisplay
-from simjax.train._settings import Settings
+from simjax.train._settings import Reading, Settings
 
 
 class Sources(NamedTuple):
@@ -36,39 +38,34 @@ def load_sources(settings: Settings) -> Sources:
         InputError: if a source is unknown, missing or unreadable.
     """
     s, d = settings, settings.data
+    options: dict[str, Any] = {field.name: getattr(d, field.name) for field in dataclasses.fields(Reading)}
+    options |= {"progress": PreparationDisplay(), "needs_classes": not with_views(s)}
 
-    def read(name: str, split: str) -> Dataset:
-        return load(
-            name,
-            split,
-            s.data_dir,
-            image_size=d.image_size,
-            channels=d.channels,
-            skip_unreadable=d.skip_unreadable,
-            download=d.download,
-            progress=PreparationDisplay(),
-        )
+    def read(name: str, split: str, **changes: Any) -> Dataset:
+        return load(name, split, s.data_dir, **(options | changes))
 
     # Where the test is elsewhere, a folder that keeps no test images of its own is learned from as a whole.
     kind, _, path = split_name(s.dataset)[0].partition(":")
     everything = s.test_dataset is not None and kind == "folder" and not has_test_folder(path)
     whole = read(s.dataset, "all" if everything else "train")
-    if len(np.unique(whole.labels)) < 2:
+    if options["needs_classes"] and len(np.unique(whole.labels)) < 2:
         raise InputError(f"dataset {s.dataset}: expected images of at least 2 classes")
     shape = whole.images.shape[1:]
     if s.test_dataset is None:
         test, known = read(s.dataset, "test"), True
     else:
         # A folder given for the test is a test as a whole; a named set has a test split.
-        test = read(s.test_dataset, "all" if s.test_dataset.startswith("folder:") else "test")
+        split = "all" if s.test_dataset.startswith("folder:") else "test"
+        size = {"image_size": (int(shape[0]), int(shape[1])), "channels": int(shape[2])}
+        test = read(s.test_dataset, split, needs_classes=True, **size)
         known = set(test.class_names) <= set(whole.class_names)
         if known:
             places = np.array([whole.class_names.index(name) for name in test.class_names], np.int32)
             test = Dataset(test.images, places[test.labels], whole.class_names)
-    test = resize(test, (int(shape[0]), int(shape[1])), int(shape[2]))
     if len(test.labels) == 0:
         raise InputError(f"dataset {s.test_dataset or s.dataset}: has no test images")
-    train, validation = _split(whole, d.validation_fraction)
+    # Without classes nothing could be read from validation images.
+    train, validation = _split(whole, d.validation_fraction if len(whole.class_names) > 1 else 0.0)
     return Sources(train, validation, test, known, _fingerprint(train, validation, test))
 
 

@@ -1,10 +1,19 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from simjax.data._decode import Format, UnreadableImageError, common_format, decode_images, unreadable_images
+from simjax.data._decode import (
+    Format,
+    ReadOptions,
+    UnreadableImageError,
+    common_format,
+    decode_images,
+    unreadable_images,
+)
 
 
 def encoded(image: Image.Image, kind: str = "png", **options) -> bytes:
@@ -13,8 +22,12 @@ def encoded(image: Image.Image, kind: str = "png", **options) -> bytes:
     return file.getvalue()
 
 
-def decode(source, size, channels) -> np.ndarray:
-    return decode_images([source], Format(size, channels))[0]
+def decode(source, size, channels, **how) -> np.ndarray:
+    return decode_images([source], Format(size, channels, **how))[0]
+
+
+def format_of(sources, size=None, channels=None) -> Format:
+    return common_format(sources, ReadOptions(size, channels))[0]
 
 
 def test_png_is_exact(random):
@@ -35,6 +48,65 @@ def test_one_bit_becomes_0_and_255():
     assert decode(encoded(bits), (2, 2), 1)[..., 0].tolist() == [[0, 255], [255, 0]]
 
 
+def sixteen_bit_colours(pixels) -> bytes:
+    """A PNG with 16 bits in each channel, which Pillow reads but does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def test_twelve_bit_data_is_reported_with_its_range_and_read_by_it(random):
+    pixels = random.integers(0, 4096, (5, 7))
+    pixels[0, :2] = 3, 4090
+    as_grey = encoded(Image.fromarray(pixels.astype(np.uint16)))
+    as_integers = encoded(Image.fromarray(pixels.astype(np.int32)), "tiff")
+    as_floats = encoded(Image.fromarray((pixels / 2**17).astype(np.float32)), "tiff")
+    colours = np.stack([pixels, 4095 - pixels, pixels // 2], axis=2)
+    as_colours = sixteen_bit_colours(colours)
+    expected = np.clip(np.rint((pixels - 3) * (255 / 4087)), 0, 255)
+    for source, low, high, factor in (
+        (as_grey, 3, pixels.max(), 1),
+        (as_integers, 3, pixels.max(), 1),
+        (as_floats, 3 / 2**17, pixels.max() / 2**17, 2**17),
+        (as_colours, colours.min(), colours.max(), 1),
+    ):
+        with pytest.warns(UserWarning, match="pixels from") as warned:
+            dark = decode(source, (5, 7), 3)
+        assert len(warned) == 1
+        assert f"pixels from {low:g} to {high:g} were read" in str(warned[0].message)
+        assert f"`input_range=({low:g}, {high:g})`" in str(warned[0].message)
+        assert dark.max() <= 16
+        bright = decode(source, (5, 7), 3, input_range=(3 / factor, 4090 / factor))
+        assert np.abs(bright[..., 0] - expected).max() <= 1
+    full = encoded(Image.fromarray(np.array([[0, 40_000]], np.uint16)))
+    assert decode(full, (1, 2), 1).ravel().tolist() == [0, 156]
+
+
+def test_a_range_that_no_image_needs_and_pixels_outside_of_the_types_range(random):
+    with pytest.warns(UserWarning, match="no image has more than 8 bits, so `input_range` changes nothing"):
+        decode(encoded(Image.fromarray(random.integers(0, 256, (4, 4), np.uint8))), (4, 4), 1, input_range=(0.0, 9.0))
+    source = encoded(Image.fromarray(np.array([[-1000, 3000]], np.int32)), "tiff")
+    with pytest.raises(UnreadableImageError, match=r"outside 0..65535.*`input_range=\(-1000, 3000\)` maps them"):
+        decode(source, (1, 2), 1)
+    assert decode(source, (1, 2), 1, input_range=(-1000.0, 3000.0)).ravel().tolist() == [0, 255]
+
+
+def test_a_large_image_is_read_if_the_limit_allows_it(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    large, limit = encoded(Image.new("L", (40, 30), 9)), Image.MAX_IMAGE_PIXELS
+    for how in ({}, {"max_pixels": 1199}):
+        with pytest.raises(UnreadableImageError, match="1,200 pixels, more than .*; `max_pixels=1200` allows it"):
+            decode(large, (3, 4), 1, **how)
+    assert (decode(large, (3, 4), 1, max_pixels=1200) == 9).all()
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
 def test_sixteen_bit_keeps_its_high_byte():
     deep = Image.fromarray(np.array([[0, 257, 257 * 100, 65535]], np.uint16))
     assert decode(encoded(deep), (1, 4), 1).ravel().tolist() == [0, 1, 100, 255]
@@ -50,7 +122,7 @@ def test_floating_point_in_0_to_1_and_nothing_else():
         255,
     ]
     for bad in (2.0, np.nan):
-        with pytest.raises(UnreadableImageError, match="outside 0..1"):
+        with pytest.raises(UnreadableImageError, match="outside 0..1|NaN among"):
             decode(encoded(Image.fromarray(np.array([[0, bad]], np.float32)), "tiff"), (1, 2), 1)
 
 
@@ -73,13 +145,37 @@ def test_orientation_is_applied():
     upright = decode(source, (32, 16), 1)
     assert upright[:16].min() == 255
     assert upright[16:].max() == 0
-    assert common_format([source], None, None) == Format((32, 16), 1)
+    assert format_of([source]) == Format((32, 16), 1)
 
 
-def test_another_aspect_is_cut_at_the_centre():
+def test_another_aspect_ratio_is_padded_cropped_or_stretched():
     wide = np.zeros((8, 24), np.uint8)
     wide[:, 8:16] = 200
-    assert (decode(encoded(Image.fromarray(wide)), (8, 8), 1) == 200).all()
+    source = encoded(Image.fromarray(wide))
+    assert (decode(source, (8, 8), 1, aspect="crop") == 200).all()
+    padded = decode(source, (24, 24), 1)[..., 0]
+    assert np.array_equal(padded, np.tile(wide[:1], (24, 1)))  # border pixels are repeated
+    stretched = decode(source, (8, 12), 1, aspect="stretch")[..., 0]
+    assert np.array_equal(stretched, np.asarray(Image.fromarray(wide).resize((12, 8), Image.Resampling.BICUBIC)))
+    tall = np.arange(36, dtype=np.uint8).reshape(9, 4)
+    assert np.array_equal(decode(encoded(Image.fromarray(tall)), (9, 9), 3)[:, 2:6, 1], tall)
+
+
+def test_the_size_that_is_chosen_keeps_the_median_aspect_ratio():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    faces = [encoded(Image.new("L", (92, 112)))] * 3
+    turned = encoded(Image.new("L", (112, 92)), exif=exif)
+    assert common_format([*faces, turned], ReadOptions()) == (
+        Format((35, 29), 1),
+        "images of 112x92 pixels (height x width) are resized to 35x29; those of another aspect ratio are padded",
+    )
+    wide = [encoded(Image.new("L", (300, 20)))] * 5
+    found, said = common_format([*faces, *wide], ReadOptions(aspect="crop"))
+    assert (found.size, found.aspect) == ((16, 64), "crop")
+    assert said is not None
+    assert said.startswith("images of 20x300 to 112x92 pixels")
+    assert common_format([encoded(Image.new("L", (40, 64)))], ReadOptions()) == (Format((64, 40), 1), None)
 
 
 def test_shrinking_is_antialiased():
@@ -105,17 +201,17 @@ def test_a_large_jpeg_shrinks_to_what_it_shows(random):
 )
 def test_the_format_that_images_have_in_common(shapes, size, channels):
     sources = [encoded(Image.fromarray(np.zeros(shape, np.uint8))) for shape in shapes]
-    assert common_format(sources, None, None) == Format(size, channels)
-    assert common_format(sources, (9, 9), None) == Format((9, 9), channels)
-    assert common_format(sources, None, 3) == Format(size, 3)
+    assert format_of(sources) == Format(size, channels)
+    assert format_of(sources, (9, 9)) == Format((9, 9), channels)
+    assert format_of(sources, None, 3) == Format(size, 3)
 
 
 def test_a_grey_palette_is_grey():
     image = Image.new("P", (4, 4))
     image.putpalette([0, 0, 0, 90, 90, 90])
-    assert common_format([encoded(image)], None, None).channels == 1
+    assert format_of([encoded(image)]).channels == 1
     image.putpalette([0, 0, 0, 90, 90, 91])
-    assert common_format([encoded(image)], None, None).channels == 3
+    assert format_of([encoded(image)]).channels == 3
 
 
 def test_the_first_broken_image_is_named_and_all_are_found(random):

@@ -57,6 +57,14 @@ def test_names_are_taken_apart(name, parts):
         ("minst", "train", "unknown dataset 'minst'.*did you mean mnist"),
         ("digits+moon", "train", "unknown dataset 'moon'"),
         ("folder:", "train", "unknown dataset 'folder:'"),
+        ("/tmp", "train", r"unknown dataset '/tmp' \(did you mean folder:/tmp\?\)"),
+        ("./no/where[cats]", "train", r"'./no/where' \(did you mean folder:./no/where\?\)"),
+        ("~nobody/pets", "train", r"did you mean folder:~nobody/pets\?"),
+        ("dir:/tmp", "train", r"did you mean folder:/tmp\?"),
+        ("digits+/tmp", "train", r"unknown dataset '/tmp' \(did you mean folder:/tmp\?\)"),
+        ("mnist/3.0.1", "train", "did you mean mnist"),
+        ("folder:~nobody/pets", "train", "no such folder"),
+        ("folder:/dev/null", "train", "it is a file, not a folder"),
         ("digits", "validation", "unknown split 'validation'.*train, test, all"),
     ],
 )
@@ -65,7 +73,25 @@ def test_unknown_names(name, split, message):
         load(name, split)
 
 
-@pytest.mark.parametrize("wrong", [{"image_size": 0}, {"image_size": (8, -1)}, {"channels": 2}])
-def test_impossible_formats(wrong):
+def test_a_folder_in_the_working_directory_is_suggested(image_folder, tmp_path, monkeypatch):
+    image_folder({"a/1.png": np.zeros((4, 4), np.uint8)}, name="cats+dogs")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"'cats\+dogs' \(did you mean folder:cats\+dogs\?\)"):
+        load("cats+dogs", "train")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"image_size": 0},
+        {"image_size": (8, -1)},
+        {"channels": 2},
+        {"aspect": "keep"},
+        {"input_range": (5.0, 5.0)},
+        {"input_range": (0.0, float("nan"))},
+        {"max_pixels": 0},
+    ],
+)
+def test_impossible_formats(wrong, unchecked):
     with pytest.raises(InputError, match=next(iter(wrong))):
         load("digits", "train", **wrong)

@@ -37,10 +37,15 @@ def test_a_set_with_a_config_and_both_splits(tfds_set, random):
         load("tfds:shapes", "train", root)
 
 
-def test_sizes_that_differ_become_32x32_or_what_is_asked_for(tfds_set, random):
-    rows = examples(random, 3) + examples(random, 3, (5, 40, 3))
+def test_sizes_that_differ_get_one_size_or_what_is_asked_for(tfds_set, random):
+    rows = examples(random, 4) + examples(random, 2, (5, 40, 3))
     root = tfds_set("mixed", {"train": rows, "test": examples(random, 2)}, labelled)
-    assert load("tfds:mixed", "train", root).images.shape == (6, 32, 32, 3)
+    said = []
+    for _ in range(2):  # decoded, and from the cache
+        train = load("tfds:mixed", "train", root, progress=lambda *told: said.append(told[0]))
+        assert train.images.shape == (6, 32, 32, 3)
+    resized = "images of 9x9 to 5x40 pixels (height x width) are resized to 32x32; those of another aspect ratio are"
+    assert said == [f"mixed: {resized} padded"] * 2
     # All test images have one size, but what they are brought to follows the training images.
     assert load("tfds:mixed", "test", root).images.shape == (2, 32, 32, 3)
     assert load("tfds:mixed", "train", root, image_size=(12, 10)).images.shape == (6, 12, 10, 3)

@@ -31,6 +31,13 @@ def test_constant_images_stay_constant_and_labels_stay():
     assert large.labels is flat.labels
 
 
+def test_another_aspect_ratio_is_padded_unless_it_is_to_be_cropped(colours):
+    wide = resize(colours, (6, 10), 3)
+    assert np.array_equal(wide.images[:, :, 2:8], colours.images)
+    assert (wide.images[:, :, :2] == colours.images[:, :, :1]).all()
+    assert np.array_equal(resize(wide, (6, 6), 3, "crop").images, colours.images)
+
+
 def test_resampling_is_pillows_antialiased_bicubic():
     digits = load("digits", "test")
     for size in (4, 28):

@@ -20,6 +20,12 @@ def test_settings_survive_json():
     assert settings.epochs == 2.0
 
 
+def test_an_image_size_is_one_or_two_numbers():
+    assert from_dict({"data": {"image_size": 28}}).data.image_size == 28
+    assert from_dict({"data": {"image_size": [35, 29]}}).data.image_size == (35, 29)
+    assert from_dict({"data": {"input_range": [0, 4095]}}).data.input_range == (0.0, 4095.0)
+
+
 def test_a_toml_file_changes_what_it_names(tmp_path):
     path = tmp_path / "a.toml"
     path.write_text('model = "dnn"\n[optimizer]\nlearning_rate = 1\n')
@@ -38,6 +44,8 @@ def test_a_toml_file_changes_what_it_names(tmp_path):
         ({"seed": True}, "'seed': expected int, got True"),
         ({"cnn": {"widths": 3}}, "'cnn.widths': expected a list of whole numbers"),
         ({"steps": 1.5}, "'steps': expected int, got 1.5"),
+        ({"data": {"image_size": [1, 2, 3]}}, r"'data.image_size': expected one or two whole numbers, got \[1, 2, 3\]"),
+        ({"data": {"image_size": "big"}}, "'data.image_size': expected int, got 'big'"),
     ],
 )
 def test_wrong_settings_are_named(values, message):
@@ -70,6 +78,11 @@ def test_unreadable_configurations(tmp_path, text, message):
         ({"loss": {"samples_per_class": 1}}, "loss.samples_per_class"),
         ({"data": {"validation_fraction": 1.0}}, "data.validation_fraction"),
         ({"augment": {"shift": -0.1}}, "augment.shift"),
+        ({"data": {"image_size": [8, 0]}}, "data.image_size"),
+        ({"data": {"image_size": 0}}, "data.image_size"),
+        ({"data": {"input_range": [1, 1]}}, "data.input_range"),
+        ({"data": {"max_pixels": 0}}, "data.max_pixels"),
+        ({"data": {"cache_gigabytes": -1}}, "data.cache_gigabytes"),
         ({"cnn": {"widths": []}}, "cnn.widths"),
         ({"vit": {"heads": 0}}, "vit.heads"),
     ],
