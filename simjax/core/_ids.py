@@ -84,8 +84,14 @@ def comparable_ids(given: dict[str, Any]) -> dict[str, Array]:
     return {argument: jnp.asarray(part) for argument, part in zip(ids, parts, strict=True)}
 
 
-def exact(argument: str, x: Any, dtype: DTypeLike | None = None) -> Array:
+def exact(argument: str, x: Any, dtype: DTypeLike | None = None, *, hint: str = "") -> Array:
     """x as an array of JAX; if integers, of the given type, by default that which JAX has for theirs.
+
+    Args:
+        argument: its name, as the message gives it.
+        x: whatever becomes an array.
+        dtype: an integer type.
+        hint: the end of the message, what to do with integers that the type does not hold.
 
     Raises:
         InputError: for known integers that the type does not hold.
@@ -99,7 +105,6 @@ def exact(argument: str, x: Any, dtype: DTypeLike | None = None) -> Array:
     dtype = canonicalize_dtype(found.dtype) if dtype is None else dtype
     if not fits(found, dtype):
         raise InputError(
-            f"{argument}: expected integers that {jnp.dtype(dtype)} holds, got {found.min()} to {found.max()}; "
-            f"subtract the smallest one, or pass np.unique({argument}, return_inverse=True)[1]"
+            f"{argument}: expected integers that {jnp.dtype(dtype)} holds, got {found.min()} to {found.max()}{hint}"
         )
     return jnp.asarray(found).astype(dtype)

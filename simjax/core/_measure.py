@@ -12,10 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from simjax.core._arrays import finite_rows, floats, wide
+from simjax.core._arrays import finite_rows, floats, numbers, wide
 from simjax.core._checks import check_choice, suggestion
 from simjax.core._dot_product import precision_in_force
 from simjax.core._fingerprint import fingerprints, same_fingerprint
@@ -158,4 +159,6 @@ def measure(name: "str | Measure", **parameters: Any) -> Measure:
             )
     for parameter, least in found.minimum:
         check_at_least(parameter, parameters.get(parameter), least)
-    return dataclasses.replace(found, parameters={**found.parameters, **parameters})
+    # A jitted function would cut the wide integers of a NumPy array.
+    arrays = {name: numbers(name, p) for name, p in parameters.items() if isinstance(p, np.ndarray)}
+    return dataclasses.replace(found, parameters={**found.parameters, **parameters, **arrays})

@@ -293,7 +293,8 @@ def rows_and_relation(
 
 def _attributes(argument: str, attributes: Any) -> tuple[Any, int]:
     """Attributes as arrays of JAX, and the number of rows."""
-    arrays = jax.tree.map(partial(exact, argument), attributes)
+    hint = "; subtract the smallest from all of them, or set jax_enable_x64"
+    arrays = jax.tree.map(partial(exact, argument, hint=hint), attributes)
     lengths = sorted({len(a) for a in jax.tree.leaves(arrays)})
     if len(lengths) != 1:
         raise InputError(f"{argument}: expected arrays of one length, got {lengths}")

@@ -112,8 +112,9 @@ def push(
         raise InputError(f"labels: expected one for each of {len(rows)} rows, got shape {ids.shape}")
     dtype = memory.labels.dtype
     if not fits(ids, dtype) or (isinstance(ids, Tracer) and ids.dtype.itemsize > dtype.itemsize):
+        got = ids.dtype if isinstance(ids, Tracer) else f"{ids.min()} to {ids.max()}"
         raise InputError(
-            f"labels: expected ids that the memory's {dtype} holds, got {ids.dtype} beyond it; rank all ids once, by "
+            f"labels: expected ids that the memory's {dtype} holds, got {got}; rank all ids once, by "
             "np.unique(ids, return_inverse=True)[1], or set jax_enable_x64 before the memory is made"
         )
     return _push(memory, rows, jnp.asarray(ids).astype(dtype))

@@ -12,10 +12,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from simjax.core import MEASURES, InputError, Measure, check_at_least, finite_rows, floats, reduce_strip, wide
+from simjax.core import (
+    MEASURES,
+    InputError,
+    Measure,
+    check_at_least,
+    finite_rows,
+    floats,
+    numbers,
+    reduce_strip,
+    wide,
+)
 
 SIMILAR = ("_similarity", "_product", "_kernel", "_index", "_coefficient")
 """Ends of names of functions that are larger when closer; those of distances end in `_distance`."""
@@ -56,6 +67,7 @@ def pair_function(
                 raise InputError(f"y: expected a shape that goes with x, got {x.shape} and {y.shape}") from None
             for name, least in minimum.items():
                 check_at_least(name, parameters.get(name), least)
+            parameters = {n: numbers(n, p) if isinstance(p, np.ndarray) else p for n, p in parameters.items()}
             wide_x, wide_y = (wide(a).reshape((1,) * (rank - a.ndim) + a.shape) for a in (x, y))
             return compiled(wide_x, wide_y, **parameters).astype(jnp.result_type(x, y))
 

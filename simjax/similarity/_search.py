@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num, Shaped
@@ -21,6 +22,7 @@ from simjax.core import (
     largest_k,
     map_rows,
     matrix_rows,
+    on_host,
     rank_keys,
     reduce_rows,
     wide,
@@ -109,11 +111,23 @@ def top_k(
     available = gallery.shape[0] - (exclude is not None)
     if not isinstance(k, int | np.integer) or not 1 <= k <= available:
         raise InputError(f"k: expected 1 to {available}, the rows of the gallery that count, got {k}")
-    excluded = () if exclude is None else (exact("exclude", exclude),)
-    if excluded and (excluded[0].shape != query.shape[:1] or not jnp.issubdtype(excluded[0].dtype, jnp.integer)):
-        got = f"{excluded[0].dtype} {excluded[0].shape}"
-        raise InputError(f"exclude: expected one integer for each of {len(query)} queries, got {got}")
+    excluded = () if exclude is None else (_row_numbers("exclude", exclude, len(query), len(gallery)),)
     return _top_k(query, gallery, excluded, as_measure(measure), k=k, block=block, precision=precision)
+
+
+def _row_numbers(argument: str, rows: ArrayLike, n: int, m: int) -> Array:
+    """One of m row numbers for each of n queries; traced ones are taken as they are."""
+    numbers = exact(argument, rows)
+    if numbers.shape != (n,) or not jnp.issubdtype(numbers.dtype, jnp.integer):
+        got = f"{numbers.dtype} {numbers.shape}"
+        raise InputError(f"{argument}: expected one integer for each of {n} queries, got {got}")
+    if n and not isinstance(given := on_host(rows), Tracer):
+        known = np.asarray(given)
+        if known.min() < 0 or known.max() >= m:
+            raise InputError(
+                f"{argument}: expected rows 0 to {m - 1} of the gallery, got {known.min()} to {known.max()}"
+            )
+    return numbers
 
 
 @partial(jax.jit, static_argnames=("k", "block", "precision"))

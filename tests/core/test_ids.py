@@ -75,7 +75,9 @@ def test_wide_ids_are_not_compared_with_traced_ones():
 def test_attributes_grades_and_sets_beyond_int32():
     times = SECOND + np.array([0, 50, 2**32])
     near = lambda a, b: abs(a - b) <= 60  # noqa: E731
-    with pytest.raises(InputError, match=f"attributes: expected integers that int32 holds, got {SECOND} to "):
+    with pytest.raises(
+        InputError, match=f"attributes: expected integers that int32 holds, got {SECOND} to .*; subtract the smallest"
+    ):
         core.by_function(near, times)
     expected = [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
     with jax.enable_x64(True):
@@ -97,6 +99,8 @@ UNSIGNED = np.array([[2**63, 7], [5, 2**32]], np.uint64)
 FEATURES = {
     "pairwise": lambda x: similarity.pairwise(x, measure="manhattan"),
     "pair": lambda x: similarity.euclidean_distance(x, 0 * x),
+    "parameter": lambda x: similarity.standardized_euclidean_distance(x, 0 * x, variance=x[1]),
+    "parameter of a measure": lambda x: similarity.pairwise(x, measure=similarity.measure("mahalanobis", matrix=x)),
     "top_k": lambda x: similarity.top_k(x, x, 2, "manhattan")[0],
     "unit vectors": similarity.unit_vectors,
     "reduction": lambda x: core.max(x, measure="manhattan")[0],
@@ -136,6 +140,9 @@ def test_rows_to_exclude_and_lengths_of_sequences():
         similarity.top_k(x, x, 1, exclude=np.array([0, 1, 2**32 + 2]))
     with pytest.raises(InputError, match=r"exclude: expected one integer for each of 3 queries, got int32 \(1,\)"):
         similarity.top_k(x, x, 1, exclude=np.array([0], np.int32))
+    for wrong in ([0, 1, 3], [0, -1, 1]):
+        with pytest.raises(InputError, match="exclude: expected rows 0 to 2 of the gallery, got"):
+            similarity.top_k(x, x, 1, exclude=np.array(wrong))
     for argument in ("query_seq_lengths", "key_value_seq_lengths"):
         with pytest.raises(InputError, match=f"{argument}: expected integers that int32 holds"):
             attention.dot_product_attention(*[x[None, :, None]] * 3, **{argument: np.array([2**32])})
