@@ -20,6 +20,8 @@ from simjax.core import (
     Measure,
     check_at_least,
     check_choice,
+    finite_rows,
+    finite_where_masked,
     floats,
     matrix_product,
     precision_in_force,
@@ -146,18 +148,20 @@ def _on_head(
     batch, head = place
     rows, columns = measure.rows_and_columns(query, key)
     j = jnp.arange(key.shape[0])[None]
-    values = wide(value)
+    values, value_nan = finite_rows(wide(value))
     if dropout is not None and not broadcast_dropout:
         dropout = (jax.random.fold_in(jax.random.fold_in(dropout[0], batch), head), dropout[1])
 
     def on_rows(rows: Any, i: Array, arrays: dict[str, Array]) -> dict[str, Array]:
         terms = arrays | {name: at(name, f, i, j, head, batch) for name, f in functions.items()}
-        s = wide(measure.closest_first(measure.strip(rows, columns, precision)))  # [r, s]
         scale = terms.pop("scale") if "scale" in terms else 1 / terms.pop("temperature")
-        s = s * scale.astype(s.dtype)
-        if "bias" in terms:
-            s = s + terms.pop("bias").astype(s.dtype)
+        bias = terms.pop("bias", None)
         keep = reduce(jnp.logical_and, terms.values(), True)  # the terms that are left are masks
+        s = wide(measure.closest_first(measure.strip(rows, columns, precision)))  # [r, s]
+        # A NaN in a key or in a value is a NaN in the scores of that key, so that a mask removes both.
+        s = finite_where_masked(s + value_nan[None], keep)
+        s = s * scale.astype(s.dtype)
+        s = s if bias is None else s + bias.astype(s.dtype)
         weights, residual = softmax(s, keep)
         kept = weights if dropout is None else drop(weights, i, *dropout)
         with jax.default_matmul_precision(precision or precision_in_force()):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
-from simjax.core import InputError, carried, causal, check_at_least, floats, wide
+from simjax.core import InputError, carried, causal, check_at_least, exact, floats, numbers, wide
 
 
 def window(left: Any, right: Any, i: Array, j: Array) -> Array:
@@ -64,7 +64,7 @@ def as_masks(
 
 
 def _booleans(mask: Any) -> Array:
-    found = jnp.asarray(mask)
+    found = numbers("mask", mask)
     if found.dtype != bool:
         floats("mask", mask)
         check_at_least("mask", mask, 0)  # one that is added to scores, 0 and -inf, is a bias
@@ -72,7 +72,7 @@ def _booleans(mask: Any) -> Array:
 
 
 def _lengths(argument: str, lengths: Any, batch: tuple[int, ...]) -> Array:
-    lengths = jnp.asarray(lengths)
+    lengths = exact(argument, lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(f"{argument}: expected integers, got {lengths.dtype}")
     if lengths.size != prod(batch):

@@ -1,8 +1,13 @@
 """The dot product (dense, convolution, scores), the engine that reduces similarity in blocks, and argument checks."""
 
+from simjax.core._arrays import finite_rows as finite_rows
+from simjax.core._arrays import fits as fits
 from simjax.core._arrays import floats as floats
 from simjax.core._arrays import matrix_rows as matrix_rows
+from simjax.core._arrays import numbers as numbers
+from simjax.core._arrays import on_host as on_host
 from simjax.core._arrays import wide as wide
+from simjax.core._block_functions import finite_where_masked as finite_where_masked
 from simjax.core._block_functions import first_largest as first_largest
 from simjax.core._block_functions import softmax as softmax
 from simjax.core._blocks import kept as kept
@@ -25,6 +30,11 @@ from simjax.core._dot_product import precision_in_force as precision_in_force
 from simjax.core._fingerprint import fingerprints as fingerprints
 from simjax.core._fingerprint import mixed_bits as mixed_bits
 from simjax.core._fingerprint import same_fingerprint as same_fingerprint
+from simjax.core._ids import NO_CLASS as NO_CLASS
+from simjax.core._ids import class_ids as class_ids
+from simjax.core._ids import comparable_ids as comparable_ids
+from simjax.core._ids import exact as exact
+from simjax.core._ids import integers as integers
 from simjax.core._masks import Mask as Mask
 from simjax.core._masks import all_of as all_of
 from simjax.core._masks import carried as carried
@@ -43,6 +53,7 @@ from simjax.core._numbers import check_positive as check_positive
 from simjax.core._order import histogram as histogram
 from simjax.core._order import largest_k as largest_k
 from simjax.core._order import order_statistics as order_statistics
+from simjax.core._order import rank_keys as rank_keys
 from simjax.core._order import top_k as top_k
 from simjax.core._reduce import PRECISIONS as PRECISIONS
 from simjax.core._reduce import block_size as block_size
@@ -62,7 +73,6 @@ from simjax.core._relation import by_grade as by_grade
 from simjax.core._relation import by_matrix as by_matrix
 from simjax.core._relation import by_position as by_position
 from simjax.core._relation import by_shared_label as by_shared_label
-from simjax.core._relation import class_ids as class_ids
 from simjax.core._relation import rows_and_relation as rows_and_relation
 from simjax.core._triplets import count_triplets as count_triplets
 from simjax.core._triplets import every_one as every_one

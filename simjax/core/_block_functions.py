@@ -18,8 +18,15 @@ Function = Callable[[Array], Array]
 
 def masked(mask: Mask | None, function: Function | None, s: Array, i: Array, j: Array) -> tuple[Array, Array]:
     """A strip after `function`, and which of its entries count: [r, m] both."""
-    s = s if function is None else function(s)
-    return s, jnp.ones_like(s, bool) if mask is None else jnp.broadcast_to(mask(i, j), s.shape)
+    keep = jnp.ones_like(s, bool) if mask is None else jnp.broadcast_to(mask(i, j), s.shape)
+    if function is None:
+        return s, keep
+    return function(finite_where_masked(s, keep)), keep
+
+
+def finite_where_masked(s: Array, keep: Array | bool) -> Array:
+    """Scores with 0 for each masked NaN: 0 times NaN would be NaN in the gradient of whatever is multiplied by it."""
+    return s if keep is True else jnp.where(jnp.isnan(s) & ~keep, 0, s)
 
 
 def softmax(s: Array, keep: Array | bool = True) -> tuple[Array, Array]:
@@ -40,7 +47,7 @@ def softmax(s: Array, keep: Array | bool = True) -> tuple[Array, Array]:
 
 def logsumexp(mask: Any, function: Any, s: Array, i: Array, j: Array) -> Array:
     value = softmax(*masked(mask, function, s, i, j))[1]
-    return jnp.where(value < jnp.finfo(s.dtype).max, value, jnp.inf)
+    return jnp.where(value >= jnp.finfo(s.dtype).max, jnp.inf, value)
 
 
 def softmax_weighted_sum(mask: Any, function: Any, values: Array, s: Array, i: Array, j: Array) -> Array:
@@ -78,12 +85,17 @@ def max(mask: Any, function: Any, s: Array, i: Array, j: Array) -> tuple[Array, 
 def first_largest(s: Array, keep: Array) -> Array:
     """The column of the largest kept entry of each row, the lowest among equals, -1 where none is kept: int32 [r].
 
-    Two reductions: XLA on a CPU takes ten times as long for an argmax.
+    NaN counts as the largest, as in NumPy. Two reductions: XLA on a CPU takes ten times as long for an argmax.
     """
     s, columns = lax.stop_gradient(s), jnp.arange(s.shape[1], dtype=jnp.int32)[None]
     top = jnp.max(jnp.where(keep, s, -jnp.inf), axis=1, keepdims=True, initial=-jnp.inf)
-    column = jnp.min(jnp.where(keep & ~(s < top), columns, s.shape[1]), axis=1, initial=s.shape[1])
+    column = jnp.min(jnp.where(keep & ((s == top) | jnp.isnan(s)), columns, s.shape[1]), axis=1, initial=s.shape[1])
     return jnp.where(column < s.shape[1], column, -1)
+
+
+def nan_of_rows(s: Array, keep: Array) -> Array:
+    """NaN for each row of a strip [r, m] that has a kept NaN, 0 for the others [r]: for reductions that compare."""
+    return jnp.where(jnp.any(keep & jnp.isnan(s), axis=1), jnp.nan, 0.0).astype(s.dtype)
 
 
 def min(mask: Any, function: Any, s: Array, i: Array, j: Array) -> tuple[Array, Array]:

@@ -11,6 +11,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
+from simjax.core._arrays import floats, numbers
 from simjax.core._blocks import map_rows, rows_in_block
 from simjax.core._checks import InputError
 from simjax.core._dot_product import dense
@@ -36,7 +37,7 @@ def patches(
     Raises:
         InputError: if the image is smaller than a patch.
     """
-    x = _pad(jnp.asarray(x), padding, padding)
+    x = _pad(numbers("x", x), padding, padding)
     if x.shape[1] < size[0] or x.shape[2] < size[1]:
         raise InputError(f"x: expected images of at least {size[0]}x{size[1]}, padding included, got {x.shape}")
     return _cut(x, size, (stride, stride))
@@ -77,7 +78,7 @@ def convolution(
     Raises:
         InputError: if the channels disagree or the image is smaller than a filter.
     """
-    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    x, kernel = floats("x", x), floats("kernel", kernel)
     kh, kw, c, k = kernel.shape
     if x.ndim != 4 or x.shape[-1] != c:
         raise InputError(f"x: expected [b, h, w, {c}] to match the filters, got {x.shape}")
@@ -85,7 +86,7 @@ def convolution(
         raise InputError(f"x: expected images of at least {kh}x{kw}, padding included, got {x.shape}")
     lower = _products if jax.default_backend() == "cpu" else _xla
     out = lower(x, kernel, stride, padding)
-    return out if bias is None else out + jnp.asarray(bias)
+    return out if bias is None else out + floats("bias", bias)
 
 
 def _products(x: Array, kernel: Array, stride: int, padding: int) -> Array:

@@ -15,6 +15,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
+from simjax.core._arrays import floats
 from simjax.core._blocks import kept
 
 
@@ -26,7 +27,7 @@ def dot_products(x: Num[ArrayLike, "*batch n d"], y: Num[ArrayLike, "*batch m d"
         y: [*batch, m, d], with the same leading axes.
 
     Returns:
-        [*batch, n, m], in the inputs' common type.
+        [*batch, n, m], in the inputs' common type; integers become floats.
 
     Example:
         By dot product b is closer to a than a is to itself:
@@ -35,7 +36,7 @@ def dot_products(x: Num[ArrayLike, "*batch n d"], y: Num[ArrayLike, "*batch m d"
         >>> [round(float(dot_products(a, v)[0, 0]), 4) for v in (a, b)]
         [1.0201, 1.1601]
     """
-    return kept(_dot_products(jnp.asarray(x), jnp.asarray(y), precision_in_force()))
+    return kept(_dot_products(floats("x", x), floats("y", y), precision_in_force()))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -67,10 +68,10 @@ def dense(
     Returns:
         [..., k].
     """
-    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    x, kernel = floats("x", x), floats("kernel", kernel)
     rows = x.reshape(-1, x.shape[-1])  # one flat matrix product: XLA on a CPU runs 3-d contractions slowly
     out = dot_products(rows, kernel.T)
-    out = out if bias is None else out + jnp.asarray(bias)[None]
+    out = out if bias is None else out + floats("bias", bias)[None]
     return out.reshape(*x.shape[:-1], kernel.shape[1])
 
 
@@ -79,7 +80,7 @@ def matrix_product(a: ArrayLike, b: ArrayLike) -> Array:
 
     The precision in force at the call is that of the gradients as well.
     """
-    return _product(a, b, precision_in_force())
+    return _product(floats("a", a), floats("b", b), precision_in_force())
 
 
 def precision_in_force() -> Any:
@@ -100,7 +101,7 @@ def by_columns(a: ArrayLike) -> Array:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _product(a: ArrayLike, b: ArrayLike, precision: Any) -> Array:
+def _product(a: Array, b: Array, precision: Any) -> Array:
     return jnp.matmul(
         a, b, precision=precision, preferred_element_type=jnp.promote_types(jnp.result_type(a, b), jnp.float32)
     )

@@ -9,10 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.tree_util import Partial, all_leaves
 from jax.typing import ArrayLike
 from jaxtyping import Num
+
+from simjax.core._arrays import numbers, on_host
+from simjax.core._ids import comparable_ids
 
 Mask = Callable[[Array, Array], Array]
 
@@ -36,12 +40,12 @@ def same_label(rows: Num[ArrayLike, " n"], columns: Num[ArrayLike, " m"] | None 
          [0 0 0]
          [1 0 0]]
     """
-    return Partial(_same, jnp.asarray(rows), jnp.asarray(rows if columns is None else columns))
+    return Partial(_same, *_labels(rows, columns))
 
 
 def different_label(rows: Num[ArrayLike, " n"], columns: Num[ArrayLike, " m"] | None = None) -> Mask:
     """Keep pairs of two classes: labels of the rows [n] and of the columns [m], by default the same."""
-    return Partial(_different, jnp.asarray(rows), jnp.asarray(rows if columns is None else columns))
+    return Partial(_different, *_labels(rows, columns))
 
 
 def others(i: Array, j: Array) -> Array:
@@ -57,6 +61,23 @@ def causal(i: Array, j: Array) -> Array:
 def all_of(*masks: Mask) -> Mask:
     """Keep what all of the masks keep."""
     return Partial(_all, tuple(carried(mask) for mask in masks))
+
+
+def _labels(rows: ArrayLike, columns: ArrayLike | None) -> tuple[Array, Array]:
+    given = {"rows": _whole(rows)} | ({} if columns is None else {"columns": _whole(columns)})
+    if any(jnp.issubdtype(a.dtype, jnp.floating) or a.dtype == bool for a in given.values()):
+        labels = {argument: numbers(argument, a) for argument, a in given.items()}
+    else:
+        labels = comparable_ids(given)
+    return labels["rows"], labels.get("columns", labels["rows"])
+
+
+def _whole(labels: ArrayLike) -> Any:
+    """Labels, as integers where NumPy holds whole numbers as floats, more of which are different as integers."""
+    found = on_host(labels)
+    if isinstance(found, np.ndarray) and found.dtype.kind == "f" and np.all(np.abs(found) < 2**63):
+        return found.astype(np.int64) if np.all(found == np.trunc(found)) else found
+    return found
 
 
 def _same(rows: Array, columns: Array, i: Array, j: Array) -> Array:

@@ -12,10 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from simjax.core._arrays import floats, wide
+from simjax.core._arrays import finite_rows, floats, numbers, wide
 from simjax.core._checks import check_choice, suggestion
 from simjax.core._dot_product import precision_in_force
 from simjax.core._fingerprint import fingerprints, same_fingerprint
@@ -44,10 +45,12 @@ class Measure:
         minimum: of each parameter that has one.
         copies: how many arrays like the strip [r, m] the matrix form and its gradient hold at once.
         search: function like `prepare` that gives vectors [n, e] and [m, e] whose dot products grow with closeness in
-            each row, without overflow; None searches by the measure itself.
+            each row, and whether they do so without overflow for these rows; None searches by the measure itself.
         exact_zero: the matrix form rounds; identical rows are found by their fingerprints and get exactly 0.
         symmetric: x and y may be exchanged, whatever the parameters.
         precision: of matrix products, as in `jax.default_matmul_precision`; None leaves it to JAX.
+        propagates_nan: The matrix form gives NaN for every pair of a row that holds NaN or infinity, as `pair` does.
+            False leaves such rows to `matrix`, for measures that give them a meaning.
     """
 
     pair: Callable[..., Array] = dataclasses.field(metadata={"static": True})
@@ -59,21 +62,23 @@ class Measure:
     parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
     minimum: tuple[tuple[str, float], ...] = dataclasses.field(default=(), metadata={"static": True})
     copies: int = dataclasses.field(default=3, metadata={"static": True})
-    search: Callable[..., tuple[Array, Array]] | None = dataclasses.field(default=None, metadata={"static": True})
+    search: Callable[..., tuple[Array, Array, Any]] | None = dataclasses.field(default=None, metadata={"static": True})
     exact_zero: bool = dataclasses.field(default=False, metadata={"static": True})
     symmetric: bool = dataclasses.field(default=False, metadata={"static": True})
     precision: str | None = dataclasses.field(default=None, metadata={"static": True})
+    propagates_nan: bool = dataclasses.field(default=True, metadata={"static": True})
 
     @classmethod
     def from_pair(cls, pair: Callable[..., Array], *, higher_is_closer: bool, **parameters: Any) -> "Measure":
-        """A user's own function of two vectors as a measure.
+        """A user's own function of two vectors as a measure; it receives NaN and infinity as they are.
 
         Example:
             >>> m = Measure.from_pair(lambda x, y: abs(x - y).max(-1), higher_is_closer=False)
             >>> print(m(jnp.array([1.0, 5.0]), jnp.array([2.0, 2.0])))
             3.0
         """
-        return cls(pair, higher_is_closer, name=getattr(pair, "__name__", ""), parameters=parameters)
+        name = getattr(pair, "__name__", "")
+        return cls(pair, higher_is_closer, name=name, parameters=parameters, propagates_nan=False)
 
     def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
         """The pair form: x, y [..., d] to [...]."""
@@ -82,20 +87,28 @@ class Measure:
 
     def rows_and_columns(self, x: Array, y: Array) -> tuple[Any, Any]:
         """x [n, d] and y [m, d] made ready for `strip`: a pytree of [n, ...] to cut into blocks, and the columns."""
+        (x, x_nan), (y, y_nan) = self._finite_rows(x), self._finite_rows(y)
         if self.matrix is None:
-            return _wide_rows(x, y)
-        prepared = self.prepare(x, y, **self.parameters)
+            rows, columns = _wide_rows(x, y)
+        else:
+            rows, columns = self.prepare(x, y, **self.parameters)
         marks = (fingerprints(x), fingerprints(y)) if self.exact_zero else (None, None)
-        return (prepared[0], marks[0]), (prepared[1], marks[1])
+        return (rows, marks[0], x_nan), (columns, marks[1], y_nan)
 
     def strip(self, rows: Any, columns: Any, precision: str | None = None) -> Array:
         """Every one of r rows against every column, as `rows_and_columns` made them: [r, m]."""
+        (r, r_marks, r_nan), (c, c_marks, c_nan) = rows, columns
         if self.matrix is None:
-            return self.pair(rows[:, None], columns[None], **self.parameters)
-        (r, r_marks), (c, c_marks) = rows, columns
-        with jax.default_matmul_precision(precision or self.precision or precision_in_force()):
-            s = self.matrix(r, c, **self.parameters)
-        return jnp.where(same_fingerprint(r_marks, c_marks), 0.0, s) if self.exact_zero else s
+            s = self.pair(r[:, None], c[None], **self.parameters)
+        else:
+            with jax.default_matmul_precision(precision or self.precision or precision_in_force()):
+                s = self.matrix(r, c, **self.parameters)
+        if self.exact_zero:
+            s = jnp.where(same_fingerprint(r_marks, c_marks), 0.0, s)
+        return s + (r_nan[:, None] + c_nan[None]) if self.propagates_nan else s
+
+    def _finite_rows(self, x: Array) -> tuple[Array, Array]:
+        return finite_rows(x, fill_with_minimum=True) if self.propagates_nan else (x, jnp.zeros(len(x), x.dtype))
 
     def all_pairs(self, x: Array, y: Array, precision: str | None = None) -> Array:
         """Every row of x [n, d] against every row of y [m, d], in one block: [n, m]."""
@@ -146,4 +159,6 @@ def measure(name: "str | Measure", **parameters: Any) -> Measure:
             )
     for parameter, least in found.minimum:
         check_at_least(parameter, parameters.get(parameter), least)
-    return dataclasses.replace(found, parameters={**found.parameters, **parameters})
+    # A jitted function would cut the wide integers of a NumPy array.
+    arrays = {name: numbers(name, p) for name, p in parameters.items() if isinstance(p, np.ndarray)}
+    return dataclasses.replace(found, parameters={**found.parameters, **parameters, **arrays})

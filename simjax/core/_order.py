@@ -10,7 +10,8 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num, Shaped
 
-from simjax.core._block_functions import Function, masked
+from simjax.core._arrays import floats
+from simjax.core._block_functions import Function, masked, nan_of_rows
 from simjax.core._checks import InputError
 from simjax.core._masks import Mask
 from simjax.core._reductions import Options, reduce_masked
@@ -28,6 +29,8 @@ def top_k(
     **options: Unpack[Options],
 ) -> tuple[Num[Array, "n {k}"], Int[Array, "n {k}"]]:
     """The k largest S_ij of each row i and their columns: [n, k] and int32 [n, k], lowest column first among equals.
+
+    NaN comes after all numbers.
 
     Args:
         x: [n, d].
@@ -52,7 +55,7 @@ def order_statistics(
     function: Function | None = None,
     **options: Unpack[Options],
 ) -> Num[Array, "n _k"]:
-    """The k-th smallest S_ij of each row i, for several k.
+    """The k-th smallest S_ij of each row i, for several k; NaN comes after all numbers.
 
     Args:
         x: [n, d].
@@ -104,12 +107,13 @@ def histogram(
         **options: measure, block, precision, axis_name: see `reduce_rows`.
 
     Returns:
-        [n, b - 1] counts, or with `soft` [n, b] shares that add up to the number of entries within the edges.
+        [n, b - 1] counts, or with `soft` [n, b] shares that add up to the number of entries within the edges; NaN
+        for a row with a NaN.
 
     References:
         Ustinova, Lempitsky (2016), Learning Deep Embeddings with Histogram Loss (the soft form).
     """
-    edges = jnp.asarray(edges)
+    edges = floats("edges", edges)
     if edges.ndim != 1 or edges.shape[0] < 2:
         raise InputError(f"edges: expected at least 2 in one row, got shape {edges.shape}")
     return reduce_masked(_soft_histogram if soft else _histogram, x, y, mask, function, edges, **options)
@@ -140,6 +144,12 @@ def largest_k(s: Array, k: int) -> tuple[Array, Array]:
     return values, jnp.take_along_axis(columns, place, axis=1)
 
 
+def rank_keys(s: Array, valid: Array | bool) -> Array:
+    """Numbers that are in the order of the scores s, NaN below all scores, and invalid entries at -inf, below NaN."""
+    lowest = jnp.finfo(s.dtype).min
+    return jnp.where(valid, jnp.where(jnp.isnan(s), lowest, jnp.maximum(s, jnp.nextafter(lowest, 0))), -jnp.inf)
+
+
 def soft_bins(s: Array, keep: Array, edges: Array) -> Array:
     """The kept entries of each row of a strip, shared out linearly between the two edges they lie between.
 
@@ -155,6 +165,7 @@ def soft_bins(s: Array, keep: Array, edges: Array) -> Array:
         >>> print(soft_bins(jnp.array([[0.25, 1.0, 7.0]]), jnp.full((1, 3), True), jnp.array([0.0, 1.0, 2.0])))
         [[0.75 1.25 0.  ]]
     """
+    nan = nan_of_rows(s, keep)
     keep = keep & (s >= edges[0]) & (s <= edges[-1])
     below = jnp.concatenate([edges[:1] - 1, edges[:-1]])
     above = jnp.concatenate([edges[1:], edges[-1:] + 1])
@@ -165,14 +176,15 @@ def soft_bins(s: Array, keep: Array, edges: Array) -> Array:
         rising, falling = (s - low) / (here - low), (high - s) / (high - here)
         return jnp.sum(jnp.where(keep, jax.nn.relu(jnp.where(s < here, rising, falling)), 0), axis=1)
 
-    return lax.map(share, (below, edges, above)).T  # [r, b]
+    return lax.map(share, (below, edges, above)).T + nan[:, None]  # [r, b]
 
 
 @functools.cache
 def _top_k(k: int) -> Callable[..., Any]:
     def block_function(mask: Any, function: Any, s: Array, i: Array, j: Array) -> tuple[Array, Array]:
         s, keep = masked(mask, function, s, i, j)
-        values, columns = largest_k(jnp.where(keep, s, -jnp.inf), k)
+        columns = largest_k(rank_keys(lax.stop_gradient(s), keep), k)[1]
+        values = jnp.take_along_axis(s, columns, axis=1)
         found = jnp.arange(k)[None] < jnp.sum(keep, axis=1, keepdims=True)
         return jnp.where(found, values, -jnp.inf), jnp.where(found, columns, -1)
 
@@ -185,18 +197,20 @@ def _order_statistics(ks: tuple[int, ...]) -> Callable[..., Array]:
         if not ks or min(ks) < 1 or max(ks) > s.shape[1]:
             raise InputError(f"ks: expected numbers from 1 to {s.shape[1]}, the number of columns, got {ks}")
         s, keep = masked(mask, function, s, i, j)
-        smallest, _ = largest_k(jnp.where(keep, -s, -jnp.inf), max(ks))
-        return -smallest[:, jnp.array(ks) - 1]
+        columns = largest_k(rank_keys(lax.stop_gradient(-s), keep), max(ks))[1][:, jnp.array(ks) - 1]
+        found = jnp.array(ks)[None] <= jnp.sum(keep, axis=1, keepdims=True)
+        return jnp.where(found, jnp.take_along_axis(s, columns, axis=1), jnp.inf)
 
     return block_function
 
 
 def _histogram(mask: Any, function: Any, edges: Array, s: Array, i: Array, j: Array) -> Array:
     s, keep = masked(mask, function, s, i, j)
+    nan = nan_of_rows(s, keep)
     keep = keep & (s <= edges[-1])
     from_edge = lax.map(lambda edge: jnp.sum(keep & (s >= edge), axis=1), edges).T  # [r, b]
     from_edge = jnp.concatenate([from_edge[:, :-1], jnp.zeros_like(from_edge[:, :1])], axis=1)
-    return (from_edge[:, :-1] - from_edge[:, 1:]).astype(s.dtype)
+    return (from_edge[:, :-1] - from_edge[:, 1:]).astype(s.dtype) + nan[:, None]
 
 
 def _soft_histogram(mask: Any, function: Any, edges: Array, s: Array, i: Array, j: Array) -> Array:

@@ -20,6 +20,7 @@ from jaxtyping import Shaped
 from simjax.core._arrays import matrix_rows
 from simjax.core._blocks import map_rows, rows_at_once
 from simjax.core._checks import check_choice
+from simjax.core._ids import exact
 from simjax.core._masks import carried
 from simjax.core._measure import Measure
 from simjax.core._measure import measure as as_measure
@@ -81,7 +82,7 @@ def reduce_rows(
         as_measure(measure),
         x,
         y,
-        rows,
+        jax.tree.map(partial(exact, "rows"), rows),
         copies=copies,
         block=block,
         precision=precision,

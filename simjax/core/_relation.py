@@ -17,6 +17,7 @@ keeps the pairs or triplets of a batch that are worth learning from (`simjax.min
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,11 +25,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Int, Num, Shaped
+from jaxtyping import Bool, Integer, Num, Shaped
 
-from simjax.core._arrays import matrix_rows
+from simjax.core._arrays import matrix_rows, numbers
 from simjax.core._blocks import kept
 from simjax.core._checks import InputError
+from simjax.core._ids import NO_CLASS, comparable_ids, exact
 from simjax.core._masks import Mask, all_of, carried, different_label, others, same_label
 from simjax.core._triplets import count_triplets, every_one
 
@@ -43,7 +45,7 @@ class Relation:
         negative: the same; a pair that is neither counts nowhere.
         shape: (n, m), how many rows and columns there are.
         classes: ids of the rows [n] and of the columns [m] where the relation has them, for what is learned or weighted
-            by class; None otherwise.
+            by class; `NO_CLASS` where an id is ignored; None otherwise.
         miner: of i, j and both masks gives the masks of what is kept; None keeps all.
         triplets: of i, j and both masks gives a function of the columns of a few positives of each row [r, few], which
             says what their negatives are [r, few, m], as a `Partial`; None makes triplets of every positive with every
@@ -62,7 +64,7 @@ class Relation:
 
     def masks(self, i: Array, j: Array) -> tuple[Array, Array]:
         """Positive and negative pairs of a strip: booleans [r, m], for rows i [r, 1] and columns j [1, m]."""
-        positive, negative = self._all_pairs(i, j)
+        positive, negative = self.pairs(i, j)
         if self.triplets is None:
             return positive, negative
         as_positive, as_negative = count_triplets(positive, self.triplets(i, j, positive, negative))
@@ -70,12 +72,13 @@ class Relation:
 
     def triplets_of(self, i: Array, j: Array) -> tuple[Array, Callable[[Array], Array]]:
         """Positive pairs of a strip [r, m], and what says of a few of them in each row what their negatives are."""
-        positive, negative = self._all_pairs(i, j)
+        positive, negative = self.pairs(i, j)
         if self.triplets is None:
             return positive, every_one(negative)
         return positive, self.triplets(i, j, positive, negative)
 
-    def _all_pairs(self, i: Array, j: Array) -> tuple[Array, Array]:
+    def pairs(self, i: Array, j: Array) -> tuple[Array, Array]:
+        """Positive and negative pairs, without regard to which of them make triplets."""
         if self.chosen is not None:
             positive, negative = (jnp.any(columns[i[:, 0], :, None] == j[:, None], axis=1) for columns in self.chosen)
             return positive, negative
@@ -108,12 +111,13 @@ class Relation:
 
 
 def by_class(
-    labels: Int[ArrayLike, " n"], ref_labels: Int[ArrayLike, " m"] | None = None, *, ignore: Sequence[int] = ()
+    labels: Integer[ArrayLike, " n"], ref_labels: Integer[ArrayLike, " m"] | None = None, *, ignore: Sequence[int] = ()
 ) -> Relation:
     """Positive where the class is the same, negative where it is another.
 
     Args:
-        labels: class ids of the rows [n].
+        labels: class ids of the rows [n], integers of any width. JAX itself cuts 64-bit ids to 32 bits where they
+            are arguments of a jitted function: pass those as `np.unique(ids, return_inverse=True)[1]`.
         ref_labels: of the columns [m]; None is the rows'.
         ignore: ids whose rows and columns belong to no pair, for instance that of what is unknown.
 
@@ -129,12 +133,15 @@ def by_class(
          [ 1 -1  1  0]
          [ 0  0  0  0]]
     """
-    rows = class_ids("labels", labels)
-    columns = rows if ref_labels is None else class_ids("ref_labels", ref_labels)
+    given = {"labels": labels, "ref_labels": ref_labels, "ignore": list(ignore) or None}
+    ids = comparable_ids({argument: a for argument, a in given.items() if a is not None})
+    rows, columns = ids["labels"], ids.get("ref_labels", ids["labels"])
     positive, negative = same_label(rows, columns), different_label(rows, columns)
     if ignore:
-        known = Partial(_known, *(~jnp.isin(a, jnp.asarray(ignore)) for a in (rows, columns)))
+        is_known = [~jnp.isin(a, ids["ignore"]) for a in (rows, columns)]
+        known = Partial(_known, *is_known)
         positive, negative = all_of(positive, known), all_of(negative, known)
+        rows, columns = (jnp.where(keep, a, NO_CLASS) for keep, a in zip(is_known, (rows, columns), strict=True))
     return Relation(positive, negative, (len(rows), len(columns)), (rows, columns))
 
 
@@ -152,8 +159,8 @@ def by_shared_label(sets: Shaped[ArrayLike, "n c"], ref_sets: Shaped[ArrayLike, 
          [1 1 1]
          [0 1 1]]
     """
-    rows = jnp.asarray(sets)
-    columns = rows if ref_sets is None else jnp.asarray(ref_sets)
+    rows = numbers("sets", sets)
+    columns = rows if ref_sets is None else numbers("ref_sets", ref_sets)
     if rows.ndim != 2 or columns.ndim != 2 or rows.shape[1] != columns.shape[1]:
         raise InputError(f"sets: expected [n, c] and [m, c], got shapes {rows.shape} and {columns.shape}")
     parts = tuple((a != 0).astype(jnp.float32) for a in (rows, columns))
@@ -168,6 +175,9 @@ def by_function(function: Callable[[Any, Any], Array], attributes: Any, ref_attr
         attributes: of the rows, an array [n, ...] or a pytree of such.
         ref_attributes: of the columns [m, ...]; None is the rows'.
 
+    Raises:
+        InputError: for arrays of different lengths, or integers that JAX's type does not hold.
+
     Example:
         Photos taken at most a minute apart:
 
@@ -177,10 +187,9 @@ def by_function(function: Callable[[Any, Any], Array], attributes: Any, ref_attr
          [1 1 1]
          [0 1 1]]
     """
-    rows = jax.tree.map(jnp.asarray, attributes)
-    columns = rows if ref_attributes is None else jax.tree.map(jnp.asarray, ref_attributes)
-    shape = (len(jax.tree.leaves(rows)[0]), len(jax.tree.leaves(columns)[0]))
-    return _and_its_complement(Partial(_compare, carried(function), rows, columns), shape)
+    rows, n = _attributes("attributes", attributes)
+    columns, m = (rows, n) if ref_attributes is None else _attributes("ref_attributes", ref_attributes)
+    return _and_its_complement(Partial(_compare, carried(function), rows, columns), (n, m))
 
 
 def by_matrix(positive: Bool[ArrayLike, "n m"], negative: Bool[ArrayLike, "n m"] | None = None) -> Relation:
@@ -216,7 +225,7 @@ def by_grade(grades: Num[ArrayLike, "n m"], *, above: float = 0.5, below: float 
     Raises:
         InputError: if the grades are no matrix or `below` is larger than `above`.
     """
-    matrix = jnp.asarray(grades)
+    matrix = numbers("grades", grades)
     if matrix.ndim != 2:
         raise InputError(f"grades: expected shape [n, m], got {matrix.shape}")
     low = above if below is None else below
@@ -282,19 +291,14 @@ def rows_and_relation(
     return x, y, as_relation(labels, ref_labels, x.shape[0], None if ref_embeddings is None else y.shape[0])
 
 
-def class_ids(argument: str, labels: ArrayLike) -> Array:
-    """Labels as integers [n].
-
-    Raises:
-        InputError: if they are no list.
-        TypeError: if they are not integers.
-    """
-    ids = jnp.asarray(labels)
-    if ids.ndim != 1:
-        raise InputError(f"{argument}: expected one class id for each row, got shape {ids.shape}")
-    if not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise TypeError(f"{argument}: expected integer class ids, got {ids.dtype}")
-    return ids
+def _attributes(argument: str, attributes: Any) -> tuple[Any, int]:
+    """Attributes as arrays of JAX, and the number of rows."""
+    hint = "; subtract the smallest from all of them, or set jax_enable_x64"
+    arrays = jax.tree.map(partial(exact, argument, hint=hint), attributes)
+    lengths = sorted({len(a) for a in jax.tree.leaves(arrays)})
+    if len(lengths) != 1:
+        raise InputError(f"{argument}: expected arrays of one length, got {lengths}")
+    return arrays, lengths[0]
 
 
 def _and_its_complement(positive: Mask, shape: tuple[int, int]) -> Relation:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool, Int, Num
+from jaxtyping import Bool, Int, Shaped
 
 GROUP = 32  # columns that are numbered by one small matrix product
 
@@ -146,7 +146,7 @@ def _loop(step: Callable[[Any, Array, Array], Any], carry: Any, marked: Array, f
     return lax.while_loop(lambda state: state[0] < most, turn, (jnp.zeros((), jnp.int32), carry))[1]
 
 
-def entries(strip: Num[Array, "r m"], columns: Int[Array, "r k"]) -> Num[Array, "r k 1"]:
+def entries(strip: Shaped[Array, "r m"], columns: Int[Array, "r k"]) -> Shaped[Array, "r k 1"]:
     """What a strip has at columns of each row."""
     return jnp.take_along_axis(strip, columns, axis=1, mode="promise_in_bounds")[:, :, None]
 

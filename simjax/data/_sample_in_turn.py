@@ -15,7 +15,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int
 
-from simjax.core import InputError, check_at_least
+from simjax.core import InputError, check_at_least, exact, integers
 from simjax.data._sampler import ClassTable, class_table, locate
 from simjax.data._turns import Drawn, draw, draw_within
 
@@ -80,14 +80,18 @@ def hierarchy(labels: ArrayLike, super_labels: ArrayLike) -> Hierarchy:
         super_labels: super-class of each image, int [n], from 0.
 
     Raises:
-        InputError: if the lengths disagree, an id is negative, or a class lies in two super-classes.
+        InputError: if the lengths disagree, an id is negative or beyond int32, or a class lies in two super-classes.
+        TypeError: if labels are not integers.
 
     Example:
         >>> cats_and_cars = hierarchy(np.array([0, 1, 1, 2]), np.array([0, 0, 0, 1]))
         >>> cats_and_cars.super_classes.counts.tolist()
         [2, 1]
     """
-    labels, above = np.asarray(labels), np.asarray(super_labels)
+    labels, above = (
+        np.asarray(exact(argument, integers(argument, ids), jnp.int32))
+        for argument, ids in (("labels", labels), ("super_labels", super_labels))
+    )
     if labels.ndim != 1 or labels.shape != above.shape:
         raise InputError(f"super_labels: expected one for each label {labels.shape}, got shape {above.shape}")
     pairs = np.unique(np.stack([labels, above]), axis=1) if len(labels) else np.zeros((2, 0), int)

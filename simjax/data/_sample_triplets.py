@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int
 
-from simjax.core import InputError, check_at_least
+from simjax.core import InputError, check_at_least, exact, integers
 from simjax.data._sampler import ClassTable, locate
 from simjax.data._turns import draw
 
@@ -70,7 +70,6 @@ def _fixed_triplets(key: Array, table: ClassTable, t: int) -> Array:
     return jnp.stack([table.rows[own, anchor], table.rows[own, positive], table.rows[other, negative]], axis=1)
 
 
-@partial(jax.jit, static_argnames="batch")
 def sample_triplets(
     key: Array, step: ArrayLike, triplets: Int[ArrayLike, "t 3"], batch: int
 ) -> tuple[Int[Array, " batch"], Int[Array, " batch"], Int[Array, " batch"]]:
@@ -89,7 +88,8 @@ def sample_triplets(
         int32 [batch] each: anchors, positives and negatives.
 
     Raises:
-        InputError: if `batch` is not 1 .. t, or the triplets have another shape.
+        InputError: if `batch` is not 1 .. t, the triplets have another shape, or a number is beyond int32.
+        TypeError: if the triplets are not integers.
 
     Example:
         >>> triplets = jnp.array([[0, 1, 2], [3, 4, 5]])
@@ -97,11 +97,16 @@ def sample_triplets(
         >>> sorted(anchors)
         [[0], [3]]
     """
-    triplets = jnp.asarray(triplets, jnp.int32)
+    triplets = exact("triplets", integers("triplets", triplets), jnp.int32)
     if triplets.ndim != 2 or triplets.shape[1] != 3:
         raise InputError(f"triplets: expected shape [t, 3], got {triplets.shape}")
     if not 1 <= batch <= len(triplets):
         raise InputError(f"batch: expected 1 .. {len(triplets)}, the number of triplets, got {batch}")
+    return _sample_triplets(key, step, triplets, batch)
+
+
+@partial(jax.jit, static_argnames="batch")
+def _sample_triplets(key: Array, step: ArrayLike, triplets: Array, batch: int) -> tuple[Array, Array, Array]:
     drawn = draw(key, jnp.asarray(step, jnp.int32), jnp.asarray(len(triplets)), batch).members
     anchor, positive, negative = triplets[drawn].T
     return anchor, positive, negative

@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from simjax.core import InputError
+from simjax.core import InputError, integers
 
 
 class ClassTable(NamedTuple):
@@ -42,15 +42,17 @@ def class_table(labels: ArrayLike, n_classes: int) -> ClassTable:
 
     Raises:
         InputError: if a label is out of range.
+        TypeError: if labels are not integers.
 
     Example:
         >>> table = class_table(np.array([1, 0, 1, 1]), 2)
         >>> table.rows.tolist(), table.counts.tolist()
         ([[1, 1, 1], [0, 2, 3]], [1, 3])
     """
-    labels = np.asarray(labels)
+    labels = np.asarray(integers("labels", labels))
     if labels.size and not (labels.min() >= 0 and labels.max() < n_classes):
         raise InputError(f"labels: expected 0 .. {n_classes - 1}, got {labels.min()} .. {labels.max()}")
+    labels = labels.astype(np.int64)
     counts = np.bincount(labels, minlength=n_classes)
     order, starts = np.append(np.argsort(labels, kind="stable"), 0), np.cumsum(counts) - counts
     column = np.arange(counts.max(initial=1))[None] % np.maximum(counts, 1)[:, None]  # [c, max_count]

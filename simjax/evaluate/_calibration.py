@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike as JaxArrayLike
 from numpy.typing import ArrayLike
 
-from simjax.evaluate._checks import as_scored_pairs
+from simjax.evaluate._checks import as_scored_pairs, finite
 
 STEPS = 100
 """Newton steps at most; about ten are needed."""
@@ -34,11 +35,15 @@ def dissimilarity_probability(distance: JaxArrayLike, a: JaxArrayLike, b: JaxArr
     Returns:
         [...] in [0, 1].
 
+    Raises:
+        InputError: for a known distance that is not finite.
+
     Example:
         >>> [round(float(dissimilarity_probability(d, 4.0, -4.0)), 2) for d in (0.0, 1.0, 2.0)]
         [0.02, 0.5, 0.98]
     """
-    return jax.nn.sigmoid(a * jnp.asarray(distance) + b)
+    known = distance if isinstance(distance, Tracer) else finite("distance", distance)
+    return jax.nn.sigmoid(a * jnp.asarray(known) + b)
 
 
 def fit_dissimilarity(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:

@@ -1,29 +1,37 @@
-"""What every evaluation asks of its arrays: rows of finite features, one integer label each, scored pairs."""
+"""What every evaluation asks of its arrays: rows of finite features, one integer label each, scored pairs.
 
+Numbers keep their type: float64 stays where JAX has it, that is if `jax_enable_x64` is set.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike
+from jax.dtypes import canonicalize_dtype
+from numpy.typing import ArrayLike, DTypeLike
 
-from simjax.core import InputError
+from simjax.core import InputError, fits, floats, integers, on_host
 
 
 def as_rows(argument: str, x: ArrayLike) -> np.ndarray:
-    """Embeddings as finite float32 rows [n, d]."""
-    rows = np.asarray(x, dtype=np.float32)
+    """Embeddings as finite rows [n, d], in float32 or wider."""
+    rows = finite(argument, x)
     if rows.ndim != 2:
         raise InputError(f"{argument}: expected rows [n, d], got shape {rows.shape}")
-    return _finite(argument, rows)
+    return rows
 
 
 def as_labels(argument: str, labels: ArrayLike, n: int, n_classes: int | None = None) -> np.ndarray:
-    """Class ids as integers [n], in [0, n_classes) where that is given."""
-    ids = np.asarray(labels)
+    """Class ids as integers [n], in [0, n_classes) where that is given; int64 where that holds them."""
+    try:
+        ids = np.asarray(integers(argument, labels))
+    except TypeError as error:
+        raise InputError(str(error)) from None
     if ids.shape != (n,):
         raise InputError(f"{argument}: expected {n} labels, one for each row, got shape {ids.shape}")
-    if n and not np.issubdtype(ids.dtype, np.integer):
-        raise InputError(f"{argument}: expected integer class ids, got {ids.dtype}")
     if n and n_classes is not None and (ids.min() < 0 or ids.max() >= n_classes):
         raise InputError(f"{argument}: expected classes 0 to {n_classes - 1}, got {ids.min()} to {ids.max()}")
-    return ids.astype(np.int64)
+    return ids.astype(np.int64) if fits(ids, np.int64) else ids
 
 
 def as_search(
@@ -37,23 +45,45 @@ def as_search(
     if query_embeddings is None or query_labels is None:
         return gallery, classes, gallery, classes
     query = as_rows("query_embeddings", query_embeddings)
-    return gallery, classes, query, as_labels("query_labels", query_labels, len(query))
+    wanted = as_labels("query_labels", query_labels, len(query))
+    if classes.dtype != wanted.dtype:  # uint64 beside int64: together they would become float64
+        both = np.concatenate([classes.astype(object), wanted.astype(object)])
+        classes, wanted = np.split(np.unique(both, return_inverse=True)[1], [len(classes)])
+    return gallery, classes, query, wanted
 
 
 def as_scored_pairs(scores: ArrayLike, same: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Scores as finite float64 [n], and whether each pair is of one class as booleans [n]."""
-    values, alike = np.asarray(scores, dtype=np.float64), np.asarray(same)
+    values, alike = finite("scores", scores, np.float64), np.asarray(same)
     if values.ndim != 1:
         raise InputError(f"scores: expected one score a pair, [n], got shape {values.shape}")
     if alike.shape != values.shape:
         raise InputError(f"same: expected {values.size} booleans, one for each score, got shape {alike.shape}")
     if not np.isin(alike, (0, 1)).all():
         raise InputError("same: expected booleans, True for a pair of one class")
-    return _finite("scores", values), alike.astype(bool)
+    return values, alike.astype(bool)
 
 
-def _finite(argument: str, values: np.ndarray) -> np.ndarray:
-    wrong = values.size - np.count_nonzero(np.isfinite(values))
-    if wrong:
-        raise InputError(f"{argument}: expected finite numbers, got {wrong} of {values.size} that are not")
+def finite(argument: str, x: Any, dtype: DTypeLike | None = None) -> np.ndarray:
+    """Known numbers as a floating-point array; by default of their own type, in float32 or wider as JAX has it.
+
+    Raises:
+        InputError: if one is not finite, with the first such row.
+        TypeError: if they are not real numbers.
+    """
+    given = on_host(x)
+    floating = jnp.issubdtype(given.dtype, jnp.floating)
+    if not floating and not jnp.issubdtype(given.dtype, jnp.integer) and given.dtype != bool:
+        floats(argument, given)  # which says what is wrong with it
+    if dtype is None:
+        own = given.dtype if floating else jnp.result_type(float)
+        dtype = canonicalize_dtype(jnp.promote_types(own, jnp.float32))
+    with np.errstate(over="ignore"):
+        values = np.asarray(given).astype(dtype)
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        rows = np.flatnonzero(wrong.reshape(len(values), -1).any(axis=1)) if values.ndim else [0]
+        got = np.asarray(given)[tuple(np.argwhere(wrong)[0])]
+        others = f", the first of {len(rows)} such rows" if len(rows) > 1 else ""
+        raise InputError(f"{argument}: expected finite numbers in {values.dtype}, got {got} in row {rows[0]}{others}")
     return values

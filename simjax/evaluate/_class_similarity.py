@@ -24,7 +24,8 @@ def class_similarity(
         float64 [c, c]; the diagonal leaves out each row's pair with itself. 0 where there is no pair.
 
     Raises:
-        InputError: for shapes that do not fit, a class out of range or an unknown measure.
+        InputError: for shapes that do not fit, embeddings that are not finite, a class out of range or an unknown
+            measure.
 
     Example:
         >>> print(class_similarity([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]], [0, 0, 1], 2))
@@ -33,7 +34,7 @@ def class_similarity(
     """
     rows = as_rows("embeddings", embeddings)
     classes = as_labels("labels", labels, len(rows), n_classes)
-    member = (classes[:, None] == np.arange(n_classes)).astype(np.float32)  # [n, c]
+    member = (classes[:, None] == np.arange(n_classes)).astype(rows.dtype)  # [n, c]
     total = np.zeros((n_classes, n_classes))
     for index, values in strips(rows, rows, as_measure(measure)):
         values = values.copy()

@@ -55,7 +55,8 @@ def few_shot_accuracy(
         in an episode. With fewer than two classes to choose between both are None.
 
     Raises:
-        InputError: for shapes that do not fit, `ways` below 2, or `shots`, `queries` or `episodes` below 1.
+        InputError: for shapes that do not fit, embeddings that are not finite, `ways` below 2, or `shots`, `queries`
+            or `episodes` below 1.
 
     Example:
         >>> found = few_shot_accuracy(np.eye(4).repeat(3, axis=0), np.arange(4).repeat(3), episodes=10)

@@ -6,7 +6,7 @@ It needs no training, so that it measures the embedding alone, and any model can
 import numpy as np
 from numpy.typing import ArrayLike
 
-from simjax.core import InputError
+from simjax.core import InputError, fits, integers
 from simjax.evaluate._checks import as_labels, as_rows, as_search
 from simjax.similarity import Measure, top_k
 
@@ -31,17 +31,19 @@ def knn_predict(
         exclude: integers [q]: for each query the one gallery row that has no vote, for instance itself.
 
     Returns:
-        int32 [q].
+        int32 [q], or in the type of `gallery_labels` where int32 does not hold these.
 
     Raises:
-        InputError: for shapes that do not fit, k below 1 or a gallery without a row to vote.
+        InputError: for shapes that do not fit, embeddings that are not finite, k below 1 or a gallery without a row to
+            vote.
 
     Example:
         >>> print(knn_predict([[0.9, 1.0]], [[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]], [0, 1, 0], k=1))
         [1]
     """
     query, gallery = as_rows("query", query), as_rows("gallery", gallery)
-    labels = as_labels("gallery_labels", gallery_labels, len(gallery))
+    as_labels("gallery_labels", gallery_labels, len(gallery))
+    labels = np.asarray(integers("gallery_labels", gallery_labels))
     voters = len(gallery) - (exclude is not None)
     if voters < 1:
         raise InputError(f"gallery: expected at least one row to vote, got {len(gallery)}, less any excluded")
@@ -52,7 +54,7 @@ def knn_predict(
     for other in classes.T:
         votes += classes == other[:, None]
     winner = votes.argmax(axis=1)  # the first among equals, so the nearest
-    return classes[np.arange(len(query)), winner].astype(np.int32)
+    return classes[np.arange(len(query)), winner].astype(np.int32 if fits(labels, np.int32) else labels.dtype)
 
 
 def knn_accuracy(

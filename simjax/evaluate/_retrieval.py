@@ -58,7 +58,7 @@ def retrieval_metrics(
         is left out. Where none is left all values are None.
 
     Raises:
-        InputError: for shapes that do not fit, a k below 1 or an unknown measure.
+        InputError: for shapes that do not fit, embeddings that are not finite, a k below 1 or an unknown measure.
 
     Example:
         >>> found = retrieval_metrics([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], [0, 0, 1])
@@ -106,7 +106,7 @@ def _ranked(values: np.ndarray, depth: int, higher_is_closer: bool, own: np.ndar
     no two entries share: in the upper half the distance as an integer in the same order, in the lower the column.
 
     Args:
-        values: float32 [r, m].
+        values: float32 or float64 [r, m], none of them NaN.
         depth: at most m, less one with `own`.
         higher_is_closer: the values' direction.
         own: for each row a column to leave out, [r].
@@ -114,7 +114,11 @@ def _ranked(values: np.ndarray, depth: int, higher_is_closer: bool, own: np.ndar
     Returns:
         int64 [r, depth].
     """
-    distance = (-values if higher_is_closer else values) + np.float32(0)  # + 0 turns -0 into 0, equal in bits too
+    distance = (-values if higher_is_closer else values) + values.dtype.type(0)  # + 0 turns -0 into 0, in bits too
+    if values.dtype != np.float32:  # whose bits leave no room for the column
+        if own is not None:
+            distance[np.arange(len(own)), own] = np.nan  # which comes last
+        return np.argsort(distance, axis=1, kind="stable")[:, :depth]
     bits = distance.view(np.int32)
     bits = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)  # negative floats grow downwards
     keys = (bits.astype(np.int64) << 32) | np.arange(values.shape[1])

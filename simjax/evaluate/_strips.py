@@ -8,7 +8,7 @@ import numpy as np
 from simjax.similarity import Measure, pairwise
 
 STRIP_ENTRIES = 2**21
-"""Entries of a strip when no `block` is given: 8 MB, and 16 MB more for the keys of a ranking."""
+"""Entries of a strip when no `block` is given: 8 MB of float32, and 16 MB more for the keys of a ranking."""
 
 
 def strips(
@@ -23,7 +23,7 @@ def strips(
         block: queries in a strip; None chooses.
 
     Yields:
-        The strip's query numbers [r] and its values float32 [r, m].
+        The strip's query numbers [r] and its values [r, m], in the type of the embeddings.
     """
     q = len(query)
     block = max(1, min(block or STRIP_ENTRIES // max(len(gallery), 1), q))
@@ -31,5 +31,5 @@ def strips(
     for start in range(0, q, block):
         rows = np.arange(start, start + block)
         # The last strip is filled up with rows from the start, so that its shape does not compile anew.
-        values = np.asarray(pairwise(query[rows % q], columns, measure), dtype=np.float32)
+        values = np.asarray(pairwise(query[rows % q], columns, measure))
         yield rows[: q - start], values[: q - start]

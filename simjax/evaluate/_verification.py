@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from simjax.core import InputError
+from simjax.core import InputError, check_number
 from simjax.evaluate._checks import as_scored_pairs
 
 ROC_POINTS = 200
@@ -63,13 +63,14 @@ def verification_metrics(
         and the lists are empty.
 
     Raises:
-        InputError: for lengths that differ or scores that are not finite.
+        InputError: for lengths that differ, scores that are not finite, or a threshold that is NaN.
 
     Example:
         >>> found = verification_metrics([0.9, 0.8, 0.7, 0.1], [True, False, True, False])
         >>> found["roc_auc"], found["equal_error_rate"], found["accuracy"]
         (0.75, 0.5, 0.75)
     """
+    check_number("threshold", threshold)
     values, alike = as_scored_pairs(scores, same)
     sign = 1.0 if higher_is_closer else -1.0
     accepted = _accepted(sign * values, alike)

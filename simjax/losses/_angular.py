@@ -17,7 +17,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_between, dot_products, entries, floats, sum_over_marked, wide
+from simjax.core import check_between, dot_products, entries, finite_rows, floats, sum_over_marked, wide
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
 from simjax.losses._terms import Summed
 from simjax.similarity import unit_vectors
@@ -79,7 +79,7 @@ def angular_loss(
 
 
 def _terms(c: Array, positive: Array, negative: Array, *, columns: Array, alpha: Array) -> Any:
-    y, tangent = unit_vectors(wide(columns)), jnp.square(jnp.tan(jnp.deg2rad(alpha)))
+    y, tangent = unit_vectors(finite_rows(wide(columns))[0]), jnp.square(jnp.tan(jnp.deg2rad(alpha)))
     # Cosines are at least -1, so that no product of exponentials below is smaller than exp(-16 tangent); derivatives
     # divide by their sum, which leaves them a quarter of the exponents of the type.
     fits = 16 * tangent < -0.75 * jnp.log(jnp.finfo(c.dtype).tiny)

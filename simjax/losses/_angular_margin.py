@@ -20,7 +20,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Int, Num
+from jaxtyping import Integer, Num
 
 from simjax.core import check_at_least, check_positive
 from simjax.losses._class_vectors import classified, cross_entropy
@@ -28,7 +28,7 @@ from simjax.losses._class_vectors import classified, cross_entropy
 
 def normalized_softmax_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c d"],
     temperature: ArrayLike = 0.05,
@@ -60,7 +60,7 @@ def normalized_softmax_loss(
 
 def cosface_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c d"],
     margin: ArrayLike = 0.35,
@@ -95,7 +95,7 @@ def cosface_loss(
 
 def arcface_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c d"],
     margin: ArrayLike = 28.6,

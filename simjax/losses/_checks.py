@@ -1,4 +1,4 @@
-"""Checks of what losses are given."""
+"""Checks of what losses are given, and what they look up by class."""
 
 from typing import Any
 
@@ -8,40 +8,53 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from simjax.core import InputError, Relation, by_class
+from simjax.core import NO_CLASS, InputError, Relation, by_class, class_ids, floats, integers
 
 
-def check_class_ids(labels: ArrayLike, classes: int, of_what: str) -> None:
-    """Known class ids must be below the number of what is learned for each class; traced ones are taken as they are.
+def class_vectors(labels: ArrayLike, proxies: ArrayLike) -> tuple[Array, Array, Array]:
+    """Proxies [c, ...] as an array, the class id of each row [n], and the ids 0 to c - 1 of the proxies.
 
-    Raises:
-        InputError: with the largest id and that number.
-    """
-    if not isinstance(labels, Tracer) and np.size(labels) and (largest := int(np.max(np.asarray(labels)))) >= classes:
-        raise InputError(f"labels: expected class ids below {classes}, the number of {of_what}, got {largest}")
-
-
-def class_vectors(labels: ArrayLike, proxies: ArrayLike) -> tuple[Array, Array]:
-    """Proxies [c, d] as an array, and the classes 0 to c - 1 that they stand for.
-
-    Known class ids must have a proxy; traced ones are taken as they are.
+    A known id that is too large is refused; a negative or a traced one out of range becomes `NO_CLASS`.
 
     Raises:
         InputError: with the largest id and the number of proxies.
+        TypeError: for labels that are not integers.
     """
-    vectors = jnp.asarray(proxies)
-    check_class_ids(labels, len(vectors), "proxies")
-    return vectors, jnp.arange(len(vectors), dtype=jnp.int32)
+    vectors = floats("proxies", proxies)
+    given = integers("labels", labels)
+    c = vectors.shape[0]
+    if not isinstance(given, Tracer) and given.size and (largest := int(np.max(np.asarray(given)))) >= c:
+        raise InputError(f"labels: expected class ids below {c}, the number of proxies, got {largest}")
+    ids = class_ids("labels", given)
+    return vectors, jnp.where((ids >= 0) & (ids < c), ids, NO_CLASS), jnp.arange(c, dtype=jnp.int32)
 
 
-def ids_of_rows(labels: Any, what_for: str) -> Array:
-    """The class id of each row [n], of class ids or a `Relation`.
+def values_of_rows(values: Array, labels: Any, of_what: str) -> Array:
+    """The value of the class of each row: values [c] to [n].
+
+    Args:
+        values: one for each class [c], at least one.
+        labels: class ids [n] or a `Relation`.
+        of_what: what the values are, for errors.
+
+    Returns:
+        [n]; NaN where a traced id is not from 0 to c - 1.
 
     Raises:
-        InputError: for a relation without class ids, with what they are needed for.
-        TypeError: for labels that are no integers.
+        InputError: for a relation without class ids, or a known id that is not from 0 to c - 1.
+        TypeError: for labels that are not integers.
     """
-    relation = labels if isinstance(labels, Relation) else by_class(labels)
+    relation, c = labels if isinstance(labels, Relation) else by_class(labels), len(values)
     if relation.classes is None:
-        raise InputError(f"labels: {what_for} needs class ids, got a relation without")
-    return relation.classes[0]
+        raise InputError(f"labels: {of_what} need class ids, got a relation without")
+    ids = relation.classes[0]
+    given = ids if isinstance(labels, Relation) else integers("labels", labels)
+    if not isinstance(given, Tracer):
+        known = np.asarray(given)
+        known = known[known != NO_CLASS]
+        if known.size and (largest := int(known.max())) >= c:
+            raise InputError(f"labels: expected class ids below {c}, the number of {of_what}, got {largest}")
+        if known.size and (smallest := int(known.min())) < 0:
+            raise InputError(f"labels: expected class ids from 0 on, which {of_what} are looked up by, got {smallest}")
+    in_range = (ids >= 0) & (ids < c)
+    return jnp.where(in_range | (ids == NO_CLASS), values[jnp.where(in_range, ids, 0)], jnp.nan)

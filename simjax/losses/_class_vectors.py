@@ -22,9 +22,9 @@ Merge = Callable[..., Array]
 
 def classified(form: Form, embeddings: Any, labels: Any, proxies: Any, options: Any, **parameters: Any) -> Any:
     """The loss a form makes of cosines with class vectors [c, d]."""
-    vectors, classes = class_vectors(labels, proxies)
+    vectors, ids, classes = class_vectors(labels, proxies)
     return pair_loss(
-        form, embeddings, labels, ref_embeddings=vectors, ref_labels=classes, measure="cosine", **parameters, **options
+        form, embeddings, ids, ref_embeddings=vectors, ref_labels=classes, measure="cosine", **parameters, **options
     )
 
 
@@ -36,13 +36,13 @@ def classified_by_centers(
     Raises:
         InputError: for proxies of another shape.
     """
-    vectors, classes = class_vectors(labels, proxies)
+    vectors, ids, classes = class_vectors(labels, proxies)
     check_centers(vectors)
     c, k, d = vectors.shape
     return pair_loss(
         _of_centers(form, merge, k),
         embeddings,
-        labels,
+        ids,
         ref_embeddings=vectors.reshape(c * k, d),
         ref_labels=jnp.repeat(classes, k),
         measure="cosine",

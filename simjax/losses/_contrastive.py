@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Num
 
-from simjax.core import InputError, check_at_least, check_choice, check_number
+from simjax.core import InputError, check_at_least, check_choice, check_number, floats
 from simjax.losses._pair_loss import Form, pair_loss
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -51,7 +51,7 @@ def contrastive_terms(
         [0.25 2.25]
     """
     check_choice("form", form, FORMS)
-    d = jnp.asarray(distance)
+    d = floats("distance", distance)
     apart = jax.nn.relu(d - positive_margin)
     if form == "squared":
         return jnp.where(same, apart**2, jax.nn.relu(jnp.square(margin) - d**2))

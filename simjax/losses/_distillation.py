@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
@@ -74,7 +75,7 @@ def similarity_distillation_loss(
         raise InputError("ref_teacher: expected together with ref_embeddings, got one without the other")
     x, y = matrix_rows(teacher, teacher if ref_teacher is None else ref_teacher, ("teacher", "ref_teacher"))
     for name, student, its in (("teacher", embeddings, x), ("ref_teacher", ref_embeddings, y)):
-        if student is not None and (n := jnp.shape(student)[0]) != its.shape[0]:
+        if student is not None and (n := np.shape(student)[0]) != its.shape[0]:
             raise InputError(
                 f"{name}: expected {n} rows as in {name.replace('teacher', 'embeddings')}, got {its.shape[0]}"
             )
@@ -132,7 +133,7 @@ def score_distillation_loss(
     """
     given = lax.stop_gradient(floats("scores", scores))
     columns = embeddings if ref_embeddings is None else ref_embeddings
-    expected = (jnp.shape(embeddings)[0], jnp.shape(columns)[0])
+    expected = (np.shape(embeddings)[0], np.shape(columns)[0])
     if given.shape != expected:
         raise InputError(f"scores: expected shape {expected}, got {given.shape}")
     return _distilled(
@@ -204,6 +205,7 @@ def _margin_mse(c: Array, positive: Array, negative: Array, *, teacher: Partial,
     # What is larger counts as this much, so that no square overflows, nor the sum of many.
     most = jnp.sqrt(jnp.finfo(c.dtype).max) / 1024
     e = jnp.clip(c, -most, most) - jnp.clip(teacher(teacher_rows), -most, most)
+    e = jnp.where(positive | negative, e, 0)  # the teacher's NaN elsewhere would be NaN in the gradient
     (mean_p, var_p, p), (mean_n, var_n, n) = (_moments(e, keep) for keep in (positive, negative))
     same = jnp.sum(positive & negative, axis=1, keepdims=True)  # pairs of a column with itself add 0 to the sum
     tuples = p * n - same

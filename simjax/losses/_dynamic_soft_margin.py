@@ -31,6 +31,7 @@ from simjax.core import (
     check_fraction,
     check_positive,
     entries,
+    floats,
     for_each_marked,
     reduce_rows,
     rows_and_relation,
@@ -110,7 +111,7 @@ def dynamic_soft_margin_loss(
         measure=measure,
         copies=12,
         block=block,
-        histogram=wide(jnp.asarray(histogram)),
+        histogram=wide(floats("histogram", histogram)),
         spread=spread,
         **options,
     )
@@ -166,7 +167,7 @@ def dynamic_soft_margin_histogram(
     check_positive("spread", spread)
     check_fraction("momentum", momentum)
     x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels)
-    before = jnp.zeros(bins) if previous is None else wide(jnp.asarray(previous))
+    before = jnp.zeros(bins) if previous is None else wide(floats("previous", previous))
     return _mixed(x, y, relation, as_measure(measure), before, momentum, spread, block=block)
 
 
@@ -187,8 +188,8 @@ def _mixed(
     here = jnp.sum(reduce_rows(function, x, y, measure=measure, copies=12, block=block), axis=0)
     total = jnp.sum(here)
     share = jnp.where(jnp.sum(before) > 0, momentum, 1.0)
-    mixed = (1 - share) * before + share * here / jnp.where(total > 0, total, 1)
-    return jnp.where(total > 0, mixed, before)
+    mixed = (1 - share) * before + share * here / jnp.where(total == 0, 1, total)
+    return jnp.where(total == 0, before, mixed)
 
 
 def _histogram_of_rows(

@@ -133,7 +133,7 @@ def _matrix(embeddings: ArrayLike) -> Array:
 
 @jax.jit
 def _mean_power(lengths: Array, power: ArrayLike) -> Array:
-    there = lengths > 0
+    there = lengths != 0
     return _mean(jnp.where(there, jnp.where(there, lengths, 1.0) ** power, 0))
 
 

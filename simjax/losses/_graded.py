@@ -20,7 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, check_positive, map_rows, matrix_rows, wide
+from simjax.core import InputError, check_number, check_positive, map_rows, matrix_rows, numbers, wide
 from simjax.losses._pair_loss import log_sum_exp
 from simjax.similarity import cosine_similarity, unit_vectors
 
@@ -95,7 +95,8 @@ def angle_loss(
 
 def _pairs(x: Any, y: Any, score: Any) -> tuple[Array, Array, Array]:
     x, y = matrix_rows(x, y)
-    grades = jnp.asarray(score)
+    check_number("score", score)
+    grades = numbers("score", score)
     if x.shape != y.shape or grades.shape != x.shape[:1]:
         raise InputError(
             f"x, y, score: expected shapes [n, d], [n, d] and [n], got {x.shape}, {y.shape} and {grades.shape}"

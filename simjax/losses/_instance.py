@@ -19,7 +19,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import Relation, by_class, check_positive
+from simjax.core import Relation, by_class, check_positive, floats
 from simjax.losses._groups import earlier_positives
 from simjax.losses._nt_xent import nt_xent_loss
 from simjax.losses._terms import Reducer
@@ -61,7 +61,7 @@ def instance_loss(
         0.3133
     """
     check_positive("gamma", gamma)
-    x = jnp.asarray(embeddings)
+    x = floats("embeddings", embeddings)
     ids = jnp.arange(len(x), dtype=jnp.int32) if labels is None else labels
     relation = ids if isinstance(ids, Relation) else by_class(ids)
     to_first_rows = relation.where(Partial(_first, earlier_positives(relation, block=block)))

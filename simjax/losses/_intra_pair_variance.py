@@ -90,7 +90,7 @@ def intra_pair_variance_loss(
 def _sums_and_counts(relation: Relation, measure: Measure, s: Array, i: Array, j: Array) -> tuple[Any, ...]:
     """Of each row the sum of the closeness of its positive pairs and their number; and of its negative pairs."""
     c = wide(measure.closest_first(s))
-    finite = (pairs & jnp.isfinite(c) for pairs in relation.masks(i, j))
+    finite = (pairs & ~jnp.isinf(c) for pairs in relation.masks(i, j))
     return tuple((jnp.sum(jnp.where(keep, c, 0), axis=1), jnp.sum(keep, axis=1, dtype=c.dtype)) for keep in finite)
 
 

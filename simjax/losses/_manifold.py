@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Int, Num
+from jaxtyping import Integer, Num
 
-from simjax.core import InputError, check_at_least, check_between, class_ids, matrix_rows, wide
+from simjax.core import InputError, check_at_least, check_between, matrix_rows, wide
 from simjax.losses._checks import class_vectors
 from simjax.losses._pair_loss import log_sum_exp
 from simjax.losses._terms import Reducer, as_reducer
@@ -33,7 +33,7 @@ from simjax.similarity import unit_vectors
 
 def manifold_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c d"],
     alpha: ArrayLike = 0.8,
@@ -81,9 +81,8 @@ def manifold_loss(
     check_at_least("margin", margin, 0)
     check_between("alpha", alpha, 0.0, 1.0)
     check_at_least("context_weight", context_weight, 0)
-    vectors, _ = class_vectors(labels, proxies)
+    vectors, ids, _ = class_vectors(labels, proxies)
     x, vectors = matrix_rows(embeddings, vectors, ("embeddings", "proxies"))
-    ids = class_ids("labels", labels)
     if len(ids) != len(x):
         raise InputError(f"labels: expected one id for each of {len(x)} rows, got {len(ids)}")
     reducing, as_scalar = as_reducer(reducer, "mean")
@@ -127,4 +126,4 @@ def _random_walk(nodes: Array, alpha: Array) -> Array:
 def _among_proxies(f: Array, own: Array, margin: Array) -> Array:
     """Of similarities f [n, c]: how far other proxies come near to the own one or pass it, [n, 1]."""
     ahead = f - jnp.sum(jnp.where(own, f, 0), axis=1, keepdims=True) + margin
-    return jax.nn.softplus(log_sum_exp(ahead, ~own & (ahead >= 0)))
+    return jax.nn.softplus(log_sum_exp(ahead, ~own & ~(ahead < 0)))

@@ -19,8 +19,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Relation, check_at_least, check_number, count_triplets, kept
-from simjax.losses._checks import check_class_ids, ids_of_rows
+from simjax.core import InputError, Relation, check_at_least, check_number, count_triplets, floats, kept
+from simjax.losses._checks import values_of_rows
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
 from simjax.similarity import Measure
@@ -42,7 +42,8 @@ def margin_loss(
     Args:
         embeddings: [n, d].
         labels: class ids [n] or a `Relation`; any will do for a single boundary.
-        beta: the boundary in units of the measure, or one for each class [c], chosen by the row's class.
+        beta: the boundary in units of the measure, or one for each class [c], chosen by the row's class; NaN for a
+            traced id that is not from 0 to c - 1.
         margin: how far from the boundary pairs should be, in units of the measure.
         nu: weight of a regulariser that keeps a learned boundary small: nu times the mean boundary of the rows that
             have a triplet. None is without.
@@ -53,8 +54,8 @@ def margin_loss(
         The mean over the pairs with a loss above 0, each as often as it is in a triplet; 0 where there are none.
 
     Raises:
-        InputError: for shapes that do not fit, boundaries of classes for a relation without class ids, an id beyond
-            them, or a negative nu.
+        InputError: for shapes that do not fit, boundaries of classes for a relation without class ids, a known id
+            that has none, or a negative nu.
 
     Differs from pytorch-metric-learning, which adds nu times the sum of class boundaries over all triplets, divided by
     the number of pairs with a loss above 0, so that it weighs more and more as fewer are left. With a single boundary
@@ -72,16 +73,14 @@ def margin_loss(
     check_at_least("margin", margin, 0)
     check_number("beta", beta)
     m = as_measure(measure)
-    boundary = m.closest_first(jnp.asarray(beta))
+    boundary = m.closest_first(floats("beta", beta))
     if nu is not None:
         check_at_least("nu", nu, 0)
         nu = m.closest_first(jnp.asarray(nu))  # as the boundary is turned: their product is not
-    if boundary.ndim > 1:
+    if boundary.ndim > 1 or not boundary.size:
         raise InputError(f"beta: expected one number or one for each class [c], got shape {boundary.shape}")
     if boundary.ndim:
-        ids = ids_of_rows(labels, "a beta of each class")
-        check_class_ids(ids, len(boundary), "betas")
-        options["row_parameters"] = {"beta": boundary[ids]}
+        options["row_parameters"] = {"beta": values_of_rows(boundary, labels, "betas")}
     else:
         options["beta"] = boundary
     mined = isinstance(labels, Relation) and labels.triplets is not None
@@ -112,7 +111,7 @@ def _terms(
 ) -> dict[str, Summed]:
     """Of how often each pair is the positive and the negative one of a triplet, int32 [r, m]."""
     sides = (jax.nn.relu(margin + beta - c), as_positive), (jax.nn.relu(margin + c - beta), as_negative)
-    above_zero = [(loss, jnp.where(loss > 0, times, 0)) for loss, times in sides]
+    above_zero = [(loss, jnp.where(~(loss <= 0), times, 0)) for loss, times in sides]
     total = sum(jnp.sum(jnp.where(times > 0, loss * times.astype(c.dtype), 0), axis=1) for loss, times in above_zero)
     number = sum(jnp.sum(times, axis=1) for _, times in above_zero)
     triplets = jnp.sum(as_positive, axis=1)

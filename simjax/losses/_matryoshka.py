@@ -14,7 +14,6 @@ from functools import reduce
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
@@ -61,6 +60,7 @@ def matryoshka_loss(
     Example:
         Two rows of one class are at distance 3 by their first feature, and 5 by both:
 
+        >>> import jax.numpy as jnp
         >>> from simjax.losses import contrastive_loss
         >>> x, labels = jnp.array([[3.0, 0.0], [0.0, 4.0]]), jnp.array([0, 0])
         >>> print(matryoshka_loss(contrastive_loss, x, labels, sizes=(1, 2), measure="euclidean"))
@@ -79,10 +79,10 @@ def matryoshka_loss(
     def cut(name: str, value: Any, k: int) -> Any:
         if name in signature.parameters and signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
             return {option: cut(option, part, k) for option, part in value.items()}
-        return jax.tree.map(lambda a: first_features(a, k), value) if name in holds_embeddings else value
+        return jax.tree.map(lambda a: first_features(name, a, k), value) if name in holds_embeddings else value
 
-    def first_features(a: ArrayLike, k: int) -> Array:
-        part = jnp.asarray(a)[..., :k]
+    def first_features(name: str, a: ArrayLike, k: int) -> Array:
+        part = floats(name, a)[..., :k]
         return unit_vectors(part) if normalise else part
 
     def at(k: int) -> Any:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Int, Num
+from jaxtyping import Integer, Num
 
 from simjax.core import InputError, check_positive, matrix_rows, wide
 from simjax.losses._class_vectors import classified, cross_entropy
@@ -31,7 +31,7 @@ from simjax.similarity import euclidean_distance
 
 def large_margin_softmax_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c d"],
     margin: int = 4,
@@ -78,7 +78,7 @@ def large_margin_softmax_loss(
 
 def sphereface_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c d"],
     margin: int = 4,

@@ -12,13 +12,12 @@ References:
 
 from typing import Any
 
-import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import as_relation
+from simjax.core import as_relation, floats
 from simjax.losses._groups import earlier_positives
 from simjax.losses._nt_xent import nt_xent_loss
 from simjax.losses._terms import Reducer
@@ -56,15 +55,15 @@ def n_pairs_loss(
     Example:
         Two pairs; both rows of a pair are equal, and at a right angle to the other pair's. The last row is a third.
 
+        >>> import jax.numpy as jnp
         >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
         >>> print(round(float(n_pairs_loss(x, jnp.array([0, 1, 0, 1, 1]))), 4))  # log(1 + exp(0 - 1))
         0.3133
     """
-    relation = as_relation(labels, None, len(jnp.asarray(embeddings)), None)
+    x = floats("embeddings", embeddings)
+    relation = as_relation(labels, None, len(x), None)
     pairs = relation.where(Partial(_first_with_second, earlier_positives(relation, block=block)))
-    return nt_xent_loss(
-        embeddings, pairs, temperature=1.0, measure=measure, weights=weights, reducer=reducer, block=block
-    )
+    return nt_xent_loss(x, pairs, temperature=1.0, measure=measure, weights=weights, reducer=reducer, block=block)
 
 
 def _first_with_second(earlier: Array, i: Array, j: Array) -> Array:

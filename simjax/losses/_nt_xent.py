@@ -14,12 +14,11 @@ import operator
 from functools import reduce
 from typing import Any
 
-import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, by_position, check_choice, check_positive
+from simjax.core import InputError, by_position, check_choice, check_positive, floats
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
 from simjax.losses._softplus import softplus
 from simjax.losses._terms import LossTerms
@@ -54,6 +53,7 @@ def nt_xent_loss(
     Example:
         Two rows of one class that are equal, and a third at a right angle to both:
 
+        >>> import jax.numpy as jnp
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> print(round(float(nt_xent_loss(x, jnp.array([0, 0, 1]), temperature=1.0)), 4))  # log(1 + exp(0 - 1))
         0.3133
@@ -88,12 +88,13 @@ def info_nce_loss(
         InputError: for shapes that do not fit, an unknown direction, or a temperature that is not positive.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> print(round(float(info_nce_loss(jnp.eye(2), jnp.eye(2), temperature=1.0, directions="both")), 4))
         0.3133
     """
     check_positive("temperature", temperature)
     check_choice("directions", directions, DIRECTIONS)
-    x, y = jnp.asarray(x), jnp.asarray(y)
+    x, y = floats("x", x), floats("y", y)
     if x.shape != y.shape:
         raise InputError(f"y: expected one row for each row of x {x.shape}, got shape {y.shape}")
     pairs = [(x, y), (y, x)][: 1 + (directions == "both")]

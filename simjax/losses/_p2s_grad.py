@@ -15,14 +15,14 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Int, Num
+from jaxtyping import Integer, Num
 
 from simjax.losses._class_vectors import classified
 
 
 def p2s_grad_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c d"],
     **options: Any,

@@ -20,7 +20,8 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import InputError, Relation, every_one, map_rows, reduce_rows, rows_and_relation, softmax, wide
+from simjax.core import InputError, Relation, every_one, floats, map_rows, reduce_rows, rows_and_relation, softmax, wide
+from simjax.losses._checks import values_of_rows
 from simjax.losses._terms import LossTerms, Reducer, Summed, as_reducer
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -91,13 +92,14 @@ def pair_loss(
     """
     x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels)
     reducing, as_scalar = as_reducer(reducer, default_reducer)
-    row_weights = jnp.ones(x.shape[0], jnp.float32) if weights is None else wide(jnp.asarray(weights))
+    row_weights = jnp.ones(x.shape[0], jnp.float32) if weights is None else wide(floats("weights", weights))
     if row_weights.shape != x.shape[:1]:
         raise InputError(f"weights: expected one for each of {x.shape[0]} rows, got shape {row_weights.shape}")
     if reducing.class_weights is not None:
-        if relation.classes is None:
-            raise InputError("reducer: weights of classes need class ids, got a relation without")
-        row_weights = row_weights * jnp.asarray(reducing.class_weights)[relation.classes[0]]
+        of_classes = floats("class_weights", reducing.class_weights)
+        if of_classes.ndim != 1 or not of_classes.size:
+            raise InputError(f"class_weights: expected one for each class [c], got shape {of_classes.shape}")
+        row_weights = row_weights * values_of_rows(of_classes, labels, "class weights")
     rows = (row_weights, row_parameters or {})
     m = as_measure(measure)
     itself = ref_embeddings is None and not isinstance(labels, Relation)  # a relation may differ from side to side
@@ -130,7 +132,7 @@ def _(static: tuple[Any, ...], primals: Any, tangents: Any) -> tuple[Array, Arra
 def _loss(static: tuple[Any, ...], arguments: tuple[Any, ...], x: Array, y: Array) -> Any:
     form, triplets, by_column, by_class, as_scalar, copies, block = static
     relation, measure, rows, reducer, parameters = arguments
-    terms = Partial(partial(_terms, form), measure, reducer, parameters)
+    terms = Partial(partial(_terms, form, triplets), measure, reducer, parameters)
     if relation.chosen is None or by_column:
         of_strip = Partial(partial(_of_strip, triplets), terms, relation)
         i = jnp.arange(len(x), dtype=jnp.int32)
@@ -153,7 +155,8 @@ def _of_strip(
     triplets: bool, terms: Callable[..., Any], relation: Relation, s: Array, _: Array, j: Array, i: Array, *rows: Any
 ) -> dict[str, LossTerms]:
     i = i[:, None]  # the rows' own numbers, wherever they stand
-    return terms(s, relation.triplets_of(i, j) if triplets else relation.masks(i, j), *rows)
+    pairs = relation.triplets_of(i, j) if triplets else relation.masks(i, j)
+    return terms(s, relation.pairs(i, j), pairs, *rows)
 
 
 def _of_chosen(
@@ -167,25 +170,43 @@ def _of_chosen(
     *rows: Any,
 ) -> dict[str, LossTerms]:
     """The same of a narrow strip: each row with the columns that are chosen for it, the positives first."""
-    s = measure.pair(wide(x)[:, None], wide(y)[jnp.maximum(columns, 0)], **measure.parameters)
+    s = measure(wide(x)[:, None], wide(y)[jnp.maximum(columns, 0)])
     first = jnp.arange(columns.shape[1])[None] < positives
     positive, negative = (columns >= 0) & first, (columns >= 0) & ~first
-    return terms(s, (positive, every_one(negative)) if triplets else (positive, negative), *rows)
+    pairs = (positive, every_one(negative)) if triplets else (positive, negative)
+    return terms(s, (positive, negative), pairs, *rows)
 
 
 def _terms(
     form: Form,
+    triplets: bool,
     measure: Measure,
     reducer: Reducer,
     parameters: dict[str, Any],
     s: Array,
+    masks: tuple[Array, Array],
     pairs: tuple[Array, Any],
     weights: Array,
     of_rows: dict[str, Any],
 ) -> dict[str, LossTerms]:
     own = jax.tree.map(lambda value: value[:, None], of_rows)
-    found = form(wide(measure.closest_first(s)), *pairs, **parameters, **own)
-    return {name: reducer.of_rows(part, weights) for name, part in found.items()}
+    c = wide(measure.closest_first(s))
+    # A comparison with NaN is False, so that a term that compares would drop it, and in a masked entry of a gradient 0
+    # times NaN is NaN. So forms see a number instead, and a row that uses a NaN gets NaN for its sum.
+    missing = jnp.isnan(c)
+    found = form(jnp.where(missing, 0, c), *pairs, **parameters, **own)
+    any_positive, any_negative, any_nan = (jnp.any(m, axis=1) for m in (*masks, missing & (masks[0] | masks[1])))
+
+    def summed(part: Any) -> LossTerms:
+        if triplets:
+            has_terms = any_positive & any_negative
+        else:
+            has_terms = part.count > 0 if isinstance(part, Summed) else jnp.any(part[1], axis=1)
+        terms = reducer.of_rows(part, weights)
+        nan = jnp.where(any_nan & has_terms, jnp.nan, 0).astype(terms.total.dtype)
+        return LossTerms(terms.total + nan, terms.count)
+
+    return {name: summed(part) for name, part in found.items()}
 
 
 def log_sum_exp(z: Array, keep: Array) -> Array:
@@ -198,5 +219,5 @@ def log_sum_exp(z: Array, keep: Array) -> Array:
 
 def squared(z: Array) -> Array:
     """z^2; infinite with zero gradient where it does not fit the type."""
-    fits = jnp.abs(z) < jnp.sqrt(jnp.finfo(z.dtype).max) / 2
-    return jnp.where(fits, jnp.where(fits, z, 0) ** 2, jnp.inf)
+    too_large = jnp.abs(z) >= jnp.sqrt(jnp.finfo(z.dtype).max) / 2
+    return jnp.where(too_large, jnp.inf, jnp.where(too_large, 0, z) ** 2)

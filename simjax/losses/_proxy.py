@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Int, Num
+from jaxtyping import Integer, Num
 
-from simjax.core import check_at_least, check_positive
+from simjax.core import NO_CLASS, by_class, check_at_least, check_positive
 from simjax.losses._checks import class_vectors
 from simjax.losses._nca import nca_loss
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
@@ -23,7 +23,7 @@ from simjax.losses._pair_loss import log_sum_exp, pair_loss
 
 def proxy_nca_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c d"],
     scale: ArrayLike = 1.0,
@@ -50,13 +50,13 @@ def proxy_nca_loss(
         >>> print(round(float(proxy_nca_loss(jnp.eye(2), jnp.arange(2), proxies=jnp.eye(2))), 4))  # log(1 + exp(-2))
         0.1269
     """
-    vectors, classes = class_vectors(labels, proxies)
-    return nca_loss(embeddings, labels, scale=scale, ref_embeddings=vectors, ref_labels=classes, **options)
+    vectors, ids, classes = class_vectors(labels, proxies)
+    return nca_loss(embeddings, ids, scale=scale, ref_embeddings=vectors, ref_labels=classes, **options)
 
 
 def proxy_anchor_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c d"],
     margin: ArrayLike = 0.1,
@@ -71,7 +71,7 @@ def proxy_anchor_loss(
 
     Args:
         embeddings: [n, d].
-        labels: class ids [n], from 0 to c - 1.
+        labels: class ids [n], from 0 to c - 1; any other id counts nowhere.
         proxies: [c, d].
         margin: of the cosine similarity s.
         alpha: scale of the similarity.
@@ -91,13 +91,12 @@ def proxy_anchor_loss(
     """
     check_at_least("margin", margin, 0)
     check_positive("alpha", alpha)
-    vectors, classes = class_vectors(labels, proxies)
+    vectors, ids, classes = class_vectors(labels, proxies)
     return pair_loss(
         _anchors,
         vectors,
-        classes,
+        by_class(classes, ids, ignore=(NO_CLASS,)),
         ref_embeddings=embeddings,
-        ref_labels=labels,
         measure="cosine",
         margin=margin,
         alpha=alpha,

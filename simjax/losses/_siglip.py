@@ -14,7 +14,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, by_position
+from simjax.core import InputError, by_position, floats
 from simjax.losses._pair_loss import pair_loss
 from simjax.similarity import Measure
 
@@ -52,7 +52,7 @@ def siglip_loss(
         >>> print(round(float(siglip_loss(jnp.eye(2), jnp.eye(2))), 4))  # log(1 + exp(10 - 10)) + log(1 + exp(-10))
         0.6932
     """
-    x, y = jnp.asarray(x), jnp.asarray(y)
+    x, y = floats("x", x), floats("y", y)
     if relation is None:
         if x.shape != y.shape:
             raise InputError(f"y: expected one row for each row of x {x.shape}, got shape {y.shape}")

@@ -16,7 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_positive, entries
+from simjax.core import check_positive, entries, floats
 from simjax.losses._pair_loss import Form, pair_loss
 
 
@@ -35,7 +35,7 @@ def rank_loss(
         InputError: for a temperature that is not positive, and what `pair_loss` does not take.
     """
     check_positive("temperature", temperature)
-    rows = len(jnp.asarray(embeddings))
+    rows = len(floats("embeddings", embeddings))
     itself = jnp.arange(rows, dtype=jnp.int32) if ref_embeddings is None else jnp.full(rows, -1, jnp.int32)
     return pair_loss(
         form,

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Int, Num
+from jaxtyping import Integer, Num
 
 from simjax.core import InputError, check_at_least, check_positive
 from simjax.losses._angular_margin import cosface_form
@@ -29,7 +29,7 @@ from simjax.losses._proxy_regularizers import sparse_centers_regularizer
 
 def soft_triple_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c k d"],
     scale: ArrayLike = 20.0,

@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Int, Num
+from jaxtyping import Integer, Num
 
-from simjax.core import InputError, check_at_least, check_positive, map_rows, wide
+from simjax.core import InputError, check_at_least, check_positive, floats, map_rows, wide
 from simjax.losses._angular_margin import arcface_form
 from simjax.losses._checks import class_vectors
 from simjax.losses._class_vectors import check_centers, classified_by_centers
@@ -32,7 +32,7 @@ from simjax.similarity import unit_vectors
 
 def sub_center_arcface_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c k d"],
     margin: ArrayLike = 28.6,
@@ -95,7 +95,7 @@ class SubCenterOutliers:
 
 def sub_center_outliers(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Int[ArrayLike, " n"],
+    labels: Integer[ArrayLike, " n"],
     *,
     proxies: Num[ArrayLike, "c k d"],
     threshold: ArrayLike = 75.0,
@@ -125,11 +125,10 @@ def sub_center_outliers(
         [0] [[1. 0.]] [False False  True]
     """
     check_at_least("threshold", threshold, 0)
-    x, (centers, _) = jnp.asarray(embeddings), class_vectors(labels, proxies)
+    x, (centers, ids, _) = floats("embeddings", embeddings), class_vectors(labels, proxies)
     check_centers(centers)
     if x.ndim != 2 or x.shape[1] != centers.shape[2]:
         raise InputError(f"embeddings: expected rows of {centers.shape[2]} features as in proxies, got {x.shape}")
-    ids = jnp.asarray(labels)
     if ids.shape != x.shape[:1]:
         raise InputError(f"labels: expected one for each of {x.shape[0]} rows, got shape {ids.shape}")
     return _outliers(x, ids, centers, jnp.cos(jnp.deg2rad(threshold)), block=block)
@@ -150,4 +149,4 @@ def _outliers(x: Array, labels: Array, centers: Array, least: Array, *, block: i
     dominant = jnp.argmax(votes, axis=1).astype(jnp.int32)
     to_dominant = jnp.take_along_axis(to_own, dominant[own][:, None], axis=1)[:, 0]
     chosen = jnp.take_along_axis(centers, dominant[:, None, None], axis=1)[:, 0]
-    return SubCenterOutliers(known & (to_dominant < least), dominant, chosen)
+    return SubCenterOutliers(known & ~(to_dominant >= least), dominant, chosen)

@@ -67,7 +67,8 @@ class Reducer:
     Attributes:
         above: a term counts if it is larger; None counts all.
         below: and if it is smaller; None counts all.
-        class_weights: [classes], a factor of each row's terms by the row's class; needs class ids. None is 1 for all.
+        class_weights: [classes], a factor of each row's terms by the row's class, an id from 0 to classes - 1: any
+            other known id is refused, a traced one gives NaN where its row has terms. None is 1 for all.
         divide_by: the number of terms that count; or of each row its own number, and the number of rows that have
             any; or nothing.
     """
@@ -89,26 +90,33 @@ class Reducer:
             count = terms.count if self.above is None else terms.above_zero
             if count is None:
                 raise InputError("reducer: of this loss only the sum of all terms is known, not of those above 0")
-            return LossTerms(terms.total * weights, count)
+            return LossTerms(terms.total * self._row_weights(weights, count), count)
         each, counts = terms
         if self.above is not None:
-            counts = counts & (each > self.above)
+            counts = counts & ~(each <= self.above)
         if self.below is not None:
-            counts = counts & (each < self.below)
+            counts = counts & ~(each >= self.below)
         each = jnp.where(counts, each, 0)
         # Terms above 0 are counted by their signs, which XLA on a CPU adds up without writing anything down.
         signs = lax.stop_gradient(jnp.sign(each)) if self.above == 0 else counts
-        count = jnp.sum(signs, axis=1).astype(jnp.int32)
-        return LossTerms(jnp.sum(each, axis=1) * weights, count)
+        count = jnp.nan_to_num(jnp.sum(signs, axis=1)).astype(jnp.int32)
+        return LossTerms(jnp.sum(each, axis=1) * self._row_weights(weights, count), count)
+
+    def _row_weights(self, weights: Array, count: Array) -> Array:
+        """Weights of rows; NaN, the weight of a traced id that has none, does not matter in a row without terms."""
+        return weights if self.class_weights is None else jnp.where(count > 0, weights, 0)
 
     def scalar(self, terms: LossTerms) -> Array:
         """All rows together."""
         total, count = wide(terms.total), terms.count.astype(jnp.float32)
         if self.divide_by == "nothing":
-            return jnp.sum(total)
-        if self.divide_by == "rows":
-            return jnp.sum(total / jnp.maximum(count, 1)) / jnp.maximum(jnp.sum(count > 0), 1)
-        return jnp.sum(total) / jnp.maximum(jnp.sum(count), 1)
+            loss = jnp.sum(total)
+        elif self.divide_by == "rows":
+            loss = jnp.sum(total / jnp.maximum(count, 1)) / jnp.maximum(jnp.sum(count > 0), 1)
+        else:
+            loss = jnp.sum(total) / jnp.maximum(jnp.sum(count), 1)
+        # The gradient of a NaN is NaN, so that an optimiser that looks at gradients alone sees it, too.
+        return loss * lax.stop_gradient(jnp.where(jnp.isnan(loss), jnp.nan, 1.0))
 
 
 REDUCERS = {

@@ -135,7 +135,7 @@ def _barlow_twins(x: Array, y: Array, redundancy: Array) -> Array:
     def standard(view: Array) -> Array:
         centred = view - jnp.mean(view, axis=0, keepdims=True)
         square = jnp.mean(centred * centred, axis=0, keepdims=True)
-        return jnp.where(square > 0, centred / jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+        return jnp.where(square == 0, 0, centred / jnp.sqrt(jnp.where(square == 0, 1, square)))
 
     matrix = jnp.matmul(standard(x).T, standard(y), precision="highest") / max(x.shape[0], 1)
     own = jnp.diagonal(matrix)

@@ -158,7 +158,7 @@ def _columns(
     strategies: tuple[str, str], relation: Relation, measure: Measure, ranges: Any, s: Array, i: Array, j: Array
 ) -> tuple[Array, Array]:
     allowed = tuple(
-        mask if r is None else mask & (s >= r[0]) & (s <= r[1])
+        mask if r is None else mask & ~((s < r[0]) | (s > r[1]))
         for mask, r in zip(relation.masks(i, j), ranges, strict=True)
     )
     c = wide(measure.closest_first(s))
@@ -168,7 +168,7 @@ def _columns(
         if strategies[kind] == "semi_hard":
             other = found[1 - kind]
             bound = jnp.take_along_axis(c, jnp.maximum(other, 0)[:, None], axis=1) if c.shape[1] else c
-            keep = keep & (other >= 0)[:, None] & ((c > bound) if kind == 0 else (c < bound))
+            keep = keep & (other >= 0)[:, None] & ~((c <= bound) if kind == 0 else (c >= bound))
         hardest_first = c if kind == 1 else -c
         found[kind] = first_largest(-hardest_first if strategies[kind] == "easy" else hardest_first, keep)
     return found[0], found[1]

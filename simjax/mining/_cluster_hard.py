@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Measure, Relation, first_largest, reduce_rows, rows_and_relation, wide
+from simjax.core import Measure, Relation, finite_rows, first_largest, reduce_rows, rows_and_relation, wide
 from simjax.core import measure as as_measure
 
 
@@ -76,8 +76,11 @@ def _of_classes(x: Array, relation: Relation, measure: Measure, block: int | Non
 def _means(relation: Relation, x: Array, s: Array, i: Array, j: Array) -> tuple[Array, Array, Array]:
     """Of each row the mean of its class, whether it is the first of it, and whether there are others."""
     positive, _ = relation.masks(i, j)
-    members = (positive | (i == j)).astype(x.dtype)
+    member = positive | (i == j)
+    x, nan = finite_rows(x)  # so that a NaN reaches the centre of its own class alone
+    members = member.astype(x.dtype)
     means = jnp.matmul(members, x, precision="highest") / jnp.sum(members, axis=1, keepdims=True)
+    means = means + jnp.sum(jnp.where(member, nan[None], 0), axis=1, keepdims=True)
     return means, ~jnp.any(positive & (j < i), axis=1), jnp.any(positive, axis=1)
 
 

@@ -33,11 +33,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.tree_util import Partial
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Int, Num
+from jaxtyping import Integer, Num
 
-from simjax.core import InputError, Relation, as_relation, check_at_least, floats
+from simjax.core import InputError, Relation, as_relation, check_at_least, fits, floats, integers
 
 
 @jax.tree_util.register_dataclass
@@ -47,7 +48,8 @@ class CrossBatchMemory:
 
     Attributes:
         embeddings: [size, d], 0 at empty places.
-        labels: class ids, int32 [size]. They may also number rows of a table of attributes, for other relations.
+        labels: class ids [size], int32, or int64 if x64 is enabled where the memory is made. They may also number
+            rows of a table of attributes, for other relations.
         filled: how many places hold a row, int32: those from 0 on.
         place: where the next row goes, int32.
     """
@@ -74,24 +76,26 @@ def cross_batch_memory(size: int, width: int, dtype: DTypeLike = jnp.float32) ->
     check_at_least("width", width, 1)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype: expected a floating-point type, got {jnp.dtype(dtype)}")
-    zeros = jnp.zeros((size, width), dtype), jnp.zeros(size, jnp.int32)
+    zeros = jnp.zeros((size, width), dtype), jnp.zeros(size, int)
     return CrossBatchMemory(*zeros, filled=jnp.zeros((), jnp.int32), place=jnp.zeros((), jnp.int32))
 
 
-@jax.jit
-def push(memory: CrossBatchMemory, embeddings: Num[ArrayLike, "b d"], labels: Int[ArrayLike, " b"]) -> CrossBatchMemory:
+def push(
+    memory: CrossBatchMemory, embeddings: Num[ArrayLike, "b d"], labels: Integer[ArrayLike, " b"]
+) -> CrossBatchMemory:
     """The memory with a batch put in, in place of the oldest rows.
 
     Args:
         memory: made by `cross_batch_memory`.
         embeddings: [b, d], b at most the memory's size; kept as constants of the memory's type.
-        labels: class ids [b].
+        labels: class ids [b] that the type of the memory's labels holds. Ids of different pushes are compared, so that
+            others are not replaced here, but refused.
 
     Returns:
         Another memory; the one given is unchanged, unless a jitted function around this donates it.
 
     Raises:
-        InputError: for shapes that do not fit.
+        InputError: for shapes that do not fit, or known ids that the memory's type does not hold.
         TypeError: for labels that are no integers.
 
     Example:
@@ -100,19 +104,29 @@ def push(memory: CrossBatchMemory, embeddings: Num[ArrayLike, "b d"], labels: In
         >>> print(memory.embeddings[:, 0], memory.labels, memory.filled, memory.place)
         [5. 2. 3.] [9 7 4] 3 1
     """
-    rows, ids = floats("embeddings", embeddings), jnp.asarray(labels)
+    rows, ids = floats("embeddings", embeddings), integers("labels", labels)
     size, width = memory.embeddings.shape
     if rows.ndim != 2 or rows.shape[1] != width or len(rows) > size:
         raise InputError(f"embeddings: expected at most {size} rows of {width} features, got shape {rows.shape}")
     if ids.shape != rows.shape[:1]:
         raise InputError(f"labels: expected one for each of {len(rows)} rows, got shape {ids.shape}")
-    if not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise TypeError(f"labels: expected integer class ids, got {ids.dtype}")
-    b = len(rows)
+    dtype = memory.labels.dtype
+    if not fits(ids, dtype) or (isinstance(ids, Tracer) and ids.dtype.itemsize > dtype.itemsize):
+        got = ids.dtype if isinstance(ids, Tracer) else f"{ids.min()} to {ids.max()}"
+        raise InputError(
+            f"labels: expected ids that the memory's {dtype} holds, got {got}; rank all ids once, by "
+            "np.unique(ids, return_inverse=True)[1], or set jax_enable_x64 before the memory is made"
+        )
+    return _push(memory, rows, jnp.asarray(ids).astype(dtype))
+
+
+@jax.jit
+def _push(memory: CrossBatchMemory, rows: Array, ids: Array) -> CrossBatchMemory:
+    b, size = len(rows), len(memory.embeddings)
     at = (memory.place + jnp.arange(b, dtype=jnp.int32)) % size
     return CrossBatchMemory(
         memory.embeddings.at[at].set(jax.lax.stop_gradient(rows).astype(memory.embeddings.dtype), unique_indices=True),
-        memory.labels.at[at].set(ids.astype(jnp.int32), unique_indices=True),
+        memory.labels.at[at].set(ids, unique_indices=True),
         jnp.minimum(memory.filled + b, size),
         (memory.place + b) % size,
     )
@@ -151,7 +165,7 @@ def against(memory: CrossBatchMemory, labels: Any, *, own: bool = False) -> Rela
     if isinstance(labels, Relation):
         relation = as_relation(labels, None, labels.shape[0], m)
     else:
-        relation = as_relation(labels, memory.labels, len(jnp.asarray(labels)), m)
+        relation = as_relation(labels, memory.labels, len(integers("labels", labels)), m)
     b = relation.shape[0]
     filled = relation.where(Partial(_is_filled, memory.filled))
     if own:

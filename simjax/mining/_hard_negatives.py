@@ -24,7 +24,17 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.core import InputError, Measure, Relation, check_at_least, check_choice, largest_k, reduce_rows, wide
+from simjax.core import (
+    InputError,
+    Measure,
+    Relation,
+    check_at_least,
+    check_choice,
+    largest_k,
+    rank_keys,
+    reduce_rows,
+    wide,
+)
 from simjax.core import measure as as_measure
 from simjax.mining._mined import related
 
@@ -82,7 +92,7 @@ def hard_negatives(
 
     Returns:
         int32 [n, k], rows of the embeddings or of the reference embeddings, closest first, the lowest first among
-        equals; -1 where there are fewer.
+        equals; those with the score NaN come after all others; -1 where there are fewer.
 
     Raises:
         InputError: for shapes that do not fit, an unknown measure, sampling or positive, an empty range, a negative
@@ -168,15 +178,15 @@ def _closest(
     c = measure.closest_first(wide(s))
     similar, keep = relation.masks(i, j)
     if bounds["max_score"] is not None:
-        keep &= c <= measure.closest_first(jnp.asarray(bounds["max_score"]))
+        keep &= ~(c > measure.closest_first(jnp.asarray(bounds["max_score"])))
     if bounds["min_score"] is not None:
-        keep &= c >= measure.closest_first(jnp.asarray(bounds["min_score"]))
+        keep &= ~(c < measure.closest_first(jnp.asarray(bounds["min_score"])))
     if bounds["absolute_margin"] is not None or bounds["relative_margin"] is not None:
         own, found = _of_positives(positive, c, similar)
         for margin, unit in (("absolute_margin", 1), ("relative_margin", jnp.abs(own))):
             if bounds[margin] is not None:
-                keep &= ~found | (c <= own - bounds[margin] * unit)
-    columns = largest_k(jnp.where(keep, c, -jnp.inf), depth)[1]
+                keep &= ~found | ~(c > own - bounds[margin] * unit)
+    columns = largest_k(rank_keys(c, keep), depth)[1]
     return jnp.where(jnp.arange(depth) < jnp.sum(keep, axis=1, keepdims=True), columns, -1)
 
 

@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Measure, Relation, rows_and_relation, wide
+from simjax.core import InputError, Measure, Relation, entries, rows_and_relation, wide
 from simjax.core import measure as as_measure
 
 
@@ -89,8 +89,22 @@ def _strip(measure: Measure, rows: Any, columns: Any, i: Array, j: Array) -> Arr
 
 def _kept(function: Any, earlier: Any, strips: Any, settings: Any, i: Array, j: Array, *masks: Array) -> Any:
     masks = masks if earlier is None else earlier(i, j, *masks)
-    return function(strips(i, j), i, *masks, **settings)
+    c, missing = _without_nan(strips(i, j))
+    found = function(c, i, *masks, **settings)
+    return tuple(kept | (mask & missing) for kept, mask in zip(found, masks, strict=True))
 
 
 def _of_triplets(function: Any, strips: Any, settings: Any, i: Array, j: Array, _: Array, negative: Array) -> Any:
-    return function(strips(i, j), i, negative, **settings)
+    c, missing = _without_nan(strips(i, j))
+    return Partial(_or_nan, function(c, i, negative, **settings), missing, negative)
+
+
+def _without_nan(c: Array) -> tuple[Array, Array]:
+    """Closeness without NaN, which comparisons would drop, and where it was: a miner selects all of these pairs."""
+    missing = jnp.isnan(c)
+    return jnp.where(missing, 0, c), missing
+
+
+def _or_nan(negatives_of: Callable[[Array], Array], missing: Array, negative: Array, columns: Array) -> Array:
+    """The negatives of a few positives, and every negative whose pair or whose positive has the score NaN."""
+    return negatives_of(columns) | (negative[:, None] & (missing[:, None] | entries(missing, columns)))

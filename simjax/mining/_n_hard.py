@@ -76,6 +76,7 @@ def _columns(
     c = wide(measure.closest_first(s))
     found = []
     for hardest_first, mask, k in zip((-c, c), relation.masks(i, j), numbers, strict=True):
+        hardest_first = jnp.where(jnp.isnan(c), jnp.inf, hardest_first)  # a NaN is selected before all numbers
         values, columns = largest_k(jnp.where(mask, hardest_first, -jnp.inf), k)
         found.append(jnp.where(values > -jnp.inf, columns, -1))
     return found[0], found[1]

@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 
 from simjax import similarity
 from simjax.core import InputError, reduce_pairs, reduce_strip, wide
+from simjax.similarity._define import pair_function
 
 EUCLIDEAN: Any = similarity.measure("euclidean")
 
@@ -67,40 +68,32 @@ class LowRankMahalanobis(nnx.Module):
         )
 
 
-@jax.jit
+SMALLER = 2.0**-10  # a constant, by which a linear map of the largest numbers does not overflow
+
+
+@pair_function()
 def _mapped_pair(x: Array, y: Array, *, projection: Array) -> Array:
     half = x / 2 - y / 2  # the difference comes before anything that rounds; that of halves cannot overflow
-    scale = _scale(jnp.max(jnp.abs(half), axis=-1, keepdims=True, initial=0.0))
-    mapped = _map(half / scale, projection)
-    return _times(2 * EUCLIDEAN(mapped, jnp.zeros_like(mapped)), scale[..., 0])
+    mapped = _map(half * SMALLER, projection)
+    return _times(EUCLIDEAN(mapped, jnp.zeros_like(mapped)), 2 / SMALLER)
 
 
 def _map_rows(x: Array, y: Array, *, projection: Array) -> tuple[Any, Any]:
-    x, y = wide(x), wide(y)
-    scale = _scale(jnp.maximum(jnp.max(jnp.abs(x), initial=0.0), jnp.max(jnp.abs(y), initial=0.0)))
-    middle = lax.stop_gradient(jnp.sum(y / scale, axis=0, keepdims=True) / max(y.shape[0], 1))
-    rows, columns = EUCLIDEAN.prepare(*(_map(a / scale - middle, projection) for a in (x, y)))
-    return rows, (columns, scale)
+    return EUCLIDEAN.prepare(_map(wide(x) * SMALLER, projection), _map(wide(y) * SMALLER, projection))
 
 
-def _mapped_matrix(x: Any, y: tuple[Any, Array], *, projection: Array) -> Array:
-    return _times(EUCLIDEAN.matrix(x, y[0]), y[1])
+def _mapped_matrix(x: Any, y: Any, *, projection: Array) -> Array:
+    return _times(EUCLIDEAN.matrix(x, y), 1 / SMALLER)
 
 
 def _map(x: Array, projection: Array) -> Array:
     return jnp.matmul(x, projection, precision="highest")
 
 
-def _scale(largest: Array) -> Array:
-    """What to divide by so that a linear map does not overflow: 1 for 0, and 4 times it still fits the type."""
-    most = float(jnp.finfo(largest.dtype).max) / 4
-    return lax.stop_gradient(jnp.where(largest > 0, jnp.minimum(largest, most), 1.0))
-
-
-def _times(distance: Array, scale: Array) -> Array:
+def _times(distance: Array, scale: float) -> Array:
     """Their product, with zero gradient where it is infinite."""
     product = distance * scale
-    return jnp.where(jnp.isfinite(product), product, lax.stop_gradient(product))
+    return jnp.where(jnp.isinf(product), lax.stop_gradient(product), product)
 
 
 class PairNetwork(nnx.Module):
@@ -173,7 +166,7 @@ def _network(reduce: Callable[..., tuple[Array, ...]], x: Halves, y: Halves, out
     return reduce(_neurons, x, (y, out))[0] + offset
 
 
-@jax.jit
+@pair_function()
 def _network_pair(x: Array, y: Array, *, kernel: Array, bias: Array, out: Array, offset: Array) -> Array:
     out = out.reshape((1,) * (max(x.ndim, y.ndim) - 1) + out.shape)
     return _network(reduce_pairs, _halves(x, kernel, bias), _halves(y, kernel, bias), out, offset)

@@ -270,7 +270,7 @@ def _kernel_products(
         return jnp.stack([jnp.sum(a * b, axis=1) for a, b in pairs], axis=1) / (n * of_pairs)  # [r, 3]
 
     found = jnp.sum(map_rows(products, x_rows, y_rows, i, block=block, row_bytes=row_bytes), axis=0)
-    x_varies, y_varies = found[1] > x_noise, found[2] > y_noise
+    x_varies, y_varies = ~(found[1] <= x_noise), ~(found[2] <= y_noise)
     return jnp.where(jnp.stack([x_varies & y_varies, x_varies, y_varies]), found, 0.0)
 
 

@@ -12,10 +12,10 @@ from jax import Array
 from jaxtyping import Num, Shaped
 
 from simjax.core import wide
-from simjax.similarity._define import pair_function
+from simjax.similarity._define import define, pair_function
 from simjax.similarity._dot_products import unit_vectors
-from simjax.similarity._euclidean import centred, define_distance, scaled_squares
-from simjax.similarity._finite import largest, safe_sqrt
+from simjax.similarity._euclidean import chords, search_chords, squared_rows
+from simjax.similarity._finite import clip_to_range, largest, safe_sqrt
 
 
 @pair_function()
@@ -59,7 +59,7 @@ def square_chords(x: Array, y: Array, units: tuple[Array, Array], others: tuple[
     (u, at_u), (v, at_v) = units, others
     same = jnp.all(x == y, axis=-1)
     chord, other = (jnp.sum(a * a, axis=-1) + at_u + at_v for a in (u - v, u + v))
-    return jnp.where(same, 0.0, chord), other
+    return jnp.where(same, 0.0, clip_to_range(chord, 0.0, 4.0)), other
 
 
 def _angle(chord: Array, other: Array) -> Array:
@@ -67,25 +67,20 @@ def _angle(chord: Array, other: Array) -> Array:
     return jnp.arctan2(safe_sqrt(chord), safe_sqrt(other)) * (2 / jnp.pi)
 
 
-def centred_chords(units: tuple[Array, Array], others: tuple[Array, Array]) -> tuple[Any, Any]:
-    """What `right_angles` made of rows [n, d] and [m, d], ready for `chords`."""
+def prepare_chords(units: tuple[Array, Array], others: tuple[Array, Array]) -> tuple[Any, Any]:
+    """Rows and columns of `chords` from what `right_angles` made of rows [n, d] and [m, d]."""
     (u, at_u), (v, at_v) = units, others
-    (u, u2), (v, v2, scale) = centred(u, v)
-    return (u, u2 + at_u / scale**2), (v, v2 + at_v / scale**2, scale)
-
-
-def chords(x: tuple[Array, Array], y: tuple[Array, Array, Array]) -> Array:
-    """|u - v|^2 [r, m] of what `centred_chords` prepared."""
-    return jnp.minimum(scaled_squares(x, y) * y[2] ** 2, 4.0)
+    (u, u_squares), (v, v_squares) = squared_rows(u, v)
+    return (u, u_squares + at_u), (v, v_squares + at_v)
 
 
 def _prepare(x: Array, y: Array) -> tuple[Any, Any]:
     x, y = wide(x), wide(y)
-    return centred_chords(right_angles(x, unit_vectors(x)), right_angles(y, unit_vectors(y)))
+    return prepare_chords(right_angles(x, unit_vectors(x)), right_angles(y, unit_vectors(y)))
 
 
 def half_chords(x: Any, y: Any) -> Array:
-    """1 - cos = |u - v|^2 / 2 of what `centred_chords` prepared."""
+    """1 - cos = |u - v|^2 / 2 of what `prepare_chords` prepared."""
     return chords(x, y) / 2
 
 
@@ -94,5 +89,6 @@ def _angles(x: Any, y: Any) -> Array:
     return _angle(square, 4 - square)
 
 
-define_distance(cosine_distance, _prepare, name="cosine_distance", matrix=half_chords, range=(0.0, 2.0))
-define_distance(angular_distance, _prepare, matrix=_angles, range=(0.0, 1.0), copies=4)
+_form = {"search": search_chords(_prepare), "exact_zero": True}
+define(cosine_distance, "cosine_distance", prepare=_prepare, matrix=half_chords, range=(0.0, 2.0), **_form)
+define(angular_distance, prepare=_prepare, matrix=_angles, range=(0.0, 1.0), copies=4, **_form)

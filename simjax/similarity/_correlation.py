@@ -7,10 +7,10 @@ from jax import Array
 from jaxtyping import Num, Shaped
 
 from simjax.core import wide
-from simjax.similarity._angular import centred_chords, chords, half_chords, right_angles, square_chords
+from simjax.similarity._angular import half_chords, prepare_chords, right_angles, square_chords
 from simjax.similarity._define import define, pair_function
 from simjax.similarity._dot_products import unit_vectors
-from simjax.similarity._euclidean import define_distance, norm
+from simjax.similarity._euclidean import chords, norm, search_chords
 from simjax.similarity._finite import largest, power_of_two, ratio
 
 
@@ -66,7 +66,7 @@ def _directions(x: Array) -> tuple[Array, Array]:
 
 
 def _prepare(x: Array, y: Array) -> tuple[Any, Any]:
-    return centred_chords(_directions(wide(x)), _directions(wide(y)))
+    return prepare_chords(_directions(wide(x)), _directions(wide(y)))
 
 
 def _bounded_square(noise: Array, signal: Array) -> Array:
@@ -96,7 +96,14 @@ def _signal_to_noise(x: Any, y: Any) -> Array:
     return jnp.where((signal == 0) & (other == 0), 0.0, s)
 
 
-define_distance(correlation_distance, _prepare, matrix=half_chords, range=(0.0, 2.0))
+define(
+    correlation_distance,
+    prepare=_prepare,
+    matrix=half_chords,
+    search=search_chords(_prepare),
+    range=(0.0, 2.0),
+    exact_zero=True,
+)
 define(
     signal_to_noise_distance,
     prepare=_prepare_signals,

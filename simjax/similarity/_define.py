@@ -12,10 +12,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from simjax.core import MEASURES, InputError, Measure, check_at_least, floats, reduce_strip, wide
+from simjax.core import (
+    MEASURES,
+    InputError,
+    Measure,
+    check_at_least,
+    finite_rows,
+    floats,
+    numbers,
+    reduce_strip,
+    wide,
+)
 
 SIMILAR = ("_similarity", "_product", "_kernel", "_index", "_coefficient")
 """Ends of names of functions that are larger when closer; those of distances end in `_distance`."""
@@ -24,17 +35,26 @@ Reduce = Callable[..., tuple[Array, ...]]
 """reduce(terms, x, y, combine="sum", **parameters of the terms), see `core.reduce_strip`."""
 
 
-def pair_function(**minimum: float) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
+def pair_function(
+    *, propagates_nan: bool = True, **minimum: float
+) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
     """Make a formula of x, y [..., d] a public function: inputs checked and converted, jitted, computed in float32.
 
     The formula sees arrays; the function takes whatever becomes one, integers and booleans included.
 
     Args:
+        propagates_nan: A vector that holds NaN or infinity gives NaN; False leaves it to the formula.
         **minimum: the smallest value of each parameter that has one; minus infinity only keeps NaN out.
     """
 
     def public(formula: Callable[..., Array]) -> Callable[..., Array]:
-        compiled = jax.jit(formula)
+        @jax.jit
+        @functools.wraps(formula)
+        def compiled(x: Array, y: Array, **parameters: Any) -> Array:
+            if not propagates_nan:
+                return formula(x, y, **parameters)
+            (x, x_nan), (y, y_nan) = finite_rows(x), finite_rows(y)
+            return formula(x, y, **parameters) + (x_nan + y_nan)
 
         @functools.wraps(formula)
         def function(x: ArrayLike, y: ArrayLike, **parameters: Any) -> Array:
@@ -47,10 +67,11 @@ def pair_function(**minimum: float) -> Callable[[Callable[..., Array]], Callable
                 raise InputError(f"y: expected a shape that goes with x, got {x.shape} and {y.shape}") from None
             for name, least in minimum.items():
                 check_at_least(name, parameters.get(name), least)
+            parameters = {n: numbers(n, p) if isinstance(p, np.ndarray) else p for n, p in parameters.items()}
             wide_x, wide_y = (wide(a).reshape((1,) * (rank - a.ndim) + a.shape) for a in (x, y))
             return compiled(wide_x, wide_y, **parameters).astype(jnp.result_type(x, y))
 
-        function.__dict__["minimum"] = tuple(minimum.items())
+        function.__dict__["form"] = {"minimum": tuple(minimum.items()), "propagates_nan": propagates_nan}
         return function
 
     return public
@@ -78,7 +99,7 @@ def define(function: Callable[..., Array], name: str | None = None, *, symmetric
         form |= {
             key: functools.partial(form[key], **defaults) for key in ("matrix", "prepare", "search") if key in form
         }
-    form = {"symmetric": symmetric, "minimum": function.__dict__["minimum"], "precision": precision, **form}
+    form = {"symmetric": symmetric, "precision": precision, **function.__dict__["form"], **form}
     MEASURES[name] = Measure(function, higher_is_closer, name=name, **form)
     return MEASURES[name]
 

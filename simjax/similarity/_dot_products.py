@@ -5,6 +5,7 @@ larger when closer, `_distance` is smaller. None gives a NaN, in value or gradie
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +16,13 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import InputError, by_columns, dot_products, floats, precision_in_force, wide
+from simjax.core import InputError, by_columns, dot_products, finite_rows, floats, precision_in_force, wide
 from simjax.similarity._define import define, pair_function
-from simjax.similarity._finite import largest, power_of_two
+from simjax.similarity._finite import clip_to_range, largest, power_of_two
 
 
 def unit_vectors(x: Num[ArrayLike, "*batch d"]) -> Num[Array, "*batch d"]:
-    """x [..., d] divided by its Euclidean norm; a zero vector stays zero, with zero gradient.
+    """x [..., d] divided by its Euclidean norm; a zero vector stays zero, with zero gradient, and NaN stays NaN.
 
     Each row is divided by its largest absolute value first (by the power of two below it), so that 1e30 and 1e-30
     give the right answer.
@@ -32,14 +33,16 @@ def unit_vectors(x: Num[ArrayLike, "*batch d"]) -> Num[Array, "*batch d"]:
          [0. 0.]]
     """
     given = floats("x", x)
-    if given.shape[-1:] == (1,):
-        return jnp.sign(given)  # exactly, where XLA would multiply by the inverse of the norm
-    x = wide(given)
-    most = largest(x)
-    nonzero = most > 0
-    scaled = x / power_of_two(most)
-    square = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
-    return jnp.where(nonzero, scaled / jnp.sqrt(jnp.where(nonzero, square, 1.0)), 0.0).astype(given.dtype)
+    x, nan = finite_rows(wide(given))
+    if x.shape[-1:] == (1,):
+        units = jnp.sign(x)  # exactly, where XLA would multiply by the inverse of the norm
+    else:
+        most = largest(x)
+        nonzero = most > 0
+        scaled = x / power_of_two(most)
+        square = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
+        units = jnp.where(nonzero, scaled / jnp.sqrt(jnp.where(nonzero, square, 1.0)), 0.0)
+    return (units + nan[..., None]).astype(given.dtype)
 
 
 @pair_function()
@@ -50,7 +53,7 @@ def dot_product(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Arr
         >>> round(float(dot_product(jnp.array([0.2, 0.99]), jnp.array([0.9, 0.99]))), 4)
         1.1601
     """
-    return _product(_of_pairs, x, y, _scale(x, y))
+    return _product_of_pairs(x, y)
 
 
 @pair_function()
@@ -61,7 +64,7 @@ def cosine_similarity(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> N
         >>> round(float(cosine_similarity(jnp.array([0.2, 0.99]), jnp.array([0.9, 0.99]))), 2)
         0.86
     """
-    return jnp.sum(unit_vectors(x) * unit_vectors(y), axis=-1)
+    return clip_to_range(jnp.sum(unit_vectors(x) * unit_vectors(y), axis=-1), -1.0, 1.0)
 
 
 @pair_function(matrix=-float("inf"))
@@ -89,7 +92,7 @@ def bilinear_similarity(
         Chechik, Sharma, Shalit, Bengio (2010), Large scale online learning of image similarity through ranking.
     """
     x = x if matrix is None else jnp.matmul(x, square_matrix(matrix, x))
-    return _product(_of_pairs, x, y, _scale(x, y))
+    return _product_of_pairs(x, y)
 
 
 def square_matrix(matrix: ArrayLike, x: Array) -> Array:
@@ -104,35 +107,41 @@ def square_matrix(matrix: ArrayLike, x: Array) -> Array:
     return matrix.astype(x.dtype)
 
 
-def _of_pairs(x: Array, y: Array, *, for_gradient_of_y: bool = False) -> Array:
-    return jnp.sum(x * y, axis=-1)
+def _of_pairs(x: Array, y: Array, *scales: Array, for_gradient_of_y: bool = False) -> Array:
+    return functools.reduce(operator.mul, (scale[..., 0] for scale in scales), jnp.sum(x * y, axis=-1))
 
 
-def _of_all_pairs(x: Array, y: Array, *, precision: Any, for_gradient_of_y: bool = False) -> Array:
+def _of_all_pairs(x: Array, y: Array, *scales: Array, precision: Any, for_gradient_of_y: bool = False) -> Array:
     if for_gradient_of_y:
         x, y = by_columns(x), by_columns(y)
     # A product of halves accumulates in float32 by itself: they need not be widened first, only kept so.
     kind = jnp.promote_types(jnp.result_type(x, y), jnp.float32)
-    return jnp.matmul(x, y.T, precision=precision, preferred_element_type=kind)
+    s = jnp.matmul(x, y.T, precision=precision, preferred_element_type=kind)
+    return s * scales[0] * scales[1].T if scales else s
 
 
-def _scale(x: Array, y: Array) -> Array:
-    """A power of two, 1 unless x and y are huge: no sum of products of x over it and y overflows."""
-    exponents = [jnp.frexp(jnp.max(jnp.abs(lax.stop_gradient(wide(a))), initial=0.0))[1] for a in (x, y)]
+def _scales(x: Array) -> Array:
+    """A power of two for each row [..., 1], 1 for all but huge ones: no sum of products of divided rows overflows."""
     kind = jnp.promote_types(x.dtype, jnp.float32)
-    most = jnp.finfo(kind).maxexp - 2
-    return jnp.ldexp(jnp.ones((), kind), jnp.clip(sum(exponents) + x.shape[-1].bit_length() - most, 0, most))
+    # Both rows of a pair stay below the root of the largest number, and the sum of d products below that number.
+    most = jnp.finfo(kind).maxexp // 2 - 2 - (x.shape[-1].bit_length() + 1) // 2
+    exponents = jnp.frexp(largest(lax.stop_gradient(x)).astype(kind))[1]
+    return jnp.ldexp(jnp.ones_like(exponents, kind), jnp.maximum(exponents - most, 0))
+
+
+def _product_of_pairs(x: Array, y: Array) -> Array:
+    return _product(_of_pairs, x, y, _scales(x), _scales(y))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _product(product: Callable[..., Array], x: Array, y: Array, scale: Array) -> Array:
-    """product(x, y) in which inf - inf cannot occur; its gradients, which are y and x, never see the scale."""
-    return product(x / scale.astype(x.dtype), y) * scale
+def _product(product: Callable[..., Array], x: Array, y: Array, x_scale: Array, y_scale: Array) -> Array:
+    """product(x, y) in which inf - inf cannot occur; its gradients, which are y and x, never see the scales."""
+    return product(x / x_scale.astype(x.dtype), y / y_scale.astype(y.dtype), x_scale, y_scale)
 
 
 def _product_jvp(product: Callable[..., Array], primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (x, y, scale), (dx, dy, _) = primals, tangents
-    s = _product(product, x, y, scale)
+    (x, y, *scales), (dx, dy, *_) = primals, tangents
+    s = _product(product, x, y, *scales)
     of_x = [] if isinstance(dx, SymbolicZero) else [product(dx, y)]
     of_y = [] if isinstance(dy, SymbolicZero) else [product(x, dy, for_gradient_of_y=True)]
     return s, sum(of_x + of_y, jnp.zeros_like(s))
@@ -140,16 +149,20 @@ def _product_jvp(product: Callable[..., Array], primals: Any, tangents: Any) -> 
 
 _product.defjvp(_product_jvp, symbolic_zeros=True)
 
+Scaled = tuple[Array, Array]
+"""Rows [n, d] and their scales [n, 1]."""
 
-def rows_to_multiply(x: Array, y: Array, matrix: ArrayLike | None = None, **_: Any) -> tuple[Array, Any]:
+
+def rows_to_multiply(x: Array, y: Array, matrix: ArrayLike | None = None, **_: Any) -> tuple[Scaled, Scaled]:
     """Rows x (times M) and columns y for `products`."""
     x = x if matrix is None else dot_products(wide(x), square_matrix(matrix, wide(x)).T)
-    return x, (y, _scale(x, y))
+    return (x, _scales(x)), (y, _scales(y))
 
 
-def products(x: Array, y: tuple[Array, Array], **_: Any) -> Array:
+def products(x: Scaled, y: Scaled, **_: Any) -> Array:
     """Dot products, in float32 or wider, of what `rows_to_multiply` prepared."""
-    return _product(functools.partial(_of_all_pairs, precision=precision_in_force()), x, *y)
+    product = functools.partial(_of_all_pairs, precision=precision_in_force())
+    return _product(product, x[0], y[0], x[1], y[1])
 
 
 def unit_rows(x: Array, y: Array) -> tuple[Array, Array]:
@@ -157,13 +170,20 @@ def unit_rows(x: Array, y: Array) -> tuple[Array, Array]:
     return unit_vectors(wide(x)), unit_vectors(wide(y))
 
 
-def vectors_to_multiply(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array]:
-    """Rows x (times M) and y, each over a power of two, so that no dot product overflows."""
-    x, y = wide(rows_to_multiply(x, y, **parameters)[0]), wide(y)
-    most_x, most_y = (jnp.max(jnp.abs(a), initial=0.0) for a in (x, y))
-    return x / power_of_two(most_x), y / power_of_two(most_y)
+def vectors_to_multiply(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array, bool]:
+    """Rows x (times M), each so small that no dot product with y overflows, which leaves its order as it is; and y."""
+    x = wide(rows_to_multiply(x, y, **parameters)[0][0])
+    return x / power_of_two(largest(x)) * 2.0 ** -(x.shape[1].bit_length() + 1), wide(y), True
+
+
+def _cosines(x: Array, y: Array) -> Array:
+    return clip_to_range(dot_products(x, y), -1.0, 1.0)
+
+
+def _search_units(x: Array, y: Array) -> tuple[Array, Array, bool]:
+    return *unit_rows(x, y), True
 
 
 define(dot_product, "dot", prepare=rows_to_multiply, matrix=products, search=vectors_to_multiply)
 define(bilinear_similarity, prepare=rows_to_multiply, matrix=products, search=vectors_to_multiply, symmetric=False)
-define(cosine_similarity, "cosine", prepare=unit_rows, matrix=dot_products, search=unit_rows, range=(-1.0, 1.0))
+define(cosine_similarity, "cosine", prepare=unit_rows, matrix=_cosines, search=_search_units, range=(-1.0, 1.0))

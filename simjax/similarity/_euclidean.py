@@ -1,12 +1,17 @@
 """Euclidean distance, its square, and the distance of unit vectors.
 
-In blocks they are |x|^2 + |y|^2 - 2 x.y, one matrix product. That difference of large numbers loses the digits of a
-small distance, so rows are moved to the common mean first, divided by a power of two so that no square overflows, and
-identical rows are found by comparison. The error that remains is below 8 eps d (|x|^2 + |y|^2).
+For a tile of the matrix |x - y|^2 = |x|^2 + |y|^2 - 2 x.y, which costs one matrix product. Three things keep the error
+of a pair a matter of its own two rows, below 8 eps d (|x|^2 + |y|^2), whatever the other rows hold:
+
+    offset   All rows are moved by the point closest to 0 of the smallest box that holds them, which brings every row
+             closer to 0 and cancels what they have in common.
+    scale    Each row is divided by its own power of four s, so that neither 1e30 nor 1e-30 leaves the range when it is
+             squared: with u = x / s and v = y / t, |x - y|^2 = s t (|u|^2 s / t + |v|^2 t / s - 2 u.v).
+    zeros    Identical rows are found by their fingerprints and are at distance exactly 0.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +21,7 @@ from jaxtyping import Num, Shaped
 from simjax.core import dot_products, wide
 from simjax.similarity._define import define, pair_function
 from simjax.similarity._dot_products import unit_rows, unit_vectors
-from simjax.similarity._finite import largest, power_of_two, safe_sqrt, saturate
+from simjax.similarity._finite import clip_to_range, largest, power_of_two, safe_sqrt, saturate
 
 
 @pair_function()
@@ -50,7 +55,7 @@ def normalized_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*
         >>> print(normalized_euclidean_distance(jnp.array([2.0, 0.0]), jnp.array([-3.0, 0.0])))
         2.0
     """
-    return norm(unit_vectors(x) - unit_vectors(y))
+    return clip_to_range(norm(unit_vectors(x) - unit_vectors(y)), 0.0, 2.0)
 
 
 def norm(x: Array) -> Array:
@@ -60,74 +65,136 @@ def norm(x: Array) -> Array:
     return scale[..., 0] * safe_sqrt(jnp.sum(scaled * scaled, axis=-1))
 
 
-def moved(x: Array, y: Array) -> tuple[Array, Array, Array]:
-    """Rows divided by a common power of two and moved to the mean of y; and the power."""
-    x, y = wide(x), wide(y)
-    scale = power_of_two(jnp.maximum(jnp.max(jnp.abs(x), initial=0.0), jnp.max(jnp.abs(y), initial=0.0)))
-    return *_to_the_mean(x / scale, y / scale), scale
+class Rows(NamedTuple):
+    """Rows made ready for a tile of distances, each divided by its own scale."""
+
+    vectors: Array
+    """[n, d]; those of the columns are multiplied by -2, which costs less here than in the tile."""
+    squares: Array
+    """Squared norms after the division, [n]."""
+    scales: Array
+    """Powers of four, [n]."""
+    norms: Array
+    """Norms before the division, [n]."""
 
 
-def _to_the_mean(x: Array, y: Array) -> tuple[Array, Array]:
-    """Rows moved to the mean of y."""
-    mean = jnp.sum(y, axis=0, keepdims=True) / max(y.shape[0], 1)
-    return x - mean, y - mean
+def shift_towards_zero(x: Array, y: Array) -> tuple[Array, Array]:
+    """Subtract the point closest to 0 of the smallest box that holds the rows x [n, d] and y [m, d]."""
+    rows = lax.stop_gradient(jnp.concatenate([x, y]))
+    low, high = jnp.min(rows, axis=0, initial=jnp.inf), jnp.max(rows, axis=0, initial=-jnp.inf)
+    offset = jnp.clip(jnp.zeros_like(low), low, high)[None]
+    return x - offset, y - offset
 
 
-def centred(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
-    """What `moved` makes, with the squares of the rows."""
-    return _with_squares(*moved(x, y))
+def scaled_rows(x: Array, y: Array, multiply: Callable[[Array], Array] = lambda x: x) -> tuple[Rows, Rows]:
+    """Rows x [n, d] and columns y [m, d] made ready for `squares` and `distances`.
 
-
-def _with_squares(x: Array, y: Array, scale: Array) -> tuple[Any, Any]:
-    """(x, |x|^2), (-2 y, |y|^2, scale).
-
-    The factor stands with the m rows of y, where it costs less than with the r x m products and their gradients.
+    Args:
+        x: [n, d].
+        y: [m, d].
+        multiply: The product of rows [n, d] with a symmetric matrix M, for the distance sqrt((x - y)^T M (x - y)).
     """
-    return (x, jnp.sum(x * x, axis=-1)), (-2 * y, jnp.sum(y * y, axis=-1), scale)
+    (x, x_scale), (y, y_scale) = (_divided(a) for a in shift_towards_zero(wide(x), wide(y)))
+    product = multiply(x)
+    rows = _with_norms(product, jnp.sum(product * x, axis=-1), x_scale)
+    return rows, _with_norms(-2 * y, jnp.sum(multiply(y) * y, axis=-1), y_scale)
 
 
-def scaled_squares(x: tuple[Array, Array], y: tuple[Array, Array, Array]) -> Array:
-    """|x - y|^2 of what `centred` prepared, over the square of the scale."""
-    rows, columns = x[0], y[0]
-    if rows.shape[1] == 1:  # XLA would multiply and round only after the sum, so that |x - x|^2 were not 0
-        rows, columns = (jnp.pad(a, ((0, 0), (0, 1))) for a in (rows, columns))
-    return jax.nn.relu(x[1][:, None] + y[1][None] + dot_products(rows, columns))
+def _divided(x: Array) -> tuple[Array, Array]:
+    """Rows [n, d] over the largest power of four up to their largest absolute value, and that power [n]."""
+    scale = power_of_two(jnp.sqrt(largest(x))) ** 2
+    return x / scale, scale[:, 0]
 
 
-def squared_distances(x: tuple[Array, Array], y: tuple[Array, Array, Array], **_: Any) -> Array:
-    """|x - y|^2 of what `centred` prepared; infinite, with zero gradient, where it does not fit."""
-    scale = y[2]
-    squares = scaled_squares(x, y) * scale * scale
-    return jnp.where(jnp.isfinite(squares) & jnp.isfinite(scale * scale), squares, lax.stop_gradient(squares))
+def _with_norms(vectors: Array, squares: Array, scales: Array) -> Rows:
+    root = jnp.sqrt(scales)
+    return Rows(vectors, squares, scales, root * safe_sqrt(squares) * root)
 
 
-def distances(x: tuple[Array, Array], y: tuple[Array, Array, Array], **_: Any) -> Array:
-    """|x - y| of what `centred` prepared."""
-    return safe_sqrt(scaled_squares(x, y)) * y[2]
+def _relative_squares(x: Rows, y: Rows) -> Array:
+    """|x - y|^2 over both scales [r, m]; infinite where one row is more than 1e30 times as long as the other."""
+    ratio, inverse = x.scales[:, None] * (1 / y.scales)[None], (1 / x.scales)[:, None] * y.scales[None]
+    products = dot_products(*_padded(x.vectors, y.vectors))
+    return jax.nn.relu(x.squares[:, None] * ratio + y.squares[None] * inverse + products)
 
 
-def centred_units(x: Array, y: Array) -> tuple[Any, Any]:
-    """Unit vectors made ready for `distances`; their squares need no scale."""
-    x, y = _to_the_mean(*unit_rows(x, y))
-    return _with_squares(x, y, jnp.ones((), x.dtype))
+def _padded(x: Array, y: Array) -> tuple[Array, Array]:
+    """Add a second feature, 0, to rows of one: XLA would otherwise round after the sum and miss exact zeros."""
+    if x.shape[1] != 1:
+        return x, y
+    return jnp.pad(x, ((0, 0), (0, 1))), jnp.pad(y, ((0, 0), (0, 1)))
 
 
-def search_by_products(prepare: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Array, Array]]:
-    """The closest y has the largest 2 x . y - |y|^2, a dot product of rows that have one feature more."""
+def squares(x: Rows, y: Rows, **_: Any) -> Array:
+    """|x - y|^2 [r, m]; infinite, with zero gradient, where it does not fit."""
+    square = _relative_squares(x, y) * x.scales[:, None] * y.scales[None]
+    square = jnp.where(square == jnp.inf, (x.norms[:, None] + y.norms[None]) ** 2, square)
+    return jnp.where(square == jnp.inf, lax.stop_gradient(square), square)
 
-    def search(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array]:
-        (x, _), (y, squares, _) = prepare(x, y, **parameters)  # y is times -2
-        return jnp.pad(x, ((0, 0), (0, 1)), constant_values=1), -jnp.concatenate([y, squares[:, None]], axis=1)
+
+def distances(x: Rows, y: Rows, **_: Any) -> Array:
+    """|x - y| [r, m]."""
+    square = _relative_squares(x, y)
+    distance = safe_sqrt(square) * jnp.sqrt(x.scales)[:, None] * jnp.sqrt(y.scales)[None]
+    return jnp.where(square == jnp.inf, x.norms[:, None] + y.norms[None], distance)
+
+
+def squared_rows(x: Array, y: Array) -> tuple[Any, Any]:
+    """Rows x [n, d] and columns y [m, d] of `chords`, for vectors no longer than 1."""
+    x, y = shift_towards_zero(x, y)
+    return (x, jnp.sum(x * x, axis=-1)), (-2 * y, jnp.sum(y * y, axis=-1))
+
+
+def chords(x: tuple[Array, Array], y: tuple[Array, Array]) -> Array:
+    """|u - v|^2 [r, m] of unit vectors, from 0 to 4."""
+    products = dot_products(*_padded(x[0], y[0]))
+    return clip_to_range(jax.nn.relu(x[1][:, None] + y[1][None] + products), 0.0, 4.0)
+
+
+def search_scaled(prepare: Callable[..., tuple[Rows, Rows]]) -> Callable[..., tuple[Array, Array, Array]]:
+    """The closest y has the largest 2 x . y - |y|^2: a dot product of vectors with one feature more.
+
+    Each query may be divided by its own scale, which leaves its order as it is; columns need a common one. It serves
+    where no square of a divided row leaves the range, and says so.
+    """
+
+    def search(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array, Array]:
+        rows, columns = prepare(x, y, **parameters)
+        every_scale = jnp.concatenate([rows.scales, columns.scales])
+        most, least = jnp.max(every_scale, initial=0.0), jnp.min(every_scale, initial=jnp.inf)
+        queries = jnp.concatenate([rows.vectors, most / rows.scales[:, None]], axis=1)
+        scales = columns.scales[:, None] / most
+        columns = jnp.concatenate([-columns.vectors * scales, -columns.squares[:, None] * scales * scales], axis=1)
+        return queries, columns, least >= most * jnp.finfo(most.dtype).tiny ** 0.5
 
     return search
 
 
-def define_distance(function: Callable[..., Array], prepare: Callable[..., tuple[Any, Any]], **form: Any) -> None:
-    """Enter a distance that `distances` gives of what `prepare` makes."""
-    form = {"matrix": distances, "range": (0.0, float("inf")), **form}
-    define(function, prepare=prepare, search=search_by_products(prepare), exact_zero=True, **form)
+def search_chords(prepare: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Array, Array, bool]]:
+    """As `search_scaled`, of unit vectors, which need no scale."""
+
+    def search(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array, bool]:
+        (rows, _), (columns, squares) = prepare(x, y, **parameters)
+        queries = jnp.pad(rows, ((0, 0), (0, 1)), constant_values=1)
+        return queries, -jnp.concatenate([columns, squares[:, None]], axis=1), True
+
+    return search
 
 
-define_distance(squared_euclidean_distance, centred, matrix=squared_distances)
-define_distance(euclidean_distance, centred)
-define_distance(normalized_euclidean_distance, centred_units, range=(0.0, 2.0))
+def _prepare(x: Array, y: Array) -> tuple[Rows, Rows]:
+    return scaled_rows(x, y)
+
+
+def _prepare_units(x: Array, y: Array) -> tuple[Any, Any]:
+    return squared_rows(*unit_rows(x, y))
+
+
+def _chord_lengths(x: Any, y: Any) -> Array:
+    return safe_sqrt(chords(x, y))
+
+
+_scaled = {"search": search_scaled(_prepare), "prepare": _prepare, "range": (0.0, float("inf")), "exact_zero": True}
+_units = {"search": search_chords(_prepare_units), "prepare": _prepare_units, "range": (0.0, 2.0), "exact_zero": True}
+define(squared_euclidean_distance, matrix=squares, **_scaled)
+define(euclidean_distance, matrix=distances, **_scaled)
+define(normalized_euclidean_distance, matrix=_chord_lengths, **_units)

@@ -28,11 +28,11 @@ def _ratio_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> t
 
 @jax.custom_jvp
 def safe_sqrt(x: Array) -> Array:
-    """The square root, with gradient 0 at 0; 0 below 0.
+    """The square root, with gradient 0 at 0; 0 below 0, and NaN of NaN.
 
     Its derivative is made of the root alone, so that of a strip no more than that is read again going backward.
     """
-    return jnp.sqrt(jnp.where(x > 0, x, 0.0))
+    return jnp.sqrt(jnp.where(x <= 0, 0.0, x))
 
 
 @safe_sqrt.defjvp
@@ -42,7 +42,7 @@ def _safe_sqrt_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array
 
 
 def power_of_two(x: Array) -> Array:
-    """The largest power of two that is at most x, 1 for x = 0: dividing by it rounds nothing.
+    """The largest power of two that is at most x, 1 for 0, infinity and NaN: dividing by it rounds nothing.
 
     It stays so far from the limits of the type that neither it nor 1 over it overflows when a gradient divides it by
     a small number.
@@ -62,6 +62,11 @@ def saturate(x: Array) -> Array:
     """The largest number of the type, with zero gradient, instead of infinity."""
     most = float(jnp.finfo(x.dtype).max)
     return jnp.clip(x, -most, most)
+
+
+def clip_to_range(x: Array, low: float, high: float) -> Array:
+    """x without what rounding adds beyond a range, with the gradient of x."""
+    return x + lax.stop_gradient(jnp.clip(x, low, high) - x)
 
 
 def largest(x: Array) -> Array:

@@ -12,8 +12,8 @@ from jaxtyping import Num, Shaped
 
 from simjax.core import fingerprints, reduce_pairs, same_fingerprint
 from simjax.similarity._define import Reduce, define, define_terms, pair_function
-from simjax.similarity._dot_products import dot_product, products, rows_to_multiply, vectors_to_multiply
-from simjax.similarity._euclidean import centred, search_by_products, squared_distances, squared_euclidean_distance
+from simjax.similarity._dot_products import Scaled, dot_product, products, rows_to_multiply, vectors_to_multiply
+from simjax.similarity._euclidean import scaled_rows, search_scaled, squared_euclidean_distance, squares
 from simjax.similarity._finite import saturate
 from simjax.similarity._manhattan import manhattan
 
@@ -153,24 +153,28 @@ def _laplacian(reduce: Reduce, x: Array, y: Array, *, gamma: ArrayLike | None) -
     return _falling(manhattan(reduce, x, y), x.shape[-1], gamma)
 
 
+def _scaled_rows(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
+    return scaled_rows(x, y)
+
+
 def _prepare_rbf(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
-    (rows, columns), marks = centred(x, y), (fingerprints(x), fingerprints(y))
+    (rows, columns), marks = scaled_rows(x, y), (fingerprints(x), fingerprints(y))
     return (rows, marks[0]), (columns, marks[1])
 
 
 def _rbf_matrix(x: Any, y: Any, *, gamma: ArrayLike | None) -> Array:
     (x, x_marks), (y, y_marks) = x, y
     # A product of matrices rounds the distance of identical rows; their kernel is exactly 1.
-    squares = jnp.where(same_fingerprint(x_marks, y_marks), 0.0, squared_distances(x, y))
-    return _falling(squares, x[0].shape[-1], gamma)
+    square = jnp.where(same_fingerprint(x_marks, y_marks), 0.0, squares(x, y))
+    return _falling(square, x.vectors.shape[-1], gamma)
 
 
-def _polynomial_matrix(x: Array, y: Any, **parameters: Any) -> Array:
-    return _polynomial(products(x, y), x.shape[-1], **parameters)
+def _polynomial_matrix(x: Scaled, y: Scaled, **parameters: Any) -> Array:
+    return _polynomial(products(x, y), x[0].shape[-1], **parameters)
 
 
-def _sigmoid_matrix(x: Array, y: Any, **parameters: Any) -> Array:
-    return _sigmoid(products(x, y), x.shape[-1], **parameters)
+def _sigmoid_matrix(x: Scaled, y: Scaled, **parameters: Any) -> Array:
+    return _sigmoid(products(x, y), x[0].shape[-1], **parameters)
 
 
 define(polynomial_kernel, prepare=rows_to_multiply, matrix=_polynomial_matrix, copies=5)
@@ -185,7 +189,7 @@ define(
     rbf_kernel,
     prepare=_prepare_rbf,
     matrix=_rbf_matrix,
-    search=search_by_products(centred),
+    search=search_scaled(_scaled_rows),
     range=(0.0, 1.0),
     precision="highest",
     copies=4,

@@ -1,7 +1,5 @@
 """Euclidean distance with a weight for each feature, or with a whole matrix that may be learned."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -9,9 +7,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
 from simjax.core import InputError, dot_products, floats, wide
-from simjax.similarity._define import pair_function
+from simjax.similarity._define import define, pair_function
 from simjax.similarity._dot_products import square_matrix
-from simjax.similarity._euclidean import centred, define_distance, moved, norm
+from simjax.similarity._euclidean import Rows, distances, norm, scaled_rows, search_scaled
 from simjax.similarity._finite import largest, power_of_two, safe_sqrt
 
 
@@ -94,18 +92,19 @@ def _times(x: Array, matrix: ArrayLike | None) -> Array:
         return dot_products(x.reshape(-1, x.shape[-1]), (m + m.T) / 2).reshape(x.shape)
 
 
-def _prepare_standardized(x: Array, y: Array, variance: ArrayLike | None) -> tuple[Any, Any]:
+def _prepare_standardized(x: Array, y: Array, variance: ArrayLike | None) -> tuple[Rows, Rows]:
     x, y = wide(x), wide(y)
     weights = _weights(variance, x)[None]
-    return centred(x * weights, y * weights)
+    return scaled_rows(x * weights, y * weights)
 
 
-def _prepare_mahalanobis(x: Array, y: Array, matrix: ArrayLike | None) -> tuple[Any, Any]:
-    """(x - c)^T M (x - c) + (y - c)^T M (y - c) - 2 (M (x - c))^T (y - c), c the mean: what `distances` takes."""
-    x, y, scale = moved(x, y)
-    times_x, times_y = _times(x, matrix), _times(y, matrix)
-    return (times_x, jnp.sum(times_x * x, axis=-1)), (-2 * y, jnp.sum(times_y * y, axis=-1), scale)
+def _prepare_mahalanobis(x: Array, y: Array, matrix: ArrayLike | None) -> tuple[Rows, Rows]:
+    return scaled_rows(x, y, lambda rows: _times(rows, matrix))
 
 
-define_distance(standardized_euclidean_distance, _prepare_standardized)
-define_distance(mahalanobis_distance, _prepare_mahalanobis)
+for _function, _prepare in (
+    (standardized_euclidean_distance, _prepare_standardized),
+    (mahalanobis_distance, _prepare_mahalanobis),
+):
+    _form = {"matrix": distances, "range": (0.0, float("inf")), "exact_zero": True}
+    define(_function, prepare=_prepare, search=search_scaled(_prepare), **_form)

@@ -9,7 +9,7 @@ from simjax.similarity._define import Reduce, define_terms, pair_function
 from simjax.similarity._finite import power_of_two, safe_sqrt
 
 
-@pair_function()
+@pair_function(propagates_nan=False)
 def nan_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
     """sqrt(d / p times the sum of (x_k - y_k)^2 over the p features that neither x nor y misses).
 

@@ -7,13 +7,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num, Shaped
 
-from simjax.core import InputError, Measure, dot_products, floats, largest_k, map_rows, matrix_rows, reduce_rows, wide
+from simjax.core import (
+    InputError,
+    Measure,
+    dot_products,
+    exact,
+    finite_rows,
+    floats,
+    largest_k,
+    map_rows,
+    matrix_rows,
+    on_host,
+    rank_keys,
+    reduce_rows,
+    wide,
+)
 from simjax.core import measure as as_measure
 
-BY_PRODUCTS = Measure(dot_products, higher_is_closer=True, matrix=dot_products, copies=0)
+BY_PRODUCTS = Measure(dot_products, higher_is_closer=True, matrix=dot_products, copies=0, propagates_nan=False)
 """The plain dot product of vectors that cannot overflow; no gradient goes back through it."""
 
 SPARE = 8  # candidates beyond k and a quarter, against what a matrix product rounds
@@ -85,7 +101,8 @@ def top_k(
             the hardware has it, and may then miss a neighbour.
 
     Returns:
-        Values [q, k] in the measure's own direction and indices int32 [q, k], closest first, ties by lowest index.
+        Values [q, k] in the measure's own direction and indices int32 [q, k], closest first, ties by lowest index;
+        NaN comes after all numbers.
 
     Raises:
         InputError: for shapes that do not fit, k out of range or an unknown measure.
@@ -94,36 +111,56 @@ def top_k(
     available = gallery.shape[0] - (exclude is not None)
     if not isinstance(k, int | np.integer) or not 1 <= k <= available:
         raise InputError(f"k: expected 1 to {available}, the rows of the gallery that count, got {k}")
-    excluded = () if exclude is None else (jnp.asarray(exclude),)
+    excluded = () if exclude is None else (_row_numbers("exclude", exclude, len(query), len(gallery)),)
     return _top_k(query, gallery, excluded, as_measure(measure), k=k, block=block, precision=precision)
+
+
+def _row_numbers(argument: str, rows: ArrayLike, n: int, m: int) -> Array:
+    """One of m row numbers for each of n queries; traced ones are taken as they are."""
+    numbers = exact(argument, rows)
+    if numbers.shape != (n,) or not jnp.issubdtype(numbers.dtype, jnp.integer):
+        got = f"{numbers.dtype} {numbers.shape}"
+        raise InputError(f"{argument}: expected one integer for each of {n} queries, got {got}")
+    if n and not isinstance(given := on_host(rows), Tracer):
+        known = np.asarray(given)
+        if known.min() < 0 or known.max() >= m:
+            raise InputError(
+                f"{argument}: expected rows 0 to {m - 1} of the gallery, got {known.min()} to {known.max()}"
+            )
+    return numbers
 
 
 @partial(jax.jit, static_argnames=("k", "block", "precision"))
 def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block: int | None, precision: str | None):
     width = min(k + k // 4 + SPARE, gallery.shape[0])
 
-    def nearest(s: Array, i: Array, j: Array, *skip: Array) -> Array:
-        closeness = by.closest_first(s)
-        if skip:
-            closeness = jnp.where(j == skip[0][:, None], -jnp.inf, closeness)
-        return jnp.sort(largest_k(closeness, width)[1], axis=1)  # so that the lowest is the first among equals
+    def nearest(by: Measure, s: Array, i: Array, j: Array, *skip: Array) -> Array:
+        keep = j != skip[0][:, None] if skip else True
+        columns = largest_k(rank_keys(by.closest_first(s), keep), width)[1]
+        return jnp.sort(columns, axis=1)  # so that the lowest is the first among equals
 
     def compare(query: Array, columns: Array, *skip: Array) -> tuple[Array, Array]:
         found = wide(gallery[columns])  # [r, width, d]
         values = measure(wide(query)[:, None], found)
         if measure.exact_zero:
-            values = jnp.where(jnp.all(query[:, None] == found, axis=-1), 0.0, values)
-        closeness = measure.closest_first(values)
-        if skip:
-            closeness = jnp.where(columns == skip[0][:, None], -jnp.inf, closeness)
-        closest, place = jax.lax.top_k(closeness, k)
-        return measure.closest_first(closest).astype(gallery.dtype), jnp.take_along_axis(columns, place, axis=1)
+            values = jnp.where(jnp.all(query[:, None] == found, axis=-1) & ~jnp.isnan(values), 0.0, values)
+        keep = columns != skip[0][:, None] if skip else True
+        _, place = jax.lax.top_k(rank_keys(jax.lax.stop_gradient(measure.closest_first(values)), keep), k)
+        closest = jnp.take_along_axis(values, place, axis=1)
+        return closest.astype(gallery.dtype), jnp.take_along_axis(columns, place, axis=1)
 
-    precision = precision or measure.precision
-    x, y, by = *jax.lax.stop_gradient((query, gallery)), dataclasses.replace(measure, exact_zero=False)
-    if measure.search is not None:
-        x, y = jax.lax.stop_gradient(measure.search(x, y, **measure.parameters))
-        by = BY_PRODUCTS
-    columns = reduce_rows(nearest, x, y, rows=excluded, measure=by, block=block, precision=precision)
+    def candidates(x: Array, y: Array, by: Measure) -> Array:
+        options = {"measure": by, "block": block, "precision": precision or measure.precision}
+        return reduce_rows(Partial(nearest, by), x, y, rows=excluded, **options)
+
+    x, y = jax.lax.stop_gradient((query, gallery))
+    by_measure = partial(candidates, x, y, dataclasses.replace(measure, exact_zero=False))
+    if measure.search is None:
+        columns = by_measure()
+    else:
+        (x, _), (y, y_nan) = (finite_rows(a, fill_with_minimum=True) for a in (x, y))
+        x, y, fits = measure.search(x, y, **measure.parameters)
+        by_products = partial(candidates, *jax.lax.stop_gradient((x, y + y_nan[:, None])), BY_PRODUCTS)
+        columns = by_products() if fits is True else jax.lax.cond(fits, by_products, by_measure)
     row_bytes = 8 * width * gallery.shape[1] * gallery.dtype.itemsize
     return map_rows(compare, query, columns, *excluded, block=block, row_bytes=row_bytes)

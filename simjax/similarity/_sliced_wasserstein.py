@@ -103,7 +103,7 @@ def _sliced_wasserstein(x, y, key, pieces, projections: int, p: int | float, blo
 def _mean_power(values: Array, weights: Array, p: int | float) -> Array:
     """The weighted power mean (sum_k w_k v_k^p)^(1/p) of values [r, k] that are at least 0: [r]; gradient 0 at 0."""
     scale = power_of_two(jnp.max(values, axis=1, keepdims=True))
-    positive = values > 0
-    powers = jnp.where(positive, jnp.where(positive, values / scale, 1.0) ** p, 0.0)
+    zero = values == 0
+    powers = jnp.where(zero, 0.0, jnp.where(zero, 1.0, values / scale) ** p)
     mean = jnp.sum(powers * weights[None], axis=1)
-    return scale[:, 0] * jnp.where(mean > 0, jnp.where(mean > 0, mean, 1.0) ** (1 / p), 0.0)
+    return scale[:, 0] * jnp.where(mean == 0, 0.0, jnp.where(mean == 0, 1.0, mean) ** (1 / p))

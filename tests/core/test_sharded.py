@@ -67,12 +67,12 @@ def test_on_a_mesh(batch, name, kind, block):
     )
 
 
-def test_rows_that_are_cut_over_devices_stay_there(batch):
+def test_rows_that_are_cut_over_devices_stay_there():
     """No device computes the other's rows: half of the products of the whole."""
-    x, _ = batch
+    x = jnp.zeros((16 * N, D))
     mesh = jax.make_mesh((2,), ("data",))
     with jax.set_mesh(mesh):
         x = jax.device_put(x, NamedSharding(mesh, P("data")))
         half = jax.jit(core.logsumexp).lower(x).compile().cost_analysis()["flops"]
-    whole = jax.jit(core.logsumexp).lower(jnp.zeros((N, D))).compile().cost_analysis()["flops"]
+    whole = jax.jit(core.logsumexp).lower(jnp.zeros((16 * N, D))).compile().cost_analysis()["flops"]
     assert half < 0.7 * whole

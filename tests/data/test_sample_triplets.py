@@ -76,4 +76,4 @@ def test_all_steps_compile_once(caplog):
             triplets = np.random.default_rng(step).integers(0, 50, (11, 3))
             sample_triplets(jax.random.key(step), step, triplets, 4)
     messages = [record.getMessage() for record in caplog.records]
-    assert sum("Finished XLA compilation of jit(sample_triplets)" in message for message in messages) == 1
+    assert sum("Finished XLA compilation of jit(_sample_triplets)" in message for message in messages) == 1

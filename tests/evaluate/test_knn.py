@@ -62,7 +62,7 @@ def test_constant_embeddings_vote_by_lowest_index():
         (lambda: knn_predict([[1.0]], [[1.0]], [0], exclude=[0]), "gallery: expected at least one row"),
         (lambda: knn_predict([[1.0]], [[1.0]], [0], k=0), "k: expected 1 to 1"),
         (lambda: knn_predict([1.0], [[1.0]], [0]), "query: expected rows"),
-        (lambda: knn_predict([[np.nan]], [[1.0]], [0]), "query: expected finite numbers, got 1 of 1"),
+        (lambda: knn_predict([[np.nan]], [[1.0]], [0]), "query: expected finite numbers in float32, got nan in row 0"),
         (lambda: knn_accuracy([[1.0]], [0], query_embeddings=[[1.0]]), "expected both or neither"),
         (lambda: knn_predict([[1.0]], [[1.0]], [0], measure="cosin"), "did you mean cosine"),
     ],

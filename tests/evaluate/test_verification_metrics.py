@@ -138,7 +138,7 @@ def test_pairs_of_one_kind_or_none():
 @pytest.mark.parametrize(
     ("scores", "same", "message"),
     [
-        ([0.1, np.nan], [True, False], "scores: expected finite numbers, got 1 of 2"),
+        ([0.1, np.nan], [True, False], "scores: expected finite numbers in float64, got nan in row 1"),
         ([0.1, 0.2], [True], "same: expected 2 booleans"),
         ([0.1, 0.2], [3, 4], "same: expected booleans"),
         ([[0.1]], [[True]], r"scores: expected one score a pair, \[n\], got shape \(1, 1\)"),

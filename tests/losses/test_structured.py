@@ -383,7 +383,7 @@ def test_errors():
         losses.margin_loss(x, labels, beta=jnp.ones(1))
     with pytest.raises(InputError, match=r"one for each class \[c\], got shape \(2, 1\)"):
         losses.margin_loss(x, labels, beta=jnp.ones((2, 1)))
-    with pytest.raises(InputError, match="a beta of each class needs class ids"):
+    with pytest.raises(InputError, match="betas need class ids"):
         losses.margin_loss(x, core.by_matrix(np.eye(3, dtype=bool)), beta=jnp.ones(2))
     for wrong, message in (
         ({"alpha": 1.0}, "alpha: expected a number between 0 and 1, got 1.0"),

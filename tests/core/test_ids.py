@@ -1,0 +1,148 @@
+"""What users give as integers, against NumPy's int64: JAX alone keeps the low 32 bits of wider ones."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simjax import attention, core, similarity
+from simjax.core import InputError
+
+SECOND = 1_700_000_000_000  # milliseconds since 1970, beyond int32
+
+
+def matrix(mask, n, m):
+    return np.broadcast_to(mask(jnp.arange(n)[:, None], jnp.arange(m)[None]), (n, m))
+
+
+interesting = st.sampled_from([0, 1, -1, 2**31 - 1, -(2**31), 2**32, -(2**32), 2**53 + 1, 2**63, 2**64 - 1, -(2**63)])
+
+
+def ids(n):
+    return st.lists(interesting | st.integers(-3, 3), min_size=n, max_size=n)
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=ids(5), columns=ids(4), ignore=st.sets(interesting, max_size=2))
+@pytest.mark.usefixtures("unchecked")
+def test_ids_are_equal_where_they_are_as_python_integers(rows, columns, ignore):
+    relation = core.by_class(rows, columns, ignore=tuple(ignore))
+    known = np.array([[a not in ignore and b not in ignore for b in columns] for a in rows])
+    same = np.array([[a == b for b in columns] for a in rows])
+    positive, negative = relation.masks(jnp.arange(len(rows))[:, None], jnp.arange(len(columns))[None])
+    np.testing.assert_array_equal(positive, same & known)
+    np.testing.assert_array_equal(negative, ~same & known)
+    for found, given_ids in zip(relation.classes, (rows, columns), strict=True):  # small ids stay what they are
+        kept = [i for i, a in enumerate(given_ids) if -(2**31) < a < 2**31 and a not in ignore]
+        assert np.asarray(found)[kept].tolist() == [given_ids[i] for i in kept]
+        assert all(found[i] == core.NO_CLASS for i, a in enumerate(given_ids) if a in ignore)
+        assert all(found[i] < 0 for i, a in enumerate(given_ids) if abs(a) >= 2**31)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_masks_of_labels_of_every_type(x64):
+    cases = [
+        (np.array([0, 2**32]), None),
+        (np.array([2**64 - 1, 3], np.uint64), np.array([-1, 3])),
+        (np.array([2**32 - 1, 3], np.uint32), np.array([-1, 3], np.int32)),
+        (np.array([2.0**24, 2**24 + 1]), np.array([2**24, 2**24 + 1])),
+        (np.array([0.5, np.nan]), np.array([0.5, np.nan])),
+        (np.array([7, 255], np.uint8), np.array([7, -1], np.int8)),
+    ]
+    with jax.enable_x64(x64):
+        for rows, columns in cases:
+            other = rows if columns is None else columns
+            equal = [[a == b for b in other.tolist()] for a in rows.tolist()]
+            np.testing.assert_array_equal(matrix(core.same_label(rows, columns), 2, 2), equal)
+            np.testing.assert_array_equal(matrix(core.different_label(rows, columns), 2, 2), np.logical_not(equal))
+
+
+def test_wide_ids_are_not_compared_with_traced_ones():
+    def positive(labels, ref):
+        return core.by_class(labels, ref).masks(jnp.arange(2)[:, None], jnp.arange(2)[None])[0]
+
+    np.testing.assert_array_equal(jax.jit(lambda a: positive(a, np.array([0, 7])))(np.array([7, 1])), [[0, 1], [0, 0]])
+    with pytest.raises(InputError, match="ref_labels: expected ids that int32 holds"):
+        jax.jit(lambda a: positive(a, np.array([0, 2**32])))(np.array([0, 1]))
+    with jax.enable_x64(True):
+        found = jax.jit(lambda a: positive(a, np.array([0, 2**32])))(np.array([2**32, 1]))
+        np.testing.assert_array_equal(found, [[0, 1], [0, 0]])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_attributes_grades_and_sets_beyond_int32():
+    times = SECOND + np.array([0, 50, 2**32])
+    near = lambda a, b: abs(a - b) <= 60  # noqa: E731
+    with pytest.raises(
+        InputError, match=f"attributes: expected integers that int32 holds, got {SECOND} to .*; subtract the smallest"
+    ):
+        core.by_function(near, times)
+    expected = [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(matrix(core.by_function(near, times).positive, 3, 3), expected)
+    with pytest.raises(InputError, match=r"attributes: expected arrays of one length, got \[2, 3\]"):
+        core.by_function(near, (times[:2] - SECOND, np.arange(3)))
+    grades = np.array([[2**32, -(2**32)], [0, 1]])
+    np.testing.assert_array_equal(matrix(core.by_grade(grades).positive, 2, 2), grades > 0.5)
+    sets = np.array([[2**32, 0], [1, 1]])
+    np.testing.assert_array_equal(matrix(core.by_shared_label(sets).positive, 2, 2), [[1, 1], [1, 1]])
+    with pytest.raises(TypeError, match=r"attributes: .*np.unique\(attributes, return_inverse=True\)\[1\]"):
+        core.by_function(near, np.array(["a", "b"]))
+    with pytest.raises(InputError, match="rows: expected integers that int32 holds"):
+        core.reduce_rows(lambda s, i, j, a: a, np.eye(3), rows=(times,))
+
+
+SIGNED = np.array([[3_000_000_000, -(2**40)], [5, 2**32]])
+UNSIGNED = np.array([[2**63, 7], [5, 2**32]], np.uint64)
+FEATURES = {
+    "pairwise": lambda x: similarity.pairwise(x, measure="manhattan"),
+    "pair": lambda x: similarity.euclidean_distance(x, 0 * x),
+    "parameter": lambda x: similarity.standardized_euclidean_distance(x, 0 * x, variance=x[1]),
+    "parameter of a measure": lambda x: similarity.pairwise(x, measure=similarity.measure("mahalanobis", matrix=x)),
+    "top_k": lambda x: similarity.top_k(x, x, 2, "manhattan")[0],
+    "unit vectors": similarity.unit_vectors,
+    "reduction": lambda x: core.max(x, measure="manhattan")[0],
+    "dot products": lambda x: core.dot_products(x, x),
+    "dense": lambda x: core.dense(x, x.T, x[:, 0]),
+    "convolution": lambda x: core.convolution(x[None, :, :, None], x[:1, :, None, None]),
+    "patches": lambda x: core.patches(x[None, :, :, None], (1, 1)),
+    "attention": lambda x: attention.dot_product_attention(x[:, None], x[:, None], x[:, None]),
+}
+
+
+@pytest.mark.parametrize("what", FEATURES)
+def test_integer_features_are_the_floats_that_they_are_near(what):
+    for x in (SIGNED, UNSIGNED):
+        np.testing.assert_array_equal(FEATURES[what](x), FEATURES[what](x.astype(np.float32)))
+    with jax.enable_x64(True):
+        x = SIGNED + 1  # of more digits than float32 has
+        np.testing.assert_array_equal(FEATURES[what](x), FEATURES[what](x.astype(np.float64)))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_lists_numbers_and_text():
+    np.testing.assert_array_equal(similarity.pairwise([[3_000_000_000]], [[0]], "manhattan"), [[3e9]])
+    assert core.floats("x", 2**40) == 2.0**40
+    assert (2 * core.floats("x", 3)).weak_type  # as any number of Python, it leaves the type to the others
+    traced = jax.jit(lambda a: core.floats("x", [a, 1.0]))(2.0)
+    np.testing.assert_array_equal(traced, [2, 1])
+    for wrong in ([["a"]], np.array([["1.5"]]), np.array([[None]]), 10**400):
+        with pytest.raises((TypeError, OverflowError)):
+            core.floats("x", wrong)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_rows_to_exclude_and_lengths_of_sequences():
+    x = jnp.float32(np.random.default_rng(0).normal(size=(3, 2)))
+    with pytest.raises(InputError, match="exclude: expected integers that int32 holds"):
+        similarity.top_k(x, x, 1, exclude=np.array([0, 1, 2**32 + 2]))
+    with pytest.raises(InputError, match=r"exclude: expected one integer for each of 3 queries, got int32 \(1,\)"):
+        similarity.top_k(x, x, 1, exclude=np.array([0], np.int32))
+    for wrong in ([0, 1, 3], [0, -1, 1]):
+        with pytest.raises(InputError, match="exclude: expected rows 0 to 2 of the gallery, got"):
+            similarity.top_k(x, x, 1, exclude=np.array(wrong))
+    for argument in ("query_seq_lengths", "key_value_seq_lengths"):
+        with pytest.raises(InputError, match=f"{argument}: expected integers that int32 holds"):
+            attention.dot_product_attention(*[x[None, :, None]] * 3, **{argument: np.array([2**32])})

@@ -1,0 +1,132 @@
+"""What every evaluation does with numbers that are not finite, of 64 bits, or not numbers.
+
+Functions come from the package and arguments from their signatures, so that one that is added later is tried as well.
+"""
+
+import inspect
+
+import jax
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from simjax import evaluate
+from simjax.core import InputError
+
+FUNCTIONS = {name: f for name, f in vars(evaluate).items() if inspect.isfunction(f)}
+LABELS = np.array([0, 1, 0, 1, 0, 1])
+ROWS = np.random.default_rng(0).normal(size=(6, 3))
+KNOWN = {
+    **dict.fromkeys(("embeddings", "query", "gallery", "query_embeddings"), ROWS),
+    **dict.fromkeys(("labels", "gallery_labels", "query_labels", "predicted"), LABELS),
+    **dict.fromkeys(("scores", "distance"), ROWS[:, 0]),
+    "same": LABELS == 1,
+    "n_classes": 2,
+    "n_pairs": 4,
+    "seed": 0,
+    "a": 1.0,
+    "b": 0.0,
+}
+NUMBERS = {"embeddings", "query", "gallery", "query_embeddings", "scores", "distance"}
+
+
+def arguments(name, *more):
+    parameters = inspect.signature(FUNCTIONS[name]).parameters.values()
+    found = {p.name: KNOWN[p.name] for p in parameters if p.default is p.empty or p.name in more}
+    return found | ({"query_labels": LABELS} if "query_embeddings" in found else {})
+
+
+def of(kinds):
+    """Functions and those of their arguments that are of some kinds."""
+    return [(name, p) for name, f in FUNCTIONS.items() for p in inspect.signature(f).parameters if p in kinds]
+
+
+def test_every_argument_is_known():
+    assert {p for _, p in of(NUMBERS)} == NUMBERS
+    for name in FUNCTIONS:
+        FUNCTIONS[name](**arguments(name))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_refused_by_name_and_row(value):
+    for name, argument in of(NUMBERS):
+        given = arguments(name, argument)
+        wrong = np.array(given[argument])
+        wrong[[3, 5]] = value
+        given[argument] = wrong
+        message = rf"^{argument}: expected finite numbers in float\d+, got {value} in row 3, the first of 2 such rows$"
+        with pytest.raises(InputError, match=message):
+            FUNCTIONS[name](**given)
+
+
+def test_numbers_beyond_the_type_are_refused_too():
+    with pytest.raises(InputError, match=r"embeddings: expected finite numbers in float32, got 1e\+300 in row 1$"):
+        evaluate.knn_accuracy(np.array([[1.0], [1e300]]), [0, 1])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_text_is_refused_with_what_to_do():
+    for name, argument in of({"labels", "gallery_labels", "query_labels", "predicted"}):
+        given = arguments(name, argument, "query_embeddings")
+        given[argument] = np.array(list("ababab"))
+        with pytest.raises(InputError, match=rf"^{argument}: .*pass np.unique\({argument}, return_inverse=True\)\[1\]"):
+            FUNCTIONS[name](**given)
+    for name, argument in of(NUMBERS):
+        with pytest.raises(TypeError, match=f"^{argument}: expected"):
+            FUNCTIONS[name](**arguments(name, argument) | {argument: [["a"]]})
+
+
+def test_class_ids_of_64_bits():
+    """The same as of ranked ones, wherever ids are not numbers of classes."""
+    wide = np.array([3, 2**32 + 3])[LABELS]
+    cases = [(wide, wide), (wide.tolist(), wide), (wide.astype(np.uint64) + 2**63,) * 2]
+    cases += [(np.where(LABELS, 2**64 - 1, 5).astype(np.uint64), np.where(LABELS, -1, 5))]  # no query's class is there
+    for name in sorted({name for name, _ in of({"labels", "gallery_labels"})}):
+        if "n_classes" in arguments(name):
+            with pytest.raises(InputError, match="labels: expected classes 0 to 1, got 3 to 4294967299"):
+                FUNCTIONS[name](**arguments(name) | {"labels": wide})
+            continue
+        for labels, asked in cases[: 3 if "query_labels" not in inspect.signature(FUNCTIONS[name]).parameters else 4]:
+            given, ranked = arguments(name, "query_embeddings"), arguments(name, "query_embeddings")
+            ranked |= {"query_labels": np.where(LABELS, 2, 0)} if labels is cases[3][0] else {}
+            given |= {p: labels for p in ("labels", "gallery_labels") if p in given}
+            given |= {"query_labels": asked} if "query_labels" in given else {}
+            found, expected = FUNCTIONS[name](**given), FUNCTIONS[name](**ranked)
+            if name == "knn_predict":
+                assert found.tolist() == [np.asarray(labels)[k == LABELS][0] for k in expected]
+            else:
+                jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.int64])
+def test_float64_and_integers_are_searched_as_they_are(kind):
+    """Neighbours that are 1 to 30 apart at coordinates near 10^8, where float32 holds every eighth number."""
+    random = np.random.default_rng(1)
+    labels = np.arange(40) // 4
+    x = (10**8 + random.integers(0, 2000, (10, 2))[labels] + random.integers(0, 30, (40, 2))).astype(kind)
+    distance = cdist(x.astype(np.float64), x.astype(np.float64))
+    np.fill_diagonal(distance, np.inf)
+    order = np.argsort(distance, axis=1, kind="stable")
+    hit = labels[order] == labels[:, None]
+    precision = np.cumsum(hit[:, :3], axis=1) / np.arange(1, 4)
+    with jax.enable_x64(True):
+        found = evaluate.retrieval_metrics(x, labels, measure="euclidean", block=7)
+        assert found["precision_at_1"] == pytest.approx(hit[:, 0].mean(), rel=1e-12)
+        expected = (precision * hit[:, :3]).sum(axis=1).mean() / 3
+        assert found["mean_average_precision_at_r"] == pytest.approx(expected, rel=1e-12)
+        nearest = evaluate.knn_predict(x, x, np.arange(40), k=1, measure="euclidean", exclude=np.arange(40))
+        np.testing.assert_array_equal(nearest, order[:, 0])
+        assert evaluate.knn_accuracy(x, labels, k=1, measure="euclidean") == hit[:, 0].mean()
+        by_class = evaluate.class_similarity(x, labels, 10, measure="euclidean")
+        np.testing.assert_allclose(by_class[0, 1], distance[:4, 4:8].mean(), rtol=1e-12)
+        few = evaluate.few_shot_accuracy(x, labels, ways=10, queries=3, episodes=20, measure="euclidean")
+    moved = evaluate.few_shot_accuracy(x - 10**8, labels, ways=10, queries=3, episodes=20, measure="euclidean")
+    assert few == moved  # which float32 holds
+
+
+def test_ranks_of_float64_go_by_lowest_index_among_equals(random):
+    x = random.integers(0, 3, (23, 2)).astype(float)
+    labels = random.integers(0, 3, 23)
+    expected = evaluate.retrieval_metrics(x, labels, measure="manhattan")
+    with jax.enable_x64(True):
+        assert evaluate.retrieval_metrics(x, labels, measure="manhattan") == expected

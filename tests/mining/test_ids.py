@@ -1,0 +1,79 @@
+"""Class ids and features of 64 bits in every miner and in the memory.
+
+Arguments come from the signatures, so that a miner that is added later is tried as well.
+"""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simjax import mining
+from simjax.core import InputError, Relation
+from tests.slow import mostly_slow
+
+RANKED = np.array([0, 1, 0, 2, 1, 2])
+WIDE = np.array([0, 2**32, 2**33])[RANKED]  # JAX alone would make them one class
+MEMORY = {"push", "against"}
+NAMES = sorted(
+    name
+    for name, f in vars(mining).items()
+    if inspect.isfunction(f) and "labels" in inspect.signature(f).parameters and name not in MEMORY
+)
+
+
+def found(name, x, labels):
+    """What a miner finds, as arrays."""
+    function = getattr(mining, name)
+    known = {"key": jax.random.key(0), "hardness": 0.5}
+    parameters = inspect.signature(function).parameters.values()
+    given = {p.name: known[p.name] for p in parameters if p.default is p.empty and p.name in known}
+    out = function(x, labels, **given)
+    rows, columns = jnp.arange(6)[:, None], jnp.arange(12 if name == "cluster_hard" else 6)[None]
+    parts = out if isinstance(out, tuple) else (out,)
+    return [part.masks(rows, columns) if isinstance(part, Relation) else part for part in parts]
+
+
+@pytest.mark.parametrize("name", mostly_slow(NAMES, "batch_hard", "semi_hard", "hard_negatives"))
+@pytest.mark.usefixtures("unchecked")
+def test_labels_and_features_of_64_bits(name):
+    x = np.random.default_rng(0).integers(-(2**40), 2**40, (6, 4))
+    expected = found(name, np.float32(x), RANKED)
+    for labels in (RANKED, WIDE, WIDE.tolist(), (WIDE - 2**33).astype(np.uint64)):
+        jax.tree.map(np.testing.assert_array_equal, found(name, x, labels), expected)
+    with pytest.raises(TypeError, match=r"^labels: .*; pass np.unique\(labels, return_inverse=True\)\[1\]$"):
+        found(name, x, np.array(list("abacbc")))
+
+
+def test_a_memory_refuses_ids_that_it_cannot_hold():
+    memory, rows = mining.cross_batch_memory(4, 2), np.eye(2)
+    memory = mining.push(memory, rows, np.array([7, -(2**31)]))
+    for wrong in (np.array([0, 2**32]), np.array([0, 2**31], np.uint32), np.array([0, 2**63], np.uint64)):
+        with pytest.raises(InputError, match="labels: expected ids that the memory's int32 holds"):
+            mining.push(memory, rows, wrong)
+    # What is compared with the memory may be any id: nobody there has it.
+    positive, negative = mining.against(memory, np.array([2**32 + 7, 7]), own=True).masks(
+        jnp.arange(2)[:, None], jnp.arange(4)[None]
+    )
+    np.testing.assert_array_equal(positive, [[0, 0, 0, 0], [1, 0, 0, 0]])
+    np.testing.assert_array_equal(negative, [[1, 1, 0, 0], [0, 1, 0, 0]])
+
+
+def test_a_memory_made_with_x64_holds_ids_of_64_bits():
+    with jax.enable_x64(True):
+        memory = mining.cross_batch_memory(4, 2)
+        assert memory.labels.dtype == jnp.int64
+        memory = mining.push(memory, jnp.eye(2), np.array([0, 2**32]))
+        memory = jax.jit(mining.push)(memory, jnp.eye(2), np.array([2**33, 2**32]))
+        assert memory.labels.tolist() == [0, 2**32, 2**33, 2**32]
+        positive, _ = mining.against(memory, np.array([2**32, 0]), own=True).masks(
+            jnp.arange(2)[:, None], jnp.arange(4)[None]
+        )
+        np.testing.assert_array_equal(positive, [[0, 1, 0, 1], [1, 0, 0, 0]])
+        with pytest.raises(InputError, match="labels: expected ids that the memory's int64 holds"):
+            mining.push(memory, jnp.eye(2), np.array([0, 2**63], np.uint64))
+        narrow = mining.CrossBatchMemory(**{**vars(memory), "labels": memory.labels.astype(jnp.int32)})
+        with pytest.raises(InputError, match="labels: expected ids that the memory's int32 holds, got int64"):
+            jax.jit(mining.push)(narrow, jnp.eye(2), np.array([0, 2**32]))

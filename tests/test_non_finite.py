@@ -1,0 +1,93 @@
+"""A NaN is never hidden: every loss and mined relation that uses one is NaN, and an unused one changes nothing."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simjax import core, losses, mining
+from tests.slow import mostly_slow
+from tests.test_sharding import CASES, batch
+
+WITHOUT_ROWS = {"losses.LossTerms", "losses.Reducer", "losses.SubCenterOutliers"}
+COUNTS = {"losses.sub_center_outliers"}  # booleans and row numbers
+LOSSES = sorted(name for name in CASES if name.startswith("losses.") and name not in COUNTS)
+MINED = sorted(name for name in CASES if name.startswith("mining.") and callable(getattr(mining, name[7:])))
+# Of these a case returns the relation's masks, the columns of hard negatives, or what the memory holds.
+NOT_LOSSES = {"mining.hard_negatives", "mining.cross_batch_memory", "mining.push", "mining.statistics"}
+
+
+def scalars(found):
+    return [a for a in jax.tree.leaves(found) if jnp.ndim(a) == 0 and jnp.issubdtype(jnp.result_type(a), jnp.floating)]
+
+
+@pytest.mark.parametrize("which", mostly_slow(["one row", "every row"], "one row"))
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_of_nan_is_nan_and_so_is_its_gradient(name, which):
+    given = batch()
+    rows = slice(None) if which == "every row" else slice(3, 4)
+    given |= {n: a.at[rows].set(jnp.nan) for n, a in given.items() if jnp.issubdtype(a.dtype, jnp.floating)}
+
+    def total(x):
+        found = jax.tree.leaves(CASES[name](given | {"x": x}))
+        return sum(jnp.sum(a) for a in found), scalars(found)
+
+    (_, found), gradient = jax.value_and_grad(total, has_aux=True)(given["x"])
+    assert np.isnan(found).all()
+    uses_rows = np.asarray(jax.grad(lambda x: total(x)[0])(batch()["x"])).any()
+    assert np.isnan(gradient).any() == uses_rows or not found
+
+
+@pytest.mark.parametrize("name", [name for name in MINED if name not in NOT_LOSSES])
+def test_a_loss_of_what_was_mined_among_nan_is_nan(name):
+    given = batch()
+    given["x"] = given["x"].at[3].set(jnp.nan)
+    given["y"] = given["y"].at[3].set(jnp.nan)
+    found = scalars(CASES[name](given))
+    assert found
+    assert np.isnan(found).all()
+
+
+PAIR_LOSSES = sorted(
+    name
+    for name in losses.__dict__
+    if name.endswith("_loss")
+    and list(inspect.signature(getattr(losses, name)).parameters)[:2] == ["embeddings", "labels"]
+)
+NEED_MORE = {"manifold_loss", "similarity_distillation_loss", "score_distillation_loss"} | {
+    name for name in PAIR_LOSSES if "proxies" in inspect.signature(getattr(losses, name)).parameters
+}
+
+
+@pytest.mark.parametrize("name", [name for name in PAIR_LOSSES if name not in NEED_MORE])
+def test_a_nan_that_is_in_no_pair_does_not_matter(name):
+    given, loss = batch(), getattr(losses, name)
+    labels = given["labels"].at[3].set(9)
+    options = {"beta": 1.2} if name == "margin_loss" else {}
+
+    @jax.jit
+    def of(x):
+        return jax.value_and_grad(lambda x: loss(x, core.by_class(labels, ignore=(9,)), **options))(x)
+
+    value, gradient = of(given["x"].at[3].set(jnp.nan))
+    expected, expected_gradient = of(given["x"])
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_hard_negatives_rank_nan_after_all_numbers_and_before_nothing():
+    x = jnp.array([[0.0], [1.0], [jnp.nan], [3.0], [0.5]])
+    found = mining.hard_negatives(x, jnp.array([0, 1, 1, 1, 0]), k=4, measure="euclidean")
+    np.testing.assert_array_equal(found[0], [1, 3, 2, -1])
+
+
+OF_SETS = ("alignment", "centered_kernel_alignment", "frechet_distance", "maximum_mean_discrepancy")
+
+
+@pytest.mark.parametrize("name", [*OF_SETS, "sliced_wasserstein_distance"])
+def test_a_distance_of_two_sets_with_a_nan_is_nan(name):
+    given = batch()
+    given["x"] = given["x"].at[3, 1].set(jnp.nan)
+    assert np.isnan(scalars(CASES[f"similarity.{name}"](given))).all()
