@@ -96,6 +96,8 @@ def test_folders(capsys, tmp_path, monkeypatch):
     assert printed.endswith("; `--data.skip-unreadable` leaves out such images\n")
     one = image_folder(tmp_path / "one", classes=("a",))
     assert "class" in fails(capsys, "train", *QUICK, "--dataset", f"folder:{one}")
+    printed = fails(capsys, "train", *QUICK, "--dataset", f"folder:{one / 'a'}")
+    assert "expected a sub-folder with images for each of two or more classes, got 12 images directly in it" in printed
     (tmp_path / "empty").mkdir()
     assert "empty" in fails(capsys, "train", *QUICK, "--dataset", f"folder:{tmp_path / 'empty'}")
     small = image_folder(tmp_path / "small", size=5)

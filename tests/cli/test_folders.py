@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -57,17 +58,8 @@ def test_training_on_a_messy_folder_of_portraits(tmp_path):
 
 def test_images_without_classes_are_trained_on_where_no_classes_are_needed(tmp_path):
     write(tmp_path / "flat", 40, 0)
-    for name, grey in (("cats", 0), ("dogs", 200)):
-        write(tmp_path / "pets" / name, 6, grey)
-    on_flat = ("train", *SMALL, "--dataset", "folder:flat")
-    status, printed, errors = run(*on_flat, "--out", "a", cwd=tmp_path)
-    assert (status, printed.count("\n")) == (2, 1)
-    assert errors == (
-        "error: folder:flat: expected a sub-folder with images for each of two or more classes, got 40 images directly "
-        "in it\n"
-    )
-    assert not (tmp_path / "a").exists()
-    status, printed, errors = run(*on_flat, "--objective", "info_nce", "--out", "b", cwd=tmp_path)
+    arguments = (*SMALL, "--dataset", "folder:flat", "--objective", "info_nce", "--out", "b")
+    status, printed, errors = run("train", *arguments, cwd=tmp_path)
     assert status == 0, errors
     assert "30 training, 0 validation and 10 test images" in printed
     assert "the test images have no classes: accuracy, retrieval and verification are not evaluated" in printed
@@ -75,8 +67,15 @@ def test_images_without_classes_are_trained_on_where_no_classes_are_needed(tmp_p
     assert all(report[key] is None for key in ("accuracy", "knn_accuracy", "retrieval", "verification", "confusion"))
     assert np.load(tmp_path / "b" / "predictions.npz")["embedding"].shape == (10, 64)
     assert "Nearest neighbours" in (tmp_path / "b" / "report.html").read_text()
-    views = ("--objective", "nt_xent", "--loss.positives", "views", "--test-dataset", "folder:pets", "--out", "c")
-    status, printed, errors = run(*on_flat, *views, cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_images_without_classes_are_trained_on_and_others_tested(tmp_path):
+    write(tmp_path / "flat", 40, 0)
+    for name, grey in (("cats", 0), ("dogs", 200)):
+        write(tmp_path / "pets" / name, 6, grey)
+    views = ("--dataset", "folder:flat", "--objective", "nt_xent", "--loss.positives", "views")
+    status, _, errors = run("train", *SMALL, *views, "--test-dataset", "folder:pets", "--out", "c", cwd=tmp_path)
     assert status == 0, errors
     report = json.loads((tmp_path / "c" / "report.json").read_text())
     assert report["accuracy"] > 0.5
