@@ -10,6 +10,7 @@ from simjax.data._export import export as export
 from simjax.data._folder import has_test_folder as has_test_folder
 from simjax.data._load import DATASETS as DATASETS
 from simjax.data._load import load as load
+from simjax.data._load import resolve_folders as resolve_folders
 from simjax.data._normalise import normalise as normalise
 from simjax.data._normalise import statistics as statistics
 from simjax.data._prepare import prepare as prepare

@@ -168,6 +168,24 @@ def _parts(name: str) -> list[str]:
     return parts
 
 
+def resolve_folders(name: str, start: Path) -> str:
+    """Return the name of a data set with every folder that lies under `start` as a path that begins there.
+
+    Example:
+        >>> resolve_folders("mnist", Path("/home"))
+        'mnist'
+    """
+    return "+".join(_resolve_folder(part, start) for part in _parts(name))
+
+
+def _resolve_folder(name: str, start: Path) -> str:
+    kind, _, path = name.partition(":")
+    if kind != "folder" or not path:
+        return name
+    found = f"folder:{start / Path(path).expanduser()}"
+    return found if Path(split_name(found)[0].partition(":")[2]).is_dir() else name
+
+
 def _kept_apart(names: list[str], parts: list[Dataset]) -> Dataset:
     """Several sets as one, each with labels of its own."""
     short = [Path(name.partition(":")[2]).name or name for name in names]

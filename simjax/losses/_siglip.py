@@ -6,11 +6,12 @@ References:
     Zhai, Mustafa, Kolesnikov, Beyer (2023), Sigmoid Loss for Language Image Pre-Training.
 """
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
@@ -38,6 +39,7 @@ def siglip_loss(
         y: [m, d].
         relation: a `Relation` of n rows and m columns; None is that row i belongs with row i.
         log_scale: the logarithm of the scale of the closeness, to be learned; the paper begins with log 10.
+            `nn.ScaleAndBias` learns it and keeps the scale at 100 or less.
         bias: to be learned; the paper begins with -10.
         measure: a name or a `Measure`.
         **options: weights, reducer, block: see `pair_loss`.
@@ -61,7 +63,10 @@ def siglip_loss(
 
 
 def _terms(c: Array, positive: Array, negative: Array, *, log_scale: Array, bias: Array) -> Any:
-    z = jnp.exp(log_scale) * c + bias
+    # Half of the exponent at a time: a closeness of 0 stays 0 where the scale overflows.
+    half = jnp.exp(jnp.minimum(log_scale / 2, math.log(float(jnp.finfo(c.dtype).max)) - 1))
+    z = half * (half * c) + bias
+    z = jnp.where(jnp.isinf(z), lax.stop_gradient(z), z)
     loss = jnp.sum(
         jnp.where(positive | negative, jax.nn.softplus(jnp.where(positive, -z, z)), 0), axis=1, keepdims=True
     )

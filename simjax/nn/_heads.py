@@ -7,6 +7,7 @@ from jax import Array
 
 from simjax.core import dot_products
 from simjax.nn._batch_norm import BatchNorm
+from simjax.nn._bounded import LOG_LIMIT, MAX_SCALE, bounded, check_scale, log_limit
 from simjax.nn._class_vectors import random_directions
 from simjax.nn._layers import Dense
 from simjax.similarity import unit_vectors
@@ -26,18 +27,38 @@ class LinearHead(nnx.Module):
 class CosinePrototypes(nnx.Module):
     """Cosine similarity of the embedding with one prototype for each class, times a learned scale.
 
+    Args:
+        embedding_size: of the embeddings.
+        classes: how many there are.
+        scale: where it begins.
+        max_scale: largest scale, with the gradient of `Temperature` there; None is the largest with finite gradients.
+        rngs: initialises the prototypes.
+
+    Raises:
+        InputError: if the scale is not above 0 or is above max_scale.
+
     References:
         Zhai, Wu (2019), Classification is a Strong Baseline for Deep Metric Learning.
     """
 
-    def __init__(self, embedding_size: int, classes: int, *, scale: float = 16.0, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        embedding_size: int,
+        classes: int,
+        *,
+        scale: float = 16.0,
+        max_scale: float | None = MAX_SCALE,
+        rngs: nnx.Rngs,
+    ):
+        check_scale("scale", scale, max_scale)
+        self.max_scale = max_scale
         self.prototypes = nnx.Param(random_directions(rngs.params(), (classes, embedding_size)))
         self.log_scale = nnx.Param(jnp.log(jnp.float32(scale)))
 
     def __call__(self, embeddings: Array) -> Array:
         """Embeddings [b, e] to logits [b, classes]."""
         cosine = dot_products(unit_vectors(embeddings), unit_vectors(self.prototypes[...]))
-        return jnp.exp(self.log_scale[...]) * cosine
+        return jnp.exp(bounded(self.log_scale[...], -LOG_LIMIT, log_limit(self.max_scale))) * cosine
 
 
 class Predictor(nnx.Module):

@@ -12,20 +12,23 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from simjax.core import check_at_least, check_positive
+from simjax.core import check_at_least
+from simjax.nn._bounded import LOG_LIMIT, MAX_SCALE, bounded, check_scale, log_limit
 
 
 class Temperature(nnx.Module):
     """What closeness is divided by, in NT-Xent, InfoNCE, SupCon and softmax losses; it stays positive.
 
-    The logarithm of its inverse is what is learned, so that steps are relative. Nothing keeps it from falling: CLIP
-    cuts the scale at 100 after each step, `t.log_scale[...] = jnp.minimum(t.log_scale[...], jnp.log(100.0))`.
+    The logarithm of its inverse is what is learned, so that steps are relative. As in CLIP the scale, 1 over the
+    temperature, is at most 100. At that bound the gradient is 0 while a larger scale would lower the loss, and the
+    usual one as soon as a smaller scale would: the temperature does not run away, and is not stuck.
 
     Args:
         initial: where it begins; 0.07 is CLIP's.
+        max_scale: largest value of 1 over the temperature; None is the largest with finite gradients, exp(40).
 
     Raises:
-        InputError: if that is not above 0.
+        InputError: if `initial` is not above 0 or below 1 / max_scale.
 
     Example:
         >>> temperature = Temperature(0.25)
@@ -36,32 +39,37 @@ class Temperature(nnx.Module):
         Radford et al. (2021), Learning Transferable Visual Models From Natural Language Supervision (CLIP).
     """
 
-    def __init__(self, initial: float = 0.07):
-        check_positive("initial", initial)
+    def __init__(self, initial: float = 0.07, *, max_scale: float | None = MAX_SCALE):
+        check_scale("initial", initial, max_scale, inverse=True)
+        self.max_scale = max_scale
         self.log_scale = nnx.Param(-jnp.log(jnp.float32(initial)))
 
     def __call__(self) -> Array:
         """The temperature as it is now."""
-        return jnp.exp(-self.log_scale[...])
+        return jnp.exp(-self._bounded())
 
     @property
     def scale(self) -> Array:
         """1 over the temperature, for losses that have a scale of cosines in its place."""
-        return jnp.exp(self.log_scale[...])
+        return jnp.exp(self._bounded())
+
+    def _bounded(self) -> Array:
+        return bounded(self.log_scale[...], -LOG_LIMIT, log_limit(self.max_scale))
 
 
 class ScaleAndBias(nnx.Module):
     """Scale and bias of the sigmoid loss: `siglip_loss(x, y, **scale_and_bias())`.
 
     The logarithm of the scale is what is learned. The bias begins far below 0 since nearly all pairs are negative: the
-    first steps are not spent on learning that.
+    first steps are not spent on learning that. The scale is at most 100, with the gradient of `Temperature` there.
 
     Args:
         scale: where it begins; 10 is the paper's.
         bias: where it begins; -10 is the paper's.
+        max_scale: largest scale; None is the largest with finite gradients, exp(40).
 
     Raises:
-        InputError: if the scale is not above 0.
+        InputError: if the scale is not above 0 or is above max_scale.
 
     Example:
         >>> learned = ScaleAndBias(scale=1.0)()
@@ -72,14 +80,16 @@ class ScaleAndBias(nnx.Module):
         Zhai, Mustafa, Kolesnikov, Beyer (2023), Sigmoid Loss for Language Image Pre-Training.
     """
 
-    def __init__(self, *, scale: float = 10.0, bias: float = -10.0):
-        check_positive("scale", scale)
+    def __init__(self, *, scale: float = 10.0, bias: float = -10.0, max_scale: float | None = MAX_SCALE):
+        check_scale("scale", scale, max_scale)
+        self.max_scale = max_scale
         self.log_scale = nnx.Param(jnp.log(jnp.float32(scale)))
         self.bias = nnx.Param(jnp.float32(bias))
 
     def __call__(self) -> dict[str, Array]:
         """Both as they are now, by the names that the loss has for them."""
-        return {"log_scale": self.log_scale[...], "bias": self.bias[...]}
+        log_scale = bounded(self.log_scale[...], -LOG_LIMIT, log_limit(self.max_scale))
+        return {"log_scale": log_scale, "bias": self.bias[...]}
 
 
 class Boundary(nnx.Module):

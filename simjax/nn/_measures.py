@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 
 from simjax import similarity
 from simjax.core import InputError, reduce_pairs, reduce_strip, wide
+from simjax.nn._bounded import LOG_LIMIT, bounded
 from simjax.similarity._define import pair_function
 
 EUCLIDEAN: Any = similarity.measure("euclidean")
@@ -183,7 +184,8 @@ def _network_matrix(x: Halves, y: Halves, *, out: Array, offset: Array, **_: Arr
 class TunedMeasure(nnx.Module):
     """A named measure whose parameters are learned: the width of a kernel, the weights of a Tversky index.
 
-    They stay positive, because their logarithms are what is stored.
+    They stay positive, because their logarithms are what is stored, and between exp(-40) and exp(40). At those bounds
+    the gradient is 0 where it would lead further out.
 
     Args:
         name: of a measure, as `similarity.measure` takes it.
@@ -213,4 +215,5 @@ class TunedMeasure(nnx.Module):
 
     def measure(self) -> similarity.Measure:
         """The measure with its parameters as they are now."""
-        return similarity.measure(self.name, **{p: jnp.exp(v[...]) for p, v in self.logarithms.items()})
+        values = {p: jnp.exp(bounded(v[...], -LOG_LIMIT, LOG_LIMIT)) for p, v in self.logarithms.items()}
+        return similarity.measure(self.name, **values)

@@ -47,7 +47,10 @@ def _headline(run: Run) -> list[Block]:
         if metric.name == "accuracy" and run.value("accuracy_of") == "knn":
             meaning += " There is no classifier for these classes: the nearest labelled images vote."
         rows.append([metric.title, metric.show(run.value(*metric.keys)), meaning])
-    return [Table(["Number", "Value", "What it says"], rows, "lrl")]
+    missing = run.value("not_evaluated")
+    reasons = missing.items() if isinstance(missing, Mapping) else ()
+    table = Table(["Number", "Value", "What it says"], rows, "lrl")
+    return [table, *(Text(f"Not evaluated: {name}, because {reason}.") for name, reason in reasons)]
 
 
 def _names(run: Run, *labels: np.ndarray) -> list[str]:
@@ -117,13 +120,14 @@ def _pairs(run: Run, samples: Mapping[str, np.ndarray]) -> list[Block]:
 def _verification(run: Run, samples: Mapping[str, np.ndarray]) -> list[Block]:
     blocks: list[Block] = []
     if run.value("verification"):
-        source = run.value("verification", "threshold_from")
+        source, note = (run.value("verification", name) for name in ("threshold_from", "threshold_note"))
         blocks.append(
             Text(
                 f"Whether two images are of one class, decided for {numbers.count(run.value('verification', 'pairs'))} "
                 f"pairs of test images: {numbers.percent(run.value('verification', 'accuracy'))} are decided right at "
                 f"the threshold {numbers.decimal(run.value('verification', 'threshold'))}"
                 f"{f', chosen on {source}' if source else ''}."
+                f"{f' {note[:1].upper()}{note[1:]}.' if note else ''}"
             )
         )
     if _have(samples, "roc_false_positive_rate", "roc_true_positive_rate"):

@@ -38,6 +38,9 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
     if tasks:
         results = (f"{name} {numbers.percent(_part(tasks, name).get('accuracy'))}" for name in tasks)
         lines.append(f"Few-shot: {', '.join(results)}.")
+    missing = _part(report, "not_evaluated")
+    if missing:
+        lines.append(f"Not evaluated: {'; '.join(f'{name} ({reason})' for name, reason in missing.items())}.")
     return lines
 
 

@@ -1,7 +1,10 @@
 """Checkpoints: the whole state, saved and restored by Orbax. The only file that knows Orbax."""
 
+import asyncio
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +51,13 @@ class Checkpoints:
                 f"cannot save a checkpoint in {self.folder}: no space left ({free:,} bytes free, {needed:,} needed)"
             )
         try:
-            self._manager.save(
-                int(state.step),
-                args=args.Composite(state=args.StandardSave(arrays), run=args.JsonSave({"seconds": seconds})),
-                force=True,
-            )
-            self._manager.wait_until_finished()
+            with _draining_event_loops():
+                self._manager.save(
+                    int(state.step),
+                    args=args.Composite(state=args.StandardSave(arrays), run=args.JsonSave({"seconds": seconds})),
+                    force=True,
+                )
+                self._manager.wait_until_finished()
         except Exception as error:  # Orbax and TensorStore raise many types for a disk that is full or read-only
             for part in self.folder.glob("*.orbax-checkpoint-tmp"):
                 shutil.rmtree(part, ignore_errors=True)
@@ -71,11 +75,16 @@ class Checkpoints:
         args = self._ocp.args
         target = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, _plain(like))
         try:
-            found = self._manager.restore(
-                step, args=args.Composite(state=args.StandardRestore(target), run=args.JsonRestore())
-            )
+            with _draining_event_loops():
+                found = self._manager.restore(
+                    step, args=args.Composite(state=args.StandardRestore(target), run=args.JsonRestore())
+                )
         except Exception as error:
-            raise InputError(f"cannot read the checkpoint {self.folder / str(step)}: {_short(error)}") from error
+            self.close()
+            raise InputError(
+                f"cannot read the checkpoint {self.folder / str(step)}: {_short(error)}; without that folder the run "
+                "goes on from the checkpoint before it, or from the start"
+            ) from error
         leaves = jax.tree.leaves(found["state"])
         state = jax.tree.unflatten(jax.tree.structure(like._replace(key=_key_data(like))), leaves)
         return state._replace(key=jax.random.wrap_key_data(state.key)), found["run"]["seconds"]
@@ -83,6 +92,30 @@ class Checkpoints:
     def close(self) -> None:
         """Finish what is being written."""
         self._manager.close()
+
+
+class _DrainingEventLoop(asyncio.SelectorEventLoop):
+    """An event loop that lets its tasks end before it closes."""
+
+    def close(self) -> None:
+        if tasks := asyncio.all_tasks(self):
+            self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        super().close()
+
+
+@contextmanager
+def _draining_event_loops() -> Iterator[None]:
+    """Let Orbax use event loops that end their tasks.
+
+    When one array cannot be read, Orbax closes its event loop while other arrays are still being read; each of them
+    then reports a closed event loop, with a traceback, when the process ends.
+    """
+    original = asyncio.new_event_loop
+    asyncio.new_event_loop = _DrainingEventLoop
+    try:
+        yield
+    finally:
+        asyncio.new_event_loop = original
 
 
 def _key_data(state: State) -> jax.Array:
@@ -96,6 +129,9 @@ def _plain(state: State) -> dict[str, Any]:
 
 
 def _short(error: Exception) -> str:
-    """The end of an error's first line: TensorStore says where it failed first, and why last."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rsplit(": ", 1)[-1] if lines else type(error).__name__
+    """Return the reason in an error's first line: TensorStore writes it after all places, and before its settings."""
+    lines = [line.strip("'\" ") for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    reason = ": ".join(lines[0].split(" [tensorstore_spec")[0].split(": ")[-2:])
+    return reason.split(". ")[0]

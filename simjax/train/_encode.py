@@ -30,8 +30,17 @@ class Encoded(NamedTuple):
     logits: np.ndarray | None = None
     learned: dict[str, Array] | None = None
 
-    def scores(self, objective: Objective, labels: np.ndarray) -> dict[str, float]:
-        """The validation part of a log line."""
+    def scores(self, objective: Objective, labels: np.ndarray, *, known_classes: bool = True) -> dict[str, float]:
+        """Return the validation part of a log line.
+
+        Args:
+            objective: of the training.
+            labels: of the images.
+            known_classes: whether training images have these classes. Without them there is no loss, and the
+                accuracy is that of the nearest neighbour.
+        """
+        if not known_classes:
+            return {"validation_accuracy": self._replace(logits=None).accuracy(objective, labels)}
         loss = self.loss(objective, labels)
         accuracy = {"validation_accuracy": self.accuracy(objective, labels)}
         return accuracy if loss is None else {"validation_loss": loss} | accuracy

@@ -3,11 +3,13 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from flax import nnx
 from jax import Array
 
 from simjax import mining, nn
+from simjax.core import InputError
 from simjax.train._objectives import OBJECTIVES
 from simjax.train._settings import Settings
 from simjax.train._takes import parameters
@@ -124,11 +126,21 @@ def _learned(settings: Settings, size: int, classes: int, rngs: nnx.Rngs) -> dic
         initial = _initial(settings, "beta")
         found["beta"] = nn.Boundary(initial, classes=classes if loss.boundary == "classes" else None)
     if needs.learns == "sigmoid":
-        scale, bias = math.exp(_initial(settings, "log_scale")), _initial(settings, "bias")
-        found["scale_and_bias"] = nn.ScaleAndBias(scale=scale, bias=bias)
+        scale = math.exp(min(_initial(settings, "log_scale"), 700.0))  # more overflows, and is refused in any case
+        bias = _initial(settings, "bias")
+        found["scale_and_bias"] = _of_setting("loss.log_scale", partial(nn.ScaleAndBias, scale=scale, bias=bias))
     if loss.learn_temperature:
-        found["temperature"] = nn.Temperature(_initial(settings, "temperature"))
+        initial = _initial(settings, "temperature")
+        found["temperature"] = _of_setting("loss.temperature", partial(nn.Temperature, initial))
     return found
+
+
+def _of_setting(name: str, make: Callable[[], nnx.Module]) -> nnx.Module:
+    """Return the module, or name the setting from which it cannot be made."""
+    try:
+        return make()
+    except InputError as error:
+        raise InputError(f"setting {name!r}: {error}") from None
 
 
 def _initial(settings: Settings, name: str) -> float:

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -73,7 +73,7 @@ class Fitted(NamedTuple):
     encoder: Encoder
     steps: int
     seconds: float
-    images_per_second: float
+    images_per_second: float | None
 
 
 def fit(training: Training, folder: RunFolder, *, resume: bool) -> Fitted:
@@ -108,7 +108,7 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> Fitted:
     validate_every = log_every * max(1, steps // VALIDATIONS // log_every)
     clock, pace = _Clock(earlier), Pace()
     saved = time.perf_counter()
-    with _StopSignal() as stop, ProgressDisplay(steps, at) as display:
+    with closing(checkpoints), _StopSignal() as stop, ProgressDisplay(steps, at) as display:
         while at < steps:
             if at % objective.steps_per_epoch == 0:
                 order = order_of(at // objective.steps_per_epoch)
@@ -138,7 +138,7 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> Fitted:
             if due and (at % validate_every == 0 or at == steps) and len(sources.validation.labels) > 1:
                 encoder = Encoder(structure, state.params, state.statistics, pixels)
                 line = {"step": before + at} | encoder(sources.validation.images).scores(
-                    objective, sources.validation.labels
+                    objective, sources.validation.labels, known_classes=sources.known_validation_classes
                 )
                 folder.log(line)
                 display.validation(line | {"step": at})
@@ -149,7 +149,6 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> Fitted:
             if stop.requested and at < steps:
                 again = shlex.join(["python", "train.py", "--resume", "--out", str(folder.path)])
                 raise Interrupted(f"stopped at step {before + at:,}; go on with: {again}")
-    checkpoints.close()
     learner = nnx.merge(structure, state.params, state.statistics)
     encoder = Encoder(structure, state.params, state.statistics, pixels)
     return Fitted(learner, encoder, steps, clock.seconds(), folder.images_per_second(before, before + steps))

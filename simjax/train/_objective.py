@@ -50,7 +50,7 @@ def build_objective(settings: Settings, labels: np.ndarray, classes: int) -> Obj
     """
     check_taken(settings)
     batches = batches_of(settings, labels, classes)
-    steps = settings.steps or max(1, round((settings.epochs or 1) * batches.steps_per_epoch))
+    steps = total_steps(settings, batches.steps_per_epoch)
     return Objective(
         images=batches.images,
         classifies=settings.objective == "softmax",
@@ -61,6 +61,11 @@ def build_objective(settings: Settings, labels: np.ndarray, classes: int) -> Obj
         loss=loss_of(settings, steps),
         measure=compared_by(settings),
     )
+
+
+def total_steps(settings: Settings, steps_per_epoch: int) -> int:
+    """Return how many steps the whole training has."""
+    return settings.steps or max(1, round((settings.epochs or 1) * steps_per_epoch))
 
 
 def rehearse(objective: Objective, learner: Learner) -> None:

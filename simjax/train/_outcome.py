@@ -2,26 +2,46 @@
 
 Nothing here is chosen by looking at test images: the checkpoint is the last one, and the threshold of verification
 and the scale of predicted dissimilarity come from validation images (or training images where there are too few).
+
+A number that cannot be computed, such as verification without two test images of one class, is None; its name and the
+reason are in the report's `not_evaluated`, and all others are written.
 """
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
 from simjax import evaluate
+from simjax.core import InputError
 from simjax.data import Dataset
 from simjax.similarity import top_k
 from simjax.train._encode import Encoded, Encoder, Together
 from simjax.train._objective import Objective
-from simjax.train._progress import say
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
-from simjax.train._sources import Sources
+from simjax.train._sources import Sources, threshold_source, verification_pairs
 
 PAIRS = 20_000
 QUERIES, NEIGHBOURS, SHOWN_PAIRS, ATTENDED = 10, 8, 16, 8
-FEWEST_FOR_THRESHOLD = 50
-DECIDED = ("threshold", "accuracy", "balanced_accuracy", "true_accept_rate", "false_accept_rate")
+
+T = TypeVar("T")
+
+
+class _Evaluation:
+    """Computes parts of a report, and keeps the reasons of those that cannot be computed."""
+
+    def __init__(self) -> None:
+        self.not_evaluated: dict[str, str] = {}
+
+    def __call__(self, name: str, part: Callable[[], T], missing: T) -> T:
+        """Return the part, or `missing` if it raises an InputError."""
+        try:
+            return part()
+        except InputError as error:
+            self.not_evaluated[name] = str(error)
+            return missing
 
 
 def evaluate_run(
@@ -32,79 +52,96 @@ def evaluate_run(
     Returns:
         The part of the report that is about quality.
     """
-    test, measure = sources.test, objective.measure
+    test, measure, attempt = sources.test, objective.measure, _Evaluation()
     encoded = encoder(test.images)
-    if len(test.class_names) < 2:
-        return _without_classes(settings, folder, encoder, encoded, test, measure)
-    gallery = encoder(sources.train.images).embeddings if sources.known_classes else encoded.embeddings
-    gallery_labels = sources.train.labels if sources.known_classes else test.labels
-    # Classes never seen have no gallery but the test images themselves, each searched among the others.
-    own = None if sources.known_classes else np.arange(len(test.labels))
-    knn = evaluate.knn_predict(encoded.embeddings, gallery, gallery_labels, measure=measure, exclude=own)
-    knn_accuracy = float(np.mean(knn == test.labels))
-    classified = encoded.logits is not None and sources.known_classes
-    predicted = encoded.logits.argmax(1) if classified and encoded.logits is not None else knn
-    classification = evaluate.classification_metrics(test.labels, predicted, len(test.class_names))
-
-    threshold, scale, source = _calibrate(encoder, sources, measure)
-    verification, roc = _verify(encoded.embeddings, test.labels, measure, threshold)
+    classification = attempt("accuracy", lambda: _classify(encoder, encoded, sources, measure), _NO_CLASSES)
+    verification, roc, scale = attempt(
+        "verification", lambda: _verify(encoder, encoded, sources, measure), (None, {}, None)
+    )
+    retrieval = attempt("retrieval", lambda: _retrieve(encoded, test, measure), None)
+    test_loss = attempt("test_loss", lambda: _test_loss(encoded, objective, sources), None)
+    few_shot = attempt("few_shot", lambda: _few_shot(encoded, sources, measure), None)
+    predicted = classification.pop("predicted")
     folder.write_arrays(
         "predictions.npz",
         {
             "index": np.arange(len(test.labels), dtype=np.int32),
             "label": test.labels,
-            "predicted": np.asarray(predicted, np.int32),
             "embedding": encoded.embeddings,
+            **({} if predicted is None else {"predicted": np.asarray(predicted, np.int32)}),
         },
     )
-    pairs = {} if source is None else _pairs(encoded, test, measure, scale)
-    samples = _neighbours(encoded, test, measure) | pairs | roc
-    samples["class_similarity"] = evaluate.class_similarity(encoded.embeddings, test.labels, len(test.class_names))
-    folder.write_arrays("samples.npz", samples | _attention(settings, encoder, test))
-    return _described(settings, measure) | {
-        "accuracy": classification["accuracy"],
-        "accuracy_of": "classifier" if classified else "knn",
-        "knn_accuracy": knn_accuracy,
-        "test_loss": encoded.loss(objective, test.labels) if sources.known_classes else None,
-        "retrieval": evaluate.retrieval_metrics(encoded.embeddings, test.labels, measure=measure),
-        "verification": verification | {"threshold_from": source},
-        "few_shot": None if sources.known_classes else _few_shot(encoded.embeddings, test.labels, measure),
-        "per_class_accuracy": classification["per_class_accuracy"],
-        "confusion": np.asarray(classification["confusion"]).tolist(),
-    }
-
-
-def _without_classes(
-    settings: Settings, folder: RunFolder, encoder: Encoder | Together, encoded: Encoded, test: Dataset, measure: Any
-) -> dict[str, Any]:
-    """Save embeddings and neighbours of test images without classes; everything else is reported as missing."""
-    say("the test images have no classes: accuracy, retrieval and verification are not evaluated (see --test-dataset)")
-    index = np.arange(len(test.labels), dtype=np.int32)
-    folder.write_arrays("predictions.npz", {"index": index, "embedding": encoded.embeddings})
-    samples = _neighbours(encoded, test, measure)
-    folder.write_arrays("samples.npz", samples | _attention(settings, encoder, test))
-    missing = ("accuracy", "accuracy_of", "knn_accuracy", "test_loss", "retrieval", "verification", "few_shot")
-    return _described(settings, measure) | dict.fromkeys((*missing, "per_class_accuracy", "confusion"))
-
-
-def _described(settings: Settings, measure: Any) -> dict[str, Any]:
+    samples = roc | attempt("neighbours", lambda: _neighbours(encoded, test, measure), {})
+    if scale is not None:
+        samples |= attempt("pairs", lambda: _pairs(encoded, test, measure, scale), {})
+    samples |= attempt("class_similarity", lambda: _class_similarity(encoded, test), {})
+    if settings.model == "vit":
+        rows = _spread(test.labels, ATTENDED)
+        samples["attention_images"], samples["attention_labels"] = test.images[rows], test.labels[rows]
+        samples["attention"] = encoder.attention(test.images[rows])
+    folder.write_arrays("samples.npz", samples)
     return {
         "model": settings.model,
         "dataset": settings.dataset,
         "test_dataset": settings.test_dataset,
         "objective": settings.objective,
         "seed": settings.seed,
+        **classification,
+        "test_loss": test_loss,
+        "retrieval": retrieval,
+        "verification": verification,
+        "few_shot": few_shot,
         "measure": measure.name,
+        "not_evaluated": attempt.not_evaluated,
     }
 
 
-def _attention(settings: Settings, encoder: Encoder | Together, test: Dataset) -> dict[str, np.ndarray]:
-    """Some test images and the attention of a vision transformer; nothing for other models."""
-    if settings.model != "vit":
-        return {}
-    rows = _spread(test.labels, ATTENDED)
-    images = test.images[rows]
-    return {"attention_images": images, "attention_labels": test.labels[rows], "attention": encoder.attention(images)}
+_NO_CLASSES: dict[str, Any] = dict.fromkeys(
+    ("accuracy", "accuracy_of", "knn_accuracy", "per_class_accuracy", "confusion", "predicted")
+)
+
+
+def _classify(encoder: Encoder | Together, encoded: Encoded, sources: Sources, measure: Any) -> dict[str, Any]:
+    """Classes of the test images by the classifier, if it knows them, and by the nearest neighbours."""
+    test, known = sources.test, sources.known_classes
+    _check_classes(test)
+    gallery = encoder(sources.train.images).embeddings if known else encoded.embeddings
+    gallery_labels = sources.train.labels if known else test.labels
+    # Classes never seen have no gallery but the test images themselves, each searched among the others.
+    own = None if known else np.arange(len(test.labels))
+    knn = evaluate.knn_predict(encoded.embeddings, gallery, gallery_labels, measure=measure, exclude=own)
+    classified = encoded.logits is not None and known
+    predicted = encoded.logits.argmax(1) if classified and encoded.logits is not None else knn
+    found = evaluate.classification_metrics(test.labels, predicted, len(test.class_names))
+    return {
+        "accuracy": found["accuracy"],
+        "accuracy_of": "classifier" if classified else "knn",
+        "knn_accuracy": float(np.mean(knn == test.labels)),
+        "per_class_accuracy": found["per_class_accuracy"],
+        "confusion": np.asarray(found["confusion"]).tolist(),
+        "predicted": predicted,
+    }
+
+
+def _check_classes(test: Dataset) -> None:
+    if len(test.class_names) < 2:
+        raise InputError("the test images have no classes; test_dataset names images with classes")
+
+
+def _retrieve(encoded: Encoded, test: Dataset, measure: Any) -> dict[str, Any]:
+    _check_classes(test)
+    found = evaluate.retrieval_metrics(encoded.embeddings, test.labels, measure=measure)
+    if not found["queries"]:
+        raise InputError("no two test images are of one class")
+    return found
+
+
+def _test_loss(encoded: Encoded, objective: Objective, sources: Sources) -> float | None:
+    """The loss of the test images, where their classes were learned and the loss has a value without views."""
+    loss = encoded.loss(objective, sources.test.labels) if sources.known_classes else None
+    if loss is not None and not math.isfinite(loss):
+        raise InputError(f"the loss of the test images is {loss}")
+    return loss
 
 
 def _pair_scores(embeddings: np.ndarray, labels: np.ndarray, measure: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -114,46 +151,52 @@ def _pair_scores(embeddings: np.ndarray, labels: np.ndarray, measure: Any) -> tu
 
 def _calibrate(
     encoder: Encoder | Together, sources: Sources, measure: Any
-) -> tuple[float | None, tuple[float, float], str | None]:
-    """Threshold and scale of dissimilarity from images that are not test images, and from which.
-
-    Images without classes give no threshold, and one half as the dissimilarity of every pair.
-    """
-    name, data = "validation", sources.validation
-    if len(data.labels) < FEWEST_FOR_THRESHOLD or len(np.unique(data.labels)) < 2:
-        name, data = "train", sources.train
-    if len(data.class_names) < 2:
-        return None, (0.0, 0.0), None
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Threshold and scale of dissimilarity from images that are not test images; None where those give no pairs."""
+    source, _ = threshold_source(sources)
+    if source is None:
+        return None, None
+    data = sources.validation if source == "validation" else sources.train
     rows = np.random.default_rng(0).permutation(len(data.labels))[:5_000]
     scores, same = _pair_scores(encoder(data.images[rows]).embeddings, data.labels[rows], measure)
     threshold = evaluate.best_threshold(scores, same, higher_is_closer=measure.higher_is_closer)
-    return threshold, evaluate.fit_dissimilarity(scores, same), name
+    return threshold, evaluate.fit_dissimilarity(scores, same)
 
 
-def _verify(embeddings: np.ndarray, labels: np.ndarray, measure: Any, threshold: float | None) -> tuple[dict, dict]:
-    """Verification of test pairs with a given threshold: numbers, and the ROC curve to draw.
-
-    Without a threshold what is decided by one is None: one that is chosen on test pairs would flatter them.
-    """
-    scores, same = _pair_scores(embeddings, labels, measure)
+def _verify(
+    encoder: Encoder | Together, encoded: Encoded, sources: Sources, measure: Any
+) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[float, float] | None]:
+    """Verification of test pairs with a threshold of other images: numbers, the ROC curve, the scale."""
+    if not verification_pairs(sources.test.labels):
+        raise InputError("the test images have no pairs of one class, or none of two classes")
+    source, sentence = threshold_source(sources)
+    threshold, scale = _calibrate(encoder, sources, measure)
+    scores, same = _pair_scores(encoded.embeddings, sources.test.labels, measure)
     found = evaluate.verification_metrics(scores, same, higher_is_closer=measure.higher_is_closer, threshold=threshold)
     curve = found.pop("roc")
     roc = {
         "roc_false_positive_rate": np.asarray(curve["false_positive_rate"]),
         "roc_true_positive_rate": np.asarray(curve["true_positive_rate"]),
     }
-    if threshold is None:
-        found |= dict.fromkeys(DECIDED)
-    elif found["roc_auc"] is not None:  # pairs of both kinds: there is a curve, and a point on it
+    if threshold is None:  # the metrics then choose one on the test pairs, which would flatter
+        found |= dict.fromkeys(("threshold", "accuracy", "balanced_accuracy", "true_accept_rate", "false_accept_rate"))
+    else:
         roc["roc_point"] = np.array([found["false_accept_rate"], found["true_accept_rate"]])
-    return found | {"pairs": len(same)}, roc
+    return found | {"pairs": len(same), "threshold_from": source, "threshold_note": sentence}, roc, scale
 
 
-def _few_shot(embeddings: np.ndarray, labels: np.ndarray, measure: Any) -> dict[str, Any]:
+def _few_shot(encoded: Encoded, sources: Sources, measure: Any) -> dict[str, Any] | None:
+    """Accuracy of tasks with classes never seen; None for classes that were learned."""
+    if sources.known_classes:
+        return None
     found: dict[str, Any] = {}
     for ways in (5, 20):
         for shots in (1, 5):
-            result = evaluate.few_shot_accuracy(embeddings, labels, ways=ways, shots=shots, measure=measure)
+            result = evaluate.few_shot_accuracy(
+                encoded.embeddings, sources.test.labels, ways=ways, shots=shots, measure=measure
+            )
+            if result["mean"] is None:
+                continue
             # With fewer classes than asked for, the name says how many there were.
             found[f"{result['ways']}-way {shots}-shot"] = {
                 "accuracy": result["mean"],
@@ -161,6 +204,8 @@ def _few_shot(embeddings: np.ndarray, labels: np.ndarray, measure: Any) -> dict[
                 "ways": result["ways"],
                 "shots": shots,
             }
+    if not found:
+        raise InputError("fewer than two test classes have two images")
     return found
 
 
@@ -178,6 +223,8 @@ def _spread(labels: np.ndarray, count: int) -> np.ndarray:
 def _neighbours(encoded: Encoded, test: Dataset, measure: Any) -> dict[str, np.ndarray]:
     rows = _spread(test.labels, QUERIES)
     k = min(NEIGHBOURS, len(test.labels) - 1)
+    if k < 1:
+        raise InputError("there is one test image, which has no neighbours")
     scores, found = top_k(encoded.embeddings[rows], encoded.embeddings, k, measure, exclude=rows)
     found = np.asarray(found)
     return {
@@ -187,6 +234,11 @@ def _neighbours(encoded: Encoded, test: Dataset, measure: Any) -> dict[str, np.n
         "neighbour_labels": test.labels[found],
         "neighbour_scores": np.asarray(scores),
     }
+
+
+def _class_similarity(encoded: Encoded, test: Dataset) -> dict[str, np.ndarray]:
+    _check_classes(test)
+    return {"class_similarity": evaluate.class_similarity(encoded.embeddings, test.labels, len(test.class_names))}
 
 
 def _pairs(encoded: Encoded, test: Dataset, measure: Any, scale: tuple[float, float]) -> dict[str, np.ndarray]:

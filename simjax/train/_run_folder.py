@@ -13,6 +13,7 @@ import numpy as np
 
 from simjax._files import write_file
 from simjax.core import InputError
+from simjax.data import resolve_folders
 from simjax.train._settings import WHERE_ONLY, Settings, differences, from_dict
 from simjax.train._takes import taken_by_objective
 
@@ -42,7 +43,9 @@ class RunFolder:
         """Check that the run may use this folder; nothing is written or removed yet.
 
         Returns:
-            The settings to run with: a resumed run has those it was started with.
+            The settings to run with: a resumed run has those it was started with. It may store and read its data
+            elsewhere and have another number of epochs or steps; whether that is possible, `check_same_data` and
+            `extend` tell.
 
         Raises:
             InputError: if the folder holds something else, holds a run and neither resume nor overwrite is given,
@@ -54,11 +57,7 @@ class RunFolder:
             raise InputError(f"{self.path} is a file, not a folder for a run")
         entries = sorted(p.name for p in self.path.iterdir()) if self.path.exists() else []
         if resume:
-            saved = self.saved_settings()
-            for name, old, new in differences(saved, settings):
-                if name not in WHERE_ONLY and new is not None:  # None leaves it to the recipe, which has decided
-                    raise InputError(f"cannot resume {self.path}: {name} was {old} and is now {new}")
-            return replace(saved, **{name: getattr(settings, name) for name in WHERE_ONLY})
+            return self._resumed(self.saved_settings(), settings)
         if entries and not overwrite:
             raise InputError(
                 f"{self.path} exists: give --resume to go on, --overwrite to start again, or another --out"
@@ -66,6 +65,43 @@ class RunFolder:
         if overwrite and (strange := [e for e in entries if e not in OURS and not e.startswith(".")]):
             raise InputError(f"{self.path} holds {strange[0]}, which no run wrote: not overwritten")
         return settings
+
+    def _resumed(self, saved: Settings, settings: Settings) -> Settings:
+        changes: dict[str, Any] = {}
+        for name, old, new in differences(saved, settings):
+            if new is None:  # left to the recipe, which has decided
+                continue
+            if name in ("dataset", "test_dataset") and "folder:" in str(old) and "folder:" in new:
+                changes[name] = resolve_folders(new, Path.cwd())
+            elif name == "data_dir":
+                changes[name] = str(Path(new).expanduser().absolute())
+            elif name in (*WHERE_ONLY, "epochs", "steps"):
+                changes[name] = new
+            else:
+                raise InputError(f"cannot resume {self.path}: {name} was {old} and is now {new}")
+        if "epochs" in changes and "steps" not in changes:  # steps, which the run may have been given, would win
+            changes["steps"] = None
+        return replace(saved, **changes)
+
+    def check_same_data(self, data: dict[str, Any]) -> None:
+        """Check that a resumed run reads the images that it began with.
+
+        Args:
+            data: the facts about the images, as in config.json.
+
+        Raises:
+            InputError: if the fingerprints differ; the message says in what the images do.
+        """
+        before = self.config().get("data", {})
+        if before.get("fingerprint") != data["fingerprint"]:
+            raise InputError(
+                f"cannot resume {self.path}: its images are not those that it began with ({_changes(before, data)}); "
+                "restore them, or train in another folder"
+            )
+
+    def update_config(self, changes: dict[str, Any]) -> None:
+        """Replace some entries of config.json."""
+        self.write_json("config.json", self.config() | changes)
 
     def clear(self) -> None:
         """Make the folder and take away what a former run left in it."""
@@ -83,12 +119,27 @@ class RunFolder:
         Raises:
             InputError: if there is no run in the folder.
         """
+        config = self.config()
         try:
-            return from_dict(_as_now(json.loads((self.path / "config.json").read_text(encoding="utf-8"))["settings"]))
+            return from_dict(_as_now(config["settings"]))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"cannot resume {self.path}: its config.json cannot be read ({error})") from error
+
+    def config(self) -> dict[str, Any]:
+        """Return the content of config.json.
+
+        Raises:
+            InputError: if there is no run in the folder.
+        """
+        try:
+            found = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise InputError(f"nothing to resume in {self.path}: it has no config.json") from error
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"cannot resume {self.path}: its config.json cannot be read ({error})") from error
+        if not isinstance(found, dict):
+            raise InputError(f"cannot resume {self.path}: its config.json is not a JSON object")
+        return found
 
     def keep_metrics_until(self, step: int) -> None:
         """Drop the log's lines after a step: the steps that a resumed run takes again."""
@@ -111,18 +162,17 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"cannot write {self.metrics}: {os.strerror(error.errno or 0)}") from error
 
-    def images_per_second(self, after: int, until: int) -> float:
-        """The median over the lines of these steps, without the first one, whose time held the compilation.
+    def images_per_second(self, after: int, until: int) -> float | None:
+        """Return the median over the log's lines of these steps; None if the log is gone or damaged.
 
-        Raises:
-            InputError: if the log is gone.
+        The first line is left out: its time includes the compilation.
         """
         try:
             lines = [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
             rates = [line["images_per_second"] for line in lines if after < line["step"] <= until and "loss" in line]
             return statistics.median(rates[1:] or rates)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"cannot read how fast the steps were from {self.metrics}: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file whole."""
@@ -133,6 +183,21 @@ class RunFolder:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         write_file(self.path / name, buffer.getvalue())
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return how the images of a run differ from those that it began with."""
+    found = [
+        f"{before.get(f'{kind}_images')} {kind} images, now {now[f'{kind}_images']}"
+        for kind in ("train", "validation", "test")
+        if before.get(f"{kind}_images") != now[f"{kind}_images"]
+    ]
+    old, new = ([*data.get("train_class_names", ()), *data.get("class_names", ())] for data in (before, now))
+    for verb, some, others in (("missing", old, new), ("new", new, old)):
+        names = [name for name in dict.fromkeys(some) if name not in others]
+        if names:
+            found.append(f"{verb} classes: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}")
+    return "; ".join(found) or "as many of the same classes, but other images or another order"
 
 
 def _as_now(settings: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def build_optimizer(settings: Settings, steps: int) -> tuple[optax.GradientTrans
     """AdamW with warm-up and cosine decay, from completed settings; and its learning rate at each step."""
     o = settings.optimizer
     peak = o.learning_rate or 0.0
-    warmup = int(o.warmup * steps)
+    warmup = warmup_steps(settings, steps)
     if o.schedule == "cosine":
         schedule = optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, max(steps, warmup + 1))
     else:
@@ -78,6 +78,11 @@ def build_optimizer(settings: Settings, steps: int) -> tuple[optax.GradientTrans
     if settings.loss.parameters_rate != 1:  # after Adam, which takes no notice of the size of a gradient
         adam = optax.chain(adam, optax.masked(optax.scale(settings.loss.parameters_rate), _of_the_loss))
     return (optax.chain(optax.clip_by_global_norm(o.clip_norm), adam) if o.clip_norm else adam), schedule
+
+
+def warmup_steps(settings: Settings, steps: int) -> int:
+    """Return how many of so many steps belong to the warm-up."""
+    return int(settings.optimizer.warmup * steps + 1e-9)  # a share that was made of a whole number gives that number
 
 
 def build_augmentation(settings: Settings) -> Augmentation:
