@@ -88,7 +88,7 @@ def top_k(
     Candidates are found through strips of the similarity matrix, a few more than k of them; for a measure whose order
     is that of a dot product (cosine, Euclidean, RBF, ...) a strip is one matrix product and nothing else. The measure
     is then computed again from each candidate's own features. So what a matrix product rounds neither shows in the
-    values nor loses a neighbour, and gradients cost no more than k pairs a query.
+    values nor loses a neighbour, and gradients cost one pair for each candidate.
 
     Args:
         query: [q, d].
