@@ -104,6 +104,8 @@ _NO_CLASSES: dict[str, Any] = dict.fromkeys(
 def _classify(encoder: Encoder | Together, encoded: Encoded, sources: Sources, measure: Any) -> dict[str, Any]:
     """Classes of the test images by the classifier, if it knows them, and by the nearest neighbours."""
     test, known = sources.test, sources.known_classes
+    if not known and len(test.labels) < 2:
+        raise InputError("there is one test image, which has no neighbours")
     gallery = encoder(sources.train.images).embeddings if known else encoded.embeddings
     gallery_labels = sources.train.labels if known else test.labels
     # Classes never seen have no gallery but the test images themselves, each searched among the others.
