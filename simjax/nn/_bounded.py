@@ -9,6 +9,7 @@ References:
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ def check_scale(argument: str, got: float, max_scale: float | None, *, inverse: 
         raise InputError(f"{argument}: expected {expected}, got {got:g}")
 
 
-@jax.custom_vjp
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def bounded(x: Array, low: float, high: float) -> Array:
     """Return x cut to [low, high], with the gradient of a projected descent.
 
@@ -53,14 +54,13 @@ def bounded(x: Array, low: float, high: float) -> Array:
     return jnp.clip(x, low, high)
 
 
-def _forward(x: Array, low: float, high: float) -> tuple[Array, tuple[Array, float, float]]:
-    return bounded(x, low, high), (x, low, high)
+def _forward(x: Array, low: float, high: float) -> tuple[Array, Array]:
+    return bounded(x, low, high), x
 
 
-def _backward(residuals: tuple[Array, float, float], gradient: Array) -> tuple[Array, None, None]:
-    x, low, high = residuals
+def _backward(low: float, high: float, x: Array, gradient: Array) -> tuple[Array]:
     outwards = ((x >= high) & (gradient < 0)) | ((x <= low) & (gradient > 0))
-    return jnp.where(outwards, 0, gradient), None, None
+    return (jnp.where(outwards, 0, gradient),)
 
 
 bounded.defvjp(_forward, _backward)

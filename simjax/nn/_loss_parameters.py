@@ -88,7 +88,7 @@ class ScaleAndBias(nnx.Module):
 
     def __call__(self) -> dict[str, Array]:
         """Both as they are now, by the names that the loss has for them."""
-        log_scale = bounded(self.log_scale[...], -LOG_LIMIT, log_limit(self.max_scale))
+        log_scale = jnp.asarray(bounded(self.log_scale[...], -LOG_LIMIT, log_limit(self.max_scale)))
         return {"log_scale": log_scale, "bias": self.bias[...]}
 
 

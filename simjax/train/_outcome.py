@@ -105,6 +105,8 @@ def _classify(encoder: Encoder | Together, encoded: Encoded, sources: Sources, m
     """Classes of the test images by the classifier, if it knows them, and by the nearest neighbours."""
     test, known = sources.test, sources.known_classes
     _check_classes(test)
+    if not known and len(test.labels) < 2:
+        raise InputError("there is one test image, which has no neighbours")
     gallery = encoder(sources.train.images).embeddings if known else encoded.embeddings
     gallery_labels = sources.train.labels if known else test.labels
     # Classes never seen have no gallery but the test images themselves, each searched among the others.

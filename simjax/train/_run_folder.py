@@ -192,11 +192,12 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
         for kind in ("train", "validation", "test")
         if before.get(f"{kind}_images") != now[f"{kind}_images"]
     ]
-    old, new = ([*data.get("train_class_names", ()), *data.get("class_names", ())] for data in (before, now))
-    for verb, some, others in (("missing", old, new), ("new", new, old)):
-        names = [name for name in dict.fromkeys(some) if name not in others]
+    for kind, some, others in (("missing", before, now), ("new", now, before)):
+        names: dict[str, None] = {}
+        for key in ("train_class_names", "class_names"):
+            names |= dict.fromkeys(name for name in some.get(key, ()) if name not in others.get(key, ()))
         if names:
-            found.append(f"{verb} classes: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}")
+            found.append(f"{kind} classes: {', '.join(list(names)[:3])}{', ...' if len(names) > 3 else ''}")
     return "; ".join(found) or "as many of the same classes, but other images or another order"
 
 
