@@ -52,9 +52,7 @@ def of_labels(function, ref=True, **options):
     def call(b):
         found = [function(b["x"], b["labels"], **options)]
         if ref:
-            found.append(
-                function(b["x"], b["labels"], ref_embeddings=b["ref"], ref_labels=b["ref_labels"], **options)
-            )
+            found.append(function(b["x"], b["labels"], ref_embeddings=b["ref"], ref_labels=b["ref_labels"], **options))
         return found
 
     return call
@@ -189,9 +187,7 @@ CASES = {
     "losses.center_invariant_regularizer": lambda b: losses.center_invariant_regularizer(b["proxies"]),
     "losses.circle_loss": of_labels(losses.circle_loss),
     "losses.combined_loss": of_labels(
-        functools.partial(
-            losses.combined_loss, {"circle": losses.circle_loss, "triplet": losses.triplet_margin_loss}
-        )
+        functools.partial(losses.combined_loss, {"circle": losses.circle_loss, "triplet": losses.triplet_margin_loss})
     ),
     "losses.contrastive_loss": of_labels(losses.contrastive_loss),
     "losses.contrastive_terms": lambda b: losses.contrastive_terms(b["grades"], b["labels"] == 0),
@@ -200,7 +196,7 @@ CASES = {
     "losses.dynamic_soft_margin_histogram": dynamic_histogram,
     "losses.dynamic_soft_margin_loss": of_labels(losses.dynamic_soft_margin_loss),
     "losses.encode_in_chunks": lambda b: losses.encode_in_chunks(
-        lambda rows: jnp.tanh(rows) @ b["proxies"].T, b["x"], chunk=4
+        lambda rows: jnp.tanh(rows) @ core.replicated(b["proxies"]).T, b["x"], chunk=4
     ),
     "losses.fast_ap_loss": of_labels(losses.fast_ap_loss),
     "losses.generalized_lifted_structure_loss": of_labels(losses.generalized_lifted_structure_loss),
@@ -268,7 +264,13 @@ CASES = {
     "mining.hard_negatives": lambda b: (
         mining.hard_negatives(b["x"], b["labels"]),
         mining.hard_negatives(
-            b["x"], b["labels"], ref_embeddings=b["ref"], ref_labels=b["ref_labels"], k=2, sampling="random", key=jax.random.key(0)
+            b["x"],
+            b["labels"],
+            ref_embeddings=b["ref"],
+            ref_labels=b["ref_labels"],
+            k=2,
+            sampling="random",
+            key=jax.random.key(0),
         ),
     ),
     "mining.multi_similarity": mined(mining.multi_similarity, losses.multi_similarity_loss),
@@ -299,7 +301,7 @@ def total(values):
         a = jnp.where(jnp.isfinite(a), a, 0)
         return jnp.sum(a * jnp.cos(jnp.arange(a.size, dtype=a.dtype)).reshape(a.shape))
 
-    return sum(weighted(a) for a in values if jnp.issubdtype(a.dtype, jnp.floating))
+    return sum((weighted(a) for a in values if is_float(a)), jnp.zeros(()))
 
 
 def is_float(a):

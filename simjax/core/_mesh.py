@@ -5,11 +5,14 @@ it starts with. On Explicit axes, the default of `jax.make_mesh`, the type says 
 operations whose result could be sharded in several ways. XLA decides that itself where axes are Auto.
 """
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
 
 
 def varying_axes(a: Any) -> frozenset[str]:
@@ -37,3 +40,64 @@ def as_carry(step: Callable[[Any], Any], carry: Any) -> Any:
         if jax.tree.map(varying_axes, grown) == jax.tree.map(varying_axes, carry):
             return carry
         carry = grown
+
+
+def explicit_mesh(a: Array) -> Any:
+    """Return the mesh over whose Explicit axes an array is sharded, or None."""
+    sharding = jax.typeof(a).sharding
+    return sharding.mesh if sharding.mesh.are_all_axes_explicit and any(sharding.spec) else None
+
+
+def replicated(values: Any) -> Any:
+    """Replicate all arrays of a pytree that are sharded over Explicit mesh axes."""
+
+    def whole(a: Array) -> Array:
+        mesh = explicit_mesh(a)
+        return a if mesh is None else jax.reshard(a, NamedSharding(mesh, PartitionSpec()))
+
+    return jax.tree.map(whole, values)
+
+
+def shard_second_axis(values: Any, like: Array) -> Any:
+    """Shard the second axis of all arrays over the Explicit axes over which the first axis of another one is sharded.
+
+    They stay as they are where the devices do not divide it.
+    """
+    mesh = explicit_mesh(like)
+    axes = mesh and jax.typeof(like).sharding.spec[0]
+    size = jax.tree.leaves(values)[0].shape[1]
+    if not axes or size % math.prod(mesh.shape[axis] for axis in ([axes] if isinstance(axes, str) else axes)):
+        return values
+    return jax.reshard(values, NamedSharding(mesh, PartitionSpec(None, axes)))
+
+
+def auto_axes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a function of pytrees with Auto instead of Explicit mesh axes; its results are replicated.
+
+    The function must not close over arrays that are sharded over Explicit axes.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        is_array = [isinstance(leaf, Array) for leaf in leaves]
+        arrays = [leaf for leaf, found in zip(leaves, is_array, strict=True) if found]
+        mesh = next(filter(None, map(explicit_mesh, arrays)), None)
+        if mesh is None:
+            return function(*args, **kwargs)
+
+        def of_arrays(*arrays: Array) -> Any:
+            rest = iter(arrays)
+            filled = [next(rest) if found else leaf for leaf, found in zip(leaves, is_array, strict=True)]
+            args, kwargs = tree.unflatten(filled)
+            return function(*args, **kwargs)
+
+        return jax.sharding.auto_axes(of_arrays, out_sharding=NamedSharding(mesh, PartitionSpec()))(*arrays)
+
+    return wrapped
+
+
+@auto_axes
+def take_rows(a: Array, rows: Array) -> Array:
+    """Return `a[rows]`, whatever Explicit axes the two arrays are sharded over."""
+    return a[rows]

@@ -19,7 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Relation, check_at_least, check_number, count_triplets, kept
+from simjax.core import InputError, Relation, check_at_least, check_number, count_triplets, kept, take_rows
 from simjax.losses._checks import check_class_ids, ids_of_rows
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
@@ -81,7 +81,7 @@ def margin_loss(
     if boundary.ndim:
         ids = ids_of_rows(labels, "a beta of each class")
         check_class_ids(ids, len(boundary), "betas")
-        options["row_parameters"] = {"beta": boundary[ids]}
+        options["row_parameters"] = {"beta": take_rows(boundary, ids)}
     else:
         options["beta"] = boundary
     mined = isinstance(labels, Relation) and labels.triplets is not None

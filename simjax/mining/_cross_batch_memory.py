@@ -37,7 +37,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Int, Num
 
-from simjax.core import InputError, Relation, as_relation, check_at_least, floats
+from simjax.core import InputError, Relation, as_relation, auto_axes, check_at_least, floats
 
 
 @jax.tree_util.register_dataclass
@@ -79,6 +79,7 @@ def cross_batch_memory(size: int, width: int, dtype: DTypeLike = jnp.float32) ->
 
 
 @jax.jit
+@auto_axes
 def push(memory: CrossBatchMemory, embeddings: Num[ArrayLike, "b d"], labels: Int[ArrayLike, " b"]) -> CrossBatchMemory:
     """The memory with a batch put in, in place of the oldest rows.
 

@@ -10,7 +10,18 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num, Shaped
 
-from simjax.core import InputError, Measure, dot_products, floats, largest_k, map_rows, matrix_rows, reduce_rows, wide
+from simjax.core import (
+    InputError,
+    Measure,
+    auto_axes,
+    dot_products,
+    floats,
+    largest_k,
+    map_rows,
+    matrix_rows,
+    reduce_rows,
+    wide,
+)
 from simjax.core import measure as as_measure
 
 BY_PRODUCTS = Measure(dot_products, higher_is_closer=True, matrix=dot_products, copies=0)
@@ -99,6 +110,7 @@ def top_k(
 
 
 @partial(jax.jit, static_argnames=("k", "block", "precision"))
+@auto_axes
 def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block: int | None, precision: str | None):
     width = min(k + k // 4 + SPARE, gallery.shape[0])
 
