@@ -37,6 +37,7 @@ from simjax.core._measure import Measure as Measure
 from simjax.core._measure import measure as measure
 from simjax.core._mesh import as_carry as as_carry
 from simjax.core._mesh import auto_axes as auto_axes
+from simjax.core._mesh import on_devices as on_devices
 from simjax.core._mesh import replicated as replicated
 from simjax.core._mesh import take_rows as take_rows
 from simjax.core._mesh import vary_alike as vary_alike

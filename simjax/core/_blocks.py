@@ -78,14 +78,13 @@ def map_rows(function: Callable[..., Any], *rows: Any, block: int | None = None,
     block = block or rows_in_block(n, row_bytes)
     if block >= n:
         return function(*rows)
-    first, rows = jax.tree.leaves(rows)[0], replicated(rows)
     blocks = -(-n // block)
     # The last block is filled up with rows from the start, not with zeros: the function is defined on them, so
     # that not even a gradient that is thrown away can be a NaN.
     missing = blocks * block - n
-    filled = jax.tree.map(lambda a: jnp.concatenate([a, a[:missing]]) if missing else a, rows)
+    filled = jax.tree.map(lambda a: jnp.concatenate([a, a[:missing]]) if missing else a, replicated(rows))
     cut = jax.tree.map(lambda a: a.reshape(blocks, block, *a.shape[1:]), filled)
-    cut = shard_second_axis(cut, first)  # each device computes its rows of every block
+    cut = jax.tree.map(shard_second_axis, cut, rows)  # each device computes its rows of every block
     policy = jax.checkpoint_policies.save_only_these_names("kept") if 0 < n * row_bytes <= KEPT_BYTES else None
     out = jax.lax.map(jax.checkpoint(lambda r: function(*r), prevent_cse=False, policy=policy), cut)
     return jax.tree.map(lambda a: a.reshape(blocks * block, *a.shape[2:])[:n], replicated(out))

@@ -58,17 +58,31 @@ def replicated(values: Any) -> Any:
     return jax.tree.map(whole, values)
 
 
-def shard_second_axis(values: Any, like: Array) -> Any:
-    """Shard the second axis of all arrays over the Explicit axes over which the first axis of another one is sharded.
-
-    They stay as they are where the devices do not divide it.
-    """
+def shard_second_axis(a: Array, like: Array) -> Array:
+    """Shard the second axis of an array over the Explicit mesh axes of another one's first axis, if they divide it."""
     mesh = explicit_mesh(like)
     axes = mesh and jax.typeof(like).sharding.spec[0]
-    size = jax.tree.leaves(values)[0].shape[1]
-    if not axes or size % math.prod(mesh.shape[axis] for axis in ([axes] if isinstance(axes, str) else axes)):
-        return values
-    return jax.reshard(values, NamedSharding(mesh, PartitionSpec(None, axes)))
+    if not axes or a.shape[1] % math.prod(mesh.shape[axis] for axis in ([axes] if isinstance(axes, str) else axes)):
+        return a
+    return jax.reshard(a, NamedSharding(mesh, PartitionSpec(None, axes)))
+
+
+def on_devices(function: Callable[..., Any], mesh: Any, specs: tuple[Any, ...], out_specs: Any, *arguments: Any) -> Any:
+    """Call a function inside `jax.shard_map` on a mesh with Explicit axes.
+
+    Args:
+        function: takes the part of the arguments that lies on one device.
+        mesh: the mesh of the arguments.
+        specs: how arguments are sharded before the call, a pytree prefix of `arguments`.
+        out_specs: how results are sharded, a pytree prefix of them.
+        *arguments: pytrees of arrays.
+    """
+
+    def place(spec: PartitionSpec, part: Any) -> Any:
+        return jax.tree.map(lambda a: jax.reshard(a, NamedSharding(mesh, spec)), part)
+
+    placed = jax.tree.map(place, specs, arguments)
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out_specs)(*placed)
 
 
 def auto_axes(function: Callable[..., Any]) -> Callable[..., Any]:
