@@ -19,7 +19,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_num_cpu_devices", 4)
 # Thousands of small functions are compiled and run once: most of the time is the compiler's, which without most
 # optimisations and with XLA's former code generator takes much less. All of a process compiles alike, as other
 # machine code gives other last bits. What tests start as processes is compiled as for a user: flags are read once.

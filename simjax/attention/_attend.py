@@ -24,7 +24,9 @@ from simjax.core import (
     finite_where_masked,
     floats,
     matrix_product,
+    on_devices,
     precision_in_force,
+    replicated,
     softmax,
     wide,
 )
@@ -178,7 +180,7 @@ def _on_mesh(local: Any, whole: Any, query: Array, key: Array, value: Array, pla
     sharding = jax.typeof(query).sharding
     b, h = (*sharding.spec, None, None, None)[0:3:2]
     if not sharding.mesh.are_all_axes_explicit or (b is None and h is None):
-        return local(whole, query, key, value, places, arrays)
+        return local(*replicated((whole, query, key, value, places, arrays)))
 
     def spec(a: Array) -> PartitionSpec:
         """Of [b, h, ...], where an axis of 1 is everyone's."""
@@ -186,6 +188,5 @@ def _on_mesh(local: Any, whole: Any, query: Array, key: Array, value: Array, pla
 
     specs = jax.tree.map(spec, (places, arrays))
     heads = PartitionSpec(b, None, h)
-    specs = (jax.tree.map(lambda _: PartitionSpec(), whole), heads, heads, heads, *specs)
-    args = jax.tree.map(jax.reshard, (whole, query, key, value, places, arrays), specs)
-    return jax.shard_map(local, in_specs=specs, out_specs=PartitionSpec(b, h))(*args)
+    specs = (PartitionSpec(), heads, heads, heads, *specs)
+    return on_devices(local, sharding.mesh, specs, PartitionSpec(b, h), whole, query, key, value, places, arrays)

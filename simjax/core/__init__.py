@@ -45,6 +45,12 @@ from simjax.core._masks import same_label as same_label
 from simjax.core._measure import MEASURES as MEASURES
 from simjax.core._measure import Measure as Measure
 from simjax.core._measure import measure as measure
+from simjax.core._mesh import as_carry as as_carry
+from simjax.core._mesh import auto_axes as auto_axes
+from simjax.core._mesh import on_devices as on_devices
+from simjax.core._mesh import replicated as replicated
+from simjax.core._mesh import take_rows as take_rows
+from simjax.core._mesh import vary_alike as vary_alike
 from simjax.core._numbers import check_at_least as check_at_least
 from simjax.core._numbers import check_between as check_between
 from simjax.core._numbers import check_fraction as check_fraction

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from simjax.core._mesh import replicated, shard_second_axis
+
 STRIP_BYTES = 128 * 2**20
 """The most that a block's intermediates may take when no `block` is given."""
 
@@ -80,8 +82,9 @@ def map_rows(function: Callable[..., Any], *rows: Any, block: int | None = None,
     # The last block is filled up with rows from the start, not with zeros: the function is defined on them, so
     # that not even a gradient that is thrown away can be a NaN.
     missing = blocks * block - n
-    filled = jax.tree.map(lambda a: jnp.concatenate([a, a[:missing]]) if missing else a, rows)
+    filled = jax.tree.map(lambda a: jnp.concatenate([a, a[:missing]]) if missing else a, replicated(rows))
     cut = jax.tree.map(lambda a: a.reshape(blocks, block, *a.shape[1:]), filled)
+    cut = jax.tree.map(shard_second_axis, cut, rows)  # each device computes its rows of every block
     policy = jax.checkpoint_policies.save_only_these_names("kept") if 0 < n * row_bytes <= KEPT_BYTES else None
     out = jax.lax.map(jax.checkpoint(lambda r: function(*r), prevent_cse=False, policy=policy), cut)
-    return jax.tree.map(lambda a: a.reshape(blocks * block, *a.shape[2:])[:n], out)
+    return jax.tree.map(lambda a: a.reshape(blocks * block, *a.shape[2:])[:n], replicated(out))

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from simjax.core._mesh import as_carry
+
 CHUNK = 16  # features whose terms are added in one pass over the accumulator
 
 Terms = Callable[..., tuple[Array, ...]]
@@ -79,6 +81,7 @@ def reduce_strip(terms: Terms, x: Any, y: Any, combine: str = "sum", **parameter
     whole = d // CHUNK * CHUNK
     if whole:
         chunks = jax.tree.map(lambda v: v[:whole].reshape(whole // CHUNK, CHUNK, v.shape[1]), by_feature)
+        totals = as_carry(lambda t: add_terms(t, jax.tree.map(lambda v: v[0], chunks))[0], totals)
         totals, _ = lax.scan(jax.checkpoint(add_terms, prevent_cse=False), totals, chunks)
     if whole < d:
         totals, _ = add_terms(totals, jax.tree.map(lambda v: v[whole:], by_feature))

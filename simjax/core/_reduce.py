@@ -24,6 +24,7 @@ from simjax.core._ids import exact
 from simjax.core._masks import carried
 from simjax.core._measure import Measure
 from simjax.core._measure import measure as as_measure
+from simjax.core._mesh import on_devices, replicated
 from simjax.core._numbers import check_at_least
 
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32", *DotAlgorithmPreset.__members__)
@@ -133,7 +134,7 @@ def _reduce_rows(function, measure, x, y, rows, *, copies, block, precision, axi
 
     axes = _explicit_axes(x)
     return (
-        local(function, measure, x, y, rows)
+        local(*replicated((function, measure, x, y, rows)))
         if axes is None
         else _on_devices(local, axes, function, measure, x, y, rows)
     )
@@ -153,8 +154,4 @@ def _on_devices(local, axes, function, measure, x, y, rows):
     def on_device(function, measure, x, y, rows):
         return local(function, measure, x, y, rows, first=lax.axis_index(axes) * x.shape[0])
 
-    arguments = (
-        jax.tree.map(lambda a, spec=spec: jax.reshard(a, spec), argument)
-        for argument, spec in zip((function, measure, x, y, rows), specs, strict=True)
-    )
-    return jax.shard_map(on_device, in_specs=specs, out_specs=cut)(*arguments)
+    return on_devices(on_device, jax.typeof(x).sharding.mesh, specs, cut, function, measure, x, y, rows)

@@ -32,6 +32,7 @@ from simjax.core._blocks import kept
 from simjax.core._checks import InputError
 from simjax.core._ids import NO_CLASS, comparable_ids, exact
 from simjax.core._masks import Mask, all_of, carried, different_label, others, same_label
+from simjax.core._mesh import auto_axes
 from simjax.core._triplets import count_triplets, every_one
 
 
@@ -62,6 +63,7 @@ class Relation:
     triplets: Callable[..., Callable[[Array], Array]] | None = None
     chosen: tuple[Array, Array] | None = None
 
+    @auto_axes
     def masks(self, i: Array, j: Array) -> tuple[Array, Array]:
         """Positive and negative pairs of a strip: booleans [r, m], for rows i [r, 1] and columns j [1, m]."""
         positive, negative = self.pairs(i, j)

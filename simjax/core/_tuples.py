@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Int, Shaped
 
+from simjax.core._mesh import as_carry, vary_alike
+
 GROUP = 32  # columns that are numbered by one small matrix product
 
 AT_ONCE = 2  # marked entries in a turn of `sum_over_marked`: with more, what a turn computes leaves a CPU's cache
@@ -94,6 +96,8 @@ def sum_over_marked(
     """
     if not marked.size:
         return start
+    # A device may take more turns than another, so that no turn may add up a derivative over devices.
+    start, marked, constants, arguments = vary_alike((start, marked, constants, arguments))
     zeros = jax.tree.map(jnp.zeros_like, start)
     return jax.tree.map(jnp.add, start, _sum_of_turns(function, few, zeros, marked, constants, arguments))
 
@@ -143,7 +147,8 @@ def _loop(step: Callable[[Any, Array, Array], Any], carry: Any, marked: Array, f
         columns = jnp.minimum(_columns(counts, wanted), marked.shape[1] - 1)
         return done + few, step(carry, columns, wanted <= number_of)
 
-    return lax.while_loop(lambda state: state[0] < most, turn, (jnp.zeros((), jnp.int32), carry))[1]
+    start = as_carry(turn, (jnp.zeros((), jnp.int32), carry))
+    return lax.while_loop(lambda state: state[0] < most, turn, start)[1]
 
 
 def entries(strip: Shaped[Array, "r m"], columns: Int[Array, "r k"]) -> Shaped[Array, "r k 1"]:

@@ -8,7 +8,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from simjax.core import NO_CLASS, InputError, Relation, by_class, class_ids, floats, integers
+from simjax.core import NO_CLASS, InputError, Relation, by_class, class_ids, floats, integers, take_rows
 
 
 def class_vectors(labels: ArrayLike, proxies: ArrayLike) -> tuple[Array, Array, Array]:
@@ -57,4 +57,4 @@ def values_of_rows(values: Array, labels: Any, of_what: str) -> Array:
         if known.size and (smallest := int(known.min())) < 0:
             raise InputError(f"labels: expected class ids from 0 on, which {of_what} are looked up by, got {smallest}")
     in_range = (ids >= 0) & (ids < c)
-    return jnp.where(in_range | (ids == NO_CLASS), values[jnp.where(in_range, ids, 0)], jnp.nan)
+    return jnp.where(in_range | (ids == NO_CLASS), take_rows(values, jnp.where(in_range, ids, 0)), jnp.nan)

@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Num
 
-from simjax.core import InputError, check_at_least, check_choice, check_number, floats
+from simjax.core import InputError, auto_axes, check_at_least, check_choice, check_number, floats
 from simjax.losses._pair_loss import Form, pair_loss
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -26,6 +26,7 @@ from simjax.similarity import measure as as_measure
 FORMS = ("squared", "hadsell", "linear")
 
 
+@auto_axes
 def contrastive_terms(
     distance: Num[ArrayLike, "*s"],
     same: Bool[ArrayLike, "*s"],

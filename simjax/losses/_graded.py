@@ -20,7 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, check_number, check_positive, map_rows, matrix_rows, numbers, wide
+from simjax.core import InputError, auto_axes, check_number, check_positive, map_rows, matrix_rows, numbers, wide
 from simjax.losses._pair_loss import log_sum_exp
 from simjax.similarity import cosine_similarity, unit_vectors
 
@@ -111,6 +111,7 @@ def _angle_similarity(x: Array, y: Array) -> Array:
 
 
 @partial(jax.jit, static_argnames="block")
+@auto_axes
 def _in_order(s: Array, grades: Array, scale: Array, *, block: int | None) -> Array:
     def one(s_a: Array, g_a: Array) -> Array:
         return log_sum_exp(scale * (s[None] - s_a[:, None]), g_a[:, None] > grades[None])[:, 0]

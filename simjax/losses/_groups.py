@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from simjax.core import Relation, map_rows
+from simjax.core import Relation, auto_axes, map_rows
 
 
 @partial(jax.jit, static_argnames="block")
+@auto_axes
 def earlier_positives(relation: Relation, *, block: int | None = None) -> Int[Array, " n"]:
     """How many positives of each row come before it: 0 for the first row of a class, 1 for the second.
 

@@ -24,7 +24,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Integer, Num
 
-from simjax.core import InputError, check_at_least, check_between, matrix_rows, wide
+from simjax.core import InputError, auto_axes, check_at_least, check_between, matrix_rows, vary_alike, wide
 from simjax.losses._checks import class_vectors
 from simjax.losses._pair_loss import log_sum_exp
 from simjax.losses._terms import Reducer, as_reducer
@@ -90,6 +90,7 @@ def manifold_loss(
 
 
 @partial(jax.jit, static_argnums=7)
+@auto_axes
 def _manifold_loss(
     x: Array,
     ids: Array,
@@ -120,7 +121,8 @@ def _random_walk(nodes: Array, alpha: Array) -> Array:
     root = jnp.sqrt(jnp.where(degree > 0, degree, 1))  # 0 of a single node
     s = weight / root[:, None] / root[None]
     # Symmetric, and its eigenvalues are 1 - alpha at least: S has none above 1.
-    return (1 - alpha) * jax.scipy.linalg.solve(itself - alpha * s, itself, assume_a="pos")
+    matrix, itself = vary_alike((itself - alpha * s, itself))  # or JAX cannot differentiate it inside `jax.shard_map`
+    return (1 - alpha) * jax.scipy.linalg.solve(matrix, itself, assume_a="pos")
 
 
 def _among_proxies(f: Array, own: Array, margin: Array) -> Array:

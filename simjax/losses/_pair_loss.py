@@ -20,7 +20,19 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import InputError, Relation, every_one, floats, map_rows, reduce_rows, rows_and_relation, softmax, wide
+from simjax.core import (
+    InputError,
+    Relation,
+    auto_axes,
+    every_one,
+    floats,
+    map_rows,
+    reduce_rows,
+    replicated,
+    rows_and_relation,
+    softmax,
+    wide,
+)
 from simjax.losses._checks import values_of_rows
 from simjax.losses._terms import LossTerms, Reducer, Summed, as_reducer
 from simjax.similarity import Measure
@@ -131,6 +143,8 @@ def _(static: tuple[Any, ...], primals: Any, tangents: Any) -> tuple[Array, Arra
 
 def _loss(static: tuple[Any, ...], arguments: tuple[Any, ...], x: Array, y: Array) -> Any:
     form, triplets, by_column, by_class, as_scalar, copies, block = static
+    if by_class:  # a permutation of rows
+        arguments, x, y = replicated((arguments, x, y))
     relation, measure, rows, reducer, parameters = arguments
     terms = Partial(partial(_terms, form, triplets), measure, reducer, parameters)
     if relation.chosen is None or by_column:
@@ -143,10 +157,7 @@ def _loss(static: tuple[Any, ...], arguments: tuple[Any, ...], x: Array, y: Arra
         if by_class:
             found = jax.tree.map(lambda a: jnp.zeros_like(a).at[i].set(a), found)
     else:
-        columns = jnp.concatenate(relation.chosen, axis=1)
-        of_chosen = partial(_of_chosen, triplets, relation.chosen[0].shape[1], terms, measure, y)
-        row_bytes = 16 * columns.shape[1] * x.shape[1] * wide(x).dtype.itemsize
-        found = map_rows(of_chosen, x, columns, *rows, block=block, row_bytes=row_bytes)
+        found = _of_chosen_pairs(triplets, terms, measure, relation.chosen, x, y, rows, block)
     parts = [reducer.scalar(part) for part in found.values()] if as_scalar else list(found.values())
     return reduce(operator.add, parts)
 
@@ -157,6 +168,23 @@ def _of_strip(
     i = i[:, None]  # the rows' own numbers, wherever they stand
     pairs = relation.triplets_of(i, j) if triplets else relation.masks(i, j)
     return terms(s, relation.pairs(i, j), pairs, *rows)
+
+
+@auto_axes
+def _of_chosen_pairs(
+    triplets: bool,
+    terms: Callable[..., Any],
+    measure: Measure,
+    chosen: tuple[Array, Array],
+    x: Array,
+    y: Array,
+    rows: Any,
+    block: int | None,
+) -> dict[str, LossTerms]:
+    columns = jnp.concatenate(chosen, axis=1)
+    of_chosen = partial(_of_chosen, triplets, chosen[0].shape[1], terms, measure, y)
+    row_bytes = 16 * columns.shape[1] * x.shape[1] * wide(x).dtype.itemsize
+    return map_rows(of_chosen, x, columns, *rows, block=block, row_bytes=row_bytes)
 
 
 def _of_chosen(

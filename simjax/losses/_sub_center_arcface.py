@@ -23,7 +23,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Integer, Num
 
-from simjax.core import InputError, check_at_least, check_positive, floats, map_rows, wide
+from simjax.core import InputError, auto_axes, check_at_least, check_positive, floats, map_rows, wide
 from simjax.losses._angular_margin import arcface_form
 from simjax.losses._checks import class_vectors
 from simjax.losses._class_vectors import check_centers, classified_by_centers
@@ -135,6 +135,7 @@ def sub_center_outliers(
 
 
 @partial(jax.jit, static_argnames="block")
+@auto_axes
 def _outliers(x: Array, labels: Array, centers: Array, least: Array, *, block: int | None) -> SubCenterOutliers:
     classes, k, d = centers.shape
     units = unit_vectors(wide(centers))

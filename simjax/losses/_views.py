@@ -19,7 +19,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, matrix_rows, wide
+from simjax.core import InputError, auto_axes, matrix_rows, wide
 from simjax.similarity import cosine_similarity
 
 
@@ -118,6 +118,7 @@ def _views(x: Any, y: Any) -> tuple[Array, Array]:
 
 
 @jax.jit
+@auto_axes
 def _vicreg(x: Array, y: Array, invariance: Array, variance: Array, covariance: Array, epsilon: Array) -> Array:
     n, d = x.shape
     spread, shared = jnp.zeros(()), jnp.zeros(())
@@ -131,6 +132,7 @@ def _vicreg(x: Array, y: Array, invariance: Array, variance: Array, covariance: 
 
 
 @jax.jit
+@auto_axes
 def _barlow_twins(x: Array, y: Array, redundancy: Array) -> Array:
     def standard(view: Array) -> Array:
         centred = view - jnp.mean(view, axis=0, keepdims=True)

@@ -38,7 +38,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Integer, Num
 
-from simjax.core import InputError, Relation, as_relation, check_at_least, fits, floats, integers
+from simjax.core import InputError, Relation, as_relation, auto_axes, check_at_least, fits, floats, integers
 
 
 @jax.tree_util.register_dataclass
@@ -121,6 +121,7 @@ def push(
 
 
 @jax.jit
+@auto_axes
 def _push(memory: CrossBatchMemory, rows: Array, ids: Array) -> CrossBatchMemory:
     b, size = len(rows), len(memory.embeddings)
     at = (memory.place + jnp.arange(b, dtype=jnp.int32)) % size

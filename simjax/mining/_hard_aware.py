@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Measure, Relation, reduce_rows, wide
+from simjax.core import InputError, Measure, Relation, as_carry, reduce_rows, wide
 from simjax.core import measure as as_measure
 from simjax.mining._mined import closeness, keep_pairs, related
 
@@ -95,7 +95,8 @@ def _bounds(x: Array, y: Array, relation: Relation, measure: Measure, share: Arr
         reached = jnp.sum(count(candidates) >= wanted[:, None], axis=1, dtype=jnp.uint32)
         return known | (reached << shift)
 
-    return lax.fori_loop(0, 32 // BITS, next_bits, jnp.zeros(2, jnp.uint32))
+    start = as_carry(partial(next_bits, jnp.int32(0)), jnp.zeros(2, jnp.uint32))
+    return lax.fori_loop(0, 32 // BITS, next_bits, start)
 
 
 def _reaching(relation: Relation, measure: Measure, bounds: Array, s: Array, i: Array, j: Array) -> Array:

@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Measure, Relation, entries, rows_and_relation, wide
+from simjax.core import InputError, Measure, Relation, auto_axes, entries, rows_and_relation, wide
 from simjax.core import measure as as_measure
 
 
@@ -66,6 +66,7 @@ def keep_triplets(
 
 
 @jax.jit
+@auto_axes
 def _prepared(measure: Measure, x: Array, y: Array) -> tuple[Any, Any]:
     return measure.rows_and_columns(x, y)
 

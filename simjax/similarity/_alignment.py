@@ -27,7 +27,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from simjax.core import InputError, Measure, check_at_least, check_choice, floats, map_rows, reduce_rows
+from simjax.core import InputError, Measure, auto_axes, check_at_least, check_choice, floats, map_rows, reduce_rows
 from simjax.core import measure as as_measure
 from simjax.similarity._finite import power_of_two, ratio, safe_sqrt
 from simjax.similarity._median_distance import median_squared_distance
@@ -192,6 +192,7 @@ def _merge(a: Alignment, b: Alignment) -> Alignment:
 
 
 @partial(jax.jit, static_argnames=("unbiased", "block"))
+@auto_axes
 def _alignment(x: Array, y: Array, kernel: Kernel, *, unbiased: bool, block: int | None) -> Alignment:
     (n, d), e = x.shape, y.shape[1]
     kind = jnp.promote_types(jnp.result_type(x, y), jnp.float32)

@@ -31,7 +31,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from simjax.core import InputError, check_at_least, floats, wide
+from simjax.core import InputError, auto_axes, check_at_least, floats, wide
 from simjax.similarity._finite import power_of_two
 from simjax.similarity._moments import Moments, centre
 
@@ -86,6 +86,7 @@ def _mean_like(x: Array | Moments) -> jax.ShapeDtypeStruct:
 
 
 @jax.jit
+@auto_axes
 def _frechet_distance(x: Array | Moments, y: Array | Moments) -> Array:
     with jax.default_matmul_precision("highest"):
         (mu, mu_rest, a, a_fits), (nu, nu_rest, b, b_fits) = _mean_and_factor(x), _mean_and_factor(y)

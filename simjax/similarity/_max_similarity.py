@@ -19,7 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Num
 
-from simjax.core import InputError, Measure, check_choice, floats, map_rows, wide
+from simjax.core import InputError, Measure, auto_axes, check_choice, floats, map_rows, wide
 from simjax.core import measure as as_measure
 
 REDUCTIONS = ("sum", "mean")
@@ -134,6 +134,7 @@ def _tokens(name: str, x: ArrayLike, mask: ArrayLike | None) -> tuple[Array, Arr
 
 
 @partial(jax.jit, static_argnames="reduce")
+@auto_axes
 def _paired(x: Array, y: Array, x_mask: Array, y_mask: Array, measure: Measure, *, reduce: str) -> Array:
     def score(x: Array, y: Array, x_mask: Array, y_mask: Array) -> Array:
         closest = _closest(measure.all_pairs(x, y)[:, None], y_mask[None], measure)  # [t, 1]
@@ -144,6 +145,7 @@ def _paired(x: Array, y: Array, x_mask: Array, y_mask: Array, measure: Measure, 
 
 
 @partial(jax.jit, static_argnames=("reduce", "block"))
+@auto_axes
 def _all_pairs(
     x: Array, y: Array, x_mask: Array, y_mask: Array, measure: Measure, *, reduce: str, block: int | None
 ) -> Array:

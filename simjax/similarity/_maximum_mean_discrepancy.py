@@ -19,7 +19,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from simjax.core import Mask, Measure, check_at_least, matrix_rows, mean, others, wide
+from simjax.core import Mask, Measure, auto_axes, check_at_least, matrix_rows, mean, others, wide
 from simjax.core import measure as as_measure
 
 
@@ -62,6 +62,7 @@ def maximum_mean_discrepancy(
 
 
 @partial(jax.jit, static_argnames=("unbiased", "block"))
+@auto_axes
 def _maximum_mean_discrepancy(x: Array, y: Array, measure: Measure, *, unbiased: bool, block: int | None) -> Array:
     def closeness(a: Array, b: Array, mask: Mask | None) -> Array:
         """For each row of a its mean closeness to the rows of b: [n]."""

@@ -9,7 +9,7 @@ from jax import Array, lax
 from jax.tree_util import Partial
 from jaxtyping import Float
 
-from simjax.core import reduce_rows
+from simjax.core import as_carry, reduce_rows
 
 
 def median_squared_distance(x: Float[Array, "n d"], block: int | None = None) -> Float[Array, ""]:
@@ -23,7 +23,8 @@ def median_squared_distance(x: Float[Array, "n d"], block: int | None = None) ->
         below = jnp.sum(counts.astype(jnp.float32), axis=0) < n * (n - 1) / 2  # (i, j) and (j, i) are both counted
         return least + (jnp.sum(below, dtype=jnp.uint32) << shift), None
 
-    bits, _ = lax.scan(narrow, jnp.uint32(0), jnp.arange(28, -1, -4, dtype=jnp.uint32))
+    least = as_carry(lambda least: narrow(least, jnp.uint32(0))[0], jnp.uint32(0))
+    bits, _ = lax.scan(narrow, least, jnp.arange(28, -1, -4, dtype=jnp.uint32))
     return lax.bitcast_convert_type(bits, jnp.float32)
 
 

@@ -22,7 +22,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Num
 
-from simjax.core import InputError, floats, wide
+from simjax.core import InputError, auto_axes, floats, wide
 
 
 @jax.tree_util.register_dataclass
@@ -92,6 +92,7 @@ def moments(features: Num[ArrayLike, "n d"], mask: Bool[ArrayLike, " n"] | None 
 
 
 @jax.jit
+@auto_axes
 def _moments(x: Array, keep: Array) -> Moments:
     count = jnp.sum(keep, dtype=jnp.uint32)
     centred, mean, rest = centre(x, keep[:, None], count)

@@ -15,6 +15,7 @@ from jaxtyping import Int, Num, Shaped
 from simjax.core import (
     InputError,
     Measure,
+    auto_axes,
     dot_products,
     exact,
     finite_rows,
@@ -131,6 +132,7 @@ def _row_numbers(argument: str, rows: ArrayLike, n: int, m: int) -> Array:
 
 
 @partial(jax.jit, static_argnames=("k", "block", "precision"))
+@auto_axes
 def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block: int | None, precision: str | None):
     width = min(k + k // 4 + SPARE, gallery.shape[0])
 

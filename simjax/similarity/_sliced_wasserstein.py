@@ -19,7 +19,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from simjax.core import InputError, check_at_least, map_rows, matrix_rows, wide
+from simjax.core import InputError, auto_axes, check_at_least, map_rows, matrix_rows, wide
 from simjax.similarity._dot_products import unit_vectors
 from simjax.similarity._finite import power_of_two
 
@@ -80,6 +80,7 @@ def _pieces(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
 
 
 @partial(jax.jit, static_argnums=(4, 5, 6))
+@auto_axes
 def _sliced_wasserstein(x, y, key, pieces, projections: int, p: int | float, block: int | None) -> Array:
     kind = jnp.result_type(x, y)
     directions = unit_vectors(jax.random.normal(key, (projections, x.shape[1]), kind))

@@ -1,0 +1,117 @@
+"""Arrays on a mesh of devices: Manual axes inside `jax.shard_map`, Explicit axes everywhere else.
+
+Inside `jax.shard_map` the type of an array says over which axes its values vary, and a loop must return the types that
+it starts with. On Explicit axes, the default of `jax.make_mesh`, the type says how an array is sharded, and JAX refuses
+operations whose result could be sharded in several ways. XLA decides that itself where axes are Auto.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
+
+
+def varying_axes(a: Any) -> frozenset[str]:
+    """Return the Manual mesh axes over which an array's values vary."""
+    return jax.typeof(a).manual_axis_type.varying
+
+
+def vary(values: Any, axes: frozenset[str]) -> Any:
+    """Mark all arrays of a pytree as varying over mesh axes."""
+    return jax.tree.map(lambda a: jax.lax.pcast(a, tuple(axes - varying_axes(a)), to="varying"), values)
+
+
+def vary_alike(values: Any) -> Any:
+    """Mark all arrays of a pytree as varying over the mesh axes over which any of them varies."""
+    return vary(values, frozenset[str]().union(*map(varying_axes, jax.tree.leaves(values))))
+
+
+def as_carry(step: Callable[[Any], Any], carry: Any) -> Any:
+    """Mark the initial carry of a loop as varying over the mesh axes over which `step(carry)` varies."""
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return carry
+    while True:
+        found = jax.eval_shape(step, carry)
+        grown = jax.tree.map(lambda a, after: vary(a, after.manual_axis_type.varying), carry, found)
+        if jax.tree.map(varying_axes, grown) == jax.tree.map(varying_axes, carry):
+            return carry
+        carry = grown
+
+
+def explicit_mesh(a: Array) -> Any:
+    """Return the mesh over whose Explicit axes an array is sharded, or None."""
+    sharding = jax.typeof(a).sharding
+    return sharding.mesh if sharding.mesh.are_all_axes_explicit and any(sharding.spec) else None
+
+
+def replicated(values: Any) -> Any:
+    """Replicate all arrays of a pytree that are sharded over Explicit mesh axes."""
+
+    def whole(a: Array) -> Array:
+        mesh = explicit_mesh(a)
+        return a if mesh is None else jax.reshard(a, NamedSharding(mesh, PartitionSpec()))
+
+    return jax.tree.map(whole, values)
+
+
+def shard_second_axis(a: Array, like: Array) -> Array:
+    """Shard the second axis of an array over the Explicit mesh axes of another one's first axis, if they divide it."""
+    mesh = explicit_mesh(like)
+    axes = mesh and jax.typeof(like).sharding.spec[0]
+    if not axes or a.shape[1] % math.prod(mesh.shape[axis] for axis in ([axes] if isinstance(axes, str) else axes)):
+        return a
+    return jax.reshard(a, NamedSharding(mesh, PartitionSpec(None, axes)))
+
+
+def on_devices(function: Callable[..., Any], mesh: Any, specs: tuple[Any, ...], out_specs: Any, *arguments: Any) -> Any:
+    """Call a function inside `jax.shard_map` on a mesh with Explicit axes.
+
+    Args:
+        function: takes the part of the arguments that lies on one device.
+        mesh: the mesh of the arguments.
+        specs: how arguments are sharded before the call, a pytree prefix of `arguments`.
+        out_specs: how results are sharded, a pytree prefix of them.
+        *arguments: pytrees of arrays.
+    """
+
+    def place(spec: PartitionSpec, part: Any) -> Any:
+        return jax.tree.map(lambda a: jax.reshard(a, NamedSharding(mesh, spec)), part)
+
+    placed = jax.tree.map(place, specs, arguments)
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out_specs)(*placed)
+
+
+def auto_axes(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a function of pytrees with Auto instead of Explicit mesh axes; its results are replicated.
+
+    The function must not close over arrays that are sharded over Explicit axes.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        is_array = [isinstance(leaf, Array) for leaf in leaves]
+        arrays = [leaf for leaf, found in zip(leaves, is_array, strict=True) if found]
+        mesh = next(filter(None, map(explicit_mesh, arrays)), None)
+        if mesh is None:
+            return function(*args, **kwargs)
+
+        def of_arrays(*arrays: Array) -> Any:
+            rest = iter(arrays)
+            filled = [next(rest) if found else leaf for leaf, found in zip(leaves, is_array, strict=True)]
+            args, kwargs = tree.unflatten(filled)
+            return function(*args, **kwargs)
+
+        return jax.sharding.auto_axes(of_arrays, out_sharding=NamedSharding(mesh, PartitionSpec()))(*arrays)
+
+    return wrapped
+
+
+@auto_axes
+def take_rows(a: Array, rows: Array) -> Array:
+    """Return `a[rows]`, whatever Explicit axes the two arrays are sharded over."""
+    return a[rows]
