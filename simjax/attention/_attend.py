@@ -21,7 +21,6 @@ from simjax.core import (
     check_at_least,
     check_choice,
     finite_rows,
-    finite_where_masked,
     floats,
     matrix_product,
     on_devices,
@@ -154,16 +153,18 @@ def _on_head(
     if dropout is not None and not broadcast_dropout:
         dropout = (jax.random.fold_in(jax.random.fold_in(dropout[0], batch), head), dropout[1])
 
+    nan_of_columns = columns[2] + value_nan
+
     def on_rows(rows: Any, i: Array, arrays: dict[str, Array]) -> dict[str, Array]:
         terms = arrays | {name: at(name, f, i, j, head, batch) for name, f in functions.items()}
         scale = terms.pop("scale") if "scale" in terms else 1 / terms.pop("temperature")
         bias = terms.pop("bias", None)
         keep = reduce(jnp.logical_and, terms.values(), True)  # the terms that are left are masks
-        s = wide(measure.closest_first(measure.strip(rows, columns, precision)))  # [r, s]
-        # A NaN in a key or in a value is a NaN in the scores of that key, so that a mask removes both.
-        s = finite_where_masked(s + value_nan[None], keep)
+        s = wide(measure.closest_first(measure.finite_strip(rows, columns, precision)))  # [r, s]
         s = s * scale.astype(s.dtype)
         s = s if bias is None else s + bias.astype(s.dtype)
+        # A NaN in a query, a key or a value is one in their scores, so that a mask removes it.
+        s = s + (rows[2][:, None] + nan_of_columns[None])
         weights, residual = softmax(s, keep)
         kept = weights if dropout is None else drop(weights, i, *dropout)
         with jax.default_matmul_precision(precision or precision_in_force()):

@@ -7,7 +7,6 @@ from simjax.core._arrays import matrix_rows as matrix_rows
 from simjax.core._arrays import numbers as numbers
 from simjax.core._arrays import on_host as on_host
 from simjax.core._arrays import wide as wide
-from simjax.core._block_functions import finite_where_masked as finite_where_masked
 from simjax.core._block_functions import first_largest as first_largest
 from simjax.core._block_functions import softmax as softmax
 from simjax.core._blocks import kept as kept

@@ -97,15 +97,18 @@ class Measure:
 
     def strip(self, rows: Any, columns: Any, precision: str | None = None) -> Array:
         """Every one of r rows against every column, as `rows_and_columns` made them: [r, m]."""
-        (r, r_marks, r_nan), (c, c_marks, c_nan) = rows, columns
+        s = self.finite_strip(rows, columns, precision)
+        return s + (rows[2][:, None] + columns[2][None]) if self.propagates_nan else s
+
+    def finite_strip(self, rows: Any, columns: Any, precision: str | None = None) -> Array:
+        """The same without the NaN of rows and columns, which are the last part of both: 0 or NaN, [r] and [m]."""
+        (r, r_marks, _), (c, c_marks, _) = rows, columns
         if self.matrix is None:
             s = self.pair(r[:, None], c[None], **self.parameters)
         else:
             with jax.default_matmul_precision(precision or self.precision or precision_in_force()):
                 s = self.matrix(r, c, **self.parameters)
-        if self.exact_zero:
-            s = jnp.where(same_fingerprint(r_marks, c_marks), 0.0, s)
-        return s + (r_nan[:, None] + c_nan[None]) if self.propagates_nan else s
+        return jnp.where(same_fingerprint(r_marks, c_marks), 0.0, s) if self.exact_zero else s
 
     def _finite_rows(self, x: Array) -> tuple[Array, Array]:
         return finite_rows(x, fill_with_minimum=True) if self.propagates_nan else (x, jnp.zeros(len(x), x.dtype))

@@ -226,10 +226,12 @@ def _terms(
     any_positive, any_negative, any_nan = (jnp.any(m, axis=1) for m in (*masks, missing & (masks[0] | masks[1])))
 
     def summed(part: Any) -> LossTerms:
-        if triplets:
-            has_terms = any_positive & any_negative
+        if isinstance(part, Summed):
+            has_terms = any_positive & any_negative if triplets else part.count > 0
+        elif part[0].shape == c.shape:  # a term for each pair
+            return reducer.of_rows((jnp.where(missing, jnp.nan, part[0]), part[1]), weights)
         else:
-            has_terms = part.count > 0 if isinstance(part, Summed) else jnp.any(part[1], axis=1)
+            has_terms = jnp.any(part[1], axis=1)
         terms = reducer.of_rows(part, weights)
         nan = jnp.where(any_nan & has_terms, jnp.nan, 0).astype(terms.total.dtype)
         return LossTerms(terms.total + nan, terms.count)

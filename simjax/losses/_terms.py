@@ -115,7 +115,7 @@ class Reducer:
             loss = jnp.sum(total / jnp.maximum(count, 1)) / jnp.maximum(jnp.sum(count > 0), 1)
         else:
             loss = jnp.sum(total) / jnp.maximum(jnp.sum(count), 1)
-        # The gradient of a NaN is NaN, so that an optimiser that looks at gradients alone sees it, too.
+        # Terms that took part in a NaN rest on the numbers that replaced it: their gradient is NaN as well.
         return loss * lax.stop_gradient(jnp.where(jnp.isnan(loss), jnp.nan, 1.0))
 
 

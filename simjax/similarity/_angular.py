@@ -13,7 +13,7 @@ from jaxtyping import Num, Shaped
 
 from simjax.core import wide
 from simjax.similarity._define import define, pair_function
-from simjax.similarity._dot_products import unit_vectors
+from simjax.similarity._dot_products import divided_by_norm
 from simjax.similarity._euclidean import chords, search_chords, squared_rows
 from simjax.similarity._finite import clip_to_range, largest, safe_sqrt
 
@@ -51,7 +51,7 @@ def right_angles(x: Array, units: Array) -> tuple[Array, Array]:
 
 
 def _squares(x: Array, y: Array) -> tuple[Array, Array]:
-    return square_chords(x, y, right_angles(x, unit_vectors(x)), right_angles(y, unit_vectors(y)))
+    return square_chords(x, y, right_angles(x, divided_by_norm(x)), right_angles(y, divided_by_norm(y)))
 
 
 def square_chords(x: Array, y: Array, units: tuple[Array, Array], others: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -76,7 +76,7 @@ def prepare_chords(units: tuple[Array, Array], others: tuple[Array, Array]) -> t
 
 def _prepare(x: Array, y: Array) -> tuple[Any, Any]:
     x, y = wide(x), wide(y)
-    return prepare_chords(right_angles(x, unit_vectors(x)), right_angles(y, unit_vectors(y)))
+    return prepare_chords(right_angles(x, divided_by_norm(x)), right_angles(y, divided_by_norm(y)))
 
 
 def half_chords(x: Any, y: Any) -> Array:

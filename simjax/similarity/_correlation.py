@@ -9,7 +9,7 @@ from jaxtyping import Num, Shaped
 from simjax.core import wide
 from simjax.similarity._angular import half_chords, prepare_chords, right_angles, square_chords
 from simjax.similarity._define import define, pair_function
-from simjax.similarity._dot_products import unit_vectors
+from simjax.similarity._dot_products import divided_by_norm
 from simjax.similarity._euclidean import chords, norm, search_chords
 from simjax.similarity._finite import largest, power_of_two, ratio
 
@@ -62,7 +62,7 @@ def deviations(x: Array) -> tuple[Array, Array]:
 
 def _directions(x: Array) -> tuple[Array, Array]:
     x, _ = deviations(x)
-    return right_angles(x, unit_vectors(x))
+    return right_angles(x, divided_by_norm(x))
 
 
 def _prepare(x: Array, y: Array) -> tuple[Any, Any]:

@@ -34,15 +34,18 @@ def unit_vectors(x: Num[ArrayLike, "*batch d"]) -> Num[Array, "*batch d"]:
     """
     given = floats("x", x)
     x, nan = finite_rows(wide(given))
+    return (divided_by_norm(x) + nan[..., None]).astype(given.dtype)
+
+
+def divided_by_norm(x: Array) -> Array:
+    """Unit vectors of rows [..., d] that are known to be finite."""
     if x.shape[-1:] == (1,):
-        units = jnp.sign(x)  # exactly, where XLA would multiply by the inverse of the norm
-    else:
-        most = largest(x)
-        nonzero = most > 0
-        scaled = x / power_of_two(most)
-        square = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
-        units = jnp.where(nonzero, scaled / jnp.sqrt(jnp.where(nonzero, square, 1.0)), 0.0)
-    return (units + nan[..., None]).astype(given.dtype)
+        return jnp.sign(x)  # exactly, where XLA would multiply by the inverse of the norm
+    most = largest(x)
+    nonzero = most > 0
+    scaled = x / power_of_two(most)
+    square = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
+    return jnp.where(nonzero, scaled / jnp.sqrt(jnp.where(nonzero, square, 1.0)), 0.0)
 
 
 @pair_function()
@@ -64,7 +67,7 @@ def cosine_similarity(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> N
         >>> round(float(cosine_similarity(jnp.array([0.2, 0.99]), jnp.array([0.9, 0.99]))), 2)
         0.86
     """
-    return clip_to_range(jnp.sum(unit_vectors(x) * unit_vectors(y), axis=-1), -1.0, 1.0)
+    return clip_to_range(jnp.sum(divided_by_norm(x) * divided_by_norm(y), axis=-1), -1.0, 1.0)
 
 
 @pair_function(matrix=-float("inf"))
@@ -167,7 +170,7 @@ def products(x: Scaled, y: Scaled, **_: Any) -> Array:
 
 def unit_rows(x: Array, y: Array) -> tuple[Array, Array]:
     """Both made of unit vectors, once and not for each block."""
-    return unit_vectors(wide(x)), unit_vectors(wide(y))
+    return divided_by_norm(wide(x)), divided_by_norm(wide(y))
 
 
 def vectors_to_multiply(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array, bool]:

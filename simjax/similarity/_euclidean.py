@@ -10,6 +10,7 @@ of a pair a matter of its own two rows, below 8 eps d (|x|^2 + |y|^2), whatever 
     zeros    Identical rows are found by their fingerprints and are at distance exactly 0.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from jaxtyping import Num, Shaped
 
 from simjax.core import dot_products, wide
 from simjax.similarity._define import define, pair_function
-from simjax.similarity._dot_products import unit_rows, unit_vectors
+from simjax.similarity._dot_products import divided_by_norm, unit_rows
 from simjax.similarity._finite import clip_to_range, largest, power_of_two, safe_sqrt, saturate
 
 
@@ -55,7 +56,7 @@ def normalized_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*
         >>> print(normalized_euclidean_distance(jnp.array([2.0, 0.0]), jnp.array([-3.0, 0.0])))
         2.0
     """
-    return clip_to_range(norm(unit_vectors(x) - unit_vectors(y)), 0.0, 2.0)
+    return clip_to_range(norm(divided_by_norm(x) - divided_by_norm(y)), 0.0, 2.0)
 
 
 def norm(x: Array) -> Array:
@@ -71,17 +72,24 @@ class Rows(NamedTuple):
     vectors: Array
     """[n, d]; those of the columns are multiplied by -2, which costs less here than in the tile."""
     squares: Array
-    """Squared norms after the division, [n]."""
-    scales: Array
-    """Powers of four, [n]."""
+    """Squared norms after the division, times the scale over `UNIT`, [n]."""
+    inverses: Array
+    """`UNIT` over the scale, [n]."""
+    roots: Array
+    """Square roots of the scales, powers of two, [n]."""
     norms: Array
-    """Norms before the division, [n]."""
+    """Norms before the division, [n], constants for the gradient."""
+
+
+UNIT = 2.0**20
+"""Scales are stored relative to it, so that squares of the largest numbers and inverses of the smallest fit."""
 
 
 def shift_towards_zero(x: Array, y: Array) -> tuple[Array, Array]:
     """Subtract the point closest to 0 of the smallest box that holds the rows x [n, d] and y [m, d]."""
-    rows = lax.stop_gradient(jnp.concatenate([x, y]))
-    low, high = jnp.min(rows, axis=0, initial=jnp.inf), jnp.max(rows, axis=0, initial=-jnp.inf)
+    rows = lax.stop_gradient((x, y))
+    low = functools.reduce(jnp.minimum, (jnp.min(a, axis=0, initial=jnp.inf) for a in rows))
+    high = functools.reduce(jnp.maximum, (jnp.max(a, axis=0, initial=-jnp.inf) for a in rows))
     offset = jnp.clip(jnp.zeros_like(low), low, high)[None]
     return x - offset, y - offset
 
@@ -94,28 +102,32 @@ def scaled_rows(x: Array, y: Array, multiply: Callable[[Array], Array] = lambda 
         y: [m, d].
         multiply: The product of rows [n, d] with a symmetric matrix M, for the distance sqrt((x - y)^T M (x - y)).
     """
-    (x, x_scale), (y, y_scale) = (_divided(a) for a in shift_towards_zero(wide(x), wide(y)))
+    (x, x_root), (y, y_root) = (_divided(a) for a in shift_towards_zero(wide(x), wide(y)))
     product = multiply(x)
-    rows = _with_norms(product, jnp.sum(product * x, axis=-1), x_scale)
-    return rows, _with_norms(-2 * y, jnp.sum(multiply(y) * y, axis=-1), y_scale)
+    rows = _with_norms(product, jnp.sum(product * x, axis=-1), x_root)
+    return rows, _with_norms(-2 * y, jnp.sum(multiply(y) * y, axis=-1), y_root)
 
 
 def _divided(x: Array) -> tuple[Array, Array]:
-    """Rows [n, d] over the largest power of four up to their largest absolute value, and that power [n]."""
-    scale = power_of_two(jnp.sqrt(largest(x))) ** 2
-    return x / scale, scale[:, 0]
+    """Rows [n, d] over the largest power of four up to their largest absolute value, and its square root [n]."""
+    smallest = float(jnp.finfo(x.dtype).tiny) ** 0.5 * UNIT**0.5
+    root = jnp.maximum(power_of_two(jnp.sqrt(largest(x))), smallest)
+    return x / root / root, root[:, 0]
 
 
-def _with_norms(vectors: Array, squares: Array, scales: Array) -> Rows:
-    root = jnp.sqrt(scales)
-    return Rows(vectors, squares, scales, root * safe_sqrt(squares) * root)
+def _with_norms(vectors: Array, squares: Array, roots: Array) -> Rows:
+    scales = roots * roots
+    norms = lax.stop_gradient(roots * safe_sqrt(squares) * roots)
+    return Rows(vectors, squares * (scales / UNIT), UNIT / scales, roots, norms)
 
 
 def _relative_squares(x: Rows, y: Rows) -> Array:
-    """|x - y|^2 over both scales [r, m]; infinite where one row is more than 1e30 times as long as the other."""
-    ratio, inverse = x.scales[:, None] * (1 / y.scales)[None], (1 / x.scales)[:, None] * y.scales[None]
+    """|x - y|^2 over both scales [r, m], which rounding may bring below 0.
+
+    It is infinite where one row is more than 1e30 times as long as the other.
+    """
     products = dot_products(*_padded(x.vectors, y.vectors))
-    return jax.nn.relu(x.squares[:, None] * ratio + y.squares[None] * inverse + products)
+    return x.squares[:, None] * y.inverses[None] + x.inverses[:, None] * y.squares[None] + products
 
 
 def _padded(x: Array, y: Array) -> tuple[Array, Array]:
@@ -126,16 +138,16 @@ def _padded(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def squares(x: Rows, y: Rows, **_: Any) -> Array:
-    """|x - y|^2 [r, m]; infinite, with zero gradient, where it does not fit."""
-    square = _relative_squares(x, y) * x.scales[:, None] * y.scales[None]
-    square = jnp.where(square == jnp.inf, (x.norms[:, None] + y.norms[None]) ** 2, square)
-    return jnp.where(square == jnp.inf, lax.stop_gradient(square), square)
+    """|x - y|^2 [r, m]; infinite, with zero gradient, where it does not fit; for zero gradients see `distances`."""
+    x_scale, y_scale = (x.roots**2)[:, None], (y.roots**2)[None]
+    square = jax.nn.relu(_relative_squares(x, y)) * x_scale * y_scale
+    return jnp.where(square == jnp.inf, (x.norms[:, None] + y.norms[None]) ** 2, square)
 
 
 def distances(x: Rows, y: Rows, **_: Any) -> Array:
-    """|x - y| [r, m]."""
+    """|x - y| [r, m]; the gradient is 0 where one row is more than 1e30 times as long as the other."""
     square = _relative_squares(x, y)
-    distance = safe_sqrt(square) * jnp.sqrt(x.scales)[:, None] * jnp.sqrt(y.scales)[None]
+    distance = safe_sqrt(square) * x.roots[:, None] * y.roots[None]
     return jnp.where(square == jnp.inf, x.norms[:, None] + y.norms[None], distance)
 
 
@@ -148,7 +160,7 @@ def squared_rows(x: Array, y: Array) -> tuple[Any, Any]:
 def chords(x: tuple[Array, Array], y: tuple[Array, Array]) -> Array:
     """|u - v|^2 [r, m] of unit vectors, from 0 to 4."""
     products = dot_products(*_padded(x[0], y[0]))
-    return clip_to_range(jax.nn.relu(x[1][:, None] + y[1][None] + products), 0.0, 4.0)
+    return jnp.minimum(jax.nn.relu(x[1][:, None] + y[1][None] + products), 4.0)
 
 
 def search_scaled(prepare: Callable[..., tuple[Rows, Rows]]) -> Callable[..., tuple[Array, Array, Array]]:
@@ -160,12 +172,13 @@ def search_scaled(prepare: Callable[..., tuple[Rows, Rows]]) -> Callable[..., tu
 
     def search(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array, Array]:
         rows, columns = prepare(x, y, **parameters)
-        every_scale = jnp.concatenate([rows.scales, columns.scales])
-        most, least = jnp.max(every_scale, initial=0.0), jnp.min(every_scale, initial=jnp.inf)
-        queries = jnp.concatenate([rows.vectors, most / rows.scales[:, None]], axis=1)
-        scales = columns.scales[:, None] / most
-        columns = jnp.concatenate([-columns.vectors * scales, -columns.squares[:, None] * scales * scales], axis=1)
-        return queries, columns, least >= most * jnp.finfo(most.dtype).tiny ** 0.5
+        every_root = jnp.concatenate([rows.roots, columns.roots])
+        most, least = jnp.max(every_root, initial=0.0), jnp.min(every_root, initial=jnp.inf)
+        queries = jnp.concatenate([rows.vectors, ((most / rows.roots) ** 2)[:, None]], axis=1)
+        scales = ((columns.roots / most) ** 2)[:, None]
+        # squares * inverses is the squared norm after the division
+        squares = (columns.squares * columns.inverses)[:, None] * scales * scales
+        return queries, -jnp.concatenate([columns.vectors * scales, squares], axis=1), least >= most * 2.0**-30
 
     return search
 
