@@ -137,8 +137,8 @@ def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block: int | N
     width = min(k + k // 4 + SPARE, gallery.shape[0])
 
     def nearest(by: Measure, s: Array, i: Array, j: Array, *skip: Array) -> Array:
-        keep = j != skip[0][:, None] if skip else True
-        columns = largest_k(rank_keys(by.closest_first(s), keep), width)[1]
+        closeness = by.closest_first(s)
+        columns = largest_k(rank_keys(closeness, j != skip[0][:, None]) if skip else closeness, width)[1]
         return jnp.sort(columns, axis=1)  # so that the lowest is the first among equals
 
     def compare(query: Array, columns: Array, *skip: Array) -> tuple[Array, Array]:
@@ -146,7 +146,7 @@ def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block: int | N
         values = measure(wide(query)[:, None], found)
         if measure.exact_zero:
             values = jnp.where(jnp.all(query[:, None] == found, axis=-1) & ~jnp.isnan(values), 0.0, values)
-        keep = columns != skip[0][:, None] if skip else True
+        keep = columns != skip[0][:, None] if skip else jnp.ones_like(columns, bool)
         _, place = jax.lax.top_k(rank_keys(jax.lax.stop_gradient(measure.closest_first(values)), keep), k)
         closest = jnp.take_along_axis(values, place, axis=1)
         return closest.astype(gallery.dtype), jnp.take_along_axis(columns, place, axis=1)
