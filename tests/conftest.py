@@ -1,6 +1,7 @@
 """Every test runs with strict JAX: shapes in annotations are checked, ranks are never promoted silently."""
 
 import os
+from pathlib import Path
 
 from jaxtyping import install_import_hook
 
@@ -44,3 +45,15 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+MOST_MAPS = 30_000  # of the 65,530 that Linux allows a process by default
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_memory_maps():
+    """Every compiled function takes memory maps of the process, and without any left the compiler crashes."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()

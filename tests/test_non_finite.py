@@ -35,7 +35,9 @@ def scalars(found):
 def test_a_loss_of_nan_is_nan(name, which):
     given = batch()
     rows = slice(None) if which == "every row" else slice(3, 4)
-    given |= {n: a.at[rows].set(jnp.nan) for n, a in given.items() if jnp.issubdtype(a.dtype, jnp.floating)}
+    poisoned = {"x", "y", "ref", "centers"} | ({"grades"} if name == "losses.contrastive_terms" else set())
+    poisoned |= set() if name == "losses.margin_loss" else {"proxies"}  # from which its case makes beta
+    given |= {n: given[n].at[rows].set(jnp.nan) for n in poisoned}
 
     def total(x):
         found = jax.tree.leaves(CASES[name](given | {"x": x}))

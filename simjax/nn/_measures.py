@@ -69,7 +69,7 @@ class LowRankMahalanobis(nnx.Module):
         )
 
 
-SMALLER = 2.0**-10  # a constant, by which a linear map of the largest numbers does not overflow
+SMALLER = 2.0**-4  # a constant, by which a linear map of the largest numbers does not overflow
 
 
 @pair_function()

@@ -72,17 +72,21 @@ class Rows(NamedTuple):
     vectors: Array
     """[n, d]; those of the columns are multiplied by -2, which costs less here than in the tile."""
     squares: Array
-    """Squared norms after the division, times the scale over `UNIT`, [n]."""
+    """Squared norms after the division, times the scale over `_unit`, [n]."""
     inverses: Array
-    """`UNIT` over the scale, [n]."""
+    """`_unit` over the scale, [n]."""
     roots: Array
     """Square roots of the scales, powers of two, [n]."""
     norms: Array
     """Norms before the division, [n], constants for the gradient."""
 
 
-UNIT = 2.0**20
-"""Scales are stored relative to it, so that squares of the largest numbers and inverses of the smallest fit."""
+def _unit(d: int) -> float:
+    """A power of four for rows of d features, relative to which scales are stored.
+
+    It is just so large that the squares of the largest numbers fit, and so that inverses of the smallest do.
+    """
+    return 4.0 ** (d.bit_length() // 2 + 3)
 
 
 def shift_towards_zero(x: Array, y: Array) -> tuple[Array, Array]:
@@ -110,15 +114,15 @@ def scaled_rows(x: Array, y: Array, multiply: Callable[[Array], Array] = lambda 
 
 def _divided(x: Array) -> tuple[Array, Array]:
     """Rows [n, d] over the largest power of four up to their largest absolute value, and its square root [n]."""
-    smallest = float(jnp.finfo(x.dtype).tiny) ** 0.5 * UNIT**0.5
+    smallest = (float(jnp.finfo(x.dtype).tiny) * _unit(x.shape[1])) ** 0.5
     root = jnp.maximum(power_of_two(jnp.sqrt(largest(x))), smallest)
     return x / root / root, root[:, 0]
 
 
 def _with_norms(vectors: Array, squares: Array, roots: Array) -> Rows:
-    scales = roots * roots
+    scales, unit = roots * roots, _unit(vectors.shape[1])
     norms = lax.stop_gradient(roots * safe_sqrt(squares) * roots)
-    return Rows(vectors, squares * (scales / UNIT), UNIT / scales, roots, norms)
+    return Rows(vectors, squares * (scales / unit), unit / scales, roots, norms)
 
 
 def _relative_squares(x: Rows, y: Rows) -> Array:

