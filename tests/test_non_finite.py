@@ -43,7 +43,8 @@ def test_a_loss_of_nan_is_nan(name, which):
         found = jax.tree.leaves(CASES[name](given | {"x": x}))
         return sum(jnp.sum(a) for a in found), scalars(found)
 
-    (_, found), gradient = jax.value_and_grad(total, has_aux=True)(given["x"])
+    (sum_of_all, found), gradient = jax.value_and_grad(total, has_aux=True)(given["x"])
+    assert np.isnan(sum_of_all)
     assert np.isnan(found).all()
     if name.removeprefix("losses.") in PAIR_LOSSES:  # no number that rests on what replaces the NaN
         assert (np.isnan(gradient) | (gradient == 0)).all()
@@ -62,6 +63,17 @@ def test_a_loss_of_what_was_mined_among_nan_is_nan(name):
 NEED_MORE = {"manifold_loss", "similarity_distillation_loss", "score_distillation_loss"} | {
     name for name in PAIR_LOSSES if "proxies" in inspect.signature(getattr(losses, name)).parameters
 }
+
+
+ONLY_WITH_POSITIVES = {"n_pairs_loss"}  # its columns are second rows of classes that have two
+
+
+@pytest.mark.parametrize("name", [name for name in PAIR_LOSSES if name not in NEED_MORE | ONLY_WITH_POSITIVES])
+def test_a_nan_that_is_a_negative_alone_makes_a_loss_nan(name):
+    given = batch()
+    options = {"beta": 1.2} if name == "margin_loss" else {}
+    loss = getattr(losses, name)(given["x"].at[3].set(jnp.nan), given["labels"].at[3].set(9), **options)
+    assert jnp.isnan(loss)
 
 
 @pytest.mark.parametrize("name", [name for name in PAIR_LOSSES if name not in NEED_MORE])

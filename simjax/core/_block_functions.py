@@ -24,9 +24,9 @@ def masked(mask: Mask | None, function: Function | None, s: Array, i: Array, j: 
     return function(finite_where_masked(s, keep)), keep
 
 
-def finite_where_masked(s: Array, keep: Array | bool) -> Array:
+def finite_where_masked(s: Array, keep: Array) -> Array:
     """Scores with 0 for each masked NaN: 0 times NaN would be NaN in the gradient of whatever is multiplied by it."""
-    return s if keep is True else jnp.where(jnp.isnan(s) & ~keep, 0, s)
+    return jnp.where(jnp.isnan(s) & ~keep, 0, s)
 
 
 def softmax(s: Array, keep: Array | bool = True) -> tuple[Array, Array]:

@@ -53,7 +53,7 @@ def class_ids(argument: str, labels: ArrayLike) -> Array:
 def comparable_ids(given: dict[str, Any]) -> dict[str, Array]:
     """Class ids by the names of arguments, as integers of JAX's default type [n] that are equal where the ids are.
 
-    Ids that the type does not hold become others that it holds and that nobody has, below 0.
+    Ids that the type does not hold are replaced by unused negative ids that it holds.
 
     Raises:
         InputError: if one is no list, or known ids that the type does not hold are to be compared with traced ones.

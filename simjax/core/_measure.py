@@ -101,7 +101,7 @@ class Measure:
         return s + (rows[2][:, None] + columns[2][None]) if self.propagates_nan else s
 
     def finite_strip(self, rows: Any, columns: Any, precision: str | None = None) -> Array:
-        """The same without the NaN of rows and columns, which are the last part of both: 0 or NaN, [r] and [m]."""
+        """The scores [r, m] without the NaN of rows and columns, which is the last part of both, 0 or NaN."""
         (r, r_marks, _), (c, c_marks, _) = rows, columns
         if self.matrix is None:
             s = self.pair(r[:, None], c[None], **self.parameters)

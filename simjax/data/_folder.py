@@ -43,7 +43,7 @@ def read_folder(
         options: How images are read. Size and channels that are not given are chosen for the training images.
         needs_classes: Whether fewer than two classes are an error. Otherwise a folder with images directly in it is
             one class of the folder's name.
-        progress: Is told in one line if images are resized.
+        progress: Called with one line if images are resized.
 
     Returns:
         The data set.
@@ -166,7 +166,7 @@ def _classes(
         root: Of the data set; its name is that of the one class.
         options: Say whether unreadable images are left out.
         skipped: Counts what is left out.
-        unused: Is told the sub-folders without images, and why they have none.
+        unused: Receives the sub-folders without images, and the reasons.
 
     Returns:
         The classes, and whether the images lie directly in the folder.

@@ -64,7 +64,7 @@ def read_prepared(
         split: "train", "test" or "all" (both, one after the other).
         options: How images are read. A size that the set declares is used if none is given, and so are channels.
         cache_gigabytes: see `cached`.
-        progress: Is told in one line if images are resized.
+        progress: Called with one line if images are resized.
 
     Returns:
         The data set, in the order of the records.

@@ -1,4 +1,4 @@
-"""Checks of what losses are given, and what they look up by class."""
+"""Checks of the arguments of losses, and values looked up by class."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def values_of_rows(values: Array, labels: Any, of_what: str) -> Array:
     Args:
         values: one for each class [c], at least one.
         labels: class ids [n] or a `Relation`.
-        of_what: what the values are, for errors.
+        of_what: name of the values in errors.
 
     Returns:
         [n]; NaN where a traced id is not from 0 to c - 1.

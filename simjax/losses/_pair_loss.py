@@ -223,13 +223,14 @@ def _terms(
     # times NaN is NaN. So forms see a number instead, and a row that uses a NaN gets NaN for its sum.
     missing = jnp.isnan(c)
     found = form(jnp.where(missing, 0, c), *pairs, **parameters, **own)
-    any_positive, any_negative, any_nan = (jnp.any(m, axis=1) for m in (*masks, missing & (masks[0] | masks[1])))
+    used = missing & (masks[0] | masks[1])
+    any_positive, any_negative, any_nan = (jnp.any(m, axis=1) for m in (*masks, used))
 
     def summed(part: Any) -> LossTerms:
         if isinstance(part, Summed):
             has_terms = any_positive & any_negative if triplets else part.count > 0
-        elif part[0].shape == c.shape:  # a term for each pair
-            return reducer.of_rows((jnp.where(missing, jnp.nan, part[0]), part[1]), weights)
+        elif part[0].shape == c.shape:  # a term for each pair, which may rest on all other pairs of its row
+            return reducer.of_rows((jnp.where(used, jnp.nan, part[0]), part[1] | used), weights)
         else:
             has_terms = jnp.any(part[1], axis=1)
         terms = reducer.of_rows(part, weights)
