@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from simjax import core, losses, mining
+from tests.public_functions import CASES, batch
 from tests.slow import mostly_slow
-from tests.test_sharding import CASES, batch
 
 COUNTS = {"losses.sub_center_outliers"}  # booleans and row numbers
 LOSSES = sorted(name for name in CASES if name.startswith("losses.") and name not in COUNTS)
