@@ -114,7 +114,7 @@ class VisionTransformer(torch.nn.Module):
             layer.embed_patch.bias,
         )
         self.register_buffer("position", torch.tensor(np.array(layer.position)))
-        self.blocks = torch.nn.Sequential(*(Block(block) for block in layer.blocks))
+        self.blocks = torch.nn.Sequential(*(Block(block_size) for block_size in layer.blocks))
         self.norm, self.embed = same_network(layer.norm), same_network(layer.embed)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from simjax import losses as losses
     from simjax import mining as mining
     from simjax import nn as nn
+    from simjax import pairs as pairs
     from simjax import report as report
     from simjax import similarity as similarity
     from simjax import train as train
 
 __version__ = "0.1.0"
 
-ROOMS = ("attention", "core", "data", "evaluate", "losses", "mining", "nn", "report", "similarity", "train")
+ROOMS = ("attention", "core", "data", "evaluate", "losses", "mining", "nn", "pairs", "report", "similarity", "train")
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from simjax.core._checks import InputError
+from simjax.core import InputError
 
 
 def write_file(path: Path, content: str | bytes) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from simjax import attention, core, losses, mining, similarity
+from simjax.similarity import _measure
 from tests.similarity.test_every_measure import DOMAIN, PARAMETERS, draw
 
 N, M, D, CLASSES = 16, 8, 6, 4
@@ -66,14 +67,14 @@ def of_grades(function):
 
 def of_measure(m):
     """Compute pairs and the matrix of a measure, of rows that it is defined on."""
-    m = core.measure(m, **PARAMETERS.get(m.name, {}))
+    m = similarity.measure(m, **PARAMETERS.get(m.name, {}))
 
     def call(b):
         x, y, ref = b["x"][:, :3], b["y"][:, :3], b["ref"][:, :3]
         if m.name in DOMAIN:
             domain = jnp.float32(draw(m.name, N, 3))
             x, y, ref = (jnp.exp(0.1 * a)[:, : domain.shape[1]] * domain[: len(a)] for a in (x, y, ref))
-        return m.pair(x, y, **m.parameters), similarity.pairwise(x, ref, m, block=4)
+        return m.pair(x, y, **m.parameters), similarity.pairwise(x, ref, m, block_size=4)
 
     return call
 
@@ -122,9 +123,9 @@ def reduced(reduction, **options):
     """Reduce rows among themselves in one block, and with reference rows in several blocks."""
 
     def call(b):
-        same = core.all_of(core.same_label(b["labels"]), core.others)
+        same = similarity.all_of(similarity.same_label(b["labels"]), similarity.exclude_self)
         return reduction(b["x"], mask=same, measure="euclidean", **options), reduction(
-            b["x"], b["ref"], measure="cosine", block=2, **options
+            b["x"], b["ref"], measure="cosine", block_size=2, **options
         )
 
     return call
@@ -146,9 +147,9 @@ MATRICES = {
     "pairwise": lambda b: similarity.pairwise(b["x"]),
     "top_k": lambda b: (
         similarity.top_k(b["x"], b["ref"], 3, "euclidean"),
-        similarity.top_k(b["x"], b["x"], 3, "manhattan", exclude=jnp.arange(len(b["x"])), block=2),
+        similarity.top_k(b["x"], b["x"], 3, "manhattan", exclude=jnp.arange(len(b["x"])), block_size=2),
     ),
-    "maxsim_matrix": lambda b: similarity.maxsim_matrix(b["tokens"], b["documents"], block=4),
+    "maxsim_matrix": lambda b: similarity.maxsim_matrix(b["tokens"], b["documents"], block_size=4),
     "maxsim_similarity": lambda b: similarity.maxsim_similarity(b["tokens"], b["tokens"][::-1]),
     "unit_vectors": lambda b: similarity.unit_vectors(b["x"]),
     "combine_embeddings": lambda b: similarity.combine_embeddings([b["x"], b["y"]]),
@@ -168,12 +169,12 @@ MATRICES = {
 CASES = {
     **{
         f"similarity.{m.pair.__name__}": of_measure(m)
-        for m in core.MEASURES.values()
+        for m in _measure.MEASURES.values()
         if m.pair.__module__.startswith("simjax.")
     },
     **{f"similarity.{name}": case for name, case in MATRICES.items()},
     "attention.attention": attended(attention.attention, measure="euclidean", return_weights=True),
-    "attention.dot_product_attention": attended(attention.dot_product_attention, block=2),
+    "attention.dot_product_attention": attended(attention.dot_product_attention, block_size=2),
     "losses.angle_loss": of_grades(losses.angle_loss),
     "losses.angular_loss": of_labels(losses.angular_loss),
     "losses.arcface_loss": of_proxies(losses.arcface_loss),
@@ -213,7 +214,7 @@ CASES = {
     "losses.normalized_softmax_loss": of_proxies(losses.normalized_softmax_loss),
     "losses.nt_xent_loss": of_labels(losses.nt_xent_loss),
     "losses.p2s_grad_loss": of_proxies(losses.p2s_grad_loss),
-    "losses.pair_loss": of_labels(functools.partial(losses.pair_loss, pair_form, block=4, reducer="per_row")),
+    "losses.pair_loss": of_labels(functools.partial(losses.pair_loss, pair_form, block_size=4, reducer="per_row")),
     "losses.pnp_loss": of_labels(losses.pnp_loss),
     "losses.proxy_anchor_loss": of_proxies(losses.proxy_anchor_loss),
     "losses.proxy_nca_loss": of_proxies(losses.proxy_nca_loss),
@@ -274,19 +275,21 @@ CASES = {
     "mining.statistics": of_labels(mining.statistics),
     "mining.triplet_margin": mined(mining.triplet_margin),
     "mining.uniform_histogram": mined(mining.uniform_histogram, losses.contrastive_loss, key=jax.random.key(0), bins=5),
-    "core.count": reduced(core.count, function=lambda s: s > 0.5),
-    "core.logsumexp": reduced(core.logsumexp),
-    "core.max": reduced(core.max),
-    "core.mean": reduced(core.mean),
-    "core.min": reduced(core.min),
-    "core.softmax_weighted_sum": lambda b: core.softmax_weighted_sum(b["x"], b["ref"], b["scores"].T),
-    "core.sum": reduced(core.sum),
-    "core.top_k": reduced(core.top_k, k=3),
-    "core.order_statistics": reduced(core.order_statistics, ks=(1, 3)),
-    "core.histogram": lambda b: [
-        reduced(core.histogram, edges=jnp.linspace(-1, 3, 5), soft=soft)(b) for soft in (False, True)
+    "similarity.count": reduced(similarity.count, function=lambda s: s > 0.5),
+    "similarity.logsumexp": reduced(similarity.logsumexp),
+    "similarity.max": reduced(similarity.max),
+    "similarity.mean": reduced(similarity.mean),
+    "similarity.min": reduced(similarity.min),
+    "similarity.softmax_weighted_sum": lambda b: similarity.softmax_weighted_sum(b["x"], b["ref"], b["scores"].T),
+    "similarity.sum": reduced(similarity.sum),
+    "similarity.largest_k": reduced(similarity.largest_k, k=3),
+    "similarity.order_statistics": reduced(similarity.order_statistics, ks=(1, 3)),
+    "similarity.histogram": lambda b: [
+        reduced(similarity.histogram, edges=jnp.linspace(-1, 3, 5), soft=soft)(b) for soft in (False, True)
     ],
-    "core.reduce_rows": lambda b: core.reduce_rows(lambda s, i, j: jnp.sum(jnp.tanh(s), axis=1), b["x"], b["ref"]),
+    "similarity.reduce_rows": lambda b: similarity.reduce_rows(
+        lambda s, i, j: jnp.sum(jnp.tanh(s), axis=1), b["x"], b["ref"]
+    ),
 }
 NO_ARRAYS = {  # public names that are no functions of arrays
     **dict.fromkeys(("similarity.Alignment", "similarity.Measure", "similarity.Moments"), "a dataclass"),

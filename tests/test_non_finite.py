@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simjax import core, losses, mining
+from simjax import losses, mining, pairs
 from tests.public_functions import CASES, batch
 from tests.slow import mostly_slow
 
@@ -84,7 +84,7 @@ def test_a_nan_that_is_in_no_pair_does_not_matter(name):
 
     @jax.jit
     def of(x):
-        return jax.value_and_grad(lambda x: loss(x, core.by_class(labels, ignore=(9,)), **options))(x)
+        return jax.value_and_grad(lambda x: loss(x, pairs.by_class(labels, ignore=(9,)), **options))(x)
 
     value, gradient = of(given["x"].at[3].set(jnp.nan))
     expected, expected_gradient = of(given["x"])

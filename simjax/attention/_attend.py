@@ -15,20 +15,19 @@ from simjax.attention._dropout import drop
 from simjax.attention._heads import map_shared, over_heads
 from simjax.attention._masks import as_bias, as_masks, at, four_axes
 from simjax.core import (
-    PRECISIONS,
     InputError,
-    Measure,
+    as_float_array,
+    call_on_devices,
     check_at_least,
     check_choice,
-    finite_rows,
-    floats,
+    current_precision,
     matrix_product,
-    on_devices,
-    precision_in_force,
+    promote_to_float32,
+    replace_non_finite_rows,
     replicated,
-    softmax,
-    wide,
 )
+from simjax.similarity import PRECISIONS, Measure
+from simjax.similarity._row_reductions import softmax_of_tile
 
 COPIES = 4  # of the strip: scores, weights, and what their gradients hold
 
@@ -49,18 +48,18 @@ def attend(
     precision: Any,
     return_residual: bool,
     return_weights: bool,
-    block: int | None,
+    block_size: int | None,
     **masks: Any,
 ) -> Any:
     """`attention` whose scores are closeness times `scale`: {"scale": number} or {"temperature": 1 / number}."""
-    query, key, value = floats("query", query), floats("key", key), floats("value", value)
+    query, key, value = as_float_array("query", query), as_float_array("key", key), as_float_array("value", value)
     check_shapes(query, key, value)
-    check_at_least("block", block, 1)
+    check_at_least("block_size", block_size, 1)
     if isinstance(precision, lax.Precision):
         precision = precision.name.lower()
     if precision is not None:
         check_choice("precision", str(precision), PRECISIONS)
-    terms = {name: floats(name, number) for name, number in scale.items()}
+    terms = {name: as_float_array(name, number) for name, number in scale.items()}
     if bias is not None:
         terms["bias"] = as_bias(bias)
     out = _attend(
@@ -74,7 +73,7 @@ def attend(
         broadcast_dropout=broadcast_dropout,
         precision=precision,
         also=("residual",) * return_residual + ("weights",) * return_weights,
-        block=block,
+        block_size=block_size,
     )
     return out if return_residual or return_weights else out[0]
 
@@ -108,8 +107,8 @@ def dropout(key: Array | None, rate: Any, deterministic: bool) -> tuple[Array, A
     return key, rate
 
 
-@partial(jax.jit, static_argnames=("broadcast_dropout", "precision", "also", "block"))
-def _attend(measure, query, key, value, terms, masks, dropout, *, also, block, **options):
+@partial(jax.jit, static_argnames=("broadcast_dropout", "precision", "also", "block_size"))
+def _attend(measure, query, key, value, terms, masks, dropout, *, also, block_size, **options):
     *batch, t, h, _ = query.shape
     s = key.shape[-3]
     arrays = {n: a for n, a in (terms | masks).items() if not callable(a)}
@@ -119,9 +118,9 @@ def _attend(measure, query, key, value, terms, masks, dropout, *, also, block, *
 
     def local(whole: Any, query: Array, key: Array, value: Array, *rest: Any) -> Any:
         measure, functions, dropout = whole
-        on_head = partial(_on_head, measure, functions, dropout, also=also, block=block, **options)
+        on_head = partial(_on_head, measure, functions, dropout, also=also, block_size=block_size, **options)
         row_bytes = measure.row_bytes(query, jnp.zeros(key.shape[1::2], key.dtype), COPIES)
-        return over_heads(on_head, query, key, value, *rest, block=block, row_bytes=row_bytes)
+        return over_heads(on_head, query, key, value, *rest, block_size=block_size, row_bytes=row_bytes)
 
     places = jnp.arange(query.shape[0])[:, None], jnp.arange(h)[None]  # [b, 1], [1, h]
     found = _on_mesh(local, (measure, functions, dropout), query, key, value, places, arrays)
@@ -143,13 +142,13 @@ def _on_head(
     broadcast_dropout: bool,
     precision: str | None,
     also: tuple[str, ...],
-    block: int | None,
+    block_size: int | None,
 ) -> dict[str, Array]:
     """One head: query [t, k], key [s, k], value [s, e], arrays [t, s] whose axes may be 1."""
     batch, head = place
-    rows, columns = measure.rows_and_columns(query, key)
+    rows, columns = measure.tile_inputs(query, key)
     j = jnp.arange(key.shape[0])[None]
-    values, value_nan = finite_rows(wide(value))
+    values, value_nan = replace_non_finite_rows(promote_to_float32(value))
     if dropout is not None and not broadcast_dropout:
         dropout = (jax.random.fold_in(jax.random.fold_in(dropout[0], batch), head), dropout[1])
 
@@ -160,20 +159,20 @@ def _on_head(
         scale = terms.pop("scale") if "scale" in terms else 1 / terms.pop("temperature")
         bias = terms.pop("bias", None)
         keep = reduce(jnp.logical_and, terms.values(), True)  # the terms that are left are masks
-        s = wide(measure.closest_first(measure.finite_strip(rows, columns, precision)))  # [r, s]
+        s = promote_to_float32(measure.as_score(measure.finite_tile(rows, columns, precision)))  # [r, s]
         s = s * scale.astype(s.dtype)
         s = s if bias is None else s + bias.astype(s.dtype)
         # A NaN in a query, a key or a value is one in their scores, so that a mask removes it.
         s = s + (rows[2][:, None] + nan_of_columns[None])
-        weights, residual = softmax(s, keep)
+        weights, residual = softmax_of_tile(s, keep)
         kept = weights if dropout is None else drop(weights, i, *dropout)
-        with jax.default_matmul_precision(precision or precision_in_force()):
+        with jax.default_matmul_precision(precision or current_precision()):
             out = matrix_product(kept, values).astype(value.dtype)
         extras = {"residual": residual, "weights": weights.astype(value.dtype)}
         return {"out": out} | {name: extras[name] for name in also}
 
     i = jnp.arange(query.shape[0])[:, None]
-    return map_shared(on_rows, rows, i, arrays, block=block, row_bytes=measure.row_bytes(query, key, COPIES))
+    return map_shared(on_rows, rows, i, arrays, block_size=block_size, row_bytes=measure.row_bytes(query, key, COPIES))
 
 
 def _on_mesh(local: Any, whole: Any, query: Array, key: Array, value: Array, places: Any, arrays: Any) -> Any:
@@ -190,4 +189,4 @@ def _on_mesh(local: Any, whole: Any, query: Array, key: Array, value: Array, pla
     specs = jax.tree.map(spec, (places, arrays))
     heads = PartitionSpec(b, None, h)
     specs = (PartitionSpec(), heads, heads, heads, *specs)
-    return on_devices(local, sharding.mesh, specs, PartitionSpec(b, h), whole, query, key, value, places, arrays)
+    return call_on_devices(local, sharding.mesh, specs, PartitionSpec(b, h), whole, query, key, value, places, arrays)

@@ -21,8 +21,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Integer, Num, Shaped
 
 from simjax.attention._attend import attend
-from simjax.core import InputError, Measure
-from simjax.core import measure as as_measure
+from simjax.core import InputError
+from simjax.similarity import Measure
+from simjax.similarity import measure as as_measure
 
 
 def attention(
@@ -45,7 +46,7 @@ def attention(
     precision: str | lax.Precision | None = None,
     return_residual: bool = False,
     return_weights: bool = False,
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Any:
     """softmax(closeness(query, key) / temperature + bias) value, for each head.
 
@@ -73,7 +74,7 @@ def attention(
         precision: of matrix products, as in `jax.default_matmul_precision`; None is the measure's own.
         return_residual: also return the logarithm of the sum of the exponentials of each query's scores.
         return_weights: also return the weights, before any are dropped; they take memory t times s.
-        block: queries, counted over all heads and batches, that are computed at once; None chooses.
+        block_size: queries, counted over all heads and batches, that are computed at once; None chooses.
 
     Returns:
         [*batch, t, h, e] in the type of `value`; computed in float32 or wider. A query that may look at nothing gives
@@ -118,5 +119,5 @@ def attention(
         precision=precision,
         return_residual=return_residual,
         return_weights=return_weights,
-        block=block,
+        block_size=block_size,
     )

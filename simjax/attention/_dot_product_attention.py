@@ -19,7 +19,8 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Integer, Num, Shaped
 
 from simjax.attention._attend import attend, check_shapes, dropout
-from simjax.core import InputError, check_choice, floats, measure
+from simjax.core import InputError, as_float_array, check_choice
+from simjax.similarity import measure
 
 
 def dot_product_attention(
@@ -44,7 +45,7 @@ def dot_product_attention(
     precision: str | lax.Precision | None = None,
     module: Any = None,
     return_weights: bool = False,
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Any:
     """softmax(scale * query key^T + bias) value, for each head.
 
@@ -73,7 +74,7 @@ def dot_product_attention(
         precision: of matrix products, as in `jax.default_matmul_precision`.
         module: a Flax module that keeps the weights as `attention_weights`.
         return_weights: also return the weights, before any are dropped; they take memory t times s.
-        block: queries, counted over all heads and batches, that are computed at once; None chooses.
+        block_size: queries, counted over all heads and batches, that are computed at once; None chooses.
 
     Returns:
         [*batch, t, h, e] in the type of `value`. A query that may look at nothing gives zeros, with zero gradient.
@@ -98,7 +99,7 @@ def dot_product_attention(
          [0.  1.  0. ]
          [0.  0.  1. ]]
     """
-    query, key, value = floats("query", query), floats("key", key), floats("value", value)
+    query, key, value = as_float_array("query", query), as_float_array("key", key), as_float_array("value", value)
     if dtype is not None:
         query, key, value = query.astype(dtype), key.astype(dtype), value.astype(dtype)
     check_choice("implementation", str(implementation), ("None", "xla", "cudnn"))
@@ -115,7 +116,7 @@ def dot_product_attention(
             "dropout_rate": dropout(dropout_rng, dropout_rate, deterministic) is not None,
             "module": module is not None,
             "return_weights": return_weights,
-            "block": block is not None,
+            "block_size": block_size is not None,
         }
         return _cudnn(query, key, value, bias, mask, refused, scale=scale, return_residual=return_residual, **masks)
     out = attend(
@@ -133,7 +134,7 @@ def dot_product_attention(
         precision=precision,
         return_residual=return_residual,
         return_weights=return_weights or module is not None,
-        block=block,
+        block_size=block_size,
         **masks,
     )
     if module is None:

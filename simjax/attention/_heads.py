@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from simjax.core import map_rows, rows_in_block
+from simjax.core import map_rows, rows_per_block
 
 
 def over_heads(
@@ -21,7 +21,7 @@ def over_heads(
     key: Array,
     value: Array,
     *arrays: Any,
-    block: int | None,
+    block_size: int | None,
     row_bytes: int,
 ) -> Any:
     """`function` of each head's query [t, k], key [s, k], value [s, e] and its part of the arrays.
@@ -32,7 +32,7 @@ def over_heads(
         key: [b, s, g, k], where g divides h: each serves h / g heads of the query.
         value: [b, s, g, e].
         *arrays: pytrees of arrays [b, h, ...]; an axis of 1 is shared by all.
-        block: rows of all heads together that are computed at once; None chooses.
+        block_size: rows of all heads together that are computed at once; None chooses.
         row_bytes: what one row takes, in bytes.
 
     Returns:
@@ -47,14 +47,14 @@ def over_heads(
     )
     rows = t
     for size in (h // g, g, b):  # heads of a group, groups, batches
-        at_once = max(1, block // rows) if block else rows_in_block(size, row_bytes * rows, enough=1)
-        function = partial(map_shared, _each(function), block=at_once)
+        at_once = max(1, block_size // rows) if block_size else rows_per_block(size, row_bytes * rows, enough=1)
+        function = partial(map_shared, _each(function), block_size=at_once)
         rows *= size
     out = function(q, *shared, *grouped)  # [b, g, h / g, t, ...]
     return jax.tree.map(lambda a: a.reshape(b, h, *a.shape[3:]), out)
 
 
-def map_shared(function: Callable[..., Any], *arrays: Any, block: int | None, row_bytes: int = 0) -> Any:
+def map_shared(function: Callable[..., Any], *arrays: Any, block_size: int | None, row_bytes: int = 0) -> Any:
     """`map_rows` where an array of one row, if the first array has more, is shared by all blocks."""
     leaves, tree = jax.tree.flatten(arrays)
     n = leaves[0].shape[0]
@@ -64,7 +64,9 @@ def map_shared(function: Callable[..., Any], *arrays: Any, block: int | None, ro
         rest = iter(rows)
         return function(*tree.unflatten([next(rest) if c else a for a, c in zip(leaves, cut, strict=True)]))
 
-    return map_rows(on_block, [a for a, c in zip(leaves, cut, strict=True) if c], block=block, row_bytes=row_bytes)
+    return map_rows(
+        on_block, [a for a, c in zip(leaves, cut, strict=True) if c], block_size=block_size, row_bytes=row_bytes
+    )
 
 
 def _each(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
-from simjax.core import InputError, carried, causal, check_at_least, exact, floats, numbers, wide
+from simjax.core import InputError, as_exact_array, as_float_array, as_number_array, check_at_least, promote_to_float32
+from simjax.similarity import causal
+from simjax.similarity._masks import as_pytree_function
 
 
 def window(left: Any, right: Any, i: Array, j: Array) -> Array:
@@ -32,7 +34,7 @@ def keys_within(lengths: Array, i: Array, j: Array, head: Array, batch: Array) -
 
 def as_bias(bias: Any) -> Any:
     """A bias as an array of floating point, or as a function."""
-    return carried(bias) if callable(bias) else floats("bias", bias)
+    return as_pytree_function(bias) if callable(bias) else as_float_array("bias", bias)
 
 
 def as_masks(
@@ -47,7 +49,7 @@ def as_masks(
     """What a query looks at must be kept by all of these, boolean arrays or functions by the names of arguments."""
     masks: dict[str, Any] = {}
     if mask is not None:
-        masks["mask"] = carried(mask) if callable(mask) else _booleans(mask)
+        masks["mask"] = as_pytree_function(mask) if callable(mask) else _booleans(mask)
     if is_causal:
         masks["is_causal"] = Partial(causal)
     if local_window_size is not None:
@@ -64,15 +66,15 @@ def as_masks(
 
 
 def _booleans(mask: Any) -> Array:
-    found = numbers("mask", mask)
+    found = as_number_array("mask", mask)
     if found.dtype != bool:
-        floats("mask", mask)
+        as_float_array("mask", mask)
         check_at_least("mask", mask, 0)  # one that is added to scores, 0 and -inf, is a bias
     return found != 0
 
 
 def _lengths(argument: str, lengths: Any, batch: tuple[int, ...]) -> Array:
-    lengths = exact(argument, lengths)
+    lengths = as_exact_array(argument, lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(f"{argument}: expected integers, got {lengths.dtype}")
     if lengths.size != prod(batch):
@@ -107,7 +109,7 @@ def at(argument: str, function: Partial, i: Array, j: Array, head: Array, batch:
     if len(shape) != 2 or any(n not in (1, whole) for n, whole in zip(shape, strip, strict=True)):
         raise InputError(f"{argument}: expected a function of (i, j) that gives {strip}, got shape {found.shape}")
     if argument == "bias":
-        return wide(floats(argument, found)).reshape(shape)
+        return promote_to_float32(as_float_array(argument, found)).reshape(shape)
     if found.dtype != bool:
         raise TypeError(f"{argument}: expected a function that gives booleans, got {found.dtype}")
     return found.reshape(shape)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from tyro.conf import Positional
 
-from simjax.core._checks import InputError, suggestion
+from simjax.core import InputError, suggestion
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from simjax.cli._arguments import parse
-from simjax.core._checks import check_choice
+from simjax.core import check_choice
 from simjax.train._settings import Reading
 
 

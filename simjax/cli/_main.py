@@ -16,7 +16,7 @@ from simjax.cli._compare import CompareArguments, compare
 from simjax.cli._data import COMMANDS as DATA_COMMANDS
 from simjax.cli._data import data
 from simjax.cli._train import TrainArguments, train
-from simjax.core._checks import InputError, suggestion
+from simjax.core import InputError, suggestion
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
     "train": (train, "train an encoder of images, evaluate it and write a report"),

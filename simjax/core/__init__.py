@@ -1,86 +1,65 @@
-"""The dot product (dense, convolution, scores), the engine that reduces similarity in blocks, and argument checks."""
+"""Argument checks and errors, dtype promotion, dot products (dense, convolution), and maps over blocks of rows."""
 
-from simjax.core._arrays import finite_rows as finite_rows
-from simjax.core._arrays import fits as fits
-from simjax.core._arrays import floats as floats
-from simjax.core._arrays import matrix_rows as matrix_rows
-from simjax.core._arrays import numbers as numbers
-from simjax.core._arrays import on_host as on_host
-from simjax.core._arrays import wide as wide
-from simjax.core._block_functions import first_largest as first_largest
-from simjax.core._block_functions import softmax as softmax
-from simjax.core._blocks import kept as kept
-from simjax.core._blocks import map_rows as map_rows
-from simjax.core._blocks import rows_in_block as rows_in_block
-from simjax.core._checks import InputError as InputError
-from simjax.core._checks import check_choice as check_choice
-from simjax.core._checks import suggestion as suggestion
-from simjax.core._convolution import convolution as convolution
-from simjax.core._convolution import convolution_matrix as convolution_matrix
-from simjax.core._convolution import patches as patches
-from simjax.core._coordinates import larger as larger
-from simjax.core._coordinates import reduce_pairs as reduce_pairs
-from simjax.core._coordinates import reduce_strip as reduce_strip
-from simjax.core._dot_product import by_columns as by_columns
-from simjax.core._dot_product import dense as dense
-from simjax.core._dot_product import dot_products as dot_products
-from simjax.core._dot_product import matrix_product as matrix_product
-from simjax.core._dot_product import precision_in_force as precision_in_force
-from simjax.core._fingerprint import fingerprints as fingerprints
-from simjax.core._fingerprint import mixed_bits as mixed_bits
-from simjax.core._fingerprint import same_fingerprint as same_fingerprint
-from simjax.core._ids import NO_CLASS as NO_CLASS
-from simjax.core._ids import class_ids as class_ids
-from simjax.core._ids import comparable_ids as comparable_ids
-from simjax.core._ids import exact as exact
-from simjax.core._ids import integers as integers
-from simjax.core._masks import Mask as Mask
-from simjax.core._masks import all_of as all_of
-from simjax.core._masks import carried as carried
-from simjax.core._masks import causal as causal
-from simjax.core._masks import different_label as different_label
-from simjax.core._masks import others as others
-from simjax.core._masks import same_label as same_label
-from simjax.core._measure import MEASURES as MEASURES
-from simjax.core._measure import Measure as Measure
-from simjax.core._measure import measure as measure
-from simjax.core._mesh import as_carry as as_carry
-from simjax.core._mesh import auto_axes as auto_axes
-from simjax.core._mesh import on_devices as on_devices
-from simjax.core._mesh import replicated as replicated
-from simjax.core._mesh import take_rows as take_rows
-from simjax.core._mesh import vary_alike as vary_alike
-from simjax.core._numbers import check_at_least as check_at_least
-from simjax.core._numbers import check_between as check_between
-from simjax.core._numbers import check_fraction as check_fraction
-from simjax.core._numbers import check_number as check_number
-from simjax.core._numbers import check_positive as check_positive
-from simjax.core._order import histogram as histogram
-from simjax.core._order import largest_k as largest_k
-from simjax.core._order import order_statistics as order_statistics
-from simjax.core._order import rank_keys as rank_keys
-from simjax.core._order import top_k as top_k
-from simjax.core._reduce import PRECISIONS as PRECISIONS
-from simjax.core._reduce import block_size as block_size
-from simjax.core._reduce import reduce_rows as reduce_rows
-from simjax.core._reductions import count as count
-from simjax.core._reductions import logsumexp as logsumexp
-from simjax.core._reductions import max as max
-from simjax.core._reductions import mean as mean
-from simjax.core._reductions import min as min
-from simjax.core._reductions import softmax_weighted_sum as softmax_weighted_sum
-from simjax.core._reductions import sum as sum
-from simjax.core._relation import Relation as Relation
-from simjax.core._relation import as_relation as as_relation
-from simjax.core._relation import by_class as by_class
-from simjax.core._relation import by_function as by_function
-from simjax.core._relation import by_grade as by_grade
-from simjax.core._relation import by_matrix as by_matrix
-from simjax.core._relation import by_position as by_position
-from simjax.core._relation import by_shared_label as by_shared_label
-from simjax.core._relation import rows_and_relation as rows_and_relation
-from simjax.core._triplets import count_triplets as count_triplets
-from simjax.core._triplets import every_one as every_one
-from simjax.core._tuples import entries as entries
-from simjax.core._tuples import for_each_marked as for_each_marked
-from simjax.core._tuples import sum_over_marked as sum_over_marked
+from simjax.core._arrays import (
+    as_float_array,
+    as_host_array,
+    as_matrices,
+    as_number_array,
+    fits_dtype,
+    promote_to_float32,
+    replace_non_finite_rows,
+)
+from simjax.core._blocks import map_rows, rows_per_block, save_for_backward
+from simjax.core._checks import InputError, check_choice, suggestion
+from simjax.core._convolution import convolution, convolution_matrix, patches
+from simjax.core._dot_product import current_precision, dense, dot_products, matrix_product, transposed_layout
+from simjax.core._fingerprint import fingerprints, mixed_bits, same_fingerprint
+from simjax.core._ids import NO_CLASS, as_exact_array, as_integer_array, class_ids, comparable_ids
+from simjax.core._mesh import as_carry, auto_axes, call_on_devices, replicated, take_rows, vary_over_same_axes
+from simjax.core._numbers import check_at_least, check_between, check_fraction, check_number, check_positive
+from simjax.core._top_k import rank_keys, top_k_of_rows
+
+__all__ = [
+    "InputError",
+    "NO_CLASS",
+    "as_carry",
+    "as_exact_array",
+    "as_float_array",
+    "as_host_array",
+    "as_integer_array",
+    "as_matrices",
+    "as_number_array",
+    "auto_axes",
+    "call_on_devices",
+    "check_at_least",
+    "check_between",
+    "check_choice",
+    "check_fraction",
+    "check_number",
+    "check_positive",
+    "class_ids",
+    "comparable_ids",
+    "convolution",
+    "convolution_matrix",
+    "current_precision",
+    "dense",
+    "dot_products",
+    "fingerprints",
+    "fits_dtype",
+    "map_rows",
+    "matrix_product",
+    "mixed_bits",
+    "patches",
+    "promote_to_float32",
+    "replace_non_finite_rows",
+    "rank_keys",
+    "replicated",
+    "rows_per_block",
+    "same_fingerprint",
+    "save_for_backward",
+    "suggestion",
+    "take_rows",
+    "top_k_of_rows",
+    "transposed_layout",
+    "vary_over_same_axes",
+]

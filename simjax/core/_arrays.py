@@ -16,7 +16,7 @@ from jax.typing import ArrayLike, DTypeLike
 from simjax.core._checks import InputError
 
 
-def on_host(x: Any) -> Any:
+def as_host_array(x: Any) -> Any:
     """x as a NumPy array; an array of JAX, traced or not, is returned as it is."""
     if isinstance(x, Array):
         return x
@@ -28,7 +28,7 @@ def on_host(x: Any) -> Any:
         return jnp.asarray(x)  # a list that holds traced arrays
 
 
-def fits(x: np.ndarray | Array, dtype: DTypeLike) -> bool:
+def fits_dtype(x: np.ndarray | Array, dtype: DTypeLike) -> bool:
     """Whether an integer type holds all the integers of x; it is taken to hold those that are traced."""
     if isinstance(x, Tracer) or not x.size or np.can_cast(x.dtype, dtype):
         return True
@@ -36,7 +36,7 @@ def fits(x: np.ndarray | Array, dtype: DTypeLike) -> bool:
     return limits.min <= int(values.min()) and int(values.max()) <= limits.max
 
 
-def numbers(argument: str, x: ArrayLike) -> Array:
+def as_number_array(argument: str, x: ArrayLike) -> Array:
     """x as an array of numbers; integers that JAX's type does not hold are rounded to its default float type.
 
     Raises:
@@ -45,11 +45,11 @@ def numbers(argument: str, x: ArrayLike) -> Array:
     try:
         if isinstance(x, bool | int | float | complex):  # whose type is weak
             return jnp.asarray(x if isinstance(x, bool) or abs(x) < 2**31 else float(x) if isinstance(x, int) else x)
-        x = on_host(x)
+        x = as_host_array(x)
         if (
             isinstance(x, np.ndarray)
             and np.issubdtype(x.dtype, np.integer)
-            and not fits(x, canonicalize_dtype(x.dtype))
+            and not fits_dtype(x, canonicalize_dtype(x.dtype))
         ):
             x = x.astype(jnp.result_type(float))
         return jnp.asarray(x)
@@ -57,13 +57,13 @@ def numbers(argument: str, x: ArrayLike) -> Array:
         raise TypeError(f"{argument}: expected an array of numbers, got {type(x).__name__} ({error})") from None
 
 
-def floats(argument: str, x: ArrayLike) -> Array:
+def as_float_array(argument: str, x: ArrayLike) -> Array:
     """x as a floating-point array; integers and booleans become JAX's default type, float32 unless x64 is enabled.
 
     Raises:
         TypeError: for complex numbers, text and objects, which no measure is defined on.
     """
-    x = numbers(argument, float(x) if isinstance(x, int) else x)
+    x = as_number_array(argument, float(x) if isinstance(x, int) else x)
     if jnp.issubdtype(x.dtype, jnp.floating):
         return x
     if x.dtype == bool or jnp.issubdtype(x.dtype, jnp.integer):
@@ -71,12 +71,12 @@ def floats(argument: str, x: ArrayLike) -> Array:
     raise TypeError(f"{argument}: expected real numbers, got {x.dtype}")
 
 
-def wide(x: Array) -> Array:
+def promote_to_float32(x: Array) -> Array:
     """x in float32 or wider: what sums accumulate in."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def finite_rows(x: Array, *, fill_with_minimum: bool = False) -> tuple[Array, Array]:
+def replace_non_finite_rows(x: Array, *, fill_with_minimum: bool = False) -> tuple[Array, Array]:
     """Replace rows that hold NaN or infinity, and return what to add to their scores instead.
 
     Such a row has the score NaN with every other, by every measure. It takes no part in the arithmetic: there, 0 times
@@ -97,14 +97,14 @@ def finite_rows(x: Array, *, fill_with_minimum: bool = False) -> tuple[Array, Ar
     return jnp.where(finite[..., None], x, fill), jnp.where(finite, 0.0, jnp.nan).astype(x.dtype)
 
 
-def matrix_rows(x: ArrayLike, y: ArrayLike, names: tuple[str, str] = ("x", "y")) -> tuple[Array, Array]:
+def as_matrices(x: ArrayLike, y: ArrayLike, names: tuple[str, str] = ("x", "y")) -> tuple[Array, Array]:
     """x [n, d] and y [m, d] as floating-point arrays.
 
     Raises:
         InputError: if one is no matrix or the features disagree.
         TypeError: for complex numbers, text and objects.
     """
-    x, y = floats(names[0], x), floats(names[1], y)
+    x, y = as_float_array(names[0], x), as_float_array(names[1], y)
     for name, a in zip(names, (x, y), strict=True):
         if a.ndim != 2:
             raise InputError(f"{name}: expected rows [n, d], got shape {a.shape}")

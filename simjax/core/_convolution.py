@@ -11,8 +11,8 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core._arrays import floats, numbers
-from simjax.core._blocks import map_rows, rows_in_block
+from simjax.core._arrays import as_float_array, as_number_array
+from simjax.core._blocks import map_rows, rows_per_block
 from simjax.core._checks import InputError
 from simjax.core._dot_product import dense
 
@@ -37,7 +37,7 @@ def patches(
     Raises:
         InputError: if the image is smaller than a patch.
     """
-    x = _pad(numbers("x", x), padding, padding)
+    x = _pad(as_number_array("x", x), padding, padding)
     if x.shape[1] < size[0] or x.shape[2] < size[1]:
         raise InputError(f"x: expected images of at least {size[0]}x{size[1]}, padding included, got {x.shape}")
     return _cut(x, size, (stride, stride))
@@ -78,7 +78,7 @@ def convolution(
     Raises:
         InputError: if the channels disagree or the image is smaller than a filter.
     """
-    x, kernel = floats("x", x), floats("kernel", kernel)
+    x, kernel = as_float_array("x", x), as_float_array("kernel", kernel)
     kh, kw, c, k = kernel.shape
     if x.ndim != 4 or x.shape[-1] != c:
         raise InputError(f"x: expected [b, h, w, {c}] to match the filters, got {x.shape}")
@@ -86,7 +86,7 @@ def convolution(
         raise InputError(f"x: expected images of at least {kh}x{kw}, padding included, got {x.shape}")
     lower = _products if jax.default_backend() == "cpu" else _xla
     out = lower(x, kernel, stride, padding)
-    return out if bias is None else out + floats("bias", bias)
+    return out if bias is None else out + as_float_array("bias", bias)
 
 
 def _products(x: Array, kernel: Array, stride: int, padding: int) -> Array:
@@ -97,7 +97,7 @@ def _products(x: Array, kernel: Array, stride: int, padding: int) -> Array:
         return dense(_cut(x, (kh, kw), (stride, stride)), kernel.reshape(-1, k))
     last = x.shape[1] + 2 * padding - kh + 1
 
-    def block(x: Array) -> Array:
+    def block_size(x: Array) -> Array:
         strips = _cut(_pad(x, 0, padding), (1, kw), (1, stride))  # [b, h, w', kw c]
         if padding:  # one product of every row of the filters with every strip, and a sum of shifted parts
             columns = jnp.moveaxis(kernel, 0, 2).reshape(kw * c, kh * k)  # a filter's rows side by side
@@ -109,7 +109,7 @@ def _products(x: Array, kernel: Array, stride: int, padding: int) -> Array:
 
     places = x.shape[1] * ((x.shape[2] + 2 * padding - kw) // stride + 1)
     image_bytes = 6 * places * (kw * c + kh * k) * x.dtype.itemsize  # strips, products, their parts; and backward
-    return map_rows(block, x, block=rows_in_block(len(x), image_bytes, enough=1))
+    return map_rows(block_size, x, block_size=rows_per_block(len(x), image_bytes, enough=1))
 
 
 def _xla(x: Array, kernel: Array, stride: int, padding: int) -> Array:

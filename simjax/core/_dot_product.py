@@ -15,8 +15,8 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core._arrays import floats
-from simjax.core._blocks import kept
+from simjax.core._arrays import as_float_array
+from simjax.core._blocks import save_for_backward
 
 
 def dot_products(x: Num[ArrayLike, "*batch n d"], y: Num[ArrayLike, "*batch m d"]) -> Num[Array, "*batch n m"]:
@@ -36,7 +36,7 @@ def dot_products(x: Num[ArrayLike, "*batch n d"], y: Num[ArrayLike, "*batch m d"
         >>> [round(float(dot_products(a, v)[0, 0]), 4) for v in (a, b)]
         [1.0201, 1.1601]
     """
-    return kept(_dot_products(floats("x", x), floats("y", y), precision_in_force()))
+    return save_for_backward(_dot_products(as_float_array("x", x), as_float_array("y", y), current_precision()))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -48,7 +48,7 @@ def _dot_products_jvp(precision: Any, primals: Any, tangents: Any) -> tuple[Arra
     (x, y), (dx, dy) = primals, tangents
     s = _dot_products(x, y, precision)
     of_x = [] if isinstance(dx, SymbolicZero) else [_dot_products(dx, y, precision)]
-    of_y = [] if isinstance(dy, SymbolicZero) else [_dot_products(x, by_columns(dy), precision)]
+    of_y = [] if isinstance(dy, SymbolicZero) else [_dot_products(x, transposed_layout(dy), precision)]
     return s, sum(of_x + of_y, jnp.zeros_like(s))
 
 
@@ -68,10 +68,10 @@ def dense(
     Returns:
         [..., k].
     """
-    x, kernel = floats("x", x), floats("kernel", kernel)
+    x, kernel = as_float_array("x", x), as_float_array("kernel", kernel)
     rows = x.reshape(-1, x.shape[-1])  # one flat matrix product: XLA on a CPU runs 3-d contractions slowly
     out = dot_products(rows, kernel.T)
-    out = out if bias is None else out + floats("bias", bias)[None]
+    out = out if bias is None else out + as_float_array("bias", bias)[None]
     return out.reshape(*x.shape[:-1], kernel.shape[1])
 
 
@@ -80,16 +80,16 @@ def matrix_product(a: ArrayLike, b: ArrayLike) -> Array:
 
     The precision in force at the call is that of the gradients as well.
     """
-    return _product(floats("a", a), floats("b", b), precision_in_force())
+    return _product(as_float_array("a", a), as_float_array("b", b), current_precision())
 
 
-def precision_in_force() -> Any:
+def current_precision() -> Any:
     """What `jax.default_matmul_precision` says at the moment, for gradients that are traced later."""
     options: Any = jax.config
     return options.jax_default_matmul_precision
 
 
-def by_columns(a: ArrayLike) -> Array:
+def transposed_layout(a: ArrayLike) -> Array:
     """a [..., n, m] itself, from memory in which it lies transposed: for a product with b whose gradient is wanted.
 
     The gradient of b is a^T times what comes from behind. Written in the obvious way both factors are read across
@@ -110,4 +110,4 @@ def _product(a: Array, b: Array, precision: Any) -> Array:
 @_product.defjvp
 def _(precision: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
     (a, b), (da, db) = primals, tangents
-    return _product(a, b, precision), _product(da, b, precision) + _product(by_columns(a), db, precision)
+    return _product(a, b, precision), _product(da, b, precision) + _product(transposed_layout(a), db, precision)

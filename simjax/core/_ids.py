@@ -13,20 +13,20 @@ from jax.core import Tracer
 from jax.dtypes import canonicalize_dtype
 from jax.typing import ArrayLike, DTypeLike
 
-from simjax.core._arrays import fits, on_host
+from simjax.core._arrays import as_host_array, fits_dtype
 from simjax.core._checks import InputError
 
 NO_CLASS = -(2**31)
 """The id of a row that belongs to no class."""
 
 
-def integers(argument: str, x: Any) -> np.ndarray | Array:
+def as_integer_array(argument: str, x: Any) -> np.ndarray | Array:
     """x as an array of integers of any width: of NumPy, or of JAX where x is one.
 
     Raises:
         TypeError: if they are not integers, with what to do.
     """
-    found = on_host(x)
+    found = as_host_array(x)
     if jnp.issubdtype(found.dtype, jnp.integer):
         return found
     if isinstance(x, list | tuple) and all(type(value) is int for value in x):
@@ -59,12 +59,12 @@ def comparable_ids(given: dict[str, Any]) -> dict[str, Array]:
         InputError: if one is no list, or known ids that the type does not hold are to be compared with traced ones.
         TypeError: if they are not integers.
     """
-    ids = {argument: integers(argument, labels) for argument, labels in given.items()}
+    ids = {argument: as_integer_array(argument, labels) for argument, labels in given.items()}
     for argument, a in ids.items():
         if a.ndim != 1:
             raise InputError(f"{argument}: expected one class id for each row, got shape {a.shape}")
     dtype = jnp.result_type(int)
-    wide = [argument for argument, a in ids.items() if not fits(a, dtype)]
+    wide = [argument for argument, a in ids.items() if not fits_dtype(a, dtype)]
     if not wide:
         return {argument: jnp.asarray(a).astype(dtype) for argument, a in ids.items()}
     if any(isinstance(a, Tracer) for a in ids.values()):
@@ -84,7 +84,7 @@ def comparable_ids(given: dict[str, Any]) -> dict[str, Array]:
     return {argument: jnp.asarray(part) for argument, part in zip(ids, parts, strict=True)}
 
 
-def exact(argument: str, x: Any, dtype: DTypeLike | None = None, *, hint: str = "") -> Array:
+def as_exact_array(argument: str, x: Any, dtype: DTypeLike | None = None, *, hint: str = "") -> Array:
     """x as an array of JAX; if integers, of the given type, by default that which JAX has for theirs.
 
     Args:
@@ -97,13 +97,13 @@ def exact(argument: str, x: Any, dtype: DTypeLike | None = None, *, hint: str = 
         InputError: for known integers that the type does not hold.
         TypeError: for text and objects.
     """
-    found = on_host(x)
+    found = as_host_array(x)
     if found.dtype.kind in "OSTU":
-        integers(argument, found)
+        as_integer_array(argument, found)
     if not jnp.issubdtype(found.dtype, jnp.integer):
         return jnp.asarray(found)
     dtype = canonicalize_dtype(found.dtype) if dtype is None else dtype
-    if not fits(found, dtype):
+    if not fits_dtype(found, dtype):
         raise InputError(
             f"{argument}: expected integers that {jnp.dtype(dtype)} holds, got {found.min()} to {found.max()}{hint}"
         )

@@ -25,7 +25,7 @@ def vary(values: Any, axes: frozenset[str]) -> Any:
     return jax.tree.map(lambda a: jax.lax.pcast(a, tuple(axes - varying_axes(a)), to="varying"), values)
 
 
-def vary_alike(values: Any) -> Any:
+def vary_over_same_axes(values: Any) -> Any:
     """Mark all arrays of a pytree as varying over the mesh axes over which any of them varies."""
     return vary(values, frozenset[str]().union(*map(varying_axes, jax.tree.leaves(values))))
 
@@ -67,7 +67,9 @@ def shard_second_axis(a: Array, like: Array) -> Array:
     return jax.reshard(a, NamedSharding(mesh, PartitionSpec(None, axes)))
 
 
-def on_devices(function: Callable[..., Any], mesh: Any, specs: tuple[Any, ...], out_specs: Any, *arguments: Any) -> Any:
+def call_on_devices(
+    function: Callable[..., Any], mesh: Any, specs: tuple[Any, ...], out_specs: Any, *arguments: Any
+) -> Any:
     """Call a function inside `jax.shard_map` on a mesh with Explicit axes.
 
     Args:

@@ -18,7 +18,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.core import InputError, check_at_least, floats, largest_k, wide
+from simjax.core import InputError, as_float_array, check_at_least, promote_to_float32, top_k_of_rows
 from simjax.data._sampler import ClassTable
 
 
@@ -48,7 +48,7 @@ def sample_by_score(key: Array, step: ArrayLike, scores: Num[ArrayLike, " n"], b
         >>> sorted(sample_by_score(jax.random.key(0), 0, jnp.array([0.0, 3.0, 0.0, 0.1]), 2).tolist())
         [1, 3]
     """
-    weights = floats("scores", scores)
+    weights = as_float_array("scores", scores)
     if weights.ndim != 1:
         raise InputError(f"scores: expected one for each image, got shape {weights.shape}")
     if not isinstance(scores, Tracer) and len(weights):
@@ -109,9 +109,9 @@ def _sample_unique_labels(key: Array, step: ArrayLike, table: ClassTable, batch:
 
 def _draw(key: Array, scores: Array, k: int) -> Array:
     """k of n, one after the other in proportion to their scores; int32 [k]."""
-    scores = wide(floats("scores", scores))
+    scores = promote_to_float32(as_float_array("scores", scores))
     above = jnp.sum(scores > 0)
     scores = jnp.where(above > 0, scores, 1.0)
     chance = jnp.log(jnp.where(scores > 0, scores, 1.0)) + jax.random.gumbel(key, scores.shape, scores.dtype, "high")
-    ranked = largest_k(jnp.where(scores > 0, chance, -jnp.inf)[None], k)[1][0]
+    ranked = top_k_of_rows(jnp.where(scores > 0, chance, -jnp.inf)[None], k)[1][0]
     return ranked[jnp.arange(k) % jnp.where(above > 0, jnp.minimum(above, k), k)]

@@ -15,7 +15,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int
 
-from simjax.core import InputError, check_at_least, exact, integers
+from simjax.core import InputError, as_exact_array, as_integer_array, check_at_least
 from simjax.data._sampler import ClassTable, class_table, locate
 from simjax.data._turns import Drawn, draw, draw_within
 
@@ -89,7 +89,7 @@ def hierarchy(labels: ArrayLike, super_labels: ArrayLike) -> Hierarchy:
         [2, 1]
     """
     labels, above = (
-        np.asarray(exact(argument, integers(argument, ids), jnp.int32))
+        np.asarray(as_exact_array(argument, as_integer_array(argument, ids), jnp.int32))
         for argument, ids in (("labels", labels), ("super_labels", super_labels))
     )
     if labels.ndim != 1 or labels.shape != above.shape:

@@ -4,7 +4,7 @@ The set may come from people's judgements, or be drawn once from classes, as an 
 in turn. Rows are anchors and columns the others of the batch, of which each row has one positive and one negative:
 
     anchor, positive, negative = sample_triplets(key, step, triplets, b)
-    relation = core.by_matrix(jnp.eye(b, 2 * b, dtype=bool), jnp.eye(b, 2 * b, k=b, dtype=bool))
+    relation = pairs.by_matrix(jnp.eye(b, 2 * b, dtype=bool), jnp.eye(b, 2 * b, k=b, dtype=bool))
     others = jnp.concatenate([embed(positive), embed(negative)])
     loss = losses.triplet_margin_loss(embed(anchor), relation, ref_embeddings=others)
 """
@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Int
 
-from simjax.core import InputError, check_at_least, exact, integers
+from simjax.core import InputError, as_exact_array, as_integer_array, check_at_least
 from simjax.data._sampler import ClassTable, locate
 from simjax.data._turns import draw
 
@@ -97,7 +97,7 @@ def sample_triplets(
         >>> sorted(anchors)
         [[0], [3]]
     """
-    triplets = exact("triplets", integers("triplets", triplets), jnp.int32)
+    triplets = as_exact_array("triplets", as_integer_array("triplets", triplets), jnp.int32)
     if triplets.ndim != 2 or triplets.shape[1] != 3:
         raise InputError(f"triplets: expected shape [t, 3], got {triplets.shape}")
     if not 1 <= batch <= len(triplets):

@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from simjax.core import InputError, integers
+from simjax.core import InputError, as_integer_array
 
 
 class ClassTable(NamedTuple):
@@ -49,7 +49,7 @@ def class_table(labels: ArrayLike, n_classes: int) -> ClassTable:
         >>> table.rows.tolist(), table.counts.tolist()
         ([[1, 1, 1], [0, 2, 3]], [1, 3])
     """
-    labels = np.asarray(integers("labels", labels))
+    labels = np.asarray(as_integer_array("labels", labels))
     if labels.size and not (labels.min() >= 0 and labels.max() < n_classes):
         raise InputError(f"labels: expected 0 .. {n_classes - 1}, got {labels.min()} .. {labels.max()}")
     labels = labels.astype(np.int64)

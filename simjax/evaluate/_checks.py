@@ -10,7 +10,7 @@ import numpy as np
 from jax.dtypes import canonicalize_dtype
 from numpy.typing import ArrayLike, DTypeLike
 
-from simjax.core import InputError, fits, floats, integers, on_host
+from simjax.core import InputError, as_float_array, as_host_array, as_integer_array, fits_dtype
 
 
 def as_rows(argument: str, x: ArrayLike) -> np.ndarray:
@@ -24,14 +24,14 @@ def as_rows(argument: str, x: ArrayLike) -> np.ndarray:
 def as_labels(argument: str, labels: ArrayLike, n: int, n_classes: int | None = None) -> np.ndarray:
     """Class ids as integers [n], in [0, n_classes) where that is given; int64 where that holds them."""
     try:
-        ids = np.asarray(integers(argument, labels))
+        ids = np.asarray(as_integer_array(argument, labels))
     except TypeError as error:
         raise InputError(str(error)) from None
     if ids.shape != (n,):
         raise InputError(f"{argument}: expected {n} labels, one for each row, got shape {ids.shape}")
     if n and n_classes is not None and (ids.min() < 0 or ids.max() >= n_classes):
         raise InputError(f"{argument}: expected classes 0 to {n_classes - 1}, got {ids.min()} to {ids.max()}")
-    return ids.astype(np.int64) if fits(ids, np.int64) else ids
+    return ids.astype(np.int64) if fits_dtype(ids, np.int64) else ids
 
 
 def as_search(
@@ -71,10 +71,10 @@ def finite(argument: str, x: Any, dtype: DTypeLike | None = None) -> np.ndarray:
         InputError: if one is not finite, with the first such row.
         TypeError: if they are not real numbers.
     """
-    given = on_host(x)
+    given = as_host_array(x)
     floating = jnp.issubdtype(given.dtype, jnp.floating)
     if not floating and not jnp.issubdtype(given.dtype, jnp.integer) and given.dtype != bool:
-        floats(argument, given)  # which says what is wrong with it
+        as_float_array(argument, given)  # which says what is wrong with it
     if dtype is None:
         own = given.dtype if floating else jnp.result_type(float)
         dtype = canonicalize_dtype(jnp.promote_types(own, jnp.float32))

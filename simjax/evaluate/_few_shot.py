@@ -119,10 +119,10 @@ def _episodes(x: Array, images: Array, there: Array, measure: Measure, *, shots:
         z = x[images]  # [r, w, s + q, d]
         prototypes = jnp.mean(z[:, :, :shots], axis=2)  # [r, w, d]
         queries = z[:, :, shots:].reshape(z.shape[0], -1, width)  # [r, w q, d]
-        closeness = measure.closest_first(jax.vmap(measure.all_pairs)(queries, prototypes))  # [r, w q, w]
+        closeness = measure.as_score(jax.vmap(measure.all_pairs)(queries, prototypes))  # [r, w q, w]
         predicted = jnp.argmax(closeness, axis=-1).reshape(-1, ways, drawn - shots)
         right = (predicted == jnp.arange(ways)[None, :, None]) & there[:, :, shots:]
         return jnp.sum(right, axis=(1, 2)) / jnp.sum(there[:, :, shots:], axis=(1, 2))
 
-    copies = 3 if measure.matrix is not None else 2 * ways
-    return map_rows(some, images, there, row_bytes=copies * ways * drawn * width * x.dtype.itemsize)
+    live_tiles = 3 if measure.matrix is not None else 2 * ways
+    return map_rows(some, images, there, row_bytes=live_tiles * ways * drawn * width * x.dtype.itemsize)

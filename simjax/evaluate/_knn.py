@@ -6,7 +6,7 @@ It needs no training, so that it measures the embedding alone, and any model can
 import numpy as np
 from numpy.typing import ArrayLike
 
-from simjax.core import InputError, fits, integers
+from simjax.core import InputError, as_integer_array, fits_dtype
 from simjax.evaluate._checks import as_labels, as_rows, as_search
 from simjax.similarity import Measure, top_k
 
@@ -43,7 +43,7 @@ def knn_predict(
     """
     query, gallery = as_rows("query", query), as_rows("gallery", gallery)
     as_labels("gallery_labels", gallery_labels, len(gallery))
-    labels = np.asarray(integers("gallery_labels", gallery_labels))
+    labels = np.asarray(as_integer_array("gallery_labels", gallery_labels))
     voters = len(gallery) - (exclude is not None)
     if voters < 1:
         raise InputError(f"gallery: expected at least one row to vote, got {len(gallery)}, less any excluded")
@@ -54,7 +54,7 @@ def knn_predict(
     for other in classes.T:
         votes += classes == other[:, None]
     winner = votes.argmax(axis=1)  # the first among equals, so the nearest
-    return classes[np.arange(len(query)), winner].astype(np.int32 if fits(labels, np.int32) else labels.dtype)
+    return classes[np.arange(len(query)), winner].astype(np.int32 if fits_dtype(labels, np.int32) else labels.dtype)
 
 
 def knn_accuracy(

@@ -39,7 +39,7 @@ def retrieval_metrics(
     query_labels: ArrayLike | None = None,
     measure: str | Measure = "cosine",
     ks: Sequence[int] = (1, 5, 10),
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> dict[str, Any]:
     """Precision at 1, MAP at R, R-precision and recall at k, averaged over the queries.
 
@@ -50,7 +50,7 @@ def retrieval_metrics(
         query_labels: integers [q], given with `query_embeddings`.
         measure: a name or a `Measure`; ties are ranked by lowest index.
         ks: for recall at k; a smaller gallery counts as a whole.
-        block: queries compared at once; None chooses.
+        block_size: queries compared at once; None chooses.
 
     Returns:
         `precision_at_1`, `mean_average_precision_at_r`, `r_precision`, `recall_at_k` {"1": ..., "5": ...}, each in
@@ -78,7 +78,7 @@ def retrieval_metrics(
         depth = min(max([*ks, int(relevant.max())]), len(gallery) - itself)
         rank = np.arange(1, depth + 1)
         results = np.empty((len(query), len(names)))
-        for rows, values in strips(query, gallery, m, block):
+        for rows, values in strips(query, gallery, m, block_size):
             own = counting[rows] if itself else None
             hit = classes[_ranked(values, depth, m.higher_is_closer, own)] == wanted[rows, None]  # [r, depth]
             total = relevant[rows]

@@ -8,11 +8,11 @@ import numpy as np
 from simjax.similarity import Measure, pairwise
 
 STRIP_ENTRIES = 2**21
-"""Entries of a strip when no `block` is given: 8 MB of float32, and 16 MB more for the keys of a ranking."""
+"""Entries of a strip when no `block_size` is given: 8 MB of float32, and 16 MB more for the keys of a ranking."""
 
 
 def strips(
-    query: np.ndarray, gallery: np.ndarray, measure: Measure, block: int | None = None
+    query: np.ndarray, gallery: np.ndarray, measure: Measure, block_size: int | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Every query against the whole gallery, some queries at a time.
 
@@ -20,16 +20,16 @@ def strips(
         query: [q, d].
         gallery: [m, d].
         measure: of two rows.
-        block: queries in a strip; None chooses.
+        block_size: queries in a strip; None chooses.
 
     Yields:
         The strip's query numbers [r] and its values [r, m], in the type of the embeddings.
     """
     q = len(query)
-    block = max(1, min(block or STRIP_ENTRIES // max(len(gallery), 1), q))
+    block_size = max(1, min(block_size or STRIP_ENTRIES // max(len(gallery), 1), q))
     columns = jnp.asarray(gallery)
-    for start in range(0, q, block):
-        rows = np.arange(start, start + block)
+    for start in range(0, q, block_size):
+        rows = np.arange(start, start + block_size)
         # The last strip is filled up with rows from the start, so that its shape does not compile anew.
         values = np.asarray(pairwise(query[rows % q], columns, measure))
         yield rows[: q - start], values[: q - start]

@@ -17,9 +17,10 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_between, dot_products, entries, finite_rows, floats, sum_over_marked, wide
+from simjax.core import as_float_array, check_between, dot_products, promote_to_float32, replace_non_finite_rows
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
 from simjax.losses._terms import Summed
+from simjax.pairs._fold_positives import sum_over_positives, take_columns
 from simjax.similarity import unit_vectors
 
 
@@ -44,7 +45,7 @@ def angular_loss(
         alpha: the largest angle at a negative, in degrees, between 0 and 90.
         ref_embeddings: positives and negatives, [m, d], at unit length; None is the embeddings, a row never with
             itself.
-        **options: ref_labels, weights, reducer (a name), block: see `pair_loss`.
+        **options: ref_labels, weights, reducer (a name), block_size: see `pair_loss`.
 
     Returns:
         The mean over the positive pairs, each taken once from each side; 0 where there are none.
@@ -71,15 +72,18 @@ def angular_loss(
         measure="cosine",
         by_column=True,
         by_class=True,
-        copies=3,  # nine, in truth; but the more rows in a strip, the fewer times all columns are gone through
-        columns=floats("embeddings", embeddings if ref_embeddings is None else ref_embeddings),
+        live_tiles=3,  # nine, in truth; but the more rows in a strip, the fewer times all columns are gone through
+        columns=as_float_array("embeddings", embeddings if ref_embeddings is None else ref_embeddings),
         alpha=alpha,
         **options,
     )
 
 
 def _terms(c: Array, positive: Array, negative: Array, *, columns: Array, alpha: Array) -> Any:
-    y, tangent = unit_vectors(finite_rows(wide(columns))[0]), jnp.square(jnp.tan(jnp.deg2rad(alpha)))
+    y, tangent = (
+        unit_vectors(replace_non_finite_rows(promote_to_float32(columns))[0]),
+        jnp.square(jnp.tan(jnp.deg2rad(alpha))),
+    )
     # Cosines are at least -1, so that no product of exponentials below is smaller than exp(-16 tangent); derivatives
     # divide by their sum, which leaves them a quarter of the exponents of the type.
     fits = 16 * tangent < -0.75 * jnp.log(jnp.finfo(c.dtype).tiny)
@@ -94,7 +98,7 @@ def _of_products(c: Array, positive: Array, negative: Array, y: Array, tangent: 
     """
     used = jnp.any(positive, axis=0)[None]  # what these columns have in common with all serves every row of the strip
     near = jnp.where(negative, _exponential(c, tangent), 0)
-    return sum_over_marked(_of_columns, _nothing(c), used, (positive,), c, near, y, tangent, few=min(c.shape))
+    return sum_over_positives(_of_columns, _nothing(c), used, (positive,), c, near, y, tangent, few=min(c.shape))
 
 
 def _of_columns(
@@ -115,7 +119,7 @@ def _exponential(c: Array, tangent: Array) -> Array:
 
 def _of_sums(c: Array, positive: Array, negative: Array, y: Array, tangent: Array) -> tuple[Array, ...]:
     """The same where exponentials do not fit the type: positives one by one, exponents added up first."""
-    return sum_over_marked(_of_positives, _nothing(c), positive, (negative,), c, y, tangent)
+    return sum_over_positives(_of_positives, _nothing(c), positive, (negative,), c, y, tangent)
 
 
 def _of_positives(
@@ -125,7 +129,7 @@ def _of_positives(
     (rows, few), m = columns.shape, len(y)
     to_anchor_and_positive = c[:, None] + dot_products(y[columns.reshape(-1)], y).reshape(rows, few, m)
     z = log_sum_exp(4 * tangent * to_anchor_and_positive.reshape(-1, m), jnp.repeat(negative, few, axis=0))
-    return _added(z.reshape(rows, few) - 2 * (1 + tangent) * entries(c, columns)[:, :, 0], there)
+    return _added(z.reshape(rows, few) - 2 * (1 + tangent) * take_columns(c, columns)[:, :, 0], there)
 
 
 def _added(z: Array, counts: Array) -> tuple[Array, ...]:

@@ -41,7 +41,7 @@ def normalized_softmax_loss(
         labels: class ids [n], from 0 to c - 1; any other id counts nowhere.
         proxies: the class vectors [c, d], of any length.
         temperature: the cosines are divided by it.
-        **options: weights, reducer, block: see `pair_loss`.
+        **options: weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows.
@@ -75,7 +75,7 @@ def cosface_loss(
         proxies: the class vectors [c, d], of any length.
         margin: of the cosine.
         scale: of the cosines.
-        **options: weights, reducer, block: see `pair_loss`.
+        **options: weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows.
@@ -113,7 +113,7 @@ def arcface_loss(
         proxies: the class vectors [c, d], of any length.
         margin: of the angle, in degrees.
         scale: of the cosines.
-        **options: weights, reducer, block: see `pair_loss`.
+        **options: weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows.

@@ -8,7 +8,8 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from simjax.core import NO_CLASS, InputError, Relation, by_class, class_ids, floats, integers, take_rows
+from simjax.core import NO_CLASS, InputError, as_float_array, as_integer_array, class_ids, take_rows
+from simjax.pairs import Relation, by_class
 
 
 def class_vectors(labels: ArrayLike, proxies: ArrayLike) -> tuple[Array, Array, Array]:
@@ -20,8 +21,8 @@ def class_vectors(labels: ArrayLike, proxies: ArrayLike) -> tuple[Array, Array, 
         InputError: with the largest id and the number of proxies.
         TypeError: for labels that are not integers.
     """
-    vectors = floats("proxies", proxies)
-    given = integers("labels", labels)
+    vectors = as_float_array("proxies", proxies)
+    given = as_integer_array("labels", labels)
     c = vectors.shape[0]
     if not isinstance(given, Tracer) and given.size and (largest := int(np.max(np.asarray(given)))) >= c:
         raise InputError(f"labels: expected class ids below {c}, the number of proxies, got {largest}")
@@ -48,7 +49,7 @@ def values_of_rows(values: Array, labels: Any, of_what: str) -> Array:
     if relation.classes is None:
         raise InputError(f"labels: {of_what} need class ids, got a relation without")
     ids = relation.classes[0]
-    given = ids if isinstance(labels, Relation) else integers("labels", labels)
+    given = ids if isinstance(labels, Relation) else as_integer_array("labels", labels)
     if not isinstance(given, Tracer):
         known = np.asarray(given)
         known = known[known != NO_CLASS]

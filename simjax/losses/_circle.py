@@ -40,7 +40,7 @@ def circle_loss(
         margin: positives should exceed 1 - margin, negatives stay below it.
         gamma: scale of the closeness.
         measure: a similarity whose largest value is 1, by name or as a `Measure`.
-        **options: ref_embeddings, ref_labels, weights, reducer, block: see `pair_loss`.
+        **options: ref_embeddings, ref_labels, weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows with a loss above 0; 0 where there are none.

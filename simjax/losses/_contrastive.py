@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Num
 
-from simjax.core import InputError, auto_axes, check_at_least, check_choice, check_number, floats
+from simjax.core import InputError, as_float_array, auto_axes, check_at_least, check_choice, check_number
 from simjax.losses._pair_loss import Form, pair_loss
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -52,7 +52,7 @@ def contrastive_terms(
         [0.25 2.25]
     """
     check_choice("form", form, FORMS)
-    d = floats("distance", distance)
+    d = as_float_array("distance", distance)
     apart = jax.nn.relu(d - positive_margin)
     if form == "squared":
         return jnp.where(same, apart**2, jax.nn.relu(jnp.square(margin) - d**2))
@@ -81,7 +81,7 @@ def contrastive_loss(
         form: squared, hadsell or linear, see above.
         measure: a distance, or a similarity with both margins given, where the negative pairs should stay below
             `margin` and the positive ones reach `positive_margin`.
-        **options: ref_embeddings, ref_labels, weights, reducer, block: see `pair_loss`.
+        **options: ref_embeddings, ref_labels, weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the similar pairs with a loss above 0 plus the mean over the different pairs with a loss

@@ -23,10 +23,12 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Relation, check_choice, check_positive, floats, matrix_rows, softmax, wide
+from simjax.core import InputError, as_float_array, as_matrices, check_choice, check_positive, promote_to_float32
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
+from simjax.pairs import Relation
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
+from simjax.similarity._row_reductions import softmax_of_tile
 
 
 def similarity_distillation_loss(
@@ -55,7 +57,7 @@ def similarity_distillation_loss(
         ref_teacher: the teacher's embeddings of these, [m, e].
         measure: of the student, a name or a `Measure`.
         teacher_measure: of the teacher; None is the student's.
-        **options: ref_labels, weights, reducer, block: see `pair_loss`.
+        **options: ref_labels, weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows that have a pair; for margin_mse a positive and a negative.
@@ -73,14 +75,14 @@ def similarity_distillation_loss(
     """
     if (ref_embeddings is None) != (ref_teacher is None):
         raise InputError("ref_teacher: expected together with ref_embeddings, got one without the other")
-    x, y = matrix_rows(teacher, teacher if ref_teacher is None else ref_teacher, ("teacher", "ref_teacher"))
+    x, y = as_matrices(teacher, teacher if ref_teacher is None else ref_teacher, ("teacher", "ref_teacher"))
     for name, student, its in (("teacher", embeddings, x), ("ref_teacher", ref_embeddings, y)):
         if student is not None and (n := np.shape(student)[0]) != its.shape[0]:
             raise InputError(
                 f"{name}: expected {n} rows as in {name.replace('teacher', 'embeddings')}, got {its.shape[0]}"
             )
     of = as_measure(measure if teacher_measure is None else teacher_measure)
-    rows, columns = lax.stop_gradient(of.rows_and_columns(x, y))
+    rows, columns = lax.stop_gradient(of.tile_inputs(x, y))
     return _distilled(
         embeddings,
         ref_embeddings,
@@ -118,7 +120,7 @@ def score_distillation_loss(
         temperature: of kl; closeness and scores are divided by it.
         ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
         measure: of the student, a name or a `Measure`.
-        **options: ref_labels, weights, reducer, block: see `pair_loss`.
+        **options: ref_labels, weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows that have a pair; for margin_mse a positive and a negative.
@@ -131,7 +133,7 @@ def score_distillation_loss(
         >>> print(score_distillation_loss(x, scores, ref_embeddings=y))  # 2 apart, and 2 apart
         0.0
     """
-    given = lax.stop_gradient(floats("scores", scores))
+    given = lax.stop_gradient(as_float_array("scores", scores))
     columns = embeddings if ref_embeddings is None else ref_embeddings
     expected = (np.shape(embeddings)[0], np.shape(columns)[0])
     if given.shape != expected:
@@ -175,7 +177,7 @@ def _distilled(
         Relation(Partial(_every), Partial(_every), shape) if labels is None else labels,
         ref_embeddings=ref_embeddings,
         row_parameters={"teacher_rows": teacher_rows},
-        copies=8 + teacher_copies,
+        live_tiles=8 + teacher_copies,
         teacher=teacher,
         **options,
     )
@@ -186,18 +188,18 @@ def _every(i: Array, j: Array) -> Array:
 
 
 def _strip(measure: Measure, columns: Any, rows: Any) -> Array:
-    return wide(measure.closest_first(measure.strip(jax.tree.map(lambda a: a[:, 0], rows), columns)))
+    return promote_to_float32(measure.as_score(measure.tile(jax.tree.map(lambda a: a[:, 0], rows), columns)))
 
 
 def _as_given(scores: Array) -> Array:
-    return wide(scores[:, 0])
+    return promote_to_float32(scores[:, 0])
 
 
 def _kl(c: Array, positive: Array, negative: Array, *, teacher: Partial, teacher_rows: Any, temperature: Array) -> Any:
     counts = positive | negative
     student, target = c / temperature, teacher(teacher_rows) / temperature
     difference = (target - log_sum_exp(target, counts)) - (student - log_sum_exp(student, counts))
-    loss = temperature**2 * jnp.sum(jnp.where(counts, softmax(target, counts)[0] * difference, 0), axis=1)
+    loss = temperature**2 * jnp.sum(jnp.where(counts, softmax_of_tile(target, counts)[0] * difference, 0), axis=1)
     return {"row": (loss[:, None], jnp.any(counts, axis=1, keepdims=True))}
 
 

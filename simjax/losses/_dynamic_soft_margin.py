@@ -25,21 +25,13 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from simjax.core import (
-    Relation,
-    check_at_least,
-    check_fraction,
-    check_positive,
-    entries,
-    floats,
-    for_each_marked,
-    reduce_rows,
-    rows_and_relation,
-    wide,
-)
+from simjax.core import as_float_array, check_at_least, check_fraction, check_positive, promote_to_float32
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
-from simjax.similarity import Measure
+from simjax.pairs import Relation
+from simjax.pairs._fold_positives import fold_positives, take_columns
+from simjax.pairs._relation import rows_and_relation
+from simjax.similarity import Measure, reduce_rows
 from simjax.similarity import measure as as_measure
 
 
@@ -53,7 +45,7 @@ def dynamic_soft_margin_loss(
     measure: str | Measure = "normalized_euclidean",
     ref_embeddings: Num[ArrayLike, "m d"] | None = None,
     ref_labels: Any = None,
-    block: int | None = None,
+    block_size: int | None = None,
     **options: Any,
 ) -> Any:
     """Dynamic soft margin: one term for each triplet; memory of a strip, time of n m for each positive of a row.
@@ -69,7 +61,7 @@ def dynamic_soft_margin_loss(
         measure: a distance or a similarity, by name or as a `Measure`; its direction is respected.
         ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
         ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
         **options: weights, reducer (a name, not mean_nonzero): see `pair_loss`.
 
     Returns:
@@ -99,7 +91,7 @@ def dynamic_soft_margin_loss(
             measure=measure,
             ref_embeddings=ref_embeddings,
             ref_labels=ref_labels,
-            block=block,
+            block_size=block_size,
         )
     check_positive("spread", spread)
     return pair_loss(
@@ -109,9 +101,9 @@ def dynamic_soft_margin_loss(
         ref_embeddings=ref_embeddings,
         ref_labels=ref_labels,
         measure=measure,
-        copies=12,
-        block=block,
-        histogram=wide(floats("histogram", histogram)),
+        live_tiles=12,
+        block_size=block_size,
+        histogram=promote_to_float32(as_float_array("histogram", histogram)),
         spread=spread,
         **options,
     )
@@ -128,7 +120,7 @@ def dynamic_soft_margin_histogram(
     measure: str | Measure = "normalized_euclidean",
     ref_embeddings: Num[ArrayLike, "m d"] | None = None,
     ref_labels: Any = None,
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Float[Array, " bins"]:
     """How the x of the triplets is distributed: this batch's histogram mixed into that of the batches before.
 
@@ -144,7 +136,7 @@ def dynamic_soft_margin_histogram(
         measure: a name or a `Measure`.
         ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
         ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
 
     Returns:
         [bins], a constant for the gradient that adds up to 1; the previous one where the batch has no triplet.
@@ -167,11 +159,11 @@ def dynamic_soft_margin_histogram(
     check_positive("spread", spread)
     check_fraction("momentum", momentum)
     x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels)
-    before = jnp.zeros(bins) if previous is None else wide(floats("previous", previous))
-    return _mixed(x, y, relation, as_measure(measure), before, momentum, spread, block=block)
+    before = jnp.zeros(bins) if previous is None else promote_to_float32(as_float_array("previous", previous))
+    return _mixed(x, y, relation, as_measure(measure), before, momentum, spread, block_size=block_size)
 
 
-@partial(jax.jit, static_argnames="block")
+@partial(jax.jit, static_argnames="block_size")
 def _mixed(
     x: Array,
     y: Array,
@@ -181,11 +173,11 @@ def _mixed(
     momentum: Array,
     spread: Array,
     *,
-    block: int | None,
+    block_size: int | None,
 ) -> Array:
     x, y, measure, spread = lax.stop_gradient((x, y, measure, spread))
     function = Partial(partial(_histogram_of_rows, len(before)), relation, measure, spread)
-    here = jnp.sum(reduce_rows(function, x, y, measure=measure, copies=12, block=block), axis=0)
+    here = jnp.sum(reduce_rows(function, x, y, measure=measure, live_tiles=12, block_size=block_size), axis=0)
     total = jnp.sum(here)
     share = jnp.where(jnp.sum(before) > 0, momentum, 1.0)
     mixed = (1 - share) * before + share * here / jnp.where(total == 0, 1, total)
@@ -195,18 +187,18 @@ def _mixed(
 def _histogram_of_rows(
     bins: int, relation: Relation, measure: Measure, spread: Array, s: Array, i: Array, j: Array
 ) -> Array:
-    c = wide(measure.closest_first(s))
+    c = promote_to_float32(measure.as_score(s))
     positive, negative = relation.masks(i, j)
     numbers = jnp.arange(bins, dtype=c.dtype)
 
     def step(histogram: Array, column: Array, there: Array) -> Array:
-        place = _place(c - entries(c, column)[:, 0], spread, bins)
+        place = _place(c - take_columns(c, column)[:, 0], spread, bins)
         shares = lax.map(
             lambda k: jnp.sum(jnp.where(negative, jax.nn.relu(1 - jnp.abs(place - k)), 0), axis=1), numbers
         )
         return histogram + jnp.where(there, shares.T, 0)
 
-    return for_each_marked(step, jnp.zeros((c.shape[0], bins), c.dtype), positive)
+    return fold_positives(step, jnp.zeros((c.shape[0], bins), c.dtype), positive)
 
 
 def _terms(c: Array, positive: Array, negative: Array, *, histogram: Array, spread: Array) -> Any:
@@ -214,11 +206,11 @@ def _terms(c: Array, positive: Array, negative: Array, *, histogram: Array, spre
     columns = jnp.arange(c.shape[1], dtype=jnp.int32)[None]
 
     def step(coefficient: Array, column: Array, there: Array) -> Array:
-        place = _place(still - entries(still, column)[:, 0], spread, len(cumulative))
+        place = _place(still - take_columns(still, column)[:, 0], spread, len(cumulative))
         weight = jnp.where(negative & there, cumulative[jnp.floor(place).astype(jnp.int32)], 0)
         return coefficient + weight - jnp.where(columns == column, jnp.sum(weight, axis=1, keepdims=True), 0)
 
-    coefficient = for_each_marked(step, jnp.zeros_like(still), positive)
+    coefficient = fold_positives(step, jnp.zeros_like(still), positive)
     triplets = jnp.sum(positive, axis=1, dtype=jnp.int32) * jnp.sum(negative, axis=1, dtype=jnp.int32)
     return {"triplet": Summed(jnp.sum(coefficient * c, axis=1), None, triplets)}
 

@@ -21,18 +21,9 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import (
-    InputError,
-    Relation,
-    as_relation,
-    by_position,
-    check_at_least,
-    check_positive,
-    floats,
-    reduce_rows,
-    wide,
-)
-from simjax.similarity import minkowski_distance
+from simjax.core import InputError, as_float_array, check_at_least, check_positive, promote_to_float32
+from simjax.pairs import Relation, as_relation, by_position
+from simjax.similarity import minkowski_distance, reduce_rows
 
 
 def lp_regularizer(embeddings: Num[ArrayLike, "n d"], *, p: ArrayLike = 2, power: ArrayLike = 1.0) -> Num[Array, ""]:
@@ -88,7 +79,7 @@ def global_orthogonal_regularizer(
     mean_weight: ArrayLike = 1.0,
     second_moment_weight: ArrayLike = 1.0,
     threshold: ArrayLike | None = None,
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Num[Array, ""]:
     """How far embeddings are from being spread out over the sphere; time n^2 d, memory of a strip.
 
@@ -98,7 +89,7 @@ def global_orthogonal_regularizer(
         mean_weight: of M1^2.
         second_moment_weight: of max(0, M2 - threshold).
         threshold: what M2 may be; None is 1 / d. EmbeddingGemma (2025) takes 0, and 0 for the weight of the mean.
-        block: rows compared with all others at once; None chooses.
+        block_size: rows compared with all others at once; None chooses.
 
     Returns:
         A scalar; 0 where there are no such pairs.
@@ -121,11 +112,11 @@ def global_orthogonal_regularizer(
     relation = as_relation(by_position(n) if labels is None else labels, None, n, None)
     bound = 1 / max(d, 1) if threshold is None else threshold
     weights = jnp.asarray(mean_weight), jnp.asarray(second_moment_weight)
-    return _spread(x, relation, *weights, jnp.asarray(bound), block=block)
+    return _spread(x, relation, *weights, jnp.asarray(bound), block_size=block_size)
 
 
 def _matrix(embeddings: ArrayLike) -> Array:
-    x = wide(floats("embeddings", embeddings))
+    x = promote_to_float32(as_float_array("embeddings", embeddings))
     if x.ndim != 2:
         raise InputError(f"embeddings: expected rows [n, d], got shape {x.shape}")
     return x
@@ -147,11 +138,13 @@ def _mean(values: Array) -> Array:
     return jnp.sum(values) / max(len(values), 1)
 
 
-@partial(jax.jit, static_argnames="block")
+@partial(jax.jit, static_argnames="block_size")
 def _spread(
-    x: Array, relation: Relation, of_mean: Array, of_second: Array, threshold: Array, *, block: int | None
+    x: Array, relation: Relation, of_mean: Array, of_second: Array, threshold: Array, *, block_size: int | None
 ) -> Array:
-    cosines, squares, number = reduce_rows(Partial(_moments, relation), x, measure="cosine", copies=3, block=block)
+    cosines, squares, number = reduce_rows(
+        Partial(_moments, relation), x, measure="cosine", live_tiles=3, block_size=block_size
+    )
     pairs = jnp.maximum(jnp.sum(number), 1)
     first, second = jnp.sum(cosines) / pairs, jnp.sum(squares) / pairs
     return of_mean * jnp.square(first) + of_second * jax.nn.relu(second - threshold)

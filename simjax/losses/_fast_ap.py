@@ -37,7 +37,7 @@ def fast_ap_loss(
         labels: class ids [n] or a `Relation`; any will do.
         bins: of the histogram, beside the one that starts at 0.
         ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
-        **options: ref_labels, weights, reducer, block: see `pair_loss`.
+        **options: ref_labels, weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows that have a positive; 0 where there are none.
@@ -62,7 +62,7 @@ def fast_ap_loss(
         ref_embeddings=y,
         measure="squared_euclidean",
         centres=centres,
-        copies=16,
+        live_tiles=16,
         **options,
     )
 

@@ -39,7 +39,7 @@ def generalized_lifted_structure_loss(
         positive_margin: how far apart positives may be, in units of the measure.
         negative_margin: how far apart negatives should be.
         measure: a name or a `Measure`.
-        **options: ref_embeddings, ref_labels, weights, reducer, block: see `pair_loss`.
+        **options: ref_embeddings, ref_labels, weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows that have both; 0 where there are none.
@@ -59,7 +59,7 @@ def generalized_lifted_structure_loss(
     check_number("negative_margin", negative_margin)
     m = as_measure(measure)
     margins = {"positive_margin": positive_margin, "negative_margin": negative_margin}
-    margins = {name: m.closest_first(jnp.asarray(margin)) for name, margin in margins.items()}
+    margins = {name: m.as_score(jnp.asarray(margin)) for name, margin in margins.items()}
     return pair_loss(_terms, embeddings, labels, measure=m, **margins, **options)
 
 

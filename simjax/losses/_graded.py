@@ -20,7 +20,16 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, auto_axes, check_number, check_positive, map_rows, matrix_rows, numbers, wide
+from simjax.core import (
+    InputError,
+    as_matrices,
+    as_number_array,
+    auto_axes,
+    check_number,
+    check_positive,
+    map_rows,
+    promote_to_float32,
+)
 from simjax.losses._pair_loss import log_sum_exp
 from simjax.similarity import cosine_similarity, unit_vectors
 
@@ -31,7 +40,7 @@ def cosent_loss(
     score: Num[ArrayLike, " n"],
     *,
     scale: ArrayLike = 20.0,
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Num[Array, ""]:
     """CoSENT: order n pairs by cosine similarity as their scores are ordered; time n^2, memory of a strip.
 
@@ -40,7 +49,7 @@ def cosent_loss(
         y: [n, d]; row i makes a pair with row i of x.
         score: how similar each pair is, in any unit, [n].
         scale: of the similarities.
-        block: pairs compared with all others at once; None chooses.
+        block_size: pairs compared with all others at once; None chooses.
 
     Returns:
         A scalar; 0 where all scores are equal.
@@ -57,7 +66,9 @@ def cosent_loss(
     """
     x, y, grades = _pairs(x, y, score)
     check_positive("scale", scale)
-    return _in_order(cosine_similarity(wide(x), wide(y)), grades, scale, block=block)
+    return _in_order(
+        cosine_similarity(promote_to_float32(x), promote_to_float32(y)), grades, scale, block_size=block_size
+    )
 
 
 def angle_loss(
@@ -66,7 +77,7 @@ def angle_loss(
     score: Num[ArrayLike, " n"],
     *,
     scale: ArrayLike = 20.0,
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Num[Array, ""]:
     """AnglE: CoSENT by the angle of vectors read as complex numbers, which does not flatten near 0 and 180 degrees.
 
@@ -78,7 +89,7 @@ def angle_loss(
         y: [n, d]; row i makes a pair with row i of x.
         score: how similar each pair is, in any unit, [n].
         scale: of the similarities.
-        block: pairs compared with all others at once; None chooses.
+        block_size: pairs compared with all others at once; None chooses.
 
     Returns:
         A scalar; 0 where all scores are equal.
@@ -90,13 +101,15 @@ def angle_loss(
     check_positive("scale", scale)
     if x.shape[1] % 2:
         raise InputError(f"x: expected an even number of features, real and imaginary parts, got {x.shape[1]}")
-    return _in_order(_angle_similarity(wide(x), wide(y)), grades, scale, block=block)
+    return _in_order(
+        _angle_similarity(promote_to_float32(x), promote_to_float32(y)), grades, scale, block_size=block_size
+    )
 
 
 def _pairs(x: Any, y: Any, score: Any) -> tuple[Array, Array, Array]:
-    x, y = matrix_rows(x, y)
+    x, y = as_matrices(x, y)
     check_number("score", score)
-    grades = numbers("score", score)
+    grades = as_number_array("score", score)
     if x.shape != y.shape or grades.shape != x.shape[:1]:
         raise InputError(
             f"x, y, score: expected shapes [n, d], [n, d] and [n], got {x.shape}, {y.shape} and {grades.shape}"
@@ -110,11 +123,11 @@ def _angle_similarity(x: Array, y: Array) -> Array:
     return jnp.abs(jnp.sum((a * c + b * d) + (b * c - a * d), axis=1))
 
 
-@partial(jax.jit, static_argnames="block")
+@partial(jax.jit, static_argnames="block_size")
 @auto_axes
-def _in_order(s: Array, grades: Array, scale: Array, *, block: int | None) -> Array:
+def _in_order(s: Array, grades: Array, scale: Array, *, block_size: int | None) -> Array:
     def one(s_a: Array, g_a: Array) -> Array:
         return log_sum_exp(scale * (s[None] - s_a[:, None]), g_a[:, None] > grades[None])[:, 0]
 
-    rows = map_rows(one, s, grades, block=block, row_bytes=32 * max(s.shape[0], 1))
+    rows = map_rows(one, s, grades, block_size=block_size, row_bytes=32 * max(s.shape[0], 1))
     return jax.nn.softplus(log_sum_exp(rows[None], jnp.ones((1, rows.shape[0]), bool))[0, 0])

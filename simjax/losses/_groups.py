@@ -7,17 +7,18 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from simjax.core import Relation, auto_axes, map_rows
+from simjax.core import auto_axes, map_rows
+from simjax.pairs import Relation
 
 
-@partial(jax.jit, static_argnames="block")
+@partial(jax.jit, static_argnames="block_size")
 @auto_axes
-def earlier_positives(relation: Relation, *, block: int | None = None) -> Int[Array, " n"]:
+def earlier_positives(relation: Relation, *, block_size: int | None = None) -> Int[Array, " n"]:
     """How many positives of each row come before it: 0 for the first row of a class, 1 for the second.
 
     Args:
         relation: of n rows with themselves.
-        block: rows counted at once; None chooses. Time is n^2, memory a strip.
+        block_size: rows counted at once; None chooses. Time is n^2, memory a strip.
 
     Example:
         >>> from simjax.core import by_class
@@ -30,4 +31,4 @@ def earlier_positives(relation: Relation, *, block: int | None = None) -> Int[Ar
         i, j = i[:, None], rows[None]
         return jnp.sum(relation.masks(i, j)[0] & (j < i), axis=1, dtype=jnp.int32)
 
-    return map_rows(count, rows, block=block, row_bytes=8 * len(rows))
+    return map_rows(count, rows, block_size=block_size, row_bytes=8 * len(rows))

@@ -23,10 +23,12 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Relation, check_at_least, reduce_rows, rows_and_relation, wide
+from simjax.core import InputError, check_at_least, promote_to_float32
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
-from simjax.similarity import Measure
+from simjax.pairs import Relation
+from simjax.pairs._relation import rows_and_relation
+from simjax.similarity import Measure, reduce_rows
 from simjax.similarity import measure as as_measure
 
 
@@ -38,7 +40,7 @@ def histogram_loss(
     measure: str | Measure = "cosine",
     ref_embeddings: Num[ArrayLike, "m d"] | None = None,
     ref_labels: Any = None,
-    block: int | None = None,
+    block_size: int | None = None,
     **options: Any,
 ) -> Any:
     """Histogram loss: one term for each negative pair, against all positive pairs; time n m d.
@@ -50,7 +52,7 @@ def histogram_loss(
         measure: one with a bounded range, by name or as a `Measure`; its direction is respected.
         ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
         ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
         **options: weights, reducer (a name, not mean_nonzero): see `pair_loss`.
 
     Returns:
@@ -75,7 +77,7 @@ def histogram_loss(
         raise InputError(f"measure: expected one with a bounded range, got {m.name} with {m.range}")
     low, high = m.range if m.higher_is_closer else (-m.range[1], -m.range[0])
     x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels)
-    no_closer = _share_of_positives(x, y, relation, m, low, high, bins=bins, block=block)
+    no_closer = _share_of_positives(x, y, relation, m, low, high, bins=bins, block_size=block_size)
     return pair_loss(
         _terms,
         x,
@@ -83,7 +85,7 @@ def histogram_loss(
         ref_embeddings=None if ref_embeddings is None else y,
         ref_labels=ref_labels,
         measure=m,
-        block=block,
+        block_size=block_size,
         low=low,
         high=high,
         no_closer=no_closer,
@@ -91,7 +93,7 @@ def histogram_loss(
     )
 
 
-@partial(jax.jit, static_argnames=("bins", "block"))
+@partial(jax.jit, static_argnames=("bins", "block_size"))
 def _share_of_positives(
     x: Array,
     y: Array,
@@ -101,11 +103,13 @@ def _share_of_positives(
     high: ArrayLike,
     *,
     bins: int,
-    block: int | None,
+    block_size: int | None,
 ) -> Array:
     """Of every edge the share of all positive pairs up to it, [bins + 1]; 0 where there are none."""
     function = Partial(partial(_histogram_of_positives, bins), relation, measure, low, high)
-    sums = jnp.cumsum(jnp.sum(reduce_rows(function, x, y, measure=measure, copies=8, block=block), axis=0))
+    sums = jnp.cumsum(
+        jnp.sum(reduce_rows(function, x, y, measure=measure, live_tiles=8, block_size=block_size), axis=0)
+    )
     return sums / jnp.where(sums[-1] > 0, sums[-1], 1)
 
 
@@ -113,7 +117,7 @@ def _histogram_of_positives(
     bins: int, relation: Relation, measure: Measure, low: Array, high: Array, s: Array, i: Array, j: Array
 ) -> Array:
     """Of each row, [r, bins + 1]."""
-    edge, beyond = _place(wide(measure.closest_first(s)), low, high, bins)
+    edge, beyond = _place(promote_to_float32(measure.as_score(s)), low, high, bins)
     positive = relation.masks(i, j)[0]
     rows = jnp.arange(len(edge), dtype=jnp.int32)[:, None]
     empty = jnp.zeros((len(edge), bins + 1), beyond.dtype)

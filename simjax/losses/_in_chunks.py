@@ -64,4 +64,4 @@ def encode_in_chunks(encoder: Callable[..., Any], inputs: Any, *, chunk: int, ke
         # The number of the first row tells chunks apart. As a sum it is 0 where there is no row at all.
         return encoder(part, jax.random.fold_in(key, jnp.sum(rows[:1])))
 
-    return map_rows(encode, inputs, jnp.arange(lengths.pop(), dtype=jnp.int32), block=chunk)
+    return map_rows(encode, inputs, jnp.arange(lengths.pop(), dtype=jnp.int32), block_size=chunk)

@@ -19,10 +19,11 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import Relation, by_class, check_positive, floats
+from simjax.core import as_float_array, check_positive
 from simjax.losses._groups import earlier_positives
 from simjax.losses._nt_xent import nt_xent_loss
 from simjax.losses._terms import Reducer
+from simjax.pairs import Relation, by_class
 
 
 def instance_loss(
@@ -32,7 +33,7 @@ def instance_loss(
     gamma: ArrayLike = 64.0,
     weights: Shaped[ArrayLike, " n"] | None = None,
     reducer: str | Reducer | None = None,
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Any:
     """Instance loss: one term for each row.
 
@@ -44,7 +45,7 @@ def instance_loss(
         gamma: scale of the cosines.
         weights: a factor of each row's terms, [n].
         reducer: a name or a `Reducer`; None is the mean.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
 
     Returns:
         The mean over the rows.
@@ -61,10 +62,10 @@ def instance_loss(
         0.3133
     """
     check_positive("gamma", gamma)
-    x = floats("embeddings", embeddings)
+    x = as_float_array("embeddings", embeddings)
     ids = jnp.arange(len(x), dtype=jnp.int32) if labels is None else labels
     relation = ids if isinstance(ids, Relation) else by_class(ids)
-    to_first_rows = relation.where(Partial(_first, earlier_positives(relation, block=block)))
+    to_first_rows = relation.where(Partial(_first, earlier_positives(relation, block_size=block_size)))
     return nt_xent_loss(
         x,
         to_first_rows,
@@ -72,7 +73,7 @@ def instance_loss(
         temperature=1 / jnp.asarray(gamma),
         weights=weights,
         reducer=reducer,
-        block=block,
+        block_size=block_size,
     )
 
 

@@ -20,9 +20,11 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Relation, check_at_least, reduce_rows, rows_and_relation, wide
+from simjax.core import check_at_least, promote_to_float32
 from simjax.losses._pair_loss import pair_loss, squared
-from simjax.similarity import Measure
+from simjax.pairs import Relation
+from simjax.pairs._relation import rows_and_relation
+from simjax.similarity import Measure, reduce_rows
 from simjax.similarity import measure as as_measure
 
 
@@ -35,7 +37,7 @@ def intra_pair_variance_loss(
     measure: str | Measure = "cosine",
     ref_embeddings: Num[ArrayLike, "m d"] | None = None,
     ref_labels: Any = None,
-    block: int | None = None,
+    block_size: int | None = None,
     **options: Any,
 ) -> Any:
     """Intra-pair variance: one term for each positive and each negative pair; two passes, so twice the time n m d.
@@ -48,7 +50,7 @@ def intra_pair_variance_loss(
         measure: a name or a `Measure`.
         ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
         ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
         **options: weights, reducer: see `pair_loss`.
 
     Returns:
@@ -71,7 +73,7 @@ def intra_pair_variance_loss(
     x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels)
     alone = ref_embeddings is None
     m = as_measure(measure)
-    sums = reduce_rows(Partial(_sums_and_counts, relation, m), x, y, measure=m, copies=4, block=block)
+    sums = reduce_rows(Partial(_sums_and_counts, relation, m), x, y, measure=m, live_tiles=4, block_size=block_size)
     positive_mean, negative_mean = (jnp.sum(s) / jnp.maximum(jnp.sum(n), 1) for s, n in sums)
     sign = 1 if m.higher_is_closer else -1  # the mean of a distance is turned, too, and its share with it
     return pair_loss(
@@ -80,7 +82,7 @@ def intra_pair_variance_loss(
         relation,
         ref_embeddings=None if alone else y,
         measure=m,
-        block=block,
+        block_size=block_size,
         lowest=(1 - sign * jnp.asarray(positive_eps)) * positive_mean,
         highest=(1 + sign * jnp.asarray(negative_eps)) * negative_mean,
         **options,
@@ -89,7 +91,7 @@ def intra_pair_variance_loss(
 
 def _sums_and_counts(relation: Relation, measure: Measure, s: Array, i: Array, j: Array) -> tuple[Any, ...]:
     """Of each row the sum of the closeness of its positive pairs and their number; and of its negative pairs."""
-    c = wide(measure.closest_first(s))
+    c = promote_to_float32(measure.as_score(s))
     finite = (pairs & ~jnp.isinf(c) for pairs in relation.masks(i, j))
     return tuple((jnp.sum(jnp.where(keep, c, 0), axis=1), jnp.sum(keep, axis=1, dtype=c.dtype)) for keep in finite)
 

@@ -21,9 +21,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_number, rows_and_relation
+from simjax.core import check_number
 from simjax.losses._pair_loss import log_sum_exp, pair_loss, squared
 from simjax.losses._terms import LossTerms
+from simjax.pairs._relation import rows_and_relation
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
 
@@ -37,7 +38,7 @@ def lifted_structure_loss(
     measure: str | Measure = "normalized_euclidean",
     ref_embeddings: Num[ArrayLike, "m d"] | None = None,
     ref_labels: Any = None,
-    block: int | None = None,
+    block_size: int | None = None,
     **options: Any,
 ) -> Any:
     """Lifted structure: one term for each positive pair; two passes, so twice the time n m d.
@@ -51,7 +52,7 @@ def lifted_structure_loss(
         ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself. The
             negatives of a reference are then embeddings.
         ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
         **options: weights, reducer: see `pair_loss`.
 
     Returns:
@@ -78,8 +79,8 @@ def lifted_structure_loss(
     alone = ref_embeddings is None
     m = as_measure(measure)
     margins = {
-        "positive_margin": m.closest_first(jnp.asarray(positive_margin)),
-        "negative_margin": m.closest_first(jnp.asarray(negative_margin)),
+        "positive_margin": m.as_score(jnp.asarray(positive_margin)),
+        "negative_margin": m.as_score(jnp.asarray(negative_margin)),
     }
     of_ends = pair_loss(
         _negatives,
@@ -88,7 +89,7 @@ def lifted_structure_loss(
         ref_embeddings=None if alone else x,
         measure=m,
         reducer="none",
-        block=block,
+        block_size=block_size,
         negative_margin=margins["negative_margin"],
     )
     return pair_loss(
@@ -97,7 +98,7 @@ def lifted_structure_loss(
         relation,
         ref_embeddings=None if alone else y,
         measure=m,
-        block=block,
+        block_size=block_size,
         by_column=True,
         row_parameters={"of_rows": of_ends} if alone else None,
         of_columns=of_ends,

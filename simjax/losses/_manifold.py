@@ -24,7 +24,15 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Integer, Num
 
-from simjax.core import InputError, auto_axes, check_at_least, check_between, matrix_rows, vary_alike, wide
+from simjax.core import (
+    InputError,
+    as_matrices,
+    auto_axes,
+    check_at_least,
+    check_between,
+    promote_to_float32,
+    vary_over_same_axes,
+)
 from simjax.losses._checks import class_vectors
 from simjax.losses._pair_loss import log_sum_exp
 from simjax.losses._terms import Reducer, as_reducer
@@ -82,7 +90,7 @@ def manifold_loss(
     check_between("alpha", alpha, 0.0, 1.0)
     check_at_least("context_weight", context_weight, 0)
     vectors, ids, _ = class_vectors(labels, proxies)
-    x, vectors = matrix_rows(embeddings, vectors, ("embeddings", "proxies"))
+    x, vectors = as_matrices(embeddings, vectors, ("embeddings", "proxies"))
     if len(ids) != len(x):
         raise InputError(f"labels: expected one id for each of {len(x)} rows, got {len(ids)}")
     reducing, as_scalar = as_reducer(reducer, "mean")
@@ -103,7 +111,9 @@ def _manifold_loss(
 ) -> Any:
     n = len(x)
     with jax.default_matmul_precision("highest"):
-        walk = _random_walk(unit_vectors(jnp.concatenate([wide(x), wide(proxies)])), alpha)  # [n + c, n + c]
+        walk = _random_walk(
+            unit_vectors(jnp.concatenate([promote_to_float32(x), promote_to_float32(proxies)])), alpha
+        )  # [n + c, n + c]
         direction = unit_vectors(walk)
         context = direction[:n] @ direction[n:].T
     own = ids[:, None] == jnp.arange(len(proxies), dtype=ids.dtype)[None]  # [n, c]
@@ -121,7 +131,9 @@ def _random_walk(nodes: Array, alpha: Array) -> Array:
     root = jnp.sqrt(jnp.where(degree > 0, degree, 1))  # 0 of a single node
     s = weight / root[:, None] / root[None]
     # Symmetric, and its eigenvalues are 1 - alpha at least: S has none above 1.
-    matrix, itself = vary_alike((itself - alpha * s, itself))  # or JAX cannot differentiate it inside `jax.shard_map`
+    matrix, itself = vary_over_same_axes(
+        (itself - alpha * s, itself)
+    )  # or JAX cannot differentiate it inside `jax.shard_map`
     return (1 - alpha) * jax.scipy.linalg.solve(matrix, itself, assume_a="pos")
 
 

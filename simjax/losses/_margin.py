@@ -19,10 +19,12 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Relation, check_at_least, check_number, count_triplets, floats, kept
+from simjax.core import InputError, as_float_array, check_at_least, check_number, save_for_backward
 from simjax.losses._checks import values_of_rows
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
+from simjax.pairs import Relation
+from simjax.pairs._triplets import count_triplets
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
 
@@ -48,7 +50,7 @@ def margin_loss(
         nu: weight of a regulariser that keeps a learned boundary small: nu times the mean boundary of the rows that
             have a triplet. None is without.
         measure: a name or a `Measure`.
-        **options: ref_embeddings, ref_labels, weights, reducer (a name), block: see `pair_loss`.
+        **options: ref_embeddings, ref_labels, weights, reducer (a name), block_size: see `pair_loss`.
 
     Returns:
         The mean over the pairs with a loss above 0, each as often as it is in a triplet; 0 where there are none.
@@ -73,10 +75,10 @@ def margin_loss(
     check_at_least("margin", margin, 0)
     check_number("beta", beta)
     m = as_measure(measure)
-    boundary = m.closest_first(floats("beta", beta))
+    boundary = m.as_score(as_float_array("beta", beta))
     if nu is not None:
         check_at_least("nu", nu, 0)
-        nu = m.closest_first(jnp.asarray(nu))  # as the boundary is turned: their product is not
+        nu = m.as_score(jnp.asarray(nu))  # as the boundary is turned: their product is not
     if boundary.ndim > 1 or not boundary.size:
         raise InputError(f"beta: expected one number or one for each class [c], got shape {boundary.shape}")
     if boundary.ndim:
@@ -103,7 +105,7 @@ def _of_all_triplets(c: Array, positive: Array, negative: Array, **parameters: A
 
 
 def _of_mined_triplets(c: Array, positive: Array, negatives_of: Any, **parameters: Any) -> Any:
-    return _terms(c, *kept(count_triplets(positive, negatives_of)), **parameters)
+    return _terms(c, *save_for_backward(count_triplets(positive, negatives_of)), **parameters)
 
 
 def _terms(

@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, floats
+from simjax.core import InputError, as_float_array
 from simjax.similarity import unit_vectors
 
 CUT = ("y", "views", "ref_embeddings", "proxies", "projection", "other_prediction", "other_projection")
@@ -66,7 +66,7 @@ def matryoshka_loss(
         >>> print(matryoshka_loss(contrastive_loss, x, labels, sizes=(1, 2), measure="euclidean"))
         8.0
     """
-    x = floats("embeddings", embeddings)
+    x = as_float_array("embeddings", embeddings)
     if not sizes or any(not 0 < k <= x.shape[-1] for k in sizes):
         raise InputError(f"sizes: expected numbers of features from 1 to {x.shape[-1]}, got {tuple(sizes)}")
     factors = [1.0] * len(sizes) if size_weights is None else list(size_weights)
@@ -82,7 +82,7 @@ def matryoshka_loss(
         return jax.tree.map(lambda a: first_features(name, a, k), value) if name in holds_embeddings else value
 
     def first_features(name: str, a: ArrayLike, k: int) -> Array:
-        part = floats(name, a)[..., :k]
+        part = as_float_array(name, a)[..., :k]
         return unit_vectors(part) if normalise else part
 
     def at(k: int) -> Any:

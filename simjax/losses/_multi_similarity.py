@@ -40,7 +40,7 @@ def multi_similarity_loss(
         beta: the same of negatives.
         base: the closeness that positives should exceed and negatives stay below, in units of the measure.
         measure: a name or a `Measure`.
-        **options: ref_embeddings, ref_labels, weights, reducer, block: see `pair_loss`.
+        **options: ref_embeddings, ref_labels, weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over all rows.
@@ -57,7 +57,7 @@ def multi_similarity_loss(
     check_positive("alpha", alpha)
     check_positive("beta", beta)
     m = as_measure(measure)
-    base = m.closest_first(jnp.asarray(base))
+    base = m.as_score(jnp.asarray(base))
     return pair_loss(_terms, embeddings, labels, measure=m, alpha=alpha, beta=beta, base=base, **options)
 
 

@@ -23,7 +23,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Integer, Num
 
-from simjax.core import InputError, check_positive, matrix_rows, wide
+from simjax.core import InputError, as_matrices, check_positive, promote_to_float32
 from simjax.losses._class_vectors import classified, cross_entropy
 from simjax.losses._pair_loss import Form
 from simjax.similarity import euclidean_distance
@@ -46,7 +46,7 @@ def large_margin_softmax_loss(
         proxies: the class vectors [c, d]; their lengths count.
         margin: what the angle is multiplied by, at least 1, which is an ordinary softmax without biases.
         scale: of the logits.
-        **options: weights, reducer, block: see `pair_loss`.
+        **options: weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows.
@@ -93,7 +93,7 @@ def sphereface_loss(
         proxies: the class vectors [c, d], of any length.
         margin: what the angle is multiplied by, a whole number from 1.
         scale: of the logits.
-        **options: weights, reducer, block: see `pair_loss`.
+        **options: weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows.
@@ -125,11 +125,11 @@ def _rows_and_vectors(embeddings: Any, proxies: Any, margin: Any, scale: Any) ->
     if not isinstance(margin, int | np.integer) or margin < 1:
         raise InputError(f"margin: expected a whole number from 1, got {margin}")
     check_positive("scale", scale)
-    return matrix_rows(embeddings, proxies, ("embeddings", "proxies"))
+    return as_matrices(embeddings, proxies, ("embeddings", "proxies"))
 
 
 def _lengths(x: Array) -> Array:
-    return euclidean_distance(wide(x), jnp.zeros_like(wide(x)))  # whose gradient at 0 is 0
+    return euclidean_distance(promote_to_float32(x), jnp.zeros_like(promote_to_float32(x)))  # whose gradient at 0 is 0
 
 
 @functools.cache  # the same function for the same margin: a new one would be compiled anew

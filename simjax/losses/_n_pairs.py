@@ -17,10 +17,11 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import as_relation, floats
+from simjax.core import as_float_array
 from simjax.losses._groups import earlier_positives
 from simjax.losses._nt_xent import nt_xent_loss
 from simjax.losses._terms import Reducer
+from simjax.pairs import as_relation
 from simjax.similarity import Measure
 
 
@@ -31,7 +32,7 @@ def n_pairs_loss(
     measure: str | Measure = "cosine",
     weights: Shaped[ArrayLike, " n"] | None = None,
     reducer: str | Reducer | None = None,
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Any:
     """N-pairs: one term for each class that has two rows; all other rows are left out.
 
@@ -44,7 +45,7 @@ def n_pairs_loss(
         measure: a name or a `Measure`; the paper's is "dot", with the squared lengths as a regulariser of its own.
         weights: a factor of each row's terms, [n].
         reducer: a name or a `Reducer`; None is the mean.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
 
     Returns:
         The mean over the pairs; 0 where there are none.
@@ -60,10 +61,12 @@ def n_pairs_loss(
         >>> print(round(float(n_pairs_loss(x, jnp.array([0, 1, 0, 1, 1]))), 4))  # log(1 + exp(0 - 1))
         0.3133
     """
-    x = floats("embeddings", embeddings)
+    x = as_float_array("embeddings", embeddings)
     relation = as_relation(labels, None, len(x), None)
-    pairs = relation.where(Partial(_first_with_second, earlier_positives(relation, block=block)))
-    return nt_xent_loss(x, pairs, temperature=1.0, measure=measure, weights=weights, reducer=reducer, block=block)
+    pairs = relation.where(Partial(_first_with_second, earlier_positives(relation, block_size=block_size)))
+    return nt_xent_loss(
+        x, pairs, temperature=1.0, measure=measure, weights=weights, reducer=reducer, block_size=block_size
+    )
 
 
 def _first_with_second(earlier: Array, i: Array, j: Array) -> Array:

@@ -39,7 +39,7 @@ def nca_loss(
         measure: a name or a `Measure`.
         normalise: compare vectors of unit length.
         ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
-        **options: ref_labels, weights, reducer, block: see `pair_loss`.
+        **options: ref_labels, weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows that have a positive; 0 where there are none.

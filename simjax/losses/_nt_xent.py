@@ -18,10 +18,11 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, by_position, check_choice, check_positive, floats
+from simjax.core import InputError, as_float_array, check_choice, check_positive
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
 from simjax.losses._softplus import softplus
 from simjax.losses._terms import LossTerms
+from simjax.pairs import by_position
 from simjax.similarity import Measure
 
 DIRECTIONS = ("rows", "both")
@@ -42,7 +43,7 @@ def nt_xent_loss(
         labels: class ids [n] or a `Relation`; any will do.
         temperature: closeness is divided by it; may be learned.
         measure: a name or a `Measure`.
-        **options: ref_embeddings, ref_labels, weights, reducer, block: see `pair_loss`.
+        **options: ref_embeddings, ref_labels, weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the positive pairs, each taken once from each side; 0 where there are none.
@@ -79,7 +80,7 @@ def info_nce_loss(
         temperature: closeness is divided by it; may be learned.
         directions: "rows" lets x choose among y; "both" averages that and y choosing among x (as CLIP does).
         measure: a name or a `Measure`.
-        **options: weights, reducer, block: see `pair_loss`.
+        **options: weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows (and over both directions).
@@ -94,7 +95,7 @@ def info_nce_loss(
     """
     check_positive("temperature", temperature)
     check_choice("directions", directions, DIRECTIONS)
-    x, y = floats("x", x), floats("y", y)
+    x, y = as_float_array("x", x), as_float_array("y", y)
     if x.shape != y.shape:
         raise InputError(f"y: expected one row for each row of x {x.shape}, got shape {y.shape}")
     pairs = [(x, y), (y, x)][: 1 + (directions == "both")]

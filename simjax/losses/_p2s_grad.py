@@ -33,7 +33,7 @@ def p2s_grad_loss(
         embeddings: [n, d].
         labels: class ids [n], from 0 to c - 1; a row with any other id counts nowhere.
         proxies: the class vectors [c, d], of any length.
-        **options: weights, reducer, block: see `pair_loss`.
+        **options: weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over all pairs.

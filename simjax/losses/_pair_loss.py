@@ -20,23 +20,15 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import (
-    InputError,
-    Relation,
-    auto_axes,
-    every_one,
-    floats,
-    map_rows,
-    reduce_rows,
-    replicated,
-    rows_and_relation,
-    softmax,
-    wide,
-)
+from simjax.core import InputError, as_float_array, auto_axes, map_rows, promote_to_float32, replicated
 from simjax.losses._checks import values_of_rows
 from simjax.losses._terms import LossTerms, Reducer, Summed, as_reducer
-from simjax.similarity import Measure
+from simjax.pairs import Relation
+from simjax.pairs._relation import rows_and_relation
+from simjax.pairs._triplets import all_negatives
+from simjax.similarity import Measure, reduce_rows
 from simjax.similarity import measure as as_measure
+from simjax.similarity._row_reductions import softmax_of_tile
 
 Form = Callable[..., dict[str, tuple[Array, Array] | Summed]]
 
@@ -57,8 +49,8 @@ def pair_loss(
     by_column: bool = False,
     by_class: bool = False,
     symmetric: bool = False,
-    copies: int = 8,
-    block: int | None = None,
+    live_tiles: int = 8,
+    block_size: int | None = None,
     **parameters: Any,
 ) -> Any:
     """A loss made of a form.
@@ -82,8 +74,8 @@ def pair_loss(
             relation has chosen a few columns of each row.
         by_class: rows of one class stand together in a strip, where the relation has classes: they share positives.
         symmetric: the form gives a pair the same terms from either side, as a distance does and a softmax does not.
-        copies: how many arrays like the strip the form holds at once.
-        block: rows computed at once; None chooses.
+        live_tiles: how many arrays like the strip the form holds at once.
+        block_size: rows computed at once; None chooses.
         **parameters: of the form; arrays may be traced and learned.
 
     Returns:
@@ -104,11 +96,13 @@ def pair_loss(
     """
     x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels)
     reducing, as_scalar = as_reducer(reducer, default_reducer)
-    row_weights = jnp.ones(x.shape[0], jnp.float32) if weights is None else wide(floats("weights", weights))
+    row_weights = (
+        jnp.ones(x.shape[0], jnp.float32) if weights is None else promote_to_float32(as_float_array("weights", weights))
+    )
     if row_weights.shape != x.shape[:1]:
         raise InputError(f"weights: expected one for each of {x.shape[0]} rows, got shape {row_weights.shape}")
     if reducing.class_weights is not None:
-        of_classes = floats("class_weights", reducing.class_weights)
+        of_classes = as_float_array("class_weights", reducing.class_weights)
         if of_classes.ndim != 1 or not of_classes.size:
             raise InputError(f"class_weights: expected one for each class [c], got shape {of_classes.shape}")
         row_weights = row_weights * values_of_rows(of_classes, labels, "class weights")
@@ -116,7 +110,7 @@ def pair_loss(
     m = as_measure(measure)
     itself = ref_embeddings is None and not isinstance(labels, Relation)  # a relation may differ from side to side
     alike = weights is None and reducing.class_weights is None and reducing.divide_by != "rows"
-    static = form, triplets, by_column, by_class, as_scalar, copies, block
+    static = form, triplets, by_column, by_class, as_scalar, live_tiles, block_size
     arguments = relation, m, rows, reducing, parameters
     return _pair_loss(static, symmetric and m.symmetric and itself and alike and as_scalar, arguments, x, y)
 
@@ -142,22 +136,24 @@ def _(static: tuple[Any, ...], primals: Any, tangents: Any) -> tuple[Array, Arra
 
 
 def _loss(static: tuple[Any, ...], arguments: tuple[Any, ...], x: Array, y: Array) -> Any:
-    form, triplets, by_column, by_class, as_scalar, copies, block = static
+    form, triplets, by_column, by_class, as_scalar, live_tiles, block_size = static
     if by_class:  # a permutation of rows
         arguments, x, y = replicated((arguments, x, y))
     relation, measure, rows, reducer, parameters = arguments
     terms = Partial(partial(_terms, form, triplets), measure, reducer, parameters)
-    if relation.chosen is None or by_column:
+    if relation.indices is None or by_column:
         of_strip = Partial(partial(_of_strip, triplets), terms, relation)
         i = jnp.arange(len(x), dtype=jnp.int32)
         if by_class and relation.classes is not None:
             i = jnp.argsort(relation.classes[0]).astype(jnp.int32)
             x, rows = jax.tree.map(lambda a: a[i], (x, rows))
-        found = reduce_rows(of_strip, x, y, measure=measure, rows=(i, *rows), copies=copies, block=block)
+        found = reduce_rows(
+            of_strip, x, y, measure=measure, rows=(i, *rows), live_tiles=live_tiles, block_size=block_size
+        )
         if by_class:
             found = jax.tree.map(lambda a: jnp.zeros_like(a).at[i].set(a), found)
     else:
-        found = _of_chosen_pairs(triplets, terms, measure, relation.chosen, x, y, rows, block)
+        found = _of_chosen_pairs(triplets, terms, measure, relation.indices, x, y, rows, block_size)
     parts = [reducer.scalar(part) for part in found.values()] if as_scalar else list(found.values())
     return reduce(operator.add, parts)
 
@@ -179,12 +175,12 @@ def _of_chosen_pairs(
     x: Array,
     y: Array,
     rows: Any,
-    block: int | None,
+    block_size: int | None,
 ) -> dict[str, LossTerms]:
     columns = jnp.concatenate(chosen, axis=1)
     of_chosen = partial(_of_chosen, triplets, chosen[0].shape[1], terms, measure, y)
-    row_bytes = 16 * columns.shape[1] * x.shape[1] * wide(x).dtype.itemsize
-    return map_rows(of_chosen, x, columns, *rows, block=block, row_bytes=row_bytes)
+    row_bytes = 16 * columns.shape[1] * x.shape[1] * promote_to_float32(x).dtype.itemsize
+    return map_rows(of_chosen, x, columns, *rows, block_size=block_size, row_bytes=row_bytes)
 
 
 def _of_chosen(
@@ -198,10 +194,10 @@ def _of_chosen(
     *rows: Any,
 ) -> dict[str, LossTerms]:
     """The same of a narrow strip: each row with the columns that are chosen for it, the positives first."""
-    s = measure(wide(x)[:, None], wide(y)[jnp.maximum(columns, 0)])
+    s = measure(promote_to_float32(x)[:, None], promote_to_float32(y)[jnp.maximum(columns, 0)])
     first = jnp.arange(columns.shape[1])[None] < positives
     positive, negative = (columns >= 0) & first, (columns >= 0) & ~first
-    pairs = (positive, every_one(negative)) if triplets else (positive, negative)
+    pairs = (positive, all_negatives(negative)) if triplets else (positive, negative)
     return terms(s, (positive, negative), pairs, *rows)
 
 
@@ -218,7 +214,7 @@ def _terms(
     of_rows: dict[str, Any],
 ) -> dict[str, LossTerms]:
     own = jax.tree.map(lambda value: value[:, None], of_rows)
-    c = wide(measure.closest_first(s))
+    c = promote_to_float32(measure.as_score(s))
     # A comparison with NaN is False, so that a term that compares would drop it, and in a masked entry of a gradient 0
     # times NaN is NaN. So forms see a number instead, and a row that uses a NaN gets NaN for its sum.
     missing = jnp.isnan(c)
@@ -245,7 +241,7 @@ def log_sum_exp(z: Array, keep: Array) -> Array:
 
     That is not minus infinity, which would turn a difference of two such rows into a NaN.
     """
-    return jnp.maximum(softmax(z, keep)[1], jnp.finfo(z.dtype).min / 4)[:, None]
+    return jnp.maximum(softmax_of_tile(z, keep)[1], jnp.finfo(z.dtype).min / 4)[:, None]
 
 
 def squared(z: Array) -> Array:

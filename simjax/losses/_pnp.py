@@ -23,8 +23,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_choice, check_positive, floats, sum_over_marked
+from simjax.core import as_float_array, check_choice, check_positive
 from simjax.losses._soft_ranks import before, rank_loss, with_itself
+from simjax.pairs._fold_positives import sum_over_positives
 
 
 def pnp_loss(
@@ -46,7 +47,7 @@ def pnp_loss(
         temperature: of the sigmoid, in units of the measure; may be learned.
         alpha: of the variant Dq.
         b: of the variant Ib.
-        **options: ref_embeddings, ref_labels, measure (by default cosine), weights, reducer, block: see `pair_loss`.
+        **options: ref_embeddings, ref_labels, measure (by default cosine), weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows that have a positive; 0 where there are none. Without reference embeddings a row is one
@@ -65,7 +66,7 @@ def pnp_loss(
     check_choice("variant", variant, FORMS)
     for name, value in (("alpha", alpha), ("b", b)):
         check_positive(name, value)
-    parameters = {"alpha": floats("alpha", alpha), "b": floats("b", b)}
+    parameters = {"alpha": as_float_array("alpha", alpha), "b": as_float_array("b", b)}
     return rank_loss(FORMS[variant], embeddings, labels, temperature=temperature, **parameters, **options)
 
 
@@ -94,7 +95,7 @@ def _terms(
     counts = jnp.any(positive, axis=1, keepdims=True)
     positive = with_itself(positive, itself)
     start = jnp.zeros(c.shape[0], c.dtype)
-    total = sum_over_marked(partial(_penalty, penalty), start, positive, (negative,), c, temperature, alpha, b)
+    total = sum_over_positives(partial(_penalty, penalty), start, positive, (negative,), c, temperature, alpha, b)
     return {"row": (total[:, None] / jnp.maximum(jnp.sum(positive, axis=1, keepdims=True), 1), counts)}
 
 

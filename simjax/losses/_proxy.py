@@ -15,10 +15,11 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Integer, Num
 
-from simjax.core import NO_CLASS, by_class, check_at_least, check_positive
+from simjax.core import NO_CLASS, check_at_least, check_positive
 from simjax.losses._checks import class_vectors
 from simjax.losses._nca import nca_loss
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
+from simjax.pairs import by_class
 
 
 def proxy_nca_loss(
@@ -38,7 +39,7 @@ def proxy_nca_loss(
         labels: class ids [n], from 0 to c - 1; any other id counts nowhere.
         proxies: [c, d].
         scale: of minus the squared distance.
-        **options: measure, normalise, weights, reducer, block: see `nca_loss`.
+        **options: measure, normalise, weights, reducer, block_size: see `nca_loss`.
 
     Returns:
         The mean over the rows.
@@ -62,7 +63,7 @@ def proxy_anchor_loss(
     margin: ArrayLike = 0.1,
     alpha: ArrayLike = 32.0,
     reducer: str | None = None,
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Any:
     """Proxy-Anchor: every proxy is an anchor, and the batch its positives and negatives.
 
@@ -76,7 +77,7 @@ def proxy_anchor_loss(
         margin: of the cosine similarity s.
         alpha: scale of the similarity.
         reducer: a name; "none" gives the terms of each proxy, `LossTerms` of c.
-        block: proxies computed at once; None chooses.
+        block_size: proxies computed at once; None chooses.
 
     Returns:
         The sum of both means.
@@ -101,7 +102,7 @@ def proxy_anchor_loss(
         margin=margin,
         alpha=alpha,
         reducer=reducer,
-        block=block,
+        block_size=block_size,
     )
 
 

@@ -16,8 +16,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax import core
-from simjax.core import InputError, floats, wide
+from simjax import similarity
+from simjax.core import InputError, as_float_array, promote_to_float32
 from simjax.losses._class_vectors import check_centers
 from simjax.similarity import euclidean_distance, pairwise
 
@@ -41,12 +41,12 @@ def center_invariant_regularizer(proxies: Num[ArrayLike, "c d"]) -> Num[Array, "
     return _center_invariant(_matrix(proxies))
 
 
-def regular_face_regularizer(proxies: Num[ArrayLike, "c d"], *, block: int | None = None) -> Num[Array, ""]:
+def regular_face_regularizer(proxies: Num[ArrayLike, "c d"], *, block_size: int | None = None) -> Num[Array, ""]:
     """How close class vectors are to the nearest other one; time c^2 d, memory of a strip.
 
     Args:
         proxies: class vectors [c, d], of any length.
-        block: classes compared with all others at once; None chooses.
+        block_size: classes compared with all others at once; None chooses.
 
     Returns:
         The mean cosine, from -1 to 1; 0 where there is one class. The gradient goes to the first of the nearest.
@@ -59,7 +59,7 @@ def regular_face_regularizer(proxies: Num[ArrayLike, "c d"], *, block: int | Non
         0.6666667
     """
     vectors = _matrix(proxies)
-    nearest, found = core.max(vectors, measure="cosine", mask=core.others, block=block)
+    nearest, found = similarity.max(vectors, measure="cosine", mask=similarity.exclude_self, block_size=block_size)
     return jnp.sum(jnp.where(found >= 0, nearest, 0)) / max(len(vectors), 1)
 
 
@@ -79,13 +79,13 @@ def sparse_centers_regularizer(proxies: Num[ArrayLike, "c k d"]) -> Num[Array, "
         >>> print(sparse_centers_regularizer(jnp.array([[[1.0, 0.0], [-2.0, 0.0]], [[0.0, 1.0], [0.0, 3.0]]])))
         0.5
     """
-    centers = wide(floats("proxies", proxies))
+    centers = promote_to_float32(as_float_array("proxies", proxies))
     check_centers(centers)
     return _sparse_centers(centers)
 
 
 def _matrix(proxies: ArrayLike) -> Array:
-    vectors = wide(floats("proxies", proxies))
+    vectors = promote_to_float32(as_float_array("proxies", proxies))
     if vectors.ndim != 2:
         raise InputError(f"proxies: expected class vectors [c, d], got shape {vectors.shape}")
     return vectors

@@ -51,7 +51,7 @@ def ranked_list_loss(
         positive_temperature: Tp above; at 0 all violating positives weigh the same.
         negative_temperature: Tn above; the larger, the more the worst negatives weigh.
         measure: a distance or a similarity, by name or as a `Measure`; its direction is respected.
-        **options: ref_embeddings, ref_labels, weights, reducer, block: see `pair_loss`.
+        **options: ref_embeddings, ref_labels, weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows that have a pair.
@@ -78,7 +78,7 @@ def ranked_list_loss(
     ):
         check_at_least(name, value, 0)
     m = as_measure(measure)
-    boundary = m.closest_first(1 + jnp.asarray(margin) / 2 if alpha is None else jnp.asarray(alpha))
+    boundary = m.as_score(1 + jnp.asarray(margin) / 2 if alpha is None else jnp.asarray(alpha))
     return pair_loss(
         _terms,
         embeddings,

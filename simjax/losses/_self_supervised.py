@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import InputError, floats, matrix_rows
+from simjax.core import InputError, as_float_array, as_matrices
 
 
 def self_supervised_loss(
@@ -50,14 +50,14 @@ def self_supervised_loss(
     """
     if not views:
         raise InputError("views: expected at least one beside x, got none")
-    others = [matrix_rows(x, view, ("x", "views"))[1] for view in views]
-    first = floats("x", x)
+    others = [as_matrices(x, view, ("x", "views"))[1] for view in views]
+    first = as_float_array("x", x)
     if any(view.shape != first.shape for view in others):
         raise InputError(f"views: expected shapes {first.shape} as that of x, got {[view.shape for view in others]}")
     rows = jnp.arange(len(first), dtype=jnp.int32)
     count = len(others)
     if weights is not None:
-        options["weights"] = jnp.tile(floats("weights", weights), 1 + count) if symmetric else weights
+        options["weights"] = jnp.tile(as_float_array("weights", weights), 1 + count) if symmetric else weights
     if symmetric:
         return loss(jnp.concatenate([first, *others]), jnp.tile(rows, 1 + count), **options)
     return loss(first, rows, ref_embeddings=jnp.concatenate(others), ref_labels=jnp.tile(rows, count), **options)

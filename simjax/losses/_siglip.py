@@ -15,8 +15,9 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, by_position, floats
+from simjax.core import InputError, as_float_array
 from simjax.losses._pair_loss import pair_loss
+from simjax.pairs import by_position
 from simjax.similarity import Measure
 
 LOG_TEN = 2.302585092994046
@@ -42,7 +43,7 @@ def siglip_loss(
             `nn.ScaleAndBias` learns it and keeps the scale at 100 or less.
         bias: to be learned; the paper begins with -10.
         measure: a name or a `Measure`.
-        **options: weights, reducer, block: see `pair_loss`.
+        **options: weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows of x.
@@ -54,7 +55,7 @@ def siglip_loss(
         >>> print(round(float(siglip_loss(jnp.eye(2), jnp.eye(2))), 4))  # log(1 + exp(10 - 10)) + log(1 + exp(-10))
         0.6932
     """
-    x, y = floats("x", x), floats("y", y)
+    x, y = as_float_array("x", x), as_float_array("y", y)
     if relation is None:
         if x.shape != y.shape:
             raise InputError(f"y: expected one row for each row of x {x.shape}, got shape {y.shape}")

@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_at_least, floats, wide
+from simjax.core import as_float_array, check_at_least, promote_to_float32
 from simjax.losses._contrastive import contrastive_terms
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
@@ -46,7 +46,7 @@ def signal_to_noise_contrastive_loss(
         zero_mean: weight of the regulariser, of the embeddings as they are given; None is without.
         normalise: compare vectors of unit length.
         ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
-        **options: ref_labels, weights, reducer, block: see `pair_loss`.
+        **options: ref_labels, weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the similar pairs with a loss above 0 plus the mean over the different pairs with a loss above 0
@@ -71,10 +71,10 @@ def signal_to_noise_contrastive_loss(
     """
     check_at_least("margin", margin, 0)
     check_at_least("positive_margin", positive_margin, 0)
-    x, y = floats("embeddings", embeddings), ref_embeddings
+    x, y = as_float_array("embeddings", embeddings), ref_embeddings
     if zero_mean is not None:
         check_at_least("zero_mean", zero_mean, 0)
-        options["row_parameters"] = {"off_zero": zero_mean * jnp.abs(jnp.sum(wide(x), axis=-1))}
+        options["row_parameters"] = {"off_zero": zero_mean * jnp.abs(jnp.sum(promote_to_float32(x), axis=-1))}
     if normalise:
         x, y = unit_vectors(x), None if y is None else unit_vectors(y)
     return pair_loss(

@@ -15,8 +15,8 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import sum_over_marked
 from simjax.losses._soft_ranks import before, rank_loss, with_itself
+from simjax.pairs._fold_positives import sum_over_positives
 
 
 def smooth_ap_loss(
@@ -28,7 +28,7 @@ def smooth_ap_loss(
         embeddings: [n, d].
         labels: class ids [n], classes of any sizes in any order, or a `Relation`; any will do.
         temperature: of the sigmoid, in units of the measure; may be learned.
-        **options: ref_embeddings, ref_labels, measure (by default cosine), weights, reducer, block: see `pair_loss`.
+        **options: ref_embeddings, ref_labels, measure (by default cosine), weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows that have a positive; 0 where there are none. Without reference embeddings a row is one
@@ -59,7 +59,7 @@ def _terms(c: Array, positive: Array, negative: Array, *, itself: Array, tempera
     last = jnp.min(c, axis=1, keepdims=True, where=either, initial=0.0) - 100 * temperature
     c = jnp.where(either, c, lax.stop_gradient(last))
     start = jnp.zeros(c.shape[0], c.dtype)
-    total = sum_over_marked(_precision, start, positive, (positive,), c, temperature)
+    total = sum_over_positives(_precision, start, positive, (positive,), c, temperature)
     return {"row": (1 - total[:, None] / jnp.maximum(jnp.sum(positive, axis=1, keepdims=True), 1), counts)}
 
 

@@ -16,8 +16,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_positive, entries, floats
+from simjax.core import as_float_array, check_positive
 from simjax.losses._pair_loss import Form, pair_loss
+from simjax.pairs._fold_positives import take_columns
 
 
 def rank_loss(
@@ -35,7 +36,7 @@ def rank_loss(
         InputError: for a temperature that is not positive, and what `pair_loss` does not take.
     """
     check_positive("temperature", temperature)
-    rows = len(floats("embeddings", embeddings))
+    rows = len(as_float_array("embeddings", embeddings))
     itself = jnp.arange(rows, dtype=jnp.int32) if ref_embeddings is None else jnp.full(rows, -1, jnp.int32)
     return pair_loss(
         form,
@@ -45,7 +46,7 @@ def rank_loss(
         row_parameters={"itself": itself},
         temperature=temperature,
         by_column=True,
-        copies=8,
+        live_tiles=8,
         **options,
     )
 
@@ -58,4 +59,4 @@ def with_itself(positive: Array, itself: Array) -> Array:
 
 def before(columns: Array, c: Array, temperature: Array) -> Array:
     """How much each column comes before those of some columns [r, few]: [r, few, m] in [0, 1], 1/2 for itself."""
-    return jax.nn.sigmoid((c[:, None] - entries(c, columns)) / temperature)
+    return jax.nn.sigmoid((c[:, None] - take_columns(c, columns)) / temperature)

@@ -50,7 +50,7 @@ def soft_triple_loss(
         margin: by which the similarity to the own class must be larger; delta in the paper.
         tau: weight of the regulariser, which is added to the reduced loss; the paper has 0.2.
         reducer: see `pair_loss`; "none" goes with tau = 0, since the regulariser is no term of a row.
-        **options: weights, block: see `pair_loss`.
+        **options: weights, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows, and tau times the regulariser.

@@ -23,7 +23,15 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Integer, Num
 
-from simjax.core import InputError, auto_axes, check_at_least, check_positive, floats, map_rows, wide
+from simjax.core import (
+    InputError,
+    as_float_array,
+    auto_axes,
+    check_at_least,
+    check_positive,
+    map_rows,
+    promote_to_float32,
+)
 from simjax.losses._angular_margin import arcface_form
 from simjax.losses._checks import class_vectors
 from simjax.losses._class_vectors import check_centers, classified_by_centers
@@ -47,7 +55,7 @@ def sub_center_arcface_loss(
         proxies: the centres [c, k, d], of any length.
         margin: of the angle, in degrees.
         scale: of the cosines.
-        **options: weights, reducer, block: see `pair_loss`.
+        **options: weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows. Of a class's centres only the nearest has a gradient, the first among equals.
@@ -99,7 +107,7 @@ def sub_center_outliers(
     *,
     proxies: Num[ArrayLike, "c k d"],
     threshold: ArrayLike = 75.0,
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> SubCenterOutliers:
     """Find the rows that are far from where most of their class is: time n k d.
 
@@ -108,7 +116,7 @@ def sub_center_outliers(
         labels: class ids [n], from 0 to c - 1; a row with any other id is no outlier.
         proxies: the centres [c, k, d], of any length.
         threshold: the largest angle between a row and its class's dominant centre, in degrees.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
 
     Returns:
         The outliers and each class's dominant centre.
@@ -125,27 +133,27 @@ def sub_center_outliers(
         [0] [[1. 0.]] [False False  True]
     """
     check_at_least("threshold", threshold, 0)
-    x, (centers, ids, _) = floats("embeddings", embeddings), class_vectors(labels, proxies)
+    x, (centers, ids, _) = as_float_array("embeddings", embeddings), class_vectors(labels, proxies)
     check_centers(centers)
     if x.ndim != 2 or x.shape[1] != centers.shape[2]:
         raise InputError(f"embeddings: expected rows of {centers.shape[2]} features as in proxies, got {x.shape}")
     if ids.shape != x.shape[:1]:
         raise InputError(f"labels: expected one for each of {x.shape[0]} rows, got shape {ids.shape}")
-    return _outliers(x, ids, centers, jnp.cos(jnp.deg2rad(threshold)), block=block)
+    return _outliers(x, ids, centers, jnp.cos(jnp.deg2rad(threshold)), block_size=block_size)
 
 
-@partial(jax.jit, static_argnames="block")
+@partial(jax.jit, static_argnames="block_size")
 @auto_axes
-def _outliers(x: Array, labels: Array, centers: Array, least: Array, *, block: int | None) -> SubCenterOutliers:
+def _outliers(x: Array, labels: Array, centers: Array, least: Array, *, block_size: int | None) -> SubCenterOutliers:
     classes, k, d = centers.shape
-    units = unit_vectors(wide(centers))
+    units = unit_vectors(promote_to_float32(centers))
     known = (labels >= 0) & (labels < classes)
     own = jnp.where(known, labels, 0)
 
     def cosines(x: Array, own: Array) -> Array:
-        return jnp.sum(unit_vectors(wide(x))[:, None] * units[own], axis=2)
+        return jnp.sum(unit_vectors(promote_to_float32(x))[:, None] * units[own], axis=2)
 
-    to_own = map_rows(cosines, x, own, block=block, row_bytes=8 * k * d)  # [n, k]
+    to_own = map_rows(cosines, x, own, block_size=block_size, row_bytes=8 * k * d)  # [n, k]
     votes = jnp.zeros((classes, k), jnp.int32).at[own, jnp.argmax(to_own, axis=1)].add(known)
     dominant = jnp.argmax(votes, axis=1).astype(jnp.int32)
     to_dominant = jnp.take_along_axis(to_own, dominant[own][:, None], axis=1)[:, 0]

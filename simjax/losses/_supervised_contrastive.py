@@ -33,7 +33,7 @@ def supervised_contrastive_loss(
         labels: class ids [n] or a `Relation`; any will do.
         temperature: closeness is divided by it; may be learned.
         measure: a name or a `Measure`.
-        **options: ref_embeddings, ref_labels, weights, reducer, block: see `pair_loss`.
+        **options: ref_embeddings, ref_labels, weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows that have a positive and a loss above 0; 0 where there are none.

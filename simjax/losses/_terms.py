@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from simjax.core import InputError, check_choice, wide
+from simjax.core import InputError, check_choice, promote_to_float32
 
 
 @jax.tree_util.register_dataclass
@@ -108,7 +108,7 @@ class Reducer:
 
     def scalar(self, terms: LossTerms) -> Array:
         """All rows together."""
-        total, count = wide(terms.total), terms.count.astype(jnp.float32)
+        total, count = promote_to_float32(terms.total), terms.count.astype(jnp.float32)
         if self.divide_by == "nothing":
             loss = jnp.sum(total)
         elif self.divide_by == "rows":

@@ -45,7 +45,7 @@ def threshold_consistent_margin_loss(
         positive_weight: of the positive pairs, at least 0.
         negative_weight: of the negative pairs, at least 0.
         measure: a name or a `Measure`.
-        **options: ref_embeddings, ref_labels, weights, reducer, block: see `pair_loss`.
+        **options: ref_embeddings, ref_labels, weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The weighted sum of both means; 0 where no pair is on the wrong side.
@@ -73,8 +73,8 @@ def threshold_consistent_margin_loss(
         labels,
         measure=m,
         symmetric=True,
-        positive_margin=m.closest_first(jnp.asarray(positive_margin)),
-        negative_margin=m.closest_first(jnp.asarray(negative_margin)),
+        positive_margin=m.as_score(jnp.asarray(positive_margin)),
+        negative_margin=m.as_score(jnp.asarray(negative_margin)),
         positive_weight=positive_weight,
         negative_weight=negative_weight,
         **options,

@@ -25,10 +25,12 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_at_least, count_triplets, entries, floats, kept, sum_over_marked, wide
+from simjax.core import as_float_array, check_at_least, promote_to_float32, save_for_backward
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._softplus import softplus
 from simjax.losses._terms import Summed
+from simjax.pairs._fold_positives import sum_over_positives, take_columns
+from simjax.pairs._triplets import count_triplets
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
 
@@ -55,7 +57,7 @@ def triplet_margin_loss(
         smooth: see above.
         measure: a distance or a similarity, by name or as a `Measure`; its direction is respected.
         ref_embeddings: positives and negatives, [m, d]; None is the embeddings, a row never with itself.
-        **options: ref_labels, weights, reducer (a name), block: see `pair_loss`.
+        **options: ref_labels, weights, reducer (a name), block_size: see `pair_loss`.
 
     Returns:
         The mean over the triplets with a loss above 0; 0 with zero gradient where there are none.
@@ -76,22 +78,22 @@ def triplet_margin_loss(
     options |= {"measure": measure, "ref_embeddings": ref_embeddings, "triplets": True}
     options |= {"default_reducer": "mean_nonzero", "margin": margin}
     if not (swap or smooth):
-        return pair_loss(_counted, embeddings, labels, copies=24, **options)
+        return pair_loss(_counted, embeddings, labels, live_tiles=24, **options)
     if swap:
         given = embeddings if ref_embeddings is None else ref_embeddings
-        options |= {"columns": floats("embeddings", given), "of": as_measure(measure), "by_column": True}
-    return pair_loss(_ADDED[smooth], embeddings, labels, copies=12, **options)
+        options |= {"columns": as_float_array("embeddings", given), "of": as_measure(measure), "by_column": True}
+    return pair_loss(_ADDED[smooth], embeddings, labels, live_tiles=12, **options)
 
 
 def _counted(c: Array, positive: Array, negatives_of: Partial, *, margin: Array) -> Any:
     still, bound = lax.stop_gradient((c, c + margin))
 
     def violated(columns: Array) -> Array:
-        return negatives_of(columns) & (bound[:, None] > entries(still, columns))
+        return negatives_of(columns) & (bound[:, None] > take_columns(still, columns))
 
     as_positive, as_negative = count_triplets(positive, violated)
     number = jnp.sum(as_positive, axis=1)
-    weight = kept((as_negative - as_positive).astype(c.dtype))
+    weight = save_for_backward((as_negative - as_positive).astype(c.dtype))
     total = jnp.sum(jnp.where(weight != 0, weight * c, 0), axis=1) + margin * number
     return {"triplet": Summed(total, number, _triplets(positive, negatives_of))}
 
@@ -114,7 +116,7 @@ def _added(
     start = (jnp.zeros(c.shape[0], c.dtype),) * 2
     of_positives = partial(_of_positives, hinge)
     arguments = (c, jnp.asarray(margin), columns, of)
-    total, above_zero = sum_over_marked(of_positives, start, positive, (negatives_of,), *arguments)
+    total, above_zero = sum_over_positives(of_positives, start, positive, (negatives_of,), *arguments)
     return {"triplet": Summed(total, above_zero.astype(jnp.int32), _triplets(positive, negatives_of))}
 
 
@@ -132,9 +134,9 @@ def _of_positives(
     nearest = c[:, None]
     if y is not None and measure is not None:  # swap
         from_positive = measure.all_pairs(y[columns.reshape(-1)], y)
-        from_positive = wide(measure.closest_first(from_positive)).reshape(*columns.shape, -1)
+        from_positive = promote_to_float32(measure.as_score(from_positive)).reshape(*columns.shape, -1)
         nearest = jnp.where(nearest >= from_positive, nearest, from_positive)
-    terms = jnp.where(negatives_of(columns), hinge(nearest - entries(c, columns) + margin), 0)
+    terms = jnp.where(negatives_of(columns), hinge(nearest - take_columns(c, columns) + margin), 0)
     of_each = jnp.sum(terms, axis=2), jnp.sum(terms > 0, axis=2, dtype=c.dtype)
     return tuple(jnp.sum(jnp.where(there, a, 0), axis=1) for a in of_each)
 

@@ -33,7 +33,7 @@ def tuplet_margin_loss(
         labels: class ids [n] or a `Relation`; any will do.
         margin: slack of the angle, in degrees: a positive pair counts as so much nearer.
         scale: of the cosines.
-        **options: ref_embeddings, ref_labels, weights, reducer, block: see `pair_loss`.
+        **options: ref_embeddings, ref_labels, weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the positive pairs; 0 where there are none.

@@ -19,7 +19,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, auto_axes, matrix_rows, wide
+from simjax.core import InputError, as_matrices, auto_axes, promote_to_float32
 from simjax.similarity import cosine_similarity
 
 
@@ -49,7 +49,7 @@ def vicreg_loss(
         InputError: for shapes that do not fit.
     """
     x, y = _views(x, y)
-    return _vicreg(wide(x), wide(y), invariance, variance, covariance, epsilon)
+    return _vicreg(promote_to_float32(x), promote_to_float32(y), invariance, variance, covariance, epsilon)
 
 
 def barlow_twins_loss(
@@ -77,7 +77,7 @@ def barlow_twins_loss(
         0.0
     """
     x, y = _views(x, y)
-    return _barlow_twins(wide(x), wide(y), redundancy)
+    return _barlow_twins(promote_to_float32(x), promote_to_float32(y), redundancy)
 
 
 def simsiam_loss(
@@ -106,12 +106,14 @@ def simsiam_loss(
     if others:
         pairs.append((others["other_prediction"], others["other_projection"]))
     views = [_views(*pair) for pair in pairs]
-    found = [jnp.mean(cosine_similarity(wide(p), lax.stop_gradient(wide(z)))) for p, z in views]
+    found = [
+        jnp.mean(cosine_similarity(promote_to_float32(p), lax.stop_gradient(promote_to_float32(z)))) for p, z in views
+    ]
     return -jnp.mean(jnp.stack(found))
 
 
 def _views(x: Any, y: Any) -> tuple[Array, Array]:
-    x, y = matrix_rows(x, y)
+    x, y = as_matrices(x, y)
     if x.shape != y.shape:
         raise InputError(f"y: expected one row for each row of x {x.shape}, got shape {y.shape}")
     return x, y

@@ -17,8 +17,10 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Relation, check_at_least, entries
+from simjax.core import check_at_least
 from simjax.mining._mined import closeness, keep_triplets, related
+from simjax.pairs import Relation
+from simjax.pairs._fold_positives import take_columns
 
 
 def angular(
@@ -62,7 +64,7 @@ def _seen_wide(
     c: Array, negative: Array, slope: Array, of_columns: Callable[[Array, Array], Array], columns: Array
 ) -> Array:
     everything = jnp.arange(c.shape[1], dtype=jnp.int32)[None]
-    to_positive = entries(c, columns)
+    to_positive = take_columns(c, columns)
     of_positive = of_columns(columns.reshape(-1, 1), everything).reshape(*columns.shape, -1)
     # |n - c|^2 and |a - p|^2 of unit vectors, from their products
     to_middle = 1 + (1 + to_positive) / 2 - (c[:, None] + of_positive)

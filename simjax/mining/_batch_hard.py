@@ -22,9 +22,12 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Measure, Relation, check_choice, first_largest, reduce_rows, wide
-from simjax.core import measure as as_measure
+from simjax.core import InputError, check_choice, promote_to_float32
 from simjax.mining._mined import related
+from simjax.pairs import Relation
+from simjax.similarity import Measure, reduce_rows
+from simjax.similarity import measure as as_measure
+from simjax.similarity._row_reductions import first_largest
 
 STRATEGIES = ("hard", "semi_hard", "easy", "all")
 Range = tuple[float, float]
@@ -37,7 +40,7 @@ def batch_hard(
     ref_embeddings: Num[ArrayLike, "m d"] | None = None,
     ref_labels: Any = None,
     measure: str | Measure = "normalized_euclidean",
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Relation:
     """Of each row its farthest positive and its nearest negative; rows that lack one of them have none.
 
@@ -47,7 +50,7 @@ def batch_hard(
         ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
         ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
         measure: a name or a `Measure`.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
 
     Returns:
         A relation of one pair of each kind in a row, which losses compute without a strip; among equals the lowest
@@ -59,7 +62,7 @@ def batch_hard(
 
     Example:
         >>> x = jnp.array([[0.0], [1.0], [3.0], [4.0], [9.0]])
-        >>> positives, negatives = batch_hard(x, jnp.array([0, 0, 0, 1, 1]), measure="euclidean").chosen
+        >>> positives, negatives = batch_hard(x, jnp.array([0, 0, 0, 1, 1]), measure="euclidean").indices
         >>> print(positives[:, 0], negatives[:, 0])
         [2 2 0 4 3] [3 3 3 2 2]
     """
@@ -71,7 +74,7 @@ def batch_hard(
         ref_embeddings=ref_embeddings,
         ref_labels=ref_labels,
         measure=measure,
-        block=block,
+        block_size=block_size,
     )
 
 
@@ -86,7 +89,7 @@ def batch_easy_hard(
     ref_embeddings: Num[ArrayLike, "m d"] | None = None,
     ref_labels: Any = None,
     measure: str | Measure = "normalized_euclidean",
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Relation:
     """Of each row one positive and one negative, or all of one kind, as hard as is asked for.
 
@@ -101,7 +104,7 @@ def batch_easy_hard(
         ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
         ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
         measure: a name or a `Measure`.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
 
     Returns:
         A relation; a row that lacks what is asked for has no pair where both are chosen, and no such pair otherwise.
@@ -115,7 +118,7 @@ def batch_easy_hard(
         The nearest positive, and the nearest negative that is farther away than it:
 
         >>> x = jnp.array([[0.0], [2.0], [5.0], [1.0], [4.5]])
-        >>> positives, negatives = batch_easy_hard(x, jnp.array([0, 0, 0, 1, 1]), measure="euclidean").chosen
+        >>> positives, negatives = batch_easy_hard(x, jnp.array([0, 0, 0, 1, 1]), measure="euclidean").indices
         >>> print(positives[:, 0], negatives[:, 0])
         [1 0 1 4 3] [4 4 3 2 0]
     """
@@ -132,15 +135,15 @@ def batch_easy_hard(
     x, y, relation = related(embeddings, labels, ref_embeddings, ref_labels)
     m = as_measure(measure)
     ranges = tuple(None if r is None else jnp.asarray(r, jnp.float32) for r in (positive_range, negative_range))
-    columns = _choose(x, y, relation, m, ranges, (positive, negative), block)
+    columns = _choose(x, y, relation, m, ranges, (positive, negative), block_size)
     if "all" not in (positive, negative):
         both = (columns[0] >= 0) & (columns[1] >= 0)
-        return dataclasses.replace(relation, chosen=tuple(jnp.where(both, c, -1)[:, None] for c in columns))
+        return dataclasses.replace(relation, indices=tuple(jnp.where(both, c, -1)[:, None] for c in columns))
     kept = tuple(None if s == "all" else c for s, c in zip((positive, negative), columns, strict=True))
     return dataclasses.replace(relation, miner=Partial(_only, relation.miner, kept))
 
 
-@partial(jax.jit, static_argnames=("strategies", "block"))
+@partial(jax.jit, static_argnames=("strategies", "block_size"))
 def _choose(
     x: Array,
     y: Array,
@@ -148,10 +151,10 @@ def _choose(
     measure: Measure,
     ranges: tuple[Array | None, Array | None],
     strategies: tuple[str, str],
-    block: int | None,
+    block_size: int | None,
 ) -> tuple[Array, Array]:
     function = Partial(partial(_columns, strategies), relation, measure, ranges)
-    return reduce_rows(function, x, y, measure=measure, copies=6, block=block)
+    return reduce_rows(function, x, y, measure=measure, live_tiles=6, block_size=block_size)
 
 
 def _columns(
@@ -161,7 +164,7 @@ def _columns(
         mask if r is None else mask & ~((s < r[0]) | (s > r[1]))
         for mask, r in zip(relation.masks(i, j), ranges, strict=True)
     )
-    c = wide(measure.closest_first(s))
+    c = promote_to_float32(measure.as_score(s))
     found: dict[int, Array] = {}
     for kind in sorted((0, 1), key=lambda kind: strategies[kind] == "semi_hard"):  # what depends on the other, last
         keep = allowed[kind]

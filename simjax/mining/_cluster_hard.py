@@ -17,8 +17,12 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Measure, Relation, finite_rows, first_largest, reduce_rows, rows_and_relation, wide
-from simjax.core import measure as as_measure
+from simjax.core import promote_to_float32, replace_non_finite_rows
+from simjax.pairs import Relation
+from simjax.pairs._relation import rows_and_relation
+from simjax.similarity import Measure, reduce_rows
+from simjax.similarity import measure as as_measure
+from simjax.similarity._row_reductions import first_largest
 
 
 def cluster_hard(
@@ -26,7 +30,7 @@ def cluster_hard(
     labels: Any,
     *,
     measure: str | Measure = "normalized_euclidean",
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> tuple[Array, Array, Relation]:
     """Centres of the classes as anchors, each with its farthest member and the nearest centre of another class.
 
@@ -34,7 +38,7 @@ def cluster_hard(
         embeddings: [n, d].
         labels: class ids [n], or a `Relation` whose positives are classes.
         measure: a name or a `Measure`; its direction is respected.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
 
     Returns:
         Anchors [n, d]: row i is the mean of the rows of i's class. References [2 n, d]: the embeddings, then the
@@ -50,22 +54,22 @@ def cluster_hard(
 
         >>> x = jnp.array([[0.0], [0.5], [2.5], [6.0], [6.0]])
         >>> anchors, references, relation = cluster_hard(x, jnp.array([0, 0, 0, 1, 1]), measure="euclidean")
-        >>> print(anchors[:, 0], relation.chosen[0][:, 0], relation.chosen[1][:, 0])
+        >>> print(anchors[:, 0], relation.indices[0][:, 0], relation.indices[1][:, 0])
         [1. 1. 1. 6. 6.] [ 2 -1 -1  3 -1] [ 8 -1 -1  5 -1]
     """
     x, _, relation = rows_and_relation(embeddings, labels)
-    anchors, positives, negatives = _of_classes(x, relation, as_measure(measure), block)
+    anchors, positives, negatives = _of_classes(x, relation, as_measure(measure), block_size)
     chosen = positives[:, None], jnp.where(negatives >= 0, len(x) + negatives, -1)[:, None]
     classes = relation.classes and (relation.classes[0], jnp.concatenate(relation.classes))
     none = Partial(_none)
-    found = Relation(none, none, (len(x), 2 * len(x)), classes, chosen=chosen)
+    found = Relation(none, none, (len(x), 2 * len(x)), classes, indices=chosen)
     return anchors, jnp.concatenate([x, anchors]), found
 
 
-@partial(jax.jit, static_argnames="block")
-def _of_classes(x: Array, relation: Relation, measure: Measure, block: int | None) -> tuple[Array, Array, Array]:
-    options: dict[str, Any] = {"measure": measure, "block": block}
-    centres, first, several = reduce_rows(Partial(_means, relation, wide(x)), x, **options)
+@partial(jax.jit, static_argnames="block_size")
+def _of_classes(x: Array, relation: Relation, measure: Measure, block_size: int | None) -> tuple[Array, Array, Array]:
+    options: dict[str, Any] = {"measure": measure, "block_size": block_size}
+    centres, first, several = reduce_rows(Partial(_means, relation, promote_to_float32(x)), x, **options)
     still = lax.stop_gradient(centres)
     positives = reduce_rows(Partial(_farthest_member, relation, measure), still, lax.stop_gradient(x), **options)
     negatives = reduce_rows(Partial(_nearest_other, relation, measure, first), still, **options)
@@ -77,7 +81,7 @@ def _means(relation: Relation, x: Array, s: Array, i: Array, j: Array) -> tuple[
     """Of each row the mean of its class, whether it is the first of it, and whether there are others."""
     positive, _ = relation.masks(i, j)
     member = positive | (i == j)
-    x, nan = finite_rows(x)  # so that a NaN reaches the centre of its own class alone
+    x, nan = replace_non_finite_rows(x)  # so that a NaN reaches the centre of its own class alone
     members = member.astype(x.dtype)
     means = jnp.matmul(members, x, precision="highest") / jnp.sum(members, axis=1, keepdims=True)
     means = means + jnp.sum(jnp.where(member, nan[None], 0), axis=1, keepdims=True)
@@ -85,11 +89,11 @@ def _means(relation: Relation, x: Array, s: Array, i: Array, j: Array) -> tuple[
 
 
 def _farthest_member(relation: Relation, measure: Measure, s: Array, i: Array, j: Array) -> Array:
-    return first_largest(-wide(measure.closest_first(s)), relation.masks(i, j)[0] | (i == j))
+    return first_largest(-promote_to_float32(measure.as_score(s)), relation.masks(i, j)[0] | (i == j))
 
 
 def _nearest_other(relation: Relation, measure: Measure, first: Array, s: Array, i: Array, j: Array) -> Array:
-    return first_largest(wide(measure.closest_first(s)), relation.masks(i, j)[1] & first[j[0]][None])
+    return first_largest(promote_to_float32(measure.as_score(s)), relation.masks(i, j)[1] & first[j[0]][None])
 
 
 def _none(i: Array, j: Array) -> Array:

@@ -38,7 +38,8 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Integer, Num
 
-from simjax.core import InputError, Relation, as_relation, auto_axes, check_at_least, fits, floats, integers
+from simjax.core import InputError, as_float_array, as_integer_array, auto_axes, check_at_least, fits_dtype
+from simjax.pairs import Relation, as_relation
 
 
 @jax.tree_util.register_dataclass
@@ -104,14 +105,14 @@ def push(
         >>> print(memory.embeddings[:, 0], memory.labels, memory.filled, memory.place)
         [5. 2. 3.] [9 7 4] 3 1
     """
-    rows, ids = floats("embeddings", embeddings), integers("labels", labels)
+    rows, ids = as_float_array("embeddings", embeddings), as_integer_array("labels", labels)
     size, width = memory.embeddings.shape
     if rows.ndim != 2 or rows.shape[1] != width or len(rows) > size:
         raise InputError(f"embeddings: expected at most {size} rows of {width} features, got shape {rows.shape}")
     if ids.shape != rows.shape[:1]:
         raise InputError(f"labels: expected one for each of {len(rows)} rows, got shape {ids.shape}")
     dtype = memory.labels.dtype
-    if not fits(ids, dtype) or (isinstance(ids, Tracer) and ids.dtype.itemsize > dtype.itemsize):
+    if not fits_dtype(ids, dtype) or (isinstance(ids, Tracer) and ids.dtype.itemsize > dtype.itemsize):
         got = ids.dtype if isinstance(ids, Tracer) else f"{ids.min()} to {ids.max()}"
         raise InputError(
             f"labels: expected ids that the memory's {dtype} holds, got {got}; rank all ids once, by "
@@ -141,7 +142,7 @@ def against(memory: CrossBatchMemory, labels: Any, *, own: bool = False) -> Rela
     Args:
         memory: of m places.
         labels: class ids [b] of the rows; or any `Relation` of b rows with the memory's m places, for instance
-            `core.by_function(f, attributes[ids], attributes[memory.labels])`.
+            `pairs.by_function(f, attributes[ids], attributes[memory.labels])`.
         own: whether rows meet what was last pushed for themselves. False leaves out of the last b rows pushed the first
             for row 0, the second for row 1, and so on: the batch was pushed just before. True leaves out nothing: it
             was not pushed, or in another view.
@@ -166,7 +167,7 @@ def against(memory: CrossBatchMemory, labels: Any, *, own: bool = False) -> Rela
     if isinstance(labels, Relation):
         relation = as_relation(labels, None, labels.shape[0], m)
     else:
-        relation = as_relation(labels, memory.labels, len(integers("labels", labels)), m)
+        relation = as_relation(labels, memory.labels, len(as_integer_array("labels", labels)), m)
     b = relation.shape[0]
     filled = relation.where(Partial(_is_filled, memory.filled))
     if own:

@@ -11,8 +11,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Measure, Relation, check_fraction
+from simjax.core import check_fraction
 from simjax.mining._mined import closeness, keep_pairs, related
+from simjax.pairs import Relation
+from simjax.similarity import Measure
 
 
 def curriculum(

@@ -19,8 +19,9 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Relation
+from simjax.core import InputError
 from simjax.mining._mined import closeness, keep_triplets, related
+from simjax.pairs import Relation
 
 
 def distance_weighted(

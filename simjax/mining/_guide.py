@@ -15,8 +15,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Measure, Relation
 from simjax.mining._mined import closeness, keep_pairs, related
+from simjax.pairs import Relation
+from simjax.similarity import Measure
 
 
 def guided(

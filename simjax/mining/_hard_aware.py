@@ -17,9 +17,11 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Measure, Relation, as_carry, reduce_rows, wide
-from simjax.core import measure as as_measure
+from simjax.core import InputError, as_carry, promote_to_float32
 from simjax.mining._mined import closeness, keep_pairs, related
+from simjax.pairs import Relation
+from simjax.similarity import Measure, reduce_rows
+from simjax.similarity import measure as as_measure
 
 BITS = 4  # found in a pass
 ROUNDING = 64  # units in the last place: a strip computed again in other blocks may differ by some
@@ -33,7 +35,7 @@ def hard_aware(
     ref_embeddings: Num[ArrayLike, "m d"] | None = None,
     ref_labels: Any = None,
     measure: str | Measure = "normalized_euclidean",
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Relation:
     """The hardest share of all positive pairs, and of all negative pairs; eight passes over the strips.
 
@@ -44,7 +46,7 @@ def hard_aware(
         ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
         ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
         measure: a name or a `Measure`; its direction is respected.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
 
     Returns:
         A relation of the pairs that are kept; pairs as hard as the last one, but for rounding, are kept, too.
@@ -67,7 +69,7 @@ def hard_aware(
         raise InputError(f"share: expected above 0 and at most 1, got {share}")
     x, y, relation = related(embeddings, labels, ref_embeddings, ref_labels)
     m = as_measure(measure)
-    bounds = _bounds(x, y, relation, m, jnp.float32(share), block)
+    bounds = _bounds(x, y, relation, m, jnp.float32(share), block_size)
     return keep_pairs(_from_bounds, closeness(x, y, m), relation, bounds=bounds)
 
 
@@ -76,13 +78,13 @@ def _from_bounds(c: Array, i: Array, positive: Array, negative: Array, *, bounds
     return positive & (_ordered(-c) >= last[0]), negative & (_ordered(c) >= last[1])
 
 
-@partial(jax.jit, static_argnames="block")
-def _bounds(x: Array, y: Array, relation: Relation, measure: Measure, share: Array, block: int | None) -> Array:
+@partial(jax.jit, static_argnames="block_size")
+def _bounds(x: Array, y: Array, relation: Relation, measure: Measure, share: Array, block_size: int | None) -> Array:
     """The bits of the last pair that is kept of each kind, uint32 [2]."""
 
     def count(bounds: Array) -> Array:  # of [2, b] how many pairs of each kind reach them
         found = reduce_rows(
-            Partial(_reaching, relation, measure, bounds), x, y, measure=measure, copies=16, block=block
+            Partial(_reaching, relation, measure, bounds), x, y, measure=measure, live_tiles=16, block_size=block_size
         )
         return jnp.sum(found, axis=0, dtype=jnp.uint32)
 
@@ -100,7 +102,7 @@ def _bounds(x: Array, y: Array, relation: Relation, measure: Measure, share: Arr
 
 
 def _reaching(relation: Relation, measure: Measure, bounds: Array, s: Array, i: Array, j: Array) -> Array:
-    c = wide(measure.closest_first(s))
+    c = promote_to_float32(measure.as_score(s))
     kinds = zip((-c, c), relation.masks(i, j), bounds, strict=True)
     counts = [[jnp.sum(mask & (_ordered(hard) >= b), axis=1) for b in of_kind] for hard, mask, of_kind in kinds]
     return jnp.stack([jnp.stack(of_kind, axis=1) for of_kind in counts], axis=1).astype(jnp.uint32)  # [r, 2, b]

@@ -24,19 +24,11 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num
 
-from simjax.core import (
-    InputError,
-    Measure,
-    Relation,
-    check_at_least,
-    check_choice,
-    largest_k,
-    rank_keys,
-    reduce_rows,
-    wide,
-)
-from simjax.core import measure as as_measure
+from simjax.core import InputError, check_at_least, check_choice, promote_to_float32, rank_keys, top_k_of_rows
 from simjax.mining._mined import related
+from simjax.pairs import Relation
+from simjax.similarity import Measure, reduce_rows
+from simjax.similarity import measure as as_measure
 
 SAMPLINGS = ("top", "random")
 POSITIVES = ("farthest", "nearest", "mean")
@@ -60,7 +52,7 @@ def hard_negatives(
     positive: str = "farthest",
     sampling: str = "top",
     key: Array | None = None,
-    block: int | None = None,
+    block_size: int | None = None,
     precision: str | None = None,
 ) -> Int[Array, "n {k}"]:
     """For each row, k of its closest negatives within bounds.
@@ -87,8 +79,8 @@ def hard_negatives(
             row without any has no margin to keep.
         sampling: "top" takes the first k candidates, "random" any k of them.
         key: of the sampling "random".
-        block: rows computed at once; None chooses.
-        precision: of matrix products, see `simjax.core.reduce_rows`.
+        block_size: rows computed at once; None chooses.
+        precision: of matrix products, see `simjax.similarity.reduce_rows`.
 
     Returns:
         int32 [n, k], rows of the embeddings or of the reference embeddings, closest first, the lowest first among
@@ -133,7 +125,7 @@ def hard_negatives(
     }
     key = key if sampling == "random" else None
     return _hard_negatives(
-        x, y, relation, as_measure(measure), bounds, key, positive, k, range_min, range_max, block, precision
+        x, y, relation, as_measure(measure), bounds, key, positive, k, range_min, range_max, block_size, precision
     )
 
 
@@ -149,14 +141,14 @@ def _hard_negatives(
     k: int,
     range_min: int,
     range_max: int,
-    block: int | None,
+    block_size: int | None,
     precision: str | None,
 ) -> Array:
     depth = min(range_max, y.shape[0])
     if depth <= range_min:
         return jnp.full((x.shape[0], k), -1, jnp.int32)
     function = Partial(partial(_closest, positive, depth), relation, measure, bounds)
-    columns = reduce_rows(function, x, y, measure=measure, copies=8, block=block, precision=precision)
+    columns = reduce_rows(function, x, y, measure=measure, live_tiles=8, block_size=block_size, precision=precision)
     candidates = columns[:, range_min:]
     if key is not None:
         candidates = _any(key, candidates, k)
@@ -175,18 +167,18 @@ def _closest(
     j: Array,
 ) -> Array:
     """The columns of the closest negatives within bounds, int32 [r, depth]; -1 where there are fewer."""
-    c = measure.closest_first(wide(s))
+    c = measure.as_score(promote_to_float32(s))
     similar, keep = relation.masks(i, j)
     if bounds["max_score"] is not None:
-        keep &= ~(c > measure.closest_first(jnp.asarray(bounds["max_score"])))
+        keep &= ~(c > measure.as_score(jnp.asarray(bounds["max_score"])))
     if bounds["min_score"] is not None:
-        keep &= ~(c < measure.closest_first(jnp.asarray(bounds["min_score"])))
+        keep &= ~(c < measure.as_score(jnp.asarray(bounds["min_score"])))
     if bounds["absolute_margin"] is not None or bounds["relative_margin"] is not None:
         own, found = _of_positives(positive, c, similar)
         for margin, unit in (("absolute_margin", 1), ("relative_margin", jnp.abs(own))):
             if bounds[margin] is not None:
                 keep &= ~found | ~(c > own - bounds[margin] * unit)
-    columns = largest_k(rank_keys(c, keep), depth)[1]
+    columns = top_k_of_rows(rank_keys(c, keep), depth)[1]
     return jnp.where(jnp.arange(depth) < jnp.sum(keep, axis=1, keepdims=True), columns, -1)
 
 

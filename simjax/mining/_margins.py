@@ -14,9 +14,13 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Measure, Relation, check_choice, check_number, entries, first_largest
-from simjax.core import measure as as_measure
+from simjax.core import check_choice, check_number
 from simjax.mining._mined import closeness, keep_pairs, keep_triplets, related
+from simjax.pairs import Relation
+from simjax.pairs._fold_positives import take_columns
+from simjax.similarity import Measure
+from simjax.similarity import measure as as_measure
+from simjax.similarity._row_reductions import first_largest
 
 KINDS = ("all", "hard", "semi_hard", "easy")
 
@@ -53,7 +57,7 @@ def pair_margin(
     check_number("negative_margin", negative_margin)
     x, y, relation = related(embeddings, labels, ref_embeddings, ref_labels)
     m = as_measure(measure)
-    near, far = (m.closest_first(jnp.asarray(margin)) for margin in (positive_margin, negative_margin))
+    near, far = (m.as_score(jnp.asarray(margin)) for margin in (positive_margin, negative_margin))
     return keep_pairs(_beyond_margins, closeness(x, y, m), relation, near=near, far=far)
 
 
@@ -132,7 +136,7 @@ def _by_gap(within: Callable[..., Array], c: Array, i: Array, negative: Array, *
 
 
 def _within(within: Callable[..., Array], c: Array, of_negatives: Array, margin: Array, columns: Array) -> Array:
-    return within(entries(c, columns) - of_negatives[:, None], margin)
+    return within(take_columns(c, columns) - of_negatives[:, None], margin)
 
 
 _BY_GAP = {
@@ -149,7 +153,7 @@ def _farther_ones(c: Array, i: Array, negative: Array) -> Partial:
 
 def _nearest_farther(c: Array, negative: Array, farthest: Array, columns: Array) -> Array:
     numbers = jnp.arange(c.shape[1], dtype=jnp.int32)[None, None]
-    farther = jnp.where(negative[:, None] & (c[:, None] < entries(c, columns)), c[:, None], -jnp.inf)
+    farther = jnp.where(negative[:, None] & (c[:, None] < take_columns(c, columns)), c[:, None], -jnp.inf)
     most = jnp.max(farther, axis=2, keepdims=True)
     first = jnp.min(jnp.where(farther == most, numbers, c.shape[1]), axis=2, keepdims=True)
     return numbers == jnp.where(most > -jnp.inf, first, farthest[:, None, None])

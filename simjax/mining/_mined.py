@@ -17,8 +17,12 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, Measure, Relation, auto_axes, entries, rows_and_relation, wide
-from simjax.core import measure as as_measure
+from simjax.core import InputError, auto_axes, promote_to_float32
+from simjax.pairs import Relation
+from simjax.pairs._fold_positives import take_columns
+from simjax.pairs._relation import rows_and_relation
+from simjax.similarity import Measure
+from simjax.similarity import measure as as_measure
 
 
 def related(
@@ -34,7 +38,7 @@ def related(
         InputError: for shapes that do not fit, or labels that are triplets already.
     """
     x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels, names)
-    if relation.triplets is not None or relation.chosen is not None:
+    if relation.triplets is not None or relation.indices is not None:
         raise InputError("labels: expected class ids or a relation of pairs, got what a miner has made triplets of")
     return lax.stop_gradient(x), lax.stop_gradient(y), relation
 
@@ -68,7 +72,7 @@ def keep_triplets(
 @jax.jit
 @auto_axes
 def _prepared(measure: Measure, x: Array, y: Array) -> tuple[Any, Any]:
-    return measure.rows_and_columns(x, y)
+    return measure.tile_inputs(x, y)
 
 
 @functools.cache
@@ -82,7 +86,7 @@ def _arrays(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _strip(measure: Measure, rows: Any, columns: Any, i: Array, j: Array) -> Array:
     part = jax.tree.map(lambda a: a[i[:, 0]], rows)
-    s = wide(measure.closest_first(measure.strip(part, columns)))
+    s = promote_to_float32(measure.as_score(measure.tile(part, columns)))
     if s.shape[1] != j.shape[1]:
         raise InputError(f"j: a mined relation needs all {s.shape[1]} columns at once, got {j.shape[1]}")
     return s
@@ -108,4 +112,4 @@ def _without_nan(c: Array) -> tuple[Array, Array]:
 
 def _or_nan(negatives_of: Callable[[Array], Array], missing: Array, negative: Array, columns: Array) -> Array:
     """The negatives of a few positives, and every negative whose pair or whose positive has the score NaN."""
-    return negatives_of(columns) | (negative[:, None] & (missing[:, None] | entries(missing, columns)))
+    return negatives_of(columns) | (negative[:, None] & (missing[:, None] | take_columns(missing, columns)))

@@ -11,8 +11,10 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Measure, Relation, check_at_least
+from simjax.core import check_at_least
 from simjax.mining._mined import closeness, keep_pairs, related
+from simjax.pairs import Relation
+from simjax.similarity import Measure
 
 
 def multi_similarity(

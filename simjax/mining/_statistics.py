@@ -11,8 +11,11 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Measure, Relation, reduce_rows, rows_and_relation, wide
-from simjax.core import measure as as_measure
+from simjax.core import promote_to_float32
+from simjax.pairs import Relation
+from simjax.pairs._relation import rows_and_relation
+from simjax.similarity import Measure, reduce_rows
+from simjax.similarity import measure as as_measure
 
 
 @jax.tree_util.register_dataclass
@@ -42,7 +45,7 @@ def statistics(
     ref_embeddings: Num[ArrayLike, "m d"] | None = None,
     ref_labels: Any = None,
     measure: str | Measure = "normalized_euclidean",
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> MiningStatistics:
     """How many pairs there are and how near: of a mined relation, beside the same of the labels.
 
@@ -52,7 +55,7 @@ def statistics(
         ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
         ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
         measure: a name or a `Measure`.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
 
     Returns:
         `MiningStatistics`, which stay on the device until they are read.
@@ -70,19 +73,19 @@ def statistics(
         [1. 3.] [1. 4.]
     """
     x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels)
-    return _statistics(x, y, relation, as_measure(measure), block)
+    return _statistics(x, y, relation, as_measure(measure), block_size)
 
 
-@partial(jax.jit, static_argnames="block")
-def _statistics(x: Array, y: Array, relation: Relation, measure: Measure, block: int | None) -> MiningStatistics:
+@partial(jax.jit, static_argnames="block_size")
+def _statistics(x: Array, y: Array, relation: Relation, measure: Measure, block_size: int | None) -> MiningStatistics:
     counts, sums, low, high = reduce_rows(
-        Partial(_of_strip, relation, measure), x, y, measure=measure, copies=6, block=block
+        Partial(_of_strip, relation, measure), x, y, measure=measure, live_tiles=6, block_size=block_size
     )
     pairs = jnp.sum(counts.astype(jnp.float32), axis=0)
     found = pairs > 0
 
     def value(closest_first: Array) -> Array:
-        return jnp.where(found, measure.closest_first(closest_first), jnp.nan)
+        return jnp.where(found, measure.as_score(closest_first), jnp.nan)
 
     return MiningStatistics(
         pairs,
@@ -94,7 +97,7 @@ def _statistics(x: Array, y: Array, relation: Relation, measure: Measure, block:
 
 
 def _of_strip(relation: Relation, measure: Measure, s: Array, i: Array, j: Array) -> tuple[Array, ...]:
-    c, masks = wide(measure.closest_first(s)), relation.masks(i, j)
+    c, masks = promote_to_float32(measure.as_score(s)), relation.masks(i, j)
     counts = [jnp.sum(mask, axis=1) for mask in masks]
     sums = [jnp.sum(jnp.where(mask, c, 0), axis=1) for mask in masks]
     low = [jnp.min(jnp.where(mask, c, jnp.inf), axis=1, initial=jnp.inf) for mask in masks]

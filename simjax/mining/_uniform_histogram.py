@@ -10,9 +10,11 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import Measure, Relation, check_at_least, histogram, max, min
-from simjax.core import measure as as_measure
+from simjax.core import check_at_least
 from simjax.mining._mined import closeness, keep_pairs, related
+from simjax.pairs import Relation
+from simjax.similarity import Measure, histogram, max, min
+from simjax.similarity import measure as as_measure
 
 
 def uniform_histogram(
@@ -26,7 +28,7 @@ def uniform_histogram(
     ref_embeddings: Num[ArrayLike, "m d"] | None = None,
     ref_labels: Any = None,
     measure: str | Measure = "normalized_euclidean",
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Relation:
     """About as many pairs of each kind from every part of the range of their values.
 
@@ -40,7 +42,7 @@ def uniform_histogram(
         ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
         ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
         measure: a name or a `Measure`.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
 
     Returns:
         A relation of the pairs that are kept.
@@ -58,16 +60,23 @@ def uniform_histogram(
     x, y, relation = related(embeddings, labels, ref_embeddings, ref_labels)
     m = as_measure(measure)
     wanted = (jnp.float32(positives_per_bin), jnp.float32(negatives_per_bin))
-    kinds = tuple(_chances(x, y, relation, m, kind, wanted[kind], bins, block) for kind in (0, 1))
-    return keep_pairs(_drawn, closeness(x, y, m), relation, kinds=kinds, key=key, sign=m.closest_first(jnp.ones(())))
+    kinds = tuple(_chances(x, y, relation, m, kind, wanted[kind], bins, block_size) for kind in (0, 1))
+    return keep_pairs(_drawn, closeness(x, y, m), relation, kinds=kinds, key=key, sign=m.as_score(jnp.ones(())))
 
 
-@partial(jax.jit, static_argnames=("kind", "bins", "block"))
+@partial(jax.jit, static_argnames=("kind", "bins", "block_size"))
 def _chances(
-    x: Array, y: Array, relation: Relation, measure: Measure, kind: int, wanted: Array, bins: int, block: int | None
+    x: Array,
+    y: Array,
+    relation: Relation,
+    measure: Measure,
+    kind: int,
+    wanted: Array,
+    bins: int,
+    block_size: int | None,
 ) -> tuple[Array, Array]:
     """The edges of the bins [bins + 1] and with which probability a pair of each is kept [bins]."""
-    options = {"measure": measure, "mask": Partial(partial(_of_kind, kind), relation), "block": block}
+    options = {"measure": measure, "mask": Partial(partial(_of_kind, kind), relation), "block_size": block_size}
     low = jnp.min(min(x, y, **options)[0], initial=jnp.inf)
     high = jnp.max(max(x, y, **options)[0], initial=-jnp.inf)
     found = low <= high

@@ -17,9 +17,10 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from simjax import similarity
-from simjax.core import InputError, reduce_pairs, reduce_strip, wide
+from simjax.core import InputError, promote_to_float32
 from simjax.nn._bounded import LOG_LIMIT, bounded
 from simjax.similarity._define import pair_function
+from simjax.similarity._featurewise import reduce_features, reduce_features_of_tile
 
 EUCLIDEAN: Any = similarity.measure("euclidean")
 
@@ -80,7 +81,9 @@ def _mapped_pair(x: Array, y: Array, *, projection: Array) -> Array:
 
 
 def _map_rows(x: Array, y: Array, *, projection: Array) -> tuple[Any, Any]:
-    return EUCLIDEAN.prepare(_map(wide(x) * SMALLER, projection), _map(wide(y) * SMALLER, projection))
+    return EUCLIDEAN.prepare(
+        _map(promote_to_float32(x) * SMALLER, projection), _map(promote_to_float32(y) * SMALLER, projection)
+    )
 
 
 def _mapped_matrix(x: Any, y: Any, *, projection: Array) -> Array:
@@ -140,7 +143,7 @@ class PairNetwork(nnx.Module):
             matrix=_network_matrix,
             name="pair_network",
             parameters=weights,
-            copies=104,  # six for each of the neurons that are added at once: one for each gradient that is summed
+            live_tiles=104,  # six for each of the neurons that are added at once: one for each gradient that is summed
         )
 
 
@@ -170,15 +173,15 @@ def _network(reduce: Callable[..., tuple[Array, ...]], x: Halves, y: Halves, out
 @pair_function()
 def _network_pair(x: Array, y: Array, *, kernel: Array, bias: Array, out: Array, offset: Array) -> Array:
     out = out.reshape((1,) * (max(x.ndim, y.ndim) - 1) + out.shape)
-    return _network(reduce_pairs, _halves(x, kernel, bias), _halves(y, kernel, bias), out, offset)
+    return _network(reduce_features, _halves(x, kernel, bias), _halves(y, kernel, bias), out, offset)
 
 
 def _first_layers(x: Array, y: Array, *, kernel: Array, bias: Array, **_: Array) -> tuple[Halves, Halves]:
-    return _halves(wide(x), kernel, bias), _halves(wide(y), kernel, bias)
+    return _halves(promote_to_float32(x), kernel, bias), _halves(promote_to_float32(y), kernel, bias)
 
 
 def _network_matrix(x: Halves, y: Halves, *, out: Array, offset: Array, **_: Array) -> Array:
-    return _network(reduce_strip, x, y, out[None], offset)
+    return _network(reduce_features_of_tile, x, y, out[None], offset)
 
 
 class TunedMeasure(nnx.Module):

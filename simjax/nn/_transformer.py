@@ -15,8 +15,9 @@ from jax import Array
 
 from simjax import core
 from simjax.attention import attention
-from simjax.core import InputError, Measure
+from simjax.core import InputError
 from simjax.nn._layers import Dense
+from simjax.similarity import Measure
 
 _gelu = jax.checkpoint(jax.nn.gelu)  # keeps its argument for the backward pass, not every step on the way
 

@@ -27,11 +27,13 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from simjax.core import InputError, Measure, auto_axes, check_at_least, check_choice, floats, map_rows, reduce_rows
-from simjax.core import measure as as_measure
+from simjax.core import InputError, as_float_array, auto_axes, check_at_least, check_choice, map_rows
 from simjax.similarity._finite import power_of_two, ratio, safe_sqrt
+from simjax.similarity._measure import Measure
+from simjax.similarity._measure import measure as as_measure
 from simjax.similarity._median_distance import median_squared_distance
 from simjax.similarity._moments import centre
+from simjax.similarity._reduce_rows import reduce_rows
 
 
 def centered_kernel_alignment(
@@ -41,7 +43,7 @@ def centered_kernel_alignment(
     kernel: str | Measure = "linear",
     bandwidth: float = 0.8,
     unbiased: bool = False,
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Float[Array, ""]:
     """<K, L> / sqrt(<K, K> <L, L>) of the centred kernel matrices of two representations, never stored.
 
@@ -53,7 +55,7 @@ def centered_kernel_alignment(
         bandwidth: that share. The median is of the n (n - 1) / 2 pairs, the lower of two middle ones, and counts as a
             constant in the gradient.
         unbiased: leave out the pairs of an input with itself.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
 
     Returns:
         In [0, 1], unbiased in [-1, 1], in the features' type; 0, with zero gradient, where a representation is the
@@ -70,7 +72,7 @@ def centered_kernel_alignment(
         1.0
     """
     x, y = _same_inputs(x, y, 4 if unbiased else 1)
-    found = _alignment(x, y, _kernel(kernel, bandwidth), unbiased=unbiased, block=block)
+    found = _alignment(x, y, _kernel(kernel, bandwidth), unbiased=unbiased, block_size=block_size)
     return found.value.astype(jnp.result_type(x, y))
 
 
@@ -123,10 +125,12 @@ class Alignment:
         xy, xx, yy = self.products
         return ratio(xy, safe_sqrt(xx) * safe_sqrt(yy))
 
-    def update(self, x: Num[ArrayLike, "n d"], y: Num[ArrayLike, "n e"], *, block: int | None = None) -> "Alignment":
+    def update(
+        self, x: Num[ArrayLike, "n d"], y: Num[ArrayLike, "n e"], *, block_size: int | None = None
+    ) -> "Alignment":
         """With one more batch; arguments as in `alignment`. The type stays the state's own."""
         x, y = _same_inputs(x, y, 4)
-        return self.merge(_alignment(x, y, self.kernel, unbiased=True, block=block))
+        return self.merge(_alignment(x, y, self.kernel, unbiased=True, block_size=block_size))
 
     def merge(self, other: "Alignment") -> "Alignment":
         """Of the batches of both, which are of one kernel; the type stays the state's own."""
@@ -141,7 +145,7 @@ def alignment(
     *,
     kernel: str | Measure = "linear",
     bandwidth: float = 0.8,
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Alignment:
     """Unbiased centred kernel alignment of a first batch: the state that `update` and `merge` continue.
 
@@ -150,18 +154,18 @@ def alignment(
         y: features [n, e] of the same inputs.
         kernel: as in `centered_kernel_alignment`.
         bandwidth: as there.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
 
     Raises:
         InputError: for shapes that do not fit, an unknown kernel, a negative bandwidth or fewer inputs than 4.
         TypeError: for values that are no real numbers.
     """
     x, y = _same_inputs(x, y, 4)
-    return _alignment(x, y, _kernel(kernel, bandwidth), unbiased=True, block=block)
+    return _alignment(x, y, _kernel(kernel, bandwidth), unbiased=True, block_size=block_size)
 
 
 def _same_inputs(x: ArrayLike, y: ArrayLike, least: int) -> tuple[Array, Array]:
-    x, y = floats("x", x), floats("y", y)
+    x, y = as_float_array("x", x), as_float_array("y", y)
     for name, a in (("x", x), ("y", y)):
         if a.ndim != 2:
             raise InputError(f"{name}: expected features [n, d], got shape {a.shape}")
@@ -191,9 +195,9 @@ def _merge(a: Alignment, b: Alignment) -> Alignment:
     return jax.tree.map(lambda new, old: new.astype(jnp.result_type(old)), merged, a)
 
 
-@partial(jax.jit, static_argnames=("unbiased", "block"))
+@partial(jax.jit, static_argnames=("unbiased", "block_size"))
 @auto_axes
-def _alignment(x: Array, y: Array, kernel: Kernel, *, unbiased: bool, block: int | None) -> Alignment:
+def _alignment(x: Array, y: Array, kernel: Kernel, *, unbiased: bool, block_size: int | None) -> Alignment:
     (n, d), e = x.shape, y.shape[1]
     kind = jnp.promote_types(jnp.result_type(x, y), jnp.float32)
     x, y, scales = x.astype(kind), y.astype(kind), jnp.ones(2, kind)
@@ -201,13 +205,13 @@ def _alignment(x: Array, y: Array, kernel: Kernel, *, unbiased: bool, block: int
     if kernel.measure is None:
         (x, x_scale), (y, y_scale) = _normalised(x), _normalised(y)
         if kernel.name == "rbf":  # which a scale does not change
-            x_measure, y_measure = (as_measure("rbf", gamma=_gamma(a, kernel.bandwidth, block)) for a in (x, y))
+            x_measure, y_measure = (as_measure("rbf", gamma=_gamma(a, kernel.bandwidth, block_size)) for a in (x, y))
         else:
             scales = jnp.stack([x_scale, y_scale])
     if kernel.name == "linear" and max(d, e) <= n and not unbiased:
-        products = jnp.stack([_squared_products(a, b, block) for a, b in ((x, y), (x, x), (y, y))])
+        products = jnp.stack([_squared_products(a, b, block_size) for a, b in ((x, y), (x, x), (y, y))])
     else:
-        products = _kernel_products(x, y, x_measure, y_measure, unbiased, block)
+        products = _kernel_products(x, y, x_measure, y_measure, unbiased, block_size)
     return Alignment(products, scales, kernel)
 
 
@@ -218,9 +222,9 @@ def _normalised(x: Array) -> tuple[Array, Array]:
     return centre(x / scale, varies, x.shape[0])[0], scale
 
 
-def _squared_products(x: Array, y: Array, block: int | None) -> Array:
+def _squared_products(x: Array, y: Array, block_size: int | None) -> Array:
     """|X^T Y|^2, features of x against features of y, over n^2 as a mean over pairs of inputs is."""
-    squares = reduce_rows(_sum_of_squares, x.T, y.T, measure="dot", block=block, precision="highest")
+    squares = reduce_rows(_sum_of_squares, x.T, y.T, measure="dot", block_size=block_size, precision="highest")
     return jnp.sum(squares / x.shape[0] ** 2)
 
 
@@ -229,7 +233,7 @@ def _sum_of_squares(s: Array, i: Array, j: Array) -> Array:
 
 
 def _kernel_products(
-    x: Array, y: Array, x_measure: Measure, y_measure: Measure, unbiased: bool, block: int | None
+    x: Array, y: Array, x_measure: Measure, y_measure: Measure, unbiased: bool, block_size: int | None
 ) -> Array:
     """<K, L>, <K, K> and <L, L> of the centred kernels, as means over pairs of inputs: [3].
 
@@ -242,21 +246,21 @@ def _kernel_products(
     of_rows, of_all, of_pairs = (n - 2, n - 1, n - 3) if unbiased else (n, n, n)
 
     def side(a: Array, measure: Measure) -> tuple[Any, Any]:
-        rows, columns = measure.rows_and_columns(a, a)
+        rows, columns = measure.tile_inputs(a, a)
 
-        def strip(part: Any, i: Array) -> Array:
-            s = measure.closest_first(measure.strip(part, columns, "highest"))
+        def tile(part: Any, i: Array) -> Array:
+            s = measure.as_score(measure.tile(part, columns, "highest"))
             return jnp.where(i[:, None] == jnp.arange(n)[None], 0.0, s) if unbiased else s
 
         def sums(part: Any, i: Array) -> tuple[Array, Array]:
-            s = strip(part, i)
+            s = tile(part, i)
             return jnp.sum(s, axis=1) / of_rows, jnp.sum(s * s, axis=1) / (n * of_pairs)
 
-        means, squares = map_rows(sums, rows, i, block=block, row_bytes=row_bytes)
+        means, squares = map_rows(sums, rows, i, block_size=block_size, row_bytes=row_bytes)
         mean = jnp.sum(means) / of_all
 
         def centred(part: Any, own: Array, i: Array) -> Array:
-            s = strip(part, i) - own[:, None] - means[None] + mean
+            s = tile(part, i) - own[:, None] - means[None] + mean
             return jnp.where(i[:, None] == jnp.arange(n)[None], 0.0, s) if unbiased else s
 
         # A kernel that is the same for all pairs leaves its rounding errors, which are nobody's alignment.
@@ -270,12 +274,12 @@ def _kernel_products(
         pairs = ((of_x, of_y), (of_x, of_x), (of_y, of_y))
         return jnp.stack([jnp.sum(a * b, axis=1) for a, b in pairs], axis=1) / (n * of_pairs)  # [r, 3]
 
-    found = jnp.sum(map_rows(products, x_rows, y_rows, i, block=block, row_bytes=row_bytes), axis=0)
+    found = jnp.sum(map_rows(products, x_rows, y_rows, i, block_size=block_size, row_bytes=row_bytes), axis=0)
     x_varies, y_varies = ~(found[1] <= x_noise), ~(found[2] <= y_noise)
     return jnp.where(jnp.stack([x_varies & y_varies, x_varies, y_varies]), found, 0.0)
 
 
-def _gamma(x: Array, bandwidth: Array, block: int | None) -> Array:
+def _gamma(x: Array, bandwidth: Array, block_size: int | None) -> Array:
     """1 / (2 s^2), s a share of the median distance; for s = 0 so large that only equal rows are alike."""
-    square = median_squared_distance(lax.stop_gradient(x), block).astype(x.dtype)
+    square = median_squared_distance(lax.stop_gradient(x), block_size).astype(x.dtype)
     return 1 / jnp.maximum(2 * bandwidth.astype(x.dtype) ** 2 * square, 1e-30)

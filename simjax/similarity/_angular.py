@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Num, Shaped
 
-from simjax.core import wide
+from simjax.core import promote_to_float32
 from simjax.similarity._define import define, pair_function
 from simjax.similarity._dot_products import divided_by_norm
 from simjax.similarity._euclidean import chords, search_chords, squared_rows
@@ -75,7 +75,7 @@ def prepare_chords(units: tuple[Array, Array], others: tuple[Array, Array]) -> t
 
 
 def _prepare(x: Array, y: Array) -> tuple[Any, Any]:
-    x, y = wide(x), wide(y)
+    x, y = promote_to_float32(x), promote_to_float32(y)
     return prepare_chords(right_angles(x, divided_by_norm(x)), right_angles(y, divided_by_norm(y)))
 
 
@@ -91,4 +91,4 @@ def _angles(x: Any, y: Any) -> Array:
 
 _form = {"search": search_chords(_prepare), "exact_zero": True}
 define(cosine_distance, "cosine_distance", prepare=_prepare, matrix=half_chords, range=(0.0, 2.0), **_form)
-define(angular_distance, prepare=_prepare, matrix=_angles, range=(0.0, 1.0), copies=4, **_form)
+define(angular_distance, prepare=_prepare, matrix=_angles, range=(0.0, 1.0), live_tiles=4, **_form)

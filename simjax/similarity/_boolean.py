@@ -23,7 +23,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import dot_products, wide
+from simjax.core import dot_products, promote_to_float32
 from simjax.similarity._define import define, pair_function
 
 
@@ -109,7 +109,7 @@ def _quotient(part: Array, whole: Array) -> Array:
 
 def _ones(x: ArrayLike) -> Array:
     x = jnp.asarray(x)
-    return (x != 0).astype(wide(x).dtype)
+    return (x != 0).astype(promote_to_float32(x).dtype)
 
 
 Counts = tuple[Array, Array, Array, Array]

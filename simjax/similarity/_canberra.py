@@ -3,8 +3,8 @@
 from jax import Array
 from jaxtyping import Num, Shaped
 
-from simjax.core import reduce_pairs
 from simjax.similarity._define import Reduce, define_terms, pair_function
+from simjax.similarity._featurewise import reduce_features
 from simjax.similarity._finite import absolute, ratio
 
 
@@ -20,7 +20,7 @@ def canberra_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> N
     References:
         Lance, Williams (1967), Mixed-data classificatory programs.
     """
-    return _canberra(reduce_pairs, x, y)
+    return _canberra(reduce_features, x, y)
 
 
 @pair_function()
@@ -37,7 +37,7 @@ def bray_curtis_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -
 
     Differs from: SciPy gives NaN or infinity where the second sum is 0; here it is 0, with zero gradient.
     """
-    return _bray_curtis(reduce_pairs, x, y)
+    return _bray_curtis(reduce_features, x, y)
 
 
 def _canberra(reduce: Reduce, x: Array, y: Array) -> Array:

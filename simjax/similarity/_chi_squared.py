@@ -5,8 +5,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import reduce_pairs
 from simjax.similarity._define import Reduce, define_terms, pair_function
+from simjax.similarity._featurewise import reduce_features
 from simjax.similarity._finite import ratio, saturate
 
 
@@ -31,7 +31,7 @@ def additive_chi2_kernel(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -
 
     Differs from: scikit-learn refuses negative numbers; here a feature whose sum is not positive adds 0.
     """
-    return _additive_chi2(reduce_pairs, x, y)
+    return _additive_chi2(reduce_features, x, y)
 
 
 @pair_function(gamma=0.0)
@@ -59,7 +59,7 @@ def chi2_kernel(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, gamma: 
 
     Differs from: scikit-learn refuses negative numbers; here a feature whose sum is not positive adds 0.
     """
-    return _chi2(reduce_pairs, x, y, gamma=gamma)
+    return _chi2(reduce_features, x, y, gamma=gamma)
 
 
 def _additive_chi2(reduce: Reduce, x: Array, y: Array) -> Array:

@@ -7,7 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, check_choice, floats
+from simjax.core import InputError, as_float_array, check_choice
 from simjax.similarity._dot_products import unit_vectors
 
 WAYS = ("average", "concatenate")
@@ -36,7 +36,7 @@ def combine_embeddings(embeddings: Sequence[Num[ArrayLike, "n _"]], how: str = "
         0.500
     """
     check_choice("how", how, WAYS)
-    arrays = [floats("embeddings", a) for a in embeddings]
+    arrays = [as_float_array("embeddings", a) for a in embeddings]
     if not arrays or any(a.ndim != 2 or a.shape[0] != arrays[0].shape[0] for a in arrays):
         raise InputError(f"embeddings: expected one or more of shape [n, e], got shapes {[a.shape for a in arrays]}")
     if how == "average":

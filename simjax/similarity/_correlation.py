@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Num, Shaped
 
-from simjax.core import wide
+from simjax.core import promote_to_float32
 from simjax.similarity._angular import half_chords, prepare_chords, right_angles, square_chords
 from simjax.similarity._define import define, pair_function
 from simjax.similarity._dot_products import divided_by_norm
@@ -66,7 +66,7 @@ def _directions(x: Array) -> tuple[Array, Array]:
 
 
 def _prepare(x: Array, y: Array) -> tuple[Any, Any]:
-    return prepare_chords(_directions(wide(x)), _directions(wide(y)))
+    return prepare_chords(_directions(promote_to_float32(x)), _directions(promote_to_float32(y)))
 
 
 def _bounded_square(noise: Array, signal: Array) -> Array:
@@ -83,7 +83,9 @@ def _bounded_ratio(a: Array, b: Array) -> tuple[Array, Array]:
 
 def _prepare_signals(x: Array, y: Array) -> tuple[Any, Any]:
     directions = _prepare(x, y)
-    x_size, y_size = (norm(d * scale) for d, scale in (deviations(wide(x) / 2), deviations(wide(y) / 2)))
+    x_size, y_size = (
+        norm(d * scale) for d, scale in (deviations(promote_to_float32(x) / 2), deviations(promote_to_float32(y) / 2))
+    )
     return (directions[0], x_size), (directions[1], y_size)
 
 
@@ -111,5 +113,5 @@ define(
     range=(0.0, float("inf")),
     exact_zero=True,
     symmetric=False,
-    copies=6,
+    live_tiles=6,
 )

@@ -1,7 +1,7 @@
 """What a named measure needs: a public function of pairs, and its entry among the measures.
 
 A measure without a form as a matrix product is one formula of (reduce, x, y, **parameters): `reduce` sums terms over
-the features, `core.reduce_pairs` of pairs of vectors and `core.reduce_strip` of every row with every column. So one
+the features, `_featurewise.reduce_features` of pairs of vectors and `_featurewise.reduce_features_of_tile` of every row with every column. So one
 definition gives both forms.
 """
 
@@ -17,22 +17,21 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from simjax.core import (
-    MEASURES,
     InputError,
-    Measure,
+    as_float_array,
+    as_number_array,
     check_at_least,
-    finite_rows,
-    floats,
-    numbers,
-    reduce_strip,
-    wide,
+    promote_to_float32,
+    replace_non_finite_rows,
 )
+from simjax.similarity._featurewise import reduce_features_of_tile
+from simjax.similarity._measure import MEASURES, Measure
 
 SIMILAR = ("_similarity", "_product", "_kernel", "_index", "_coefficient")
 """Ends of names of functions that are larger when closer; those of distances end in `_distance`."""
 
 Reduce = Callable[..., tuple[Array, ...]]
-"""reduce(terms, x, y, combine="sum", **parameters of the terms), see `core.reduce_strip`."""
+"""reduce(terms, x, y, combine="sum", **parameters of the terms), see `_featurewise.reduce_features_of_tile`."""
 
 
 def pair_function(
@@ -53,12 +52,12 @@ def pair_function(
         def compiled(x: Array, y: Array, **parameters: Any) -> Array:
             if not propagates_nan:
                 return formula(x, y, **parameters)
-            (x, x_nan), (y, y_nan) = finite_rows(x), finite_rows(y)
+            (x, x_nan), (y, y_nan) = replace_non_finite_rows(x), replace_non_finite_rows(y)
             return formula(x, y, **parameters) + (x_nan + y_nan)
 
         @functools.wraps(formula)
         def function(x: ArrayLike, y: ArrayLike, **parameters: Any) -> Array:
-            x, y = floats("x", x), floats("y", y)
+            x, y = as_float_array("x", x), as_float_array("y", y)
             if not x.ndim or not y.ndim or x.shape[-1] != y.shape[-1]:
                 raise InputError(f"y: expected as many features as x, got shapes {x.shape} and {y.shape}")
             try:
@@ -67,8 +66,8 @@ def pair_function(
                 raise InputError(f"y: expected a shape that goes with x, got {x.shape} and {y.shape}") from None
             for name, least in minimum.items():
                 check_at_least(name, parameters.get(name), least)
-            parameters = {n: numbers(n, p) if isinstance(p, np.ndarray) else p for n, p in parameters.items()}
-            wide_x, wide_y = (wide(a).reshape((1,) * (rank - a.ndim) + a.shape) for a in (x, y))
+            parameters = {n: as_number_array(n, p) if isinstance(p, np.ndarray) else p for n, p in parameters.items()}
+            wide_x, wide_y = (promote_to_float32(a).reshape((1,) * (rank - a.ndim) + a.shape) for a in (x, y))
             return compiled(wide_x, wide_y, **parameters).astype(jnp.result_type(x, y))
 
         function.__dict__["form"] = {"minimum": tuple(minimum.items()), "propagates_nan": propagates_nan}
@@ -106,4 +105,4 @@ def define(function: Callable[..., Array], name: str | None = None, *, symmetric
 
 def define_terms(function: Callable[..., Array], formula: Callable[..., Array], **form: Any) -> Measure:
     """Enter a measure whose `formula(reduce, x, y, **parameters)` goes through the features."""
-    return define(function, matrix=functools.partial(formula, reduce_strip), **{"copies": 12, **form})
+    return define(function, matrix=functools.partial(formula, reduce_features_of_tile), **{"live_tiles": 12, **form})

@@ -16,7 +16,15 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import InputError, by_columns, dot_products, finite_rows, floats, precision_in_force, wide
+from simjax.core import (
+    InputError,
+    as_float_array,
+    current_precision,
+    dot_products,
+    promote_to_float32,
+    replace_non_finite_rows,
+    transposed_layout,
+)
 from simjax.similarity._define import define, pair_function
 from simjax.similarity._finite import clip_to_range, largest, power_of_two
 
@@ -32,8 +40,8 @@ def unit_vectors(x: Num[ArrayLike, "*batch d"]) -> Num[Array, "*batch d"]:
         [[1. 0.]
          [0. 0.]]
     """
-    given = floats("x", x)
-    x, nan = finite_rows(wide(given))
+    given = as_float_array("x", x)
+    x, nan = replace_non_finite_rows(promote_to_float32(given))
     return (divided_by_norm(x) + nan[..., None]).astype(given.dtype)
 
 
@@ -104,7 +112,7 @@ def square_matrix(matrix: ArrayLike, x: Array) -> Array:
     Raises:
         InputError: for any other shape.
     """
-    matrix, d = floats("matrix", matrix), x.shape[-1]
+    matrix, d = as_float_array("matrix", matrix), x.shape[-1]
     if matrix.shape != (d, d):
         raise InputError(f"matrix: expected shape {(d, d)}, got {matrix.shape}")
     return matrix.astype(x.dtype)
@@ -116,7 +124,7 @@ def _of_pairs(x: Array, y: Array, *scales: Array, for_gradient_of_y: bool = Fals
 
 def _of_all_pairs(x: Array, y: Array, *scales: Array, precision: Any, for_gradient_of_y: bool = False) -> Array:
     if for_gradient_of_y:
-        x, y = by_columns(x), by_columns(y)
+        x, y = transposed_layout(x), transposed_layout(y)
     # A product of halves accumulates in float32 by itself: they need not be widened first, only kept so.
     kind = jnp.promote_types(jnp.result_type(x, y), jnp.float32)
     s = jnp.matmul(x, y.T, precision=precision, preferred_element_type=kind)
@@ -158,25 +166,25 @@ Scaled = tuple[Array, Array]
 
 def rows_to_multiply(x: Array, y: Array, matrix: ArrayLike | None = None, **_: Any) -> tuple[Scaled, Scaled]:
     """Rows x (times M) and columns y for `products`."""
-    x = x if matrix is None else dot_products(wide(x), square_matrix(matrix, wide(x)).T)
+    x = x if matrix is None else dot_products(promote_to_float32(x), square_matrix(matrix, promote_to_float32(x)).T)
     return (x, _scales(x)), (y, _scales(y))
 
 
 def products(x: Scaled, y: Scaled, **_: Any) -> Array:
     """Dot products, in float32 or wider, of what `rows_to_multiply` prepared."""
-    product = functools.partial(_of_all_pairs, precision=precision_in_force())
+    product = functools.partial(_of_all_pairs, precision=current_precision())
     return _product(product, x[0], y[0], x[1], y[1])
 
 
 def unit_rows(x: Array, y: Array) -> tuple[Array, Array]:
     """Both made of unit vectors, once and not for each block."""
-    return divided_by_norm(wide(x)), divided_by_norm(wide(y))
+    return divided_by_norm(promote_to_float32(x)), divided_by_norm(promote_to_float32(y))
 
 
 def vectors_to_multiply(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array, bool]:
     """Rows x (times M), each so small that no dot product with y overflows, which leaves its order as it is; and y."""
-    x = wide(rows_to_multiply(x, y, **parameters)[0][0])
-    return x / power_of_two(largest(x)) * 2.0 ** -(x.shape[1].bit_length() + 1), wide(y), True
+    x = promote_to_float32(rows_to_multiply(x, y, **parameters)[0][0])
+    return x / power_of_two(largest(x)) * 2.0 ** -(x.shape[1].bit_length() + 1), promote_to_float32(y), True
 
 
 def _cosines(x: Array, y: Array) -> Array:

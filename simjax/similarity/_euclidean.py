@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Num, Shaped
 
-from simjax.core import dot_products, wide
+from simjax.core import dot_products, promote_to_float32
 from simjax.similarity._define import define, pair_function
 from simjax.similarity._dot_products import divided_by_norm, unit_rows
 from simjax.similarity._finite import clip_to_range, largest, power_of_two, safe_sqrt, saturate
@@ -106,7 +106,7 @@ def scaled_rows(x: Array, y: Array, multiply: Callable[[Array], Array] = lambda 
         y: [m, d].
         multiply: The product of rows [n, d] with a symmetric matrix M, for the distance sqrt((x - y)^T M (x - y)).
     """
-    (x, x_root), (y, y_root) = (_divided(a) for a in shift_towards_zero(wide(x), wide(y)))
+    (x, x_root), (y, y_root) = (_divided(a) for a in shift_towards_zero(promote_to_float32(x), promote_to_float32(y)))
     product = multiply(x)
     rows = _with_norms(product, jnp.sum(product * x, axis=-1), x_root)
     return rows, _with_norms(-2 * y, jnp.sum(multiply(y) * y, axis=-1), y_root)

@@ -31,7 +31,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from simjax.core import InputError, auto_axes, check_at_least, floats, wide
+from simjax.core import InputError, as_float_array, auto_axes, check_at_least, promote_to_float32
 from simjax.similarity._finite import power_of_two
 from simjax.similarity._moments import Moments, centre
 
@@ -72,7 +72,7 @@ def frechet_distance(x: Num[ArrayLike, "n d"] | Moments, y: Num[ArrayLike, "m d"
 def _checked(name: str, x: ArrayLike | Moments) -> Array | Moments:
     if isinstance(x, Moments):
         return x
-    x = floats(name, x)
+    x = as_float_array(name, x)
     if x.ndim != 2:
         raise InputError(f"{name}: expected samples [n, d], got shape {x.shape}")
     check_at_least(f"samples of {name}", x.shape[0], 1)
@@ -108,7 +108,7 @@ def _mean_and_factor(x: Array | Moments) -> tuple[Array, Array, Array, Array | b
         fits = ~jnp.any(jnp.isinf(x.covariance))
         return x.mean, x.mean_rest, _root(jnp.where(fits, x.covariance, 0.0)), fits
     n, d = x.shape
-    centred, mean, rest = centre(wide(x), True, n)
+    centred, mean, rest = centre(promote_to_float32(x), True, n)
     centred = centred / max(n - 1, 1) ** 0.5
     return mean, rest, centred if n <= d else _triangle(centred), True
 

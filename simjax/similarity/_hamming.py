@@ -4,8 +4,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Num, Shaped
 
-from simjax.core import reduce_pairs
 from simjax.similarity._define import Reduce, define_terms, pair_function
+from simjax.similarity._featurewise import reduce_features
 
 
 @pair_function()
@@ -19,11 +19,11 @@ def hamming_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Nu
     References:
         Hamming (1950), Error detecting and error correcting codes.
     """
-    return _hamming(reduce_pairs, x, y)
+    return _hamming(reduce_features, x, y)
 
 
 def _hamming(reduce: Reduce, x: Array, y: Array) -> Array:
     return reduce(lambda a, b: (jnp.not_equal(a, b).astype(a.dtype),), x, y)[0] / max(x.shape[-1], 1)
 
 
-define_terms(hamming_distance, _hamming, range=(0.0, 1.0), copies=3)
+define_terms(hamming_distance, _hamming, range=(0.0, 1.0), live_tiles=3)

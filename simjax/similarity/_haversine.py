@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Num, Shaped
 
-from simjax.core import InputError, wide
+from simjax.core import InputError, promote_to_float32
 from simjax.similarity._define import define, pair_function
 from simjax.similarity._finite import safe_sqrt
 
@@ -59,11 +59,11 @@ def _angle(x_latitude: Array, x_longitude: Array, y_latitude: Array, y_longitude
 
 
 def _prepare(x: Array, y: Array) -> tuple[Any, Any]:
-    return _angles("x", wide(x)), _angles("y", wide(y))
+    return _angles("x", promote_to_float32(x)), _angles("y", promote_to_float32(y))
 
 
 def _matrix(x: tuple[Array, Array], y: tuple[Array, Array]) -> Array:
     return _angle(x[0][:, None], x[1][:, None], y[0][None], y[1][None])
 
 
-define(haversine_distance, prepare=_prepare, matrix=_matrix, range=(0.0, float(jnp.pi)), copies=12)
+define(haversine_distance, prepare=_prepare, matrix=_matrix, range=(0.0, float(jnp.pi)), live_tiles=12)

@@ -9,8 +9,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import reduce_pairs, wide
+from simjax.core import promote_to_float32
 from simjax.similarity._define import Reduce, define_terms, pair_function
+from simjax.similarity._featurewise import reduce_features
 from simjax.similarity._finite import largest, power_of_two, ratio, safe_sqrt
 
 SMALL = 0.1
@@ -45,7 +46,7 @@ def jensen_shannon_distance(
 
     Differs from: SciPy gives NaN for a vector of zeros, and infinity for negative numbers.
     """
-    return _jensen_shannon(reduce_pairs, *_distributions(x, y), base=base)
+    return _jensen_shannon(reduce_features, *_distributions(x, y), base=base)
 
 
 def _jensen_shannon(reduce: Reduce, p: Array, q: Array, *, base: ArrayLike | None) -> Array:
@@ -76,7 +77,7 @@ def _distributions(x: Array, y: Array, **_: ArrayLike | None) -> tuple[Array, Ar
         x = x / power_of_two(largest(x))
         return ratio(x, jnp.sum(x, axis=-1, keepdims=True))
 
-    return distribution(wide(x)), distribution(wide(y))
+    return distribution(promote_to_float32(x)), distribution(promote_to_float32(y))
 
 
-define_terms(jensen_shannon_distance, _jensen_shannon, prepare=_distributions, range=(0.0, float("inf")), copies=16)
+define_terms(jensen_shannon_distance, _jensen_shannon, prepare=_distributions, range=(0.0, float("inf")), live_tiles=16)

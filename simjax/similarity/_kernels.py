@@ -10,10 +10,11 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import fingerprints, reduce_pairs, same_fingerprint
+from simjax.core import fingerprints, same_fingerprint
 from simjax.similarity._define import Reduce, define, define_terms, pair_function
 from simjax.similarity._dot_products import Scaled, dot_product, products, rows_to_multiply, vectors_to_multiply
 from simjax.similarity._euclidean import scaled_rows, search_scaled, squared_euclidean_distance, squares
+from simjax.similarity._featurewise import reduce_features
 from simjax.similarity._finite import saturate
 from simjax.similarity._manhattan import manhattan
 
@@ -123,7 +124,7 @@ def laplacian_kernel(
         >>> print(laplacian_kernel(jnp.array([0.0, 0.0]), jnp.array([3.0, -1.0])).round(4))
         0.1353
     """
-    return _laplacian(reduce_pairs, x, y, gamma=gamma)
+    return _laplacian(reduce_features, x, y, gamma=gamma)
 
 
 def _rate(gamma: ArrayLike | None, d: int) -> ArrayLike:
@@ -177,7 +178,7 @@ def _sigmoid_matrix(x: Scaled, y: Scaled, **parameters: Any) -> Array:
     return _sigmoid(products(x, y), x[0].shape[-1], **parameters)
 
 
-define(polynomial_kernel, prepare=rows_to_multiply, matrix=_polynomial_matrix, copies=5)
+define(polynomial_kernel, prepare=rows_to_multiply, matrix=_polynomial_matrix, live_tiles=5)
 define(
     sigmoid_kernel,
     prepare=rows_to_multiply,
@@ -192,6 +193,6 @@ define(
     search=search_scaled(_scaled_rows),
     range=(0.0, 1.0),
     precision="highest",
-    copies=4,
+    live_tiles=4,
 )
 define_terms(laplacian_kernel, _laplacian, range=(0.0, 1.0))

@@ -6,7 +6,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import InputError, dot_products, floats, wide
+from simjax.core import InputError, as_float_array, dot_products, promote_to_float32
 from simjax.similarity._define import define, pair_function
 from simjax.similarity._dot_products import square_matrix
 from simjax.similarity._euclidean import Rows, distances, norm, scaled_rows, search_scaled
@@ -42,7 +42,7 @@ def standardized_euclidean_distance(
 
 def _weights(variance: ArrayLike | None, x: Array) -> Array:
     """1 / sqrt(variance), [d] or [1]."""
-    variance = jnp.ones(1) if variance is None else floats("variance", variance).reshape(-1)
+    variance = jnp.ones(1) if variance is None else as_float_array("variance", variance).reshape(-1)
     if variance.shape[0] not in (1, x.shape[-1]):
         raise InputError(f"variance: expected shape {(x.shape[-1],)} or (), got {variance.shape}")
     positive = variance > 0
@@ -93,7 +93,7 @@ def _times(x: Array, matrix: ArrayLike | None) -> Array:
 
 
 def _prepare_standardized(x: Array, y: Array, variance: ArrayLike | None) -> tuple[Rows, Rows]:
-    x, y = wide(x), wide(y)
+    x, y = promote_to_float32(x), promote_to_float32(y)
     weights = _weights(variance, x)[None]
     return scaled_rows(x * weights, y * weights)
 

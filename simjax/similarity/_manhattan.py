@@ -3,8 +3,8 @@
 from jax import Array
 from jaxtyping import Num, Shaped
 
-from simjax.core import reduce_pairs
 from simjax.similarity._define import Reduce, define_terms, pair_function
+from simjax.similarity._featurewise import reduce_features
 from simjax.similarity._finite import absolute
 
 
@@ -17,7 +17,7 @@ def manhattan_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> 
         >>> print(manhattan_distance(jnp.array([0.0, 0.0]), jnp.array([3.0, -4.0])))
         7.0
     """
-    return manhattan(reduce_pairs, x, y)
+    return manhattan(reduce_features, x, y)
 
 
 def manhattan(reduce: Reduce, x: Array, y: Array) -> Array:

@@ -19,8 +19,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Num
 
-from simjax.core import InputError, Measure, auto_axes, check_choice, floats, map_rows, wide
-from simjax.core import measure as as_measure
+from simjax.core import InputError, as_float_array, auto_axes, check_choice, map_rows, promote_to_float32
+from simjax.similarity._measure import Measure
+from simjax.similarity._measure import measure as as_measure
 
 REDUCTIONS = ("sum", "mean")
 COPIES = 4  # arrays like the strip that are held beside the measure's own: masked, compared, and going backward
@@ -76,7 +77,7 @@ def maxsim_matrix(
     y_mask: Bool[ArrayLike, "m s"] | None = None,
     measure: str | Measure = "dot",
     reduce: str = "sum",
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Num[Array, "n m"]:
     """MaxSim of every query with every document, in blocks: no array [n, m, t, s] exists, forward or backward.
 
@@ -87,7 +88,7 @@ def maxsim_matrix(
         y_mask: boolean [m, s], the same.
         measure: of two tokens, by name or as a `Measure`.
         reduce: sum or mean, see `maxsim_similarity`.
-        block: queries computed at once; None chooses.
+        block_size: queries computed at once; None chooses.
 
     Returns:
         [n, m].
@@ -106,7 +107,7 @@ def maxsim_matrix(
     for name, a in (("x", x), ("y", y)):
         if a.ndim != 3:
             raise InputError(f"{name}: expected sets of tokens [n, t, d], got shape {a.shape}")
-    return _all_pairs(x, y, x_mask, y_mask, as_measure(measure), reduce=reduce, block=block)
+    return _all_pairs(x, y, x_mask, y_mask, as_measure(measure), reduce=reduce, block_size=block_size)
 
 
 def _check(
@@ -122,7 +123,7 @@ def _check(
 
 def _tokens(name: str, x: ArrayLike, mask: ArrayLike | None) -> tuple[Array, Array]:
     """Floats, 0 where a token does not count, so that what padding holds cannot matter; and the mask."""
-    x = floats(name, x)
+    x = as_float_array(name, x)
     if x.ndim < 2:
         raise InputError(f"{name}: expected sets of tokens [..., t, d], got shape {x.shape}")
     mask = jnp.ones(x.shape[:-1], bool) if mask is None else jnp.asarray(mask)
@@ -140,33 +141,35 @@ def _paired(x: Array, y: Array, x_mask: Array, y_mask: Array, measure: Measure, 
         closest = _closest(measure.all_pairs(x, y)[:, None], y_mask[None], measure)  # [t, 1]
         return _reduced(closest[None], x_mask[None], reduce)[0, 0]
 
-    scores = jnp.vectorize(score, signature="(t,d),(s,d),(t),(s)->()")(wide(x), wide(y), x_mask, y_mask)
+    scores = jnp.vectorize(score, signature="(t,d),(s,d),(t),(s)->()")(
+        promote_to_float32(x), promote_to_float32(y), x_mask, y_mask
+    )
     return scores.astype(jnp.result_type(x, y))
 
 
-@partial(jax.jit, static_argnames=("reduce", "block"))
+@partial(jax.jit, static_argnames=("reduce", "block_size"))
 @auto_axes
 def _all_pairs(
-    x: Array, y: Array, x_mask: Array, y_mask: Array, measure: Measure, *, reduce: str, block: int | None
+    x: Array, y: Array, x_mask: Array, y_mask: Array, measure: Measure, *, reduce: str, block_size: int | None
 ) -> Array:
     (n, t, d), s = x.shape, y.shape[1]
     kind = jnp.result_type(x, y)
-    x, y = wide(x), wide(y)
+    x, y = promote_to_float32(x), promote_to_float32(y)
 
     def documents(y: Array, y_mask: Array) -> Array:
         """The scores of b documents [b, s, d], [b, n]."""
         b = y.shape[0]
-        rows, columns = measure.rows_and_columns(x.reshape(n * t, d), y.reshape(b * s, d))
+        rows, columns = measure.tile_inputs(x.reshape(n * t, d), y.reshape(b * s, d))
 
         def queries(rows: Any, x_mask: Array) -> Array:
             """The scores of r queries, [r, b]."""
             r = x_mask.shape[0]
             tokens = jax.tree.map(lambda a: a.reshape(r * t, *a.shape[2:]), rows)
-            strip = measure.strip(tokens, columns).reshape(r * t, b, s)
+            strip = measure.tile(tokens, columns).reshape(r * t, b, s)
             return _reduced(_closest(strip, y_mask, measure).reshape(r, t, b), x_mask, reduce)
 
         rows = jax.tree.map(lambda a: a.reshape(n, t, *a.shape[1:]), rows)
-        return map_rows(queries, rows, x_mask, block=block, row_bytes=b * pair_bytes).T
+        return map_rows(queries, rows, x_mask, block_size=block_size, row_bytes=b * pair_bytes).T
 
     # Documents are cut as well where those of one query would not fit.
     pair_bytes = t * measure.row_bytes(x, jnp.zeros((s, d), x.dtype), COPIES)
@@ -177,7 +180,7 @@ def _closest(s: Array, mask: Array, measure: Measure) -> Array:
     """Of every token's values s [k, b, s] with the tokens of b sets the closest that counts, [k, b]; 0 if none does."""
     if s.shape[-1] == 0:
         return jnp.zeros(s.shape[:-1], s.dtype)
-    closeness = jnp.where(mask[None], measure.closest_first(s), -jnp.inf)
+    closeness = jnp.where(mask[None], measure.as_score(s), -jnp.inf)
     first = jnp.argmax(closeness, axis=-1, keepdims=True)
     return jnp.where(mask.any(-1)[None], jnp.take_along_axis(s, first, axis=-1)[..., 0], 0.0)
 

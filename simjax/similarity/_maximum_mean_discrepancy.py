@@ -19,8 +19,11 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from simjax.core import Mask, Measure, auto_axes, check_at_least, matrix_rows, mean, others, wide
-from simjax.core import measure as as_measure
+from simjax.core import as_matrices, auto_axes, check_at_least, promote_to_float32
+from simjax.similarity._masks import Mask, exclude_self
+from simjax.similarity._measure import Measure
+from simjax.similarity._measure import measure as as_measure
+from simjax.similarity._reductions import mean
 
 
 def maximum_mean_discrepancy(
@@ -29,7 +32,7 @@ def maximum_mean_discrepancy(
     *,
     measure: str | Measure = "rbf",
     unbiased: bool = True,
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Float[Array, ""]:
     """The squared maximum mean discrepancy of samples, without a matrix [n, m], going forward or backward.
 
@@ -38,7 +41,7 @@ def maximum_mean_discrepancy(
         y: samples [m, d].
         measure: the kernel, a name or a `Measure`; a distance is a kernel with its sign turned.
         unbiased: leave out the pairs of a sample with itself; False keeps them.
-        block: rows computed at once; None chooses.
+        block_size: rows computed at once; None chooses.
 
     Returns:
         A squared distance in the samples' type: biased at least 0, with gradient 0 there; unbiased may be below.
@@ -54,22 +57,22 @@ def maximum_mean_discrepancy(
         >>> print(maximum_mean_discrepancy(x, y, measure="euclidean"))
         4.0
     """
-    x, y = matrix_rows(x, y)
+    x, y = as_matrices(x, y)
     for name, size in (("samples of x", x.shape[0]), ("samples of y", y.shape[0])):
         check_at_least(name, size, 2 if unbiased else 1)
-    discrepancy = _maximum_mean_discrepancy(x, y, as_measure(measure), unbiased=unbiased, block=block)
+    discrepancy = _maximum_mean_discrepancy(x, y, as_measure(measure), unbiased=unbiased, block_size=block_size)
     return discrepancy.astype(jnp.result_type(x, y))
 
 
-@partial(jax.jit, static_argnames=("unbiased", "block"))
+@partial(jax.jit, static_argnames=("unbiased", "block_size"))
 @auto_axes
-def _maximum_mean_discrepancy(x: Array, y: Array, measure: Measure, *, unbiased: bool, block: int | None) -> Array:
+def _maximum_mean_discrepancy(x: Array, y: Array, measure: Measure, *, unbiased: bool, block_size: int | None) -> Array:
     def closeness(a: Array, b: Array, mask: Mask | None) -> Array:
         """For each row of a its mean closeness to the rows of b: [n]."""
-        return measure.closest_first(mean(a, b, mask=mask, measure=measure, block=block, precision="highest"))
+        return measure.as_score(mean(a, b, mask=mask, measure=measure, block_size=block_size, precision="highest"))
 
-    x, y = wide(x), wide(y)
-    own = others if unbiased else None
+    x, y = promote_to_float32(x), promote_to_float32(y)
+    own = exclude_self if unbiased else None
     xx, yy, xy = closeness(x, x, own), closeness(y, y, own), closeness(x, y, None)
     # All three are moved by a number near them, which cancels: what is summed then is small, and so is its rounding.
     near = lax.stop_gradient(xy[0])

@@ -9,16 +9,17 @@ from jax import Array, lax
 from jax.tree_util import Partial
 from jaxtyping import Float
 
-from simjax.core import as_carry, reduce_rows
+from simjax.core import as_carry
+from simjax.similarity._reduce_rows import reduce_rows
 
 
-def median_squared_distance(x: Float[Array, "n d"], block: int | None = None) -> Float[Array, ""]:
+def median_squared_distance(x: Float[Array, "n d"], block_size: int | None = None) -> Float[Array, ""]:
     """The lower median of |x_i - x_j|^2 over the pairs i < j, rounded to float32; 0 of a single row."""
     n = x.shape[0]
 
     def narrow(least: Array, shift: Array) -> tuple[Array, None]:
         ends = least + (jnp.arange(1, 16, dtype=jnp.uint32) << shift) - 1
-        options = {"measure": "squared_euclidean", "block": block}
+        options = {"measure": "squared_euclidean", "block_size": block_size}
         counts = reduce_rows(Partial(_count_up_to, ends), x, **options)  # [n, 15]
         below = jnp.sum(counts.astype(jnp.float32), axis=0) < n * (n - 1) / 2  # (i, j) and (j, i) are both counted
         return least + (jnp.sum(below, dtype=jnp.uint32) << shift), None

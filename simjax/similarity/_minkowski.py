@@ -9,8 +9,8 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import reduce_pairs
 from simjax.similarity._define import Reduce, define_terms, pair_function
+from simjax.similarity._featurewise import reduce_features
 from simjax.similarity._finite import absolute
 from simjax.similarity._manhattan import absolute_differences
 
@@ -23,7 +23,7 @@ def chebyshev_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> 
         >>> print(chebyshev_distance(jnp.array([0.0, 0.0]), jnp.array([3.0, -4.0])))
         4.0
     """
-    return _chebyshev(reduce_pairs, x, y)
+    return _chebyshev(reduce_features, x, y)
 
 
 @pair_function(p=1.0)
@@ -47,7 +47,7 @@ def minkowski_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, 
 
     Differs from: SciPy's default is p = 2, which is `euclidean_distance`.
     """
-    return _minkowski(reduce_pairs, x, y, p=p)
+    return _minkowski(reduce_features, x, y, p=p)
 
 
 def _chebyshev(reduce: Reduce, x: Array, y: Array) -> Array:

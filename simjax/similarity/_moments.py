@@ -22,7 +22,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Num
 
-from simjax.core import InputError, auto_axes, floats, wide
+from simjax.core import InputError, as_float_array, auto_axes, promote_to_float32
 
 
 @jax.tree_util.register_dataclass
@@ -62,7 +62,7 @@ class Moments:
 
     def update(self, features: Num[ArrayLike, "n d"], mask: Bool[ArrayLike, " n"] | None = None) -> "Moments":
         """With more rows; arguments as in `moments`. The type stays the state's own."""
-        return self.merge(moments(floats("features", features).astype(self.mean.dtype), mask))
+        return self.merge(moments(as_float_array("features", features).astype(self.mean.dtype), mask))
 
     def merge(self, other: "Moments") -> "Moments":
         """Of the rows of both; the type stays the state's own."""
@@ -82,13 +82,13 @@ def moments(features: Num[ArrayLike, "n d"], mask: Bool[ArrayLike, " n"] | None 
         InputError: for features that are no matrix or a mask of another length.
         TypeError: for complex numbers, text and objects.
     """
-    x = floats("features", features)
+    x = as_float_array("features", features)
     if x.ndim != 2:
         raise InputError(f"features: expected rows [n, d], got shape {x.shape}")
     keep = jnp.ones(x.shape[0], bool) if mask is None else jnp.asarray(mask)
     if keep.shape != x.shape[:1]:
         raise InputError(f"mask: expected {x.shape[0]} booleans, one for each row, got shape {keep.shape}")
-    return _moments(wide(x), keep)
+    return _moments(promote_to_float32(x), keep)
 
 
 @jax.jit

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Num, Shaped
 
-from simjax.core import reduce_pairs
 from simjax.similarity._define import Reduce, define_terms, pair_function
+from simjax.similarity._featurewise import reduce_features
 from simjax.similarity._finite import power_of_two, safe_sqrt
 
 
@@ -30,7 +30,7 @@ def nan_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"])
 
     Differs from: scikit-learn gives NaN where there is no common feature.
     """
-    return _nan_euclidean(reduce_pairs, x, y)
+    return _nan_euclidean(reduce_features, x, y)
 
 
 def _nan_euclidean(reduce: Reduce, x: Array, y: Array) -> Array:

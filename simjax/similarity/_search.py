@@ -14,23 +14,23 @@ from jaxtyping import Int, Num, Shaped
 
 from simjax.core import (
     InputError,
-    Measure,
+    as_exact_array,
+    as_float_array,
+    as_host_array,
+    as_matrices,
     auto_axes,
     dot_products,
-    exact,
-    finite_rows,
-    floats,
-    largest_k,
     map_rows,
-    matrix_rows,
-    on_host,
+    promote_to_float32,
     rank_keys,
-    reduce_rows,
-    wide,
+    replace_non_finite_rows,
+    top_k_of_rows,
 )
-from simjax.core import measure as as_measure
+from simjax.similarity._measure import Measure
+from simjax.similarity._measure import measure as as_measure
+from simjax.similarity._reduce_rows import reduce_rows
 
-BY_PRODUCTS = Measure(dot_products, higher_is_closer=True, matrix=dot_products, copies=0, propagates_nan=False)
+BY_PRODUCTS = Measure(dot_products, higher_is_closer=True, matrix=dot_products, live_tiles=0, propagates_nan=False)
 """The plain dot product of vectors that cannot overflow; no gradient goes back through it."""
 
 SPARE = 8  # candidates beyond k and a quarter, against what a matrix product rounds
@@ -41,7 +41,7 @@ def pairwise(
     y: Shaped[ArrayLike, "m d"] | None = None,
     measure: str | Measure = "cosine",
     *,
-    block: int | None = None,
+    block_size: int | None = None,
     precision: str | None = None,
 ) -> Num[Array, "n _m"]:
     """The whole matrix S_ij = measure(x_i, y_j).
@@ -50,8 +50,8 @@ def pairwise(
         x: [n, d].
         y: [m, d]; None compares x with itself. Identical rows are at distance exactly 0.
         measure: a name or a `Measure`.
-        block: rows computed at once; None chooses.
-        precision: of matrix products, see `simjax.core.reduce_rows`.
+        block_size: rows computed at once; None chooses.
+        precision: of matrix products, see `simjax.similarity.reduce_rows`.
 
     Returns:
         [n, m].
@@ -66,8 +66,10 @@ def pairwise(
          [0.77 1.   0.32]
          [0.   0.32 1.  ]]
     """
-    kind = jnp.result_type(floats("x", x), floats("y", x if y is None else y))
-    return reduce_rows(_whole_strip, x, y, measure=measure, copies=0, block=block, precision=precision).astype(kind)
+    kind = jnp.result_type(as_float_array("x", x), as_float_array("y", x if y is None else y))
+    return reduce_rows(
+        _whole_strip, x, y, measure=measure, live_tiles=0, block_size=block_size, precision=precision
+    ).astype(kind)
 
 
 def _whole_strip(s: Array, i: Array, j: Array) -> Array:
@@ -81,7 +83,7 @@ def top_k(
     measure: str | Measure = "cosine",
     *,
     exclude: Int[ArrayLike, " q"] | None = None,
-    block: int | None = None,
+    block_size: int | None = None,
     precision: str | None = None,
 ) -> tuple[Num[Array, "q {k}"], Int[Array, "q {k}"]]:
     """The k rows of the gallery that are closest to each query, by exact search.
@@ -97,8 +99,8 @@ def top_k(
         k: how many, at most m.
         measure: a name or a `Measure`.
         exclude: integers [q]: for each query the index of one gallery row that does not count, for instance itself.
-        block: queries compared at once; None chooses.
-        precision: of the matrix products that find candidates, see `simjax.core.reduce_rows`. A low one is faster where
+        block_size: queries compared at once; None chooses.
+        precision: of the matrix products that find candidates, see `simjax.similarity.reduce_rows`. A low one is faster where
             the hardware has it, and may then miss a neighbour.
 
     Returns:
@@ -108,21 +110,21 @@ def top_k(
     Raises:
         InputError: for shapes that do not fit, k out of range or an unknown measure.
     """
-    query, gallery = matrix_rows(query, gallery, ("query", "gallery"))
+    query, gallery = as_matrices(query, gallery, ("query", "gallery"))
     available = gallery.shape[0] - (exclude is not None)
     if not isinstance(k, int | np.integer) or not 1 <= k <= available:
         raise InputError(f"k: expected 1 to {available}, the rows of the gallery that count, got {k}")
     excluded = () if exclude is None else (_row_numbers("exclude", exclude, len(query), len(gallery)),)
-    return _top_k(query, gallery, excluded, as_measure(measure), k=k, block=block, precision=precision)
+    return _top_k(query, gallery, excluded, as_measure(measure), k=k, block_size=block_size, precision=precision)
 
 
 def _row_numbers(argument: str, rows: ArrayLike, n: int, m: int) -> Array:
     """One of m row numbers for each of n queries; traced ones are taken as they are."""
-    numbers = exact(argument, rows)
+    numbers = as_exact_array(argument, rows)
     if numbers.shape != (n,) or not jnp.issubdtype(numbers.dtype, jnp.integer):
         got = f"{numbers.dtype} {numbers.shape}"
         raise InputError(f"{argument}: expected one integer for each of {n} queries, got {got}")
-    if n and not isinstance(given := on_host(rows), Tracer):
+    if n and not isinstance(given := as_host_array(rows), Tracer):
         known = np.asarray(given)
         if known.min() < 0 or known.max() >= m:
             raise InputError(
@@ -131,28 +133,28 @@ def _row_numbers(argument: str, rows: ArrayLike, n: int, m: int) -> Array:
     return numbers
 
 
-@partial(jax.jit, static_argnames=("k", "block", "precision"))
+@partial(jax.jit, static_argnames=("k", "block_size", "precision"))
 @auto_axes
-def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block: int | None, precision: str | None):
+def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block_size: int | None, precision: str | None):
     width = min(k + k // 4 + SPARE, gallery.shape[0])
 
     def nearest(by: Measure, s: Array, i: Array, j: Array, *skip: Array) -> Array:
-        closeness = by.closest_first(s)
-        columns = largest_k(rank_keys(closeness, j != skip[0][:, None]) if skip else closeness, width)[1]
+        closeness = by.as_score(s)
+        columns = top_k_of_rows(rank_keys(closeness, j != skip[0][:, None]) if skip else closeness, width)[1]
         return jnp.sort(columns, axis=1)  # so that the lowest is the first among equals
 
     def compare(query: Array, columns: Array, *skip: Array) -> tuple[Array, Array]:
-        found = wide(gallery[columns])  # [r, width, d]
-        values = measure(wide(query)[:, None], found)
+        found = promote_to_float32(gallery[columns])  # [r, width, d]
+        values = measure(promote_to_float32(query)[:, None], found)
         if measure.exact_zero:
             values = jnp.where(jnp.all(query[:, None] == found, axis=-1) & ~jnp.isnan(values), 0.0, values)
         keep = columns != skip[0][:, None] if skip else jnp.ones_like(columns, bool)
-        _, place = jax.lax.top_k(rank_keys(jax.lax.stop_gradient(measure.closest_first(values)), keep), k)
+        _, place = jax.lax.top_k(rank_keys(jax.lax.stop_gradient(measure.as_score(values)), keep), k)
         closest = jnp.take_along_axis(values, place, axis=1)
         return closest.astype(gallery.dtype), jnp.take_along_axis(columns, place, axis=1)
 
     def candidates(x: Array, y: Array, by: Measure) -> Array:
-        options = {"measure": by, "block": block, "precision": precision or measure.precision}
+        options = {"measure": by, "block_size": block_size, "precision": precision or measure.precision}
         return reduce_rows(Partial(nearest, by), x, y, rows=excluded, **options)
 
     x, y = jax.lax.stop_gradient((query, gallery))
@@ -160,9 +162,9 @@ def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block: int | N
     if measure.search is None:
         columns = by_measure()
     else:
-        (x, _), (y, y_nan) = (finite_rows(a, fill_with_minimum=True) for a in (x, y))
+        (x, _), (y, y_nan) = (replace_non_finite_rows(a, fill_with_minimum=True) for a in (x, y))
         x, y, fits = measure.search(x, y, **measure.parameters)
         by_products = partial(candidates, *jax.lax.stop_gradient((x, y + y_nan[:, None])), BY_PRODUCTS)
         columns = by_products() if fits is True else jax.lax.cond(fits, by_products, by_measure)
     row_bytes = 8 * width * gallery.shape[1] * gallery.dtype.itemsize
-    return map_rows(compare, query, columns, *excluded, block=block, row_bytes=row_bytes)
+    return map_rows(compare, query, columns, *excluded, block_size=block_size, row_bytes=row_bytes)

@@ -22,8 +22,9 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import reduce_pairs, reduce_strip, wide
+from simjax.core import promote_to_float32
 from simjax.similarity._define import define, pair_function
+from simjax.similarity._featurewise import reduce_features, reduce_features_of_tile
 from simjax.similarity._finite import power_of_two, ratio
 
 
@@ -176,7 +177,7 @@ def _common(x: Array, y: Array) -> tuple[Array]:
 
 def _fitting(x: ArrayLike, y: ArrayLike, axis: int | None = None) -> tuple[Array, Array]:
     """Both divided by a power of two, of all or of each pair, where the sums of their features would overflow."""
-    x, y = wide(jnp.asarray(x)), wide(jnp.asarray(y))
+    x, y = promote_to_float32(jnp.asarray(x)), promote_to_float32(jnp.asarray(y))
     x_most, y_most = (jnp.max(jnp.abs(a), axis=axis, keepdims=True, initial=0.0) for a in (x, y))
     most = jnp.maximum(x_most, y_most)
     scale = power_of_two(jnp.maximum(most / (jnp.finfo(most.dtype).max / (8 * max(x.shape[-1], 1))), 1.0))
@@ -185,7 +186,7 @@ def _fitting(x: ArrayLike, y: ArrayLike, axis: int | None = None) -> tuple[Array
 
 def _of_pairs(share: Share, x: ArrayLike, y: ArrayLike, **parameters: ArrayLike) -> Array:
     x, y = _fitting(x, y, axis=-1)
-    return share(*reduce_pairs(_common, x, y), jnp.sum(x, axis=-1), jnp.sum(y, axis=-1), **parameters)
+    return share(*reduce_features(_common, x, y), jnp.sum(x, axis=-1), jnp.sum(y, axis=-1), **parameters)
 
 
 def _rows(x: Array, y: Array, **_: Any) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
@@ -196,7 +197,7 @@ def _rows(x: Array, y: Array, **_: Any) -> tuple[tuple[Array, Array], tuple[Arra
 
 def _of_all_pairs(share: Share) -> Callable[..., Array]:
     def matrix(x: tuple[Array, Array], y: tuple[Array, Array], **parameters: ArrayLike) -> Array:
-        return share(*reduce_strip(_common, x[0], y[0]), x[1][:, None], y[1][None], **parameters)
+        return share(*reduce_features_of_tile(_common, x[0], y[0]), x[1][:, None], y[1][None], **parameters)
 
     return matrix
 
@@ -207,5 +208,5 @@ for _function, _share in (
     (dice_coefficient, _dice),
     (overlap_coefficient, _overlap),
 ):
-    _form = {"prepare": _rows, "matrix": _of_all_pairs(_share), "range": (0.0, 1.0), "copies": 20}
+    _form = {"prepare": _rows, "matrix": _of_all_pairs(_share), "range": (0.0, 1.0), "live_tiles": 20}
     define(_function, symmetric=_function is not tversky_index, **_form)

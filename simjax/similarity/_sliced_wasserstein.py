@@ -19,7 +19,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from simjax.core import InputError, auto_axes, check_at_least, map_rows, matrix_rows, wide
+from simjax.core import InputError, as_matrices, auto_axes, check_at_least, map_rows, promote_to_float32
 from simjax.similarity._dot_products import unit_vectors
 from simjax.similarity._finite import power_of_two
 
@@ -31,7 +31,7 @@ def sliced_wasserstein_distance(
     key: Array,
     projections: int = 128,
     p: int | float = 2,
-    block: int | None = None,
+    block_size: int | None = None,
 ) -> Float[Array, ""]:
     """SW_p, the root mean p-th power, over random directions, of the p-Wasserstein distance along each.
 
@@ -44,7 +44,7 @@ def sliced_wasserstein_distance(
         key: of `jax.random`; the directions are `unit_vectors(jax.random.normal(key, (projections, d)))`.
         projections: how many directions; the error falls with their root.
         p: the power, a number from 1.
-        block: directions computed at once; None chooses.
+        block_size: directions computed at once; None chooses.
 
     Returns:
         A distance, at least 0 and exactly 0 for equal arrays, in the samples' type.
@@ -61,12 +61,14 @@ def sliced_wasserstein_distance(
     Differs from:
         scipy.stats.wasserstein_distance: that is p = 1 in one dimension, which this is for d = 1.
     """
-    x, y = matrix_rows(x, y)
+    x, y = as_matrices(x, y)
     for name, size in (("samples of x", x.shape[0]), ("samples of y", y.shape[0]), ("projections", projections)):
         check_at_least(name, size, 1)
     if not 1 <= p < float("inf"):
         raise InputError(f"p: expected a finite number from 1, got {p}")
-    distance = _sliced_wasserstein(wide(x), wide(y), key, _pieces(len(x), len(y)), projections, p, block)
+    distance = _sliced_wasserstein(
+        promote_to_float32(x), promote_to_float32(y), key, _pieces(len(x), len(y)), projections, p, block_size
+    )
     return distance.astype(jnp.result_type(x, y))
 
 
@@ -81,7 +83,7 @@ def _pieces(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
 
 @partial(jax.jit, static_argnums=(4, 5, 6))
 @auto_axes
-def _sliced_wasserstein(x, y, key, pieces, projections: int, p: int | float, block: int | None) -> Array:
+def _sliced_wasserstein(x, y, key, pieces, projections: int, p: int | float, block_size: int | None) -> Array:
     kind = jnp.result_type(x, y)
     directions = unit_vectors(jax.random.normal(key, (projections, x.shape[1]), kind))
     # The distance does not see a common translation, the rounding of a product does.
@@ -97,7 +99,7 @@ def _sliced_wasserstein(x, y, key, pieces, projections: int, p: int | float, blo
         return _mean_power(jnp.abs(a[:, i] - b[:, j]), lengths.astype(kind), p)
 
     row_bytes = 8 * (x.shape[0] + y.shape[0]) * kind.itemsize
-    distances = map_rows(along, directions, block=block, row_bytes=row_bytes)
+    distances = map_rows(along, directions, block_size=block_size, row_bytes=row_bytes)
     return _mean_power(distances[None], jnp.full(projections, 1 / projections, kind), p)[0]
 
 

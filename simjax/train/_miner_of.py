@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from simjax.core import Relation
+from simjax.pairs import Relation
 from simjax.train._objectives import MINERS
 from simjax.train._settings import Mining, Settings
 from simjax.train._takes import given, parameters

@@ -10,7 +10,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from simjax.core._checks import InputError, suggestion
+from simjax.core import InputError, suggestion
 from simjax.train._loss_settings import Loss, Mining, ObjectiveName
 
 

@@ -7,7 +7,8 @@ from scipy.spatial.distance import cdist
 from scipy.special import softmax
 
 from simjax.attention import attention, dot_product_attention
-from simjax.core import InputError, Measure, measure
+from simjax.core import InputError
+from simjax.similarity import Measure, measure
 from tests.slow import mostly_slow
 
 B, T, S, H, G, K, E = 2, 5, 11, 6, 3, 7, 13
@@ -25,11 +26,12 @@ def qkv(random, dtype=jnp.float32):
 
 
 @pytest.mark.parametrize(
-    ("name", "block"), [("dot", 2), ("cosine", None), ("euclidean", 2), ("squared_euclidean", None), ("manhattan", 2)]
+    ("name", "block_size"),
+    [("dot", 2), ("cosine", None), ("euclidean", 2), ("squared_euclidean", None), ("manhattan", 2)],
 )
-def test_any_measure_by_scipy(random, name, block):
+def test_any_measure_by_scipy(random, name, block_size):
     q, k, v = qkv(random)
-    found = attention(q, k, v, measure=name, temperature=0.7, is_causal=True, block=block)
+    found = attention(q, k, v, measure=name, temperature=0.7, is_causal=True, block_size=block_size)
     for b, h in np.ndindex(B, H):
         g = h // (H // G)
         s = MEASURES[name](*(np.asarray(x, np.float64) for x in (q[b, :, h], k[b, :, g]))) / 0.7
@@ -43,8 +45,10 @@ def test_a_measure_with_parameters_and_a_measure_of_ones_own(random):
         lambda x, y, *, gamma: jnp.sum(gamma * (x - y) ** 2, -1), higher_is_closer=False, gamma=0.3
     )
     expected = attention(q, k, v, measure="squared_euclidean", temperature=1 / 0.3)
-    for block in (None, 4):
-        np.testing.assert_allclose(attention(q, k, v, measure=wide, block=block), expected, rtol=1e-5, atol=1e-6)
+    for block_size in (None, 4):
+        np.testing.assert_allclose(
+            attention(q, k, v, measure=wide, block_size=block_size), expected, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_dot_product_attention_is_the_measure_dot_at_the_root_of_the_size(random):
@@ -57,7 +61,7 @@ def test_dot_product_attention_is_the_measure_dot_at_the_root_of_the_size(random
 def test_a_temperature_for_each_head(random):
     q, k, v = qkv(random)
     temperature = jnp.array([0.1, 0.2, 0.5, 1.0, 2.0, 5.0])
-    found = attention(q, k, v, measure="cosine", temperature=temperature.reshape(H, 1, 1), block=4)
+    found = attention(q, k, v, measure="cosine", temperature=temperature.reshape(H, 1, 1), block_size=4)
     for h in range(H):
         g = slice(h // 2, h // 2 + 1)
         one = attention(q[:, :, h : h + 1], k[:, :, g], v[:, :, g], measure="cosine", temperature=temperature[h])
@@ -72,7 +76,7 @@ def test_gradients_of_everything_that_can_be_learned(name):
 
         @jax.jit
         def attend(q, k, v, temperature):
-            return attention(q, k, v, measure=name, temperature=temperature, block=2)
+            return attention(q, k, v, measure=name, temperature=temperature, block_size=2)
 
         jax.test_util.check_grads(attend, (*arrays, jnp.float64(0.7)), order=1)
 
@@ -80,16 +84,16 @@ def test_gradients_of_everything_that_can_be_learned(name):
 def test_the_gradient_of_a_parameter_of_the_measure(random):
     q, k, v = qkv(random)
 
-    def total(gamma, block):
+    def total(gamma, block_size):
         own = Measure.from_pair(lambda x, y, *, gamma: gamma * jnp.sum(x * y, -1), higher_is_closer=True, gamma=gamma)
-        return jnp.sum(jnp.sin(attention(q, k, v, measure=own, block=block)))
+        return jnp.sum(jnp.sin(attention(q, k, v, measure=own, block_size=block_size)))
 
     def by_temperature(gamma):
         return jnp.sum(jnp.sin(attention(q, k, v, temperature=1 / gamma)))
 
     expected = jax.grad(by_temperature)(0.7)
-    for block in (None, 2):
-        np.testing.assert_allclose(jax.grad(total)(0.7, block), expected, rtol=1e-5)
+    for block_size in (None, 2):
+        np.testing.assert_allclose(jax.grad(total)(0.7, block_size), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1e30, 1e-30])

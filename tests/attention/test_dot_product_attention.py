@@ -86,7 +86,7 @@ def test_groups_of_heads_share_keys_as_in_jax(random, g):
     q, k, v = qkv(random, g, K)
     options = filled(random, OPTIONS["mask and bias and causal"])
     expected = in_jax(q, k, v, **options)
-    found = dot_product_attention(q, k, v, block=7, **options)  # one head at a time
+    found = dot_product_attention(q, k, v, block_size=7, **options)  # one head at a time
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -122,16 +122,16 @@ def test_one_block_equals_many(random):
     options = filled(random, {"bias": (1, H, T, S), "mask": (B, 1, T, S), "local_window_size": (3, 2)})
     options |= {"query_seq_lengths": jnp.array([5, 3]), "key_value_seq_lengths": jnp.array([4, 9])}
 
-    @partial(jax.jit, static_argnames="block")
+    @partial(jax.jit, static_argnames="block_size")
     @partial(jax.grad, argnums=(0, 1, 2, 3), has_aux=True)
-    def both(q, k, v, bias, block):
+    def both(q, k, v, bias, block_size):
         rest = options | {"bias": bias}
-        found = dot_product_attention(q, k, v, return_residual=True, return_weights=True, block=block, **rest)
+        found = dot_product_attention(q, k, v, return_residual=True, return_weights=True, block_size=block_size, **rest)
         return jnp.sum(jnp.sin(found[0])), found
 
     one = both(q, k, v, options["bias"], None)
-    for block in (2, 8, 31):  # some rows of a head, a head, a batch
-        many = both(q, k, v, options["bias"], block)
+    for block_size in (2, 8, 31):  # some rows of a head, a head, a batch
+        many = both(q, k, v, options["bias"], block_size)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), many, one)
 
 
@@ -148,7 +148,7 @@ def test_gradients_are_those_of_jax(random):
             return jax.jit(jax.grad(total, argnums=(0, 1, 2, 3)))(q, k, v, bias)
 
         exact, theirs = gradient(dense_attention), gradient(in_jax)  # its softmax is float32 even here
-        for found in (gradient(dot_product_attention), gradient(dot_product_attention, block=2)):
+        for found in (gradient(dot_product_attention), gradient(dot_product_attention, block_size=2)):
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found, exact)
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, theirs)
 
@@ -168,19 +168,19 @@ def test_derivatives_of_every_order_and_mode(order, mode):
 
         @jax.jit
         def attend(q, k, v, bias):
-            return dot_product_attention(q, k, v, bias, is_causal=True, block=2, return_residual=True)
+            return dot_product_attention(q, k, v, bias, is_causal=True, block_size=2, return_residual=True)
 
         jax.test_util.check_grads(attend, arrays, order=order, modes=(mode,))
 
 
 @pytest.mark.parametrize(
-    ("by", "block"),
+    ("by", "block_size"),
     mostly_slow(
         [("mask", None), ("mask", 2), ("bias", None), ("function", 2), ("query_seq_lengths", None)],
         ("function", 2),
     ),
 )
-def test_a_query_that_may_look_at_nothing_gives_zeros_and_zero_gradient(random, by, block):
+def test_a_query_that_may_look_at_nothing_gives_zeros_and_zero_gradient(random, by, block_size):
     q, k, v = qkv(random)
     seen = jnp.ones((B, 1, T, S), bool).at[:, :, 2:].set(False)
     options = {
@@ -193,7 +193,7 @@ def test_a_query_that_may_look_at_nothing_gives_zeros_and_zero_gradient(random, 
     @jax.jit
     def found(*a):
         def total(*a):
-            out, residual = dot_product_attention(*a, block=block, return_residual=True, **options)
+            out, residual = dot_product_attention(*a, block_size=block_size, return_residual=True, **options)
             residual_of_none = jnp.where(residual[:, 2:] > -jnp.inf, residual[:, 2:], 0.0)
             return jnp.sum(jnp.sin(out)) + jnp.sum(residual_of_none), (out, residual)
 
@@ -247,32 +247,32 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("block", mostly_slow([None, 2], 2))
+@pytest.mark.parametrize("block_size", mostly_slow([None, 2], 2))
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions_of_position_equal_arrays(random, name, block):
+def test_functions_of_position_equal_arrays(random, name, block_size):
     q, k, v = qkv(random)
     function, values = FUNCTIONS[name]
     array = jnp.float32(values(*np.ogrid[:B, :H, :T, :S])) + jnp.zeros((B, H, T, S))
-    found = dot_product_attention(q, k, v, function, block=block)
+    found = dot_product_attention(q, k, v, function, block_size=block_size)
     np.testing.assert_allclose(found, dot_product_attention(q, k, v, array), rtol=1e-4, atol=1e-5)
 
 
 def test_a_mask_that_is_a_function(random):
     q, k, v = qkv(random)
     i, j = np.ogrid[:T, :S]
-    found = dot_product_attention(q, k, v, mask=lambda i, j: (i + j) % 3 > 0, block=2)
+    found = dot_product_attention(q, k, v, mask=lambda i, j: (i + j) % 3 > 0, block_size=2)
     np.testing.assert_allclose(found, dot_product_attention(q, k, v, mask=(i + j) % 3 > 0), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("block", "carried"), mostly_slow([(None, True), (2, True), (2, False)], (2, False)))
-def test_a_learned_relative_bias_gets_its_gradient(random, block, carried):
+@pytest.mark.parametrize(("block_size", "carried"), mostly_slow([(None, True), (2, True), (2, False)], (2, False)))
+def test_a_learned_relative_bias_gets_its_gradient(random, block_size, carried):
     q, k, v = qkv(random)
     table = jnp.float32(random.normal(size=(T + S, H)))
 
     def by_function(table):
         look_up = Partial(lambda table, i, j, head: table[j - i + T, head], table)
         bias = look_up if carried else lambda i, j, head: look_up(i, j, head)
-        return jnp.sum(jnp.sin(dot_product_attention(q, k, v, bias, block=block)))
+        return jnp.sum(jnp.sin(dot_product_attention(q, k, v, bias, block_size=block_size)))
 
     def by_array(table):
         bias = table[jnp.arange(S)[None] - jnp.arange(T)[:, None] + T].transpose(2, 0, 1)
@@ -290,13 +290,13 @@ def test_numbers_mask_where_they_are_zero(random):
     np.testing.assert_array_equal(dot_product_attention(q, k, v, mask=np.float32(mask)), expected)
 
 
-@pytest.mark.parametrize("block", mostly_slow([None, 2], 2))
-def test_vmap_is_a_loop(random, block):
+@pytest.mark.parametrize("block_size", mostly_slow([None, 2], 2))
+def test_vmap_is_a_loop(random, block_size):
     q, k, v = (jnp.stack([a, jnp.sin(a), 2 * a]) for a in qkv(random))
     mask = jnp.asarray(random.random((3, 1, 1, T, S)) < 0.7)
-    found = jax.vmap(lambda q, k, v, m: dot_product_attention(q, k, v, mask=m, block=block))(q, k, v, mask)
+    found = jax.vmap(lambda q, k, v, m: dot_product_attention(q, k, v, mask=m, block_size=block_size))(q, k, v, mask)
     for n in range(3):
-        one = dot_product_attention(q[n], k[n], v[n], mask=mask[n], block=block)
+        one = dot_product_attention(q[n], k[n], v[n], mask=mask[n], block_size=block_size)
         np.testing.assert_allclose(found[n], one, rtol=1e-5, atol=1e-5)
 
 
@@ -363,7 +363,7 @@ def test_the_fused_kernel_is_handed_what_it_was_given(random, monkeypatch):
         ({"local_window_size": (1, -2)}, InputError, r"local_window_size: expected .* got \(1, -2\)"),
         ({"dropout_rate": 0.5}, InputError, r"dropout_rng: expected a key .* 0.5, got None"),
         ({"dropout_rate": 1.0}, InputError, r"dropout_rate: expected 0 to less than 1, got 1.0"),
-        ({"block": 0}, InputError, r"block: expected at least 1, got 0"),
+        ({"block_size": 0}, InputError, r"block_size: expected at least 1, got 0"),
         ({"precision": "hihgest"}, InputError, r"unknown precision 'hihgest' \(did you mean highest"),
         ({"implementation": "cuda"}, InputError, r"unknown implementation 'cuda'"),
         ({"implementation": "cudnn", "return_weights": True}, InputError, r"return_weights: .*cudnn"),

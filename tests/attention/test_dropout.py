@@ -9,19 +9,19 @@ from tests.slow import mostly_slow
 B, T, S, H, K = 2, 5, 11, 4, 7
 
 
-def dropped(block=None, rate=0.4, seed=0, **options):
+def dropped(block_size=None, rate=0.4, seed=0, **options):
     """Which weights are left and by what factor: the output of equal scores on an identity of values."""
     q, k = jnp.zeros((B, T, H, K)), jnp.zeros((B, S, 2, K))
     v = jnp.broadcast_to(jnp.eye(S)[None, :, None], (B, S, 2, S))
-    options = {"dropout_rng": jax.random.key(seed), "dropout_rate": rate, "block": block, **options}
+    options = {"dropout_rng": jax.random.key(seed), "dropout_rate": rate, "block_size": block_size, **options}
     return np.asarray(dot_product_attention(q, k, v, **options)) * S  # [b, t, h, s], 1 where nothing is dropped
 
 
 @pytest.mark.parametrize("broadcast", mostly_slow([True, False], True))
 def test_the_size_of_a_block_does_not_change_a_bit(broadcast):
     whole = dropped(broadcast_dropout=broadcast)
-    for block in (2, 10):  # some rows of a head, two heads
-        np.testing.assert_array_equal(dropped(block, broadcast_dropout=broadcast), whole)
+    for block_size in (2, 10):  # some rows of a head, two heads
+        np.testing.assert_array_equal(dropped(block_size, broadcast_dropout=broadcast), whole)
 
 
 @pytest.mark.parametrize("broadcast", [True, False])
@@ -58,7 +58,7 @@ def test_the_gradient_sees_the_same_bits(random):
     key = jax.random.key(3)
 
     def attend(q, k, v):
-        return dot_product_attention(q, k, v, dropout_rng=key, dropout_rate=0.4, broadcast_dropout=False, block=2)
+        return dot_product_attention(q, k, v, dropout_rng=key, dropout_rate=0.4, broadcast_dropout=False, block_size=2)
 
     eye = jnp.broadcast_to(jnp.eye(S)[None, :, None], (B, S, H, S))
     factor = jax.jit(attend)(jnp.zeros_like(q), jnp.zeros_like(k), eye).transpose(0, 2, 1, 3) * S

@@ -28,12 +28,12 @@ def same(found, wanted):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), b, rtol=1e-4, atol=1e-5), found, wanted)
 
 
-@pytest.mark.parametrize(("cut", "block"), mostly_slow([("batch", None), ("heads", 2)], ("heads", 2)))
-def test_inside_shard_map(arrays, cut, block):
+@pytest.mark.parametrize(("cut", "block_size"), mostly_slow([("batch", None), ("heads", 2)], ("heads", 2)))
+def test_inside_shard_map(arrays, cut, block_size):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
 
     def loss(q, k, v):
-        return jnp.sum(jnp.sin(dot_product_attention(q, k, v, is_causal=True, block=block)))
+        return jnp.sum(jnp.sin(dot_product_attention(q, k, v, is_causal=True, block_size=block_size)))
 
     def sharded(*arrays):
         def local(*arrays):
@@ -52,7 +52,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize(
-    ("cut", "kind", "block"),
+    ("cut", "kind", "block_size"),
     mostly_slow(
         [
             ("batch", AxisType.Explicit, None),
@@ -65,9 +65,9 @@ OPTIONS = {
     ),
     ids=str,
 )
-def test_on_a_mesh(arrays, cut, kind, block):
+def test_on_a_mesh(arrays, cut, kind, block_size):
     def loss(q, k, v):
-        return jnp.sum(jnp.sin(dot_product_attention(q, k, v, block=block, **OPTIONS)))
+        return jnp.sum(jnp.sin(dot_product_attention(q, k, v, block_size=block_size, **OPTIONS)))
 
     mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
     with jax.set_mesh(mesh):

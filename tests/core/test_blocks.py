@@ -3,18 +3,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simjax.core import map_rows, rows_in_block
+from simjax.core import map_rows, rows_per_block
 
 
 def strip_sum(y):
     return lambda rows, scale: {"sum": jnp.sum(jnp.sin(rows @ y.T), 1) * scale, "max": jnp.max(rows @ y.T, 1)}
 
 
-@pytest.mark.parametrize("block", [1, 2, 3, 7, 100])
-def test_one_block_equals_many(random, block):
+@pytest.mark.parametrize("block_size", [1, 2, 3, 7, 100])
+def test_one_block_equals_many(random, block_size):
     x, y, scale = (jnp.float32(random.normal(size=s)) for s in ((7, 3), (5, 3), (7,)))
     whole = strip_sum(y)(x, scale)
-    found = map_rows(strip_sum(y), x, scale, block=block)
+    found = map_rows(strip_sum(y), x, scale, block_size=block_size)
     np.testing.assert_allclose(found["sum"], whole["sum"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found["max"], whole["max"], rtol=1e-5)
 
@@ -22,28 +22,28 @@ def test_one_block_equals_many(random, block):
 def test_gradients_through_blocks_are_those_of_the_whole(random):
     x, y, scale = (jnp.float32(random.normal(size=s)) for s in ((7, 3), (5, 3), (7,)))
 
-    def total(x, y, block):
-        return jnp.sum(map_rows(strip_sum(y), x, scale, block=block)["sum"] ** 2)
+    def total(x, y, block_size):
+        return jnp.sum(map_rows(strip_sum(y), x, scale, block_size=block_size)["sum"] ** 2)
 
-    many, one = (jax.grad(total, argnums=(0, 1))(x, y, block) for block in (2, 7))
+    many, one = (jax.grad(total, argnums=(0, 1))(x, y, block_size) for block_size in (2, 7))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), many, one)
 
 
 def test_filled_rows_cannot_bring_a_nan():
     x = jnp.array([[4.0], [9.0], [16.0]])
-    grad = jax.grad(lambda x: jnp.sum(map_rows(jnp.sqrt, x, block=2)))(x)
+    grad = jax.grad(lambda x: jnp.sum(map_rows(jnp.sqrt, x, block_size=2)))(x)
     np.testing.assert_allclose(grad, [[1 / 4], [1 / 6], [1 / 8]], rtol=1e-6)
 
 
 def test_memory_of_a_gradient_holds_one_block():
     x = jnp.zeros((4096, 16))
 
-    def total(x, block):
-        return jnp.sum(map_rows(lambda rows: jax.nn.logsumexp(rows @ x.T, axis=1), x, block=block))
+    def total(x, block_size):
+        return jnp.sum(map_rows(lambda rows: jax.nn.logsumexp(rows @ x.T, axis=1), x, block_size=block_size))
 
     temporary = [
-        jax.jit(jax.grad(total), static_argnums=1).lower(x, block).compile().memory_analysis().temp_size_in_bytes
-        for block in (64, 4096)
+        jax.jit(jax.grad(total), static_argnums=1).lower(x, block_size).compile().memory_analysis().temp_size_in_bytes
+        for block_size in (64, 4096)
     ]
     assert temporary[1] > 4096 * 4096 * 4  # the whole matrix
     assert temporary[0] < temporary[1] / 16
@@ -57,7 +57,7 @@ def test_the_budget_chooses_the_block(random):
 
 
 def test_blocks_that_fill_the_rows_exactly_are_preferred_to_fewer_that_do_not():
-    assert rows_in_block(5000, 60_000) == 250  # 12 blocks of 417 would fit, and the last one be filled up
-    assert rows_in_block(5003, 60_000) == 417  # a prime number
-    assert rows_in_block(65_536, 2**20) == 128
-    assert rows_in_block(1000, 2**30) == 1  # not even one row fits the budget
+    assert rows_per_block(5000, 60_000) == 250  # 12 blocks of 417 would fit, and the last one be filled up
+    assert rows_per_block(5003, 60_000) == 417  # a prime number
+    assert rows_per_block(65_536, 2**20) == 128
+    assert rows_per_block(1000, 2**30) == 1  # not even one row fits the budget

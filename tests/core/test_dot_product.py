@@ -5,7 +5,7 @@ import jax.test_util
 import numpy as np
 import pytest
 
-from simjax import core
+from simjax import core, similarity
 from simjax.attention import attention
 from simjax.core import _convolution
 from simjax.core._convolution import _xla
@@ -84,7 +84,7 @@ def test_one_block_of_images_equals_many(random, monkeypatch):
         return jax.value_and_grad(lambda *a: jnp.sum(core.convolution(*a, padding=1) ** 2), argnums=(0, 1))(x, kernel)
 
     whole = both(x, kernel)
-    monkeypatch.setattr(_convolution, "rows_in_block", lambda *_, **__: 3)
+    monkeypatch.setattr(_convolution, "rows_per_block", lambda *_, **__: 3)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), both(x, kernel), whole)
 
 
@@ -131,7 +131,7 @@ def test_gradients_have_the_precision_of_the_value(random, name, how):
     highest = {(jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)}
 
     def total(x, y):
-        return core.logsumexp(x, y, measure=name, **options).sum()
+        return similarity.logsumexp(x, y, measure=name, **options).sum()
 
     def attended(x, y):
         return attention(x[:, None], y[:, None], y[:, None], measure=name, **options).sum()

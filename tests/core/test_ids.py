@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simjax import attention, core, similarity
+from simjax import attention, core, pairs, similarity
 from simjax.core import InputError
 
 SECOND = 1_700_000_000_000  # milliseconds since 1970, beyond int32
@@ -28,7 +28,7 @@ def ids(n):
 @given(rows=ids(5), columns=ids(4), ignore=st.sets(interesting, max_size=2))
 @pytest.mark.usefixtures("unchecked")
 def test_ids_are_equal_where_they_are_as_python_integers(rows, columns, ignore):
-    relation = core.by_class(rows, columns, ignore=tuple(ignore))
+    relation = pairs.by_class(rows, columns, ignore=tuple(ignore))
     known = np.array([[a not in ignore and b not in ignore for b in columns] for a in rows])
     same = np.array([[a == b for b in columns] for a in rows])
     positive, negative = relation.masks(jnp.arange(len(rows))[:, None], jnp.arange(len(columns))[None])
@@ -55,13 +55,15 @@ def test_masks_of_labels_of_every_type(x64):
         for rows, columns in cases:
             other = rows if columns is None else columns
             equal = [[a == b for b in other.tolist()] for a in rows.tolist()]
-            np.testing.assert_array_equal(matrix(core.same_label(rows, columns), 2, 2), equal)
-            np.testing.assert_array_equal(matrix(core.different_label(rows, columns), 2, 2), np.logical_not(equal))
+            np.testing.assert_array_equal(matrix(similarity.same_label(rows, columns), 2, 2), equal)
+            np.testing.assert_array_equal(
+                matrix(similarity.different_label(rows, columns), 2, 2), np.logical_not(equal)
+            )
 
 
 def test_wide_ids_are_not_compared_with_traced_ones():
     def positive(labels, ref):
-        return core.by_class(labels, ref).masks(jnp.arange(2)[:, None], jnp.arange(2)[None])[0]
+        return pairs.by_class(labels, ref).masks(jnp.arange(2)[:, None], jnp.arange(2)[None])[0]
 
     np.testing.assert_array_equal(jax.jit(lambda a: positive(a, np.array([0, 7])))(np.array([7, 1])), [[0, 1], [0, 0]])
     with pytest.raises(InputError, match="ref_labels: expected ids that int32 holds"):
@@ -78,20 +80,20 @@ def test_attributes_grades_and_sets_beyond_int32():
     with pytest.raises(
         InputError, match=f"attributes: expected integers that int32 holds, got {SECOND} to .*; subtract the smallest"
     ):
-        core.by_function(near, times)
+        pairs.by_function(near, times)
     expected = [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
     with jax.enable_x64(True):
-        np.testing.assert_array_equal(matrix(core.by_function(near, times).positive, 3, 3), expected)
+        np.testing.assert_array_equal(matrix(pairs.by_function(near, times).positive, 3, 3), expected)
     with pytest.raises(InputError, match=r"attributes: expected arrays of one length, got \[2, 3\]"):
-        core.by_function(near, (times[:2] - SECOND, np.arange(3)))
+        pairs.by_function(near, (times[:2] - SECOND, np.arange(3)))
     grades = np.array([[2**32, -(2**32)], [0, 1]])
-    np.testing.assert_array_equal(matrix(core.by_grade(grades).positive, 2, 2), grades > 0.5)
+    np.testing.assert_array_equal(matrix(pairs.by_grade(grades).positive, 2, 2), grades > 0.5)
     sets = np.array([[2**32, 0], [1, 1]])
-    np.testing.assert_array_equal(matrix(core.by_shared_label(sets).positive, 2, 2), [[1, 1], [1, 1]])
+    np.testing.assert_array_equal(matrix(pairs.by_shared_label(sets).positive, 2, 2), [[1, 1], [1, 1]])
     with pytest.raises(TypeError, match=r"attributes: .*np.unique\(attributes, return_inverse=True\)\[1\]"):
-        core.by_function(near, np.array(["a", "b"]))
+        pairs.by_function(near, np.array(["a", "b"]))
     with pytest.raises(InputError, match="rows: expected integers that int32 holds"):
-        core.reduce_rows(lambda s, i, j, a: a, np.eye(3), rows=(times,))
+        similarity.reduce_rows(lambda s, i, j, a: a, np.eye(3), rows=(times,))
 
 
 SIGNED = np.array([[3_000_000_000, -(2**40)], [5, 2**32]])
@@ -103,7 +105,7 @@ FEATURES = {
     "parameter of a measure": lambda x: similarity.pairwise(x, measure=similarity.measure("mahalanobis", matrix=x)),
     "top_k": lambda x: similarity.top_k(x, x, 2, "manhattan")[0],
     "unit vectors": similarity.unit_vectors,
-    "reduction": lambda x: core.max(x, measure="manhattan")[0],
+    "reduction": lambda x: similarity.max(x, measure="manhattan")[0],
     "dot products": lambda x: core.dot_products(x, x),
     "dense": lambda x: core.dense(x, x.T, x[:, 0]),
     "convolution": lambda x: core.convolution(x[None, :, :, None], x[:1, :, None, None]),
@@ -124,13 +126,13 @@ def test_integer_features_are_the_floats_that_they_are_near(what):
 @pytest.mark.usefixtures("unchecked")
 def test_lists_numbers_and_text():
     np.testing.assert_array_equal(similarity.pairwise([[3_000_000_000]], [[0]], "manhattan"), [[3e9]])
-    assert core.floats("x", 2**40) == 2.0**40
-    assert (2 * core.floats("x", 3)).weak_type  # as any number of Python, it leaves the type to the others
-    traced = jax.jit(lambda a: core.floats("x", [a, 1.0]))(2.0)
+    assert core.as_float_array("x", 2**40) == 2.0**40
+    assert (2 * core.as_float_array("x", 3)).weak_type  # as any number of Python, it leaves the type to the others
+    traced = jax.jit(lambda a: core.as_float_array("x", [a, 1.0]))(2.0)
     np.testing.assert_array_equal(traced, [2, 1])
     for wrong in ([["a"]], np.array([["1.5"]]), np.array([[None]]), 10**400):
         with pytest.raises((TypeError, OverflowError)):
-            core.floats("x", wrong)
+            core.as_float_array("x", wrong)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -103,13 +103,13 @@ def values(dataset):
 
 def test_hidden_and_system_folders_and_other_files_are_left_out_and_counted_in_one_line(image_folder):
     files = {f"{c}/{i}.png": flat(10 * i) for c in ("cats", "dogs") for i in range(4)}
-    copies = (
+    live_tiles = (
         "cats/.ipynb_checkpoints/0-checkpoint.png",
         "cats/.ipynb_checkpoints/1.png",
         "dogs/@eaDir/0.png/THUMB.png",
     )
     more = (".git/logo.png", "__MACOSX/cats/0.png", "cats/.DS_Store.png")
-    root = image_folder(files | dict.fromkeys((*copies, *more, "beside.png"), flat(255)))
+    root = image_folder(files | dict.fromkeys((*live_tiles, *more, "beside.png"), flat(255)))
     for name in ("cats/features.h5", "cats/clip.mpg", "dogs/notes.txt", "dogs/x.HEIC", "dogs/README"):
         (root / name).write_bytes(b"\x89HDF\r\n\x1a\n")
     os.mkfifo(root / "dogs/pipe.png")

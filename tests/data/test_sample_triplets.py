@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simjax import core, losses
+from simjax import losses, pairs
 from simjax.core import InputError
 from simjax.data import class_table, fixed_triplets, sample_triplets
 
@@ -46,7 +46,7 @@ def test_an_epoch_has_every_triplet_before_any_comes_again(t, batch):
 def test_the_loss_of_these_triplets_alone(random):
     x, triplets = random.normal(size=(9, 4)), random.permutation(9).reshape(3, 3)
     anchor, positive, negative = sample_triplets(KEY, 0, triplets, 3)
-    relation = core.by_matrix(jnp.eye(3, 6, dtype=bool), jnp.eye(3, 6, k=3, dtype=bool))
+    relation = pairs.by_matrix(jnp.eye(3, 6, dtype=bool), jnp.eye(3, 6, k=3, dtype=bool))
     others = jnp.float32(x[jnp.concatenate([positive, negative])])
     found = losses.triplet_margin_loss(
         jnp.float32(x[anchor]), relation, ref_embeddings=others, margin=2.0, measure="euclidean", reducer="mean"

@@ -110,7 +110,7 @@ def test_float64_and_integers_are_searched_as_they_are(kind):
     hit = labels[order] == labels[:, None]
     precision = np.cumsum(hit[:, :3], axis=1) / np.arange(1, 4)
     with jax.enable_x64(True):
-        found = evaluate.retrieval_metrics(x, labels, measure="euclidean", block=7)
+        found = evaluate.retrieval_metrics(x, labels, measure="euclidean", block_size=7)
         assert found["precision_at_1"] == pytest.approx(hit[:, 0].mean(), rel=1e-12)
         expected = (precision * hit[:, :3]).sum(axis=1).mean() / 3
         assert found["mean_average_precision_at_r"] == pytest.approx(expected, rel=1e-12)

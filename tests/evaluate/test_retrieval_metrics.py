@@ -70,9 +70,9 @@ integers = hnp.arrays(np.int32, st.tuples(st.integers(2, 23), st.just(2)), eleme
 
 @settings(deadline=None, max_examples=25)
 @given(integers, st.integers(1, 24), st.randoms(use_true_random=False))
-def test_ties_go_to_the_lowest_index_and_one_block_equals_many(x, block, random):
+def test_ties_go_to_the_lowest_index_and_one_block_equals_many(x, block_size, random):
     labels = np.array([random.randrange(4) for _ in x])
-    found = retrieval_metrics(x, labels, measure="dot", block=block)
+    found = retrieval_metrics(x, labels, measure="dot", block_size=block_size)
     assert found == retrieval_metrics(x, labels, measure="dot")
     if found["queries"]:
         expected, queries = by_loop(x, labels, x, labels, True, "dot", (1, 5, 10))
@@ -146,10 +146,10 @@ def test_a_users_own_measure_and_low_precision():
     assert retrieval_metrics(x, labels, measure=largest)["precision_at_1"] == 0.75
 
 
-@pytest.mark.parametrize("block", [1, 5, 23, 100])
-def test_strips_cover_every_row_once(block):
+@pytest.mark.parametrize("block_size", [1, 5, 23, 100])
+def test_strips_cover_every_row_once(block_size):
     x = np.random.default_rng(0).integers(-3, 4, (23, 3)).astype(np.float32)
-    rows, found = zip(*strips(x, x[:7], as_measure("dot"), block), strict=True)
+    rows, found = zip(*strips(x, x[:7], as_measure("dot"), block_size), strict=True)
     np.testing.assert_array_equal(np.concatenate(rows), np.arange(23))
     np.testing.assert_array_equal(np.concatenate(found), x @ x[:7].T)
 

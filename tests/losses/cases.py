@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from simjax import core
+from simjax import pairs
 from tests.slow import slow_unless
 
 N, M, D = 11, 7, 5
@@ -43,20 +43,20 @@ def related(kind, random):
     cases = {
         "classes": (ids, None, same, ~same),
         "classes, some ignored": (
-            core.by_class(ids, ignore=(2,)),
+            pairs.by_class(ids, ignore=(2,)),
             None,
             same & (ids != 2) & (ids != 2)[:, None],
             ~same & (ids != 2) & (ids != 2)[:, None],
         ),
-        "shared labels": (core.by_shared_label(sets), None, sets @ sets.T > 0, sets @ sets.T == 0),
+        "shared labels": (pairs.by_shared_label(sets), None, sets @ sets.T > 0, sets @ sets.T == 0),
         "function": (
-            core.by_function(lambda a, b: jnp.abs(a - b) < 2, np.arange(N)),
+            pairs.by_function(lambda a, b: jnp.abs(a - b) < 2, np.arange(N)),
             None,
             abs(np.arange(N)[:, None] - np.arange(N)) < 2,
             abs(np.arange(N)[:, None] - np.arange(N)) >= 2,
         ),
-        "grades": (core.by_grade(matrix, above=0.7, below=0.4), None, matrix > 0.7, matrix <= 0.4),
-        "matrices": (core.by_matrix(matrix > 0.5, matrix < 0.2), None, matrix > 0.5, matrix < 0.2),
+        "grades": (pairs.by_grade(matrix, above=0.7, below=0.4), None, matrix > 0.7, matrix <= 0.4),
+        "matrices": (pairs.by_matrix(matrix > 0.5, matrix < 0.2), None, matrix > 0.5, matrix < 0.2),
         "reference": (ids, ref, ids[:, None] == ref, ids[:, None] != ref),
     }
     return cases[kind]

@@ -80,7 +80,7 @@ def test_equals_loops(random, name):
     labels = random.integers(0, C - 1, N)  # the last class has no row
     x[0] = -(proxies[labels[0], 0] if name in OF_CENTERS else proxies[labels[0]])  # an angle as large as can be
     known = np.arange(N) % 4 != 3  # the other rows have ids that stand for no class
-    arguments = {"proxies": jnp.float32(proxies), "block": 4}
+    arguments = {"proxies": jnp.float32(proxies), "block_size": 4}
     found = loss_named(name)(jnp.float32(x), np.where(known, labels, -1), **arguments)
     np.testing.assert_allclose(found, ORACLES[name](x[known], labels[known], proxies), rtol=2e-5)
     assert float(loss_named(name)(jnp.float32(x), np.full(N, -1), **arguments)) == 0
@@ -96,7 +96,7 @@ def test_equals_loops(random, name):
 )
 def test_parameters(random, name, parameters):
     x, labels, proxies = random.normal(size=(N, D)), random.integers(0, C, N), random.normal(size=shape(name))
-    found = loss_named(name)(jnp.float32(x), labels, proxies=jnp.float32(proxies), block=4, **parameters)
+    found = loss_named(name)(jnp.float32(x), labels, proxies=jnp.float32(proxies), block_size=4, **parameters)
     np.testing.assert_allclose(found, ORACLES[name](x, labels, proxies, **parameters), rtol=2e-5)
 
 
@@ -178,7 +178,9 @@ def test_outliers_equal_loops(random):
         nearest = cosine(x[own], proxies[k]).argmax(1)
         dominant[k] = np.bincount(nearest, minlength=K).argmax()
         outliers[own] = cosine(x[own], proxies[k])[:, dominant[k]] < np.cos(np.deg2rad(60))
-    found = losses.sub_center_outliers(jnp.float32(x), labels, proxies=jnp.float32(proxies), threshold=60.0, block=4)
+    found = losses.sub_center_outliers(
+        jnp.float32(x), labels, proxies=jnp.float32(proxies), threshold=60.0, block_size=4
+    )
     np.testing.assert_array_equal(found.outlier, outliers)
     np.testing.assert_array_equal(found.dominant, dominant)
     np.testing.assert_array_equal(found.centers, np.asarray(proxies, np.float32)[np.arange(C), dominant])

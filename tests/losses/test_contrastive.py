@@ -36,10 +36,10 @@ def by_loops(x, labels, margin, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("block", [None, 3])
-def test_all_pairs_of_a_batch_equal_loops(random, form, block):
+@pytest.mark.parametrize("block_size", [None, 3])
+def test_all_pairs_of_a_batch_equal_loops(random, form, block_size):
     x, labels = random.normal(size=(11, 5)), random.integers(0, 3, 11)
-    found = contrastive_loss(jnp.float32(x), labels, margin=3.0, form=form, measure="euclidean", block=block)
+    found = contrastive_loss(jnp.float32(x), labels, margin=3.0, form=form, measure="euclidean", block_size=block_size)
     np.testing.assert_allclose(found, by_loops(x, labels, 3.0, form), rtol=1e-4)
 
 
@@ -51,7 +51,7 @@ def test_gradient_equals_finite_differences():
         for form in FORMS:
             jax.test_util.check_grads(
                 lambda x, form=form: contrastive_loss(
-                    jnp.asarray(x), labels, margin=9.0, form=form, measure="euclidean", block=2
+                    jnp.asarray(x), labels, margin=9.0, form=form, measure="euclidean", block_size=2
                 ),
                 (x,),
                 order=1,

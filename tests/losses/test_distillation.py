@@ -9,7 +9,7 @@ import jax.test_util
 import numpy as np
 import pytest
 
-from simjax import core, losses
+from simjax import losses, pairs
 from simjax.core import InputError
 from tests.losses.cases import DEGENERATE, D, M, N, cosine, kind, mean, related, rows
 from tests.slow import mostly_slow
@@ -56,13 +56,13 @@ def test_equals_loops(random, form, kind):
         labels, _, positive, negative = related(kind, random)
         positive, negative, y, ref = positive & others, negative & others, x, teacher
     found = losses.similarity_distillation_loss(
-        jnp.float32(x), jnp.float32(teacher), labels, form=form, block=4, **OPTIONS[form], **options
+        jnp.float32(x), jnp.float32(teacher), labels, form=form, block_size=4, **OPTIONS[form], **options
     )
     np.testing.assert_allclose(found, ORACLES[form](x @ y.T, teacher @ ref.T, positive, negative), rtol=2e-5)
     if kind == "reference":
         options.pop("ref_teacher")
         found = losses.score_distillation_loss(
-            jnp.float32(x), jnp.float32(teacher @ ref.T), labels, form=form, block=4, **OPTIONS[form], **options
+            jnp.float32(x), jnp.float32(teacher @ ref.T), labels, form=form, block_size=4, **OPTIONS[form], **options
         )
         np.testing.assert_allclose(found, ORACLES[form](x @ y.T, teacher @ ref.T, positive, negative), rtol=2e-5)
 
@@ -78,7 +78,7 @@ def test_each_side_has_its_measure_and_direction(random, form):
         form=form,
         measure="cosine",
         teacher_measure="euclidean",
-        block=4,
+        block_size=4,
         **OPTIONS[form],
     )
     np.testing.assert_allclose(found, ORACLES[form](cosine(x, x), t, others, others), rtol=2e-5)
@@ -90,7 +90,7 @@ def test_questions_with_a_positive_and_negatives_each(random, form):
     x, y = (random.normal(size=(k, D)) for k in (4, 8))
     positive, negative = np.eye(4, 8, dtype=bool), np.eye(4, 8, 4, dtype=bool)
     scores = random.normal(size=(4, 8))
-    relation = core.by_matrix(positive, negative)
+    relation = pairs.by_matrix(positive, negative)
     found = losses.score_distillation_loss(
         jnp.float32(x), jnp.float32(scores), relation, ref_embeddings=jnp.float32(y), form=form
     )
@@ -112,7 +112,7 @@ def test_gradient_equals_finite_differences(random, form):
 
         @jax.jit
         def loss(x):
-            of = partial(losses.similarity_distillation_loss, x, teacher, form=form, block=3)
+            of = partial(losses.similarity_distillation_loss, x, teacher, form=form, block_size=3)
             return of() + 2 * of(jnp.arange(7) % 2)
 
         jax.test_util.check_grads(loss, (x,), order=1, modes=["rev"])

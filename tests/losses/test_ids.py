@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simjax import core, losses
+from simjax import losses, pairs
 from simjax.core import InputError
 from tests.slow import mostly_slow
 
@@ -95,18 +95,18 @@ def test_a_class_without_a_value_is_refused_and_traced_gives_nan(what, random):
     for wrong in (3, 2**32):
         with pytest.raises(InputError, match=f"labels: expected class ids below 3, the number of {what}, got {wrong}"):
             loss(x, np.where(RANKED == 2, wrong, RANKED))
-    for labels in (np.where(RANKED == 2, -1, RANKED), core.by_class(np.where(RANKED == 2, -1, RANKED))):
+    for labels in (np.where(RANKED == 2, -1, RANKED), pairs.by_class(np.where(RANKED == 2, -1, RANKED))):
         with pytest.raises(InputError, match=f"labels: expected class ids from 0 on, which {what} .*, got -1"):
             loss(x, labels)
     with pytest.raises(InputError, match=f"{what} need class ids"):
-        loss(x, core.by_position(6))
+        loss(x, pairs.by_position(6))
     value = jax.jit(jax.value_and_grad(loss))
     assert np.isfinite(value(x, RANKED)[0])
     assert np.isnan(value(x, np.where(RANKED == 2, 3, RANKED))[0])
     assert np.isnan(value(x, np.where(RANKED == 2, -1, RANKED))[0])
     # An ignored id needs no value: the rows of the other classes remain.
     for ignored in (-1, 3, 2**40):
-        found = loss(x, core.by_class(np.where(RANKED == 2, ignored, RANKED), ignore=(ignored,)))
+        found = loss(x, pairs.by_class(np.where(RANKED == 2, ignored, RANKED), ignore=(ignored,)))
         np.testing.assert_allclose(found, loss(x[RANKED != 2], RANKED[RANKED != 2]), rtol=1e-5)
 
 

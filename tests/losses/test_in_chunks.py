@@ -82,7 +82,7 @@ def test_memory_is_that_of_one_chunk():
     def of_chunks(chunk):
         def loss(weights, x):
             embeddings = losses.encode_in_chunks(lambda part: encode(weights, part), x, chunk=chunk)
-            return losses.nt_xent_loss(embeddings, labels, block=16)
+            return losses.nt_xent_loss(embeddings, labels, block_size=16)
 
         memory = jax.jit(jax.grad(loss)).lower(weights, x).compile().memory_analysis()
         assert memory is not None

@@ -9,7 +9,7 @@ import jax.test_util
 import numpy as np
 import pytest
 
-from simjax import core, losses, similarity
+from simjax import losses, pairs, similarity
 from simjax.core import InputError
 from tests.losses.cases import (
     DEGENERATE,
@@ -137,7 +137,7 @@ def test_equals_loops(random, name, kind):
         positive, negative = positive & ~np.eye(N, dtype=bool), negative & ~np.eye(N, dtype=bool)
     compare, oracle = ORACLES[name]
     options = {} if ref_labels is None else {"ref_embeddings": jnp.float32(y), "ref_labels": ref_labels}
-    found = loss_named(name)(jnp.float32(x), labels, block=4, **options)
+    found = loss_named(name)(jnp.float32(x), labels, block_size=4, **options)
     np.testing.assert_allclose(found, oracle(compare(x, y), positive, negative), rtol=2e-5)
 
 
@@ -147,7 +147,7 @@ def test_gradient_equals_finite_differences(name):
     with jax.enable_x64(True):
         x, labels = jnp.asarray(random.normal(size=(7, 3))), jnp.asarray(random.integers(0, 2, 7))
         jax.test_util.check_grads(
-            lambda x: loss_named(name)(jnp.asarray(x), labels, block=3), (x,), order=1, modes=["rev"]
+            lambda x: loss_named(name)(jnp.asarray(x), labels, block_size=3), (x,), order=1, modes=["rev"]
         )
 
 
@@ -234,7 +234,7 @@ def test_info_nce_of_two_views(random):
     by_columns = np.mean(np.log(np.exp(z).sum(0)) - np.diag(z))
     a, b = jnp.float32(x), jnp.float32(y)
     np.testing.assert_allclose(losses.info_nce_loss(a, b, temperature=0.2), by_rows, rtol=1e-5)
-    both = losses.info_nce_loss(a, b, temperature=0.2, directions="both", block=3)
+    both = losses.info_nce_loss(a, b, temperature=0.2, directions="both", block_size=3)
     np.testing.assert_allclose(both, (by_rows + by_columns) / 2, rtol=1e-5)
     terms = losses.info_nce_loss(a, b, temperature=0.2, directions="both", reducer="none")
     np.testing.assert_allclose(terms.total.sum() / terms.count.sum(), both, rtol=1e-5)
@@ -257,8 +257,8 @@ def test_siglip_equals_loops(random):
     labels, ref = random.integers(0, 3, N), random.integers(0, 3, M)
     sign = np.where(labels[:, None] == ref, 1, -1)
     expected = np.log1p(np.exp(-sign * (4.0 * cosine(x, y) - 1.5))).sum() / N
-    relation = core.by_class(labels, ref)
-    found = losses.siglip_loss(jnp.float32(x), jnp.float32(y), relation, log_scale=np.log(4.0), bias=-1.5, block=3)
+    relation = pairs.by_class(labels, ref)
+    found = losses.siglip_loss(jnp.float32(x), jnp.float32(y), relation, log_scale=np.log(4.0), bias=-1.5, block_size=3)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -293,7 +293,7 @@ def test_errors():
         with pytest.raises(InputError, match="weights: expected one for each of 3 rows"):
             loss(x, labels, weights=jnp.ones(2))
         with pytest.raises(InputError, match="need class ids"):
-            loss(x, core.by_matrix(np.eye(3, dtype=bool)), reducer=losses.Reducer(class_weights=jnp.ones(2)))
+            loss(x, pairs.by_matrix(np.eye(3, dtype=bool)), reducer=losses.Reducer(class_weights=jnp.ones(2)))
     for name, wrong in itertools.product(("nt_xent", "supervised_contrastive"), (0.0, -1.0, float("nan"))):
         with pytest.raises(InputError, match="temperature: expected more than 0"):
             loss_named(name)(x, labels, temperature=wrong)

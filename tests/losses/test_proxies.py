@@ -63,7 +63,7 @@ def test_equals_loops(random, name):
     x, proxies = random.normal(size=(N, D)), random.normal(size=(CLASSES, D))
     labels = random.integers(0, CLASSES - 1, N)  # the last class has no row
     x[0] = -proxies[labels[0]]  # the angle to the own class is as large as can be
-    found = getattr(losses, f"{name}_loss")(jnp.float32(x), labels, proxies=jnp.float32(proxies), block=3)
+    found = getattr(losses, f"{name}_loss")(jnp.float32(x), labels, proxies=jnp.float32(proxies), block_size=3)
     np.testing.assert_allclose(found, ORACLES[name](cosine(x, proxies), labels), rtol=1e-4)
 
 

@@ -86,7 +86,7 @@ def test_the_same_outliers(random):
     x, labels = batch(random)
     expected, dominant = module.get_outliers(torch.tensor(x), torch.tensor(labels), threshold=65)
     found = losses.sub_center_outliers(
-        x, labels, proxies=module.W.detach().numpy().T.reshape(C, K, D), threshold=65.0, block=5
+        x, labels, proxies=module.W.detach().numpy().T.reshape(C, K, D), threshold=65.0, block_size=5
     )
     assert 0 < len(expected) < N
     np.testing.assert_array_equal(np.flatnonzero(found.outlier), np.sort(expected.numpy()))

@@ -34,7 +34,7 @@ def test_fast_ap_equals_loops(random, views):
                 total += share[p].sum() * positives_before / all_before
         if len(p):
             expected.append(1 - total / len(p))
-    found = losses.fast_ap_loss(jnp.float32(x), labels, block=4)
+    found = losses.fast_ap_loss(jnp.float32(x), labels, block_size=4)
     np.testing.assert_allclose(found, np.mean(expected), rtol=1e-5)
 
 
@@ -42,7 +42,7 @@ def test_cosent_equals_loops(random, views):
     x, y = views
     score, s = random.integers(0, 4, N), (unit(x) * unit(y)).sum(1)
     worse = [np.exp(20 * (s[b] - s[a])) for a in range(N) for b in range(N) if score[a] > score[b]]
-    found = losses.cosent_loss(jnp.float32(x), jnp.float32(y), score, block=3)
+    found = losses.cosent_loss(jnp.float32(x), jnp.float32(y), score, block_size=3)
     np.testing.assert_allclose(found, np.log1p(sum(worse)), rtol=1e-5)
     assert float(losses.cosent_loss(jnp.float32(x), jnp.float32(y), np.ones(N))) == 0
 

@@ -9,7 +9,7 @@ import jax.test_util
 import numpy as np
 import pytest
 
-from simjax import core, losses
+from simjax import losses, pairs
 from simjax.core import InputError
 from tests.losses.cases import (
     DEGENERATE,
@@ -147,7 +147,7 @@ def case(kind, random):
 )
 def test_equals_loops(random, name, kind):
     x, y, labels, options, positive, negative = case(kind, random)
-    found = loss_named(name)(jnp.float32(x), labels, block=4, **options)
+    found = loss_named(name)(jnp.float32(x), labels, block_size=4, **options)
     expected = ORACLES[name](x, y, positive, negative, bool(options))
     np.testing.assert_allclose(found, expected, rtol=2e-5)
 
@@ -186,7 +186,7 @@ def test_gradient_equals_finite_differences(name):
 
         @jax.jit
         def loss(x, y):
-            return SMOOTH[name](x, labels, ref_embeddings=y, ref_labels=ref_labels, block=3)
+            return SMOOTH[name](x, labels, ref_embeddings=y, ref_labels=ref_labels, block_size=3)
 
         jax.test_util.check_grads(loss, (x, y), order=1, modes=["rev"])
 
@@ -243,11 +243,11 @@ def test_weights_are_factors_of_rows(random, name):
         random.integers(0, 3, N),
         jnp.float32(random.random(N)),
     )
-    plain, weighted = (loss_named(name)(x, labels, reducer="none", weights=w, block=4) for w in (None, weights))
+    plain, weighted = (loss_named(name)(x, labels, reducer="none", weights=w, block_size=4) for w in (None, weights))
     np.testing.assert_allclose(weighted.total, plain.total * weights, rtol=1e-5)
     np.testing.assert_array_equal(weighted.count, plain.count)
     mean = plain.total.sum() / plain.count.sum()
-    np.testing.assert_allclose(loss_named(name)(x, labels, block=4), mean, rtol=1e-5)
+    np.testing.assert_allclose(loss_named(name)(x, labels, block_size=4), mean, rtol=1e-5)
 
 
 def test_any_temperature_is_finite(random):
@@ -271,7 +271,7 @@ def test_large_temperatures_of_ranked_lists_leave_the_worst_pair():
 @pytest.mark.parametrize("alpha", [20.0, 63.0, 64.0, 80.0])
 def test_each_row_has_its_own_terms_at_any_angle(random, alpha):
     x, labels = random.normal(size=(N, D)), random.integers(0, 4, N)
-    found = losses.angular_loss(jnp.float32(x), labels, alpha=alpha, reducer="none", block=4)
+    found = losses.angular_loss(jnp.float32(x), labels, alpha=alpha, reducer="none", block_size=4)
     same = labels[:, None] == labels
     positive = same & ~np.eye(N, dtype=bool)
     for i in range(N):
@@ -289,7 +289,7 @@ def test_each_row_has_its_own_terms_at_any_angle(random, alpha):
 def test_the_gradient_at_an_angle_whose_exponentials_do_not_fit(random):
     with jax.enable_x64(True):
         x = jnp.asarray(random.normal(size=(7, 3)))
-        check = partial(losses.angular_loss, labels=jnp.arange(7) % 3, alpha=85.0, block=3)
+        check = partial(losses.angular_loss, labels=jnp.arange(7) % 3, alpha=85.0, block_size=3)
         jax.test_util.check_grads(jax.jit(check), (x,), order=1, modes=["rev"])
 
 
@@ -305,7 +305,9 @@ def test_the_histogram_follows_training(random):
     same = labels[:, None] == labels
     found = expected = np.zeros(10)
     for x in xs:
-        found = losses.dynamic_soft_margin_histogram(jnp.float32(x), labels, previous=found, momentum=0.25, block=4)
+        found = losses.dynamic_soft_margin_histogram(
+            jnp.float32(x), labels, previous=found, momentum=0.25, block_size=4
+        )
         own = batch_histogram(differences(x, x, same & ~np.eye(N, dtype=bool), ~same))
         expected = own if not expected.any() else 0.75 * expected + 0.25 * own
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
@@ -317,8 +319,8 @@ def test_the_histogram_follows_training(random):
 def test_the_weights_of_the_dynamic_soft_margin_are_constants(random):
     with jax.enable_x64(True):  # two programs: what they compute agrees but for rounding
         x, labels = jnp.asarray(random.normal(size=(N, D))), random.integers(0, 3, N)
-        own = losses.dynamic_soft_margin_histogram(x, labels, block=4)
-        gradient = jax.jit(jax.grad(partial(losses.dynamic_soft_margin_loss, block=4)))
+        own = losses.dynamic_soft_margin_histogram(x, labels, block_size=4)
+        gradient = jax.jit(jax.grad(partial(losses.dynamic_soft_margin_loss, block_size=4)))
         np.testing.assert_allclose(gradient(x, labels), gradient(x, labels, histogram=own), rtol=1e-10, atol=1e-15)
 
 
@@ -330,7 +332,7 @@ def test_second_derivatives_go_through_blocks(random):
 
         @jax.jit
         def gradient(x):
-            return jax.grad(lambda x: losses.smooth_ap_loss(x, labels, temperature=0.3, block=2))(x)
+            return jax.grad(lambda x: losses.smooth_ap_loss(x, labels, temperature=0.3, block_size=2))(x)
 
         expected = (gradient(x + 1e-5 * direction) - gradient(x - 1e-5 * direction)) / 2e-5
         found = jax.grad(lambda x: jnp.sum(gradient(x) * direction))(x)
@@ -343,7 +345,7 @@ def test_other_labels_compile_nothing(random, caplog):
         for classes in (3, 1, 2, N):
             batch = random.integers(0, classes, N)
             for name in ORACLES:
-                loss_named(name)(x, batch, block=4)
+                loss_named(name)(x, batch, block_size=4)
             if classes == 3:
                 caplog.clear()
     assert [r.getMessage() for r in caplog.records if "Finished XLA compilation" in r.getMessage()] == []
@@ -385,4 +387,4 @@ def test_errors():
         with pytest.raises(InputError, match="only the sum of all terms is known"):
             loss_named(name)(x, labels, reducer="mean_nonzero")
     with pytest.raises(InputError, match="need class ids"):
-        losses.pnp_loss(x, core.by_matrix(np.eye(3, dtype=bool)), reducer=losses.Reducer(class_weights=jnp.ones(2)))
+        losses.pnp_loss(x, pairs.by_matrix(np.eye(3, dtype=bool)), reducer=losses.Reducer(class_weights=jnp.ones(2)))

@@ -86,7 +86,7 @@ def test_only_what_does_not_belong_together_is_spread_out(random, kind):
     labels, _, _, negative = related(kind, random)
     x = random.normal(size=(N, D))
     options = {"mean_weight": 0.5, "second_moment_weight": 2.0, "threshold": 0.1}
-    found = losses.global_orthogonal_regularizer(jnp.float32(x), labels, block=4, **options)
+    found = losses.global_orthogonal_regularizer(jnp.float32(x), labels, block_size=4, **options)
     np.testing.assert_allclose(found, global_orthogonal(x, negative, **options), rtol=2e-5)
 
 

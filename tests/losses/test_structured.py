@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simjax import core, losses, mining
+from simjax import losses, mining, pairs
 from simjax.core import InputError
 from tests.losses.cases import (
     DEGENERATE,
@@ -115,7 +115,7 @@ def test_equals_loops(random, name, kind):
         positive, negative = positive & ~np.eye(N, dtype=bool), negative & ~np.eye(N, dtype=bool)
     compare, oracle = ORACLES[name]
     options = {} if ref_labels is None else {"ref_embeddings": jnp.float32(y), "ref_labels": ref_labels}
-    found = loss_named(name)(jnp.float32(x), labels, block=4, **options)
+    found = loss_named(name)(jnp.float32(x), labels, block_size=4, **options)
     np.testing.assert_allclose(found, oracle(compare(x, y), positive, negative), rtol=2e-5)
 
 
@@ -127,16 +127,16 @@ def test_of_groups_equals_loops(random, name, kind):
     known, no_groups = (ids != 4)[:, None] & (ids != 4), np.isin(abs(np.arange(N)[:, None] - np.arange(N)), (0, 3))
     labels, positive, negative = {
         "classes": (ids, groups, ~groups),
-        "classes, some ignored": (core.by_class(ids, ignore=(4,)), groups & known, ~groups & known),
-        "function": (core.by_function(jnp.equal, ids), groups, ~groups),
-        "matrix": (core.by_matrix(no_groups), no_groups, ~no_groups),
+        "classes, some ignored": (pairs.by_class(ids, ignore=(4,)), groups & known, ~groups & known),
+        "function": (pairs.by_function(jnp.equal, ids), groups, ~groups),
+        "matrix": (pairs.by_matrix(no_groups), no_groups, ~no_groups),
     }[kind]
     if name == "n_pairs":
         positive, negative = positive & ~np.eye(N, dtype=bool), negative & ~np.eye(N, dtype=bool)
     compare, oracle = ORACLES[name]
     expected = oracle(compare(x, x), positive, negative)
     assert expected > 0
-    np.testing.assert_allclose(loss_named(name)(jnp.float32(x), labels, block=4), expected, rtol=2e-5)
+    np.testing.assert_allclose(loss_named(name)(jnp.float32(x), labels, block_size=4), expected, rtol=2e-5)
 
 
 def assert_gradient_is_the_slope(value_and_gradient, x, random, step=1e-5):
@@ -169,7 +169,7 @@ def test_of_mined_triplets(random):
     assert triplets
     mined = mining.triplet_margin(jnp.float32(x), labels, kind="semi_hard")
     expected = mean_above_zero([max(0, a - 1) for a, _ in triplets] + [max(0, 1.4 - b) for _, b in triplets])
-    found = losses.margin_loss(jnp.float32(x), mined, block=4)
+    found = losses.margin_loss(jnp.float32(x), mined, block_size=4)
     np.testing.assert_allclose(found, expected, rtol=2e-5)
 
 
@@ -179,7 +179,7 @@ def test_of_mined_pairs(random):
     mined = mining.batch_hard(jnp.float32(x), labels)
     positive, negative = map(np.asarray, mined.masks(jnp.arange(N)[:, None], jnp.arange(N)[None]))
     expected = lifted_structure(euclidean(x, x), positive, negative)
-    np.testing.assert_allclose(losses.lifted_structure_loss(jnp.float32(x), mined, block=4), expected, rtol=2e-5)
+    np.testing.assert_allclose(losses.lifted_structure_loss(jnp.float32(x), mined, block_size=4), expected, rtol=2e-5)
     with pytest.raises(InputError, match="got what a miner keeps"):
         mining.pair_margin(jnp.float32(x), labels).transposed()
 
@@ -222,9 +222,9 @@ def test_boundaries_of_classes_are_those_of_the_row(random):
         far += [max(0, b - d[i, k] + 0.2) for k in q for _ in p]
         with_triplet += [b] * bool(len(p) and len(q))
     expected = mean_above_zero(near + far)
-    found = losses.margin_loss(jnp.float32(x), labels, beta=jnp.float32(beta), block=4)
+    found = losses.margin_loss(jnp.float32(x), labels, beta=jnp.float32(beta), block_size=4)
     np.testing.assert_allclose(found, expected, rtol=2e-5)
-    with_nu = losses.margin_loss(jnp.float32(x), labels, beta=jnp.float32(beta), nu=0.3, block=4)
+    with_nu = losses.margin_loss(jnp.float32(x), labels, beta=jnp.float32(beta), nu=0.3, block_size=4)
     np.testing.assert_allclose(with_nu, expected + 0.3 * mean(with_triplet), rtol=2e-5)
 
 
@@ -337,7 +337,7 @@ def test_every_row_is_an_instance_without_labels(random):
 def test_a_relation_is_turned_with_its_columns(random):
     ids, ref = random.integers(0, 3, N), random.integers(0, 3, M)
     i, j = jnp.arange(N)[:, None], jnp.arange(M)[None]
-    for relation in (core.by_class(ids, ref, ignore=(2,)), core.by_matrix(random.random((N, M)) > 0.5)):
+    for relation in (pairs.by_class(ids, ref, ignore=(2,)), pairs.by_matrix(random.random((N, M)) > 0.5)):
         turned = relation.transposed()
         assert turned.shape == (M, N)
         for mask, other in zip(relation.masks(i, j), turned.masks(j.T, i.T), strict=True):
@@ -347,11 +347,11 @@ def test_a_relation_is_turned_with_its_columns(random):
 def test_other_labels_compile_nothing(random, caplog):
     x = jnp.float32(random.normal(size=(N, D)))
     for loss in ORACLES:
-        loss_named(loss)(x, random.integers(0, 3, N), block=4)
+        loss_named(loss)(x, random.integers(0, 3, N), block_size=4)
     with caplog.at_level(logging.WARNING), jax.log_compiles():
         for classes in (1, 2, 5, N):
             for loss in ORACLES:
-                loss_named(loss)(x, random.integers(0, classes, N), block=4)
+                loss_named(loss)(x, random.integers(0, classes, N), block_size=4)
     assert not [r for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
 
 
@@ -384,7 +384,7 @@ def test_errors():
     with pytest.raises(InputError, match=r"one for each class \[c\], got shape \(2, 1\)"):
         losses.margin_loss(x, labels, beta=jnp.ones((2, 1)))
     with pytest.raises(InputError, match="betas need class ids"):
-        losses.margin_loss(x, core.by_matrix(np.eye(3, dtype=bool)), beta=jnp.ones(2))
+        losses.margin_loss(x, pairs.by_matrix(np.eye(3, dtype=bool)), beta=jnp.ones(2))
     for wrong, message in (
         ({"alpha": 1.0}, "alpha: expected a number between 0 and 1, got 1.0"),
         ({"alpha": 0.0}, "alpha: expected a number between 0 and 1, got 0.0"),

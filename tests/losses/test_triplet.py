@@ -9,9 +9,9 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from simjax import mining as miners
-from simjax.core import _blocks, _reduce
+from simjax.core import _blocks
 from simjax.losses import triplet_margin_loss as loss_of
-from simjax.similarity import measure
+from simjax.similarity import _reduce_rows, measure
 from tests.slow import mostly_slow
 
 
@@ -64,19 +64,21 @@ ORACLES = {"all": all_by_loops, "hard": hard_by_loops, "semi_hard": semi_hard_by
 
 
 @pytest.mark.parametrize("mining", ORACLES)
-@pytest.mark.parametrize("block", [None, 4])
+@pytest.mark.parametrize("block_size", [None, 4])
 @pytest.mark.parametrize("seed", mostly_slow([0, 1, 2], 0))
-def test_equals_loops(mining, block, seed):
+def test_equals_loops(mining, block_size, seed):
     random = np.random.default_rng(seed)
     x, labels = random.normal(size=(13, 3)), random.integers(0, 4, 13)
     expected = ORACLES[mining](cdist(x, x), labels, 0.7)
-    found = triplet_margin_loss(jnp.float32(x), labels, margin=0.7, mining=mining, measure="euclidean", block=block)
+    found = triplet_margin_loss(
+        jnp.float32(x), labels, margin=0.7, mining=mining, measure="euclidean", block_size=block_size
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 @pytest.mark.slow
 def test_a_block_too_large_to_keep_its_counts_is_counted_again(random, monkeypatch):
-    monkeypatch.setattr(_reduce, "rows_at_once", lambda n, row_bytes: 4)
+    monkeypatch.setattr(_reduce_rows, "default_rows_per_block", lambda n, row_bytes: 4)
     x, labels = jnp.asarray(random.normal(size=(13, 3)), jnp.float32), random.integers(0, 4, 13)
 
     def found():
@@ -106,7 +108,7 @@ def test_gradient_equals_finite_differences(mining):
         random = np.random.default_rng(3)
         x, labels = jnp.asarray(random.normal(size=(9, 3))), jnp.asarray(random.integers(0, 2, 9))
         jax.test_util.check_grads(
-            lambda x: triplet_margin_loss(jnp.asarray(x), labels, margin=5.0, mining=mining, block=4),
+            lambda x: triplet_margin_loss(jnp.asarray(x), labels, margin=5.0, mining=mining, block_size=4),
             (x,),
             order=1,
             modes=["rev"],
@@ -147,7 +149,7 @@ def test_swapped_and_smooth_triplets(random, swap, smooth):
     options = {"margin": 0.7, "swap": swap, "smooth": smooth}
 
     def ours(x):
-        return loss_of(x, labels, measure="euclidean", block=4, **options)
+        return loss_of(x, labels, measure="euclidean", block_size=4, **options)
 
     found, expected = (jax.value_and_grad(f)(x) for f in (ours, lambda x: written_down(x, labels, **options)))
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)

@@ -30,7 +30,7 @@ def test_matryoshka_equals_loops(random, x, kind):
         positive, negative = positive & ~np.eye(N, dtype=bool), negative & ~np.eye(N, dtype=bool)
     options = {} if ref_labels is None else {"ref_embeddings": jnp.float32(y), "ref_labels": ref_labels}
     found = losses.matryoshka_loss(
-        losses.multi_similarity_loss, jnp.float32(x), labels, sizes=SIZES, size_weights=FACTORS, block=4, **options
+        losses.multi_similarity_loss, jnp.float32(x), labels, sizes=SIZES, size_weights=FACTORS, block_size=4, **options
     )
     expected = [
         w * multi_similarity(cosine(x[:, :k], y[:, :k]), positive, negative)
@@ -151,7 +151,7 @@ def test_self_supervised_equals_loops(random, x, symmetric):
     else:
         expected = supervised_contrastive(cosine(x, y), np.eye(N, dtype=bool), ~np.eye(N, dtype=bool))
     found = losses.self_supervised_loss(
-        losses.supervised_contrastive_loss, jnp.float32(x), jnp.float32(y), symmetric=symmetric, block=4
+        losses.supervised_contrastive_loss, jnp.float32(x), jnp.float32(y), symmetric=symmetric, block_size=4
     )
     np.testing.assert_allclose(found, expected, rtol=2e-5)
 

@@ -25,9 +25,9 @@ def by_loops(x, labels):
 def test_equals_loops(seed):
     random = np.random.default_rng(seed)
     x, labels = np.float32(random.normal(size=(N, D))), random.integers(0, 5, N)
-    anchors, references, relation = mining.cluster_hard(x, labels, measure="euclidean", block=4)
-    assert relation.chosen is not None
-    positives, negatives = (np.asarray(columns)[:, 0] for columns in relation.chosen)
+    anchors, references, relation = mining.cluster_hard(x, labels, measure="euclidean", block_size=4)
+    assert relation.indices is not None
+    positives, negatives = (np.asarray(columns)[:, 0] for columns in relation.indices)
     places = np.flatnonzero(positives >= 0)
     assert [labels[i] for i in places] == [labels[i] for i in sorted(places)]
     assert all(i == np.flatnonzero(labels == labels[i])[0] for i in places)

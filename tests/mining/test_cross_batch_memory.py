@@ -8,7 +8,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from simjax import core, losses
+from simjax import losses, pairs
 from simjax.core import InputError
 from simjax.mining import against, cross_batch_memory, multi_similarity, push
 from tests.slow import mostly_slow
@@ -51,8 +51,8 @@ def test_who_meets_whom(random, own):
         same = labels[:, None] == np.asarray(memory.labels)
         cases = {
             "class ids": (labels, same, ~same),
-            "ignored": (core.by_class(labels, memory.labels, ignore=(1,)), same & (labels != 1)[:, None], None),
-            "function": (core.by_function(lambda a, b: a + b == 2, labels, memory.labels), None, None),
+            "ignored": (pairs.by_class(labels, memory.labels, ignore=(1,)), same & (labels != 1)[:, None], None),
+            "function": (pairs.by_function(lambda a, b: a + b == 2, labels, memory.labels), None, None),
         }
         for name, (relation, positive, negative) in cases.items():
             found = against(memory, relation, own=own)
@@ -75,14 +75,14 @@ def test_a_loss_sees_what_was_pushed_and_nothing_else(random, name):
 
         def through(x, memory=memory, labels=labels):
             memory = push(memory, x, labels)
-            return LOSSES[name](x, against(memory, labels), ref_embeddings=memory.embeddings, block=2), memory
+            return LOSSES[name](x, against(memory, labels), ref_embeddings=memory.embeddings, block_size=2), memory
 
         (value, memory), gradient = jax.value_and_grad(through, has_aux=True)(jnp.asarray(x))
         places = (number * BATCH + np.arange(BATCH)) % SIZE
         mine = np.arange(SIZE) == places[:, None]
         same = labels[:, None] == np.asarray(memory.labels)
         keep = np.arange(SIZE) < min(SIZE, (number + 1) * BATCH)
-        relation = core.by_matrix((same & ~mine)[:, keep], (~same & ~mine)[:, keep])
+        relation = pairs.by_matrix((same & ~mine)[:, keep], (~same & ~mine)[:, keep])
         expected = jax.value_and_grad(
             lambda x, r=relation, y=memory.embeddings[keep]: LOSSES[name](x, r, ref_embeddings=y)
         )
@@ -258,7 +258,7 @@ def test_errors():
     with pytest.raises(InputError, match="labels: expected at most 3, the places of the memory, got 4"):
         against(memory, jnp.arange(4))
     with pytest.raises(InputError, match=r"expected a relation of \(2, 3\) rows and columns, got \(2, 2\)"):
-        against(memory, core.by_class(labels))
+        against(memory, pairs.by_class(labels))
     for wrong in ((0, 2), (2, 0)):
         with pytest.raises(InputError, match="expected at least 1, got 0"):
             cross_batch_memory(*wrong)

@@ -40,8 +40,8 @@ def test_distance_weighted_gives_one_negative_to_every_positive(random):
     found = triplet_set(relation)
     assert sorted((i, a) for i, a, _ in found) == sorted(zip(*np.nonzero(same), strict=True))
     assert all(labels[i] != labels[b] for i, _, b in found)
-    for block in (3, N):  # a draw belongs to its rows, not to the block they are in
-        np.testing.assert_array_equal(masks(relation, block)[1], masks(relation)[1])
+    for block_size in (3, N):  # a draw belongs to its rows, not to the block they are in
+        np.testing.assert_array_equal(masks(relation, block_size)[1], masks(relation)[1])
 
 
 def test_uniform_histogram_evens_out_the_values():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simjax import core, losses, mining
+from simjax import losses, mining, pairs
 from simjax.core import InputError
 from tests.losses.cases import DEGENERATE, D, M, N, cosine, kind, related, rows
 from tests.losses.test_pair_losses import multi_similarity, nt_xent
@@ -45,7 +45,7 @@ def test_equals_loops(random, kind):
     @jax.jit
     def loss(x, margin):
         relation = mining.guided(jnp.float32(guide), labels, margin=margin, **sides)
-        return losses.multi_similarity_loss(x, relation, block=4, **options)
+        return losses.multi_similarity_loss(x, relation, block_size=4, **options)
 
     for margin in (0.0, 0.2):
         left = kept(cosine(guide, ref_guide), positive, negative, margin)
@@ -81,7 +81,7 @@ def test_gist_of_questions_and_answers(random):
 
     @jax.jit
     def loss(x, y, gx, gy):
-        relation = mining.guided(gx, core.by_position(N), ref_guide=gy)
+        relation = mining.guided(gx, pairs.by_position(N), ref_guide=gy)
         return losses.nt_xent_loss(x, relation, ref_embeddings=y, temperature=0.1)
 
     found = loss(*map(jnp.float32, (x, y, gx, gy)))
@@ -135,4 +135,4 @@ def test_errors():
     with pytest.raises(InputError, match="one without the other"):
         mining.guided(guide, jnp.arange(3), ref_guide=guide)
     with pytest.raises(InputError, match="ref_guide: expected rows of 2 features as in guide"):
-        mining.guided(guide, core.by_position(3), ref_guide=jnp.ones((3, 4)))
+        mining.guided(guide, pairs.by_position(3), ref_guide=jnp.ones((3, 4)))

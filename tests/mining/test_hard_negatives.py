@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simjax import core
+from simjax import pairs
 from simjax.core import InputError
 from simjax.mining import hard_negatives
 from tests.losses.cases import RELATIONS, D, M, N, cosine, kind, related
@@ -77,7 +77,7 @@ def test_equals_loops(random, measure, options: dict[str, Any]):
     wanted = expected(s, same & ~np.eye(N, dtype=bool), ~same, k=4, sign=sign, options=options)
     assert any(-1 in row for row in wanted) or not {"max_score", "absolute_margin"} & set(options)
     assert any(row[0] >= 0 for row in wanted)
-    found = hard_negatives(jnp.float32(x), labels, k=4, measure=measure, block=4, **options)
+    found = hard_negatives(jnp.float32(x), labels, k=4, measure=measure, block_size=4, **options)
     assert found.dtype == jnp.int32
     assert found.tolist() == wanted
 
@@ -92,7 +92,7 @@ def test_every_relation(random, kind):
     more: dict[str, Any] = {} if ref_labels is None else {"ref_embeddings": jnp.float32(y), "ref_labels": ref_labels}
     options: dict[str, Any] = {"absolute_margin": 0.02, "positive": "nearest"}
     wanted = expected(cosine(x, y), positive, negative, k=2, sign=1, options=options)
-    assert hard_negatives(jnp.float32(x), labels, k=2, block=3, **more, **options).tolist() == wanted
+    assert hard_negatives(jnp.float32(x), labels, k=2, block_size=3, **more, **options).tolist() == wanted
 
 
 def test_a_range_beyond_the_rows():
@@ -113,7 +113,7 @@ def test_a_range_beyond_the_rows():
 def test_a_margin_of_a_negative_similarity_points_away():
     """Of -0.5, 10% less is -0.55, and not -0.45."""
     x = jnp.array([[1.0, 0.0], [-0.5, 0.75**0.5], [-0.52, 1.0], [-0.6, 0.8]])
-    relation = core.by_matrix(np.eye(4, k=1, dtype=bool), np.arange(4)[None] >= np.array([[2], [9], [9], [9]]))
+    relation = pairs.by_matrix(np.eye(4, k=1, dtype=bool), np.arange(4)[None] >= np.array([[2], [9], [9], [9]]))
     assert hard_negatives(x, relation, k=2, relative_margin=0.1)[0].tolist() == [3, -1]
     assert hard_negatives(x, relation, k=2)[0].tolist() == [2, 3]
 
@@ -138,8 +138,8 @@ def test_random_candidates_are_equally_likely(random):
 def test_a_draw_is_a_function_of_its_key(random):
     x, labels = jnp.float32(random.normal(size=(N, D))), random.integers(0, 3, N)
     first_draw, again, other = (
-        hard_negatives(x, labels, k=2, sampling="random", key=jax.random.key(seed), block=block).tolist()
-        for seed, block in ((0, 4), (0, None), (1, 4))
+        hard_negatives(x, labels, k=2, sampling="random", key=jax.random.key(seed), block_size=block_size).tolist()
+        for seed, block_size in ((0, 4), (0, None), (1, 4))
     )
     assert first_draw == again
     assert first_draw != other

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from simjax import mining
-from simjax.core import InputError, Relation
+from simjax.core import InputError
+from simjax.pairs import Relation
 from tests.slow import mostly_slow
 
 RANKED = np.array([0, 1, 0, 2, 1, 2])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simjax import core, losses, mining, similarity
+from simjax import losses, mining, pairs, similarity
 from simjax.core import InputError
 from tests.losses.cases import DEGENERATE, D, M, N, cosine, euclidean, kind, related
 from tests.slow import mostly_slow
@@ -120,7 +120,7 @@ def batch(kind, random):
     return x, y, labels, {"ref_embeddings": y, "ref_labels": ref_labels}, positive, negative
 
 
-def masks(relation, block=4):
+def masks(relation, block_size=4):
     """Of a relation as a loss asks for them, strip by strip."""
     n, m = relation.shape
 
@@ -128,7 +128,7 @@ def masks(relation, block=4):
     def of_rows(relation, i):
         return relation.masks(i[:, None], jnp.arange(m, dtype=jnp.int32)[None])
 
-    parts = [of_rows(relation, jnp.arange(i, min(i + block, n), dtype=jnp.int32)) for i in range(0, n, block)]
+    parts = [of_rows(relation, jnp.arange(i, min(i + block_size, n), dtype=jnp.int32)) for i in range(0, n, block_size)]
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
@@ -228,11 +228,11 @@ def test_losses_take_what_was_mined(random, name, kind):
 
     def pairs_written_down(x):
         positive, negative = masks(relation)
-        return losses.contrastive_loss(x, core.by_matrix(positive, negative), **refs)
+        return losses.contrastive_loss(x, pairs.by_matrix(positive, negative), **refs)
 
     for ours, written_down in (
-        (lambda x: losses.triplet_margin_loss(x, relation, margin=0.5, block=4, **refs), triplets_written_down),
-        (lambda x: losses.contrastive_loss(x, relation, block=4, **refs), pairs_written_down),
+        (lambda x: losses.triplet_margin_loss(x, relation, margin=0.5, block_size=4, **refs), triplets_written_down),
+        (lambda x: losses.contrastive_loss(x, relation, block_size=4, **refs), pairs_written_down),
     ):
         found, expected = jax.value_and_grad(ours)(x), jax.value_and_grad(written_down)(x)
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
@@ -242,7 +242,7 @@ def test_losses_take_what_was_mined(random, name, kind):
 def test_statistics_equal_loops(random):
     x, labels = random.normal(size=(N, D)), random.integers(0, 3, N)
     relation = mining.multi_similarity(jnp.float32(x), labels)
-    found, d = mining.statistics(jnp.float32(x), relation, block=4), euclidean(x, x)
+    found, d = mining.statistics(jnp.float32(x), relation, block_size=4), euclidean(x, x)
     for which, mask in enumerate(masks(relation)):
         assert float(found.pairs[which]) == mask.sum()
         assert int(found.rows[which]) == mask.any(1).sum()

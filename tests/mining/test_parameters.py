@@ -38,7 +38,7 @@ def numbers():
                 if "labels" in parameters and "embeddings" in parameters:
                     for parameter in parameters.values():
                         number = type(parameter.default) in (int, float) or parameter.name == "hardness"
-                        if number and parameter.name != "copies":
+                        if number and parameter.name != "live_tiles":
                             yield pytest.param(function, parameter.name, id=f"{name}-{parameter.name}")
 
 

@@ -93,22 +93,24 @@ def test_a_learned_measure_is_learned(tokens):
 
 
 def test_the_block_gives_weights_on_request(tokens):
-    block = nn.TransformerBlock(WIDTH, HEADS, rngs=nnx.Rngs(0))
-    out, weights = jax.jit(lambda x: block(x, return_weights=True))(tokens)
+    block_size = nn.TransformerBlock(WIDTH, HEADS, rngs=nnx.Rngs(0))
+    out, weights = jax.jit(lambda x: block_size(x, return_weights=True))(tokens)
     np.testing.assert_allclose(weights.sum(-1), np.ones((B, HEADS, T)), rtol=1e-5)
-    alone = jax.jit(block)(tokens)
+    alone = jax.jit(block_size)(tokens)
     np.testing.assert_allclose(alone, out, rtol=1e-6, atol=1e-6)
 
 
 def test_the_block_by_its_formula(tokens):
     """x + attention(norm(x)), then x + dense layers(norm(x)), with attention written out in full."""
-    block = nn.TransformerBlock(WIDTH, HEADS, mlp_ratio=2, rngs=nnx.Rngs(0))
+    block_size = nn.TransformerBlock(WIDTH, HEADS, mlp_ratio=2, rngs=nnx.Rngs(0))
 
     @jax.jit
     def written_out(tokens):
-        qkv = block.attention.query_key_value(block.attention_norm(tokens)).reshape(B, T, 3, HEADS, WIDTH // HEADS)
+        qkv = block_size.attention.query_key_value(block_size.attention_norm(tokens)).reshape(
+            B, T, 3, HEADS, WIDTH // HEADS
+        )
         mixed = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
-        x = tokens + block.attention.out(mixed.reshape(B, T, WIDTH))
-        return x + block.out(jax.nn.gelu(block.hidden(block.mlp_norm(x))))
+        x = tokens + block_size.attention.out(mixed.reshape(B, T, WIDTH))
+        return x + block_size.out(jax.nn.gelu(block_size.hidden(block_size.mlp_norm(x))))
 
-    np.testing.assert_allclose(jax.jit(block)(tokens), written_out(tokens), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(block_size)(tokens), written_out(tokens), rtol=1e-4, atol=1e-5)

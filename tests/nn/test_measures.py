@@ -9,9 +9,9 @@ from scipy.spatial.distance import cdist
 from scipy.special import erf
 
 from simjax import nn
-from simjax.core import InputError, reduce_rows
+from simjax.core import InputError
 from simjax.losses import triplet_margin_loss
-from simjax.similarity import pairwise, top_k
+from simjax.similarity import pairwise, reduce_rows, top_k
 from tests.slow import mostly_slow
 
 LEARNED = {
@@ -58,8 +58,8 @@ def test_equals_scipy(random, name):
     x, y = np.float32(random.normal(size=(7, 5))), np.float32(random.normal(size=(11, 5)))
     expected = by_scipy(module, x, y)
     np.testing.assert_allclose(module(x[:, None], y[None]), expected, rtol=1e-5, atol=1e-6)
-    for block in (None, 2):
-        found = pairwise(x, y, module.measure(), block=block)
+    for block_size in (None, 2):
+        found = pairwise(x, y, module.measure(), block_size=block_size)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -97,7 +97,9 @@ def test_gradients_of_vectors_and_parameters_in_float64(random, name):
             return merged(parameters)(x[:, None], y[None])
 
         def blocks(x, y, parameters):
-            return reduce_rows(lambda s, i, j: jax.nn.logsumexp(s, axis=1), x, y, measure=merged(parameters), block=2)
+            return reduce_rows(
+                lambda s, i, j: jax.nn.logsumexp(s, axis=1), x, y, measure=merged(parameters), block_size=2
+            )
 
         for compare in (pairs, blocks):
             jax.test_util.check_grads(jax.jit(compare), (x, y, state), order=1, modes=["rev"])
@@ -155,7 +157,7 @@ def test_a_network_of_all_pairs_has_no_array_of_hidden_neurons():
     graph, state = nnx.split(nn.PairNetwork(5, hidden, rngs=nnx.Rngs(0)))
 
     def total(state, x):
-        return pairwise(x, measure=nnx.merge(graph, state).measure(), block=n).sum()
+        return pairwise(x, measure=nnx.merge(graph, state).measure(), block_size=n).sum()
 
     gradient = jax.jit(jax.grad(total, argnums=(0, 1))).lower(state, jnp.zeros((n, 5))).compile()
     assert gradient.memory_analysis().temp_size_in_bytes < n * n * hidden * 4 / 4

@@ -45,7 +45,7 @@ every_way = pytest.mark.parametrize(("kernel", "unbiased"), [("linear", False), 
 
 
 @pytest.mark.parametrize(
-    ("kernel", "unbiased", "n", "block"),
+    ("kernel", "unbiased", "n", "block_size"),
     [
         ("linear", False, 53, None),
         ("linear", False, 5, 4),  # with fewer inputs than features by strips
@@ -55,10 +55,10 @@ every_way = pytest.mark.parametrize(("kernel", "unbiased"), [("linear", False), 
         ("rbf", True, 53, None),
     ],
 )
-def test_agrees_with_matrices(random, kernel, unbiased, n, block):
+def test_agrees_with_matrices(random, kernel, unbiased, n, block_size):
     x, y = representations(random, n, e=7)
     options = {"kernel": kernel, "unbiased": unbiased, "bandwidth": 0.4}
-    found = centered_kernel_alignment(x, y, **options, block=block)
+    found = centered_kernel_alignment(x, y, **options, block_size=block_size)
     np.testing.assert_allclose(found, by_matrices(x, y, **options), rtol=2e-4)
 
 
@@ -75,7 +75,7 @@ def test_a_measure_of_ones_own(random):
     k, m = (np.exp(-0.2 * squareform(pdist(np.float64(a), "sqeuclidean"))) for a in (x, y))
     for kernel, unbiased in ((own, True), (measure("rbf", gamma=0.2), False)):
         expected = hsic(k, m, unbiased) / np.sqrt(hsic(k, k, unbiased) * hsic(m, m, unbiased))
-        found = centered_kernel_alignment(x, y, kernel=kernel, unbiased=unbiased, block=7)
+        found = centered_kernel_alignment(x, y, kernel=kernel, unbiased=unbiased, block_size=7)
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -148,8 +148,8 @@ def test_the_median_is_exact(random, n):
     half = np.float32(random.integers(-9, 9, size=(n // 2, 3)))
     x = np.concatenate([half, -half, np.zeros((n % 2, 3), np.float32)])
     distances = np.sort(pdist(x, "sqeuclidean"))
-    for block in (None, 5):
-        assert median_squared_distance(jnp.asarray(x), block) == distances[(len(distances) - 1) // 2]
+    for block_size in (None, 5):
+        assert median_squared_distance(jnp.asarray(x), block_size) == distances[(len(distances) - 1) // 2]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_gradients_in_float64(kernel, unbiased):
     with jax.enable_x64(True):
         x, y = (jnp.asarray(np.random.default_rng(d).normal(size=(5, d))) for d in (2, 7 if kernel == "strips" else 3))
         kernel = {"rbf": measure("rbf", gamma=0.3)}.get(kernel, "linear")  # the median counts as a constant
-        align = functools.partial(centered_kernel_alignment, kernel=kernel, unbiased=unbiased, block=2)
+        align = functools.partial(centered_kernel_alignment, kernel=kernel, unbiased=unbiased, block_size=2)
         jax.test_util.check_grads(align, (x, y), order=1)
 
 
@@ -168,8 +168,8 @@ def test_gradients_in_float64(kernel, unbiased):
 def test_memory_never_holds_the_matrix():
     x = jnp.zeros((4096, 8))
 
-    def temporary(block):
-        align = functools.partial(centered_kernel_alignment, kernel="rbf", block=block)
+    def temporary(block_size):
+        align = functools.partial(centered_kernel_alignment, kernel="rbf", block_size=block_size)
         compiled = jax.jit(jax.value_and_grad(align, (0, 1))).lower(x, x).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 

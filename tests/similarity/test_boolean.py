@@ -60,7 +60,7 @@ def test_symmetry_range_and_identity(x):
         assert d.min() >= m.range[0]
         assert d.max() <= m.range[1]
         np.testing.assert_allclose(np.diag(d), (~x).mean(1) if name == "russell_rao" else 0, rtol=1e-6)
-        np.testing.assert_array_equal(d, pairwise(x, measure=m, block=2))
+        np.testing.assert_array_equal(d, pairwise(x, measure=m, block_size=2))
 
 
 @pytest.mark.parametrize(

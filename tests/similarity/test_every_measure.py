@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simjax import core, similarity
+from simjax import similarity
+from simjax.similarity import _measure
 from tests.slow import mostly_slow
 
 
@@ -53,7 +54,7 @@ PARAMETERS = {
 FAR_FROM_ITSELF = {"russell_rao"}  # by its definition
 # Constant between jumps: every gradient is 0.
 JUMPS = {"hamming"} | {n for n in DOMAIN if DOMAIN[n] is binary}
-NAMES = sorted(core.MEASURES)
+NAMES = sorted(_measure.MEASURES)
 each = pytest.mark.parametrize("name", NAMES)
 ONE_OF_EACH_KIND = ("euclidean", "jaccard")
 each_when_slow = pytest.mark.parametrize("name", mostly_slow(NAMES, *ONE_OF_EACH_KIND))
@@ -67,9 +68,9 @@ def whole_strip(s, i, j):
     return s
 
 
-def matrix(x, y, measure, block=None):
+def matrix(x, y, measure, block_size=None):
     """The whole matrix in the type that it is computed in."""
-    return core.reduce_rows(whole_strip, x, y, measure=measure, block=block)
+    return similarity.reduce_rows(whole_strip, x, y, measure=measure, block_size=block_size)
 
 
 @each_when_slow
@@ -86,7 +87,7 @@ def test_pairs_are_the_matrix_in_one_block_in_many_under_vmap_and_without_jit(na
     @jax.jit
     def forms(x, y):
         batch = jax.vmap(m.all_pairs)(jnp.stack([x[::-1], x]), jnp.stack([y, y]))
-        return m(x[:, None], y[None]), matrix(x, y, m), matrix(x, y, m, block=3), batch[1]
+        return m(x[:, None], y[None]), matrix(x, y, m), matrix(x, y, m, block_size=3), batch[1]
 
     with jax.enable_x64(True):
         x, y = (jnp.asarray(draw(name, n, 3, seed=n)) for n in (7, 11))
@@ -264,12 +265,12 @@ def test_ten_eager_calls_compile_once(name, caplog):
 
 @each_when_slow
 def test_memory_of_a_gradient_is_that_of_a_block(name, monkeypatch):
-    monkeypatch.setattr("simjax.core._coordinates.CHUNK", 4)  # what takes long is to compile 16 terms
+    monkeypatch.setattr("simjax.similarity._featurewise.CHUNK", 4)  # what takes long is to compile 16 terms
     n = 4096
     x = jax.ShapeDtypeStruct((n, 2 if name == "haversine" else 32), jnp.float32)
 
     def total(x, y):
-        return jnp.sum(core.reduce_rows(lambda s, i, j: jnp.sum(s, axis=1), x, y, measure=name, block=16))
+        return jnp.sum(similarity.reduce_rows(lambda s, i, j: jnp.sum(s, axis=1), x, y, measure=name, block_size=16))
 
     compiled = jax.jit(jax.grad(total)).lower(x, x).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < n * n * 4 / 4

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simjax import attention, core, similarity
+from simjax import attention, similarity
 from tests.similarity.test_every_measure import DOMAIN, NAMES, PARAMETERS, binary, draw, real, whole_strip
 from tests.slow import mostly_slow
 
@@ -39,7 +39,7 @@ def rows(name, n, seed, spread):
 @functools.cache
 def compiled(name):
     m = similarity.measure(name, **PARAMETERS.get(name, {}))
-    return jax.jit(lambda x, y: (core.reduce_rows(whole_strip, x, y, measure=m), m(x[:, None], y[None])))
+    return jax.jit(lambda x, y: (similarity.reduce_rows(whole_strip, x, y, measure=m), m(x[:, None], y[None])))
 
 
 def exact(name, x, y):
@@ -137,16 +137,16 @@ def test_no_form_leaves_the_documented_range(name, kind):
 
 
 REDUCTIONS = {
-    "logsumexp": core.logsumexp,
-    "sum": core.sum,
-    "mean": core.mean,
-    "max": core.max,
-    "min": core.min,
-    "top_k": functools.partial(core.top_k, k=3),
-    "order_statistics": functools.partial(core.order_statistics, ks=(1, 3)),
-    "histogram": functools.partial(core.histogram, edges=jnp.linspace(-3, 3, 5)),
-    "soft histogram": functools.partial(core.histogram, edges=jnp.linspace(-3, 3, 5), soft=True),
-    "softmax_weighted_sum": lambda x, **o: core.softmax_weighted_sum(x, x, jnp.ones((len(x), 2)), **o),
+    "logsumexp": similarity.logsumexp,
+    "sum": similarity.sum,
+    "mean": similarity.mean,
+    "max": similarity.max,
+    "min": similarity.min,
+    "top_k": functools.partial(similarity.largest_k, k=3),
+    "order_statistics": functools.partial(similarity.order_statistics, ks=(1, 3)),
+    "histogram": functools.partial(similarity.histogram, edges=jnp.linspace(-3, 3, 5)),
+    "soft histogram": functools.partial(similarity.histogram, edges=jnp.linspace(-3, 3, 5), soft=True),
+    "softmax_weighted_sum": lambda x, **o: similarity.softmax_weighted_sum(x, x, jnp.ones((len(x), 2)), **o),
 }
 
 
@@ -159,8 +159,8 @@ def test_reductions_give_nan_where_they_use_it_and_nothing_where_it_is_masked(na
     @jax.jit
     def of(x, labels, t):
         def total(x, t):
-            same = core.all_of(core.same_label(labels), core.others)
-            found = REDUCTIONS[name](x, mask=same, function=lambda s: s / t, measure=measure, block=3)
+            same = similarity.all_of(similarity.same_label(labels), similarity.exclude_self)
+            found = REDUCTIONS[name](x, mask=same, function=lambda s: s / t, measure=measure, block_size=3)
             found = [jnp.asarray(a, jnp.float32) for a in jax.tree.leaves(found)]
             return sum(jnp.sum(jnp.where(jnp.isfinite(a), a, 0)) for a in found), found
 
@@ -188,7 +188,7 @@ def test_reductions_give_nan_where_they_use_it_and_nothing_where_it_is_masked(na
 
 def test_extremes_name_the_column_of_the_nan():
     x = jnp.array([[1.0], [jnp.nan], [2.0]])
-    for reduce in (core.max, core.min):
+    for reduce in (similarity.max, similarity.min):
         value, column = reduce(x[:1], x)
         assert jnp.isnan(value[0])
         assert column[0] == 1

@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import pairwise as sklearn
 
 from simjax import similarity
-from simjax.core import InputError, reduce_rows
+from simjax.core import InputError
+from simjax.similarity import reduce_rows
 from tests.slow import mostly_slow
 
 ORACLES = {

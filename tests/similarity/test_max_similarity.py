@@ -6,7 +6,8 @@ import jax.test_util
 import numpy as np
 import pytest
 
-from simjax.core import InputError, Measure
+from simjax.core import InputError
+from simjax.similarity import Measure
 from simjax.similarity._max_similarity import maxsim_matrix, maxsim_similarity
 from tests.slow import mostly_slow
 
@@ -46,8 +47,8 @@ def sets(random, queries=5, documents=7, kind=np.float32):
 def test_equals_loops(random, measure, reduce):
     x, y, x_mask, y_mask = sets(random)
     expected = by_loops(x, y, x_mask, y_mask, measure, reduce)
-    for block in (None, 2):
-        found = maxsim_matrix(x, y, x_mask=x_mask, y_mask=y_mask, measure=measure, reduce=reduce, block=block)
+    for block_size in (None, 2):
+        found = maxsim_matrix(x, y, x_mask=x_mask, y_mask=y_mask, measure=measure, reduce=reduce, block_size=block_size)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     paired = maxsim_similarity(
         x[:, None], y[None], x_mask=x_mask[:, None], y_mask=y_mask[None], measure=measure, reduce=reduce
@@ -95,7 +96,7 @@ def test_gradients_in_float64(random, measure):
 
         @jax.jit
         def scores(x, y):
-            return maxsim_matrix(x, y, x_mask=x_mask, y_mask=y_mask, measure=measure, block=2)
+            return maxsim_matrix(x, y, x_mask=x_mask, y_mask=y_mask, measure=measure, block_size=2)
 
         jax.test_util.check_grads(scores, (x, y), order=1, modes=["rev"])
 
@@ -129,8 +130,8 @@ def test_transformations_and_half_precision(random):
 def test_memory_of_a_gradient_holds_no_array_of_all_tokens():
     x, y = jax.ShapeDtypeStruct((128, 32, 16), jnp.float32), jax.ShapeDtypeStruct((128, 64, 16), jnp.float32)
 
-    def temporary(block):
-        gradient = jax.jit(jax.grad(lambda x, y: maxsim_matrix(x, y, block=block).sum()))
+    def temporary(block_size):
+        gradient = jax.jit(jax.grad(lambda x, y: maxsim_matrix(x, y, block_size=block_size).sum()))
         return gradient.lower(x, y).compile().memory_analysis().temp_size_in_bytes
 
     assert temporary(128) > 128 * 128 * 32 * 64 * 4  # [n, m, t, s]

@@ -38,7 +38,7 @@ def by_loops(k, x, y, unbiased):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "unbiased", "block"),
+    ("kernel", "unbiased", "block_size"),
     [
         ("rbf", True, None),
         ("rbf", False, 4),
@@ -49,10 +49,10 @@ def by_loops(k, x, y, unbiased):
         ("euclidean", False, None),
     ],
 )
-def test_agrees_with_loops(random, kernel, unbiased, block):
+def test_agrees_with_loops(random, kernel, unbiased, block_size):
     x, y = np.float32(random.normal(size=(11, 3))), np.float32(random.normal(size=(7, 3)) + 0.5)
     k, oracle = KERNELS[kernel]
-    found = maximum_mean_discrepancy(x, y, measure=k, unbiased=unbiased, block=block)
+    found = maximum_mean_discrepancy(x, y, measure=k, unbiased=unbiased, block_size=block_size)
     np.testing.assert_allclose(found, by_loops(oracle, np.float64(x), np.float64(y), unbiased), rtol=1e-4, atol=1e-6)
 
 
@@ -94,7 +94,7 @@ def test_equal_sets_are_at_zero_with_zero_gradient(random):
 def test_gradients_in_float64(kernel, unbiased):
     with jax.enable_x64(True):
         x, y = (jnp.asarray(np.random.default_rng(n).normal(size=(n, 2))) for n in (5, 3))
-        discrepancy = functools.partial(maximum_mean_discrepancy, measure=kernel, unbiased=unbiased, block=2)
+        discrepancy = functools.partial(maximum_mean_discrepancy, measure=kernel, unbiased=unbiased, block_size=2)
         jax.test_util.check_grads(discrepancy, (x, y), order=1)
 
 
@@ -128,8 +128,10 @@ def test_what_does_not_fit_is_infinite_with_zero_gradient(random):
 def test_memory_never_holds_the_matrix():
     x = jnp.zeros((4096, 8))
 
-    def temporary(block):
-        value_and_gradient = jax.value_and_grad(lambda x, y: maximum_mean_discrepancy(x, y, block=block), (0, 1))
+    def temporary(block_size):
+        value_and_gradient = jax.value_and_grad(
+            lambda x, y: maximum_mean_discrepancy(x, y, block_size=block_size), (0, 1)
+        )
         return jax.jit(value_and_gradient).lower(x, x).compile().memory_analysis().temp_size_in_bytes
 
     assert temporary(4096) > 4096 * 4096 * 4

@@ -8,15 +8,17 @@ from jax.test_util import check_grads
 from sklearn.neighbors import NearestNeighbors
 
 from simjax import similarity
-from simjax.core import MEASURES, InputError, Measure
+from simjax.core import InputError
+from simjax.similarity import Measure
+from simjax.similarity._measure import MEASURES
 from tests.slow import slow_unless
 
 
-@pytest.mark.parametrize("block", [None, 1, 4])
-def test_top_k_agrees_with_scikit_learn(random, block):
+@pytest.mark.parametrize("block_size", [None, 1, 4])
+def test_top_k_agrees_with_scikit_learn(random, block_size):
     query, gallery = random.normal(size=(7, 5)), random.normal(size=(31, 5))
     distances, indices = NearestNeighbors(n_neighbors=3, algorithm="brute").fit(gallery).kneighbors(query)
-    found = similarity.top_k(jnp.float32(query), jnp.float32(gallery), 3, "euclidean", block=block)
+    found = similarity.top_k(jnp.float32(query), jnp.float32(gallery), 3, "euclidean", block_size=block_size)
     np.testing.assert_array_equal(found[1], indices)
     np.testing.assert_allclose(found[0], distances, rtol=1e-5)
     assert found[1].dtype == jnp.int32
@@ -48,7 +50,7 @@ def test_a_search_by_dot_products_finds_what_the_measure_finds(random, name, sca
     gallery[3] = 0
     measure = similarity.measure(name, **PARAMETERS.get(name, {}))
     values, indices = similarity.top_k(query * np.float32(scale), gallery * np.float32(scale), 5, measure)
-    closeness = measure.closest_first(similarity.pairwise(query, gallery, measure))
+    closeness = measure.as_score(similarity.pairwise(query, gallery, measure))
     np.testing.assert_array_equal(indices, np.argsort(-np.asarray(closeness), axis=1, kind="stable")[:, :5])
     assert np.isfinite(values).all()
 
@@ -68,7 +70,7 @@ def test_excluded_rows_are_never_found(random):
 
 def test_pairwise_in_blocks_and_exact_zeros_on_the_diagonal(random):
     x = jnp.float32(random.normal(size=(13, 6)) + 100)
-    d = similarity.pairwise(x, measure="euclidean", block=5)
+    d = similarity.pairwise(x, measure="euclidean", block_size=5)
     np.testing.assert_array_equal(np.diag(d), 0)
     np.testing.assert_allclose(d, similarity.pairwise(x, measure="euclidean"), rtol=1e-5, atol=1e-5)
 
@@ -79,7 +81,7 @@ def test_identical_rows_are_at_exactly_zero(random, measure, shift):
     x = jnp.float32(random.normal(size=(30, 16)) + shift)
     x = jnp.concatenate([x, x[::-1], -x[:3]])
     same = np.asarray(jnp.all(x[:, None] == x[None], axis=-1))
-    d = np.asarray(similarity.pairwise(x, measure=measure, block=7))
+    d = np.asarray(similarity.pairwise(x, measure=measure, block_size=7))
     assert (d[same] == 0).all()
     assert (d[~same] > 0).all()
     values, indices = similarity.top_k(x[:30], x, 2, measure)

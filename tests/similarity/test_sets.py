@@ -63,7 +63,7 @@ def test_pair_form_equals_matrix_form_in_float64(name):
     with jax.enable_x64(True):
         x, y = weights(2, 5, 13), weights(3, 7, 13)
         m = measure(name)
-        np.testing.assert_allclose(pairwise(x, y, m, block=2), m(x[:, None], y[None]), rtol=1e-13)
+        np.testing.assert_allclose(pairwise(x, y, m, block_size=2), m(x[:, None], y[None]), rtol=1e-13)
 
 
 def test_boolean_sets_agree_with_scipy(random):

@@ -30,14 +30,14 @@ def test_one_dimension_agrees_with_scipy(random, n, m):
 
 
 @pytest.mark.parametrize(
-    ("p", "m", "block"),
+    ("p", "m", "block_size"),
     mostly_slow([(1, 31, None), (1.5, 13, 5), (2, 13, 1), (2, 31, 5), (5, 13, None)], (1.5, 13, 5), (2, 31, 5)),
 )
-def test_agrees_with_numpy_over_the_documented_directions(random, p, m, block):
+def test_agrees_with_numpy_over_the_documented_directions(random, p, m, block_size):
     x, y = np.float32(random.normal(size=(31, 5))), np.float32(random.normal(size=(m, 5)) + 1)
     directions = np.float64(unit_vectors(jax.random.normal(KEY, (17, 5))))
     expected = np.mean([by_repetition(x @ v, y @ v, p) for v in directions]) ** (1 / p)
-    np.testing.assert_allclose(sliced(x, y, projections=17, p=p, block=block), expected, rtol=1e-5)
+    np.testing.assert_allclose(sliced(x, y, projections=17, p=p, block_size=block_size), expected, rtol=1e-5)
 
 
 def test_a_translation_is_seen_as_its_length_over_the_root_of_the_width(random):
@@ -70,7 +70,7 @@ def test_equal_sets_are_at_exactly_zero_with_zero_gradient(random, p):
 def test_gradients_in_float64(p, m):
     with jax.enable_x64(True):
         x, y = (jnp.asarray(np.random.default_rng(n).normal(size=(n, 2))) for n in (7, m + 4))
-        distance = functools.partial(sliced, projections=3, p=p, block=2)
+        distance = functools.partial(sliced, projections=3, p=p, block_size=2)
         jax.test_util.check_grads(distance, (x, y[:m]), order=1)
 
 
@@ -107,8 +107,8 @@ def test_narrow_types(random, dtype, kind):
 def test_memory_holds_a_block_of_projections():
     x = jnp.zeros((4096, 4))
 
-    def temporary(block):
-        distance = jax.grad(lambda x: sliced(x, -x, projections=512, block=block))
+    def temporary(block_size):
+        distance = jax.grad(lambda x: sliced(x, -x, projections=512, block_size=block_size))
         return jax.jit(distance).lower(x).compile().memory_analysis().temp_size_in_bytes
 
     assert temporary(512) > 512 * 4096 * 4

@@ -8,7 +8,8 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics.pairwise import haversine_distances, nan_euclidean_distances
 
 from simjax import similarity
-from simjax.core import InputError, reduce_rows
+from simjax.core import InputError
+from simjax.similarity import reduce_rows
 from tests.slow import mostly_slow
 
 RANDOM = np.random.default_rng(5)

@@ -4,14 +4,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simjax import core, similarity
+from simjax import similarity
+from simjax.similarity import _measure
 from tests.slow import mostly_slow
 
 A, B = jnp.array([0.2, 0.99]), jnp.array([0.9, 0.99])
 PEOPLE = jnp.array([[179.0, 70, 25, 1, 1, 1, 1], [180, 70, 26, 1, 1, 1, 1], [185, 80, 54, 2, 2, 2, 2]])
 OF_SETS = {"jaccard_distance", "dice_distance", "rogers_tanimoto", "russell_rao", "sokal_sneath", "yule"}
 OF_VECTORS = sorted(
-    name for name, m in core.MEASURES.items() if not m.higher_is_closer and name not in {*OF_SETS, "haversine"}
+    name for name, m in _measure.MEASURES.items() if not m.higher_is_closer and name not in {*OF_SETS, "haversine"}
 )
 
 

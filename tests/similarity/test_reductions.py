@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from simjax import core
+from simjax import similarity
 from tests.slow import mostly_slow
 
 N, M, D = 13, 17, 5
@@ -54,41 +54,43 @@ ORACLES = {
 }
 
 
-@pytest.mark.parametrize("block", mostly_slow([None, 1, 4, N], 4))
+@pytest.mark.parametrize("block_size", mostly_slow([None, 1, 4, N], 4))
 @pytest.mark.parametrize("measure", mostly_slow(["dot", "euclidean", "manhattan"], "euclidean"))
 @pytest.mark.parametrize("name", ORACLES)
-def test_reduction_equals_numpy_on_the_whole_matrix(rows, name, measure, block):
+def test_reduction_equals_numpy_on_the_whole_matrix(rows, name, measure, block_size):
     x, y, keep = rows
-    s = np.asarray(core.measure(measure).all_pairs(*map(jnp.asarray, (x, y))), np.float64)
-    found = getattr(core, name)(x, y, measure=measure, mask=table(keep), function=tenth, block=block)
+    s = np.asarray(similarity.measure(measure).all_pairs(*map(jnp.asarray, (x, y))), np.float64)
+    found = getattr(similarity, name)(x, y, measure=measure, mask=table(keep), function=tenth, block_size=block_size)
     jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-5, atol=1e-6), found, ORACLES[name](s, keep))
 
 
-@pytest.mark.parametrize("block", [None, 4])
-def test_count_and_softmax_weighted_sum(rows, random, block):
+@pytest.mark.parametrize("block_size", [None, 4])
+def test_count_and_softmax_weighted_sum(rows, random, block_size):
     x, y, keep = rows
     s, values = x @ y.T, random.normal(size=(M, 3)).astype(np.float32)
-    counted = core.count(x, y, mask=table(keep), function=lambda s: s > 0.5, block=block)
+    counted = similarity.count(x, y, mask=table(keep), function=lambda s: s > 0.5, block_size=block_size)
     np.testing.assert_array_equal(counted, np.sum(keep & (s > 0.5), axis=1))
     e = np.where(keep, np.exp(s), 0)
     weights = e / np.maximum(e.sum(1, keepdims=True), 1e-30)
-    found = core.softmax_weighted_sum(x, y, values, mask=table(keep), block=block)
+    found = similarity.softmax_weighted_sum(x, y, values, mask=table(keep), block_size=block_size)
     np.testing.assert_allclose(found, weights @ values, rtol=1e-4, atol=1e-5)
     assert not found[3].any()
 
 
 def test_a_count_needs_a_boolean():
     with pytest.raises(TypeError, match="function: expected a boolean for each pair to count, got float32"):
-        core.count(jnp.ones((2, 2)), function=lambda s: s)
+        similarity.count(jnp.ones((2, 2)), function=lambda s: s)
 
 
 def test_a_row_meets_its_class_but_not_itself(random):
     x, labels = random.normal(size=(N, D)).astype(np.float32), random.integers(0, 3, N)
     keep = (labels[:, None] == labels) & ~np.eye(N, dtype=bool)
-    mask = core.all_of(core.same_label(labels), core.others)
-    np.testing.assert_allclose(core.sum(x, mask=mask, block=5), np.sum((x @ x.T) * keep, 1), rtol=1e-5, atol=1e-5)
+    mask = similarity.all_of(similarity.same_label(labels), similarity.exclude_self)
     np.testing.assert_allclose(
-        core.sum(x, mask=core.all_of(core.different_label(labels), core.causal)),
+        similarity.sum(x, mask=mask, block_size=5), np.sum((x @ x.T) * keep, 1), rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        similarity.sum(x, mask=similarity.all_of(similarity.different_label(labels), similarity.causal)),
         np.sum((x @ x.T) * np.tril(labels[:, None] != labels), 1),
         rtol=1e-5,
         atol=1e-5,
@@ -96,26 +98,30 @@ def test_a_row_meets_its_class_but_not_itself(random):
 
 
 LOSSES = {
-    "logsumexp": lambda x, y, b: core.logsumexp(x, y, mask=core.causal, block=b),
-    "softmax_weighted_sum": lambda x, y, b: core.softmax_weighted_sum(x, y, y[:, :2], mask=core.causal, block=b),
-    "sum": lambda x, y, b: core.sum(x, y, function=jnp.sin, measure="euclidean", block=b),
-    "mean": lambda x, y, b: core.mean(x, y, mask=core.others, block=b),
-    "max": lambda x, y, b: core.max(x, y, block=b)[0],
-    "min": lambda x, y, b: core.min(x, y, mask=core.others, block=b)[0],
-    "top_k": lambda x, y, b: core.top_k(x, y, k=3, block=b)[0],
-    "order_statistics": lambda x, y, b: core.order_statistics(x, y, ks=(2, 5), measure="euclidean", block=b),
-    "soft_histogram": lambda x, y, b: core.histogram(x, y, edges=jnp.linspace(-9.0, 9, 7), soft=True, block=b) ** 2,
+    "logsumexp": lambda x, y, b: similarity.logsumexp(x, y, mask=similarity.causal, block_size=b),
+    "softmax_weighted_sum": lambda x, y, b: similarity.softmax_weighted_sum(
+        x, y, y[:, :2], mask=similarity.causal, block_size=b
+    ),
+    "sum": lambda x, y, b: similarity.sum(x, y, function=jnp.sin, measure="euclidean", block_size=b),
+    "mean": lambda x, y, b: similarity.mean(x, y, mask=similarity.exclude_self, block_size=b),
+    "max": lambda x, y, b: similarity.max(x, y, block_size=b)[0],
+    "min": lambda x, y, b: similarity.min(x, y, mask=similarity.exclude_self, block_size=b)[0],
+    "top_k": lambda x, y, b: similarity.largest_k(x, y, k=3, block_size=b)[0],
+    "order_statistics": lambda x, y, b: similarity.order_statistics(x, y, ks=(2, 5), measure="euclidean", block_size=b),
+    "soft_histogram": lambda x, y, b: (
+        similarity.histogram(x, y, edges=jnp.linspace(-9.0, 9, 7), soft=True, block_size=b) ** 2
+    ),
 }
 
 
-@pytest.mark.parametrize(("block", "order"), [(4, 2), (N, 1)])  # in one block there is nothing more to go through
+@pytest.mark.parametrize(("block_size", "order"), [(4, 2), (N, 1)])  # in one block there is nothing more to go through
 @pytest.mark.parametrize("name", mostly_slow(LOSSES, "logsumexp"))
-def test_gradients_of_first_and_second_order_in_both_modes(random, name, block, order):
+def test_gradients_of_first_and_second_order_in_both_modes(random, name, block_size, order):
     with jax.enable_x64(True):
         x, y = random.normal(size=(N, D)), random.normal(size=(M, D))
         # Steps small enough that no two entries of a row change places.
         check_grads(
-            lambda x, y: LOSSES[name](x, y, block),
+            lambda x, y: LOSSES[name](x, y, block_size),
             (x, y),
             order=order,
             modes=["fwd", "rev"],
@@ -155,7 +161,7 @@ def test_empty_sets_have_a_value_and_zero_gradient(random, name):
         return (i < 0) & (j < 0)
 
     def value(x, y, mask):
-        out = getattr(core, name)(x, y, mask=mask)
+        out = getattr(similarity, name)(x, y, mask=mask)
         return out[0] if isinstance(out, tuple) else out
 
     for y, mask in ((x, nothing), (np.zeros((0, D), np.float32), None)):
@@ -164,44 +170,44 @@ def test_empty_sets_have_a_value_and_zero_gradient(random, name):
         for gradient in pull(jnp.ones(3)):
             assert not gradient.any()
     if name in ("max", "min"):
-        assert getattr(core, name)(x, mask=nothing)[1].tolist() == [-1] * 3
+        assert getattr(similarity, name)(x, mask=nothing)[1].tolist() == [-1] * 3
     assert value(np.zeros((0, D), np.float32), x, None).shape == (0,)
 
 
 def test_infinite_similarity_gives_infinity_and_no_nan():
     x = jnp.array([[1e30, 0.0], [1.0, 0.0]])
-    np.testing.assert_array_equal(core.logsumexp(x), jnp.float32(jnp.array([INF, 1e30])))
-    for loss in (core.logsumexp, lambda x: core.softmax_weighted_sum(x, x, x)):
+    np.testing.assert_array_equal(similarity.logsumexp(x), jnp.float32(jnp.array([INF, 1e30])))
+    for loss in (similarity.logsumexp, lambda x: similarity.softmax_weighted_sum(x, x, x)):
         assert not jnp.isnan(loss(x)).any()
         assert not jnp.isnan(jax.grad(lambda x, loss=loss: jnp.sum(loss(x)))(x)).any()
 
 
 def test_large_scores_do_not_overflow():
     x = jnp.array([[200.0], [-200.0]])
-    np.testing.assert_allclose(core.logsumexp(x), [40000.0, 40000.0])
+    np.testing.assert_allclose(similarity.logsumexp(x), [40000.0, 40000.0])
 
 
 def test_the_whole_gradient_of_an_extreme_goes_to_the_first_among_equals():
     x, y = jnp.array([[1.0]]), jnp.array([[2.0], [5.0], [5.0]])
-    np.testing.assert_array_equal(jax.grad(lambda y: core.max(x, y)[0][0])(y), [[0], [1], [0]])
-    np.testing.assert_array_equal(jax.grad(lambda y: core.min(x, -y)[0][0])(y), [[0], [-1], [0]])
+    np.testing.assert_array_equal(jax.grad(lambda y: similarity.max(x, y)[0][0])(y), [[0], [1], [0]])
+    np.testing.assert_array_equal(jax.grad(lambda y: similarity.min(x, -y)[0][0])(y), [[0], [-1], [0]])
 
 
 def test_reduce_broadcast_reduce_is_the_loss_of_clip(random):
     x, y = (random.normal(size=(N, D)).astype(np.float32) for _ in range(2))
     s = x @ y.T
     paired = np.diag(s)
-    rows = core.logsumexp(x, y, block=4) - core.sum(x, y, mask=lambda i, j: i == j, block=4)
-    columns = core.logsumexp(y, x, block=4) - core.sum(y, x, mask=lambda i, j: i == j, block=4)
+    rows = similarity.logsumexp(x, y, block_size=4) - similarity.sum(x, y, mask=lambda i, j: i == j, block_size=4)
+    columns = similarity.logsumexp(y, x, block_size=4) - similarity.sum(y, x, mask=lambda i, j: i == j, block_size=4)
     expected = (np.log(np.exp(s).sum(1)) + np.log(np.exp(s).sum(0)) - 2 * paired).mean() / 2
     np.testing.assert_allclose((rows + columns).mean() / 2, expected, rtol=1e-5)
 
 
-def test_what_was_found_of_rows_is_used_at_rows_and_columns(random):
+def test_what_was_found_of_rows_is_used_at_tile_inputs(random):
     """Mutual nearest neighbours: a statistic of every row, then a reduction that reads it at i and at j."""
     x = random.normal(size=(N, D)).astype(np.float32)
-    _, nearest = core.min(x, mask=core.others, measure="euclidean", block=4)
-    mutual = core.count(
+    _, nearest = similarity.min(x, mask=similarity.exclude_self, measure="euclidean", block_size=4)
+    mutual = similarity.count(
         x, mask=lambda i, j: (nearest[i] == j) & (nearest[j] == i), function=lambda s: s >= 0, measure="euclidean"
     )
     d = np.linalg.norm(x[:, None] - x, axis=-1) + np.diag([INF] * N)
@@ -215,22 +221,22 @@ def test_a_learned_temperature_and_parameters_of_a_measure_get_their_gradient(ra
         x = random.normal(size=(N, D))
 
         def loss(temperature, gamma):
-            near = core.Measure.from_pair(
+            near = similarity.Measure.from_pair(
                 lambda x, y, gamma: jnp.exp(-gamma * jnp.sum((x - y) ** 2, -1)), higher_is_closer=True, gamma=gamma
             )
-            return core.logsumexp(x, measure=near, function=lambda s: s / temperature, block=4)
+            return similarity.logsumexp(x, measure=near, function=lambda s: s / temperature, block_size=4)
 
         check_grads(loss, (0.5, 0.7), order=2, modes=["fwd", "rev"], rtol=1e-5)
 
 
 def test_masks_that_carry_arrays_compile_once(random, caplog):
     x, labels = random.normal(size=(N, D)).astype(np.float32), random.integers(0, 3, (10, N))
-    core.sum(x, mask=core.same_label(labels[0]))
+    similarity.sum(x, mask=similarity.same_label(labels[0]))
     with jax.log_compiles():
-        found = [core.sum(x, mask=core.same_label(some)) for some in labels]
+        found = [similarity.sum(x, mask=similarity.same_label(some)) for some in labels]
     assert not [r for r in caplog.records if "Finished XLA compilation of jit(_reduce_rows)" in r.getMessage()]
     for some, sums in zip(labels, found, strict=True):
         np.testing.assert_allclose(sums, np.sum((x @ x.T) * (some[:, None] == some), 1), rtol=1e-4, atol=1e-5)
     with jax.log_compiles():  # the control: the log is read rightly
-        core.sum(x[1:], mask=core.same_label(labels[0, 1:]))
+        similarity.sum(x[1:], mask=similarity.same_label(labels[0, 1:]))
     assert [r for r in caplog.records if "Finished XLA compilation of jit(_reduce_rows)" in r.getMessage()]

@@ -7,7 +7,7 @@ from jax import Array
 from jax.tree_util import Partial
 from jaxtyping import Bool, Int
 
-from simjax.core._tuples import for_each_marked
+from simjax.pairs._fold_positives import fold_positives
 
 FEW = 4  # positives in one turn of a loop: a strip is read once for all of them
 
@@ -49,10 +49,10 @@ def count_triplets(
         return as_positive, as_negative + jnp.sum(active, axis=1, dtype=jnp.int32)
 
     nothing = jnp.zeros(positive.shape, jnp.int32)
-    return for_each_marked(turn, (nothing, nothing), positive, few=FEW)
+    return fold_positives(turn, (nothing, nothing), positive, few=FEW)
 
 
-def every_one(negative: Bool[Array, "r m"]) -> Partial:
+def all_negatives(negative: Bool[Array, "r m"]) -> Partial:
     """Every negative of a row makes a triplet with every positive: for `count_triplets`."""
     return Partial(_every_one, negative)
 

@@ -17,15 +17,11 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Shaped
 
-from simjax.core._arrays import matrix_rows
-from simjax.core._blocks import map_rows, rows_at_once
-from simjax.core._checks import check_choice
-from simjax.core._ids import exact
-from simjax.core._masks import carried
-from simjax.core._measure import Measure
-from simjax.core._measure import measure as as_measure
-from simjax.core._mesh import on_devices, replicated
-from simjax.core._numbers import check_at_least
+from simjax.core import as_exact_array, as_matrices, call_on_devices, check_at_least, check_choice, map_rows, replicated
+from simjax.core._blocks import default_rows_per_block
+from simjax.similarity._masks import as_pytree_function
+from simjax.similarity._measure import Measure
+from simjax.similarity._measure import measure as as_measure
 
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32", *DotAlgorithmPreset.__members__)
 
@@ -37,8 +33,8 @@ def reduce_rows(
     *,
     measure: str | Measure = "dot",
     rows: Any = (),
-    copies: int = 2,
-    block: int | None = None,
+    live_tiles: int = 2,
+    block_size: int | None = None,
     precision: str | None = None,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Any:
@@ -52,8 +48,8 @@ def reduce_rows(
         y: [m, d]; None compares x with itself.
         measure: a name or a `Measure`.
         rows: a tuple of arrays [n, ...] that are cut along with x and given to the function after i and j.
-        copies: how many arrays like the strip the function holds at once.
-        block: rows computed at once, of which nothing is kept for the gradient; None chooses (see `block_size`), and
+        live_tiles: how many arrays like the strip the function holds at once.
+        block_size: rows computed at once, of which nothing is kept for the gradient; None chooses (see `block_size`), and
             where they are few keeps what took long.
         precision: of matrix products, one of `PRECISIONS`, which JAX explains at `jax.lax.Precision`; None is the
             measure's own, which is the highest for distances.
@@ -74,29 +70,29 @@ def reduce_rows(
         >>> print(reduce_rows(lambda s, i, j: jnp.sum((s < 1.5) & (i != j), axis=1), x, measure="euclidean"))
         [1 2 1 0]
     """
-    x, y = matrix_rows(x, x if y is None else y)
-    check_at_least("block", block, 1)
+    x, y = as_matrices(x, x if y is None else y)
+    check_at_least("block_size", block_size, 1)
     if precision is not None:
         check_choice("precision", precision, PRECISIONS)
     return _reduce_rows(
-        carried(function),
+        as_pytree_function(function),
         as_measure(measure),
         x,
         y,
-        jax.tree.map(partial(exact, "rows"), rows),
-        copies=copies,
-        block=block,
+        jax.tree.map(partial(as_exact_array, "rows"), rows),
+        live_tiles=live_tiles,
+        block_size=block_size,
         precision=precision,
         axis_name=axis_name,
     )
 
 
-def block_size(
+def default_block_size(
     x: Shaped[ArrayLike, "n d"],
     y: Shaped[ArrayLike, "m d"] | None = None,
     *,
     measure: str | Measure = "dot",
-    copies: int = 2,
+    live_tiles: int = 2,
 ) -> int:
     """How many rows `reduce_rows` computes at once when it chooses.
 
@@ -104,33 +100,35 @@ def block_size(
         x: [n, d].
         y: [m, d]; None is x.
         measure: a name or a `Measure`; what it holds in memory counts.
-        copies: as in `reduce_rows`.
+        live_tiles: as in `reduce_rows`.
 
     Example:
         >>> block_size(jnp.zeros((65536, 128))), block_size(jnp.zeros((65536, 128)), measure="manhattan")
         (102, 36)
     """
-    x, y = matrix_rows(x, x if y is None else y)
-    return rows_at_once(x.shape[0], as_measure(measure).row_bytes(x, y, copies))
+    x, y = as_matrices(x, x if y is None else y)
+    return default_rows_per_block(x.shape[0], as_measure(measure).row_bytes(x, y, live_tiles))
 
 
-@partial(jax.jit, static_argnames=("copies", "block", "precision", "axis_name"))
-def _reduce_rows(function, measure, x, y, rows, *, copies, block, precision, axis_name):
+@partial(jax.jit, static_argnames=("live_tiles", "block_size", "precision", "axis_name"))
+def _reduce_rows(function, measure, x, y, rows, *, live_tiles, block_size, precision, axis_name):
     def local(function: Any, measure: Measure, x: Array, y: Array, rows: Any, first: Any = 0) -> Any:
         if axis_name is not None:
             first = lax.axis_index(axis_name) * x.shape[0]
             y = lax.all_gather(y, axis_name, tiled=True)
         i = first + jnp.arange(x.shape[0], dtype=jnp.int32)
         j = jnp.arange(y.shape[0], dtype=jnp.int32)[None]
-        prepared, columns = measure.rows_and_columns(x, y)
+        prepared, columns = measure.tile_inputs(x, y)
 
         def reduce(part: Any, i: Array, rows: Any) -> Any:
-            return function(measure.strip(part, columns, precision), i[:, None], j, *rows)
+            return function(measure.tile(part, columns, precision), i[:, None], j, *rows)
 
-        if block is not None:  # whoever gives one wants no more memory than that
-            return map_rows(reduce, prepared, i, rows, block=block)
-        row_bytes = measure.row_bytes(x, y, copies)
-        return map_rows(reduce, prepared, i, rows, block=rows_at_once(len(x), row_bytes), row_bytes=row_bytes)
+        if block_size is not None:  # whoever gives one wants no more memory than that
+            return map_rows(reduce, prepared, i, rows, block_size=block_size)
+        row_bytes = measure.row_bytes(x, y, live_tiles)
+        return map_rows(
+            reduce, prepared, i, rows, block_size=default_rows_per_block(len(x), row_bytes), row_bytes=row_bytes
+        )
 
     axes = _explicit_axes(x)
     return (
@@ -154,4 +152,4 @@ def _on_devices(local, axes, function, measure, x, y, rows):
     def on_device(function, measure, x, y, rows):
         return local(function, measure, x, y, rows, first=lax.axis_index(axes) * x.shape[0])
 
-    return on_devices(on_device, jax.typeof(x).sharding.mesh, specs, cut, function, measure, x, y, rows)
+    return call_on_devices(on_device, jax.typeof(x).sharding.mesh, specs, cut, function, measure, x, y, rows)

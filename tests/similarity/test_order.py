@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simjax import core
+from simjax import similarity
 
 
 @settings(max_examples=40, deadline=None)
@@ -14,7 +14,7 @@ def test_the_largest_k_are_those_of_a_stable_sort(m, k, seed, many_equal):
     k = min(k, m)
     s = np.random.default_rng(seed).normal(size=(3, m)).astype(np.float32)
     s = np.round(s) + 0.0 if many_equal else s
-    values, columns = core.largest_k(jnp.asarray(s), k)
+    values, columns = core.top_k_of_rows(jnp.asarray(s), k)
     order = np.argsort(-s, axis=1, kind="stable")[:, :k]
     np.testing.assert_array_equal(columns, order)
     np.testing.assert_array_equal(values, np.take_along_axis(s, order, axis=1))
@@ -22,16 +22,16 @@ def test_the_largest_k_are_those_of_a_stable_sort(m, k, seed, many_equal):
 
 def test_k_of_a_thousand(random):
     s = random.normal(size=(2, 70001)).astype(np.float32)
-    values, columns = core.largest_k(jnp.asarray(s), 1000)
+    values, columns = core.top_k_of_rows(jnp.asarray(s), 1000)
     order = np.argsort(-s, axis=1, kind="stable")[:, :1000]
     np.testing.assert_array_equal(columns, order)
     np.testing.assert_array_equal(values, np.take_along_axis(s, order, axis=1))
 
 
-@pytest.mark.parametrize("block", [None, 4])
-def test_top_k_of_a_measure_with_fewer_than_k_that_count(random, block):
+@pytest.mark.parametrize("block_size", [None, 4])
+def test_top_k_of_a_measure_with_fewer_than_k_that_count(random, block_size):
     x, y = random.normal(size=(13, 5)).astype(np.float32), random.normal(size=(17, 5)).astype(np.float32)
-    values, columns = core.top_k(x, y, k=4, mask=core.causal, block=block)
+    values, columns = similarity.largest_k(x, y, k=4, mask=similarity.causal, block_size=block_size)
     s = np.where(np.tril(np.ones((13, 17), bool)), x @ y.T, -np.inf)
     order = np.argsort(-s, axis=1, kind="stable")[:, :4]
     expected = np.take_along_axis(s, order, axis=1)
@@ -41,10 +41,12 @@ def test_top_k_of_a_measure_with_fewer_than_k_that_count(random, block):
 
 def test_order_statistics_are_those_of_a_sorted_row(random):
     x = random.normal(size=(13, 5)).astype(np.float32)
-    found = core.order_statistics(x, ks=(1, 7, 3), measure="euclidean", mask=core.others, block=4)
+    found = similarity.order_statistics(
+        x, ks=(1, 7, 3), measure="euclidean", mask=similarity.exclude_self, block_size=4
+    )
     d = np.sort(np.linalg.norm(x[:, None] - x, axis=-1) + np.diag([np.inf] * 13), axis=1)
     np.testing.assert_allclose(found, d[:, [0, 6, 2]], rtol=1e-5)
-    few = core.order_statistics(x, ks=(1, 5), mask=lambda i, j: j < 3)
+    few = similarity.order_statistics(x, ks=(1, 5), mask=lambda i, j: j < 3)
     assert np.isfinite(few[:, 0]).all()
     assert (few[:, 1] == np.inf).all()
 
@@ -53,30 +55,30 @@ def test_histogram_is_numpys(random):
     x, y = (random.integers(-3, 4, (n, 5)).astype(np.float32) for n in (13, 17))  # so that many lie on an edge
     edges = np.array([-20.0, -5, -4, 0, 0.5, 3, 8], np.float32)
     expected = [np.histogram(row, edges)[0] for row in x @ y.T]
-    np.testing.assert_array_equal(core.histogram(x, y, edges=edges, block=4), expected)
+    np.testing.assert_array_equal(similarity.histogram(x, y, edges=edges, block_size=4), expected)
 
 
 def test_soft_histogram_shares_each_entry_out_between_two_edges():
     x, y = jnp.ones((1, 1)), jnp.array([[0.25], [1.0], [3.0], [-0.1], [2.0]])
-    shares = core.histogram(x, y, edges=jnp.array([0.0, 1.0, 2.0]), soft=True)
+    shares = similarity.histogram(x, y, edges=jnp.array([0.0, 1.0, 2.0]), soft=True)
     np.testing.assert_allclose(shares, [[0.75, 1.25, 1.0]], rtol=1e-6)
-    slope = jax.grad(lambda y: core.histogram(x, y, edges=jnp.array([0.0, 1.0, 2.0]), soft=True)[0, 1])(y)
+    slope = jax.grad(lambda y: similarity.histogram(x, y, edges=jnp.array([0.0, 1.0, 2.0]), soft=True)[0, 1])(y)
     np.testing.assert_allclose(slope[:, 0], [1, -1, 0, 0, 0], atol=1e-6)  # on an edge, that to its right
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: core.top_k(x, k=0), "k: expected 1 to 3, the number of columns, got 0"),
-        (lambda x: core.top_k(x, k=4), "k: expected 1 to 3, the number of columns, got 4"),
-        (lambda x: core.order_statistics(x, ks=(1, 4)), "ks: expected numbers from 1 to 3"),
-        (lambda x: core.order_statistics(x, ks=()), "ks: expected numbers from 1 to 3"),
-        (lambda x: core.histogram(x, edges=jnp.zeros(1)), "edges: expected at least 2 in one row"),
-        (lambda x: core.sum(x[0]), r"x: expected rows \[n, d\], got shape \(2,\)"),
-        (lambda x: core.sum(x, x[:, :1]), "y: expected rows of 2 features as in x"),
-        (lambda x: core.sum(x, measure="euclidian"), "unknown measure 'euclidian' .did you mean euclidean"),
-        (lambda x: core.sum(x, block=0), "block: expected at least 1, got 0"),
-        (lambda x: core.sum(x, precision="high est"), "unknown precision 'high est'"),
+        (lambda x: similarity.largest_k(x, k=0), "k: expected 1 to 3, the number of columns, got 0"),
+        (lambda x: similarity.largest_k(x, k=4), "k: expected 1 to 3, the number of columns, got 4"),
+        (lambda x: similarity.order_statistics(x, ks=(1, 4)), "ks: expected numbers from 1 to 3"),
+        (lambda x: similarity.order_statistics(x, ks=()), "ks: expected numbers from 1 to 3"),
+        (lambda x: similarity.histogram(x, edges=jnp.zeros(1)), "edges: expected at least 2 in one row"),
+        (lambda x: similarity.sum(x[0]), r"x: expected rows \[n, d\], got shape \(2,\)"),
+        (lambda x: similarity.sum(x, x[:, :1]), "y: expected rows of 2 features as in x"),
+        (lambda x: similarity.sum(x, measure="euclidian"), "unknown measure 'euclidian' .did you mean euclidean"),
+        (lambda x: similarity.sum(x, block_size=0), "block_size: expected at least 1, got 0"),
+        (lambda x: similarity.sum(x, precision="high est"), "unknown precision 'high est'"),
     ],
 )
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
@@ -90,6 +92,6 @@ def test_bad_input_gets_one_clear_line(call, message, wrap):
 def test_what_is_no_real_number_is_a_type_error():
     for x in (jnp.ones((3, 2), complex), np.array([["a", "b"]])):
         with pytest.raises(TypeError, match=r"^x: expected"):
-            core.sum(x)
-    np.testing.assert_array_equal(core.sum(jnp.array([[1, 2]])), [5.0])  # whole numbers become float32
-    assert core.sum(jnp.array([[True, True]])).dtype == jnp.float32
+            similarity.sum(x)
+    np.testing.assert_array_equal(similarity.sum(jnp.array([[1, 2]])), [5.0])  # whole numbers become float32
+    assert similarity.sum(jnp.array([[True, True]])).dtype == jnp.float32

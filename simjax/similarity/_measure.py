@@ -5,7 +5,6 @@ measures that have names; it loads when a name is first asked for.
 """
 
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -16,15 +15,22 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from simjax.core._arrays import finite_rows, floats, numbers, wide
-from simjax.core._checks import check_choice, suggestion
-from simjax.core._dot_product import precision_in_force
-from simjax.core._fingerprint import fingerprints, same_fingerprint
-from simjax.core._numbers import check_at_least
+from simjax.core import (
+    as_float_array,
+    as_number_array,
+    check_at_least,
+    check_choice,
+    current_precision,
+    fingerprints,
+    promote_to_float32,
+    replace_non_finite_rows,
+    same_fingerprint,
+    suggestion,
+)
 
 
 def _wide_rows(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
-    return wide(x), wide(y)
+    return promote_to_float32(x), promote_to_float32(y)
 
 
 @jax.tree_util.register_dataclass
@@ -43,7 +49,7 @@ class Measure:
         name: what `measure=` calls it.
         parameters: keyword arguments of the functions; arrays may be traced or learned.
         minimum: of each parameter that has one.
-        copies: how many arrays like the strip [r, m] the matrix form and its gradient hold at once.
+        live_tiles: how many arrays like the strip [r, m] the matrix form and its gradient hold at once.
         search: function like `prepare` that gives vectors [n, e] and [m, e] whose dot products grow with closeness in
             each row, and whether they do so without overflow for these rows; None searches by the measure itself.
         exact_zero: the matrix form rounds; identical rows are found by their fingerprints and get exactly 0.
@@ -61,7 +67,7 @@ class Measure:
     name: str = dataclasses.field(default="", metadata={"static": True})
     parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
     minimum: tuple[tuple[str, float], ...] = dataclasses.field(default=(), metadata={"static": True})
-    copies: int = dataclasses.field(default=3, metadata={"static": True})
+    live_tiles: int = dataclasses.field(default=3, metadata={"static": True})
     search: Callable[..., tuple[Array, Array, Any]] | None = dataclasses.field(default=None, metadata={"static": True})
     exact_zero: bool = dataclasses.field(default=False, metadata={"static": True})
     symmetric: bool = dataclasses.field(default=False, metadata={"static": True})
@@ -82,10 +88,10 @@ class Measure:
 
     def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
         """The pair form: x, y [..., d] to [...]."""
-        x, y = floats("x", x), floats("y", y)
-        return self.pair(wide(x), wide(y), **self.parameters).astype(jnp.result_type(x, y))
+        x, y = as_float_array("x", x), as_float_array("y", y)
+        return self.pair(promote_to_float32(x), promote_to_float32(y), **self.parameters).astype(jnp.result_type(x, y))
 
-    def rows_and_columns(self, x: Array, y: Array) -> tuple[Any, Any]:
+    def tile_inputs(self, x: Array, y: Array) -> tuple[Any, Any]:
         """x [n, d] and y [m, d] made ready for `strip`: a pytree of [n, ...] to cut into blocks, and the columns."""
         (x, x_nan), (y, y_nan) = self._finite_rows(x), self._finite_rows(y)
         if self.matrix is None:
@@ -95,34 +101,38 @@ class Measure:
         marks = (fingerprints(x), fingerprints(y)) if self.exact_zero else (None, None)
         return (rows, marks[0], x_nan), (columns, marks[1], y_nan)
 
-    def strip(self, rows: Any, columns: Any, precision: str | None = None) -> Array:
-        """Every one of r rows against every column, as `rows_and_columns` made them: [r, m]."""
-        s = self.finite_strip(rows, columns, precision)
+    def tile(self, rows: Any, columns: Any, precision: str | None = None) -> Array:
+        """Every one of r rows against every column, as `tile_inputs` made them: [r, m]."""
+        s = self.finite_tile(rows, columns, precision)
         return s + (rows[2][:, None] + columns[2][None]) if self.propagates_nan else s
 
-    def finite_strip(self, rows: Any, columns: Any, precision: str | None = None) -> Array:
+    def finite_tile(self, rows: Any, columns: Any, precision: str | None = None) -> Array:
         """The scores [r, m] without the NaN of rows and columns, which is the last part of both, 0 or NaN."""
         (r, r_marks, _), (c, c_marks, _) = rows, columns
         if self.matrix is None:
             s = self.pair(r[:, None], c[None], **self.parameters)
         else:
-            with jax.default_matmul_precision(precision or self.precision or precision_in_force()):
+            with jax.default_matmul_precision(precision or self.precision or current_precision()):
                 s = self.matrix(r, c, **self.parameters)
         return jnp.where(same_fingerprint(r_marks, c_marks), 0.0, s) if self.exact_zero else s
 
     def _finite_rows(self, x: Array) -> tuple[Array, Array]:
-        return finite_rows(x, fill_with_minimum=True) if self.propagates_nan else (x, jnp.zeros(len(x), x.dtype))
+        return (
+            replace_non_finite_rows(x, fill_with_minimum=True)
+            if self.propagates_nan
+            else (x, jnp.zeros(len(x), x.dtype))
+        )
 
     def all_pairs(self, x: Array, y: Array, precision: str | None = None) -> Array:
         """Every row of x [n, d] against every row of y [m, d], in one block: [n, m]."""
-        return self.strip(*self.rows_and_columns(x, y), precision)
+        return self.tile(*self.tile_inputs(x, y), precision)
 
-    def row_bytes(self, x: Array, y: Array, copies: int = 0) -> int:
+    def row_bytes(self, x: Array, y: Array, live_tiles: int = 0) -> int:
         """What one row of a strip takes, going backward too, with `copies` more of it held by what reduces it."""
-        own = self.copies if self.matrix is not None else 8 * y.shape[1]
-        return (own + copies) * y.shape[0] * jnp.promote_types(jnp.result_type(x, y), jnp.float32).itemsize
+        own = self.live_tiles if self.matrix is not None else 8 * y.shape[1]
+        return (own + live_tiles) * y.shape[0] * jnp.promote_types(jnp.result_type(x, y), jnp.float32).itemsize
 
-    def closest_first(self, values: Array) -> Array:
+    def as_score(self, values: Array) -> Array:
         """Values turned so that larger is closer."""
         return values if self.higher_is_closer else -values
 
@@ -147,11 +157,7 @@ def measure(name: "str | Measure", **parameters: Any) -> Measure:
         >>> print(near(jnp.array([0.0, 0.0]), jnp.array([0.0, 2.0])).round(4), near.higher_is_closer)
         0.1353 True
     """
-    if isinstance(name, Measure):
-        found = name
-    else:
-        importlib.import_module("simjax.similarity")
-        found = MEASURES[check_choice("measure", name, MEASURES)]
+    found = name if isinstance(name, Measure) else MEASURES[check_choice("measure", name, MEASURES)]
     if not parameters:
         return found
     known = [p for p in inspect.signature(found.pair).parameters.values() if p.kind == p.KEYWORD_ONLY]
@@ -163,5 +169,5 @@ def measure(name: "str | Measure", **parameters: Any) -> Measure:
     for parameter, least in found.minimum:
         check_at_least(parameter, parameters.get(parameter), least)
     # A jitted function would cut the wide integers of a NumPy array.
-    arrays = {name: numbers(name, p) for name, p in parameters.items() if isinstance(p, np.ndarray)}
+    arrays = {name: as_number_array(name, p) for name, p in parameters.items() if isinstance(p, np.ndarray)}
     return dataclasses.replace(found, parameters={**found.parameters, **parameters, **arrays})

@@ -10,16 +10,13 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num, Shaped
 
-from simjax.core._arrays import floats
-from simjax.core._block_functions import Function, masked, nan_of_rows
-from simjax.core._checks import InputError
-from simjax.core._masks import Mask
-from simjax.core._reductions import Options, reduce_masked
-
-GROUP = 16  # columns that are searched through their maximum first
+from simjax.core import InputError, as_float_array, rank_keys, top_k_of_rows
+from simjax.similarity._masks import Mask
+from simjax.similarity._reductions import Options, reduce_masked
+from simjax.similarity._row_reductions import Function, masked, nan_of_rows
 
 
-def top_k(
+def largest_k(
     x: Shaped[ArrayLike, "n d"],
     y: Shaped[ArrayLike, "m d"] | None = None,
     *,
@@ -38,7 +35,7 @@ def top_k(
         k: how many, at most m.
         mask: of the pairs that count; where there are fewer than k, the rest is -inf with index -1.
         function: applied to S first; `jnp.negative` finds the smallest of a distance.
-        **options: measure, block, precision, axis_name: see `reduce_rows`.
+        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
 
     Raises:
         InputError: if k is out of range.
@@ -63,7 +60,7 @@ def order_statistics(
         ks: counted from 1, each at most m.
         mask: of the pairs that count; where there are fewer than k, the value is +inf.
         function: applied to S first.
-        **options: measure, block, precision, axis_name: see `reduce_rows`.
+        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
 
     Returns:
         [n, len(ks)].
@@ -104,7 +101,7 @@ def histogram(
             slope to its right).
         mask: of the pairs that count.
         function: applied to S first.
-        **options: measure, block, precision, axis_name: see `reduce_rows`.
+        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
 
     Returns:
         [n, b - 1] counts, or with `soft` [n, b] shares that add up to the number of entries within the edges; NaN
@@ -113,50 +110,10 @@ def histogram(
     References:
         Ustinova, Lempitsky (2016), Learning Deep Embeddings with Histogram Loss (the soft form).
     """
-    edges = floats("edges", edges)
+    edges = as_float_array("edges", edges)
     if edges.ndim != 1 or edges.shape[0] < 2:
         raise InputError(f"edges: expected at least 2 in one row, got shape {edges.shape}")
     return reduce_masked(_soft_histogram if soft else _histogram, x, y, mask, function, edges, **options)
-
-
-def largest_k(s: Array, k: int) -> tuple[Array, Array]:
-    """The k largest entries of each row of a strip [r, m] and their columns, the lowest first among equals, NaN last.
-
-    Columns stand in groups of neighbours, and the k largest lie in the k groups with the largest maxima; taking maxima
-    is much cheaper than ordering.
-
-    Raises:
-        InputError: if k is not 1 to m.
-    """
-    r, m = s.shape
-    if not 1 <= k <= m:
-        raise InputError(f"k: expected 1 to {m}, the number of columns, got {k}")
-    if m < 4 * GROUP * k:
-        columns = lax.top_k(_nan_last(s), k)[1].astype(jnp.int32)
-        return jnp.take_along_axis(s, columns, axis=1), columns
-    groups = -(-m // GROUP)
-    filled = jnp.pad(s, ((0, 0), (0, groups * GROUP - m)), constant_values=-jnp.inf)
-    filled = filled.reshape(r, groups, GROUP)
-    # The maximum without NaN: `jnp.where` and a maximum take five times as long on a CPU (python -m benchmarks.engine).
-    maxima = lax.reduce(
-        lax.stop_gradient(filled), jnp.array(-jnp.inf, s.dtype), lambda a, b: lax.select(b > a, b, a), (2,)
-    )
-    _, chosen = largest_k(maxima, k)
-    chosen = jnp.sort(chosen, axis=1)  # so that columns ascend, and the lowest is the first among equals
-    columns = (chosen[:, :, None] * GROUP + jnp.arange(GROUP, dtype=jnp.int32)).reshape(r, k * GROUP)
-    candidates = jnp.take_along_axis(filled, chosen[:, :, None], axis=1).reshape(r, k * GROUP)
-    place = lax.top_k(_nan_last(candidates), k)[1]
-    return jnp.take_along_axis(candidates, place, axis=1), jnp.take_along_axis(columns, place, axis=1)
-
-
-def _nan_last(s: Array) -> Array:
-    return jnp.where(jnp.isnan(s), -jnp.inf, lax.stop_gradient(s))
-
-
-def rank_keys(s: Array, valid: Array) -> Array:
-    """Numbers that are in the order of the scores s, NaN below all scores, and invalid entries at -inf, below NaN."""
-    lowest = jnp.finfo(s.dtype).min
-    return jnp.where(valid, jnp.where(jnp.isnan(s), lowest, jnp.maximum(s, jnp.nextafter(lowest, 0))), -jnp.inf)
 
 
 def soft_bins(s: Array, keep: Array, edges: Array) -> Array:
@@ -192,7 +149,7 @@ def soft_bins(s: Array, keep: Array, edges: Array) -> Array:
 def _top_k(k: int) -> Callable[..., Any]:
     def block_function(mask: Any, function: Any, s: Array, i: Array, j: Array) -> tuple[Array, Array]:
         s, keep = masked(mask, function, s, i, j)
-        columns = largest_k(rank_keys(lax.stop_gradient(s), keep), k)[1]
+        columns = top_k_of_rows(rank_keys(lax.stop_gradient(s), keep), k)[1]
         values = jnp.take_along_axis(s, columns, axis=1)
         found = jnp.arange(k)[None] < jnp.sum(keep, axis=1, keepdims=True)
         return jnp.where(found, values, -jnp.inf), jnp.where(found, columns, -1)
@@ -206,7 +163,7 @@ def _order_statistics(ks: tuple[int, ...]) -> Callable[..., Array]:
         if not ks or min(ks) < 1 or max(ks) > s.shape[1]:
             raise InputError(f"ks: expected numbers from 1 to {s.shape[1]}, the number of columns, got {ks}")
         s, keep = masked(mask, function, s, i, j)
-        columns = largest_k(rank_keys(lax.stop_gradient(-s), keep), max(ks))[1][:, jnp.array(ks) - 1]
+        columns = top_k_of_rows(rank_keys(lax.stop_gradient(-s), keep), max(ks))[1][:, jnp.array(ks) - 1]
         found = jnp.array(ks)[None] <= jnp.sum(keep, axis=1, keepdims=True)
         return jnp.where(found, jnp.take_along_axis(s, columns, axis=1), jnp.inf)
 

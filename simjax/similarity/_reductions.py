@@ -20,18 +20,18 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num, Shaped
 
-from simjax.core import _block_functions as block_functions
-from simjax.core._arrays import floats, wide
-from simjax.core._masks import Mask, carried
-from simjax.core._measure import Measure
-from simjax.core._reduce import reduce_rows
+from simjax.core import as_float_array, promote_to_float32
+from simjax.similarity import _row_reductions as row_reductions
+from simjax.similarity._masks import Mask, as_pytree_function
+from simjax.similarity._measure import Measure
+from simjax.similarity._reduce_rows import reduce_rows
 
 
 class Options(TypedDict, total=False):
     """What every reduction takes, as `reduce_rows` documents it."""
 
     measure: str | Measure
-    block: int | None
+    block_size: int | None
     precision: str | None
     axis_name: str | tuple[str, ...] | None
 
@@ -54,7 +54,7 @@ def logsumexp(
         y: [m, d]; None compares x with itself.
         mask: of the pairs that count.
         function: applied to S first.
-        **options: measure, block, precision, axis_name: see `reduce_rows`.
+        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
 
     Returns:
         [n]; -inf where no pair counts.
@@ -67,7 +67,7 @@ def logsumexp(
         >>> print(loss.round(6))
         [9.1e-05 9.1e-05 9.1e-05]
     """
-    return reduce_masked(block_functions.logsumexp, x, y, mask, function, **options)
+    return reduce_masked(row_reductions.logsumexp, x, y, mask, function, **options)
 
 
 def softmax_weighted_sum(
@@ -87,15 +87,15 @@ def softmax_weighted_sum(
         values: [m, e].
         mask: of the pairs that count.
         function: applied to S first.
-        **options: measure, block, precision, axis_name: see `reduce_rows`.
+        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
 
     Returns:
         [n, e]; 0 where no pair counts.
     """
-    weighted = wide(floats("values", values))
+    weighted = promote_to_float32(as_float_array("values", values))
     if (axis_name := options.get("axis_name")) is not None:
         weighted = lax.all_gather(weighted, axis_name, tiled=True)
-    return reduce_masked(block_functions.softmax_weighted_sum, x, y, mask, function, weighted, **options)
+    return reduce_masked(row_reductions.softmax_weighted_sum, x, y, mask, function, weighted, **options)
 
 
 def sum(
@@ -113,9 +113,9 @@ def sum(
         y: [m, d]; None compares x with itself.
         mask: of the pairs that count.
         function: applied to S first.
-        **options: measure, block, precision, axis_name: see `reduce_rows`.
+        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
     """
-    return reduce_masked(block_functions.sum, x, y, mask, function, **options)
+    return reduce_masked(row_reductions.sum, x, y, mask, function, **options)
 
 
 def mean(
@@ -133,9 +133,9 @@ def mean(
         y: [m, d]; None compares x with itself.
         mask: of the pairs that count.
         function: applied to S first.
-        **options: measure, block, precision, axis_name: see `reduce_rows`.
+        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
     """
-    return reduce_masked(block_functions.mean, x, y, mask, function, **options)
+    return reduce_masked(row_reductions.mean, x, y, mask, function, **options)
 
 
 def count(
@@ -153,14 +153,14 @@ def count(
         y: [m, d]; None compares x with itself.
         mask: of the pairs that count.
         function: of S, giving a boolean.
-        **options: measure, block, precision, axis_name: see `reduce_rows`.
+        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
 
     Example:
         >>> x = jnp.array([[0.0], [1.0], [2.0], [9.0]])
         >>> print(count(x, mask=lambda i, j: i != j, function=lambda s: s < 1.5, measure="euclidean"))
         [1 2 1 0]
     """
-    return reduce_masked(block_functions.count, x, y, mask, function, **options)
+    return reduce_masked(row_reductions.count, x, y, mask, function, **options)
 
 
 def min(
@@ -178,9 +178,9 @@ def min(
         y: [m, d]; None compares x with itself.
         mask: of the pairs that count; a row without any gives +inf and -1.
         function: applied to S first.
-        **options: measure, block, precision, axis_name: see `reduce_rows`.
+        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
     """
-    return reduce_masked(block_functions.min, x, y, mask, function, **options)
+    return reduce_masked(row_reductions.min, x, y, mask, function, **options)
 
 
 def max(
@@ -198,15 +198,17 @@ def max(
         y: [m, d]; None compares x with itself.
         mask: of the pairs that count; a row without any gives -inf and -1.
         function: applied to S first.
-        **options: measure, block, precision, axis_name: see `reduce_rows`.
+        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
     """
-    return reduce_masked(block_functions.max, x, y, mask, function, **options)
+    return reduce_masked(row_reductions.max, x, y, mask, function, **options)
 
 
 def reduce_masked(
     block_function: Callable[..., Any], x: Any, y: Any, mask: Any, function: Any, *more: Any, **options: Any
 ) -> Any:
     """`reduce_rows` with a block function of (mask, function, *more, s, i, j), cast back to the inputs' type."""
-    out = reduce_rows(Partial(block_function, carried(mask), carried(function), *more), x, y, **options)
-    kind = jnp.result_type(floats("x", x), floats("y", x if y is None else y))
+    out = reduce_rows(
+        Partial(block_function, as_pytree_function(mask), as_pytree_function(function), *more), x, y, **options
+    )
+    kind = jnp.result_type(as_float_array("x", x), as_float_array("y", x if y is None else y))
     return jax.tree.map(lambda a: a.astype(kind) if jnp.issubdtype(a.dtype, jnp.floating) else a, out)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from simjax.core._mesh import as_carry
+from simjax.core import as_carry
 
 CHUNK = 16  # features whose terms are added in one pass over the accumulator
 
@@ -21,15 +21,15 @@ Terms = Callable[..., tuple[Array, ...]]
 """terms(x, y, **parameters) -> a tuple of arrays, elementwise; x and y are arrays or equal pytrees of arrays."""
 
 
-def larger(a: Array, b: Array) -> Array:
+def first_maximum(a: Array, b: Array) -> Array:
     """The larger of two, the first among equals: all of the gradient goes to it."""
     return jnp.where(b > a, b, a)
 
 
-COMBINE = {"sum": jnp.add, "max": larger}
+COMBINE = {"sum": jnp.add, "max": first_maximum}
 
 
-def reduce_pairs(terms: Terms, x: Any, y: Any, combine: str = "sum", **parameters: Any) -> tuple[Array, ...]:
+def reduce_features(terms: Terms, x: Any, y: Any, combine: str = "sum", **parameters: Any) -> tuple[Array, ...]:
     """The terms of pairs, reduced over the features: a tuple of arrays [...].
 
     Args:
@@ -50,7 +50,7 @@ def reduce_pairs(terms: Terms, x: Any, y: Any, combine: str = "sum", **parameter
     return tuple(reduce(term) for term in found)
 
 
-def reduce_strip(terms: Terms, x: Any, y: Any, combine: str = "sum", **parameters: Any) -> tuple[Array, ...]:
+def reduce_features_of_tile(terms: Terms, x: Any, y: Any, combine: str = "sum", **parameters: Any) -> tuple[Array, ...]:
     """The terms of every row of x with every row of y, reduced over the features: a tuple of arrays [r, m].
 
     Args:

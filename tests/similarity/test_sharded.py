@@ -7,17 +7,17 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from simjax import core
+from simjax import similarity
 from tests.slow import mostly_slow
 
 N, D = 12, 5
 LOSSES = {
-    "logsumexp": lambda x, labels, **o: core.logsumexp(x, mask=core.others, measure="cosine", **o),
-    "labels": lambda x, labels, **o: core.sum(
-        x, mask=core.all_of(core.same_label(labels), core.others), measure="euclidean", **o
+    "logsumexp": lambda x, labels, **o: similarity.logsumexp(x, mask=similarity.exclude_self, measure="cosine", **o),
+    "labels": lambda x, labels, **o: similarity.sum(
+        x, mask=similarity.all_of(similarity.same_label(labels), similarity.exclude_self), measure="euclidean", **o
     ),
-    "max": lambda x, labels, **o: core.max(x, mask=core.others, measure="manhattan", **o)[0],
-    "softmax": lambda x, labels, **o: core.softmax_weighted_sum(x, x, jnp.sin(x), **o).sum(1),
+    "max": lambda x, labels, **o: similarity.max(x, mask=similarity.exclude_self, measure="manhattan", **o)[0],
+    "softmax": lambda x, labels, **o: similarity.softmax_weighted_sum(x, x, jnp.sin(x), **o).sum(1),
 }
 
 
@@ -30,15 +30,15 @@ def reference(name, x, labels):
     return jax.value_and_grad(lambda x: jnp.sum(jnp.cos(LOSSES[name](x, labels))))(x)
 
 
-@pytest.mark.parametrize("block", mostly_slow([None, 2], 2))
+@pytest.mark.parametrize("block_size", mostly_slow([None, 2], 2))
 @pytest.mark.parametrize("name", mostly_slow(LOSSES, "labels", "softmax"))
-def test_inside_shard_map(batch, name, block):
+def test_inside_shard_map(batch, name, block_size):
     x, labels = batch
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
 
     def loss(x):
         def local(x, labels):
-            rows = LOSSES[name](x, labels, axis_name="data", block=block)
+            rows = LOSSES[name](x, labels, axis_name="data", block_size=block_size)
             return jax.lax.psum(jnp.sum(jnp.cos(rows)), "data")
 
         return jax.shard_map(local, mesh=mesh, in_specs=(P("data"), P()), out_specs=P())(x, labels)
@@ -47,10 +47,10 @@ def test_inside_shard_map(batch, name, block):
     jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-4, atol=1e-5), found, reference(name, *batch))
 
 
-@pytest.mark.parametrize("block", mostly_slow([None, 2], 2))
+@pytest.mark.parametrize("block_size", mostly_slow([None, 2], 2))
 @pytest.mark.parametrize("kind", mostly_slow([AxisType.Auto, AxisType.Explicit], AxisType.Explicit))
 @pytest.mark.parametrize("name", LOSSES)
-def test_on_a_mesh(batch, name, kind, block):
+def test_on_a_mesh(batch, name, kind, block_size):
     x, labels = batch
     mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
     with jax.set_mesh(mesh):
@@ -58,7 +58,7 @@ def test_on_a_mesh(batch, name, kind, block):
         labels = jax.device_put(labels, NamedSharding(mesh, P("data")))
 
         def loss(x, labels):
-            return jnp.sum(jnp.cos(LOSSES[name](x, labels, block=block)))
+            return jnp.sum(jnp.cos(LOSSES[name](x, labels, block_size=block_size)))
 
         found = jax.jit(jax.value_and_grad(loss))(x, labels)
         assert kind == AxisType.Auto or found[1].sharding.spec[0] == "data"
@@ -73,6 +73,6 @@ def test_rows_that_are_cut_over_devices_stay_there():
     mesh = jax.make_mesh((2,), ("data",))
     with jax.set_mesh(mesh):
         x = jax.device_put(x, NamedSharding(mesh, P("data")))
-        half = jax.jit(core.logsumexp).lower(x).compile().cost_analysis()["flops"]
-    whole = jax.jit(core.logsumexp).lower(jnp.zeros((16 * N, D))).compile().cost_analysis()["flops"]
+        half = jax.jit(similarity.logsumexp).lower(x).compile().cost_analysis()["flops"]
+    whole = jax.jit(similarity.logsumexp).lower(jnp.zeros((16 * N, D))).compile().cost_analysis()["flops"]
     assert half < 0.7 * whole

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.tree_util import Partial
 
-from simjax.core._masks import Mask
+from simjax.similarity._masks import Mask
 
 Function = Callable[[Array], Array]
 
@@ -29,7 +29,7 @@ def finite_where_masked(s: Array, keep: Array) -> Array:
     return jnp.where(jnp.isnan(s) & ~keep, 0, s)
 
 
-def softmax(s: Array, keep: Array | bool = True) -> tuple[Array, Array]:
+def softmax_of_tile(s: Array, keep: Array | bool = True) -> tuple[Array, Array]:
     """Of a strip [r, m]: weights [r, m], 0 where not kept, and the logarithm of the sum of the kept exponentials [r].
 
     An infinite entry counts as the largest number, and a row of which nothing is kept has no weight. A NaN stays one.
@@ -46,12 +46,12 @@ def softmax(s: Array, keep: Array | bool = True) -> tuple[Array, Array]:
 
 
 def logsumexp(mask: Any, function: Any, s: Array, i: Array, j: Array) -> Array:
-    value = softmax(*masked(mask, function, s, i, j))[1]
+    value = softmax_of_tile(*masked(mask, function, s, i, j))[1]
     return jnp.where(value >= jnp.finfo(s.dtype).max, jnp.inf, value)
 
 
 def softmax_weighted_sum(mask: Any, function: Any, values: Array, s: Array, i: Array, j: Array) -> Array:
-    return softmax(*masked(mask, function, s, i, j))[0] @ values
+    return softmax_of_tile(*masked(mask, function, s, i, j))[0] @ values
 
 
 def sum(mask: Any, function: Any, s: Array, i: Array, j: Array) -> Array:

@@ -18,14 +18,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Int, Shaped
 
-from simjax.core._mesh import as_carry, vary_alike
+from simjax.core import as_carry, vary_over_same_axes
 
 GROUP = 32  # columns that are numbered by one small matrix product
 
 AT_ONCE = 2  # marked entries in a turn of `sum_over_marked`: with more, what a turn computes leaves a CPU's cache
 
 
-def for_each_marked(
+def fold_positives(
     function: Callable[[Any, Array, Array], Any], carry: Any, marked: Bool[Array, "r m"], *, few: int = 1
 ) -> Any:
     """Call `function(carry, columns, there)` for the first few, the next few, ... marked entries of every row.
@@ -56,7 +56,7 @@ def for_each_marked(
     return lax.stop_gradient(_loop(function, lax.stop_gradient(carry), marked, few))
 
 
-def sum_over_marked(
+def sum_over_positives(
     function: Callable[..., Any],
     start: Any,
     marked: Bool[Array, "r m"],
@@ -97,7 +97,7 @@ def sum_over_marked(
     if not marked.size:
         return start
     # A device may take more turns than another, so that no turn may add up a derivative over devices.
-    start, marked, constants, arguments = vary_alike((start, marked, constants, arguments))
+    start, marked, constants, arguments = vary_over_same_axes((start, marked, constants, arguments))
     zeros = jax.tree.map(jnp.zeros_like, start)
     return jax.tree.map(jnp.add, start, _sum_of_turns(function, few, zeros, marked, constants, arguments))
 
@@ -151,7 +151,7 @@ def _loop(step: Callable[[Any, Array, Array], Any], carry: Any, marked: Array, f
     return lax.while_loop(lambda state: state[0] < most, turn, start)[1]
 
 
-def entries(strip: Shaped[Array, "r m"], columns: Int[Array, "r k"]) -> Shaped[Array, "r k 1"]:
+def take_columns(strip: Shaped[Array, "r m"], columns: Int[Array, "r k"]) -> Shaped[Array, "r k 1"]:
     """What a strip has at columns of each row."""
     return jnp.take_along_axis(strip, columns, axis=1, mode="promise_in_bounds")[:, :, None]
 

@@ -15,13 +15,14 @@ ROOT = Path(simjax.__file__).parent
 MAY_IMPORT = {
     "core": set(),
     "similarity": {"core"},
+    "pairs": {"core", "similarity"},
     "attention": {"core", "similarity"},
-    "losses": {"core", "similarity"},
-    "mining": {"core", "similarity"},
+    "losses": {"core", "similarity", "pairs"},
+    "mining": {"core", "similarity", "pairs"},
     "nn": {"attention", "losses", "similarity", "core"},
     "data": {"core"},
     "evaluate": {"core", "similarity"},
-    "train": {"nn", "losses", "mining", "similarity", "data", "evaluate", "core"},
+    "train": {"nn", "losses", "mining", "pairs", "similarity", "data", "evaluate", "core"},
     "report": {"evaluate", "core"},
     "cli": {"train", "report", "data", "core"},
 }

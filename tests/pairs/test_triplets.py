@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simjax import core
+from simjax import similarity
+from simjax.pairs import _fold_positives
 from tests.slow import mostly_slow
 
 
-def all_triplets(x, labels, margin, block):
+def all_triplets(x, labels, margin, block_size):
     """The triplet loss over all violated triplets: coefficients by a loop, then a weighted sum of distances."""
 
     def block_function(s, i, j):
@@ -18,21 +19,21 @@ def all_triplets(x, labels, margin, block):
 
         def step(carry, column, there):
             coefficient, count = carry
-            active = other & there & (core.entries(s, column)[:, 0] - s + margin > 0)
+            active = other & there & (_fold_positives.take_columns(s, column)[:, 0] - s + margin > 0)
             each = jnp.sum(active, axis=1, keepdims=True, dtype=jnp.int32)
             return coefficient - active + (j == column) * each, count + each[:, 0]
 
         start = (jnp.zeros_like(s), jnp.zeros(s.shape[0], jnp.int32))
-        coefficient, count = core.for_each_marked(step, start, same)
+        coefficient, count = _fold_positives.fold_positives(step, start, same)
         return jnp.sum(coefficient * s, axis=1) + margin * count, count
 
-    totals, counts = core.reduce_rows(block_function, x, measure="euclidean", block=block)
+    totals, counts = similarity.reduce_rows(block_function, x, measure="euclidean", block_size=block_size)
     return jnp.sum(totals) / jnp.maximum(jnp.sum(counts), 1)
 
 
 def brute_force(x, labels, margin):
     n = len(labels)
-    d = core.measure("euclidean")(x[:, None], x[None])
+    d = similarity.measure("euclidean")(x[:, None], x[None])
     triplets = [
         (a, p, o)
         for a, p, o in itertools.product(range(n), repeat=3)
@@ -43,11 +44,11 @@ def brute_force(x, labels, margin):
     return jnp.sum(terms) / jnp.maximum(jnp.sum(terms > 0), 1)
 
 
-@pytest.mark.parametrize("block", mostly_slow([1, 4, 11], 4))
-def test_all_triplets_without_enumerating_them(random, block):
+@pytest.mark.parametrize("block_size", mostly_slow([1, 4, 11], 4))
+def test_all_triplets_without_enumerating_them(random, block_size):
     with jax.enable_x64(True):
         x, labels = jnp.asarray(random.normal(size=(11, 3))), np.array([0, 1, 0, 2, 0, 1, 3, 2, 0, 1, 1])
-        found = jax.value_and_grad(all_triplets)(x, jnp.asarray(labels), 0.7, block)
+        found = jax.value_and_grad(all_triplets)(x, jnp.asarray(labels), 0.7, block_size)
         expected = jax.value_and_grad(brute_force)(x, labels, 0.7)
         jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-10, atol=1e-12), found, expected)
 
@@ -67,11 +68,11 @@ def softly(c, positive, negative, scale):
     """Of each row the sum over positives of a function of all of its negatives, by the loop."""
 
     def few(columns, there, negative, c, scale):
-        gaps = scale * (c[:, None] - core.entries(c, columns))
+        gaps = scale * (c[:, None] - _fold_positives.take_columns(c, columns))
         terms = jnp.log1p(jnp.sum(jnp.where(negative[:, None], jnp.exp(gaps), 0), axis=2))
         return jnp.sum(jnp.where(there, terms, 0), axis=1)
 
-    return core.sum_over_marked(few, jnp.ones(c.shape[0]), positive, (negative,), c, scale)
+    return _fold_positives.sum_over_positives(few, jnp.ones(c.shape[0]), positive, (negative,), c, scale)
 
 
 def softly_enumerated(c, positive, negative, scale):

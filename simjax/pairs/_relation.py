@@ -27,13 +27,19 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Integer, Num, Shaped
 
-from simjax.core._arrays import matrix_rows, numbers
-from simjax.core._blocks import kept
-from simjax.core._checks import InputError
-from simjax.core._ids import NO_CLASS, comparable_ids, exact
-from simjax.core._masks import Mask, all_of, carried, different_label, others, same_label
-from simjax.core._mesh import auto_axes
-from simjax.core._triplets import count_triplets, every_one
+from simjax.core import (
+    NO_CLASS,
+    InputError,
+    as_exact_array,
+    as_matrices,
+    as_number_array,
+    auto_axes,
+    comparable_ids,
+    save_for_backward,
+)
+from simjax.pairs._triplets import all_negatives, count_triplets
+from simjax.similarity import Mask, all_of, different_label, exclude_self, same_label
+from simjax.similarity._masks import as_pytree_function
 
 
 @jax.tree_util.register_dataclass
@@ -51,7 +57,7 @@ class Relation:
         triplets: of i, j and both masks gives a function of the columns of a few positives of each row [r, few], which
             says what their negatives are [r, few, m], as a `Partial`; None makes triplets of every positive with every
             negative.
-        chosen: columns of the positives [n, k] and of the negatives [n, l] of each row, where these few are all that
+        indices: columns of the positives [n, k] and of the negatives [n, l] of each row, where these few are all that
             the relation holds, -1 where a row has fewer; int32. A loss then computes n (k + l) pairs and no strip.
     """
 
@@ -61,7 +67,7 @@ class Relation:
     classes: tuple[Array, Array] | None = None
     miner: Callable[..., tuple[Array, Array]] | None = None
     triplets: Callable[..., Callable[[Array], Array]] | None = None
-    chosen: tuple[Array, Array] | None = None
+    indices: tuple[Array, Array] | None = None
 
     @auto_axes
     def masks(self, i: Array, j: Array) -> tuple[Array, Array]:
@@ -70,19 +76,19 @@ class Relation:
         if self.triplets is None:
             return positive, negative
         as_positive, as_negative = count_triplets(positive, self.triplets(i, j, positive, negative))
-        return kept((as_positive > 0, as_negative > 0))
+        return save_for_backward((as_positive > 0, as_negative > 0))
 
     def triplets_of(self, i: Array, j: Array) -> tuple[Array, Callable[[Array], Array]]:
         """Positive pairs of a strip [r, m], and what says of a few of them in each row what their negatives are."""
         positive, negative = self.pairs(i, j)
         if self.triplets is None:
-            return positive, every_one(negative)
+            return positive, all_negatives(negative)
         return positive, self.triplets(i, j, positive, negative)
 
     def pairs(self, i: Array, j: Array) -> tuple[Array, Array]:
         """Positive and negative pairs, without regard to which of them make triplets."""
-        if self.chosen is not None:
-            positive, negative = (jnp.any(columns[i[:, 0], :, None] == j[:, None], axis=1) for columns in self.chosen)
+        if self.indices is not None:
+            positive, negative = (jnp.any(columns[i[:, 0], :, None] == j[:, None], axis=1) for columns in self.indices)
             return positive, negative
         shape = (i.shape[0], j.shape[1])
         masks = jnp.broadcast_to(self.positive(i, j), shape), jnp.broadcast_to(self.negative(i, j), shape)
@@ -90,11 +96,15 @@ class Relation:
 
     def without_itself(self) -> "Relation":
         """The same where rows and columns are one set: a row never meets itself."""
-        return dataclasses.replace(self, positive=all_of(self.positive, others), negative=all_of(self.negative, others))
+        return dataclasses.replace(
+            self, positive=all_of(self.positive, exclude_self), negative=all_of(self.negative, exclude_self)
+        )
 
     def where(self, keep: Mask) -> "Relation":
         """The same, of those pairs alone that a mask keeps."""
-        positive, negative = (Partial(_kept, self, carried(keep), Partial(side)) for side in (_first, _second))
+        positive, negative = (
+            Partial(_kept, self, as_pytree_function(keep), Partial(side)) for side in (_first, _second)
+        )
         return Relation(positive, negative, self.shape, self.classes)
 
     def transposed(self) -> "Relation":
@@ -161,8 +171,8 @@ def by_shared_label(sets: Shaped[ArrayLike, "n c"], ref_sets: Shaped[ArrayLike, 
          [1 1 1]
          [0 1 1]]
     """
-    rows = numbers("sets", sets)
-    columns = rows if ref_sets is None else numbers("ref_sets", ref_sets)
+    rows = as_number_array("sets", sets)
+    columns = rows if ref_sets is None else as_number_array("ref_sets", ref_sets)
     if rows.ndim != 2 or columns.ndim != 2 or rows.shape[1] != columns.shape[1]:
         raise InputError(f"sets: expected [n, c] and [m, c], got shapes {rows.shape} and {columns.shape}")
     parts = tuple((a != 0).astype(jnp.float32) for a in (rows, columns))
@@ -191,7 +201,7 @@ def by_function(function: Callable[[Any, Any], Array], attributes: Any, ref_attr
     """
     rows, n = _attributes("attributes", attributes)
     columns, m = (rows, n) if ref_attributes is None else _attributes("ref_attributes", ref_attributes)
-    return _and_its_complement(Partial(_compare, carried(function), rows, columns), (n, m))
+    return _and_its_complement(Partial(_compare, as_pytree_function(function), rows, columns), (n, m))
 
 
 def by_matrix(positive: Bool[ArrayLike, "n m"], negative: Bool[ArrayLike, "n m"] | None = None) -> Relation:
@@ -227,7 +237,7 @@ def by_grade(grades: Num[ArrayLike, "n m"], *, above: float = 0.5, below: float 
     Raises:
         InputError: if the grades are no matrix or `below` is larger than `above`.
     """
-    matrix = numbers("grades", grades)
+    matrix = as_number_array("grades", grades)
     if matrix.ndim != 2:
         raise InputError(f"grades: expected shape [n, m], got {matrix.shape}")
     low = above if below is None else below
@@ -239,7 +249,7 @@ def by_grade(grades: Num[ArrayLike, "n m"], *, above: float = 0.5, below: float 
 
 def by_position(n: int) -> Relation:
     """Row i belongs with column i, and with no other of n: two views of one image, a question and its answer."""
-    return Relation(Partial(_here), Partial(others), (n, n))
+    return Relation(Partial(_here), Partial(exclude_self), (n, n))
 
 
 def as_relation(labels: Any, ref_labels: Any, n: int, m: int | None) -> Relation:
@@ -289,14 +299,14 @@ def rows_and_relation(
         InputError: for shapes that do not fit.
         TypeError: for labels that are no integers.
     """
-    x, y = matrix_rows(embeddings, embeddings if ref_embeddings is None else ref_embeddings, names)
+    x, y = as_matrices(embeddings, embeddings if ref_embeddings is None else ref_embeddings, names)
     return x, y, as_relation(labels, ref_labels, x.shape[0], None if ref_embeddings is None else y.shape[0])
 
 
 def _attributes(argument: str, attributes: Any) -> tuple[Any, int]:
     """Attributes as arrays of JAX, and the number of rows."""
     hint = "; subtract the smallest from all of them, or set jax_enable_x64"
-    arrays = jax.tree.map(partial(exact, argument, hint=hint), attributes)
+    arrays = jax.tree.map(partial(as_exact_array, argument, hint=hint), attributes)
     lengths = sorted({len(a) for a in jax.tree.leaves(arrays)})
     if len(lengths) != 1:
         raise InputError(f"{argument}: expected arrays of one length, got {lengths}")

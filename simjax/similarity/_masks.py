@@ -15,13 +15,12 @@ from jax.tree_util import Partial, all_leaves
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core._arrays import numbers, on_host
-from simjax.core._ids import comparable_ids
+from simjax.core import as_host_array, as_number_array, comparable_ids
 
 Mask = Callable[[Array, Array], Array]
 
 
-def carried(function: Callable[..., Any] | None) -> Callable[..., Any] | None:
+def as_pytree_function(function: Callable[..., Any] | None) -> Callable[..., Any] | None:
     """A function as a pytree that can be an argument of a jitted function."""
     return Partial(function) if function is not None and all_leaves([function]) else function
 
@@ -48,7 +47,7 @@ def different_label(rows: Num[ArrayLike, " n"], columns: Num[ArrayLike, " m"] | 
     return Partial(_different, *_labels(rows, columns))
 
 
-def others(i: Array, j: Array) -> Array:
+def exclude_self(i: Array, j: Array) -> Array:
     """Keep all but a row with itself."""
     return i != j
 
@@ -60,13 +59,13 @@ def causal(i: Array, j: Array) -> Array:
 
 def all_of(*masks: Mask) -> Mask:
     """Keep what all of the masks keep."""
-    return Partial(_all, tuple(carried(mask) for mask in masks))
+    return Partial(_all, tuple(as_pytree_function(mask) for mask in masks))
 
 
 def _labels(rows: ArrayLike, columns: ArrayLike | None) -> tuple[Array, Array]:
     given = {"rows": _whole(rows)} | ({} if columns is None else {"columns": _whole(columns)})
     if any(jnp.issubdtype(a.dtype, jnp.floating) or a.dtype == bool for a in given.values()):
-        labels = {argument: numbers(argument, a) for argument, a in given.items()}
+        labels = {argument: as_number_array(argument, a) for argument, a in given.items()}
     else:
         labels = comparable_ids(given)
     return labels["rows"], labels.get("columns", labels["rows"])
@@ -74,7 +73,7 @@ def _labels(rows: ArrayLike, columns: ArrayLike | None) -> tuple[Array, Array]:
 
 def _whole(labels: ArrayLike) -> Any:
     """Labels, as integers where NumPy holds whole numbers as floats, more of which are different as integers."""
-    found = on_host(labels)
+    found = as_host_array(labels)
     if isinstance(found, np.ndarray) and found.dtype.kind == "f" and np.all(np.abs(found) < 2**63):
         return found.astype(np.int64) if np.all(found == np.trunc(found)) else found
     return found
