@@ -1,4 +1,4 @@
-"""The structure of the house: what is public is documented, imports point one way, nothing heavy loads unasked."""
+"""The structure of the packages: imports point one way, public names are documented, nothing heavy loads unasked."""
 
 import ast
 import importlib
@@ -19,45 +19,76 @@ MAY_IMPORT = {
     "attention": {"core", "similarity"},
     "losses": {"core", "similarity", "pairs"},
     "mining": {"core", "similarity", "pairs"},
-    "nn": {"attention", "losses", "similarity", "core"},
+    "nn": {"core", "similarity", "attention", "losses"},
     "data": {"core"},
     "evaluate": {"core", "similarity"},
-    "train": {"nn", "losses", "mining", "pairs", "similarity", "data", "evaluate", "core"},
-    "report": {"evaluate", "core"},
-    "cli": {"train", "report", "data", "core"},
+    "train": {"core", "similarity", "pairs", "losses", "mining", "nn", "data", "evaluate"},
+    "report": {"core", "evaluate"},
+    "cli": {"core", "data", "train", "report"},
 }
-HALLWAY = {"_files"}  # what every room may use
+SHARED = {"_files"}  # modules that every package may import
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_arrows_point_one_way(room):
-    for path in (ROOT / room).glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "simjax":
-                parts = node.module.split(".")
-                rooms = parts[1:2] or [alias.name for alias in node.names]
-                strange = set(rooms) - MAY_IMPORT[room] - HALLWAY - {room}
-                assert not strange, f"{path.name} imports {strange}"
+def imported_modules(path: Path) -> set[str]:
+    """Return the absolute names of all modules that a file imports, at any depth and in any way."""
+    package = ["simjax", *path.relative_to(ROOT).parts[:-1]]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            name = node.args[0]
+            assert isinstance(name, ast.Constant), f"{path.name} imports {ast.unparse(name)}, which no test can follow"
+            found.add(name.value)
+    return found
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_what_is_public_is_documented(room):
-    package = importlib.import_module(f"simjax.{room}")
-    tree = ast.parse((ROOT / room / "__init__.py").read_text())
-    public = [a.asname for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names if a.asname]
-    assert public
-    for name in public:
-        thing = getattr(package, name)
-        if inspect.isroutine(thing) or inspect.isclass(thing):
-            assert inspect.getdoc(thing), f"simjax.{room}.{name} has no docstring"
-            if inspect.isroutine(thing) and len(inspect.signature(thing).parameters) > 3:
-                assert "Args:" in inspect.getdoc(thing), f"simjax.{room}.{name} does not say what its arguments are"
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_point_one_way(package):
+    for path in (ROOT / package).rglob("*.py"):
+        parts = [module.split(".") for module in imported_modules(path)]
+        packages = {names[1] for names in parts if names[0] == "simjax" and len(names) > 1}
+        forbidden = packages - MAY_IMPORT[package] - SHARED - {package}
+        assert not forbidden, f"{path.name} imports {forbidden}"
+
+
+def test_every_package_has_its_arrows():
+    assert {path.parent.name for path in ROOT.glob("*/__init__.py")} == set(MAY_IMPORT)
+
+
+def test_the_import_finder_sees_every_kind_of_import(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    file = tmp_path / "core" / "_file.py"
+    file.parent.mkdir()
+    file.write_text(
+        "import simjax.a\nfrom simjax import b\nfrom simjax.c import x\nfrom ..d import y\nfrom . import e\n"
+        "def f():\n    import importlib\n    importlib.import_module('simjax.g')\n    from simjax.h._i import z\n"
+    )
+    expected = {"a", "b", "c.x", "d.y", "core.e", "g", "h._i.z"}
+    assert imported_modules(file) == {"importlib"} | {f"simjax.{name}" for name in expected}
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_public_names_are_documented(package):
+    module = importlib.import_module(f"simjax.{package}")
+    assert sorted(module.__all__) == sorted(set(module.__all__))
+    for name in module.__all__:
+        public = getattr(module, name)
+        if inspect.isroutine(public) or inspect.isclass(public):
+            doc = inspect.getdoc(public)
+            assert doc, f"simjax.{package}.{name} has no docstring"
+            if inspect.isroutine(public) and len(inspect.signature(public).parameters) > 3:
+                assert "Args:" in doc, f"the docstring of simjax.{package}.{name} does not describe its arguments"
 
 
 def test_nothing_heavy_loads_before_it_is_used():
-    rooms = ", ".join(f"simjax.{room}" for room in MAY_IMPORT if room != "cli")
+    packages = ", ".join(f"simjax.{package}" for package in MAY_IMPORT if package != "cli")
     code = (
-        f"import sys, {rooms}; "
+        f"import sys, {packages}; "
         "print([m for m in ('tensorflow', 'tensorflow_datasets', 'matplotlib', 'sklearn', 'orbax', 'PIL', 'grain')"
         " if m in sys.modules])"
     )
@@ -65,10 +96,10 @@ def test_nothing_heavy_loads_before_it_is_used():
     assert done.stdout.strip() == "[]"
 
 
-def test_rooms_are_at_hand_after_one_import():
-    code = "import simjax; print([getattr(simjax, room).__name__ for room in simjax.ROOMS])"
+def test_packages_load_after_one_import():
+    code = "import simjax; print([getattr(simjax, name).__name__ for name in simjax.__all__ if name[0] != '_'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
-    assert done.stdout.strip() == str([f"simjax.{room}" for room in simjax.ROOMS])
+    assert done.stdout.strip() == str([f"simjax.{name}" for name in simjax.__all__ if name[0] != "_"])
 
 
 def test_no_file_grows_past_two_concepts():

@@ -29,8 +29,6 @@ from simjax.core import (
 from simjax.similarity import PRECISIONS, Measure
 from simjax.similarity._row_reductions import softmax_of_tile
 
-COPIES = 4  # of the strip: scores, weights, and what their gradients hold
-
 
 def attend(
     query: Any,
@@ -119,7 +117,7 @@ def _attend(measure, query, key, value, terms, masks, dropout, *, also, block_si
     def local(whole: Any, query: Array, key: Array, value: Array, *rest: Any) -> Any:
         measure, functions, dropout = whole
         on_head = partial(_on_head, measure, functions, dropout, also=also, block_size=block_size, **options)
-        row_bytes = measure.row_bytes(query, jnp.zeros(key.shape[1::2], key.dtype), COPIES)
+        row_bytes = measure.row_bytes(query, jnp.zeros(key.shape[1::2], key.dtype))
         return over_heads(on_head, query, key, value, *rest, block_size=block_size, row_bytes=row_bytes)
 
     places = jnp.arange(query.shape[0])[:, None], jnp.arange(h)[None]  # [b, 1], [1, h]
@@ -172,7 +170,7 @@ def _on_head(
         return {"out": out} | {name: extras[name] for name in also}
 
     i = jnp.arange(query.shape[0])[:, None]
-    return map_shared(on_rows, rows, i, arrays, block_size=block_size, row_bytes=measure.row_bytes(query, key, COPIES))
+    return map_shared(on_rows, rows, i, arrays, block_size=block_size, row_bytes=measure.row_bytes(query, key))
 
 
 def _on_mesh(local: Any, whole: Any, query: Array, key: Array, value: Array, places: Any, arrays: Any) -> Any:

@@ -47,7 +47,7 @@ def over_heads(
     )
     rows = t
     for size in (h // g, g, b):  # heads of a group, groups, batches
-        at_once = max(1, block_size // rows) if block_size else rows_per_block(size, row_bytes * rows, enough=1)
+        at_once = max(1, block_size // rows) if block_size else rows_per_block(size, row_bytes * rows, min_rows=1)
         function = partial(map_shared, _each(function), block_size=at_once)
         rows *= size
     out = function(q, *shared, *grouped)  # [b, g, h / g, t, ...]

@@ -1,3 +1,7 @@
 """The command line."""
 
-from simjax.cli._main import main as main
+from simjax.cli._main import main
+
+__all__ = [
+    "main",
+]

@@ -97,7 +97,7 @@ def _products(x: Array, kernel: Array, stride: int, padding: int) -> Array:
         return dense(_cut(x, (kh, kw), (stride, stride)), kernel.reshape(-1, k))
     last = x.shape[1] + 2 * padding - kh + 1
 
-    def block_size(x: Array) -> Array:
+    def convolve(x: Array) -> Array:
         strips = _cut(_pad(x, 0, padding), (1, kw), (1, stride))  # [b, h, w', kw c]
         if padding:  # one product of every row of the filters with every strip, and a sum of shifted parts
             columns = jnp.moveaxis(kernel, 0, 2).reshape(kw * c, kh * k)  # a filter's rows side by side
@@ -108,8 +108,8 @@ def _products(x: Array, kernel: Array, stride: int, padding: int) -> Array:
         return sum(parts[1:], parts[0])
 
     places = x.shape[1] * ((x.shape[2] + 2 * padding - kw) // stride + 1)
-    image_bytes = 6 * places * (kw * c + kh * k) * x.dtype.itemsize  # strips, products, their parts; and backward
-    return map_rows(block_size, x, block_size=rows_per_block(len(x), image_bytes, enough=1))
+    image_bytes = places * max(kw * c, kh * k) * x.dtype.itemsize
+    return map_rows(convolve, x, block_size=rows_per_block(len(x), image_bytes, min_rows=1))
 
 
 def _xla(x: Array, kernel: Array, stride: int, padding: int) -> Array:

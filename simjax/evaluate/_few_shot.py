@@ -124,5 +124,5 @@ def _episodes(x: Array, images: Array, there: Array, measure: Measure, *, shots:
         right = (predicted == jnp.arange(ways)[None, :, None]) & there[:, :, shots:]
         return jnp.sum(right, axis=(1, 2)) / jnp.sum(there[:, :, shots:], axis=(1, 2))
 
-    live_tiles = 3 if measure.matrix is not None else 2 * ways
-    return map_rows(some, images, there, row_bytes=live_tiles * ways * drawn * width * x.dtype.itemsize)
+    entries = ways * drawn * (width if measure.matrix is not None else ways * width)
+    return map_rows(some, images, there, row_bytes=entries * x.dtype.itemsize)

@@ -72,7 +72,6 @@ def angular_loss(
         measure="cosine",
         by_column=True,
         by_class=True,
-        live_tiles=3,  # nine, in truth; but the more rows in a strip, the fewer times all columns are gone through
         columns=as_float_array("embeddings", embeddings if ref_embeddings is None else ref_embeddings),
         alpha=alpha,
         **options,

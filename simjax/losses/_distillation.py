@@ -92,7 +92,6 @@ def similarity_distillation_loss(
         teacher=Partial(_strip, lax.stop_gradient(of), columns),
         teacher_rows=rows,
         shape=(x.shape[0], y.shape[0]),
-        teacher_copies=of.row_bytes(x, y) // max(4 * y.shape[0], 1),
         measure=measure,
         **options,
     )
@@ -147,7 +146,6 @@ def score_distillation_loss(
         teacher=Partial(_as_given),
         teacher_rows=given,
         shape=expected,
-        teacher_copies=2,
         measure=measure,
         **options,
     )
@@ -163,7 +161,6 @@ def _distilled(
     teacher: Partial,
     teacher_rows: Any,
     shape: tuple[int, int],
-    teacher_copies: int,
     **options: Any,
 ) -> Any:
     """The loss of a teacher that is a function of its part of the rows, giving its strip of closeness."""
@@ -177,7 +174,6 @@ def _distilled(
         Relation(Partial(_every), Partial(_every), shape) if labels is None else labels,
         ref_embeddings=ref_embeddings,
         row_parameters={"teacher_rows": teacher_rows},
-        live_tiles=8 + teacher_copies,
         teacher=teacher,
         **options,
     )

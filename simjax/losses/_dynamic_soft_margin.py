@@ -101,7 +101,6 @@ def dynamic_soft_margin_loss(
         ref_embeddings=ref_embeddings,
         ref_labels=ref_labels,
         measure=measure,
-        live_tiles=12,
         block_size=block_size,
         histogram=promote_to_float32(as_float_array("histogram", histogram)),
         spread=spread,
@@ -177,7 +176,7 @@ def _mixed(
 ) -> Array:
     x, y, measure, spread = lax.stop_gradient((x, y, measure, spread))
     function = Partial(partial(_histogram_of_rows, len(before)), relation, measure, spread)
-    here = jnp.sum(reduce_rows(function, x, y, measure=measure, live_tiles=12, block_size=block_size), axis=0)
+    here = jnp.sum(reduce_rows(function, x, y, measure=measure, block_size=block_size), axis=0)
     total = jnp.sum(here)
     share = jnp.where(jnp.sum(before) > 0, momentum, 1.0)
     mixed = (1 - share) * before + share * here / jnp.where(total == 0, 1, total)

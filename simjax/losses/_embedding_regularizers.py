@@ -142,9 +142,7 @@ def _mean(values: Array) -> Array:
 def _spread(
     x: Array, relation: Relation, of_mean: Array, of_second: Array, threshold: Array, *, block_size: int | None
 ) -> Array:
-    cosines, squares, number = reduce_rows(
-        Partial(_moments, relation), x, measure="cosine", live_tiles=3, block_size=block_size
-    )
+    cosines, squares, number = reduce_rows(Partial(_moments, relation), x, measure="cosine", block_size=block_size)
     pairs = jnp.maximum(jnp.sum(number), 1)
     first, second = jnp.sum(cosines) / pairs, jnp.sum(squares) / pairs
     return of_mean * jnp.square(first) + of_second * jax.nn.relu(second - threshold)

@@ -62,7 +62,6 @@ def fast_ap_loss(
         ref_embeddings=y,
         measure="squared_euclidean",
         centres=centres,
-        live_tiles=16,
         **options,
     )
 

@@ -129,5 +129,5 @@ def _in_order(s: Array, grades: Array, scale: Array, *, block_size: int | None) 
     def one(s_a: Array, g_a: Array) -> Array:
         return log_sum_exp(scale * (s[None] - s_a[:, None]), g_a[:, None] > grades[None])[:, 0]
 
-    rows = map_rows(one, s, grades, block_size=block_size, row_bytes=32 * max(s.shape[0], 1))
+    rows = map_rows(one, s, grades, block_size=block_size, row_bytes=4 * max(s.shape[0], 1))
     return jax.nn.softplus(log_sum_exp(rows[None], jnp.ones((1, rows.shape[0]), bool))[0, 0])

@@ -31,4 +31,4 @@ def earlier_positives(relation: Relation, *, block_size: int | None = None) -> I
         i, j = i[:, None], rows[None]
         return jnp.sum(relation.masks(i, j)[0] & (j < i), axis=1, dtype=jnp.int32)
 
-    return map_rows(count, rows, block_size=block_size, row_bytes=8 * len(rows))
+    return map_rows(count, rows, block_size=block_size, row_bytes=4 * len(rows))

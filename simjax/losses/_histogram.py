@@ -107,9 +107,7 @@ def _share_of_positives(
 ) -> Array:
     """Of every edge the share of all positive pairs up to it, [bins + 1]; 0 where there are none."""
     function = Partial(partial(_histogram_of_positives, bins), relation, measure, low, high)
-    sums = jnp.cumsum(
-        jnp.sum(reduce_rows(function, x, y, measure=measure, live_tiles=8, block_size=block_size), axis=0)
-    )
+    sums = jnp.cumsum(jnp.sum(reduce_rows(function, x, y, measure=measure, block_size=block_size), axis=0))
     return sums / jnp.where(sums[-1] > 0, sums[-1], 1)
 
 

@@ -73,7 +73,7 @@ def intra_pair_variance_loss(
     x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels)
     alone = ref_embeddings is None
     m = as_measure(measure)
-    sums = reduce_rows(Partial(_sums_and_counts, relation, m), x, y, measure=m, live_tiles=4, block_size=block_size)
+    sums = reduce_rows(Partial(_sums_and_counts, relation, m), x, y, measure=m, block_size=block_size)
     positive_mean, negative_mean = (jnp.sum(s) / jnp.maximum(jnp.sum(n), 1) for s, n in sums)
     sign = 1 if m.higher_is_closer else -1  # the mean of a distance is turned, too, and its share with it
     return pair_loss(

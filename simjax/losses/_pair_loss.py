@@ -49,7 +49,7 @@ def pair_loss(
     by_column: bool = False,
     by_class: bool = False,
     symmetric: bool = False,
-    live_tiles: int = 8,
+    chunk_size: int = 1,
     block_size: int | None = None,
     **parameters: Any,
 ) -> Any:
@@ -74,7 +74,7 @@ def pair_loss(
             relation has chosen a few columns of each row.
         by_class: rows of one class stand together in a strip, where the relation has classes: they share positives.
         symmetric: the form gives a pair the same terms from either side, as a distance does and a softmax does not.
-        live_tiles: how many arrays like the strip the form holds at once.
+        chunk_size: The largest array that the form computes is [r, chunk_size, m].
         block_size: rows computed at once; None chooses.
         **parameters: of the form; arrays may be traced and learned.
 
@@ -110,7 +110,7 @@ def pair_loss(
     m = as_measure(measure)
     itself = ref_embeddings is None and not isinstance(labels, Relation)  # a relation may differ from side to side
     alike = weights is None and reducing.class_weights is None and reducing.divide_by != "rows"
-    static = form, triplets, by_column, by_class, as_scalar, live_tiles, block_size
+    static = form, triplets, by_column, by_class, as_scalar, chunk_size, block_size
     arguments = relation, m, rows, reducing, parameters
     return _pair_loss(static, symmetric and m.symmetric and itself and alike and as_scalar, arguments, x, y)
 
@@ -136,7 +136,7 @@ def _(static: tuple[Any, ...], primals: Any, tangents: Any) -> tuple[Array, Arra
 
 
 def _loss(static: tuple[Any, ...], arguments: tuple[Any, ...], x: Array, y: Array) -> Any:
-    form, triplets, by_column, by_class, as_scalar, live_tiles, block_size = static
+    form, triplets, by_column, by_class, as_scalar, chunk_size, block_size = static
     if by_class:  # a permutation of rows
         arguments, x, y = replicated((arguments, x, y))
     relation, measure, rows, reducer, parameters = arguments
@@ -148,7 +148,7 @@ def _loss(static: tuple[Any, ...], arguments: tuple[Any, ...], x: Array, y: Arra
             i = jnp.argsort(relation.classes[0]).astype(jnp.int32)
             x, rows = jax.tree.map(lambda a: a[i], (x, rows))
         found = reduce_rows(
-            of_strip, x, y, measure=measure, rows=(i, *rows), live_tiles=live_tiles, block_size=block_size
+            of_strip, x, y, measure=measure, rows=(i, *rows), chunk_size=chunk_size, block_size=block_size
         )
         if by_class:
             found = jax.tree.map(lambda a: jnp.zeros_like(a).at[i].set(a), found)
@@ -179,7 +179,7 @@ def _of_chosen_pairs(
 ) -> dict[str, LossTerms]:
     columns = jnp.concatenate(chosen, axis=1)
     of_chosen = partial(_of_chosen, triplets, chosen[0].shape[1], terms, measure, y)
-    row_bytes = 16 * columns.shape[1] * x.shape[1] * promote_to_float32(x).dtype.itemsize
+    row_bytes = columns.shape[1] * x.shape[1] * promote_to_float32(x).dtype.itemsize
     return map_rows(of_chosen, x, columns, *rows, block_size=block_size, row_bytes=row_bytes)
 
 

@@ -47,7 +47,7 @@ def pnp_loss(
         temperature: of the sigmoid, in units of the measure; may be learned.
         alpha: of the variant Dq.
         b: of the variant Ib.
-        **options: ref_embeddings, ref_labels, measure (by default cosine), weights, reducer, block_size: see `pair_loss`.
+        **options: ref_embeddings, ref_labels, measure (cosine), weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows that have a positive; 0 where there are none. Without reference embeddings a row is one

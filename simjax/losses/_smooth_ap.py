@@ -28,7 +28,7 @@ def smooth_ap_loss(
         embeddings: [n, d].
         labels: class ids [n], classes of any sizes in any order, or a `Relation`; any will do.
         temperature: of the sigmoid, in units of the measure; may be learned.
-        **options: ref_embeddings, ref_labels, measure (by default cosine), weights, reducer, block_size: see `pair_loss`.
+        **options: ref_embeddings, ref_labels, measure (cosine), weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows that have a positive; 0 where there are none. Without reference embeddings a row is one

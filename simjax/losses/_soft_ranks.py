@@ -46,7 +46,6 @@ def rank_loss(
         row_parameters={"itself": itself},
         temperature=temperature,
         by_column=True,
-        live_tiles=8,
         **options,
     )
 

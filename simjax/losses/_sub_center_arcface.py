@@ -153,7 +153,7 @@ def _outliers(x: Array, labels: Array, centers: Array, least: Array, *, block_si
     def cosines(x: Array, own: Array) -> Array:
         return jnp.sum(unit_vectors(promote_to_float32(x))[:, None] * units[own], axis=2)
 
-    to_own = map_rows(cosines, x, own, block_size=block_size, row_bytes=8 * k * d)  # [n, k]
+    to_own = map_rows(cosines, x, own, block_size=block_size, row_bytes=4 * k * d)  # [n, k]
     votes = jnp.zeros((classes, k), jnp.int32).at[own, jnp.argmax(to_own, axis=1)].add(known)
     dominant = jnp.argmax(votes, axis=1).astype(jnp.int32)
     to_dominant = jnp.take_along_axis(to_own, dominant[own][:, None], axis=1)[:, 0]

@@ -78,11 +78,11 @@ def triplet_margin_loss(
     options |= {"measure": measure, "ref_embeddings": ref_embeddings, "triplets": True}
     options |= {"default_reducer": "mean_nonzero", "margin": margin}
     if not (swap or smooth):
-        return pair_loss(_counted, embeddings, labels, live_tiles=24, **options)
+        return pair_loss(_counted, embeddings, labels, chunk_size=4, **options)
     if swap:
         given = embeddings if ref_embeddings is None else ref_embeddings
         options |= {"columns": as_float_array("embeddings", given), "of": as_measure(measure), "by_column": True}
-    return pair_loss(_ADDED[smooth], embeddings, labels, live_tiles=12, **options)
+    return pair_loss(_ADDED[smooth], embeddings, labels, chunk_size=2, **options)
 
 
 def _counted(c: Array, positive: Array, negatives_of: Partial, *, margin: Array) -> Any:

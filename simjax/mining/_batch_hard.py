@@ -154,7 +154,7 @@ def _choose(
     block_size: int | None,
 ) -> tuple[Array, Array]:
     function = Partial(partial(_columns, strategies), relation, measure, ranges)
-    return reduce_rows(function, x, y, measure=measure, live_tiles=6, block_size=block_size)
+    return reduce_rows(function, x, y, measure=measure, block_size=block_size)
 
 
 def _columns(

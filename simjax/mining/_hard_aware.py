@@ -83,9 +83,7 @@ def _bounds(x: Array, y: Array, relation: Relation, measure: Measure, share: Arr
     """The bits of the last pair that is kept of each kind, uint32 [2]."""
 
     def count(bounds: Array) -> Array:  # of [2, b] how many pairs of each kind reach them
-        found = reduce_rows(
-            Partial(_reaching, relation, measure, bounds), x, y, measure=measure, live_tiles=16, block_size=block_size
-        )
+        found = reduce_rows(Partial(_reaching, relation, measure, bounds), x, y, measure=measure, block_size=block_size)
         return jnp.sum(found, axis=0, dtype=jnp.uint32)
 
     pairs = count(jnp.zeros((2, 1), jnp.uint32))[:, 0]

@@ -148,7 +148,7 @@ def _hard_negatives(
     if depth <= range_min:
         return jnp.full((x.shape[0], k), -1, jnp.int32)
     function = Partial(partial(_closest, positive, depth), relation, measure, bounds)
-    columns = reduce_rows(function, x, y, measure=measure, live_tiles=8, block_size=block_size, precision=precision)
+    columns = reduce_rows(function, x, y, measure=measure, block_size=block_size, precision=precision)
     candidates = columns[:, range_min:]
     if key is not None:
         candidates = _any(key, candidates, k)

@@ -69,7 +69,7 @@ def _choose(
         positives, negatives = (jnp.full((x.shape[0], k), -1, jnp.int32) for k in numbers)
         return positives, negatives
     function = Partial(partial(_columns, numbers), relation, measure)
-    return reduce_rows(function, x, y, measure=measure, live_tiles=6, block_size=block_size)
+    return reduce_rows(function, x, y, measure=measure, block_size=block_size)
 
 
 def _columns(

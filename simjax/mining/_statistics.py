@@ -79,7 +79,7 @@ def statistics(
 @partial(jax.jit, static_argnames="block_size")
 def _statistics(x: Array, y: Array, relation: Relation, measure: Measure, block_size: int | None) -> MiningStatistics:
     counts, sums, low, high = reduce_rows(
-        Partial(_of_strip, relation, measure), x, y, measure=measure, live_tiles=6, block_size=block_size
+        Partial(_of_strip, relation, measure), x, y, measure=measure, block_size=block_size
     )
     pairs = jnp.sum(counts.astype(jnp.float32), axis=0)
     found = pairs > 0

@@ -143,7 +143,6 @@ class PairNetwork(nnx.Module):
             matrix=_network_matrix,
             name="pair_network",
             parameters=weights,
-            live_tiles=104,  # six for each of the neurons that are added at once: one for each gradient that is summed
         )
 
 

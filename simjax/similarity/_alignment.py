@@ -242,7 +242,7 @@ def _kernel_products(
     """
     n = x.shape[0]
     i = jnp.arange(n, dtype=jnp.int32)
-    row_bytes = x_measure.row_bytes(x, x, 4) + y_measure.row_bytes(y, y, 4)
+    row_bytes = max(x_measure.row_bytes(x, x), y_measure.row_bytes(y, y))
     of_rows, of_all, of_pairs = (n - 2, n - 1, n - 3) if unbiased else (n, n, n)
 
     def side(a: Array, measure: Measure) -> tuple[Any, Any]:

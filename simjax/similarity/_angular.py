@@ -91,4 +91,4 @@ def _angles(x: Any, y: Any) -> Array:
 
 _form = {"search": search_chords(_prepare), "exact_zero": True}
 define(cosine_distance, "cosine_distance", prepare=_prepare, matrix=half_chords, range=(0.0, 2.0), **_form)
-define(angular_distance, prepare=_prepare, matrix=_angles, range=(0.0, 1.0), live_tiles=4, **_form)
+define(angular_distance, prepare=_prepare, matrix=_angles, range=(0.0, 1.0), **_form)

@@ -113,5 +113,4 @@ define(
     range=(0.0, float("inf")),
     exact_zero=True,
     symmetric=False,
-    live_tiles=6,
 )

@@ -1,8 +1,8 @@
 """What a named measure needs: a public function of pairs, and its entry among the measures.
 
-A measure without a form as a matrix product is one formula of (reduce, x, y, **parameters): `reduce` sums terms over
-the features, `_featurewise.reduce_features` of pairs of vectors and `_featurewise.reduce_features_of_tile` of every row with every column. So one
-definition gives both forms.
+A measure without a form as a matrix product is one formula of (reduce, x, y, **parameters). `reduce` sums terms over
+the features: `reduce_features` for pairs of vectors, `reduce_features_of_tile` for all pairs of rows and columns. So
+one definition gives both forms.
 """
 
 import functools
@@ -83,7 +83,7 @@ def define(function: Callable[..., Array], name: str | None = None, *, symmetric
         function: made by `pair_function`; its keywords are the measure's parameters.
         name: what `measure=` calls it; None is the function's name without its suffix.
         symmetric: whether x and y may be exchanged, whatever the parameters.
-        **form: fields of `Measure`: matrix, prepare, search (all three take all parameters), range, copies, exact_zero,
+        **form: fields of `Measure`: matrix, prepare, search (all three take all parameters), range, exact_zero,
             precision.
     """
     whole = function.__name__
@@ -105,4 +105,4 @@ def define(function: Callable[..., Array], name: str | None = None, *, symmetric
 
 def define_terms(function: Callable[..., Array], formula: Callable[..., Array], **form: Any) -> Measure:
     """Enter a measure whose `formula(reduce, x, y, **parameters)` goes through the features."""
-    return define(function, matrix=functools.partial(formula, reduce_features_of_tile), **{"live_tiles": 12, **form})
+    return define(function, matrix=functools.partial(formula, reduce_features_of_tile), **form)

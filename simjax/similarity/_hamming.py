@@ -26,4 +26,4 @@ def _hamming(reduce: Reduce, x: Array, y: Array) -> Array:
     return reduce(lambda a, b: (jnp.not_equal(a, b).astype(a.dtype),), x, y)[0] / max(x.shape[-1], 1)
 
 
-define_terms(hamming_distance, _hamming, range=(0.0, 1.0), live_tiles=3)
+define_terms(hamming_distance, _hamming, range=(0.0, 1.0))

@@ -66,4 +66,4 @@ def _matrix(x: tuple[Array, Array], y: tuple[Array, Array]) -> Array:
     return _angle(x[0][:, None], x[1][:, None], y[0][None], y[1][None])
 
 
-define(haversine_distance, prepare=_prepare, matrix=_matrix, range=(0.0, float(jnp.pi)), live_tiles=12)
+define(haversine_distance, prepare=_prepare, matrix=_matrix, range=(0.0, float(jnp.pi)))

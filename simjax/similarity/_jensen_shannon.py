@@ -80,4 +80,4 @@ def _distributions(x: Array, y: Array, **_: ArrayLike | None) -> tuple[Array, Ar
     return distribution(promote_to_float32(x)), distribution(promote_to_float32(y))
 
 
-define_terms(jensen_shannon_distance, _jensen_shannon, prepare=_distributions, range=(0.0, float("inf")), live_tiles=16)
+define_terms(jensen_shannon_distance, _jensen_shannon, prepare=_distributions, range=(0.0, float("inf")))

@@ -178,7 +178,7 @@ def _sigmoid_matrix(x: Scaled, y: Scaled, **parameters: Any) -> Array:
     return _sigmoid(products(x, y), x[0].shape[-1], **parameters)
 
 
-define(polynomial_kernel, prepare=rows_to_multiply, matrix=_polynomial_matrix, live_tiles=5)
+define(polynomial_kernel, prepare=rows_to_multiply, matrix=_polynomial_matrix)
 define(
     sigmoid_kernel,
     prepare=rows_to_multiply,
@@ -193,6 +193,5 @@ define(
     search=search_scaled(_scaled_rows),
     range=(0.0, 1.0),
     precision="highest",
-    live_tiles=4,
 )
 define_terms(laplacian_kernel, _laplacian, range=(0.0, 1.0))

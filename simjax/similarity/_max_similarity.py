@@ -24,7 +24,6 @@ from simjax.similarity._measure import Measure
 from simjax.similarity._measure import measure as as_measure
 
 REDUCTIONS = ("sum", "mean")
-COPIES = 4  # arrays like the strip that are held beside the measure's own: masked, compared, and going backward
 
 
 def maxsim_similarity(
@@ -172,7 +171,7 @@ def _all_pairs(
         return map_rows(queries, rows, x_mask, block_size=block_size, row_bytes=b * pair_bytes).T
 
     # Documents are cut as well where those of one query would not fit.
-    pair_bytes = t * measure.row_bytes(x, jnp.zeros((s, d), x.dtype), COPIES)
+    pair_bytes = t * measure.row_bytes(x, jnp.zeros((s, d), x.dtype))
     return map_rows(documents, y, y_mask, row_bytes=pair_bytes).T.astype(kind)
 
 

@@ -49,7 +49,6 @@ class Measure:
         name: what `measure=` calls it.
         parameters: keyword arguments of the functions; arrays may be traced or learned.
         minimum: of each parameter that has one.
-        live_tiles: how many arrays like the strip [r, m] the matrix form and its gradient hold at once.
         search: function like `prepare` that gives vectors [n, e] and [m, e] whose dot products grow with closeness in
             each row, and whether they do so without overflow for these rows; None searches by the measure itself.
         exact_zero: the matrix form rounds; identical rows are found by their fingerprints and get exactly 0.
@@ -67,7 +66,6 @@ class Measure:
     name: str = dataclasses.field(default="", metadata={"static": True})
     parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
     minimum: tuple[tuple[str, float], ...] = dataclasses.field(default=(), metadata={"static": True})
-    live_tiles: int = dataclasses.field(default=3, metadata={"static": True})
     search: Callable[..., tuple[Array, Array, Any]] | None = dataclasses.field(default=None, metadata={"static": True})
     exact_zero: bool = dataclasses.field(default=False, metadata={"static": True})
     symmetric: bool = dataclasses.field(default=False, metadata={"static": True})
@@ -127,10 +125,10 @@ class Measure:
         """Every row of x [n, d] against every row of y [m, d], in one block: [n, m]."""
         return self.tile(*self.tile_inputs(x, y), precision)
 
-    def row_bytes(self, x: Array, y: Array, live_tiles: int = 0) -> int:
-        """What one row of a strip takes, going backward too, with `copies` more of it held by what reduces it."""
-        own = self.live_tiles if self.matrix is not None else 8 * y.shape[1]
-        return (own + live_tiles) * y.shape[0] * jnp.promote_types(jnp.result_type(x, y), jnp.float32).itemsize
+    def row_bytes(self, x: Array, y: Array) -> int:
+        """Return the size of one row of a tile; [m, d] for a measure without a matrix form, which broadcasts."""
+        entries = y.shape[0] * (y.shape[1] if self.matrix is None else 1)
+        return entries * jnp.promote_types(jnp.result_type(x, y), jnp.float32).itemsize
 
     def as_score(self, values: Array) -> Array:
         """Values turned so that larger is closer."""

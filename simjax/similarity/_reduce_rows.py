@@ -17,8 +17,16 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Shaped
 
-from simjax.core import as_exact_array, as_matrices, call_on_devices, check_at_least, check_choice, map_rows, replicated
-from simjax.core._blocks import default_rows_per_block
+from simjax.core import (
+    as_exact_array,
+    as_matrices,
+    call_on_devices,
+    check_at_least,
+    check_choice,
+    map_rows,
+    replicated,
+    rows_per_block,
+)
 from simjax.similarity._masks import as_pytree_function
 from simjax.similarity._measure import Measure
 from simjax.similarity._measure import measure as as_measure
@@ -33,7 +41,7 @@ def reduce_rows(
     *,
     measure: str | Measure = "dot",
     rows: Any = (),
-    live_tiles: int = 2,
+    chunk_size: int = 1,
     block_size: int | None = None,
     precision: str | None = None,
     axis_name: str | tuple[str, ...] | None = None,
@@ -48,9 +56,9 @@ def reduce_rows(
         y: [m, d]; None compares x with itself.
         measure: a name or a `Measure`.
         rows: a tuple of arrays [n, ...] that are cut along with x and given to the function after i and j.
-        live_tiles: how many arrays like the strip the function holds at once.
-        block_size: rows computed at once, of which nothing is kept for the gradient; None chooses (see `block_size`), and
-            where they are few keeps what took long.
+        chunk_size: The largest array that the function computes is [r, chunk_size, m].
+        block_size: Rows per block. With an explicit value every block is recomputed in the backward pass; with None,
+            expensive intermediates may be saved when there are few blocks.
         precision: of matrix products, one of `PRECISIONS`, which JAX explains at `jax.lax.Precision`; None is the
             measure's own, which is the highest for distances.
         axis_name: inside `jax.shard_map`, the mesh axis over which x and y are cut: columns are gathered from all
@@ -80,7 +88,7 @@ def reduce_rows(
         x,
         y,
         jax.tree.map(partial(as_exact_array, "rows"), rows),
-        live_tiles=live_tiles,
+        chunk_size=chunk_size,
         block_size=block_size,
         precision=precision,
         axis_name=axis_name,
@@ -92,26 +100,24 @@ def default_block_size(
     y: Shaped[ArrayLike, "m d"] | None = None,
     *,
     measure: str | Measure = "dot",
-    live_tiles: int = 2,
 ) -> int:
-    """How many rows `reduce_rows` computes at once when it chooses.
+    """Return the number of rows that `reduce_rows` computes in one block by default.
 
     Args:
         x: [n, d].
-        y: [m, d]; None is x.
-        measure: a name or a `Measure`; what it holds in memory counts.
-        live_tiles: as in `reduce_rows`.
+        y: [m, d]. Default: x.
+        measure: Name of a measure or a `Measure`.
 
     Example:
         >>> block_size(jnp.zeros((65536, 128))), block_size(jnp.zeros((65536, 128)), measure="manhattan")
-        (102, 36)
+        (128, 128)
     """
     x, y = as_matrices(x, x if y is None else y)
-    return default_rows_per_block(x.shape[0], as_measure(measure).row_bytes(x, y, live_tiles))
+    return rows_per_block(x.shape[0], as_measure(measure).row_bytes(x, y))
 
 
-@partial(jax.jit, static_argnames=("live_tiles", "block_size", "precision", "axis_name"))
-def _reduce_rows(function, measure, x, y, rows, *, live_tiles, block_size, precision, axis_name):
+@partial(jax.jit, static_argnames=("chunk_size", "block_size", "precision", "axis_name"))
+def _reduce_rows(function, measure, x, y, rows, *, chunk_size, block_size, precision, axis_name):
     def local(function: Any, measure: Measure, x: Array, y: Array, rows: Any, first: Any = 0) -> Any:
         if axis_name is not None:
             first = lax.axis_index(axis_name) * x.shape[0]
@@ -123,12 +129,8 @@ def _reduce_rows(function, measure, x, y, rows, *, live_tiles, block_size, preci
         def reduce(part: Any, i: Array, rows: Any) -> Any:
             return function(measure.tile(part, columns, precision), i[:, None], j, *rows)
 
-        if block_size is not None:  # whoever gives one wants no more memory than that
-            return map_rows(reduce, prepared, i, rows, block_size=block_size)
-        row_bytes = measure.row_bytes(x, y, live_tiles)
-        return map_rows(
-            reduce, prepared, i, rows, block_size=default_rows_per_block(len(x), row_bytes), row_bytes=row_bytes
-        )
+        row_bytes = chunk_size * measure.row_bytes(x, y)
+        return map_rows(reduce, prepared, i, rows, block_size=block_size, row_bytes=row_bytes)
 
     axes = _explicit_axes(x)
     return (

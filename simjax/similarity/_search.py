@@ -30,7 +30,7 @@ from simjax.similarity._measure import Measure
 from simjax.similarity._measure import measure as as_measure
 from simjax.similarity._reduce_rows import reduce_rows
 
-BY_PRODUCTS = Measure(dot_products, higher_is_closer=True, matrix=dot_products, live_tiles=0, propagates_nan=False)
+BY_PRODUCTS = Measure(dot_products, higher_is_closer=True, matrix=dot_products, propagates_nan=False)
 """The plain dot product of vectors that cannot overflow; no gradient goes back through it."""
 
 SPARE = 8  # candidates beyond k and a quarter, against what a matrix product rounds
@@ -67,9 +67,7 @@ def pairwise(
          [0.   0.32 1.  ]]
     """
     kind = jnp.result_type(as_float_array("x", x), as_float_array("y", x if y is None else y))
-    return reduce_rows(
-        _whole_strip, x, y, measure=measure, live_tiles=0, block_size=block_size, precision=precision
-    ).astype(kind)
+    return reduce_rows(_whole_strip, x, y, measure=measure, block_size=block_size, precision=precision).astype(kind)
 
 
 def _whole_strip(s: Array, i: Array, j: Array) -> Array:
@@ -100,8 +98,8 @@ def top_k(
         measure: a name or a `Measure`.
         exclude: integers [q]: for each query the index of one gallery row that does not count, for instance itself.
         block_size: queries compared at once; None chooses.
-        precision: of the matrix products that find candidates, see `simjax.similarity.reduce_rows`. A low one is faster where
-            the hardware has it, and may then miss a neighbour.
+        precision: Precision of the matrix products that find candidates, see `reduce_rows`. A low one is faster on
+            hardware that has it, and may miss a neighbour.
 
     Returns:
         Values [q, k] in the measure's own direction and indices int32 [q, k], closest first, ties by lowest index;
@@ -166,5 +164,5 @@ def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block_size: in
         x, y, fits = measure.search(x, y, **measure.parameters)
         by_products = partial(candidates, *jax.lax.stop_gradient((x, y + y_nan[:, None])), BY_PRODUCTS)
         columns = by_products() if fits is True else jax.lax.cond(fits, by_products, by_measure)
-    row_bytes = 8 * width * gallery.shape[1] * gallery.dtype.itemsize
+    row_bytes = width * gallery.shape[1] * gallery.dtype.itemsize
     return map_rows(compare, query, columns, *excluded, block_size=block_size, row_bytes=row_bytes)

@@ -208,5 +208,5 @@ for _function, _share in (
     (dice_coefficient, _dice),
     (overlap_coefficient, _overlap),
 ):
-    _form = {"prepare": _rows, "matrix": _of_all_pairs(_share), "range": (0.0, 1.0), "live_tiles": 20}
+    _form = {"prepare": _rows, "matrix": _of_all_pairs(_share), "range": (0.0, 1.0)}
     define(_function, symmetric=_function is not tversky_index, **_form)

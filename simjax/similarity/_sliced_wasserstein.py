@@ -98,7 +98,7 @@ def _sliced_wasserstein(x, y, key, pieces, projections: int, p: int | float, blo
         lengths, i, j = pieces
         return _mean_power(jnp.abs(a[:, i] - b[:, j]), lengths.astype(kind), p)
 
-    row_bytes = 8 * (x.shape[0] + y.shape[0]) * kind.itemsize
+    row_bytes = (x.shape[0] + y.shape[0]) * kind.itemsize
     distances = map_rows(along, directions, block_size=block_size, row_bytes=row_bytes)
     return _mean_power(distances[None], jnp.full(projections, 1 / projections, kind), p)[0]
 

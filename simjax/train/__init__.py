@@ -2,16 +2,17 @@
 
 from typing import TYPE_CHECKING, Any
 
-from simjax.train._settings import Settings as Settings
-from simjax.train._settings import from_dict as from_dict
+from simjax.train._settings import Settings, from_dict
 
 if TYPE_CHECKING:
-    from simjax.train._loop import Interrupted as Interrupted
-    from simjax.train._train import train as train
+    from simjax.train._loop import Interrupted
+    from simjax.train._train import train
+
+__all__ = ["Interrupted", "Settings", "from_dict", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """`train` and `Interrupted` load when first used: the command line's help needs the settings alone."""
+    """Import `train` and `Interrupted` when first used: the command line's help needs only the settings."""
     if name == "train":
         from simjax.train._train import train
 
@@ -21,3 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return Interrupted
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

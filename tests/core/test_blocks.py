@@ -52,12 +52,12 @@ def test_memory_of_a_gradient_holds_one_block():
 def test_the_budget_chooses_the_block(random):
     x = jnp.float32(random.normal(size=(11, 3)))
     seen = []
-    map_rows(lambda rows: seen.append(rows.shape[0]) or rows, x, row_bytes=2**26)
+    map_rows(lambda rows: seen.append(rows.shape[0]) or rows, x, row_bytes=2**24)
     assert set(seen) == {2}
 
 
 def test_blocks_that_fill_the_rows_exactly_are_preferred_to_fewer_that_do_not():
-    assert rows_per_block(5000, 60_000) == 250  # 12 blocks of 417 would fit, and the last one be filled up
-    assert rows_per_block(5003, 60_000) == 417  # a prime number
-    assert rows_per_block(65_536, 2**20) == 128
+    assert rows_per_block(5000, 2**14) == 250  # 256 rows would fit, and the last block need padding
+    assert rows_per_block(5003, 2**14) == 251  # a prime number: 20 blocks of at most 256
+    assert rows_per_block(65_536, 2**18) == 128
     assert rows_per_block(1000, 2**30) == 1  # not even one row fits the budget

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from simjax import mining as miners
 from simjax.core import _blocks
 from simjax.losses import triplet_margin_loss as loss_of
-from simjax.similarity import _reduce_rows, measure
+from simjax.similarity import measure
 from tests.slow import mostly_slow
 
 
@@ -78,7 +78,7 @@ def test_equals_loops(mining, block_size, seed):
 
 @pytest.mark.slow
 def test_a_block_too_large_to_keep_its_counts_is_counted_again(random, monkeypatch):
-    monkeypatch.setattr(_reduce_rows, "default_rows_per_block", lambda n, row_bytes: 4)
+    monkeypatch.setattr(_blocks, "rows_per_block", lambda n, row_bytes: 4)
     x, labels = jnp.asarray(random.normal(size=(13, 3)), jnp.float32), random.integers(0, 4, 13)
 
     def found():
@@ -87,7 +87,7 @@ def test_a_block_too_large_to_keep_its_counts_is_counted_again(random, monkeypat
         return value_and_grad(x), str(jax.make_jaxpr(value_and_grad)(x))
 
     kept, program = found()
-    monkeypatch.setattr(_blocks, "KEPT_BYTES", 0)
+    monkeypatch.setattr(_blocks, "SAVED_BYTES", 0)
     counted, another = found()
     assert program != another
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), kept, counted)

@@ -60,7 +60,8 @@ def test_equals_loops(random, measure, reduce):
 def test_documents_are_cut_where_one_query_does_not_fit(random, monkeypatch):
     x, y, x_mask, y_mask = sets(random)
     whole = maxsim_matrix(x, y, x_mask=x_mask, y_mask=y_mask)
-    monkeypatch.setattr("simjax.core._blocks.STRIP_BYTES", 3 * 11 * 4 * 20)  # about three documents
+    for limit in ("TILE_BYTES", "LARGEST_TILE_BYTES"):
+        monkeypatch.setattr(f"simjax.core._blocks.{limit}", 3 * 11 * 4 * 20)  # about three documents
     jax.clear_caches()
     np.testing.assert_allclose(maxsim_matrix(x, y, x_mask=x_mask, y_mask=y_mask), whole, rtol=1e-5)
 

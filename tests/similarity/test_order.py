@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simjax import similarity
+from simjax import core, similarity
 
 
 @settings(max_examples=40, deadline=None)
