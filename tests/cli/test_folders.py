@@ -99,7 +99,7 @@ def test_deep_images_that_use_a_part_of_their_range(tmp_path):
     assert export(out="dark") == (
         [16] * 4,
         "warning: folder:deep: pixels from 0 to 4095 were read as if they could be from 0 to 65535, so the images are "
-        "dark or have little contrast; `--data.input-range 0 4095` uses what they hold\n",
+        "dark or have little contrast; `--data.input-range 0 4095` maps them to 0..255\n",
     )
     assert export("--data.input-range", 0, 4095, out="bright") == ([255] * 4, "")
 

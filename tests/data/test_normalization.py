@@ -3,14 +3,14 @@ import numpy as np
 from simjax.data import normalise, statistics
 
 
-def test_statistics_are_those_of_float64(random):
+def test_statistics_equal_those_in_float64(random):
     images = random.integers(0, 256, (5, 7, 11, 3), np.uint8)
     mean, std = statistics(images)
     np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), rtol=1e-6)
 
 
-def test_they_do_not_overflow_and_chunks_add_up():
+def test_statistics_of_many_images_do_not_overflow():
     images = np.full((3000, 32, 32, 1), 255, np.uint8)
     images[1500:] = 253
     mean, std = statistics(images)

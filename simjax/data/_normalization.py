@@ -1,4 +1,4 @@
-"""Pixels with mean 0 and standard deviation 1 in each channel, as the networks take them."""
+"""Normalization of pixels to mean 0 and standard deviation 1 in each channel."""
 
 import jax
 import jax.numpy as jnp
@@ -6,17 +6,17 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-CHUNK = 2048  # images summed at once: small beside the set
+IMAGES_PER_CHUNK = 2048  # bounds the memory of the squared pixels
 
 
 def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel, exact to float32, with pixels scaled to [0, 1].
+    """Compute the mean and standard deviation of each channel, exact to float32, with pixels scaled to [0, 1].
 
     Args:
-        images: uint8 [n, h, w, c], of the training part.
+        images: Training images, uint8 [n, h, w, c].
 
     Returns:
-        float32 [c] and float32 [c]; the deviation of a channel of one value is given as 1.
+        float32 [c] and float32 [c]. The deviation of a constant channel is replaced by 1.
 
     Example:
         >>> mean, std = statistics(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
@@ -24,8 +24,8 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ([0.5], [0.5])
     """
     total = squares = np.zeros(images.shape[-1], np.int64)
-    for start in range(0, len(images), CHUNK):
-        pixels = images[start : start + CHUNK].reshape(-1, images.shape[-1]).astype(np.uint32)
+    for start in range(0, len(images), IMAGES_PER_CHUNK):
+        pixels = images[start : start + IMAGES_PER_CHUNK].reshape(-1, images.shape[-1]).astype(np.uint32)
         total = total + pixels.sum(0, dtype=np.int64)
         squares = squares + np.square(pixels).sum(0, dtype=np.int64)
     count = max(images.size // images.shape[-1], 1)
@@ -36,12 +36,12 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @jax.jit
 def normalise(images: ArrayLike, mean: ArrayLike, std: ArrayLike) -> Array:
-    """(images / 255 - mean) / std.
+    """Compute (images / 255 - mean) / std.
 
     Args:
         images: [b, h, w, c] in 0..255, uint8 or, after augmentation, floating-point.
-        mean: [c], of pixels in [0, 1].
-        std: [c].
+        mean: Mean of each channel of images / 255, [c].
+        std: Standard deviation of each channel of images / 255, [c].
 
     Returns:
         float32 [b, h, w, c].
