@@ -79,7 +79,8 @@ def as_finite(argument: str, x: ArrayLike | JaxArrayLike, dtype: DTypeLike | Non
         dtype = canonicalize_dtype(jnp.promote_types(own, jnp.float32))
     with np.errstate(over="ignore"):
         values = np.asarray(given).astype(dtype)
-    _check_rows(f"{argument}: expected finite numbers in {values.dtype}", np.asarray(given), ~np.isfinite(values))
+    wrong = np.asarray(~np.isfinite(values))
+    _check_rows(f"{argument}: expected finite numbers in {values.dtype}", np.asarray(given), wrong)
     return values
 
 
