@@ -9,7 +9,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from simjax.core import InputError
 from simjax.similarity import Alignment, Measure, alignment, centered_kernel_alignment, measure
-from simjax.similarity._median_distance import median_squared_distance
+from simjax.similarity._kernel_alignment import median_squared_distance
 
 
 def gram(x, kernel, bandwidth):

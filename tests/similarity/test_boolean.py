@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as st_numpy
 from scipy.spatial.distance import cdist
 
 from simjax.core import InputError
-from simjax.similarity import _boolean as boolean
+from simjax.similarity import _sets as boolean
 from simjax.similarity import measure
 from simjax.similarity import pairwise as pairwise_of_numbers
 

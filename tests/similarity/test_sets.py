@@ -9,8 +9,13 @@ from scipy.spatial.distance import cdist
 
 from simjax.core import InputError
 from simjax.similarity import measure, pairwise
-from simjax.similarity._boolean import jaccard_distance
-from simjax.similarity._sets import dice_coefficient, jaccard_index, overlap_coefficient, tversky_index
+from simjax.similarity._sets import (
+    dice_coefficient,
+    jaccard_distance,
+    jaccard_index,
+    overlap_coefficient,
+    tversky_index,
+)
 from tests.slow import mostly_slow
 
 SETS = {
