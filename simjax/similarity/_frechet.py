@@ -45,14 +45,14 @@ class Moments:
 
         mean = mean_a + delta n_b / n,    scatter = scatter_a + scatter_b + delta delta^T n_a n_b / n,
 
-    which subtracts no large numbers. The mean is stored as two numbers, `origin` and `offset`, so that a mean of 10,000
-    keeps the digits of small differences. `jax.jit(Moments.update, donate_argnums=0)` updates in place; `merge` joins
-    the states of several devices or hosts, in any order.
+    which subtracts no large numbers. The mean is stored with its rounding error, so that neither a mean of 10,000 nor
+    millions of rows cost digits. `jax.jit(Moments.update, donate_argnums=0)` updates in place; `merge` joins the states
+    of several devices or hosts, in any order.
 
     Args:
         count: Number of rows, uint32 []; exact up to 4,294,967,295.
-        origin: A point near the rows, [d], float32 or wider.
-        offset: The mean less the origin, [d].
+        mean: [d], float32 or wider; 0 without rows.
+        mean_rest: The exact mean less its rounded value, [d].
         scatter: Sum of (x - mean)(x - mean)^T, [d, d].
 
     Example:
@@ -65,14 +65,9 @@ class Moments:
 
     # Any: JAX also stores shapes, axes and shardings in the place of arrays.
     count: Any
-    origin: Any
-    offset: Any
+    mean: Any
+    mean_rest: Any
     scatter: Any
-
-    @property
-    def mean(self) -> Float[Array, " d"]:
-        """The mean of the rows, [d]; 0 without rows."""
-        return self.origin + self.offset
 
     @property
     def covariance(self) -> Float[Array, "d d"]:
@@ -81,12 +76,12 @@ class Moments:
 
     def update(self, features: Num[ArrayLike, "n d"], mask: Bool[ArrayLike, " n"] | None = None) -> "Moments":
         """Return the moments with more rows, in the type of this state; for arguments see `moments`."""
-        return self.merge(moments(as_float_array("features", features).astype(self.origin.dtype), mask))
+        return self.merge(moments(as_float_array("features", features).astype(self.mean.dtype), mask))
 
     def merge(self, other: "Moments") -> "Moments":
         """Return the moments of the rows of both, in the type of this state."""
-        if self.origin.shape != other.origin.shape:
-            raise InputError(f"features: expected {self.origin.shape[-1]} as seen before, got {other.origin.shape[-1]}")
+        if self.mean.shape != other.mean.shape:
+            raise InputError(f"features: expected {self.mean.shape[-1]} as seen before, got {other.mean.shape[-1]}")
         return _merge(self, jax.tree.map(lambda a, b: b.astype(a.dtype), self, other))
 
 
@@ -154,7 +149,7 @@ def _samples(name: str, x: ArrayLike | Moments) -> Array | Moments:
 
 
 def _mean_like(x: Array | Moments) -> Array:
-    return x.origin if isinstance(x, Moments) else x
+    return x.mean if isinstance(x, Moments) else x
 
 
 @jax.jit
@@ -171,7 +166,7 @@ def _frechet_distance(x: Array | Moments, y: Array | Moments) -> Array:
 
 
 def _mean_and_factor(x: Array | Moments) -> tuple[tuple[Array, Array], Array, Array | bool]:
-    """Return origin and offset of the mean, a factor A [r, d] of the covariance A^T A, and whether the latter fits.
+    """Return the mean and its rest, a factor A [r, d] of the covariance A^T A, and whether the latter fits.
 
     A factor is one of many, and a function of the covariance does not depend on which. So the derivative of a factor
     only has to give that of the covariance. Such a derivative does not divide by the small numbers that a derivative of
@@ -187,7 +182,7 @@ def _mean_and_factor(x: Array | Moments) -> tuple[tuple[Array, Array], Array, Ar
         inverse = jnp.where(usable, 1 / jnp.where(usable, root, 1.0), 0.0)
         # The second summand is 0; with its derivative dA, A^T dA + dA^T A = dS on the range of S.
         factor = root[:, None] * vectors.T + 0.5 * (inverse[:, None] * vectors.T) @ (covariance - constant)
-        return (x.origin, x.offset), factor, fits
+        return (x.mean, x.mean_rest), factor, fits
     n, d = x.shape
     centered, *mean = center(promote_to_float32(x), True, n)
     factor = centered / max(n - 1, 1) ** 0.5
@@ -227,10 +222,10 @@ def _differentiable_once_jvp(order: int, primals: tuple[Array], tangents: tuple[
 @auto_axes
 def _moments(x: Array, valid: Array) -> Moments:
     count = jnp.sum(valid, dtype=jnp.uint32)
-    centered, origin, offset = center(x, valid[:, None], count)
+    centered, mean, rest = center(x, valid[:, None], count)
     with jax.default_matmul_precision("highest"):
         scatter = centered.T @ centered
-    return Moments(count, origin, offset, scatter)
+    return Moments(count, *_fast_two_sum(mean, rest), scatter)
 
 
 def center(x: Array, valid: Array | bool, count: Array | int) -> tuple[Array, Array, Array]:
@@ -240,21 +235,27 @@ def center(x: Array, valid: Array | bool, count: Array | int) -> tuple[Array, Ar
     """
     n = jnp.maximum(jnp.asarray(count).astype(x.dtype), 1)
     x = jnp.where(valid, x, 0.0)
-    origin = jnp.sum(x / n, axis=0)  # divided first: the sum of n large numbers can overflow
-    x = jnp.where(valid, x - origin[None], 0.0)
-    offset = jnp.sum(x, axis=0) / n
-    return jnp.where(valid, x - offset[None], 0.0), origin, offset
+    mean = jnp.sum(x / n, axis=0)  # divided first: the sum of n large numbers can overflow
+    x = jnp.where(valid, x - mean[None], 0.0)
+    rest = jnp.sum(x, axis=0) / n
+    return jnp.where(valid, x - rest[None], 0.0), mean, rest
 
 
 @jax.jit
 def _merge(a: Moments, b: Moments) -> Moments:
     count = a.count + b.count
-    n_a, n_b = (c.astype(a.origin.dtype) for c in (a.count, b.count))
-    n = jnp.maximum(count.astype(a.origin.dtype), 1)
-    delta = (b.origin - a.origin) + (b.offset - a.offset)
-    shift = delta * jnp.sqrt(n_a * (n_b / n))  # the root before the square: delta^2 may overflow, where n_a is 0, too
-    # The origin of the larger set: that of an empty set may be far from the rows.
+    n_a, n_b = (c.astype(a.mean.dtype) for c in (a.count, b.count))
+    n = jnp.maximum(count.astype(a.mean.dtype), 1)
+    delta = (b.mean - a.mean) + (b.mean_rest - a.mean_rest)
+    shift = delta * jnp.sqrt(n_a * (n_b / n))  # the root before the square: with n_a = 0, delta^2 may overflow
+    # From the mean of the larger set, so that the mean of an empty set is never the start.
     from_a = n_a >= n_b
-    origin = jnp.where(from_a, a.origin, b.origin)
-    offset = jnp.where(from_a, a.offset + delta * (n_b / n), b.offset - delta * (n_a / n))
-    return Moments(count, origin, offset, a.scatter + b.scatter + shift[:, None] * shift[None])
+    step = jnp.where(from_a, delta * (n_b / n), -delta * (n_a / n))
+    mean, rest = jnp.where(from_a, a.mean, b.mean), jnp.where(from_a, a.mean_rest, b.mean_rest)
+    return Moments(count, *_fast_two_sum(mean, rest + step), a.scatter + b.scatter + shift[:, None] * shift[None])
+
+
+def _fast_two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return a + b and its rounding error, which is exact for |a| >= |b| (Dekker, 1971)."""
+    total = a + b
+    return total, b - (total - a)

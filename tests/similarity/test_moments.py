@@ -12,7 +12,7 @@ from simjax.similarity import Moments, moments
 
 
 def mean_of(state):
-    return np.float64(state.origin) + np.float64(state.offset)
+    return np.float64(state.mean) + np.float64(state.mean_rest)
 
 
 def test_agrees_with_numpy(random):
@@ -104,7 +104,7 @@ def test_transformations(random):
 def test_narrow_types_accumulate_in_float32(random, dtype):
     x = jnp.asarray(3 * random.normal(size=(13, 2)), dtype)
     state = moments(x).update(x)
-    assert state.origin.dtype == state.scatter.dtype == jnp.float32
+    assert state.mean.dtype == state.scatter.dtype == jnp.float32
     expected = np.cov(np.concatenate([np.float64(x)] * 2), rowvar=False)
     np.testing.assert_allclose(state.covariance, expected, rtol=1e-5, atol=1e-5)
 
