@@ -128,6 +128,12 @@ def _directions(x: Array) -> Directions:
     return units, (largest(x)[..., 0] == 0).astype(units.dtype)
 
 
+def _units(x: Array) -> Directions:
+    """Return directions for `normalized_euclidean_distance`, which needs no angle of a zero vector."""
+    units = normalize_rows(x)
+    return units, jnp.zeros(units.shape[:-1], units.dtype)
+
+
 def _centered_directions(x: Array) -> Directions:
     return _directions(_deviations(x)[0])
 
@@ -163,10 +169,15 @@ Chords = tuple[Array, Array]
 """Rows u (or columns -2 v) [n, d], and their squared norms [n] plus 1 for a zero vector."""
 
 
-def _prepare_chords(x: Directions, y: Directions) -> tuple[Chords, Chords]:
-    (u, u_zero), (v, v_zero) = x, y
-    u, v = shift_towards_zero(u, v)
-    return (u, jnp.sum(u * u, axis=-1) + u_zero), (-2 * v, jnp.sum(v * v, axis=-1) + v_zero)
+def _prepare_chords(directions: Callable[[Array], Directions]) -> Callable[[Array, Array], tuple[Chords, Chords]]:
+    """Return the `prepare` function of a measure of rows that have the given directions."""
+
+    def prepare(x: Array, y: Array) -> tuple[Chords, Chords]:
+        (u, u_zero), (v, v_zero) = directions(promote_to_float32(x)), directions(promote_to_float32(y))
+        u, v = shift_towards_zero(u, v)
+        return (u, jnp.sum(u * u, axis=-1) + u_zero), (-2 * v, jnp.sum(v * v, axis=-1) + v_zero)
+
+    return prepare
 
 
 def _chords(x: Chords, y: Chords) -> Array:
@@ -175,22 +186,8 @@ def _chords(x: Chords, y: Chords) -> Array:
     return jnp.minimum(jax.nn.relu(x[1][:, None] + y[1][None] + products), 4.0)
 
 
-def _prepare_cosines(x: Array, y: Array) -> tuple[Chords, Chords]:
-    return _prepare_chords(_directions(promote_to_float32(x)), _directions(promote_to_float32(y)))
-
-
-def _prepare_units(x: Array, y: Array) -> tuple[Chords, Chords]:
-    units = (normalize_rows(promote_to_float32(a)) for a in (x, y))
-    u, v = ((u, jnp.zeros(len(u), u.dtype)) for u in units)
-    return _prepare_chords(u, v)
-
-
-def _prepare_correlations(x: Array, y: Array) -> tuple[Chords, Chords]:
-    return _prepare_chords(_centered_directions(promote_to_float32(x)), _centered_directions(promote_to_float32(y)))
-
-
 def _prepare_signals(x: Array, y: Array) -> tuple[tuple[Chords, Array], tuple[Chords, Array]]:
-    rows, columns = _prepare_correlations(x, y)
+    rows, columns = _prepare_chords(_centered_directions)(x, y)
     deviations = (_deviations(promote_to_float32(a) / 2) for a in (x, y))
     x_norms, y_norms = (norm(d * scale) for d, scale in deviations)
     return (rows, x_norms), (columns, y_norms)
@@ -218,13 +215,11 @@ def _chord_lengths(x: Chords, y: Chords) -> Array:
     return safe_sqrt(_chords(x, y))
 
 
-def _search_chords(
-    prepare: Callable[[Array, Array], tuple[Chords, Chords]],
-) -> Callable[[Array, Array], tuple[Array, Array, bool]]:
+def _search_chords(directions: Callable[[Array], Directions]) -> Callable[[Array, Array], tuple[Array, Array, bool]]:
     """Return a `search` function, see `_euclidean.search_rows`; unit vectors need no scale."""
 
     def search(x: Array, y: Array) -> tuple[Array, Array, bool]:
-        (rows, _), (columns, squares) = prepare(x, y)
+        (rows, _), (columns, squares) = _prepare_chords(directions)(x, y)
         queries = jnp.pad(rows, ((0, 0), (0, 1)), constant_values=1)
         return queries, -jnp.concatenate([columns, squares[:, None]], axis=1), True
 
@@ -258,18 +253,18 @@ def _haversine_of_tile(x: Coordinates, y: Coordinates) -> Array:
     return _haversine((x[0][:, None], x[1][:, None]), (y[0][None], y[1][None]))
 
 
-for _function, _name, _prepare, _matrix, _largest in (
-    (cosine_distance, "cosine_distance", _prepare_cosines, _half_chords, 2.0),  # "cosine" is the similarity
-    (angular_distance, "angular", _prepare_cosines, _angles, 1.0),
-    (normalized_euclidean_distance, "normalized_euclidean", _prepare_units, _chord_lengths, 2.0),
-    (correlation_distance, "correlation", _prepare_correlations, _half_chords, 2.0),
+for _function, _name, _directions_of, _matrix, _largest in (
+    (cosine_distance, "cosine_distance", _directions, _half_chords, 2.0),  # "cosine" is the similarity
+    (angular_distance, "angular", _directions, _angles, 1.0),
+    (normalized_euclidean_distance, "normalized_euclidean", _units, _chord_lengths, 2.0),
+    (correlation_distance, "correlation", _centered_directions, _half_chords, 2.0),
 ):
     define(
         _function,
         _name,
-        prepare=_prepare,
+        prepare=_prepare_chords(_directions_of),
         matrix=_matrix,
-        search=_search_chords(_prepare),
+        search=_search_chords(_directions_of),
         range=(0.0, _largest),
         exact_zero=True,
         precision="highest",
