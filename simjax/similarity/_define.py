@@ -93,39 +93,35 @@ def define(
     symmetric: bool = True,
     exact_zero: bool = False,
     precision: str | None = None,
-) -> Measure:
+) -> None:
     """Register a public function as a named measure, whose direction follows from the suffix of the function's name.
 
-    Args:
-        function: Made by `pair_function`; its keyword arguments are the measure's parameters.
-        name: Name for `measure=`. Default: the function's name without its suffix.
-        matrix: See `Measure`. Receives all parameters, as `prepare` and `search` do.
-        prepare: See `Measure`.
-        search: See `Measure`.
-        range: See `Measure`.
-        symmetric: See `Measure`.
-        exact_zero: See `Measure`.
-        precision: See `Measure`; "highest" where squares cancel.
+    The keyword arguments of the function, made by `pair_function`, are the parameters of the measure; `matrix`,
+    `prepare` and `search` receive all of them. The name for `measure=` is by default the function's name without its
+    suffix. The other arguments are fields of `Measure`; `precision` is "highest" where squares cancel.
     """
     keywords = [p for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY]
-    # A default is a constant of the compiled code (x^3 becomes two products), a given parameter is an argument of it.
-    bind = functools.partial(functools.partial, **{p.name: p.default for p in keywords})
+    defaults = {p.name: p.default for p in keywords}
+
+    def bind_defaults(f: Callable[..., Any]) -> Callable[..., Any]:
+        # A default is a constant of the compiled code (x^3 becomes two products), a given parameter an argument of it.
+        return functools.partial(f, **defaults)
+
     name = name or function.__name__.rsplit("_", 1)[0]
     MEASURES[name] = Measure(
         function,
         higher_is_closer=function.__name__.endswith(SIMILARITY_SUFFIXES),
-        matrix=bind(matrix),
-        prepare=bind(prepare),
+        matrix=bind_defaults(matrix),
+        prepare=bind_defaults(prepare),
         range=range,
         name=name,
         minimum=tuple(function.__dict__["minimum"].items()),
-        search=None if search is None else bind(search),
+        search=None if search is None else bind_defaults(search),
         exact_zero=exact_zero,
         symmetric=symmetric,
         precision=precision,
         propagates_nan=function.__dict__["propagates_nan"],
     )
-    return MEASURES[name]
 
 
 def define_featurewise(
@@ -134,6 +130,6 @@ def define_featurewise(
     *,
     prepare: Callable[..., tuple[Any, Any]] = promote_rows,
     range: tuple[float, float] = (0.0, float("inf")),
-) -> Measure:
+) -> None:
     """Register a measure whose `formula(reduce, x, y, **parameters)` sums terms over the features, see `define`."""
-    return define(function, matrix=functools.partial(formula, reduce_features_of_tile), prepare=prepare, range=range)
+    define(function, matrix=functools.partial(formula, reduce_features_of_tile), prepare=prepare, range=range)
