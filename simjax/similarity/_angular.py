@@ -87,8 +87,8 @@ def signal_to_noise_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"
     """
     (x, x_scale), (y, y_scale) = _deviations(x / 2), _deviations(y / 2)
     signal, noise = norm(x * x_scale), norm(x * x_scale - y * y_scale)
-    fits, quotient = _ratio_with_square(noise, signal)
-    return jnp.where(fits, quotient * quotient, jnp.inf)
+    finite, quotient = _ratio_with_finite_square(noise, signal)
+    return jnp.where(finite, quotient * quotient, jnp.inf)
 
 
 @pair_function()
@@ -159,10 +159,10 @@ def _angle(chord: Array, opposite: Array) -> Array:
     return jnp.arctan2(safe_sqrt(chord), safe_sqrt(opposite)) * (2 / jnp.pi)
 
 
-def _ratio_with_square(a: Array, b: Array) -> tuple[Array, Array]:
-    """Return whether (a / b)^2 fits the type, and a / b there; 0 / 0 is 0."""
-    fits = (a <= jnp.sqrt(jnp.finfo(a.dtype).max) / 2 * b) | (a == 0)
-    return fits, ratio(jnp.where(fits, a, 0.0), b)
+def _ratio_with_finite_square(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return whether (a / b)^2 is finite, and a / b if so, else 0; 0 / 0 is 0."""
+    finite = (a <= jnp.sqrt(jnp.finfo(a.dtype).max) / 2 * b) | (a == 0)
+    return finite, ratio(jnp.where(finite, a, 0.0), b)
 
 
 Chords = tuple[Array, Array]
@@ -197,8 +197,8 @@ def _signal_to_noise(x: tuple[Chords, Array], y: tuple[Chords, Array]) -> Array:
     """Compute |a - b|^2 / |a|^2 = (1 - r)^2 + r |u - v|^2 of deviations a = |a| u and b = |b| v, with r = |b| / |a|."""
     (x_chords, x_norms), (y_chords, y_norms) = x, y
     x_norms, y_norms = x_norms[:, None], y_norms[None]
-    fits, r = _ratio_with_square(y_norms, x_norms)
-    s = jnp.where(fits, (1 - r) ** 2 + r * _chords(x_chords, y_chords), jnp.inf)
+    finite, r = _ratio_with_finite_square(y_norms, x_norms)
+    s = jnp.where(finite, (1 - r) ** 2 + r * _chords(x_chords, y_chords), jnp.inf)
     return jnp.where((x_norms == 0) & (y_norms == 0), 0.0, s)
 
 

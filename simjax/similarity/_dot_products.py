@@ -167,7 +167,7 @@ def _multiply_tile(x: Array, y: Array, *scales: Array, precision: Any) -> Array:
 def _scaled_product(product: Callable[..., Array], x: Array, y: Array, x_scale: Array, y_scale: Array) -> Array:
     """Compute product(x, y) without inf - inf.
 
-    The derivatives are y and x, which fit the type. Differentiating through the scales would overflow at 1e30.
+    The derivatives are y and x, which are finite. Differentiating through the scales would overflow at 1e30.
     """
     return product(x / x_scale.astype(x.dtype), y / y_scale.astype(y.dtype), x_scale, y_scale)
 

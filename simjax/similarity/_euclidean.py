@@ -250,7 +250,7 @@ def pad_single_feature(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def squares(x: Rows, y: Rows) -> Array:
-    """Compute |x - y|^2, [r, m]; infinite, with zero gradient, where it does not fit the type."""
+    """Compute |x - y|^2, [r, m]; infinite, with zero gradient, where it overflows."""
     x_scale, y_scale = (x.roots**2)[:, None], (y.roots**2)[None]
     square = jax.nn.relu(_relative_squares(x, y)) * x_scale * y_scale
     return jnp.where(square == jnp.inf, (x.norms[:, None] + y.norms[None]) ** 2, square)

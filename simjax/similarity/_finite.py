@@ -42,7 +42,7 @@ def _safe_sqrt_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array
 
 
 def power_of_two(x: Array) -> Array:
-    """Return the largest power of two that is at most x, and 1 for 0, infinity and NaN; dividing by it rounds nothing.
+    """Return the largest power of two that is at most x, and 1 for 0, infinity and NaN; dividing by it is exact.
 
     The power is limited, so that neither it nor its inverse overflows when a gradient is divided by a small number.
     """

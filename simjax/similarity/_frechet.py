@@ -9,7 +9,7 @@ The matrix square root is never computed. With factors S_1 = A^T A and S_2 = B^T
 which is reached at O = U V for the singular value decomposition A B^T = U s V. So it is a sum of squares: never
 negative, and accurate for nearly equal sets, where a difference of traces is only rounding error. The factors come from
 the samples, not from covariances, so singular covariances (fewer samples than features, constant features) lose
-nothing: the root of an eigenvalue would turn a rounding error of 1e-7 into 3e-4.
+no digits: the root of an eigenvalue would turn a rounding error of 1e-7 into 3e-4.
 
 At the minimum a change of O has no effect to first order, so O is a constant of the gradient. The gradient is exact
 where S_1 S_2 has full rank, one of the subgradients elsewhere, and finite everywhere.
@@ -156,25 +156,25 @@ def _mean_like(x: Array | Moments) -> Array:
 @auto_axes
 def _frechet_distance(x: Array | Moments, y: Array | Moments) -> Array:
     with jax.default_matmul_precision("highest"):
-        (x_mean, a, a_fits), (y_mean, b, b_fits) = _mean_and_factor(x), _mean_and_factor(y)
+        (x_mean, a, a_finite), (y_mean, b, b_finite) = _mean_and_factor(x), _mean_and_factor(y)
         shift = (x_mean[0] - y_mean[0]) + (x_mean[1] - y_mean[1])
         # Divided by a power of two, so that no square overflows unless the distance does.
         scale = power_of_two(jnp.max(jnp.array([jnp.max(jnp.abs(v), initial=0.0) for v in (a, b, shift)])))
         scaled = _squared_procrustes(a / scale, b / scale) + jnp.sum((shift / scale) ** 2)
-    fits = a_fits & b_fits & ~jnp.isinf(scaled * scale * scale)
-    return jnp.where(fits, jnp.where(fits, scaled, 0.0) * scale * scale, jnp.inf)
+    finite = a_finite & b_finite & ~jnp.isinf(scaled * scale * scale)
+    return jnp.where(finite, jnp.where(finite, scaled, 0.0) * scale * scale, jnp.inf)
 
 
 def _mean_and_factor(x: Array | Moments) -> tuple[tuple[Array, Array], Array, Array | bool]:
-    """Return the mean and its rest, a factor A [r, d] of the covariance A^T A, and whether the latter fits.
+    """Return the mean and its rest, a factor A [r, d] of the covariance A^T A, and whether A^T A is finite.
 
     A factor is one of many, and a function of the covariance does not depend on which. So the derivative of a factor
     only has to give that of the covariance. Such a derivative does not divide by the small numbers that a derivative of
     a QR or an eigenvalue decomposition divides by.
     """
     if isinstance(x, Moments):
-        fits = ~jnp.any(jnp.isinf(x.covariance))
-        covariance = jnp.where(fits, x.covariance, 0.0)
+        finite = ~jnp.any(jnp.isinf(x.covariance))
+        covariance = jnp.where(finite, x.covariance, 0.0)
         constant = lax.stop_gradient(covariance)
         values, vectors = jnp.linalg.eigh(constant)  # eigenvalues below 0 are rounding errors
         root = jnp.sqrt(jax.nn.relu(values))
@@ -182,7 +182,7 @@ def _mean_and_factor(x: Array | Moments) -> tuple[tuple[Array, Array], Array, Ar
         inverse = jnp.where(usable, 1 / jnp.where(usable, root, 1.0), 0.0)
         # The second summand is 0; with its derivative dA, A^T dA + dA^T A = dS on the range of S.
         factor = root[:, None] * vectors.T + 0.5 * (inverse[:, None] * vectors.T) @ (covariance - constant)
-        return (x.mean, x.mean_rest), factor, fits
+        return (x.mean, x.mean_rest), factor, finite
     n, d = x.shape
     centered, *mean = center(promote_to_float32(x), True, n)
     factor = centered / max(n - 1, 1) ** 0.5

@@ -7,8 +7,9 @@ L_ij = k(y_i, y_j), both centered (rows and columns sum to 0),
 
 which a rotation or a common scale of either representation does not change. For the linear kernel
 <K, L> = |X^T Y|^2 of the centered features, which needs no matrix of the inputs. The plain inner product of centered
-matrices is biased: with few inputs all representations look alike. It is unbiased if the diagonal is left out and the
-means are divided by n - 2 and n - 1 instead of n, and only then may it be averaged over batches, as `Alignment` does.
+matrices is biased: for a small number of inputs the alignment of independent representations is high. The unbiased
+inner product leaves out the diagonal and divides the means by n - 2 and n - 1 instead of n. Only this one may be
+averaged over batches, as `Alignment` does.
 
 Maximum mean discrepancy (MMD) compares the means of two distributions in the space of a kernel:
 
@@ -119,7 +120,7 @@ class Alignment:
     """Centered kernel alignment over a data set, batch by batch: a pytree of fixed shapes, made by `alignment`.
 
     `jax.jit(Alignment.update, donate_argnums=0)` updates in place; `merge` joins the states of several devices or
-    hosts. All batches have the same weight, whatever their size, and each its own median distance.
+    hosts. All batches have the same weight, whatever their size, and their own median distances.
 
     Args:
         products: Sums over batches of the unbiased <K, L>, <K, K> and <L, L>, [3].
@@ -203,7 +204,8 @@ def maximum_mean_discrepancy(
         block_size: Rows per block. Default: chosen from a memory budget.
 
     Returns:
-        A squared distance in the samples' type; biased at least 0, with gradient 0 there; unbiased it may be negative.
+        A squared distance in the samples' type. The biased one is at least 0, with zero gradient at 0; the unbiased one
+        may be negative.
 
     Raises:
         InputError: For shapes that do not match, an unknown measure, or no samples (unbiased: fewer than 2).

@@ -38,7 +38,7 @@ def polynomial_kernel(
     gamma: ArrayLike | None = None,
     coef0: ArrayLike = 1.0,
 ) -> Num[Array, "*b"]:
-    """Compute (gamma x . y + coef0)^degree; infinite, with zero gradient, where it does not fit the type.
+    """Compute (gamma x . y + coef0)^degree; infinite, with zero gradient, where it overflows.
 
     Args:
         x: [..., d].
@@ -161,8 +161,8 @@ def _affine(dot: Array, d: int, gamma: ArrayLike | None, coef0: ArrayLike) -> Ar
 def _polynomial(dot: Array, d: int, degree: ArrayLike, gamma: ArrayLike | None, coef0: ArrayLike) -> Array:
     base = _affine(dot, d, gamma, coef0)
     exponent = degree if isinstance(degree, int) else jnp.asarray(degree).astype(jnp.int32)
-    fits = jnp.isfinite(base**exponent)
-    return jnp.where(fits, jnp.where(fits, base, 0.0) ** exponent, lax.stop_gradient(base**exponent))
+    finite = jnp.isfinite(base**exponent)
+    return jnp.where(finite, jnp.where(finite, base, 0.0) ** exponent, lax.stop_gradient(base**exponent))
 
 
 def _sigmoid(dot: Array, d: int, gamma: ArrayLike | None, coef0: ArrayLike) -> Array:
