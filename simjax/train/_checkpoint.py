@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,11 @@ class Checkpoints:
             preservation_policy=ocp.checkpoint_managers.LatestN(2), enable_async_checkpointing=False
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._last_save = time.perf_counter()
+
+    def seconds_since_save(self) -> float:
+        """Return the time since the last checkpoint, or since the start of the training."""
+        return time.perf_counter() - self._last_save
 
     def save(self, state: State, seconds: float) -> None:
         """Save the state and the training time.
@@ -60,6 +66,7 @@ class Checkpoints:
             for part in self.folder.glob("*.orbax-checkpoint-tmp"):
                 shutil.rmtree(part, ignore_errors=True)
             raise InputError(f"cannot save a checkpoint in {self.folder}: {_reason(error)}") from error
+        self._last_save = time.perf_counter()
 
     def restore(self, like: State) -> tuple[State, float] | None:
         """Return the newest state and its training time, or None if there is no checkpoint.

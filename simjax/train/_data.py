@@ -85,23 +85,12 @@ def build_normalization(settings: Settings, splits: DataSplits) -> Normalization
     return Normalization.of(*statistics(splits.train.images))
 
 
-class Batches(NamedTuple):
-    """Batches of a run.
-
-    Attributes:
-        images: Images per step.
-        steps_per_epoch: Steps in which as many images are seen as there are training images.
-        sample: Function of a key, the step and the order of the images in the epoch [n]; returns the indices of the
-            images of the step [images].
-    """
-
-    images: int
-    steps_per_epoch: int
-    sample: Callable[[Array, Array, Array], Array]
+SampleFunction = Callable[[Array, Array, Array], Array]
+"""Takes a key, the step and the order of the images in the epoch [n]; returns the indices of the images of the step."""
 
 
-def build_batches(settings: Settings, labels: np.ndarray, classes: int) -> Batches:
-    """Return the batches that the objective needs.
+def build_batches(settings: Settings, labels: np.ndarray, classes: int) -> tuple[int, int, SampleFunction]:
+    """Return the number of images per step, the number of steps per epoch, and the function that samples a batch.
 
     Args:
         settings: Settings with their defaults filled in.
@@ -114,35 +103,26 @@ def build_batches(settings: Settings, labels: np.ndarray, classes: int) -> Batch
     n = len(labels)
     batch = min(settings.batch_size, n)
     if settings.loss.pairs == "random":
-        return Batches(2 * batch, -(-n // batch), lambda key, step, order: jnp.concatenate(sample_pairs(key, n, batch)))
+        return 2 * batch, -(-n // batch), lambda key, step, order: jnp.concatenate(sample_pairs(key, n, batch))
 
-    if has_views(settings):
-        return _batches_in_order(n, batch, views=2)
-    if OBJECTIVES[settings.objective].batch == "images" or settings.loss.batches == "shuffled":
-        return _batches_in_order(n, batch)
+    views = 2 if has_views(settings) else 1
+    if views == 2 or OBJECTIVES[settings.objective].batch == "images" or settings.loss.batches == "shuffled":
+        steps = max(1, n // batch)
 
-    per_class, classes_per_batch = _samples_and_classes(settings, batch, labels)
-    table = class_table(labels, classes)
-    images = per_class * classes_per_batch
-    return Batches(
-        images,
-        max(1, n // images),
-        lambda key, step, order: sample_m_per_class(key, table, classes_per_batch, per_class),
-    )
+        def sample_in_order(key: Array, step: Array, order: Array) -> Array:
+            return jnp.tile(order[(step % steps) * batch + jnp.arange(batch)], views)
+
+        return views * batch, steps, sample_in_order
+
+    m, classes_per_batch = _samples_and_classes(settings, batch, labels)
+    table, images = class_table(labels, classes), m * classes_per_batch
+    steps = max(1, n // images)
+    return images, steps, lambda key, step, order: sample_m_per_class(key, table, classes_per_batch, m)
 
 
 def has_views(settings: Settings) -> bool:
     """Return whether a batch consists of two augmented views of each image, one half of the batch each."""
     return OBJECTIVES[settings.objective].batch == "views" or settings.loss.positives == "views"
-
-
-def _batches_in_order(n: int, batch: int, views: int = 1) -> Batches:
-    steps = max(1, n // batch)
-
-    def sample(key: Array, step: Array, order: Array) -> Array:
-        return jnp.tile(order[(step % steps) * batch + jnp.arange(batch)], views)
-
-    return Batches(views * batch, steps, sample)
 
 
 def _samples_and_classes(settings: Settings, batch: int, labels: np.ndarray) -> tuple[int, int]:

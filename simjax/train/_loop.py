@@ -125,7 +125,6 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
     with closing(checkpoints), StopSignal() as stop, ProgressDisplay(steps, step) as display:
         timer, per_call = Timer(step, previous_seconds), StepsPerCall()
         log = Logger(training, folder, display, schedule, timer)
-        checkpointer = Checkpointer(checkpoints, timer, settings.checkpoint_seconds)
         while step < steps:
             # A call ends where a line of the log is due, or where the next epoch needs another order.
             epoch, step_of_epoch = divmod(step, objective.steps_per_epoch)
@@ -144,8 +143,8 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
                 state = log.training(step, state)
             if is_log_step and (step % validate_every == 0 or is_last):
                 log.validation(step, encoder_of(state))
-            if is_last or stop.requested or checkpointer.is_due():
-                checkpointer.save(state)
+            if is_last or stop.requested or checkpoints.seconds_since_save() >= settings.checkpoint_seconds:
+                checkpoints.save(state, timer.seconds())
             timer.exclude_pause()
             if stop.requested and not is_last:
                 raise Interrupted(previous_steps + step, folder.path)
@@ -207,23 +206,6 @@ class Logger:
         self._folder.log({"step": self._training.previous_steps + step} | line)
 
 
-class Checkpointer:
-    """Saves the state when the time since the last checkpoint is longer than `every` seconds."""
-
-    def __init__(self, checkpoints: Checkpoints, timer: "Timer", every: float):
-        self._checkpoints, self._timer, self._every = checkpoints, timer, every
-        self._last = time.perf_counter()
-
-    def is_due(self) -> bool:
-        """Return whether it is time for a checkpoint."""
-        return time.perf_counter() - self._last >= self._every
-
-    def save(self, state: State) -> None:
-        """Save a checkpoint."""
-        self._checkpoints.save(state, self._timer.seconds())
-        self._last = time.perf_counter()
-
-
 class Timer:
     """Measures the total training time, and the time per step without logging, validation and checkpoints."""
 
@@ -260,7 +242,7 @@ class StepsPerCall:
 
     @contextmanager
     def measured(self, count: int) -> Iterator[None]:
-        """Measure a call of `count` steps and adapt `steps`; after the first call, which compiles, it stays 1."""
+        """Measure a call of `count` steps and set `steps` for the next call."""
         start = time.perf_counter()
         yield
         self.steps = max(1, int(CALL_SECONDS * count / (time.perf_counter() - start)))

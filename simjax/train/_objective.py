@@ -16,11 +16,11 @@ from simjax import losses, mining
 from simjax.core import InputError
 from simjax.pairs import Relation
 from simjax.similarity import Measure, measure, unit_vectors
-from simjax.train._data import build_batches, has_views
+from simjax.train._data import SampleFunction, build_batches, has_views
 from simjax.train._learner import Learner
 from simjax.train._objectives import MINERS, OBJECTIVES, hyper_parameters
 from simjax.train._settings import LossSettings, MiningSettings, Settings
-from simjax.train._validation import validate
+from simjax.train._validation import check_options
 
 CURRICULUM = {"hardness": 0.2, "start": 0.0, "length": 0.5}
 """Defaults of the settings of a curriculum."""
@@ -65,8 +65,7 @@ class Objective(NamedTuple):
         has_views: Whether a step sees two augmented views of each image; the loss is undefined for other images.
         steps_per_epoch: Steps in which as many images are seen as there are training images.
         steps: Steps of the whole training.
-        sample: Function of a key, the step and the order of the images in the epoch [n]; returns the indices of the
-            images of the step [images].
+        sample: See `SampleFunction`.
         loss: See `LossFunction`.
         measure: Measure by which embeddings are compared after training.
     """
@@ -76,7 +75,7 @@ class Objective(NamedTuple):
     has_views: bool
     steps_per_epoch: int
     steps: int
-    sample: Callable[[Array, Array, Array], Array]
+    sample: SampleFunction
     loss: LossFunction
     measure: Measure
 
@@ -90,18 +89,18 @@ def build_objective(settings: Settings, labels: np.ndarray, classes: int) -> Obj
         classes: Number of classes.
 
     Raises:
-        InputError: If the settings are not valid, or a batch is too small for the given number of samples per class.
+        InputError: If the objective does not take a setting, or a batch is too small for the given number of samples per class.
     """
-    validate(settings)
-    batches = build_batches(settings, labels, classes)
-    steps = total_steps(settings, batches.steps_per_epoch)
+    check_options(settings)
+    images, steps_per_epoch, sample = build_batches(settings, labels, classes)
+    steps = total_steps(settings, steps_per_epoch)
     return Objective(
-        images=batches.images,
+        images=images,
         is_classifier=OBJECTIVES[settings.objective].loss is None,
         has_views=has_views(settings),
-        steps_per_epoch=batches.steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
         steps=steps,
-        sample=batches.sample,
+        sample=sample,
         loss=build_loss(settings, steps),
         measure=evaluation_measure(settings),
     )

@@ -56,13 +56,21 @@ RANGES: dict[str, Range] = {
 
 
 def validate(settings: Settings) -> None:
-    """Check settings that can be checked without data.
+    """Check everything that can be checked without data: ranges, and see `check_options`.
 
     Raises:
-        InputError: If a number is out of range; if a setting is given that the objective or the miner does not take,
-            and would be ignored; or if two settings exclude each other. The message names the setting.
+        InputError: The message names the setting.
     """
     _check_ranges(settings)
+    check_options(settings)
+
+
+def check_options(settings: Settings) -> None:
+    """Check that the objective and the miner take the given settings, and that no two settings exclude each other.
+
+    Raises:
+        InputError: The message names the setting, and the objectives or miners that take it.
+    """
     _check_taken(settings)
     _check_combinations(settings)
 

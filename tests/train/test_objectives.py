@@ -30,7 +30,7 @@ from simjax.train._objectives import (
 from simjax.train._recipes import fill_defaults
 from simjax.train._settings import LossSettings, MinerName, MiningSettings, ObjectiveName, Settings, from_dict
 from simjax.train._step import build_optimizer, build_steps, initial_state
-from simjax.train._validation import validate
+from simjax.train._validation import check_options
 
 NO_OBJECTIVES = {
     "cosent_loss": "graded scores",
@@ -367,7 +367,7 @@ def test_learned_parameters_and_memory_are_resumed_bit_for_bit(tmp_path, objecti
 )
 def test_settings_without_effect_are_rejected(values, message):
     with pytest.raises(InputError, match=message):
-        validate(from_dict(values))
+        check_options(from_dict(values))
 
 
 def test_values_are_checked_before_training():
@@ -382,4 +382,4 @@ def test_values_are_checked_before_training():
 
 def test_default_settings_are_valid_for_every_objective():
     for objective in OBJECTIVES:
-        validate(fill_defaults(dataclasses.replace(Settings(), objective=objective), 1000))
+        check_options(fill_defaults(dataclasses.replace(Settings(), objective=objective), 1000))

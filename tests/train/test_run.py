@@ -9,7 +9,7 @@ from simjax.core import InputError
 from simjax.train import train
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import from_dict, to_dict
-from simjax.train._validation import validate
+from simjax.train._validation import check_options
 from tests.slow import slow_unless
 
 QUICK = {
@@ -105,11 +105,11 @@ def test_settings_saved_before_the_mining_section_are_converted(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"settings": old}))
     found = RunFolder(tmp_path).saved_settings()
     assert (found.mining.miner, found.loss.margin, found.loss.form) == ("semi_hard", 0.3, None)
-    validate(found)
+    check_options(found)
     (tmp_path / "config.json").write_text(json.dumps({"settings": old | {"objective": "softmax"}}))
     found = RunFolder(tmp_path).saved_settings()
     assert (found.mining.miner, found.loss.label_smoothing, found.loss.form) == ("none", 0.2, None)
-    validate(found)
+    check_options(found)
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "triplet"])
