@@ -89,7 +89,7 @@ def build_objective(settings: Settings, labels: np.ndarray, classes: int) -> Obj
         classes: Number of classes.
 
     Raises:
-        InputError: If the objective does not take a setting, or a batch is too small for the given number of samples per class.
+        InputError: If the objective does not take a setting, or a batch is too small for the samples per class.
     """
     check_options(settings)
     images, steps_per_epoch, sample = build_batches(settings, labels, classes)
@@ -206,7 +206,7 @@ def _batch_loss(
     embeddings, labels = inputs.embeddings, inputs.labels
     if has_views:
         labels = jnp.tile(jnp.arange(len(labels) // 2, dtype=jnp.int32), 2)
-    relation: Any = labels
+    relation: Array | Relation = labels
     references: dict[str, Array] = {}
     if inputs.memory is not None:
         relation, references = mining.against(inputs.memory, labels), {"ref_embeddings": inputs.memory.embeddings}

@@ -17,7 +17,9 @@ from simjax.core import InputError, suggestion
 from simjax.train._objectives import MINERS, OBJECTIVES, settings_of_miner, settings_of_objective
 
 if TYPE_CHECKING:
-    ObjectiveName = MinerName = ReducerName = str
+    ObjectiveName = str
+    MinerName = str
+    ReducerName = str
 else:
     ObjectiveName = Literal[*OBJECTIVES]
     MinerName = Literal["none", *MINERS]
@@ -67,7 +69,9 @@ class DNNSettings:
     """neurons of each hidden layer"""
 
 
-def _name_takers(names: Iterable[str], settings_of: Callable[[str], frozenset[str]]) -> Callable[[type], type]:
+def _name_takers(
+    names: Iterable[str], settings_of: Callable[[str], frozenset[str]]
+) -> Callable[[type[SettingsClass]], type[SettingsClass]]:
     """Return a class decorator that replaces {takers} by the names of the objectives or miners that take the field.
 
     The command line shows the attributes' descriptions as help.
@@ -76,7 +80,7 @@ def _name_takers(names: Iterable[str], settings_of: Callable[[str], frozenset[st
     def takers(field: re.Match[str]) -> str:
         return f"{field[1]}: {', '.join(name for name in names if field[1] in settings_of(name))}"
 
-    def decorate(cls: type) -> type:
+    def decorate(cls: type[SettingsClass]) -> type[SettingsClass]:
         cls.__doc__ = re.sub(r"(\w+): \{takers\}", takers, cls.__doc__ or "")
         return cls
 

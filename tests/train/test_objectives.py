@@ -154,6 +154,18 @@ def test_every_loss_and_miner_is_registered_or_excluded_for_a_reason():
     assert all(miner.__name__ == name for name, miner in MINERS.items())
 
 
+def test_the_registry_knows_which_losses_measure_distances_of_unit_vectors():
+    random = np.random.default_rng(2)
+    x, y = jnp.asarray(random.normal(size=(12, 4)), jnp.float32), jnp.arange(12, dtype=jnp.int32) % 3
+    for name, spec in OBJECTIVES.items():
+        if spec.loss is not None and "measure" in settings_of_objective(name) and spec.batch == "classes":
+            default, by_distance = spec.loss(x, y), spec.loss(x, y, measure="normalized_euclidean")
+            if spec.unit_distance:
+                np.testing.assert_array_equal(default, by_distance, err_msg=name)
+            else:
+                assert float(default) != float(by_distance), name
+
+
 def test_every_parameter_is_a_setting_and_every_setting_a_parameter():
     """A parameter that a loss or a miner gains must become a setting, or be among the arguments."""
     of_losses = set().union(*(hyper_parameters(spec.loss) for spec in OBJECTIVES.values() if spec.loss is not None))

@@ -13,6 +13,13 @@ from simjax.train._settings import DNNSettings, differences, from_dict, load_tom
 from simjax.train._validation import validate
 
 
+def test_the_package_lists_its_public_names():
+    import simjax.train as package
+
+    assert dir(package) == sorted(package.__all__)
+    assert all(getattr(package, name) is not None for name in package.__all__)
+
+
 def test_settings_survive_json():
     settings = from_dict({"model": "vit", "vit": {"depth": 3}, "cnn": {"widths": [8, 16]}, "epochs": 2})
     assert from_dict(json.loads(json.dumps(to_dict(settings)))) == settings
