@@ -34,7 +34,7 @@ def lines(folder):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a whole run, trained when it is first asked for."""
+    """Return a function that trains a run on first use, and returns its folder."""
     out = tmp_path_factory.mktemp("runs")
 
     @functools.cache
@@ -61,7 +61,7 @@ def test_each_encoder_has_triplets_of_its_own(finished):
 def test_each_encoder_continues_on_a_cluster_of_its_own(finished):
     both, alone = embeddings(finished("clusters")), embeddings(finished("alone"))
     assert both.shape == (450, 16)
-    for own in (both[:, :8], both[:, 8:]):  # begun with what was learned from all images, and changed since
+    for own in (both[:, :8], both[:, 8:]):  # a copy of the first encoder that was trained further
         assert np.abs(own - alone).max() > 0.1
         assert np.corrcoef(own.ravel(), alone.ravel())[0, 1] > 0.5
     report = json.loads((finished("clusters") / "report.json").read_text())

@@ -112,7 +112,7 @@ def prepared(batch_size=12, **values) -> tuple[Any, ...]:
 
 
 def learns(**values):
-    """Two steps by one compiled program, after which all that can be learned has changed, and nothing is bad."""
+    """Take two steps by one compiled program, and check that every parameter changed and all values are finite."""
     steps, state, inputs, objective, learner = prepared(optimizer={"warmup": 0.0}, **values)
     dry_run(objective, learner)
     before = jax.tree.map(np.asarray, state.params)
@@ -167,7 +167,7 @@ def test_the_registry_knows_which_losses_measure_distances_of_unit_vectors():
 
 
 def test_every_parameter_is_a_setting_and_every_setting_a_parameter():
-    """A parameter that a loss or a miner gains must become a setting, or be among the arguments."""
+    """A new parameter of a loss or a miner must become a setting, or be listed in `NO_SETTINGS`."""
     of_losses = set().union(*(hyper_parameters(spec.loss) for spec in OBJECTIVES.values() if spec.loss is not None))
     assert of_losses <= fields(LossSettings)
     assert set().union(*(settings_of_objective(name) for name in OBJECTIVES)) == fields(LossSettings)
@@ -201,7 +201,7 @@ def test_the_documentation_lists_the_miners_of_each_objective():
 
 @pytest.mark.slow
 def test_hyper_parameters_reach_the_loss():
-    """The loss of a step is that of the library, with the values that were given and what was learned."""
+    """The loss of a step equals the loss of the library with the given and the learned values."""
     random = np.random.default_rng(1)
     x, y = jnp.asarray(random.normal(size=(12, 4)), jnp.float32), jnp.arange(12, dtype=jnp.int32) % 3
     proxies = jnp.asarray(random.normal(size=(3, 4)), jnp.float32)

@@ -127,7 +127,7 @@ def test_the_attention_of_a_vision_transformer_is_saved(tmp_path):
     train(from_dict({"model": "vit", "steps": 3, "vit": {"depth": 1, "pooling": "class"}}), tmp_path / "vit")
     samples = np.load(tmp_path / "vit" / "samples.npz")
     assert samples["attention"].shape == (8, 4, 4, 4)
-    assert 0 < samples["attention"].sum((2, 3)).max() < 1  # what the class token keeps for itself is left out
+    assert 0 < samples["attention"].sum((2, 3)).max() < 1  # without the attention of the class token to itself
 
 
 def folder_of_digits(path, digits, each):
@@ -156,8 +156,8 @@ def test_new_classes_are_evaluated_by_neighbours_and_few_shot_tasks(tmp_path):
     assert report["few_shot"]["2-way 5-shot"]["accuracy"] > 0.5
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["data"]["class_names"] == ["8", "9"]
-    assert config["data"]["test_images"] == 48  # a folder given for the test is a test as a whole
-    assert config["data"]["train_images"] + config["data"]["validation_images"] == 4 * 24  # and the other all training
+    assert config["data"]["test_images"] == 48  # all images of a test folder are test images
+    assert config["data"]["train_images"] + config["data"]["validation_images"] == 4 * 24
 
 
 @pytest.mark.slow

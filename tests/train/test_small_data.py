@@ -1,4 +1,4 @@
-"""Few images a class: what is kept aside, what the threshold rests on, and reports with missing numbers."""
+"""Few images per class: validation images, the source of the threshold, and reports with missing numbers."""
 
 import json
 from pathlib import Path
