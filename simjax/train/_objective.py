@@ -18,8 +18,9 @@ from simjax.pairs import Relation
 from simjax.similarity import Measure, measure, unit_vectors
 from simjax.train._data import SampleFunction, build_batches, has_views
 from simjax.train._learner import Learner
+from simjax.train._loss_settings import LossSettings, MiningSettings
 from simjax.train._objectives import MINERS, OBJECTIVES, hyper_parameters
-from simjax.train._settings import LossSettings, MiningSettings, Settings
+from simjax.train._settings import Settings
 from simjax.train._validation import check_options
 
 CURRICULUM = {"hardness": 0.2, "start": 0.0, "length": 0.5}

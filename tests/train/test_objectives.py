@@ -18,6 +18,7 @@ from simjax.data import Augmentation
 from simjax.train._checkpoint import Checkpoints
 from simjax.train._data import Normalization
 from simjax.train._learner import build_learner
+from simjax.train._loss_settings import LossSettings, MinerName, MiningSettings, ObjectiveName
 from simjax.train._objective import LossInputs, build_objective, curriculum_hardness, dry_run
 from simjax.train._objectives import (
     MINERS,
@@ -28,7 +29,7 @@ from simjax.train._objectives import (
     settings_of_objective,
 )
 from simjax.train._recipes import fill_defaults
-from simjax.train._settings import LossSettings, MinerName, MiningSettings, ObjectiveName, Settings, from_dict
+from simjax.train._settings import Settings, from_dict
 from simjax.train._step import build_optimizer, build_steps, initial_state
 from simjax.train._validation import check_options
 
