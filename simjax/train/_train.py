@@ -64,6 +64,7 @@ def train(
 
     Example:
         >>> import tempfile
+        >>> from simjax.train import from_dict, train
         >>> settings = from_dict({"model": "dnn", "dnn": {"widths": [16]}, "steps": 2})
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     result = train(settings, Path(folder) / "run")  # doctest: +ELLIPSIS
