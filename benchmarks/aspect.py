@@ -113,7 +113,7 @@ def run(folder: Path, way: str, seed: int) -> dict[str, Any]:
     network = {"model": "cnn", "cnn": {"widths": [8, 16, 32]}}
     settings = from_dict({"dataset": f"folder:{folder}", "data": data, "epochs": 10.0, "seed": seed, **network})
     with tempfile.TemporaryDirectory() as out:
-        report = train(settings, Path(out) / "run")
+        report = train(settings, Path(out) / "run").report
         shape = json.loads((Path(out) / "run" / "config.json").read_text())["data"]["image_shape"]
     retrieval = report["retrieval"]["mean_average_precision_at_r"]
     return {"size": shape[:2], "accuracy": report["accuracy"], "mean_average_precision_at_r": retrieval}

@@ -43,10 +43,11 @@ def train(arguments: Sequence[str]) -> None:
     try:
         found = run(settings, out, resume=parsed.resume, overwrite=parsed.overwrite, command=command)
     except Interrupted as stop:
-        sys.stderr.write(f"{stop}\n")
+        again = shlex.join(["python", "train.py", "--resume", "--out", str(stop.folder)])
+        sys.stderr.write(f"stopped at step {stop.step:,}; go on with: {again}\n")
         sys.exit(130)
     report.write(out)
-    print("\n".join([*report.summary_lines(found), f"report: {out / 'report.html'}"]))
+    print("\n".join([*report.summary_lines(found.report), f"report: {out / 'report.html'}"]))
 
 
 def default_out(settings: Settings) -> str:
