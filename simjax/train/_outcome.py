@@ -23,6 +23,8 @@ from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
 from simjax.train._sources import Sources, threshold_source, verification_pairs
 
+PARTS = 8
+"""Parts of an evaluation, each of which `evaluate_run` announces."""
 PAIRS = 20_000
 QUERIES, NEIGHBOURS, SHOWN_PAIRS, ATTENDED = 10, 8, 16, 8
 
@@ -32,11 +34,13 @@ T = TypeVar("T")
 class _Evaluation:
     """Computes parts of a report, and keeps the reasons of those that cannot be computed."""
 
-    def __init__(self) -> None:
+    def __init__(self, begin: Callable[[str], None]) -> None:
+        self.begin = begin
         self.not_evaluated: dict[str, str] = {}
 
     def __call__(self, name: str, part: Callable[[], T], missing: T) -> T:
         """Return the part, or `missing` if it raises an InputError."""
+        self.begin(name.replace("_", " "))
         try:
             return part()
         except InputError as error:
@@ -45,14 +49,19 @@ class _Evaluation:
 
 
 def evaluate_run(
-    settings: Settings, folder: RunFolder, sources: Sources, encoder: Encoder | Together, objective: Objective
+    settings: Settings,
+    folder: RunFolder,
+    sources: Sources,
+    encoder: Encoder | Together,
+    objective: Objective,
+    begin: Callable[[str], None] = lambda part: None,
 ) -> dict[str, Any]:
     """Evaluate on the test images and save what a report draws.
 
     Returns:
         The part of the report that is about quality.
     """
-    test, measure, attempt = sources.test, objective.measure, _Evaluation()
+    test, measure, attempt = sources.test, objective.measure, _Evaluation(begin)
     encoded = encoder(test.images)
     classification = attempt("accuracy", lambda: _classify(encoder, encoded, sources, measure), _NO_CLASSES)
     verification, roc, scale = attempt(

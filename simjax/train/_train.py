@@ -15,8 +15,8 @@ from simjax.train._extend import extend
 from simjax.train._learner import build_learner
 from simjax.train._loop import Training
 from simjax.train._objective import build_objective, rehearse
-from simjax.train._outcome import evaluate_run
-from simjax.train._progress import say
+from simjax.train._outcome import PARTS, evaluate_run
+from simjax.train._progress import phase, say
 from simjax.train._recipes import complete
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings, to_dict, validate
@@ -79,7 +79,9 @@ def train(
     encoders = [f.encoder for f in fitted[-settings.ensemble.size :]]
     encoder = encoders[0] if len(encoders) == 1 else Together(encoders, settings.ensemble.combine)
     speed = fitted[-1].images_per_second
-    report = evaluate_run(settings, folder, sources, encoder, objective) | {
+    with phase(f"evaluating {len(sources.test.labels):,} test images", PARTS) as begin:
+        quality = evaluate_run(settings, folder, sources, encoder, objective, begin)
+    report = quality | {
         "steps": sum(f.steps for f in fitted),
         "parameters": parameters * len(encoders),
         "train_seconds": sum(f.seconds for f in fitted),
