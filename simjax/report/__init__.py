@@ -1,8 +1,7 @@
-"""From saved runs to tables, figures, Markdown and HTML."""
+"""Tables, figures, Markdown and HTML from saved runs."""
 
 from simjax.report._compare import compare
-from simjax.report._summary import summary_lines
-from simjax.report._write import write
+from simjax.report._write import summary_lines, write
 
 __all__ = [
     "compare",
