@@ -106,8 +106,8 @@ def train_and_report(
     from simjax.train._progress import phase
 
     found = train(settings, out, resume=resume, overwrite=overwrite, command=command)
-    with phase("drawing figures and writing the report"):
-        report.write(out)
+    with phase("writing the report", report.SECTIONS) as begin:
+        report.write(out, begin)
     return found
 
 

@@ -1,9 +1,10 @@
 """Tables, figures, Markdown and HTML from saved runs."""
 
 from simjax.report._compare import compare
-from simjax.report._write import summary_lines, write
+from simjax.report._write import SECTIONS, summary_lines, write
 
 __all__ = [
+    "SECTIONS",
     "compare",
     "summary_lines",
     "write",

@@ -27,12 +27,9 @@ def training_curves(run: Run) -> list[Picture]:
     for name in ("loss", "accuracy"):
         curves = _curves([("training", run, name), ("validation", run, f"validation_{name}")])
         if curves:
-            png, note = _draw_curves(name, curves)
-            caption = (
-                f"{name.capitalize()} of the training batches and of the validation images at each step{note} "
-                "Where training goes on improving and validation does not, the model learns by heart."
-            )
-            pictures.append(Picture(name, png, f"{name.capitalize()} by step: {_last(name, curves)}.", caption))
+            caption = f"{name.capitalize()} of the training batches and of the validation images at each step"
+            advice = " Where training goes on improving and validation does not, the model learns by heart."
+            pictures.append(_draw_curves(name, name, curves, caption, advice))
     return pictures
 
 
@@ -40,18 +37,16 @@ def overlaid_curves(runs: Sequence[Run], names: Sequence[str]) -> list[Picture]:
     """Draw the loss and the accuracy of several runs by step: of validation if all runs have it, else of training."""
     pictures = []
     for name in ("loss", "accuracy"):
-        for kind, key in (("validation", f"validation_{name}"), ("training", name)):
-            curves = _curves([(label, run, key) for label, run in zip(names, runs, strict=True)])
-            if len(curves) == len(runs) or (curves and kind == "training"):
-                break
-        else:
-            continue
-        png, note = _draw_curves(name, curves)
-        caption = f"{kind.capitalize()} {name} of each run by step{note}"
-        if name == "loss":
-            caption += " Losses of different objectives have different scales: compare their course, not their height."
-        alt = f"{kind.capitalize()} {name} by step: {_last(name, curves)}."
-        pictures.append(Picture(name, png, alt, caption))
+        kind = "validation"
+        curves = _curves([(label, run, f"validation_{name}") for label, run in zip(names, runs, strict=True)])
+        if len(curves) < len(runs):
+            kind = "training"
+            curves = _curves([(label, run, name) for label, run in zip(names, runs, strict=True)])
+        if curves:
+            advice = " Losses of different objectives have different scales: compare their course, not their height."
+            title = f"{kind} {name}"
+            caption = f"{title.capitalize()} of each run by step"
+            pictures.append(_draw_curves(name, title, curves, caption, advice if name == "loss" else ""))
     return pictures
 
 
@@ -60,13 +55,8 @@ def _curves(wanted: Sequence[tuple[str, Run, str]]) -> list[Curve]:
     return [curve for curve in curves if curve[1]]
 
 
-def _last(name: str, curves: Sequence[Curve]) -> str:
-    show = numbers.percent if name == "accuracy" else numbers.decimal
-    return "; ".join(f"{label} ends at {show(values[-1])}" for label, _, values in curves)
-
-
-def _draw_curves(name: str, curves: Sequence[Curve]) -> tuple[bytes, str]:
-    """Return the chart, and the end of the first sentence of its caption."""
+def _draw_curves(name: str, title: str, curves: Sequence[Curve], caption: str, advice: str) -> Picture:
+    """Draw the curves of the loss or the accuracy."""
     figure, axes = style.chart()
     note = "."
     for (_, at, heights), (colour, dash, marker) in zip(curves, style.line_styles(), strict=False):
@@ -88,7 +78,9 @@ def _draw_curves(name: str, curves: Sequence[Curve]) -> tuple[bytes, str]:
     if name == "accuracy":
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     style.label_axes(axes, "step", name)
-    return style.to_png(figure), note
+    show = numbers.percent if name == "accuracy" else numbers.decimal
+    ends = "; ".join(f"{label} ends at {show(values[-1])}" for label, _, values in curves)
+    return Picture(name, style.to_png(figure), f"{title.capitalize()} by step: {ends}.", caption + note + advice)
 
 
 def confusion_matrix(confusion: np.ndarray, names: list[str]) -> Picture:

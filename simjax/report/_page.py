@@ -13,17 +13,10 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Code:
-    """Preformatted text."""
+    """Preformatted text, hidden below `summary` if it is not empty."""
 
     text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Folded:
-    """Preformatted text below a line that opens it."""
-
-    summary: str
-    text: str
+    summary: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +63,7 @@ class Picture:
     wide: bool = False
 
 
-Block = Text | Code | Folded | Table | Picture
+Block = Text | Code | Table | Picture
 
 
 @dataclasses.dataclass(frozen=True)

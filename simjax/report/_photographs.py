@@ -39,13 +39,11 @@ def nearest_neighbours(
     height, gap = 1.1 + 2 * LINE, 0.25
     figure, axes = style.canvas(columns + 1 + gap, rows * height)
     for i in range(rows):
-        _photo(axes, query[i], 0, i * height, style.NEUTRAL, "")
-        _text(axes, 0, i * height, called[query_label[i]])
+        _photo(axes, query[i], 0, i * height, [called[query_label[i]]])
         for j in range(columns):
             colour, sign = (style.GREEN, "✓") if right[i, j] else (style.VERMILLION, "✗")
-            _photo(axes, image[i, j], j + 1 + gap, i * height, colour, sign)
-            _text(axes, j + 1 + gap, i * height, called[label[i, j]])
-            _text(axes, j + 1 + gap, i * height + LINE, f"{score[i, j]:.2f}")
+            lines = [called[label[i, j]], f"{score[i, j]:.2f}"]
+            _photo(axes, image[i, j], j + 1 + gap, i * height, lines, colour, sign)
     return Picture(
         "neighbours",
         style.to_png(figure),
@@ -77,9 +75,9 @@ def pairs(image: np.ndarray, label: np.ndarray, dissimilarity: np.ndarray, names
         one, two = label[i]
         colour, sign = (style.BLUE, "=") if one == two else (style.ORANGE, "≠")
         for j in range(2):
-            _photo(axes, image[i, j], x + j, y, colour, "")
-        _text(axes, x, y, f"{called[one]} {sign} {called[two]}", width=2)
-        _text(axes, x, y + LINE, f"dissimilarity {dissimilarity[i]:.2f}", width=2)
+            _photo(axes, image[i, j], x + j, y, [], colour)
+        _text(axes, x + 1, y, f"{called[one]} {sign} {called[two]}")
+        _text(axes, x + 1, y + LINE, f"dissimilarity {dissimilarity[i]:.2f}")
     same = label[:count, 0] == label[:count, 1]
     means = "; ".join(
         f"{title} {numbers.decimal(float(dissimilarity[:count][which].mean()))} on average"
@@ -112,13 +110,11 @@ def attention_maps(image: np.ndarray, attention: np.ndarray, label: np.ndarray, 
     titles = ["all heads", *(f"head {h + 1}" for h in range(heads))] if heads > 1 else ["attention"]
     figure, axes = style.canvas(1 + len(titles), rows * height)
     for i in range(rows):
-        _photo(axes, image[i], 0, i * height, style.NEUTRAL, "")
-        _text(axes, 0, i * height, called[label[i]])
+        _photo(axes, image[i], 0, i * height, [called[label[i]]])
         maps = [attention[i].mean(0), *attention[i, :heads]]
         for j, (title, weights) in enumerate(zip(titles, maps, strict=False), start=1):
-            _photo(axes, image[i], j, i * height, style.NEUTRAL, "")
+            _photo(axes, image[i], j, i * height, [title])
             axes.imshow(_overlay(weights), extent=_box(j, i * height), interpolation="bilinear", zorder=1.5)
-            _text(axes, j, i * height, title)
     return Picture(
         "attention",
         style.to_png(figure),
@@ -141,8 +137,10 @@ def _box(x: float, y: float) -> tuple[float, float, float, float]:
     return x + 0.05, x + 0.95, y + 0.95, y + 0.05
 
 
-def _photo(axes: Axes, image: np.ndarray, x: float, y: float, colour: str, sign: str) -> None:
-    """Draw a framed photograph in the unit square at (x, y), with a sign on a disc in its corner."""
+def _photo(
+    axes: Axes, image: np.ndarray, x: float, y: float, lines: list[str], colour: str = style.NEUTRAL, sign: str = ""
+) -> None:
+    """Draw a framed photograph at (x, y) with lines of text below and a sign on a disc in its corner."""
     left, right, bottom, top = _box(x, y)
     shown = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
     axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top), zorder=1)
@@ -152,10 +150,11 @@ def _photo(axes: Axes, image: np.ndarray, x: float, y: float, colour: str, sign:
     if sign:
         disc = {"facecolor": colour, "edgecolor": "none", "boxstyle": "circle,pad=0.25"}
         axes.text(right - 0.09, top + 0.1, sign, fontsize=7, color="white", ha="center", va="center", bbox=disc)
+    for row, line in enumerate(lines):
+        _text(axes, x + 0.5, y + row * LINE, line)
 
 
-def _text(axes: Axes, x: float, y: float, text: str, *, width: float = 1.0) -> None:
-    """Draw a line of text below the photograph at (x, y)."""
-    axes.text(
-        x + width / 2, y + 1.07, text, fontsize=7.5, color=style.NEUTRAL, ha="center", va="center", parse_math=False
-    )
+def _text(axes: Axes, x: float, y: float, text: str) -> None:
+    """Draw a line of text centred at x, below a photograph at height y."""
+    drawn = axes.text(x, y + 1.07, text, fontsize=7.5, color=style.NEUTRAL, ha="center", va="center")
+    drawn.set_parse_math(False)

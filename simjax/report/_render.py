@@ -12,7 +12,7 @@ import html
 import io
 import re
 
-from simjax.report._page import Block, Cell, Code, Folded, Page, Picture, Table, Text
+from simjax.report._page import Block, Cell, Code, Page, Picture, Table, Text
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --ink: #1d1f21; --soft: #5c6166; --line: #d9dcdf; --tint: #f4f5f6;
@@ -49,6 +49,25 @@ details pre { margin-top: .5rem; }
 """
 # The browser enforces that no script runs and that no file is fetched, even if an escape were missing.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+<p class="lead">{lead}</p>
+{sections}
+</main>
+</body>
+</html>
+"""
 
 
 def printable(text: str) -> str:
@@ -83,32 +102,15 @@ def escape_markdown(text: str) -> str:
 
 def to_html(page: Page) -> str:
     """Return the page as one HTML file."""
-    sections = (
-        "\n".join([f"<h2>{escape_html(s.title)}</h2>", "<section>", *map(_html_block, s.blocks), "</section>"])
-        for s in page.sections
-    )
-    return "\n".join(
-        [
-            "<!DOCTYPE html>",
-            '<html lang="en">',
-            "<head>",
-            '<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<link rel="icon" href="data:,">',
-            f"<title>{escape_html(page.title)}</title>",
-            f"<style>{_STYLE}</style>",
-            "</head>",
-            "<body>",
-            "<main>",
-            f"<h1>{escape_html(page.title)}</h1>",
-            f'<p class="lead">{escape_html(page.lead)}</p>',
-            *sections,
-            "</main>",
-            "</body>",
-            "</html>",
-            "",
-        ]
+    return _PAGE.format(
+        policy=_POLICY,
+        style=_STYLE,
+        title=escape_html(page.title),
+        lead=escape_html(page.lead),
+        sections="\n".join(
+            "\n".join([f"<h2>{escape_html(s.title)}</h2>", "<section>", *map(_html_block, s.blocks), "</section>"])
+            for s in page.sections
+        ),
     )
 
 
@@ -120,16 +122,10 @@ def _html_block(block: Block) -> str:
             return _html_table(block)
         case Picture():
             return _html_figure(block)
-        case Code(text):
-            return _html_code(text)
-        case Folded(summary, text):
-            return f"<details><summary>{escape_html(summary)}</summary>\n{_html_code(text)}\n</details>"
-
-
-def _html_code(text: str) -> str:
-    # tabindex: the box scrolls, so the keyboard has to reach it.
-    lines = "\n".join(map(escape_html, text.split("\n")))
-    return f'<pre tabindex="0"><code>{lines}</code></pre>'
+        case Code(text, summary):
+            lines = "\n".join(map(escape_html, text.split("\n")))
+            code = f'<pre tabindex="0"><code>{lines}</code></pre>'  # tabindex: the keyboard can reach and scroll it
+            return f"<details><summary>{escape_html(summary)}</summary>\n{code}\n</details>" if summary else code
 
 
 def _html_figure(picture: Picture) -> str:
@@ -181,18 +177,12 @@ def _markdown_block(block: Block) -> str:
         case Picture():
             alt, caption = escape_markdown(block.alt), escape_markdown(block.caption)
             return f"![{alt}](figures/{block.name}.png)\n\n*{caption}*"
-        case Code(text):
-            return _markdown_code(text)
-        case Folded(summary, text):
-            summary = escape_markdown(summary)
-            return f"<details>\n<summary>{summary}</summary>\n\n{_markdown_code(text)}\n\n</details>"
-
-
-def _markdown_code(text: str) -> str:
-    """Return a code block whose fence is longer than any run of backticks in the text."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return "\n".join([fence, *map(printable, text.split("\n")), fence])
+        case Code(text, summary):
+            # The fence is longer than any run of backticks in the text.
+            fence = "`" * max([3, *(1 + len(run) for run in re.findall("`+", text))])
+            code = "\n".join([fence, *map(printable, text.split("\n")), fence])
+            opened = f"<details>\n<summary>{escape_markdown(summary)}</summary>\n\n{code}\n\n</details>"
+            return opened if summary else code
 
 
 def _markdown_table(table: Table) -> str:

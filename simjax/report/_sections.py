@@ -1,5 +1,6 @@
 """The sections of the report of one run. Sections without data are omitted."""
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 
@@ -9,7 +10,7 @@ from simjax.report import _charts as charts
 from simjax.report import _numbers as numbers
 from simjax.report import _photographs as photographs
 from simjax.report._metrics import METRICS
-from simjax.report._page import Block, Cell, Code, Folded, Page, Section, Table, Text
+from simjax.report._page import Block, Cell, Code, Page, Picture, Section, Table, Text
 from simjax.report._run import Run
 from simjax.report._style import class_labels
 from simjax.report._write import summary_lines
@@ -20,15 +21,23 @@ Arrays = Mapping[str, np.ndarray]
 def run_page(run: Run, begin: Callable[[str], None]) -> Page:
     """Return the report of one run; `begin` is called with the title of each section."""
     predictions, samples = run.arrays("predictions.npz"), run.arrays("samples.npz")
+    embedding = predictions.get("embedding", np.empty((0, 0)))
+    nearest = functools.partial(
+        photographs.nearest_neighbours, measure=numbers.text(run.value("measure") or "similarity")
+    )
+    neighbours = ("query_images", "query_labels", "neighbour_images", "neighbour_labels", "neighbour_scores")
+    attention = ("attention_images", "attention", "attention_labels")
     builders: dict[str, Callable[[], list[Block]]] = {
         "Headline numbers": lambda: _headline(run),
         "Training": lambda: [*charts.training_curves(run)],
         "Classes": lambda: _classes(run, samples),
-        "Nearest neighbours": lambda: _neighbours(run, samples),
-        "Pairs": lambda: _pairs(run, samples),
+        "Nearest neighbours": lambda: _figure(nearest, run, samples, *neighbours),
+        "Pairs": lambda: _figure(photographs.pairs, run, samples, "pair_images", "pair_labels", "pair_dissimilarity"),
         "Verification": lambda: _verification(run, samples),
-        "Embeddings": lambda: _embeddings(run, predictions),
-        "Attention": lambda: _attention(run, samples),
+        "Embeddings": lambda: (
+            _figure(charts.embedding_scatter, run, predictions, "embedding", "label") if embedding.shape[1] == 2 else []
+        ),
+        "Attention": lambda: _figure(photographs.attention_maps, run, samples, *attention),
         "Few-shot classification": lambda: _few_shot(run),
         "How to reproduce": lambda: _reproduce(run),
     }
@@ -61,9 +70,13 @@ def _get(arrays: Arrays, *names: str) -> list[np.ndarray]:
     return [arrays[name] for name in names] if all(name in arrays and arrays[name].size for name in names) else []
 
 
-def _names(run: Run, *labels: np.ndarray) -> list[str]:
-    """Return the names of the classes up to the largest label."""
-    return run.class_names(1 + max(int(label.max(initial=0)) for label in labels))
+def _figure(draw: Callable[..., Picture], run: Run, arrays: Arrays, *names: str) -> list[Block]:
+    """Draw arrays and the names of their classes, if all of the arrays are there."""
+    found = _get(arrays, *names)
+    if not found:
+        return []
+    labels = [array for array, name in zip(found, names, strict=True) if name.endswith(("label", "labels"))]
+    return [draw(*found, run.class_names(1 + max(int(label.max()) for label in labels)))]
 
 
 def _classes(run: Run, samples: Arrays) -> list[Block]:
@@ -103,23 +116,6 @@ def _numbered_classes(names: list[str]) -> list[Block]:
     return [Text(f"In figures {', '.join(numbered)}.")] if numbered else []
 
 
-def _neighbours(run: Run, samples: Arrays) -> list[Block]:
-    names = ("query_images", "query_labels", "neighbour_images", "neighbour_labels", "neighbour_scores")
-    if not (found := _get(samples, *names)):
-        return []
-    query, query_label, image, label, score = found
-    measure = numbers.text(run.value("measure") or "similarity")
-    classes = _names(run, query_label, label)
-    return [photographs.nearest_neighbours(query, query_label, image, label, score, classes, measure)]
-
-
-def _pairs(run: Run, samples: Arrays) -> list[Block]:
-    if not (found := _get(samples, "pair_images", "pair_labels", "pair_dissimilarity")):
-        return []
-    image, label, dissimilarity = found
-    return [photographs.pairs(image, label, dissimilarity, _names(run, label))]
-
-
 def _verification(run: Run, samples: Arrays) -> list[Block]:
     blocks: list[Block] = []
     if run.value("verification"):
@@ -139,31 +135,11 @@ def _verification(run: Run, samples: Arrays) -> list[Block]:
     return blocks
 
 
-def _embeddings(run: Run, predictions: Arrays) -> list[Block]:
-    found = _get(predictions, "embedding", "label")
-    if not found or found[0].shape[1] != 2:
-        return []
-    embedding, label = found
-    return [charts.embedding_scatter(embedding, label, _names(run, label))]
-
-
-def _attention(run: Run, samples: Arrays) -> list[Block]:
-    if not (found := _get(samples, "attention_images", "attention", "attention_labels")):
-        return []
-    image, attention, label = found
-    return [photographs.attention_maps(image, attention, label, _names(run, label))]
-
-
 def _few_shot(run: Run) -> list[Block]:
     tasks = run.value("few_shot")
     if not isinstance(tasks, Mapping) or not tasks:
         return []
-    formats = {
-        "ways": numbers.count,
-        "shots": numbers.count,
-        "accuracy": numbers.percent,
-        "interval": numbers.percent,
-    }
+    formats = dict(ways=numbers.count, shots=numbers.count, accuracy=numbers.percent, interval=numbers.percent)
     rows: list[list[str | Cell]] = [
         [name, *(show(run.value("few_shot", name, key)) for key, show in formats.items())] for name in tasks
     ]
@@ -192,5 +168,5 @@ def _reproduce(run: Run) -> list[Block]:
     blocks.append(Table(["Fact", "Value"], [[key, value] for key, value in facts.items()], "ll"))
     for part in ("versions", "settings"):
         if run.part(part):
-            blocks.append(Folded(part.capitalize(), json.dumps(run.part(part), indent=2, ensure_ascii=False)))
+            blocks.append(Code(json.dumps(run.part(part), indent=2, ensure_ascii=False), part.capitalize()))
     return blocks

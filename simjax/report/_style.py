@@ -23,15 +23,8 @@ from matplotlib.ft2font import FT2Font
 
 from simjax.report._render import printable
 
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY = PALETTE = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#666666",
-)
+BLUE, VERMILLION, GREEN, ORANGE, GREY = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#666666"
+PALETTE = (BLUE, VERMILLION, GREEN, "#cc79a7", ORANGE, "#56b4e9", GREY)
 INK, SOFT, LINE = "#1d1f21", "#5c6166", "#d9dcdf"
 NEUTRAL = "#7a7a7a"  # text beside photographs: readable on a white and on a dark page
 AMOUNT = LinearSegmentedColormap.from_list("amount", ["#f4f7fa", "#8fbfdf", BLUE, "#00304d"])

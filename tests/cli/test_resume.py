@@ -28,7 +28,7 @@ def finished(tmp_path_factory):
     image_folder(place / "others", each=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr("simjax.report.write", lambda run: None)
+        patch.setattr("simjax.report.write", lambda run, begin: None)
         data = ["--dataset", "folder:images", "--test-dataset", "folder:others"]
         main(["train", *CONSTANT, "--epochs", "4", *data, "--out", "run"])
     return place
@@ -41,7 +41,7 @@ def place(finished, tmp_path, monkeypatch):
     config = json.loads((copy / "run" / "config.json").read_text())
     (copy / "run" / "config.json").write_text(json.dumps(config | {"working_directory": str(copy)}))
     monkeypatch.chdir(copy)
-    monkeypatch.setattr("simjax.report.write", lambda run: None)  # which takes longer than these trainings
+    monkeypatch.setattr("simjax.report.write", lambda run, begin: None)  # it takes longer than these trainings
     return copy
 
 
