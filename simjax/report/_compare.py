@@ -12,7 +12,7 @@ from simjax._files import write_file
 from simjax.core import InputError
 from simjax.report import _numbers as numbers
 from simjax.report._metrics import METRICS, Metric, best
-from simjax.report._page import Block, Cell, Page, Section, Table, Text
+from simjax.report._page import Block, Cell, Page, Table, Text
 from simjax.report._render import to_html, to_markdown
 from simjax.report._run import Run, read_run
 
@@ -134,7 +134,7 @@ def _page(runs: Sequence[Run]) -> Page:
     return Page(
         f"{len(runs)} runs on {numbers.text(first.value('dataset'))}",
         f"Comparison of {', '.join(names)}: the same data and the same split ({data}).",
-        [Section(title, blocks) for title, blocks in sections if blocks],
+        [(title, blocks) for title, blocks in sections if blocks],
     )
 
 
@@ -151,7 +151,7 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
                 "name": name,
                 "path": str(run.path),
                 **{key: run.value(key) for key in ("model", "objective", "seed", "steps", "accuracy_of")},
-                **{metric.name: numbers.number(run.value(*metric.keys)) for metric in COLUMNS},
+                **{metric.name: numbers.number(run.value(metric.name)) for metric in COLUMNS},
                 "best_in": [metric.name for metric in COLUMNS if is_best[metric.name][i]],
             }
             for i, (run, name) in enumerate(zip(runs, names, strict=True))
@@ -174,7 +174,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 
 def _values(runs: Sequence[Run], metric: Metric) -> list[Any]:
-    return [run.value(*metric.keys) for run in runs]
+    return [run.value(metric.name) for run in runs]
 
 
 def _results(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:

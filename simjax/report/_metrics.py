@@ -27,11 +27,6 @@ class Metric:
     meaning: str
     compared: bool = True
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The path in report.json."""
-        return tuple(self.name.split("."))
-
 
 # fmt: off
 METRICS = (

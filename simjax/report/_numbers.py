@@ -9,12 +9,7 @@ DASH = "–"
 
 
 def number(value: object) -> float | None:
-    """Return the value as a finite float, or None if it is not one.
-
-    Example:
-        >>> number(3), number(float("nan")), number(None), number("3"), number(True)
-        (3.0, None, None, None, None)
-    """
+    """Return the value as a finite float, or None if it is not one."""
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         return None
     return float(value)
@@ -31,56 +26,31 @@ def _dash_if_missing(write: Callable[[float], str]) -> Callable[[object], str]:
 
 @_dash_if_missing
 def percent(x: float) -> str:
-    """Format a share in [0, 1] as a percentage.
-
-    Example:
-        >>> percent(0.98611), percent(None)
-        ('98.61%', '–')
-    """
+    """Format a share in [0, 1] as a percentage."""
     return f"{100 * x:.2f}%"
 
 
 @_dash_if_missing
 def decimal(x: float) -> str:
-    """Format a value with four decimals.
-
-    Example:
-        >>> decimal(0.99312), decimal(float("nan"))
-        ('0.9931', '–')
-    """
+    """Format a value with four decimals."""
     return f"{x:,.4f}"
 
 
 @_dash_if_missing
 def count(x: float) -> str:
-    """Format a whole number with thousands separators.
-
-    Example:
-        >>> count(37254), count(1533.7)
-        ('37,254', '1,534')
-    """
+    """Format a whole number with thousands separators."""
     return f"{x:,.0f}"
 
 
 @_dash_if_missing
 def milliseconds(x: float) -> str:
-    """Format a duration in milliseconds with three significant digits.
-
-    Example:
-        >>> milliseconds(39.62), milliseconds(1234.5), milliseconds(0.4567)
-        ('39.6 ms', '1,234 ms', '0.457 ms')
-    """
+    """Format a duration in milliseconds with three significant digits."""
     return f"{x:,.0f} ms" if abs(x) >= 100 else f"{x:.3g} ms"
 
 
 @_dash_if_missing
 def seconds(x: float) -> str:
-    """Format a duration in seconds, minutes or hours.
-
-    Example:
-        >>> seconds(0.4567), seconds(12.34), seconds(83), seconds(7500)
-        ('0.46 s', '12.3 s', '1 m 23 s', '2 h 05 m')
-    """
+    """Format a duration in seconds, minutes or hours."""
     if x < 59.95:  # 59.95 would be rounded to 60.0 s
         return f"{x:.1f} s" if x >= 1 else f"{x:.2f} s"
     minutes, rest = divmod(round(x), 60)
@@ -89,11 +59,6 @@ def seconds(x: float) -> str:
 
 
 def text(value: object) -> str:
-    """Format any other value of a report.
-
-    Example:
-        >>> text("cnn"), text(None), text(""), text(0), text(float("inf"))
-        ('cnn', '–', '–', '0', '–')
-    """
+    """Format any other value of a report."""
     missing = value is None or value == "" or (isinstance(value, float) and not math.isfinite(value))
     return DASH if missing else str(value)

@@ -52,7 +52,7 @@ class Picture:
         alt: Description for readers who cannot see the figure.
         caption: Text below the figure.
         photo: Whether it shows photographs on a transparent background. Default: a chart on white.
-        wide: Whether it needs the whole width of the page.
+        wide: Whether a chart needs the whole width of the page, as photographs do.
     """
 
     name: str
@@ -67,22 +67,14 @@ Block = Text | Code | Table | Picture
 
 
 @dataclasses.dataclass(frozen=True)
-class Section:
-    """A heading and the blocks below it."""
-
-    title: str
-    blocks: list[Block]
-
-
-@dataclasses.dataclass(frozen=True)
 class Page:
-    """A report: its title, a summary in one sentence, and its sections."""
+    """A report: its title, a summary in one sentence, and sections of a title and blocks."""
 
     title: str
     lead: str
-    sections: list[Section]
+    sections: list[tuple[str, list[Block]]]
 
     def pictures(self) -> Iterator[Picture]:
         """Iterate over all figures in order."""
-        for section in self.sections:
-            yield from (block for block in section.blocks if isinstance(block, Picture))
+        for _, blocks in self.sections:
+            yield from (block for block in blocks if isinstance(block, Picture))

@@ -1,4 +1,7 @@
-"""Figures of photographs: nearest neighbours, pairs with their predicted dissimilarity, attention maps."""
+"""Figures of photographs: nearest neighbours, pairs with their predicted dissimilarity, attention maps.
+
+`names` are the names of all classes.
+"""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,7 +33,6 @@ def nearest_neighbours(
         image: Their neighbours, nearest first, uint8 [q, k, h, w, c].
         label: Classes of the neighbours, [q, k].
         score: Scores of the neighbours, [q, k].
-        names: Names of the classes.
         measure: Name of the measure of the scores.
     """
     rows, columns = min(len(query), MAX_QUERIES), min(image.shape[1], MAX_NEIGHBOURS)
@@ -52,7 +54,6 @@ def nearest_neighbours(
         "Each row: a test image, then the images that the model finds closest to it, closest first, with their class "
         f"and score ({measure}). A green frame with ✓ is the same class, a red one with ✗ another.",
         photo=True,
-        wide=True,
     )
 
 
@@ -63,7 +64,6 @@ def pairs(image: np.ndarray, label: np.ndarray, dissimilarity: np.ndarray, names
         image: Pairs of images, uint8 [p, 2, h, w, c].
         label: Their classes, [p, 2].
         dissimilarity: Dissimilarity of each pair, [p], in [0, 1].
-        names: Names of the classes.
     """
     count = min(len(image), MAX_PAIRS)
     columns = min(count, 3)
@@ -91,7 +91,6 @@ def pairs(image: np.ndarray, label: np.ndarray, dissimilarity: np.ndarray, names
         "Pairs of test images and how different the model finds them: 0 is the same, 1 as different as can be. Blue "
         "frames and = are pairs of one class and should be near 0; orange frames and ≠ are two classes, near 1.",
         photo=True,
-        wide=True,
     )
 
 
@@ -102,7 +101,6 @@ def attention_maps(image: np.ndarray, attention: np.ndarray, label: np.ndarray, 
         image: Images, uint8 [a, h, w, c].
         attention: Weight of each patch, [a, heads, gh, gw].
         label: Classes of the images, [a].
-        names: Names of the classes.
     """
     rows, heads = min(len(image), MAX_IMAGES), min(attention.shape[1], MAX_HEADS)
     height = 1.1 + LINE
@@ -122,7 +120,6 @@ def attention_maps(image: np.ndarray, attention: np.ndarray, label: np.ndarray, 
         "What the last block of the transformer looks at to describe the image: the more orange a patch, the more it "
         "counts, each map on its own scale. Heads may look at different things; the second picture is their mean.",
         photo=True,
-        wide=True,
     )
 
 

@@ -108,8 +108,8 @@ def to_html(page: Page) -> str:
         title=escape_html(page.title),
         lead=escape_html(page.lead),
         sections="\n".join(
-            "\n".join([f"<h2>{escape_html(s.title)}</h2>", "<section>", *map(_html_block, s.blocks), "</section>"])
-            for s in page.sections
+            "\n".join([f"<h2>{escape_html(title)}</h2>", "<section>", *map(_html_block, blocks), "</section>"])
+            for title, blocks in page.sections
         ),
     )
 
@@ -135,7 +135,7 @@ def _html_figure(picture: Picture) -> str:
     with Image.open(io.BytesIO(picture.png)) as image, io.BytesIO() as file:
         image.save(file, format="webp", lossless=not picture.photo, quality=85, method=4)
         data, (width, height) = base64.b64encode(file.getvalue()).decode("ascii"), image.size
-    kind, size = "photo" if picture.photo else "chart", "wide" if picture.wide else "half"
+    kind, size = "photo" if picture.photo else "chart", "wide" if picture.wide or picture.photo else "half"
     return (
         f'<figure class="{size}"><div class="scroll">'
         f'<img class="{kind}" width="{width}" height="{height}" alt="{escape_html(picture.alt)}" '
@@ -163,8 +163,8 @@ def _html_cell(cell: str | Cell) -> str:
 def to_markdown(page: Page) -> str:
     """Return the page as GitHub-flavoured Markdown, with figures in figures/NAME.png."""
     parts = [f"# {escape_markdown(page.title)}", escape_markdown(page.lead)]
-    for section in page.sections:
-        parts += [f"## {escape_markdown(section.title)}", *map(_markdown_block, section.blocks)]
+    for title, blocks in page.sections:
+        parts += [f"## {escape_markdown(title)}", *map(_markdown_block, blocks)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -32,10 +32,10 @@ class Run:
         found = self.config.get(name)
         return found if isinstance(found, dict) else {}
 
-    def value(self, *keys: str) -> Any:
-        """Return a value of report.json by its path, None if it is missing."""
+    def value(self, name: str) -> Any:
+        """Return a value of report.json by its dotted path, None if it is missing."""
         found: Any = self.report
-        for key in keys:
+        for key in name.split("."):
             found = found.get(key) if isinstance(found, dict) else None
         return found
 

@@ -10,7 +10,7 @@ from simjax.report import _charts as charts
 from simjax.report import _numbers as numbers
 from simjax.report import _photographs as photographs
 from simjax.report._metrics import METRICS
-from simjax.report._page import Block, Cell, Code, Page, Picture, Section, Table, Text
+from simjax.report._page import Block, Cell, Code, Page, Picture, Table, Text
 from simjax.report._run import Run
 from simjax.report._style import class_labels
 from simjax.report._write import summary_lines
@@ -44,10 +44,10 @@ def run_page(run: Run, begin: Callable[[str], None]) -> Page:
     sections = []
     for title, build in builders.items():
         begin(title)
-        sections.append(Section(title, build()))
+        sections.append((title, build()))
     title = f"{numbers.text(run.value('model'))} on {numbers.text(run.value('dataset'))}"
     lead = " ".join(summary_lines(run.report)[:2])
-    return Page(title, lead, [section for section in sections if section.blocks])
+    return Page(title, lead, [(title, blocks) for title, blocks in sections if blocks])
 
 
 def _headline(run: Run) -> list[Block]:
@@ -58,7 +58,7 @@ def _headline(run: Run) -> list[Block]:
     rows: list[list[str | Cell]] = []
     for metric in METRICS:
         note = judged.get(str(run.value("accuracy_of")), "") if metric.name == "accuracy" else ""
-        rows.append([metric.title, metric.show(run.value(*metric.keys)), metric.meaning + note])
+        rows.append([metric.title, metric.show(run.value(metric.name)), metric.meaning + note])
     missing = run.value("not_evaluated")
     reasons = missing.items() if isinstance(missing, Mapping) else ()
     table = Table(["Number", "Value", "What it says"], rows, "lrl")
@@ -120,7 +120,7 @@ def _verification(run: Run, samples: Arrays) -> list[Block]:
     blocks: list[Block] = []
     if run.value("verification"):
         pairs, accuracy, threshold, source, note = (
-            run.value("verification", name)
+            run.value(f"verification.{name}")
             for name in ("pairs", "accuracy", "threshold", "threshold_from", "threshold_note")
         )
         text = (
@@ -131,7 +131,7 @@ def _verification(run: Run, samples: Arrays) -> list[Block]:
         blocks.append(Text(text))
     if rates := _get(samples, "roc_false_positive_rate", "roc_true_positive_rate"):
         point = next(iter(_get(samples, "roc_point")), None)
-        blocks.append(charts.roc_curve(rates[0], rates[1], point, run.value("verification", "roc_auc")))
+        blocks.append(charts.roc_curve(rates[0], rates[1], point, run.value("verification.roc_auc")))
     return blocks
 
 
@@ -141,7 +141,7 @@ def _few_shot(run: Run) -> list[Block]:
         return []
     formats = dict(ways=numbers.count, shots=numbers.count, accuracy=numbers.percent, interval=numbers.percent)
     rows: list[list[str | Cell]] = [
-        [name, *(show(run.value("few_shot", name, key)) for key, show in formats.items())] for name in tasks
+        [name, *(show(run.value(f"few_shot.{name}.{key}")) for key, show in formats.items())] for name in tasks
     ]
     explanation = (
         "How well new classes are told apart that are known from a few images each, over many random tasks. The true "

@@ -80,9 +80,7 @@ def run_in_terminal(columns, *arguments):
     return process.wait(), [line for line in re.split(r"[\r\n]+", text) if line]
 
 
-@pytest.mark.parametrize(
-    "columns", [40, pytest.param(60, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("columns", mostly_slow([40, 60, 200], 40))
 def test_progress_fits_the_terminal_and_every_phase_is_shown(columns, tmp_path):
     status, lines = run_in_terminal(columns, *QUICK, "--out", tmp_path / "run")
     assert status == 0, lines

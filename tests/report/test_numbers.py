@@ -18,6 +18,34 @@ def test_numpy_scalars_are_numbers():
 
 
 @pytest.mark.parametrize(
+    ("show", "value", "shown"),
+    [
+        (numbers.percent, 0.98611, "98.61%"),
+        (numbers.decimal, 0.99312, "0.9931"),
+        (numbers.count, 37254, "37,254"),
+        (numbers.count, 1533.7, "1,534"),
+        (numbers.milliseconds, 39.62, "39.6 ms"),
+        (numbers.milliseconds, 1234.5, "1,234 ms"),
+        (numbers.milliseconds, 0.4567, "0.457 ms"),
+        (numbers.seconds, 0.4567, "0.46 s"),
+        (numbers.seconds, 12.34, "12.3 s"),
+        (numbers.seconds, 83, "1 m 23 s"),
+        (numbers.seconds, 7500, "2 h 05 m"),
+        (numbers.text, "cnn", "cnn"),
+        (numbers.text, "", "–"),
+        (numbers.text, 0, "0"),
+    ],
+)
+def test_values_are_formatted(show, value, shown):
+    assert show(value) == shown
+
+
+def test_only_finite_numbers_are_numbers():
+    values = [3, float("nan"), None, "3", True]
+    assert [numbers.number(value) for value in values] == [3.0, None, None, None, None]
+
+
+@pytest.mark.parametrize(
     ("value", "shown"),
     [
         (0, "0.00 s"),
