@@ -12,7 +12,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from tyro.conf import Positional
 
@@ -129,18 +129,17 @@ def _placeholder(kind: Any, word: str) -> tuple[str, str]:
 def options_of(kind: type, prefix: str = "", section: str = "") -> tuple[Option, ...]:
     """Return the options of a dataclass; a field that is a dataclass itself is a section of dotted options."""
     found: list[Option] = []
-    docs = _field_docs(kind)
+    docs, types = _field_docs(kind), get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
-        origin, metadata = field.type, ()
-        if get_origin(origin) is Annotated:
-            origin, *metadata = get_args(origin)
-        name = next((word.name for word in metadata if getattr(word, "name", None)), field.name)
-        if isinstance(origin, type) and dataclasses.is_dataclass(origin):
-            about = (origin.__doc__ or "").split("\n")[0]
-            found += options_of(origin, f"{prefix}{field.name}.", about)
+        field_type, markers = types[field.name], ()
+        if get_origin(field_type) is Annotated:
+            field_type, *markers = get_args(field_type)
+        if isinstance(field_type, type) and dataclasses.is_dataclass(field_type):
+            found += options_of(field_type, f"{prefix}{field.name}.", (field_type.__doc__ or "").split("\n")[0])
             continue
-        flag = field.name.upper() if Positional in metadata else f"--{prefix}{name}".replace("_", "-")
-        found.append(Option(prefix + field.name, flag, origin, field.default, docs.get(field.name, ""), section))
+        typed = next((marker.name for marker in markers if getattr(marker, "name", None)), field.name)
+        flag = field.name.upper() if Positional in markers else f"--{prefix}{typed}".replace("_", "-")
+        found.append(Option(prefix + field.name, flag, field_type, field.default, docs.get(field.name, ""), section))
     return tuple(found)
 
 
@@ -214,14 +213,15 @@ def _invalid_value(option: Option, given: list[str]) -> str:
         expected = option.values()[1] if len(option.choices) <= MAX_LISTED else "a value"
         return f"{option.flag}: missing value, expected {expected}"
     if len(option.choices) > MAX_LISTED:
-        return f"{option.flag}: unknown value {got!r}; {did_you_mean(got, option.choices)}"
+        advice = did_you_mean(got, option.choices, "--help-all lists the valid values")
+        return f"{option.flag}: unknown value {got!r}; {advice}"
     return f"{option.flag}: expected {option.values()[1]}, got {got!r}"
 
 
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Return a question with the three nearest choices, or the advice to look at the help."""
+def did_you_mean(name: str, choices: Iterable[str], otherwise: str) -> str:
+    """Return a question with the three nearest choices, or another text if no choice is near."""
     near = difflib.get_close_matches(name.lower(), choices, n=3, cutoff=0.5)
-    return f"did you mean {join(near)}?" if near else "--help-all lists the valid values"
+    return f"did you mean {join(near)}?" if near else otherwise
 
 
 def _values_after(flag: str, arguments: Sequence[str]) -> list[str]:

@@ -92,17 +92,13 @@ def _list_of_commands(arguments: Sequence[str]) -> str:
     if not listed:
         in_group = any(name.startswith(f"{words[0]} ") for name in COMMANDS)
         got = " ".join(words[: 1 + in_group])
-        raise InputError(f"unknown command {got!r}; {_nearest_command(got)}")
+        advice = did_you_mean(got, COMMANDS, f"the commands are {join(list(COMMANDS), 'and')}")
+        raise InputError(f"unknown command {got!r}; {advice}")
     lines = ["usage: simjax COMMAND ...", ""]
     for name, command in listed.items():
         text = f"  {name:<14}{command.arguments.__doc__}"
         lines += textwrap.wrap(text, shutil.get_terminal_size().columns, subsequent_indent=" " * 16)
     return "\n".join([*lines, "", "simjax COMMAND --help describes one."])
-
-
-def _nearest_command(got: str) -> str:
-    question = did_you_mean(got, COMMANDS)
-    return question if question.startswith("did") else f"the commands are {join(list(COMMANDS), 'and')}"
 
 
 def _help(name: str, command: Command, arguments: Sequence[str]) -> str:

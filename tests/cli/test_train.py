@@ -46,8 +46,8 @@ def report_without_times(run):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    out = tmp_path_factory.mktemp("whole") / "run"
+def uninterrupted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
     process = start(*QUICK, "--out", out)
     printed, errors = process.communicate()
     assert process.returncode == 0, errors
@@ -57,7 +57,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.filterwarnings("ignore:.*sharding:UserWarning")
 @pytest.mark.parametrize("number", mostly_slow([signal.SIGKILL, signal.SIGINT], signal.SIGKILL))
-def test_a_stopped_and_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_run(whole, tmp_path, number):
+def test_a_stopped_and_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_run(uninterrupted, tmp_path, number):
     out = tmp_path / "run"
     process = start(*QUICK, "--out", out)
     wait_for_step(process, 15)
@@ -74,11 +74,11 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_r
     printed, errors = again.communicate()
     assert again.returncode == 0, errors
     assert int(re.search(r"resumed at step (\d+) of 40", printed)[1]) >= 12
-    (step_a, a), (step_b, b) = final_parameters(out), final_parameters(whole)
+    (step_a, a), (step_b, b) = final_parameters(out), final_parameters(uninterrupted)
     assert step_a == step_b == 40
     for x, y in zip(a, b, strict=True):
         np.testing.assert_array_equal(x, y)
-    assert report_without_times(out) == report_without_times(whole)
+    assert report_without_times(out) == report_without_times(uninterrupted)
 
 
 def test_a_full_disk_is_one_line(tmp_path):
@@ -96,7 +96,7 @@ def test_a_full_disk_is_one_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_log_has_plain_lines_if_the_output_is_no_terminal(whole, tmp_path, capsys):
+def test_the_log_has_plain_lines_if_the_output_is_no_terminal(uninterrupted, tmp_path, capsys):
     main(["train", *QUICK, "--steps", "3", "--out", str(tmp_path / "run")])
     printed = capsys.readouterr().out
     assert re.search(r"^step 3/3  loss \d+\.\d{4}  0:00 left  accuracy \d\.\d{4}  [\d,]+ images/s$", printed, re.M)
@@ -114,11 +114,11 @@ def test_options_take_precedence_over_the_configuration_file(tmp_path, monkeypat
     assert {"jax", "flax", "simjax"} <= set(config["versions"])
 
 
-def test_two_runs_are_compared(whole, tmp_path):
+def test_two_runs_are_compared(uninterrupted, tmp_path):
     main(["train", *QUICK, "--seed", "1", "--out", str(tmp_path / "other")])
-    main(["compare", str(whole), str(tmp_path / "other"), "--out", str(tmp_path / "both")])
+    main(["compare", str(uninterrupted), str(tmp_path / "other"), "--out", str(tmp_path / "both")])
     text = (tmp_path / "both" / "compare.md").read_text()
-    assert f"{json.loads((whole / 'report.json').read_text())['accuracy'] * 100:.2f}" in text
+    assert f"{json.loads((uninterrupted / 'report.json').read_text())['accuracy'] * 100:.2f}" in text
     assert (tmp_path / "both" / "compare.html").stat().st_size > 5_000
 
 
