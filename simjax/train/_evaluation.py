@@ -29,6 +29,9 @@ VERIFICATION_PAIRS = 20_000
 THRESHOLD_IMAGES = 5_000
 QUERIES, NEIGHBOURS, SHOWN_PAIRS, ATTENTION_IMAGES = 10, 8, 16, 8
 
+PARTS = 8
+"""Parts of an evaluation that `evaluate_run` announces."""
+
 T = TypeVar("T")
 
 
@@ -91,8 +94,17 @@ def evaluate_run(
     splits: DataSplits,
     encoder: Encoder | EnsembleEncoder,
     objective: Objective,
+    begin: Callable[[str], None] = lambda part: None,
 ) -> dict[str, Any]:
     """Evaluate on the test images, and save predictions.npz and samples.npz.
+
+    Args:
+        settings: Settings of the run.
+        folder: Folder of the run.
+        splits: Images.
+        encoder: The trained encoder.
+        objective: Objective of the training.
+        begin: Called with the name of each part when it begins, at most `PARTS` times.
 
     Returns:
         The part of the report about quality.
@@ -104,6 +116,7 @@ def evaluate_run(
 
     def attempt(name: str, compute: Callable[[], T], missing: T) -> T:
         """Return the result, or `missing` if it cannot be computed."""
+        begin(name.replace("_", " "))
         try:
             return compute()
         except InputError as error:

@@ -13,11 +13,11 @@ from simjax.core import InputError
 from simjax.nn import count_parameters
 from simjax.train._data import DataSplits, Normalization, build_normalization, load_splits, threshold_source
 from simjax.train._ensemble import fit_all
-from simjax.train._evaluation import evaluate_run
+from simjax.train._evaluation import PARTS, evaluate_run
 from simjax.train._learner import Encoder, EnsembleEncoder, build_learner
 from simjax.train._loop import Training
 from simjax.train._objective import build_objective, dry_run
-from simjax.train._progress import say
+from simjax.train._progress import phase, say
 from simjax.train._recipes import fill_defaults
 from simjax.train._run_folder import RunFolder, extend
 from simjax.train._settings import Settings, to_dict
@@ -109,7 +109,9 @@ def train(
     encoders = [result.encoder for result in results[-settings.ensemble.size :]]
     encoder = encoders[0] if len(encoders) == 1 else EnsembleEncoder(encoders, settings.ensemble.combine)
     speed = results[-1].images_per_second
-    report = evaluate_run(settings, folder, splits, encoder, objective) | {
+    with phase(f"evaluating {len(splits.test.labels):,} test images", PARTS) as begin:
+        evaluation = evaluate_run(settings, folder, splits, encoder, objective, begin)
+    report = evaluation | {
         "steps": sum(result.steps for result in results),
         "parameters": parameters * len(encoders),
         "train_seconds": sum(result.seconds for result in results),

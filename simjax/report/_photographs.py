@@ -1,4 +1,7 @@
-"""What the model sees, in photographs: nearest neighbours, pairs and their dissimilarity, attention."""
+"""Figures of photographs: nearest neighbours, pairs with their predicted dissimilarity, attention maps.
+
+`names` are the names of all classes.
+"""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,11 +12,11 @@ from simjax.report import _numbers as numbers
 from simjax.report import _style as style
 from simjax.report._page import Picture
 
-QUERIES, NEIGHBOURS, PAIRS, IMAGES, HEADS = 8, 5, 12, 6, 4  # what a page shows at most
-LINE = 0.2  # height of a line under a picture, in widths of a picture
+MAX_QUERIES, MAX_NEIGHBOURS, MAX_PAIRS, MAX_IMAGES, MAX_HEADS = 8, 5, 12, 6, 4
+LINE = 0.2  # height of a line of text, relative to the width of a photograph
 
 
-def neighbour_strips(
+def nearest_neighbours(
     query: np.ndarray,
     query_label: np.ndarray,
     image: np.ndarray,
@@ -22,30 +25,27 @@ def neighbour_strips(
     names: list[str],
     measure: str,
 ) -> Picture:
-    """Test images with what the model finds closest to them.
+    """Draw test images with their nearest neighbours.
 
     Args:
-        query: uint8 [q, h, w, c].
-        query_label: [q].
-        image: the neighbours, closest first, uint8 [q, k, h, w, c].
-        label: [q, k].
-        score: [q, k], by the measure.
-        names: of the classes.
-        measure: what similarity was measured by.
+        query: Test images, uint8 [q, h, w, c].
+        query_label: Their classes, [q].
+        image: Their neighbours, nearest first, uint8 [q, k, h, w, c].
+        label: Classes of the neighbours, [q, k].
+        score: Scores of the neighbours, [q, k].
+        measure: Name of the measure of the scores.
     """
-    rows, columns = min(len(query), QUERIES), min(image.shape[1], NEIGHBOURS)
+    rows, columns = min(len(query), MAX_QUERIES), min(image.shape[1], MAX_NEIGHBOURS)
     right = label[:rows, :columns] == query_label[:rows, None]
-    called = style.labels(names, 12)
+    called = style.class_labels(names, 12)
     height, gap = 1.1 + 2 * LINE, 0.25
     figure, axes = style.canvas(columns + 1 + gap, rows * height)
     for i in range(rows):
-        _photo(axes, query[i], 0, i * height, style.NEUTRAL, "")
-        _letter(axes, 0, i * height, called[query_label[i]])
+        _photo(axes, query[i], 0, i * height, [called[query_label[i]]])
         for j in range(columns):
             colour, sign = (style.GREEN, "✓") if right[i, j] else (style.VERMILLION, "✗")
-            _photo(axes, image[i, j], j + 1 + gap, i * height, colour, sign)
-            _letter(axes, j + 1 + gap, i * height, called[label[i, j]])
-            _letter(axes, j + 1 + gap, i * height + LINE, f"{score[i, j]:.2f}")
+            lines = [called[label[i, j]], f"{score[i, j]:.2f}"]
+            _photo(axes, image[i, j], j + 1 + gap, i * height, lines, colour, sign)
     return Picture(
         "neighbours",
         style.to_png(figure),
@@ -54,71 +54,65 @@ def neighbour_strips(
         "Each row: a test image, then the images that the model finds closest to it, closest first, with their class "
         f"and score ({measure}). A green frame with ✓ is the same class, a red one with ✗ another.",
         photo=True,
-        wide=True,
     )
 
 
-def pair_pictures(image: np.ndarray, label: np.ndarray, dissimilarity: np.ndarray, names: list[str]) -> Picture:
-    """Pairs of test images with their predicted dissimilarity.
+def pairs(image: np.ndarray, label: np.ndarray, dissimilarity: np.ndarray, names: list[str]) -> Picture:
+    """Draw pairs of test images with their predicted dissimilarity.
 
     Args:
-        image: uint8 [p, 2, h, w, c].
-        label: [p, 2].
-        dissimilarity: [p], in [0, 1].
-        names: of the classes.
+        image: Pairs of images, uint8 [p, 2, h, w, c].
+        label: Their classes, [p, 2].
+        dissimilarity: Dissimilarity of each pair, [p], in [0, 1].
     """
-    pairs = min(len(image), PAIRS)
-    columns = min(pairs, 3)
-    called = style.labels(names, 10)
+    count = min(len(image), MAX_PAIRS)
+    columns = min(count, 3)
+    called = style.class_labels(names, 10)
     wide, high = 2.25, 1.15 + 2 * LINE
-    figure, axes = style.canvas(columns * wide - 0.25, -(-pairs // columns) * high)
-    for i in range(pairs):
+    figure, axes = style.canvas(columns * wide - 0.25, -(-count // columns) * high)
+    for i in range(count):
         x, y = i % columns * wide, i // columns * high
         one, two = label[i]
         colour, sign = (style.BLUE, "=") if one == two else (style.ORANGE, "≠")
         for j in range(2):
-            _photo(axes, image[i, j], x + j, y, colour, "")
-        _letter(axes, x, y, f"{called[one]} {sign} {called[two]}", width=2)
-        _letter(axes, x, y + LINE, f"dissimilarity {dissimilarity[i]:.2f}", width=2)
-    same = label[:pairs, 0] == label[:pairs, 1]
+            _photo(axes, image[i, j], x + j, y, [], colour)
+        _text(axes, x + 1, y, f"{called[one]} {sign} {called[two]}")
+        _text(axes, x + 1, y + LINE, f"dissimilarity {dissimilarity[i]:.2f}")
+    same = label[:count, 0] == label[:count, 1]
     means = "; ".join(
-        f"{title} {numbers.decimal(float(dissimilarity[:pairs][which].mean()))} on average"
+        f"{title} {numbers.decimal(float(dissimilarity[:count][which].mean()))} on average"
         for title, which in (("pairs of one class", same), ("pairs of two classes", ~same))
         if which.any()
     )
     return Picture(
         "pairs",
         style.to_png(figure),
-        f"{pairs} pairs of test images with their predicted dissimilarity: {means}.",
+        f"{count} pairs of test images with their predicted dissimilarity: {means}.",
         "Pairs of test images and how different the model finds them: 0 is the same, 1 as different as can be. Blue "
         "frames and = are pairs of one class and should be near 0; orange frames and ≠ are two classes, near 1.",
         photo=True,
-        wide=True,
     )
 
 
 def attention_maps(image: np.ndarray, attention: np.ndarray, label: np.ndarray, names: list[str]) -> Picture:
-    """Images with what the last block's heads look at.
+    """Draw images with the attention weights of the last transformer block.
 
     Args:
-        image: uint8 [a, h, w, c].
-        attention: [a, heads, gh, gw], how much each patch is looked at.
-        label: [a].
-        names: of the classes.
+        image: Images, uint8 [a, h, w, c].
+        attention: Weight of each patch, [a, heads, gh, gw].
+        label: Classes of the images, [a].
     """
-    rows, heads = min(len(image), IMAGES), min(attention.shape[1], HEADS)
+    rows, heads = min(len(image), MAX_IMAGES), min(attention.shape[1], MAX_HEADS)
     height = 1.1 + LINE
-    called = style.labels(names, 12)
+    called = style.class_labels(names, 12)
     titles = ["all heads", *(f"head {h + 1}" for h in range(heads))] if heads > 1 else ["attention"]
     figure, axes = style.canvas(1 + len(titles), rows * height)
     for i in range(rows):
-        _photo(axes, image[i], 0, i * height, style.NEUTRAL, "")
-        _letter(axes, 0, i * height, called[label[i]])
+        _photo(axes, image[i], 0, i * height, [called[label[i]]])
         maps = [attention[i].mean(0), *attention[i, :heads]]
         for j, (title, weights) in enumerate(zip(titles, maps, strict=False), start=1):
-            _photo(axes, image[i], j, i * height, style.NEUTRAL, "")
-            axes.imshow(_glow(weights), extent=_box(j, i * height), interpolation="bilinear", zorder=1.5)
-            _letter(axes, j, i * height, title)
+            _photo(axes, image[i], j, i * height, [title])
+            axes.imshow(_overlay(weights), extent=_box(j, i * height), interpolation="bilinear", zorder=1.5)
     return Picture(
         "attention",
         style.to_png(figure),
@@ -126,23 +120,24 @@ def attention_maps(image: np.ndarray, attention: np.ndarray, label: np.ndarray, 
         "What the last block of the transformer looks at to describe the image: the more orange a patch, the more it "
         "counts, each map on its own scale. Heads may look at different things; the second picture is their mean.",
         photo=True,
-        wide=True,
     )
 
 
-def _glow(weights: np.ndarray) -> np.ndarray:
-    """Weights [gh, gw] as a colour [gh, gw, 4] that covers more where they are larger, relative to their own range."""
+def _overlay(weights: np.ndarray) -> np.ndarray:
+    """Return an orange image [gh, gw, 4] whose opacity grows with the weights [gh, gw], relative to their range."""
     weights = weights - weights.min()
-    cover = 0.8 * weights / max(weights.max(), np.finfo(np.float32).tiny)
-    return np.concatenate([np.broadcast_to(to_rgb(style.ORANGE), (*weights.shape, 3)), cover[..., None]], axis=-1)
+    opacity = 0.8 * weights / max(weights.max(), np.finfo(np.float32).tiny)
+    return np.concatenate([np.broadcast_to(to_rgb(style.ORANGE), (*weights.shape, 3)), opacity[..., None]], axis=-1)
 
 
 def _box(x: float, y: float) -> tuple[float, float, float, float]:
     return x + 0.05, x + 0.95, y + 0.95, y + 0.05
 
 
-def _photo(axes: Axes, image: np.ndarray, x: float, y: float, colour: str, sign: str) -> None:
-    """A picture in a frame in the unit square at (x, y), with a sign on a disc in its corner."""
+def _photo(
+    axes: Axes, image: np.ndarray, x: float, y: float, lines: list[str], colour: str = style.NEUTRAL, sign: str = ""
+) -> None:
+    """Draw a framed photograph at (x, y) with lines of text below and a sign on a disc in its corner."""
     left, right, bottom, top = _box(x, y)
     shown = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
     axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top), zorder=1)
@@ -152,10 +147,11 @@ def _photo(axes: Axes, image: np.ndarray, x: float, y: float, colour: str, sign:
     if sign:
         disc = {"facecolor": colour, "edgecolor": "none", "boxstyle": "circle,pad=0.25"}
         axes.text(right - 0.09, top + 0.1, sign, fontsize=7, color="white", ha="center", va="center", bbox=disc)
+    for row, line in enumerate(lines):
+        _text(axes, x + 0.5, y + row * LINE, line)
 
 
-def _letter(axes: Axes, x: float, y: float, text: str, *, width: float = 1.0) -> None:
-    """A line under the picture at (x, y)."""
-    axes.text(
-        x + width / 2, y + 1.07, text, fontsize=7.5, color=style.NEUTRAL, ha="center", va="center", parse_math=False
-    )
+def _text(axes: Axes, x: float, y: float, text: str) -> None:
+    """Draw a line of text centred at x, below a photograph at height y."""
+    drawn = axes.text(x, y + 1.07, text, fontsize=7.5, color=style.NEUTRAL, ha="center", va="center")
+    drawn.set_parse_math(False)
