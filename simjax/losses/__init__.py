@@ -24,6 +24,7 @@ from simjax.losses._multiplicative_margin import large_margin_softmax_loss, sphe
 from simjax.losses._n_pairs import n_pairs_loss
 from simjax.losses._nca import nca_loss
 from simjax.losses._nt_xent import info_nce_loss, nt_xent_loss
+from simjax.losses._options import ClassOptions, PairOptions, ReferenceOptions
 from simjax.losses._p2s_grad import p2s_grad_loss
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._pnp import pnp_loss
@@ -41,16 +42,19 @@ from simjax.losses._smooth_ap import smooth_ap_loss
 from simjax.losses._soft_triple import soft_triple_loss
 from simjax.losses._sub_center_arcface import SubCenterOutliers, sub_center_arcface_loss, sub_center_outliers
 from simjax.losses._supervised_contrastive import supervised_contrastive_loss
-from simjax.losses._terms import REDUCERS, LossTerms, Reducer
+from simjax.losses._terms import REDUCERS, LossTerms, Reducer, unreduced
 from simjax.losses._threshold_consistent_margin import threshold_consistent_margin_loss
 from simjax.losses._triplet import triplet_margin_loss
 from simjax.losses._tuplet_margin import tuplet_margin_loss
 from simjax.losses._views import barlow_twins_loss, simsiam_loss, vicreg_loss
 
 __all__ = [
+    "ClassOptions",
     "LossTerms",
+    "PairOptions",
     "REDUCERS",
     "Reducer",
+    "ReferenceOptions",
     "SubCenterOutliers",
     "angle_loss",
     "angular_loss",
@@ -107,6 +111,7 @@ __all__ = [
     "threshold_consistent_margin_loss",
     "triplet_margin_loss",
     "tuplet_margin_loss",
+    "unreduced",
     "vicreg_loss",
     "zero_mean_regularizer",
 ]
