@@ -20,8 +20,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
 from simjax.core import as_float_array, check_positive
-from simjax.losses._groups import earlier_positives
-from simjax.losses._nt_xent import nt_xent_loss
+from simjax.losses._softmax import earlier_positives, nt_xent_loss
 from simjax.pairs import Relation, by_class
 
 

@@ -18,9 +18,9 @@ from jaxtyping import Integer, Num
 
 from simjax.core import NO_CLASS, as_float_array, check_at_least, check_positive
 from simjax.losses._checks import class_vectors
-from simjax.losses._nca import nca_loss
 from simjax.losses._options import ClassOptions, resolve_options
 from simjax.losses._pair_loss import compute_pair_loss, log_sum_exp
+from simjax.losses._softmax import nca_loss
 from simjax.pairs import by_class
 
 
