@@ -75,7 +75,7 @@ class ResolvedOptions:
     reducer: Reducer
     recorder: TermRecorder | None = None
     ref_embeddings: Array | None = None
-    ref_labels: Array | None = None
+    ref_labels: Array | np.ndarray | None = None
     weights: Array | None = None
     block_size: int | None = None
 
@@ -139,7 +139,7 @@ def resolve_options(
             array = (as_integer_array if name == "ref_labels" else as_float_array)(name, given[name])
             if array.ndim != ndim:
                 raise InputError(f"{name}: expected shape {'[m, d]' if ndim == 2 else '[n]'}, got {array.shape}")
-            arrays[name] = given[name] if name == "ref_labels" else array  # ids keep their width until compared
+            arrays[name] = array
     block_size = given.get("block_size")
     if block_size is not None:
         if isinstance(block_size, bool) or not hasattr(block_size, "__index__"):
