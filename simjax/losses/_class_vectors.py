@@ -5,6 +5,7 @@ vectors, its centres. The columns are then the centres of all classes, one class
 becomes one of centres by first making one closeness of each class out of those of its centres.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -14,22 +15,31 @@ from jax import Array
 
 from simjax.core import InputError
 from simjax.losses._checks import class_vectors
-from simjax.losses._pair_loss import Form, log_sum_exp, pair_loss
+from simjax.losses._options import ClassOptions, resolve_options
+from simjax.losses._pair_loss import TermFunction, compute_pair_loss, log_sum_exp
 
 Merge = Callable[..., Array]
 """merge(c, **parameters): the closeness of centres [r, classes, k] to that of classes [r, classes]."""
 
 
-def classified(form: Form, embeddings: Any, labels: Any, proxies: Any, options: Any, **parameters: Any) -> Any:
+def classified(form: TermFunction, embeddings: Any, labels: Any, proxies: Any, options: Any, **parameters: Any) -> Any:
     """The loss a form makes of cosines with class vectors [c, d]."""
     vectors, ids, classes = class_vectors(labels, proxies)
-    return pair_loss(
-        form, embeddings, ids, ref_embeddings=vectors, ref_labels=classes, measure="cosine", **parameters, **options
+    resolved = dataclasses.replace(
+        resolve_options(classified, options, accepted=ClassOptions), ref_embeddings=vectors, ref_labels=classes
     )
+    return compute_pair_loss(form, embeddings, ids, resolved, **parameters)
 
 
 def classified_by_centers(
-    form: Form, merge: Merge, embeddings: Any, labels: Any, proxies: Any, options: Any, merging: Any, **parameters: Any
+    form: TermFunction,
+    merge: Merge,
+    embeddings: Any,
+    labels: Any,
+    proxies: Any,
+    options: Any,
+    merging: Any,
+    **parameters: Any,
 ) -> Any:
     """The same of centres [c, k, d]; `merging` are the parameters of `merge`, by name.
 
@@ -39,17 +49,12 @@ def classified_by_centers(
     vectors, ids, classes = class_vectors(labels, proxies)
     check_centers(vectors)
     c, k, d = vectors.shape
-    return pair_loss(
-        _of_centers(form, merge, k),
-        embeddings,
-        ids,
+    resolved = dataclasses.replace(
+        resolve_options(classified_by_centers, options, accepted=ClassOptions),
         ref_embeddings=vectors.reshape(c * k, d),
         ref_labels=jnp.repeat(classes, k),
-        measure="cosine",
-        merging=merging,
-        **parameters,
-        **options,
     )
+    return compute_pair_loss(_of_centers(form, merge, k), embeddings, ids, resolved, merging=merging, **parameters)
 
 
 def check_centers(proxies: Array) -> None:
@@ -63,7 +68,7 @@ def check_centers(proxies: Array) -> None:
 
 
 @functools.cache  # the same function for the same arguments: a new one would be compiled anew
-def _of_centers(form: Form, merge: Merge, k: int) -> Form:
+def _of_centers(form: TermFunction, merge: Merge, k: int) -> TermFunction:
     def of_centers(c: Array, positive: Array, negative: Array, *, merging: Any, **parameters: Any) -> Any:
         shape = (c.shape[0], c.shape[1] // k, k)
         first = (mask.reshape(shape)[:, :, 0] for mask in (positive, negative))

@@ -24,7 +24,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import InputError, as_float_array, as_matrices, check_choice, check_positive, promote_to_float32
-from simjax.losses._pair_loss import log_sum_exp, pair_loss
+from simjax.losses._options import PairOptions, resolve_options
+from simjax.losses._pair_loss import compute_pair_loss, log_sum_exp
 from simjax.pairs import Relation
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
@@ -166,16 +167,14 @@ def _distilled(
     """The loss of a teacher that is a function of its part of the rows, giving its strip of closeness."""
     check_choice("form", form, FORMS)
     check_positive("temperature", temperature)
-    if form == "kl":
-        options["temperature"] = temperature
-    return pair_loss(
+    return compute_pair_loss(
         FORMS[form],
         embeddings,
         Relation(Partial(_every), Partial(_every), shape) if labels is None else labels,
-        ref_embeddings=ref_embeddings,
+        resolve_options(_distilled, options | {"ref_embeddings": ref_embeddings}, accepted=PairOptions, measure="dot"),
         row_parameters={"teacher_rows": teacher_rows},
         teacher=teacher,
-        **options,
+        **({"temperature": temperature} if form == "kl" else {}),
     )
 
 

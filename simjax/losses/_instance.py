@@ -20,9 +20,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
 from simjax.core import as_float_array, check_positive
-from simjax.losses._groups import earlier_positives
-from simjax.losses._nt_xent import nt_xent_loss
-from simjax.losses._terms import Reducer
+from simjax.losses._softmax import earlier_positives, nt_xent_loss
 from simjax.pairs import Relation, by_class
 
 
@@ -32,7 +30,7 @@ def instance_loss(
     *,
     gamma: ArrayLike = 64.0,
     weights: Shaped[ArrayLike, " n"] | None = None,
-    reducer: str | Reducer | None = None,
+    reducer: Any = None,
     block_size: int | None = None,
 ) -> Any:
     """Instance loss: one term for each row.

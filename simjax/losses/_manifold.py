@@ -15,7 +15,6 @@ References:
     Aziere, Todorovic (2019), Ensemble Deep Manifold Similarity Learning using Hard Proxies.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -34,8 +33,9 @@ from simjax.core import (
     vary_over_same_axes,
 )
 from simjax.losses._checks import class_vectors
+from simjax.losses._options import ClassOptions, resolve_options
 from simjax.losses._pair_loss import log_sum_exp
-from simjax.losses._terms import Reducer, as_reducer
+from simjax.losses._terms import LossTerms, Reducer
 from simjax.similarity import unit_vectors
 
 
@@ -47,7 +47,7 @@ def manifold_loss(
     alpha: ArrayLike = 0.8,
     margin: ArrayLike = 5e-4,
     context_weight: ArrayLike = 1.0,
-    reducer: str | Reducer | None = None,
+    reducer: Any = None,
 ) -> Any:
     """Manifold similarity: two terms for each row, of the walk and of the context.
 
@@ -93,13 +93,13 @@ def manifold_loss(
     x, vectors = as_matrices(embeddings, vectors, ("embeddings", "proxies"))
     if len(ids) != len(x):
         raise InputError(f"labels: expected one id for each of {len(x)} rows, got {len(ids)}")
-    reducing, as_scalar = as_reducer(reducer, "mean")
-    return _manifold_loss(x, ids, vectors, alpha, margin, context_weight, reducing, as_scalar)
+    options = resolve_options(manifold_loss, {"reducer": reducer}, accepted=ClassOptions)
+    return options.reduce(*_manifold_terms(x, ids, vectors, alpha, margin, context_weight, options.reducer))
 
 
-@partial(jax.jit, static_argnums=7)
+@jax.jit
 @auto_axes
-def _manifold_loss(
+def _manifold_terms(
     x: Array,
     ids: Array,
     proxies: Array,
@@ -107,8 +107,7 @@ def _manifold_loss(
     margin: Array,
     context_weight: Array,
     reducer: Reducer,
-    as_scalar: bool,
-) -> Any:
+) -> tuple[LossTerms, LossTerms]:
     n = len(x)
     with jax.default_matmul_precision("highest"):
         walk = _random_walk(
@@ -119,8 +118,8 @@ def _manifold_loss(
     own = ids[:, None] == jnp.arange(len(proxies), dtype=ids.dtype)[None]  # [n, c]
     found = jnp.any(own, axis=1, keepdims=True)
     losses = _among_proxies(walk[:n, n:], own, margin), context_weight * _among_proxies(context, own, margin)
-    by_walk, by_context = (reducer.of_rows((loss, found), jnp.ones(n, loss.dtype)) for loss in losses)
-    return reducer.scalar(by_walk) + reducer.scalar(by_context) if as_scalar else by_walk + by_context
+    by_walk, by_context = (reducer.sum_rows((loss, found), jnp.ones(n, loss.dtype)) for loss in losses)
+    return by_walk, by_context
 
 
 def _random_walk(nodes: Array, alpha: Array) -> Array:

@@ -49,7 +49,7 @@ def matryoshka_loss(
         **options: of the loss.
 
     Returns:
-        The weighted sum of the losses; for reducer "none" the terms of all sizes, weighted and added.
+        The weighted sum of the losses.
 
     Raises:
         InputError: for no size, one that is not from 1 to d, or another number of weights.

@@ -25,7 +25,7 @@ from jaxtyping import Integer, Num
 
 from simjax.core import InputError, as_matrices, check_positive, promote_to_float32
 from simjax.losses._class_vectors import classified, cross_entropy
-from simjax.losses._pair_loss import Form
+from simjax.losses._pair_loss import TermFunction
 from simjax.similarity import euclidean_distance
 
 
@@ -71,7 +71,7 @@ def large_margin_softmax_loss(
         vectors,
         options,
         row_parameters={"length": _lengths(x)},
-        lengths=_lengths(vectors),
+        column_parameters={"lengths": _lengths(vectors)},
         scale=scale,
     )
 
@@ -116,7 +116,7 @@ def sphereface_loss(
         vectors,
         options,
         row_parameters={"length": _lengths(x)},
-        lengths=jnp.ones(len(vectors), jnp.float32),
+        column_parameters={"lengths": jnp.ones(len(vectors), jnp.float32)},
         scale=scale,
     )
 
@@ -133,7 +133,7 @@ def _lengths(x: Array) -> Array:
 
 
 @functools.cache  # the same function for the same margin: a new one would be compiled anew
-def _multiplied(margin: int) -> Form:
+def _multiplied(margin: int) -> TermFunction:
     def form(c: Array, positive: Array, negative: Array, *, length: Array, lengths: Array, scale: Array) -> Any:
         # Far from the largest number, so that no logit and no sum of them overflows.
         size = jnp.minimum(length * lengths[None], jnp.finfo(c.dtype).max / 2**24) * scale

@@ -7,6 +7,7 @@ References:
     (2020), Proxy Anchor Loss for Deep Metric Learning.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -15,10 +16,11 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Integer, Num
 
-from simjax.core import NO_CLASS, check_at_least, check_positive
+from simjax.core import NO_CLASS, as_float_array, check_at_least, check_positive
 from simjax.losses._checks import class_vectors
-from simjax.losses._nca import nca_loss
-from simjax.losses._pair_loss import log_sum_exp, pair_loss
+from simjax.losses._options import ClassOptions, resolve_options
+from simjax.losses._pair_loss import compute_pair_loss, log_sum_exp
+from simjax.losses._softmax import nca_loss
 from simjax.pairs import by_class
 
 
@@ -62,7 +64,7 @@ def proxy_anchor_loss(
     proxies: Num[ArrayLike, "c d"],
     margin: ArrayLike = 0.1,
     alpha: ArrayLike = 32.0,
-    reducer: str | None = None,
+    reducer: Any = None,
     block_size: int | None = None,
 ) -> Any:
     """Proxy-Anchor: every proxy is an anchor, and the batch its positives and negatives.
@@ -76,7 +78,7 @@ def proxy_anchor_loss(
         proxies: [c, d].
         margin: of the cosine similarity s.
         alpha: scale of the similarity.
-        reducer: a name; "none" gives the terms of each proxy, `LossTerms` of c.
+        reducer: a name.
         block_size: proxies computed at once; None chooses.
 
     Returns:
@@ -93,17 +95,13 @@ def proxy_anchor_loss(
     check_at_least("margin", margin, 0)
     check_positive("alpha", alpha)
     vectors, ids, classes = class_vectors(labels, proxies)
-    return pair_loss(
-        _anchors,
-        vectors,
-        by_class(classes, ids, ignore=(NO_CLASS,)),
-        ref_embeddings=embeddings,
-        measure="cosine",
-        margin=margin,
-        alpha=alpha,
-        reducer=reducer,
-        block_size=block_size,
+    options = {"reducer": reducer, "block_size": block_size}
+    resolved = dataclasses.replace(
+        resolve_options(proxy_anchor_loss, options, accepted=ClassOptions),
+        ref_embeddings=as_float_array("embeddings", embeddings),
     )
+    relation = by_class(classes, ids, ignore=(NO_CLASS,))
+    return compute_pair_loss(_anchors, vectors, relation, resolved, margin=margin, alpha=alpha)
 
 
 def _anchors(c: Array, positive: Array, negative: Array, *, margin: Array, alpha: Array) -> Any:

@@ -34,8 +34,7 @@ def self_supervised_loss(
         **options: of the loss.
 
     Returns:
-        What the loss returns; for reducer "none" the terms of the rows of all views, one after another, or, if not
-        symmetric, of those of x.
+        What the loss returns.
 
     Raises:
         InputError: for a single view, or shapes that do not fit.

@@ -21,7 +21,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Integer, Num
 
-from simjax.core import InputError, check_at_least, check_positive
+from simjax.core import check_at_least, check_positive
 from simjax.losses._angular_margin import cosface_form
 from simjax.losses._class_vectors import classified_by_centers
 from simjax.losses._proxy_regularizers import sparse_centers_regularizer
@@ -36,7 +36,6 @@ def soft_triple_loss(
     gamma: ArrayLike = 0.1,
     margin: ArrayLike = 0.01,
     tau: ArrayLike = 0.0,
-    reducer: Any = None,
     **options: Any,
 ) -> Any:
     """SoftTriple: one term for each row, time n c k d, memory of a strip of c k columns.
@@ -49,15 +48,13 @@ def soft_triple_loss(
         gamma: temperature of the choice among a class's centres.
         margin: by which the similarity to the own class must be larger; delta in the paper.
         tau: weight of the regulariser, which is added to the reduced loss; the paper has 0.2.
-        reducer: see `pair_loss`; "none" goes with tau = 0, since the regulariser is no term of a row.
-        **options: weights, block_size: see `pair_loss`.
+        **options: weights, reducer, block_size: see `pair_loss`.
 
     Returns:
         The mean over the rows, and tau times the regulariser.
 
     Raises:
-        InputError: for shapes that do not fit, more classes than proxies, a scale or gamma that is not positive, or a
-            tau where the terms themselves are wanted.
+        InputError: for shapes that do not fit, more classes than proxies, or a scale or gamma that is not positive.
 
     Example:
         Both centres of a class are alike, so that the loss is that of one; the other class is at a right angle.
@@ -72,9 +69,7 @@ def soft_triple_loss(
     check_positive("scale", scale)
     check_positive("gamma", gamma)
     regularised = not (isinstance(tau, int | float) and tau == 0)
-    if regularised and reducer == "none":
-        raise InputError(f"tau: expected 0 with reducer 'none', which has no place for the regulariser, got {tau}")
-    parameters = {"margin": margin, "scale": scale, "reducer": reducer}
+    parameters = {"margin": margin, "scale": scale}
     loss = classified_by_centers(
         cosface_form, _soft_nearest, embeddings, labels, proxies, options, {"gamma": gamma}, **parameters
     )

@@ -118,7 +118,7 @@ def test_gradient_equals_finite_differences(random, name):
 def test_a_multiplied_angle_never_makes_the_loss_fall(margin):
     angles = jnp.linspace(0, jnp.pi, 61)
     x, proxies = jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1), jnp.array([[1.0, 0.0], [0.0, 0.0]])
-    terms = losses.sphereface_loss(x, jnp.zeros(61, int), proxies=proxies, margin=margin, reducer="none")
+    terms = losses.unreduced(losses.sphereface_loss)(x, jnp.zeros(61, int), proxies=proxies, margin=margin)
     assert np.all(np.diff(terms.total) > 0)
     np.testing.assert_allclose(terms.total[-1], np.log1p(np.exp(2 * margin - 1)), rtol=1e-5)  # psi(pi) = 1 - 2 m
 
@@ -166,7 +166,7 @@ def test_other_labels_compile_nothing(random, caplog):
             labels = np.random.default_rng(seed).integers(-1, C - seed, 13)
             for name in ORACLES:
                 loss_named(name)(x, labels, proxies=vectors[name])
-    compiled = [r for r in caplog.records if "Finished XLA compilation of jit(_pair_loss)" in r.getMessage()]
+    compiled = [r for r in caplog.records if "Finished XLA compilation of jit(_pair_terms)" in r.getMessage()]
     assert len(compiled) == len(ORACLES) - 1  # both losses of multiplied angles are one program
 
 
@@ -209,8 +209,6 @@ def test_errors(random):
     centers = jnp.ones((3, 2, 2))
     with pytest.raises(InputError, match="gamma: expected more than 0, got 0"):
         losses.soft_triple_loss(x, labels, proxies=centers, gamma=0.0)
-    with pytest.raises(InputError, match="tau: expected 0 with reducer 'none'"):
-        losses.soft_triple_loss(x, labels, proxies=centers, tau=0.2, reducer="none")
     with pytest.raises(InputError, match=r"rows of 2 features as in proxies, got \(3, 1\)"):
         losses.sub_center_outliers(x[:, :1], labels, proxies=centers)
     with pytest.raises(InputError, match=r"one for each of 3 rows, got shape \(2,\)"):

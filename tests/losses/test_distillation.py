@@ -164,7 +164,7 @@ def test_no_nan_at_degenerate_batches(form, dtype):
             if "row" in case or (form == "margin_mse" and case.startswith("no ") and relation is not None):
                 assert float(value) == 0, case
                 assert not np.any(gradient), case
-                terms = losses.similarity_distillation_loss(x, teacher, relation, form=form, reducer="none")
+                terms = losses.unreduced(losses.similarity_distillation_loss)(x, teacher, relation, form=form)
                 assert int(terms.count.sum()) == 0, case
 
 
@@ -175,7 +175,7 @@ def test_other_teachers_compile_nothing(random, caplog):
             teacher = jnp.float32(random.normal(size=(37, E)))
             losses.similarity_distillation_loss(x, teacher, random.integers(0, 4, 37))
     messages = [r.getMessage() for r in caplog.records]
-    assert sum("Finished XLA compilation of jit(_pair_loss)" in m for m in messages) == 1
+    assert sum("Finished XLA compilation of jit(_pair_terms)" in m for m in messages) == 1
 
 
 @pytest.mark.usefixtures("unchecked")
