@@ -24,7 +24,7 @@ from jaxtyping import Integer, Num
 from simjax.core import InputError, check_at_least, check_positive
 from simjax.losses._angular_margin import cosface_form
 from simjax.losses._class_vectors import classified_by_centers
-from simjax.losses._proxy_regularizers import sparse_centers_regularizer
+from simjax.losses._regularizers import sparse_centers_regularizer
 
 
 def soft_triple_loss(

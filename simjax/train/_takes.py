@@ -17,7 +17,7 @@ from simjax.train._settings import Settings
 
 ARGUMENTS = frozenset(
     {"embeddings", "labels", "ref_embeddings", "ref_labels", "relation"}  # data
-    | {"x", "y", "prediction", "projection", "others"}  # of two views
+    | {"x", "y", "prediction", "projection", "other_prediction", "other_projection"}  # of two views
     | {"proxies", "histogram", "key"}  # learned, remembered, drawn
     | {"weights", "block", "options"}  # of examples; memory; what another function takes
 )
