@@ -18,8 +18,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import as_float_array, check_between, dot_products, promote_to_float32, replace_non_finite_rows
-from simjax.losses._pair_loss import log_sum_exp, pair_loss
-from simjax.losses._terms import Summed
+from simjax.losses._legacy import pair_loss
+from simjax.losses._pair_loss import log_sum_exp
+from simjax.losses._terms import RowSums
 from simjax.pairs._fold_positives import sum_over_positives, take_columns
 from simjax.similarity import unit_vectors
 
@@ -87,7 +88,7 @@ def _terms(c: Array, positive: Array, negative: Array, *, columns: Array, alpha:
     # divide by their sum, which leaves them a quarter of the exponents of the type.
     fits = 16 * tangent < -0.75 * jnp.log(jnp.finfo(c.dtype).tiny)
     total, above_zero = lax.cond(fits, _of_products, _of_sums, c, positive, negative, y, tangent)
-    return {"positive": Summed(total, above_zero.astype(jnp.int32), jnp.sum(positive, axis=1, dtype=jnp.int32))}
+    return {"positive": RowSums(total, above_zero.astype(jnp.int32), jnp.sum(positive, axis=1, dtype=jnp.int32))}
 
 
 def _of_products(c: Array, positive: Array, negative: Array, y: Array, tangent: Array) -> tuple[Array, ...]:

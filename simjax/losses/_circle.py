@@ -18,7 +18,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import InputError, check_at_least, check_positive
-from simjax.losses._pair_loss import log_sum_exp, pair_loss
+from simjax.losses._legacy import pair_loss
+from simjax.losses._pair_loss import log_sum_exp
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
 
@@ -59,7 +60,7 @@ def circle_loss(
     if not m.higher_is_closer:
         raise InputError(f"measure: expected a similarity, got {m.name}, which is smaller when closer")
     return pair_loss(
-        _terms, embeddings, labels, measure=m, default_reducer="mean_nonzero", margin=margin, gamma=gamma, **options
+        _terms, embeddings, labels, measure=m, default_reducer="mean_active", margin=margin, gamma=gamma, **options
     )
 
 

@@ -19,7 +19,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Num
 
 from simjax.core import InputError, as_float_array, auto_axes, check_at_least, check_choice, check_number
-from simjax.losses._pair_loss import Form, pair_loss
+from simjax.losses._legacy import pair_loss
+from simjax.losses._pair_loss import TermFunction
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
 
@@ -108,14 +109,14 @@ def contrastive_loss(
         embeddings,
         labels,
         measure=m,
-        default_reducer="mean_nonzero",
+        default_reducer="mean_active",
         symmetric=True,
         **margins,
         **options,
     )
 
 
-def _terms_of(form: str) -> Form:
+def _terms_of(form: str) -> TermFunction:
     def terms(c: Array, positive: Array, negative: Array, *, margin: Array, positive_margin: Array) -> Any:
         def loss(same: bool) -> Array:
             return contrastive_terms(-c, same, margin=margin, positive_margin=positive_margin, form=form)

@@ -26,8 +26,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from simjax.core import as_float_array, check_at_least, check_fraction, check_positive, promote_to_float32
-from simjax.losses._pair_loss import pair_loss
-from simjax.losses._terms import Summed
+from simjax.losses._legacy import pair_loss
+from simjax.losses._terms import RowSums
 from simjax.pairs import Relation
 from simjax.pairs._fold_positives import fold_positives, take_columns
 from simjax.pairs._relation import rows_and_relation
@@ -62,7 +62,7 @@ def dynamic_soft_margin_loss(
         ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
         ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
         block_size: rows computed at once; None chooses.
-        **options: weights, reducer (a name, not mean_nonzero): see `pair_loss`.
+        **options: weights, reducer (a name, not mean_active): see `pair_loss`.
 
     Returns:
         The mean over all triplets, below 0 where most are in order; 0 where there are none.
@@ -211,7 +211,7 @@ def _terms(c: Array, positive: Array, negative: Array, *, histogram: Array, spre
 
     coefficient = fold_positives(step, jnp.zeros_like(still), positive)
     triplets = jnp.sum(positive, axis=1, dtype=jnp.int32) * jnp.sum(negative, axis=1, dtype=jnp.int32)
-    return {"triplet": Summed(jnp.sum(coefficient * c, axis=1), None, triplets)}
+    return {"triplet": RowSums(jnp.sum(coefficient * c, axis=1), None, triplets)}
 
 
 def _place(x: Array, spread: Array, bins: int) -> Array:

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import check_at_least
-from simjax.losses._pair_loss import pair_loss
+from simjax.losses._legacy import pair_loss
 from simjax.similarity import unit_vectors
 
 

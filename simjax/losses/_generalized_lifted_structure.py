@@ -17,7 +17,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import check_number
-from simjax.losses._pair_loss import log_sum_exp, pair_loss
+from simjax.losses._legacy import pair_loss
+from simjax.losses._pair_loss import log_sum_exp
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
 

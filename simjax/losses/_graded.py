@@ -82,7 +82,7 @@ def cosent_loss(
         0.3133
     """
     x, y, grades = _check_graded_pairs(x, y, score, scale)
-    return _ordering_loss(cosine_similarity(x, y), grades, scale, block_size=block_size)
+    return _ordering_loss(cosine_similarity(x, y), grades, jnp.asarray(scale), block_size=block_size)
 
 
 def angle_loss(
@@ -119,7 +119,7 @@ def angle_loss(
     x, y, grades = _check_graded_pairs(x, y, score, scale)
     if x.shape[1] % 2:
         raise InputError(f"x: expected an even number of features, real and imaginary parts, got {x.shape[1]}")
-    return _ordering_loss(_angle_similarity(x, y), grades, scale, block_size=block_size)
+    return _ordering_loss(_angle_similarity(x, y), grades, jnp.asarray(scale), block_size=block_size)
 
 
 def similarity_distillation_loss(
@@ -164,14 +164,11 @@ def similarity_distillation_loss(
     if (resolved.ref_embeddings is None) != (ref_teacher is None):
         raise InputError("ref_teacher, ref_embeddings: expected both or neither, got one of them")
     rows, columns = as_matrices(teacher, teacher if ref_teacher is None else ref_teacher, ("teacher", "ref_teacher"))
-    shapes = {
-        "teacher": (np.shape(embeddings), rows.shape),
-        "ref_teacher": (columns.shape if ref_teacher is None else np.shape(resolved.ref_embeddings), columns.shape),
-    }
-    for name, (expected, given) in shapes.items():
-        if expected[0] != given[0]:
-            of_student = name.replace("teacher", "embeddings")
-            raise InputError(f"{name}: expected {expected[0]} rows as in {of_student}, got {given[0]}")
+    references = resolved.ref_embeddings
+    for name, of_teacher, of_student in (("teacher", rows, embeddings), ("ref_teacher", columns, references)):
+        if of_student is not None and len(of_teacher) != (n := np.shape(of_student)[0]):
+            student = name.replace("teacher", "embeddings")
+            raise InputError(f"{name}: expected {n} rows as in {student}, got {len(of_teacher)}")
     measure = lax.stop_gradient(resolved.measure if teacher_measure is None else as_measure(teacher_measure))
     inputs = lax.stop_gradient(measure.tile_inputs(rows, columns))
     shape = rows.shape[0], columns.shape[0]
@@ -237,7 +234,7 @@ def _angle_similarity(x: Array, y: Array) -> Array:
 
 @partial(jax.jit, static_argnames="block_size")
 @auto_axes
-def _ordering_loss(s: Array, grades: Array, scale: ArrayLike, *, block_size: int | None) -> Array:
+def _ordering_loss(s: Array, grades: Array, scale: Array, *, block_size: int | None) -> Array:
     def log_sum_of_rows(s_a: Array, g_a: Array) -> Array:
         return log_sum_exp(scale * (s[None] - s_a[:, None]), g_a[:, None] > grades[None])[:, 0]
 
@@ -256,7 +253,7 @@ def _distillation_loss(
     teacher_columns: Any,
     teacher_measure: Measure | None,
 ) -> Float[Array, ""]:
-    """Compute a distillation loss from inputs of the teacher's measure, or from scores [n, m] if there is no measure."""
+    """Compute a loss from inputs of the teacher's measure, or from scores [n, m] if there is no measure."""
     check_choice("variant", variant, _TERM_FUNCTIONS)
     check_positive("temperature", temperature)
     return compute_pair_loss(

@@ -24,8 +24,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import InputError, check_at_least, promote_to_float32
-from simjax.losses._pair_loss import pair_loss
-from simjax.losses._terms import Summed
+from simjax.losses._legacy import pair_loss
+from simjax.losses._terms import RowSums
 from simjax.pairs import Relation
 from simjax.pairs._relation import rows_and_relation
 from simjax.similarity import Measure, reduce_rows
@@ -53,7 +53,7 @@ def histogram_loss(
         ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
         ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
         block_size: rows computed at once; None chooses.
-        **options: weights, reducer (a name, not mean_nonzero): see `pair_loss`.
+        **options: weights, reducer (a name, not mean_active): see `pair_loss`.
 
     Returns:
         The mean over the negative pairs, in [0, 1]; 0 where there are no positive or no negative ones.
@@ -132,7 +132,7 @@ def _terms(c: Array, positive: Array, negative: Array, *, low: Array, high: Arra
     here, above = (no_closer.at[k].get(mode="promise_in_bounds") for k in (edge, edge + 1))
     total = jnp.sum(jnp.where(negative, (1 - beyond) * here + beyond * above, 0), axis=1)
     any_positive = no_closer[-1] > 0
-    return {"negative": Summed(total, None, jnp.sum(negative, axis=1, dtype=jnp.int32) * any_positive)}
+    return {"negative": RowSums(total, None, jnp.sum(negative, axis=1, dtype=jnp.int32) * any_positive)}
 
 
 def _place(c: Array, low: Array, high: Array, bins: int) -> tuple[Array, Array]:

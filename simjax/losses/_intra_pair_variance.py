@@ -21,7 +21,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import check_at_least, promote_to_float32
-from simjax.losses._pair_loss import pair_loss, squared
+from simjax.losses._legacy import pair_loss
+from simjax.losses._pair_loss import square
 from simjax.pairs import Relation
 from simjax.pairs._relation import rows_and_relation
 from simjax.similarity import Measure, reduce_rows
@@ -99,6 +100,6 @@ def _sums_and_counts(relation: Relation, measure: Measure, s: Array, i: Array, j
 def _terms(c: Array, positive: Array, negative: Array, *, lowest: Array, highest: Array) -> Any:
     finite = jnp.isfinite(c)
     return {
-        "positive": (squared(jax.nn.relu(lowest - c)), positive & finite),
-        "negative": (squared(jax.nn.relu(c - highest)), negative & finite),
+        "positive": (square(jax.nn.relu(lowest - c)), positive & finite),
+        "negative": (square(jax.nn.relu(c - highest)), negative & finite),
     }

@@ -22,7 +22,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import check_number
-from simjax.losses._pair_loss import log_sum_exp, pair_loss, squared
+from simjax.losses._legacy import pair_loss
+from simjax.losses._options import resolve_options
+from simjax.losses._pair_loss import compute_terms, log_sum_exp, square
 from simjax.losses._terms import LossTerms
 from simjax.pairs._relation import rows_and_relation
 from simjax.similarity import Measure
@@ -82,16 +84,16 @@ def lifted_structure_loss(
         "positive_margin": m.as_score(jnp.asarray(positive_margin)),
         "negative_margin": m.as_score(jnp.asarray(negative_margin)),
     }
-    of_ends = pair_loss(
+    of_ends = compute_terms(
         _negatives,
         y,
         relation if alone else relation.transposed(),
-        ref_embeddings=None if alone else x,
-        measure=m,
-        reducer="none",
-        block_size=block_size,
+        resolve_options(
+            lifted_structure_loss,
+            {"ref_embeddings": None if alone else x, "measure": m, "block_size": block_size},
+        ),
         negative_margin=margins["negative_margin"],
-    )
+    )["row"]
     return pair_loss(
         _terms,
         x,
@@ -101,7 +103,7 @@ def lifted_structure_loss(
         block_size=block_size,
         by_column=True,
         row_parameters={"of_rows": of_ends} if alone else None,
-        of_columns=of_ends,
+        columns=of_ends,
         **margins,
         **options,
     )
@@ -118,13 +120,13 @@ def _terms(
     *,
     positive_margin: Array,
     negative_margin: Array,
-    of_columns: LossTerms,
+    columns: LossTerms,
     of_rows: LossTerms | None = None,
 ) -> Any:
     if of_rows is None:
         total, there = _negatives(c, positive, negative, negative_margin=negative_margin)["row"]
         of_rows = LossTerms(total, there)
     lowest = jnp.finfo(c.dtype).min / 4
-    both = jnp.logaddexp(*(jnp.where(ends.count > 0, ends.total, lowest) for ends in (of_rows, of_columns)))  # [r, m]
-    there = (of_rows.count > 0) | (of_columns.count > 0)
-    return {"positive": (squared(jax.nn.relu(both + positive_margin - c)) / 2, positive & there)}
+    both = jnp.logaddexp(*(jnp.where(ends.count > 0, ends.total, lowest) for ends in (of_rows, columns)))  # [r, m]
+    there = (of_rows.count > 0) | (columns.count > 0)
+    return {"positive": (square(jax.nn.relu(both + positive_margin - c)) / 2, positive & there)}

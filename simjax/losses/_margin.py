@@ -21,8 +21,8 @@ from jaxtyping import Num
 
 from simjax.core import InputError, as_float_array, check_at_least, check_number, save_for_backward
 from simjax.losses._checks import values_of_rows
-from simjax.losses._pair_loss import pair_loss
-from simjax.losses._terms import Summed
+from simjax.losses._legacy import pair_loss
+from simjax.losses._terms import RowSums
 from simjax.pairs import Relation
 from simjax.pairs._triplets import count_triplets
 from simjax.similarity import Measure
@@ -91,7 +91,7 @@ def margin_loss(
         embeddings,
         labels,
         measure=m,
-        default_reducer="mean_nonzero",
+        default_reducer="mean_active",
         triplets=mined,
         margin=margin,
         nu=nu,
@@ -110,15 +110,15 @@ def _of_mined_triplets(c: Array, positive: Array, negatives_of: Any, **parameter
 
 def _terms(
     c: Array, as_positive: Array, as_negative: Array, *, beta: Array, margin: Array, nu: Array | None
-) -> dict[str, Summed]:
+) -> dict[str, RowSums]:
     """Of how often each pair is the positive and the negative one of a triplet, int32 [r, m]."""
     sides = (jax.nn.relu(margin + beta - c), as_positive), (jax.nn.relu(margin + c - beta), as_negative)
     above_zero = [(loss, jnp.where(~(loss <= 0), times, 0)) for loss, times in sides]
     total = sum(jnp.sum(jnp.where(times > 0, loss * times.astype(c.dtype), 0), axis=1) for loss, times in above_zero)
     number = sum(jnp.sum(times, axis=1) for _, times in above_zero)
     triplets = jnp.sum(as_positive, axis=1)
-    found = {"pair": Summed(jnp.asarray(total), jnp.asarray(number), 2 * triplets)}
+    found = {"pair": RowSums(jnp.asarray(total), jnp.asarray(number), 2 * triplets)}
     if nu is not None:
         any_triplet = (triplets > 0).astype(jnp.int32)
-        found["beta"] = Summed(any_triplet * (nu * beta).reshape(-1), any_triplet, any_triplet)
+        found["beta"] = RowSums(any_triplet * (nu * beta).reshape(-1), any_triplet, any_triplet)
     return found

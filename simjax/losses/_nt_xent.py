@@ -19,9 +19,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import InputError, as_float_array, check_choice, check_positive
-from simjax.losses._pair_loss import log_sum_exp, pair_loss
+from simjax.losses._legacy import pair_loss
+from simjax.losses._pair_loss import log_sum_exp
 from simjax.losses._softplus import softplus
-from simjax.losses._terms import LossTerms
 from simjax.pairs import by_position
 from simjax.similarity import Measure
 
@@ -103,8 +103,7 @@ def info_nce_loss(
         pair_loss(_terms, a, by_position(len(a)), ref_embeddings=b, measure=measure, temperature=temperature, **options)
         for a, b in pairs
     ]
-    together = reduce(operator.add, found)
-    return together if isinstance(together, LossTerms) else together / len(found)
+    return reduce(operator.add, found) / len(found)
 
 
 def _terms(c: Array, positive: Array, negative: Array, *, temperature: Array) -> Any:

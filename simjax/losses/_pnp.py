@@ -59,8 +59,9 @@ def pnp_loss(
     Example:
         Of the first row the negative is as close as the positive, and behind the row itself:
 
+        >>> from simjax.losses import unreduced
         >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-        >>> print(pnp_loss(x, jnp.array([0, 0, 1]), reducer="none").total)  # 0.5 / 2, (0.5 + 1) / 2
+        >>> print(unreduced(pnp_loss)(x, jnp.array([0, 0, 1])).total)  # 0.5 / 2, (0.5 + 1) / 2
         [0.25 0.75 0.  ]
     """
     check_choice("variant", variant, FORMS)
@@ -88,6 +89,7 @@ def _terms(
     negative: Array,
     *,
     itself: Array,
+    columns: Array,
     temperature: Array,
     alpha: Array,
     b: Array,

@@ -63,7 +63,7 @@ class ProxyOptions(ClassOptions, total=False):
     measure: Name of a measure or a `Measure`. Default: squared Euclidean distance.
     """
 
-    measure: str | Measure | None
+    measure: str | Measure
 
 
 class ManifoldOptions(TypedDict, total=False):
@@ -106,8 +106,8 @@ def proxy_nca_loss(
     """
     resolve_options(proxy_nca_loss, options, accepted=ProxyOptions)
     w, ids, classes = as_proxies(labels, proxies)
-    references = {"ref_embeddings": w, "ref_labels": classes}
-    return nca_loss(embeddings, ids, scale=scale, normalise=normalise, **references, **options)
+    references = {"ref_embeddings": w, "ref_labels": classes, "scale": scale, "normalise": normalise}
+    return nca_loss(embeddings, ids, **references, **options)
 
 
 def proxy_anchor_loss(
@@ -248,7 +248,7 @@ def manifold_loss(
     for name, value in (("labels", ids), ("weights", weights)):
         if value.shape != x.shape[:1]:
             raise InputError(f"{name}: expected one for each of {len(x)} rows, got shape {value.shape}")
-    by_walk, by_context = _manifold_terms(x, ids, w, alpha, margin, weights, resolved.reducer)
+    by_walk, by_context = _manifold_terms(x, ids, w, jnp.asarray(alpha), jnp.asarray(margin), weights, resolved.reducer)
     return resolved.reduce(by_walk, by_context * context_weight)
 
 
@@ -268,7 +268,7 @@ def _is_first(earlier: Array, i: Array, j: Array) -> Array:
 @jax.jit
 @auto_axes
 def _manifold_terms(
-    x: Array, ids: Array, proxies: Array, alpha: ArrayLike, margin: ArrayLike, weights: Array, reducer: Reducer
+    x: Array, ids: Array, proxies: Array, alpha: Array, margin: Array, weights: Array, reducer: Reducer
 ) -> tuple[LossTerms, LossTerms]:
     n = len(x)
     with jax.default_matmul_precision("highest"):
@@ -287,7 +287,7 @@ def _manifold_terms(
     return terms(walk[:n, n:]), terms(context)
 
 
-def _random_walk(nodes: Array, alpha: ArrayLike) -> Array:
+def _random_walk(nodes: Array, alpha: Array) -> Array:
     """Compute F of unit vectors [k, d], [k, k]."""
     identity = jnp.eye(len(nodes), dtype=nodes.dtype)
     weight = jnp.where(identity == 1, 0, jnp.exp(2 * jax.nn.relu(nodes @ nodes.T)))

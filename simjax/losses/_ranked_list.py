@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import check_at_least, check_fraction
-from simjax.losses._pair_loss import pair_loss
+from simjax.losses._legacy import pair_loss
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
 

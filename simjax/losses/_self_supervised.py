@@ -17,7 +17,7 @@ References:
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,9 @@ from jaxtyping import Float, Num, Shaped
 from simjax.core import InputError, as_float_array, as_matrices, auto_axes, promote_to_float32
 from simjax.losses._terms import LossTerms
 from simjax.similarity import cosine_similarity
+
+Loss = TypeVar("Loss", Array, LossTerms)
+"""A scalar, or the terms of `unreduced(loss)`."""
 
 
 def vicreg_loss(
@@ -128,13 +131,13 @@ def simsiam_loss(
 
 
 def self_supervised_loss(
-    loss: Callable[..., Array | LossTerms],
+    loss: Callable[..., Loss],
     x: Num[ArrayLike, "n d"],
     *views: Num[ArrayLike, "n d"],
     symmetric: bool = True,
     weights: Shaped[ArrayLike, " n"] | None = None,
     **options: Any,
-) -> Array | LossTerms:
+) -> Loss:
     """Apply a pair loss to views of the same images: row i of a view is a positive of row i of every other view.
 
     Args:
@@ -148,8 +151,8 @@ def self_supervised_loss(
         **options: Other options of the loss.
 
     Returns:
-        The result of the loss. With the reducer "none" its rows are those of all views, one view after another, or
-        those of x if not `symmetric`.
+        The result of the loss. The rows of the terms of `unreduced(loss)` are those of all views, one view after
+        another, or those of x if not `symmetric`.
 
     Raises:
         InputError: If there is no view beside x, or the shapes of the views differ.

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import InputError, as_float_array
-from simjax.losses._pair_loss import pair_loss
+from simjax.losses._legacy import pair_loss
 from simjax.pairs import by_position
 from simjax.similarity import Measure
 

@@ -20,8 +20,8 @@ from jaxtyping import Num
 
 from simjax.core import as_float_array, check_at_least, promote_to_float32
 from simjax.losses._contrastive import contrastive_terms
-from simjax.losses._pair_loss import pair_loss
-from simjax.losses._terms import Summed
+from simjax.losses._legacy import pair_loss
+from simjax.losses._terms import RowSums
 from simjax.similarity import unit_vectors
 
 
@@ -83,7 +83,7 @@ def signal_to_noise_contrastive_loss(
         labels,
         ref_embeddings=y,
         measure="signal_to_noise",
-        default_reducer="mean_nonzero",
+        default_reducer="mean_active",
         margin=margin,
         positive_margin=positive_margin,
         **options,
@@ -98,5 +98,5 @@ def _terms(
     found: dict[str, Any] = {"positive": (loss, positive & finite), "negative": (loss, negative & finite)}
     if off_zero is not None:
         one = jnp.ones(c.shape[0], jnp.int32)
-        found["zero mean"] = Summed(off_zero[:, 0], one, one)
+        found["zero mean"] = RowSums(off_zero[:, 0], one, one)
     return found

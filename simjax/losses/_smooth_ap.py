@@ -51,7 +51,7 @@ def smooth_ap_loss(
     return rank_loss(_terms, embeddings, labels, temperature=temperature, **options)
 
 
-def _terms(c: Array, positive: Array, negative: Array, *, itself: Array, temperature: Array) -> Any:
+def _terms(c: Array, positive: Array, negative: Array, *, itself: Array, columns: Array, temperature: Array) -> Any:
     counts = jnp.any(positive, axis=1, keepdims=True)
     positive = with_itself(positive, itself)
     # What is neither is put so far behind all others that it comes before nothing: the sigmoid of -100 is 4e-44.

@@ -17,12 +17,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import as_float_array, check_positive
-from simjax.losses._pair_loss import Form, pair_loss
+from simjax.losses._legacy import pair_loss
+from simjax.losses._pair_loss import TermFunction
 from simjax.pairs._fold_positives import take_columns
 
 
 def rank_loss(
-    form: Form,
+    form: TermFunction,
     embeddings: Num[ArrayLike, "n d"],
     labels: Any,
     *,
@@ -38,6 +39,7 @@ def rank_loss(
     check_positive("temperature", temperature)
     rows = len(as_float_array("embeddings", embeddings))
     itself = jnp.arange(rows, dtype=jnp.int32) if ref_embeddings is None else jnp.full(rows, -1, jnp.int32)
+    y = as_float_array("embeddings", embeddings if ref_embeddings is None else ref_embeddings)
     return pair_loss(
         form,
         embeddings,
@@ -45,7 +47,7 @@ def rank_loss(
         ref_embeddings=ref_embeddings,
         row_parameters={"itself": itself},
         temperature=temperature,
-        by_column=True,
+        columns=jnp.arange(len(y), dtype=jnp.int32),
         **options,
     )
 

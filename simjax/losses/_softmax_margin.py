@@ -10,7 +10,7 @@ With c_k = cos(x, w_k), y the class of x, and a scale s:
     SphereFace              f(cos theta) = psi(theta), and s is multiplied by |x|
     large-margin softmax    the same, and s c_k is multiplied by |w_k|
 
-psi(theta) = (-1)^j cos(margin theta) - 2 j with j = floor(margin theta / pi) falls `margin` times as fast as the cosine.
+psi(theta) = (-1)^j cos(margin theta) - 2 j, j = floor(margin theta / pi), falls `margin` times as fast as the cosine.
 P2SGrad is the mean over rows and classes of (c_k - [k = y])^2. The paper defines the gradients of this loss: those of a
 softmax with cosines in place of probabilities, which have neither a scale nor a margin.
 

@@ -14,7 +14,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import check_positive
-from simjax.losses._pair_loss import log_sum_exp, pair_loss
+from simjax.losses._legacy import pair_loss
+from simjax.losses._pair_loss import log_sum_exp
 from simjax.similarity import Measure
 
 
@@ -53,7 +54,7 @@ def supervised_contrastive_loss(
         embeddings,
         labels,
         measure=measure,
-        default_reducer="mean_nonzero",
+        default_reducer="mean_active",
         temperature=temperature,
         **options,
     )

@@ -26,9 +26,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import as_float_array, check_at_least, promote_to_float32, save_for_backward
-from simjax.losses._pair_loss import pair_loss
+from simjax.losses._legacy import pair_loss
 from simjax.losses._softplus import softplus
-from simjax.losses._terms import Summed
+from simjax.losses._terms import RowSums
 from simjax.pairs._fold_positives import sum_over_positives, take_columns
 from simjax.pairs._triplets import count_triplets
 from simjax.similarity import Measure
@@ -76,7 +76,7 @@ def triplet_margin_loss(
     """
     check_at_least("margin", margin, 0)
     options |= {"measure": measure, "ref_embeddings": ref_embeddings, "triplets": True}
-    options |= {"default_reducer": "mean_nonzero", "margin": margin}
+    options |= {"default_reducer": "mean_active", "margin": margin}
     if not (swap or smooth):
         return pair_loss(_counted, embeddings, labels, chunk_size=4, **options)
     if swap:
@@ -95,7 +95,7 @@ def _counted(c: Array, positive: Array, negatives_of: Partial, *, margin: Array)
     number = jnp.sum(as_positive, axis=1)
     weight = save_for_backward((as_negative - as_positive).astype(c.dtype))
     total = jnp.sum(jnp.where(weight != 0, weight * c, 0), axis=1) + margin * number
-    return {"triplet": Summed(total, number, _triplets(positive, negatives_of))}
+    return {"triplet": RowSums(total, number, _triplets(positive, negatives_of))}
 
 
 def _triplets(positive: Array, negatives_of: Partial) -> Array:
@@ -117,7 +117,7 @@ def _added(
     of_positives = partial(_of_positives, hinge)
     arguments = (c, jnp.asarray(margin), columns, of)
     total, above_zero = sum_over_positives(of_positives, start, positive, (negatives_of,), *arguments)
-    return {"triplet": Summed(total, above_zero.astype(jnp.int32), _triplets(positive, negatives_of))}
+    return {"triplet": RowSums(total, above_zero.astype(jnp.int32), _triplets(positive, negatives_of))}
 
 
 def _of_positives(

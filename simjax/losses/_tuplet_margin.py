@@ -15,7 +15,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import check_at_least, check_positive
-from simjax.losses._pair_loss import log_sum_exp, pair_loss
+from simjax.losses._legacy import pair_loss
+from simjax.losses._pair_loss import log_sum_exp
 
 
 def tuplet_margin_loss(

@@ -29,6 +29,9 @@ from simjax.core import InputError, as_float_array, check_at_least, check_choice
 from simjax.losses._terms import LossTerms
 from simjax.similarity import unit_vectors
 
+Loss = TypeVar("Loss", Array, LossTerms)
+"""A scalar, or the terms of `unreduced(loss)`."""
+
 Encoded = TypeVar("Encoded")
 """An array [n, d] or a pytree of arrays [n, ...]."""
 
@@ -37,11 +40,11 @@ EMBEDDINGS = ("y", "views", "ref_embeddings", "proxies", "projection", "other_pr
 
 
 def combined_loss(
-    losses: Mapping[str, Callable[..., Array | LossTerms]],
+    losses: Mapping[str, Callable[..., Loss]],
     *args: Any,
     loss_weights: Mapping[str, ArrayLike] | None = None,
     **options: Any,
-) -> tuple[Array | LossTerms, dict[str, Array | LossTerms]]:
+) -> tuple[Loss, dict[str, Loss]]:
     """Compute a weighted sum of losses of the same arguments.
 
     To give a loss arguments of its own, wrap it in `functools.partial` or a function.
@@ -80,14 +83,14 @@ def combined_loss(
 
 
 def matryoshka_loss(
-    loss: Callable[..., Array | LossTerms],
+    loss: Callable[..., Loss],
     embeddings: Num[ArrayLike, "n d"],
     *args: Any,
     sizes: Sequence[int],
     size_weights: Sequence[ArrayLike] | None = None,
     normalise: bool = False,
     **options: Any,
-) -> Array | LossTerms:
+) -> Loss:
     """Compute a loss of the first k features of embeddings for several k; the sizes are computed one after another.
 
     Every argument that holds embeddings is truncated: the first one, and those named y, views, ref_embeddings, proxies,
@@ -104,7 +107,7 @@ def matryoshka_loss(
         **options: Keyword arguments of the loss.
 
     Returns:
-        The weighted sum of the losses; with the reducer "none" the weighted sum of the terms of all sizes.
+        The weighted sum of the losses, or of the terms of `unreduced(loss)`.
 
     Raises:
         InputError: If there is no size, a size is not in [1, d], or the number of weights differs from that of sizes.
@@ -136,7 +139,7 @@ def matryoshka_loss(
 
         return OrderedDict((n, jax.tree.map(of_array, a) if n in truncated else a) for n, a in arguments.items())
 
-    def loss_of_size(k: int) -> Array | LossTerms:
+    def loss_of_size(k: int) -> Loss:
         arguments = inspect.BoundArguments(positional.signature, first_features(positional.arguments, k)).args
         return loss(*arguments, **first_features(options, k))
 

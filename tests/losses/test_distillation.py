@@ -62,13 +62,19 @@ def test_equals_loops(random, variant, kind):
     if kind == "reference":
         options.pop("ref_teacher")
         found = losses.score_distillation_loss(
-            jnp.float32(x), jnp.float32(teacher @ ref.T), labels, variant=variant, block_size=4, **OPTIONS[variant], **options
+            jnp.float32(x),
+            jnp.float32(teacher @ ref.T),
+            labels,
+            variant=variant,
+            block_size=4,
+            **OPTIONS[variant],
+            **options,
         )
         np.testing.assert_allclose(found, ORACLES[variant](x @ y.T, teacher @ ref.T, positive, negative), rtol=2e-5)
 
 
 @pytest.mark.parametrize("variant", ORACLES)
-def test_each_side_has_its_measure_and_direction(random, variant):
+def test_student_and_teacher_have_their_own_measures_and_directions(random, variant):
     x, teacher = random.normal(size=(N, D)), random.normal(size=(N, E))
     others = ~np.eye(N, dtype=bool)
     t = -np.linalg.norm(teacher[:, None] - teacher, axis=2)  # a distance: closer is smaller
@@ -85,7 +91,7 @@ def test_each_side_has_its_measure_and_direction(random, variant):
 
 
 @pytest.mark.parametrize("variant", ORACLES)
-def test_questions_with_a_positive_and_negatives_each(random, variant):
+def test_queries_with_one_positive_and_one_negative_each(random, variant):
     """One positive and a negative for each row, as in sentence-transformers: their mean squared error of margins."""
     x, y = (random.normal(size=(k, D)) for k in (4, 8))
     positive, negative = np.eye(4, 8, dtype=bool), np.eye(4, 8, 4, dtype=bool)
@@ -158,35 +164,35 @@ def test_no_nan_at_degenerate_batches(variant, dtype):
         for relation in (None, ids):
             value, gradient = both(x, teacher, relation)
             assert np.isfinite(value), case
-            # What is larger than a half can be is infinite: 6e4 times the error of a product of two such rows.
+            # The gradient overflows float16: 6e4 times the difference of products of two such rows.
             fits = (dtype, variant, case) != ("float16", "margin_mse", "huge")
             assert np.all(np.isfinite(np.float32(gradient)) if fits else ~np.isnan(np.float32(gradient))), case
             if "row" in case or (variant == "margin_mse" and case.startswith("no ") and relation is not None):
                 assert float(value) == 0, case
                 assert not np.any(gradient), case
-                terms = losses.similarity_distillation_loss(x, teacher, relation, variant=variant, reducer="none")
+                terms = losses.unreduced(losses.similarity_distillation_loss)(x, teacher, relation, variant=variant)
                 assert int(terms.count.sum()) == 0, case
 
 
-def test_other_teachers_compile_nothing(random, caplog):
+def test_other_teachers_do_not_compile_again(random, caplog):
     x = jnp.float32(random.normal(size=(37, D)))
     with caplog.at_level(logging.WARNING), jax.log_compiles():
         for _ in range(5):
             teacher = jnp.float32(random.normal(size=(37, E)))
             losses.similarity_distillation_loss(x, teacher, random.integers(0, 4, 37))
     messages = [r.getMessage() for r in caplog.records]
-    assert sum("Finished XLA compilation of jit(_pair_loss)" in m for m in messages) == 1
+    assert sum("Finished XLA compilation of jit(_pair_terms)" in m for m in messages) == 1
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_errors():
+def test_invalid_arguments():
     x = jnp.ones((3, 4))
     of = losses.similarity_distillation_loss
     with pytest.raises(InputError, match="did you mean margin_mse"):
         of(x, x, variant="margin_mes")
     with pytest.raises(InputError, match="temperature: expected more than 0, got 0"):
         of(x, x, temperature=0)
-    with pytest.raises(InputError, match="ref_teacher: expected together with ref_embeddings"):
+    with pytest.raises(InputError, match="ref_teacher, ref_embeddings: expected both or neither"):
         of(x, x, ref_embeddings=x)
     with pytest.raises(InputError, match=r"scores: expected shape \(3, 2\), got \(3, 3\)"):
         losses.score_distillation_loss(x, jnp.ones((3, 3)), ref_embeddings=x[:2])

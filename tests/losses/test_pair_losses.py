@@ -187,7 +187,7 @@ def test_no_nan_at_degenerate_batches(name, dtype):
 @pytest.mark.parametrize("name", mostly_slow(ORACLES, *ONE_OF_EACH_FORM))
 def test_a_batch_without_a_positive_pair_says_so(name):
     x, labels = jnp.eye(3), jnp.arange(3)
-    terms = loss_named(name)(x, labels, reducer="none")
+    terms = losses.unreduced(loss_named(name))(x, labels)
     assert terms.total.shape == terms.count.shape == (3,)
     if name not in ("multi_similarity", "contrastive"):  # which learn from negative pairs alone
         assert float(loss_named(name)(x, labels)) == 0
@@ -199,11 +199,11 @@ def test_reducers(random, name):
     x, labels = jnp.float32(random.normal(size=(N, D))), random.integers(0, 3, N)
     loss = loss_named(name)
     weights = jnp.float32(random.random(N))
-    plain, weighted = (loss(x, labels, reducer="none", weights=w) for w in (None, weights))
+    plain, weighted = (losses.unreduced(loss)(x, labels, weights=w) for w in (None, weights))
     np.testing.assert_allclose(weighted.total, plain.total * weights, rtol=1e-5)
     np.testing.assert_array_equal(weighted.count, plain.count)
     np.testing.assert_allclose(loss(x, labels, reducer="sum"), plain.total.sum(), rtol=1e-5)
-    by_class = losses.Reducer(class_weights=jnp.array([0.0, 0.0, 3.0]), divide_by="nothing")
+    by_class = losses.Reducer(class_weights=jnp.array([0.0, 0.0, 3.0]), divide_by=None)
     np.testing.assert_allclose(loss(x, labels, reducer=by_class), 3 * plain.total[labels == 2].sum(), rtol=1e-5)
     if name == "supervised_contrastive":  # all of whose terms are above 0
         np.testing.assert_allclose(loss(x, labels, reducer="mean"), plain.total.sum() / plain.count.sum(), rtol=1e-5)
@@ -213,12 +213,12 @@ def test_bounds_of_terms():
     terms, there = jnp.array([[0.0, 1.0, 2.0, 3.0]]), jnp.array([[True, True, True, False]])
     for reducer, expected in (
         (losses.Reducer(), 1.0),
-        (losses.REDUCERS["mean_nonzero"], 1.5),
+        (losses.REDUCERS["mean_active"], 1.5),
         (losses.Reducer(above=0.0, below=2.0), 1.0),
         (losses.Reducer(above=5.0), 0.0),
         (losses.REDUCERS["sum"], 3.0),
     ):
-        assert float(reducer.scalar(reducer.of_rows((terms, there), jnp.ones(1)))) == expected
+        assert float(reducer.scalar(reducer.sum_rows((terms, there), jnp.ones(1)))) == expected
 
 
 def test_a_mean_by_rows_counts_every_row_the_same():
@@ -236,7 +236,7 @@ def test_info_nce_of_two_views(random):
     np.testing.assert_allclose(losses.info_nce_loss(a, b, temperature=0.2), by_rows, rtol=1e-5)
     both = losses.info_nce_loss(a, b, temperature=0.2, directions="both", block_size=3)
     np.testing.assert_allclose(both, (by_rows + by_columns) / 2, rtol=1e-5)
-    terms = losses.info_nce_loss(a, b, temperature=0.2, directions="both", reducer="none")
+    terms = losses.unreduced(losses.info_nce_loss)(a, b, temperature=0.2, directions="both")
     np.testing.assert_allclose(terms.total.sum() / terms.count.sum(), both, rtol=1e-5)
 
 
@@ -272,7 +272,7 @@ def test_other_labels_compile_nothing(random, caplog):
             for name in ORACLES:
                 loss_named(name)(x, batch)
     compiled = [
-        r.getMessage() for r in caplog.records if "Finished XLA compilation of jit(_pair_loss)" in r.getMessage()
+        r.getMessage() for r in caplog.records if "Finished XLA compilation of jit(_pair_terms)" in r.getMessage()
     ]
     assert len(compiled) == len(ORACLES)
 
@@ -335,13 +335,15 @@ def test_what_is_the_same_from_both_sides_is_differentiated_from_one(random, los
         np.testing.assert_allclose(along, jnp.vdot(jax.grad(both_sides)(x, setting), direction), rtol=1e-9)
 
 
-@pytest.mark.parametrize("options", [{"measure": "signal_to_noise"}, {"reducer": "per_row"}, {"reducer": "none"}])
+@pytest.mark.parametrize("options", [{"measure": "signal_to_noise"}, {"reducer": "per_row"}, None])
 def test_what_differs_from_side_to_side_is_differentiated_from_both(random, options):
     with jax.enable_x64(True):
         x, labels = jnp.asarray(random.normal(size=(7, 3))), jnp.asarray([0, 0, 0, 0, 1, 1, 2])
 
         def value(x):
-            found = losses.contrastive_loss(x, labels, margin=1.3, **options)
-            return jnp.vdot(jnp.arange(7.0), found.total) if options.get("reducer") == "none" else found
+            if options is None:
+                terms = losses.unreduced(losses.contrastive_loss)(x, labels, margin=1.3)
+                return jnp.vdot(jnp.arange(7.0), terms.total)
+            return losses.contrastive_loss(x, labels, margin=1.3, **options)
 
         jax.test_util.check_grads(value, (x,), order=1, modes=["rev"])

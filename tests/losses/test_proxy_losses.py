@@ -158,7 +158,7 @@ def test_gradient_equals_finite_differences(random, name):
 def test_the_loss_increases_with_the_multiplied_angle(margin):
     angles = jnp.linspace(0, jnp.pi, 61)
     x, proxies = jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1), jnp.array([[1.0, 0.0], [0.0, 0.0]])
-    terms = losses.unreduced(losses.sphereface_loss, x, jnp.zeros(61, int), proxies=proxies, margin=margin)
+    terms = losses.unreduced(losses.sphereface_loss)(x, jnp.zeros(61, int), proxies=proxies, margin=margin)
     assert np.all(np.diff(terms.total) > 0)
     np.testing.assert_allclose(terms.total[-1], np.log1p(np.exp(2 * margin - 1)), rtol=1e-5)  # psi(pi) = 1 - 2 m
 
@@ -206,7 +206,7 @@ def test_other_labels_do_not_compile_again(random, caplog):
             labels = np.random.default_rng(seed).integers(-1, C - seed, 13)
             for name in ORACLES:
                 loss_named(name)(x, labels, proxies=vectors[name])
-    compiled = [r for r in caplog.records if "Finished XLA compilation of jit(_pair_loss)" in r.getMessage()]
+    compiled = [r for r in caplog.records if "Finished XLA compilation of jit(_pair_terms)" in r.getMessage()]
     assert len(compiled) == len(ORACLES) - 1  # both losses of multiplied angles are one program
 
 

@@ -224,14 +224,13 @@ def test_no_nan_at_degenerate_batches(name, dtype):
 @pytest.mark.parametrize("name", mostly_slow(ORACLES, "smooth_ap", "angular"))
 def test_nothing_to_learn_from_is_counted(name):
     x, labels = jnp.eye(3), jnp.arange(3)
-    terms = loss_named(name)(x, labels, reducer="none")
+    terms = losses.unreduced(loss_named(name))(x, labels)
     assert terms.total.shape == terms.count.shape == (3,)
     if name != "ranked_list":  # which learns from negative pairs alone
         assert not np.any(terms.total)
         assert not np.any(terms.count)
-    nowhere = loss_named(name)(
-        x, labels, ref_embeddings=jnp.zeros((0, 3)), ref_labels=jnp.zeros(0, int), reducer="none"
-    )
+    reference = {"ref_embeddings": jnp.zeros((0, 3)), "ref_labels": jnp.zeros(0, int)}
+    nowhere = losses.unreduced(loss_named(name))(x, labels, **reference)
     assert not np.any(nowhere.total)
     assert not np.any(nowhere.count)
 
@@ -243,7 +242,7 @@ def test_weights_are_factors_of_rows(random, name):
         random.integers(0, 3, N),
         jnp.float32(random.random(N)),
     )
-    plain, weighted = (loss_named(name)(x, labels, reducer="none", weights=w, block_size=4) for w in (None, weights))
+    plain, weighted = (losses.unreduced(loss_named(name))(x, labels, weights=w, block_size=4) for w in (None, weights))
     np.testing.assert_allclose(weighted.total, plain.total * weights, rtol=1e-5)
     np.testing.assert_array_equal(weighted.count, plain.count)
     mean = plain.total.sum() / plain.count.sum()
@@ -262,8 +261,8 @@ def test_any_temperature_is_finite(random):
 
 def test_large_temperatures_of_ranked_lists_leave_the_worst_pair():
     x, labels = jnp.array([[0.0], [1e6], [5e5], [1e5]]), jnp.array([0, 0, 0, 1])
-    terms = losses.ranked_list_loss(
-        x, labels, measure="euclidean", positive_temperature=1e3, imbalance=0.0, reducer="none"
+    terms = losses.unreduced(losses.ranked_list_loss)(
+        x, labels, measure="euclidean", positive_temperature=1e3, imbalance=0.0
     )
     np.testing.assert_allclose(terms.total, [1e6, 1e6, 5e5, 0], rtol=1e-5)
 
@@ -271,7 +270,7 @@ def test_large_temperatures_of_ranked_lists_leave_the_worst_pair():
 @pytest.mark.parametrize("alpha", [20.0, 63.0, 64.0, 80.0])
 def test_each_row_has_its_own_terms_at_any_angle(random, alpha):
     x, labels = random.normal(size=(N, D)), random.integers(0, 4, N)
-    found = losses.angular_loss(jnp.float32(x), labels, alpha=alpha, reducer="none", block_size=4)
+    found = losses.unreduced(losses.angular_loss)(jnp.float32(x), labels, alpha=alpha, block_size=4)
     same = labels[:, None] == labels
     positive = same & ~np.eye(N, dtype=bool)
     for i in range(N):
@@ -385,6 +384,6 @@ def test_errors():
         with pytest.raises(InputError, match="bins: expected at least 1"):
             loss_named(name)(x, labels, bins=0)
         with pytest.raises(InputError, match="only the sum of all terms is known"):
-            loss_named(name)(x, labels, reducer="mean_nonzero")
+            loss_named(name)(x, labels, reducer="mean_active")
     with pytest.raises(InputError, match="need class ids"):
         losses.pnp_loss(x, pairs.by_matrix(np.eye(3, dtype=bool)), reducer=losses.Reducer(class_weights=jnp.ones(2)))

@@ -274,8 +274,8 @@ def test_manifold_equals_an_inverse(random):
     for options in ({}, {"alpha": 0.3, "margin": 0.1}):
         found = losses.manifold_loss(jnp.float32(x), ids, proxies=jnp.float32(proxies), **options)
         np.testing.assert_allclose(found, manifold(x, ids, proxies, **options), rtol=2e-5)
-    terms = losses.manifold_loss(
-        jnp.float32(x), np.where(ids == 2, -1, ids), proxies=jnp.float32(proxies), reducer="none"
+    terms = losses.unreduced(losses.manifold_loss)(
+        jnp.float32(x), np.where(ids == 2, -1, ids), proxies=jnp.float32(proxies)
     )
     np.testing.assert_array_equal(terms.count, np.where(ids == 2, 0, 2))  # two terms of each row that has a proxy
 
@@ -314,7 +314,7 @@ def test_no_nan_at_degenerate_batches(name, dtype):
 
 @pytest.mark.parametrize("name", mostly_slow(ORACLES, "lifted_structure", "margin"))
 def test_a_batch_without_a_positive_pair_says_so(name):
-    terms = loss_named(name)(jnp.eye(4), jnp.arange(4), reducer="none")
+    terms = losses.unreduced(loss_named(name))(jnp.eye(4), jnp.arange(4))
     assert terms.total.shape == terms.count.shape == (4,)
     # Negative pairs have a variance, too, and every row is an instance.
     np.testing.assert_array_equal(terms.count, {"intra_pair_variance": 3, "instance": 1}.get(name, 0))

@@ -90,9 +90,9 @@ def test_matryoshka_of_unit_vectors(x):
 def test_matryoshka_adds_weighted_terms(x):
     a, labels = jnp.float32(x), np.arange(N) % 3
     terms = losses.matryoshka_loss(
-        losses.nt_xent_loss, a, labels, sizes=SIZES, size_weights=FACTORS, reducer="none", weights=jnp.ones(N)
+        losses.unreduced(losses.nt_xent_loss), a, labels, sizes=SIZES, size_weights=FACTORS, weights=jnp.ones(N)
     )
-    parts = [losses.nt_xent_loss(a[:, :k], labels, reducer="none") for k in SIZES]
+    parts = [losses.unreduced(losses.nt_xent_loss)(a[:, :k], labels) for k in SIZES]
     np.testing.assert_allclose(terms.total, sum(w * t.total for w, t in zip(FACTORS, parts, strict=True)), rtol=1e-6)
     np.testing.assert_array_equal(terms.count, sum(t.count for t in parts))
 
@@ -167,7 +167,7 @@ def test_self_supervised_of_three_views(random, x):
     found = losses.self_supervised_loss(losses.nt_xent_loss, *map(jnp.float32, views))
     np.testing.assert_allclose(found, mean(terms), rtol=2e-5)
     of_first = losses.self_supervised_loss(
-        losses.nt_xent_loss, *map(jnp.float32, views), symmetric=False, reducer="none"
+        losses.unreduced(losses.nt_xent_loss), *map(jnp.float32, views), symmetric=False
     )
     np.testing.assert_array_equal(of_first.count, np.full(N, 2))
 
@@ -175,7 +175,7 @@ def test_self_supervised_of_three_views(random, x):
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_self_supervised_weights_rows_in_all_views(random, x, symmetric):
     a, b, weights = jnp.float32(x), jnp.float32(random.normal(size=(N, D))), jnp.float32(random.random(N))
-    of = partial(losses.self_supervised_loss, losses.nt_xent_loss, a, b, symmetric=symmetric, reducer="none")
+    of = partial(losses.self_supervised_loss, losses.unreduced(losses.nt_xent_loss), a, b, symmetric=symmetric)
     plain, weighted = of(), of(weights=weights)
     np.testing.assert_allclose(weighted.total, plain.total * jnp.tile(weights, 1 + symmetric), rtol=1e-5)
 
