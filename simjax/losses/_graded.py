@@ -96,20 +96,11 @@ def angle_loss(
     """Order pairs by the angle of complex vectors, whose slope does not vanish near 0 and 180 degrees.
 
     The first half of a vector holds real parts, the second half imaginary parts. For unit vectors the similarity is
-    |sum over features of Re z + Im z| with z = x conj(y).
+    |sum over features of Re z + Im z| with z = x conj(y). Other arguments, the result and errors are those of
+    `cosent_loss`.
 
     Args:
         x: [n, d] with an even d.
-        y: [n, d]; row i forms a pair with row i of x.
-        score: See `cosent_loss`.
-        scale: See `cosent_loss`.
-        block_size: See `cosent_loss`.
-
-    Returns:
-        Scalar; 0 if all grades are equal.
-
-    Raises:
-        InputError: If d is odd, and as `cosent_loss` does.
 
     Example:
         >>> x, y = jnp.array([[1.0, 0.0], [1.0, 0.0]]), jnp.array([[1.0, 0.0], [0.6, 0.8]])
@@ -170,9 +161,9 @@ def similarity_distillation_loss(
             student = name.replace("teacher", "embeddings")
             raise InputError(f"{name}: expected {n} rows as in {student}, got {len(of_teacher)}")
     measure = lax.stop_gradient(resolved.measure if teacher_measure is None else as_measure(teacher_measure))
-    inputs = lax.stop_gradient(measure.tile_inputs(rows, columns))
-    shape = rows.shape[0], columns.shape[0]
-    return _distillation_loss(embeddings, labels, resolved, variant, temperature, shape, *inputs, measure)
+    teacher_inputs = (*lax.stop_gradient(measure.tile_inputs(rows, columns)), measure)
+    shape = len(rows), len(columns)
+    return _distillation_loss(embeddings, labels, resolved, variant, temperature, teacher_inputs, shape)
 
 
 def score_distillation_loss(
@@ -186,19 +177,10 @@ def score_distillation_loss(
 ) -> Float[Array, ""]:
     """Fit the scores of embeddings to given scores, for instance those of a cross-encoder.
 
+    Other arguments, the result and errors are those of `similarity_distillation_loss`.
+
     Args:
-        embeddings: Embeddings of the student, [n, d].
         scores: Scores of the teacher, higher for more similar pairs, [n, m]. No gradient flows through them.
-        labels: See `similarity_distillation_loss`.
-        variant: See `similarity_distillation_loss`.
-        temperature: See `similarity_distillation_loss`.
-        **options: See `PairOptions`. Default measure: dot.
-
-    Returns:
-        As `similarity_distillation_loss`.
-
-    Raises:
-        InputError: As `similarity_distillation_loss` does.
 
     Example:
         >>> x, y, scores = jnp.array([[2.0]]), jnp.array([[1.0], [0.0]]), jnp.array([[3.0, 1.0]])
@@ -211,7 +193,7 @@ def score_distillation_loss(
     expected = np.shape(embeddings)[0], np.shape(columns)[0]
     if given.shape != expected:
         raise InputError(f"scores: expected shape {expected}, got {given.shape}")
-    return _distillation_loss(embeddings, labels, resolved, variant, temperature, expected, given, None, None)
+    return _distillation_loss(embeddings, labels, resolved, variant, temperature, (given, None, None), expected)
 
 
 def _check_graded_pairs(x: Any, y: Any, score: ArrayLike, scale: ArrayLike) -> tuple[Array, Array, Array]:
@@ -248,22 +230,21 @@ def _distillation_loss(
     options: ResolvedOptions,
     variant: str,
     temperature: ArrayLike,
+    teacher: tuple[Any, Any, Measure | None],
     shape: tuple[int, int],
-    teacher_rows: Any,
-    teacher_columns: Any,
-    teacher_measure: Measure | None,
 ) -> Float[Array, ""]:
-    """Compute a loss from inputs of the teacher's measure, or from scores [n, m] if there is no measure."""
-    check_choice("variant", variant, _TERM_FUNCTIONS)
+    """Compute a loss from a teacher: row inputs, column inputs and measure, or scores [n, m] and twice None."""
+    check_choice("variant", variant, ("kl", "margin_mse"))
     check_positive("temperature", temperature)
     return compute_pair_loss(
-        _TERM_FUNCTIONS[variant],
+        _distillation_terms,
         embeddings,
         Relation(Partial(_all_pairs), Partial(_all_pairs), shape) if labels is None else labels,
         options,
-        row_parameters={"teacher_rows": teacher_rows},
-        column_parameters={"teacher_columns": teacher_columns},
-        teacher_measure=teacher_measure,
+        static=(variant,),
+        row_parameters={"teacher_rows": teacher[0]},
+        column_parameters={"teacher_columns": teacher[1]},
+        teacher_measure=teacher[2],
         temperature=temperature,
     )
 
@@ -272,49 +253,41 @@ def _all_pairs(i: Array, j: Array) -> Array:
     return jnp.ones((1, 1), bool)
 
 
-def _teacher_scores(rows: Any, columns: Any, measure: Measure | None) -> Array:
-    rows = jax.tree.map(lambda a: a[:, 0], rows)  # [r, ...]; for given scores [r, m]
-    return promote_to_float32(rows if measure is None else measure.as_score(measure.tile(rows, columns)))
-
-
-def _kl_terms(
+def _distillation_terms(
     scores: Array,
     positive: Array,
     negative: Array,
+    variant: str,
     *,
     teacher_rows: Any,
     teacher_columns: Any,
     teacher_measure: Measure | None,
     temperature: Array,
 ) -> dict[str, tuple[Array, Array]]:
-    valid = positive | negative
-    student = scores / temperature
-    target = _teacher_scores(teacher_rows, teacher_columns, teacher_measure) / temperature
-    difference = (target - log_sum_exp(target, valid)) - (student - log_sum_exp(student, valid))
-    divergence = jnp.sum(jnp.where(valid, softmax_of_tile(target, valid)[0] * difference, 0), axis=1, keepdims=True)
-    return {"row": (temperature**2 * divergence, jnp.any(valid, axis=1, keepdims=True))}
+    target = rows = jax.tree.map(lambda a: a[:, 0], teacher_rows)  # scores [r, m], or inputs of the measure [r, ...]
+    if teacher_measure is not None:
+        target = teacher_measure.as_score(teacher_measure.tile(rows, teacher_columns))
+    target = promote_to_float32(target)
+    if variant == "margin_mse":
+        return {"row": _margin_mse(scores, target, positive, negative)}
+    divergence = _divergence(scores / temperature, target / temperature, positive | negative)
+    return {"row": (temperature**2 * divergence, jnp.any(positive | negative, axis=1, keepdims=True))}
 
 
-def _margin_mse_terms(
-    scores: Array,
-    positive: Array,
-    negative: Array,
-    *,
-    teacher_rows: Any,
-    teacher_columns: Any,
-    teacher_measure: Measure | None,
-    temperature: Array,
-) -> dict[str, tuple[Array, Array]]:
+def _divergence(student: Array, teacher: Array, mask: Array) -> Array:
+    difference = (teacher - log_sum_exp(teacher, mask)) - (student - log_sum_exp(student, mask))
+    return jnp.sum(jnp.where(mask, softmax_of_tile(teacher, mask)[0] * difference, 0), axis=1, keepdims=True)
+
+
+def _margin_mse(student: Array, teacher: Array, positive: Array, negative: Array) -> tuple[Array, Array]:
     # Clipped so that neither a square nor the sum of many squares overflows.
-    largest = jnp.sqrt(jnp.finfo(scores.dtype).max) / 1024
-    target = _teacher_scores(teacher_rows, teacher_columns, teacher_measure)
-    e = jnp.clip(scores, -largest, largest) - jnp.clip(target, -largest, largest)
+    largest = jnp.sqrt(jnp.finfo(student.dtype).max) / 1024
+    e = jnp.clip(student, -largest, largest) - jnp.clip(teacher, -largest, largest)
     e = jnp.where(positive | negative, e, 0)  # a masked NaN of the teacher would be NaN in the gradient
     (mean_p, var_p, p), (mean_n, var_n, n) = (_mean_and_variance(e, mask) for mask in (positive, negative))
     same = jnp.sum(positive & negative, axis=1, keepdims=True)  # tuples of a column with itself add 0 to the sum
     tuples = p * n - same
-    loss = (var_p + var_n + jnp.square(mean_p - mean_n)) * (p * n / jnp.maximum(tuples, 1))
-    return {"row": (loss, tuples > 0)}
+    return (var_p + var_n + jnp.square(mean_p - mean_n)) * (p * n / jnp.maximum(tuples, 1)), tuples > 0
 
 
 def _mean_and_variance(e: Array, mask: Array) -> tuple[Array, Array, Array]:
@@ -323,6 +296,3 @@ def _mean_and_variance(e: Array, mask: Array) -> tuple[Array, Array, Array]:
     mean = jnp.sum(jnp.where(mask, e, 0), axis=1, keepdims=True) / jnp.maximum(count, 1)
     squares = jnp.where(mask, jnp.square(e - mean), 0)
     return mean, jnp.sum(squares, axis=1, keepdims=True) / jnp.maximum(count, 1), count
-
-
-_TERM_FUNCTIONS = {"kl": _kl_terms, "margin_mse": _margin_mse_terms}

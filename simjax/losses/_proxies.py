@@ -84,21 +84,13 @@ def proxy_nca_loss(
 ) -> Float[Array, ""]:
     """Compute neighborhood components analysis of embeddings with proxies as neighbors.
 
-    The own proxy is part of the sum in the denominator, as in most implementations but not in the paper.
+    The own proxy is part of the sum in the denominator, as in most implementations but not in the paper. Other
+    arguments, the result and errors are those of `normalized_softmax_loss`.
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] below c. A row with a negative id has no term.
-        proxies: [c, d].
         scale: Factor of the negative squared distance, above 0.
         normalise: Compare unit vectors.
         **options: See `ProxyOptions`.
-
-    Returns:
-        Scalar; by default the mean over rows.
-
-    Raises:
-        InputError: If shapes do not match, an id is not below c, or the scale is not positive.
 
     Example:
         >>> print(round(float(proxy_nca_loss(jnp.eye(2), jnp.arange(2), proxies=jnp.eye(2))), 4))  # log(1 + exp(-2))
@@ -121,19 +113,13 @@ def proxy_anchor_loss(
 ) -> Float[Array, ""]:
     """Compute a loss with proxies as anchors and the rows of the batch as their positives and negatives.
 
+    By default the result is the sum of the two means above. Other arguments and errors are those of
+    `normalized_softmax_loss`.
+
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] below c. A row with a negative id is in no pair.
-        proxies: [c, d].
         margin: Difference of cosines, at least 0.
         alpha: Factor of the cosines, above 0.
         **options: See `ClassOptions`, with proxies as rows: `weights` has the shape [c].
-
-    Returns:
-        Scalar; by default the sum of the two means above.
-
-    Raises:
-        InputError: If shapes do not match, an id is not below c, or a parameter is out of range.
 
     Example:
         >>> loss = proxy_anchor_loss(jnp.eye(2), jnp.arange(2), proxies=jnp.eye(2), alpha=1.0, margin=0.0)
@@ -204,13 +190,11 @@ def manifold_loss(
 ) -> Float[Array, ""]:
     """Compute similarities of rows and proxies by a random walk on their graph; memory (n + c)^2, time (n + c)^3.
 
-    The graph connects every node with every other, so this loss stores its matrix.
+    The graph connects every node with every other, so this loss stores its matrix. Other arguments and errors are those
+    of `normalized_softmax_loss`.
 
     Args:
-        embeddings: [n, d].
-        labels: The proxy of each row, [n], below c. A row with a negative id has no term. The paper draws the ids at
-            random, see the example.
-        proxies: [c, d].
+        labels: The proxy of each row, [n]. The paper draws the ids at random, see the example.
         alpha: Probability that the walk continues, in (0, 1).
         margin: Difference of similarities, at least 0.
         context_weight: Weight of the terms of the context, at least 0.
@@ -218,9 +202,6 @@ def manifold_loss(
 
     Returns:
         Scalar; by default the mean of the terms of the walk plus the weighted mean of the terms of the context.
-
-    Raises:
-        InputError: If shapes do not match, an id is not below c, or a parameter is out of range.
 
     Differs from pytorch-metric-learning, which draws the ids itself, and gives infinity for an infinite weight of the
     context.

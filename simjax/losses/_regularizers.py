@@ -15,6 +15,8 @@ Of proxies w, one [c, d] or several [c, k, d] per class:
     regular_face         mean over classes of the cosine with the nearest proxy of another class
     sparse_centers       half the mean distance between two proxies of one class, as unit vectors
 
+All of them raise an `InputError` if the argument does not have the stated shape.
+
 References:
     Zhang, Yu, Kumar, Chang (2017), Learning Spread-out Local Feature Descriptors (global orthogonal). Wu, Liu, Li, Fu
     (2017), Deep Face Recognition with Center Invariant Loss. Zhao, Xu, Cheng (2019), RegularFace: Deep Face Recognition
@@ -71,9 +73,6 @@ def zero_mean_regularizer(embeddings: Num[ArrayLike, "n d"]) -> Float[Array, ""]
 
     Returns:
         Scalar; the gradient of a row whose features sum to 0 is 0.
-
-    Raises:
-        InputError: If embeddings are not a matrix.
 
     Example:
         >>> print(zero_mean_regularizer(jnp.array([[1.0, -1.0], [1.0, 2.0]])))
@@ -135,9 +134,6 @@ def center_invariant_regularizer(proxies: Num[ArrayLike, "c d"]) -> Float[Array,
     Returns:
         Scalar, at least 0.
 
-    Raises:
-        InputError: If proxies are not a matrix.
-
     Example:
         >>> print(center_invariant_regularizer(jnp.array([[1.0, 0.0], [0.0, 3.0]])))  # (16 + 16) / 2 / 4
         4.0
@@ -154,9 +150,6 @@ def regular_face_regularizer(proxies: Num[ArrayLike, "c d"], *, block_size: int 
 
     Returns:
         Scalar in [-1, 1]; 0 if there is only one class. Of several nearest proxies the first one has the gradient.
-
-    Raises:
-        InputError: If proxies are not a matrix.
 
     Example:
         >>> print(regular_face_regularizer(jnp.array([[1.0, 0.0], [0.0, 2.0], [0.0, 3.0]])))  # (0 + 1 + 1) / 3
@@ -177,9 +170,6 @@ def sparse_centers_regularizer(proxies: Num[ArrayLike, "c k d"]) -> Float[Array,
 
     Returns:
         Scalar in [0, 1]; 0 with one proxy per class.
-
-    Raises:
-        InputError: If proxies do not have the shape [c, k, d] with k of at least 1.
 
     Example:
         >>> print(sparse_centers_regularizer(jnp.array([[[1.0, 0.0], [-2.0, 0.0]], [[0.0, 1.0], [0.0, 3.0]]])))

@@ -7,6 +7,7 @@
 V is the mean over features of max(0, 1 - standard deviation), averaged over both views. K is the sum of the squared
 covariances of different features, divided by d and added over both views. C [d, d] is the correlation of the features
 of x with the features of y. None of these three losses has negative pairs or stores an n x n matrix.
+They raise an `InputError` if the shapes of the views differ.
 
 `self_supervised_loss` applies any pair loss to two or more views.
 
@@ -55,9 +56,6 @@ def vicreg_loss(
     Returns:
         Scalar.
 
-    Raises:
-        InputError: If x and y are not matrices of the same shape.
-
     Example:
         Both features have the variance 1 and are uncorrelated:
 
@@ -82,9 +80,6 @@ def barlow_twins_loss(
 
     Returns:
         Scalar. A feature that is the same for all rows has correlation 0, with zero gradient.
-
-    Raises:
-        InputError: If x and y are not matrices of the same shape.
 
     Example:
         >>> x = jnp.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])

@@ -15,7 +15,7 @@ P2SGrad is the mean over rows and classes of (c_k - [k = y])^2. The paper define
 softmax with cosines in place of probabilities, which have neither a scale nor a margin.
 
 Proxies are an argument, so they are learned like any other parameter. The similarity matrix has the shape [n, c] and is
-computed in tiles. Labels are class ids below c; a row with a negative id has no term.
+computed in tiles.
 
 References:
     Wang, Xiang, Cheng, Yuille (2017), NormFace (normalized softmax). Wang et al. (2018), CosFace. Deng, Guo, Xue,
@@ -65,7 +65,7 @@ def normalized_softmax_loss(
 
     Args:
         embeddings: [n, d].
-        labels: Class ids [n].
+        labels: Class ids [n] below c. A row with a negative id has no term.
         proxies: [c, d], of any length.
         temperature: Divisor of the cosines, above 0.
         **options: See `ClassOptions`.
@@ -97,19 +97,11 @@ def cosface_loss(
 ) -> Float[Array, ""]:
     """Compute the cross entropy of cosines with proxies, with a margin subtracted from the cosine of the own class.
 
+    Other arguments, the result and errors are those of `normalized_softmax_loss`.
+
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n].
-        proxies: [c, d], of any length.
         margin: Difference of cosines, at least 0.
         scale: Factor of the cosines, above 0.
-        **options: See `ClassOptions`.
-
-    Returns:
-        Scalar; by default the mean over rows.
-
-    Raises:
-        InputError: If shapes do not match, an id is not below c, or a parameter is out of range.
 
     Example:
         >>> loss = cosface_loss(jnp.eye(2), jnp.arange(2), proxies=jnp.eye(2), margin=0.5, scale=1.0)
@@ -134,21 +126,12 @@ def arcface_loss(
     """Compute the cross entropy of cosines with proxies, with a margin added to the angle to the own class.
 
     If angle and margin exceed 180 degrees together, the cosine would rise again. There f(cos theta) is
-    cos(theta) - margin sin(margin), which falls further.
+    cos(theta) - margin sin(margin), which falls further. Other arguments, the result and errors are those of
+    `normalized_softmax_loss`.
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n].
-        proxies: [c, d], of any length.
         margin: Difference of angles in degrees, at least 0.
         scale: Factor of the cosines, above 0.
-        **options: See `ClassOptions`.
-
-    Returns:
-        Scalar; by default the mean over rows.
-
-    Raises:
-        InputError: If shapes do not match, an id is not below c, or a parameter is out of range.
 
     Example:
         >>> loss = arcface_loss(jnp.eye(2), jnp.arange(2), proxies=jnp.eye(2), margin=60.0, scale=1.0)
@@ -172,19 +155,11 @@ def sphereface_loss(
 ) -> Float[Array, ""]:
     """Compute the cross entropy of |x| cos(theta), with the angle to the own class multiplied by an integer.
 
+    The gradient of a zero vector is 0. Other arguments, the result and errors are those of `normalized_softmax_loss`.
+
     Args:
-        embeddings: [n, d]. The gradient of a zero vector is 0.
-        labels: Class ids [n].
-        proxies: [c, d], of any length.
         margin: Factor of the angle, at least 1.
         scale: Factor of the logits, above 0.
-        **options: See `ClassOptions`.
-
-    Returns:
-        Scalar; by default the mean over rows.
-
-    Raises:
-        InputError: If shapes do not match, an id is not below c, or a parameter is out of range.
 
     Example:
         A row at 45 degrees from both proxies; twice this angle is a right angle:
@@ -210,19 +185,12 @@ def large_margin_softmax_loss(
 ) -> Float[Array, ""]:
     """Compute the cross entropy of dot products, with the angle to the own class multiplied by an integer.
 
+    This is `sphereface_loss` with logits that are proportional to the lengths of proxies, too. Other arguments, the
+    result and errors are those of `normalized_softmax_loss`.
+
     Args:
-        embeddings: [n, d]. The gradient of a zero vector is 0.
-        labels: Class ids [n].
-        proxies: [c, d]; unlike in `sphereface_loss`, the logits depend on their lengths.
         margin: Factor of the angle, at least 1, with which the loss is a softmax without biases.
         scale: Factor of the logits, above 0.
-        **options: See `ClassOptions`.
-
-    Returns:
-        Scalar; by default the mean over rows.
-
-    Raises:
-        InputError: If shapes do not match, an id is not below c, or a parameter is out of range.
 
     Example:
         A row at 45 degrees from both proxies; twice this angle is a right angle:
@@ -246,17 +214,11 @@ def p2s_grad_loss(
 ) -> Float[Array, ""]:
     """Compute the squared difference of each cosine from 1 for the own class and from 0 for other classes.
 
+    By default the result is the mean over all pairs of a row and a class. Other arguments and errors are those of
+    `normalized_softmax_loss`.
+
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n].
-        proxies: [c, d], of any length.
         **options: See `ClassOptions`.
-
-    Returns:
-        Scalar; by default the mean over all pairs of a row and a class.
-
-    Raises:
-        InputError: If shapes do not match, or an id is not below c.
 
     Example:
         The first row is equal to the proxy of its class, the second one to that of the other class:

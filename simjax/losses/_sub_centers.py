@@ -53,20 +53,11 @@ def sub_center_arcface_loss(
 ) -> Float[Array, ""]:
     """Compute ArcFace with the nearest proxy of each class; time n c k d, memory of a tile of c k columns.
 
+    Of the proxies of a class only the nearest has a gradient, the first one if several are equally near. Other
+    arguments, the result and errors are those of `arcface_loss`.
+
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n]. A row with a negative id has no term.
         proxies: [c, k, d], of any length.
-        margin: Difference of angles in degrees, at least 0.
-        scale: Factor of the cosines, above 0.
-        **options: See `ClassOptions`.
-
-    Returns:
-        Scalar; by default the mean over rows. Of the proxies of a class only the nearest has a gradient, the first one
-        if several are equally near.
-
-    Raises:
-        InputError: If shapes do not match, an id is not below c, or a parameter is out of range.
 
     Example:
         The second proxy of its class is equal to the row:
@@ -98,21 +89,14 @@ def soft_triple_loss(
 ) -> Float[Array, ""]:
     """Compute CosFace with a softmax over the proxies of each class; time n c k d, memory of a tile of c k columns.
 
+    Other arguments, the result and errors are those of `cosface_loss`.
+
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n]. A row with a negative id has no term.
         proxies: [c, k, d], of any length. The paper uses k = 10.
         scale: Factor of the similarities, above 0; lambda in the paper, `la` in pytorch-metric-learning.
         gamma: Temperature of the softmax over the proxies of a class, above 0.
         margin: Difference of similarities, at least 0; delta in the paper.
         tau: Weight of the regularizer, which is added to the reduced loss. The paper uses 0.2.
-        **options: See `ClassOptions`.
-
-    Returns:
-        Scalar; by default the mean over rows, plus tau times the regularizer.
-
-    Raises:
-        InputError: If shapes do not match, an id is not below c, or a parameter is out of range.
 
     Example:
         Both proxies of a class are equal, and those of the other class are orthogonal to them:
