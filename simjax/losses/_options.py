@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable
 from typing import Any, TypedDict
 
+import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num, Shaped
@@ -14,7 +15,7 @@ from jaxtyping import Float, Integer, Num, Shaped
 from simjax.core import InputError, as_float_array, as_integer_array, check_choice, promote_to_float32, suggestion
 from simjax.losses._terms import REDUCERS, LossTerms, Reducer, TermRecorder
 from simjax.pairs import Relation
-from simjax.similarity import Measure
+from simjax.similarity import Measure, unit_vectors
 from simjax.similarity import measure as as_measure
 
 Labels = Shaped[ArrayLike, " n"] | Relation
@@ -66,6 +67,15 @@ class ResolvedOptions:
     ref_labels: Array | None = None
     weights: Array | None = None
     block_size: int | None = None
+
+    def as_score(self, value: ArrayLike) -> Array:
+        """Return a value in units of the measure as a score, which is larger for closer pairs."""
+        return self.measure.as_score(jnp.asarray(value))
+
+    def with_unit_vectors(self) -> "ResolvedOptions":
+        """Return the options with the reference rows scaled to unit length."""
+        y = self.ref_embeddings
+        return self if y is None else dataclasses.replace(self, ref_embeddings=unit_vectors(y))
 
     def reduce(self, *parts: LossTerms) -> Float[Array, ""]:
         """Add the scalars of the parts of a loss, each reduced on its own."""

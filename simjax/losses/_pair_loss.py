@@ -27,12 +27,13 @@ from simjax.pairs._triplets import all_negatives
 from simjax.similarity import Measure, reduce_rows
 from simjax.similarity._row_reductions import softmax_of_tile
 
-TermFunction = Callable[..., Mapping[str, tuple[Array, Array] | RowSums]]
-"""term_function(scores, positive, negative, *static, **parameters): terms and a mask of the valid ones, by name.
-
-Scores and masks are [r, m]. Terms are [r, m], one for each pair, or [r, 1], one for each row, or `RowSums`. Each name
-is reduced on its own, and the results are added.
+Terms = Mapping[str, tuple[Array, Array] | RowSums]
+"""Terms of a tile by name: terms [r, m], one for each pair, or [r, 1], one for each row, with a mask of the valid ones
+of the same shape; or their sums. Each name is reduced on its own, and the results are added.
 """
+
+TermFunction = Callable[..., Terms]
+"""term_function(scores, positive, negative, *static, **parameters), with scores and masks [r, m]."""
 
 
 def pair_loss(
@@ -88,35 +89,10 @@ def compute_pair_loss(
     embeddings: Num[ArrayLike, "n d"],
     labels: Labels,
     options: ResolvedOptions,
-    *,
-    static: tuple[Hashable, ...] = (),
-    row_parameters: Mapping[str, Any] | None = None,
-    column_parameters: Mapping[str, Any] | None = None,
-    triplets: bool = False,
-    chunk_size: int = 1,
-    **parameters: Any,
+    **arguments: Any,
 ) -> Float[Array, ""]:
-    """Compute a loss from its term function and resolved options, as `pair_loss`, and
-
-    Args:
-        static: Positional arguments of the term function after the masks, constants of the compiled program.
-        triplets: The term function gets, in place of the negative mask, a function of the columns of some positives
-            of each row [r, k] that returns the mask of their negatives [r, k, m].
-        chunk_size: The largest array that the term function computes is [r, chunk_size, m].
-    """
-    terms = compute_terms(
-        term_function,
-        embeddings,
-        labels,
-        options,
-        static=static,
-        row_parameters=row_parameters,
-        column_parameters=column_parameters,
-        triplets=triplets,
-        chunk_size=chunk_size,
-        **parameters,
-    )
-    return options.reduce(*terms.values())
+    """Compute a loss from its term function and resolved options. The arguments are those of `compute_terms`."""
+    return options.reduce(*compute_terms(term_function, embeddings, labels, options, **arguments).values())
 
 
 def compute_terms(
@@ -132,7 +108,15 @@ def compute_terms(
     chunk_size: int = 1,
     **parameters: Any,
 ) -> dict[str, LossTerms]:
-    """Compute the terms of a loss by name, for a loss that is reduced later; see `compute_pair_loss`."""
+    """Compute the terms of a loss by name; the arguments are those of `pair_loss`, and
+
+    Args:
+        static: Positional arguments of the term function after the masks, constants of the compiled program.
+        triplets: The term function gets, in place of the negative mask, a function of the columns of some positives
+            of each row [r, k] that returns the mask of their negatives [r, k, m].
+        chunk_size: The largest array that the term function computes is [r, chunk_size, m].
+        **parameters: Keyword arguments of the term function.
+    """
     x, y, relation = rows_and_relation(embeddings, labels, options.ref_embeddings, options.ref_labels)
     weights = jnp.ones(x.shape[0], jnp.float32) if options.weights is None else options.weights
     if weights.shape != x.shape[:1]:
@@ -254,3 +238,21 @@ def square(z: Array) -> Array:
     """Return z^2, or infinity with zero gradient if it does not fit the dtype."""
     too_large = jnp.abs(z) >= jnp.sqrt(jnp.finfo(z.dtype).max) / 2
     return jnp.where(too_large, jnp.inf, jnp.where(too_large, 0, z) ** 2)
+
+
+@jax.custom_jvp
+def softplus(x: Array) -> Array:
+    """Return log(1 + exp(x)) of every entry of a tile.
+
+    With e = exp(-|x|) and s = e / (2 + e) <= 1/3 it is max(0, x) + 2 artanh(s), whose series needs no logarithm. On
+    CPU, value and gradient of `triplet_margin_loss(smooth=True)` take half the time of those with `jax.nn.softplus`
+    (1,024 x 128, 4 or 32 rows per class).
+    """
+    e = jnp.exp(-jnp.abs(x))
+    s = e / (2 + e)
+    odd = range(1, 2 * -(-jnp.finfo(x.dtype).nmant // 3), 2)  # each term adds three bits
+    series = jnp.polyval(jnp.asarray([1 / k for k in reversed(odd)], x.dtype), s * s, unroll=len(odd))
+    return jnp.maximum(x, 0) + 2 * s * series
+
+
+softplus.defjvps(lambda dx, _, x: dx * jax.nn.sigmoid(x))

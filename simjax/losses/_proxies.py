@@ -46,11 +46,9 @@ from simjax.core import (
     promote_to_float32,
     vary_over_same_axes,
 )
-from simjax.losses._groups import earlier_positives
-from simjax.losses._nca import nca_loss
-from simjax.losses._nt_xent import nt_xent_loss
 from simjax.losses._options import ClassOptions, Labels, resolve_options
 from simjax.losses._pair_loss import compute_pair_loss, log_sum_exp
+from simjax.losses._softmax import earlier_positives, nca_loss, nt_xent_loss
 from simjax.losses._softmax_margin import as_proxies
 from simjax.losses._terms import LossTerms, Reducer
 from simjax.pairs import Relation, by_class

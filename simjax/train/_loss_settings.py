@@ -95,7 +95,7 @@ class Loss:
     """losses by the Euclidean distance, signal_to_noise_contrastive: compare embeddings of unit length"""
     measure: str | None = None
     """losses of pairs by any measure, info_nce, siglip: its name, such as cosine or manhattan"""
-    reducer: Literal["mean", "mean_active", "sum", "per_row"] | None = None
+    reducer: Literal["mean", "mean_nonzero", "sum", "per_row"] | None = None
     """all but softmax, vicreg, barlow_twins, simsiam: what becomes of the terms, their mean, the mean of those above 0,
     their sum, or the mean over rows of each row's mean"""
     learn_temperature: bool = False

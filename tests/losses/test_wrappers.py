@@ -166,10 +166,10 @@ def test_self_supervised_of_three_views(random, x):
         terms += [-np.log(np.exp(s[i, k]) / (np.exp(s[i, k]) + negatives)) for k in positives]
     found = losses.self_supervised_loss(losses.nt_xent_loss, *map(jnp.float32, views))
     np.testing.assert_allclose(found, mean(terms), rtol=2e-5)
-    of_first = losses.self_supervised_loss(
+    terms_of_first = losses.self_supervised_loss(
         losses.unreduced(losses.nt_xent_loss), *map(jnp.float32, views), symmetric=False
     )
-    np.testing.assert_array_equal(of_first.count, np.full(N, 2))
+    np.testing.assert_array_equal(terms_of_first.count, np.full(N, 2))
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
