@@ -165,8 +165,13 @@ def _terms_of_tile(
     row_parameters: dict[str, Any],
 ) -> dict[str, LossTerms]:
     relation, triplets = arguments[2], variant[2]
-    pairs = relation.triplets_of(i, j) if triplets else relation.masks(i, j)
-    return _sum_terms(variant, arguments, tile, relation.pairs(i, j), pairs, weights, row_parameters)
+    masks = pairs = relation.pairs(i, j)
+    if triplets:
+        is_mined = relation.triplets is not None
+        pairs = masks[0], relation.triplets(i, j, *masks) if is_mined else all_negatives(masks[1])
+    elif relation.triplets is not None:
+        pairs = relation.masks(i, j)
+    return _sum_terms(variant, arguments, tile, masks, pairs, weights, row_parameters)
 
 
 @auto_axes

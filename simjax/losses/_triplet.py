@@ -9,14 +9,14 @@ a few positives of each row at a time, and adds their terms with all negatives.
 """
 
 from functools import partial
-from typing import Unpack
+from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
-from jaxtyping import Float, Num
+from jaxtyping import Float, Integer, Num
 
 from simjax.core import (
     as_float_array,
@@ -35,6 +35,15 @@ from simjax.pairs import Relation
 from simjax.pairs._fold_positives import fold_positives, sum_over_positives, take_columns
 from simjax.pairs._relation import rows_and_relation
 from simjax.similarity import Measure, reduce_rows, unit_vectors
+
+
+class HistogramOptions(TypedDict, total=False):
+    """Options of `dynamic_soft_margin_histogram`: those of `PairOptions` without `weights` and `reducer`."""
+
+    ref_embeddings: Num[ArrayLike, "m d"] | None
+    ref_labels: Integer[ArrayLike, " m"] | None
+    measure: str | Measure | None
+    block_size: int | None
 
 
 def triplet_margin_loss(
@@ -217,7 +226,7 @@ def dynamic_soft_margin_histogram(
     momentum: ArrayLike = 0.01,
     bins: int = 10,
     spread: ArrayLike = 2.0,
-    **options: Unpack[PairOptions],
+    **options: Unpack[HistogramOptions],
 ) -> Float[Array, " bins"]:
     """Compute the histogram of x = d(a, p) - d(a, n) of the triplets of a batch, averaged with earlier batches.
 
@@ -231,7 +240,7 @@ def dynamic_soft_margin_histogram(
         momentum: Weight of this batch if there were others, from 0 to 1.
         bins: Number of bins if `previous` is not given.
         spread: x is between -spread and spread.
-        **options: See `PairOptions`; weights and reducer are ignored. Default measure: normalized_euclidean.
+        **options: See `HistogramOptions`. Default measure: normalized_euclidean.
 
     Returns:
         [bins] with the sum 1, a constant for the gradient; `previous` if the batch has no triplet.
@@ -250,7 +259,9 @@ def dynamic_soft_margin_histogram(
         >>> print(dynamic_soft_margin_histogram(x, labels, measure="euclidean", spread=4.0, bins=4))
         [0.   0.75 0.25 0.  ]
     """
-    resolved = resolve_options(dynamic_soft_margin_histogram, options, measure="normalized_euclidean")
+    resolved = resolve_options(
+        dynamic_soft_margin_histogram, options, accepted=HistogramOptions, measure="normalized_euclidean"
+    )
     return _update_histogram(embeddings, labels, resolved, previous, momentum, bins, spread)
 
 
