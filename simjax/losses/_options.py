@@ -8,11 +8,20 @@ from collections.abc import Callable
 from typing import Any, TypedDict
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num, Shaped
 
-from simjax.core import InputError, as_float_array, as_integer_array, check_choice, promote_to_float32, suggestion
+from simjax.core import (
+    InputError,
+    as_float_array,
+    as_host_array,
+    as_integer_array,
+    check_choice,
+    promote_to_float32,
+    suggestion,
+)
 from simjax.losses._terms import REDUCERS, LossTerms, Reducer, TermRecorder
 from simjax.pairs import Relation
 from simjax.similarity import Measure, unit_vectors
@@ -64,7 +73,7 @@ class ResolvedOptions:
     reducer: Reducer
     recorder: TermRecorder | None = None
     ref_embeddings: Array | None = None
-    ref_labels: Array | None = None
+    ref_labels: Array | np.ndarray | None = None
     weights: Array | None = None
     block_size: int | None = None
 
@@ -128,7 +137,7 @@ def resolve_options(
             array = (as_integer_array if name == "ref_labels" else as_float_array)(name, given[name])
             if array.ndim != ndim:
                 raise InputError(f"{name}: expected shape {'[m, d]' if ndim == 2 else '[n]'}, got {array.shape}")
-            arrays[name] = given[name] if name == "ref_labels" else array  # ids keep their width until compared
+            arrays[name] = as_host_array(given[name]) if name == "ref_labels" else array  # ids keep their width
     block_size = given.get("block_size")
     if block_size is not None:
         if isinstance(block_size, bool) or not hasattr(block_size, "__index__"):
