@@ -9,7 +9,7 @@ import jax.test_util
 import numpy as np
 import pytest
 
-from simjax import losses, pairs
+from simjax import losses, mining, pairs
 from simjax.core import InputError
 from tests.losses.cases import DEGENERATE, D, M, N, cosine, kind, mean, related, rows
 from tests.slow import mostly_slow
@@ -92,7 +92,7 @@ def test_student_and_teacher_have_their_own_measures_and_directions(random, vari
 
 @pytest.mark.parametrize("variant", ORACLES)
 def test_queries_with_one_positive_and_one_negative_each(random, variant):
-    """One positive and a negative for each row, as in sentence-transformers: their mean squared error of margins."""
+    """With one positive and one negative per row, margin_mse is that of sentence-transformers."""
     x, y = (random.normal(size=(k, D)) for k in (4, 8))
     positive, negative = np.eye(4, 8, dtype=bool), np.eye(4, 8, 4, dtype=bool)
     scores = random.normal(size=(4, 8))
@@ -111,6 +111,22 @@ def test_queries_with_one_positive_and_one_negative_each(random, variant):
     np.testing.assert_allclose(found, expected, rtol=2e-5)
 
 
+@pytest.mark.parametrize("variant", ORACLES)
+def test_mined_relations_select_pairs(random, variant):
+    """A miner that lists a few columns per row gives the loss of the same pairs as matrices."""
+    x, teacher = jnp.float32(random.normal(size=(N, D))), jnp.float32(random.normal(size=(N, E)))
+    mined = mining.batch_hard(x, np.arange(N) % 3)
+    assert mined.indices is not None
+    i = jnp.arange(N)
+    as_matrices = pairs.by_matrix(*mined.masks(i[:, None], i[None]))
+    for loss, given in (
+        (losses.similarity_distillation_loss, teacher),
+        (losses.score_distillation_loss, teacher @ teacher.T),
+    ):
+        found, expected = (loss(x, given, relation, variant=variant) for relation in (mined, as_matrices))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("variant", mostly_slow(ORACLES))
 def test_gradient_equals_finite_differences(random, variant):
     with jax.enable_x64(True):
@@ -125,7 +141,7 @@ def test_gradient_equals_finite_differences(random, variant):
 
 
 @pytest.mark.parametrize("variant", ORACLES)
-def test_a_teacher_learns_nothing_nor_a_student_like_it(random, variant):
+def test_gradients_are_zero_for_teachers_and_for_students_equal_to_them(random, variant):
     x = jnp.float32(random.normal(size=(N, D)))
 
     def loss(x, teacher, scores):
@@ -141,8 +157,7 @@ def test_a_teacher_learns_nothing_nor_a_student_like_it(random, variant):
     assert [bool(np.any(g)) for g in moved] == [True, False, False]
 
 
-def test_margins_alone_count(random):
-    """All similarities of a row may move together."""
+def test_margin_mse_ignores_a_shift_of_each_row(random):
     x, scores = jnp.float32(random.normal(size=(N, D))), random.normal(size=(N, N))
     found = [
         losses.score_distillation_loss(x, jnp.float32(scores + shift), variant="margin_mse")
