@@ -12,8 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from simjax.core import InputError, as_float_array, check_at_least, check_fraction, check_number, save_for_backward
-from simjax.losses._checks import values_of_rows
-from simjax.losses._options import Labels, PairOptions, resolve_options
+from simjax.losses._options import Labels, PairOptions, resolve_options, values_of_rows
 from simjax.losses._pair_loss import Terms, compute_pair_loss
 from simjax.losses._terms import RowSums
 from simjax.pairs import Relation

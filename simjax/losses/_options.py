@@ -10,20 +10,22 @@ from typing import Any, TypedDict
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Float, Integer, Num, Shaped
 
 from simjax.core import (
+    NO_CLASS,
     InputError,
     as_float_array,
-    as_host_array,
     as_integer_array,
     check_choice,
     promote_to_float32,
     suggestion,
+    take_rows,
 )
 from simjax.losses._terms import REDUCERS, LossTerms, Reducer, TermRecorder
-from simjax.pairs import Relation
+from simjax.pairs import Relation, by_class
 from simjax.similarity import Measure, unit_vectors
 from simjax.similarity import measure as as_measure
 
@@ -137,7 +139,7 @@ def resolve_options(
             array = (as_integer_array if name == "ref_labels" else as_float_array)(name, given[name])
             if array.ndim != ndim:
                 raise InputError(f"{name}: expected shape {'[m, d]' if ndim == 2 else '[n]'}, got {array.shape}")
-            arrays[name] = as_host_array(given[name]) if name == "ref_labels" else array  # ids keep their width
+            arrays[name] = array
     block_size = given.get("block_size")
     if block_size is not None:
         if isinstance(block_size, bool) or not hasattr(block_size, "__index__"):
@@ -147,3 +149,34 @@ def resolve_options(
     if "weights" in arrays:
         arrays["weights"] = promote_to_float32(arrays["weights"])
     return ResolvedOptions(as_measure(given_measure), given_reducer, recorder, block_size=block_size, **arrays)
+
+
+def values_of_rows(values: Array, labels: Labels, name: str) -> Array:
+    """Return the value of the class of each row: values [c] to [n].
+
+    Args:
+        values: One value for each class, [c], at least one.
+        labels: Class ids [n] or a `Relation`.
+        name: Name of the values in errors, a plural.
+
+    Returns:
+        [n]; NaN if a traced id is not from 0 to c - 1.
+
+    Raises:
+        InputError: For a relation without class ids, or a known id that is not from 0 to c - 1.
+        TypeError: For labels that are not integers.
+    """
+    relation, c = labels if isinstance(labels, Relation) else by_class(labels), len(values)
+    if relation.classes is None:
+        raise InputError(f"labels: {name} need class ids, got a relation without them")
+    ids = relation.classes[0]
+    given = ids if isinstance(labels, Relation) else as_integer_array("labels", labels)
+    if not isinstance(given, Tracer):
+        known = np.asarray(given)
+        known = known[known != NO_CLASS]
+        if known.size and (largest := int(known.max())) >= c:
+            raise InputError(f"labels: expected class ids below {c}, the number of {name}, got {largest}")
+        if known.size and (smallest := int(known.min())) < 0:
+            raise InputError(f"labels: expected class ids from 0 on, the indices of {name}, got {smallest}")
+    in_range = (ids >= 0) & (ids < c)
+    return jnp.where(in_range | (ids == NO_CLASS), take_rows(values, jnp.where(in_range, ids, 0)), jnp.nan)

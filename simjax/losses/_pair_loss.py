@@ -19,8 +19,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from simjax.core import InputError, as_float_array, auto_axes, map_rows, promote_to_float32
-from simjax.losses._checks import values_of_rows
-from simjax.losses._options import Labels, PairOptions, ResolvedOptions, resolve_options
+from simjax.losses._options import Labels, PairOptions, ResolvedOptions, resolve_options, values_of_rows
 from simjax.losses._terms import LossTerms, Reducer, RowSums
 from simjax.pairs._relation import rows_and_relation
 from simjax.pairs._triplets import all_negatives

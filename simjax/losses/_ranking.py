@@ -121,7 +121,9 @@ def _smooth_ap_terms(
     in_pair = positive | negative
     lowest = jnp.min(scores, axis=1, keepdims=True, where=in_pair, initial=0.0) - 100 * temperature
     scores = jnp.where(in_pair, scores, lax.stop_gradient(lowest))
-    total = sum_over_positives(_precision, jnp.zeros_like(scores[:, 0]), positive, (positive,), scores, temperature)
+    total = sum_over_positives(
+        _precision, jnp.zeros(scores.shape[0], scores.dtype), positive, (positive,), scores, temperature
+    )
     return {"row": (1 - total[:, None] / jnp.maximum(jnp.sum(positive, axis=1, keepdims=True), 1), has_positive)}
 
 
@@ -204,7 +206,7 @@ def _pnp_terms(
     positive = _with_itself(positive, rows, columns)
     total = sum_over_positives(
         partial(_penalty, variant),
-        jnp.zeros_like(scores[:, 0]),
+        jnp.zeros(scores.shape[0], scores.dtype),
         positive,
         (negative,),
         scores,
