@@ -190,7 +190,7 @@ CASES = {
     "losses.dynamic_soft_margin_histogram": dynamic_histogram,
     "losses.dynamic_soft_margin_loss": of_labels(losses.dynamic_soft_margin_loss),
     "losses.encode_in_chunks": lambda b: losses.encode_in_chunks(
-        lambda rows: jnp.tanh(rows) @ core.replicated(b["proxies"]).T, b["x"], chunk=4
+        lambda rows: jnp.tanh(rows) @ core.replicated(b["proxies"]).T, b["x"], chunk_size=4
     ),
     "losses.fast_ap_loss": of_labels(losses.fast_ap_loss),
     "losses.generalized_lifted_structure_loss": of_labels(losses.generalized_lifted_structure_loss),

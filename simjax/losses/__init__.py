@@ -1,21 +1,13 @@
 """Losses that learn similarity: pure functions of embeddings and of who is similar to whom."""
 
-from simjax.losses._angular_margin import arcface_loss, cosface_loss, normalized_softmax_loss
-from simjax.losses._combined import combined_loss
 from simjax.losses._contrastive import (
     contrastive_loss,
     contrastive_terms,
     signal_to_noise_contrastive_loss,
     threshold_consistent_margin_loss,
 )
-from simjax.losses._distillation import score_distillation_loss, similarity_distillation_loss
-from simjax.losses._embedding_regularizers import global_orthogonal_regularizer, lp_regularizer, zero_mean_regularizer
-from simjax.losses._graded import angle_loss, cosent_loss
-from simjax.losses._in_chunks import encode_in_chunks
-from simjax.losses._instance import instance_loss
-from simjax.losses._manifold import manifold_loss
+from simjax.losses._graded import angle_loss, cosent_loss, score_distillation_loss, similarity_distillation_loss
 from simjax.losses._margin import margin_loss, ranked_list_loss
-from simjax.losses._matryoshka import matryoshka_loss
 from simjax.losses._multi_pair import (
     circle_loss,
     generalized_lifted_structure_loss,
@@ -24,19 +16,19 @@ from simjax.losses._multi_pair import (
     multi_similarity_loss,
     tuplet_margin_loss,
 )
-from simjax.losses._multiplicative_margin import large_margin_softmax_loss, sphereface_loss
 from simjax.losses._options import ClassOptions, PairOptions, ReferenceOptions
-from simjax.losses._p2s_grad import p2s_grad_loss
 from simjax.losses._pair_loss import pair_loss
-from simjax.losses._proxy import proxy_anchor_loss, proxy_nca_loss
-from simjax.losses._proxy_regularizers import (
+from simjax.losses._proxies import instance_loss, manifold_loss, proxy_anchor_loss, proxy_nca_loss
+from simjax.losses._ranking import fast_ap_loss, histogram_loss, pnp_loss, smooth_ap_loss
+from simjax.losses._regularizers import (
     center_invariant_regularizer,
+    global_orthogonal_regularizer,
+    lp_regularizer,
     regular_face_regularizer,
     sparse_centers_regularizer,
+    zero_mean_regularizer,
 )
-from simjax.losses._ranking import fast_ap_loss, histogram_loss, pnp_loss, smooth_ap_loss
-from simjax.losses._self_supervised import self_supervised_loss
-from simjax.losses._soft_triple import soft_triple_loss
+from simjax.losses._self_supervised import barlow_twins_loss, self_supervised_loss, simsiam_loss, vicreg_loss
 from simjax.losses._softmax import (
     info_nce_loss,
     n_pairs_loss,
@@ -45,7 +37,15 @@ from simjax.losses._softmax import (
     siglip_loss,
     supervised_contrastive_loss,
 )
-from simjax.losses._sub_center_arcface import SubCenterOutliers, sub_center_arcface_loss, sub_center_outliers
+from simjax.losses._softmax_margin import (
+    arcface_loss,
+    cosface_loss,
+    large_margin_softmax_loss,
+    normalized_softmax_loss,
+    p2s_grad_loss,
+    sphereface_loss,
+)
+from simjax.losses._sub_centers import SubCenterOutliers, soft_triple_loss, sub_center_arcface_loss, sub_center_outliers
 from simjax.losses._terms import REDUCERS, LossTerms, Reducer, unreduced
 from simjax.losses._triplet import (
     angular_loss,
@@ -53,7 +53,7 @@ from simjax.losses._triplet import (
     dynamic_soft_margin_loss,
     triplet_margin_loss,
 )
-from simjax.losses._views import barlow_twins_loss, simsiam_loss, vicreg_loss
+from simjax.losses._wrappers import combined_loss, encode_in_chunks, matryoshka_loss
 
 __all__ = [
     "ClassOptions",

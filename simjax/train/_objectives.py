@@ -108,7 +108,7 @@ MINERS: dict[str, Callable[..., Any]] = {
 
 NO_SETTINGS = frozenset(
     {"embeddings", "labels", "ref_embeddings", "ref_labels", "relation"}  # data
-    | {"x", "y", "prediction", "projection", "others"}  # two views
+    | {"x", "y", "prediction", "projection", "other_prediction", "other_projection"}  # two views
     | {"proxies", "histogram", "key"}  # learned parameters and state
     | {"weights", "block_size", "options"}
 )

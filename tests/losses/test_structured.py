@@ -408,7 +408,7 @@ def test_errors():
         ({"alpha": 0.0}, "alpha: expected a number between 0 and 1, got 0.0"),
         ({"context_weight": -1.0}, "context_weight: expected at least 0"),
         ({"proxies": jnp.ones((1, 2))}, "below 1, the number of proxies, got 1"),
-        ({"labels": labels[:2]}, "one id for each of 3 rows, got 2"),
+        ({"labels": labels[:2]}, "one for each of 3 rows, got shape"),
     ):
         with pytest.raises(InputError, match=message):
             losses.manifold_loss(**{"embeddings": x, "labels": labels, "proxies": jnp.ones((2, 2)), **wrong})

@@ -1,4 +1,4 @@
-"""Losses of rankings, of graded pairs and of two views."""
+"""Losses of graded pairs and of two views, and FastAP, against loops."""
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ def test_cosent_equals_loops(random, views):
     assert float(losses.cosent_loss(jnp.float32(x), jnp.float32(y), np.ones(N))) == 0
 
 
-def test_angle_equals_complex_numbers(random, views):
+def test_angle_equals_complex_arithmetic(random, views):
     x, y = views
     score = random.random(N)
     z, w = (unit(v)[:, : D // 2] + 1j * unit(v)[:, D // 2 :] for v in (x, y))
@@ -73,7 +73,7 @@ def test_barlow_twins_equals_its_formula(views):
     np.testing.assert_allclose(losses.barlow_twins_loss(*map(jnp.float32, views)), expected, rtol=1e-5)
 
 
-def test_simsiam_learns_predictions_alone(views):
+def test_simsiam_has_no_gradient_of_projections(views):
     p, z = map(jnp.float32, views)
     cosines = (unit(views[0]) * unit(views[1])).sum(1)
     np.testing.assert_allclose(losses.simsiam_loss(p, z), -cosines.mean(), rtol=1e-5)
@@ -85,6 +85,7 @@ def test_simsiam_learns_predictions_alone(views):
 
 
 PAIRED = {
+    "simsiam": losses.simsiam_loss,
     "cosent": lambda x, y: losses.cosent_loss(x, y, jnp.arange(len(x))),
     "angle": lambda x, y: losses.angle_loss(x, y, jnp.arange(len(x))),
     "vicreg": losses.vicreg_loss,
@@ -103,11 +104,13 @@ def test_gradient_equals_finite_differences(views, name):
 
 
 @pytest.mark.parametrize("name", mostly_slow(PAIRED, "vicreg", "cosent"))
-def test_no_nan(name):
+def test_no_nan_for_degenerate_views(name):
     for x, y in (
         (np.zeros((4, 4)), np.zeros((4, 4))),
         (np.ones((4, 4)), -np.ones((4, 4))),
         (np.eye(4), np.eye(4) * 1e8),
+        (np.ones((1, 4)), np.ones((1, 4))),
+        (np.ones((0, 4)), np.ones((0, 4))),
     ):
         value, gradients = jax.value_and_grad(PAIRED[name], argnums=(0, 1))(jnp.float32(x), jnp.float32(y))
         assert np.isfinite(value)
@@ -115,11 +118,13 @@ def test_no_nan(name):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_errors():
+def test_invalid_arguments():
     x = jnp.ones((3, 4))
     for name in ("vicreg", "barlow_twins", "cosent"):
         with pytest.raises(InputError, match="expected"):
             PAIRED[name](x, x[:2])
+    with pytest.raises(InputError, match="expected both or neither"):
+        losses.simsiam_loss(x, x, other_prediction=x)
     with pytest.raises(InputError, match="even number of features"):
         losses.angle_loss(x[:, :3], x[:, :3], jnp.ones(3))
     with pytest.raises(InputError, match=r"\(3, 4\), \(3, 4\) and \(2,\)"):

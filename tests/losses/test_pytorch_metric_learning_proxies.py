@@ -1,4 +1,4 @@
-"""Losses of class vectors and regularisers beside pytorch-metric-learning, where it is installed (`.[bench]`)."""
+"""Proxy losses and regularizers are equal to those of pytorch-metric-learning (`.[bench]`)."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.filterwarnings("ignore")
 N, C, K, D = 23, 4, 3, 7
 
-WITH_PROXIES = {  # theirs, its class vectors, which are columns, and their shape in ours
+WITH_PROXIES = {  # their loss, its attribute with proxies as columns, and the shape of our proxies
     "sub_center_arcface": (lambda: theirs.SubCenterArcFaceLoss(num_classes=C, embedding_size=D), "W", (C, K, D)),
     "large_margin_softmax": (lambda: theirs.LargeMarginSoftmaxLoss(C, D), "W", (C, D)),
     "sphereface": (lambda: theirs.SphereFaceLoss(C, D), "W", (C, D)),
@@ -37,7 +37,7 @@ def assert_the_same(ours, arguments, value, leaves):
 
 
 @pytest.mark.parametrize("name", WITH_PROXIES)
-def test_the_same_by_default(random, name):
+def test_defaults_are_equal(random, name):
     make, attribute, shape = WITH_PROXIES[name]
     (x, labels), module = batch(random), make()
     vectors, leaf = getattr(module, attribute), torch.tensor(x, requires_grad=True)
@@ -47,8 +47,8 @@ def test_the_same_by_default(random, name):
     assert_the_same(lambda x, p: loss(x, labels, proxies=p), (x, proxies), expected, (leaf, vectors))
 
 
-def test_p2s_grad_but_for_the_lengths_of_class_vectors(random):
-    """There they are made unit vectors behind the gradient's back, so that it has a part along them."""
+def test_p2s_grad_is_equal_except_for_the_gradient_along_proxies(random):
+    """pytorch-metric-learning scales proxies to unit length in place, so its gradient has a part along them."""
     x, labels = batch(random)
     module, leaf = theirs.P2SGradLoss(D, C), torch.tensor(x, requires_grad=True)
     expected = module(leaf, torch.tensor(labels))
@@ -57,14 +57,14 @@ def test_p2s_grad_but_for_the_lengths_of_class_vectors(random):
         lambda x, p: losses.p2s_grad_loss(x, labels, proxies=p), argnums=(0, 1)
     )(jnp.asarray(x), jnp.asarray(proxies))
     expected.backward()
-    across = module.weight.grad.numpy().T
-    across -= np.sum(across * proxies, axis=1, keepdims=True) * proxies
+    orthogonal = module.weight.grad.numpy().T
+    orthogonal -= np.sum(orthogonal * proxies, axis=1, keepdims=True) * proxies
     np.testing.assert_allclose(value, expected.item(), rtol=1e-5)
     np.testing.assert_allclose(of_x, leaf.grad.numpy(), rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(of_proxies, across, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(of_proxies, orthogonal, rtol=1e-3, atol=1e-6)
 
 
-def test_soft_triple_with_its_regulariser(random):
+def test_soft_triple_with_a_regularizer_is_equal(random):
     x, labels = batch(random)
     module = theirs.SoftTripleLoss(
         C,
@@ -81,7 +81,7 @@ def test_soft_triple_with_its_regulariser(random):
     )
 
 
-def test_the_same_outliers(random):
+def test_outliers_are_equal(random):
     module = theirs.SubCenterArcFaceLoss(num_classes=C, embedding_size=D)
     x, labels = batch(random)
     expected, dominant = module.get_outliers(torch.tensor(x), torch.tensor(labels), threshold=65)
@@ -90,10 +90,10 @@ def test_the_same_outliers(random):
     )
     assert 0 < len(expected) < N
     np.testing.assert_array_equal(np.flatnonzero(found.outlier), np.sort(expected.numpy()))
-    np.testing.assert_allclose(found.centers, dominant.numpy().T)
+    np.testing.assert_allclose(found.proxies, dominant.numpy().T)
 
 
-REGULARISERS = {
+REGULARIZERS = {
     "center_invariant": (lambda: regularizers.CenterInvariantRegularizer(), {}),
     "lp": (lambda: regularizers.LpRegularizer(), {}),
     "lp, squared": (lambda: regularizers.LpRegularizer(p=3, power=2), {"p": 3, "power": 2}),
@@ -102,16 +102,16 @@ REGULARISERS = {
 }
 
 
-@pytest.mark.parametrize("name", REGULARISERS)
-def test_the_same_regularisers(random, name):
-    make, options = REGULARISERS[name]
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_regularizers_are_equal(random, name):
+    make, options = REGULARIZERS[name]
     x = np.float32(random.normal(size=(N, D)))
     leaf = torch.tensor(x, requires_grad=True)
     ours = getattr(losses, f"{name.split(',')[0]}_regularizer")
     assert_the_same(lambda x: ours(x, **options), (x,), make()(leaf), (leaf,))
 
 
-def test_the_same_regulariser_of_centers(random):
+def test_sparse_centers_regularizer_is_equal(random):
     centers = np.float32(random.normal(size=(C, K, D)))
     leaf = torch.tensor(centers.reshape(C * K, D), requires_grad=True)
     expected = regularizers.SparseCentersRegularizer(C, K)(leaf)
