@@ -40,7 +40,7 @@ def public_functions(package):
 def loss_names():
     """Losses alone: a function whose first argument is a loss or a formula makes one."""
     functions = {name: f for name, f in public_functions(losses).items() if name.endswith("_loss")}
-    makers = ("loss", "losses", "form")
+    makers = ("loss", "losses", "term_function")
     return {name for name, f in functions.items() if next(iter(inspect.signature(f).parameters)) not in makers}
 
 

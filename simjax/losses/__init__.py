@@ -3,15 +3,16 @@
 from simjax.losses._contrastive import (
     contrastive_loss,
     contrastive_terms,
+    intra_pair_variance_loss,
     signal_to_noise_contrastive_loss,
     threshold_consistent_margin_loss,
 )
+from simjax.losses._dynamic_soft_margin import dynamic_soft_margin_histogram, dynamic_soft_margin_loss
 from simjax.losses._graded import angle_loss, cosent_loss, score_distillation_loss, similarity_distillation_loss
 from simjax.losses._margin import margin_loss, ranked_list_loss
 from simjax.losses._multi_pair import (
     circle_loss,
     generalized_lifted_structure_loss,
-    intra_pair_variance_loss,
     lifted_structure_loss,
     multi_similarity_loss,
     tuplet_margin_loss,
@@ -47,12 +48,7 @@ from simjax.losses._softmax_margin import (
 )
 from simjax.losses._sub_centers import SubCenterOutliers, soft_triple_loss, sub_center_arcface_loss, sub_center_outliers
 from simjax.losses._terms import REDUCERS, LossTerms, Reducer, unreduced
-from simjax.losses._triplet import (
-    angular_loss,
-    dynamic_soft_margin_histogram,
-    dynamic_soft_margin_loss,
-    triplet_margin_loss,
-)
+from simjax.losses._triplet import angular_loss, triplet_margin_loss
 from simjax.losses._wrappers import combined_loss, encode_in_chunks, matryoshka_loss
 
 __all__ = [

@@ -3,13 +3,16 @@
 contrastive                    positive pairs within a distance, negative pairs a margin apart
 signal to noise                the same, by the variance of the difference over the variance of the anchor
 threshold-consistent margin    positive and negative pairs on the right sides of two thresholds
+intra-pair variance            pairs of a kind should have equal scores
 """
 
+import dataclasses
 from typing import Any, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Num
 
@@ -23,11 +26,13 @@ from simjax.core import (
     promote_to_float32,
 )
 from simjax.losses._options import Labels, PairOptions, ReferenceOptions, resolve_options
-from simjax.losses._pair_loss import Terms, compute_pair_loss
+from simjax.losses._pair_loss import Terms, compute_pair_loss, square
 from simjax.losses._terms import RowSums
-from simjax.similarity import unit_vectors
+from simjax.pairs import Relation
+from simjax.pairs._relation import rows_and_relation
+from simjax.similarity import Measure, reduce_rows, unit_vectors
 
-FORMS = ("linear", "hadsell", "squared")
+VARIANTS = ("linear", "hadsell", "squared")
 
 
 @auto_axes
@@ -37,7 +42,7 @@ def contrastive_terms(
     *,
     margin: ArrayLike = 1.0,
     positive_margin: ArrayLike = 0.0,
-    form: Literal["linear", "hadsell", "squared"] = "hadsell",
+    variant: Literal["linear", "hadsell", "squared"] = "hadsell",
 ) -> Num[Array, "*s"]:
     """Compute the contrastive loss of each pair, see `contrastive_loss`.
 
@@ -46,21 +51,21 @@ def contrastive_terms(
         same: Whether a pair is positive, boolean of the same shape. (Sources disagree on the meaning of y = 1.)
         margin: Negative pairs farther apart than this have zero loss.
         positive_margin: Positive pairs closer than this have zero loss.
-        form: See `contrastive_loss`.
+        variant: See `contrastive_loss`.
 
     Returns:
         Array of the same shape. The gradient at a margin is 0.
 
     Raises:
-        InputError: For an unknown form.
+        InputError: For an unknown variant.
 
     Example:
         >>> print(contrastive_terms(jnp.array([0.5, 0.5]), jnp.array([True, False]), margin=2.0))
         [0.25 2.25]
     """
-    check_choice("form", form, FORMS)
+    check_choice("variant", variant, VARIANTS)
     d = as_float_array("distance", distance)
-    positive, negative = _contrastive_of_distances(d, jnp.asarray(margin), jnp.asarray(positive_margin), form)
+    positive, negative = _contrastive_of_distances(d, jnp.asarray(margin), jnp.asarray(positive_margin), variant)
     return jnp.where(same, positive, negative)
 
 
@@ -70,7 +75,7 @@ def contrastive_loss(
     *,
     margin: ArrayLike = 1.0,
     positive_margin: ArrayLike | None = None,
-    form: Literal["linear", "hadsell", "squared"] = "linear",
+    variant: Literal["linear", "hadsell", "squared"] = "linear",
     **options: Unpack[PairOptions],
 ) -> Float[Array, ""]:
     """Pull positive pairs together and push negative pairs at least a margin apart.
@@ -84,16 +89,16 @@ def contrastive_loss(
         labels: Class ids [n] or a `Relation`.
         margin: Negative pairs farther apart than this have zero loss. In units of the measure.
         positive_margin: Positive pairs closer than this have zero loss. Default: 0 for a distance.
-        form: See above.
+        variant: See above.
         **options: See `PairOptions`. Default measure: normalized_euclidean; a similarity needs both margins, which are
-            then upper and lower bounds, and the form linear or hadsell. Default reducer: "mean_active".
+            then upper and lower bounds, and the variant linear or hadsell. Default reducer: "mean_active".
 
     Returns:
         Mean over the positive pairs with a loss above 0 plus mean over the negative pairs with a loss above 0 (of which
         there are many more); 0 with zero gradient if there are none.
 
     Raises:
-        InputError: For shapes that do not match, an unknown form or measure, or a similarity without its margins.
+        InputError: For shapes that do not match, an unknown variant or measure, or a similarity without its margins.
 
     Example:
         A positive pair at distance 1; the negative pairs are farther apart than the margin:
@@ -105,13 +110,13 @@ def contrastive_loss(
     References:
         Hadsell, Chopra, LeCun (2006), Dimensionality Reduction by Learning an Invariant Mapping.
     """
-    check_choice("form", form, FORMS)
+    check_choice("variant", variant, VARIANTS)
     resolved = resolve_options(contrastive_loss, options, measure="normalized_euclidean", reducer="mean_active")
     is_similarity = resolved.measure.higher_is_closer
-    if is_similarity and (positive_margin is None or form == "squared"):
+    if is_similarity and (positive_margin is None or variant == "squared"):
         raise InputError(
             f"measure: expected a distance, got {resolved.measure.name}, which is larger when closer and needs a "
-            "positive_margin and the form linear or hadsell"
+            "positive_margin and the variant linear or hadsell"
         )
     positive_margin = 0.0 if positive_margin is None else positive_margin
     for name, value in (("margin", margin), ("positive_margin", positive_margin)):
@@ -121,7 +126,7 @@ def contrastive_loss(
         embeddings,
         labels,
         resolved,
-        static=(form,),
+        static=(variant,),
         # Distances are minus the scores, so the bounds of a similarity change their sign.
         margin=-resolved.as_score(margin),
         positive_margin=-resolved.as_score(positive_margin),
@@ -129,17 +134,17 @@ def contrastive_loss(
 
 
 def _contrastive_terms(
-    scores: Array, positive: Array, negative: Array, form: str, *, margin: Array, positive_margin: Array
+    scores: Array, positive: Array, negative: Array, variant: str, *, margin: Array, positive_margin: Array
 ) -> Terms:
-    of_positives, of_negatives = _contrastive_of_distances(-scores, margin, positive_margin, form)
+    of_positives, of_negatives = _contrastive_of_distances(-scores, margin, positive_margin, variant)
     return {"positive": (of_positives, positive), "negative": (of_negatives, negative)}
 
 
-def _contrastive_of_distances(d: Array, margin: Array, positive_margin: Array, form: str) -> tuple[Array, Array]:
+def _contrastive_of_distances(d: Array, margin: Array, positive_margin: Array, variant: str) -> tuple[Array, Array]:
     excess, missing = jax.nn.relu(d - positive_margin), jax.nn.relu(margin - d)
-    if form == "linear":
+    if variant == "linear":
         return excess, missing
-    return excess**2, missing**2 if form == "hadsell" else jax.nn.relu(jnp.square(margin) - d**2)
+    return excess**2, missing**2 if variant == "hadsell" else jax.nn.relu(jnp.square(margin) - d**2)
 
 
 def signal_to_noise_contrastive_loss(
@@ -309,4 +314,86 @@ def _threshold_terms(
     return {
         "positive": (factors[0] * too_far, positive & (too_far >= 0)),
         "negative": (factors[1] * too_close, negative & (too_close >= 0)),
+    }
+
+
+def intra_pair_variance_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    positive_eps: ArrayLike = 0.01,
+    negative_eps: ArrayLike = 0.01,
+    **options: Unpack[PairOptions],
+) -> Float[Array, ""]:
+    """Pull pairs on the wrong side of the mean of their kind towards it, one term for each pair.
+
+        positive pair: max(0, (1 - positive_eps) mean+ - s)^2    negative pair: max(0, s - (1 + negative_eps) mean-)^2
+
+    With similarities s; a distance has the opposite sides. mean+ and mean- are those of all positive and all negative
+    pairs of the batch and part of the gradient. A first computation finds them, a second one the loss, so time is twice
+    n m d. It regularizes another pair loss, to which it is added.
+
+    Args:
+        embeddings: [n, d].
+        labels: Class ids [n] or a `Relation`.
+        positive_eps: Tolerance of positive pairs as a fraction of their mean, at least 0.
+        negative_eps: Tolerance of negative pairs as a fraction of their mean, at least 0.
+        **options: See `PairOptions`. Default measure: cosine.
+
+    Returns:
+        Mean over the positive pairs plus mean over the negative pairs; 0 if there are none. Pairs at an infinite
+        distance are ignored.
+
+    Raises:
+        InputError: For shapes that do not match, or a negative eps.
+
+    Example:
+        Three positive pairs with cosines 1, 0 and 0, whose mean is 1 / 3:
+
+        >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> loss = intra_pair_variance_loss(x, jnp.array([0, 0, 0]), positive_eps=0.0)
+        >>> print(round(float(loss), 4))  # two thirds of (1 / 3)^2
+        0.0741
+
+    References:
+        Yu, Tao (2019), Deep Metric Learning with Tuplet Margin Loss.
+    """
+    check_at_least("positive_eps", positive_eps, 0)
+    check_at_least("negative_eps", negative_eps, 0)
+    resolved = resolve_options(intra_pair_variance_loss, options)
+    x, y, relation = rows_and_relation(embeddings, labels, resolved.ref_embeddings, resolved.ref_labels)
+    measure = resolved.measure
+    sums = reduce_rows(
+        Partial(_sums_and_counts, relation, measure), x, y, measure=measure, block_size=resolved.block_size
+    )
+    positive_mean, negative_mean = (jnp.sum(total) / jnp.maximum(jnp.sum(count), 1) for total, count in sums)
+    sign = resolved.as_score(1.0)  # the mean score of a distance is negative
+    return compute_pair_loss(
+        _intra_pair_variance_terms,
+        x,
+        relation,
+        dataclasses.replace(resolved, ref_labels=None),
+        lowest=(1 - sign * jnp.asarray(positive_eps)) * positive_mean,
+        highest=(1 + sign * jnp.asarray(negative_eps)) * negative_mean,
+    )
+
+
+def _sums_and_counts(
+    relation: Relation, measure: Measure, tile: Array, i: Array, j: Array
+) -> tuple[tuple[Array, Array], ...]:
+    """Return the sum and the number of the finite scores of the positives of each row, and of its negatives."""
+    scores = promote_to_float32(measure.as_score(tile))
+    finite = [mask & ~jnp.isinf(scores) for mask in relation.masks(i, j)]
+    return tuple(
+        (jnp.sum(jnp.where(mask, scores, 0), axis=1), jnp.sum(mask, axis=1, dtype=scores.dtype)) for mask in finite
+    )
+
+
+def _intra_pair_variance_terms(
+    scores: Array, positive: Array, negative: Array, *, lowest: Array, highest: Array
+) -> Terms:
+    finite = jnp.isfinite(scores)
+    return {
+        "positive": (square(jax.nn.relu(lowest - scores)), positive & finite),
+        "negative": (square(jax.nn.relu(scores - highest)), negative & finite),
     }

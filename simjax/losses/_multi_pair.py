@@ -5,7 +5,6 @@ circle                         the same, with weights that grow with the distanc
 tuplet margin                  each positive pair against all negatives of its row, with a margin between angles
 lifted structure               each positive pair against the negatives of both of its rows
 generalized lifted structure   all positives against all negatives of a row
-intra-pair variance            pairs of a kind should have equal scores
 """
 
 import dataclasses
@@ -14,17 +13,14 @@ from typing import Unpack
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
-from simjax.core import InputError, check_at_least, check_number, check_positive, promote_to_float32
+from simjax.core import InputError, check_at_least, check_number, check_positive
 from simjax.losses._options import Labels, PairOptions, ResolvedOptions, resolve_options
 from simjax.losses._pair_loss import Terms, compute_pair_loss, compute_terms, log_sum_exp, square
 from simjax.losses._terms import REDUCERS, LossTerms
-from simjax.pairs import Relation
 from simjax.pairs._relation import rows_and_relation
-from simjax.similarity import Measure, reduce_rows
 
 
 def multi_similarity_loss(
@@ -344,85 +340,3 @@ def _generalized_lifted_structure_terms(
     of_positives = log_sum_exp(positive_margin - scores, positive)
     of_negatives = log_sum_exp(scores - negative_margin, negative)
     return {"row": (jax.nn.relu(of_positives + of_negatives), _has_both(positive, negative))}
-
-
-def intra_pair_variance_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Labels,
-    *,
-    positive_eps: ArrayLike = 0.01,
-    negative_eps: ArrayLike = 0.01,
-    **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
-    """Pull pairs on the wrong side of the mean of their kind towards it, one term for each pair.
-
-        positive pair: max(0, (1 - positive_eps) mean+ - s)^2    negative pair: max(0, s - (1 + negative_eps) mean-)^2
-
-    With similarities s; a distance has the opposite sides. mean+ and mean- are those of all positive and all negative
-    pairs of the batch and part of the gradient. A first computation finds them, a second one the loss, so time is twice
-    n m d. It regularizes another pair loss, to which it is added.
-
-    Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
-        positive_eps: Tolerance of positive pairs as a fraction of their mean, at least 0.
-        negative_eps: Tolerance of negative pairs as a fraction of their mean, at least 0.
-        **options: See `PairOptions`. Default measure: cosine.
-
-    Returns:
-        Mean over the positive pairs plus mean over the negative pairs; 0 if there are none. Pairs at an infinite
-        distance are ignored.
-
-    Raises:
-        InputError: For shapes that do not match, or a negative eps.
-
-    Example:
-        Three positive pairs with cosines 1, 0 and 0, whose mean is 1 / 3:
-
-        >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-        >>> loss = intra_pair_variance_loss(x, jnp.array([0, 0, 0]), positive_eps=0.0)
-        >>> print(round(float(loss), 4))  # two thirds of (1 / 3)^2
-        0.0741
-
-    References:
-        Yu, Tao (2019), Deep Metric Learning with Tuplet Margin Loss.
-    """
-    check_at_least("positive_eps", positive_eps, 0)
-    check_at_least("negative_eps", negative_eps, 0)
-    resolved = resolve_options(intra_pair_variance_loss, options)
-    x, y, relation = rows_and_relation(embeddings, labels, resolved.ref_embeddings, resolved.ref_labels)
-    measure = resolved.measure
-    sums = reduce_rows(
-        Partial(_sums_and_counts, relation, measure), x, y, measure=measure, block_size=resolved.block_size
-    )
-    positive_mean, negative_mean = (jnp.sum(total) / jnp.maximum(jnp.sum(count), 1) for total, count in sums)
-    sign = resolved.as_score(1.0)  # the mean score of a distance is negative
-    return compute_pair_loss(
-        _intra_pair_variance_terms,
-        x,
-        relation,
-        dataclasses.replace(resolved, ref_labels=None),
-        lowest=(1 - sign * jnp.asarray(positive_eps)) * positive_mean,
-        highest=(1 + sign * jnp.asarray(negative_eps)) * negative_mean,
-    )
-
-
-def _sums_and_counts(
-    relation: Relation, measure: Measure, tile: Array, i: Array, j: Array
-) -> tuple[tuple[Array, Array], ...]:
-    """Return the sum and the number of the finite scores of the positives of each row, and of its negatives."""
-    scores = promote_to_float32(measure.as_score(tile))
-    finite = [mask & ~jnp.isinf(scores) for mask in relation.masks(i, j)]
-    return tuple(
-        (jnp.sum(jnp.where(mask, scores, 0), axis=1), jnp.sum(mask, axis=1, dtype=scores.dtype)) for mask in finite
-    )
-
-
-def _intra_pair_variance_terms(
-    scores: Array, positive: Array, negative: Array, *, lowest: Array, highest: Array
-) -> Terms:
-    finite = jnp.isfinite(scores)
-    return {
-        "positive": (square(jax.nn.relu(lowest - scores)), positive & finite),
-        "negative": (square(jax.nn.relu(scores - highest)), negative & finite),
-    }

@@ -10,8 +10,7 @@ SmoothAP and PNP count softly how many columns n of a row are ranked before a po
     before(p) = sum over n of sigmoid((s_in - s_ip) / temperature)
 
 A small temperature is close to the true rank, but has a gradient only if two scores are close to each other. Without
-reference embeddings, a row is one of its own positives and ranked first, as in the implementations of the papers; a row
-without another positive has no term.
+reference embeddings, a row is one of its own positives and ranked first; without another positive it has no term.
 """
 
 from functools import partial

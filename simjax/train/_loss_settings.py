@@ -70,7 +70,6 @@ class LossSettings:
             number for sphereface and large_margin_softmax
         positive_margin: {takers}: positive pairs that are closer than this have no loss
         negative_margin: {takers}: negative pairs that are farther apart than this have no loss
-        form: {takers}: one of the three published variants
         swap: {takers}: use the distance from the negative to the nearer of anchor and positive
         smooth: {takers}: softplus in place of the hinge
         beta: {takers}: initial boundary between positives and negatives; weight of negatives for multi_similarity
@@ -90,7 +89,8 @@ class LossSettings:
         imbalance: {takers}: share of the negatives in the loss
         positive_temperature: {takers}: larger values put more weight on the hardest positives
         negative_temperature: {takers}: larger values put more weight on the hardest negatives
-        variant: {takers}: penalty of a negative ranked before a positive
+        variant: {takers}: squared, hadsell or linear (contrastive); penalty of a negative that is ranked before a
+            positive, O, Iu, Ib, Ds or Dq (pnp)
         b: {takers}: parameter of variant Ib
         centers: {takers}: proxies per class; None: 3
         tau: {takers}: weight of the regularizer that pulls the centers of a class together
@@ -120,7 +120,6 @@ class LossSettings:
     margin: float | None = None
     positive_margin: float | None = None
     negative_margin: float | None = None
-    form: Literal["squared", "hadsell", "linear"] | None = None
     swap: bool = False
     smooth: bool = False
     beta: float | None = None
@@ -139,7 +138,7 @@ class LossSettings:
     imbalance: float | None = None
     positive_temperature: float | None = None
     negative_temperature: float | None = None
-    variant: Literal["O", "Iu", "Ib", "Ds", "Dq"] | None = None
+    variant: Literal["squared", "hadsell", "linear", "O", "Iu", "Ib", "Ds", "Dq"] | None = None
     b: float | None = None
     centers: int | None = None
     tau: float | None = None

@@ -13,7 +13,7 @@ LEARNING_RATE = {"cnn": 3e-3, "vit": 3e-3, "dnn": 2e-3}
 WEIGHT_DECAY = {"cnn": 0.02, "vit": 0.05, "dnn": 0.05}
 VIT_PATCH = {"mnist": 7, "fashion_mnist": 7}  # 16 patches take a fifth of the time of 49
 MARGIN = {"contrastive": 0.5, "triplet": 0.2, "triplet_margin": 0.2}
-FORM: dict[str, Literal["linear"]] = {"contrastive": "linear"}
+VARIANT: dict[str, Literal["linear"]] = {"contrastive": "linear"}
 EMBEDDING_SIZE, CLASSIC_EMBEDDING_SIZE = 64, 2
 
 
@@ -36,7 +36,7 @@ def fill_defaults(settings: Settings, train_images: int) -> Settings:
         loss=replace(
             s.loss,
             margin=_or(s.loss.margin, MARGIN.get(s.objective)),
-            form=s.loss.form or FORM.get(s.objective),
+            variant=s.loss.variant or VARIANT.get(s.objective),
         ),
         optimizer=replace(
             optimizer,

@@ -15,7 +15,6 @@ from simjax._files import write_file
 from simjax.core import InputError
 from simjax.data import resolve_folders
 from simjax.train._objective import total_steps
-from simjax.train._objectives import settings_of_objective
 from simjax.train._settings import STORAGE_SETTINGS, Settings, differences, from_dict
 from simjax.train._step import warmup_steps
 
@@ -119,7 +118,7 @@ class RunFolder:
         """
         config = self.config()
         try:
-            return from_dict(_upgraded(config["settings"]))
+            return from_dict(config["settings"])
         except (KeyError, TypeError) as error:
             raise InputError(f"cannot resume {self.path}: its config.json cannot be read ({error})") from error
 
@@ -235,16 +234,3 @@ def _changes(saved: dict[str, Any], data: dict[str, Any]) -> str:
         if names:
             changes.append(f"{kind} classes: {', '.join(list(names)[:3])}{', ...' if len(names) > 3 else ''}")
     return "; ".join(changes) or "as many of the same classes, but other images or another order"
-
-
-def _upgraded(settings: dict[str, Any]) -> dict[str, Any]:
-    """Convert settings that were saved before there was a section `mining`.
-
-    `loss.mining` was one of three miners for the triplet loss. Settings that the objective does not take were saved.
-    """
-    loss, objective = dict(settings["loss"]), settings["objective"]
-    if "mining" not in loss:
-        return settings
-    miner = {"all": "none", "hard": "batch_hard", "semi_hard": "semi_hard"}[loss.pop("mining")]
-    loss = {name: value for name, value in loss.items() if name in settings_of_objective(objective)}
-    return settings | {"loss": loss, "mining": {"miner": miner if objective == "triplet" else "none"}}

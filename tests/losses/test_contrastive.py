@@ -9,38 +9,39 @@ import pytest
 from simjax.core import InputError
 from simjax.losses import contrastive_loss, contrastive_terms
 
-FORMS = {
+VARIANTS = {
     "squared": (lambda d, m: d**2, lambda d, m: max(0.0, m**2 - d**2)),
     "hadsell": (lambda d, m: d**2, lambda d, m: max(0.0, m - d) ** 2),
     "linear": (lambda d, m: d, lambda d, m: max(0.0, m - d)),
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_terms_equal_formulas(form):
-    positive, negative = FORMS[form]
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_terms_equal_formulas(variant):
+    positive, negative = VARIANTS[variant]
     for d, margin in itertools.product((0.0, 0.5, 1.0, 3.0), (1.0, 5.0)):
-        found = contrastive_terms(jnp.array([d, d]), jnp.array([True, False]), margin=margin, form=form)
+        found = contrastive_terms(jnp.array([d, d]), jnp.array([True, False]), margin=margin, variant=variant)
         np.testing.assert_allclose(found, [positive(d, margin), negative(d, margin)], rtol=1e-6)
 
 
-def by_loops(x, labels, margin, form):
+def by_loops(x, labels, margin, variant):
     """Mean of the positive terms above 0 plus mean of the negative terms above 0."""
     sums = {True: [], False: []}
     for i, j in itertools.permutations(range(len(x)), 2):
         is_positive = bool(labels[i] == labels[j])
-        loss = FORMS[form][0 if is_positive else 1](float(np.linalg.norm(x[i] - x[j])), margin)
+        loss = VARIANTS[variant][0 if is_positive else 1](float(np.linalg.norm(x[i] - x[j])), margin)
         if loss > 0:
             sums[is_positive].append(loss)
     return sum(np.mean(values) for values in sums.values() if values)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("block_size", [None, 3])
-def test_equals_loops(random, form, block_size):
+def test_equals_loops(random, variant, block_size):
     x, labels = random.normal(size=(11, 5)), random.integers(0, 3, 11)
-    found = contrastive_loss(jnp.float32(x), labels, margin=3.0, form=form, measure="euclidean", block_size=block_size)
-    np.testing.assert_allclose(found, by_loops(x, labels, 3.0, form), rtol=1e-4)
+    options = {"measure": "euclidean", "block_size": block_size}
+    found = contrastive_loss(jnp.float32(x), labels, margin=3.0, variant=variant, **options)
+    np.testing.assert_allclose(found, by_loops(x, labels, 3.0, variant), rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -48,10 +49,10 @@ def test_gradient_equals_finite_differences():
     with jax.enable_x64(True):
         random = np.random.default_rng(3)
         x, labels = jnp.asarray(random.normal(size=(7, 3))), jnp.asarray(random.integers(0, 2, 7))
-        for form in FORMS:
+        for variant in VARIANTS:
             jax.test_util.check_grads(
-                lambda x, form=form: contrastive_loss(
-                    jnp.asarray(x), labels, margin=9.0, form=form, measure="euclidean", block_size=2
+                lambda x, variant=variant: contrastive_loss(
+                    jnp.asarray(x), labels, margin=9.0, variant=variant, measure="euclidean", block_size=2
                 ),
                 (x,),
                 order=1,
@@ -81,6 +82,6 @@ def test_no_nan_at_degenerate_batches(x, labels):
 def test_errors():
     x, labels = jnp.zeros((3, 2)), jnp.array([0, 1, 1])
     with pytest.raises(InputError, match="did you mean hadsell"):
-        contrastive_loss(x, labels, form="hadsel")
+        contrastive_loss(x, labels, variant="hadsel")
     with pytest.raises(InputError, match="expected a distance, got cosine"):
         contrastive_loss(x, labels, measure="cosine")

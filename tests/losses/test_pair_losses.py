@@ -305,7 +305,7 @@ def test_errors():
 @pytest.mark.parametrize(
     ("loss", "settings", "options"),
     [
-        (losses.contrastive_loss, {"form": "hadsell", "margin": 1.3}, {}),
+        (losses.contrastive_loss, {"variant": "hadsell", "margin": 1.3}, {}),
         (losses.contrastive_loss, {"margin": 1.3}, {"measure": "signal_to_noise"}),
         (losses.contrastive_loss, {"margin": 1.3}, {"reducer": "per_row"}),
         (losses.threshold_consistent_margin_loss, {"positive_margin": 0.95}, {"reducer": "sum"}),

@@ -7,9 +7,7 @@ import pytest
 
 from simjax.core import InputError
 from simjax.train import train
-from simjax.train._run_folder import RunFolder
-from simjax.train._settings import from_dict, to_dict
-from simjax.train._validation import check_options
+from simjax.train._settings import from_dict
 from tests.slow import slow_unless
 
 QUICK = {
@@ -96,20 +94,6 @@ def test_a_resumed_run_equals_an_uninterrupted_run(finished, tmp_path, monkeypat
             for p in (out, finished)
         ]
         assert curves[0] == curves[1]
-
-
-def test_settings_saved_before_the_mining_section_are_converted(tmp_path):
-    old = to_dict(from_dict(QUICK | {"objective": "triplet"}))
-    del old["mining"]
-    old["loss"] = {"head": "linear", "label_smoothing": 0.2, "margin": 0.3, "form": "linear", "mining": "semi_hard"}
-    (tmp_path / "config.json").write_text(json.dumps({"settings": old}))
-    found = RunFolder(tmp_path).saved_settings()
-    assert (found.mining.miner, found.loss.margin, found.loss.form) == ("semi_hard", 0.3, None)
-    check_options(found)
-    (tmp_path / "config.json").write_text(json.dumps({"settings": old | {"objective": "softmax"}}))
-    found = RunFolder(tmp_path).saved_settings()
-    assert (found.mining.miner, found.loss.label_smoothing, found.loss.form) == ("none", 0.2, None)
-    check_options(found)
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "triplet"])

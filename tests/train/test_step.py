@@ -107,8 +107,8 @@ def test_only_kernels_decay():
 
 
 def test_random_pairs_have_the_contrastive_loss():
-    values = {"model": "cnn", "objective": "contrastive", "loss": {"pairs": "random", "margin": 2.0, "form": "hadsell"}}
-    values["loss"]["normalise"] = False
+    loss = {"pairs": "random", "margin": 2.0, "variant": "hadsell", "normalise": False}
+    values = {"model": "cnn", "objective": "contrastive", "loss": loss}
     _, _, _, objective = prepared(**values)
     embeddings = jnp.array([[0.0, 0.0], [0.0, 0.0], [3.0, 4.0], [0.5, 0.0]])  # pairs: rows 0, 2 and rows 1, 3
     labels, key = jnp.array([1, 1, 1, 2]), jax.random.key(0)
