@@ -20,7 +20,7 @@ from jaxtyping import Num
 from simjax.core import as_float_array, check_between, dot_products, promote_to_float32, replace_non_finite_rows
 from simjax.losses._pair_loss import log_sum_exp, pair_loss
 from simjax.losses._terms import Summed
-from simjax.pairs._fold_positives import sum_over_positives, take_columns
+from simjax.pairs._triplets import sum_over_positives, take_columns
 from simjax.similarity import unit_vectors
 
 
@@ -97,7 +97,7 @@ def _of_products(c: Array, positive: Array, negative: Array, y: Array, tangent: 
     """
     used = jnp.any(positive, axis=0)[None]  # what these columns have in common with all serves every row of the strip
     near = jnp.where(negative, _exponential(c, tangent), 0)
-    return sum_over_positives(_of_columns, _nothing(c), used, (positive,), c, near, y, tangent, few=min(c.shape))
+    return sum_over_positives(_of_columns, _nothing(c), used, (positive,), c, near, y, tangent, chunk_size=min(c.shape))
 
 
 def _of_columns(

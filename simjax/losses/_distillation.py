@@ -171,7 +171,7 @@ def _distilled(
     return pair_loss(
         FORMS[form],
         embeddings,
-        Relation(Partial(_every), Partial(_every), shape) if labels is None else labels,
+        Relation(Partial(_every), shape) if labels is None else labels,
         ref_embeddings=ref_embeddings,
         row_parameters={"teacher_rows": teacher_rows},
         teacher=teacher,
@@ -179,8 +179,9 @@ def _distilled(
     )
 
 
-def _every(i: Array, j: Array) -> Array:
-    return jnp.ones((1, 1), bool)
+def _every(i: Array, j: Array) -> tuple[Array, Array]:
+    every = jnp.ones((1, 1), bool)
+    return every, every
 
 
 def _strip(measure: Measure, columns: Any, rows: Any) -> Array:

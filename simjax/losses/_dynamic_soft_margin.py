@@ -29,8 +29,8 @@ from simjax.core import as_float_array, check_at_least, check_fraction, check_po
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._terms import Summed
 from simjax.pairs import Relation
-from simjax.pairs._fold_positives import fold_positives, take_columns
 from simjax.pairs._relation import rows_and_relation
+from simjax.pairs._triplets import fold_positives, take_columns
 from simjax.similarity import Measure, reduce_rows
 from simjax.similarity import measure as as_measure
 

@@ -163,7 +163,7 @@ def _of_strip(
 ) -> dict[str, LossTerms]:
     i = i[:, None]  # the rows' own numbers, wherever they stand
     pairs = relation.triplets_of(i, j) if triplets else relation.masks(i, j)
-    return terms(s, relation.pairs(i, j), pairs, *rows)
+    return terms(s, relation.pair_masks(i, j), pairs, *rows)
 
 
 @auto_axes

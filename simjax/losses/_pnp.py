@@ -25,7 +25,7 @@ from jaxtyping import Num
 
 from simjax.core import as_float_array, check_choice, check_positive
 from simjax.losses._soft_ranks import before, rank_loss, with_itself
-from simjax.pairs._fold_positives import sum_over_positives
+from simjax.pairs._triplets import sum_over_positives
 
 
 def pnp_loss(

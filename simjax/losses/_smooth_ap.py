@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.losses._soft_ranks import before, rank_loss, with_itself
-from simjax.pairs._fold_positives import sum_over_positives
+from simjax.pairs._triplets import sum_over_positives
 
 
 def smooth_ap_loss(

@@ -18,7 +18,7 @@ from jaxtyping import Num
 
 from simjax.core import as_float_array, check_positive
 from simjax.losses._pair_loss import Form, pair_loss
-from simjax.pairs._fold_positives import take_columns
+from simjax.pairs._triplets import take_columns
 
 
 def rank_loss(

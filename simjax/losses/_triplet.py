@@ -29,8 +29,7 @@ from simjax.core import as_float_array, check_at_least, promote_to_float32, save
 from simjax.losses._pair_loss import pair_loss
 from simjax.losses._softplus import softplus
 from simjax.losses._terms import Summed
-from simjax.pairs._fold_positives import sum_over_positives, take_columns
-from simjax.pairs._triplets import count_triplets
+from simjax.pairs._triplets import count_triplets, sum_over_positives, take_columns
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simjax import similarity
-from simjax.pairs import _fold_positives
+from simjax.pairs import _triplets
 from tests.slow import mostly_slow
 
 
@@ -19,12 +19,12 @@ def all_triplets(x, labels, margin, block_size):
 
         def step(carry, column, there):
             coefficient, count = carry
-            active = other & there & (_fold_positives.take_columns(s, column)[:, 0] - s + margin > 0)
+            active = other & there & (_triplets.take_columns(s, column)[:, 0] - s + margin > 0)
             each = jnp.sum(active, axis=1, keepdims=True, dtype=jnp.int32)
             return coefficient - active + (j == column) * each, count + each[:, 0]
 
         start = (jnp.zeros_like(s), jnp.zeros(s.shape[0], jnp.int32))
-        coefficient, count = _fold_positives.fold_positives(step, start, same)
+        coefficient, count = _triplets.fold_positives(step, start, same)
         return jnp.sum(coefficient * s, axis=1) + margin * count, count
 
     totals, counts = similarity.reduce_rows(block_function, x, measure="euclidean", block_size=block_size)
@@ -68,11 +68,11 @@ def softly(c, positive, negative, scale):
     """Of each row the sum over positives of a function of all of its negatives, by the loop."""
 
     def few(columns, there, negative, c, scale):
-        gaps = scale * (c[:, None] - _fold_positives.take_columns(c, columns))
+        gaps = scale * (c[:, None] - _triplets.take_columns(c, columns))
         terms = jnp.log1p(jnp.sum(jnp.where(negative[:, None], jnp.exp(gaps), 0), axis=2))
         return jnp.sum(jnp.where(there, terms, 0), axis=1)
 
-    return _fold_positives.sum_over_positives(few, jnp.ones(c.shape[0]), positive, (negative,), c, scale)
+    return _triplets.sum_over_positives(few, jnp.ones(c.shape[0]), positive, (negative,), c, scale)
 
 
 def softly_enumerated(c, positive, negative, scale):
