@@ -254,7 +254,8 @@ def _kth_hardest(
 
 def _float_at(place: Array) -> Array:
     """Return the float32 at a place, uint32, in the increasing order of all float32 numbers."""
-    bits = jnp.where(place < 0x80000000, ~place, place - jnp.uint32(0x80000000))
+    zero = jnp.uint32(1 << 31)  # the place of 0.0, whose bits are 0
+    bits = jnp.where(place < zero, ~place, place - zero)
     return lax.bitcast_convert_type(bits, jnp.float32)
 
 
