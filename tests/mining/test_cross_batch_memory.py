@@ -255,7 +255,7 @@ def test_wrong_arguments_raise_errors():
         push(memory, jnp.zeros((2, 2)), jnp.zeros(2))
     with pytest.raises(TypeError, match="labels: expected integer class ids"):
         against(memory, jnp.zeros(2))
-    with pytest.raises(InputError, match="labels: expected at most 3, the places of the memory, got 4"):
+    with pytest.raises(InputError, match="labels: expected at most 3 rows, the size of the memory, got 4"):
         against(memory, jnp.arange(4))
     with pytest.raises(InputError, match=r"expected a relation of \(2, 3\) rows and columns, got \(2, 2\)"):
         against(memory, pairs.by_class(labels))

@@ -52,7 +52,7 @@ def test_a_memory_refuses_ids_that_do_not_fit_its_dtype():
     memory, rows = mining.cross_batch_memory(4, 2), np.eye(2)
     memory = mining.push(memory, rows, np.array([7, -(2**31)]))
     for wrong in (np.array([0, 2**32]), np.array([0, 2**31], np.uint32), np.array([0, 2**63], np.uint64)):
-        with pytest.raises(InputError, match="labels: expected ids that the memory's int32 holds"):
+        with pytest.raises(InputError, match="labels: expected ids that fit int32, the dtype of the memory"):
             mining.push(memory, rows, wrong)
     # Ids to compare with the memory may be any integers; they equal no id of the memory.
     positive, negative = mining.against(memory, np.array([2**32 + 7, 7]), own=True).masks(
@@ -73,8 +73,8 @@ def test_a_memory_made_with_x64_stores_ids_of_64_bits():
             jnp.arange(2)[:, None], jnp.arange(4)[None]
         )
         np.testing.assert_array_equal(positive, [[0, 1, 0, 1], [1, 0, 0, 0]])
-        with pytest.raises(InputError, match="labels: expected ids that the memory's int64 holds"):
+        with pytest.raises(InputError, match="labels: expected ids that fit int64, the dtype of the memory"):
             mining.push(memory, jnp.eye(2), np.array([0, 2**63], np.uint64))
         narrow = mining.CrossBatchMemory(**{**vars(memory), "labels": memory.labels.astype(jnp.int32)})
-        with pytest.raises(InputError, match="labels: expected ids that the memory's int32 holds, got int64"):
+        with pytest.raises(InputError, match="labels: expected ids that fit int32, the dtype of the memory, got int64"):
             jax.jit(mining.push)(narrow, jnp.eye(2), np.array([0, 2**32]))
