@@ -1,4 +1,4 @@
-"""`python train.py ...` is `simjax train ...`."""
+"""`python train.py ...` is the same as `simjax train ...`."""
 
 import sys
 

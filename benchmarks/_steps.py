@@ -85,19 +85,20 @@ def built(settings: Settings, images: np.ndarray, labels: np.ndarray, *, constan
     import jax.numpy as jnp
 
     from simjax.data import Augmentation
+    from simjax.train._data import Normalization
     from simjax.train._learner import build_learner
     from simjax.train._objective import build_objective
-    from simjax.train._recipes import complete
-    from simjax.train._step import Pixels, build_augmentation, build_optimizer, build_steps, fresh_state
+    from simjax.train._recipes import fill_defaults
+    from simjax.train._step import build_augmentation, build_optimizer, build_steps, initial_state
 
-    settings = complete(settings, len(images))
+    settings = fill_defaults(settings, len(images))
     objective = build_objective(settings, labels, CLASSES)
     augmentation = Augmentation() if constant else build_augmentation(settings)
     if constant:
         objective = objective._replace(sample=lambda key, step, order: jnp.roll(order, step))
     optimizer, _ = build_optimizer(settings, 1)
-    structure, state = fresh_state(build_learner(settings, images.shape[1:], CLASSES), optimizer, settings.seed)
-    inputs = (jnp.asarray(images), jnp.asarray(labels), jnp.arange(len(images)), Pixels.unit(1))
+    structure, state = initial_state(build_learner(settings, images.shape[1:], CLASSES), optimizer, settings.seed)
+    inputs = (jnp.asarray(images), jnp.asarray(labels), jnp.arange(len(images)), Normalization.unit(1))
     return build_steps(structure, optimizer, objective, augmentation, settings.dtype), state, inputs
 
 
@@ -105,13 +106,13 @@ def ours(settings: Settings, images: np.ndarray, labels: np.ndarray) -> Ready:
     """The compiled steps of `simjax.train`."""
     import jax
 
-    from simjax.train._loop import LOG_STEPS, Pace
+    from simjax.train._loop import LOG_STEPS, StepsPerCall
 
     steps, state, inputs = built(settings, images, labels)
     start = time.perf_counter()
     steps = steps.lower(state, 1, *inputs).compile()
     compiling = time.perf_counter() - start
-    total, pace = [0.0], Pace()
+    total, pace = [0.0], StepsPerCall()
     for _ in range(FIRST_STEPS):
         with pace.measured(1):
             state = steps(state, 1, *inputs)
@@ -138,11 +139,11 @@ def theirs(settings: Settings, images: np.ndarray, labels: np.ndarray, *, best_l
 
     from benchmarks._torch import decayed, same_network
     from simjax.train._learner import build_learner
-    from simjax.train._recipes import complete
+    from simjax.train._recipes import fill_defaults
 
     if compiled and not (shutil.which("c++") or shutil.which("g++")):
         raise NotPossible("torch.compile needs a C++ compiler")
-    settings = complete(settings, len(images))
+    settings = fill_defaults(settings, len(images))
     learner = build_learner(settings, images.shape[1:], CLASSES)
     network = same_network(learner.encoder)
     if learner.head is not None:

@@ -26,15 +26,15 @@ Epochs = Iterator[tuple[float, float]]
 
 def prepared(model: str, seed: int) -> tuple[Any, ...]:
     """Completed settings, images, objective and fresh learner, as `simjax.train.train` makes them."""
+    from simjax.train._data import load_splits
     from simjax.train._learner import build_learner
     from simjax.train._objective import build_objective
-    from simjax.train._recipes import complete
+    from simjax.train._recipes import fill_defaults
     from simjax.train._settings import from_dict
-    from simjax.train._sources import load_sources
 
     settings = from_dict({"model": model, "dataset": "mnist", "seed": seed})
-    sources = load_sources(settings)
-    settings = complete(settings, len(sources.train.labels))
+    sources = load_splits(settings)
+    settings = fill_defaults(settings, len(sources.train.labels))
     learner = build_learner(settings, sources.train.images.shape[1:], 10)
     return settings, sources, build_objective(settings, sources.train.labels, 10), learner
 
@@ -46,19 +46,19 @@ def ours(model: str, seed: int) -> Epochs:
     import numpy as np
 
     from simjax.data import epoch_order
-    from simjax.train._encode import Encoder
-    from simjax.train._loop import LOG_STEPS, Pace
-    from simjax.train._step import build_augmentation, build_optimizer, build_steps, fresh_state
-    from simjax.train._train import pixels_of
+    from simjax.train._data import build_normalization
+    from simjax.train._learner import Encoder
+    from simjax.train._loop import LOG_STEPS, StepsPerCall
+    from simjax.train._step import build_augmentation, build_optimizer, build_steps, initial_state
 
     settings, sources, objective, learner = prepared(model, seed)
     each = objective.steps_per_epoch
     optimizer, _ = build_optimizer(settings, round(settings.epochs * each))
-    structure, state = fresh_state(learner, optimizer, seed)
-    pixels = pixels_of(settings, sources)
+    structure, state = initial_state(learner, optimizer, seed)
+    pixels = build_normalization(settings, sources)
     images, labels = jnp.asarray(sources.train.images), jnp.asarray(sources.train.labels)
     steps = build_steps(structure, optimizer, objective, build_augmentation(settings), settings.dtype)
-    pace, seconds = Pace(), 0.0
+    pace, seconds = StepsPerCall(), 0.0
     for epoch in range(round(settings.epochs)):
         order, done = epoch_order(jax.random.key(epoch), len(labels)), 0
         start = time.perf_counter()
@@ -82,8 +82,8 @@ def theirs(model: str, seed: int) -> Epochs:
     from torch.nn import functional as F
 
     from benchmarks._torch import decayed, same_network
+    from simjax.train._data import build_normalization
     from simjax.train._step import build_optimizer
-    from simjax.train._train import pixels_of
 
     torch.manual_seed(seed)
     settings, sources, objective, learner = prepared(model, seed)
@@ -93,7 +93,7 @@ def theirs(model: str, seed: int) -> Epochs:
     network = torch.nn.Sequential(same_network(learner.encoder), same_network(learner.head.dense))
     network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(decayed(network, o.weight_decay), lr=o.learning_rate, fused=True)
-    pixels = pixels_of(settings, sources)
+    pixels = build_normalization(settings, sources)
     mean, std = float(pixels.mean[0]), float(pixels.std[0])
     images, labels = torch.tensor(sources.train.images).permute(0, 3, 1, 2), torch.tensor(sources.train.labels).long()
     test = torch.tensor(sources.test.images).permute(0, 3, 1, 2)

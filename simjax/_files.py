@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a crash, never meets half of one, and the folder of caches."""
+"""Atomic writes of files, and the cache folder of the user."""
 
 import os
 import sys
@@ -8,10 +8,10 @@ from simjax.core import InputError
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: into a temporary file beside it, which then takes its name.
+    """Write a file atomically: a temporary file in the same folder is renamed at the end.
 
     Raises:
-        InputError: if it cannot be written, a full disk for instance; what was there before stays.
+        InputError: If the file cannot be written, for instance because the disk is full. A former file is not changed.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -25,13 +25,13 @@ def write_file(path: Path, content: str | bytes) -> None:
 
 
 def user_cache() -> Path | None:
-    """Return the folder of simjax in the user's cache folder, or None if the user has no home.
+    """Return the cache folder of simjax, or None if the user has no home folder.
 
-    $XDG_CACHE_HOME/simjax where that is an absolute path, otherwise ~/Library/Caches/simjax on macOS,
-    %LOCALAPPDATA%/simjax on Windows and ~/.cache/simjax elsewhere.
+    The folder is $XDG_CACHE_HOME/simjax if the variable is an absolute path, else ~/Library/Caches/simjax on macOS,
+    %LOCALAPPDATA%/simjax on Windows and ~/.cache/simjax on other systems.
     """
     given = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(given):  # the specification tells to ignore a relative path
+    if os.path.isabs(given):  # the specification says that relative paths are ignored
         return Path(given) / "simjax"
     local = os.environ.get("LOCALAPPDATA")
     if sys.platform == "win32" and local:

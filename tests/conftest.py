@@ -1,6 +1,10 @@
-"""Every test runs with strict JAX: shapes in annotations are checked, ranks are never promoted silently."""
+"""Every test runs with strict JAX: shapes in annotations are checked, ranks are never promoted silently.
 
-import os
+XLA compiles as it does for a user. The number of compilations of a run is printed at its end: most of the suite's time
+is the compiler's.
+"""
+
+import collections
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -13,6 +17,7 @@ with install_import_hook("simjax", "beartype.beartype"):
     import simjax.losses
     import simjax.mining
     import simjax.nn
+    import simjax.pairs
     import simjax.similarity  # noqa: F401
 
 import jax
@@ -21,17 +26,31 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
-# Thousands of small functions are compiled and run once: most of the time is the compiler's, which without most
-# optimisations and with XLA's former code generator takes much less. All of a process compiles alike, as other
-# machine code gives other last bits. What tests start as processes is compiled as for a user: flags are read once.
-jax.config.update("jax_disable_most_optimizations", True)
-flags = os.environ.get("XLA_FLAGS")
-os.environ["XLA_FLAGS"] = f"{flags or ''} --xla_cpu_use_fusion_emitters=false"
-jax.devices()
-if flags is None:
-    del os.environ["XLA_FLAGS"]
-else:
-    os.environ["XLA_FLAGS"] = flags
+
+COMPILATION = "/jax/core/compile/backend_compile_duration"
+compilations: collections.Counter[str] = collections.Counter()  # and their seconds
+
+
+def count_compilation(event: str, duration: float, **_: object) -> None:
+    if event == COMPILATION:
+        compilations.update(number=1, milliseconds=round(1000 * duration))
+
+
+jax.monitoring.register_event_duration_secs_listener(count_compilation)
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # a worker of pytest-xdist
+        session.config.workeroutput["compilations"] = dict(compilations)
+
+
+def pytest_testnodedown(node, error):
+    compilations.update(getattr(node, "workeroutput", {}).get("compilations", {}))
+
+
+def pytest_terminal_summary(terminalreporter):
+    seconds = compilations["milliseconds"] / 1000
+    terminalreporter.write_line(f"{compilations['number']} compilations by XLA took {seconds:.0f} s")
 
 
 @pytest.fixture
@@ -41,7 +60,7 @@ def random() -> np.random.Generator:
 
 @pytest.fixture
 def unchecked():
-    """What a user meets: annotations are not checked, so that the library's own errors speak."""
+    """Annotations are not checked, as for a user, so that the library's own errors are raised."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -51,8 +70,8 @@ MOST_MAPS = 30_000  # of the 65,530 that Linux allows a process by default
 
 
 @pytest.fixture(autouse=True, scope="module")
-def few_memory_maps():
-    """Every compiled function takes memory maps of the process, and without any left the compiler crashes."""
+def limit_memory_maps():
+    """Clear compiled functions before the process runs out of memory maps, which would crash the compiler."""
     yield
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:

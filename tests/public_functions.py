@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -131,8 +130,8 @@ def reduced(reduction, **options):
     return call
 
 
-def pair_form(c, positive, negative) -> Any:
-    return {"positive": (jax.nn.relu(1 - c), positive), "negative": (jnp.exp(c), negative)}
+def pair_terms(scores, positive, negative):
+    return {"positive": (jax.nn.relu(1 - scores), positive), "negative": (jnp.exp(scores), negative)}
 
 
 def attended(function, **options):
@@ -191,7 +190,7 @@ CASES = {
     "losses.dynamic_soft_margin_histogram": dynamic_histogram,
     "losses.dynamic_soft_margin_loss": of_labels(losses.dynamic_soft_margin_loss),
     "losses.encode_in_chunks": lambda b: losses.encode_in_chunks(
-        lambda rows: jnp.tanh(rows) @ core.replicated(b["proxies"]).T, b["x"], chunk=4
+        lambda rows: jnp.tanh(rows) @ core.replicated(b["proxies"]).T, b["x"], chunk_size=4
     ),
     "losses.fast_ap_loss": of_labels(losses.fast_ap_loss),
     "losses.generalized_lifted_structure_loss": of_labels(losses.generalized_lifted_structure_loss),
@@ -214,7 +213,7 @@ CASES = {
     "losses.normalized_softmax_loss": of_proxies(losses.normalized_softmax_loss),
     "losses.nt_xent_loss": of_labels(losses.nt_xent_loss),
     "losses.p2s_grad_loss": of_proxies(losses.p2s_grad_loss),
-    "losses.pair_loss": of_labels(functools.partial(losses.pair_loss, pair_form, block_size=4, reducer="per_row")),
+    "losses.pair_loss": of_labels(functools.partial(losses.pair_loss, pair_terms, block_size=4, reducer="per_row")),
     "losses.pnp_loss": of_labels(losses.pnp_loss),
     "losses.proxy_anchor_loss": of_proxies(losses.proxy_anchor_loss),
     "losses.proxy_nca_loss": of_proxies(losses.proxy_nca_loss),
@@ -243,6 +242,7 @@ CASES = {
         for swap, smooth in itertools.product((False, True), repeat=2)
     ],
     "losses.tuplet_margin_loss": of_labels(losses.tuplet_margin_loss),
+    "losses.unreduced": of_labels(losses.unreduced(losses.nt_xent_loss)),
     "losses.vicreg_loss": of_pairs(losses.vicreg_loss),
     "losses.zero_mean_regularizer": lambda b: losses.zero_mean_regularizer(b["x"]),
     "mining.angular": mined(mining.angular),
@@ -297,4 +297,5 @@ NO_ARRAYS = {  # public names that are no functions of arrays
     **dict.fromkeys(("mining.CrossBatchMemory", "mining.MiningStatistics"), "a dataclass"),
     "similarity.measure": "finds a measure by its name",
     "losses.REDUCERS": "a table",
+    **dict.fromkeys(("losses.ClassOptions", "losses.PairOptions", "losses.ReferenceOptions"), "types of options"),
 }

@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
 CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
-NAME = re.compile(rf"(?<![\w./-])(?:simjax\.)?({'|'.join(simjax.ROOMS)})\.([A-Za-z]\w*)(?![\w-])")
+NAME = re.compile(rf"(?<![\w./-])(?:simjax\.)?({'|'.join(simjax.__all__)})\.([A-Za-z]\w*)(?![\w-])")
 PATH = re.compile(r"(?<![\w./-])(?:docs|benchmarks|configs|simjax|tests)/[\w./*-]*(?:\.\w+|/)")
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 NOT_MINERS = {"against", "cross_batch_memory", "hard_negatives", "push", "statistics"}

@@ -1,27 +1,165 @@
-"""Arguments from the typed dataclasses by tyro, with its errors as our one line."""
+"""Options of a command from the fields of a dataclass: parse them with tyro, and explain mistakes in one line."""
 
+import ast
 import contextlib
 import dataclasses
+import difflib
+import functools
+import inspect
 import io
 import itertools
 import re
-import sys
-from collections.abc import Sequence
-from typing import Any, TypeVar
+import textwrap
+from collections.abc import Iterable, Sequence
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from tyro.conf import Positional
 
-from simjax.core import InputError, suggestion
+from simjax.core import InputError
 
 T = TypeVar("T")
 
+# Options of other programs, without their dashes, and the option of this program with the same purpose.
+HABITS = {
+    "lr": "optimizer.learning-rate",
+    "wd": "optimizer.weight-decay",
+    "no-augment": "augment.no-enabled",
+    "clip": "optimizer.clip-norm",
+    "scheduler": "optimizer.schedule",
+    "bs": "batch-size",
+    "b": "batch-size",
+    "e": "epochs",
+    "num-epochs": "epochs",
+    "n-epochs": "epochs",
+    "max-epochs": "epochs",
+    "max-steps": "steps",
+    "iterations": "steps",
+    "loss": "objective",
+    "criterion": "objective",
+    "miner": "mining.miner",
+    "data": "dataset",
+    "data-path": "dataset",
+    "train-data": "dataset",
+    "test-data": "test-dataset",
+    "arch": "model",
+    "net": "model",
+    "network": "model",
+    "backbone": "model",
+    "dim": "embedding-size",
+    "embedding-dim": "embedding-size",
+    "precision": "dtype",
+    "bf16": "dtype",
+    "amp": "dtype",
+    "o": "out",
+    "output": "out",
+    "output-dir": "out",
+    "out-dir": "out",
+    "save-dir": "out",
+    "logdir": "out",
+    "random-seed": "seed",
+    "force": "overwrite",
+    "continue": "resume",
+    "c": "config",
+    "cfg": "config",
+}
+DEVICE_OPTIONS = {"gpu", "gpus", "cuda", "device", "cpu", "tpu", "accelerator"}
+DEVICE_ADVICE = "JAX uses a GPU or TPU if it finds one; the environment variable JAX_PLATFORMS=cpu selects the CPU"
+MAX_LISTED = 6
+"""A list of choices longer than this is not printed in an error or in the short help."""
 
-def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | None = None) -> T:
-    """An instance of a dataclass from command-line arguments.
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """An option or a positional argument of a command.
+
+    Attributes:
+        name: Dotted name of the field, such as "optimizer.learning_rate".
+        flag: The option as it is typed, such as "--optimizer.learning-rate", or the name of a positional argument.
+        type: Type of the field.
+        default: Default of the field, or `dataclasses.MISSING` for a required option.
+        doc: Docstring of the field.
+        section: Description of the section of settings that has the field; "" at the top level.
+    """
+
+    name: str
+    flag: str
+    type: Any
+    default: object
+    doc: str
+    section: str = ""
+
+    @property
+    def flags(self) -> list[str]:
+        """The spellings of the option: a switch also has a negative one."""
+        if self.type is not bool:
+            return [self.flag]
+        head, dot, last = self.flag.removeprefix("--").rpartition(".")
+        return [self.flag, f"--{head}{dot}no-{last}"]
+
+    @property
+    def choices(self) -> list[str]:
+        """The valid values, empty if they cannot be enumerated."""
+        kinds = [kind for kind in (self.type, *get_args(self.type)) if get_origin(kind) is Literal]
+        return [str(value) for kind in kinds for value in get_args(kind)]
+
+    def values(self) -> tuple[str, str]:
+        """Return the value as a placeholder for the usage, and in words for errors."""
+        word = re.split(r"[._]", self.name)[-1].upper()
+        if self.choices:
+            short = len(self.choices) <= MAX_LISTED
+            return f"{{{','.join(self.choices)}}}" if short else word, join(self.choices)
+        return _placeholder(self.type, word)
+
+
+def _placeholder(kind: Any, word: str) -> tuple[str, str]:
+    simple = {bool: ("", "no value"), int: ("N", "a whole number"), float: ("X", "a number"), str: (word, "a value")}
+    if kind in simple:
+        return simple[kind]
+    if get_origin(kind) is tuple:
+        first, second = get_args(kind)
+        each, words = _placeholder(first, word)
+        plural = words.removeprefix("a ") + "s"
+        return (f"{each} ...", plural) if second is Ellipsis else (f"{each} {each}", f"two {plural}")
+    parts = [_placeholder(part, word) for part in get_args(kind) if part is not NoneType]
+    return "|".join(symbol for symbol, _ in parts), " or ".join(words for _, words in parts)
+
+
+@functools.cache
+def options_of(kind: type, prefix: str = "", section: str = "") -> tuple[Option, ...]:
+    """Return the options of a dataclass; a field that is a dataclass itself is a section of dotted options."""
+    found: list[Option] = []
+    docs, types = _field_docs(kind), get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        field_type, markers = types[field.name], ()
+        if get_origin(field_type) is Annotated:
+            field_type, *markers = get_args(field_type)
+        if isinstance(field_type, type) and dataclasses.is_dataclass(field_type):
+            found += options_of(field_type, f"{prefix}{field.name}.", (field_type.__doc__ or "").split("\n")[0])
+            continue
+        typed = next((marker.name for marker in markers if getattr(marker, "name", None)), field.name)
+        flag = field.name.upper() if Positional in markers else f"--{prefix}{typed}".replace("_", "-")
+        found.append(Option(prefix + field.name, flag, field_type, field.default, docs.get(field.name, ""), section))
+    return tuple(found)
+
+
+def _field_docs(kind: type) -> dict[str, str]:
+    """Return the string below each field of a dataclass and of its bases."""
+    docs: dict[str, str] = {}
+    for base in reversed(kind.__mro__[:-1]):
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(tree, ast.ClassDef)
+        for field, text in itertools.pairwise(tree.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                docs[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
+    return docs
+
+
+def parse(kind: type[T], arguments: Sequence[str], *, default: T | None = None) -> T:
+    """Return an instance of a dataclass from command-line arguments.
 
     Raises:
-        InputError: for an unknown flag (with the nearest one), a missing or unfitting value.
-        SystemExit: with status 0, after printing the help.
+        InputError: For an unknown option, with the nearest one, a missing value or an invalid value.
     """
     import tyro
 
@@ -29,70 +167,101 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | No
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(kind, args=list(arguments), prog=prog, **options)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            sys.stdout.flush()
-            raise
+            return tyro.cli(kind, args=list(arguments), add_help=False, **options)
+    except SystemExit:
         raise InputError(_explain(kind, arguments, errors.getvalue())) from None
 
 
-def _explain(kind: Any, arguments: Sequence[str], printed: str) -> str:
-    """What was wrong, from the arguments where they show it, else from what tyro printed."""
-    flags = list(_flags(kind))
+def _explain(kind: type, arguments: Sequence[str], printed: str) -> str:
+    """Describe the first mistake in the arguments; `printed` is the error of tyro."""
+    options = {flag: option for option in options_of(kind) for flag in option.flags}
     for argument in arguments:
         flag = argument.split("=")[0].replace("_", "-")
-        if argument.startswith("--") and flag != "--help" and flag not in flags:
-            close = suggestion(flag, flags)
-            near = re.match(r" \(did you mean (\S+)\?", close)
-            return f"unknown setting {flag}" + (f" (did you mean {near[1]}?)" if near else " (--help lists all)")
-    # tyro prints a title, a rule (where the terminal has no boxes), the message, a rule or an empty line, and help.
-    lines = [line.strip("│╭╮╰╯─- ") for line in re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines()]
-    start = next((i for i, line in enumerate(lines) if i and line), 0)
-    text = " ".join(itertools.takewhile(bool, lines[start:]))
-    choice = re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", text)
-    if choice:
-        values = [value.strip("' ") for value in choice[3].split(",")]
-        return f"{choice[2]}: unknown value {choice[1]!r}{suggestion(choice[1], values)}"
-    return text or "the arguments cannot be parsed"
+        if re.match(r"-{1,2}[a-zA-Z]", argument) and flag not in options and flag not in ("-inf", "-nan"):
+            return _unknown_option(flag, [*options, "--help", "--help-all"])
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", printed).split())
+    named = re.search(r"--[a-z][\w.-]*\w", text)
+    if re.search("Value error|Missing argument|Invalid choice", text) and named and named[0] in options:
+        return _invalid_value(options[named[0]], _values_after(named[0], arguments))
+    extra = re.search(r"Unrecognized options: (\S+)", text)
+    if extra:
+        before = " ".join(itertools.takewhile(lambda word: word != extra[1], arguments))
+        option = before[before.rfind("--") :] if "--" in before else ""
+        return f"unexpected argument {extra[1]!r}" + (f" after {option}" if option else "; options are --NAME VALUE")
+    required = [option for option in options_of(kind) if option.default is dataclasses.MISSING]
+    missing = [option for option in required if option.doc.rstrip(".") in text] or required
+    names = [option.flag if option.flag[0] == "-" else option.values()[0] for option in missing]
+    return f"missing {join(names, 'and')}; --help describes the options" if "Missing from" in text else text
+
+
+def _unknown_option(flag: str, flags: list[str]) -> str:
+    word = flag.lstrip("-")
+    if word in DEVICE_OPTIONS:
+        return f"unknown option {flag}: {DEVICE_ADVICE}"
+    near = [f"--{HABITS[word]}"] if f"--{HABITS.get(word)}" in flags else []
+    near = near or [other for other in flags if re.split(r"--|\.", other)[-1] == word]
+    near = near or difflib.get_close_matches(f"--{word}", flags, n=1, cutoff=0.7)
+    if not near:
+        last_parts = {re.split(r"--|\.", other)[-1]: other for other in reversed(flags)}
+        near = [last_parts[part] for part in difflib.get_close_matches(word, last_parts, n=1, cutoff=0.7)]
+    return f"unknown option {flag}; " + (f"did you mean {join(near)}?" if near else "--help lists the options")
+
+
+def _invalid_value(option: Option, given: list[str]) -> str:
+    got = " ".join(given)
+    if not given:
+        expected = option.values()[1] if len(option.choices) <= MAX_LISTED else "a value"
+        return f"{option.flag}: missing value, expected {expected}"
+    if len(option.choices) > MAX_LISTED:
+        advice = did_you_mean(got, option.choices, "--help-all lists the valid values")
+        return f"{option.flag}: unknown value {got!r}; {advice}"
+    return f"{option.flag}: expected {option.values()[1]}, got {got!r}"
+
+
+def did_you_mean(name: str, choices: Iterable[str], otherwise: str) -> str:
+    """Return a question with the three nearest choices, or another text if no choice is near."""
+    near = difflib.get_close_matches(name.lower(), choices, n=3, cutoff=0.5)
+    return f"did you mean {join(near)}?" if near else otherwise
+
+
+def _values_after(flag: str, arguments: Sequence[str]) -> list[str]:
+    for i, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name.replace("_", "-") == flag:
+            if equals:
+                return [value]
+            return list(itertools.takewhile(lambda word: not word.startswith("--"), arguments[i + 1 :]))
+    return []
+
+
+def join(words: Sequence[str], conjunction: str = "or") -> str:
+    """Return an enumeration.
+
+    Example:
+        >>> join(["cnn", "vit", "dnn"])
+        'cnn, vit or dnn'
+    """
+    return f" {conjunction} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def with_flags(message: str, kind: type | None) -> str:
-    """Write arguments in a message of the library, such as `image_size=32`, as flags of a command.
+    """Replace arguments in a message of the library, such as `image_size=32`, by options of a command.
 
     Args:
-        message: An error or a warning, with arguments in backticks. Those that the command lacks stay as they are.
-        kind: The dataclass of the command, or None if there is none.
+        message: An error or a warning with arguments in backticks. Arguments that the command lacks are not replaced.
+        kind: The dataclass of the command, or None for no command.
     """
     if kind is None:
         return message
-    flags = {flag.removeprefix("--").rsplit(".")[-1].replace("-", "_"): flag for flag in _flags(kind)}
+    options = {}
+    for option in options_of(kind):
+        options |= {option.name: option.flags, option.name.rpartition(".")[2]: option.flags}
 
-    def flag(match: re.Match[str]) -> str:
+    def as_flag(match: re.Match[str]) -> str:
         name, value = match[1], match[2]
-        if value == "False":
-            name, value = f"no_{name}", ""
-        if name not in flags:
+        if name not in options:
             return match[0]
-        words = "" if value in (None, "True") else re.sub(r"[(),]", "", value)
-        return f"`{flags[name]} {words}".rstrip() + "`"
+        words = "" if value in (None, "True", "False") else re.sub(r"[(),]", "", value)
+        return f"`{options[name][-1 if value == 'False' else 0]} {words}".rstrip() + "`"
 
-    return re.sub(r"`(\w+)(?:=([^`]*))?`", flag, message)
-
-
-def _flags(kind: Any, prefix: str = "--") -> list[str]:
-    """Every flag of a dataclass: dotted, with hyphens, and the negative of each switch."""
-    found = []
-    for field in dataclasses.fields(kind):
-        metadata = getattr(field.type, "__metadata__", ())
-        if Positional in metadata:
-            continue
-        named = next((word.name for word in metadata if getattr(word, "name", None)), field.name)
-        name = named.replace("_", "-")
-        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
-            found += _flags(field.type, f"{prefix}{name}.")
-        else:
-            found.append(prefix + name)
-            if field.type is bool:
-                found.append(f"{prefix}no-{name}" if prefix == "--" else f"{prefix[:-1]}.no-{name}")
-    return found
+    return re.sub(r"`([\w.]+)(?:=([^`]*))?`", as_flag, message)

@@ -11,17 +11,17 @@ from simjax.cli._arguments import parse
 
 @dataclasses.dataclass(frozen=True)
 class CompareArguments:
-    """One table and one picture of several runs on the same data."""
+    """Compare runs on the same data in one table and one figure."""
 
     runs: Positional[tuple[str, ...]]
-    """folders of finished runs"""
+    """Folders of two or more finished runs."""
     out: str
-    """folder for compare.md and compare.html"""
+    """Folder for compare.md, compare.html and compare.json."""
 
 
 def compare(arguments: Sequence[str]) -> None:
-    """Parse, compare, and print where the comparison is."""
-    parsed = parse(CompareArguments, arguments, prog="simjax compare")
+    """Write a comparison of runs and print its path."""
+    parsed = parse(CompareArguments, arguments)
     from simjax import report
 
     report.compare([Path(run) for run in parsed.runs], Path(parsed.out))

@@ -1,66 +1,127 @@
-"""The command line: `simjax train | compare | data prepare`, also as `python -m simjax`.
+"""The command line: `simjax train | compare | data prepare | data export`, also as `python -m simjax`.
 
-A mistake of the user's ends in one line `error: ...` on stderr and exit status 2; only a mistake of ours leaves a
-traceback.
+A mistake of the user ends in one line `error: ...` on stderr and exit status 2. Only a bug leaves a traceback.
 """
 
+import dataclasses
 import functools
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-from simjax.cli._arguments import with_flags
+from simjax.cli import _data, _train
+from simjax.cli._arguments import did_you_mean, join, with_flags
 from simjax.cli._compare import CompareArguments, compare
-from simjax.cli._data import COMMANDS as DATA_COMMANDS
-from simjax.cli._data import data
-from simjax.cli._train import TrainArguments, train
-from simjax.core import InputError, suggestion
+from simjax.cli._help import help_text
+from simjax.cli._interrupt import exit_on_interrupt
+from simjax.core import InputError
 
-COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
-    "train": (train, "train an encoder of images, evaluate it and write a report"),
-    "compare": (compare, "one table and one picture of several runs"),
-    "data": (data, "prepare a data set"),
+HELP_OPTIONS = {"-h", "--help", "--help-all"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+        run: Runs the command with its arguments.
+        arguments: Dataclass of the arguments.
+        examples: Arguments of example calls, for the help.
+        common: Names of the options that --help shows, --help-all shows all of them. Default: --help shows all.
+        defaults: Describes defaults that depend on other arguments, by name.
+    """
+
+    run: Callable[[Sequence[str]], None]
+    arguments: type
+    examples: Sequence[str] = ()
+    common: Sequence[str] = ()
+    defaults: Callable[[Sequence[str]], Mapping[str, str]] | None = None
+
+
+COMMANDS = {
+    "train": Command(
+        _train.train, _train.TrainArguments, _train.EXAMPLES, _train.COMMON, defaults=_train.default_texts
+    ),
+    "compare": Command(compare, CompareArguments, ["runs/cnn-digits-softmax-0 runs/vit-digits-softmax-0 --out both"]),
+    "data prepare": Command(_data.prepare, _data.PrepareArguments, ["mnist", "mnist --from FOLDER_OF_THE_IDX_FILES"]),
+    "data export": Command(
+        _data.export,
+        _data.ExportArguments,
+        ["mnist --split train --classes 0 1 2 --out images"],
+        common=("name", "out", "split", "classes", "data_dir", "data.image_size", "data.skip_unreadable"),
+    ),
 }
-ARGUMENTS: dict[tuple[str, ...], type] = {
-    ("train",): TrainArguments,
-    ("compare",): CompareArguments,
-    **{("data", name): kind for name, (_, kind) in DATA_COMMANDS.items()},
-}
-"""The arguments of each command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; exits with 0, 2 (a mistake of the user's), 130 (interrupted) or 141 (output closed)."""
+    """Run a command; the exit status is 0, 2 (a mistake of the user), 130 (interrupted) or 141 (output closed)."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    kind = ARGUMENTS.get(tuple(arguments[:1])) or ARGUMENTS.get(tuple(arguments[:2]))
-    warnings.showwarning = functools.partial(_one_line_warning, kind, set())
+    name = next((name for name in (" ".join(arguments[:n]) for n in (1, 2)) if name in COMMANDS), None)
+    command = COMMANDS[name] if name is not None else None
+    kind = None if command is None else command.arguments
+    warnings.showwarning = functools.partial(_show_warning_once, kind, set())
     try:
-        if not arguments or arguments[0] in ("-h", "--help"):
-            lines = [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
-            print("usage: simjax COMMAND ...\n\n" + "\n".join(lines) + "\n\nsimjax COMMAND --help says more")
-            return
-        if arguments[0] not in COMMANDS:
-            raise InputError(f"unknown command {arguments[0]!r}{suggestion(arguments[0], COMMANDS)}")
-        COMMANDS[arguments[0]][0](arguments[1:])
+        with exit_on_interrupt(lambda: "interrupted"):
+            if command is None or name is None:
+                print(_list_of_commands(arguments))
+            elif HELP_OPTIONS.intersection(arguments):
+                print(_help(name, command, arguments[len(name.split()) :]), end="")
+            else:
+                command.run(arguments[len(name.split()) :])
+            sys.stdout.flush()
     except InputError as error:
         fail(with_flags(str(error), kind))
-    except BrokenPipeError:  # what read our output, `head` say, has gone: no reason to complain
+    except BrokenPipeError:  # a pipe such as `| head` was closed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
+
+
+def _list_of_commands(arguments: Sequence[str]) -> str:
+    """Return the help that lists the commands, all or those of one group.
+
+    Raises:
+        InputError: If the arguments name an unknown command.
+    """
+    words = [word for word in arguments if word not in HELP_OPTIONS]
+    listed = {name: command for name, command in COMMANDS.items() if name.split()[:-1] == words or not words}
+    if not listed:
+        in_group = any(name.startswith(f"{words[0]} ") for name in COMMANDS)
+        got = " ".join(words[: 1 + in_group])
+        advice = did_you_mean(got, COMMANDS, f"the commands are {join(list(COMMANDS), 'and')}")
+        raise InputError(f"unknown command {got!r}; {advice}")
+    lines = ["usage: simjax COMMAND ...", ""]
+    for name, command in listed.items():
+        text = f"  {name:<14}{command.arguments.__doc__}"
+        lines += textwrap.wrap(text, shutil.get_terminal_size().columns, subsequent_indent=" " * 16)
+    return "\n".join([*lines, "", "simjax COMMAND --help describes one."])
+
+
+def _help(name: str, command: Command, arguments: Sequence[str]) -> str:
+    program = f"simjax {name}"
+    if Path(sys.argv[0]).name == "train.py":
+        program = "python train.py"
+    others = [word for word in arguments if word not in HELP_OPTIONS]
+    return help_text(
+        command.arguments,
+        program,
+        common=() if "--help-all" in arguments else command.common,
+        examples=command.examples,
+        defaults=command.defaults(others) if command.defaults else None,
+    )
 
 
 def fail(message: str) -> None:
-    """One line on stderr, and exit status 2."""
+    """Print one line on stderr and exit with status 2."""
     sys.stderr.write("error: " + " ".join(message.split()) + "\n")
     sys.exit(2)
 
 
-def _one_line_warning(
+def _show_warning_once(
     kind: type | None,
     shown: set[str],
     message: Warning | str,
@@ -68,7 +129,7 @@ def _one_line_warning(
     *rest: object,
     **options: object,
 ) -> None:
-    """Our own warnings are for the user, each once and in one line; those of libraries are not."""
+    """Print a warning of simjax in one line, the first time; warnings of libraries are not for the user."""
     if category is UserWarning and str(message) not in shown:
         shown.add(str(message))
         sys.stderr.write(f"warning: {with_flags(str(message), kind)}\n")

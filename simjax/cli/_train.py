@@ -1,16 +1,43 @@
-"""`simjax train`: settings from a TOML file, a run to resume, and flags; then training and the report."""
+"""`simjax train`: settings from options, a TOML file or the run to resume; training, evaluation and the report."""
 
 import dataclasses
 import os
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from simjax._files import user_cache
 from simjax.cli._arguments import parse
+from simjax.cli._help import as_typed
+from simjax.cli._interrupt import exit_on_interrupt
+from simjax.core import InputError
 from simjax.train._settings import Settings, from_dict, load_toml, to_dict
+
+COMMON = (
+    "model",
+    "dataset",
+    "test_dataset",
+    "objective",
+    "mining.miner",
+    "epochs",
+    "batch_size",
+    "embedding_size",
+    "optimizer.learning_rate",
+    "seed",
+    "out",
+    "config",
+    "resume",
+    "overwrite",
+)
+"""Options that the short help shows."""
+EXAMPLES = (
+    "--model vit",
+    "--dataset folder:photos --objective triplet --epochs 20",
+    "--resume --out runs/vit-digits-softmax-0",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,63 +45,134 @@ class TrainArguments(Settings):
     """Train an encoder of images, evaluate it on test images and write a report."""
 
     out: str | None = None
-    """the run's folder; None is runs/MODEL-DATASET-OBJECTIVE-SEED"""
+    """Folder of the run. Default: runs/MODEL-DATASET-OBJECTIVE-SEED."""
     config: str | None = None
-    """a TOML file of settings; flags take precedence"""
+    """TOML file with settings; options take precedence."""
     resume: bool = False
-    """go on from the newest checkpoint in --out; settings come from there"""
+    """Continue the run in --out from its last checkpoint, with the settings of that run."""
     overwrite: bool = False
-    """start again in a folder that holds a run"""
+    """Replace the run in --out."""
 
 
 def train(arguments: Sequence[str]) -> None:
-    """Parse, train, write the report, and print where it is."""
-    given = _as_arguments(_base(arguments))
-    parsed = parse(TrainArguments, arguments, prog="train.py", default=given)
+    """Train, evaluate, write the report, and print a summary."""
+    parsed = parse(TrainArguments, arguments, default=_as_arguments(_base_settings(arguments)))
     settings = _as_settings(parsed)
     out = Path(parsed.out or default_out(settings))
-    _use_compilation_cache()
-
-    from simjax import report
+    _enable_compilation_cache()
+    from simjax.report import summary_lines
     from simjax.train import Interrupted
-    from simjax.train import train as run
 
+    config_time = _time_of(out / "config.json")
     command = shlex.join(["python", "train.py", *arguments])
+
+    def after_interrupt() -> str:
+        # Until the settings are saved, the folder has no run, or the run that --overwrite would replace.
+        if not parsed.resume and _time_of(out / "config.json") == config_time:
+            return "interrupted"
+        resume = shlex.join(["python", "train.py", "--resume", "--out", str(out)])
+        return f"interrupted; go on with: {resume}"
+
     try:
-        found = run(settings, out, resume=parsed.resume, overwrite=parsed.overwrite, command=command)
+        with exit_on_interrupt(after_interrupt):
+            report = train_and_report(settings, out, resume=parsed.resume, overwrite=parsed.overwrite, command=command)
     except Interrupted as stop:
-        sys.stderr.write(f"{stop}\n")
+        again = shlex.join(["python", "train.py", "--resume", "--out", str(stop.folder)])
+        sys.stderr.write(f"stopped at step {stop.step:,}; go on with: {again}\n")
         sys.exit(130)
-    report.write(out)
-    print("\n".join([*report.summary_lines(found), f"report: {out / 'report.html'}"]))
+    print("\n".join([*summary_lines(report), f"report: {out / 'report.html'}"]))
+
+
+def train_and_report(
+    settings: Settings, out: Path, *, resume: bool = False, overwrite: bool = False, command: str = ""
+) -> dict[str, Any]:
+    """Train an encoder, evaluate it and write report.html, report.md and figures, as the command `simjax train` does.
+
+    Args:
+        settings: Settings of the run; recipes fill in those that are None.
+        out: Folder of the run.
+        resume: Continue the run in `out` from its last checkpoint.
+        overwrite: Replace the run in `out`.
+        command: Command line to save in config.json.
+
+    Returns:
+        The content of report.json.
+
+    Raises:
+        InputError: If the settings, the images or the folder cannot be used.
+        Interrupted: On Ctrl-C during training, after a checkpoint was saved.
+    """
+    from simjax import report
+    from simjax.train import train
+    from simjax.train._progress import phase
+
+    found = train(settings, out, resume=resume, overwrite=overwrite, command=command)
+    with phase("writing the report", report.SECTIONS) as begin:
+        report.write(out, begin)
+    return found.report
+
+
+def default_texts(arguments: Sequence[str]) -> Mapping[str, str]:
+    """Describe the defaults that depend on the model and the data set of the arguments, for the help.
+
+    A setting that is None is filled in by the recipe, or else by the objective or the miner.
+    """
+    from simjax.train._recipes import fill_defaults
+
+    try:
+        base = _as_settings(parse(TrainArguments, arguments, default=_as_arguments(_base_settings(arguments))))
+    except InputError:
+        base = Settings()
+    given = _flat(to_dict(base))
+    few, many = (_flat(to_dict(fill_defaults(base, images))) for images in (100, 10_000_000))
+    texts: dict[str, str] = {}
+    for name, value in given.items():
+        section = name.rpartition(".")[0]
+        if value is not None:
+            texts[name] = as_typed(value)
+        elif few[name] != many[name]:
+            texts[name] = "from the recipe, by the number of images"
+        elif few[name] is not None:
+            texts[name] = f"from the recipe: {as_typed(few[name])}"
+        elif section in ("loss", "mining"):
+            texts[name] = "of the objective" if section == "loss" else "of the miner"
+    return texts
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
 
 
 def default_out(settings: Settings) -> str:
-    """A run's folder, named by what was chosen."""
+    """Return the folder of a run, named after its model, data set, objective and seed."""
     data = settings.dataset if settings.test_dataset is None else f"{settings.dataset}-{settings.test_dataset}"
     name = f"{settings.model}-{data}-{settings.objective}-{settings.seed}"
     return "runs/" + "".join(c if c.isalnum() or c in "-_+." else "_" for c in name)
 
 
-def _base(arguments: Sequence[str]) -> Settings:
-    """What the flags change: the settings of a run to resume, those of a TOML file, or the defaults."""
-    config = _value(arguments, "--config")
+def _base_settings(arguments: Sequence[str]) -> Settings:
+    """Return the settings that options change: those of the run to resume, of a TOML file, or the defaults."""
+    config = _value_of("--config", arguments)
     base = load_toml(config) if config is not None else Settings()
     if "--resume" not in arguments:
         return base
     from simjax.train._run_folder import RunFolder
 
-    named = parse(TrainArguments, arguments, prog="train.py", default=_as_arguments(base))
-    return RunFolder(Path(named.out or default_out(_as_settings(named)))).saved_settings()
+    parsed = parse(TrainArguments, arguments, default=_as_arguments(base))
+    return RunFolder(Path(parsed.out or default_out(_as_settings(parsed)))).saved_settings()
 
 
-def _value(arguments: Sequence[str], flag: str) -> str | None:
-    """The value of a flag that must be known before the others can be parsed."""
+def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """Return the value of an option that is needed before the other options can be parsed."""
     for i, argument in enumerate(arguments):
-        if argument.startswith(flag + "="):
-            return argument[len(flag) + 1 :]
-        if argument == flag and i + 1 < len(arguments):
-            return arguments[i + 1]
+        if argument.startswith(f"{flag}="):
+            return argument.partition("=")[2]
+        if argument == flag:
+            return next(iter(arguments[i + 1 :]), None)
     return None
 
 
@@ -87,13 +185,17 @@ def _as_settings(arguments: TrainArguments) -> Settings:
     return from_dict(values)
 
 
-def _use_compilation_cache() -> None:
-    """Keep what XLA compiles in the user's cache folder, so that the second start is fast."""
+def _time_of(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
+def _enable_compilation_cache() -> None:
+    """Store compiled functions in the user's cache folder: the second start of a training is faster by seconds."""
     import jax
 
     cache = user_cache()
     if cache is not None and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    # A full or read-only disk only costs time, but JAX would warn of each of many functions.
+    # JAX warns once per function if the disk is full or read-only, which only costs time.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache", UserWarning)

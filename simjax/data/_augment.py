@@ -1,8 +1,6 @@
-"""Random changes of training images that leave their class alone, inside the jitted training step.
+"""Random changes of training images that preserve their class, inside the jitted training step.
 
-Rotation, scale and shift together are one affine map, sampled once, bilinearly; what comes from outside the image is
-zero. A shift alone is by whole pixels and costs a copy. For 128 images of 32x32x3 on two cores of a CPU: 0.5 ms, and
-0.2 ms for a shift alone (`benchmarks/choices.py`).
+Rotation, scale and shift are one affine map with bilinear interpolation; pixels from outside the image are zero.
 """
 
 from dataclasses import dataclass, fields
@@ -18,14 +16,15 @@ from simjax.core import InputError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far images are changed; each change is drawn uniformly for each image.
+    """Largest change of each kind. Changes are uniformly random and independent for each image.
 
     Attributes:
-        shift: by up to this fraction of the height and the width, in both directions.
-        rotation: by up to this many degrees, in both directions.
-        scale: by a factor between 1 - scale and 1 + scale.
-        flip: left to right, for half of the images.
-        cutout: a square with sides of this fraction of the image is set to zero, anywhere, partly outside too.
+        shift: Largest shift, as a fraction of the height and the width.
+        rotation: Largest angle in degrees, in both directions.
+        scale: Images are scaled by a factor between 1 - scale and 1 + scale.
+        flip: Whether half of the images are flipped from left to right.
+        cutout: Side of a square at a random position that is set to zero, as a fraction of the image. It may lie partly
+            outside.
     """
 
     shift: float = 0.0
@@ -52,98 +51,83 @@ DEFAULTS = {
 
 
 def default_augmentation(name: str) -> Augmentation:
-    """What fits a data set; for one that is not known no more than a small shift, since a flip may change the class."""
+    """Return the default for a data set; for an unknown one only a small shift, because a flip may change the class."""
     return DEFAULTS.get(name.removeprefix("tfds:"), Augmentation(shift=1 / 16))
 
 
 @partial(jax.jit, static_argnames="augmentation")
 def augment(key: Array, images: ArrayLike, augmentation: Augmentation) -> Array:
-    """Change every image in its own random way.
+    """Change every image at random.
 
     Args:
-        key: of the draw.
-        images: floating-point [b, h, w, c], before `normalise`: zero is taken for the background.
-        augmentation: how far.
+        key: PRNG key.
+        images: Floating-point [b, h, w, c], before `normalise`, so that zero is the background.
+        augmentation: The largest changes. A shift without rotation and scale is by whole pixels.
 
     Returns:
-        [b, h, w, c], in the type of the images.
+        [b, h, w, c], in the dtype of the images.
 
     Raises:
-        TypeError: if the images are not floating-point.
+        TypeError: If the images are not floating-point.
     """
     images = jnp.asarray(images)
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise TypeError(f"images: expected a floating-point type, got {images.dtype}")
     b, h, w, _ = images.shape
     shift_key, angle_key, scale_key, flip_key, cut_key = jax.random.split(key, 5)
-    extent = jnp.array([[h, w]])
+    uniform = partial(jax.random.uniform, minval=-1.0, maxval=1.0)
     if augmentation.rotation or augmentation.scale:
-        shift = augmentation.shift * extent * _balanced(shift_key, (b, 2))
-        angle = jnp.deg2rad(augmentation.rotation) * _balanced(angle_key, (b,))
-        factor = 1 + augmentation.scale * _balanced(scale_key, (b,))
-        images = _affine(images, angle, factor, shift)
+        shift = augmentation.shift * jnp.array([[h, w]]) * uniform(shift_key, (b, 2))
+        angle = jnp.deg2rad(augmentation.rotation) * uniform(angle_key, (b,))
+        images = _affine(images, angle, 1 + augmentation.scale * uniform(scale_key, (b,)), shift)
     elif augmentation.shift:
-        reach = round(augmentation.shift * h), round(augmentation.shift * w)
-        most = jnp.array([reach])
-        images = _shifted(images, jax.random.randint(shift_key, (b, 2), -most, most + 1), reach)
+        largest = jnp.array([[round(augmentation.shift * h), round(augmentation.shift * w)]])
+        shift = jax.random.randint(shift_key, (b, 2), -largest, largest + 1)
+        images = _affine(images, jnp.zeros(b), jnp.ones(b), shift.astype(float))
     if augmentation.flip:
-        flipped = jax.random.bernoulli(flip_key, shape=(b, 1, 1, 1))
-        images = jnp.where(flipped, images[:, :, ::-1], images)
+        is_flipped = jax.random.bernoulli(flip_key, shape=(b, 1, 1, 1))
+        images = jnp.where(is_flipped, images[:, :, ::-1], images)
     if augmentation.cutout:
-        centre = jax.random.uniform(cut_key, (b, 2)) * extent
-        images = _cut(images, centre, augmentation.cutout)
+        centre = jax.random.uniform(cut_key, (b, 2)) * jnp.array([[h, w]])
+        images = _cut_out(images, centre, augmentation.cutout)
     return images
 
 
-def _balanced(key: Array, shape: tuple[int, ...]) -> Array:
-    return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
-
-
-def _shifted(images: Array, shift: Array, reach: tuple[int, int]) -> Array:
-    """Images moved down and right by whole pixels, int [b, 2], of at most `reach`."""
-    padded = jnp.pad(images, ((0, 0), (reach[0], reach[0]), (reach[1], reach[1]), (0, 0)))
-
-    def window(image: Array, moved: Array) -> Array:
-        return jax.lax.dynamic_slice(image, (reach[0] - moved[0], reach[1] - moved[1], 0), images.shape[1:])
-
-    return jax.vmap(window)(padded, shift)
-
-
 def _affine(images: Array, angle: Array, factor: Array, shift: Array) -> Array:
-    """Images turned anticlockwise about their centre, made larger, and moved down and right.
+    """Rotate images anticlockwise about their centre, scale them, and shift them down and right.
 
     Args:
         images: [b, h, w, c].
-        angle: in radians, [b].
+        angle: In radians, [b].
         factor: [b].
-        shift: in pixels, [b, 2].
+        shift: In pixels, [b, 2].
     """
     b, h, w, c = images.shape
-    # Where each pixel of the result comes from: the inverse map, about the centre.
+    # The source of each pixel of the result: the inverse map, about the centre.
     centre = jnp.array([h - 1, w - 1]) / 2
     down, right = jnp.meshgrid(jnp.arange(h) - centre[0], jnp.arange(w) - centre[1], indexing="ij")
     down, right = (axis[None] - shift[:, i, None, None] for i, axis in enumerate((down, right)))  # [b, h, w]
     cosine, sine = (f(angle)[:, None, None] / factor[:, None, None] for f in (jnp.cos, jnp.sin))
     y = cosine * down + sine * right + centre[0]
     x = cosine * right - sine * down + centre[1]
-    # One frame of zeros, and two behind, give every place outside four neighbours of its own without a test.
+    # Zeros around the image, one before and two behind, give every source outside the image four neighbours of 0.
     padded = jnp.pad(images, ((0, 0), (1, 2), (1, 2), (0, 0))).reshape(-1, c)
     y, x = jnp.clip(y, -1, h) + 1, jnp.clip(x, -1, w) + 1
     top, left = jnp.floor(y), jnp.floor(x)
-    beyond_y, beyond_x = (y - top)[..., None].astype(images.dtype), (x - left)[..., None].astype(images.dtype)
+    lower_weight, right_weight = ((a - floor)[..., None].astype(images.dtype) for a, floor in ((y, top), (x, left)))
     row = w + 3
     corner = (jnp.arange(b)[:, None, None] * (h + 3) + top.astype(int)) * row + left.astype(int)
 
     def neighbour(offset: int) -> Array:
         return padded.at[corner + offset].get(mode="promise_in_bounds")
 
-    upper = neighbour(0) * (1 - beyond_x) + neighbour(1) * beyond_x
-    lower = neighbour(row) * (1 - beyond_x) + neighbour(row + 1) * beyond_x
-    return upper * (1 - beyond_y) + lower * beyond_y
+    upper = neighbour(0) * (1 - right_weight) + neighbour(1) * right_weight
+    lower = neighbour(row) * (1 - right_weight) + neighbour(row + 1) * right_weight
+    return upper * (1 - lower_weight) + lower * lower_weight
 
 
-def _cut(images: Array, centre: Array, side: float) -> Array:
-    """Images with a rectangle of `side` times their extent set to zero around `centre`, in pixels, [b, 2]."""
+def _cut_out(images: Array, centre: Array, side: float) -> Array:
+    """Set a rectangle of `side` times the size of the images to zero around `centre`, in pixels, [b, 2]."""
     _, h, w, _ = images.shape
     in_rows = jnp.abs(jnp.arange(h)[None] + 0.5 - centre[:, :1]) < side * h / 2  # [b, h]
     in_columns = jnp.abs(jnp.arange(w)[None] + 0.5 - centre[:, 1:]) < side * w / 2  # [b, w]

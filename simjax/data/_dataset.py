@@ -1,21 +1,29 @@
-"""A data set in memory: images, labels and the names of the classes, whatever it was read from."""
+"""A data set in memory: its type, its split into training and test images, the embedded digits, and export as PNG."""
 
-from collections.abc import Sequence
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from simjax.core import InputError, suggestion
+
 SEED = 0
 TEST_FRACTION = 0.25
+
+Progress = Callable[[str, int, int], None]
+"""A function that is called with a description of the current work, the amount done, and the total amount."""
 
 
 class Dataset(NamedTuple):
     """Labelled images of one size.
 
     Attributes:
-        images: uint8 [n, h, w, c], c = 1 or 3.
-        labels: int32 [n], in 0 .. len(class_names) - 1.
-        class_names: one for each label.
+        images: uint8 [n, h, w, c] with c = 1 or 3.
+        labels: int32 [n] in 0 .. len(class_names) - 1.
+        class_names: The name of each label.
     """
 
     images: np.ndarray
@@ -24,41 +32,129 @@ class Dataset(NamedTuple):
 
 
 def select(dataset: Dataset, index: np.ndarray) -> Dataset:
-    """The images of a data set at `index`, int [m]."""
+    """Return the images of a data set at `index`, int [m]."""
     return dataset._replace(images=dataset.images[index], labels=dataset.labels[index])
 
 
 def concatenate(datasets: Sequence[Dataset]) -> Dataset:
-    """Data sets with the same image shape and the same classes, one after the other."""
-    return Dataset(
-        np.concatenate([d.images for d in datasets]),
-        np.concatenate([d.labels for d in datasets]),
-        datasets[0].class_names,
-    )
+    """Concatenate data sets that have the same image shape and the same classes."""
+    images, labels = (np.concatenate(arrays) for arrays in zip(*(d[:2] for d in datasets), strict=True))
+    return Dataset(images, labels, datasets[0].class_names)
 
 
 def stratified_split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cut every class in a training part and a test part, 75 to 25, with a fixed seed.
+    """Split the images of every class into 75% for training and 25% for the test, with a fixed seed.
 
-    A class keeps at least one image in the training part, and has at least one in the test part if it has two.
+    Every class has at least one training image, and at least one test image if it has two images.
 
     Args:
         labels: int [n].
 
     Returns:
-        The indices of the training part and of the test part, each ascending.
+        The indices of the training images and of the test images, both ascending.
 
     Example:
-        >>> train, test = stratified_split(np.array([0, 0, 0, 0, 1, 1, 2]))
-        >>> len(train), len(test), np.bincount(np.array([0, 0, 0, 0, 1, 1, 2])[train]).tolist()
+        >>> labels = np.array([0, 0, 0, 0, 1, 1, 2])
+        >>> train, test = stratified_split(labels)
+        >>> len(train), len(test), np.bincount(labels[train]).tolist()
         (5, 2, [3, 1, 1])
     """
     rng = np.random.default_rng(SEED)
-    train, test = [], []
+    is_test = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
-        held_out = min(max(round(len(members) * TEST_FRACTION), 1), len(members) - 1)
-        test.append(members[:held_out])
-        train.append(members[held_out:])
-    empty = np.zeros(0, int)
-    return np.sort(np.concatenate([empty, *train])), np.sort(np.concatenate([empty, *test]))
+        is_test[members[: min(max(round(len(members) * TEST_FRACTION), 1), len(members) - 1)]] = True
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+
+def select_classes(dataset: Dataset, classes: str) -> Dataset:
+    """Select the images of some classes and renumber the labels.
+
+    Args:
+        dataset: The data set with all classes.
+        classes: Names of classes, class numbers from 0, or ranges of numbers, separated by commas.
+
+    Raises:
+        InputError: If `classes` is empty or has an unknown class; the message suggests the nearest name.
+
+    Example:
+        >>> data = Dataset(np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 1, 2, 2], np.int32), ("cat", "dog", "owl"))
+        >>> selected = select_classes(data, "owl,0")
+        >>> selected.labels.tolist(), selected.class_names
+        ([0, 1, 1], ('cat', 'owl'))
+    """
+    names = dataset.class_names
+    selected: set[int] = set()
+    for item in filter(None, (part.strip() for part in classes.split(","))):
+        bounds = re.fullmatch(r"(\d+)(?:-(\d+))?", item)
+        first, last = (int(bounds[1]), int(bounds[2] or bounds[1])) if bounds else (0, -1)
+        if item in names:
+            selected.add(names.index(item))
+        elif first <= last < len(names):
+            selected.update(range(first, last + 1))
+        else:
+            near = suggestion(item, names)
+            raise InputError(f"classes: expected names or numbers below {len(names)}, got {item!r}{near}")
+    if not selected:
+        raise InputError(f"classes: expected at least one in brackets, got [{classes}]")
+    numbers = np.array(sorted(selected))
+    found = select(dataset, np.isin(dataset.labels, numbers))
+    labels = np.searchsorted(numbers, found.labels).astype(np.int32)
+    return Dataset(found.images, labels, tuple(names[number] for number in numbers))
+
+
+def load_digits(split: str) -> Dataset:
+    """Load scikit-learn's handwritten digits: 1,347 training and 450 test images of 8x8 pixels, stratified.
+
+    Args:
+        split: "train", "test" or "all".
+    """
+    from sklearn import datasets
+    from sklearn.model_selection import train_test_split
+
+    pixels, target = datasets.load_digits(return_X_y=True)
+    images = np.rint(pixels * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)  # from 0..16
+    digits = Dataset(images, target.astype(np.int32), tuple(map(str, range(10))))
+    index = train_test_split(np.arange(len(target)), test_size=TEST_FRACTION, stratify=target, random_state=SEED)
+    train, test = (select(digits, np.asarray(part)) for part in index)
+    return {"train": train, "test": test, "all": concatenate([train, test])}[split]
+
+
+def export(dataset: Dataset, out: Path, classes: tuple[str, ...] | None = None) -> int:
+    """Write the images of some classes to out/CLASS/INDEX.png.
+
+    Args:
+        dataset: The data set.
+        out: A folder that does not exist yet. It is renamed into place when it is complete.
+        classes: Names of classes. Default: all classes.
+
+    Returns:
+        The number of images written.
+
+    Raises:
+        InputError: If a class is unknown, or if the folder exists or cannot be written.
+    """
+    from PIL import Image
+
+    names = dataset.class_names if classes is None else classes
+    for name in names:
+        if name not in dataset.class_names:
+            raise InputError(f"unknown class {name!r}{suggestion(name, dataset.class_names)}")
+    if out.exists():
+        raise InputError(f"{out} exists; choose another folder")
+    work = out.with_name(f".{out.name}.part")
+    written = 0
+    try:
+        for name in names:
+            folder = work / name.replace("/", "_")
+            folder.mkdir(parents=True)
+            for row in (dataset.labels == dataset.class_names.index(name)).nonzero()[0]:
+                image = dataset.images[row]
+                Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(folder / f"{row:06d}.png")
+                written += 1
+        work.rename(out)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return written

@@ -1,14 +1,12 @@
-"""Any image file to uint8 pixels, in threads.
+"""Decode and resize images of any format to uint8 pixels, in threads.
 
-What becomes of what a file may hold:
-
-- orientation from EXIF is applied;
-- 1-bit images give 0 and 255; 16-bit and 32-bit integers are mapped from 0..65535, floating-point pixels from 0..1, or
-  both from the given input range, in which case values outside are clipped; images that use less than half of the
-  assumed range are reported in a warning;
-- transparent pixels show white behind them; of an animation the first frame is taken;
-- another size is reached by antialiased (bicubic) resampling. An image of another aspect ratio is padded by repeating
-  its border pixels, or cropped at the centre, or stretched.
+- The EXIF orientation is applied. Transparent pixels become white. Only the first frame of an animation is read.
+- 1-bit images become 0 and 255. 16-bit and 32-bit integers are mapped from 0..65535 and floating-point pixels from
+  0..1, or both from the given input range, with values outside clipped. A warning is given if all images together use
+  less than half of the assumed range.
+- Images are resized by antialiased bicubic resampling. An image of another aspect ratio is padded by repeating its
+  border pixels, cropped at its centre, or stretched.
+- One channel becomes three by repetition; three become one by luminance (ITU-R 601, 0.299 R + 0.587 G + 0.114 B).
 """
 
 import contextlib
@@ -25,31 +23,26 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from simjax.core import InputError
+from simjax.data._dataset import Dataset, Progress
+
 if TYPE_CHECKING:
     from PIL import Image
 
 Source = Path | bytes | np.ndarray
-"""An image: a file, a file's content, or pixels [h, w] or [h, w, c]."""
+"""An image: a file, the content of a file, or pixels [h, w] or [h, w, c]."""
 
-KEPT_SIZE = 64  # images of one common size up to this height and width keep it
-DEFAULT_SIDE = 32  # images of other sizes get about as many pixels as a square of this side
-LARGEST_ASPECT = 4.0  # of a chosen size; longer images are padded
-CHUNK = 16  # images in one task of a thread: tiny PNGs cost less than a task does
+MAX_UNCHANGED_SIDE = 64  # images of one common size up to this height and width are not resized
+DEFAULT_SIDE = 32  # other images are resized to about as many pixels as a square of this side
+MAX_ASPECT_RATIO = 4.0  # of a default size
+IMAGES_PER_TASK = 16  # decoding a tiny PNG takes less time than scheduling a task
+CACHE_GIGABYTES = 4.0
 
 Aspect = Literal["pad", "crop", "stretch"]
 
 
 class ReadOptions(NamedTuple):
-    """How image files are read.
-
-    Attributes:
-        image_size: (height, width), or None to choose one, see `common_format`.
-        channels: 1 or 3, or None to choose.
-        aspect: How an image of another aspect ratio is brought to the size.
-        input_range: Lowest and highest value of pixels with more than 8 bits, or None for that of the type.
-        max_pixels: Largest number of pixels of one image, or None for Pillow's limit.
-        skip_unreadable: Whether images of a folder that cannot be read are left out with a warning.
-    """
+    """How images are read. See `load`; here `image_size` is (height, width)."""
 
     image_size: tuple[int, int] | None = None
     channels: int | None = None
@@ -57,10 +50,13 @@ class ReadOptions(NamedTuple):
     input_range: tuple[float, float] | None = None
     max_pixels: int | None = None
     skip_unreadable: bool = False
+    needs_classes: bool = True
+    cache_gigabytes: float = CACHE_GIGABYTES
+    progress: Progress | None = None
 
 
 class Format(NamedTuple):
-    """The size (height, width) and the channels (1 or 3) that images are brought to, and how; see `ReadOptions`."""
+    """The size (height, width) and channels (1 or 3) of decoded images, and how they are reached; see `load`."""
 
     size: tuple[int, int]
     channels: int
@@ -69,35 +65,68 @@ class Format(NamedTuple):
     max_pixels: int | None = None
 
 
+class PixelRange(NamedTuple):
+    """Lowest and highest pixel of an image with more than 8 bits, and the highest value assumed for its type."""
+
+    low: float
+    high: float
+    assumed: float
+
+
 class UnreadableImageError(Exception):
-    """An image that cannot be decoded: which of the sources, and why."""
+    """An image cannot be decoded. `index` is its position among the sources."""
 
     def __init__(self, index: int, reason: Exception):
         super().__init__(str(reason))
         self.index = index
 
 
-def decode_images(sources: Sequence[Source] | np.ndarray, wanted: Format, name: str = "images") -> np.ndarray:
-    """Decode images to one size and number of channels.
+def resize(dataset: Dataset, size: tuple[int, int], channels: int, aspect: Aspect = "pad") -> Dataset:
+    """Resize the images of a data set and convert their channels.
 
     Args:
-        sources: n images, or the pixels of n images in one array.
-        wanted: what to bring them to.
-        name: Name of the images in a warning.
+        dataset: A data set with images uint8 [n, h, w, c].
+        size: (height, width).
+        channels: 1 or 3.
+        aspect: See `load`.
 
     Returns:
-        uint8 [n, h, w, c].
+        A data set with images uint8 [n, *size, channels]; the same object if its images have this shape already.
 
     Raises:
-        UnreadableImageError: for the first image that is truncated, corrupt or no image.
+        InputError: If the size is not positive or the number of channels is not 1 or 3.
+    """
+    check_format(size, channels)
+    images = dataset.images
+    if images.shape[1:] == (*size, channels):
+        return dataset
+    wanted = Format(size, min(channels, images.shape[3]), aspect)
+    if images.shape[1:] != (*wanted.size, wanted.channels):
+        images = decode_images(images, wanted)
+    return dataset._replace(images=np.repeat(images, channels // wanted.channels, axis=3))
+
+
+def check_format(size: tuple[int, int] | None, channels: int | None) -> None:
+    """Raise an InputError for an impossible size or number of channels; None is accepted."""
+    if size is not None and not (len(size) == 2 and all(isinstance(s, int | np.integer) and s > 0 for s in size)):
+        raise InputError(f"image_size: expected a height and a width of at least 1 pixel, got {size}")
+    if channels not in (None, 1, 3):
+        raise InputError(f"channels: expected 1 or 3, got {channels}")
+
+
+def decode_images(sources: Sequence[Source] | np.ndarray, wanted: Format, name: str = "images") -> np.ndarray:
+    """Decode images to one format, uint8 [n, h, w, c]. `name` is the name of the images in a warning.
+
+    Raises:
+        UnreadableImageError: For the first image that is truncated, corrupt or not an image.
     """
     images = np.empty((len(sources), *wanted.size, wanted.channels), np.uint8)
     ranges: list[PixelRange] = []
 
-    def fill(index: int) -> None:
+    def decode(index: int) -> None:
         images[index] = _decode(sources[index], wanted, ranges)
 
-    failures = _in_threads(fill, len(sources), wanted.max_pixels)
+    failures = _run_in_threads(decode, len(sources), wanted.max_pixels)
     if failures:
         raise failures[0]
     _warn_of_range(ranges, wanted.input_range, name)
@@ -105,52 +134,52 @@ def decode_images(sources: Sequence[Source] | np.ndarray, wanted: Format, name: 
 
 
 def unreadable_images(sources: Sequence[Source], options: ReadOptions | None = None) -> list[UnreadableImageError]:
-    """Decode every image for no other purpose than to see which ones fail."""
+    """Return an error for every image that cannot be decoded."""
     options = options or ReadOptions()
     small = Format((DEFAULT_SIDE, DEFAULT_SIDE), 1, input_range=options.input_range, max_pixels=options.max_pixels)
-    return _in_threads(lambda index: _decode(sources[index], small, []), len(sources), options.max_pixels)
+    return _run_in_threads(lambda index: _decode(sources[index], small, []), len(sources), options.max_pixels)
 
 
 def common_format(sources: Sequence[Source], options: ReadOptions) -> tuple[Format, str | None]:
-    """Choose what a set of images is brought to: what the options impose, otherwise what suits the images.
+    """Choose one format for images: the size and channels of the options, or defaults that depend on the images.
 
-    One size that all images share is kept if it is at most 64x64. Otherwise the size has about 32 * 32 pixels and the
-    median aspect ratio of the images, at most 4. One channel is enough if every image is stored as greyscale.
+    If all images have one size of at most 64x64, the default is this size. Otherwise it has about 32 * 32 pixels and
+    the median aspect ratio of the images, at most 4:1. By default there is one channel if every image is greyscale.
 
     Returns:
-        The format, and a sentence that says so if the size differs from that of some image. If size and channels are
-        both given, no image is opened and nothing is said.
+        The format, and a sentence about resizing if some image has another size. If the options have both size and
+        channels, no image is opened and there is no sentence.
 
     Raises:
-        UnreadableImageError: for the first file whose header cannot be read.
+        UnreadableImageError: For the first file whose header cannot be read.
     """
-    size, channels, how = options.image_size, options.channels, options[2:5]
+    size, channels, rest = options.image_size, options.channels, options[2:5]
     if size is not None and channels is not None:
-        return Format(size, channels, *how), None
+        return Format(size, channels, *rest), None
     headers: list[tuple[tuple[int, int], bool]] = [((1, 1), False)] * len(sources)
 
-    def fill(index: int) -> None:
+    def read_header(index: int) -> None:
         headers[index] = _header(sources[index])
 
-    failures = _in_threads(fill, len(sources), options.max_pixels)
+    failures = _run_in_threads(read_header, len(sources), options.max_pixels)
     if failures:
         raise failures[0]
-    channels = channels or (1 if all(grey for _, grey in headers) else 3)
-    sizes = [shape for shape, _ in headers]
-    size = size or _chosen_size(sizes)
-    resizing = _resizing(sizes, size, options.aspect) if any(shape != size for shape in sizes) else None
-    return Format(size, channels, *how), resizing
+    channels = channels or (1 if all(is_grey for _, is_grey in headers) else 3)
+    sizes = [size for size, _ in headers]
+    size = size or _default_size(sizes)
+    resizing = _describe_resizing(sizes, size, options.aspect) if any(other != size for other in sizes) else None
+    return Format(size, channels, *rest), resizing
 
 
-def _chosen_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    if len(set(sizes)) == 1 and max(sizes[0]) <= KEPT_SIZE:
+def _default_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    if len(set(sizes)) == 1 and max(sizes[0]) <= MAX_UNCHANGED_SIDE:
         return sizes[0]
     ratio = math.exp(float(np.median([math.log(height / width) for height, width in sizes])))
-    ratio = min(max(ratio, 1 / LARGEST_ASPECT), LARGEST_ASPECT)
+    ratio = min(max(ratio, 1 / MAX_ASPECT_RATIO), MAX_ASPECT_RATIO)
     return round(DEFAULT_SIDE * ratio**0.5), round(DEFAULT_SIDE / ratio**0.5)
 
 
-def _resizing(sizes: Sequence[tuple[int, int]], size: tuple[int, int], aspect: Aspect) -> str:
+def _describe_resizing(sizes: Sequence[tuple[int, int]], size: tuple[int, int], aspect: Aspect) -> str:
     smallest, largest = min(sizes, key=math.prod), max(sizes, key=math.prod)
     between = f"{smallest[0]}x{smallest[1]}"
     if len(set(sizes)) > 1:
@@ -162,52 +191,48 @@ def _resizing(sizes: Sequence[tuple[int, int]], size: tuple[int, int], aspect: A
     )
 
 
-def _in_threads(work: Callable[[int], object], n: int, max_pixels: int | None) -> list[UnreadableImageError]:
-    """work(0) .. work(n - 1), and what failed, in order."""
+def _run_in_threads(work: Callable[[int], object], n: int, max_pixels: int | None) -> list[UnreadableImageError]:
+    """Call work(0) .. work(n - 1) in threads, and return an error for each image that it cannot read, in order."""
     from PIL import Image, UnidentifiedImageError
 
-    # What Pillow's decoders raise for broken files of their many formats.
+    # Pillow's decoders raise all of these for broken files.
     broken = (OSError, ValueError, TypeError, SyntaxError, EOFError, LookupError)
 
-    def chunk(start: int) -> list[UnreadableImageError]:
+    def run_task(start: int) -> list[UnreadableImageError]:
         failures = []
-        for index in range(start, min(start + CHUNK, n)):
+        for index in range(start, min(start + IMAGES_PER_TASK, n)):
             try:
                 work(index)
             except UnidentifiedImageError:
                 failures.append(UnreadableImageError(index, ValueError("no image format that Pillow knows")))
             except Image.DecompressionBombError as error:
-                failures.append(UnreadableImageError(index, _too_large(error)))
+                pixels, limit = (int(float(number)) for number in re.findall(r"\d+(?:\.\d+)?", str(error))[:2])
+                reason = f"it has {pixels:,} pixels, more than {limit:,}; `max_pixels={pixels}` allows it"
+                failures.append(UnreadableImageError(index, ValueError(reason)))
             except broken as error:
                 failures.append(UnreadableImageError(index, error))
         return failures
 
     with _pixel_limit(max_pixels), ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [failure for failures in pool.map(chunk, range(0, n, CHUNK)) for failure in failures]
+        return [failure for failures in pool.map(run_task, range(0, n, IMAGES_PER_TASK)) for failure in failures]
 
 
 @contextlib.contextmanager
 def _pixel_limit(max_pixels: int | None) -> Iterator[None]:
-    """Make Pillow refuse images of more than `max_pixels` pixels; its own limit is a global of its module."""
+    """Make Pillow reject images of more than `max_pixels` pixels by setting the global variable of its module."""
     from PIL import Image
 
     if max_pixels is None:
         yield
         return
     before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = max_pixels / 2  # Pillow warns from its limit on, and refuses from twice its limit on
+    Image.MAX_IMAGE_PIXELS = max_pixels / 2  # Pillow warns above its limit, and raises above twice its limit
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
-
-
-def _too_large(error: Exception) -> ValueError:
-    """Pillow's error for an image of too many pixels, with the argument that allows it."""
-    pixels, limit = (int(float(number)) for number in re.findall(r"\d+(?:\.\d+)?", str(error))[:2])
-    return ValueError(f"it has {pixels:,} pixels, more than {limit:,}; `max_pixels={pixels}` allows it")
 
 
 def _open(source: Source) -> "Image.Image":
@@ -219,51 +244,38 @@ def _open(source: Source) -> "Image.Image":
 
 
 def _header(source: Source) -> tuple[tuple[int, int], bool]:
-    """The upright size (height, width), and whether the image is stored as greyscale."""
+    """Return the upright size (height, width), and whether the image is stored as greyscale."""
     from PIL import ExifTags, Image
 
     with _open(source) as image:
-        grey = _is_grey(image)
-        if max(image.size) <= KEPT_SIZE:
-            image.load()  # the orientation of a PNG may stand behind its pixels; large images are not read for that
+        is_grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
+        if image.mode in ("P", "PA"):
+            palette = np.reshape(image.getpalette() or [], (-1, 3))
+            is_grey = bool((palette == palette[:, :1]).all())
+        if max(image.size) <= MAX_UNCHANGED_SIDE:
+            image.load()  # a PNG may store its orientation behind the pixels; a large image is not read for it
         width, height = image.size
-        # Not image.getexif(), which for a PNG reads all pixels.
-        turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) >= 5
-        return (width, height) if turned else (height, width), grey
-
-
-def _is_grey(image: "Image.Image") -> bool:
-    if image.mode in ("P", "PA"):
-        palette = np.reshape(image.getpalette() or [], (-1, 3))
-        return bool((palette == palette[:, :1]).all())
-    return image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
-
-
-class PixelRange(NamedTuple):
-    """Lowest and highest pixel of an image with more than 8 bits, and the range that its type is mapped from."""
-
-    low: float
-    high: float
-    assumed: float
+        # Not image.getexif(), which reads all pixels of a PNG.
+        is_sideways = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) >= 5
+        return (width, height) if is_sideways else (height, width), is_grey
 
 
 def _decode(source: Source, wanted: Format, ranges: list[PixelRange]) -> np.ndarray:
     from PIL import ImageOps
 
     with _open(source) as image:
-        # A JPEG decodes at a half, a quarter or an eighth at a fraction of the cost; twice the wanted size is left.
+        # Pillow decodes a JPEG much faster at 1/2, 1/4 or 1/8 of its size; here at no less than twice the wanted size.
         image.draft(image.mode, (2 * max(wanted.size), 2 * max(wanted.size)))
         low_bytes = _low_bytes(source, image)
         upright = image if isinstance(source, np.ndarray) else ImageOps.exif_transpose(image)
         if low_bytes is not None:
             low_bytes = ImageOps.exif_transpose(low_bytes)
-        plain = _eight_bit(upright, low_bytes, wanted.input_range, ranges)
-        plain = plain.convert("L" if wanted.channels == 1 else "RGB")
-        pixels = _resized(plain, wanted.size, wanted.aspect)
+        opaque = _opaque_8_bit(upright, low_bytes, wanted.input_range, ranges)
+        pixels = _resize_image(opaque.convert("L" if wanted.channels == 1 else "RGB"), wanted.size, wanted.aspect)
         return pixels.reshape(*wanted.size, wanted.channels)
 
 
-def _resized(image: "Image.Image", size: tuple[int, int], aspect: Aspect) -> np.ndarray:
+def _resize_image(image: "Image.Image", size: tuple[int, int], aspect: Aspect) -> np.ndarray:
     from PIL import Image, ImageOps
 
     height, width = size
@@ -282,38 +294,41 @@ def _resized(image: "Image.Image", size: tuple[int, int], aspect: Aspect) -> np.
 
 
 def _low_bytes(source: Source, image: "Image.Image") -> "Image.Image | None":
-    """The low bytes of an image with 16 bits in each of several channels, of which Pillow keeps the high bytes."""
+    """Return the low bytes of an image with several channels of 16 bits, of which Pillow reads only the high bytes.
+
+    If the numbers are read in the opposite byte order, Pillow reads the low bytes instead.
+    """
     tiles = getattr(image, "tile", None)
     args = tiles[0].args if tiles else ""
     raw_mode = args if isinstance(args, str) else args[0] if args else ""
     match = re.fullmatch(r"(RGBA?|RGBX);16([BLN])", str(raw_mode))
     if match is None:
         return None
-    # Read as numbers of the other byte order, the low byte is the one that Pillow keeps.
     is_little = match[2] == "L" or (match[2] == "N" and sys.byteorder == "little")
     swapped = f"{match[1]};16{'B' if is_little else 'L'}"
-    again: Any = _open(source)
-    again.tile = [
-        tile._replace(args=swapped if isinstance(args, str) else (swapped, *tile.args[1:])) for tile in again.tile
+    second: Any = _open(source)  # Any: Pillow has no public type for images with tiles
+    second.tile = [
+        tile._replace(args=swapped if isinstance(args, str) else (swapped, *tile.args[1:])) for tile in second.tile
     ]
-    return again
+    return second
 
 
-def _eight_bit(
+def _opaque_8_bit(
     image: "Image.Image",
     low_bytes: "Image.Image | None",
     input_range: tuple[float, float] | None,
     ranges: list[PixelRange],
 ) -> "Image.Image":
-    """An opaque image with 8 bits a channel."""
+    """Convert an image to 8 bits a channel, with white behind transparent pixels."""
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
         pixels = np.asarray(image).astype(np.float64)
-        image = Image.fromarray(_mapped(pixels, 1.0 if image.mode == "F" else 65535.0, image.mode, input_range, ranges))
+        assumed = 1.0 if image.mode == "F" else 65535.0
+        image = Image.fromarray(_map_to_bytes(pixels, assumed, image.mode, input_range, ranges))
     elif low_bytes is not None:
         pixels = np.asarray(image).astype(np.float64) * 256 + np.asarray(low_bytes)
-        colours = _mapped(pixels[..., :3], 65535.0, image.mode, input_range, ranges)
+        colours = _map_to_bytes(pixels[..., :3], 65535.0, image.mode, input_range, ranges)
         opacity = np.asarray(image)[..., 3:]
         image = Image.fromarray(np.concatenate([colours, opacity], axis=2))
     if image.has_transparency_data:
@@ -322,25 +337,25 @@ def _eight_bit(
     return image
 
 
-def _mapped(
-    pixels: np.ndarray, top: float, mode: str, input_range: tuple[float, float] | None, ranges: list[PixelRange]
+def _map_to_bytes(
+    pixels: np.ndarray, assumed: float, mode: str, input_range: tuple[float, float] | None, ranges: list[PixelRange]
 ) -> np.ndarray:
-    """Pixels of more than 8 bits as 0..255: of the given range, or of 0..top."""
+    """Map pixels from the given range, or from 0..assumed, to uint8 0..255, and append their range to `ranges`."""
     low, high = float(pixels.min()), float(pixels.max())
     if math.isnan(low):
         raise ValueError(f"NaN among the pixels of an image of mode {mode}")
-    if input_range is None and not (low >= 0 and high <= top):
+    if input_range is None and not (low >= 0 and high <= assumed):
         raise ValueError(
-            f"pixels from {low:g} to {high:g}, outside 0..{top:g}, in an image of mode {mode}; "
+            f"pixels from {low:g} to {high:g}, outside 0..{assumed:g}, in an image of mode {mode}; "
             f"`input_range=({low:g}, {high:g})` maps them"
         )
-    ranges.append(PixelRange(low, high, top))
-    first, last = input_range or (0.0, top)
+    ranges.append(PixelRange(low, high, assumed))
+    first, last = input_range or (0.0, assumed)
     return np.rint((np.clip(pixels, first, last) - first) * (255 / (last - first))).astype(np.uint8)
 
 
 def _warn_of_range(ranges: Sequence[PixelRange], input_range: tuple[float, float] | None, name: str) -> None:
-    """Warn where images with more than 8 bits use less than half of the range that they are mapped from."""
+    """Warn if images with more than 8 bits use less than half of the range that they are mapped from."""
     if input_range is not None:
         if not ranges:
             warnings.warn(f"{name}: no image has more than 8 bits, so `input_range` changes nothing", stacklevel=3)
@@ -351,6 +366,6 @@ def _warn_of_range(ranges: Sequence[PixelRange], input_range: tuple[float, float
         if high - low < assumed / 2:
             warnings.warn(
                 f"{name}: pixels from {low:g} to {high:g} were read as if they could be from 0 to {assumed:g}, so the "
-                f"images are dark or have little contrast; `input_range=({low:g}, {high:g})` uses what they hold",
+                f"images are dark or have little contrast; `input_range=({low:g}, {high:g})` maps them to 0..255",
                 stacklevel=3,
             )

@@ -1,8 +1,8 @@
-"""The files in which the official data sets were published, parsed without TensorFlow.
+"""Parse the original files of the official data sets without TensorFlow.
 
-MNIST and Fashion-MNIST come as four IDX files: a big-endian header (two zero bytes, the type 8 for bytes, the number
-of axes, their extents) and the values. Their checksums are of the content, since the same content is around in more
-than one compression. CIFAR comes as a tar archive of records: one byte for each label, then 3 x 32 x 32 pixels.
+MNIST and Fashion-MNIST are four IDX files: a big-endian header (two zero bytes, the type 8 for bytes, the number of
+axes and their extents) and the values. Their checksums are of the uncompressed content, because differently compressed
+files are in use. CIFAR is a tar archive of records: one byte for each label, then 3 x 32 x 32 pixels.
 """
 
 import gzip
@@ -31,12 +31,19 @@ IDX_SHA256 = {
 
 
 class CifarLayout(NamedTuple):
-    """Where in its archive one of the CIFAR sets keeps what."""
+    """The contents of the archive of a CIFAR data set.
+
+    Attributes:
+        folder: The folder in the archive.
+        files: The files of each split.
+        names: The file with the class names of each kind of label, in the order of the labels in a record.
+        records: The number of records of each split.
+    """
 
     folder: str
-    files: dict[str, tuple[str, ...]]  # of each split
-    names: dict[str, str]  # the file with the names of each label, in the order of the labels in a record
-    records: dict[str, int]  # how many each split has
+    files: dict[str, tuple[str, ...]]
+    names: dict[str, str]
+    records: dict[str, int]
 
 
 CIFAR = {
@@ -57,12 +64,12 @@ OFFICIAL = ("mnist", "fashion_mnist", *CIFAR)
 
 
 class Originals(NamedTuple):
-    """What the published files of a set hold.
+    """The content of the original files of a data set.
 
     Attributes:
-        images: of each split, uint8 [n, h, w, c].
-        labels: of each split, each kind of label, uint8 [n].
-        names: of each kind of label, where the files give them.
+        images: The images of each split, uint8 [n, h, w, c].
+        labels: The labels of each split and kind, uint8 [n].
+        names: The class names of each kind of label, if the files contain them.
     """
 
     images: dict[str, np.ndarray]
@@ -71,15 +78,9 @@ class Originals(NamedTuple):
 
 
 def read_originals(name: str, source: Path, sha256: dict[str, str]) -> Originals:
-    """Read and verify the published files of an official set.
+    """Read and verify the original files of an official data set in the folder `source`, or a CIFAR archive.
 
-    Args:
-        name: of the set.
-        source: the folder that holds them, compressed or not (for CIFAR also the archive itself).
-        sha256: the published checksum of each archive, by its name.
-
-    Raises:
-        InputError: naming the file that is missing, damaged or not the published one.
+    `sha256` has the published checksum of each archive, by its name.
     """
     return _read_cifar(CIFAR[name], source, sha256) if name in CIFAR else _read_mnist(name, source)
 
@@ -105,12 +106,14 @@ def _read_idx(name: str, source: Path, file_name: str) -> np.ndarray:
         raise InputError(f"{path}: truncated or corrupt ({error})") from error
     expected = IDX_SHA256.get((name, file_name))
     if expected and hashlib.sha256(content).hexdigest() != expected:
-        raise InputError(f"{path}: its content is not the published one (SHA-256 differs): damaged, or another set's")
+        raise InputError(
+            f"{path}: its content is not the published one (SHA-256 differs): damaged, or of another data set"
+        )
     axes = int(file_name.split("idx")[1][0])
     header = 4 + 4 * axes
     shape = struct.unpack(f">{axes}I", content[4:header]) if len(content) >= header else ()
     if content[:4] != bytes([0, 0, 8, axes]) or len(content) != header + np.prod(shape, dtype=np.int64):
-        raise InputError(f"{path}: truncated, or no IDX file of {axes} axes")
+        raise InputError(f"{path}: truncated, or not an IDX file of {axes} axes")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
@@ -125,13 +128,13 @@ def _read_cifar(layout: CifarLayout, source: Path, sha256: dict[str, str]) -> Or
         if hashlib.file_digest(file, "sha256").hexdigest() not in sha256.values():
             raise InputError(
                 f"{archive}: not the published archive (SHA-256 differs): truncated or corrupt"
-                f" (if it was packed anew, unpack it and give the folder {layout.folder})"
+                f" (if the archive was repacked, unpack it and give the folder {layout.folder})"
             )
     with tarfile.open(archive) as tar:
 
         def member(name: str) -> bytes:
             content = tar.extractfile(f"{layout.folder}/{name}")
-            return content.read() if content else b""  # a directory has none
+            return content.read() if content else b""  # a directory has no content
 
         return _parse_cifar(layout, archive, member)
 

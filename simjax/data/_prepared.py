@@ -1,79 +1,71 @@
-"""Sets that TensorFlow Datasets has prepared, read without TensorFlow.
+"""Read data sets that TensorFlow Datasets has prepared, without TensorFlow, and cache their decoded images.
 
-The records are read in large slices and undecoded, the images decoded by Pillow in threads, and the arrays cached:
-60,000 images of MNIST take a few seconds the first time and milliseconds afterwards.
+Records are read undecoded in large slices, and images are decoded by Pillow in threads. Reading the 60,000 images of
+MNIST takes a few seconds, and milliseconds from the cache. A cache file contains the arrays of one split; its name has
+a hash of the files of the data set. It is written to a temporary file and renamed. The least recently used files are
+deleted if all files together exceed the limit. A cache that cannot be read or written is no error.
 """
 
+import contextlib
+import hashlib
 import json
 import os
+import tempfile
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from simjax._files import user_cache
 from simjax.core import InputError
-from simjax.data._cache import CACHE_GIGABYTES, Decoded, cached
 from simjax.data._dataset import Dataset, concatenate, select, stratified_split
-from simjax.data._decode import ReadOptions, UnreadableImageError, common_format, decode_images
-from simjax.data._download import Progress
+from simjax.data._decode import CACHE_GIGABYTES, ReadOptions, UnreadableImageError, common_format, decode_images
 
-SLICE = 5_000  # records read at once
+DecodedSplit = tuple[Dataset, str]
+"""A split with decoded images, and a description of how they were resized, or ""."""
+
+RECORDS_PER_READ = 5_000
+CACHE_PREFIX = "simjax-"
 
 
 def data_root(data_dir: str | os.PathLike[str] | None) -> Path:
-    """Where prepared sets lie: the given directory, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Return the directory of prepared data sets: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     given = data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
     return Path(given).expanduser().resolve()
 
 
 def find_prepared(name: str, root: Path) -> Path | None:
-    """The folder of the newest prepared version of a set, `name` or `name/config`, or None."""
+    """Return the folder of the newest prepared version of a data set, `name` or `name/config`, or None."""
     folder = root / name
     if (folder / "dataset_info.json").is_file():
-        return folder  # the name has the version in it
+        return folder  # the name includes the version
     versions = [path.parent for path in folder.glob("*/dataset_info.json") if _version(path.parent)]
     return max(versions, key=_version, default=None)
 
 
 def prepared_names(root: Path) -> list[str]:
-    """The sets, `name` or `name/config`, that are prepared in a directory."""
+    """Return the names, `name` or `name/config`, of the prepared data sets in a directory."""
     infos = [*root.glob("*/*/dataset_info.json"), *root.glob("*/*/*/dataset_info.json")]
     return sorted({path.parent.parent.relative_to(root).as_posix() for path in infos if _version(path.parent)})
 
 
 def _version(folder: Path) -> tuple[int, ...]:
-    """(3, 0, 1) for a folder called 3.0.1; () for another name."""
+    """Return (3, 0, 1) for a folder with the name 3.0.1, and () for other names."""
     parts = folder.name.split(".")
     return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()
 
 
-def read_prepared(
-    folder: Path,
-    split: str,
-    options: ReadOptions,
-    cache_gigabytes: float = CACHE_GIGABYTES,
-    progress: Progress | None = None,
-) -> Dataset:
-    """Read a prepared image set with the features `image` and `label`.
+def read_prepared(folder: Path, split: str, options: ReadOptions) -> Dataset:
+    """Read a prepared data set with the features `image` and `label`.
 
-    A set without a test split is tested on its validation split; one that has neither is split by class, 75 to 25,
-    with a fixed seed.
+    The validation split is the test split of a data set without one. A data set that has neither is split by class, 75
+    to 25, with a fixed seed.
 
-    Args:
-        folder: of a prepared version.
-        split: "train", "test" or "all" (both, one after the other).
-        options: How images are read. A size that the set declares is used if none is given, and so are channels.
-        cache_gigabytes: see `cached`.
-        progress: Called with one line if images are resized.
-
-    Returns:
-        The data set, in the order of the records.
-
-    Raises:
-        InputError: if it is stored in a format that needs TensorFlow, has no such features, lacks a train split, or
-            is damaged.
+    The default size and channels are those that the data set declares. See `load` for the arguments.
     """
-    info = _description(folder / "dataset_info.json")
+    info = _read_json(folder / "dataset_info.json")
     if info.get("fileFormat") != "array_record":
         raise InputError(
             f"{folder}: stored as {info.get('fileFormat', 'tfrecord')}, which needs TensorFlow to read; expected"
@@ -82,7 +74,7 @@ def read_prepared(
     splits = [entry["name"] for entry in info["splits"]]
     if "train" not in splits:
         raise InputError(f"{folder}: has no split 'train', only {', '.join(splits) or 'none'}")
-    test = next((name for name in ("test", "validation") if name in splits), None)
+    test_name = next((name for name in ("test", "validation") if name in splits), None)
     declared_size, declared_channels = _declared_format(folder)
     options = options._replace(
         image_size=options.image_size or declared_size, channels=options.channels or declared_channels
@@ -90,37 +82,38 @@ def read_prepared(
 
     def read(name: str, options: ReadOptions) -> Dataset:
         key = "-".join(str(option) for option in (name, *options[:4]))
-        found = cached(folder, key, lambda: _read_split(folder, name, options), cache_gigabytes)
-        if found.resizing and progress is not None:
-            progress(f"{folder.parent.name}: {found.resizing}", 1, 1)
-        return found.dataset
+        found, resizing = cached(folder, key, lambda: _read_split(folder, name, options), options.cache_gigabytes)
+        if resizing and options.progress is not None:
+            options.progress(f"{folder.parent.name}: {resizing}", 1, 1)
+        return found
 
-    if split == "test" and test is not None and options.image_size is not None and options.channels is not None:
-        return read(test, options)
+    if split == "test" and test_name is not None and options.image_size is not None and options.channels is not None:
+        return read(test_name, options)
     train = read("train", options)
-    if test is None:
-        kept, held_out = stratified_split(train.labels)
-        return select(train, {"train": kept, "test": held_out, "all": np.concatenate([kept, held_out])}[split])
+    if test_name is None:
+        train_rows, test_rows = stratified_split(train.labels)
+        rows = {"train": train_rows, "test": test_rows, "all": np.concatenate([train_rows, test_rows])}[split]
+        return select(train, rows)
     if split == "train":
         return train
-    height, width, channels = train.images.shape[1:]  # what training images were brought to, test images are too
-    tested = read(test, options._replace(image_size=(height, width), channels=channels))
-    return tested if split == "test" else concatenate([train, tested])
+    height, width, channels = train.images.shape[1:]  # test images get the format of the training images
+    test = read(test_name, options._replace(image_size=(height, width), channels=channels))
+    return test if split == "test" else concatenate([train, test])
 
 
-def _description(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); prepare the set again") from error
+        raise InputError(f"{path}: cannot be read ({error}); prepare the data set again") from error
 
 
 def _declared_format(folder: Path) -> tuple[tuple[int, int] | None, int | None]:
-    """The size and the channels that every image has, as far as the set's description says so.
+    """Return the size and the channels that the description of a data set declares; None for those it does not.
 
-    Read from the description itself, which is a thousand times faster than importing TFDS for it.
+    The description is read as JSON, which is a thousand times faster than importing TFDS.
     """
-    features = _description(folder / "features.json").get("featuresDict", {}).get("features", {})
+    features = _read_json(folder / "features.json").get("featuresDict", {}).get("features", {})
     if not {"image", "label"} <= features.keys():
         raise InputError(
             f"{folder}: expected the features 'image' and 'label', got {', '.join(sorted(features)) or 'none'}"
@@ -132,31 +125,107 @@ def _declared_format(folder: Path) -> tuple[tuple[int, int] | None, int | None]:
     if "classLabel" not in features["label"]:
         raise InputError(f"{folder}: feature 'label': expected one class label, got {features['label']}")
     height, width, channels = (*shape, 1)[:3]
-    # An unknown extent is negative; transparency is no channel of its own here.
+    # An unknown extent is negative. Transparency is not a channel of the result.
     return (height, width) if min(height, width) > 0 else None, {1: 1, 3: 3, 4: 3}.get(channels)
 
 
-def _read_split(folder: Path, split: str, options: ReadOptions) -> Decoded:
+def _read_split(folder: Path, split: str, options: ReadOptions) -> DecodedSplit:
     import tensorflow_datasets as tfds
 
     try:
         builder: Any = tfds.builder_from_directory(folder)
-        encoded = isinstance(builder.info.features["image"], tfds.features.Image)
-        decoders = {"image": tfds.decode.SkipDecoding()} if encoded else None
+        is_encoded = isinstance(builder.info.features["image"], tfds.features.Image)
+        decoders = {"image": tfds.decode.SkipDecoding()} if is_encoded else None
         source = builder.as_data_source(split=split, decoders=decoders)
         records: list[dict[str, Any]] = []
-        for start in range(0, len(source), SLICE):
-            records += source.__getitems__(range(start, min(start + SLICE, len(source))))
-    # The readers' own errors: absl's, protobuf's, Python's.
+        for start in range(0, len(source), RECORDS_PER_READ):
+            records += source.__getitems__(range(start, min(start + RECORDS_PER_READ, len(source))))
+    # The readers raise errors of absl, protobuf and Python.
     except Exception as error:
-        raise InputError(f"{folder}: split {split!r} cannot be read ({error}); prepare the set again") from error
+        raise InputError(f"{folder}: split {split!r} cannot be read ({error}); prepare the data set again") from error
     labels = np.array([record["label"] for record in records], np.int32)
     if len(labels) == 0 or labels.min() < 0:
         raise InputError(f"{folder}: split {split!r} is empty or has images without a label")
-    pictures = [record["image"] for record in records]
+    sources = [record["image"] for record in records]
     try:
-        wanted, resizing = common_format(pictures, options)
-        images = decode_images(pictures, wanted, f"{folder.parent.name}, split {split!r}")
+        wanted, resizing = common_format(sources, options)
+        images = decode_images(sources, wanted, f"{folder.parent.name}, split {split!r}")
     except UnreadableImageError as error:
         raise InputError(f"{folder}: image {error.index} of split {split!r} cannot be read ({error})") from error
-    return Decoded(Dataset(images, labels, tuple(builder.info.features["label"].names)), resizing or "")
+    return Dataset(images, labels, tuple(builder.info.features["label"].names)), resizing or ""
+
+
+def cached(
+    folder: Path, key: str, decode: Callable[[], DecodedSplit], cache_gigabytes: float = CACHE_GIGABYTES
+) -> DecodedSplit:
+    """Return the result of `decode`, from the cache if it was stored for the same key and files in `folder`.
+
+    Warnings that `decode` gives are stored and given again.
+    """
+    cache = user_cache()
+    if cache is None or cache_gigabytes <= 0:
+        return decode()
+    path = cache / "images" / f"{CACHE_PREFIX}{_hash_files(folder, key)}.npy"
+    found = _read_cache(path)
+    if found is None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            decoded = decode()
+        found = decoded, [str(warning.message) for warning in caught if warning.category is UserWarning]
+        with contextlib.suppress(OSError):
+            _write_cache(path, *found, int(cache_gigabytes * 10**9))
+    decoded, messages = found
+    for message in messages:
+        warnings.warn(message, stacklevel=2)
+    return decoded
+
+
+def _hash_files(folder: Path, key: str) -> str:
+    """Hash the key, the description of a data set, and the names, sizes and times of its records."""
+    digest = hashlib.sha256(f"{folder.parent.name} {key}".encode())
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith((CACHE_PREFIX, ".")) or not path.is_file():
+            continue
+        digest.update(path.name.encode())
+        if path.suffix in (".json", ".txt"):
+            digest.update(path.read_bytes())
+        else:
+            status = path.stat()
+            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:24]
+
+
+def _read_cache(path: Path) -> tuple[DecodedSplit, list[str]] | None:
+    try:
+        with path.open("rb") as file:
+            images, labels, names, resizing, messages = (np.load(file) for _ in range(5))
+    except (OSError, ValueError, EOFError):  # missing, unreadable, truncated by a full disk, or another kind of file
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)  # the time of the last use decides which files are deleted
+    return (Dataset(images, labels, tuple(map(str, names))), str(resizing)), list(map(str, messages))
+
+
+def _write_cache(path: Path, decoded: DecodedSplit, messages: list[str], limit: int) -> None:
+    """Write a cache file, and delete the least recently used files if all together exceed the limit."""
+    dataset, resizing = decoded
+    if dataset.images.nbytes + dataset.labels.nbytes > limit:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.stat().st_mode & 0o222:
+        raise PermissionError(path.parent)  # a read-only folder, in which the superuser could write nevertheless
+    handle, temporary = tempfile.mkstemp(prefix=f".{CACHE_PREFIX}", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            strings = (np.array(s, dtype=np.str_) for s in (dataset.class_names, resizing, messages))
+            for array in (dataset.images, dataset.labels, *strings):
+                np.save(file, array)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    total = 0
+    for file in sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True):
+        total += file.stat().st_size
+        if total > limit and file != path:
+            file.unlink()

@@ -1,12 +1,17 @@
-"""Which images make up a batch: pure functions of a key that run inside the jitted training step.
+"""Samplers of independent batches: pure functions of a key that run inside a jitted training step.
 
-A loss over a batch finds positives only if classes meet in it, so `sample_m_per_class` draws a few classes and m images
-of each. Distinct images come from Floyd's algorithm: to draw m of N without replacement, take for j = N-m .. N-1 a
-random t in 0..j, or j itself if t was taken before. It runs in all drawn classes at once and its cost depends on m
-alone, not on the size of a class.
+A loss over the pairs of a batch needs several images of each class, so `sample_m_per_class` draws a few classes and m
+images of each. Distinct images are drawn by Floyd's algorithm: to draw m of N without replacement, draw a random t in
+0..j for j = N-m .. N-1, and take j instead if t was drawn before. The cost depends on m only, not on the size of a
+class, and all classes are drawn at once.
+
+Drawing images one after the other in proportion to their scores, without replacement, is the same as adding Gumbel
+noise to the logarithm of every score and selecting the largest.
 
 References:
-    J. Bentley and R. Floyd (1987), A Sample of Brilliance, CACM 30(9).
+    Bentley, Floyd (1987), A Sample of Brilliance, CACM 30(9).
+    Vieira (2014), Gumbel-max trick and weighted reservoir sampling.
+    Efraimidis, Spirakis (2006), Weighted random sampling with a reservoir.
 """
 
 from functools import partial
@@ -16,17 +21,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
+from jaxtyping import Int, Num
 
-from simjax.core import InputError, as_integer_array
+from simjax.core import (
+    InputError,
+    as_float_array,
+    as_integer_array,
+    check_at_least,
+    promote_to_float32,
+    top_k_of_rows,
+)
 
 
 class ClassTable(NamedTuple):
-    """Which images each class has.
+    """The images of each class.
 
     Attributes:
-        rows: int32 [c, max_count], the images of each class; behind the last one they start again.
-        counts: int32 [c], how many images each class has.
+        rows: int32 [c, max_count], the images of each class, repeated from the first to fill the row.
+        counts: int32 [c], the number of images of each class.
     """
 
     rows: Array
@@ -34,15 +48,15 @@ class ClassTable(NamedTuple):
 
 
 def class_table(labels: ArrayLike, n_classes: int) -> ClassTable:
-    """Gather the images of each class. Made once, on the host.
+    """Make a table of the images of each class, once, on the host.
 
     Args:
-        labels: int [n], in 0 .. n_classes - 1.
-        n_classes: how many classes there are.
+        labels: int [n] in 0 .. n_classes - 1.
+        n_classes: The number of classes c.
 
     Raises:
-        InputError: if a label is out of range.
-        TypeError: if labels are not integers.
+        InputError: If a label is out of range.
+        TypeError: If labels are not integers.
 
     Example:
         >>> table = class_table(np.array([1, 0, 1, 1]), 2)
@@ -62,7 +76,7 @@ def class_table(labels: ArrayLike, n_classes: int) -> ClassTable:
 
 @partial(jax.jit, static_argnames="n")
 def epoch_order(key: Array, n: int) -> Array:
-    """All n images in random order, int32 [n]."""
+    """Return a random order of n images, int32 [n]."""
     return jax.random.permutation(key, jnp.arange(n, dtype=jnp.int32))
 
 
@@ -70,45 +84,45 @@ def epoch_order(key: Array, n: int) -> Array:
 def sample_m_per_class(key: Array, table: ClassTable, classes_per_batch: int, m: int) -> Array:
     """Draw distinct classes, and m images of each.
 
-    The images of a class are distinct while it has m, and each is there once before any comes again. Classes without
-    images are never drawn; if fewer classes have some than are asked for, they come again.
+    The images of a class are distinct if it has at least m; otherwise all of them are drawn, and some repeatedly.
+    Classes without images are never drawn. If there are fewer classes with images than `classes_per_batch`, classes
+    repeat.
 
     Args:
-        key: of the draw.
-        table: of the classes.
-        classes_per_batch: at most as many as there are classes.
-        m: images of each drawn class.
+        key: Key of the batch.
+        table: See `class_table`.
+        classes_per_batch: At most the number of classes.
+        m: Images of each selected class.
 
     Returns:
         int32 [classes_per_batch * m], the m images of a class next to each other, in random order.
 
     Raises:
-        InputError: if more classes are asked for than there are.
+        InputError: If `classes_per_batch` is not positive or exceeds the number of classes.
     """
     if not 0 < classes_per_batch <= table.rows.shape[0]:
         raise InputError(f"classes_per_batch: expected 1 .. {table.rows.shape[0]} classes, got {classes_per_batch}")
     class_key, image_key, order_key = jax.random.split(key, 3)
     score = jnp.where(table.counts > 0, jax.random.uniform(class_key, table.counts.shape), -1.0)
     ranked = jax.lax.top_k(score, classes_per_batch)[1]
-    chosen = ranked[jnp.arange(classes_per_batch) % jnp.maximum((table.counts > 0).sum(), 1)]
-    position = _floyd(image_key, table.counts[chosen], m)
-    # Floyd's algorithm draws a random set, not a random order: the last images seldom come first.
-    order = jnp.argsort(jax.random.uniform(order_key, position.shape), axis=1)
-    position = jnp.take_along_axis(position, order, axis=1)
-    return table.rows[chosen[:, None], position].reshape(-1)
+    selected = ranked[jnp.arange(classes_per_batch) % jnp.maximum((table.counts > 0).sum(), 1)]
+    column = _floyd(image_key, table.counts[selected], m)
+    # Floyd's algorithm draws a random set, but not in random order: the last images are seldom first.
+    order = jnp.argsort(jax.random.uniform(order_key, column.shape), axis=1)
+    return table.rows[selected[:, None], jnp.take_along_axis(column, order, axis=1)].reshape(-1)
 
 
 def _floyd(key: Array, counts: Array, m: int) -> Array:
-    """For each count N: m of 0 .. N-1, distinct if N >= m, else all of them and random others; int32 [k, m]."""
+    """Draw m of 0 .. N-1 for each count N, distinct if N >= m, otherwise all and random others; int32 [k, m]."""
     counts = jnp.maximum(counts, 1)[:, None]  # [k, 1]
     step = jnp.arange(m)[None]
     last = jnp.where(step < counts, counts - jnp.minimum(counts, m) + step, counts - 1)  # [k, m]
-    drawn = jax.random.randint(key, last.shape, 0, last + 1)
+    candidates = jax.random.randint(key, last.shape, 0, last + 1)
 
-    def take(i: Array, taken: Array) -> Array:
-        candidate, top = drawn[:, i], last[:, i]
-        again = (taken == candidate[:, None]).any(1) & (i < counts[:, 0])
-        return taken.at[:, i].set(jnp.where(again, top, candidate))
+    def take(i: Array, drawn: Array) -> Array:
+        candidate = candidates[:, i]
+        is_repeated = (drawn == candidate[:, None]).any(1) & (i < counts[:, 0])
+        return drawn.at[:, i].set(jnp.where(is_repeated, last[:, i], candidate))
 
     return jax.lax.fori_loop(0, m, take, jnp.full(last.shape, -1, jnp.int32))
 
@@ -119,23 +133,23 @@ def sample_pairs(
 ) -> tuple[Array, Array]:
     """Draw pairs of two different images.
 
-    Without a fraction both images are uniformly random, as in the classic Siamese recipe: with c balanced classes one
-    pair in c is alike. With one, the first round(batch * same_fraction) pairs are uniformly random among the pairs of
-    one class, and the others among those of two classes.
+    By default both images are uniformly random, as in the classic Siamese recipe: with c balanced classes, one pair in
+    c has the same class. With `same_fraction`, the first round(batch * same_fraction) pairs are uniformly random among
+    the pairs of one class, and the others among the pairs of two classes.
 
     Args:
-        key: of the draw.
-        n: images to draw from.
-        batch: how many pairs.
-        table: of the classes; needed with a fraction.
-        same_fraction: in [0, 1], or None.
+        key: Key of the batch.
+        n: The number of images.
+        batch: The number of pairs.
+        table: See `class_table`. Required with `same_fraction`.
+        same_fraction: Fraction of pairs of one class, in [0, 1].
 
     Returns:
-        int32 [batch] and int32 [batch], the first and the second image of each pair. Where no class has two images,
-        the pairs that are to be alike are of one image with itself.
+        int32 [batch] and int32 [batch], the first and the second image of each pair. If no class has two images, a pair
+        of one class is an image and itself.
 
     Raises:
-        InputError: for a fraction out of range or without a table, or a table of one class.
+        InputError: If the fraction is out of range, or the table is missing or has only one class.
     """
     first_key, second_key = jax.random.split(key)
     if same_fraction is None:
@@ -144,30 +158,122 @@ def sample_pairs(
     if not 0 <= same_fraction <= 1:
         raise InputError(f"same_fraction: expected a number in [0, 1], got {same_fraction}")
     if table is None or table.rows.shape[0] < 2:
-        raise InputError("table: expected a table of at least two classes where same_fraction is given")
-    alike = round(batch * same_fraction)
+        raise InputError("table: expected a table of at least two classes, because same_fraction is given")
+    n_same = round(batch * same_fraction)
     keys = jax.random.split(first_key)
-    # A place is an image's position in the list of all images, class after class; only classes with two have pairs.
+    # Only classes with two images have pairs.
     paired = jnp.where(table.counts >= 2, table.counts, 0)
     paired = jnp.where(paired.sum() > 0, paired, table.counts)
-    row, column = locate(jax.random.randint(keys[0], (alike,), 0, paired.sum()), paired)
+    row, column = locate(jax.random.randint(keys[0], (n_same,), 0, paired.sum()), paired)
     count = table.counts[row]
-    other = (column + jax.random.randint(second_key, (alike,), 1, jnp.maximum(count, 2))) % count
-    # From the end of its own class on and around to its start lie exactly the images of other classes.
-    place = jax.random.randint(keys[1], (batch - alike,), 0, n)
-    row_1, column_1 = locate(place, table.counts)
+    other = (column + jax.random.randint(second_key, (n_same,), 1, jnp.maximum(count, 2))) % count
+    # In the list of all images, class after class, the images of other classes are those from the end of the image's
+    # own class around to the start of this class.
+    position = jax.random.randint(keys[1], (batch - n_same,), 0, n)
+    row_1, column_1 = locate(position, table.counts)
     own = table.counts[row_1]
-    onwards = jax.random.randint(jax.random.fold_in(second_key, 1), place.shape, 0, jnp.maximum(n - own, 1))
-    row_2, column_2 = locate((place - column_1 + own + onwards) % n, table.counts)
+    offset = jax.random.randint(jax.random.fold_in(second_key, 1), position.shape, 0, jnp.maximum(n - own, 1))
+    row_2, column_2 = locate((position - column_1 + own + offset) % n, table.counts)
     first = jnp.concatenate([table.rows[row, column], table.rows[row_1, column_1]])
     return first, jnp.concatenate([table.rows[row, other], table.rows[row_2, column_2]])
 
 
-def locate(place: Array, counts: Array) -> tuple[Array, Array]:
-    """The class of a place in the list of all images, class after class, and the position in that class.
+def locate(position: Array, counts: Array) -> tuple[Array, Array]:
+    """Return the class of a position in the list of all images, class after class, and the position in this class.
 
-    With counts of 0 and 1 it is the class of that number among those with a 1.
+    With counts of 0 and 1, this is the class with the given rank among those with a 1.
     """
     ends = jnp.cumsum(counts)
-    row = jnp.searchsorted(ends, place, side="right")
-    return row, place - (ends - counts)[row]
+    row = jnp.searchsorted(ends, position, side="right")
+    return row, position - (ends - counts)[row]
+
+
+def sample_by_score(key: Array, step: ArrayLike, scores: Num[ArrayLike, " n"], batch: int) -> Int[Array, " batch"]:
+    """Draw distinct images one after the other, each in proportion to its score among the remaining images.
+
+    A score may be the image's last loss, how often it was mined as a hard negative, or one over the size of its class.
+
+    Args:
+        key: Key of the run.
+        step: Number of the batch. May be traced.
+        scores: Score of each image [n], at least 0. If fewer than `batch` scores are positive, their images repeat; if
+            none is, all images are equally likely.
+        batch: The number of images, at most n.
+
+    Returns:
+        int32 [batch].
+
+    Raises:
+        InputError: If `batch` is not 1 .. n, or a concrete score is negative or NaN. A traced one is treated as 0.
+
+    Differs from pytorch-metric-learning: its TuplesToWeightsSampler draws with replacement.
+
+    Example:
+        >>> sorted(sample_by_score(jax.random.key(0), 0, jnp.array([0.0, 3.0, 0.0, 0.1]), 2).tolist())
+        [1, 3]
+    """
+    weights = as_float_array("scores", scores)
+    if weights.ndim != 1:
+        raise InputError(f"scores: expected one for each image, got shape {weights.shape}")
+    if not isinstance(scores, Tracer) and len(weights):
+        check_at_least("scores", float(np.min(np.asarray(scores))), 0)
+    if not 1 <= batch <= len(weights):
+        raise InputError(f"batch: expected 1 .. {len(weights)}, the number of scores, got {batch}")
+    return _sample_by_score(key, step, weights, batch)
+
+
+@partial(jax.jit, static_argnames="batch")
+def _sample_by_score(key: Array, step: ArrayLike, scores: Array, batch: int) -> Array:
+    return _gumbel_top_k(jax.random.fold_in(key, step), scores, batch)
+
+
+def sample_unique_labels(key: Array, step: ArrayLike, table: ClassTable, batch: int) -> Int[Array, " batch"]:
+    """Draw at most one image of each class, so that no row of the batch is a false negative of another.
+
+    The classes are distributed as if images were drawn one by one and those of a class already drawn were rejected, so
+    large classes are drawn more often. (`sample_balanced` with m = 1 draws every class equally often.)
+
+    Args:
+        key: Key of the run.
+        step: Number of the batch. May be traced.
+        table: See `class_table`.
+        batch: The number of images, at most the number of classes with images.
+
+    Returns:
+        int32 [batch], images of distinct classes; the images of a class are equally likely.
+
+    Raises:
+        InputError: If `batch` is not positive or exceeds the number of classes with images. With a traced table classes
+            repeat instead.
+
+    Differs from sentence-transformers: its NoDuplicatesBatchSampler iterates over a list on the host and postpones
+    duplicates, so that an epoch has each row once and its last batches are short.
+
+    Example:
+        >>> labels = np.array([0, 0, 0, 1, 2])
+        >>> drawn = sample_unique_labels(jax.random.key(0), 0, class_table(labels, 3), 3)
+        >>> sorted(labels[drawn].tolist())
+        [0, 1, 2]
+    """
+    is_traced = isinstance(table.counts, Tracer)
+    classes = len(table.counts) if is_traced else int(np.sum(np.asarray(table.counts) > 0))
+    if not 1 <= batch <= classes:
+        raise InputError(f"batch: expected 1 .. {classes}, the number of classes with images, got {batch}")
+    return _sample_unique_labels(key, step, table, batch)
+
+
+@partial(jax.jit, static_argnames="batch")
+def _sample_unique_labels(key: Array, step: ArrayLike, table: ClassTable, batch: int) -> Array:
+    class_key, image_key = jax.random.split(jax.random.fold_in(key, step))
+    classes = _gumbel_top_k(class_key, table.counts, batch)
+    return table.rows[classes, jax.random.randint(image_key, (batch,), 0, jnp.maximum(table.counts[classes], 1))]
+
+
+def _gumbel_top_k(key: Array, scores: Array, k: int) -> Array:
+    """Draw k of n without replacement in proportion to their scores; int32 [k]."""
+    scores = promote_to_float32(as_float_array("scores", scores))
+    n_positive = jnp.sum(scores > 0)
+    scores = jnp.where(n_positive > 0, scores, 1.0)
+    noisy = jnp.log(jnp.where(scores > 0, scores, 1.0)) + jax.random.gumbel(key, scores.shape, scores.dtype, "high")
+    ranked = top_k_of_rows(jnp.where(scores > 0, noisy, -jnp.inf)[None], k)[1][0]
+    return ranked[jnp.arange(k) % jnp.where(n_positive > 0, jnp.minimum(n_positive, k), k)]

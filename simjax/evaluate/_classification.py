@@ -1,27 +1,31 @@
-"""Accuracy of a classifier, for each class, and which classes it takes for which."""
+"""Accuracy of a classifier, and the mean similarity between classes."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from simjax.evaluate._checks import as_labels
+from simjax.evaluate._checks import as_labels, as_rows
+from simjax.evaluate._retrieval import tiles
+from simjax.similarity import Measure
+from simjax.similarity import measure as as_measure
 
 
 def classification_metrics(labels: ArrayLike, predicted: ArrayLike, n_classes: int) -> dict[str, Any]:
-    """How often the predicted class is the true one.
+    """Compute the accuracy of predicted classes.
 
     Args:
-        labels: true classes, integers [n] in [0, n_classes).
-        predicted: predicted classes, the same.
-        n_classes: c.
+        labels: True classes, integers [n] in 0 .. n_classes - 1.
+        predicted: Predicted classes, as `labels`.
+        n_classes: The number of classes c.
 
     Returns:
-        `accuracy`, a share in [0, 1], None for n = 0; `per_class_accuracy`, c of them (a class's recall), None for a
-        class without examples; `confusion`, int64 [c, c], how often the class of the row was taken for the column's.
+        `accuracy`, in [0, 1], or None for n = 0; `per_class_accuracy`, the recall of each class [c], None for a class
+        without examples; `confusion`, int64 [c, c], the number of examples of the row's class that are predicted as the
+        column's class.
 
     Raises:
-        InputError: for lengths that differ or a class out of range.
+        InputError: If the lengths differ or a class is out of range.
 
     Example:
         >>> found = classification_metrics([0, 0, 0, 1], [0, 1, 0, 1], 3)
@@ -31,9 +35,45 @@ def classification_metrics(labels: ArrayLike, predicted: ArrayLike, n_classes: i
     true = as_labels("labels", labels, np.size(labels), n_classes)
     guessed = as_labels("predicted", predicted, true.size, n_classes)
     confusion = np.bincount(true * n_classes + guessed, minlength=n_classes**2).reshape(n_classes, n_classes)
-    right, count = np.diagonal(confusion).tolist(), confusion.sum(axis=1).tolist()
+    correct, count = np.diagonal(confusion).tolist(), confusion.sum(axis=1).tolist()
     return {
-        "accuracy": sum(right) / true.size if true.size else None,
-        "per_class_accuracy": [r / n if n else None for r, n in zip(right, count, strict=True)],
+        "accuracy": sum(correct) / true.size if true.size else None,
+        "per_class_accuracy": [c / n if n else None for c, n in zip(correct, count, strict=True)],
         "confusion": confusion,
     }
+
+
+def class_similarity(
+    embeddings: ArrayLike, labels: ArrayLike, n_classes: int, measure: str | Measure = "cosine"
+) -> np.ndarray:
+    """Compute the mean of a measure over all pairs of a row of one class and a row of another.
+
+    Args:
+        embeddings: [n, d].
+        labels: Integers [n] in 0 .. n_classes - 1.
+        n_classes: The number of classes c.
+        measure: Name of a measure or a `Measure`.
+
+    Returns:
+        float64 [c, c]; 0 if there are no pairs. On the diagonal, rows are not paired with themselves.
+
+    Raises:
+        InputError: If shapes do not match, embeddings are not finite, a class is out of range or the measure is
+            unknown.
+
+    Example:
+        >>> print(class_similarity([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]], [0, 0, 1], 2))
+        [[1. 0.]
+         [0. 0.]]
+    """
+    rows = as_rows("embeddings", embeddings)
+    classes = as_labels("labels", labels, len(rows), n_classes)
+    is_member = (classes[:, None] == np.arange(n_classes)).astype(rows.dtype)  # [n, c]
+    total = np.zeros((n_classes, n_classes))
+    for index, values in tiles(rows, rows, as_measure(measure)):
+        values = values.copy()
+        values[np.arange(len(index)), index] = 0
+        total += is_member[index].astype(np.float64).T @ (values @ is_member)
+    count = is_member.sum(axis=0, dtype=np.float64)
+    pairs = np.outer(count, count) - np.diag(count)
+    return np.divide(total, pairs, out=np.zeros_like(total), where=pairs > 0)

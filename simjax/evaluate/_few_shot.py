@@ -1,11 +1,11 @@
-"""Few-shot accuracy: new classes, known from a few images each, without training.
+"""Few-shot accuracy: classification of new classes from a few images each, without training.
 
-An episode draws some classes, some images of each to know it by (support) and others to classify (queries). A class
-is its prototype, the mean of its support; a query belongs to the closest prototype. For the cosine measures the mean
-is that of unit vectors, so that each image counts alike; otherwise that of the embeddings as they are.
+An episode draws some classes, and for each class some support images and some query images. A class is represented by
+its prototype, the mean of its support embeddings; a query is assigned to the closest prototype. For measures that
+ignore the length of vectors, prototypes are means of unit vectors, so that all support images have equal weight.
 
 References:
-    Snell, Swersky, Zemel: Prototypical Networks for Few-shot Learning, 2017.
+    Snell, Swersky, Zemel (2017), Prototypical Networks for Few-shot Learning.
 """
 
 from functools import partial
@@ -17,13 +17,12 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
-from simjax.core import InputError, map_rows
+from simjax.core import check_at_least, map_rows
 from simjax.evaluate._checks import as_labels, as_rows
 from simjax.similarity import Measure, unit_vectors
 from simjax.similarity import measure as as_measure
 
-DIRECTIONS = ("cosine", "cosine_distance", "angular", "normalized_euclidean")
-"""Measures for which a vector's length means nothing."""
+LENGTH_INVARIANT = ("cosine", "cosine_distance", "angular", "normalized_euclidean")
 
 
 def few_shot_accuracy(
@@ -37,37 +36,35 @@ def few_shot_accuracy(
     seed: int = 0,
     measure: str | Measure = "cosine",
 ) -> dict[str, Any]:
-    """Accuracy of the nearest prototype over random episodes.
+    """Compute the accuracy of the nearest prototype over random episodes.
 
     Args:
         embeddings: [n, d].
-        labels: integers [n].
-        ways: classes in an episode; fewer where fewer have more than `shots` images.
-        shots: support images of each class.
-        queries: query images of each class, none of them its support; a class with fewer left gives those.
-        episodes: how many are drawn.
-        seed: the same seed gives the same episodes.
-        measure: a name or a `Measure`.
+        labels: Integers [n].
+        ways: Classes in an episode; fewer if fewer classes have more than `shots` images.
+        shots: Support images of each class.
+        queries: Query images of each class, none of them a support image; fewer if a class has fewer images left.
+        episodes: The number of episodes.
+        seed: Seed of the episodes.
+        measure: Name of a measure or a `Measure`.
 
     Returns:
-        `mean`, the average over episodes of the share of queries classified rightly; `confidence_95`, half the width of
-        its 95% interval, 1.96 standard errors over the episodes, None for one episode; `ways`, the classes really used
-        in an episode. With fewer than two classes to choose between both are None.
+        `mean`, the mean over episodes of the fraction of correctly classified queries; `confidence_95`, half the width
+        of its 95% interval, 1.96 standard errors over the episodes, None for one episode; `ways`, the actual number of
+        classes in an episode. With fewer than two classes `mean` and `confidence_95` are None.
 
     Raises:
-        InputError: for shapes that do not fit, embeddings that are not finite, `ways` below 2, or `shots`, `queries`
-            or `episodes` below 1.
+        InputError: If shapes do not match, embeddings are not finite, `ways` is below 2, or `shots`, `queries` or
+            `episodes` is below 1.
 
     Example:
         >>> found = few_shot_accuracy(np.eye(4).repeat(3, axis=0), np.arange(4).repeat(3), episodes=10)
         >>> found["mean"], found["confidence_95"], found["ways"]
         (1.0, 0.0, 4)
     """
-    for argument, got, least in (("ways", ways, 2), ("shots", shots, 1), ("queries", queries, 1)):
-        if got < least:
-            raise InputError(f"{argument}: expected a number from {least}, got {got}")
-    if episodes < 1:
-        raise InputError(f"episodes: expected a number from 1, got {episodes}")
+    check_at_least("ways", ways, 2)
+    for argument, got in (("shots", shots), ("queries", queries), ("episodes", episodes)):
+        check_at_least(argument, got, 1)
     rows = as_rows("embeddings", embeddings)
     classes = as_labels("labels", labels, len(rows))
     m = as_measure(measure)
@@ -79,31 +76,25 @@ def few_shot_accuracy(
     if ways < 2:
         return {"mean": None, "confidence_95": None, "ways": ways}
     rng = np.random.default_rng(seed)
-    drawn = large[_draw(rng, np.full(episodes, large.size), ways)]  # [e, w]
-    number = _draw(rng, size[drawn.ravel()], shots + queries).reshape(episodes, ways, -1)
-    there = np.arange(shots + queries) < size[drawn][..., None]  # [e, w, s + q]
-    images = members[np.where(there, start[drawn][..., None] + number, 0)]
+    drawn = large[_draw_distinct(rng, np.full(episodes, large.size), ways)]  # [e, w]
+    number = _draw_distinct(rng, size[drawn.ravel()], shots + queries).reshape(episodes, ways, -1)
+    valid = np.arange(shots + queries) < size[drawn][..., None]  # [e, w, s + q]
+    images = members[np.where(valid, start[drawn][..., None] + number, 0)]
     x = jnp.asarray(rows)
-    x = unit_vectors(x) if m.name in DIRECTIONS else x
-    share = np.asarray(_episodes(x, images, there, m, shots=shots), np.float64)
-    half = 1.96 * float(np.std(share, ddof=1)) / episodes**0.5 if episodes > 1 else None
-    return {"mean": float(np.mean(share)), "confidence_95": half, "ways": ways}
+    x = unit_vectors(x) if m.name in LENGTH_INVARIANT else x
+    accuracy = np.asarray(_episode_accuracy(x, images, valid, m, shots=shots), np.float64)
+    half = 1.96 * float(np.std(accuracy, ddof=1)) / episodes**0.5 if episodes > 1 else None
+    return {"mean": float(np.mean(accuracy)), "confidence_95": half, "ways": ways}
 
 
-def _draw(rng: np.random.Generator, size: np.ndarray, count: int) -> np.ndarray:
-    """In each row different numbers below its size, in random order.
+def _draw_distinct(rng: np.random.Generator, size: np.ndarray, count: int) -> np.ndarray:
+    """Draw `count` distinct integers below each of the sizes [m], in random order, int64 [m, count].
 
-    Args:
-        rng: where chance comes from.
-        size: integers [m].
-        count: numbers in a row; those past a row's size mean nothing.
-
-    Returns:
-        int64 [m, count].
+    If a size is smaller than `count`, the last integers of its row are not valid.
     """
     drawn = np.empty((len(size), count), np.int64)
     for i in range(count):
-        new = rng.integers(0, np.maximum(size - i, 1))  # the how-manieth of those not drawn yet
+        new = rng.integers(0, np.maximum(size - i, 1))  # rank among the integers that are not drawn yet
         for earlier in np.sort(drawn[:, :i], axis=1).T:
             new += new >= earlier
         drawn[:, i] = new
@@ -111,18 +102,21 @@ def _draw(rng: np.random.Generator, size: np.ndarray, count: int) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames=("shots",))
-def _episodes(x: Array, images: Array, there: Array, measure: Measure, *, shots: int) -> Array:
-    """The share of an episode's queries whose prototype is the closest: images, there [e, w, s + q] to [e]."""
+def _episode_accuracy(x: Array, images: Array, valid: Array, measure: Measure, *, shots: int) -> Array:
+    """Compute the fraction of correctly classified queries in each episode, [e].
+
+    `images` are the row numbers of the support and query images, and `valid` tells which of them exist, [e, w, s + q].
+    """
     (_, ways, drawn), width = images.shape, x.shape[1]
 
-    def some(images: Array, there: Array) -> Array:
+    def block(images: Array, valid: Array) -> Array:
         z = x[images]  # [r, w, s + q, d]
         prototypes = jnp.mean(z[:, :, :shots], axis=2)  # [r, w, d]
         queries = z[:, :, shots:].reshape(z.shape[0], -1, width)  # [r, w q, d]
-        closeness = measure.as_score(jax.vmap(measure.all_pairs)(queries, prototypes))  # [r, w q, w]
-        predicted = jnp.argmax(closeness, axis=-1).reshape(-1, ways, drawn - shots)
-        right = (predicted == jnp.arange(ways)[None, :, None]) & there[:, :, shots:]
-        return jnp.sum(right, axis=(1, 2)) / jnp.sum(there[:, :, shots:], axis=(1, 2))
+        scores = measure.as_score(jax.vmap(measure.all_pairs)(queries, prototypes))  # [r, w q, w]
+        predicted = jnp.argmax(scores, axis=-1).reshape(-1, ways, drawn - shots)
+        correct = (predicted == jnp.arange(ways)[None, :, None]) & valid[:, :, shots:]
+        return jnp.sum(correct, axis=(1, 2)) / jnp.sum(valid[:, :, shots:], axis=(1, 2))
 
     entries = ways * drawn * (width if measure.matrix is not None else ways * width)
-    return map_rows(some, images, there, row_bytes=entries * x.dtype.itemsize)
+    return map_rows(block, images, valid, row_bytes=entries * x.dtype.itemsize)

@@ -1,34 +1,33 @@
-"""Retrieval: every embedding searches for the others of its class.
+"""Retrieval and nearest neighbours: every embedding searches for others of its class, without training.
 
-For a query with R relevant rows in the gallery, ranked closest first, let rel(i) say whether the i-th is relevant and
-P(i) be the share of relevant ones among the first i. Then
+Rank the gallery of a query with R relevant rows closest first. Let rel(i) be 1 if the i-th row is relevant, and P(i)
+the fraction of relevant rows among the first i. Then
 
     precision at 1  = rel(1)
-    recall at k     = 1 if any of the first k is relevant, else 0 (a hit rate, as the field uses the name)
+    recall at k     = 1 if any of the first k rows is relevant, else 0 (a hit rate, as the field uses the name)
     R-precision     = P(R)
     MAP at R        = (1 / R) sum of P(i) rel(i) over i = 1 to R
 
-each averaged over the queries. MAP at R also sees the order within the first R, and so tells apart what the others
-call equal.
-
-R differs between queries and runs into thousands, and for so many XLA's top-k is slow on a CPU: among 10,000 rows
-with R near 1,000 it takes 2.8 s (2 cores), these metrics by NumPy's sort 1.1 s in all (`benchmarks/choices.py`).
+each averaged over the queries. MAP at R also depends on the order within the first R rows.
 
 References:
-    Musgrave, Belongie, Lim: A Metric Learning Reality Check, 2020.
+    Musgrave, Belongie, Lim (2020), A Metric Learning Reality Check.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from simjax.core import InputError
-from simjax.evaluate._checks import as_search
-from simjax.evaluate._strips import strips
-from simjax.similarity import Measure
+from simjax.core import InputError, as_integer_array, fits_dtype
+from simjax.evaluate._checks import as_labels, as_rows, as_search
+from simjax.similarity import Measure, pairwise, top_k
 from simjax.similarity import measure as as_measure
+
+TILE_ENTRIES = 2**21
+"""Entries of a tile by default: 8 MB of float32, and 16 MB for the keys of a ranking."""
 
 
 def retrieval_metrics(
@@ -41,24 +40,24 @@ def retrieval_metrics(
     ks: Sequence[int] = (1, 5, 10),
     block_size: int | None = None,
 ) -> dict[str, Any]:
-    """Precision at 1, MAP at R, R-precision and recall at k, averaged over the queries.
+    """Compute precision at 1, MAP at R, R-precision and recall at k, averaged over the queries.
 
     Args:
-        embeddings: the gallery, [m, d].
-        labels: integers [m].
-        query_embeddings: [q, d]; None searches each embedding among all the others, itself left out.
-        query_labels: integers [q], given with `query_embeddings`.
-        measure: a name or a `Measure`; ties are ranked by lowest index.
-        ks: for recall at k; a smaller gallery counts as a whole.
-        block_size: queries compared at once; None chooses.
+        embeddings: The gallery, [m, d].
+        labels: Integers [m].
+        query_embeddings: [q, d]. Default: every embedding searches among all others.
+        query_labels: Integers [q]. Required with `query_embeddings`.
+        measure: Name of a measure or a `Measure`. Ties are ranked by lowest index.
+        ks: Numbers k of recall at k. A k beyond the gallery is the whole gallery.
+        block_size: Queries per tile. Default: chosen from a memory budget.
 
     Returns:
         `precision_at_1`, `mean_average_precision_at_r`, `r_precision`, `recall_at_k` {"1": ..., "5": ...}, each in
-        [0, 1], and `queries`, the number of those that count: a query for which the gallery holds nothing of its class
-        is left out. Where none is left all values are None.
+        [0, 1], and `queries`, the number of queries with a relevant row; the others are ignored. Without such queries
+        all values are None.
 
     Raises:
-        InputError: for shapes that do not fit, embeddings that are not finite, a k below 1 or an unknown measure.
+        InputError: If shapes do not match, embeddings are not finite, a k is below 1 or the measure is unknown.
 
     Example:
         >>> found = retrieval_metrics([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], [0, 0, 1])
@@ -66,61 +65,148 @@ def retrieval_metrics(
         (1.0, 2)
     """
     if any(k < 1 for k in ks):
-        raise InputError(f"ks: expected numbers from 1, got {tuple(ks)}")
-    m, itself = as_measure(measure), query_embeddings is None
-    gallery, classes, query, wanted = as_search(embeddings, labels, query_embeddings, query_labels)
-    relevant = _relevant(classes, wanted) - itself
-    counting = np.flatnonzero(relevant > 0)
+        raise InputError(f"ks: expected at least 1, got {tuple(ks)}")
+    m, is_self_search = as_measure(measure), query_embeddings is None
+    gallery, classes, query, true_classes = as_search(embeddings, labels, query_embeddings, query_labels)
+    n_relevant = _count_relevant(classes, true_classes) - is_self_search
+    active = np.flatnonzero(n_relevant > 0)
     names = ["mean_average_precision_at_r", "r_precision", "precision_at_1", *map(str, ks)]
     found = dict.fromkeys(names)
-    if counting.size:
-        query, wanted, relevant = query[counting], wanted[counting], relevant[counting]
-        depth = min(max([*ks, int(relevant.max())]), len(gallery) - itself)
+    if active.size:
+        query, true_classes, n_relevant = query[active], true_classes[active], n_relevant[active]
+        depth = min(max([*ks, int(n_relevant.max())]), len(gallery) - is_self_search)
         rank = np.arange(1, depth + 1)
         results = np.empty((len(query), len(names)))
-        for rows, values in strips(query, gallery, m, block_size):
-            own = counting[rows] if itself else None
-            hit = classes[_ranked(values, depth, m.higher_is_closer, own)] == wanted[rows, None]  # [r, depth]
-            total = relevant[rows]
-            counted = hit & (rank <= total[:, None])
-            precision = np.cumsum(counted, axis=1, dtype=np.int32) / rank
-            results[rows, 0] = np.sum(precision * counted, axis=1) / total
-            results[rows, 1] = np.sum(counted, axis=1) / total
+        for rows, values in tiles(query, gallery, m, block_size):
+            own = active[rows] if is_self_search else None
+            is_relevant = classes[_rank(values, depth, m.higher_is_closer, own)] == true_classes[rows, None]
+            r = n_relevant[rows]
+            is_hit = is_relevant & (rank <= r[:, None])  # relevant rows among the first R, [rows, depth]
+            precision = np.cumsum(is_hit, axis=1, dtype=np.int32) / rank
+            results[rows, 0] = np.sum(precision * is_hit, axis=1) / r
+            results[rows, 1] = np.sum(is_hit, axis=1) / r
             for column, k in enumerate((1, *ks), start=2):
-                results[rows, column] = hit[:, :k].any(axis=1)
+                results[rows, column] = is_relevant[:, :k].any(axis=1)
         found = dict(zip(names, results.mean(axis=0).tolist(), strict=True))
     recall = {str(k): found.pop(str(k)) for k in dict.fromkeys(ks)}
-    return {**found, "recall_at_k": recall, "queries": int(counting.size)}
+    return {**found, "recall_at_k": recall, "queries": int(active.size)}
 
 
-def _relevant(classes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """How many rows of the gallery have the class of each query, int [q]."""
-    ids = np.unique(np.concatenate([classes, wanted]), return_inverse=True)[1]
+def knn_predict(
+    query: ArrayLike,
+    gallery: ArrayLike,
+    gallery_labels: ArrayLike,
+    *,
+    k: int = 5,
+    measure: str | Measure = "cosine",
+    exclude: ArrayLike | None = None,
+) -> np.ndarray:
+    """Predict the most frequent class among the k nearest rows of the gallery; among tied classes the nearest one.
+
+    Args:
+        query: [q, d].
+        gallery: [m, d].
+        gallery_labels: Integers [m].
+        k: The number of neighbours; at most the whole gallery is used.
+        measure: Name of a measure or a `Measure`.
+        exclude: Integers [q], a gallery row that is not a neighbour of each query, for instance the query itself.
+
+    Returns:
+        int32 [q], or the dtype of `gallery_labels` if int32 cannot represent them.
+
+    Raises:
+        InputError: If shapes do not match, embeddings are not finite, k is below 1 or a query has no neighbour.
+
+    Example:
+        >>> print(knn_predict([[0.9, 1.0]], [[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]], [0, 1, 0], k=1))
+        [1]
+    """
+    query, gallery = as_rows("query", query), as_rows("gallery", gallery)
+    as_labels("gallery_labels", gallery_labels, len(gallery))
+    labels = np.asarray(as_integer_array("gallery_labels", gallery_labels))
+    neighbours = len(gallery) - (exclude is not None)
+    if neighbours < 1:
+        raise InputError(f"gallery: expected at least one row that is not excluded, got {len(gallery)} rows")
+    excluded = None if exclude is None else np.asarray(exclude)
+    _, nearest = top_k(query, gallery, min(k, neighbours), measure, exclude=excluded)
+    classes = labels[np.asarray(nearest)]  # [q, k]
+    votes = np.zeros(classes.shape, np.int32)  # for the class of each neighbour
+    for other in classes.T:
+        votes += classes == other[:, None]
+    winner = votes.argmax(axis=1)  # the first of equal numbers, hence the nearest
+    return classes[np.arange(len(query)), winner].astype(np.int32 if fits_dtype(labels, np.int32) else labels.dtype)
+
+
+def knn_accuracy(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    *,
+    query_embeddings: ArrayLike | None = None,
+    query_labels: ArrayLike | None = None,
+    k: int = 5,
+    measure: str | Measure = "cosine",
+) -> float | None:
+    """Compute the accuracy of `knn_predict`.
+
+    Args:
+        embeddings, labels, query_embeddings, query_labels: See `retrieval_metrics`.
+        k, measure: See `knn_predict`.
+
+    Returns:
+        The accuracy in [0, 1], or None if there are no queries or no neighbours.
+
+    Raises:
+        InputError: As `knn_predict`, or if only one of `query_embeddings` and `query_labels` is given.
+    """
+    gallery, classes, query, true_classes = as_search(embeddings, labels, query_embeddings, query_labels)
+    is_self_search = query_embeddings is None
+    if not len(query) or len(gallery) - is_self_search < 1:
+        return None
+    exclude = np.arange(len(query)) if is_self_search else None
+    predicted = knn_predict(query, gallery, classes, k=k, measure=measure, exclude=exclude)
+    return float(np.mean(predicted == true_classes))
+
+
+def tiles(
+    query: np.ndarray, gallery: np.ndarray, measure: Measure, block_size: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Compute the similarity matrix of queries [q, d] and a gallery [m, d] tile by tile on the host.
+
+    Yields:
+        The query numbers of the tile [r] and its values [r, m], in the dtype of the embeddings.
+    """
+    q = len(query)
+    block_size = max(1, min(block_size or TILE_ENTRIES // max(len(gallery), 1), q))
+    columns = jnp.asarray(gallery)
+    for start in range(0, q, block_size):
+        rows = np.arange(start, start + block_size)
+        # The last tile is padded with the first rows, because another shape would be compiled again.
+        values = np.asarray(pairwise(query[rows % q], columns, measure))
+        yield rows[: q - start], values[: q - start]
+
+
+def _count_relevant(classes: np.ndarray, true_classes: np.ndarray) -> np.ndarray:
+    """Count the gallery rows of the class of each query, int [q]."""
+    ids = np.unique(np.concatenate([classes, true_classes]), return_inverse=True)[1]
     return np.bincount(ids[: len(classes)], minlength=len(ids))[ids[len(classes) :]]
 
 
-def _ranked(values: np.ndarray, depth: int, higher_is_closer: bool, own: np.ndarray | None) -> np.ndarray:
-    """Columns of the `depth` closest entries of each row, closest first, ties by lowest index.
+def _rank(values: np.ndarray, depth: int, higher_is_closer: bool, own: np.ndarray | None) -> np.ndarray:
+    """Return the columns of the `depth` closest entries of each row [r, m], closest first, ties by lowest index.
 
-    NumPy's fast sorts are not stable, and its stable one is ten times slower. So what is sorted are integers, which
-    no two entries share: in the upper half the distance as an integer in the same order, in the lower the column.
+    Values are not NaN. `own` has a column to ignore in each row, [r]; then `depth` is at most m - 1.
 
-    Args:
-        values: float32 or float64 [r, m], none of them NaN.
-        depth: at most m, less one with `own`.
-        higher_is_closer: the values' direction.
-        own: for each row a column to leave out, [r].
-
-    Returns:
-        int64 [r, depth].
+    float32 values and their columns are packed into distinct 64-bit integers, the order of the value in the upper half.
+    These need no stable sort: the metrics of 10,000 rows x 64 take 2.5 s of CPU time instead of 8.3 s with NumPy's
+    stable argsort. XLA's top-k alone takes 2.8 s (`python -m benchmarks.choices`).
     """
-    distance = (-values if higher_is_closer else values) + values.dtype.type(0)  # + 0 turns -0 into 0, in bits too
-    if values.dtype != np.float32:  # whose bits leave no room for the column
+    distance = (-values if higher_is_closer else values) + values.dtype.type(0)  # + 0 changes -0 to 0
+    if values.dtype != np.float32:
         if own is not None:
-            distance[np.arange(len(own)), own] = np.nan  # which comes last
+            distance[np.arange(len(own)), own] = np.nan  # sorted last
         return np.argsort(distance, axis=1, kind="stable")[:, :depth]
     bits = distance.view(np.int32)
-    bits = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)  # negative floats grow downwards
+    bits = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)  # the bits of negative floats have reversed order
     keys = (bits.astype(np.int64) << 32) | np.arange(values.shape[1])
     if own is not None:
         keys[np.arange(len(own)), own] = np.iinfo(np.int64).max

@@ -1,69 +1,64 @@
-"""Verification: are two things the same? A score decides, and its threshold trades one error for the other.
+"""Verification: decide from a score whether two inputs have the same class.
 
-Going down the scores from the closest pair, with P pairs of one class and N pairs of two:
+With P pairs of one class, N pairs of two classes, and a threshold t:
 
     true accept rate   TAR(t) = same pairs at least as close as t / P
     false accept rate  FAR(t) = different pairs at least as close as t / N
-    ROC                TAR against FAR; the area under it is the probability that a same pair scores closer than a
-                       different one, ties counted half
-    equal error rate   FAR where FAR = 1 - TAR, on the straight lines between the points of the ROC
+    ROC                TAR against FAR; the area under it is the probability that a same pair is closer than a different
+                       pair, where ties count half
+    equal error rate   FAR where FAR = 1 - TAR, by linear interpolation between the points of the ROC
 
-Pairs with equal scores are accepted or rejected together, so that no result depends on their order.
+Pairs with equal scores are accepted or rejected together, so the results do not depend on the order of pairs.
+
+Calibration maps a score to a probability by logistic regression (Platt scaling):
+
+    dissimilarity(d) = 1 / (1 + exp(-(a d + b)))    near 0 for the same class, near 1 for different classes
+
+a and b minimise the cross-entropy with targets 1 / (S + 2) for S same pairs and (D + 1) / (D + 2) for D different pairs
+instead of 0 and 1, so that the minimum is finite even if a threshold separates the pairs without an error.
 
 References:
-    Fawcett: An introduction to ROC analysis, 2006.
+    Fawcett (2006), An Introduction to ROC Analysis.
+    Platt (1999), Probabilistic Outputs for Support Vector Machines.
 """
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.core import Tracer
+from jax.typing import ArrayLike as JaxArrayLike
 from numpy.typing import ArrayLike
 
-from simjax.core import InputError, check_number
-from simjax.evaluate._checks import as_scored_pairs
+from simjax.core import InputError, check_at_least, check_number
+from simjax.evaluate._checks import as_finite, as_labels, as_scored_pairs
 
 ROC_POINTS = 200
-"""Most points of a curve: enough to draw it."""
-
-
-class _Accepted(NamedTuple):
-    """What is accepted by ever weaker thresholds: none, then one more distinct score at a time.
-
-    Attributes:
-        levels: the distinct scores, larger is closer, closest first [t].
-        same: pairs of one class accepted [t + 1], integers.
-        different: pairs of two classes accepted [t + 1], integers.
-    """
-
-    levels: np.ndarray
-    same: np.ndarray
-    different: np.ndarray
-
-    def thresholds(self) -> np.ndarray:
-        """Closeness from which each of the t + 1 accepts; the first is just beyond the closest pair, and finite."""
-        return np.concatenate([np.nextafter(self.levels[:1], np.inf), self.levels])
+"""Most points of a curve, enough for a drawing."""
 
 
 def verification_metrics(
     scores: ArrayLike, same: ArrayLike, *, higher_is_closer: bool = True, threshold: float | None = None
 ) -> dict[str, Any]:
-    """How well a score tells pairs of one class from pairs of two.
+    """Compute how well a score separates pairs of one class from pairs of two.
 
     Args:
-        scores: similarity or distance of each pair, finite, [n].
-        same: booleans [n], True for a pair of one class.
+        scores: Finite similarity or distance of each pair, [n].
+        same: Booleans [n], True for a pair of one class.
         higher_is_closer: True for a similarity, False for a distance.
-        threshold: a pair that scores this or closer is accepted as one class; None takes `best_threshold` of these
-            scores, which flatters the accuracy: choose it on validation pairs to report test accuracy.
+        threshold: Pairs at least as close are accepted as one class. Default: the `best_threshold` of these scores,
+            whose accuracy is optimistic; for a test accuracy, choose the threshold on validation pairs.
 
     Returns:
-        `roc_auc`, `equal_error_rate`; `threshold` and at it `accuracy`, `balanced_accuracy` (of both kinds of pairs
-        alike), `true_accept_rate`, `false_accept_rate`; `pairs`, their number; `roc` with lists `false_positive_rate`,
-        `true_positive_rate`, `thresholds` of at most 200 points. What needs pairs of a kind that is not there is None,
-        and the lists are empty.
+        `roc_auc`, `equal_error_rate`; `threshold`, and `accuracy`, `balanced_accuracy` (equal weight for both kinds of
+        pairs), `true_accept_rate` and `false_accept_rate` at it; `pairs`, the number of pairs; `roc` with lists
+        `false_positive_rate`, `true_positive_rate`, `thresholds` of at most 200 points. If a kind of pairs is missing,
+        values that need it are None, and the lists are empty.
 
     Raises:
-        InputError: for lengths that differ, scores that are not finite, or a threshold that is NaN.
+        InputError: If the lengths differ, scores are not finite, or the threshold is NaN.
 
     Example:
         >>> found = verification_metrics([0.9, 0.8, 0.7, 0.1], [True, False, True, False])
@@ -71,98 +66,216 @@ def verification_metrics(
         (0.75, 0.5, 0.75)
     """
     check_number("threshold", threshold)
-    values, alike = as_scored_pairs(scores, same)
+    values, is_same = as_scored_pairs(scores, same)
     sign = 1.0 if higher_is_closer else -1.0
-    accepted = _accepted(sign * values, alike)
-    if threshold is None and alike.size:
-        threshold = sign * _most_accurate(accepted)
-    decided = np.zeros(0, bool) if threshold is None else sign * values >= sign * threshold
-    true_accepts, false_accepts = _share(decided[alike]), _share(decided[~alike])
-    if true_accepts is None or false_accepts is None:
-        both, balanced = False, None
-    else:
-        both, balanced = True, (true_accepts + 1 - false_accepts) / 2
+    accepted = _count_accepted(sign * values, is_same)
+    if threshold is None and is_same.size:
+        threshold = sign * _most_accurate_threshold(accepted)
+    is_accepted = np.zeros(0, bool) if threshold is None else sign * values >= sign * threshold
+    true_accepts, false_accepts = _fraction(is_accepted[is_same]), _fraction(is_accepted[~is_same])
+    balanced = None if true_accepts is None or false_accepts is None else (true_accepts + 1 - false_accepts) / 2
+    both = balanced is not None
     return {
         "roc_auc": _area(accepted) if both else None,
         "equal_error_rate": _equal_error_rate(accepted) if both else None,
         "threshold": None if threshold is None else float(threshold),
-        "accuracy": _share(decided == alike),
+        "accuracy": _fraction(is_accepted == is_same),
         "balanced_accuracy": balanced,
         "true_accept_rate": true_accepts,
         "false_accept_rate": false_accepts,
-        "pairs": alike.size,
+        "pairs": is_same.size,
         "roc": _curve(accepted, sign, ROC_POINTS if both else 0),
     }
 
 
 def best_threshold(scores: ArrayLike, same: ArrayLike, higher_is_closer: bool = True) -> float:
-    """The threshold with the highest accuracy on these pairs, halfway between two scores; of equals the strictest.
+    """Return the threshold with the highest accuracy, halfway between two scores; among equals the strictest.
 
     Args:
-        scores: similarity or distance of each pair, finite, [n].
-        same: booleans [n], True for a pair of one class.
-        higher_is_closer: True for a similarity, False for a distance.
+        scores, same, higher_is_closer: See `verification_metrics`.
 
     Returns:
-        A score: a pair that scores this or closer is accepted. Where it is best to accept none it lies just beyond
-        the closest pair, where it is best to accept all, at the farthest.
+        The threshold. It is just beyond the closest pair if accepting no pair is best, and the score of the farthest
+        pair if accepting all pairs is best.
 
     Raises:
-        InputError: for no pairs, lengths that differ or scores that are not finite.
+        InputError: If there are no pairs, the lengths differ or scores are not finite.
 
     Example:
         >>> best_threshold([0.1, 0.2, 0.6], [True, True, False], higher_is_closer=False)
         0.4
     """
-    values, alike = as_scored_pairs(scores, same)
+    values, is_same = as_scored_pairs(scores, same)
     if not values.size:
-        raise InputError("scores: expected at least one pair to choose a threshold on, got none")
+        raise InputError("scores: expected at least one pair to choose a threshold, got none")
     sign = 1.0 if higher_is_closer else -1.0
-    return sign * _most_accurate(_accepted(sign * values, alike))
+    return sign * _most_accurate_threshold(_count_accepted(sign * values, is_same))
 
 
-def _accepted(closeness: np.ndarray, same: np.ndarray) -> _Accepted:
-    levels, level_of = np.unique(-closeness, return_inverse=True)
+def dissimilarity_probability(distance: JaxArrayLike, a: JaxArrayLike, b: JaxArrayLike) -> Array:
+    """Compute the probability that a pair has different classes, 1 / (1 + exp(-(a distance + b))).
+
+    Args:
+        distance: Distances [...], or similarities if a is negative.
+        a: Slope, from `fit_dissimilarity`.
+        b: Intercept.
+
+    Returns:
+        [...] in [0, 1].
+
+    Raises:
+        InputError: If a concrete distance is not finite.
+
+    Example:
+        >>> [round(float(dissimilarity_probability(d, 4.0, -4.0)), 2) for d in (0.0, 1.0, 2.0)]
+        [0.02, 0.5, 0.98]
+    """
+    known = distance if isinstance(distance, Tracer) else as_finite("distance", distance)
+    return jax.nn.sigmoid(a * jnp.asarray(known) + b)
+
+
+def fit_dissimilarity(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
+    """Fit the slope and the intercept of `dissimilarity_probability` to labelled pairs.
+
+    Args:
+        scores, same: See `verification_metrics`.
+
+    Returns:
+        a and b. a is positive for an informative distance and negative for an informative similarity. If all scores are
+        equal, a = 0 and the probability is the mean target; without pairs a = b = 0.
+
+    Raises:
+        InputError: If the lengths differ or scores are not finite.
+
+    Example:
+        >>> a, b = fit_dissimilarity([0.1, 0.2, 0.3, 0.8, 0.9, 1.0], [True, True, True, False, False, False])
+        >>> [round(float(dissimilarity_probability(d, a, b)), 2) for d in (0.1, 0.55, 1.0)]
+        [0.15, 0.5, 0.85]
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    values, is_same = as_scored_pairs(scores, same)
+    if not values.size:
+        return 0.0, 0.0
+    n_same, n_different = np.count_nonzero(is_same), np.count_nonzero(~is_same)
+    target = np.where(is_same, 1 / (n_same + 2), (n_different + 1) / (n_different + 2))
+    centre, spread = np.mean(values), np.std(values)
+    spread = spread if spread > 0 else 1.0
+    inputs = np.stack([(values - centre) / spread, np.ones_like(values)], axis=1)
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = inputs @ weights
+        gradient = inputs.T @ (expit(logits) - target) / len(values)
+        return float(np.mean(np.logaddexp(0, logits) - target * logits)), gradient
+
+    start = np.array([0.0, np.log((n_different + 1) / (n_same + 1))])
+    weights = minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-9}).x
+    slope = weights[0] / spread
+    return float(slope), float(weights[1] - slope * centre)
+
+
+def sample_pairs_for_verification(
+    labels: ArrayLike, n_pairs: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sample pairs of rows without replacement: half of one class and half of two, each half uniformly.
+
+    Args:
+        labels: Integers [n].
+        n_pairs: The number of pairs. An odd number is reduced by one.
+        seed: Seed of the sample.
+
+    Returns:
+        i and j, int32 [p], i != j, and same, booleans [p], alternating True and False. No pair occurs twice, in either
+        order. p is n_pairs, or less if there are fewer than n_pairs / 2 pairs of one kind; 0 for a single class, or if
+        no class has two rows.
+
+    Raises:
+        InputError: If labels are not integers [n] or n_pairs is negative.
+
+    Example:
+        >>> i, j, same = sample_pairs_for_verification([5, 5, 5, 7, 7], n_pairs=4, seed=0)
+        >>> print(same)
+        [ True False  True False]
+    """
+    classes = as_labels("labels", labels, np.size(labels))
+    check_at_least("n_pairs", n_pairs, 0)
+    # In rows sorted by class, the later partners of a row are one range of its own class and one of other classes. So
+    # pairs are numbered, and numbers are drawn, without a list of all pairs.
+    order = np.argsort(classes, kind="stable")
+    position = np.arange(len(order))
+    ends = np.searchsorted(classes[order], classes[order], side="right")  # end of each row's class
+    ranges = ((position + 1, ends), (ends, np.full_like(ends, len(order))))  # of same and different partners
+    totals = [int(np.sum(stop - start)) for start, stop in ranges]
+    count = min(n_pairs // 2, *totals)
+    rng = np.random.default_rng(seed)
+    pairs = np.empty((count, 2, 2), np.int32)  # number, kind, i and j
+    for kind, ((start, stop), total) in enumerate(zip(ranges, totals, strict=True)):
+        number = rng.choice(total, count, replace=False) if count else np.zeros(0, int)
+        last = np.cumsum(stop - start)
+        row = np.searchsorted(last, number, side="right")
+        pairs[:, kind, 0] = order[row]
+        pairs[:, kind, 1] = order[stop[row] - last[row] + number]
+    i, j = pairs.reshape(-1, 2).T
+    return i, j, np.tile([True, False], count)
+
+
+class Accepted(NamedTuple):
+    """Numbers of accepted pairs at thresholds from strict to lenient: no pair, then one more distinct score each.
+
+    Attributes:
+        thresholds: Scores, where larger is closer, closest first, [t]. The first is just beyond the closest pair.
+        same: Accepted pairs of one class, integers [t].
+        different: Accepted pairs of two classes, integers [t].
+    """
+
+    thresholds: np.ndarray
+    same: np.ndarray
+    different: np.ndarray
+
+
+def _count_accepted(scores: np.ndarray, same: np.ndarray) -> Accepted:
+    levels, level_of = np.unique(-scores, return_inverse=True)
     counts = [np.bincount(level_of[kind], minlength=len(levels)) for kind in (same, ~same)]
-    return _Accepted(-levels, *(np.concatenate([[0], np.cumsum(c)]) for c in counts))
+    thresholds = np.concatenate([np.nextafter(-levels[:1], np.inf), -levels])
+    return Accepted(thresholds, *(np.concatenate([[0], np.cumsum(c)]) for c in counts))
 
 
-def _most_accurate(accepted: _Accepted) -> float:
-    """Closeness from which to accept."""
+def _most_accurate_threshold(accepted: Accepted) -> float:
     best = int(np.argmax(accepted.same - accepted.different))
-    at = accepted.thresholds()
-    if best in (0, len(accepted.levels)):
+    at = accepted.thresholds
+    if best in (0, len(at) - 1):
         return float(at[best])
     halfway = at[best] / 2 + at[best + 1] / 2
-    return float(halfway if halfway > at[best + 1] else at[best])  # no float lies between neighbours
+    return float(halfway if halfway > at[best + 1] else at[best])  # neighbouring floats have no float between them
 
 
-def _share(decisions: np.ndarray) -> float | None:
+def _fraction(decisions: np.ndarray) -> float | None:
     return float(np.mean(decisions)) if decisions.size else None
 
 
-def _area(accepted: _Accepted) -> float:
-    """Under the ROC; the trapezoids are summed in integers, so that the only rounding is the division's."""
+def _area(accepted: Accepted) -> float:
+    """Compute the area under the ROC; trapezoids are summed as integers, so only the division is rounded."""
     doubled = np.sum(np.diff(accepted.different) * (accepted.same[1:] + accepted.same[:-1]))
     return float(doubled / (2 * accepted.same[-1] * accepted.different[-1]))
 
 
-def _equal_error_rate(accepted: _Accepted) -> float:
+def _equal_error_rate(accepted: Accepted) -> float:
     false_accepts = accepted.different / accepted.different[-1]
-    gap = false_accepts - 1 + accepted.same / accepted.same[-1]  # FAR - FRR, from -1 up to 1
-    after = int(np.argmax(gap >= 0))
-    part = -gap[after - 1] / (gap[after] - gap[after - 1])
+    difference = false_accepts - 1 + accepted.same / accepted.same[-1]  # FAR - (1 - TAR), increasing from -1 to 1
+    after = int(np.argmax(difference >= 0))
+    part = -difference[after - 1] / (difference[after] - difference[after - 1])
     return float(false_accepts[after - 1] + part * (false_accepts[after] - false_accepts[after - 1]))
 
 
-def _curve(accepted: _Accepted, sign: float, points: int) -> dict[str, list[float]]:
-    """The ROC, its corners only, and of too many of them every so manieth."""
-    turns = [np.diff(a, n=2) != 0 for a in (accepted.same, accepted.different)]
-    corners = np.flatnonzero(np.concatenate([[True], turns[0] | turns[1], [True]])) if points else np.zeros(0, int)
+def _curve(accepted: Accepted, sign: float, points: int) -> dict[str, list[float]]:
+    """Return the corners of the ROC; of too many corners, evenly spaced ones."""
+    bends = [np.diff(a, n=2) != 0 for a in (accepted.same, accepted.different)]
+    corners = np.flatnonzero(np.concatenate([[True], bends[0] | bends[1], [True]])) if points else np.zeros(0, int)
     if len(corners) > points:
         corners = corners[np.linspace(0, len(corners) - 1, points).round().astype(int)]
     return {
         "false_positive_rate": (accepted.different[corners] / accepted.different[-1]).tolist(),
         "true_positive_rate": (accepted.same[corners] / accepted.same[-1]).tolist(),
-        "thresholds": (sign * accepted.thresholds()[corners]).tolist(),
+        "thresholds": (sign * accepted.thresholds[corners]).tolist(),
     }

@@ -1,56 +1,67 @@
 """Losses that learn similarity: pure functions of embeddings and of who is similar to whom."""
 
-from simjax.losses._angular import angular_loss
-from simjax.losses._angular_margin import arcface_loss, cosface_loss, normalized_softmax_loss
-from simjax.losses._circle import circle_loss
-from simjax.losses._combined import combined_loss
-from simjax.losses._contrastive import contrastive_loss, contrastive_terms
-from simjax.losses._distillation import score_distillation_loss, similarity_distillation_loss
-from simjax.losses._dynamic_soft_margin import dynamic_soft_margin_histogram, dynamic_soft_margin_loss
-from simjax.losses._embedding_regularizers import global_orthogonal_regularizer, lp_regularizer, zero_mean_regularizer
-from simjax.losses._fast_ap import fast_ap_loss
-from simjax.losses._generalized_lifted_structure import generalized_lifted_structure_loss
-from simjax.losses._graded import angle_loss, cosent_loss
-from simjax.losses._histogram import histogram_loss
-from simjax.losses._in_chunks import encode_in_chunks
-from simjax.losses._instance import instance_loss
-from simjax.losses._intra_pair_variance import intra_pair_variance_loss
-from simjax.losses._lifted_structure import lifted_structure_loss
-from simjax.losses._manifold import manifold_loss
-from simjax.losses._margin import margin_loss
-from simjax.losses._matryoshka import matryoshka_loss
-from simjax.losses._multi_similarity import multi_similarity_loss
-from simjax.losses._multiplicative_margin import large_margin_softmax_loss, sphereface_loss
-from simjax.losses._n_pairs import n_pairs_loss
-from simjax.losses._nca import nca_loss
-from simjax.losses._nt_xent import info_nce_loss, nt_xent_loss
-from simjax.losses._p2s_grad import p2s_grad_loss
+from simjax.losses._contrastive import (
+    contrastive_loss,
+    contrastive_terms,
+    signal_to_noise_contrastive_loss,
+    threshold_consistent_margin_loss,
+)
+from simjax.losses._graded import angle_loss, cosent_loss, score_distillation_loss, similarity_distillation_loss
+from simjax.losses._margin import margin_loss, ranked_list_loss
+from simjax.losses._multi_pair import (
+    circle_loss,
+    generalized_lifted_structure_loss,
+    intra_pair_variance_loss,
+    lifted_structure_loss,
+    multi_similarity_loss,
+    tuplet_margin_loss,
+)
+from simjax.losses._options import ClassOptions, PairOptions, ReferenceOptions
 from simjax.losses._pair_loss import pair_loss
-from simjax.losses._pnp import pnp_loss
-from simjax.losses._proxy import proxy_anchor_loss, proxy_nca_loss
-from simjax.losses._proxy_regularizers import (
+from simjax.losses._proxies import instance_loss, manifold_loss, proxy_anchor_loss, proxy_nca_loss
+from simjax.losses._ranking import fast_ap_loss, histogram_loss, pnp_loss, smooth_ap_loss
+from simjax.losses._regularizers import (
     center_invariant_regularizer,
+    global_orthogonal_regularizer,
+    lp_regularizer,
     regular_face_regularizer,
     sparse_centers_regularizer,
+    zero_mean_regularizer,
 )
-from simjax.losses._ranked_list import ranked_list_loss
-from simjax.losses._self_supervised import self_supervised_loss
-from simjax.losses._siglip import siglip_loss
-from simjax.losses._signal_to_noise_contrastive import signal_to_noise_contrastive_loss
-from simjax.losses._smooth_ap import smooth_ap_loss
-from simjax.losses._soft_triple import soft_triple_loss
-from simjax.losses._sub_center_arcface import SubCenterOutliers, sub_center_arcface_loss, sub_center_outliers
-from simjax.losses._supervised_contrastive import supervised_contrastive_loss
-from simjax.losses._terms import REDUCERS, LossTerms, Reducer
-from simjax.losses._threshold_consistent_margin import threshold_consistent_margin_loss
-from simjax.losses._triplet import triplet_margin_loss
-from simjax.losses._tuplet_margin import tuplet_margin_loss
-from simjax.losses._views import barlow_twins_loss, simsiam_loss, vicreg_loss
+from simjax.losses._self_supervised import barlow_twins_loss, self_supervised_loss, simsiam_loss, vicreg_loss
+from simjax.losses._softmax import (
+    info_nce_loss,
+    n_pairs_loss,
+    nca_loss,
+    nt_xent_loss,
+    siglip_loss,
+    supervised_contrastive_loss,
+)
+from simjax.losses._softmax_margin import (
+    arcface_loss,
+    cosface_loss,
+    large_margin_softmax_loss,
+    normalized_softmax_loss,
+    p2s_grad_loss,
+    sphereface_loss,
+)
+from simjax.losses._sub_centers import SubCenterOutliers, soft_triple_loss, sub_center_arcface_loss, sub_center_outliers
+from simjax.losses._terms import REDUCERS, LossTerms, Reducer, unreduced
+from simjax.losses._triplet import (
+    angular_loss,
+    dynamic_soft_margin_histogram,
+    dynamic_soft_margin_loss,
+    triplet_margin_loss,
+)
+from simjax.losses._wrappers import combined_loss, encode_in_chunks, matryoshka_loss
 
 __all__ = [
+    "ClassOptions",
     "LossTerms",
+    "PairOptions",
     "REDUCERS",
     "Reducer",
+    "ReferenceOptions",
     "SubCenterOutliers",
     "angle_loss",
     "angular_loss",
@@ -107,6 +118,7 @@ __all__ = [
     "threshold_consistent_margin_loss",
     "triplet_margin_loss",
     "tuplet_margin_loss",
+    "unreduced",
     "vicreg_loss",
     "zero_mean_regularizer",
 ]

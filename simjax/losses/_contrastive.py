@@ -1,29 +1,33 @@
-"""Contrastive loss: pull similar pairs together, push different ones at least a margin apart.
+"""Contrastive losses, which compare the score of each pair with a margin of its kind.
 
-With d the distance of a pair, three forms are in use:
-
-    squared    same: d^2    different: max(0, margin^2 - d^2)
-    hadsell    same: d^2    different: max(0, margin - d)^2
-    linear     same: d      different: max(0, margin - d)
-
-References:
-    Hadsell, Chopra, LeCun (2006), Dimensionality Reduction by Learning an Invariant Mapping.
+contrastive                    positive pairs within a distance, negative pairs a margin apart
+signal to noise                the same, by the variance of the difference over the variance of the anchor
+threshold-consistent margin    positive and negative pairs on the right sides of two thresholds
 """
 
-from typing import Any
+from typing import Any, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Num
+from jaxtyping import Bool, Float, Num
 
-from simjax.core import InputError, as_float_array, auto_axes, check_at_least, check_choice, check_number
-from simjax.losses._pair_loss import Form, pair_loss
-from simjax.similarity import Measure
-from simjax.similarity import measure as as_measure
+from simjax.core import (
+    InputError,
+    as_float_array,
+    auto_axes,
+    check_at_least,
+    check_choice,
+    check_number,
+    promote_to_float32,
+)
+from simjax.losses._options import Labels, PairOptions, ReferenceOptions, resolve_options
+from simjax.losses._pair_loss import Terms, compute_pair_loss
+from simjax.losses._terms import RowSums
+from simjax.similarity import unit_vectors
 
-FORMS = ("squared", "hadsell", "linear")
+FORMS = ("linear", "hadsell", "squared")
 
 
 @auto_axes
@@ -33,19 +37,22 @@ def contrastive_terms(
     *,
     margin: ArrayLike = 1.0,
     positive_margin: ArrayLike = 0.0,
-    form: str = "hadsell",
+    form: Literal["linear", "hadsell", "squared"] = "hadsell",
 ) -> Num[Array, "*s"]:
-    """The loss of each pair.
+    """Compute the contrastive loss of each pair, see `contrastive_loss`.
 
     Args:
-        distance: of the pairs, any shape, at least 0.
-        same: boolean of the same shape, True where a pair is similar. (Sources disagree on what y = 1 means.)
-        margin: how far apart different pairs should be.
-        positive_margin: how far apart similar pairs may be.
-        form: squared, hadsell or linear, see above.
+        distance: Distances of pairs, any shape, at least 0.
+        same: Whether a pair is positive, boolean of the same shape. (Sources disagree on the meaning of y = 1.)
+        margin: Negative pairs farther apart than this have zero loss.
+        positive_margin: Positive pairs closer than this have zero loss.
+        form: See `contrastive_loss`.
 
     Returns:
-        An array of the same shape. The gradient at a margin is 0.
+        Array of the same shape. The gradient at a margin is 0.
+
+    Raises:
+        InputError: For an unknown form.
 
     Example:
         >>> print(contrastive_terms(jnp.array([0.5, 0.5]), jnp.array([True, False]), margin=2.0))
@@ -53,76 +60,253 @@ def contrastive_terms(
     """
     check_choice("form", form, FORMS)
     d = as_float_array("distance", distance)
-    apart = jax.nn.relu(d - positive_margin)
-    if form == "squared":
-        return jnp.where(same, apart**2, jax.nn.relu(jnp.square(margin) - d**2))
-    if form == "hadsell":
-        return jnp.where(same, apart**2, jax.nn.relu(margin - d) ** 2)
-    return jnp.where(same, apart, jax.nn.relu(margin - d))
+    positive, negative = _contrastive_of_distances(d, jnp.asarray(margin), jnp.asarray(positive_margin), form)
+    return jnp.where(same, positive, negative)
 
 
 def contrastive_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Any,
+    labels: Labels,
     *,
     margin: ArrayLike = 1.0,
     positive_margin: ArrayLike | None = None,
-    form: str = "linear",
-    measure: str | Measure = "normalized_euclidean",
-    **options: Any,
-) -> Any:
-    """Contrastive loss over all pairs of a batch: pairs of any relation, memory of a strip.
+    form: Literal["linear", "hadsell", "squared"] = "linear",
+    **options: Unpack[PairOptions],
+) -> Float[Array, ""]:
+    """Pull positive pairs together and push negative pairs at least a margin apart.
+
+        linear     d      for positive pairs,    max(0, margin - d)        for negative pairs
+        hadsell    d^2                           max(0, margin - d)^2
+        squared    d^2                           max(0, margin^2 - d^2)
 
     Args:
         embeddings: [n, d].
-        labels: class ids [n] or a `Relation`.
-        margin: how far apart different pairs should be, in units of the measure.
-        positive_margin: how far apart similar pairs may be; None is 0 for a distance.
-        form: squared, hadsell or linear, see above.
-        measure: a distance, or a similarity with both margins given, where the negative pairs should stay below
-            `margin` and the positive ones reach `positive_margin`.
-        **options: ref_embeddings, ref_labels, weights, reducer, block_size: see `pair_loss`.
+        labels: Class ids [n] or a `Relation`.
+        margin: Negative pairs farther apart than this have zero loss. In units of the measure.
+        positive_margin: Positive pairs closer than this have zero loss. Default: 0 for a distance.
+        form: See above.
+        **options: See `PairOptions`. Default measure: normalized_euclidean; a similarity needs both margins, which are
+            then upper and lower bounds, and the form linear or hadsell. Default reducer: "mean_active".
 
     Returns:
-        The mean over the similar pairs with a loss above 0 plus the mean over the different pairs with a loss
-        above 0 (there are many more of these); 0 with zero gradient where there are none.
+        Mean over the positive pairs with a loss above 0 plus mean over the negative pairs with a loss above 0 (of which
+        there are many more); 0 with zero gradient if there are none.
 
     Raises:
-        InputError: for shapes that do not fit, an unknown form or measure, or a similarity without its margins.
+        InputError: For shapes that do not match, an unknown form or measure, or a similarity without its margins.
+
+    Example:
+        A positive pair at distance 1; the negative pairs are farther apart than the margin:
+
+        >>> x = jnp.array([[0.0], [1.0], [3.0]])
+        >>> print(contrastive_loss(x, jnp.array([0, 0, 1]), measure="euclidean"))
+        1.0
+
+    References:
+        Hadsell, Chopra, LeCun (2006), Dimensionality Reduction by Learning an Invariant Mapping.
     """
     check_choice("form", form, FORMS)
-    m = as_measure(measure)
-    if m.higher_is_closer and (positive_margin is None or form == "squared"):
+    resolved = resolve_options(contrastive_loss, options, measure="normalized_euclidean", reducer="mean_active")
+    is_similarity = resolved.measure.higher_is_closer
+    if is_similarity and (positive_margin is None or form == "squared"):
         raise InputError(
-            f"measure: expected a distance, got {m.name}, which is larger when closer and needs a positive_margin "
-            "and the form linear or hadsell"
+            f"measure: expected a distance, got {resolved.measure.name}, which is larger when closer and needs a "
+            "positive_margin and the form linear or hadsell"
         )
     positive_margin = 0.0 if positive_margin is None else positive_margin
     for name, value in (("margin", margin), ("positive_margin", positive_margin)):
-        check_number(name, value) if m.higher_is_closer else check_at_least(name, value, 0)
-    margins = {"margin": margin, "positive_margin": positive_margin}
-    if m.higher_is_closer:  # minus the similarity takes the place of the distance
-        margins = {name: -jnp.asarray(value) for name, value in margins.items()}
-    return pair_loss(
-        TERMS[form],
+        check_number(name, value) if is_similarity else check_at_least(name, value, 0)
+    return compute_pair_loss(
+        _contrastive_terms,
         embeddings,
         labels,
-        measure=m,
-        default_reducer="mean_nonzero",
-        symmetric=True,
-        **margins,
-        **options,
+        resolved,
+        static=(form,),
+        # Distances are minus the scores, so the bounds of a similarity change their sign.
+        margin=-resolved.as_score(margin),
+        positive_margin=-resolved.as_score(positive_margin),
     )
 
 
-def _terms_of(form: str) -> Form:
-    def terms(c: Array, positive: Array, negative: Array, *, margin: Array, positive_margin: Array) -> Any:
-        def loss(same: bool) -> Array:
-            return contrastive_terms(-c, same, margin=margin, positive_margin=positive_margin, form=form)
+def _contrastive_terms(
+    scores: Array, positive: Array, negative: Array, form: str, *, margin: Array, positive_margin: Array
+) -> Terms:
+    of_positives, of_negatives = _contrastive_of_distances(-scores, margin, positive_margin, form)
+    return {"positive": (of_positives, positive), "negative": (of_negatives, negative)}
 
-        return {"positive": (loss(True), positive), "negative": (loss(False), negative)}
 
+def _contrastive_of_distances(d: Array, margin: Array, positive_margin: Array, form: str) -> tuple[Array, Array]:
+    excess, missing = jax.nn.relu(d - positive_margin), jax.nn.relu(margin - d)
+    if form == "linear":
+        return excess, missing
+    return excess**2, missing**2 if form == "hadsell" else jax.nn.relu(jnp.square(margin) - d**2)
+
+
+def signal_to_noise_contrastive_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    margin: ArrayLike = 1.0,
+    positive_margin: ArrayLike = 0.0,
+    zero_mean: ArrayLike | None = None,
+    normalise: bool = True,
+    **options: Unpack[ReferenceOptions],
+) -> Float[Array, ""]:
+    """Compute the contrastive loss by the signal-to-noise distance, whose signal is the row.
+
+        d(x, y) = var(x - y) / var(x)    positive pairs: max(0, d - positive_margin)    negative: max(0, margin - d)
+
+    The variance is that of the features of one row. It ignores a constant added to a row, so the paper adds a
+    regularizer that keeps the mean of the features of each row at zero:
+
+        zero_mean * mean over rows of |sum over features of x|
+
+    Args:
+        embeddings: [n, d].
+        labels: Class ids [n] or a `Relation`.
+        margin: Negative pairs farther apart than this have zero loss.
+        positive_margin: Positive pairs closer than this have zero loss.
+        zero_mean: Weight of the regularizer of the embeddings as given. Default: no regularizer.
+        normalise: Scale rows to unit length first.
+        **options: See `ReferenceOptions`. Default reducer: "mean_active".
+
+    Returns:
+        Mean over the positive pairs with a loss above 0 plus mean over the negative pairs with a loss above 0 (plus the
+        regularizer); 0 with zero gradient if there are none.
+
+    Raises:
+        InputError: For shapes that do not match, or a negative weight.
+
+    Differs from pytorch-metric-learning: A row with equal features has no signal, so its distances are infinite. There
+    the loss is infinite or NaN; here such pairs are not valid.
+
+    Example:
+        A positive pair, at distance 1 / 4 from the first row and 1 / 9 from the second, which is the louder signal:
+
+        >>> x, labels = jnp.array([[-1.0, 1.0], [-1.0, 2.0]]), jnp.array([0, 0])
+        >>> loss = signal_to_noise_contrastive_loss(x, labels, normalise=False)
+        >>> print(round(float(loss), 4))  # (1 / 4 + 1 / 9) / 2
+        0.1806
+        >>> regularized = signal_to_noise_contrastive_loss(x, labels, normalise=False, zero_mean=1.0)
+        >>> print(round(float(regularized - loss), 4))  # (0 + 1) / 2
+        0.5
+
+    References:
+        Yuan, Deng, Tang, Tang, Chen (2019), Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric Learning.
+    """
+    check_at_least("margin", margin, 0)
+    check_at_least("positive_margin", positive_margin, 0)
+    check_at_least("zero_mean", zero_mean, 0)
+    resolved = resolve_options(
+        signal_to_noise_contrastive_loss,
+        options,
+        accepted=ReferenceOptions,
+        measure="signal_to_noise",
+        reducer="mean_active",
+    )
+    x = as_float_array("embeddings", embeddings)
+    penalty = {}
+    if zero_mean is not None:
+        penalty = {"penalty": zero_mean * jnp.abs(jnp.sum(promote_to_float32(x), axis=-1))}
+    if normalise:
+        x, resolved = unit_vectors(x), resolved.with_unit_vectors()
+    return compute_pair_loss(
+        _signal_to_noise_terms,
+        x,
+        labels,
+        resolved,
+        row_parameters=penalty,
+        margin=margin,
+        positive_margin=positive_margin,
+    )
+
+
+def _signal_to_noise_terms(
+    scores: Array,
+    positive: Array,
+    negative: Array,
+    *,
+    margin: Array,
+    positive_margin: Array,
+    penalty: Array | None = None,
+) -> Terms:
+    of_positives, of_negatives = _contrastive_of_distances(-scores, margin, positive_margin, "linear")
+    finite = scores > -jnp.inf
+    terms: dict[str, Any] = {
+        "positive": (of_positives, positive & finite),
+        "negative": (of_negatives, negative & finite),
+    }
+    if penalty is not None:
+        one = jnp.ones(scores.shape[0], jnp.int32)
+        terms["penalty"] = RowSums(penalty[:, 0], one, one)
     return terms
 
 
-TERMS = {form: _terms_of(form) for form in FORMS}
+def threshold_consistent_margin_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    positive_margin: ArrayLike = 0.9,
+    negative_margin: ArrayLike = 0.5,
+    positive_weight: ArrayLike = 1.0,
+    negative_weight: ArrayLike = 1.0,
+    **options: Unpack[PairOptions],
+) -> Float[Array, ""]:
+    """Pull pairs on the wrong side of a threshold to it, so that one threshold suits every class.
+
+        positive_weight * mean over positive pairs with s <= positive_margin of (positive_margin - s)
+        + negative_weight * mean over negative pairs with s >= negative_margin of (s - negative_margin)
+
+    It regularizes another loss, to which it is added: that one ranks, this one calibrates.
+
+    Args:
+        embeddings: [n, d].
+        labels: Class ids [n] or a `Relation`.
+        positive_margin: Threshold of positive pairs, in units of the measure.
+        negative_margin: Threshold of negative pairs, in units of the measure.
+        positive_weight: Weight of the positive pairs, at least 0.
+        negative_weight: Weight of the negative pairs, at least 0.
+        **options: See `PairOptions`. Default measure: cosine.
+
+    Returns:
+        Weighted sum of both means; 0 if no pair is on the wrong side.
+
+    Raises:
+        InputError: For shapes that do not match, or a negative weight.
+
+    Differs from pytorch-metric-learning, which reads the rows of reference embeddings from the embeddings.
+
+    Example:
+        A positive pair at a cosine of 0.6, negative pairs at 0 and 0.8:
+
+        >>> x = jnp.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+        >>> print(round(float(threshold_consistent_margin_loss(x, jnp.array([0, 0, 1]))), 4))  # 0.3 + 0.3
+        0.6
+
+    References:
+        Zhang, Xu, Tang, Fang, Wu, Tighe, Xing (2024), Threshold-Consistent Margin Loss for Open-World Deep Metric
+        Learning.
+    """
+    check_number("positive_margin", positive_margin)
+    check_number("negative_margin", negative_margin)
+    check_at_least("positive_weight", positive_weight, 0)
+    check_at_least("negative_weight", negative_weight, 0)
+    resolved = resolve_options(threshold_consistent_margin_loss, options)
+    return compute_pair_loss(
+        _threshold_terms,
+        embeddings,
+        labels,
+        resolved,
+        margins=(resolved.as_score(positive_margin), resolved.as_score(negative_margin)),
+        factors=(positive_weight, negative_weight),
+    )
+
+
+def _threshold_terms(
+    scores: Array, positive: Array, negative: Array, *, margins: tuple[Array, Array], factors: tuple[Array, Array]
+) -> Terms:
+    too_far, too_close = margins[0] - scores, scores - margins[1]
+    return {
+        "positive": (factors[0] * too_far, positive & (too_far >= 0)),
+        "negative": (factors[1] * too_close, negative & (too_close >= 0)),
+    }

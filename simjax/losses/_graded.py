@@ -1,37 +1,54 @@
-"""Losses of graded pairs: the more similar of two pairs should be the closer one.
+"""Losses of graded pairs, and distillation: similarities should follow given scores.
 
-With s_a the similarity of pair a = (x_a, y_a) and g_a its grade:
+CoSENT and AnglE order n pairs by their grades. With s_a the similarity of pair a = (x_a, y_a) and g_a its grade,
 
     loss = log(1 + sum over pairs of pairs with g_a > g_b of exp(scale (s_b - s_a)))
 
-Only the order of the grades counts, so that they may be in any unit.
+Distillation fits the scores s of a student, over the pairs of each row, to the scores t of a teacher, whose embeddings
+may have another size. T is a temperature:
+
+    kl            loss_i = T^2 KL(softmax of t_i / T  ||  softmax of s_i / T)
+    margin_mse    loss_i = mean over positives p and negatives n of ((s_ip - s_in) - (t_ip - t_in))^2
+
+The second does not change if all scores of a row are shifted. With e = s - t it equals
+var_p(e) + var_n(e) + (mean_p(e) - mean_n(e))^2, so the tuples are never stored.
 
 References:
     Su (2022), CoSENT: A More Efficient Sentence Vector Scheme than Sentence-BERT. Li, Li (2023), AnglE-optimized Text
-    Embeddings.
+    Embeddings. Hofstätter et al. (2020), Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge
+    Distillation (Margin-MSE). Lin, Yang, Lin (2020), Distilling Dense Representations for Ranking using
+    Tightly-Coupled Teachers.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
-from jaxtyping import Num
+from jaxtyping import Float, Num
 
 from simjax.core import (
     InputError,
+    as_float_array,
     as_matrices,
     as_number_array,
     auto_axes,
+    check_choice,
     check_number,
     check_positive,
     map_rows,
     promote_to_float32,
 )
-from simjax.losses._pair_loss import log_sum_exp
-from simjax.similarity import cosine_similarity, unit_vectors
+from simjax.losses._options import Labels, PairOptions, ResolvedOptions, resolve_options
+from simjax.losses._pair_loss import compute_pair_loss, log_sum_exp
+from simjax.pairs import Relation
+from simjax.similarity import Measure, cosine_similarity, unit_vectors
+from simjax.similarity import measure as as_measure
+from simjax.similarity._row_reductions import softmax_of_tile
 
 
 def cosent_loss(
@@ -41,34 +58,31 @@ def cosent_loss(
     *,
     scale: ArrayLike = 20.0,
     block_size: int | None = None,
-) -> Num[Array, ""]:
-    """CoSENT: order n pairs by cosine similarity as their scores are ordered; time n^2, memory of a strip.
+) -> Float[Array, ""]:
+    """Order pairs by cosine similarity as their grades are ordered; time n^2, memory of a tile.
 
     Args:
         x: [n, d].
-        y: [n, d]; row i makes a pair with row i of x.
-        score: how similar each pair is, in any unit, [n].
-        scale: of the similarities.
-        block_size: pairs compared with all others at once; None chooses.
+        y: [n, d]; row i forms a pair with row i of x.
+        score: Grade of each pair, higher for more similar ones, [n]. Only the order of the grades matters.
+        scale: Factor of the similarities, above 0.
+        block_size: Pairs per block. Default: chosen by the size of a tile.
 
     Returns:
-        A scalar; 0 where all scores are equal.
+        Scalar; 0 if all grades are equal.
 
     Raises:
-        InputError: for shapes that do not fit, or a scale that is not positive.
+        InputError: If shapes do not match, a grade is NaN, or the scale is not positive.
 
     Example:
-        The first pair should be the closer one, and is:
+        The first pair has the higher grade and the higher similarity:
 
         >>> x, y = jnp.array([[1.0, 0.0], [1.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 1.0]])
         >>> print(round(float(cosent_loss(x, y, jnp.array([5, 1]), scale=1.0)), 4))  # log(1 + exp(0 - 1))
         0.3133
     """
-    x, y, grades = _pairs(x, y, score)
-    check_positive("scale", scale)
-    return _in_order(
-        cosine_similarity(promote_to_float32(x), promote_to_float32(y)), grades, scale, block_size=block_size
-    )
+    x, y, grades = _check_graded_pairs(x, y, score, scale)
+    return _ordering_loss(cosine_similarity(x, y), grades, jnp.asarray(scale), block_size=block_size)
 
 
 def angle_loss(
@@ -78,43 +92,120 @@ def angle_loss(
     *,
     scale: ArrayLike = 20.0,
     block_size: int | None = None,
-) -> Num[Array, ""]:
-    """AnglE: CoSENT by the angle of vectors read as complex numbers, which does not flatten near 0 and 180 degrees.
+) -> Float[Array, ""]:
+    """Order pairs by the angle of complex vectors, whose slope does not vanish near 0 and 180 degrees.
 
-    The first half of a vector holds the real parts, the second half the imaginary ones. Both at length 1, the
-    similarity is |sum over the features of Re z + Im z| with z = x times the conjugate of y.
+    The first half of a vector holds real parts, the second half imaginary parts. For unit vectors the similarity is
+    |sum over features of Re z + Im z| with z = x conj(y). Other arguments, the result and errors are those of
+    `cosent_loss`.
 
     Args:
-        x: [n, d], d even.
-        y: [n, d]; row i makes a pair with row i of x.
-        score: how similar each pair is, in any unit, [n].
-        scale: of the similarities.
-        block_size: pairs compared with all others at once; None chooses.
+        x: [n, d] with an even d.
 
-    Returns:
-        A scalar; 0 where all scores are equal.
-
-    Raises:
-        InputError: for shapes that do not fit, an odd d, or a scale that is not positive.
+    Example:
+        >>> x, y = jnp.array([[1.0, 0.0], [1.0, 0.0]]), jnp.array([[1.0, 0.0], [0.6, 0.8]])
+        >>> print(round(float(angle_loss(x, y, jnp.array([5, 1]), scale=1.0)), 4))  # log(1 + exp(0.2 - 1))
+        0.3711
     """
-    x, y, grades = _pairs(x, y, score)
-    check_positive("scale", scale)
+    x, y, grades = _check_graded_pairs(x, y, score, scale)
     if x.shape[1] % 2:
         raise InputError(f"x: expected an even number of features, real and imaginary parts, got {x.shape[1]}")
-    return _in_order(
-        _angle_similarity(promote_to_float32(x), promote_to_float32(y)), grades, scale, block_size=block_size
-    )
+    return _ordering_loss(_angle_similarity(x, y), grades, jnp.asarray(scale), block_size=block_size)
 
 
-def _pairs(x: Any, y: Any, score: Any) -> tuple[Array, Array, Array]:
+def similarity_distillation_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    teacher: Num[ArrayLike, "n e"],
+    labels: Labels | None = None,
+    *,
+    variant: Literal["kl", "margin_mse"] = "kl",
+    temperature: ArrayLike = 1.0,
+    ref_teacher: Num[ArrayLike, "m e"] | None = None,
+    teacher_measure: str | Measure | None = None,
+    **options: Unpack[PairOptions],
+) -> Float[Array, ""]:
+    """Fit the scores of embeddings to those of a teacher's embeddings; time n m (d + e), memory of two tiles.
+
+    Args:
+        embeddings: Embeddings of the student, [n, d].
+        teacher: Embeddings of the teacher for the same rows, [n, e]. No gradient flows through them.
+        labels: Class ids [n] or a `Relation`. "kl" uses its positive and negative pairs, "margin_mse" every positive
+            with every negative. Default: all pairs; "margin_mse" then uses every two different columns.
+        variant: See above.
+        temperature: Divisor of both scores in "kl", above 0.
+        ref_teacher: Embeddings of the teacher for `ref_embeddings`, [m, e].
+        teacher_measure: Measure of the teacher. Default: that of the student.
+        **options: See `PairOptions`. Default measure: dot.
+
+    Returns:
+        Scalar; by default the mean over rows with a pair, for "margin_mse" over rows with a positive and a negative.
+
+    Raises:
+        InputError: If shapes do not match, the variant is unknown, or the temperature is not positive.
+
+    Example:
+        Scores of the student are equal, those of the teacher differ by 2:
+
+        >>> student, teacher = jnp.array([[0.0]]), jnp.array([[1.0]])
+        >>> references = {"ref_embeddings": jnp.array([[1.0], [1.0]]), "ref_teacher": jnp.array([[2.0], [0.0]])}
+        >>> print(similarity_distillation_loss(student, teacher, variant="margin_mse", **references))  # (0 - 2)^2
+        4.0
+    """
+    resolved = resolve_options(similarity_distillation_loss, options, measure="dot")
+    if (resolved.ref_embeddings is None) != (ref_teacher is None):
+        raise InputError("ref_teacher, ref_embeddings: expected both or neither, got one of them")
+    rows, columns = as_matrices(teacher, teacher if ref_teacher is None else ref_teacher, ("teacher", "ref_teacher"))
+    references = resolved.ref_embeddings
+    for name, of_teacher, of_student in (("teacher", rows, embeddings), ("ref_teacher", columns, references)):
+        if of_student is not None and len(of_teacher) != (n := np.shape(of_student)[0]):
+            student = name.replace("teacher", "embeddings")
+            raise InputError(f"{name}: expected {n} rows as in {student}, got {len(of_teacher)}")
+    measure = lax.stop_gradient(resolved.measure if teacher_measure is None else as_measure(teacher_measure))
+    teacher_inputs = (*lax.stop_gradient(measure.tile_inputs(rows, columns)), measure)
+    shape = len(rows), len(columns)
+    return _distillation_loss(embeddings, labels, resolved, variant, temperature, teacher_inputs, shape)
+
+
+def score_distillation_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    scores: Num[ArrayLike, "n m"],
+    labels: Labels | None = None,
+    *,
+    variant: Literal["kl", "margin_mse"] = "kl",
+    temperature: ArrayLike = 1.0,
+    **options: Unpack[PairOptions],
+) -> Float[Array, ""]:
+    """Fit the scores of embeddings to given scores, for instance those of a cross-encoder.
+
+    Other arguments, the result and errors are those of `similarity_distillation_loss`.
+
+    Args:
+        scores: Scores of the teacher, higher for more similar pairs, [n, m]. No gradient flows through them.
+
+    Example:
+        >>> x, y, scores = jnp.array([[2.0]]), jnp.array([[1.0], [0.0]]), jnp.array([[3.0, 1.0]])
+        >>> print(score_distillation_loss(x, scores, ref_embeddings=y))  # both differences are 2
+        0.0
+    """
+    resolved = resolve_options(score_distillation_loss, options, measure="dot")
+    given = lax.stop_gradient(as_float_array("scores", scores))
+    columns = embeddings if resolved.ref_embeddings is None else resolved.ref_embeddings
+    expected = np.shape(embeddings)[0], np.shape(columns)[0]
+    if given.shape != expected:
+        raise InputError(f"scores: expected shape {expected}, got {given.shape}")
+    return _distillation_loss(embeddings, labels, resolved, variant, temperature, (given, None, None), expected)
+
+
+def _check_graded_pairs(x: Any, y: Any, score: ArrayLike, scale: ArrayLike) -> tuple[Array, Array, Array]:
     x, y = as_matrices(x, y)
     check_number("score", score)
+    check_positive("scale", scale)
     grades = as_number_array("score", score)
     if x.shape != y.shape or grades.shape != x.shape[:1]:
         raise InputError(
             f"x, y, score: expected shapes [n, d], [n, d] and [n], got {x.shape}, {y.shape} and {grades.shape}"
         )
-    return x, y, grades
+    return promote_to_float32(x), promote_to_float32(y), grades
 
 
 @jax.jit
@@ -125,9 +216,84 @@ def _angle_similarity(x: Array, y: Array) -> Array:
 
 @partial(jax.jit, static_argnames="block_size")
 @auto_axes
-def _in_order(s: Array, grades: Array, scale: Array, *, block_size: int | None) -> Array:
-    def one(s_a: Array, g_a: Array) -> Array:
+def _ordering_loss(s: Array, grades: Array, scale: Array, *, block_size: int | None) -> Array:
+    def log_sum_of_rows(s_a: Array, g_a: Array) -> Array:
         return log_sum_exp(scale * (s[None] - s_a[:, None]), g_a[:, None] > grades[None])[:, 0]
 
-    rows = map_rows(one, s, grades, block_size=block_size, row_bytes=4 * max(s.shape[0], 1))
+    rows = map_rows(log_sum_of_rows, s, grades, block_size=block_size, row_bytes=4 * max(s.shape[0], 1))
     return jax.nn.softplus(log_sum_exp(rows[None], jnp.ones((1, rows.shape[0]), bool))[0, 0])
+
+
+def _distillation_loss(
+    embeddings: ArrayLike,
+    labels: Labels | None,
+    options: ResolvedOptions,
+    variant: str,
+    temperature: ArrayLike,
+    teacher: tuple[Any, Any, Measure | None],
+    shape: tuple[int, int],
+) -> Float[Array, ""]:
+    """Compute a loss from a teacher: row inputs, column inputs and measure, or scores [n, m] and twice None."""
+    check_choice("variant", variant, ("kl", "margin_mse"))
+    check_positive("temperature", temperature)
+    return compute_pair_loss(
+        _distillation_terms,
+        embeddings,
+        Relation(Partial(_all_pairs), shape) if labels is None else labels,
+        options,
+        static=(variant,),
+        row_parameters={"teacher_rows": teacher[0]},
+        column_parameters={"teacher_columns": teacher[1]},
+        teacher_measure=teacher[2],
+        temperature=temperature,
+    )
+
+
+def _all_pairs(i: Array, j: Array) -> tuple[Array, Array]:
+    masks = jnp.ones((i.shape[0], j.shape[1]), bool)
+    return masks, masks
+
+
+def _distillation_terms(
+    scores: Array,
+    positive: Array,
+    negative: Array,
+    variant: str,
+    *,
+    teacher_rows: Any,
+    teacher_columns: Any,
+    teacher_measure: Measure | None,
+    temperature: Array,
+) -> dict[str, tuple[Array, Array]]:
+    target = rows = jax.tree.map(lambda a: a[:, 0], teacher_rows)  # scores [r, m], or inputs of the measure [r, ...]
+    if teacher_measure is not None:
+        target = teacher_measure.as_score(teacher_measure.tile(rows, teacher_columns))
+    target = promote_to_float32(target)
+    if variant == "margin_mse":
+        return {"row": _margin_mse(scores, target, positive, negative)}
+    divergence = _divergence(scores / temperature, target / temperature, positive | negative)
+    return {"row": (temperature**2 * divergence, jnp.any(positive | negative, axis=1, keepdims=True))}
+
+
+def _divergence(student: Array, teacher: Array, mask: Array) -> Array:
+    difference = (teacher - log_sum_exp(teacher, mask)) - (student - log_sum_exp(student, mask))
+    return jnp.sum(jnp.where(mask, softmax_of_tile(teacher, mask)[0] * difference, 0), axis=1, keepdims=True)
+
+
+def _margin_mse(student: Array, teacher: Array, positive: Array, negative: Array) -> tuple[Array, Array]:
+    # Clipped so that neither a square nor the sum of many squares overflows.
+    largest = jnp.sqrt(jnp.finfo(student.dtype).max) / 1024
+    e = jnp.clip(student, -largest, largest) - jnp.clip(teacher, -largest, largest)
+    e = jnp.where(positive | negative, e, 0)  # a masked NaN of the teacher would be NaN in the gradient
+    (mean_p, var_p, p), (mean_n, var_n, n) = (_mean_and_variance(e, mask) for mask in (positive, negative))
+    same = jnp.sum(positive & negative, axis=1, keepdims=True)  # tuples of a column with itself add 0 to the sum
+    tuples = p * n - same
+    return (var_p + var_n + jnp.square(mean_p - mean_n)) * (p * n / jnp.maximum(tuples, 1)), tuples > 0
+
+
+def _mean_and_variance(e: Array, mask: Array) -> tuple[Array, Array, Array]:
+    """Compute mean, variance and number of the masked entries of each row, [r, 1] each; 0 for a row without any."""
+    count = jnp.sum(mask, axis=1, keepdims=True, dtype=e.dtype)
+    mean = jnp.sum(jnp.where(mask, e, 0), axis=1, keepdims=True) / jnp.maximum(count, 1)
+    squares = jnp.where(mask, jnp.square(e - mean), 0)
+    return mean, jnp.sum(squares, axis=1, keepdims=True) / jnp.maximum(count, 1), count

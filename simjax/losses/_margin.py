@@ -1,124 +1,217 @@
-"""Margin loss: every positive pair nearer than a boundary, every negative pair farther, by a margin on both sides.
+"""Losses that keep positives within a radius and negatives outside of one.
 
-With d a distance and beta the boundary, which may be learned, one for all rows or one for each class:
-
-    positive pair: max(0, d - beta + margin)      negative pair: max(0, beta - d + margin)
-
-Pairs are those of all triplets, so that a positive pair counts once for each negative of its row and a negative pair
-once for each positive. No triplet is needed for that, only their number.
-
-References:
-    Wu, Manmatha, Smola, Krähenbühl (2017), Sampling Matters in Deep Embedding Learning.
+margin         a boundary beta, which may be learned, with a margin on both sides
+ranked list    two radii, and pairs weighted by how far they are on the wrong side
 """
 
-from typing import Any
+from typing import Any, Unpack
 
-import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Num
+from jaxtyping import Float, Num
 
-from simjax.core import InputError, as_float_array, check_at_least, check_number, save_for_backward
-from simjax.losses._checks import values_of_rows
-from simjax.losses._pair_loss import pair_loss
-from simjax.losses._terms import Summed
+from simjax.core import InputError, as_float_array, check_at_least, check_fraction, check_number, save_for_backward
+from simjax.losses._options import Labels, PairOptions, resolve_options, values_of_rows
+from simjax.losses._pair_loss import Terms, compute_pair_loss
+from simjax.losses._terms import RowSums
 from simjax.pairs import Relation
 from simjax.pairs._triplets import count_triplets
-from simjax.similarity import Measure
-from simjax.similarity import measure as as_measure
+
+SMALLEST_WEIGHT = 1e-5
+"""Added to the sum of the weights of the ranked list loss for each column."""
 
 
 def margin_loss(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Any,
+    labels: Labels,
     *,
     beta: Num[ArrayLike, ""] | Num[ArrayLike, " c"] = 1.2,
     margin: ArrayLike = 0.2,
     nu: ArrayLike | None = None,
-    measure: str | Measure = "normalized_euclidean",
-    **options: Any,
-) -> Any:
-    """Margin loss over the pairs of all triplets of a batch.
+    **options: Unpack[PairOptions],
+) -> Float[Array, ""]:
+    """Keep positive pairs closer than a boundary beta and negative pairs farther than it, both by a margin.
+
+        positive pair: max(0, d - beta + margin)    negative pair: max(0, beta - d + margin)
+
+    The pairs are those of all triplets: a positive pair counts once for each negative of its row, and a negative pair
+    once for each positive.
 
     Args:
         embeddings: [n, d].
-        labels: class ids [n] or a `Relation`; any will do for a single boundary.
-        beta: the boundary in units of the measure, or one for each class [c], chosen by the row's class; NaN for a
-            traced id that is not from 0 to c - 1.
-        margin: how far from the boundary pairs should be, in units of the measure.
-        nu: weight of a regulariser that keeps a learned boundary small: nu times the mean boundary of the rows that
-            have a triplet. None is without.
-        measure: a name or a `Measure`.
-        **options: ref_embeddings, ref_labels, weights, reducer (a name), block_size: see `pair_loss`.
+        labels: Class ids [n] or a `Relation`.
+        beta: Boundary in units of the measure, or one for each class [c], selected by the class of the row. A traced id
+            that is not from 0 to c - 1 gives NaN.
+        margin: Distance from the boundary, in units of the measure.
+        nu: Weight of a regularizer that keeps a learned boundary small, nu times the mean boundary of the rows with a
+            triplet. Default: no regularizer.
+        **options: See `PairOptions`; the reducer must be a name. Default measure: normalized_euclidean. Default
+            reducer: "mean_active".
 
     Returns:
-        The mean over the pairs with a loss above 0, each as often as it is in a triplet; 0 where there are none.
+        Mean over the pairs with a loss above 0, each as often as it is in a triplet; 0 if there are none.
 
     Raises:
-        InputError: for shapes that do not fit, boundaries of classes for a relation without class ids, a known id
-            that has none, or a negative nu.
+        InputError: For shapes that do not match, boundaries of classes and a relation without class ids, a known id
+            without a boundary, or a negative nu.
 
-    Differs from pytorch-metric-learning, which adds nu times the sum of class boundaries over all triplets, divided by
-    the number of pairs with a loss above 0, so that it weighs more and more as fewer are left. With a single boundary
-    both are the same.
+    Differs from pytorch-metric-learning, which adds nu times the sum of the boundaries of all triplets, divided by the
+    number of pairs with a loss above 0, so that the weight grows as fewer are left. With one boundary for all classes
+    both are equal.
 
     Example:
-        Two triplets: their positive pairs at distance 1 lose 0.3, their negative pairs at distances 3 and 2 nothing.
+        Two triplets. Their positive pairs at distance 1 have a loss of 0.3, the negative pairs at 3 and 2 have none.
 
-        >>> x, y = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1])
-        >>> print(round(float(margin_loss(x, y, beta=0.9, measure="euclidean")), 4))
+        >>> x, labels = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1])
+        >>> print(round(float(margin_loss(x, labels, beta=0.9, measure="euclidean")), 4))
         0.3
-        >>> print(round(float(margin_loss(x, y, beta=0.9, nu=0.5, measure="euclidean")), 4))  # and 0.5 * 0.9
+        >>> print(round(float(margin_loss(x, labels, beta=0.9, nu=0.5, measure="euclidean")), 4))  # plus 0.5 * 0.9
         0.75
+
+    References:
+        Wu, Manmatha, Smola, Krähenbühl (2017), Sampling Matters in Deep Embedding Learning.
     """
     check_at_least("margin", margin, 0)
     check_number("beta", beta)
-    m = as_measure(measure)
-    boundary = m.as_score(as_float_array("beta", beta))
-    if nu is not None:
-        check_at_least("nu", nu, 0)
-        nu = m.as_score(jnp.asarray(nu))  # as the boundary is turned: their product is not
+    check_at_least("nu", nu, 0)
+    resolved = resolve_options(margin_loss, options, measure="normalized_euclidean", reducer="mean_active")
+    boundary = resolved.as_score(as_float_array("beta", beta))
     if boundary.ndim > 1 or not boundary.size:
         raise InputError(f"beta: expected one number or one for each class [c], got shape {boundary.shape}")
-    if boundary.ndim:
-        options["row_parameters"] = {"beta": values_of_rows(boundary, labels, "betas")}
-    else:
-        options["beta"] = boundary
-    mined = isinstance(labels, Relation) and labels.triplets is not None
-    return pair_loss(
-        _of_mined_triplets if mined else _of_all_triplets,
+    is_mined = isinstance(labels, Relation) and labels.triplets is not None
+    of_classes = {"beta": values_of_rows(boundary, labels, "betas")} if boundary.ndim else None
+    return compute_pair_loss(
+        _margin_terms_of_mined_triplets if is_mined else _margin_terms_of_all_triplets,
         embeddings,
         labels,
-        measure=m,
-        default_reducer="mean_nonzero",
-        triplets=mined,
+        resolved,
+        row_parameters=of_classes,
+        triplets=is_mined,
         margin=margin,
-        nu=nu,
-        **options,
+        # The score of a distance is negative: with the sign of beta changed twice, the regularizer keeps its sign.
+        nu=None if nu is None else resolved.as_score(nu),
+        **({} if of_classes else {"beta": boundary}),
     )
 
 
-def _of_all_triplets(c: Array, positive: Array, negative: Array, **parameters: Any) -> Any:
-    positives, negatives = (jnp.sum(pairs, axis=1, keepdims=True, dtype=jnp.int32) for pairs in (positive, negative))
-    return _terms(c, positive * negatives, negative * positives, **parameters)
+def _margin_terms_of_all_triplets(scores: Array, positive: Array, negative: Array, **parameters: Any) -> Terms:
+    positives, negatives = (jnp.sum(mask, axis=1, keepdims=True, dtype=jnp.int32) for mask in (positive, negative))
+    return _margin_terms(scores, positive * negatives, negative * positives, **parameters)
 
 
-def _of_mined_triplets(c: Array, positive: Array, negatives_of: Any, **parameters: Any) -> Any:
-    return _terms(c, *save_for_backward(count_triplets(positive, negatives_of)), **parameters)
+def _margin_terms_of_mined_triplets(scores: Array, positive: Array, negatives_of: Any, **parameters: Any) -> Terms:
+    return _margin_terms(scores, *save_for_backward(count_triplets(positive, negatives_of)), **parameters)
 
 
-def _terms(
-    c: Array, as_positive: Array, as_negative: Array, *, beta: Array, margin: Array, nu: Array | None
-) -> dict[str, Summed]:
-    """Of how often each pair is the positive and the negative one of a triplet, int32 [r, m]."""
-    sides = (jax.nn.relu(margin + beta - c), as_positive), (jax.nn.relu(margin + c - beta), as_negative)
-    above_zero = [(loss, jnp.where(~(loss <= 0), times, 0)) for loss, times in sides]
-    total = sum(jnp.sum(jnp.where(times > 0, loss * times.astype(c.dtype), 0), axis=1) for loss, times in above_zero)
-    number = sum(jnp.sum(times, axis=1) for _, times in above_zero)
-    triplets = jnp.sum(as_positive, axis=1)
-    found = {"pair": Summed(jnp.asarray(total), jnp.asarray(number), 2 * triplets)}
+def _margin_terms(
+    scores: Array, as_positive: Array, as_negative: Array, *, beta: Array, margin: Array, nu: Array | None
+) -> Terms:
+    """Return terms, given how often each pair is the positive and the negative one of a triplet, int32 [r, m]."""
+    total, above_zero = jnp.zeros(scores.shape[0], scores.dtype), jnp.zeros(scores.shape[0], jnp.int32)
+    for loss, times in ((margin + beta - scores, as_positive), (margin + scores - beta, as_negative)):
+        active = jnp.where(~(loss <= 0), times, 0)  # a NaN of beta is active
+        total += jnp.sum(jnp.where(active > 0, loss * active.astype(scores.dtype), 0), axis=1)
+        above_zero += jnp.sum(active, axis=1)
+    count = jnp.sum(as_positive, axis=1)
+    terms = {"pair": RowSums(total, above_zero, 2 * count)}
     if nu is not None:
-        any_triplet = (triplets > 0).astype(jnp.int32)
-        found["beta"] = Summed(any_triplet * (nu * beta).reshape(-1), any_triplet, any_triplet)
-    return found
+        has_triplet = (count > 0).astype(jnp.int32)
+        terms["beta"] = RowSums(has_triplet * (nu * beta).reshape(-1), has_triplet, has_triplet)
+    return terms
+
+
+def ranked_list_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    margin: ArrayLike = 0.4,
+    alpha: ArrayLike | None = None,
+    imbalance: ArrayLike = 0.5,
+    positive_temperature: ArrayLike = 0.0,
+    negative_temperature: ArrayLike = 10.0,
+    **options: Unpack[PairOptions],
+) -> Float[Array, ""]:
+    """Keep the positives of a row within a ball around it, and the negatives outside of a larger one.
+
+        v_p = max(0, d_ip - (alpha - margin))        v_n = max(0, alpha - d_in)
+
+        loss_i = (1 - imbalance) * mean of v_p with weights exp(Tp v_p)
+                 +    imbalance  * mean of v_n with weights exp(Tn v_n)
+
+    The means are over the pairs of row i with v > 0; 1e-5 for each of the m columns is added to the sum of the weights.
+
+    Args:
+        embeddings: [n, d].
+        labels: Class ids [n] or a `Relation`.
+        margin: Difference of the two radii, in units of the measure.
+        alpha: Radius that negatives should be outside of. Default: 1 + margin / 2.
+        imbalance: Weight of the negatives, from 0 to 1.
+        positive_temperature: Tp; 0 weights all violating positives equally.
+        negative_temperature: Tn; larger values give more weight to the closest negatives.
+        **options: See `PairOptions`. Default measure: normalized_euclidean.
+
+    Returns:
+        Mean over the rows that have a pair.
+
+    Raises:
+        InputError: For shapes that do not match, a temperature below 0, or an imbalance outside of [0, 1].
+
+    Differs from pytorch-metric-learning, where margin and Tn have no defaults (these are those of the paper), a
+    negative at distance 0 is ignored, and large temperatures overflow.
+
+    Example:
+        The first row has a positive at distance 1.5 and a negative at 0.5; the radii are 0.8 and 1.2:
+
+        >>> x, labels = jnp.array([[0.0], [1.5], [-0.5]]), jnp.array([0, 0, 1])
+        >>> loss = ranked_list_loss(x, labels, measure="euclidean")
+        >>> print(round(float(loss), 3))  # mean of (0.7 + 0.7) / 2, and of 0.7 / 2 for the two others
+        0.467
+
+    References:
+        Wang, Hua, Kodirov, Hu, Garnier, Robertson (2019), Ranked List Loss for Deep Metric Learning.
+    """
+    check_at_least("margin", margin, 0)
+    check_fraction("imbalance", imbalance)
+    check_at_least("positive_temperature", positive_temperature, 0)
+    check_at_least("negative_temperature", negative_temperature, 0)
+    resolved = resolve_options(ranked_list_loss, options, measure="normalized_euclidean")
+    return compute_pair_loss(
+        _ranked_list_terms,
+        embeddings,
+        labels,
+        resolved,
+        margin=margin,
+        boundary=resolved.as_score(1 + jnp.asarray(margin) / 2 if alpha is None else alpha),
+        imbalance=imbalance,
+        temperatures=(positive_temperature, negative_temperature),
+    )
+
+
+def _ranked_list_terms(
+    scores: Array,
+    positive: Array,
+    negative: Array,
+    *,
+    margin: Array,
+    boundary: Array,
+    imbalance: Array,
+    temperatures: tuple[Array, Array],
+) -> Terms:
+    of_positives = _mean_violation(boundary + margin - scores, positive, temperatures[0])
+    of_negatives = _mean_violation(scores - boundary, negative, temperatures[1])
+    loss = (1 - imbalance) * of_positives + imbalance * of_negatives
+    return {"row": (loss, jnp.any(positive | negative, axis=1, keepdims=True))}
+
+
+def _mean_violation(v: Array, mask: Array, temperature: Array) -> Array:
+    """Return the weighted mean of the masked entries above 0 of v [r, m]: [r, 1]."""
+    active = mask & (v > 0)
+    v = jnp.where(active, v, 0)
+    # Numerator and denominator are divided by the largest weight, which alone may not fit the dtype.
+    largest = lax.stop_gradient(temperature * jnp.max(v, axis=1, keepdims=True, initial=0))
+    weight = jnp.where(active, jnp.exp(temperature * v - largest), 0)
+    total = jnp.sum(weight, axis=1, keepdims=True) + SMALLEST_WEIGHT * v.shape[1] * jnp.exp(-largest)
+    is_positive = total > 0
+    mean = jnp.sum(weight * v, axis=1, keepdims=True) / jnp.where(is_positive, total, 1)
+    return jnp.where(is_positive, mean, 0)

@@ -1,57 +1,62 @@
-"""Terms and reducers: a loss computes terms, their sum and number by row; a reducer makes one number of them.
+"""Terms of a loss, and reducers, which turn them into one number.
 
-    mean            the mean of all terms
-    mean_nonzero    the mean of the terms above 0: what is learned already does not dilute what is not
-    sum             their sum
-    per_row         the mean of each row's terms, averaged over the rows that have any
-    none            no number: the terms themselves, as `LossTerms`
+A loss computes terms: the sum and the number of the active terms of each row. A reducer divides their total:
 
-A `Reducer` of your own counts terms within bounds, or weighs them by the class of their row. Where nothing counts the
-loss is 0 with zero gradient, and the counts say so.
+    mean           by the number of terms
+    mean_active    by the number of terms above zero, so that pairs the encoder has already learned do not dilute it
+    sum            by 1
+    per_row        average within each row, then over the rows with at least one term
+
+If no term is active, the loss is 0 with zero gradient.
 """
 
 import dataclasses
-from typing import Literal
+import functools
+from collections.abc import Callable
+from typing import Literal, ParamSpec
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
-from simjax.core import InputError, check_choice, promote_to_float32
+from simjax.core import InputError, promote_to_float32
+
+P = ParamSpec("P")
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LossTerms:
-    """A loss before it is reduced.
+    """The terms of a loss before reduction.
 
     Attributes:
-        total: of each row the sum of its terms that count, [n].
-        count: and how many these are, int32 [n]; all 0 where a batch holds no pair to learn from.
+        total: Sum of the active terms of each row, [n].
+        count: Number of active terms of each row, int32 [n].
     """
 
     total: Array
     count: Array
 
     def __add__(self, other: "LossTerms") -> "LossTerms":
-        """The terms of two parts of a loss together."""
+        """Return the terms of both, for the parts of one loss."""
         return LossTerms(self.total + other.total, self.count + other.count)
 
     def __mul__(self, factor: ArrayLike) -> "LossTerms":
-        """The same terms, weighted."""
+        """Return the same terms, multiplied by a factor."""
         return LossTerms(self.total * factor, self.count)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Summed:
-    """Terms that are never written down one by one, as those of triplets: of each row of a strip, [r].
+class RowSums:
+    """Sums of terms that are never stored one by one, for each row of a tile, [r].
 
     Attributes:
-        total: their sum.
-        above_zero: how many are above 0, where none is below; None where some may be, or where it is not known.
-        count: how many there are in all.
+        total: Sum of the terms.
+        above_zero: Number of terms above zero, if no term is below zero; None if some are, or if it is unknown.
+        count: Number of all terms.
     """
 
     total: Array
@@ -62,78 +67,118 @@ class Summed:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Reducer:
-    """Which terms count, what they weigh, and what their sum is divided by.
+    """Which terms are active, how rows are weighted, and the divisor of the total.
 
     Attributes:
-        above: a term counts if it is larger; None counts all.
-        below: and if it is smaller; None counts all.
-        class_weights: [classes], a factor of each row's terms by the row's class, an id from 0 to classes - 1: any
-            other known id is refused, a traced one gives NaN where its row has terms. None is 1 for all.
-        divide_by: the number of terms that count; or of each row its own number, and the number of rows that have
-            any; or nothing.
+        above: A term is active if it is larger. Default: no bound.
+        below: A term is active if it is smaller. Default: no bound.
+        class_weights: Factor for the terms of each row by the row's class, [c], for class ids from 0 to c - 1. A known
+            id outside this range is an error; a traced one gives NaN if its row has terms. Default: 1.
+        divide_by: "terms": the number of active terms. "rows": average within each row, then over rows with at least
+            one active term. None: the loss is the sum.
     """
 
     above: float | None = dataclasses.field(default=None, metadata={"static": True})
     below: float | None = dataclasses.field(default=None, metadata={"static": True})
     class_weights: ArrayLike | None = None
-    divide_by: Literal["terms", "rows", "nothing"] = dataclasses.field(default="terms", metadata={"static": True})
+    divide_by: Literal["terms", "rows"] | None = dataclasses.field(default="terms", metadata={"static": True})
 
-    def of_rows(self, terms: Summed | tuple[Array, Array], weights: Array) -> LossTerms:
-        """The terms of a strip, summed by row: terms [r, k] and which of them there are, or their sums; weights [r].
+    def sum_rows(self, terms: RowSums | tuple[Array, Array], weights: Array) -> LossTerms:
+        """Sum the active terms of each row of a tile.
+
+        Args:
+            terms: Terms [r, k] and a mask of the valid ones [r, k], or their sums.
+            weights: Factor for each row, [r].
 
         Raises:
-            InputError: for bounds of single terms where only their sums are known.
+            InputError: For bounds on single terms if only their sums are known.
         """
-        if isinstance(terms, Summed):
+        if isinstance(terms, RowSums):
             if self.below is not None or self.above not in (None, 0):
-                raise InputError("reducer: triplets are not known one by one, so that they have no bounds but 0")
-            count = terms.count if self.above is None else terms.above_zero
+                raise InputError("reducer: this loss knows only sums of terms, which have no bounds but above=0")
+            total, count = terms.total, terms.count if self.above is None else terms.above_zero
             if count is None:
-                raise InputError("reducer: of this loss only the sum of all terms is known, not of those above 0")
-            return LossTerms(terms.total * self._row_weights(weights, count), count)
-        each, counts = terms
-        if self.above is not None:
-            counts = counts & ~(each <= self.above)
-        if self.below is not None:
-            counts = counts & ~(each >= self.below)
-        each = jnp.where(counts, each, 0)
-        # Terms above 0 are counted by their signs, which XLA on a CPU adds up without writing anything down.
-        signs = lax.stop_gradient(jnp.sign(each)) if self.above == 0 else counts
-        count = jnp.nan_to_num(jnp.sum(signs, axis=1)).astype(jnp.int32)
-        return LossTerms(jnp.sum(each, axis=1) * self._row_weights(weights, count), count)
+                raise InputError("reducer: this loss does not know how many of its terms are above 0; use 'mean'")
+        else:
+            each, active = terms
+            if self.above is not None:
+                active = active & ~(each <= self.above)
+            if self.below is not None:
+                active = active & ~(each >= self.below)
+            each = jnp.where(active, each, 0)
+            total = jnp.sum(each, axis=1)
+            # The sum of signs fuses with the sum of the terms, that of the mask does not (XLA on CPU).
+            signs = lax.stop_gradient(jnp.sign(each)) if self.above == 0 else active
+            count = jnp.nan_to_num(jnp.sum(signs, axis=1)).astype(jnp.int32)
+        if self.class_weights is not None:
+            weights = jnp.where(count > 0, weights, 0)  # a traced id without a weight has NaN
+        return LossTerms(total * weights, count)
 
-    def _row_weights(self, weights: Array, count: Array) -> Array:
-        """Weights of rows; NaN, the weight of a traced id that has none, does not matter in a row without terms."""
-        return weights if self.class_weights is None else jnp.where(count > 0, weights, 0)
-
-    def scalar(self, terms: LossTerms) -> Array:
-        """All rows together."""
+    @jax.jit
+    def scalar(self, terms: LossTerms) -> Float[Array, ""]:
+        """Reduce the terms of all rows."""
         total, count = promote_to_float32(terms.total), terms.count.astype(jnp.float32)
-        if self.divide_by == "nothing":
+        if self.divide_by is None:
             loss = jnp.sum(total)
         elif self.divide_by == "rows":
             loss = jnp.sum(total / jnp.maximum(count, 1)) / jnp.maximum(jnp.sum(count > 0), 1)
         else:
             loss = jnp.sum(total) / jnp.maximum(jnp.sum(count), 1)
-        # Terms that took part in a NaN rest on the numbers that replaced it: their gradient is NaN as well.
+        # A term of a NaN pair was computed from the number that replaced the NaN, so its gradient must become NaN here.
         return loss * lax.stop_gradient(jnp.where(jnp.isnan(loss), jnp.nan, 1.0))
 
 
 REDUCERS = {
     "mean": Reducer(),
-    "mean_nonzero": Reducer(above=0.0),
-    "sum": Reducer(divide_by="nothing"),
+    "mean_active": Reducer(above=0.0),
+    "sum": Reducer(divide_by=None),
     "per_row": Reducer(divide_by="rows"),
 }
 
 
-def as_reducer(reducer: "str | Reducer | None", default: str) -> tuple[Reducer, bool]:
-    """The reducer, and whether its scalar is wanted rather than the terms, which are then those of the default.
+@dataclasses.dataclass
+class TermRecorder:
+    """Takes the place of a reducer in `unreduced`: saves the terms of a loss instead of reducing them."""
+
+    terms: LossTerms | None = None
+
+    def record(self, terms: LossTerms) -> None:
+        self.terms = terms if self.terms is None else self.terms + terms
+
+
+def unreduced(loss: Callable[P, Array]) -> Callable[P, LossTerms]:
+    """Return a function that computes the terms of a loss instead of the loss.
+
+    The terms are those that the default reducer of the loss would reduce. A loss with several parts adds the terms of
+    all parts; a regularizer that a loss adds after the reduction is not included.
+
+    Args:
+        loss: A loss of this package that takes `reducer`, not yet transformed by `jax.jit` or `jax.grad`; these can
+            be applied to the result.
+
+    Returns:
+        A function of the arguments of the loss other than `reducer`, which returns `LossTerms`.
 
     Raises:
-        InputError: for an unknown name.
+        TypeError: When called with a `reducer`, or if the loss does not take one.
+
+    Example:
+        >>> from simjax.losses import contrastive_loss
+        >>> x, labels = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1])
+        >>> terms = unreduced(contrastive_loss)(x, labels, margin=2.5, measure="euclidean")
+        >>> print(terms.total, terms.count)  # positive pair at distance 1, one negative pair closer than the margin
+        [1.  1.5 0.5] [1 2 1]
     """
-    if isinstance(reducer, Reducer):
-        return reducer, True
-    name = default if reducer is None else check_choice("reducer", reducer, [*REDUCERS, "none"])
-    return REDUCERS[default if name == "none" else name], name != "none"
+
+    @functools.wraps(loss)
+    def terms(*args: P.args, **options: P.kwargs) -> LossTerms:
+        if "reducer" in options:
+            raise TypeError("reducer: expected none, because the terms are not reduced; call the loss itself")
+        recorder = TermRecorder()
+        options["reducer"] = recorder
+        loss(*args, **options)
+        if recorder.terms is None:
+            raise TypeError(f"loss: expected a loss that takes a reducer, got {getattr(loss, '__name__', loss)}")
+        return recorder.terms
+
+    return terms

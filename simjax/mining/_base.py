@@ -104,7 +104,7 @@ def _selected_masks(
     j: Array,
 ) -> Masks:
     scores, is_nan = _without_nan(tiles(i, j))
-    positive, negative = (jnp.broadcast_to(mask, scores.shape) for mask in pair_masks(i, j))
+    positive, negative = pair_masks(i, j)
     selected = select(scores, i, positive, negative)
     return selected[0] | (positive & is_nan), selected[1] | (negative & is_nan)
 

@@ -52,7 +52,7 @@ class Relation:
 
     Attributes:
         pair_masks: Function of row numbers i [r, 1] and column numbers j [1, m] that returns the masks of the positive
-            and of the negative pairs, boolean, broadcastable to [r, m]. A pytree, for example a `Partial`.
+            and of the negative pairs, boolean [r, m]. A pytree, for example a `Partial`.
         shape: (n, m), the numbers of rows and columns.
         classes: Class ids of the rows [n] and of the columns [m], for losses that weight by class; `NO_CLASS` for an
             ignored id. Default: the relation has no classes.
@@ -78,13 +78,13 @@ class Relation:
         If the relation has triplets, a pair must be part of a triplet.
         """
         if self.triplets is None:
-            return self._broadcast_masks(i, j)
+            return self.pair_masks(i, j)
         as_positive, as_negative = count_triplets(*self.triplets_of(i, j))
         return save_for_backward((as_positive > 0, as_negative > 0))
 
     def triplets_of(self, i: Array, j: Array) -> tuple[Array, NegativesOf]:
         """Return the mask of positive pairs [r, m] and a `negatives_of` as in `count_triplets`."""
-        positive, negative = self._broadcast_masks(i, j)
+        positive, negative = self.pair_masks(i, j)
         if self.triplets is None:
             return positive, all_negatives(negative)
         return positive, self.triplets(i, j, positive, negative)
@@ -116,11 +116,6 @@ class Relation:
             )
         (n, m), classes = self.shape, self.classes and (self.classes[1], self.classes[0])
         return Relation(Partial(_transpose, Partial(Relation.masks, self)), (m, n), classes)
-
-    def _broadcast_masks(self, i: Array, j: Array) -> Masks:
-        positive, negative = self.pair_masks(i, j)
-        shape = (i.shape[0], j.shape[1])
-        return jnp.broadcast_to(positive, shape), jnp.broadcast_to(negative, shape)
 
 
 Labels = Integer[ArrayLike, " n"] | Relation
@@ -351,7 +346,8 @@ def _shares_label(rows: Array, columns: Array, i: Array, j: Array) -> Array:
 
 
 def _compare(function: Callable[[Any, Any], Array], rows: Any, columns: Any, i: Array, j: Array) -> Array:
-    return function(jax.tree.map(lambda a: a[i], rows), jax.tree.map(lambda a: a[j], columns))
+    found = function(jax.tree.map(lambda a: a[i], rows), jax.tree.map(lambda a: a[j], columns))
+    return jnp.broadcast_to(found, (i.shape[0], j.shape[1]))
 
 
 def _entries(positive: Array, negative: Array, i: Array, j: Array) -> Masks:

@@ -1,10 +1,10 @@
-"""From saved runs to tables, figures, Markdown and HTML."""
+"""Tables, figures, Markdown and HTML from saved runs."""
 
 from simjax.report._compare import compare
-from simjax.report._summary import summary_lines
-from simjax.report._write import write
+from simjax.report._write import SECTIONS, summary_lines, write
 
 __all__ = [
+    "SECTIONS",
     "compare",
     "summary_lines",
     "write",

@@ -1,8 +1,4 @@
-"""A page: what a report says, before it is Markdown or HTML.
-
-Strings are plain text; both renderers escape all of them, so a page can be filled with class names and paths as
-they are.
-"""
+"""The content of a report, independent of Markdown and HTML. All strings are plain text, which the renderers escape."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -17,22 +13,15 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Code:
-    """Text to be shown as it is."""
+    """Preformatted text, hidden below `summary` if it is not empty."""
 
     text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Folded:
-    """Text to be shown as it is, behind a line that opens it."""
-
-    summary: str
-    text: str
+    summary: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A cell of a table; `best` marks the best of its column."""
+    """A cell of a table; `best` highlights it."""
 
     text: str
     best: bool = False
@@ -40,12 +29,12 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table whose first column names the rows.
+    """A table whose first column contains the headers of the rows.
 
     Attributes:
-        columns: header of each column.
-        rows: cells; a plain string is a cell.
-        align: for each column "l" (words) or "r" (numbers).
+        columns: Header of each column.
+        rows: Cells of each row.
+        align: "l" (words) or "r" (numbers) for each column.
     """
 
     columns: list[str]
@@ -58,12 +47,12 @@ class Picture:
     """A figure.
 
     Attributes:
-        name: of its file, without the ending.
-        png: the file.
-        alt: what it shows, for those who cannot see it.
-        caption: what it shows and how to read it.
-        photo: it holds photographs, on a transparent ground; other figures are charts on white.
-        wide: it needs the whole width of the page.
+        name: Name of its file, without extension.
+        png: Content of the file.
+        alt: Description for readers who cannot see the figure.
+        caption: Text below the figure.
+        photo: Whether it shows photographs on a transparent background. Default: a chart on white.
+        wide: Whether a chart needs the whole width of the page, as photographs do.
     """
 
     name: str
@@ -74,26 +63,18 @@ class Picture:
     wide: bool = False
 
 
-Block = Text | Code | Folded | Table | Picture
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A heading and what is under it."""
-
-    title: str
-    blocks: list[Block]
+Block = Text | Code | Table | Picture
 
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """A whole report: title, a sentence that sums it up, sections."""
+    """A report: its title, a summary in one sentence, and sections of a title and blocks."""
 
     title: str
     lead: str
-    sections: list[Section]
+    sections: list[tuple[str, list[Block]]]
 
     def pictures(self) -> Iterator[Picture]:
-        """All figures, in order."""
-        for section in self.sections:
-            yield from (block for block in section.blocks if isinstance(block, Picture))
+        """Iterate over all figures in order."""
+        for _, blocks in self.sections:
+            yield from (block for block in blocks if isinstance(block, Picture))

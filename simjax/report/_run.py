@@ -1,8 +1,7 @@
-"""A finished run, read from its folder: settings, training curve, report, and arrays on request."""
+"""A finished run, read from its folder."""
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ from simjax.report._numbers import number
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a finished run left behind.
+    """The files of a finished run.
 
     Attributes:
-        path: its folder.
-        config: config.json: settings, versions, command, data.
-        report: report.json: the numbers of the finished run.
-        history: the lines of metrics.jsonl, oldest first.
+        path: Folder of the run.
+        config: Content of config.json: settings, versions, command, data.
+        report: Content of report.json: the results.
+        history: Lines of metrics.jsonl, merged by step, in the order of the steps.
     """
 
     path: Path
@@ -29,25 +28,25 @@ class Run:
     history: list[dict[str, Any]]
 
     def part(self, name: str) -> dict[str, Any]:
-        """A part of config.json (settings, versions, data), empty if it is missing."""
+        """Return an object of config.json (settings, versions or data), empty if it is missing."""
         found = self.config.get(name)
         return found if isinstance(found, dict) else {}
 
-    def value(self, *keys: str) -> Any:
-        """A value of report.json, or None where it or what holds it is missing."""
+    def value(self, name: str) -> Any:
+        """Return a value of report.json by its dotted path, None if it is missing."""
         found: Any = self.report
-        for key in keys:
+        for key in name.split("."):
             found = found.get(key) if isinstance(found, dict) else None
         return found
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
-        """Steps and values of one name in the history, where it has a value."""
+        """Return the steps with a finite value of this name in the history, and the values."""
         points = [(number(line.get("step")), number(line.get(name))) for line in self.history]
-        both = [(step, value) for step, value in points if step is not None and value is not None]
-        return [step for step, _ in both], [value for _, value in both]
+        valid = [(step, value) for step, value in points if step is not None and value is not None]
+        return [step for step, _ in valid], [value for _, value in valid]
 
     def class_names(self, classes: int) -> list[str]:
-        """What the first classes of the test images are called, or their numbers where there are not enough names."""
+        """Return the names of the first test classes, or their numbers if config.json has too few names."""
         data = self.part("data")
         names = data.get("test_class_names") or data.get("class_names")
         if isinstance(names, list) and len(names) >= classes:
@@ -55,10 +54,10 @@ class Run:
         return [str(i) for i in range(classes)]
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
-        """The arrays of an .npz file of the run, empty if there is no such file.
+        """Return the arrays of an .npz file of the run, empty if the file is missing.
 
         Raises:
-            InputError: if the file cannot be read.
+            InputError: If the file cannot be read.
         """
         path = self.path / name
         if not path.is_file():
@@ -66,7 +65,7 @@ class Run:
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return dict(arrays)
-        except Exception as error:  # a broken archive raises what zipfile, zlib or numpy happen to raise
+        except Exception as error:  # broken archives raise errors of zipfile, zlib or NumPy
             raise InputError(f"{path}: cannot be read as an .npz file ({error})") from error
 
 
@@ -74,7 +73,7 @@ def read_run(path: Path) -> Run:
     """Read a finished run.
 
     Raises:
-        InputError: if the folder is not a finished run, or one of its files cannot be read.
+        InputError: If the folder is not a finished run, or one of its files cannot be read.
     """
     path = Path(path)
     if not path.is_dir():
@@ -82,42 +81,33 @@ def read_run(path: Path) -> Run:
     for name in ("report.json", "config.json"):
         if not (path / name).is_file():
             raise InputError(f"run: expected the folder of a finished run, got {path}, which has no {name}")
-    return Run(path, _read_object(path / "config.json"), _read_object(path / "report.json"), _read_history(path))
+    config, report = (_parse(_read(path / name), str(path / name)) for name in ("config.json", "report.json"))
+    return Run(path, config, report, _read_history(path / "metrics.jsonl"))
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{where}: not valid JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{where}: expected a JSON object, got {type(found).__name__}")
-    return found
-
-
-def _read_text(path: Path) -> str:
+def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    return _parse(_read_text(path), str(path))
+def _parse(text: str, source: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{source}: not valid JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{source}: expected a JSON object, got {type(found).__name__}")
+    return found
 
 
-def _read_history(run: Path) -> list[dict[str, Any]]:
-    """The lines in the order of their steps; of a step that a resumed run took twice, the last word counts."""
-    path = run / "metrics.jsonl"
-    if not path.is_file():
-        return []
+def _read_history(path: Path) -> list[dict[str, Any]]:
+    """Read the log; a resumed run may have logged a step twice, and later values replace earlier ones."""
     merged: dict[Any, dict[str, Any]] = {}
-    for line in _lines(path):
-        merged.setdefault(line.get("step"), {}).update(line)
+    lines = _read(path).split("\n") if path.is_file() else []
+    for row, text in enumerate(lines, start=1):
+        if text.strip():
+            line = _parse(text, f"{path}, line {row}")
+            merged.setdefault(line.get("step"), {}).update(line)
     return sorted(merged.values(), key=lambda line: number(line.get("step")) or 0.0)
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for row, line in enumerate(_read_text(path).split("\n"), start=1):
-        if line.strip():
-            yield _parse(line, f"{path}, line {row}")

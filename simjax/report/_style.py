@@ -1,7 +1,7 @@
-"""One look for all figures: size, palette, ink, and how a figure becomes a PNG.
+"""The style of all figures: sizes, colours, fonts, PNG files.
 
-The palette is Okabe and Ito's, which colour-blind readers can tell apart; nothing is said by colour alone.
-Figures are made without pyplot, so that nothing global changes in a program that draws as well.
+The palette of Okabe and Ito is distinguishable for colour-blind readers, and no information is in a colour alone.
+Figures are made without pyplot, which has global state that the calling program may use.
 
 References:
     Masataka Okabe, Kei Ito (2008), Color Universal Design: how to make figures and presentations that are friendly
@@ -21,27 +21,19 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
-from simjax.report._escape import short
+from simjax.report._render import printable
 
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#666666",
-)
-PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY)
+BLUE, VERMILLION, GREEN, ORANGE, GREY = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#666666"
+PALETTE = (BLUE, VERMILLION, GREEN, "#cc79a7", ORANGE, "#56b4e9", GREY)
 INK, SOFT, LINE = "#1d1f21", "#5c6166", "#d9dcdf"
-NEUTRAL = "#7a7a7a"  # lettering beside photographs: readable on a white and on a dark page
+NEUTRAL = "#7a7a7a"  # text beside photographs: readable on a white and on a dark page
 AMOUNT = LinearSegmentedColormap.from_list("amount", ["#f4f7fa", "#8fbfdf", BLUE, "#00304d"])
 SIGNED = LinearSegmentedColormap.from_list("signed", [VERMILLION, "#f7f7f7", BLUE])
 DPI = 150
 
 
 def chart(width: float = 4.8, height: float = 3.4) -> tuple[Figure, Axes]:
-    """An empty chart on white, sizes in inches."""
+    """Return an empty chart on white; sizes are in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     axes.tick_params(labelsize=8, colors=SOFT, length=3)
@@ -53,11 +45,9 @@ def chart(width: float = 4.8, height: float = 3.4) -> tuple[Figure, Axes]:
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """A transparent ground for photographs, in units that are square and run down from the top left corner.
+    """Return a transparent canvas for photographs.
 
-    Args:
-        width: in units; a unit is 0.9 inches.
-        height: in units.
+    Coordinates begin in the upper left corner and point right and down. Their unit, also of the sizes, is 0.9 inches.
     """
     figure = Figure(figsize=(0.9 * width, 0.9 * height), dpi=DPI, facecolor="none")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
@@ -66,23 +56,34 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def label_axes(axes: Axes, x: str, y: str) -> None:
-    """Name both axes."""
+    """Label both axes."""
     axes.set_xlabel(x, fontsize=9, color=INK)
     axes.set_ylabel(y, fontsize=9, color=INK)
 
 
 def legend(axes: Axes, names: Sequence[str], place: Literal["best", "lower right"] = "best") -> None:
-    """Name the lines that carry a label, in the order they were drawn; names may be anything, formulas included."""
+    """Add a legend of the labelled lines in the order of drawing; the names are not parsed as formulas."""
     box = axes.legend(fontsize=8, frameon=False, labelcolor=INK, loc=place)
     for text, name in zip(box.get_texts(), names, strict=True):
         text.set_parse_math(False)
-        text.set_text(short(name, 40))
+        text.set_text(shorten(name, 40))
 
 
-def looks() -> Iterator[tuple[str, str, str]]:
-    """Colour, line style and marker of one curve after another; the next round of colours changes the other two."""
+def line_styles() -> Iterator[tuple[str, str, str]]:
+    """Iterate over distinct combinations of colour, dash and marker."""
     for dash, marker in itertools.cycle([("-", "o"), ("--", "s"), (":", "^"), ("-.", "D")]):
         yield from ((colour, dash, marker) for colour in PALETTE)
+
+
+def shorten(text: str, length: int) -> str:
+    """Return printable text of at most `length` characters, with an ellipsis if characters were removed.
+
+    Example:
+        >>> shorten("golden retriever", 8)
+        'golden …'
+    """
+    text = printable(text).strip()
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 @functools.cache
@@ -90,16 +91,16 @@ def _letters() -> frozenset[int]:
     return frozenset(FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap())
 
 
-def labels(names: Sequence[str], length: int = 16) -> list[str]:
-    """What figures call the classes: the name, cut to that length, or #number where the font has no such letters."""
-    drawn = [short(name, length) for name in names]
+def class_labels(names: Sequence[str], length: int = 16) -> list[str]:
+    """Return the labels of classes in figures: the shortened name, or #NUMBER if the font lacks one of its letters."""
+    drawn = [shorten(name, length) for name in names]
     return [text if text and _letters().issuperset(map(ord, text)) else f"#{i}" for i, text in enumerate(drawn)]
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+    """Return the figure as the content of a PNG file."""
     with io.BytesIO() as file, warnings.catch_warnings():
-        # A run's name in letters that the font lacks is drawn as boxes: no reason to fail or to speak up.
+        # Names of runs may have letters that the font lacks; Matplotlib draws boxes for them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(file, format="png", metadata={"Software": None})
         return file.getvalue()

@@ -1,29 +1,36 @@
-"""The report of one run: report.md, report.html and the figures, written into the run's folder."""
+"""The report of one run: files in its folder, and a summary in a few lines."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from simjax._files import write_file
 from simjax.core import InputError
-from simjax.report._html import to_html
-from simjax.report._markdown import to_markdown
+from simjax.report import _numbers as numbers
+from simjax.report._render import to_html, to_markdown
 from simjax.report._run import read_run
 
+SECTIONS = 10
+"""Sections of the report of one run, each of which `write` announces."""
+_JUDGES = {"classifier": "by its own classifier", "knn": "by its nearest neighbours"}
 
-def write(run: Path) -> None:
-    """Write the report of a finished run: report.md with figures/*.png, and report.html, which is one whole file.
+
+def write(run: Path, begin: Callable[[str], None] = lambda section: None) -> None:
+    """Write report.html (self-contained), report.md and figures/*.png into the folder of a finished run.
 
     Args:
-        run: the run's folder, with config.json and report.json; metrics.jsonl, predictions.npz and samples.npz each
-            add what they hold.
+        run: Folder of the run with config.json and report.json. Sections without data are omitted: the curves need
+            metrics.jsonl, the figures predictions.npz and samples.npz.
+        begin: Called with the title of each section before its figures are drawn.
 
     Raises:
-        InputError: if the folder is not a finished run, or one of its files cannot be read.
+        InputError: If the folder is not a finished run, or one of its files cannot be read or written.
     """
-    from simjax.report._sections import run_page  # loads matplotlib
+    from simjax.report._sections import run_page  # imports Matplotlib
 
     run = Path(run)
-    page = run_page(read_run(run))
-    as_markdown, as_html = to_markdown(page), to_html(page)  # all is made before anything is written
+    page = run_page(read_run(run), begin)
+    as_markdown, as_html = to_markdown(page), to_html(page)  # before the first file is replaced
     try:
         (run / "figures").mkdir(exist_ok=True)
     except OSError as error:
@@ -32,3 +39,43 @@ def write(run: Path) -> None:
         write_file(run / "figures" / f"{picture.name}.png", picture.png)
     write_file(run / "report.md", as_markdown)
     write_file(run / "report.html", as_html)
+
+
+def summary_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return the main results in a few lines of plain text.
+
+    Args:
+        report: Content of report.json; a missing value becomes a dash.
+
+    Example:
+        >>> lines = summary_lines({"model": "cnn", "dataset": "digits", "accuracy": 0.9861, "steps": 300})
+        >>> lines[1]
+        'Test accuracy 98.61%, k-NN accuracy –.'
+    """
+    retrieval, verification = _part(report, "retrieval"), _part(report, "verification")
+    judge = _JUDGES.get(str(report.get("accuracy_of")))
+    tested = report.get("test_dataset")
+    lines = [
+        f"{numbers.text(report.get('model'))} trained on {numbers.text(report.get('dataset'))}"
+        f"{f', tested on {tested}' if tested else ''}: objective {numbers.text(report.get('objective'))}, "
+        f"{numbers.count(report.get('steps'))} steps in {numbers.seconds(report.get('train_seconds'))}, "
+        f"{numbers.count(report.get('parameters'))} parameters, seed {numbers.text(report.get('seed'))}.",
+        f"Test accuracy {numbers.percent(report.get('accuracy'))}{f' {judge}' if judge else ''}, "
+        f"k-NN accuracy {numbers.percent(report.get('knn_accuracy'))}.",
+        f"Retrieval: precision@1 {numbers.percent(retrieval.get('precision_at_1'))}, "
+        f"MAP@R {numbers.percent(retrieval.get('mean_average_precision_at_r'))}.",
+        f"Verification: ROC AUC {numbers.decimal(verification.get('roc_auc'))}, "
+        f"equal error rate {numbers.percent(verification.get('equal_error_rate'))}.",
+    ]
+    tasks, missing = _part(report, "few_shot"), _part(report, "not_evaluated")
+    if tasks:
+        results = (f"{name} {numbers.percent(_part(tasks, name).get('accuracy'))}" for name in tasks)
+        lines.append(f"Few-shot: {', '.join(results)}.")
+    if missing:
+        lines.append(f"Not evaluated: {'; '.join(f'{name} ({reason})' for name, reason in missing.items())}.")
+    return lines
+
+
+def _part(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = report.get(name)
+    return found if isinstance(found, Mapping) else {}

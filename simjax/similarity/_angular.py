@@ -1,39 +1,42 @@
-"""Distances of directions: cosine distance, the angle, and the distance of correlation.
+"""Distances of directions: cosine, angular, normalized Euclidean, correlation, signal to noise, and haversine.
 
-All three are functions of q = |u - v|^2 = 2 - 2 cos, u and v the unit vectors. arccos(cos) and 1 - cos lose half of
-the digits of a small angle and the first has an infinite gradient at 0; |u - v| loses none. A zero vector is at a
-right angle to every other (q = 2), and at 0 from itself.
+All but the last are functions of q = |u - v|^2 = 2 - 2 cos, where u and v are the unit vectors. arccos(cos) and
+1 - cos lose half of the digits of a small angle, and the former has an infinite gradient at 0; |u - v| loses none.
+Where a measure needs an angle, a zero vector is at a right angle to every other (q = 2) and at 0 from itself.
+
+See `_dot_products` for the arguments, types and errors that all measures share.
 """
 
-from typing import Any
+from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Num, Shaped
 
-from simjax.core import promote_to_float32
+from simjax.core import InputError, dot_products, promote_to_float32
 from simjax.similarity._define import define, pair_function
-from simjax.similarity._dot_products import divided_by_norm
-from simjax.similarity._euclidean import chords, search_chords, squared_rows
-from simjax.similarity._finite import clip_to_range, largest, safe_sqrt
+from simjax.similarity._dot_products import normalize_rows
+from simjax.similarity._euclidean import norm, pad_single_feature, shift_towards_zero
+from simjax.similarity._finite import clip_to_range, largest, power_of_two, ratio, safe_sqrt
 
 
 @pair_function()
 def cosine_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
-    """1 - cosine similarity, for x, y [..., d], in [0, 2]; 1 at a zero vector, exactly 0 for identical vectors.
+    """Compute 1 - x . y / (|x| |y|), in [0, 2]; 1 for a zero vector, exactly 0 for identical vectors.
 
     Example:
         >>> print(cosine_distance(jnp.array([1.0, 0.0]), jnp.array([0.0, 5.0])))
         1.0
     """
-    return _squares(x, y)[0] / 2
+    return _squared_chords(x, y, _directions(x), _directions(y))[0] / 2
 
 
 @pair_function()
 def angular_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
-    """arccos(cosine similarity) / pi, for x, y [..., d], in [0, 1]; 1/2 at a zero vector.
+    """Compute arccos(cosine similarity) / pi, in [0, 1]; 1/2 for a zero vector.
 
-    Unlike cosine distance it obeys the triangle inequality. The gradient is 0 at equal and at opposite directions.
+    Unlike the cosine distance it obeys the triangle inequality. The gradient is 0 at equal and at opposite directions.
 
     Example:
         >>> print(angular_distance(jnp.array([1.0, 0.0]), jnp.array([0.0, 5.0])))
@@ -42,53 +45,237 @@ def angular_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Nu
     References:
         Kahan (2006), How futile are mindless assessments of roundoff in floating-point computation?, section 12.
     """
-    return _angle(*_squares(x, y))
+    return _angle(*_squared_chords(x, y, _directions(x), _directions(y)))
 
 
-def right_angles(x: Array, units: Array) -> tuple[Array, Array]:
-    """Unit vectors [..., d] of rows x, and what to add to |u - v|^2 [...]: 1 for a zero vector."""
+@pair_function()
+def normalized_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+    """Compute |x / |x| - y / |y||, in [0, 2]; 1 between a zero vector and any other.
+
+    Example:
+        >>> print(normalized_euclidean_distance(jnp.array([2.0, 0.0]), jnp.array([-3.0, 0.0])))
+        2.0
+    """
+    return clip_to_range(norm(normalize_rows(x) - normalize_rows(y)), 0.0, 2.0)
+
+
+@pair_function()
+def correlation_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+    """Compute 1 - Pearson's correlation of x and y, in [0, 2]; 1 if one is constant, 0 if they are identical.
+
+    Example:
+        >>> print(correlation_distance(jnp.array([1.0, 2.0, 3.0]), jnp.array([30.0, 20.0, 10.0])).round(4))
+        2.0
+
+    Differs from: SciPy gives NaN for a constant vector.
+    """
+    return _squared_chords(x, y, _centered_directions(x), _centered_directions(y))[0] / 2
+
+
+@pair_function()
+def signal_to_noise_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+    """Compute var(x - y) / var(x), the noise of y relative to the signal x; not symmetric.
+
+    It is infinite, with zero gradient, for a constant x, unless y is x plus a constant, which gives 0.
+
+    Example:
+        >>> print(signal_to_noise_distance(jnp.array([-1.0, 1.0]), jnp.array([-1.0, 2.0])))
+        0.25
+
+    References:
+        Yuan, Deng, Tang, Tang, Chen (2019), Signal-to-noise ratio: a robust distance metric for deep metric learning.
+    """
+    (x, x_scale), (y, y_scale) = _deviations(x / 2), _deviations(y / 2)
+    signal, noise = norm(x * x_scale), norm(x * x_scale - y * y_scale)
+    finite, quotient = _ratio_with_finite_square(noise, signal)
+    return jnp.where(finite, quotient * quotient, jnp.inf)
+
+
+@pair_function()
+def haversine_distance(x: Shaped[Array, "*#b 2"], y: Shaped[Array, "*#b 2"]) -> Num[Array, "*b"]:
+    """Compute the angle between two points on a sphere, in radians, in [0, pi]; times the radius it is their distance.
+
+    With half differences and half sums of latitude f and longitude l, both
+
+        h = cos^2(dl) sin^2(df) + sin^2(dl) cos^2(sf)    and    1 - h = cos^2(dl) cos^2(df) + sin^2(dl) sin^2(sf)
+
+    are sums of squares. The angle 2 arctan(sqrt(h) / sqrt(1 - h)) is accurate also for opposite points, where
+    2 arcsin(sqrt(h)) is not. The gradient is 0 at identical and at opposite points.
+
+    Args:
+        x: Latitude and longitude in radians, [..., 2].
+        y: Latitude and longitude in radians, [..., 2].
+
+    Example:
+        From Paris to Bangalore, in kilometres:
+
+        >>> paris, bangalore = jnp.radians(jnp.array([48.8566, 2.3522])), jnp.radians(jnp.array([12.9716, 77.5946]))
+        >>> print(round(float(6371 * haversine_distance(paris, bangalore)), -2))
+        7800.0
+
+    References:
+        Sinnott (1984), Virtues of the haversine.
+    """
+    return _haversine(_coordinates("x", x), _coordinates("y", y))
+
+
+Directions = tuple[Array, Array]
+"""Unit vectors [..., d], and 1 for a zero vector, else 0, [...]. Adding both to |u - v|^2 gives the right angle."""
+
+
+def _directions(x: Array) -> Directions:
+    units = normalize_rows(x)
     return units, (largest(x)[..., 0] == 0).astype(units.dtype)
 
 
-def _squares(x: Array, y: Array) -> tuple[Array, Array]:
-    return square_chords(x, y, right_angles(x, divided_by_norm(x)), right_angles(y, divided_by_norm(y)))
+def _units(x: Array) -> Directions:
+    """Return directions for `normalized_euclidean_distance`, which needs no angle of a zero vector."""
+    units = normalize_rows(x)
+    return units, jnp.zeros(units.shape[:-1], units.dtype)
 
 
-def square_chords(x: Array, y: Array, units: tuple[Array, Array], others: tuple[Array, Array]) -> tuple[Array, Array]:
-    """|u - v|^2 and |u + v|^2 of pairs, of what `right_angles` made of x and y."""
-    (u, at_u), (v, at_v) = units, others
+def _centered_directions(x: Array) -> Directions:
+    return _directions(_deviations(x)[0])
+
+
+def _deviations(x: Array) -> tuple[Array, Array]:
+    """Return (x - mean(x)) / s and the power of two s, [..., 1], of each row; a constant row gives exactly 0."""
+    scale = power_of_two(largest(x))
+    x = x / scale
+    x = x - x[..., :1]  # the mean of equal numbers is rounded, their difference is not
+    return x - jnp.sum(x, axis=-1, keepdims=True) / max(x.shape[-1], 1), scale
+
+
+def _squared_chords(x: Array, y: Array, x_directions: Directions, y_directions: Directions) -> tuple[Array, Array]:
+    """Compute |u - v|^2 and |u + v|^2 of pairs x, y [..., d], with their directions."""
+    (u, u_zero), (v, v_zero) = x_directions, y_directions
     same = jnp.all(x == y, axis=-1)
-    chord, other = (jnp.sum(a * a, axis=-1) + at_u + at_v for a in (u - v, u + v))
-    return jnp.where(same, 0.0, clip_to_range(chord, 0.0, 4.0)), other
+    chord, opposite = (jnp.sum(a * a, axis=-1) + u_zero + v_zero for a in (u - v, u + v))
+    return jnp.where(same, 0.0, clip_to_range(chord, 0.0, 4.0)), opposite
 
 
-def _angle(chord: Array, other: Array) -> Array:
-    """The angle over pi from |u - v|^2 and |u + v|^2."""
-    return jnp.arctan2(safe_sqrt(chord), safe_sqrt(other)) * (2 / jnp.pi)
+def _angle(chord: Array, opposite: Array) -> Array:
+    """Return the angle over pi from |u - v|^2 and |u + v|^2."""
+    return jnp.arctan2(safe_sqrt(chord), safe_sqrt(opposite)) * (2 / jnp.pi)
 
 
-def prepare_chords(units: tuple[Array, Array], others: tuple[Array, Array]) -> tuple[Any, Any]:
-    """Rows and columns of `chords` from what `right_angles` made of rows [n, d] and [m, d]."""
-    (u, at_u), (v, at_v) = units, others
-    (u, u_squares), (v, v_squares) = squared_rows(u, v)
-    return (u, u_squares + at_u), (v, v_squares + at_v)
+def _ratio_with_finite_square(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return whether (a / b)^2 is finite, and a / b if so, else 0; 0 / 0 is 0."""
+    finite = (a <= jnp.sqrt(jnp.finfo(a.dtype).max) / 2 * b) | (a == 0)
+    return finite, ratio(jnp.where(finite, a, 0.0), b)
 
 
-def _prepare(x: Array, y: Array) -> tuple[Any, Any]:
-    x, y = promote_to_float32(x), promote_to_float32(y)
-    return prepare_chords(right_angles(x, divided_by_norm(x)), right_angles(y, divided_by_norm(y)))
+Chords = tuple[Array, Array]
+"""Rows u (or columns -2 v) [n, d], and their squared norms [n] plus 1 for a zero vector."""
 
 
-def half_chords(x: Any, y: Any) -> Array:
-    """1 - cos = |u - v|^2 / 2 of what `prepare_chords` prepared."""
-    return chords(x, y) / 2
+def _prepare_chords(directions: Callable[[Array], Directions]) -> Callable[[Array, Array], tuple[Chords, Chords]]:
+    """Return the `prepare` function of a measure of rows that have the given directions."""
+
+    def prepare(x: Array, y: Array) -> tuple[Chords, Chords]:
+        (u, u_zero), (v, v_zero) = directions(promote_to_float32(x)), directions(promote_to_float32(y))
+        u, v = shift_towards_zero(u, v)
+        return (u, jnp.sum(u * u, axis=-1) + u_zero), (-2 * v, jnp.sum(v * v, axis=-1) + v_zero)
+
+    return prepare
 
 
-def _angles(x: Any, y: Any) -> Array:
-    square = chords(x, y)
+def _chords(x: Chords, y: Chords) -> Array:
+    """Compute |u - v|^2, [r, m], from 0 to 4."""
+    products = dot_products(*pad_single_feature(x[0], y[0]))
+    return jnp.minimum(jax.nn.relu(x[1][:, None] + y[1][None] + products), 4.0)
+
+
+def _prepare_signals(x: Array, y: Array) -> tuple[tuple[Chords, Array], tuple[Chords, Array]]:
+    rows, columns = _prepare_chords(_centered_directions)(x, y)
+    deviations = (_deviations(promote_to_float32(a) / 2) for a in (x, y))
+    x_norms, y_norms = (norm(d * scale) for d, scale in deviations)
+    return (rows, x_norms), (columns, y_norms)
+
+
+def _signal_to_noise(x: tuple[Chords, Array], y: tuple[Chords, Array]) -> Array:
+    """Compute |a - b|^2 / |a|^2 = (1 - r)^2 + r |u - v|^2 of deviations a = |a| u and b = |b| v, with r = |b| / |a|."""
+    (x_chords, x_norms), (y_chords, y_norms) = x, y
+    x_norms, y_norms = x_norms[:, None], y_norms[None]
+    finite, r = _ratio_with_finite_square(y_norms, x_norms)
+    s = jnp.where(finite, (1 - r) ** 2 + r * _chords(x_chords, y_chords), jnp.inf)
+    return jnp.where((x_norms == 0) & (y_norms == 0), 0.0, s)
+
+
+def _half_chords(x: Chords, y: Chords) -> Array:
+    return _chords(x, y) / 2
+
+
+def _angles(x: Chords, y: Chords) -> Array:
+    square = _chords(x, y)
     return _angle(square, 4 - square)
 
 
-_form = {"search": search_chords(_prepare), "exact_zero": True}
-define(cosine_distance, "cosine_distance", prepare=_prepare, matrix=half_chords, range=(0.0, 2.0), **_form)
-define(angular_distance, prepare=_prepare, matrix=_angles, range=(0.0, 1.0), **_form)
+def _chord_lengths(x: Chords, y: Chords) -> Array:
+    return safe_sqrt(_chords(x, y))
+
+
+def _search_chords(directions: Callable[[Array], Directions]) -> Callable[[Array, Array], tuple[Array, Array, bool]]:
+    """Return a `search` function, see `_euclidean.search_rows`; unit vectors need no scale."""
+
+    def search(x: Array, y: Array) -> tuple[Array, Array, bool]:
+        (rows, _), (columns, squares) = _prepare_chords(directions)(x, y)
+        queries = jnp.pad(rows, ((0, 0), (0, 1)), constant_values=1)
+        return queries, -jnp.concatenate([columns, squares[:, None]], axis=1), True
+
+    return search
+
+
+Coordinates = tuple[Array, Array]
+"""Latitudes and longitudes, [...] each."""
+
+
+def _coordinates(name: str, x: Array) -> Coordinates:
+    if x.shape[-1] != 2:
+        raise InputError(f"{name}: expected latitude and longitude [..., 2], got shape {x.shape}")
+    return x[..., 0], x[..., 1]
+
+
+def _haversine(x: Coordinates, y: Coordinates) -> Array:
+    difference, longitude = (x[0] - y[0]) / 2, (x[1] - y[1]) / 2
+    total = (x[0] + y[0]) / 2
+    near, far = jnp.cos(longitude) ** 2, jnp.sin(longitude) ** 2
+    h = near * jnp.sin(difference) ** 2 + far * jnp.cos(total) ** 2
+    rest = near * jnp.cos(difference) ** 2 + far * jnp.sin(total) ** 2
+    return 2 * jnp.arctan2(safe_sqrt(h), safe_sqrt(rest))
+
+
+def _prepare_coordinates(x: Array, y: Array) -> tuple[Coordinates, Coordinates]:
+    return _coordinates("x", promote_to_float32(x)), _coordinates("y", promote_to_float32(y))
+
+
+def _haversine_of_tile(x: Coordinates, y: Coordinates) -> Array:
+    return _haversine((x[0][:, None], x[1][:, None]), (y[0][None], y[1][None]))
+
+
+for _function, _name, _directions_of, _matrix, _largest in (
+    (cosine_distance, "cosine_distance", _directions, _half_chords, 2.0),  # "cosine" is the similarity
+    (angular_distance, "angular", _directions, _angles, 1.0),
+    (normalized_euclidean_distance, "normalized_euclidean", _units, _chord_lengths, 2.0),
+    (correlation_distance, "correlation", _centered_directions, _half_chords, 2.0),
+):
+    define(
+        _function,
+        _name,
+        prepare=_prepare_chords(_directions_of),
+        matrix=_matrix,
+        search=_search_chords(_directions_of),
+        range=(0.0, _largest),
+        exact_zero=True,
+        precision="highest",
+    )
+define(
+    signal_to_noise_distance,
+    prepare=_prepare_signals,
+    matrix=_signal_to_noise,
+    range=(0.0, float("inf")),
+    symmetric=False,
+    exact_zero=True,
+    precision="highest",
+)
+define(haversine_distance, prepare=_prepare_coordinates, matrix=_haversine_of_tile, range=(0.0, float(jnp.pi)))

@@ -1,13 +1,13 @@
-"""What a named measure needs: a public function of pairs, and its entry among the measures.
+"""Build public functions of pairs of vectors, and register them as named measures.
 
-A measure without a form as a matrix product is one formula of (reduce, x, y, **parameters). `reduce` sums terms over
-the features: `reduce_features` for pairs of vectors, `reduce_features_of_tile` for all pairs of rows and columns. So
-one definition gives both forms.
+A measure that is no matrix product has one formula(reduce, x, y, **parameters), in which `reduce` sums terms over the
+features: `reduce_features` for pairs of vectors, `reduce_features_of_tile` for all pairs of rows and columns. So one
+definition gives the pair form and the matrix form.
 """
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -27,26 +27,27 @@ from simjax.core import (
 from simjax.similarity._featurewise import reduce_features_of_tile
 from simjax.similarity._measure import MEASURES, Measure
 
-SIMILAR = ("_similarity", "_product", "_kernel", "_index", "_coefficient")
-"""Ends of names of functions that are larger when closer; those of distances end in `_distance`."""
+SIMILARITY_SUFFIXES = ("_similarity", "_product", "_kernel", "_index", "_coefficient")
 
 Reduce = Callable[..., tuple[Array, ...]]
 """reduce(terms, x, y, combine="sum", **parameters of the terms), see `_featurewise.reduce_features_of_tile`."""
 
 
 def pair_function(
-    *, propagates_nan: bool = True, **minimum: float
+    *, minimum: Mapping[str, float] | None = None, propagates_nan: bool = True
 ) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
-    """Make a formula of x, y [..., d] a public function: inputs checked and converted, jitted, computed in float32.
+    """Return a decorator that makes a formula of x, y [..., d] a public function.
 
-    The formula sees arrays; the function takes whatever becomes one, integers and booleans included.
+    The function checks its inputs, takes whatever can be converted to an array, computes in float32 or wider under
+    `jax.jit`, and returns the inputs' common type.
 
     Args:
-        propagates_nan: A vector that holds NaN or infinity gives NaN; False leaves it to the formula.
-        **minimum: the smallest value of each parameter that has one; minus infinity only keeps NaN out.
+        minimum: Smallest value of each parameter that has one; -inf only rejects NaN. Default: no parameter has one.
+        propagates_nan: Give NaN for a vector with NaN or infinity. With False the formula receives such vectors.
     """
+    smallest = dict(minimum or {})
 
-    def public(formula: Callable[..., Array]) -> Callable[..., Array]:
+    def decorate(formula: Callable[..., Array]) -> Callable[..., Array]:
         @jax.jit
         @functools.wraps(formula)
         def compiled(x: Array, y: Array, **parameters: Any) -> Array:
@@ -64,45 +65,71 @@ def pair_function(
                 rank = len(jnp.broadcast_shapes(x.shape, y.shape))
             except ValueError:
                 raise InputError(f"y: expected a shape that goes with x, got {x.shape} and {y.shape}") from None
-            for name, least in minimum.items():
+            for name, least in smallest.items():
                 check_at_least(name, parameters.get(name), least)
             parameters = {n: as_number_array(n, p) if isinstance(p, np.ndarray) else p for n, p in parameters.items()}
-            wide_x, wide_y = (promote_to_float32(a).reshape((1,) * (rank - a.ndim) + a.shape) for a in (x, y))
-            return compiled(wide_x, wide_y, **parameters).astype(jnp.result_type(x, y))
+            x32, y32 = (promote_to_float32(a).reshape((1,) * (rank - a.ndim) + a.shape) for a in (x, y))
+            return compiled(x32, y32, **parameters).astype(jnp.result_type(x, y))
 
-        function.__dict__["form"] = {"minimum": tuple(minimum.items()), "propagates_nan": propagates_nan}
+        function.__dict__.update(minimum=smallest, propagates_nan=propagates_nan)  # `define` reads them
         return function
 
-    return public
+    return decorate
 
 
-def define(function: Callable[..., Array], name: str | None = None, *, symmetric: bool = True, **form: Any) -> Measure:
-    """Enter a public function among the measures; its name says its direction.
+def promote_rows(x: Array, y: Array, **_: Any) -> tuple[Array, Array]:
+    """Return rows and columns in float32 or wider."""
+    return promote_to_float32(x), promote_to_float32(y)
 
-    Args:
-        function: made by `pair_function`; its keywords are the measure's parameters.
-        name: what `measure=` calls it; None is the function's name without its suffix.
-        symmetric: whether x and y may be exchanged, whatever the parameters.
-        **form: fields of `Measure`: matrix, prepare, search (all three take all parameters), range, exact_zero,
-            precision.
+
+def define(
+    function: Callable[..., Array],
+    name: str | None = None,
+    *,
+    matrix: Callable[..., Array],
+    prepare: Callable[..., tuple[Any, Any]] = promote_rows,
+    search: Callable[..., tuple[Array, Array, Any]] | None = None,
+    range: tuple[float, float] = (-float("inf"), float("inf")),
+    symmetric: bool = True,
+    exact_zero: bool = False,
+    precision: str | None = None,
+) -> None:
+    """Register a public function as a named measure, whose direction follows from the suffix of the function's name.
+
+    The keyword arguments of the function, made by `pair_function`, are the parameters of the measure; `matrix`,
+    `prepare` and `search` receive all of them. The name for `measure=` is by default the function's name without its
+    suffix. The other arguments are fields of `Measure`; `precision` is "highest" where squares cancel.
     """
-    whole = function.__name__
-    higher_is_closer = whole.endswith(SIMILAR)
-    name = name or whole.rsplit("_", 1)[0]
-    # What a sum of squares cancels, a low precision loses; products of similarities may be left to JAX.
-    precision = None if higher_is_closer else "highest"
     keywords = [p for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY]
-    # A default is a constant of the compiled code (x^3 is two products), a parameter that is given is an argument.
     defaults = {p.name: p.default for p in keywords}
-    if defaults:
-        form |= {
-            key: functools.partial(form[key], **defaults) for key in ("matrix", "prepare", "search") if key in form
-        }
-    form = {"symmetric": symmetric, "precision": precision, **function.__dict__["form"], **form}
-    MEASURES[name] = Measure(function, higher_is_closer, name=name, **form)
-    return MEASURES[name]
+
+    def bind_defaults(f: Callable[..., Any]) -> Callable[..., Any]:
+        # A default is a constant of the compiled code (x^3 becomes two products), a given parameter an argument of it.
+        return functools.partial(f, **defaults)
+
+    name = name or function.__name__.rsplit("_", 1)[0]
+    MEASURES[name] = Measure(
+        function,
+        higher_is_closer=function.__name__.endswith(SIMILARITY_SUFFIXES),
+        matrix=bind_defaults(matrix),
+        prepare=bind_defaults(prepare),
+        range=range,
+        name=name,
+        minimum=tuple(function.__dict__["minimum"].items()),
+        search=None if search is None else bind_defaults(search),
+        exact_zero=exact_zero,
+        symmetric=symmetric,
+        precision=precision,
+        propagates_nan=function.__dict__["propagates_nan"],
+    )
 
 
-def define_terms(function: Callable[..., Array], formula: Callable[..., Array], **form: Any) -> Measure:
-    """Enter a measure whose `formula(reduce, x, y, **parameters)` goes through the features."""
-    return define(function, matrix=functools.partial(formula, reduce_features_of_tile), **form)
+def define_featurewise(
+    function: Callable[..., Array],
+    formula: Callable[..., Array],
+    *,
+    prepare: Callable[..., tuple[Any, Any]] = promote_rows,
+    range: tuple[float, float] = (0.0, float("inf")),
+) -> None:
+    """Register a measure whose `formula(reduce, x, y, **parameters)` sums terms over the features, see `define`."""
+    define(function, matrix=functools.partial(formula, reduce_features_of_tile), prepare=prepare, range=range)

@@ -1,12 +1,13 @@
-"""The dot product, cosine similarity and its distance, unit vectors, and the learned bilinear similarity.
+"""Dot products and cosines of vectors, the learned bilinear similarity, and embeddings made of unit vectors.
 
-Each measure takes x, y [..., d] and gives [...]. The suffix says the direction: `_similarity` and `_product` are
-larger when closer, `_distance` is smaller. None gives a NaN, in value or gradient, for finite input.
+Every measure of `simjax.similarity` takes vectors x and y of real numbers, [..., d], whose leading axes broadcast, and
+returns [...] in their common type. The suffix of its name says the direction: `_distance` is smaller when closer, any
+other suffix larger. All raise InputError for shapes or parameters out of range and TypeError for complex numbers and
+text. Finite input never gives NaN, in value or gradient; a vector with NaN or infinity gives NaN.
 """
 
 import functools
-import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,21 +20,24 @@ from jaxtyping import Num, Shaped
 from simjax.core import (
     InputError,
     as_float_array,
+    check_choice,
     current_precision,
     dot_products,
     promote_to_float32,
     replace_non_finite_rows,
-    transposed_layout,
 )
 from simjax.similarity._define import define, pair_function
 from simjax.similarity._finite import clip_to_range, largest, power_of_two
 
 
 def unit_vectors(x: Num[ArrayLike, "*batch d"]) -> Num[Array, "*batch d"]:
-    """x [..., d] divided by its Euclidean norm; a zero vector stays zero, with zero gradient, and NaN stays NaN.
+    """Divide vectors by their Euclidean norms, x / |x|.
 
-    Each row is divided by its largest absolute value first (by the power of two below it), so that 1e30 and 1e-30
-    give the right answer.
+    Args:
+        x: [..., d]; may be as long as 1e30 or as short as 1e-30.
+
+    Returns:
+        [..., d]; a zero vector stays zero, with zero gradient, and a vector with NaN or infinity becomes NaN.
 
     Example:
         >>> print(unit_vectors(jnp.array([[5.0, 0.0], [0.0, 0.0]])))
@@ -42,58 +46,72 @@ def unit_vectors(x: Num[ArrayLike, "*batch d"]) -> Num[Array, "*batch d"]:
     """
     given = as_float_array("x", x)
     x, nan = replace_non_finite_rows(promote_to_float32(given))
-    return (divided_by_norm(x) + nan[..., None]).astype(given.dtype)
+    return (normalize_rows(x) + nan[..., None]).astype(given.dtype)
 
 
-def divided_by_norm(x: Array) -> Array:
-    """Unit vectors of rows [..., d] that are known to be finite."""
-    if x.shape[-1:] == (1,):
-        return jnp.sign(x)  # exactly, where XLA would multiply by the inverse of the norm
-    most = largest(x)
-    nonzero = most > 0
-    scaled = x / power_of_two(most)
-    square = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
-    return jnp.where(nonzero, scaled / jnp.sqrt(jnp.where(nonzero, square, 1.0)), 0.0)
+def combine_embeddings(embeddings: Sequence[Num[ArrayLike, "n _"]], how: str = "average") -> Num[Array, "n _"]:
+    """Combine the embeddings of the same n inputs by several encoders into one embedding of each input.
+
+    Args:
+        embeddings: One array [n, e] of each encoder, where e may differ.
+        how: "average": The cosine similarity of two combined embeddings is the mean of the encoders' cosine
+            similarities. "concatenate": Encoders with longer vectors have more influence.
+
+    Returns:
+        [n, sum of all e].
+
+    Raises:
+        InputError: If there is no array, or the numbers of rows differ.
+
+    Example:
+        One encoder gives two inputs the same direction, another one a right angle:
+
+        >>> a, b = jnp.array([[1.0, 0.0], [2.0, 0.0]]), jnp.array([[3.0, 0.0], [0.0, 5.0]])
+        >>> x, y = combine_embeddings([a, b])
+        >>> print(f"{jnp.dot(x, y):.3f}")
+        0.500
+    """
+    check_choice("how", how, ("average", "concatenate"))
+    arrays = [as_float_array("embeddings", a) for a in embeddings]
+    if not arrays or any(a.ndim != 2 or a.shape[0] != arrays[0].shape[0] for a in arrays):
+        raise InputError(f"embeddings: expected one or more of shape [n, e], got shapes {[a.shape for a in arrays]}")
+    if how == "average":
+        arrays = [unit_vectors(a) / len(arrays) ** 0.5 for a in arrays]
+    return jnp.concatenate(arrays, axis=1)
 
 
 @pair_function()
 def dot_product(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
-    """x . y, for x, y [..., d]; unbounded, larger is closer.
+    """Compute x . y.
 
     Example:
         >>> round(float(dot_product(jnp.array([0.2, 0.99]), jnp.array([0.9, 0.99]))), 4)
         1.1601
     """
-    return _product_of_pairs(x, y)
+    return _scaled_product(_multiply_pairs, x, y, _scales(x), _scales(y))
 
 
 @pair_function()
 def cosine_similarity(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
-    """x . y / (|x| |y|), for x, y [..., d], in [-1, 1]; 0 at a zero vector.
+    """Compute x . y / (|x| |y|), in [-1, 1]; 0 for a zero vector.
 
     Example:
         >>> round(float(cosine_similarity(jnp.array([0.2, 0.99]), jnp.array([0.9, 0.99]))), 2)
         0.86
     """
-    return clip_to_range(jnp.sum(divided_by_norm(x) * divided_by_norm(y), axis=-1), -1.0, 1.0)
+    return clip_to_range(jnp.sum(normalize_rows(x) * normalize_rows(y), axis=-1), -1.0, 1.0)
 
 
-@pair_function(matrix=-float("inf"))
+@pair_function(minimum={"matrix": -float("inf")})
 def bilinear_similarity(
     x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, matrix: ArrayLike | None = None
 ) -> Num[Array, "*b"]:
-    """x^T M y, a learned dot product; unbounded, larger is closer, symmetric if M is.
+    """Compute x^T M y, a learned dot product, symmetric if M is.
 
     Args:
         x: [..., d].
         y: [..., d].
-        matrix: M [d, d]; None is the identity, which is the dot product.
-
-    Returns:
-        [...].
-
-    Raises:
-        InputError: for features or a matrix that do not fit.
+        matrix: M, [d, d]. Default: the identity.
 
     Example:
         >>> print(bilinear_similarity(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]), matrix=jnp.array([[0, 1], [1, 0]])))
@@ -103,98 +121,100 @@ def bilinear_similarity(
         Chechik, Sharma, Shalit, Bengio (2010), Large scale online learning of image similarity through ranking.
     """
     x = x if matrix is None else jnp.matmul(x, square_matrix(matrix, x))
-    return _product_of_pairs(x, y)
+    return _scaled_product(_multiply_pairs, x, y, _scales(x), _scales(y))
+
+
+def normalize_rows(x: Array) -> Array:
+    """Divide finite rows [..., d] by their norms; see `unit_vectors`."""
+    if x.shape[-1:] == (1,):
+        return jnp.sign(x)  # XLA would multiply by the rounded inverse of the norm
+    size = largest(x)
+    scaled = x / power_of_two(size)
+    square = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
+    return jnp.where(size > 0, scaled / jnp.sqrt(jnp.where(size > 0, square, 1.0)), 0.0)
 
 
 def square_matrix(matrix: ArrayLike, x: Array) -> Array:
-    """A parameter [d, d] for rows x [..., d], in their type.
-
-    Raises:
-        InputError: for any other shape.
-    """
+    """Return a parameter of shape [d, d] in the type of x [..., d]; raise InputError for any other shape."""
     matrix, d = as_float_array("matrix", matrix), x.shape[-1]
     if matrix.shape != (d, d):
         raise InputError(f"matrix: expected shape {(d, d)}, got {matrix.shape}")
     return matrix.astype(x.dtype)
 
 
-def _of_pairs(x: Array, y: Array, *scales: Array, for_gradient_of_y: bool = False) -> Array:
-    return functools.reduce(operator.mul, (scale[..., 0] for scale in scales), jnp.sum(x * y, axis=-1))
+def _scales(x: Array) -> Array:
+    """Return a power of two for each row, [..., 1]; 1 unless a sum of products of such rows could overflow."""
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    # Both rows of a pair stay below the root of the largest number, and the sum of d products below that number.
+    limit = jnp.finfo(dtype).maxexp // 2 - 2 - (x.shape[-1].bit_length() + 1) // 2
+    exponents = jnp.frexp(largest(lax.stop_gradient(x)).astype(dtype))[1]
+    return jnp.ldexp(jnp.ones_like(exponents, dtype), jnp.maximum(exponents - limit, 0))
 
 
-def _of_all_pairs(x: Array, y: Array, *scales: Array, precision: Any, for_gradient_of_y: bool = False) -> Array:
-    if for_gradient_of_y:
-        x, y = transposed_layout(x), transposed_layout(y)
-    # A product of halves accumulates in float32 by itself: they need not be widened first, only kept so.
-    kind = jnp.promote_types(jnp.result_type(x, y), jnp.float32)
-    s = jnp.matmul(x, y.T, precision=precision, preferred_element_type=kind)
+def _multiply_pairs(x: Array, y: Array, *scales: Array) -> Array:
+    s = jnp.sum(x * y, axis=-1)
+    return s * scales[0][..., 0] * scales[1][..., 0] if scales else s
+
+
+def _multiply_tile(x: Array, y: Array, *scales: Array, precision: Any) -> Array:
+    # float16 and bfloat16 are multiplied as they are, with sums in float32: tensor cores do so at full speed.
+    dtype = jnp.promote_types(jnp.result_type(x, y), jnp.float32)
+    s = jnp.matmul(x, y.T, precision=precision, preferred_element_type=dtype)
     return s * scales[0] * scales[1].T if scales else s
 
 
-def _scales(x: Array) -> Array:
-    """A power of two for each row [..., 1], 1 for all but huge ones: no sum of products of divided rows overflows."""
-    kind = jnp.promote_types(x.dtype, jnp.float32)
-    # Both rows of a pair stay below the root of the largest number, and the sum of d products below that number.
-    most = jnp.finfo(kind).maxexp // 2 - 2 - (x.shape[-1].bit_length() + 1) // 2
-    exponents = jnp.frexp(largest(lax.stop_gradient(x)).astype(kind))[1]
-    return jnp.ldexp(jnp.ones_like(exponents, kind), jnp.maximum(exponents - most, 0))
-
-
-def _product_of_pairs(x: Array, y: Array) -> Array:
-    return _product(_of_pairs, x, y, _scales(x), _scales(y))
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _product(product: Callable[..., Array], x: Array, y: Array, x_scale: Array, y_scale: Array) -> Array:
-    """product(x, y) in which inf - inf cannot occur; its gradients, which are y and x, never see the scales."""
+def _scaled_product(product: Callable[..., Array], x: Array, y: Array, x_scale: Array, y_scale: Array) -> Array:
+    """Compute product(x, y) without inf - inf.
+
+    The derivatives are y and x, which are finite. Differentiating through the scales would overflow at 1e30.
+    """
     return product(x / x_scale.astype(x.dtype), y / y_scale.astype(y.dtype), x_scale, y_scale)
 
 
-def _product_jvp(product: Callable[..., Array], primals: Any, tangents: Any) -> tuple[Array, Array]:
+def _scaled_product_jvp(product: Callable[..., Array], primals: Any, tangents: Any) -> tuple[Array, Array]:
     (x, y, *scales), (dx, dy, *_) = primals, tangents
-    s = _product(product, x, y, *scales)
-    of_x = [] if isinstance(dx, SymbolicZero) else [product(dx, y)]
-    of_y = [] if isinstance(dy, SymbolicZero) else [product(x, dy, for_gradient_of_y=True)]
-    return s, sum(of_x + of_y, jnp.zeros_like(s))
+    s = _scaled_product(product, x, y, *scales)
+    from_x = [] if isinstance(dx, SymbolicZero) else [product(dx, y)]
+    from_y = [] if isinstance(dy, SymbolicZero) else [product(x, dy)]
+    return s, sum(from_x + from_y, jnp.zeros_like(s))
 
 
-_product.defjvp(_product_jvp, symbolic_zeros=True)
+_scaled_product.defjvp(_scaled_product_jvp, symbolic_zeros=True)
 
-Scaled = tuple[Array, Array]
+ScaledRows = tuple[Array, Array]
 """Rows [n, d] and their scales [n, 1]."""
 
 
-def rows_to_multiply(x: Array, y: Array, matrix: ArrayLike | None = None, **_: Any) -> tuple[Scaled, Scaled]:
-    """Rows x (times M) and columns y for `products`."""
+def prepare_products(x: Array, y: Array, matrix: ArrayLike | None = None, **_: Any) -> tuple[ScaledRows, ScaledRows]:
+    """Return rows x (or x M) and columns y for `multiply_tile`."""
     x = x if matrix is None else dot_products(promote_to_float32(x), square_matrix(matrix, promote_to_float32(x)).T)
     return (x, _scales(x)), (y, _scales(y))
 
 
-def products(x: Scaled, y: Scaled, **_: Any) -> Array:
-    """Dot products, in float32 or wider, of what `rows_to_multiply` prepared."""
-    product = functools.partial(_of_all_pairs, precision=current_precision())
-    return _product(product, x[0], y[0], x[1], y[1])
+def multiply_tile(x: ScaledRows, y: ScaledRows, **_: Any) -> Array:
+    """Compute the dot products of rows and columns, [r, m], in float32 or wider."""
+    return _scaled_product(functools.partial(_multiply_tile, precision=current_precision()), x[0], y[0], x[1], y[1])
 
 
-def unit_rows(x: Array, y: Array) -> tuple[Array, Array]:
-    """Both made of unit vectors, once and not for each block."""
-    return divided_by_norm(promote_to_float32(x)), divided_by_norm(promote_to_float32(y))
-
-
-def vectors_to_multiply(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array, bool]:
-    """Rows x (times M), each so small that no dot product with y overflows, which leaves its order as it is; and y."""
-    x = promote_to_float32(rows_to_multiply(x, y, **parameters)[0][0])
+def search_products(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array, bool]:
+    """Return queries x (or x M) and columns y; queries are divided so that no dot product overflows."""
+    x = promote_to_float32(prepare_products(x, y, **parameters)[0][0])
     return x / power_of_two(largest(x)) * 2.0 ** -(x.shape[1].bit_length() + 1), promote_to_float32(y), True
+
+
+def _prepare_cosines(x: Array, y: Array) -> tuple[Array, Array]:
+    return normalize_rows(promote_to_float32(x)), normalize_rows(promote_to_float32(y))
 
 
 def _cosines(x: Array, y: Array) -> Array:
     return clip_to_range(dot_products(x, y), -1.0, 1.0)
 
 
-def _search_units(x: Array, y: Array) -> tuple[Array, Array, bool]:
-    return *unit_rows(x, y), True
+def _search_cosines(x: Array, y: Array) -> tuple[Array, Array, bool]:
+    return *_prepare_cosines(x, y), True
 
 
-define(dot_product, "dot", prepare=rows_to_multiply, matrix=products, search=vectors_to_multiply)
-define(bilinear_similarity, prepare=rows_to_multiply, matrix=products, search=vectors_to_multiply, symmetric=False)
-define(cosine_similarity, "cosine", prepare=unit_rows, matrix=_cosines, search=_search_units, range=(-1.0, 1.0))
+define(dot_product, prepare=prepare_products, matrix=multiply_tile, search=search_products)
+define(bilinear_similarity, prepare=prepare_products, matrix=multiply_tile, search=search_products, symmetric=False)
+define(cosine_similarity, prepare=_prepare_cosines, matrix=_cosines, search=_search_cosines, range=(-1.0, 1.0))

@@ -1,13 +1,15 @@
-"""Euclidean distance, its square, and the distance of unit vectors.
+"""Euclidean distance, its square, and its variants with weights, a matrix, or missing features.
 
-For a tile of the matrix |x - y|^2 = |x|^2 + |y|^2 - 2 x.y, which costs one matrix product. Three things keep the error
-of a pair a matter of its own two rows, below 8 eps d (|x|^2 + |y|^2), whatever the other rows hold:
+The matrix form computes |x - y|^2 = |x|^2 + |y|^2 - 2 x.y with one matrix product. Three things keep the error of a
+pair below 8 eps d (|x|^2 + |y|^2), whatever the other rows are:
 
-    offset   All rows are moved by the point closest to 0 of the smallest box that holds them, which brings every row
-             closer to 0 and cancels what they have in common.
-    scale    Each row is divided by its own power of four s, so that neither 1e30 nor 1e-30 leaves the range when it is
-             squared: with u = x / s and v = y / t, |x - y|^2 = s t (|u|^2 s / t + |v|^2 t / s - 2 u.v).
-    zeros    Identical rows are found by their fingerprints and are at distance exactly 0.
+    offset   The point closest to 0 in the smallest box around all rows is subtracted from every row. It brings no
+             feature farther from 0 and cancels what the rows have in common.
+    scale    Each row is divided by its own power of four s, so that the squares of 1e30 and 1e-30 do not overflow or
+             underflow: with u = x / s and v = y / t, |x - y|^2 = s t (|u|^2 s / t + |v|^2 t / s - 2 u.v).
+    zeros    `Measure.exact_zero` finds identical rows by their fingerprints and sets their distance to 0.
+
+See `_dot_products` for the arguments, types and errors that all measures share.
 """
 
 import functools
@@ -17,17 +19,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import dot_products, promote_to_float32
-from simjax.similarity._define import define, pair_function
-from simjax.similarity._dot_products import divided_by_norm, unit_rows
-from simjax.similarity._finite import clip_to_range, largest, power_of_two, safe_sqrt, saturate
+from simjax.core import InputError, as_float_array, dot_products, promote_to_float32
+from simjax.similarity._define import Reduce, define, define_featurewise, pair_function
+from simjax.similarity._dot_products import square_matrix
+from simjax.similarity._featurewise import reduce_features
+from simjax.similarity._finite import largest, power_of_two, safe_sqrt, saturate
 
 
 @pair_function()
 def squared_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
-    """|x - y|^2, for x, y [..., d].
+    """Compute |x - y|^2.
 
     Example:
         >>> print(squared_euclidean_distance(jnp.array([0.0, 0.0]), jnp.array([3.0, 4.0])))
@@ -39,7 +43,7 @@ def squared_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b 
 
 @pair_function()
 def euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
-    """|x - y|, for x, y [..., d]; the gradient at x = y is 0.
+    """Compute |x - y|. The gradient at x = y is 0.
 
     Example:
         >>> print(euclidean_distance(jnp.array([0.0, 0.0]), jnp.array([3.0, 4.0])))
@@ -48,29 +52,132 @@ def euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> 
     return 2 * norm(x / 2 - y / 2)  # x - y may overflow where its half does not
 
 
-@pair_function()
-def normalized_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
-    """|x / |x| - y / |y||, for x, y [..., d], in [0, 2]; a zero vector is 1 away from any other.
+@pair_function(minimum={"variance": 0.0})
+def standardized_euclidean_distance(
+    x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, variance: ArrayLike | None = None
+) -> Num[Array, "*b"]:
+    """Compute sqrt(sum_k (x_k - y_k)^2 / variance_k). The gradient at x = y is 0.
+
+    Args:
+        x: [..., d].
+        y: [..., d].
+        variance: [d] or a scalar, at least 0. A feature of variance 0 is left out. Default: 1.
 
     Example:
-        >>> print(normalized_euclidean_distance(jnp.array([2.0, 0.0]), jnp.array([-3.0, 0.0])))
-        2.0
+        >>> print(standardized_euclidean_distance(jnp.zeros(2), jnp.array([3.0, 8.0]), variance=jnp.array([1.0, 4.0])))
+        5.0
+
+    Differs from: SciPy's default is the variance of all given rows, so that a distance depends on other rows.
     """
-    return clip_to_range(norm(divided_by_norm(x) - divided_by_norm(y)), 0.0, 2.0)
+    weights = _weights(variance, x)
+    return 2 * norm((x / 2 - y / 2) * weights.reshape((1,) * (x.ndim - 1) + weights.shape))
+
+
+@pair_function(minimum={"matrix": -float("inf")})
+def mahalanobis_distance(
+    x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, matrix: ArrayLike | None = None
+) -> Num[Array, "*b"]:
+    """Compute sqrt((x - y)^T M (x - y)). The gradient at x = y is 0.
+
+    The distance is 0 where a matrix that is not positive semidefinite makes the square negative.
+
+    Args:
+        x: [..., d].
+        y: [..., d].
+        matrix: M, [d, d], the inverse of a covariance, or learned, for instance as L L^T. Only its symmetric part has
+            an effect. Default: the identity.
+
+    Example:
+        >>> print(mahalanobis_distance(jnp.zeros(2), jnp.array([3.0, 2.0]), matrix=jnp.diag(jnp.array([1.0, 4.0]))))
+        5.0
+
+    References:
+        Mahalanobis (1936), On the generalized distance in statistics.
+
+    Differs from: SciPy's default is the inverse covariance of all given rows.
+    """
+    difference = x / 2 - y / 2
+    scale = power_of_two(largest(difference))
+    scaled = difference / scale
+    square = jnp.sum(_times(scaled, matrix) * scaled, axis=-1)
+    return 2 * scale[..., 0] * safe_sqrt(square)
+
+
+@pair_function(propagates_nan=False)
+def nan_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+    """Compute sqrt(d / p sum_k (x_k - y_k)^2) over the p features that neither x nor y misses.
+
+    Args:
+        x: [..., d]; NaN is a missing feature.
+        y: [..., d]; NaN is a missing feature.
+
+    Returns:
+        [...]; infinite without a common feature, so that such a row is never the nearest. The gradient of a missing
+        feature is 0.
+
+    Example:
+        >>> print(nan_euclidean_distance(jnp.array([3.0, jnp.nan]), jnp.array([1.0, 5.0])).round(4))
+        2.8284
+
+    References:
+        Dixon (1979), Pattern recognition with partly missing data.
+
+    Differs from: scikit-learn gives NaN without a common feature.
+    """
+    return _nan_euclidean(reduce_features, x, y)
 
 
 def norm(x: Array) -> Array:
-    """|x| of rows [..., d], with gradient 0 at 0, where neither 1e30 nor 1e-30 may be squared."""
+    """Compute |x| of rows [..., d], with gradient 0 at 0; 1e30 and 1e-30 do not overflow or underflow."""
     scale = power_of_two(largest(x))
     scaled = x / scale
     return scale[..., 0] * safe_sqrt(jnp.sum(scaled * scaled, axis=-1))
 
 
+def _weights(variance: ArrayLike | None, x: Array) -> Array:
+    """Return 1 / sqrt(variance), [d] or [1]."""
+    variance = jnp.ones(1) if variance is None else as_float_array("variance", variance).reshape(-1)
+    if variance.shape[0] not in (1, x.shape[-1]):
+        raise InputError(f"variance: expected shape {(x.shape[-1],)} or (), got {variance.shape}")
+    positive = variance > 0
+    return jnp.where(positive, 1 / jnp.sqrt(jnp.where(positive, variance, 1.0)), 0.0).astype(x.dtype)
+
+
+def _times(x: Array, matrix: ArrayLike | None) -> Array:
+    """Multiply x [..., d] by the symmetric part of the matrix."""
+    if matrix is None:
+        return x
+    m = square_matrix(matrix, x)
+    with jax.default_matmul_precision("highest"):
+        return dot_products(x.reshape(-1, x.shape[-1]), (m + m.T) / 2).reshape(x.shape)
+
+
+def _nan_euclidean(reduce: Reduce, x: Array, y: Array) -> Array:
+    d = x.shape[-1]
+    # Missing features become 0 before any arithmetic: a NaN that is discarded later would still reach the gradient.
+    known_x, known_y = ((jnp.where(jnp.isnan(a), 0.0, a / 2), (~jnp.isnan(a)).astype(a.dtype)) for a in (x, y))
+
+    def difference(x: tuple[Array, Array], y: tuple[Array, Array]) -> tuple[Array, Array]:
+        present = x[1] * y[1]
+        return (x[0] - y[0]) * present, present
+
+    size, _ = reduce(lambda x, y: tuple(map(jnp.abs, difference(x, y))), known_x, known_y, "max")
+    scale = power_of_two(lax.stop_gradient(size))
+
+    def square(x: tuple[Array, Array], y: tuple[Array, Array], scale: Array) -> tuple[Array, Array]:
+        apart, present = difference(x, y)
+        return (apart / scale) ** 2, present
+
+    total, present = reduce(square, known_x, known_y, scale=scale)
+    distance = 2 * scale * safe_sqrt(total * (d / jnp.maximum(present, 1.0)))
+    return jnp.where((present > 0) | (d == 0), distance, jnp.inf)
+
+
 class Rows(NamedTuple):
-    """Rows made ready for a tile of distances, each divided by its own scale."""
+    """Rows prepared for a tile of distances, each divided by its own scale."""
 
     vectors: Array
-    """[n, d]; those of the columns are multiplied by -2, which costs less here than in the tile."""
+    """[n, d]; columns are multiplied by -2, which is cheaper here than in the tile."""
     squares: Array
     """Squared norms after the division, times the scale over `_unit`, [n]."""
     inverses: Array
@@ -78,19 +185,19 @@ class Rows(NamedTuple):
     roots: Array
     """Square roots of the scales, powers of two, [n]."""
     norms: Array
-    """Norms before the division, [n], constants for the gradient."""
+    """Norms before the division, [n], without gradient."""
 
 
 def _unit(d: int) -> float:
-    """A power of four for rows of d features, relative to which scales are stored.
+    """Return a power of four, relative to which the scales of rows of d features are stored.
 
-    It is just so large that the squares of the largest numbers fit, and so that inverses of the smallest do.
+    With it neither the squares of the largest numbers overflow nor the inverses of the smallest.
     """
     return 4.0 ** (d.bit_length() // 2 + 3)
 
 
 def shift_towards_zero(x: Array, y: Array) -> tuple[Array, Array]:
-    """Subtract the point closest to 0 of the smallest box that holds the rows x [n, d] and y [m, d]."""
+    """Subtract the point closest to 0 in the smallest box around the rows x [n, d] and y [m, d]."""
     rows = lax.stop_gradient((x, y))
     low = functools.reduce(jnp.minimum, (jnp.min(a, axis=0, initial=jnp.inf) for a in rows))
     high = functools.reduce(jnp.maximum, (jnp.max(a, axis=0, initial=-jnp.inf) for a in rows))
@@ -98,22 +205,23 @@ def shift_towards_zero(x: Array, y: Array) -> tuple[Array, Array]:
     return x - offset, y - offset
 
 
-def scaled_rows(x: Array, y: Array, multiply: Callable[[Array], Array] = lambda x: x) -> tuple[Rows, Rows]:
-    """Rows x [n, d] and columns y [m, d] made ready for `squares` and `distances`.
+def prepare_rows(x: Array, y: Array, multiply: Callable[[Array], Array] = lambda x: x, **_: Any) -> tuple[Rows, Rows]:
+    """Prepare rows x [n, d] and columns y [m, d] for `squares` and `distances`.
 
     Args:
         x: [n, d].
         y: [m, d].
-        multiply: The product of rows [n, d] with a symmetric matrix M, for the distance sqrt((x - y)^T M (x - y)).
+        multiply: Product of rows [n, d] with a symmetric matrix M, for the distance sqrt((x - y)^T M (x - y)).
     """
-    (x, x_root), (y, y_root) = (_divided(a) for a in shift_towards_zero(promote_to_float32(x), promote_to_float32(y)))
+    x, y = shift_towards_zero(promote_to_float32(x), promote_to_float32(y))
+    (x, x_root), (y, y_root) = _scaled(x), _scaled(y)
     product = multiply(x)
     rows = _with_norms(product, jnp.sum(product * x, axis=-1), x_root)
     return rows, _with_norms(-2 * y, jnp.sum(multiply(y) * y, axis=-1), y_root)
 
 
-def _divided(x: Array) -> tuple[Array, Array]:
-    """Rows [n, d] over the largest power of four up to their largest absolute value, and its square root [n]."""
+def _scaled(x: Array) -> tuple[Array, Array]:
+    """Divide rows [n, d] by the largest power of four up to their largest absolute value; return its root [n], too."""
     smallest = (float(jnp.finfo(x.dtype).tiny) * _unit(x.shape[1])) ** 0.5
     root = jnp.maximum(power_of_two(jnp.sqrt(largest(x))), smallest)
     return x / root / root, root[:, 0]
@@ -126,58 +234,46 @@ def _with_norms(vectors: Array, squares: Array, roots: Array) -> Rows:
 
 
 def _relative_squares(x: Rows, y: Rows) -> Array:
-    """|x - y|^2 over both scales [r, m], which rounding may bring below 0.
+    """Compute |x - y|^2 over both scales, [r, m]; rounding may bring it below 0.
 
     It is infinite where one row is more than 1e30 times as long as the other.
     """
-    products = dot_products(*_padded(x.vectors, y.vectors))
+    products = dot_products(*pad_single_feature(x.vectors, y.vectors))
     return x.squares[:, None] * y.inverses[None] + x.inverses[:, None] * y.squares[None] + products
 
 
-def _padded(x: Array, y: Array) -> tuple[Array, Array]:
-    """Add a second feature, 0, to rows of one: XLA would otherwise round after the sum and miss exact zeros."""
+def pad_single_feature(x: Array, y: Array) -> tuple[Array, Array]:
+    """Add a second feature, 0, to rows of one: XLA would otherwise fuse the product and round after the sum."""
     if x.shape[1] != 1:
         return x, y
     return jnp.pad(x, ((0, 0), (0, 1))), jnp.pad(y, ((0, 0), (0, 1)))
 
 
-def squares(x: Rows, y: Rows, **_: Any) -> Array:
-    """|x - y|^2 [r, m]; infinite, with zero gradient, where it does not fit; for zero gradients see `distances`."""
+def squares(x: Rows, y: Rows) -> Array:
+    """Compute |x - y|^2, [r, m]; infinite, with zero gradient, where it overflows."""
     x_scale, y_scale = (x.roots**2)[:, None], (y.roots**2)[None]
     square = jax.nn.relu(_relative_squares(x, y)) * x_scale * y_scale
     return jnp.where(square == jnp.inf, (x.norms[:, None] + y.norms[None]) ** 2, square)
 
 
 def distances(x: Rows, y: Rows, **_: Any) -> Array:
-    """|x - y| [r, m]; the gradient is 0 where one row is more than 1e30 times as long as the other."""
+    """Compute |x - y|, [r, m]; the gradient is 0 where one row is more than 1e30 times as long as the other."""
     square = _relative_squares(x, y)
     distance = safe_sqrt(square) * x.roots[:, None] * y.roots[None]
     return jnp.where(square == jnp.inf, x.norms[:, None] + y.norms[None], distance)
 
 
-def squared_rows(x: Array, y: Array) -> tuple[Any, Any]:
-    """Rows x [n, d] and columns y [m, d] of `chords`, for vectors no longer than 1."""
-    x, y = shift_towards_zero(x, y)
-    return (x, jnp.sum(x * x, axis=-1)), (-2 * y, jnp.sum(y * y, axis=-1))
+def search_rows(prepare: Callable[..., tuple[Rows, Rows]]) -> Callable[..., tuple[Array, Array, Array]]:
+    """Return a `search` function: the closest y has the largest 2 x . y - |y|^2, a dot product with one more feature.
 
-
-def chords(x: tuple[Array, Array], y: tuple[Array, Array]) -> Array:
-    """|u - v|^2 [r, m] of unit vectors, from 0 to 4."""
-    products = dot_products(*_padded(x[0], y[0]))
-    return jnp.minimum(jax.nn.relu(x[1][:, None] + y[1][None] + products), 4.0)
-
-
-def search_scaled(prepare: Callable[..., tuple[Rows, Rows]]) -> Callable[..., tuple[Array, Array, Array]]:
-    """The closest y has the largest 2 x . y - |y|^2: a dot product of vectors with one feature more.
-
-    Each query may be divided by its own scale, which leaves its order as it is; columns need a common one. It serves
-    where no square of a divided row leaves the range, and says so.
+    Each query is divided by its own scale, which does not change the order of its columns; columns need a common
+    scale. The third result says whether no square of a divided row overflows or underflows.
     """
 
     def search(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array, Array]:
         rows, columns = prepare(x, y, **parameters)
-        every_root = jnp.concatenate([rows.roots, columns.roots])
-        most, least = jnp.max(every_root, initial=0.0), jnp.min(every_root, initial=jnp.inf)
+        roots = jnp.concatenate([rows.roots, columns.roots])
+        most, least = jnp.max(roots, initial=0.0), jnp.min(roots, initial=jnp.inf)
         queries = jnp.concatenate([rows.vectors, ((most / rows.roots) ** 2)[:, None]], axis=1)
         scales = ((columns.roots / most) ** 2)[:, None]
         # squares * inverses is the squared norm after the division
@@ -187,31 +283,29 @@ def search_scaled(prepare: Callable[..., tuple[Rows, Rows]]) -> Callable[..., tu
     return search
 
 
-def search_chords(prepare: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Array, Array, bool]]:
-    """As `search_scaled`, of unit vectors, which need no scale."""
-
-    def search(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array, bool]:
-        (rows, _), (columns, squares) = prepare(x, y, **parameters)
-        queries = jnp.pad(rows, ((0, 0), (0, 1)), constant_values=1)
-        return queries, -jnp.concatenate([columns, squares[:, None]], axis=1), True
-
-    return search
+def _prepare_standardized(x: Array, y: Array, variance: ArrayLike | None) -> tuple[Rows, Rows]:
+    x, y = promote_to_float32(x), promote_to_float32(y)
+    weights = _weights(variance, x)[None]
+    return prepare_rows(x * weights, y * weights)
 
 
-def _prepare(x: Array, y: Array) -> tuple[Rows, Rows]:
-    return scaled_rows(x, y)
+def _prepare_mahalanobis(x: Array, y: Array, matrix: ArrayLike | None) -> tuple[Rows, Rows]:
+    return prepare_rows(x, y, lambda rows: _times(rows, matrix))
 
 
-def _prepare_units(x: Array, y: Array) -> tuple[Any, Any]:
-    return squared_rows(*unit_rows(x, y))
-
-
-def _chord_lengths(x: Any, y: Any) -> Array:
-    return safe_sqrt(chords(x, y))
-
-
-_scaled = {"search": search_scaled(_prepare), "prepare": _prepare, "range": (0.0, float("inf")), "exact_zero": True}
-_units = {"search": search_chords(_prepare_units), "prepare": _prepare_units, "range": (0.0, 2.0), "exact_zero": True}
-define(squared_euclidean_distance, matrix=squares, **_scaled)
-define(euclidean_distance, matrix=distances, **_scaled)
-define(normalized_euclidean_distance, matrix=_chord_lengths, **_units)
+for _function, _prepare, _matrix in (
+    (squared_euclidean_distance, prepare_rows, squares),
+    (euclidean_distance, prepare_rows, distances),
+    (standardized_euclidean_distance, _prepare_standardized, distances),
+    (mahalanobis_distance, _prepare_mahalanobis, distances),
+):
+    define(
+        _function,
+        prepare=_prepare,
+        matrix=_matrix,
+        search=search_rows(_prepare),
+        range=(0.0, float("inf")),
+        exact_zero=True,
+        precision="highest",
+    )
+define_featurewise(nan_euclidean_distance, _nan_euclidean)

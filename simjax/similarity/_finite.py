@@ -1,6 +1,6 @@
-"""Arithmetic that stays finite, in value and in every derivative, where measures meet their degenerate points.
+"""Arithmetic that stays finite, in value and in every derivative, at the degenerate points of measures.
 
-Division at 0 / 0, the square root at 0, and numbers whose squares do not fit the type.
+Division 0 / 0, the square root at 0, and numbers whose squares overflow or underflow.
 """
 
 import jax
@@ -10,13 +10,13 @@ from jax import Array, lax
 
 @jax.custom_jvp
 def ratio(a: Array, b: Array) -> Array:
-    """a / b, and 0 with zero gradient where b is 0.
+    """Compute a / b, and 0 with zero gradient where b is 0.
 
-    JAX differentiates a / b by a / b^2, whose square overflows at 1e-30 and vanishes at 1e30; here it is
+    JAX differentiates a / b through a / b^2, whose square overflows at 1e30 and vanishes at 1e-30. This derivative is
     (da - (a / b) db) / b.
     """
-    usable = b != 0
-    return jnp.where(usable, a / jnp.where(usable, b, 1.0), 0.0)
+    nonzero = b != 0
+    return jnp.where(nonzero, a / jnp.where(nonzero, b, 1.0), 0.0)
 
 
 @ratio.defjvp
@@ -28,9 +28,9 @@ def _ratio_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> t
 
 @jax.custom_jvp
 def safe_sqrt(x: Array) -> Array:
-    """The square root, with gradient 0 at 0; 0 below 0, and NaN of NaN.
+    """Compute the square root, with gradient 0 at 0; 0 below 0, and NaN of NaN.
 
-    Its derivative is made of the root alone, so that of a strip no more than that is read again going backward.
+    The derivative needs the root only, so that the backward pass of a tile reads one array.
     """
     return jnp.sqrt(jnp.where(x <= 0, 0.0, x))
 
@@ -42,33 +42,32 @@ def _safe_sqrt_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array
 
 
 def power_of_two(x: Array) -> Array:
-    """The largest power of two that is at most x, 1 for 0, infinity and NaN: dividing by it rounds nothing.
+    """Return the largest power of two that is at most x, and 1 for 0, infinity and NaN; dividing by it is exact.
 
-    It stays so far from the limits of the type that neither it nor 1 over it overflows when a gradient divides it by
-    a small number.
+    The power is limited, so that neither it nor its inverse overflows when a gradient is divided by a small number.
     """
     x = lax.stop_gradient(x)
     usable = jnp.where((x > 0) & jnp.isfinite(x), x, 1.0)
-    most = 3 * jnp.finfo(x.dtype).maxexp // 4
-    return jnp.ldexp(jnp.ones_like(x), jnp.clip(jnp.frexp(usable)[1] - 1, -most, most))
+    limit = 3 * jnp.finfo(x.dtype).maxexp // 4
+    return jnp.ldexp(jnp.ones_like(x), jnp.clip(jnp.frexp(usable)[1] - 1, -limit, limit))
 
 
 def absolute(x: Array) -> Array:
-    """|x| with gradient 0 at 0, where that of `jnp.abs` is 1."""
+    """Compute |x| with gradient 0 at 0, where that of `jnp.abs` is 1."""
     return jnp.where(x == 0, 0.0, jnp.abs(x))
 
 
 def saturate(x: Array) -> Array:
-    """The largest number of the type, with zero gradient, instead of infinity."""
-    most = float(jnp.finfo(x.dtype).max)
-    return jnp.clip(x, -most, most)
+    """Replace infinity by the largest number of the type, with zero gradient."""
+    limit = float(jnp.finfo(x.dtype).max)
+    return jnp.clip(x, -limit, limit)
 
 
 def clip_to_range(x: Array, low: float, high: float) -> Array:
-    """x without what rounding adds beyond a range, with the gradient of x."""
+    """Clip rounding errors beyond a range; the gradient is that of x."""
     return x + lax.stop_gradient(jnp.clip(x, low, high) - x)
 
 
 def largest(x: Array) -> Array:
-    """The largest absolute value of each row [..., 1], 0 of an empty one."""
+    """Return the largest absolute value of each row, [..., 1]; 0 for a row without features."""
     return jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0.0)

@@ -1,75 +1,144 @@
-"""Fréchet distance between two sets of samples, each taken as a Gaussian: FID, of any encoder's features.
+"""Fréchet distance between two sets of samples (FID, for features of any encoder), and their moments over batches.
 
     |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2))
 
-The root of S_1 S_2 is never taken. With factors S_1 = A^T A and S_2 = B^T B, the samples less their mean, the trace
-of that root is the sum of the singular values of A B^T, and the part of the covariances is the smallest
+The matrix square root is never computed. With factors S_1 = A^T A and S_2 = B^T B, the second summand is the minimum of
 
     |A - O B|^2    over all orthogonal O,
 
-which the singular vectors give: O = U V for A B^T = U s V. So it is computed as a sum of squares: never negative, and
-accurate for sets that are nearly equal, where a difference of traces is all rounding error. The covariances are never
-formed from samples, so singular ones (fewer samples than features, constant features) lose nothing: a root of their
-eigenvalues would turn rounding errors of 1e-7 into 3e-4.
+which is reached at O = U V for the singular value decomposition A B^T = U s V. So it is a sum of squares: never
+negative, and accurate for nearly equal sets, where a difference of traces is only rounding error. The factors come from
+the samples, not from covariances, so singular covariances (fewer samples than features, constant features) lose
+no digits: the root of an eigenvalue would turn a rounding error of 1e-7 into 3e-4.
 
-O is where the smallest is reached, so that to first order a change of it changes nothing: the gradient is that of
-|A - O B|^2 with O held fixed. It is exact where S_1 S_2 has full rank and finite everywhere, one of the subgradients
-where it has not; no difference of singular values divides it. The gradient at equal sets is 0.
+At the minimum a change of O has no effect to first order, so O is a constant of the gradient. The gradient is exact
+where S_1 S_2 has full rank, one of the subgradients elsewhere, and finite everywhere.
 
 References:
-    Dowson, Landau: The Fréchet distance between multivariate normal distributions, 1982.
-    Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter: GANs Trained by a Two Time-Scale Update Rule Converge to a
-    Local Nash Equilibrium, 2017.
-    Bhatia, Jain, Lim: On the Bures-Wasserstein distance between positive definite matrices, 2019.
+    Dowson, Landau (1982), The Fréchet distance between multivariate normal distributions.
+    Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter (2017), GANs Trained by a Two Time-Scale Update Rule Converge to
+    a Local Nash Equilibrium.
+    Bhatia, Jain, Lim (2019), On the Bures-Wasserstein distance between positive definite matrices.
+    Chan, Golub, LeVeque (1979), Updating Formulae and a Pairwise Algorithm for Computing Sample Variances.
 """
 
+import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 
 from simjax.core import InputError, as_float_array, auto_axes, check_at_least, promote_to_float32
 from simjax.similarity._finite import power_of_two
-from simjax.similarity._moments import Moments, centre
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """Count, mean and covariance of rows that come in batches: a pytree of fixed shapes, made by `moments`.
+
+    Two sets a and b are merged by (delta = mean_b - mean_a, n = n_a + n_b)
+
+        mean = mean_a + delta n_b / n,    scatter = scatter_a + scatter_b + delta delta^T n_a n_b / n,
+
+    which subtracts no large numbers. The mean is stored with its rounding error, so that neither a mean of 10,000 nor
+    millions of rows cost digits. `jax.jit(Moments.update, donate_argnums=0)` updates in place; `merge` joins the states
+    of several devices or hosts, in any order.
+
+    Args:
+        count: Number of rows, uint32 []; exact up to 4,294,967,295.
+        mean: [d], float32 or wider; 0 without rows.
+        mean_rest: The exact mean less its rounded value, [d].
+        scatter: Sum of (x - mean)(x - mean)^T, [d, d].
+
+    Example:
+        >>> seen = moments(jnp.array([[1.0, 2.0], [1.0, 2.0]]))
+        >>> seen = seen.update(jnp.array([[4.0, 8.0], [4.0, 8.0]]))
+        >>> print(seen.count, seen.mean, seen.covariance)
+        4 [2.5 5. ] [[ 3.  6.]
+         [ 6. 12.]]
+    """
+
+    # Any: JAX also stores shapes, axes and shardings in the place of arrays.
+    count: Any
+    mean: Any
+    mean_rest: Any
+    scatter: Any
+
+    @property
+    def covariance(self) -> Float[Array, "d d"]:
+        """The unbiased covariance [d, d], divided by count - 1 as `numpy.cov` does; 0 for fewer than two rows."""
+        return self.scatter / jnp.maximum(self.count.astype(self.scatter.dtype) - 1, 1)
+
+    def update(self, features: Num[ArrayLike, "n d"], mask: Bool[ArrayLike, " n"] | None = None) -> "Moments":
+        """Return the moments with more rows, in the type of this state; for arguments see `moments`."""
+        return self.merge(moments(as_float_array("features", features).astype(self.mean.dtype), mask))
+
+    def merge(self, other: "Moments") -> "Moments":
+        """Return the moments of the rows of both, in the type of this state."""
+        if self.mean.shape != other.mean.shape:
+            raise InputError(f"features: expected {self.mean.shape[-1]} as seen before, got {other.mean.shape[-1]}")
+        return _merge(self, jax.tree.map(lambda a, b: b.astype(a.dtype), self, other))
+
+
+def moments(features: Num[ArrayLike, "n d"], mask: Bool[ArrayLike, " n"] | None = None) -> Moments:
+    """Compute count, mean and covariance of rows, as a state that `update` and `merge` continue.
+
+    Args:
+        features: [n, d]; n = 0 gives the empty state.
+        mask: [n], True for valid rows, for batches that are padded to a fixed size. Default: all.
+
+    Raises:
+        InputError: If features are no matrix, or the mask has another length.
+        TypeError: For complex numbers and text.
+    """
+    x = as_float_array("features", features)
+    if x.ndim != 2:
+        raise InputError(f"features: expected rows [n, d], got shape {x.shape}")
+    valid = jnp.ones(x.shape[0], bool) if mask is None else jnp.asarray(mask)
+    if valid.shape != x.shape[:1]:
+        raise InputError(f"mask: expected {x.shape[0]} booleans, one for each row, got shape {valid.shape}")
+    return _moments(promote_to_float32(x), valid)
 
 
 def frechet_distance(x: Num[ArrayLike, "n d"] | Moments, y: Num[ArrayLike, "m d"] | Moments) -> Float[Array, ""]:
-    """|mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)) of the means and unbiased covariances of two sets.
+    """Compute |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)) of the means and unbiased covariances of two sets.
 
-    Differentiable once, forward or in reverse; a second derivative raises NotImplementedError.
+    Differentiable once, in forward or reverse mode; a second derivative raises NotImplementedError.
 
     Args:
-        x: samples [n, d], or the `Moments` of samples that were seen in batches.
-        y: samples [m, d], or `Moments`.
+        x: Samples [n, d], or the `Moments` of samples in batches. Samples are more accurate than `Moments`: a
+            covariance has lost half of the digits of its smallest eigenvalues.
+        y: Samples [m, d], or `Moments`.
 
     Returns:
-        A squared distance in the samples' type, at least 0; of equal sets 0 within the square of the rounding error.
-        The covariance of a single sample is 0. Samples are more exact than `Moments`: a covariance has lost half of
-        the digits of its smallest eigenvalues.
+        A squared distance in the samples' type, at least 0; of equal sets 0 up to the square of the rounding error,
+        with zero gradient. The covariance of a single sample is 0.
 
     Raises:
-        InputError: for shapes that do not fit or no samples.
-        TypeError: for complex numbers, text and objects.
+        InputError: If shapes do not match or there are no samples.
+        TypeError: For complex numbers and text.
 
     Example:
         >>> x = jnp.array([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0]])
         >>> print(frechet_distance(x, x), frechet_distance(x, x + jnp.array([[3.0, 4.0]])))
         0.0 25.0
 
-    Differs from:
-        torchmetrics, pytorch-fid: they sum the roots of the eigenvalues of S_1 S_2, which for singular covariances is
-        off by the root of the rounding error and may come out negative or complex. One sample gives NaN there.
+    Differs from: torchmetrics and pytorch-fid sum the roots of the eigenvalues of S_1 S_2. For singular covariances the
+        sum is off by the root of the rounding error and may be negative or complex; one sample gives NaN.
     """
-    x, y = _checked("x", x), _checked("y", y)
-    if _mean_like(x).shape != _mean_like(y).shape:
-        raise InputError(f"y: expected {_mean_like(x).shape[0]} features as in x, got {_mean_like(y).shape[0]}")
-    return _frechet_distance(x, y).astype(jnp.result_type(_mean_like(x), _mean_like(y)))
+    x, y = _samples("x", x), _samples("y", y)
+    (d, x_dtype), (e, y_dtype) = ((a.shape[-1], a.dtype) for a in (_mean_like(x), _mean_like(y)))
+    if d != e:
+        raise InputError(f"y: expected {d} features as in x, got {e}")
+    return _frechet_distance(x, y).astype(jnp.promote_types(x_dtype, y_dtype))
 
 
-def _checked(name: str, x: ArrayLike | Moments) -> Array | Moments:
+def _samples(name: str, x: ArrayLike | Moments) -> Array | Moments:
     if isinstance(x, Moments):
         return x
     x = as_float_array(name, x)
@@ -79,100 +148,114 @@ def _checked(name: str, x: ArrayLike | Moments) -> Array | Moments:
     return x
 
 
-def _mean_like(x: Array | Moments) -> jax.ShapeDtypeStruct:
-    """Shape and type of the mean."""
-    a = x.mean if isinstance(x, Moments) else x
-    return jax.ShapeDtypeStruct(a.shape[-1:], a.dtype)
+def _mean_like(x: Array | Moments) -> Array:
+    return x.mean if isinstance(x, Moments) else x
 
 
 @jax.jit
 @auto_axes
 def _frechet_distance(x: Array | Moments, y: Array | Moments) -> Array:
     with jax.default_matmul_precision("highest"):
-        (mu, mu_rest, a, a_fits), (nu, nu_rest, b, b_fits) = _mean_and_factor(x), _mean_and_factor(y)
-        shift = (mu - nu) + (mu_rest - nu_rest)
-        rows = max(a.shape[0], b.shape[0])
-        a, b = (jnp.pad(f, ((0, rows - f.shape[0]), (0, 0))) for f in (a, b))  # [r, d]
-        # Divided by a power of two, so that no square overflows that the distance itself does not need.
+        (x_mean, a, a_finite), (y_mean, b, b_finite) = _mean_and_factor(x), _mean_and_factor(y)
+        shift = (x_mean[0] - y_mean[0]) + (x_mean[1] - y_mean[1])
+        # Divided by a power of two, so that no square overflows unless the distance does.
         scale = power_of_two(jnp.max(jnp.array([jnp.max(jnp.abs(v), initial=0.0) for v in (a, b, shift)])))
         scaled = _squared_procrustes(a / scale, b / scale) + jnp.sum((shift / scale) ** 2)
-    fits = a_fits & b_fits & ~jnp.isinf(scaled * scale * scale)
-    return jnp.where(fits, jnp.where(fits, scaled, 0.0) * scale * scale, jnp.inf)
+    finite = a_finite & b_finite & ~jnp.isinf(scaled * scale * scale)
+    return jnp.where(finite, jnp.where(finite, scaled, 0.0) * scale * scale, jnp.inf)
 
 
-def _mean_and_factor(x: Array | Moments) -> tuple[Array, Array, Array, Array | bool]:
-    """The mean as a number and its rest, a factor [r, d] of the covariance S = factor^T factor, r at most d, and
-    whether the covariance fits the type.
+def _mean_and_factor(x: Array | Moments) -> tuple[tuple[Array, Array], Array, Array | bool]:
+    """Return the mean and its rest, a factor A [r, d] of the covariance A^T A, and whether A^T A is finite.
+
+    A factor is one of many, and a function of the covariance does not depend on which. So the derivative of a factor
+    only has to give that of the covariance. Such a derivative does not divide by the small numbers that a derivative of
+    a QR or an eigenvalue decomposition divides by.
     """
     if isinstance(x, Moments):
-        fits = ~jnp.any(jnp.isinf(x.covariance))
-        return x.mean, x.mean_rest, _root(jnp.where(fits, x.covariance, 0.0)), fits
+        finite = ~jnp.any(jnp.isinf(x.covariance))
+        covariance = jnp.where(finite, x.covariance, 0.0)
+        constant = lax.stop_gradient(covariance)
+        values, vectors = jnp.linalg.eigh(constant)  # eigenvalues below 0 are rounding errors
+        root = jnp.sqrt(jax.nn.relu(values))
+        usable = values > len(values) * jnp.finfo(values.dtype).eps * jnp.max(values, initial=0.0)
+        inverse = jnp.where(usable, 1 / jnp.where(usable, root, 1.0), 0.0)
+        # The second summand is 0; with its derivative dA, A^T dA + dA^T A = dS on the range of S.
+        factor = root[:, None] * vectors.T + 0.5 * (inverse[:, None] * vectors.T) @ (covariance - constant)
+        return (x.mean, x.mean_rest), factor, finite
     n, d = x.shape
-    centred, mean, rest = centre(promote_to_float32(x), True, n)
-    centred = centred / max(n - 1, 1) ** 0.5
-    return mean, rest, centred if n <= d else _triangle(centred), True
+    centered, *mean = center(promote_to_float32(x), True, n)
+    factor = centered / max(n - 1, 1) ** 0.5
+    if n > d:
+        q, _ = jnp.linalg.qr(lax.stop_gradient(factor))
+        factor = q.T @ factor  # R of the QR decomposition; with a constant Q, R^T dR = X^T dX
+    return (mean[0], mean[1]), factor, True
 
 
-# A factor is any of many, and a distance of S does not see which. So its derivative need only give that of S, which
-# never divides by a small number as the derivative of a QR or of an eigendecomposition does.
-
-
-@jax.custom_jvp
-def _triangle(x: Array) -> Array:
-    """R of x = Q R: [n, d] to [d, d]. R^T R = x^T x."""
-    return jnp.linalg.qr(x, mode="r")
-
-
-@_triangle.defjvp
-def _triangle_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    q, r = jnp.linalg.qr(*primals)
-    return r, q.T @ tangents[0]  # R^T Q^T dx = x^T dx
-
-
-@jax.custom_jvp
-def _root(s: Array) -> Array:
-    """R [d, d] with R^T R = s, of a symmetric s whose eigenvalues below 0 are rounding errors."""
-    return _root_and_inverse(s)[0]
-
-
-@_root.defjvp
-def _root_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    root, inverse = _root_and_inverse(*primals)
-    return root, 0.5 * inverse @ tangents[0]  # R^T dR + dR^T R = ds on the range of s
-
-
-def _root_and_inverse(s: Array) -> tuple[Array, Array]:
-    values, vectors = jnp.linalg.eigh(s)
-    least = s.shape[0] * jnp.finfo(s.dtype).eps * jnp.max(values, initial=0.0)
-    root = jnp.sqrt(jax.nn.relu(values))
-    inverse = jnp.where(values > least, 1 / jnp.where(values > least, root, 1.0), 0.0)
-    return root[:, None] * vectors.T, inverse[:, None] * vectors.T
-
-
-@jax.custom_jvp
 def _squared_procrustes(a: Array, b: Array) -> Array:
-    """The smallest |a - O b|^2 over all orthogonal O, of a, b [r, d]."""
-    return _with_gradients(a, b)[0]
-
-
-@_squared_procrustes.defjvp
-def _squared_procrustes_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    value, *gradients = _with_gradients(*primals)
-    return value, sum((jnp.sum(g * t) for g, t in zip(gradients, tangents, strict=True)), jnp.zeros_like(value))
-
-
-@jax.custom_jvp
-def _with_gradients(a: Array, b: Array) -> tuple[Array, Array, Array]:
-    u, _, v = jnp.linalg.svd(a @ b.T)
+    """Compute the minimum of |a - O b|^2 over all orthogonal O, of a [r, d] and b [s, d]."""
+    rows = max(a.shape[0], b.shape[0])
+    a, b = (_differentiable_once(jnp.pad(f, ((0, rows - f.shape[0]), (0, 0)))) for f in (a, b))
+    constant_a, constant_b = lax.stop_gradient((a, b))
+    u, _, v = jnp.linalg.svd(constant_a @ constant_b.T)
     rotation = u @ v
-    # Equal factors need no rotation, and have then no rounding error of one.
-    still = jnp.sum((a - b) ** 2) <= jnp.sum((a - rotation @ b) ** 2)
-    rotation = jnp.where(still, jnp.eye(a.shape[0], dtype=a.dtype), rotation)
-    difference = a - rotation @ b
-    return jnp.sum(difference**2), 2 * difference, -2 * rotation.T @ difference
+    # Equal factors need no rotation; the identity has no rounding error.
+    is_identity = jnp.sum((constant_a - constant_b) ** 2) <= jnp.sum((constant_a - rotation @ constant_b) ** 2)
+    rotation = jnp.where(is_identity, jnp.eye(rows, dtype=a.dtype), rotation)
+    return jnp.sum((a - rotation @ b) ** 2)
 
 
-@_with_gradients.defjvp
-def _no_second_derivative(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Any, Any]:
-    # A rotation held fixed would give a wrong one without a word.
-    raise NotImplementedError("frechet_distance: has no second derivative, only a first one")
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _differentiable_once(x: Array, order: int = 0) -> Array:
+    """Return x; a second derivative, which the constants above would make wrong, raises NotImplementedError."""
+    return x
+
+
+@_differentiable_once.defjvp
+def _differentiable_once_jvp(order: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    if order:
+        raise NotImplementedError("frechet_distance: has no second derivative, only a first one")
+    return _differentiable_once(primals[0], 1), tangents[0]
+
+
+@jax.jit
+@auto_axes
+def _moments(x: Array, valid: Array) -> Moments:
+    count = jnp.sum(valid, dtype=jnp.uint32)
+    centered, mean, rest = center(x, valid[:, None], count)
+    with jax.default_matmul_precision("highest"):
+        scatter = centered.T @ centered
+    return Moments(count, *_fast_two_sum(mean, rest), scatter)
+
+
+def center(x: Array, valid: Array | bool, count: Array | int) -> tuple[Array, Array, Array]:
+    """Subtract their mean from rows [n, d]; return them and the mean as a sum of two numbers [d].
+
+    A float32 mean of many rows is rounded; the mean of the differences is the error of the first.
+    """
+    n = jnp.maximum(jnp.asarray(count).astype(x.dtype), 1)
+    x = jnp.where(valid, x, 0.0)
+    mean = jnp.sum(x / n, axis=0)  # divided first: the sum of n large numbers can overflow
+    x = jnp.where(valid, x - mean[None], 0.0)
+    rest = jnp.sum(x, axis=0) / n
+    return jnp.where(valid, x - rest[None], 0.0), mean, rest
+
+
+@jax.jit
+def _merge(a: Moments, b: Moments) -> Moments:
+    count = a.count + b.count
+    n_a, n_b = (c.astype(a.mean.dtype) for c in (a.count, b.count))
+    n = jnp.maximum(count.astype(a.mean.dtype), 1)
+    delta = (b.mean - a.mean) + (b.mean_rest - a.mean_rest)
+    shift = delta * jnp.sqrt(n_a * (n_b / n))  # the root before the square: with n_a = 0, delta^2 may overflow
+    # From the mean of the larger set, so that the mean of an empty set is never the start.
+    from_a = n_a >= n_b
+    step = jnp.where(from_a, delta * (n_b / n), -delta * (n_a / n))
+    mean, rest = jnp.where(from_a, a.mean, b.mean), jnp.where(from_a, a.mean_rest, b.mean_rest)
+    return Moments(count, *_fast_two_sum(mean, rest + step), a.scatter + b.scatter + shift[:, None] * shift[None])
+
+
+def _fast_two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return a + b and its rounding error, which is exact for |a| >= |b| (Dekker, 1971)."""
+    total = a + b
+    return total, b - (total - a)

@@ -1,6 +1,7 @@
-"""Kernels: functions of the dot product (polynomial, sigmoid) and of a distance (RBF, Laplacian).
+"""Kernels: functions of the dot product, of a distance, or of the chi-squared statistic of histograms.
 
-scikit-learn's names and defaults: gamma is 1 / d, coef0 1 and degree 3. Each of them may be learned, but the degree.
+Names and defaults are those of scikit-learn: gamma is 1 / d (1 for chi-squared), coef0 1 and degree 3. All parameters
+but the degree may be learned. See `_dot_products` for the arguments, types and errors that all measures share.
 """
 
 from typing import Any
@@ -10,16 +11,25 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import fingerprints, same_fingerprint
-from simjax.similarity._define import Reduce, define, define_terms, pair_function
-from simjax.similarity._dot_products import Scaled, dot_product, products, rows_to_multiply, vectors_to_multiply
-from simjax.similarity._euclidean import scaled_rows, search_scaled, squared_euclidean_distance, squares
+from simjax.core import current_precision
+from simjax.similarity._define import Reduce, define, define_featurewise, pair_function
+from simjax.similarity._dot_products import (
+    ScaledRows,
+    dot_product,
+    multiply_tile,
+    prepare_products,
+    search_products,
+)
+from simjax.similarity._elementwise import manhattan
+from simjax.similarity._euclidean import prepare_rows, search_rows, squared_euclidean_distance
 from simjax.similarity._featurewise import reduce_features
-from simjax.similarity._finite import saturate
-from simjax.similarity._manhattan import manhattan
+from simjax.similarity._finite import ratio, saturate
+from simjax.similarity._measure import measure
+
+SQUARED_EUCLIDEAN = measure("squared_euclidean")
 
 
-@pair_function(degree=0.0, gamma=0.0, coef0=-float("inf"))
+@pair_function(minimum={"degree": 0.0, "gamma": 0.0, "coef0": -float("inf")})
 def polynomial_kernel(
     x: Shaped[Array, "*#b d"],
     y: Shaped[Array, "*#b d"],
@@ -28,20 +38,14 @@ def polynomial_kernel(
     gamma: ArrayLike | None = None,
     coef0: ArrayLike = 1.0,
 ) -> Num[Array, "*b"]:
-    """(gamma x . y + coef0)^degree.
+    """Compute (gamma x . y + coef0)^degree; infinite, with zero gradient, where it overflows.
 
     Args:
         x: [..., d].
         y: [..., d].
-        degree: a whole number, at least 0.
-        gamma: at least 0; None is 1 / d.
-        coef0: any number.
-
-    Returns:
-        [...]; infinite, with zero gradient, where it does not fit the type.
-
-    Raises:
-        InputError: for features that do not fit, or a parameter out of its range.
+        degree: A whole number, at least 0.
+        gamma: At least 0. Default: 1 / d.
+        coef0: Any number.
 
     Example:
         >>> print(polynomial_kernel(jnp.array([1.0, 2.0]), jnp.array([3.0, 0.5]), degree=2))
@@ -50,7 +54,7 @@ def polynomial_kernel(
     return _polynomial(dot_product(x, y), x.shape[-1], degree, gamma, coef0)
 
 
-@pair_function(gamma=0.0, coef0=-float("inf"))
+@pair_function(minimum={"gamma": 0.0, "coef0": -float("inf")})
 def sigmoid_kernel(
     x: Shaped[Array, "*#b d"],
     y: Shaped[Array, "*#b d"],
@@ -58,19 +62,13 @@ def sigmoid_kernel(
     gamma: ArrayLike | None = None,
     coef0: ArrayLike = 1.0,
 ) -> Num[Array, "*b"]:
-    """tanh(gamma x . y + coef0), in [-1, 1].
+    """Compute tanh(gamma x . y + coef0), in [-1, 1].
 
     Args:
         x: [..., d].
         y: [..., d].
-        gamma: at least 0; None is 1 / d.
-        coef0: any number.
-
-    Returns:
-        [...].
-
-    Raises:
-        InputError: for features that do not fit, or a parameter out of its range.
+        gamma: At least 0. Default: 1 / d.
+        coef0: Any number.
 
     Example:
         >>> print(sigmoid_kernel(jnp.array([1.0, 2.0]), jnp.array([3.0, -1.5]), coef0=0.0))
@@ -79,46 +77,34 @@ def sigmoid_kernel(
     return _sigmoid(dot_product(x, y), x.shape[-1], gamma, coef0)
 
 
-@pair_function(gamma=0.0)
+@pair_function(minimum={"gamma": 0.0})
 def rbf_kernel(
     x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, gamma: ArrayLike | None = None
 ) -> Num[Array, "*b"]:
-    """exp(-gamma |x - y|^2), in [0, 1].
+    """Compute exp(-gamma |x - y|^2), in [0, 1].
 
     Args:
         x: [..., d].
         y: [..., d].
-        gamma: at least 0; None is 1 / d.
-
-    Returns:
-        [...].
-
-    Raises:
-        InputError: for features that do not fit, or a gamma that is negative or NaN.
+        gamma: At least 0. Default: 1 / d.
 
     Example:
         >>> print(rbf_kernel(jnp.array([0.0, 0.0]), jnp.array([0.0, 2.0])).round(4))
         0.1353
     """
-    return _falling(squared_euclidean_distance(x, y), x.shape[-1], gamma)
+    return _decay(squared_euclidean_distance(x, y), x.shape[-1], gamma)
 
 
-@pair_function(gamma=0.0)
+@pair_function(minimum={"gamma": 0.0})
 def laplacian_kernel(
     x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, gamma: ArrayLike | None = None
 ) -> Num[Array, "*b"]:
-    """exp(-gamma times the Manhattan distance), in [0, 1].
+    """Compute exp(-gamma sum_k |x_k - y_k|), in [0, 1].
 
     Args:
         x: [..., d].
         y: [..., d].
-        gamma: at least 0; None is 1 / d.
-
-    Returns:
-        [...].
-
-    Raises:
-        InputError: for features that do not fit, or a gamma that is negative or NaN.
+        gamma: At least 0. Default: 1 / d.
 
     Example:
         >>> print(laplacian_kernel(jnp.array([0.0, 0.0]), jnp.array([3.0, -1.0])).round(4))
@@ -127,71 +113,115 @@ def laplacian_kernel(
     return _laplacian(reduce_features, x, y, gamma=gamma)
 
 
-def _rate(gamma: ArrayLike | None, d: int) -> ArrayLike:
+@pair_function()
+def additive_chi2_kernel(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+    """Compute -sum_k (x_k - y_k)^2 / (x_k + y_k), at most 0.
+
+    Args:
+        x: Histograms [..., d], at least 0. A feature whose sum is not positive adds 0, with zero gradient.
+        y: Histograms [..., d].
+
+    Example:
+        >>> print(additive_chi2_kernel(jnp.array([1.0, 0.0]), jnp.array([3.0, 0.0])))
+        -1.0
+
+    References:
+        Zhang, Marszalek, Lazebnik, Schmid (2007), Local features and kernels for classification of texture and object
+        categories.
+
+    Differs from: scikit-learn rejects negative numbers.
+    """
+    return _additive_chi2(reduce_features, x, y)
+
+
+@pair_function(minimum={"gamma": 0.0})
+def chi2_kernel(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, gamma: ArrayLike = 1.0) -> Num[Array, "*b"]:
+    """Compute exp(-gamma sum_k (x_k - y_k)^2 / (x_k + y_k)), in [0, 1]; see `additive_chi2_kernel`.
+
+    Args:
+        x: Histograms [..., d], at least 0.
+        y: Histograms [..., d].
+        gamma: At least 0.
+
+    Example:
+        >>> print(chi2_kernel(jnp.array([1.0, 0.0]), jnp.array([3.0, 0.0]), gamma=2.0).round(4))
+        0.1353
+    """
+    return _chi2(reduce_features, x, y, gamma=gamma)
+
+
+def _gamma(gamma: ArrayLike | None, d: int) -> ArrayLike:
     return 1 / max(d, 1) if gamma is None else gamma
 
 
-def _line(dot: Array, d: int, gamma: ArrayLike | None, coef0: ArrayLike) -> Array:
-    return saturate(saturate(dot) * _rate(gamma, d) + coef0)
+def _affine(dot: Array, d: int, gamma: ArrayLike | None, coef0: ArrayLike) -> Array:
+    return saturate(saturate(dot) * _gamma(gamma, d) + coef0)
 
 
 def _polynomial(dot: Array, d: int, degree: ArrayLike, gamma: ArrayLike | None, coef0: ArrayLike) -> Array:
-    line = _line(dot, d, gamma, coef0)
-    whole = degree if isinstance(degree, int) else jnp.asarray(degree).astype(jnp.int32)
-    fits = jnp.isfinite(line**whole)
-    return jnp.where(fits, jnp.where(fits, line, 0.0) ** whole, lax.stop_gradient(line**whole))
+    base = _affine(dot, d, gamma, coef0)
+    exponent = degree if isinstance(degree, int) else jnp.asarray(degree).astype(jnp.int32)
+    finite = jnp.isfinite(base**exponent)
+    return jnp.where(finite, jnp.where(finite, base, 0.0) ** exponent, lax.stop_gradient(base**exponent))
 
 
 def _sigmoid(dot: Array, d: int, gamma: ArrayLike | None, coef0: ArrayLike) -> Array:
-    return jnp.tanh(_line(dot, d, gamma, coef0))
+    return jnp.tanh(_affine(dot, d, gamma, coef0))
 
 
-def _falling(distance: Array, d: int, gamma: ArrayLike | None) -> Array:
-    return jnp.exp(-saturate(distance) * _rate(gamma, d))
+def _decay(distance: Array, d: int, gamma: ArrayLike | None) -> Array:
+    return jnp.exp(-saturate(distance) * _gamma(gamma, d))
 
 
 def _laplacian(reduce: Reduce, x: Array, y: Array, *, gamma: ArrayLike | None) -> Array:
-    return _falling(manhattan(reduce, x, y), x.shape[-1], gamma)
+    return _decay(manhattan(reduce, x, y), x.shape[-1], gamma)
 
 
-def _scaled_rows(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
-    return scaled_rows(x, y)
+def _additive_chi2(reduce: Reduce, x: Array, y: Array) -> Array:
+    def term(a: Array, b: Array) -> tuple[Array]:
+        difference, total = a - b, a + b
+        return (difference * ratio(difference, jnp.where(total > 0, total, 0.0)),)
+
+    return -2 * reduce(term, x / 2, y / 2)[0]  # x + y may overflow where its half does not
+
+
+def _chi2(reduce: Reduce, x: Array, y: Array, *, gamma: ArrayLike) -> Array:
+    return jnp.exp(gamma * saturate(_additive_chi2(reduce, x, y)))
+
+
+def _polynomial_of_tile(x: ScaledRows, y: ScaledRows, **parameters: Any) -> Array:
+    return _polynomial(multiply_tile(x, y), x[0].shape[-1], **parameters)
+
+
+def _sigmoid_of_tile(x: ScaledRows, y: ScaledRows, **parameters: Any) -> Array:
+    return _sigmoid(multiply_tile(x, y), x[0].shape[-1], **parameters)
 
 
 def _prepare_rbf(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
-    (rows, columns), marks = scaled_rows(x, y), (fingerprints(x), fingerprints(y))
-    return (rows, marks[0]), (columns, marks[1])
+    return SQUARED_EUCLIDEAN.tile_inputs(x, y)
 
 
-def _rbf_matrix(x: Any, y: Any, *, gamma: ArrayLike | None) -> Array:
-    (x, x_marks), (y, y_marks) = x, y
-    # A product of matrices rounds the distance of identical rows; their kernel is exactly 1.
-    square = jnp.where(same_fingerprint(x_marks, y_marks), 0.0, squares(x, y))
-    return _falling(square, x.vectors.shape[-1], gamma)
+def _rbf_of_tile(x: Any, y: Any, *, gamma: ArrayLike | None) -> Array:
+    # The tile of the measure, whose distance of identical rows is exactly 0, so that their kernel is exactly 1.
+    return _decay(SQUARED_EUCLIDEAN.tile(x, y, current_precision()), x[0].vectors.shape[-1], gamma)
 
 
-def _polynomial_matrix(x: Scaled, y: Scaled, **parameters: Any) -> Array:
-    return _polynomial(products(x, y), x[0].shape[-1], **parameters)
-
-
-def _sigmoid_matrix(x: Scaled, y: Scaled, **parameters: Any) -> Array:
-    return _sigmoid(products(x, y), x[0].shape[-1], **parameters)
-
-
-define(polynomial_kernel, prepare=rows_to_multiply, matrix=_polynomial_matrix)
+define(polynomial_kernel, prepare=prepare_products, matrix=_polynomial_of_tile)
 define(
     sigmoid_kernel,
-    prepare=rows_to_multiply,
-    matrix=_sigmoid_matrix,
-    search=vectors_to_multiply,
+    prepare=prepare_products,
+    matrix=_sigmoid_of_tile,
+    search=search_products,
     range=(-1.0, 1.0),
 )
 define(
     rbf_kernel,
     prepare=_prepare_rbf,
-    matrix=_rbf_matrix,
-    search=search_scaled(_scaled_rows),
+    matrix=_rbf_of_tile,
+    search=search_rows(prepare_rows),
     range=(0.0, 1.0),
     precision="highest",
 )
-define_terms(laplacian_kernel, _laplacian, range=(0.0, 1.0))
+define_featurewise(laplacian_kernel, _laplacian, range=(0.0, 1.0))
+define_featurewise(additive_chi2_kernel, _additive_chi2, range=(-float("inf"), 0.0))
+define_featurewise(chi2_kernel, _chi2, range=(0.0, 1.0))

@@ -2,12 +2,12 @@
 
     W_p(x, y)^p = integral over q in [0, 1] of |F_x^-1(q) - F_y^-1(q)|^p,        SW_p^p = mean over directions of W_p^p
 
-of the samples projected to a direction. The quantile function F^-1 of n samples is a step function with n equal steps,
-so that sets of different sizes are compared exactly, on the at most n + m - 1 pieces where both are constant.
+of the samples projected to a direction. The quantile function F^-1 of n samples is a step function with n equal steps.
+Sets of different sizes are compared exactly, on the at most n + m - 1 pieces where both functions are constant.
 
 References:
-    Rabin, Peyré, Delon, Bernot: Wasserstein Barycenter and its Application to Texture Mixing, 2011.
-    Bonneel, Rabin, Peyré, Pfister: Sliced and Radon Wasserstein Barycenters of Measures, 2015.
+    Rabin, Peyré, Delon, Bernot (2011), Wasserstein Barycenter and its Application to Texture Mixing.
+    Bonneel, Rabin, Peyré, Pfister (2015), Sliced and Radon Wasserstein Barycenters of Measures.
 """
 
 from functools import partial
@@ -33,33 +33,31 @@ def sliced_wasserstein_distance(
     p: int | float = 2,
     block_size: int | None = None,
 ) -> Float[Array, ""]:
-    """SW_p, the root mean p-th power, over random directions, of the p-Wasserstein distance along each.
+    """Compute SW_p, the p-Wasserstein distance along random directions, averaged as (mean W_p^p)^(1/p).
 
-    Two sets that are one a translation of the other by t have E[SW_2^2] = |t|^2 / d. The gradient sends equal
-    projections no way: it is 0 for equal sets.
+    A translation by t has E[SW_2^2] = |t|^2 / d. The gradient is 0 where projections are equal.
 
     Args:
-        x: samples [n, d].
-        y: samples [m, d].
-        key: of `jax.random`; the directions are `unit_vectors(jax.random.normal(key, (projections, d)))`.
-        projections: how many directions; the error falls with their root.
-        p: the power, a number from 1.
-        block_size: directions computed at once; None chooses.
+        x: Samples [n, d].
+        y: Samples [m, d].
+        key: Key of `jax.random`; the directions are `unit_vectors(jax.random.normal(key, (projections, d)))`.
+        projections: Number of directions; the error falls with its root.
+        p: Finite power, at least 1.
+        block_size: Directions per block. Default: chosen from a memory budget.
 
     Returns:
         A distance, at least 0 and exactly 0 for equal arrays, in the samples' type.
 
     Raises:
-        InputError: for shapes that do not fit, no samples, no projections or p below 1.
-        TypeError: for values that are no real numbers.
+        InputError: If shapes do not match, there are no samples or projections, or p is below 1.
+        TypeError: For complex numbers and text.
 
     Example:
         >>> x, y = jnp.array([[0.0], [1.0]]), jnp.array([[0.0], [1.0], [5.0]])
         >>> print(sliced_wasserstein_distance(x, y, key=jax.random.key(0), p=1).round(4))
         1.5
 
-    Differs from:
-        scipy.stats.wasserstein_distance: that is p = 1 in one dimension, which this is for d = 1.
+    Differs from: `scipy.stats.wasserstein_distance` has p = 1 and one dimension, and agrees for d = 1.
     """
     x, y = as_matrices(x, y)
     for name, size in (("samples of x", x.shape[0]), ("samples of y", y.shape[0]), ("projections", projections)):
@@ -73,7 +71,10 @@ def sliced_wasserstein_distance(
 
 
 def _pieces(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Where steps of 1/n and steps of 1/m are both constant: lengths, and numbers of the steps; None for n = m."""
+    """Return the lengths of the pieces where steps of 1/n and of 1/m are constant, and the indices of both steps.
+
+    None stands for n = m, where the pieces are the steps.
+    """
     if n == m:
         return None
     ends = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)  # in units of 1 / (n m)
@@ -84,27 +85,27 @@ def _pieces(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
 @partial(jax.jit, static_argnums=(4, 5, 6))
 @auto_axes
 def _sliced_wasserstein(x, y, key, pieces, projections: int, p: int | float, block_size: int | None) -> Array:
-    kind = jnp.result_type(x, y)
-    directions = unit_vectors(jax.random.normal(key, (projections, x.shape[1]), kind))
-    # The distance does not see a common translation, the rounding of a product does.
+    dtype = jnp.result_type(x, y)
+    directions = unit_vectors(jax.random.normal(key, (projections, x.shape[1]), dtype))
+    # A common translation does not change the distance, but it would be rounded in the products.
     origin = lax.stop_gradient(jnp.sum(y / y.shape[0], axis=0, keepdims=True))
     x, y = x - origin, y - origin
 
-    def along(some: Array) -> Array:
+    def distances_along(directions: Array) -> Array:
         with jax.default_matmul_precision("highest"):
-            a, b = jnp.sort(some @ x.T, axis=1), jnp.sort(some @ y.T, axis=1)  # [r, n], [r, m]
+            a, b = jnp.sort(directions @ x.T, axis=1), jnp.sort(directions @ y.T, axis=1)  # [r, n], [r, m]
         if pieces is None:
-            return _mean_power(jnp.abs(a - b), jnp.full(a.shape[1], 1 / a.shape[1], kind), p)
+            return _power_mean(jnp.abs(a - b), jnp.full(a.shape[1], 1 / a.shape[1], dtype), p)
         lengths, i, j = pieces
-        return _mean_power(jnp.abs(a[:, i] - b[:, j]), lengths.astype(kind), p)
+        return _power_mean(jnp.abs(a[:, i] - b[:, j]), lengths.astype(dtype), p)
 
-    row_bytes = (x.shape[0] + y.shape[0]) * kind.itemsize
-    distances = map_rows(along, directions, block_size=block_size, row_bytes=row_bytes)
-    return _mean_power(distances[None], jnp.full(projections, 1 / projections, kind), p)[0]
+    row_bytes = (x.shape[0] + y.shape[0]) * dtype.itemsize
+    distances = map_rows(distances_along, directions, block_size=block_size, row_bytes=row_bytes)
+    return _power_mean(distances[None], jnp.full(projections, 1 / projections, dtype), p)[0]
 
 
-def _mean_power(values: Array, weights: Array, p: int | float) -> Array:
-    """The weighted power mean (sum_k w_k v_k^p)^(1/p) of values [r, k] that are at least 0: [r]; gradient 0 at 0."""
+def _power_mean(values: Array, weights: Array, p: int | float) -> Array:
+    """Compute (sum_k w_k v_k^p)^(1/p) of values [r, k] at least 0, [r], with gradient 0 at 0."""
     scale = power_of_two(jnp.max(values, axis=1, keepdims=True))
     zero = values == 0
     powers = jnp.where(zero, 0.0, jnp.where(zero, 1.0, values / scale) ** p)

@@ -1,8 +1,9 @@
-"""Checkpoints: the whole state, saved and restored by Orbax. The only file that knows Orbax."""
+"""Checkpoints of the whole state, saved and restored by Orbax, which no other module uses."""
 
 import asyncio
 import logging
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,39 +15,42 @@ import numpy as np
 from simjax.core import InputError
 from simjax.train._step import State
 
-SMALL_FILES = 2**17  # bytes for what a checkpoint writes beside its arrays
+METADATA_BYTES = 2**17  # files of a checkpoint other than its arrays
 
 
 class Checkpoints:
-    """The last two states of a run, in a folder.
+    """The last two states of a training, in a folder.
 
-    A checkpoint appears under its name only when it is whole, so that neither a kill nor a full disk can leave
-    anything but the ones before it.
+    A checkpoint gets its name after it is complete. A killed process or a full disk leaves the previous checkpoints.
     """
 
     def __init__(self, folder: Path):
         import orbax.checkpoint as ocp
 
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of errors that it raises, too
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax also logs tracebacks of errors that it raises
         self._ocp = ocp
         self.folder = folder.resolve()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=ocp.checkpoint_managers.LatestN(2), enable_async_checkpointing=False
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._last_save = time.perf_counter()
+
+    def seconds_since_save(self) -> float:
+        """Return the time since the last checkpoint, or since the start of the training."""
+        return time.perf_counter() - self._last_save
 
     def save(self, state: State, seconds: float) -> None:
-        """Save the state and the training time so far.
+        """Save the state and the training time.
 
         Raises:
-            InputError: if it cannot be written; what was saved before is untouched.
+            InputError: If it cannot be written. Previous checkpoints stay.
         """
         args = self._ocp.args
-        # Copied first: the next step reuses the state's memory.
-        arrays = jax.tree.map(lambda a: np.array(a), _plain(state))
-        needed = sum(a.nbytes for a in arrays.values()) * 3 // 2 + SMALL_FILES
+        arrays = jax.tree.map(np.array, _numbered_leaves(state))  # copies, because the next step reuses the memory
+        needed = sum(a.nbytes for a in arrays.values()) * 3 // 2 + METADATA_BYTES
         free = shutil.disk_usage(self.folder).free
-        if free < needed:  # found out before, a full disk leaves nothing half-written
+        if free < needed:  # checked first, so that a full disk leaves no partial checkpoint
             raise InputError(
                 f"cannot save a checkpoint in {self.folder}: no space left ({free:,} bytes free, {needed:,} needed)"
             )
@@ -58,22 +62,26 @@ class Checkpoints:
                     force=True,
                 )
                 self._manager.wait_until_finished()
-        except Exception as error:  # Orbax and TensorStore raise many types for a disk that is full or read-only
+        except Exception as error:  # Orbax and TensorStore raise many types for a full or read-only disk
             for part in self.folder.glob("*.orbax-checkpoint-tmp"):
                 shutil.rmtree(part, ignore_errors=True)
-            raise InputError(f"cannot save a checkpoint in {self.folder}: {_short(error)}") from error
+            raise InputError(f"cannot save a checkpoint in {self.folder}: {_reason(error)}") from error
+        self._last_save = time.perf_counter()
 
     def restore(self, like: State) -> tuple[State, float] | None:
-        """The newest state and the training time until then, or None if there is none.
+        """Return the newest state and its training time, or None if there is no checkpoint.
 
         Args:
-            like: a state of the same structure, shapes and types.
+            like: State with the same structure, shapes and types.
+
+        Raises:
+            InputError: If the checkpoint cannot be read.
         """
         step = self._manager.latest_step()
         if step is None:
             return None
         args = self._ocp.args
-        target = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, _plain(like))
+        target = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, _numbered_leaves(like))
         try:
             with _draining_event_loops():
                 found = self._manager.restore(
@@ -82,20 +90,38 @@ class Checkpoints:
         except Exception as error:
             self.close()
             raise InputError(
-                f"cannot read the checkpoint {self.folder / str(step)}: {_short(error)}; without that folder the run "
-                "goes on from the checkpoint before it, or from the start"
+                f"cannot read the checkpoint {self.folder / str(step)}: {_reason(error)}; without that folder the "
+                "run goes on from the checkpoint before it, or from the start"
             ) from error
         leaves = jax.tree.leaves(found["state"])
-        state = jax.tree.unflatten(jax.tree.structure(like._replace(key=_key_data(like))), leaves)
+        state = jax.tree.unflatten(jax.tree.structure(_with_key_data(like)), leaves)
         return state._replace(key=jax.random.wrap_key_data(state.key)), found["run"]["seconds"]
 
     def close(self) -> None:
-        """Finish what is being written."""
+        """Finish writing."""
         self._manager.close()
 
 
+def _with_key_data(state: State) -> State:
+    return state._replace(key=jax.random.key_data(state.key))
+
+
+def _numbered_leaves(state: State) -> dict[str, Any]:
+    """Return the leaves under numbers as names, so that checkpoints do not depend on the classes of the tree."""
+    return {f"{i:04d}": leaf for i, leaf in enumerate(jax.tree.leaves(_with_key_data(state)))}
+
+
+def _reason(error: Exception) -> str:
+    """Return the reason from the first line of an error of TensorStore, where it is between paths and settings."""
+    lines = [line.strip("'\" ") for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    reason = ": ".join(lines[0].split(" [tensorstore_spec")[0].split(": ")[-2:])
+    return reason.split(". ")[0]
+
+
 class _DrainingEventLoop(asyncio.SelectorEventLoop):
-    """An event loop that lets its tasks end before it closes."""
+    """An event loop that finishes its tasks before it closes."""
 
     def close(self) -> None:
         if tasks := asyncio.all_tasks(self):
@@ -105,10 +131,10 @@ class _DrainingEventLoop(asyncio.SelectorEventLoop):
 
 @contextmanager
 def _draining_event_loops() -> Iterator[None]:
-    """Let Orbax use event loops that end their tasks.
+    """Make Orbax use event loops that finish their tasks.
 
-    When one array cannot be read, Orbax closes its event loop while other arrays are still being read; each of them
-    then reports a closed event loop, with a traceback, when the process ends.
+    If an array cannot be read, Orbax closes its event loop while it still reads other arrays. Each of these then prints
+    a traceback about a closed event loop when the process ends.
     """
     original = asyncio.new_event_loop
     asyncio.new_event_loop = _DrainingEventLoop
@@ -116,22 +142,3 @@ def _draining_event_loops() -> Iterator[None]:
         yield
     finally:
         asyncio.new_event_loop = original
-
-
-def _key_data(state: State) -> jax.Array:
-    return jax.random.key_data(state.key)
-
-
-def _plain(state: State) -> dict[str, Any]:
-    """The leaves in their order, under numbered names: independent of which classes the tree is made of."""
-    leaves = jax.tree.leaves(state._replace(key=_key_data(state)))
-    return {f"{i:04d}": leaf for i, leaf in enumerate(leaves)}
-
-
-def _short(error: Exception) -> str:
-    """Return the reason in an error's first line: TensorStore writes it after all places, and before its settings."""
-    lines = [line.strip("'\" ") for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    reason = ": ".join(lines[0].split(" [tensorstore_spec")[0].split(": ")[-2:])
-    return reason.split(". ")[0]

@@ -1,35 +1,42 @@
-"""What is trained: an encoder, a head where the objective is classification, and what a loss learns."""
+"""The network that is trained: an encoder, and what its objective learns beside it."""
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
 from simjax import mining, nn
 from simjax.core import InputError
-from simjax.train._objectives import OBJECTIVES
+from simjax.data import normalise
+from simjax.similarity import combine_embeddings
+from simjax.train._data import Normalization
+from simjax.train._objectives import OBJECTIVES, hyper_parameters
 from simjax.train._settings import Settings
-from simjax.train._takes import parameters
 
-CENTERS = 3
+DEFAULT_CENTERS = 3
+ENCODE_BATCH = 256  # for any number of images, so that the program is compiled once
 
 
-class Remembered(nnx.Variable):
-    """Rows of earlier batches: a part of the state that no gradient reaches."""
+class MemoryVariable(nnx.Variable):
+    """A cross-batch memory: part of the state, without a gradient."""
 
 
 class Learner(nnx.Module):
-    """An encoder of images, and what its objective needs beside it.
+    """An encoder and the other modules that its objective trains.
 
     Attributes:
-        encoder: of images.
-        head: of embeddings, for classes, or None.
-        predictor: of embeddings, of another view's embeddings, or None.
-        learned: modules whose call gives arguments of the loss, by name.
-        memory: of embeddings, a `mining.CrossBatchMemory`, or None.
+        encoder: Images [b, h, w, c] to embeddings [b, e].
+        head: Embeddings to logits [b, classes], or None.
+        predictor: Embeddings of a view to predicted embeddings of the other view, or None.
+        learned: Modules by name. Calling one returns an argument of the loss, or a dictionary of several.
+        memory: A `mining.CrossBatchMemory`, or None.
         embedding_size: e.
     """
 
@@ -47,42 +54,47 @@ class Learner(nnx.Module):
         self.head = head
         self.predictor = predictor
         self.learned = nnx.Dict(learned or {})
-        self.memory = Remembered(mining.cross_batch_memory(memory, embedding_size)) if memory else None
+        self.memory = MemoryVariable(mining.cross_batch_memory(memory, embedding_size)) if memory else None
         self.embedding_size = embedding_size
 
     def __call__(self, images: Array) -> tuple[Array, Array | None]:
-        """Images [b, h, w, c], normalised, to embeddings [b, e] and logits [b, classes] or None."""
+        """Compute embeddings [b, e] and logits [b, classes] or None of normalized images [b, h, w, c]."""
         embeddings = self.encoder(images)
         return embeddings, None if self.head is None else self.head(embeddings)
 
     def remember(self, embeddings: Array, labels: Array) -> mining.CrossBatchMemory | None:
-        """The memory with a batch put in, which it keeps; None where there is no memory."""
+        """Push a batch to the memory and return the memory, or None without a memory."""
         if self.memory is None:
             return None
         memory = mining.push(self.memory.get_value(), embeddings, labels)
         self.memory.set_value(memory)
         return memory
 
-    def arguments(self, embeddings: Array | None = None) -> dict[str, Array]:
-        """What the loss takes beside embeddings and labels, as it is now.
+    def loss_arguments(self, embeddings: Array | None = None) -> dict[str, Array]:
+        """Return the learned arguments of the loss by name, such as proxies.
 
         Args:
-            embeddings: [b, e], for the predictor; None leaves its predictions out.
+            embeddings: Input of the predictor, [b, e]. Default: no predictions.
         """
-        found: dict[str, Array] = {}
+        arguments: dict[str, Array] = {}
         for name, module in self.learned.items():
             value = module()
-            found |= value if isinstance(value, dict) else {name: value}
+            arguments |= value if isinstance(value, dict) else {name: value}
         if self.predictor is not None and embeddings is not None:
-            found["prediction"] = self.predictor(embeddings)
-        return found
+            arguments["prediction"] = self.predictor(embeddings)
+        return arguments
 
 
 def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes: int) -> Learner:
-    """The learner that completed settings describe, with fresh parameters.
+    """Return the learner that the settings describe, with initial parameters.
+
+    Args:
+        settings: Settings with their defaults filled in.
+        image_shape: Height, width and channels.
+        classes: Number of classes.
 
     Raises:
-        InputError: if the images are too small for the network, or its settings do not fit together.
+        InputError: If the images are too small for the network, or its settings do not fit together.
     """
     rngs = nnx.Rngs(settings.seed)
     size = settings.embedding_size or 64
@@ -107,46 +119,129 @@ def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes
         )
     else:
         encoder = nn.DenseNetwork(image_shape, widths=settings.dnn.widths, embedding_size=size, rngs=rngs)
-    learns = OBJECTIVES[settings.objective].learns
-    head = nn.HEADS[settings.loss.head](size, classes, rngs=rngs) if learns == "head" else None
-    predictor = nn.Predictor(size, rngs=rngs) if learns == "predictor" else None
-    learned = _learned(settings, size, classes, rngs)
-    return Learner(encoder, head, predictor, learned, embedding_size=size, memory=settings.loss.memory)
+    learned = OBJECTIVES[settings.objective].learned
+    head = nn.HEADS[settings.loss.head](size, classes, rngs=rngs) if learned == "head" else None
+    predictor = nn.Predictor(size, rngs=rngs) if learned == "predictor" else None
+    modules = _build_loss_modules(settings, size, classes, rngs)
+    return Learner(encoder, head, predictor, modules, embedding_size=size, memory=settings.loss.memory)
 
 
-def _learned(settings: Settings, size: int, classes: int, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-    """What the loss learns, by the arguments that it becomes."""
-    needs, loss = OBJECTIVES[settings.objective], settings.loss
-    found: dict[str, nnx.Module] = {}
-    if needs.learns == "vectors":
-        found["proxies"] = nn.ClassVectors(size, classes, rngs=rngs)
-    if needs.learns == "centers":
-        found["proxies"] = nn.ClassVectors(size, classes, centers=loss.centers or CENTERS, rngs=rngs)
-    if needs.learns == "boundary" and loss.boundary != "fixed":
-        initial = _initial(settings, "beta")
-        found["beta"] = nn.Boundary(initial, classes=classes if loss.boundary == "classes" else None)
-    if needs.learns == "sigmoid":
-        scale = math.exp(min(_initial(settings, "log_scale"), 700.0))  # more overflows, and is refused in any case
-        bias = _initial(settings, "bias")
-        found["scale_and_bias"] = _of_setting("loss.log_scale", partial(nn.ScaleAndBias, scale=scale, bias=bias))
+def _build_loss_modules(settings: Settings, size: int, classes: int, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+    """Return the modules that compute learned arguments of the loss, by the names of the arguments."""
+    learned, loss = OBJECTIVES[settings.objective].learned, settings.loss
+    modules: dict[str, nnx.Module] = {}
+    if learned == "proxies":
+        modules["proxies"] = nn.ClassVectors(size, classes, rngs=rngs)
+    elif learned == "centers":
+        modules["proxies"] = nn.ClassVectors(size, classes, centers=loss.centers or DEFAULT_CENTERS, rngs=rngs)
+    elif learned == "beta" and loss.boundary != "fixed":
+        beta = _initial_value(settings, "beta")
+        modules["beta"] = nn.Boundary(beta, classes=classes if loss.boundary == "classes" else None)
+    elif learned == "sigmoid":
+        scale = math.exp(min(_initial_value(settings, "log_scale"), 700.0))  # ScaleAndBias rejects such a large scale
+        bias = _initial_value(settings, "bias")
+        modules["scale_and_bias"] = _naming("loss.log_scale", partial(nn.ScaleAndBias, scale=scale, bias=bias))
     if loss.learn_temperature:
-        initial = _initial(settings, "temperature")
-        found["temperature"] = _of_setting("loss.temperature", partial(nn.Temperature, initial))
-    return found
+        temperature = _initial_value(settings, "temperature")
+        modules["temperature"] = _naming("loss.temperature", partial(nn.Temperature, temperature))
+    return modules
 
 
-def _of_setting(name: str, make: Callable[[], nnx.Module]) -> nnx.Module:
-    """Return the module, or name the setting from which it cannot be made."""
+def _naming(setting: str, build: Callable[[], nnx.Module]) -> nnx.Module:
+    """Build a module, and name the setting in its errors."""
     try:
-        return make()
+        return build()
     except InputError as error:
-        raise InputError(f"setting {name!r}: {error}") from None
+        raise InputError(f"setting {setting!r}: {error}") from None
 
 
-def _initial(settings: Settings, name: str) -> float:
-    """Where a learned number begins: as given, or at the loss's default."""
+def _initial_value(settings: Settings, name: str) -> float:
+    """Return the given value of a learned hyper-parameter, or the default of the loss."""
     loss, value = OBJECTIVES[settings.objective].loss, getattr(settings.loss, name)
     assert loss is not None
-    default = parameters(loss)[name].default
+    default = hyper_parameters(loss)[name].default
     assert default is not inspect.Parameter.empty
     return float(default if value is None else value)
+
+
+class Encoded(NamedTuple):
+    """Output of a learner.
+
+    Attributes:
+        embeddings: float32 [n, e].
+        logits: float32 [n, classes], or None without a classifier.
+        learned: Learned arguments of the loss, or None for an ensemble, whose encoders have different ones.
+    """
+
+    embeddings: np.ndarray
+    logits: np.ndarray | None = None
+    learned: dict[str, Array] | None = None
+
+
+class Encoder:
+    """A trained learner in evaluation mode, which takes uint8 images."""
+
+    def __init__(self, structure: Any, params: Any, statistics: Any, normalization: Normalization):
+        self._structure = structure
+        self._arrays = (params, statistics, normalization)
+
+    def __call__(self, images: np.ndarray) -> Encoded:
+        """Compute embeddings, logits and learned arguments of the loss for uint8 images [n, h, w, c]."""
+        n = len(images)
+        padded = np.concatenate([images, np.repeat(images[:1], -n % ENCODE_BATCH, axis=0)])
+        batches = [
+            _encode(self._structure, *self._arrays, jnp.asarray(padded[i : i + ENCODE_BATCH]))
+            for i in range(0, len(padded), ENCODE_BATCH)
+        ]
+        embeddings = np.concatenate([np.asarray(embeddings) for embeddings, _ in batches])[:n]
+        logits = [np.asarray(logits) for _, logits in batches if logits is not None]
+        learned = self._learner().loss_arguments()
+        return Encoded(embeddings, np.concatenate(logits)[:n] if logits else None, learned)
+
+    def attention(self, images: np.ndarray) -> np.ndarray:
+        """Compute the attention to each patch in the last block of a vision transformer.
+
+        Returns:
+            float32 [n, heads, grid rows, grid columns]: attention of the class token, or mean over all tokens.
+        """
+        weights = np.asarray(_attention(self._structure, *self._arrays, jnp.asarray(images)))
+        encoder = self._learner().encoder
+        of_patches = weights[:, :, 0, 1:] if encoder.class_token is not None else weights.mean(axis=2)
+        return of_patches.reshape(*of_patches.shape[:2], *encoder.grid)
+
+    def _learner(self) -> Any:
+        return _evaluation_mode(self._structure, *self._arrays[:2])
+
+
+class EnsembleEncoder:
+    """Several encoders, used as one."""
+
+    def __init__(self, encoders: Sequence[Encoder], combine: str):
+        self._encoders, self._combine = encoders, combine
+
+    def __call__(self, images: np.ndarray) -> Encoded:
+        """Compute embeddings of uint8 images [n, h, w, c]."""
+        embeddings = [encoder(images).embeddings for encoder in self._encoders]
+        return Encoded(np.asarray(combine_embeddings(embeddings, self._combine)))
+
+    def attention(self, images: np.ndarray) -> np.ndarray:
+        """Compute the attention of the first encoder."""
+        return self._encoders[0].attention(images)
+
+
+def _evaluation_mode(structure: Any, params: Any, statistics: Any) -> Any:
+    learner = nnx.merge(structure, params, statistics, copy=True)
+    return nnx.view(learner, use_running_average=True, raise_if_not_found=False)
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(
+    structure: Any, params: Any, statistics: Any, normalization: Normalization, images: Array
+) -> tuple[Array, Array | None]:
+    return _evaluation_mode(structure, params, statistics)(normalise(images, *normalization))
+
+
+@partial(jax.jit, static_argnums=0)
+def _attention(structure: Any, params: Any, statistics: Any, normalization: Normalization, images: Array) -> Array:
+    encoder = _evaluation_mode(structure, params, statistics).encoder
+    return encoder(normalise(images, *normalization), return_attention=True)[1]

@@ -1,73 +1,84 @@
-"""The training loop: compiled steps, a log, checkpoints, and safe places to stop."""
+"""The training loop: compiled steps, a log, validation, checkpoints, and a safe stop on Ctrl-C."""
 
-import shlex
+import functools
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
 from simjax.core import InputError
 from simjax.data import epoch_order
 from simjax.train._checkpoint import Checkpoints
-from simjax.train._encode import Encoder
-from simjax.train._learner import Learner
+from simjax.train._data import DataSplits, Normalization
+from simjax.train._evaluation import validation_scores
+from simjax.train._learner import Encoder, Learner
 from simjax.train._objective import Objective
 from simjax.train._progress import ProgressDisplay, say
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
-from simjax.train._sources import Sources
-from simjax.train._step import (
-    Metrics,
-    Pixels,
-    build_augmentation,
-    build_optimizer,
-    build_steps,
-    fresh_metrics,
-    fresh_state,
-)
+from simjax.train._step import Metrics, State, build_augmentation, build_optimizer, build_steps, initial_state
 
 LOG_LINES = 50
-LOG_STEPS = 100  # at most this many steps between two lines: a long run should show that it lives
+LOG_STEPS = 100  # most steps between two log lines, so that a long training shows progress
 VALIDATIONS = 10
-CALL_SECONDS = 3.0  # about so long a call of several steps takes: who presses Ctrl-C waits for it
+CALL_SECONDS = 3.0  # approximate time of a call of several steps, after which Ctrl-C is noticed
 
 
 class Interrupted(Exception):
-    """Training was stopped from outside after saving a checkpoint; the message says how to go on."""
+    """Training was stopped by a signal after saving a checkpoint.
+
+    Attributes:
+        step: Steps taken.
+        folder: Folder of the run, from which it can be resumed.
+    """
+
+    def __init__(self, step: int, folder: Path):
+        super().__init__(f"stopped at step {step:,}; {folder} can be resumed")
+        self.step, self.folder = step, folder
 
 
 class Training(NamedTuple):
-    """What is to be trained, on what.
+    """Inputs of one training.
 
     Attributes:
-        settings: completed.
-        sources: all images.
-        learner: with the parameters that it begins with.
-        objective: what it is trained for.
-        pixels: how images are scaled.
-        name: of the folder of its checkpoints among those of the run.
-        before: steps that the run took before, in other trainings; the log counts on from there.
+        settings: Settings with their defaults filled in.
+        splits: Images.
+        learner: Learner with its initial parameters.
+        objective: Loss and batches.
+        normalization: Scaling of the images.
+        name: Subfolder for checkpoints, for runs with several trainings.
+        previous_steps: Steps of previous trainings of the run; the log continues from there.
     """
 
     settings: Settings
-    sources: Sources
+    splits: DataSplits
     learner: Learner
     objective: Objective
-    pixels: Pixels
+    normalization: Normalization
     name: str = ""
-    before: int = 0
+    previous_steps: int = 0
 
 
-class Fitted(NamedTuple):
-    """What training leaves: the learner, the same for use, and how long it took."""
+class FitResult(NamedTuple):
+    """Result of one training.
+
+    Attributes:
+        learner: The trained learner.
+        encoder: The same learner, in evaluation mode.
+        steps: Steps of the training.
+        seconds: Training time, including interrupted parts.
+        images_per_second: Median over log lines, or None if the log is lost.
+    """
 
     learner: Learner
     encoder: Encoder
@@ -76,144 +87,186 @@ class Fitted(NamedTuple):
     images_per_second: float | None
 
 
-def fit(training: Training, folder: RunFolder, *, resume: bool) -> Fitted:
-    """Take all steps, from the newest checkpoint if there is one to resume.
+def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
+    """Train until the last step.
+
+    Args:
+        training: Inputs.
+        folder: Folder of the run.
+        resume: Continue from the newest checkpoint if there is one.
 
     Raises:
-        InputError: if a loss or gradient is not finite, or the disk is full; the last good checkpoint is kept.
-        Interrupted: on Ctrl-C or SIGTERM, when the state is saved.
+        InputError: If a loss or gradient is not finite, or the disk is full. The last good checkpoint is kept.
+        Interrupted: On Ctrl-C or SIGTERM, after saving a checkpoint.
     """
-    settings, sources, learner, objective, pixels, name, before = training
-    steps = objective.steps
-    optimizer, schedule = build_optimizer(settings, steps)
-    structure, state = fresh_state(learner, optimizer, settings.seed)
-    take = build_steps(structure, optimizer, objective, build_augmentation(settings), settings.dtype)
-    checkpoints = Checkpoints(folder.checkpoints / name)
-    earlier = 0.0
-    if resume and (found := checkpoints.restore(state)) is not None:
-        state, earlier = found
-        say(f"resumed at step {int(state.step):,} of {steps:,}")
-    at = begun = int(state.step)
-    if at < steps:
-        folder.keep_metrics_until(before + at)
+    settings, splits, learner, objective, normalization, name, previous_steps = training
+    optimizer, schedule = build_optimizer(settings, objective.steps)
+    structure, state = initial_state(learner, optimizer, settings.seed)
+    take_steps = build_steps(structure, optimizer, objective, build_augmentation(settings), settings.dtype)
+    images, labels = jnp.asarray(splits.train.images), jnp.asarray(splits.train.labels)
+    checkpoints, previous_seconds = Checkpoints(folder.checkpoints / name), 0.0
+    if resume and (restored := checkpoints.restore(state)) is not None:
+        state, previous_seconds = restored
+        say(f"resumed at step {int(state.step):,} of {objective.steps:,}")
+    step, steps = int(state.step), objective.steps
+    if step < steps:
+        folder.truncate_metrics(previous_steps + step)
 
-    images, labels = jnp.asarray(sources.train.images), jnp.asarray(sources.train.labels)
-    order_key = jax.random.key(settings.seed + 1)
-
+    @functools.lru_cache(maxsize=1)
     def order_of(epoch: int) -> jax.Array:
-        return epoch_order(jax.random.fold_in(order_key, epoch), len(sources.train.labels))
+        key = jax.random.fold_in(jax.random.key(settings.seed + 1), epoch)
+        return epoch_order(key, len(labels))
 
-    order = order_of(at // objective.steps_per_epoch)
+    def encoder_of(state: State) -> Encoder:
+        return Encoder(structure, state.params, state.statistics, normalization)
+
     log_every = max(1, min(steps // LOG_LINES, LOG_STEPS))
     validate_every = log_every * max(1, steps // VALIDATIONS // log_every)
-    clock, pace = _Clock(earlier), Pace()
-    saved = time.perf_counter()
-    with closing(checkpoints), _StopSignal() as stop, ProgressDisplay(steps, at) as display:
-        while at < steps:
-            if at % objective.steps_per_epoch == 0:
-                order = order_of(at // objective.steps_per_epoch)
-            ends = (objective.steps_per_epoch - at % objective.steps_per_epoch, log_every - at % log_every, steps - at)
-            count = min(pace.steps, *ends)
-            with pace.measured(count):
-                state = jax.block_until_ready(take(state, count, images, labels, order, pixels))
-            at += count
-            due = at % log_every == 0 or at == steps
-            if not due and not stop.requested:
+    with closing(checkpoints), StopSignal() as stop, ProgressDisplay(steps, step) as display:
+        timer, per_call = Timer(step, previous_seconds), StepsPerCall()
+        log = Logger(training, folder, display, schedule, timer)
+        while step < steps:
+            # A call ends where a line of the log is due, or where the next epoch needs another order.
+            epoch, step_of_epoch = divmod(step, objective.steps_per_epoch)
+            until_log = log_every - step % log_every
+            count = min(per_call.steps, objective.steps_per_epoch - step_of_epoch, until_log, steps - step)
+            with per_call.measured(count):
+                state = take_steps(state, count, images, labels, order_of(epoch), normalization)
+                state = jax.block_until_ready(state)
+            step += count
+
+            is_last, is_log_step = step == steps, step % log_every == 0 or step == steps
+            if not is_log_step and not stop.requested:
                 continue
-            metrics: Metrics = jax.device_get(state.metrics)  # waits for the device: everything before is done
-            if metrics.first_bad_step >= 0:
-                raise InputError(
-                    f"loss or gradient is not finite at step {metrics.first_bad_step + 1}; the last good checkpoint "
-                    f"is kept in {folder.checkpoints}; a lower --optimizer.learning-rate may help"
-                )
-            if due:
-                state = state._replace(metrics=fresh_metrics())
-                time_of = clock.lap(at - begun, objective.images)
-                line = (
-                    {"step": before + at, "epoch": at / objective.steps_per_epoch} | metrics.means(objective) | time_of
-                )
-                line["learning_rate"] = np.asarray(schedule(at - 1)).item()
-                folder.log(line)
-                display.training(line | {"step": at}, clock.left(at - begun, steps - at))
-            if due and (at % validate_every == 0 or at == steps) and len(sources.validation.labels) > 1:
-                encoder = Encoder(structure, state.params, state.statistics, pixels)
-                line = {"step": before + at} | encoder(sources.validation.images).scores(
-                    objective, sources.validation.labels, known_classes=sources.known_validation_classes
-                )
-                folder.log(line)
-                display.validation(line | {"step": at})
-            if at == steps or stop.requested or time.perf_counter() - saved >= settings.checkpoint_seconds:
-                checkpoints.save(state, clock.seconds())
-                saved = time.perf_counter()
-            clock.skip()
-            if stop.requested and at < steps:
-                again = shlex.join(["python", "train.py", "--resume", "--out", str(folder.path)])
-                raise Interrupted(f"stopped at step {before + at:,}; go on with: {again}")
-    learner = nnx.merge(structure, state.params, state.statistics)
-    encoder = Encoder(structure, state.params, state.statistics, pixels)
-    return Fitted(learner, encoder, steps, clock.seconds(), folder.images_per_second(before, before + steps))
+            check_finite(state.metrics, folder)
+            if is_log_step:
+                state = log.training(step, state)
+            if is_log_step and (step % validate_every == 0 or is_last):
+                log.validation(step, encoder_of(state))
+            if is_last or stop.requested or checkpoints.seconds_since_save() >= settings.checkpoint_seconds:
+                checkpoints.save(state, timer.seconds())
+            timer.exclude_pause()
+            if stop.requested and not is_last:
+                raise Interrupted(previous_steps + step, folder.path)
+
+    speed = folder.images_per_second(previous_steps, previous_steps + steps)
+    trained = nnx.merge(structure, state.params, state.statistics)
+    return FitResult(trained, encoder_of(state), steps, timer.seconds(), speed)
 
 
-class _Clock:
-    """Training time in all, and the time of steps without logging, validation and checkpoints."""
+def check_finite(metrics: Metrics, folder: RunFolder) -> None:
+    """Raise an `InputError` if the loss or the gradient of a step was not finite."""
+    if metrics.first_bad_step >= 0:
+        raise InputError(
+            f"loss or gradient is not finite at step {int(metrics.first_bad_step) + 1}; the last good checkpoint is "
+            f"kept in {folder.checkpoints}; a lower `optimizer.learning_rate` may help"
+        )
 
-    def __init__(self, earlier: float):
-        self._earlier = earlier
-        self._start = self._mark = time.perf_counter()
-        self._taken = 0
+
+class Logger:
+    """Writes lines of metrics.jsonl and shows them on the terminal."""
+
+    def __init__(
+        self,
+        training: Training,
+        folder: RunFolder,
+        display: ProgressDisplay,
+        schedule: optax.Schedule,
+        timer: "Timer",
+    ):
+        self._training, self._folder, self._display = training, folder, display
+        self._schedule, self._timer = schedule, timer
+
+    def training(self, step: int, state: State) -> State:
+        """Log the metrics of the steps since the last line, and return the state with metrics reset."""
+        objective, timer = self._training.objective, self._timer
+        metrics: Metrics = jax.device_get(state.metrics)
+        line = {"epoch": step / objective.steps_per_epoch} | metrics.means(objective)
+        line |= timer.lap(step, objective.images)
+        line["learning_rate"] = np.asarray(self._schedule(step - 1)).item()
+        self._write(step, line)
+        self._display.training({"step": step} | line, timer.seconds_left(step, objective.steps))
+        return state._replace(metrics=Metrics.zeros())
+
+    def validation(self, step: int, encoder: Encoder) -> None:
+        """Log loss and accuracy of the validation images, if there are any."""
+        splits = self._training.splits
+        if len(splits.validation.labels) > 1:
+            encoded = encoder(splits.validation.images)
+            line = validation_scores(
+                encoded,
+                self._training.objective,
+                splits.validation.labels,
+                known_classes=splits.known_validation_classes,
+            )
+            self._write(step, line)
+            self._display.validation({"step": step} | line)
+
+    def _write(self, step: int, line: dict[str, Any]) -> None:
+        self._folder.log({"step": self._training.previous_steps + step} | line)
+
+
+class Timer:
+    """Measures the total training time, and the time per step without logging, validation and checkpoints."""
+
+    def __init__(self, step: int, previous_seconds: float):
+        self._previous_seconds = previous_seconds
+        self._start = self._lap_start = time.perf_counter()
+        self._first_step = self._lap_step = step
 
     def seconds(self) -> float:
-        """Since the run's first step, including what came before a resumption."""
-        return self._earlier + time.perf_counter() - self._start
+        """Return the training time, including the time before a resumption."""
+        return self._previous_seconds + time.perf_counter() - self._start
 
-    def lap(self, taken: int, images: int) -> dict[str, float]:
-        """The part of a log line that is about time, after `taken` steps in all."""
-        each = (time.perf_counter() - self._mark) / (taken - self._taken)
-        self._taken = taken
-        return {"images_per_second": images / each, "seconds": self.seconds()}
+    def lap(self, step: int, images: int) -> dict[str, float]:
+        """Return speed and time for the log, after the given step."""
+        per_step = (time.perf_counter() - self._lap_start) / (step - self._lap_step)
+        self._lap_step = step
+        return {"images_per_second": images / per_step, "seconds": self.seconds()}
 
-    def skip(self) -> None:
-        """Leave out what has passed since the last lap."""
-        self._mark = time.perf_counter()
+    def exclude_pause(self) -> None:
+        """Exclude the time since the last lap from the next one."""
+        self._lap_start = time.perf_counter()
 
-    def left(self, taken: int, missing: int) -> float:
-        """Seconds that the missing steps will take."""
-        return (time.perf_counter() - self._start) / max(taken, 1) * missing
+    def seconds_left(self, step: int, steps: int) -> float:
+        """Return the estimated time of the remaining steps."""
+        per_step = (time.perf_counter() - self._start) / max(step - self._first_step, 1)
+        return per_step * (steps - step)
 
 
-class Pace:
-    """How many steps a call takes: about as many as `CALL_SECONDS` have room for."""
+class StepsPerCall:
+    """Number of steps in a call of the compiled function, so that a call takes about `CALL_SECONDS`."""
 
     def __init__(self) -> None:
         self.steps = 1
 
     @contextmanager
     def measured(self, count: int) -> Iterator[None]:
-        """Around a call of so many steps; the first one, which compiles, takes so long that the next has one too."""
+        """Measure a call of `count` steps and set `steps` for the next call."""
         start = time.perf_counter()
         yield
         self.steps = max(1, int(CALL_SECONDS * count / (time.perf_counter() - start)))
 
 
-class _StopSignal:
-    """Turns Ctrl-C and SIGTERM into a flag that the loop reads at a safe place; a second one stops at once."""
+class StopSignal:
+    """Context manager that turns the first Ctrl-C or SIGTERM into a flag; a second one stops at once."""
 
     def __init__(self) -> None:
         self.requested = False
-        self._former: dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         self._restore()
 
     def _restore(self) -> None:
-        while self._former:
-            signal.signal(*self._former.popitem())
+        while self._previous:
+            signal.signal(*self._previous.popitem())
 
-    def __enter__(self) -> "_StopSignal":
-        if threading.current_thread() is threading.main_thread():  # no other thread may set a handler
+    def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._former[number] = signal.signal(number, self._request)
+                self._previous[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(self, *exception: object) -> None:

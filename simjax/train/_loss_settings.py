@@ -1,237 +1,213 @@
-"""The settings of losses and miners: every hyper-parameter there is, under its own name.
+"""Settings of losses and miners: the hyper-parameters of all of them, under their own names.
 
-`None` is the loss's or the miner's own default. A docstring begins with who takes the setting; giving it to another
-objective or miner is an error (see `_takes`).
+`None` is the default of the loss or the miner. A setting that the objective or the miner does not take is an error; see
+`_validation`.
 """
 
 import dataclasses
-from typing import Literal
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-ObjectiveName = Literal[
-    "softmax",
-    "contrastive",
-    "triplet",
-    "triplet_margin",
-    "margin",
-    "dynamic_soft_margin",
-    "signal_to_noise_contrastive",
-    "threshold_consistent_margin",
-    "multi_similarity",
-    "circle",
-    "angular",
-    "tuplet_margin",
-    "nt_xent",
-    "supervised_contrastive",
-    "n_pairs",
-    "instance",
-    "nca",
-    "lifted_structure",
-    "generalized_lifted_structure",
-    "histogram",
-    "ranked_list",
-    "fast_ap",
-    "smooth_ap",
-    "pnp",
-    "normalized_softmax",
-    "cosface",
-    "arcface",
-    "sub_center_arcface",
-    "sphereface",
-    "large_margin_softmax",
-    "soft_triple",
-    "p2s_grad",
-    "proxy_nca",
-    "proxy_anchor",
-    "manifold",
-    "info_nce",
-    "siglip",
-    "vicreg",
-    "barlow_twins",
-    "simsiam",
-]
+from simjax import losses
+from simjax.train._objectives import MINERS, OBJECTIVES, settings_of_miner, settings_of_objective
 
-MinerName = Literal[
-    "none",
-    "batch_hard",
-    "batch_easy_hard",
-    "semi_hard",
-    "n_hard",
-    "hard_aware",
-    "multi_similarity",
-    "pair_margin",
-    "triplet_margin",
-    "angular",
-    "distance_weighted",
-    "uniform_histogram",
-    "curriculum",
-    "cluster_hard",
-]
+if TYPE_CHECKING:
+    ObjectiveName = str
+    MinerName = str
+    ReducerName = str
+else:
+    ObjectiveName = Literal[*OBJECTIVES]
+    MinerName = Literal["none", *MINERS]
+    ReducerName = Literal[*losses.REDUCERS]
 
 Strategy = Literal["hard", "semi_hard", "easy", "all"]
+SettingsClass = TypeVar("SettingsClass")
 
 
+def _name_takers(
+    names: Iterable[str], settings_of: Callable[[str], frozenset[str]]
+) -> Callable[[type[SettingsClass]], type[SettingsClass]]:
+    """Return a class decorator that replaces {takers} by the names of the objectives or miners that take the field.
+
+    The command line shows the attributes' descriptions as help.
+    """
+
+    def takers(field: re.Match[str]) -> str:
+        return f"{field[1]}: {', '.join(name for name in names if field[1] in settings_of(name))}"
+
+    def decorate(cls: type[SettingsClass]) -> type[SettingsClass]:
+        cls.__doc__ = re.sub(r"(\w+): \{takers\}", takers, cls.__doc__ or "")
+        return cls
+
+    return decorate
+
+
+@_name_takers(OBJECTIVES, settings_of_objective)
 @dataclasses.dataclass(frozen=True)
-class Loss:
-    """The objective's settings; None is the loss's own default (docs/losses.md)."""
+class LossSettings:
+    """Hyper-parameters of the objective; None: the default of the loss (docs/losses.md).
+
+    Attributes:
+        head: {takers}: dot products with weight vectors, or cosine similarity with prototypes
+        label_smoothing: {takers}: share of the target that is spread evenly over all classes
+        pairs: {takers}: all pairs of a batch with m samples per class, or random pairs as in the classic recipe
+        positives: losses of pairs, triplets and ranking: positive pairs are images of one class or, without labels,
+            two augmented views of one image
+        batches: losses of pairs, triplets and ranking: m images of each class, or images in random order, which
+            contain positive pairs only if there are few classes
+        samples_per_class: losses of pairs, triplets and ranking: m; None: the batch holds as many classes as possible
+            with 4 or more images of each
+        memory: losses of pairs, triplets and ranking: number of embeddings of this and earlier batches with which each
+            image is compared; 0: those of the batch
+        normalise: {takers}: compare embeddings scaled to unit length
+        measure: {takers}: name of the measure, such as cosine or manhattan
+        reducer: all but softmax, vicreg, barlow_twins, simsiam: mean of all terms, mean of the terms above 0, sum, or
+            mean over rows of the mean of each row
+        learn_temperature: {takers}: learn the temperature, starting from the given one
+        parameters_rate: losses with learned parameters, such as proxies: their learning rate, as a multiple
+        margin: {takers}: in units of the measure; degrees for tuplet_margin, arcface and sub_center_arcface; a whole
+            number for sphereface and large_margin_softmax
+        positive_margin: {takers}: positive pairs that are closer than this have no loss
+        negative_margin: {takers}: negative pairs that are farther apart than this have no loss
+        form: {takers}: one of the three published variants
+        swap: {takers}: use the distance from the negative to the nearer of anchor and positive
+        smooth: {takers}: softplus in place of the hinge
+        beta: {takers}: initial boundary between positives and negatives; weight of negatives for multi_similarity
+        boundary: {takers}: learn one boundary, one for each class, or none
+        nu: {takers}: weight of the boundary in the loss
+        temperature: {takers}: divides the similarities
+        scale: {takers}: multiplies the similarities
+        gamma: {takers}: scale of the cosines; for soft_triple the temperature of the softmax over centers
+        alpha: {takers}: weight of positives (multi_similarity), angle in degrees (angular), boundary of negatives
+            (ranked_list), exponent of variant Dq (pnp), scale (proxy_anchor), damping of the random walk (manifold)
+        base: {takers}: similarity that separates positives from negatives
+        bins: {takers}: bins of the histogram
+        spread: {takers}: the histogram covers differences from minus this to this
+        zero_mean: {takers}: weight of the regularizer
+        positive_weight: {takers}: weight of positive pairs
+        negative_weight: {takers}: weight of negative pairs
+        imbalance: {takers}: share of the negatives in the loss
+        positive_temperature: {takers}: larger values put more weight on the hardest positives
+        negative_temperature: {takers}: larger values put more weight on the hardest negatives
+        variant: {takers}: penalty of a negative ranked before a positive
+        b: {takers}: parameter of variant Ib
+        centers: {takers}: proxies per class; None: 3
+        tau: {takers}: weight of the regularizer that pulls the centers of a class together
+        context_weight: {takers}: weight of the second term
+        directions: {takers}: classify from the first view to the second, or in both directions
+        log_scale: {takers}: initial logarithm of the learned scale
+        bias: {takers}: initial value of the learned bias
+        invariance: {takers}: weight of the difference between the views
+        variance: {takers}: weight of the variance of each feature
+        covariance: {takers}: weight of the covariance between features
+        epsilon: {takers}: added to the variances
+        redundancy: {takers}: weight of the correlation between features
+    """
 
     head: Literal["linear", "cosine"] = "linear"
-    """softmax: dot products with class vectors, or cosine similarity with prototypes"""
     label_smoothing: float = 0.1
-    """softmax: how much of the target is spread over all classes"""
     pairs: Literal["batch", "random"] = "batch"
-    """contrastive: all pairs of a batch with m samples per class, or random pairs as in the classic recipe"""
     positives: Literal["classes", "views"] = "classes"
-    """losses of pairs, triplets and ranks: what belongs together, images of a class or, without labels, two random
-    changes of one image"""
     batches: Literal["classes", "shuffled"] = "classes"
-    """losses of pairs, triplets and ranks: m images of each class, or images in random order, which hold positives
-    where classes are few"""
     samples_per_class: int | None = None
-    """losses of pairs, triplets and ranks: m; None fills the batch with as many classes as fit, 4 or more of each"""
     memory: int = 0
-    """losses of pairs, triplets and ranks: how many images of this and earlier batches each image is compared with; 0
-    is those of the batch"""
     normalise: bool = True
-    """losses by the Euclidean distance, signal_to_noise_contrastive: compare embeddings of unit length"""
     measure: str | None = None
-    """losses of pairs by any measure, info_nce, siglip: its name, such as cosine or manhattan"""
-    reducer: Literal["mean", "mean_nonzero", "sum", "per_row"] | None = None
-    """all but softmax, vicreg, barlow_twins, simsiam: what becomes of the terms, their mean, the mean of those above 0,
-    their sum, or the mean over rows of each row's mean"""
+    reducer: ReducerName | None = None
     learn_temperature: bool = False
-    """losses with a temperature: learn it, beginning at the one given"""
     parameters_rate: float = 1.0
-    """losses that learn something themselves, such as class vectors: their learning rate, as a multiple"""
     margin: float | None = None
-    """contrastive, triplet, triplet_margin, margin, signal_to_noise_contrastive, circle, tuplet_margin, ranked_list,
-    cosface, arcface, sub_center_arcface, sphereface, large_margin_softmax, soft_triple, proxy_anchor, manifold: in
-    units of the measure; tuplet_margin and the two arcfaces: degrees; sphereface and large_margin_softmax: a whole
-    number"""
     positive_margin: float | None = None
-    """contrastive, signal_to_noise_contrastive, threshold_consistent_margin, lifted_structure,
-    generalized_lifted_structure: where similar pairs are close enough"""
     negative_margin: float | None = None
-    """threshold_consistent_margin, lifted_structure, generalized_lifted_structure: where different pairs are far
-    enough"""
     form: Literal["squared", "hadsell", "linear"] | None = None
-    """contrastive: one of the three published forms"""
     swap: bool = False
-    """triplet, triplet_margin: the negative's distance to the nearer of anchor and positive"""
     smooth: bool = False
-    """triplet, triplet_margin: softplus in place of the hinge"""
     beta: float | None = None
-    """margin, multi_similarity: the boundary, where it begins; the weight of negatives"""
     boundary: Literal["one", "classes", "fixed"] = "one"
-    """margin: learn one boundary, one for each class, or none"""
     nu: float | None = None
-    """margin: weight of the boundary itself"""
     temperature: float | None = None
-    """nt_xent, supervised_contrastive, smooth_ap, pnp, normalized_softmax, info_nce: closeness is divided by it"""
     scale: float | None = None
-    """tuplet_margin, nca, cosface, arcface, sub_center_arcface, sphereface, large_margin_softmax, soft_triple,
-    proxy_nca: closeness is multiplied by it"""
     gamma: float | None = None
-    """circle, instance, soft_triple: scale of the cosines; soft_triple: temperature of the choice of a centre"""
     alpha: float | None = None
-    """multi_similarity, angular, ranked_list, pnp, proxy_anchor, manifold: weight of positives; degrees; boundary of
-    negatives; of the variant Dq; scale; how far the walk goes"""
     base: float | None = None
-    """multi_similarity: the closeness that separates positives from negatives"""
     bins: int | None = None
-    """dynamic_soft_margin, histogram, fast_ap: of the histogram"""
     spread: float | None = None
-    """dynamic_soft_margin: differences lie between minus this and this"""
     zero_mean: float | None = None
-    """signal_to_noise_contrastive: weight of the regulariser"""
     positive_weight: float | None = None
-    """threshold_consistent_margin: of positive pairs"""
     negative_weight: float | None = None
-    """threshold_consistent_margin: of negative pairs"""
     imbalance: float | None = None
-    """ranked_list: share of the negatives in the loss"""
     positive_temperature: float | None = None
-    """ranked_list: the larger, the more the worst positives weigh"""
     negative_temperature: float | None = None
-    """ranked_list: the larger, the more the worst negatives weigh"""
     variant: Literal["O", "Iu", "Ib", "Ds", "Dq"] | None = None
-    """pnp: the penalty"""
     b: float | None = None
-    """pnp: of the variant Ib"""
     centers: int | None = None
-    """sub_center_arcface, soft_triple: vectors of each class; None is 3"""
     tau: float | None = None
-    """soft_triple: weight of the regulariser that draws a class's centres together"""
     context_weight: float | None = None
-    """manifold: weight of the second term"""
     directions: Literal["rows", "both"] | None = None
-    """info_nce: the first view chooses among the second, or each among the other"""
     log_scale: float | None = None
-    """siglip: logarithm of the scale, where it begins; it is learned"""
     bias: float | None = None
-    """siglip: where it begins; it is learned"""
     invariance: float | None = None
-    """vicreg: weight of the views' difference"""
     variance: float | None = None
-    """vicreg: weight of the features' spread"""
     covariance: float | None = None
-    """vicreg: weight of what features share"""
     epsilon: float | None = None
-    """vicreg: added to the variances"""
     redundancy: float | None = None
-    """barlow_twins: weight of what features share"""
 
 
+@_name_takers(MINERS, settings_of_miner)
 @dataclasses.dataclass(frozen=True)
-class Mining:
-    """Which pairs and triplets of a batch count, in losses of pairs, triplets and ranks; None is the miner's default.
+class MiningSettings:
+    """Selection of pairs and triplets, for losses of pairs, triplets and ranking; None: the default of the miner.
 
-    What needs another model (guided) is in the library alone.
+    The miner `guided`, which needs another model, is available in the library only.
+
+    Attributes:
+        miner: name of the miner; none: use all pairs and triplets
+        measure: all but angular and distance_weighted: name of the measure; None: the measure of the loss if
+            loss.measure or loss.normalise changes that, otherwise the default of the miner
+        positive: {takers}: which positive to select for each row
+        negative: {takers}: which negative to select for each row
+        positive_range: {takers}: lowest and highest value of positives, in units of the measure
+        negative_range: {takers}: lowest and highest value of negatives, in units of the measure
+        n_positive: {takers}: positives per row
+        n_negative: {takers}: negatives per row
+        share: {takers}: share of all pairs to select
+        epsilon: {takers}: also select pairs that are easier by less than this
+        positive_margin: {takers}: select positives farther apart than this
+        negative_margin: {takers}: select negatives closer than this
+        margin: {takers}: margin between positive and negative
+        kind: {takers}: which triplets to select
+        angle: {takers}: in degrees
+        cutoff: {takers}: smaller distances are treated as this one
+        nonzero_loss_cutoff: {takers}: negatives at this distance or farther are never drawn
+        bins: {takers}: bins over the range of the measure
+        positives_per_bin: {takers}: positives to select from each bin
+        negatives_per_bin: {takers}: negatives to select from each bin
+        hardness: {takers}: initial hardness, from 0 (the easiest pairs only) to 1 (all pairs); None: 0.2
+        start: {takers}: share of the training after which the hardness begins to rise; None: 0
+        length: {takers}: share of the training in which the hardness rises to 1; None: 0.5
     """
 
     miner: MinerName = "none"
-    """by name; none takes all"""
     measure: str | None = None
-    """all but angular and distance_weighted: its name; None is the loss's where --loss.measure or --loss.no-normalise
-    changes that, and otherwise the miner's own"""
     positive: Strategy | None = None
-    """batch_easy_hard: which positive of a row"""
     negative: Strategy | None = None
-    """batch_easy_hard: which negative of a row"""
     positive_range: tuple[float, float] | None = None
-    """batch_easy_hard: lowest and highest value of positives by the measure"""
     negative_range: tuple[float, float] | None = None
-    """batch_easy_hard: lowest and highest value of negatives"""
     n_positive: int | None = None
-    """n_hard: positives of a row"""
     n_negative: int | None = None
-    """n_hard: negatives of a row"""
     share: float | None = None
-    """hard_aware: of all pairs"""
     epsilon: float | None = None
-    """multi_similarity: by how much easier pairs count, too"""
     positive_margin: float | None = None
-    """pair_margin: positives farther apart count"""
     negative_margin: float | None = None
-    """pair_margin: negatives closer count"""
     margin: float | None = None
-    """triplet_margin: between positive and negative"""
     kind: Strategy | None = None
-    """triplet_margin: which triplets"""
     angle: float | None = None
-    """angular: in degrees"""
     cutoff: float | None = None
-    """distance_weighted: smaller distances count as this one"""
     nonzero_loss_cutoff: float | None = None
-    """distance_weighted: negatives from this distance on are never drawn"""
     bins: int | None = None
-    """uniform_histogram: of the range of values"""
     positives_per_bin: int | None = None
-    """uniform_histogram: how many are kept"""
     negatives_per_bin: int | None = None
-    """uniform_histogram: how many are kept"""
     hardness: float | None = None
-    """curriculum: at the beginning, from 0, the easiest pairs alone, to 1, all; None is 0.2"""
     start: float | None = None
-    """curriculum: share of the training after which hardness begins to rise; None is 0"""
     length: float | None = None
-    """curriculum: share of the training in which it rises to 1; None is 0.5"""

@@ -1,88 +1,280 @@
-"""Objectives: which images a step sees, and what is asked of their embeddings."""
+"""The objective of a run: batches, a loss with its miner, and the measure by which embeddings are compared."""
 
+import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax import Array
 
-from simjax.similarity import Measure
-from simjax.train._batches import batches_of, with_views
+from simjax import losses, mining
+from simjax.core import InputError
+from simjax.pairs import Relation
+from simjax.similarity import Measure, measure, unit_vectors
+from simjax.train._data import SampleFunction, build_batches, has_views
 from simjax.train._learner import Learner
-from simjax.train._loss_of import LossOf, Seen, compared_by, loss_of
+from simjax.train._loss_settings import LossSettings, MiningSettings
+from simjax.train._objectives import MINERS, OBJECTIVES, hyper_parameters
 from simjax.train._settings import Settings
-from simjax.train._takes import check_taken
+from simjax.train._validation import check_options
+
+CURRICULUM = {"hardness": 0.2, "start": 0.0, "length": 0.5}
+"""Defaults of the settings of a curriculum."""
+
+
+class LossInputs(NamedTuple):
+    """Inputs of the loss of a step.
+
+    Attributes:
+        embeddings: float32 [b, e].
+        labels: int32 [b].
+        logits: float32 [b, classes] of a classifier, or None.
+        learned: Learned arguments of the loss, by name.
+        key: Random key of the step, for miners that draw.
+        step: Number of the step, int32 [], for a curriculum.
+        memory: Embeddings of this and earlier batches, or None.
+    """
+
+    embeddings: Array
+    labels: Array
+    logits: Array | None
+    learned: dict[str, Array]
+    key: Array
+    step: Array
+    memory: mining.CrossBatchMemory | None = None
+
+
+LossFunction = Callable[[LossInputs], tuple[Array, Array]]
+"""Returns the loss and the number of correctly classified images (0 without a classifier)."""
+
+Miner = Callable[[Array, Any, dict[str, Array], Array, Array], tuple[Array, Any, dict[str, Array]]]
+"""Takes embeddings, their labels or relation, reference embeddings by keyword, a key and the step; returns the first
+three with the selected pairs as the relation."""
 
 
 class Objective(NamedTuple):
-    """One way to learn.
+    """Loss of a run and the batches that it needs.
 
     Attributes:
-        images: in a step.
-        classifies: whether the loss reads logits.
-        views: whether a step sees each image twice; then images as they are have no loss.
-        steps_per_epoch: so that as many images are seen as there are.
-        steps: of the whole training.
-        sample: of a key, the step and the epoch's order of the images, the indices of the step's images.
-        loss: of what the step sees: the loss, and how many were classified rightly.
-        measure: by which the embeddings are meant to be compared.
+        images: Images per step.
+        is_classifier: Whether the loss reads logits.
+        has_views: Whether a step sees two augmented views of each image; the loss is undefined for other images.
+        steps_per_epoch: Steps in which as many images are seen as there are training images.
+        steps: Steps of the whole training.
+        sample: See `SampleFunction`.
+        loss: See `LossFunction`.
+        measure: Measure by which embeddings are compared after training.
     """
 
     images: int
-    classifies: bool
-    views: bool
+    is_classifier: bool
+    has_views: bool
     steps_per_epoch: int
     steps: int
-    sample: Callable[[Array, Array, Array], Array]
-    loss: LossOf
+    sample: SampleFunction
+    loss: LossFunction
     measure: Measure
 
 
 def build_objective(settings: Settings, labels: np.ndarray, classes: int) -> Objective:
-    """The objective that completed settings describe, for training images of these labels.
+    """Return the objective that the settings describe.
+
+    Args:
+        settings: Settings with their defaults filled in.
+        labels: Labels of the training images, int [n].
+        classes: Number of classes.
 
     Raises:
-        InputError: for a setting that the objective does not take, or if a batch cannot hold the samples per class that
-            are asked for.
+        InputError: If the objective does not take a setting, or a batch is too small for the samples per class.
     """
-    check_taken(settings)
-    batches = batches_of(settings, labels, classes)
-    steps = total_steps(settings, batches.steps_per_epoch)
+    check_options(settings)
+    images, steps_per_epoch, sample = build_batches(settings, labels, classes)
+    steps = total_steps(settings, steps_per_epoch)
     return Objective(
-        images=batches.images,
-        classifies=settings.objective == "softmax",
-        views=with_views(settings),
-        steps_per_epoch=batches.steps_per_epoch,
+        images=images,
+        is_classifier=OBJECTIVES[settings.objective].loss is None,
+        has_views=has_views(settings),
+        steps_per_epoch=steps_per_epoch,
         steps=steps,
-        sample=batches.sample,
-        loss=loss_of(settings, steps),
-        measure=compared_by(settings),
+        sample=sample,
+        loss=build_loss(settings, steps),
+        measure=evaluation_measure(settings),
     )
 
 
 def total_steps(settings: Settings, steps_per_epoch: int) -> int:
-    """Return how many steps the whole training has."""
+    """Return the number of steps of the whole training."""
     return settings.steps or max(1, round((settings.epochs or 1) * steps_per_epoch))
 
 
-def rehearse(objective: Objective, learner: Learner) -> None:
-    """Trace the loss once, without computing it, so that a hyper-parameter out of range is found before training.
+def evaluation_measure(settings: Settings) -> Measure:
+    """Return the measure by which embeddings are compared after training."""
+    if settings.loss.measure is not None:
+        return measure(settings.loss.measure)
+    if settings.loss.normalise:
+        return measure(OBJECTIVES[settings.objective].measure)
+    return measure("signal_to_noise" if settings.objective == "signal_to_noise_contrastive" else "euclidean")
+
+
+def dry_run(objective: Objective, learner: Learner) -> None:
+    """Trace the loss without computing it, so that invalid hyper-parameters are found before training.
 
     Raises:
-        InputError: from the loss or the miner.
+        InputError: If the loss or the miner rejects a hyper-parameter.
     """
+    # In evaluation mode tracing does not update the statistics of batch normalization.
+    learner = nnx.view(learner, use_running_average=True, raise_if_not_found=False)
 
-    learner = nnx.view(learner, use_running_average=True, raise_if_not_found=False)  # no statistics are kept
-
-    def value(embeddings: Array) -> Any:
+    def loss(embeddings: Array) -> tuple[Array, Array]:
         logits = None if learner.head is None else learner.head(embeddings)
         labels, key = jnp.zeros(objective.images, jnp.int32), jax.random.key(0)
-        seen = Seen(embeddings, labels, logits, learner.arguments(embeddings), key, jnp.zeros((), jnp.int32))
-        if learner.memory is not None:
-            seen = seen._replace(memory=learner.memory.get_value())
-        return objective.loss(seen)
+        memory = None if learner.memory is None else learner.memory.get_value()
+        learned = learner.loss_arguments(embeddings)
+        return objective.loss(LossInputs(embeddings, labels, logits, learned, key, jnp.int32(0), memory))
 
-    jax.eval_shape(value, jax.ShapeDtypeStruct((objective.images, learner.embedding_size), jnp.float32))
+    jax.eval_shape(loss, jax.ShapeDtypeStruct((objective.images, learner.embedding_size), jnp.float32))
+
+
+def build_loss(settings: Settings, steps: int) -> LossFunction:
+    """Return the loss with its miner.
+
+    Args:
+        settings: Settings with their defaults filled in.
+        steps: Steps of the whole training, for a curriculum.
+
+    Raises:
+        InputError: If a fraction is given for a hyper-parameter that must be a whole number.
+    """
+    spec = OBJECTIVES[settings.objective]
+    if spec.loss is None:
+        return partial(_cross_entropy, settings.loss.label_smoothing)
+    if settings.loss.pairs == "random":
+        return partial(_contrastive_loss_of_random_pairs, settings.loss)
+    loss = partial(spec.loss, **_loss_options(settings))
+    if spec.learned == "predictor":
+        return partial(_simsiam_loss, loss)
+    if spec.batch == "views":
+        return partial(_view_loss, loss)
+    return partial(_batch_loss, loss, build_miner(settings, steps), has_views(settings))
+
+
+def _loss_options(settings: Settings) -> dict[str, Any]:
+    """Return the keyword arguments that the settings give to the loss."""
+    loss = OBJECTIVES[settings.objective].loss
+    assert loss is not None
+    options = given_options(settings.loss, loss)
+    if settings.loss.reducer is not None:
+        options["reducer"] = settings.loss.reducer
+    if not settings.loss.normalise and OBJECTIVES[settings.objective].unit_distance:
+        options["measure"] = "euclidean"
+    return options
+
+
+def given_options(section: LossSettings | MiningSettings, function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the settings that are not None and that a loss or a miner takes, as keyword arguments.
+
+    Raises:
+        InputError: If a fraction is given for a hyper-parameter that must be a whole number.
+    """
+    options: dict[str, Any] = {}
+    for name, parameter in hyper_parameters(function).items():
+        value = getattr(section, name)
+        if value is not None and parameter.annotation is int:
+            if value != int(value):
+                raise InputError(f"{name}: expected a whole number, got {value}")
+            value = int(value)
+        if value is not None:
+            options[name] = value
+    return options
+
+
+def _cross_entropy(label_smoothing: float, inputs: LossInputs) -> tuple[Array, Array]:
+    assert inputs.logits is not None
+    targets = optax.smooth_labels(jnp.eye(inputs.logits.shape[1])[inputs.labels], label_smoothing)
+    correct = jnp.sum(jnp.argmax(inputs.logits, -1) == inputs.labels)
+    return optax.softmax_cross_entropy(inputs.logits, targets).mean(), correct
+
+
+def _batch_loss(
+    loss: Callable[..., Array], mine: Miner | None, has_views: bool, inputs: LossInputs
+) -> tuple[Array, Array]:
+    """Compute a loss of the pairs, triplets or proxies of a batch."""
+    embeddings, labels = inputs.embeddings, inputs.labels
+    if has_views:
+        labels = jnp.tile(jnp.arange(len(labels) // 2, dtype=jnp.int32), 2)
+    relation: Array | Relation = labels
+    references: dict[str, Array] = {}
+    if inputs.memory is not None:
+        relation, references = mining.against(inputs.memory, labels), {"ref_embeddings": inputs.memory.embeddings}
+    if mine is not None:
+        embeddings, relation, references = mine(embeddings, relation, references, inputs.key, inputs.step)
+    return loss(embeddings, relation, **references, **inputs.learned), jnp.zeros(())
+
+
+def _view_loss(loss: Callable[..., Array], inputs: LossInputs) -> tuple[Array, Array]:
+    return loss(*jnp.split(inputs.embeddings, 2), **inputs.learned), jnp.zeros(())
+
+
+def _simsiam_loss(loss: Callable[..., Array], inputs: LossInputs) -> tuple[Array, Array]:
+    (x, y), (from_x, from_y) = jnp.split(inputs.embeddings, 2), jnp.split(inputs.learned["prediction"], 2)
+    return loss(from_x, y, other_prediction=from_y, other_projection=x), jnp.zeros(())
+
+
+def _contrastive_loss_of_random_pairs(settings: LossSettings, inputs: LossInputs) -> tuple[Array, Array]:
+    """Compute the contrastive loss of the pairs of row i and row i + b / 2."""
+    embeddings, labels = inputs.embeddings, inputs.labels
+    if settings.normalise and settings.measure is None:
+        embeddings = unit_vectors(embeddings)
+    half = len(labels) // 2
+    distance = measure(settings.measure or "euclidean")(embeddings[:half], embeddings[half : 2 * half])
+    same = labels[:half] == labels[half : 2 * half]
+    options = given_options(settings, losses.contrastive_loss)
+    options.pop("measure", None)
+    return losses.contrastive_terms(distance, same, **options).mean(), jnp.zeros(())
+
+
+def build_miner(settings: Settings, steps: int) -> Miner | None:
+    """Return the miner, or None if all pairs are used.
+
+    Args:
+        settings: Settings with their defaults filled in.
+        steps: Steps of the whole training, for a curriculum.
+    """
+    if settings.mining.miner == "none":
+        return None
+    miner = MINERS[settings.mining.miner]
+    options = given_options(settings.mining, miner)
+    is_curriculum = "hardness" in hyper_parameters(miner)
+    if "measure" in hyper_parameters(miner) and settings.mining.measure is None:
+        if settings.loss.measure is not None:
+            options["measure"] = settings.loss.measure
+        elif not settings.loss.normalise:
+            options["measure"] = "euclidean"
+    takes_key = "key" in inspect.signature(miner).parameters
+
+    def mine(
+        embeddings: Array, relation: Any, references: dict[str, Array], key: Array, step: Array
+    ) -> tuple[Array, Any, dict[str, Array]]:
+        step_options: dict[str, Any] = {"key": key} if takes_key else {}
+        if is_curriculum:
+            step_options["hardness"] = curriculum_hardness(settings.mining, step, steps)
+        mined = miner(embeddings, relation, **options | step_options | references)
+        if isinstance(mined, Relation):
+            return embeddings, mined, references
+        anchors, centers, relation = mined  # cluster_hard compares centers of classes instead of images
+        return anchors, relation, {"ref_embeddings": centers}
+
+    return mine
+
+
+def curriculum_hardness(settings: MiningSettings, step: Array, steps: int) -> Array:
+    """Compute the hardness at a step: constant, then rising linearly to exactly 1, which selects all pairs."""
+    given = {name: getattr(settings, name) for name in CURRICULUM}
+    first, start, length = (CURRICULUM[name] if value is None else value for name, value in given.items())
+    progress = jnp.clip((step / steps - start) / max(length, 1 / steps), 0.0, 1.0)
+    return 1 - (1 - first) * (1 - progress)

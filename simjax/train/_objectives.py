@@ -1,90 +1,94 @@
-"""All objectives and what they need, in one table; and all miners.
+"""The registry of objectives and miners: one row for each.
 
-An objective is a loss of `simjax.losses`, and three things say how it is trained:
+A row names the function of `simjax.losses` or `simjax.mining` and says how it is trained. The settings that an
+objective or a miner takes are read from the signature of the function, so a loss declares its hyper-parameters once.
 
-    batch     classes   m images of each of a few classes, so that there are positives
-              images    in the epoch's order
-              views     in the epoch's order, each image twice, changed at random in two ways
-    learns    what the loss learns beside the encoder: a head that gives logits, a vector for each class or several
-              (centers), the boundary between positives and negatives, scale and bias of a sigmoid, a predictor
-    mined     whether a miner may choose its pairs and triplets
-
-Not here are losses of graded scores (cosent, angle) and of a teacher (distillation), for which images with labels have
-nothing to offer, and intra_pair_variance, which is made to be added to another.
+Not registered are losses that need more than images with labels: losses of graded scores (cosent, angle) and of a
+teacher (distillation). `intra_pair_variance_loss` is made to be added to another loss.
 """
 
-from collections.abc import Callable
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from simjax import losses, mining
 
 
-class Needs(NamedTuple):
-    """A row of the table.
+class ObjectiveSpec(NamedTuple):
+    """How a loss is trained.
 
     Attributes:
-        loss: of `simjax.losses`, or None for softmax, whose head is the classifier.
-        batch: what a step sees, see above.
-        learns: what the loss learns, see above.
-        mined: see above.
-        measure: by which embeddings of unit length, or else as they are, are meant to be compared.
+        loss: Function of `simjax.losses`, or None for cross-entropy of a classifier.
+        batch: Images of a step. "classes": m images of each of several classes, so that there are positive pairs;
+            "images": the next images of the epoch; "views": two augmented views of the next images of the epoch.
+        learned: Parameters that the loss needs beside the encoder: a classification head, one proxy or several
+            ("centers") per class, the boundary beta, scale and bias of a sigmoid, or a predictor.
+        mined: Whether a miner may select the pairs and triplets.
+        unit_distance: Whether the loss measures Euclidean distances between unit vectors by default; without
+            `loss.normalise` it measures them between the embeddings as they are.
+        measure: Measure by which embeddings are compared after training.
     """
 
     loss: Callable[..., Any] | None
     batch: Literal["classes", "images", "views"]
-    learns: Literal["nothing", "head", "vectors", "centers", "boundary", "sigmoid", "predictor"] = "nothing"
+    learned: Literal["head", "proxies", "centers", "beta", "sigmoid", "predictor"] | None = None
     mined: bool = False
+    unit_distance: bool = False
     measure: str = "cosine"
 
 
-# fmt: off
-OBJECTIVES: dict[str, Needs] = {
-    "softmax":                      Needs(None, "images", "head"),
+_mined = functools.partial(ObjectiveSpec, batch="classes", mined=True)
+_mined_distance = functools.partial(ObjectiveSpec, batch="classes", mined=True, unit_distance=True)
+_proxy = functools.partial(ObjectiveSpec, batch="images", learned="proxies")
+
+OBJECTIVES: dict[str, ObjectiveSpec] = {
+    "softmax": ObjectiveSpec(None, "images", "head"),
     # pairs and triplets
-    "contrastive":                  Needs(losses.contrastive_loss, "classes", mined=True),
-    "triplet":                      Needs(losses.triplet_margin_loss, "classes", mined=True),
-    "triplet_margin":               Needs(losses.triplet_margin_loss, "classes", mined=True),
-    "margin":                       Needs(losses.margin_loss, "classes", "boundary", mined=True),
-    "dynamic_soft_margin":          Needs(losses.dynamic_soft_margin_loss, "classes", mined=True),
-    "signal_to_noise_contrastive":  Needs(losses.signal_to_noise_contrastive_loss, "classes", mined=True),
-    "threshold_consistent_margin":  Needs(losses.threshold_consistent_margin_loss, "classes", mined=True),
-    "multi_similarity":             Needs(losses.multi_similarity_loss, "classes", mined=True),
-    "circle":                       Needs(losses.circle_loss, "classes", mined=True),
-    "angular":                      Needs(losses.angular_loss, "classes", mined=True),
-    "tuplet_margin":                Needs(losses.tuplet_margin_loss, "classes", mined=True),
-    "nt_xent":                      Needs(losses.nt_xent_loss, "classes", mined=True),
-    "supervised_contrastive":       Needs(losses.supervised_contrastive_loss, "classes", mined=True),
-    "n_pairs":                      Needs(losses.n_pairs_loss, "classes"),
-    "instance":                     Needs(losses.instance_loss, "classes"),
-    "nca":                          Needs(losses.nca_loss, "classes", mined=True),
-    "lifted_structure":             Needs(losses.lifted_structure_loss, "classes", mined=True),
-    "generalized_lifted_structure": Needs(losses.generalized_lifted_structure_loss, "classes", mined=True),
-    "histogram":                    Needs(losses.histogram_loss, "classes", mined=True),
-    # ranks
-    "ranked_list":                  Needs(losses.ranked_list_loss, "classes", mined=True),
-    "fast_ap":                      Needs(losses.fast_ap_loss, "classes", mined=True),
-    "smooth_ap":                    Needs(losses.smooth_ap_loss, "classes", mined=True),
-    "pnp":                          Needs(losses.pnp_loss, "classes", mined=True),
-    # class vectors
-    "normalized_softmax":           Needs(losses.normalized_softmax_loss, "images", "vectors"),
-    "cosface":                      Needs(losses.cosface_loss, "images", "vectors"),
-    "arcface":                      Needs(losses.arcface_loss, "images", "vectors"),
-    "sub_center_arcface":           Needs(losses.sub_center_arcface_loss, "images", "centers"),
-    "sphereface":                   Needs(losses.sphereface_loss, "images", "vectors"),
-    "large_margin_softmax":         Needs(losses.large_margin_softmax_loss, "images", "vectors"),
-    "soft_triple":                  Needs(losses.soft_triple_loss, "images", "centers"),
-    "p2s_grad":                     Needs(losses.p2s_grad_loss, "images", "vectors"),
-    "proxy_nca":                    Needs(losses.proxy_nca_loss, "images", "vectors"),
-    "proxy_anchor":                 Needs(losses.proxy_anchor_loss, "images", "vectors"),
-    "manifold":                     Needs(losses.manifold_loss, "images", "vectors"),
-    # two views
-    "info_nce":                     Needs(losses.info_nce_loss, "views"),
-    "siglip":                       Needs(losses.siglip_loss, "views", "sigmoid"),
-    "vicreg":                       Needs(losses.vicreg_loss, "views", measure="euclidean"),
-    "barlow_twins":                 Needs(losses.barlow_twins_loss, "views"),
-    "simsiam":                      Needs(losses.simsiam_loss, "views", "predictor"),
+    "contrastive": _mined_distance(losses.contrastive_loss),
+    "triplet": _mined_distance(losses.triplet_margin_loss),
+    "triplet_margin": _mined_distance(losses.triplet_margin_loss),
+    "margin": _mined_distance(losses.margin_loss, learned="beta"),
+    "dynamic_soft_margin": _mined_distance(losses.dynamic_soft_margin_loss),
+    "signal_to_noise_contrastive": _mined(losses.signal_to_noise_contrastive_loss),
+    "threshold_consistent_margin": _mined(losses.threshold_consistent_margin_loss),
+    "multi_similarity": _mined(losses.multi_similarity_loss),
+    "circle": _mined(losses.circle_loss),
+    "angular": _mined(losses.angular_loss),
+    "tuplet_margin": _mined(losses.tuplet_margin_loss),
+    "nt_xent": _mined(losses.nt_xent_loss),
+    "supervised_contrastive": _mined(losses.supervised_contrastive_loss),
+    "n_pairs": ObjectiveSpec(losses.n_pairs_loss, "classes"),
+    "instance": ObjectiveSpec(losses.instance_loss, "classes"),
+    "nca": _mined(losses.nca_loss),
+    "lifted_structure": _mined_distance(losses.lifted_structure_loss),
+    "generalized_lifted_structure": _mined_distance(losses.generalized_lifted_structure_loss),
+    "histogram": _mined(losses.histogram_loss),
+    # ranking
+    "ranked_list": _mined_distance(losses.ranked_list_loss),
+    "fast_ap": _mined(losses.fast_ap_loss),
+    "smooth_ap": _mined(losses.smooth_ap_loss),
+    "pnp": _mined(losses.pnp_loss),
+    # proxies
+    "normalized_softmax": _proxy(losses.normalized_softmax_loss),
+    "cosface": _proxy(losses.cosface_loss),
+    "arcface": _proxy(losses.arcface_loss),
+    "sub_center_arcface": _proxy(losses.sub_center_arcface_loss, learned="centers"),
+    "sphereface": _proxy(losses.sphereface_loss),
+    "large_margin_softmax": _proxy(losses.large_margin_softmax_loss),
+    "soft_triple": _proxy(losses.soft_triple_loss, learned="centers"),
+    "p2s_grad": _proxy(losses.p2s_grad_loss),
+    "proxy_nca": _proxy(losses.proxy_nca_loss),
+    "proxy_anchor": _proxy(losses.proxy_anchor_loss),
+    "manifold": _proxy(losses.manifold_loss),
+    # two augmented views
+    "info_nce": ObjectiveSpec(losses.info_nce_loss, "views"),
+    "siglip": ObjectiveSpec(losses.siglip_loss, "views", "sigmoid"),
+    "vicreg": ObjectiveSpec(losses.vicreg_loss, "views", measure="euclidean"),
+    "barlow_twins": ObjectiveSpec(losses.barlow_twins_loss, "views"),
+    "simsiam": ObjectiveSpec(losses.simsiam_loss, "views", "predictor"),
 }
-# fmt: on
 
 MINERS: dict[str, Callable[..., Any]] = {
     "batch_hard": mining.batch_hard,
@@ -101,3 +105,52 @@ MINERS: dict[str, Callable[..., Any]] = {
     "curriculum": mining.curriculum,
     "cluster_hard": mining.cluster_hard,
 }
+
+NO_SETTINGS = frozenset(
+    {"embeddings", "labels", "ref_embeddings", "ref_labels", "relation"}  # data
+    | {"x", "y", "prediction", "projection", "other_prediction", "other_projection"}  # two views
+    | {"proxies", "histogram", "key"}  # learned parameters and state
+    | {"weights", "block_size", "options"}
+)
+"""Arguments of losses and miners that are no settings."""
+
+
+@functools.cache
+def hyper_parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the hyper-parameters of a loss or a miner, including those of `**options: Unpack[SomeTypedDict]`."""
+    parameters = dict(inspect.signature(function, eval_str=True).parameters)
+    if "options" in parameters:
+        for options in typing.get_args(parameters["options"].annotation):  # of Unpack[...]; none of Any
+            for name in getattr(options, "__annotations__", {}):
+                parameters.setdefault(name, inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY))
+    return {name: parameter for name, parameter in parameters.items() if name not in NO_SETTINGS}
+
+
+@functools.cache
+def settings_of_objective(name: str) -> frozenset[str]:
+    """Return the fields of `LossSettings` that an objective takes."""
+    spec = OBJECTIVES[name]
+    if spec.loss is None:
+        return frozenset({"head", "label_smoothing"})
+    own = hyper_parameters(spec.loss)
+    taken = {
+        "pairs": name == "contrastive",
+        "positives": spec.batch == "classes",
+        "batches": spec.batch == "classes",
+        "samples_per_class": spec.batch == "classes",
+        "memory": spec.mined,
+        "normalise": spec.unit_distance,
+        "centers": spec.learned == "centers",
+        "boundary": spec.learned == "beta",
+        "reducer": "options" in inspect.signature(spec.loss).parameters,
+        "learn_temperature": "temperature" in own,
+        "parameters_rate": "temperature" in own or spec.learned in ("proxies", "centers", "beta", "sigmoid"),
+    }
+    return frozenset(own) | {setting for setting, is_taken in taken.items() if is_taken}
+
+
+@functools.cache
+def settings_of_miner(name: str) -> frozenset[str]:
+    """Return the fields of `MiningSettings` that a miner takes."""
+    schedule = {"start", "length"} if name == "curriculum" else set()
+    return frozenset({*hyper_parameters(MINERS[name]), *schedule}) if name in MINERS else frozenset()

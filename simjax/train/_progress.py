@@ -1,87 +1,170 @@
-"""Progress on the terminal: a live bar with loss, accuracy, speed and time left; plain lines when it is no terminal."""
+"""Progress of training, evaluation and downloads: one line redrawn on a terminal, a few plain lines elsewhere."""
 
+import atexit
 import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions
+from rich.live import Live
+from rich.text import Text
+
+MIN_BAR, MAX_BAR = 4, 40
+PLAIN_LINES = 20
+"""Lines of a whole training if the output is no terminal, without those of the validation images."""
+PLAIN_SECONDS = 5.0
+"""Time between two lines of a phase if the output is no terminal."""
+
+
+def progress_line(title: str, share: float | None, details: Sequence[str], width: int, *, ascii_only: bool) -> str:
+    """Return a title, a bar, and as many details as the width allows, the first ones before the last ones.
+
+    Args:
+        title: Text on the left.
+        share: Finished share of the work in [0, 1], or None for no bar.
+        details: Texts on the right, the most important first.
+        width: Columns.
+        ascii_only: Draw the bar with ASCII characters.
+    """
+    bar_space = 0 if share is None else MIN_BAR + 2
+    shown: list[str] = []
+    for detail in details:
+        if len("  ".join([title, *shown, detail])) + bar_space > width:
+            break
+        shown.append(detail)
+    if share is None:
+        return "  ".join([title, *shown])[:width]
+    free = width - len("  ".join([title, *shown])) - 2
+    bar = max(0, min(MAX_BAR, free))
+    full, empty = ("#", "-") if ascii_only else ("━", "┄")
+    filled = round(bar * min(max(share, 0.0), 1.0))
+    return "  ".join([title, full * filled + empty * (bar - filled), *shown])[:width]
+
+
+class _Line:
+    """A line of progress that is drawn anew at each refresh, so that it follows the width of the terminal."""
+
+    def __init__(self, title: str, share: float | None = None):
+        self.console = Console(highlight=False)
+        self.title = title
+        self.share = share
+        self.details: Callable[[], Sequence[str]] = list
+        self.live = Live(self, console=self.console, refresh_per_second=4)
+
+    @property
+    def on_terminal(self) -> bool:
+        return self.console.is_terminal
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        line = progress_line(self.title, self.share, self.details(), options.max_width, ascii_only=options.ascii_only)
+        yield Text(line, no_wrap=True, overflow="crop")
 
 
 class ProgressDisplay:
-    """Shows how a training goes; used as a context manager."""
+    """Display the progress of a training; a context manager."""
 
     def __init__(self, total_steps: int, start: int = 0):
-        self._console = Console()
-        self._live = self._console.is_terminal
         self._total = total_steps
-        self._bar = Progress(
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-        )
-        self._task = self._bar.add_task("train", total=total_steps, completed=start, text="compiling")
+        self._printed = start
+        self._line = _Line(f"step {start:,}/{total_steps:,}", start / max(total_steps, 1))
+        self._line.details = lambda: ["compiling"]
 
     def __enter__(self) -> "ProgressDisplay":
-        if self._live:
-            self._bar.start()
+        if self._line.on_terminal:
+            self._line.live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live:
-            self._bar.stop()
+        self._line.live.stop()
 
     def training(self, line: dict[str, Any], seconds_left: float) -> None:
-        """Show a line of the log."""
-        text = f"loss {line['loss']:.4f}"
-        if line["accuracy"] is not None:
-            text += f"  accuracy {line['accuracy']:.4f}"
-        text += f"  {line['images_per_second']:,.0f} images/s"
-        if self._live:
-            self._bar.update(self._task, completed=line["step"], text=text)
-        else:
-            say(f"step {line['step']}/{self._total}  {text}  {_clock(seconds_left)} left")
+        """Display a line of the training log."""
+        step, accuracy = line["step"], line["accuracy"]
+        details = [f"loss {line['loss']:.4f}", f"{_clock(seconds_left)} left"]
+        details += [] if accuracy is None else [f"accuracy {accuracy:.4f}"]
+        details += [f"{line['images_per_second']:,.0f} images/s"]
+        if self._line.on_terminal:
+            self._line.title, self._line.share = f"step {step:,}/{self._total:,}", step / self._total
+            self._line.details = lambda: details
+        elif step == self._total or step - self._printed >= self._total / PLAIN_LINES:
+            self._printed = step
+            say("  ".join([f"step {step:,}/{self._total:,}", *details]))
 
     def validation(self, line: dict[str, Any]) -> None:
-        """Show what the validation images say."""
+        """Display the loss and the accuracy of the validation images."""
         loss = f"loss {line['validation_loss']:.4f}  " if "validation_loss" in line else ""
-        text = f"validation {loss}accuracy {line['validation_accuracy']:.4f}"
-        if self._live:
-            self._console.print(f"step {line['step']}  {text}", highlight=False)
+        text = f"step {line['step']:,}/{self._total:,}  validation {loss}accuracy {line['validation_accuracy']:.4f}"
+        if self._line.on_terminal:
+            self._line.console.print(text, soft_wrap=True)
         else:
-            say(f"step {line['step']}/{self._total}  {text}")
+            say(text)
+
+
+@contextmanager
+def phase(title: str, parts: int = 0) -> Iterator[Callable[[str], None]]:
+    """Display a phase of the work other than training, such as the evaluation.
+
+    Args:
+        title: Description of the phase.
+        parts: Number of parts of the phase. Default: the phase has no parts.
+
+    Yields:
+        A function that displays the name of the part that begins.
+    """
+    line = _Line(title, 0.0 if parts else None)
+    start = printed = time.perf_counter()
+    begun, name = 0, ""
+
+    def begin(part: str) -> None:
+        nonlocal begun, name, printed
+        begun, name = begun + 1, part
+        line.share = (begun - 1) / parts if parts else None
+        if not line.on_terminal and time.perf_counter() - printed >= PLAIN_SECONDS:
+            printed = time.perf_counter()
+            say(f"{title}: {part} ({begun} of {parts})")
+
+    line.details = lambda: [_clock(time.perf_counter() - start), *([name] if name else [])]
+    if not line.on_terminal:
+        say(title)
+        yield begin
+        return
+    with line.live:
+        yield begin
+        line.share, name = 1.0 if parts else None, ""
 
 
 class PreparationDisplay:
-    """Shows how downloads and the preparation of a data set go; called with what, how much is done, and of how much."""
+    """Display downloads and the preparation of a data set; called with a description, the work done and the total."""
 
     def __init__(self) -> None:
-        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=Console())
-        self._tasks: dict[str, TaskID] = {}
+        self._lines: dict[str, _Line] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Show progress; one line for each thing when it is no terminal, or when it is done at once."""
-        if what not in self._tasks and done >= total:
-            self._tasks[what] = TaskID(-1)
-            say(what)
-        elif what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=total)
-            if not self._bar.console.is_terminal:
+        """Display progress: a bar on a terminal, otherwise one line per description."""
+        new = what not in self._lines
+        line = self._lines.setdefault(what, _Line(what, 0.0))
+        if not line.on_terminal or (new and done >= total):
+            if new:
                 say(what)
-        if self._bar.console.is_terminal and self._tasks[what] >= 0:
-            self._bar.start()
-            self._bar.update(self._tasks[what], completed=done, total=total)
-            if done >= total:
-                self._bar.stop()
+            return
+        if new:
+            start = time.perf_counter()
+            line.details = lambda: [_clock(time.perf_counter() - start)]
+        line.share = done / max(total, 1)
+        if done >= total:
+            line.live.stop()
+        elif not line.live.is_started:
+            line.live.start()
+            atexit.register(line.live.stop)  # an error or Ctrl-C must not leave the cursor hidden
 
 
 def say(text: str) -> None:
-    """One line to the user."""
+    """Print a line."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

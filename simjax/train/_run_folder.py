@@ -1,4 +1,4 @@
-"""A run's folder: what it holds, how it begins, and how it goes on after an interruption."""
+"""The folder of a run: its files, and the rules for starting, overwriting, resuming and extending a run."""
 
 import io
 import json
@@ -14,10 +14,12 @@ import numpy as np
 from simjax._files import write_file
 from simjax.core import InputError
 from simjax.data import resolve_folders
-from simjax.train._settings import WHERE_ONLY, Settings, differences, from_dict
-from simjax.train._takes import taken_by_objective
+from simjax.train._objective import total_steps
+from simjax.train._objectives import settings_of_objective
+from simjax.train._settings import STORAGE_SETTINGS, Settings, differences, from_dict
+from simjax.train._step import warmup_steps
 
-OURS = {
+RUN_ENTRIES = {
     "config.json",
     "metrics.jsonl",
     "report.json",
@@ -28,7 +30,7 @@ OURS = {
     "figures",
     "checkpoints",
 }
-"""What a run writes; a folder with anything else in it is not ours to overwrite."""
+"""Files and folders that a run writes. A folder with anything else is never overwritten."""
 
 
 class RunFolder:
@@ -40,88 +42,84 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     def begin(self, settings: Settings, *, resume: bool, overwrite: bool) -> Settings:
-        """Check that the run may use this folder; nothing is written or removed yet.
+        """Check that a run may use this folder, without writing or deleting anything.
 
         Returns:
-            The settings to run with: a resumed run has those it was started with. It may store and read its data
-            elsewhere and have another number of epochs or steps; whether that is possible, `check_same_data` and
-            `extend` tell.
+            The settings of the run. A resumed run has its saved settings, except that folders and the number of epochs
+            or steps may change; see `check_same_data` and `extend` for the conditions.
 
         Raises:
-            InputError: if the folder holds something else, holds a run and neither resume nor overwrite is given,
-                or holds a run with other settings than those to resume.
+            InputError: If the folder contains something else; if it contains a run, and neither `resume` nor
+                `overwrite` is given; or if the saved settings differ from the given ones.
         """
         if resume and overwrite:
-            raise InputError("--resume and --overwrite exclude each other")
+            raise InputError("`resume` and `overwrite` exclude each other")
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file, not a folder for a run")
-        entries = sorted(p.name for p in self.path.iterdir()) if self.path.exists() else []
         if resume:
             return self._resumed(self.saved_settings(), settings)
+        entries = sorted(p.name for p in self.path.iterdir()) if self.path.exists() else []
         if entries and not overwrite:
             raise InputError(
-                f"{self.path} exists: give --resume to go on, --overwrite to start again, or another --out"
+                f"{self.path} exists: `resume=True` continues its run, `overwrite=True` starts again; or choose "
+                "another `out`"
             )
-        if overwrite and (strange := [e for e in entries if e not in OURS and not e.startswith(".")]):
-            raise InputError(f"{self.path} holds {strange[0]}, which no run wrote: not overwritten")
+        if overwrite and (unknown := [e for e in entries if e not in RUN_ENTRIES and not e.startswith(".")]):
+            raise InputError(f"{self.path} contains {unknown[0]}, which no run wrote: not overwritten")
         return settings
 
     def _resumed(self, saved: Settings, settings: Settings) -> Settings:
         changes: dict[str, Any] = {}
         for name, old, new in differences(saved, settings):
-            if new is None:  # left to the recipe, which has decided
+            if new is None:  # a default of the recipe, which is filled in already
                 continue
             if name in ("dataset", "test_dataset") and "folder:" in str(old) and "folder:" in new:
                 changes[name] = resolve_folders(new, Path.cwd())
             elif name == "data_dir":
                 changes[name] = str(Path(new).expanduser().absolute())
-            elif name in (*WHERE_ONLY, "epochs", "steps"):
+            elif name in (*STORAGE_SETTINGS, "epochs", "steps"):
                 changes[name] = new
             else:
                 raise InputError(f"cannot resume {self.path}: {name} was {old} and is now {new}")
-        if "epochs" in changes and "steps" not in changes:  # steps, which the run may have been given, would win
+        if "epochs" in changes and "steps" not in changes:  # saved steps would take precedence over new epochs
             changes["steps"] = None
         return replace(saved, **changes)
 
     def check_same_data(self, data: dict[str, Any]) -> None:
-        """Check that a resumed run reads the images that it began with.
+        """Check that a resumed run reads the images of its start.
 
         Args:
-            data: the facts about the images, as in config.json.
+            data: Description of the images, as in config.json.
 
         Raises:
-            InputError: if the fingerprints differ; the message says in what the images do.
+            InputError: If the fingerprints differ. The message says how the images differ.
         """
-        before = self.config().get("data", {})
-        if before.get("fingerprint") != data["fingerprint"]:
+        saved = self.config().get("data", {})
+        if saved.get("fingerprint") != data["fingerprint"]:
             raise InputError(
-                f"cannot resume {self.path}: its images are not those that it began with ({_changes(before, data)}); "
+                f"cannot resume {self.path}: its images are not those that it began with ({_changes(saved, data)}); "
                 "restore them, or train in another folder"
             )
 
-    def update_config(self, changes: dict[str, Any]) -> None:
-        """Replace some entries of config.json."""
-        self.write_json("config.json", self.config() | changes)
-
     def clear(self) -> None:
-        """Make the folder and take away what a former run left in it."""
+        """Create the folder, or delete the files of a previous run from it."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for entry in self.path.iterdir():
-                if entry.name in OURS:
+                if entry.name in RUN_ENTRIES:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         except OSError as error:
             raise InputError(f"cannot use {self.path}: {error.strerror}") from error
 
     def saved_settings(self) -> Settings:
-        """The settings the run was started with.
+        """Return the settings of the run in the folder.
 
         Raises:
-            InputError: if there is no run in the folder.
+            InputError: If there is no run in the folder.
         """
         config = self.config()
         try:
-            return from_dict(_as_now(config["settings"]))
+            return from_dict(_upgraded(config["settings"]))
         except (KeyError, TypeError) as error:
             raise InputError(f"cannot resume {self.path}: its config.json cannot be read ({error})") from error
 
@@ -129,7 +127,7 @@ class RunFolder:
         """Return the content of config.json.
 
         Raises:
-            InputError: if there is no run in the folder.
+            InputError: If there is no run in the folder.
         """
         try:
             found = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
@@ -141,18 +139,18 @@ class RunFolder:
             raise InputError(f"cannot resume {self.path}: its config.json is not a JSON object")
         return found
 
-    def keep_metrics_until(self, step: int) -> None:
-        """Drop the log's lines after a step: the steps that a resumed run takes again."""
+    def truncate_metrics(self, step: int) -> None:
+        """Delete the lines of metrics.jsonl after a step, from which a resumed run continues."""
         if not self.metrics.exists():
             return
-        kept = []
+        lines = []
         for line in self.metrics.read_text(encoding="utf-8").splitlines():
             try:
                 if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
+                    lines.append(line + "\n")
             except (json.JSONDecodeError, KeyError):
-                break  # the line that a kill cut short
-        write_file(self.metrics, "".join(kept))
+                break  # an incomplete line of a killed process
+        write_file(self.metrics, "".join(lines))
 
     def log(self, line: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
@@ -163,9 +161,9 @@ class RunFolder:
             raise InputError(f"cannot write {self.metrics}: {os.strerror(error.errno or 0)}") from error
 
     def images_per_second(self, after: int, until: int) -> float | None:
-        """Return the median over the log's lines of these steps; None if the log is gone or damaged.
+        """Return the median speed of the steps after `after` until `until`, or None if the log is lost or damaged.
 
-        The first line is left out: its time includes the compilation.
+        The first line is excluded, because its time includes the compilation.
         """
         try:
             lines = [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
@@ -175,40 +173,78 @@ class RunFolder:
             return None
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
-        """Write a JSON file whole."""
+        """Write a JSON file atomically."""
         write_file(self.path / name, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        """Write an .npz file whole."""
+        """Write an .npz file atomically."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         write_file(self.path / name, buffer.getvalue())
 
 
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Return how the images of a run differ from those that it began with."""
-    found = [
-        f"{before.get(f'{kind}_images')} {kind} images, now {now[f'{kind}_images']}"
-        for kind in ("train", "validation", "test")
-        if before.get(f"{kind}_images") != now[f"{kind}_images"]
+def extend(saved: Settings, settings: Settings, steps_per_epoch: int) -> Settings:
+    """Return the settings of a run that is resumed with more epochs or steps.
+
+    The steps already taken must not depend on the length of the run. So the learning rate must be constant after the
+    warm-up, and the warm-up keeps its number of steps. A run that has these settings from the start takes the same
+    steps.
+
+    Args:
+        saved: Settings of the run.
+        settings: The same settings with another number of epochs or steps.
+        steps_per_epoch: Steps per epoch of the run.
+
+    Raises:
+        InputError: If the run would be shorter, or cannot be extended.
+    """
+    old, new = (total_steps(s, steps_per_epoch) for s in (saved, settings))
+    if new == old:
+        return replace(settings, epochs=saved.epochs, steps=saved.steps)
+    if new < old:
+        raise InputError(
+            f"epochs, steps: expected at least the {old:,} steps that the run was started for, got {new:,}"
+        )
+    reason = None
+    if saved.optimizer.schedule != "constant":
+        reason = f"its learning rate has a {saved.optimizer.schedule} schedule, which ends after {old:,} steps"
+    elif saved.mining.miner == "curriculum":
+        reason = f"its curriculum ends after {old:,} steps"
+    elif saved.ensemble.size > 1:
+        reason = "its encoders are trained one after the other"
+    if reason is not None:
+        raise InputError(
+            f"epochs, steps: the run cannot be extended beyond {old:,} steps, because {reason}; only a single encoder "
+            "trained without a curriculum and with optimizer.schedule constant can be"
+        )
+    warmup = warmup_steps(saved, old) / new
+    return replace(settings, optimizer=replace(settings.optimizer, warmup=warmup))
+
+
+def _changes(saved: dict[str, Any], data: dict[str, Any]) -> str:
+    """Return how images differ from those of the start of the run."""
+    changes = [
+        f"{saved.get(f'{split}_images')} {split} images, now {data[f'{split}_images']}"
+        for split in ("train", "validation", "test")
+        if saved.get(f"{split}_images") != data[f"{split}_images"]
     ]
-    for kind, some, others in (("missing", before, now), ("new", now, before)):
+    for kind, some, others in (("missing", saved, data), ("new", data, saved)):
         names: dict[str, None] = {}
         for key in ("train_class_names", "class_names"):
             names |= dict.fromkeys(name for name in some.get(key, ()) if name not in others.get(key, ()))
         if names:
-            found.append(f"{kind} classes: {', '.join(list(names)[:3])}{', ...' if len(names) > 3 else ''}")
-    return "; ".join(found) or "as many of the same classes, but other images or another order"
+            changes.append(f"{kind} classes: {', '.join(list(names)[:3])}{', ...' if len(names) > 3 else ''}")
+    return "; ".join(changes) or "as many of the same classes, but other images or another order"
 
 
-def _as_now(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a run from before there were miners for all losses, when `loss.mining` was one of three for triplets.
+def _upgraded(settings: dict[str, Any]) -> dict[str, Any]:
+    """Convert settings that were saved before there was a section `mining`.
 
-    Then settings that the objective does not take were kept, too.
+    `loss.mining` was one of three miners for the triplet loss. Settings that the objective does not take were saved.
     """
     loss, objective = dict(settings["loss"]), settings["objective"]
     if "mining" not in loss:
         return settings
     miner = {"all": "none", "hard": "batch_hard", "semi_hard": "semi_hard"}[loss.pop("mining")]
-    loss = {name: value for name, value in loss.items() if name in taken_by_objective(objective)}
+    loss = {name: value for name, value in loss.items() if name in settings_of_objective(objective)}
     return settings | {"loss": loss, "mining": {"miner": miner if objective == "triplet" else "none"}}

@@ -1,39 +1,42 @@
-"""What a run is made of: frozen dataclasses that are the command line, the TOML files and config.json alike.
+"""Settings of a run: frozen dataclasses that define the command line, TOML files and config.json.
 
-`None` means the recipe's choice for this model and data set (see `_recipes`); what was chosen is in the run's
-config.json. Nothing heavy is imported here, so that `--help` is quick.
+`None` is a default that depends on the model, the data set or the objective: see `_recipes` for the former, and the
+signature of the loss or the miner for its hyper-parameters. The config.json of a run has the settings in effect.
 """
 
 import dataclasses
 import tomllib
 import typing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from simjax.core import InputError, suggestion
-from simjax.train._loss_settings import Loss, Mining, ObjectiveName
+from simjax.train._loss_settings import LossSettings, MiningSettings, ObjectiveName
+
+SettingsClass = TypeVar("SettingsClass")
 
 
 @dataclasses.dataclass(frozen=True)
-class CNN:
+class CNNSettings:
     """The Siamese CNN."""
 
     variant: Literal["modern", "classic"] = "modern"
-    """modern: batch norm, ReLU, residual blocks; classic: the tutorial network, no activations"""
+    """modern: batch normalization, ReLU, residual blocks; classic: the tutorial network without activations"""
     widths: tuple[int, ...] = (16, 32, 64)
-    """channels of the stages (modern)"""
+    """channels of each stage (modern)"""
     residual: bool = True
-    """a residual block in every stage after the first (modern)"""
+    """add a residual block to every stage after the first (modern)"""
 
 
 @dataclasses.dataclass(frozen=True)
-class ViT:
+class ViTSettings:
     """The vision transformer."""
 
     patch_size: int | None = None
-    """pixels; None is an eighth of the image's shorter side, at least 2"""
+    """side of a patch in pixels; None: an eighth of the shorter side of the image, at least 2"""
     width: int = 64
-    """numbers in a token"""
+    """features per token"""
     depth: int = 4
     """transformer blocks"""
     heads: int = 4
@@ -47,89 +50,88 @@ class ViT:
 
 
 @dataclasses.dataclass(frozen=True)
-class DNN:
+class DNNSettings:
     """The dense network."""
 
     widths: tuple[int, ...] = (512, 512)
-    """neurons of the hidden layers"""
+    """neurons of each hidden layer"""
 
 
 @dataclasses.dataclass(frozen=True)
-class Optimizer:
-    """AdamW and its schedule."""
+class EnsembleSettings:
+    """Several encoders, trained one after the other and used as one."""
+
+    size: int = 1
+    """encoders; 1: no ensemble"""
+    each: Literal["triplets", "clusters"] = "triplets"
+    """triplets: each encoder learns from all images, with a seed of its own; clusters: each encoder learns from one
+    cluster of the embeddings of an encoder that is trained first, and starts as a copy of that encoder"""
+    combine: Literal["average", "concatenate"] = "average"
+    """average of the encoders' similarities, or similarity of their concatenated embeddings"""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW and its learning rate schedule."""
 
     learning_rate: float | None = None
-    """at its highest"""
+    """peak learning rate"""
     weight_decay: float | None = None
-    """of the kernels; biases, norms, positions and prototypes have none"""
+    """of kernels; biases, norms, positions and prototypes have none"""
     warmup: float = 0.1
     """share of the steps in which the learning rate rises from 0"""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """of the learning rate after the warm-up"""
+    """learning rate after the warm-up"""
     clip_norm: float = 1.0
-    """largest norm of the whole gradient; 0 is no limit"""
+    """largest norm of the whole gradient; 0: no limit"""
 
 
 @dataclasses.dataclass(frozen=True)
-class Augment:
+class AugmentSettings:
     """Random changes of the training images."""
 
     enabled: bool = True
-    """whether there are any"""
+    """augment the training images"""
     shift: float | None = None
-    """largest shift, as a share of the image's size"""
+    """largest shift, as a share of the image size"""
     rotation: float | None = None
     """largest rotation, in degrees"""
     scale: float | None = None
     """largest change of size, as a share"""
     flip: bool | None = None
-    """left and right exchanged, in half of the images"""
+    """flip half of the images from left to right"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How images are read."""
+    """Reading of images."""
 
     image_size: int | tuple[int, int] | None = None
-    """height and width to which images are resized, or one number for both; None keeps the size of a data set; files of
+    """height and width to which images are resized, or one number for both; None: the size of a data set; files of
     different or large sizes get about 32 * 32 pixels in their median aspect ratio"""
     channels: Literal[1, 3] | None = None
-    """1 is grey, 3 is colour; None keeps what the images have"""
+    """1: grey, 3: color; None: the channels of the images"""
     aspect: Literal["pad", "crop", "stretch"] = "pad"
-    """how an image of another aspect ratio is brought to the size: repeat its border pixels, cut to its centre, or do
-    not keep its ratio"""
+    """images of another aspect ratio: repeat the border pixels, crop to the center, or stretch"""
     input_range: tuple[float, float] | None = None
-    """lowest and highest value of pixels with more than 8 bits a channel; None is 0 to 65535 for integers and 0 to 1
-    for floating-point pixels"""
+    """lowest and highest value of pixels with more than 8 bits a channel; None: 0 to 65535 for integers and 0 to 1 for
+    floating-point pixels"""
     max_pixels: int | None = None
-    """largest number of pixels of one image file; None is Pillow's limit of 178,956,970"""
+    """largest number of pixels of an image file; None: Pillow's limit of 178,956,970"""
     skip_unreadable: bool = False
-    """leave out images of a folder that cannot be read, with a warning"""
+    """skip images of a folder that cannot be read, with a warning"""
     download: bool = True
-    """fetch a missing data set"""
+    """download a missing data set"""
 
 
 @dataclasses.dataclass(frozen=True)
-class Data(Reading):
-    """How images are read and prepared."""
+class DataSettings(Reading):
+    """Reading and preprocessing of images."""
 
     scaling: Literal["standard", "unit"] = "standard"
-    """pixels: mean 0 and deviation 1 over the training images, or [0, 1]"""
+    """scale pixels to mean 0 and standard deviation 1 over the training images, or to [0, 1]"""
     validation_fraction: float = 0.05
-    """share of the training images kept aside for the validation curve and the threshold"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Ensemble:
-    """Several encoders, each with a training of its own, used as one."""
-
-    size: int = 1
-    """encoders; 1 is no ensemble"""
-    each: Literal["triplets", "clusters"] = "triplets"
-    """what an encoder learns from: all images, in batches and so pairs and triplets of its own; or one cluster of them,
-    made of the embeddings of an encoder that is trained first and with which all begin"""
-    combine: Literal["average", "concatenate"] = "average"
-    """the average of the encoders' similarities, or the similarity of their embeddings put together"""
+    """share of the training images used for the validation curve and the threshold instead of training"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,108 +142,68 @@ class Settings:
     """Siamese CNN, vision transformer or dense network"""
     dataset: str = "digits"
     """digits, mnist, fashion_mnist, cifar10, cifar100, tfds:NAME, folder:PATH, or two of them as A+B; some classes of
-    one in brackets, as mnist[0-7]"""
+    a data set in brackets, as mnist[0-7]"""
     test_dataset: str | None = None
-    """evaluate on this data instead; its classes may be new ones"""
+    """evaluate on this data set instead, which may have new classes"""
     objective: ObjectiveName = "softmax"
-    """what the embeddings are trained for: a loss of docs/losses.md; triplet is triplet_margin. Losses of graded scores
-    (cosent, angle) and of a teacher (distillation) are for the library alone"""
+    """loss of docs/losses.md; triplet is triplet_margin. Losses of graded scores (cosent, angle) and of a teacher
+    (distillation) are available in the library only"""
     seed: int = 0
-    """of everything random"""
+    """seed of everything random"""
     epochs: float | None = None
     """passes over the training images"""
     steps: int | None = None
-    """instead of epochs"""
+    """training steps, instead of epochs"""
     batch_size: int = 128
-    """images in a step; pairs with --loss.pairs random; each seen twice where the loss is of two views"""
+    """images per step; pairs if loss.pairs is random; images with two views each for losses of views"""
     embedding_size: int | None = None
-    """numbers in an embedding; None is 64, or 2 for the classic CNN"""
+    """features of an embedding; None: 64, or 2 for the classic CNN"""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """what the encoder computes in while it learns; parameters, head, loss and optimiser are float32 always"""
+    """type in which the encoder computes during training; parameters, head, loss and optimizer are always float32"""
     data_dir: str | None = None
-    """where prepared data sets lie; None is $TFDS_DATA_DIR or ~/tensorflow_datasets"""
+    """folder of prepared data sets; None: $TFDS_DATA_DIR or ~/tensorflow_datasets"""
     cache_gigabytes: float = 4.0
-    """largest size of the decoded images of prepared data sets in the user's cache folder; 0 stores none"""
+    """largest size of decoded images of prepared data sets in the user's cache folder; 0: no cache"""
     checkpoint_seconds: float = 20.0
     """time between checkpoints"""
-    cnn: CNN = CNN()
-    vit: ViT = ViT()
-    dnn: DNN = DNN()
-    loss: Loss = Loss()
-    mining: Mining = Mining()
-    ensemble: Ensemble = Ensemble()
-    optimizer: Optimizer = Optimizer()
-    augment: Augment = Augment()
-    data: Data = Data()
+    cnn: CNNSettings = CNNSettings()
+    vit: ViTSettings = ViTSettings()
+    dnn: DNNSettings = DNNSettings()
+    loss: LossSettings = LossSettings()
+    mining: MiningSettings = MiningSettings()
+    ensemble: EnsembleSettings = EnsembleSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    augment: AugmentSettings = AugmentSettings()
+    data: DataSettings = DataSettings()
 
 
-WHERE_ONLY = ("data_dir", "cache_gigabytes", "checkpoint_seconds")
-"""Settings that say where and when things are stored, and do not change what is learned."""
+STORAGE_SETTINGS = ("data_dir", "cache_gigabytes", "checkpoint_seconds")
+"""Settings that say where and when data is stored, and do not change the result of the training."""
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:
-    """Nested settings as plain values, ready for JSON."""
+    """Return nested settings as plain values, ready for JSON."""
     return dataclasses.asdict(settings)
 
 
-def from_dict(values: dict[str, Any], base: Any = None, prefix: str = "") -> Any:
-    """Settings with the given values in place of those of `base`, section by section.
+def from_dict(values: Mapping[str, Any], base: Settings | None = None) -> Settings:
+    """Return settings with the given values in place of those of `base`, section by section.
+
+    Args:
+        values: Nested values, as `to_dict` returns them. Missing settings stay as they are.
+        base: Settings to change. Default: `Settings()`.
 
     Raises:
-        InputError: for an unknown key, with the nearest valid one, or a value of the wrong type or choice.
+        InputError: If a key is unknown, or a value has the wrong type or is not among the choices.
     """
-    base = Settings() if base is None else base
-    types = typing.get_type_hints(type(base))
-    changes: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in types:
-            raise InputError(f"unknown setting {prefix + key!r}{suggestion(key, types)}")
-        current = getattr(base, key)
-        if dataclasses.is_dataclass(current):
-            if not isinstance(value, dict):
-                raise InputError(f"setting {prefix + key!r}: expected a section of settings, got {value!r}")
-            changes[key] = from_dict(value, current, f"{prefix}{key}.")
-        else:
-            changes[key] = _checked(prefix + key, value, types[key])
-    return dataclasses.replace(base, **changes)
-
-
-def _checked(name: str, value: Any, kind: Any) -> Any:
-    """The value, if it fits the annotation; lists become tuples and whole numbers floats where those are expected."""
-    if typing.get_origin(kind) is Literal:
-        if value not in typing.get_args(kind):
-            choices = [str(c) for c in typing.get_args(kind)]
-            raise InputError(f"setting {name!r}: unknown value {value!r}{suggestion(str(value), choices)}")
-        return value
-    if kind == tuple[int, ...]:
-        if not isinstance(value, (list, tuple)) or not all(type(v) is int for v in value):
-            raise InputError(f"setting {name!r}: expected a list of whole numbers, got {value!r}")
-        return tuple(value)
-    if kind == tuple[int, int]:
-        if len(value) != 2 or not all(type(v) is int for v in value):
-            raise InputError(f"setting {name!r}: expected one or two whole numbers, got {value!r}")
-        return tuple(value)
-    if kind == tuple[float, float]:
-        if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(type(v) in (int, float) for v in value):
-            raise InputError(f"setting {name!r}: expected a list of two numbers, got {value!r}")
-        return float(value[0]), float(value[1])
-    options = [option for option in typing.get_args(kind) if option is not type(None)]
-    if options:  # a value or several, or None
-        is_list = isinstance(value, (list, tuple))
-        fitting = [option for option in options if (typing.get_origin(option) is tuple) == is_list]
-        return None if value is None else _checked(name, value, (fitting or options)[0])
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise InputError(f"setting {name!r}: expected {kind.__name__}, got {value!r}")
-    return value
+    return _replaced(Settings() if base is None else base, values, "")
 
 
 def load_toml(path: str | Path, base: Settings | None = None) -> Settings:
-    """Settings from a TOML file.
+    """Return the settings of a TOML file; see `from_dict`.
 
     Raises:
-        InputError: if the file is missing, is not TOML, or holds an unknown setting.
+        InputError: If the file is missing, is not TOML, or contains an unknown setting.
     """
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -253,7 +215,7 @@ def load_toml(path: str | Path, base: Settings | None = None) -> Settings:
 
 
 def differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Where two settings differ: (dotted name, value in a, value in b)."""
+    """Return where two settings differ: (dotted name, value in a, value in b)."""
     found = []
     for field in dataclasses.fields(a):
         x, y = getattr(a, field.name), getattr(b, field.name)
@@ -264,62 +226,52 @@ def differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
     return found
 
 
-def validate(settings: Settings) -> None:
-    """Check numbers that must lie in a range.
+def _replaced(section: SettingsClass, values: Mapping[str, Any], prefix: str) -> SettingsClass:
+    types = typing.get_type_hints(type(section))
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        name = prefix + key
+        if key not in types:
+            raise InputError(f"unknown setting {name!r}{suggestion(key, types)}")
+        current = getattr(section, key)
+        if not dataclasses.is_dataclass(current):
+            changes[key] = _convert(name, value, types[key])
+        elif isinstance(value, Mapping):
+            changes[key] = _replaced(current, value, f"{name}.")
+        else:
+            raise InputError(f"setting {name!r}: expected a section of settings, got {value!r}")
+    return dataclasses.replace(typing.cast(Any, section), **changes)
 
-    Raises:
-        InputError: naming the setting, what was got and what is expected.
-    """
 
-    def need(name: str, value: float | None, valid: bool, expected: str) -> None:
-        if value is not None and not valid:
-            raise InputError(f"setting {name!r}: expected {expected}, got {value}")
+def _convert(name: str, value: Any, annotation: Any) -> Any:
+    """Convert lists to tuples and whole numbers to floats where the annotation says so, and check the type."""
+    if typing.get_origin(annotation) is Literal:
+        choices = typing.get_args(annotation)
+        if value not in choices:
+            raise InputError(f"setting {name!r}: unknown value {value!r}{suggestion(str(value), map(str, choices))}")
+        return value
+    if annotation in _TUPLES:
+        expected, numbers, length = _TUPLES[annotation]
+        fits = isinstance(value, (list, tuple)) and all(type(number) in numbers for number in value)
+        if not fits or len(value) != (length or len(value)):
+            raise InputError(f"setting {name!r}: expected {expected}, got {value!r}")
+        return tuple(map(numbers[-1], value))
+    options = [option for option in typing.get_args(annotation) if option is not type(None)]
+    if options:
+        if value is None:
+            return None
+        is_list = isinstance(value, (list, tuple))
+        return _convert(name, value, next((o for o in options if (o in _TUPLES) == is_list), options[0]))
+    if annotation is float and type(value) is int:
+        return float(value)
+    if type(value) is not annotation:
+        raise InputError(f"setting {name!r}: expected {annotation.__name__}, got {value!r}")
+    return value
 
-    s, loss, opt, data = settings, settings.loss, settings.optimizer, settings.data
-    positive = "a number above 0"
-    for name, value in (
-        ("epochs", s.epochs),
-        ("steps", s.steps),
-        ("embedding_size", s.embedding_size),
-        ("vit.patch_size", s.vit.patch_size),
-        ("vit.width", s.vit.width),
-        ("vit.depth", s.vit.depth),
-        ("vit.heads", s.vit.heads),
-        ("vit.mlp_ratio", s.vit.mlp_ratio),
-        ("loss.margin", loss.margin),
-        ("loss.parameters_rate", loss.parameters_rate),
-        ("loss.centers", loss.centers),
-        ("loss.temperature", loss.temperature),
-        ("optimizer.learning_rate", opt.learning_rate),
-        ("data.max_pixels", data.max_pixels),
-    ):
-        need(name, value, value is not None and 0 < value < float("inf"), positive)
-    for name, widths in (("cnn.widths", s.cnn.widths), ("dnn.widths", s.dnn.widths)):
-        if not widths or min(widths) < 1:
-            raise InputError(f"setting {name!r}: expected one or more numbers above 0, got {list(widths)}")
-    need("seed", s.seed, 0 <= s.seed < 2**32, "0 to 4294967295")
-    need("ensemble.size", s.ensemble.size, s.ensemble.size >= 1, "at least 1")
-    if s.ensemble.size == 1 and s.ensemble != Ensemble():
-        raise InputError("setting 'ensemble.size': expected 2 or more where an ensemble is described, got 1")
-    need("batch_size", s.batch_size, s.batch_size >= 2, "at least 2")
-    need("checkpoint_seconds", s.checkpoint_seconds, s.checkpoint_seconds >= 0, "0 or more")
-    need("loss.memory", loss.memory, loss.memory == 0 or loss.memory >= s.batch_size, "0, or at least the batch size")
-    need("loss.label_smoothing", loss.label_smoothing, 0 <= loss.label_smoothing < 1, "0 or more, below 1")
-    need("loss.samples_per_class", loss.samples_per_class, (loss.samples_per_class or 2) >= 2, "at least 2")
-    for name in ("hardness", "start", "length"):
-        value = getattr(s.mining, name)
-        need(f"mining.{name}", value, value is not None and 0 <= value <= 1, "0 to 1")
-    need("optimizer.weight_decay", opt.weight_decay, (opt.weight_decay or 0) >= 0, "0 or more")
-    need("optimizer.warmup", opt.warmup, 0 <= opt.warmup < 1, "0 or more, below 1")
-    need("optimizer.clip_norm", opt.clip_norm, opt.clip_norm >= 0, "0 or more")
-    sides = data.image_size if isinstance(data.image_size, tuple) else (data.image_size,)
-    for side in sides:
-        need("data.image_size", side, side is not None and side > 0, positive)
-    if data.input_range is not None:
-        low, high = data.input_range
-        need("data.input_range", low, float("-inf") < low < high < float("inf"), f"less than the highest value, {high}")
-    need("cache_gigabytes", s.cache_gigabytes, s.cache_gigabytes >= 0, "0 or more")
-    need("data.validation_fraction", data.validation_fraction, 0 <= data.validation_fraction < 0.9, "0 to 0.9")
-    for name in ("shift", "rotation", "scale"):
-        value = getattr(s.augment, name)
-        need(f"augment.{name}", value, value is not None and 0 <= value < float("inf"), "0 or more")
+
+_TUPLES: dict[Any, tuple[str, tuple[type, ...], int | None]] = {
+    tuple[int, ...]: ("a list of whole numbers", (int,), None),
+    tuple[int, int]: ("one or two whole numbers", (int,), 2),
+    tuple[float, float]: ("a list of two numbers", (int, float), 2),
+}
+"""Annotations of lists: the description of the value, the types of its elements, and the length if it is fixed."""

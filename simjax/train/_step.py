@@ -1,4 +1,4 @@
-"""The training step: one pure function of one state, compiled once, and called for several steps at a time."""
+"""The training step: a pure function of one state, compiled once, and called for several steps at a time."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,105 +8,70 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import Array
-from jax.typing import ArrayLike
 
 from simjax.data import Augmentation, augment, normalise
-from simjax.train._loss_of import Seen
-from simjax.train._objective import Objective
+from simjax.train._data import Normalization
+from simjax.train._objective import LossInputs, Objective
 from simjax.train._settings import Settings
 
 
 class Metrics(NamedTuple):
-    """Sums since the last line of the log; they stay on the device until it is written."""
+    """Sums over the steps since the last log line; they stay on the device until the next one.
+
+    Attributes:
+        loss: Sum of the losses, float32 [].
+        correct: Number of correctly classified images, float32 [].
+        steps: Number of steps, int32 [].
+        first_bad_step: First step whose loss or gradient was not finite, or -1, int32 [].
+    """
 
     loss: Array
     correct: Array
     steps: Array
     first_bad_step: Array
-    """-1 while every loss was finite"""
+
+    @classmethod
+    def zeros(cls) -> "Metrics":
+        """Return the metrics of no steps."""
+        return cls(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
 
     def means(self, objective: Objective) -> dict[str, float | None]:
-        """Loss and accuracy over the steps summed, for the log."""
-        correct = float(self.correct / self.steps / objective.images)
-        return {"loss": float(self.loss / self.steps), "accuracy": correct if objective.classifies else None}
+        """Return mean loss and accuracy, for the log."""
+        accuracy = float(self.correct / self.steps / objective.images) if objective.is_classifier else None
+        return {"loss": float(self.loss / self.steps), "accuracy": accuracy}
 
 
 class State(NamedTuple):
-    """All that a step changes; a checkpoint is exactly this."""
+    """Everything that a step changes; a checkpoint contains exactly this.
+
+    Attributes:
+        params: Parameters of the learner.
+        statistics: Other variables of the learner: batch statistics and memory.
+        optimizer: State of the optimizer.
+        step: Number of steps taken, int32 [].
+        key: Random key of the run; each step folds its number in.
+        metrics: See `Metrics`.
+    """
 
     params: Any
     statistics: Any
-    """batch statistics"""
     optimizer: Any
     step: Array
     key: Array
     metrics: Metrics
 
 
-class Pixels(NamedTuple):
-    """How uint8 images become the network's input: (image / 255 - mean) / std for each channel."""
-
-    mean: Array
-    std: Array
-
-    @classmethod
-    def of(cls, mean: ArrayLike, std: ArrayLike) -> "Pixels":
-        """Pixels with mean 0 and deviation 1, given the mean and deviation [c] of image / 255."""
-        return cls(jnp.asarray(mean), jnp.asarray(std))
-
-    @classmethod
-    def unit(cls, channels: int) -> "Pixels":
-        """Pixels in [0, 1]."""
-        return cls(jnp.zeros(channels), jnp.ones(channels))
+StepsFunction = Callable[[State, int, Array, Array, Array, Normalization], State]
+"""Takes the state, the number of steps, images uint8 [n, h, w, c], labels [n], the order of the images in the epoch [n]
+and the normalization; returns the state after the steps. The memory of the given state is reused."""
 
 
-def fresh_metrics() -> Metrics:
-    """Metrics before the first step."""
-    return Metrics(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
-
-
-def build_optimizer(settings: Settings, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """AdamW with warm-up and cosine decay, from completed settings; and its learning rate at each step."""
-    o = settings.optimizer
-    peak = o.learning_rate or 0.0
-    warmup = warmup_steps(settings, steps)
-    if o.schedule == "cosine":
-        schedule = optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, max(steps, warmup + 1))
-    else:
-        schedule = optax.warmup_constant_schedule(0.0 if warmup else peak, peak, warmup)
-    adam = optax.adamw(schedule, weight_decay=o.weight_decay or 0.0, mask=_decayed)
-    if settings.loss.parameters_rate != 1:  # after Adam, which takes no notice of the size of a gradient
-        adam = optax.chain(adam, optax.masked(optax.scale(settings.loss.parameters_rate), _of_the_loss))
-    return (optax.chain(optax.clip_by_global_norm(o.clip_norm), adam) if o.clip_norm else adam), schedule
-
-
-def warmup_steps(settings: Settings, steps: int) -> int:
-    """Return how many of so many steps belong to the warm-up."""
-    return int(settings.optimizer.warmup * steps + 1e-9)  # a share that was made of a whole number gives that number
-
-
-def build_augmentation(settings: Settings) -> Augmentation:
-    """How completed settings change the images."""
-    a = settings.augment
-    return Augmentation(a.shift or 0.0, a.rotation or 0.0, a.scale or 0.0, a.flip or False)
-
-
-def _decayed(params: Any) -> Any:
-    """True for kernels only: a bias, a norm's scale, a position or a prototype has no reason to be small."""
-    return jax.tree.map_with_path(lambda path, _: any(getattr(k, "key", None) == "kernel" for k in path), params)
-
-
-def _of_the_loss(params: Any) -> Any:
-    """True for what the loss itself learns."""
-    return jax.tree.map_with_path(lambda path, _: any(getattr(k, "key", None) == "learned" for k in path), params)
-
-
-def fresh_state(learner: nnx.Module, optimizer: optax.GradientTransformation, seed: int) -> tuple[Any, State]:
-    """The learner's structure and the state before the first step."""
+def initial_state(learner: nnx.Module, optimizer: optax.GradientTransformation, seed: int) -> tuple[Any, State]:
+    """Return the structure of the learner and the state before the first step."""
     structure, params, statistics = nnx.split(learner, nnx.Param, ...)
-    key = jax.random.key(seed)
-    state = State(params, statistics, optimizer.init(params), jnp.zeros((), jnp.int32), key, fresh_metrics())
-    # A fresh copy of everything: the step gives its argument's memory away, and the learner still points at it.
+    zero, key = jnp.zeros((), jnp.int32), jax.random.key(seed)
+    state = State(params, statistics, optimizer.init(params), zero, key, Metrics.zeros())
+    # Copied because a step reuses the memory of its state, while the learner still refers to it.
     return structure, jax.tree.map(lambda a: a.copy(), state)
 
 
@@ -116,62 +81,105 @@ def build_steps(
     objective: Objective,
     augmentation: Augmentation,
     dtype: str,
-) -> Callable[[State, int, Array, Array, Array, Pixels], State]:
-    """A function of several training steps.
+) -> StepsFunction:
+    """Return a compiled function of several training steps.
 
-    It takes (state, how many steps, images uint8 [n, h, w, c], labels [n], the epoch's order [n], pixels) and gives the
-    state after them. Choosing the images, normalising and augmenting them all happen inside, from a key of each step's
-    own.
+    On CPU all steps of a call are one program, because a program allocates its memory anew at each call, which can cost
+    as much as a step (docs/performance.md). Elsewhere each step is a program, because a loop on the device would
+    synchronize with the host after every step.
 
-    On a CPU all steps of a call are one compiled program: there a program takes its memory from the system anew at each
-    call, which can cost as much as the step itself (docs/performance.md). Elsewhere each step is a program, so that
-    the device never asks the host whether it was the last one.
-
-    The encoder computes in `dtype`; its parameters, which are converted at each step, the head, the loss and the
-    optimiser stay float32.
+    Args:
+        structure: Structure of the learner, as `initial_state` returns it.
+        optimizer: See `build_optimizer`.
+        objective: Loss and batches.
+        augmentation: Random changes of the images.
+        dtype: Type in which the encoder computes. Parameters, head, loss and optimizer are always float32.
     """
 
     def loss(
-        params: Any, statistics: Any, x: Array, y: Array, key: Array, at: Array
+        params: Any, statistics: Any, images: Array, labels: Array, key: Array, step: Array
     ) -> tuple[Array, tuple[Array, Any]]:
         encoder = jax.tree.map(lambda a: a.astype(dtype), params["encoder"])
         learner = nnx.merge(structure, nnx.State({**params, "encoder": encoder}), statistics, copy=True)
-        embeddings, logits = learner(x.astype(dtype))
+        embeddings, logits = learner(images.astype(dtype))
         embeddings = embeddings.astype(jnp.float32)
-        memory = learner.remember(embeddings, y)
-        value, correct = objective.loss(Seen(embeddings, y, logits, learner.arguments(embeddings), key, at, memory))
+        memory = learner.remember(embeddings, labels)
+        inputs = LossInputs(embeddings, labels, logits, learner.loss_arguments(embeddings), key, step, memory)
+        value, correct = objective.loss(inputs)
         return value, (correct, nnx.split(learner, nnx.Param, ...)[2])
 
-    def step(state: State, images: Array, labels: Array, order: Array, pixels: Pixels) -> State:
+    def take_step(state: State, images: Array, labels: Array, order: Array, normalization: Normalization) -> State:
         sample_key, augment_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-        chosen = objective.sample(sample_key, state.step, order)
-        x = augment(augment_key, images[chosen].astype(jnp.float32), augmentation)
-        x = normalise(x, pixels.mean, pixels.std)
-        gradient = jax.value_and_grad(loss, has_aux=True)
-        inputs = (x, labels[chosen], loss_key, state.step)
-        (value, (correct, statistics)), grads = gradient(state.params, state.statistics, *inputs)
+        indices = objective.sample(sample_key, state.step, order)
+        batch = augment(augment_key, images[indices].astype(jnp.float32), augmentation)
+        batch = normalise(batch, *normalization)
+
+        inputs = (batch, labels[indices], loss_key, state.step)
+        value_and_grad = jax.value_and_grad(loss, has_aux=True)
+        (value, (correct, statistics)), grads = value_and_grad(state.params, state.statistics, *inputs)
         updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
-        m = state.metrics
-        finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grads))
-        metrics = Metrics(
-            m.loss + value,
-            m.correct + correct,
-            m.steps + 1,
-            jnp.where((m.first_bad_step < 0) & ~finite, state.step, m.first_bad_step),
-        )
         params = optax.apply_updates(state.params, updates)
+
+        m = state.metrics
+        is_finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grads))
+        first_bad_step = jnp.where((m.first_bad_step < 0) & ~is_finite, state.step, m.first_bad_step)
+        metrics = Metrics(m.loss + value, m.correct + correct, m.steps + 1, first_bad_step)
         return State(params, statistics, optimizer_state, state.step + 1, state.key, metrics)
 
-    def steps(state: State, count: int, images: Array, labels: Array, order: Array, pixels: Pixels) -> State:
-        return jax.lax.fori_loop(0, count, lambda _, state: step(state, images, labels, order, pixels), state)
-
     if jax.default_backend() == "cpu":
-        return jax.jit(steps, donate_argnums=0)
-    compiled = jax.jit(step, donate_argnums=0)
 
-    def one_by_one(state: State, count: int, *inputs: Any) -> State:
+        def take_steps(state: State, count: int, *data: Any) -> State:
+            return jax.lax.fori_loop(0, count, lambda _, state: take_step(state, *data), state)
+
+        return jax.jit(take_steps, donate_argnums=0)
+
+    compiled = jax.jit(take_step, donate_argnums=0)
+
+    def take_steps_one_by_one(state: State, count: int, *data: Any) -> State:
         for _ in range(count):
-            state = compiled(state, *inputs)
+            state = compiled(state, *data)
         return state
 
-    return one_by_one
+    return take_steps_one_by_one
+
+
+def build_optimizer(settings: Settings, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Return AdamW with warm-up and its learning rate schedule.
+
+    Args:
+        settings: Settings with their defaults filled in.
+        steps: Steps of the whole training.
+    """
+    o = settings.optimizer
+    peak = o.learning_rate or 0.0
+    warmup = warmup_steps(settings, steps)
+    initial = 0.0 if warmup else peak
+    if o.schedule == "cosine":
+        schedule = optax.warmup_cosine_decay_schedule(initial, peak, warmup, max(steps, warmup + 1))
+    else:
+        schedule = optax.warmup_constant_schedule(initial, peak, warmup)
+    optimizer = optax.adamw(schedule, weight_decay=o.weight_decay or 0.0, mask=decay_mask)
+    if settings.loss.parameters_rate != 1:  # scaled after Adam, which normalizes the gradient
+        scaled = optax.masked(optax.scale(settings.loss.parameters_rate), lambda params: _has_key(params, "learned"))
+        optimizer = optax.chain(optimizer, scaled)
+    return (optax.chain(optax.clip_by_global_norm(o.clip_norm), optimizer) if o.clip_norm else optimizer), schedule
+
+
+def warmup_steps(settings: Settings, steps: int) -> int:
+    """Return the number of warm-up steps of a training of `steps` steps."""
+    return int(settings.optimizer.warmup * steps + 1e-9)  # a share that was computed as k / steps gives k
+
+
+def build_augmentation(settings: Settings) -> Augmentation:
+    """Return the augmentation that the settings describe, with their defaults filled in."""
+    a = settings.augment
+    return Augmentation(a.shift or 0.0, a.rotation or 0.0, a.scale or 0.0, a.flip or False)
+
+
+def decay_mask(params: Any) -> Any:
+    """Return True for kernels; biases, scales of norms, positions and prototypes have no weight decay."""
+    return _has_key(params, "kernel")
+
+
+def _has_key(params: Any, name: str) -> Any:
+    return jax.tree.map_with_path(lambda path, _: any(getattr(key, "key", None) == name for key in path), params)

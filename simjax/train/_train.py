@@ -1,150 +1,185 @@
-"""A whole run: settings in, a folder with checkpoints, curves and a report out."""
+"""A whole run: settings -> data -> objective -> training -> evaluation."""
 
+import os
+import platform
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from simjax.core import InputError
-from simjax.data import statistics
 from simjax.nn import count_parameters
-from simjax.train._encode import Together
+from simjax.train._data import DataSplits, Normalization, build_normalization, load_splits, threshold_source
 from simjax.train._ensemble import fit_all
-from simjax.train._environment import environment
-from simjax.train._extend import extend
-from simjax.train._learner import build_learner
+from simjax.train._evaluation import PARTS, evaluate_run
+from simjax.train._learner import Encoder, EnsembleEncoder, build_learner
 from simjax.train._loop import Training
-from simjax.train._objective import build_objective, rehearse
-from simjax.train._outcome import evaluate_run
-from simjax.train._progress import say
-from simjax.train._recipes import complete
-from simjax.train._run_folder import RunFolder
-from simjax.train._settings import Settings, to_dict, validate
-from simjax.train._sources import Sources, load_sources, threshold_source
-from simjax.train._step import Pixels
-from simjax.train._takes import check_taken
+from simjax.train._objective import build_objective, dry_run
+from simjax.train._progress import phase, say
+from simjax.train._recipes import fill_defaults
+from simjax.train._run_folder import RunFolder, extend
+from simjax.train._settings import Settings, to_dict
+from simjax.train._validation import validate
+
+PACKAGES = ("simjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class TrainResult(NamedTuple):
+    """Result of a run.
+
+    Attributes:
+        encoder: The trained encoder, or the encoders of an ensemble as one.
+        report: Evaluation on the test images, as in report.json.
+        settings: Settings with their defaults filled in, as in config.json.
+        folder: Folder of the run.
+    """
+
+    encoder: Encoder | EnsembleEncoder
+    report: dict[str, Any]
+    settings: Settings
+    folder: Path
 
 
 def train(
-    settings: Settings, out: Path, *, resume: bool = False, overwrite: bool = False, command: str = ""
-) -> dict[str, Any]:
-    """Train, evaluate, and leave everything in a folder.
+    settings: Settings, out: str | Path, *, resume: bool = False, overwrite: bool = False, command: str = ""
+) -> TrainResult:
+    """Train an encoder, evaluate it, and save everything in a folder.
+
+    The folder has config.json, metrics.jsonl, checkpoints/, report.json, predictions.npz and samples.npz.
+    `simjax.report.write(out)` makes a page of them.
 
     Args:
-        settings: what to train; `None`s are filled in by the recipes.
-        out: the run's folder.
-        resume: go on from the folder's newest checkpoint. The images must be those that the run began with, but a
-            folder may have moved; a constant learning rate allows more epochs or steps.
-        overwrite: start again in a folder that holds a run.
-        command: kept in config.json.
-
-    Returns:
-        The report, as in report.json.
+        settings: Settings of the run. A recipe fills in those that are None.
+        out: Folder of the run.
+        resume: Continue from the newest checkpoint in the folder. The images must be the same, but may have moved to
+            another folder. With a constant learning rate, more epochs or steps are allowed.
+        overwrite: Delete the run in the folder and start again.
+        command: Command line, for config.json.
 
     Raises:
-        InputError: for anything a user can mend.
-        Interrupted: on Ctrl-C, when the state is saved.
+        InputError: If the settings, the data or the folder cannot be used. The folder is then unchanged.
+        Interrupted: On Ctrl-C or SIGTERM, after saving a checkpoint.
+
+    Example:
+        >>> import tempfile
+        >>> from simjax.train import from_dict, train
+        >>> settings = from_dict({"model": "dnn", "dnn": {"widths": [16]}, "steps": 2})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = train(settings, Path(folder) / "run")  # doctest: +ELLIPSIS
+        dnn on digits, softmax, seed 0...
+        >>> result.report["steps"]
+        2
     """
     validate(settings)
-    check_taken(settings)
-    folder = RunFolder(out)
+    folder = RunFolder(Path(out))
     settings = folder.begin(settings, resume=resume, overwrite=overwrite)
+    saved = folder.config() if resume else None
     say(f"{settings.model} on {settings.dataset}, {settings.objective}, seed {settings.seed}: {out}")
-    saved = folder.config() if resume else {}
-    sources = _load(settings, folder, saved)
-    settings = complete(settings, len(sources.train.labels))
-    height, width, channels = (int(extent) for extent in sources.train.images.shape[1:])
-    classes = len(sources.train.class_names)
-    learner = build_learner(settings, (height, width, channels), classes)
+
+    splits = load_splits(settings) if saved is None else _load_same_splits(settings, folder, saved)
+    normalization = _saved_normalization(saved or {}) or build_normalization(settings, splits)
+    settings = fill_defaults(settings, len(splits.train.labels))
+    classes = len(splits.train.class_names)
+    learner = build_learner(settings, splits.image_shape, classes)
     parameters = count_parameters(learner)
-    objective = build_objective(settings, sources.train.labels, classes)
-    rehearse(objective, learner)
-    pixels = _saved_pixels(saved) or pixels_of(settings, sources)
-    if resume:
+    objective = build_objective(settings, splits.train.labels, classes)
+    dry_run(objective, learner)
+
+    if saved is not None:
         before = folder.saved_settings()
         settings = extend(before, settings, objective.steps_per_epoch)
         if settings != before:
             commands = "\n".join(filter(None, (saved.get("command"), command)))
-            folder.update_config({"settings": to_dict(settings), "command": commands})
-    else:  # nothing of a former run is touched before everything above has been found right
+            folder.write_json("config.json", saved | {"settings": to_dict(settings), "command": commands})
+    else:  # everything that a user may have to correct is checked before a previous run is deleted
         folder.clear()
-        folder.write_json("config.json", _config(settings, sources, pixels, command))
+        folder.write_json("config.json", _config(settings, splits, normalization, command))
+
+    height, width, channels = splits.image_shape
     say(
-        f"{len(sources.train.labels):,} training, {len(sources.validation.labels):,} validation and "
-        f"{len(sources.test.labels):,} test images of {height}x{width}x{channels}; {classes} classes; "
+        f"{len(splits.train.labels):,} training, {len(splits.validation.labels):,} validation and "
+        f"{len(splits.test.labels):,} test images of {height}x{width}x{channels}; {classes} classes; "
         f"{parameters:,} parameters; {objective.steps:,} steps of {objective.images} images"
     )
-    say(threshold_source(sources)[1])
-    fitted = fit_all(Training(settings, sources, learner, objective, pixels), folder, resume=resume)
-    encoders = [f.encoder for f in fitted[-settings.ensemble.size :]]
-    encoder = encoders[0] if len(encoders) == 1 else Together(encoders, settings.ensemble.combine)
-    speed = fitted[-1].images_per_second
-    report = evaluate_run(settings, folder, sources, encoder, objective) | {
-        "steps": sum(f.steps for f in fitted),
+    say(threshold_source(splits)[1])
+    results = fit_all(Training(settings, splits, learner, objective, normalization), folder, resume=resume)
+
+    encoders = [result.encoder for result in results[-settings.ensemble.size :]]
+    encoder = encoders[0] if len(encoders) == 1 else EnsembleEncoder(encoders, settings.ensemble.combine)
+    speed = results[-1].images_per_second
+    with phase(f"evaluating {len(splits.test.labels):,} test images", PARTS) as begin:
+        evaluation = evaluate_run(settings, folder, splits, encoder, objective, begin)
+    report = evaluation | {
+        "steps": sum(result.steps for result in results),
         "parameters": parameters * len(encoders),
-        "train_seconds": sum(f.seconds for f in fitted),
+        "train_seconds": sum(result.seconds for result in results),
         "step_milliseconds": None if speed is None else 1000 * objective.images / speed,
         "images_per_second": speed,
         "environment": environment(),
     }
     folder.write_json("report.json", report)
-    return report
+    return TrainResult(encoder, report, settings, folder.path)
 
 
-def _load(settings: Settings, folder: RunFolder, saved: dict[str, Any]) -> Sources:
-    """Read the images; those of a resumed run must be the ones that it began with."""
-    if not saved:
-        return load_sources(settings)
+def _load_same_splits(settings: Settings, folder: RunFolder, saved: dict[str, Any]) -> DataSplits:
+    """Read the images of a resumed run, and check that they have not changed."""
     start = saved.get("working_directory", "")
     try:
-        sources = load_sources(settings, Path(start))
+        splits = load_splits(settings, Path(start))
     except InputError as error:
         began = f"the run began in {start}; " if start else ""
         raise InputError(
             f"cannot resume {folder.path}: {error} ({began}dataset or test_dataset names a folder that has moved)"
         ) from error
-    folder.check_same_data(_data_facts(sources))
-    return sources
+    folder.check_same_data(_describe(splits))
+    return splits
 
 
-def _config(settings: Settings, sources: Sources, pixels: Pixels, command: str) -> dict[str, Any]:
+def _config(settings: Settings, splits: DataSplits, normalization: Normalization, command: str) -> dict[str, Any]:
     """Return the content of config.json.
 
-    It is enough to take the run again, to use its encoder without the training images, and to know whether two runs
-    can be compared.
+    It is sufficient to repeat the run, to use its encoder without the training images, and to find runs on the same
+    data.
     """
-    scaling = {"pixel_mean": np.asarray(pixels.mean).tolist(), "pixel_std": np.asarray(pixels.std).tolist()}
+    mean, std = (np.asarray(array).tolist() for array in normalization)
     return {
         "settings": to_dict(settings),
         "command": command,
         "working_directory": str(Path.cwd()),
         "versions": environment()["versions"],
-        "data": _data_facts(sources) | scaling,
+        "data": _describe(splits) | {"pixel_mean": mean, "pixel_std": std},
     }
 
 
-def _data_facts(sources: Sources) -> dict[str, Any]:
+def _describe(splits: DataSplits) -> dict[str, Any]:
     return {
-        "fingerprint": sources.fingerprint,
-        "train_images": len(sources.train.labels),
-        "validation_images": len(sources.validation.labels),
-        "test_images": len(sources.test.labels),
-        "class_names": list(sources.test.class_names),
-        "train_class_names": list(sources.train.class_names),
-        "image_shape": [int(extent) for extent in sources.train.images.shape[1:]],
+        "fingerprint": splits.fingerprint,
+        "train_images": len(splits.train.labels),
+        "validation_images": len(splits.validation.labels),
+        "test_images": len(splits.test.labels),
+        "class_names": list(splits.test.class_names),
+        "train_class_names": list(splits.train.class_names),
+        "image_shape": list(splits.image_shape),
     }
 
 
-def _saved_pixels(config: dict[str, Any]) -> Pixels | None:
-    """Return the mean and deviation that a run was trained with, if its config.json has them."""
+def _saved_normalization(config: dict[str, Any]) -> Normalization | None:
+    """Return the normalization of a run, or None if its config.json does not have it."""
     data = config.get("data", {})
     if "pixel_mean" not in data or "pixel_std" not in data:
         return None
-    return Pixels.of(np.float32(data["pixel_mean"]), np.float32(data["pixel_std"]))
+    return Normalization.of(np.float32(data["pixel_mean"]), np.float32(data["pixel_std"]))
 
 
-def pixels_of(settings: Settings, sources: Sources) -> Pixels:
-    """How pixels are scaled, by the training images alone."""
-    if settings.data.scaling == "unit":
-        return Pixels.unit(sources.train.images.shape[3])
-    return Pixels.of(*statistics(sources.train.images))
+def environment() -> dict[str, Any]:
+    """Return versions and machine, for config.json and report.json."""
+    device = jax.devices()[0]
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "devices": jax.device_count(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }

@@ -1,4 +1,4 @@
-"""Bad input: one line on stderr, exit status 2, no traceback, nothing left behind."""
+"""Mistakes of the user: one line on stderr, exit status 2, no traceback, no files."""
 
 import os
 import subprocess
@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from simjax.cli import main
+from simjax.cli._arguments import HABITS, options_of
+from simjax.cli._train import TrainArguments
 
 
 def fails(capsys, *arguments):
@@ -25,50 +27,109 @@ def fails(capsys, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "unknown command 'trian' (did you mean train?"),
-        (["train", "--model", "vitt"], "--model: unknown value 'vitt' (did you mean vit?"),
-        (["train", "--model=vitt"], "--model: unknown value 'vitt' (did you mean vit?"),
-        (["train", "--modle", "vit"], "unknown setting --modle (did you mean --model?)"),
-        (["train", "--vit.dpth", "3"], "unknown setting --vit.dpth (did you mean --vit.depth?)"),
-        (["train", "--objective", "tripplet"], "--objective: unknown value 'tripplet' (did you mean triplet?"),
-        (["train", "--mining.miner", "semihard"], "--mining.miner: unknown value 'semihard' (did you mean semi_hard?"),
+        ("trian", "unknown command 'trian'; did you mean train?"),
+        ("data prepar mnist", "unknown command 'data prepar'; did you mean data prepare"),
+        ("--model vit", "unknown command '--model'; the commands are train, compare, data prepare and data export"),
+        ("train --model vitt", "--model: expected cnn, vit or dnn, got 'vitt'"),
+        ("train --model=vitt", "--model: expected cnn, vit or dnn, got 'vitt'"),
+        ("train --model", "--model: missing value, expected cnn, vit or dnn"),
+        ("train --modle vit", "unknown option --modle; did you mean --model?"),
+        ("train --vit.dpth 3", "unknown option --vit.dpth; did you mean --vit.depth?"),
+        ("train --zzz 3", "unknown option --zzz; --help lists the options"),
+        ("train --seed x", "--seed: expected a whole number, got 'x'"),
+        ("train --seed=x", "--seed: expected a whole number, got 'x'"),
+        ("train --steps", "--steps: missing value, expected a whole number"),
+        ("train --cnn.widths 8 x", "--cnn.widths: expected whole numbers, got '8 x'"),
         (
-            ["train", "--loss.temperature", "1"],
-            "'loss.temperature': not taken by the objective softmax, but by nt_",
+            "train --data.image-size 1 2 3",
+            "--data.image-size: expected a whole number or two whole numbers, got '1 2 3'",
         ),
-        (["train", "--objective", "circle", "--mining.angle", "9"], "not taken by the miner none, but by angular"),
-        (
-            ["train", "--objective", "arcface", "--mining.miner", "n_hard"],
-            "not taken by the objective arcface, but by",
-        ),
-        (["train", "--objective", "circle", "--loss.gamma", "-1"], "gamma: expected more than 0, got -1"),
-        (["train", "--seed", "x"], "--seed: invalid literal for int() with base 10: 'x'"),
-        (["train", "--steps"], "'--steps'"),
-        (["train", "vit"], "vit"),
-        (["train", "--dataset", "minst"], "did you mean mnist"),
-        (["train", "--dataset", "folder:nowhere"], "nowhere"),
-        (["train", "--dataset", "./nowhere"], "unknown dataset './nowhere' (did you mean folder:./nowhere?)"),
-        (["train", "--test-dataset", "/nowhere"], "unknown dataset '/nowhere' (did you mean folder:/nowhere?)"),
-        (["train", "--data.image-size", "1", "2", "3"], "--data.image-size"),
-        (["train", "--data.input-range", "9", "0"], "setting 'data.input_range': expected less than the highest"),
-        (["data", "export", "nowhere/x", "--out", "c"], "did you mean folder:nowhere/x?"),
-        (["data", "export", "digits", "--out", "c", "--data.aspect", "fit"], "--data.aspect: unknown value 'fit'"),
-        (["data", "prepare", "mnist", "--from"], "--from"),
-        (["train", "--config", "none.toml"], "cannot read the configuration none.toml"),
-        (["train", "--batch-size", "1"], "setting 'batch_size': expected at least 2, got 1"),
-        (["train", "--resume", "--out", "none"], "nothing to resume in none"),
-        (["train", "--resume", "--overwrite"], "nothing to resume in runs/cnn-digits-softmax-0"),
-        (["compare", "a", "b", "--out", "c"], "a"),
-        (["compare", "--out", "c"], "runs"),
-        (["data", "prepar", "mnist"], "unknown data command 'prepar' (did you mean prepare?"),
-        (["data", "prepare", "minst"], "did you mean mnist"),
-        (["data", "prepare", "mnist", "--from", "nowhere", "--data-dir", "here"], "nowhere"),
+        ("train --data.input-range 9", "--data.input-range: expected two numbers, got '9'"),
+        ("train --data.input-range 9 0", "setting 'data.input_range': expected less than the highest"),
+        ("train vit", "unexpected argument 'vit'; options are --NAME VALUE"),
+        ("train --seed 1 2", "unexpected argument '2' after --seed 1"),
+        ("train --resume yes", "unexpected argument 'yes' after --resume"),
+        ("train --loss.temperature 1", "'loss.temperature': not taken by the objective softmax, but by nt_"),
+        ("train --objective circle --mining.angle 9", "not taken by the miner none, but by angular"),
+        ("train --objective arcface --mining.miner n_hard", "not taken by the objective arcface, but by"),
+        ("train --objective circle --loss.gamma -1", "gamma: expected more than 0, got -1"),
+        ("train --dataset minst", "did you mean mnist"),
+        ("train --dataset folder:nowhere", "nowhere"),
+        ("train --dataset ./nowhere", "unknown dataset './nowhere' (did you mean folder:./nowhere?)"),
+        ("train --test-dataset /nowhere", "unknown dataset '/nowhere' (did you mean folder:/nowhere?)"),
+        ("train --config none.toml", "cannot read the configuration none.toml"),
+        ("train --batch-size 1", "setting 'batch_size': expected at least 2, got 1"),
+        ("train --resume --out none", "nothing to resume in none"),
+        ("train --resume --overwrite", "nothing to resume in runs/cnn-digits-softmax-0"),
+        ("data export nowhere/x --out c", "did you mean folder:nowhere/x?"),
+        ("data export digits --out c --data.aspect fit", "--data.aspect: expected pad, crop or stretch, got 'fit'"),
+        ("data export", "missing NAME and --out; --help describes the options"),
+        ("data export digits", "missing --out; --help describes the options"),
+        ("data prepare minst", "did you mean mnist"),
+        ("data prepare mnist --from", "--from: missing value, expected a value"),
+        ("data prepare mnist --from nowhere --data-dir here", "nowhere"),
+        ("compare a b --out c", "expected the folder of a finished run, got a"),
+        ("compare --out c", "runs: expected two or more runs to compare, got 0"),
+        ("compare a b", "missing --out"),
     ],
 )
-def test_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+def test_a_mistake_is_one_line_with_exit_status_2_and_writes_no_file(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert message in fails(capsys, *arguments)
+    assert message in fails(capsys, *arguments.split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "suggested"),
+    [
+        ("--lr", "--optimizer.learning-rate"),
+        ("--learning-rate", "--optimizer.learning-rate"),
+        ("--learning_rat", "--optimizer.learning-rate"),
+        ("--wd", "--optimizer.weight-decay"),
+        ("--bs", "--batch-size"),
+        ("--batchsize", "--batch-size"),
+        ("--epoch", "--epochs"),
+        ("-e", "--epochs"),
+        ("--loss", "--objective"),
+        ("--data", "--dataset"),
+        ("--output", "--out"),
+        ("--output_dir", "--out"),
+        ("--arch", "--model"),
+        ("--miner", "--mining.miner"),
+        ("--margin", "--loss.margin or --mining.margin"),
+    ],
+)
+def test_options_of_other_programs_are_answered_with_the_option_to_use(typed, suggested, capsys):
+    printed = fails(capsys, "train", typed, "1")
+    assert printed == f"error: unknown option {typed.replace('_', '-')}; did you mean {suggested}?\n"
+
+
+def test_options_that_select_a_device_are_answered_with_the_way_to_do_it(capsys):
+    assert "JAX_PLATFORMS" in fails(capsys, "train", "--gpu", "0")
+
+
+def test_underscores_in_options_are_accepted(capsys):
+    assert "--batch-size: expected a whole number, got 'x'" in fails(capsys, "train", "--batch_size", "x")
+
+
+def test_every_option_suggested_for_a_habit_exists():
+    flags = {flag for option in options_of(TrainArguments) for flag in option.flags}
+    assert {f"--{flag}" for flag in HABITS.values()} <= flags
+    assert not {f"--{habit}" for habit in HABITS} & flags
+
+
+@pytest.mark.parametrize(
+    ("option", "typed", "nearest"),
+    [
+        ("--objective", "tripplet", "triplet, triplet_margin or soft_triple"),
+        ("--objective", "NTXent", "nt_xent"),
+        ("--mining.miner", "semihard", "semi_hard"),
+    ],
+)
+def test_an_unknown_value_of_many_is_answered_with_the_nearest_ones(option, typed, nearest, capsys):
+    printed = fails(capsys, "train", option, typed)
+    assert f"{option}: unknown value {typed!r}; did you mean {nearest}" in printed
+    assert len(printed) < 150
 
 
 def image_folder(path, classes=("a", "b"), each=12, size=12):
@@ -86,7 +147,7 @@ def image_folder(path, classes=("a", "b"), each=12, size=12):
 QUICK = ["--model", "dnn", "--dnn.widths", "8", "--steps", "2"]
 
 
-def test_folders(capsys, tmp_path, monkeypatch):
+def test_bad_folders_of_images_are_named_and_unreadable_images_can_be_skipped(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images = image_folder(tmp_path / "images")
     broken = images / "a" / "3.png"
@@ -113,25 +174,8 @@ def test_folders(capsys, tmp_path, monkeypatch):
     assert (tmp_path / "run" / "report.html").exists()
 
 
-def test_the_help_names_every_flag_and_is_quick(tmp_path):
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, Path(__file__).parents[2] / "train.py", "--help"], capture_output=True, text=True, check=True
-    )
-    assert time.perf_counter() - start < 20
-    for flag in (
-        "--model {cnn,vit,dnn}",
-        "--vit.patch-size",
-        "--resume",
-        "--loss.temperature",
-        "--mining.miner",
-    ):
-        assert flag in done.stdout
-    assert done.stderr == ""
-
-
-def test_no_network_and_nothing_prepared(tmp_path):
-    """Within 10 seconds, naming the ways out. Run in a network namespace of its own where the system allows it."""
+def test_a_data_set_that_cannot_be_downloaded_is_an_error_with_the_alternatives(tmp_path):
+    """The process runs without a network and has 10 seconds."""
     isolated = ["unshare", "--net", "--map-root-user"]
     if subprocess.run([*isolated, "true"], capture_output=True).returncode:
         pytest.skip("this system does not let a process give up its network (unshare --net)")
@@ -147,6 +191,6 @@ def test_no_network_and_nothing_prepared(tmp_path):
     assert time.perf_counter() - start < 10
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
-    for way_out in ("data prepare mnist --from", "TFDS_DATA_DIR", "digits"):
-        assert way_out in done.stderr
+    for alternative in ("data prepare mnist --from", "TFDS_DATA_DIR", "digits"):
+        assert alternative in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Every flag that a message, a help text or a page names is one of the command line."""
+"""Every flag that a message, a help text or a page names exists."""
 
 import inspect
 import re
@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from simjax.cli import main
-from simjax.cli._arguments import with_flags
+from simjax.cli._arguments import options_of, with_flags
 from simjax.cli._data import ExportArguments, PrepareArguments
-from simjax.cli._main import ARGUMENTS
+from simjax.cli._main import COMMANDS
 from simjax.cli._train import TrainArguments
 from simjax.data import load
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
-    *(path for path in sorted((ROOT / "simjax").rglob("*.py")) if path.name != "_html.py"),  # its CSS has --variables
+    *(path for path in sorted((ROOT / "simjax").rglob("*.py")) if path.name != "_render.py"),  # its CSS has --variables
     *(path for path in sorted(ROOT.glob("*.md")) if path.name != "CHANGELOG.md"),  # which also names former flags
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "configs").glob("*.toml")),
@@ -28,22 +27,9 @@ BENCHMARKS = re.compile(r"python (?:-m )?benchmarks[./](\w+)(?:\.py)?([^`|&\n]*)
 
 @pytest.fixture(scope="module")
 def flags():
-    """The flags of all commands, as the parser itself lists them in its help."""
-    found = {"--help"}
-    for command in ARGUMENTS:
-        found |= set(FLAG.findall(help_of(command)))
-    return found
-
-
-def help_of(command):
-    import contextlib
-    import io
-
-    printed = io.StringIO()
-    with pytest.raises(SystemExit) as stop, contextlib.redirect_stdout(printed):
-        main([*command, "--help"])
-    assert stop.value.code in (0, None)
-    return printed.getvalue()
+    """The flags of all commands."""
+    options = [option for command in COMMANDS.values() for option in options_of(command.arguments)]
+    return {"--help", "--help-all", *(flag for option in options for flag in option.flags)}
 
 
 def named_flags(text):
@@ -51,7 +37,7 @@ def named_flags(text):
 
 
 def exists(flag, flags):
-    """Whether it is a flag, or stands for several, as `--loss.NAME` does."""
+    """Return whether it is a flag, or a pattern such as `--loss.NAME` for several flags."""
     prefix = flag.removesuffix("NAME")
     return flag in flags or (prefix != flag and any(other.startswith(prefix) for other in flags))
 
@@ -82,7 +68,7 @@ def test_every_setting_named_in_an_error_exists(flags):
             assert f"--{setting.replace('_', '-')}" in flags, f"{path.name}: {setting}"
 
 
-def test_every_argument_named_by_the_reader_of_data_is_a_flag_where_folders_are_read(flags):
+def test_every_argument_named_in_an_error_of_the_data_package_becomes_a_flag(flags):
     arguments = set(inspect.signature(load).parameters) - {"name"}
     for path in (ROOT / "simjax" / "data").glob("*.py"):
         for message in re.findall(r'f?"[^"\n]*`\w+[^"\n]*"', path.read_text()):
@@ -92,11 +78,14 @@ def test_every_argument_named_by_the_reader_of_data_is_a_flag_where_folders_are_
                         assert with_flags(f"`{name}`", kind) != f"`{name}`", f"{path.name}: {name}"
 
 
-def test_arguments_become_the_flags_of_the_command():
+def test_arguments_in_messages_become_flags_of_the_command():
     message = "`input_range=(0, 4095)`, `skip_unreadable=True`, `download=False`, `max_pixels`, `nothing=1`, `source=X`"
     assert with_flags(message, TrainArguments) == (
         "`--data.input-range 0 4095`, `--data.skip-unreadable`, `--data.no-download`, `--data.max-pixels`, "
         "`nothing=1`, `source=X`"
+    )
+    assert (
+        with_flags("`loss.margin=0.5` or `mining.miner`", TrainArguments) == "`--loss.margin 0.5` or `--mining.miner`"
     )
     assert with_flags("`skip_unreadable=True`", PrepareArguments) == "`skip_unreadable=True`"
     assert with_flags(message, None) == message

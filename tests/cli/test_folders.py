@@ -1,4 +1,4 @@
-"""Folders of images as users have them, read by the program itself: real files, real processes."""
+"""Folders of images as users have them; with real files and real processes."""
 
 import json
 import os
@@ -15,7 +15,7 @@ SMALL = ["--model", "dnn", "--dnn.widths", "8", "--steps", "2"]
 
 
 def run(*arguments, cwd, **environment):
-    """Run `python -m simjax`, in a folder; returns its exit status, output and errors."""
+    """Run `python -m simjax` in a folder; return its exit status, stdout and stderr."""
     env = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cwd / "cache"), **environment}
     command = [sys.executable, "-m", "simjax", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
@@ -28,8 +28,7 @@ def write(folder, count, grey, size=(12, 12), dtype=np.uint8, extension="png"):
         Image.fromarray(np.full(size, grey + i, dtype)).save(folder / f"{i}.{extension}")
 
 
-def test_training_on_a_messy_folder_of_portraits(tmp_path):
-    """What is left out, and what happens to the images, is said in one line each."""
+def test_skipped_files_and_the_resizing_are_each_reported_in_one_line(tmp_path):
     pets = tmp_path / "pets"
     for name, grey in (("cats", 0), ("dogs", 100)):
         write(pets / name, 12, grey, size=(112, 92))
@@ -56,7 +55,7 @@ def test_training_on_a_messy_folder_of_portraits(tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["image_shape"] == [35, 29, 1]
 
 
-def test_images_without_classes_are_trained_on_where_no_classes_are_needed(tmp_path):
+def test_an_objective_without_labels_trains_on_images_without_classes(tmp_path):
     write(tmp_path / "flat", 40, 0)
     arguments = (*SMALL, "--dataset", "folder:flat", "--objective", "info_nce", "--out", "b")
     status, printed, errors = run("train", *arguments, cwd=tmp_path)
@@ -70,7 +69,7 @@ def test_images_without_classes_are_trained_on_where_no_classes_are_needed(tmp_p
 
 
 @pytest.mark.slow
-def test_images_without_classes_are_trained_on_and_others_tested(tmp_path):
+def test_images_without_classes_are_trained_on_and_images_with_classes_tested(tmp_path):
     write(tmp_path / "flat", 40, 0)
     for name, grey in (("cats", 0), ("dogs", 200)):
         write(tmp_path / "pets" / name, 6, grey)
@@ -80,10 +79,10 @@ def test_images_without_classes_are_trained_on_and_others_tested(tmp_path):
     report = json.loads((tmp_path / "c" / "report.json").read_text())
     assert report["accuracy"] > 0.5
     assert report["verification"]["roc_auc"] is not None
-    assert report["verification"]["threshold"] is None  # no images with classes to choose one on, but test images
+    assert report["verification"]["threshold"] is None  # only test images have classes, and they may not choose it
 
 
-def test_deep_images_that_use_a_part_of_their_range(tmp_path):
+def test_16_bit_images_that_use_a_part_of_their_range_get_a_warning(tmp_path):
     pixels = np.array([[0, 4095]] * 2)
     for name, dtype in (("a.png", np.uint16), ("b.tiff", np.int32)):
         folder = tmp_path / "deep" / name[0]
@@ -99,7 +98,7 @@ def test_deep_images_that_use_a_part_of_their_range(tmp_path):
     assert export(out="dark") == (
         [16] * 4,
         "warning: folder:deep: pixels from 0 to 4095 were read as if they could be from 0 to 65535, so the images are "
-        "dark or have little contrast; `--data.input-range 0 4095` uses what they hold\n",
+        "dark or have little contrast; `--data.input-range 0 4095` maps them to 0..255\n",
     )
     assert export("--data.input-range", 0, 4095, out="bright") == ([255] * 4, "")
 

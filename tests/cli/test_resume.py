@@ -1,4 +1,4 @@
-"""Resumption on folders of images: changed images, moved folders, longer trainings, broken checkpoints."""
+"""Resumed runs on folders of images: changed images, moved folders, longer trainings, broken checkpoints."""
 
 import json
 import shutil
@@ -22,13 +22,13 @@ CONSTANT = [*QUICK, "--optimizer.schedule", "constant"]
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A folder with images, a test folder and a run of four epochs, which was started inside with relative paths."""
+    """Return a folder with training images, test images and a run of four epochs that was started there."""
     place = tmp_path_factory.mktemp("place")
     image_folder(place / "images", each=12)
     image_folder(place / "others", each=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr("simjax.report.write", lambda run: None)
+        patch.setattr("simjax.report.write", lambda run, begin: None)
         data = ["--dataset", "folder:images", "--test-dataset", "folder:others"]
         main(["train", *CONSTANT, "--epochs", "4", *data, "--out", "run"])
     return place
@@ -36,12 +36,12 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def place(finished, tmp_path, monkeypatch):
-    """A copy, in which the run believes that it began."""
+    """Return a copy of the folder; the run in it has the copy as its working directory."""
     copy = shutil.copytree(finished, tmp_path / "place")
     config = json.loads((copy / "run" / "config.json").read_text())
     (copy / "run" / "config.json").write_text(json.dumps(config | {"working_directory": str(copy)}))
     monkeypatch.chdir(copy)
-    monkeypatch.setattr("simjax.report.write", lambda run: None)  # which takes longer than these trainings
+    monkeypatch.setattr("simjax.report.write", lambda run, begin: None)  # it takes longer than these trainings
     return copy
 
 
@@ -76,27 +76,27 @@ def test_a_run_is_not_resumed_on_changed_images(place, capsys, name):
     assert (place / "run" / "report.json").read_bytes() == before
 
 
-def test_a_folder_may_have_moved(place, capsys, monkeypatch):
+def test_a_run_is_resumed_after_its_images_were_moved(place, capsys, monkeypatch):
     elsewhere = place.parent / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    main(["train", "--resume", "--out", str(place / "run")])  # images and others lie where the run began
+    main(["train", "--resume", "--out", str(place / "run")])  # relative paths are those of the run
     (place / "images").rename(elsewhere / "moved")
     printed = fails(capsys, "train", "--resume", "--out", str(place / "run"))
     assert f"folder:images: no such folder (the run began in {place}; dataset or test_dataset names a" in printed
     main(["train", "--resume", "--out", str(place / "run"), "--dataset", "folder:moved"])
     assert config_of(place / "run")["settings"]["dataset"] == f"folder:{elsewhere / 'moved'}"
-    main(["train", "--resume", "--out", str(place / "run")])  # which config.json now says
+    main(["train", "--resume", "--out", str(place / "run")])  # config.json has the new path
     shutil.copytree(place, place.parent / "copy")
     shutil.rmtree(place)
     monkeypatch.chdir(place.parent / "copy")
-    main(["train", "--resume", "--out", "run"])  # others lies neither where the run began nor named, but here
+    main(["train", "--resume", "--out", "run"])  # the test images are in the current directory
     printed = fails(capsys, "train", "--resume", "--out", "run", "--dataset", "folder:others")
     assert "cannot resume run: its images are not those that it began with" in printed
 
 
 @pytest.mark.filterwarnings("ignore:.*sharding:UserWarning")
-def test_a_longer_training_ends_where_the_whole_one_does(place):
+def test_a_run_resumed_for_more_epochs_equals_a_run_started_for_them(place):
     assert config_of(place / "run")["settings"]["optimizer"]["warmup"] == 0.1
     main(["train", "--resume", "--epochs", "40", "--out", "run"])
     config = config_of(place / "run")
@@ -108,15 +108,15 @@ def test_a_longer_training_ends_where_the_whole_one_does(place):
     assert {rate[step] for step in range(5, 41)} == {rate[4]}
     data = ["--dataset", "folder:images", "--test-dataset", "folder:others"]
     warmup = str(config["settings"]["optimizer"]["warmup"])
-    main(["train", *CONSTANT, "--epochs", "40", "--optimizer.warmup", warmup, *data, "--out", "whole"])
-    (step_a, a), (step_b, b) = final_parameters(place / "run"), final_parameters(place / "whole")
+    main(["train", *CONSTANT, "--epochs", "40", "--optimizer.warmup", warmup, *data, "--out", "long"])
+    (step_a, a), (step_b, b) = final_parameters(place / "run"), final_parameters(place / "long")
     assert step_a == step_b == 40
     for x, y in zip(a, b, strict=True):
         np.testing.assert_array_equal(x, y)
     assert json.loads((place / "run/report.json").read_text())["steps"] == 40
 
 
-def test_a_training_that_cannot_be_made_longer_says_why(place, capsys):
+def test_an_error_tells_why_a_training_cannot_be_made_longer(place, capsys):
     printed = fails(capsys, "train", "--resume", "--out", "run", "--epochs", "2")
     assert "epochs, steps: expected at least the 4 steps that the run was started for, got 2" in printed
     main(["train", *QUICK, "--steps", "2", "--dataset", "folder:images", "--out", "cosine"])
@@ -143,14 +143,14 @@ def test_the_mean_and_deviation_of_pixels_are_saved_and_used(place):
 
 
 def run_process(*arguments, cwd=None):
-    """A finished process: its exit status and what it wrote to stderr."""
+    """Run `python train.py`; return its exit status and stderr."""
     command = [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
     return done.returncode, done.stderr
 
 
-def test_a_broken_checkpoint_is_one_line_also_when_the_process_ends(place):
-    """Reads of other arrays are pending when the first one fails."""
+def test_a_broken_checkpoint_is_one_line(place):
+    """Pending reads of other arrays print nothing at the end of the process."""
     for manifest in (place / "run/checkpoints/4/state").rglob("manifest*"):
         manifest.unlink()
     status, errors = run_process("--resume", "--out", "run", cwd=place)
@@ -161,7 +161,7 @@ def test_a_broken_checkpoint_is_one_line_also_when_the_process_ends(place):
 
 
 @pytest.mark.slow
-def test_processes_refuse_changed_images_and_a_deleted_class(place):
+def test_a_process_refuses_an_added_and_a_deleted_class(place):
     shutil.copytree(place / "images/a", place / "images/c")
     for change in ("class added", "class deleted"):
         status, errors = run_process("--resume", "--out", place / "run", cwd=place.parent)
@@ -172,7 +172,7 @@ def test_processes_refuse_changed_images_and_a_deleted_class(place):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*sharding:UserWarning")
-def test_a_longer_training_that_is_killed_goes_on(place):
+def test_a_longer_training_is_resumed_after_a_kill(place):
     shutil.copytree(place / "run", place / "killed")
     longer = "--resume", "--epochs", "40", "--checkpoint-seconds", "0", "--out"
     status, errors = run_process(*longer, "run", cwd=place)

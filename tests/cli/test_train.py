@@ -1,4 +1,4 @@
-"""The program as a user runs it: real processes, a real kill, a real full disk."""
+"""`python train.py` in real processes: stopped, killed and resumed, on a full disk, compared, on real data."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def wait_for_step(process, step):
 
 
 def final_parameters(run):
-    """The arrays of the newest checkpoint, byte for byte."""
+    """Return the step and the arrays of the newest checkpoint."""
     import orbax.checkpoint as ocp
 
     newest = max((run / "checkpoints").iterdir(), key=lambda p: int(p.name) if p.name.isdigit() else -1)
@@ -46,8 +46,8 @@ def report_without_times(run):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    out = tmp_path_factory.mktemp("whole") / "run"
+def uninterrupted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
     process = start(*QUICK, "--out", out)
     printed, errors = process.communicate()
     assert process.returncode == 0, errors
@@ -57,7 +57,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.filterwarnings("ignore:.*sharding:UserWarning")
 @pytest.mark.parametrize("number", mostly_slow([signal.SIGKILL, signal.SIGINT], signal.SIGKILL))
-def test_a_run_that_was_stopped_ends_bit_for_bit_where_the_whole_one_did(whole, tmp_path, number):
+def test_a_stopped_and_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_run(uninterrupted, tmp_path, number):
     out = tmp_path / "run"
     process = start(*QUICK, "--out", out)
     wait_for_step(process, 15)
@@ -74,14 +74,14 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_where_the_whole_one_did(whole, 
     printed, errors = again.communicate()
     assert again.returncode == 0, errors
     assert int(re.search(r"resumed at step (\d+) of 40", printed)[1]) >= 12
-    (step_a, a), (step_b, b) = final_parameters(out), final_parameters(whole)
+    (step_a, a), (step_b, b) = final_parameters(out), final_parameters(uninterrupted)
     assert step_a == step_b == 40
     for x, y in zip(a, b, strict=True):
         np.testing.assert_array_equal(x, y)
-    assert report_without_times(out) == report_without_times(whole)
+    assert report_without_times(out) == report_without_times(uninterrupted)
 
 
-def test_a_full_disk_is_said_and_what_was_there_stays(tmp_path):
+def test_a_full_disk_is_one_line(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", disk], capture_output=True).returncode:
@@ -96,15 +96,15 @@ def test_a_full_disk_is_said_and_what_was_there_stays(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_plain_log_when_it_is_no_terminal(whole, tmp_path, capsys):
+def test_the_log_has_plain_lines_if_the_output_is_no_terminal(uninterrupted, tmp_path, capsys):
     main(["train", *QUICK, "--steps", "3", "--out", str(tmp_path / "run")])
     printed = capsys.readouterr().out
-    assert re.search(r"^step 3/3  loss \d+\.\d{4}  accuracy \d\.\d{4}  [\d,]+ images/s  0:00 left$", printed, re.M)
+    assert re.search(r"^step 3/3  loss \d+\.\d{4}  0:00 left  accuracy \d\.\d{4}  [\d,]+ images/s$", printed, re.M)
     assert re.search(r"^step 3/3  validation loss", printed, re.M)
     assert "\x1b" not in printed
 
 
-def test_flags_take_precedence_over_the_file(tmp_path, monkeypatch):
+def test_options_take_precedence_over_the_configuration_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a.toml").write_text('model = "dnn"\nseed = 3\nsteps = 2\n[dnn]\nwidths = [8]\n')
     main(["train", "--config", "a.toml", "--seed", "4"])
@@ -114,16 +114,15 @@ def test_flags_take_precedence_over_the_file(tmp_path, monkeypatch):
     assert {"jax", "flax", "simjax"} <= set(config["versions"])
 
 
-def test_two_runs_are_compared(whole, tmp_path):
+def test_two_runs_are_compared(uninterrupted, tmp_path):
     main(["train", *QUICK, "--seed", "1", "--out", str(tmp_path / "other")])
-    main(["compare", str(whole), str(tmp_path / "other"), "--out", str(tmp_path / "both")])
+    main(["compare", str(uninterrupted), str(tmp_path / "other"), "--out", str(tmp_path / "both")])
     text = (tmp_path / "both" / "compare.md").read_text()
-    assert f"{json.loads((whole / 'report.json').read_text())['accuracy'] * 100:.2f}" in text
+    assert f"{json.loads((uninterrupted / 'report.json').read_text())['accuracy'] * 100:.2f}" in text
     assert (tmp_path / "both" / "compare.html").stat().st_size > 5_000
 
 
-def test_files_that_are_not_the_published_ones_are_refused(tmp_path, capsys):
-    """In the published format, but 40 pictures each, of the embedded digits."""
+def test_files_in_the_format_of_mnist_with_other_content_are_refused(tmp_path, capsys):
     from simjax.data import load
 
     digits = load("digits", "train")
@@ -135,7 +134,7 @@ def test_files_that_are_not_the_published_ones_are_refused(tmp_path, capsys):
         (source / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
         labels = digits.labels[:40].astype(np.uint8)
         (source / f"{part}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + (40).to_bytes(4, "big") + labels.tobytes())
-    with pytest.raises(SystemExit) as stop:  # they are not the published files
+    with pytest.raises(SystemExit) as stop:
         main(["data", "prepare", "mnist", "--from", str(source), "--data-dir", str(tmp_path / "data")])
     assert stop.value.code == 2
     assert "error: " in capsys.readouterr().err
@@ -147,22 +146,9 @@ def test_files_that_are_not_the_published_ones_are_refused(tmp_path, capsys):
     not os.path.exists(os.path.join(os.environ.get("TFDS_DATA_DIR", ""), "mnist")),
     reason="$TFDS_DATA_DIR holds no prepared mnist",
 )
-def test_real_mnist(tmp_path):
-    main(
-        [
-            "train",
-            "--model",
-            "dnn",
-            "--dnn.widths",
-            "128",
-            "--steps",
-            "400",
-            "--dataset",
-            "mnist",
-            "--out",
-            str(tmp_path),
-        ]
-    )
+def test_real_mnist_is_learned(tmp_path):
+    arguments = ["--model", "dnn", "--dnn.widths", "128", "--steps", "400", "--dataset", "mnist", "--out"]
+    main(["train", *arguments, str(tmp_path)])
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["accuracy"] > 0.95
     assert json.loads((tmp_path / "config.json").read_text())["data"]["test_images"] == 10_000

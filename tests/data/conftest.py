@@ -1,4 +1,4 @@
-"""Small sets made on the spot: published files, prepared TFDS sets, and folders of images."""
+"""Fixtures that make small data sets: original files, prepared TFDS data sets, and folders of images."""
 
 import gzip
 import io
@@ -16,7 +16,7 @@ from simjax.data import _originals
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch) -> Path:
-    """Nothing is written to the cache of whoever runs the tests, and nothing read from their data directory."""
+    """Use an empty cache folder instead of the user's."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder
@@ -32,16 +32,16 @@ def idx(values: np.ndarray) -> bytes:
     return bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
 
 
-class Made:
-    """Published files and what is in them."""
+class OriginalFiles:
+    """A folder of original files, and their images and labels."""
 
     def __init__(self, folder: Path, images: dict[str, np.ndarray], labels: dict[str, np.ndarray]):
         self.folder, self.images, self.labels = folder, images, labels
 
 
 @pytest.fixture
-def mnist_files(tmp_path, random, monkeypatch) -> Made:
-    """The four files of MNIST with 30 and 10 images; two are compressed."""
+def mnist_files(tmp_path, random, monkeypatch) -> OriginalFiles:
+    """Make the four files of MNIST with 30 and 10 images; two are compressed."""
     monkeypatch.setattr(_originals, "IDX_SHA256", {})
     folder = tmp_path / "published"
     folder.mkdir()
@@ -51,12 +51,12 @@ def mnist_files(tmp_path, random, monkeypatch) -> Made:
     for split, prefix in (("train", "train"), ("test", "t10k")):
         (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images[split])))
         (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(labels[split]))
-    return Made(folder, {split: pixels[..., None] for split, pixels in images.items()}, labels)
+    return OriginalFiles(folder, {split: pixels[..., None] for split, pixels in images.items()}, labels)
 
 
 @pytest.fixture
 def tfds_set(tmp_path) -> Callable[..., Path]:
-    """Makes a prepared set in tmp_path / "tfds" from examples and features; returns that directory."""
+    """Return a function that prepares a data set in tmp_path / "tfds" and returns this directory."""
 
     def make(name: str, splits: dict[str, list[dict]], features: Callable[[Any], dict], config: str = "") -> Path:
         import tensorflow_datasets as tfds
@@ -96,7 +96,7 @@ def tfds_set(tmp_path) -> Callable[..., Path]:
 
 @pytest.fixture
 def image_folder(tmp_path) -> Callable[..., Path]:
-    """Makes a folder from {"class/file.png": pixels}."""
+    """Return a function that makes a folder from {"class/file.png": pixels}."""
 
     def make(files: dict[str, np.ndarray], name: str = "photos") -> Path:
         root = tmp_path / name

@@ -6,8 +6,7 @@ import pytest
 from simjax.core import InputError
 from simjax.data import Augmentation, _augment, augment, default_augmentation
 
-_affine, _cut = jax.jit(_augment._affine), jax.jit(_augment._cut, static_argnums=2)
-_shifted = jax.jit(_augment._shifted, static_argnums=2)
+_affine, _cut_out = jax.jit(_augment._affine), jax.jit(_augment._cut_out, static_argnums=2)
 KEY = jax.random.key(0)
 
 
@@ -16,8 +15,8 @@ def images(random):
     return jnp.asarray(random.uniform(1, 2, (7, 6, 5, 3)), jnp.float32)
 
 
-def rolled(image: np.ndarray, down: int, right: int) -> np.ndarray:
-    """np.roll with zeros in place of what comes round."""
+def shifted(image: np.ndarray, down: int, right: int) -> np.ndarray:
+    """np.roll with zeros instead of wrapped pixels."""
     out = np.zeros_like(image)
     h, w, _ = image.shape
     out[max(down, 0) : h + min(down, 0), max(right, 0) : w + min(right, 0)] = image[
@@ -29,43 +28,42 @@ def rolled(image: np.ndarray, down: int, right: int) -> np.ndarray:
 SHIFTS = [(0, 0), (1, 0), (0, 1), (-2, 1), (2, -2), (-1, -1), (2, 2)]
 
 
-def test_shifts_by_whole_pixels_are_exact_in_both_forms(images):
+def test_shifts_by_whole_pixels_are_exact(images):
     shift = jnp.array(SHIFTS)
-    expected = np.stack([rolled(np.asarray(image), *by) for image, by in zip(images, SHIFTS, strict=True)])
-    np.testing.assert_array_equal(_shifted(images, shift, (2, 2)), expected)
+    expected = np.stack([shifted(np.asarray(image), *by) for image, by in zip(images, SHIFTS, strict=True)])
     np.testing.assert_array_equal(_affine(images, jnp.zeros(7), jnp.ones(7), shift.astype(float)), expected)
 
 
-def test_half_a_pixel_is_the_mean_of_two(images):
+def test_a_shift_by_half_a_pixel_is_the_mean_of_two_pixels(images):
     out = _affine(images, jnp.zeros(7), jnp.ones(7), jnp.tile(jnp.array([[0, 0.5]]), (7, 1)))
     np.testing.assert_allclose(out[:, :, 1:], (images[:, :, 1:] + images[:, :, :-1]) / 2, rtol=1e-6)
     np.testing.assert_allclose(out[:, :, 0], images[:, :, 0] / 2, rtol=1e-6)
 
 
-@pytest.mark.parametrize("turns", [-1, 1, 2])
-def test_a_quarter_turn_is_rot90(random, turns):
+@pytest.mark.parametrize("quarters", [-1, 1, 2])
+def test_rotations_by_quarters_equal_rot90(random, quarters):
     square = jnp.asarray(random.uniform(0, 1, (3, 5, 5, 2)), jnp.float32)
-    out = _affine(square, jnp.full(3, turns * jnp.pi / 2), jnp.ones(3), jnp.zeros((3, 2)))
-    np.testing.assert_allclose(out, np.rot90(square, turns, axes=(1, 2)), atol=1e-5)
+    out = _affine(square, jnp.full(3, quarters * jnp.pi / 2), jnp.ones(3), jnp.zeros((3, 2)))
+    np.testing.assert_allclose(out, np.rot90(square, quarters, axes=(1, 2)), atol=1e-5)
 
 
-def test_scale_enlarges_about_the_centre():
+def test_scaling_is_about_the_centre():
     image = jnp.zeros((1, 9, 9, 1)).at[0, 4, 6].set(1.0)  # two to the right of the centre
     out = _affine(image, jnp.zeros(1), jnp.array([2.0]), jnp.zeros((1, 2)))
     assert jnp.unravel_index(out.argmax(), out.shape)[1:3] == (4, 8)
     np.testing.assert_allclose(out[0, 3:6, 8, 0], [0.5, 1, 0.5])
 
 
-def test_far_outside_is_zero(images):
+def test_pixels_from_outside_the_image_are_zero(images):
     out = _affine(images, jnp.zeros(7), jnp.ones(7), jnp.full((7, 2), 100.0))
     assert (out == 0).all()
 
 
-def test_nothing_asked_for_changes_nothing(images):
+def test_an_empty_augmentation_changes_nothing(images):
     assert (augment(KEY, images, Augmentation()) == images).all()
 
 
-def test_drawn_shifts_are_whole_uniform_and_at_most_as_far_as_asked():
+def test_random_shifts_are_whole_uniform_and_within_the_limit():
     images = jnp.zeros((4000, 8, 8, 1)).at[:, 4, 4].set(1.0)
     out = np.asarray(augment(KEY, images, Augmentation(shift=1 / 4)))
     assert (np.sort(out.reshape(4000, -1))[:, -2:] == [0, 1]).all()
@@ -78,15 +76,15 @@ def test_drawn_shifts_are_whole_uniform_and_at_most_as_far_as_asked():
 def test_half_of_the_images_are_flipped_left_to_right(random):
     images = jnp.asarray(random.uniform(0, 1, (1000, 3, 4, 1)), jnp.float32)
     out = augment(KEY, images, Augmentation(flip=True))
-    kept = (out == images).all((1, 2, 3))
+    unchanged = (out == images).all((1, 2, 3))
     flipped = (out == images[:, :, ::-1]).all((1, 2, 3))
-    assert (kept ^ flipped).all()
-    assert 0.45 < kept.mean() < 0.55
+    assert (unchanged ^ flipped).all()
+    assert 0.45 < unchanged.mean() < 0.55
 
 
 def test_cutout_is_a_square_of_the_given_side():
     images = jnp.ones((500, 10, 10, 2))
-    assert (_cut(images[:1], jnp.array([[5.0, 2.0]]), 0.4)[0, :, :, 1] == 0).sum() == 16
+    assert (_cut_out(images[:1], jnp.array([[5.0, 2.0]]), 0.4)[0, :, :, 1] == 0).sum() == 16
     out = np.asarray(augment(KEY, images, Augmentation(cutout=0.4)))
     removed = (out == 0).sum((1, 2))
     assert (removed[:, 0] == removed[:, 1]).all()
@@ -94,7 +92,7 @@ def test_cutout_is_a_square_of_the_given_side():
 
 
 def test_rotation_and_scale_stay_within_their_ranges():
-    # One pixel at distance 10 of the centre: its angle and distance say what was drawn.
+    # The angle and the distance of one pixel, at distance 10 from the centre, show the rotation and the scale.
     images = jnp.zeros((500, 31, 31, 1)).at[:, 15, 25].set(1.0)
     out = np.asarray(augment(KEY, images, Augmentation(rotation=20.0, scale=0.2)))[..., 0]
     grid = np.arange(31) - 15
@@ -107,29 +105,29 @@ def test_rotation_and_scale_stay_within_their_ranges():
     assert 11.6 < distance.max() < 12.3
 
 
-def test_the_key_decides_and_each_image_is_changed_in_its_own_way(images):
-    how = Augmentation(shift=0.3, rotation=30.0, scale=0.2, flip=True, cutout=0.2)
+def test_changes_depend_on_the_key_and_differ_between_images(images):
+    augmentation = Augmentation(shift=0.3, rotation=30.0, scale=0.2, flip=True, cutout=0.2)
     same = jnp.broadcast_to(images[:1], images.shape)
-    out = augment(KEY, same, how)
-    assert (out == augment(KEY, same, how)).all()
-    assert not (out == augment(jax.random.key(1), same, how)).all()
+    out = augment(KEY, same, augmentation)
+    assert (out == augment(KEY, same, augmentation)).all()
+    assert not (out == augment(jax.random.key(1), same, augmentation)).all()
     assert not (out[0] == out[1]).all()
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_the_type_stays(images, dtype):
-    how = Augmentation(shift=0.1, rotation=5.0, cutout=0.2)
-    out = augment(KEY, images.astype(dtype), how)
+def test_the_dtype_is_preserved(images, dtype):
+    augmentation = Augmentation(shift=0.1, rotation=5.0, cutout=0.2)
+    out = augment(KEY, images.astype(dtype), augmentation)
     assert out.dtype == dtype
-    np.testing.assert_allclose(out.astype(jnp.float32), augment(KEY, images, how), atol=0.03)
+    np.testing.assert_allclose(out.astype(jnp.float32), augment(KEY, images, augmentation), atol=0.03)
 
 
-def test_bytes_are_refused(images):
+def test_uint8_images_are_an_error(images):
     with pytest.raises(TypeError, match="floating-point type, got uint8"):
         augment(KEY, images.astype(jnp.uint8), Augmentation(flip=True))
 
 
-def test_defaults_fit_the_sets():
+def test_default_augmentations():
     assert not default_augmentation("mnist").flip
     assert not default_augmentation("digits").flip
     assert default_augmentation("tfds:cifar10") == Augmentation(shift=0.125, flip=True)
@@ -138,6 +136,6 @@ def test_defaults_fit_the_sets():
 
 
 @pytest.mark.parametrize("wrong", [{"shift": -0.1}, {"rotation": 200.0}, {"scale": 1.0}, {"cutout": 1.5}])
-def test_ranges(wrong):
+def test_values_out_of_range_are_errors(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         Augmentation(**wrong)

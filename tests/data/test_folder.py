@@ -13,7 +13,7 @@ def flat(value, shape=(6, 6, 3)):
     return np.full(shape, value, np.uint8)
 
 
-def test_classes_are_sub_folders_at_any_depth(image_folder):
+def test_classes_are_sub_folders_with_images_at_any_depth(image_folder):
     files = {f"b/{i}.png": flat(10 + i) for i in range(4)} | {f"a/deep/er/{i}.png": flat(20 + i) for i in range(8)}
     root = image_folder(files)
     train, test, whole = (load(f"folder:{root}", split) for split in ("train", "test", "all"))
@@ -24,7 +24,7 @@ def test_classes_are_sub_folders_at_any_depth(image_folder):
     assert ((whole.images[:, 0, 0, 0] >= 20) == (whole.labels == 0)).all()
 
 
-def test_train_and_test_folders_keep_the_training_format(image_folder):
+def test_test_images_get_the_format_of_the_training_images(image_folder):
     files = {f"train/{c}/{i}.png": flat(i, (9, 7)) for c in "ab" for i in range(2)}
     root = image_folder(files | {"test/b/x.jpg": flat(50, (90, 70, 3))})
     test = load(f"folder:{root}", "test")
@@ -35,12 +35,12 @@ def test_train_and_test_folders_keep_the_training_format(image_folder):
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_a_validation_folder_stands_in_for_a_test_folder(image_folder, name):
+def test_a_validation_folder_replaces_a_missing_test_folder(image_folder, name):
     root = image_folder({"train/a/1.png": flat(1), "train/b/1.png": flat(2), f"{name}/a/1.png": flat(3)})
     assert load(f"folder:{root}", "test").images[0, 0, 0, 0] == 3
 
 
-def test_new_classes_in_the_test_folder(image_folder):
+def test_new_classes_in_the_test_folder_are_an_error_unless_all_are_loaded(image_folder):
     root = image_folder({"train/a/1.png": flat(1), "train/b/1.png": flat(2), "test/c/1.png": flat(3)})
     for split in ("train", "test"):
         with pytest.raises(InputError, match="not in its train folder: c"):
@@ -48,7 +48,7 @@ def test_new_classes_in_the_test_folder(image_folder):
     assert load(f"folder:{root}", "all").class_names == ("a", "b", "c")
 
 
-def test_a_broken_image_is_named_or_skipped(image_folder, random):
+def test_an_unreadable_image_is_an_error_or_skipped(image_folder, random):
     root = image_folder({f"{c}/{i}.png": random.integers(0, 256, (40, 40), np.uint8) for c in "ab" for i in range(4)})
     for name in ("a/0.png", "b/3.png"):
         (root / name).write_bytes((root / name).read_bytes()[:300])
@@ -65,14 +65,14 @@ def test_a_broken_image_is_named_or_skipped(image_folder, random):
     assert np.bincount(found.labels).tolist() == [3, 3]
 
 
-def test_a_file_that_only_calls_itself_an_image_is_named(image_folder):
+def test_a_file_with_a_wrong_extension_is_an_error(image_folder):
     root = image_folder({"a/1.png": flat(1), "b/1.png": flat(1)})
     (root / "b/2.jpeg").write_text("hello")
     with pytest.raises(InputError, match=r"b/2\.jpeg: cannot be read \(no image format"):
         load(f"folder:{root}", "train")
 
 
-def test_what_is_no_data_set(image_folder, tmp_path):
+def test_paths_without_classes_are_errors(image_folder, tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         load(f"folder:{tmp_path / 'nowhere'}", "train")
     (tmp_path / "nothing").mkdir()
@@ -82,7 +82,7 @@ def test_what_is_no_data_set(image_folder, tmp_path):
         load(f"folder:{image_folder({'only/1.png': flat(1), 'only/2.png': flat(2)})}", "train")
 
 
-def test_many_formats_beside_each_other(tmp_path):
+def test_a_folder_of_many_formats(tmp_path):
     image = Image.fromarray(flat(90, (20, 20, 3)))
     for extension in ("bmp", "gif", "jpg", "JPEG", "png", "tiff", "webp", "ppm"):
         for name in "ab":
@@ -101,15 +101,15 @@ def values(dataset):
     }
 
 
-def test_hidden_and_system_folders_and_other_files_are_left_out_and_counted_in_one_line(image_folder):
+def test_hidden_system_and_other_files_are_skipped_with_one_warning(image_folder):
     files = {f"{c}/{i}.png": flat(10 * i) for c in ("cats", "dogs") for i in range(4)}
-    live_tiles = (
+    copies = (
         "cats/.ipynb_checkpoints/0-checkpoint.png",
         "cats/.ipynb_checkpoints/1.png",
         "dogs/@eaDir/0.png/THUMB.png",
     )
     more = (".git/logo.png", "__MACOSX/cats/0.png", "cats/.DS_Store.png")
-    root = image_folder(files | dict.fromkeys((*live_tiles, *more, "beside.png"), flat(255)))
+    root = image_folder(files | dict.fromkeys((*copies, *more, "beside.png"), flat(255)))
     for name in ("cats/features.h5", "cats/clip.mpg", "dogs/notes.txt", "dogs/x.HEIC", "dogs/README"):
         (root / name).write_bytes(b"\x89HDF\r\n\x1a\n")
     os.mkfifo(root / "dogs/pipe.png")
@@ -124,7 +124,7 @@ def test_hidden_and_system_folders_and_other_files_are_left_out_and_counted_in_o
     ]
 
 
-def test_links_are_followed_but_for_those_to_a_folder_that_contains_them(image_folder, tmp_path):
+def test_links_are_followed_except_to_a_folder_that_contains_the_link(image_folder, tmp_path):
     root = image_folder({f"{c}/{i}.png": flat(v + i) for c, v in (("cats", 10), ("dogs", 20)) for i in range(2)})
     image_folder({f"{i}.png": flat(30 + i) for i in range(2)}, name="elsewhere")
     image_folder({f"{i}.png": flat(40 + i) for i in range(2)}, name="birds")
@@ -132,9 +132,9 @@ def test_links_are_followed_but_for_those_to_a_folder_that_contains_them(image_f
     (root / "cats/more").symlink_to(tmp_path / "elsewhere")
     (root / "cats/one.png").symlink_to(tmp_path / "elsewhere/0.png")
     (root / "cats/itself").symlink_to(".")
-    (root / "dogs/up").symlink_to("..")  # a guard against visited folders alone would take in all cats
+    (root / "dogs/up").symlink_to("..")  # a check of visited folders alone would add all cats
     (root / "dogs/top").symlink_to("/")
-    (tmp_path / "birds/back").symlink_to(root)  # contains the link by which the birds are reached
+    (tmp_path / "birds/back").symlink_to(root)  # contains the link to the birds
     (root / "dogs/gone.png").symlink_to(tmp_path / "gone.png")
     (root / "dogs/loop").symlink_to("loop")
     with pytest.warns(UserWarning, match="left out|skipped") as warned:
@@ -146,7 +146,7 @@ def test_links_are_followed_but_for_those_to_a_folder_that_contains_them(image_f
     ]
 
 
-def test_folders_that_link_to_each_other_end(image_folder):
+def test_folders_that_link_to_each_other(image_folder):
     root = image_folder({"cats/1.png": flat(1), "dogs/2.png": flat(2)})
     (root / "cats/dogs").symlink_to("../dogs")
     (root / "dogs/cats").symlink_to("../cats")
@@ -154,7 +154,7 @@ def test_folders_that_link_to_each_other_end(image_folder):
         assert values(load(f"folder:{root}", "all")) == {"cats": [1, 2], "dogs": [1, 2]}
 
 
-def test_a_class_without_images_says_why(image_folder):
+def test_a_class_without_images_gives_a_warning_with_the_reason(image_folder):
     root = image_folder({f"{c}/{i}.png": flat(i) for c in "ab" for i in range(2)})
     for name, file in (("c", "1.heic"), ("c", "2.heic"), ("d", "1"), ("e", None)):
         (root / name).mkdir(exist_ok=True)
@@ -172,7 +172,7 @@ def test_a_class_without_images_says_why(image_folder):
         load(f"folder:{root}", "train")
 
 
-def test_images_without_classes(image_folder):
+def test_images_directly_in_the_folder(image_folder):
     root = image_folder({f"{i}.png": flat(i) for i in range(8)})
     with pytest.raises(InputError, match="two or more classes, got 8 images directly in it"):
         load(f"folder:{root}", "train")
@@ -182,7 +182,7 @@ def test_images_without_classes(image_folder):
     assert load(f"folder:{image_folder({'a/1.png': flat(1)}, 'one')}", "all", needs_classes=False).class_names == ("a",)
 
 
-def test_images_directly_in_train_and_test_are_no_classes(image_folder):
+def test_images_directly_in_train_and_test_folders(image_folder):
     root = image_folder(
         {f"Train/{i}.png": flat(i) for i in range(3)} | {"testing/7.png": flat(7), "more/1.png": flat(9)}
     )
@@ -196,13 +196,13 @@ def test_images_directly_in_train_and_test_are_no_classes(image_folder):
         load(f"folder:{root}", "train", needs_classes=False)
 
 
-def test_images_that_are_not_square_keep_their_aspect_ratio(image_folder):
-    said = []
+def test_images_are_resized_to_their_median_aspect_ratio(image_folder):
+    lines = []
     faces = image_folder({f"{c}/{i}.png": flat(i, (112, 92)) for c in "ab" for i in range(4)}, "faces")
-    found = load(f"folder:{faces}", "train", progress=lambda *told: said.append(told))
+    found = load(f"folder:{faces}", "train", progress=lambda *line: lines.append(line))
     assert found.images.shape == (6, 35, 29, 1)
     resized = "images of 112x92 pixels (height x width) are resized to 35x29; those of another aspect ratio are padded"
-    assert said == [(f"folder:{faces}: {resized}", 1, 1)]
+    assert lines == [(f"folder:{faces}: {resized}", 1, 1)]
     assert load(f"folder:{faces}", "train", image_size=(20, 30)).images.shape == (6, 20, 30, 1)
     assert load(f"folder:{faces}", "train", image_size=20).images.shape == (6, 20, 20, 1)
     mixed = image_folder(

@@ -3,20 +3,20 @@ import pytest
 
 from simjax.core import InputError
 from simjax.data import DATASETS, load
-from simjax.data._load import _parts
+from simjax.data._load import _split_sum
 
 
-def test_the_names_are_the_promised_ones():
+def test_the_built_in_names():
     assert DATASETS == ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
 
 
-def test_size_and_channels_are_imposed():
+def test_size_and_channels_are_arguments():
     small = load("digits", "test", image_size=28, channels=3)
     assert small.images.shape == (450, 28, 28, 3)
     assert (small.images[..., 0] == small.images[..., 2]).all()
 
 
-def test_sets_together_keep_their_labels_apart(image_folder, random):
+def test_data_sets_are_concatenated_with_separate_classes(image_folder, random):
     files = {f"{c}/{i}.png": random.integers(0, 256, (10, 12, 3), np.uint8) for c in ("cat", "dog") for i in range(4)}
     root = image_folder(files, name="my+pets")
     both = load(f"digits+folder:{root}", "train")
@@ -28,12 +28,14 @@ def test_sets_together_keep_their_labels_apart(image_folder, random):
     assert load(f"digits+folder:{root}", "test", image_size=8, channels=1).images.shape == (452, 8, 8, 1)
 
 
-def test_two_folders_of_one_name_are_told_apart(image_folder):
+def test_two_folders_of_one_name_have_different_classes(image_folder):
     pixels = np.zeros((4, 4), np.uint8)
-    roots = [image_folder({"a/1.png": pixels, "b/1.png": pixels}, name=f"{place}/pets") for place in ("here", "there")]
+    roots = [
+        image_folder({"a/1.png": pixels, "b/1.png": pixels}, name=f"{place}/pets") for place in ("first", "second")
+    ]
     names = load(f"folder:{roots[0]}+folder:{roots[1]}", "all").class_names
     assert names == tuple(f"folder:{root}/{c}" for root in roots for c in "ab")
-    with pytest.raises(InputError, match="expected different sets"):
+    with pytest.raises(InputError, match="expected different data sets"):
         load("digits+digits", "train")
 
 
@@ -47,8 +49,8 @@ def test_two_folders_of_one_name_are_told_apart(image_folder):
         ("mnist+moon", ["mnist", "moon"]),
     ],
 )
-def test_names_are_taken_apart(name, parts):
-    assert _parts(name) == parts
+def test_sums_of_names_are_split(name, parts):
+    assert _split_sum(name) == parts
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_names_are_taken_apart(name, parts):
         ("digits", "validation", "unknown split 'validation'.*train, test, all"),
     ],
 )
-def test_unknown_names(name, split, message):
+def test_unknown_names_are_errors(name, split, message):
     with pytest.raises(InputError, match=message):
         load(name, split)
 
@@ -92,6 +94,6 @@ def test_a_folder_in_the_working_directory_is_suggested(image_folder, tmp_path, 
         {"max_pixels": 0},
     ],
 )
-def test_impossible_formats(wrong, unchecked):
+def test_impossible_formats_are_errors(wrong, unchecked):
     with pytest.raises(InputError, match=next(iter(wrong))):
         load("digits", "train", **wrong)

@@ -25,19 +25,19 @@ def test_idx_files_compressed_or_not(mnist_files):
         ("train-images-idx3-ubyte.gz", gzip.compress(bytes(9000), mtime=0)[:-20], "truncated or corrupt"),
         ("train-images-idx3-ubyte.gz", b"no gzip at all", "truncated or corrupt"),
         ("t10k-labels-idx1-ubyte", idx(np.zeros(10, np.uint8))[:-1], "truncated"),
-        ("t10k-labels-idx1-ubyte", idx(np.zeros((10, 1), np.uint8)), "no IDX file of 1 axes"),
+        ("t10k-labels-idx1-ubyte", idx(np.zeros((10, 1), np.uint8)), "not an IDX file of 1 axes"),
         ("t10k-labels-idx1-ubyte", b"", "truncated"),
         ("t10k-labels-idx1-ubyte", idx(np.zeros(9, np.uint8)), "10 images but 9 labels"),
     ],
 )
-def test_a_damaged_idx_file_is_named(mnist_files, file, content, message):
+def test_a_damaged_idx_file_is_an_error(mnist_files, file, content, message):
     (mnist_files.folder / file).write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:
         read_originals("mnist", mnist_files.folder, {})
     assert file in str(caught.value) or "10 images" in message
 
 
-def test_the_content_must_be_the_published_one(mnist_files, monkeypatch):
+def test_the_uncompressed_content_must_be_the_published_one(mnist_files, monkeypatch):
     file = mnist_files.folder / "train-labels-idx1-ubyte"
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()
     monkeypatch.setattr(_originals, "IDX_SHA256", {("mnist", file.name): checksum})
@@ -50,7 +50,7 @@ def test_the_content_must_be_the_published_one(mnist_files, monkeypatch):
         read_originals("mnist", mnist_files.folder, {})
 
 
-def test_a_missing_file_is_named(mnist_files):
+def test_a_missing_file_is_an_error(mnist_files):
     (mnist_files.folder / "t10k-images-idx3-ubyte.gz").unlink()
     with pytest.raises(InputError, match=r"expected t10k-images-idx3-ubyte\.gz or t10k-images-idx3-ubyte in it"):
         read_originals("mnist", mnist_files.folder, {})
@@ -101,7 +101,7 @@ def test_cifar_folder_and_archive(cifar_files, tmp_path):
                 assert found.names[kind] == [f"{kind}{i}" for i in range(10)]
 
 
-def test_damaged_cifar_files_are_named(cifar_files, tmp_path):
+def test_damaged_cifar_files_are_errors(cifar_files, tmp_path):
     name, folder, _, _ = cifar_files
     archive = tmp_path / "elsewhere" / "archive.tar.gz"
     archive.parent.mkdir()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simjax.core import InputError
-from simjax.evaluate import _strips, class_similarity
+from simjax.evaluate import _retrieval, class_similarity
 from simjax.similarity import pairwise
 
 
@@ -12,7 +12,7 @@ from simjax.similarity import pairwise
 def test_equals_a_loop_over_pairs(measure, monkeypatch):
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(43, 3)), rng.integers(0, 5, 43)
-    monkeypatch.setattr(_strips, "STRIP_ENTRIES", 43 * 7)  # seven strips, the last not full
+    monkeypatch.setattr(_retrieval, "TILE_ENTRIES", 43 * 7)  # seven tiles, the last one padded
     s = np.asarray(pairwise(x, measure=measure))
     expected = [
         [np.mean([s[i, j] for i in range(43) for j in range(43) if i != j and (labels[i], labels[j]) == (a, b)])
@@ -41,6 +41,6 @@ def test_no_pairs_give_zero():
     np.testing.assert_array_equal(class_similarity(np.zeros((5, 2)), np.zeros(5, int), 1), [[0.0]])
 
 
-def test_mistakes():
-    with pytest.raises(InputError, match="labels: expected classes 0 to 1, got 0 to 2"):
+def test_a_class_out_of_range_is_an_error():
+    with pytest.raises(InputError, match="labels: expected classes 0 to 1, got 2 in row 1"):
         class_similarity(np.ones((2, 2)), [0, 2], 2)

@@ -17,23 +17,23 @@ def test_equals_scikit_learn():
     np.testing.assert_allclose(found["per_class_accuracy"], metrics.recall_score(labels, predicted, average=None))
 
 
-def test_class_without_examples_has_no_accuracy_and_nothing_has_none():
+def test_a_class_without_examples_has_no_accuracy():
     assert classification_metrics([0, 0], [0, 2], 3)["per_class_accuracy"] == [0.5, None, None]
-    nothing = classification_metrics([], [], 2)
-    assert nothing["accuracy"] is None
-    assert nothing["per_class_accuracy"] == [None, None]
-    np.testing.assert_array_equal(nothing["confusion"], np.zeros((2, 2)))
+    empty = classification_metrics([], [], 2)
+    assert empty["accuracy"] is None
+    assert empty["per_class_accuracy"] == [None, None]
+    np.testing.assert_array_equal(empty["confusion"], np.zeros((2, 2)))
 
 
 @pytest.mark.parametrize(
     ("labels", "predicted", "message"),
     [
-        ([0, 3], [0, 0], "labels: expected classes 0 to 2, got 0 to 3"),
-        ([0, 1], [0, -1], "predicted: expected classes 0 to 2, got -1 to 0"),
+        ([0, 3], [0, 0], "labels: expected classes 0 to 2, got 3 in row 1"),
+        ([0, 1], [0, -1], "predicted: expected classes 0 to 2, got -1 in row 1"),
         ([0, 1], [0], "predicted: expected 2 labels"),
         ([0.5, 1.0], [0, 1], "labels: expected integer class ids, got float64"),
     ],
 )
-def test_mistakes(labels, predicted, message):
+def test_wrong_arguments_are_errors(labels, predicted, message):
     with pytest.raises(InputError, match=message):
         classification_metrics(labels, predicted, 3)

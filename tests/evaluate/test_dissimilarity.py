@@ -18,7 +18,7 @@ def drawn(n, seed=0):
 
 
 def test_equals_scikit_learn_on_weighted_copies():
-    """A target between 0 and 1 is one copy of the pair of either kind, so weighted."""
+    """A target between 0 and 1 is two weighted copies of the pair, one of each kind."""
     distance, same = drawn(307)
     s, d = same.sum(), (~same).sum()
     target = np.where(same, 1 / (s + 2), (d + 1) / (d + 2))
@@ -45,20 +45,20 @@ def test_no_other_slope_and_intercept_are_better(seed, n):
     assert loss(fit_dissimilarity(distance, same)) <= minimize(loss, [0.0, 0.0]).fun + 1e-9
 
 
-def test_an_outlier_does_not_make_newton_diverge():
-    """Here whole Newton steps overshoot farther each time."""
+def test_the_fit_converges_with_an_outlier():
+    """Undamped Newton steps diverge here."""
     near = [4.47, -0.49, 0.86, -0.26, -0.96, -1.12, 0.47, 1.25, 0.91, -1.24, 2.81, 2.25, -3.05, 1.5, -1.26, 0.33]
     distance = np.array([*near, -0.48, 0.36, 2.15, -0.82, 0.7, 18.26])
     same = distance < 18
     probability = np.asarray(dissimilarity_probability(distance, *fit_dissimilarity(distance, same)))
-    # where the slope of the loss is zero the predictions have the targets' mean, plain and weighted by distance
+    # at the minimum, predictions and targets have the same mean, unweighted and weighted by distance
     target = np.where(same, 1 / 23, 2 / 3)
     assert probability.mean() == pytest.approx(target.mean(), rel=1e-5)
     assert probability @ distance == pytest.approx(target @ distance, rel=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_separable_scores_give_a_finite_rising_curve_at_every_scale(scale):
+def test_separable_scores_give_finite_increasing_probabilities_at_every_scale(scale):
     distance, same = np.arange(10) * scale, np.arange(10) < 5
     a, b = fit_dissimilarity(distance, same)
     probability = np.asarray(dissimilarity_probability(distance, a, b))
@@ -69,12 +69,12 @@ def test_separable_scores_give_a_finite_rising_curve_at_every_scale(scale):
     np.testing.assert_allclose(probability.mean(), 0.5, atol=1e-6)
 
 
-def test_a_similarity_turns_the_slope():
+def test_a_similarity_negates_the_slope():
     distance, same = drawn(101)
     a, b = fit_dissimilarity(distance, same)
-    turned = fit_dissimilarity(-distance, same)
+    negated = fit_dissimilarity(-distance, same)
     assert a > 0
-    assert turned == pytest.approx((-a, b), rel=1e-6)
+    assert negated == pytest.approx((-a, b), rel=1e-6)
 
 
 def test_degenerate_scores():

@@ -6,7 +6,7 @@ from scipy.stats import chisquare
 
 from simjax.core import InputError
 from simjax.evaluate import few_shot_accuracy
-from simjax.evaluate._few_shot import _draw, _episodes
+from simjax.evaluate._few_shot import _draw_distinct, _episode_accuracy
 from simjax.similarity import measure as as_measure
 
 
@@ -14,24 +14,24 @@ def test_episodes_equal_a_loop():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(61, 5)).astype(np.float32)
     images = np.stack([rng.permutation(61)[: 3 * 7].reshape(3, 7) for _ in range(11)])
-    there = np.ones((11, 3, 7), bool)
-    there[4, 1, 5:] = False
-    found = _episodes(x, images, there, as_measure("euclidean"), shots=2)
+    valid = np.ones((11, 3, 7), bool)
+    valid[4, 1, 5:] = False
+    found = _episode_accuracy(x, images, valid, as_measure("euclidean"), shots=2)
     for episode in range(11):
         prototypes = [x[i[:2]].mean(0) for i in images[episode]]
         right = [
             np.argmin([np.linalg.norm(x[i] - p) for p in prototypes]) == way
             for way in range(3)
-            for i, counts in zip(images[episode, way, 2:], there[episode, way, 2:], strict=True)
-            if counts
+            for i, is_valid in zip(images[episode, way, 2:], valid[episode, way, 2:], strict=True)
+            if is_valid
         ]
         assert len(right) == (13 if episode == 4 else 15)
         assert found[episode] == pytest.approx(np.mean(right))
 
 
-def test_drawn_numbers_are_different_uniform_and_in_random_order():
+def test_drawn_integers_are_distinct_uniform_and_in_random_order():
     size = np.array([3, 4, 7]).repeat(20_000)
-    drawn = _draw(np.random.default_rng(0), size, 3)
+    drawn = _draw_distinct(np.random.default_rng(0), size, 3)
     assert np.all(drawn >= 0)
     assert np.all(drawn < size[:, None])
     assert np.all(np.diff(np.sort(drawn, axis=1), axis=1) > 0)
@@ -42,7 +42,7 @@ def test_drawn_numbers_are_different_uniform_and_in_random_order():
         assert chisquare(times).pvalue > 0.01
 
 
-def test_random_embeddings_score_chance_and_the_interval_covers_it():
+def test_random_embeddings_have_chance_accuracy_within_the_interval():
     rng = np.random.default_rng(0)
     found = few_shot_accuracy(rng.normal(size=(3000, 7)), np.arange(3000) % 30, ways=4, queries=5, episodes=500)
     assert found["mean"] == pytest.approx(1 / 4, abs=2 * found["confidence_95"])
@@ -50,7 +50,7 @@ def test_random_embeddings_score_chance_and_the_interval_covers_it():
     assert found["confidence_95"] == pytest.approx(1.96 * (0.25 * 0.75 / 20 / 500) ** 0.5, rel=0.25)
 
 
-def test_more_shots_help_and_the_seed_decides():
+def test_more_shots_are_more_accurate_and_episodes_depend_on_the_seed():
     rng = np.random.default_rng(0)
     labels = np.arange(400) % 20
     x = rng.normal(size=(20, 7))[labels] + rng.normal(size=(400, 7))
@@ -60,14 +60,14 @@ def test_more_shots_help_and_the_seed_decides():
     assert few_shot_accuracy(x, labels, episodes=50) != few_shot_accuracy(x, labels, episodes=50, seed=1)
 
 
-def test_length_counts_for_euclidean_and_not_for_cosine():
+def test_the_length_of_vectors_matters_for_euclidean_but_not_for_cosine():
     labels = np.arange(3).repeat(10)
     x = np.eye(3)[labels] * np.random.default_rng(0).uniform(1e-3, 1e3, (30, 1))
     assert few_shot_accuracy(x, labels, shots=3, episodes=100)["mean"] == 1.0
     assert few_shot_accuracy(x, labels, shots=3, episodes=100, measure="euclidean")["mean"] < 0.95
 
 
-def test_for_cosine_every_support_image_counts_alike():
+def test_support_images_have_equal_weight_for_cosine():
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 4
     x = rng.normal(size=(4, 5))[labels] + rng.normal(size=(60, 5))
@@ -80,19 +80,19 @@ def test_fewer_classes_than_ways_and_small_classes():
     labels = np.array([0] * 9 + [1] * 3 + [2] * 2 + [3])
     x = np.eye(4)[labels]
     found = few_shot_accuracy(x, labels, ways=5, shots=1, queries=15, episodes=20)
-    assert found == {"mean": 1.0, "confidence_95": 0.0, "ways": 3}  # class 3 has no image left to ask for
+    assert found == {"mean": 1.0, "confidence_95": 0.0, "ways": 3}  # class 3 has no query image
     assert few_shot_accuracy(x, labels, shots=2, episodes=20)["ways"] == 2
 
 
-def test_a_class_gives_as_many_queries_as_it_has():
-    # constant embeddings: every query goes to the first way; 1 of 5 or 4 of 5 queries are its own
+def test_a_class_with_few_images_has_fewer_queries():
+    # for constant embeddings every query is assigned to the first way; 1 or 4 of 5 queries belong to it
     found = few_shot_accuracy(np.ones((7, 2)), [0] * 5 + [1] * 2, ways=2, episodes=400)
     assert found["mean"] == pytest.approx(0.5, abs=found["confidence_95"] * 2)
     assert found["confidence_95"] == pytest.approx(1.96 * 0.3 / 20, rel=0.05)
 
 
 @pytest.mark.parametrize("labels", [[], [0], [0, 0, 0], [0, 1, 2], [0, 0, 1]])
-def test_without_two_classes_to_choose_from_there_is_no_accuracy(labels):
+def test_fewer_than_two_classes_have_no_accuracy(labels):
     found = few_shot_accuracy(np.ones((len(labels), 2)), labels)
     assert (found["mean"], found["confidence_95"]) == (None, None)
     assert found["ways"] < 2
@@ -106,14 +106,14 @@ def test_one_episode_has_no_interval():
 def test_many_calls_compile_once():
     x, labels = np.random.default_rng(0).normal(size=(53, 3)), np.arange(53) % 5
     few_shot_accuracy(x, labels, episodes=17)
-    compiled = _episodes._cache_size()
+    compiled = _episode_accuracy._cache_size()
     for seed in range(10):
         few_shot_accuracy(x, labels, episodes=17, seed=seed)
-    assert _episodes._cache_size() == compiled
+    assert _episode_accuracy._cache_size() == compiled
 
 
 @pytest.mark.parametrize("wrong", [{"ways": 1}, {"shots": 0}, {"queries": 0}, {"episodes": 0}])
-def test_mistakes(wrong):
+def test_wrong_arguments_are_errors(wrong):
     ((argument, got),) = wrong.items()
-    with pytest.raises(InputError, match=f"{argument}: expected a number from {got + 1}, got {got}"):
+    with pytest.raises(InputError, match=f"{argument}: expected at least {got + 1}, got {got}"):
         few_shot_accuracy(np.ones((4, 2)), [0, 0, 1, 1], **wrong)

@@ -28,7 +28,7 @@ def test_equals_scikit_learn(measure, k):
 
 def test_a_tied_vote_goes_to_the_nearest_of_the_tied_classes():
     gallery = [[1.0], [2.0], [3.0], [4.0], [5.0]]
-    # from 0, neighbours in order: 9, 4, 7, 4, 7: classes 4 and 7 have two votes each, and 4 is nearer
+    # the neighbours of 0 are 9, 4, 7, 4, 7: classes 4 and 7 have two votes each, and 4 is nearer
     labels = [9, 4, 7, 4, 7]
     assert knn_predict([[0.0]], gallery, labels, k=5, measure="euclidean") == [4]
     assert knn_predict([[6.0]], gallery, labels, k=5, measure="euclidean") == [7]
@@ -37,12 +37,14 @@ def test_a_tied_vote_goes_to_the_nearest_of_the_tied_classes():
 
 def test_leave_one_out_equals_a_loop():
     x, labels = data(31, classes=3)
-    right = [knn_predict(x[[i]], np.delete(x, i, 0), np.delete(labels, i), k=4)[0] == labels[i] for i in range(len(x))]
-    assert knn_accuracy(x, labels, k=4) == pytest.approx(np.mean(right))
+    correct = [
+        knn_predict(x[[i]], np.delete(x, i, 0), np.delete(labels, i), k=4)[0] == labels[i] for i in range(len(x))
+    ]
+    assert knn_accuracy(x, labels, k=4) == pytest.approx(np.mean(correct))
     assert knn_accuracy(x, labels, query_embeddings=x, query_labels=labels, k=1) == 1.0
 
 
-def test_small_sets():
+def test_small_galleries():
     assert knn_accuracy(np.zeros((0, 3)), np.zeros(0, int)) is None
     assert knn_accuracy([[1.0, 2.0]], [0]) is None
     assert knn_accuracy([[1.0, 2.0], [1.0, 2.0]], [0, 0]) == 1.0
@@ -51,7 +53,7 @@ def test_small_sets():
     assert knn_predict(np.zeros((0, 1)), [[1.0]], [3]).shape == (0,)
 
 
-def test_constant_embeddings_vote_by_lowest_index():
+def test_the_neighbours_of_constant_embeddings_have_the_lowest_indices():
     assert knn_predict(np.ones((2, 3)), np.ones((5, 3)), [1, 2, 2, 0, 0], k=3).tolist() == [2, 2]
 
 
@@ -67,6 +69,6 @@ def test_constant_embeddings_vote_by_lowest_index():
         (lambda: knn_predict([[1.0]], [[1.0]], [0], measure="cosin"), "did you mean cosine"),
     ],
 )
-def test_mistakes(call, message):
+def test_wrong_arguments_are_errors(call, message):
     with pytest.raises(InputError, match=message):
         call()

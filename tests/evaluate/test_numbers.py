@@ -1,6 +1,6 @@
-"""What every evaluation does with numbers that are not finite, of 64 bits, or not numbers.
+"""Arguments of every evaluation that are not finite, have 64 bits, or are not numbers.
 
-Functions come from the package and arguments from their signatures, so that one that is added later is tried as well.
+The functions are those of the package and the arguments those of their signatures, so new ones are tested, too.
 """
 
 import inspect
@@ -37,18 +37,18 @@ def arguments(name, *more):
 
 
 def of(kinds):
-    """Functions and those of their arguments that are of some kinds."""
+    """Return pairs of a function and one of its arguments whose name is in `kinds`."""
     return [(name, p) for name, f in FUNCTIONS.items() for p in inspect.signature(f).parameters if p in kinds]
 
 
-def test_every_argument_is_known():
+def test_every_argument_has_a_test_value():
     assert {p for _, p in of(NUMBERS)} == NUMBERS
     for name in FUNCTIONS:
         FUNCTIONS[name](**arguments(name))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_numbers_that_are_not_finite_are_refused_by_name_and_row(value):
+def test_non_finite_numbers_are_errors_with_argument_and_row(value):
     for name, argument in of(NUMBERS):
         given = arguments(name, argument)
         wrong = np.array(given[argument])
@@ -59,13 +59,13 @@ def test_numbers_that_are_not_finite_are_refused_by_name_and_row(value):
             FUNCTIONS[name](**given)
 
 
-def test_numbers_beyond_the_type_are_refused_too():
+def test_numbers_beyond_the_dtype_are_errors():
     with pytest.raises(InputError, match=r"embeddings: expected finite numbers in float32, got 1e\+300 in row 1$"):
         evaluate.knn_accuracy(np.array([[1.0], [1e300]]), [0, 1])
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_text_is_refused_with_what_to_do():
+def test_text_is_an_error_with_a_remedy():
     for name, argument in of({"labels", "gallery_labels", "query_labels", "predicted"}):
         given = arguments(name, argument, "query_embeddings")
         given[argument] = np.array(list("ababab"))
@@ -77,14 +77,18 @@ def test_text_is_refused_with_what_to_do():
 
 
 def test_class_ids_of_64_bits():
-    """The same as of ranked ones, wherever ids are not numbers of classes."""
-    wide = np.array([3, 2**32 + 3])[LABELS]
-    cases = [(wide, wide), (wide.tolist(), wide), (wide.astype(np.uint64) + 2**63,) * 2]
-    cases += [(np.where(LABELS, 2**64 - 1, 5).astype(np.uint64), np.where(LABELS, -1, 5))]  # no query's class is there
+    """Results equal those of small ids, unless ids are numbers of classes."""
+    large_ids = np.array([3, 2**32 + 3])[LABELS]
+    cases = [(large_ids, large_ids), (large_ids.tolist(), large_ids), (large_ids.astype(np.uint64) + 2**63,) * 2]
+    cases += [
+        (np.where(LABELS, 2**64 - 1, 5).astype(np.uint64), np.where(LABELS, -1, 5))
+    ]  # no query has a class of the gallery
     for name in sorted({name for name, _ in of({"labels", "gallery_labels"})}):
         if "n_classes" in arguments(name):
-            with pytest.raises(InputError, match="labels: expected classes 0 to 1, got 3 to 4294967299"):
-                FUNCTIONS[name](**arguments(name) | {"labels": wide})
+            with pytest.raises(
+                InputError, match="labels: expected classes 0 to 1, got 3 in row 0, the first of 6 such rows"
+            ):
+                FUNCTIONS[name](**arguments(name) | {"labels": large_ids})
             continue
         for labels, asked in cases[: 3 if "query_labels" not in inspect.signature(FUNCTIONS[name]).parameters else 4]:
             given, ranked = arguments(name, "query_embeddings"), arguments(name, "query_embeddings")
@@ -99,8 +103,8 @@ def test_class_ids_of_64_bits():
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.int64])
-def test_float64_and_integers_are_searched_as_they_are(kind):
-    """Neighbours that are 1 to 30 apart at coordinates near 10^8, where float32 holds every eighth number."""
+def test_float64_and_integers_are_not_rounded(kind):
+    """Distances of 1 to 30 at coordinates near 10^8, where neighbouring float32 numbers differ by 8."""
     random = np.random.default_rng(1)
     labels = np.arange(40) // 4
     x = (10**8 + random.integers(0, 2000, (10, 2))[labels] + random.integers(0, 30, (40, 2))).astype(kind)
@@ -121,10 +125,10 @@ def test_float64_and_integers_are_searched_as_they_are(kind):
         np.testing.assert_allclose(by_class[0, 1], distance[:4, 4:8].mean(), rtol=1e-12)
         few = evaluate.few_shot_accuracy(x, labels, ways=10, queries=3, episodes=20, measure="euclidean")
     moved = evaluate.few_shot_accuracy(x - 10**8, labels, ways=10, queries=3, episodes=20, measure="euclidean")
-    assert few == moved  # which float32 holds
+    assert few == moved  # exact in float32
 
 
-def test_ranks_of_float64_go_by_lowest_index_among_equals(random):
+def test_ties_of_float64_are_ranked_by_lowest_index(random):
     x = random.integers(0, 3, (23, 2)).astype(float)
     labels = random.integers(0, 3, 23)
     expected = evaluate.retrieval_metrics(x, labels, measure="manhattan")

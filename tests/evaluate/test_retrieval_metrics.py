@@ -1,4 +1,4 @@
-"""Retrieval, against loops that follow the definitions."""
+"""Retrieval, against loops over the definitions."""
 
 import hypothesis.extra.numpy as hnp
 import jax.numpy as jnp
@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 
 from simjax.core import InputError
 from simjax.evaluate import retrieval_metrics
-from simjax.evaluate._retrieval import _ranked
-from simjax.evaluate._strips import strips
+from simjax.evaluate._retrieval import _rank, tiles
 from simjax.similarity import Measure, pairwise
 from simjax.similarity import measure as as_measure
 
 
 def by_loop(gallery, labels, query, query_labels, itself, measure, ks):
-    """The definitions, one query at a time, from the whole matrix."""
+    """Compute the definitions one query at a time from the whole matrix."""
     s = np.asarray(pairwise(query, gallery, measure), np.float64)
     s = s if as_measure(measure).higher_is_closer else -s
     rows = []
@@ -57,7 +56,7 @@ def test_equals_the_definitions(measure, itself):
 
 
 def test_worked_example():
-    # on a line from the query at 0: relevant at ranks 1 and 4 of R = 3 relevant, the third beyond
+    # points on a line, the query at 0: of R = 3 relevant rows, the first has rank 1, the others 4 and 5
     gallery, labels = [[1.0], [2.0], [3.0], [4.0], [5.0]], [8, 0, 0, 8, 8]
     found = retrieval_metrics(gallery, labels, query_embeddings=[[0.0]], query_labels=[8], measure="euclidean")
     assert values(found) == pytest.approx([1, 1 / 3, 1 / 3, 1, 1, 1])
@@ -70,7 +69,7 @@ integers = hnp.arrays(np.int32, st.tuples(st.integers(2, 23), st.just(2)), eleme
 
 @settings(deadline=None, max_examples=25)
 @given(integers, st.integers(1, 24), st.randoms(use_true_random=False))
-def test_ties_go_to_the_lowest_index_and_one_block_equals_many(x, block_size, random):
+def test_ties_are_ranked_by_lowest_index_and_one_block_equals_many(x, block_size, random):
     labels = np.array([random.randrange(4) for _ in x])
     found = retrieval_metrics(x, labels, measure="dot", block_size=block_size)
     assert found == retrieval_metrics(x, labels, measure="dot")
@@ -88,14 +87,14 @@ def test_ties_go_to_the_lowest_index_and_one_block_equals_many(x, block_size, ra
 def test_ranking_equals_a_stable_sort(values, higher_is_closer):
     expected = np.argsort(-values if higher_is_closer else values, axis=1, kind="stable")
     for depth in range(1, values.shape[1] + 1):
-        np.testing.assert_array_equal(_ranked(values, depth, higher_is_closer, None), expected[:, :depth])
+        np.testing.assert_array_equal(_rank(values, depth, higher_is_closer, None), expected[:, :depth])
 
 
 def test_ranking_of_infinities_and_both_zeros():
     row = np.array([[0.0, -0.0, np.inf, -1e-45, 1e-45, -np.inf, 0.0, -3e38]], np.float32)
-    assert _ranked(row, 8, False, None).tolist() == [[5, 7, 3, 0, 1, 6, 4, 2]]
-    assert _ranked(row, 8, True, None).tolist() == [[2, 4, 0, 1, 6, 3, 7, 5]]
-    assert _ranked(row, 7, True, np.array([2])).tolist() == [[4, 0, 1, 6, 3, 7, 5]]
+    assert _rank(row, 8, False, None).tolist() == [[5, 7, 3, 0, 1, 6, 4, 2]]
+    assert _rank(row, 8, True, None).tolist() == [[2, 4, 0, 1, 6, 3, 7, 5]]
+    assert _rank(row, 7, True, np.array([2])).tolist() == [[4, 0, 1, 6, 3, 7, 5]]
 
 
 @settings(deadline=None, max_examples=15)
@@ -114,16 +113,16 @@ def test_relabelling_changes_nothing():
     assert retrieval_metrics(x, labels) == retrieval_metrics(x, 2**40 - 7 * labels)
 
 
-def test_perfect_and_useless_embeddings():
+def test_perfect_and_constant_embeddings():
     labels = np.arange(5).repeat(3)
     assert values(retrieval_metrics(np.eye(5)[labels], labels)) == [1.0] * 6
     collapsed = retrieval_metrics(np.ones((4, 3)), [0, 0, 1, 1])
-    # everybody's nearest is row 0, and its own row 1
+    # the nearest row is row 0, and row 1 for row 0
     assert collapsed["precision_at_1"] == 0.5
     assert collapsed["mean_average_precision_at_r"] == 0.5
 
 
-def test_lone_queries_are_left_out():
+def test_queries_without_relevant_rows_are_ignored():
     x = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
     assert retrieval_metrics(x, [4, 4, 9])["queries"] == 2
     for n in (0, 1, 3):
@@ -133,7 +132,7 @@ def test_lone_queries_are_left_out():
     assert retrieval_metrics(x, [1, 1, 1], query_embeddings=x, query_labels=[2, 2, 2])["precision_at_1"] is None
 
 
-def test_one_class_is_always_right():
+def test_one_class_gives_perfect_metrics():
     found = retrieval_metrics(np.random.default_rng(0).normal(size=(7, 2)), np.zeros(7, int))
     assert values(found) == [1.0] * 6
 
@@ -147,9 +146,9 @@ def test_a_users_own_measure_and_low_precision():
 
 
 @pytest.mark.parametrize("block_size", [1, 5, 23, 100])
-def test_strips_cover_every_row_once(block_size):
+def test_tiles_cover_every_row_once(block_size):
     x = np.random.default_rng(0).integers(-3, 4, (23, 3)).astype(np.float32)
-    rows, found = zip(*strips(x, x[:7], as_measure("dot"), block_size), strict=True)
+    rows, found = zip(*tiles(x, x[:7], as_measure("dot"), block_size), strict=True)
     np.testing.assert_array_equal(np.concatenate(rows), np.arange(23))
     np.testing.assert_array_equal(np.concatenate(found), x @ x[:7].T)
 
@@ -157,12 +156,12 @@ def test_strips_cover_every_row_once(block_size):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"ks": (0, 1)}, "ks: expected numbers from 1"),
+        ({"ks": (0, 1)}, "ks: expected at least 1"),
         ({"measure": "cosin"}, "did you mean cosine"),
         ({"query_labels": [1]}, "expected both or neither"),
         ({"query_embeddings": [[1.0]], "query_labels": [0, 0]}, "query_labels: expected 1 labels"),
     ],
 )
-def test_mistakes(extra, message):
+def test_wrong_arguments_are_errors(extra, message):
     with pytest.raises(InputError, match=message):
         retrieval_metrics([[1.0], [2.0]], [0, 0], **extra)

@@ -36,13 +36,13 @@ def test_with_ties_equals_scikit_learn(pairs):
 
 
 def tar_at(far, tar):
-    """The curve as a function: its vertical steps leant over by next to nothing."""
+    """Make the curve a function by a small slope of its vertical steps."""
     return far * (1 - 1e-9) + tar * 1e-9, tar
 
 
 @settings(deadline=None, max_examples=100)
 @given(pairs)
-def test_no_threshold_is_better_than_the_best(pairs):
+def test_the_best_threshold_has_the_highest_accuracy(pairs):
     scores, same = map(np.array, zip(*pairs, strict=True))
     candidates = np.arange(-5, 6)
     best = max(np.mean((scores >= t) == same) for t in candidates)
@@ -53,28 +53,28 @@ def test_no_threshold_is_better_than_the_best(pairs):
 
 @settings(deadline=None, max_examples=50)
 @given(pairs, st.randoms(use_true_random=False))
-def test_direction_and_order_change_nothing(pairs, random):
+def test_direction_and_order_do_not_matter(pairs, random):
     scores, same = map(np.array, zip(*pairs, strict=True))
     found = verification_metrics(scores, same)
-    turned = verification_metrics(-scores, same, higher_is_closer=False)
-    assert turned["threshold"] == -found["threshold"]
-    assert turned["roc"]["thresholds"] == [-t for t in found["roc"]["thresholds"]]
+    negated = verification_metrics(-scores, same, higher_is_closer=False)
+    assert negated["threshold"] == -found["threshold"]
+    assert negated["roc"]["thresholds"] == [-t for t in found["roc"]["thresholds"]]
     for name in ("roc_auc", "equal_error_rate", "accuracy", "true_accept_rate", "false_accept_rate"):
-        assert turned[name] == found[name]
+        assert negated[name] == found[name]
     random.shuffle(pairs)
     scores, same = map(np.array, zip(*pairs, strict=True))
     assert verification_metrics(scores, same) == found
 
 
-def test_the_curve_keeps_the_corners_of_scikit_learns():
+def test_the_curve_has_the_corners_of_scikit_learns():
     scores, same = drawn(157)
     curve = {name: np.array(values) for name, values in verification_metrics(scores, same)["roc"].items()}
     far, tar, thresholds = metrics.roc_curve(same, scores, drop_intermediate=False)
     assert len(curve["thresholds"]) < len(thresholds) / 2
-    kept = np.searchsorted(-thresholds, -curve["thresholds"][1:])
-    np.testing.assert_array_equal(thresholds[kept], curve["thresholds"][1:])
-    np.testing.assert_allclose(curve["false_positive_rate"][1:], far[kept], rtol=1e-12)
-    np.testing.assert_allclose(curve["true_positive_rate"][1:], tar[kept], rtol=1e-12)
+    corners = np.searchsorted(-thresholds, -curve["thresholds"][1:])
+    np.testing.assert_array_equal(thresholds[corners], curve["thresholds"][1:])
+    np.testing.assert_allclose(curve["false_positive_rate"][1:], far[corners], rtol=1e-12)
+    np.testing.assert_allclose(curve["true_positive_rate"][1:], tar[corners], rtol=1e-12)
     assert metrics.auc(curve["false_positive_rate"], curve["true_positive_rate"]) == pytest.approx(
         metrics.auc(far, tar)
     )
@@ -94,7 +94,7 @@ def test_a_long_curve_is_thinned_from_end_to_end():
     assert far[100] == np.mean(scores[~same] >= at)
 
 
-def test_a_threshold_from_validation_pairs_is_used_on_test_pairs():
+def test_a_given_threshold_is_used():
     (validation, v), (test, t) = drawn(503), drawn(401, seed=1)
     threshold = best_threshold(validation, v)
     found = verification_metrics(test, t, threshold=threshold)
@@ -111,11 +111,11 @@ def test_thresholds_by_hand():
     assert best_threshold([1, 2, 5, 7], [True, True, False, False], higher_is_closer=False) == 3.5
     assert best_threshold([0.1, 0.2], [True, True]) == 0.1  # accept all
     assert best_threshold([0.1, 0.2], [False, False]) == np.nextafter(0.2, 1)  # accept none
-    low, high = 1.0, np.nextafter(1.0, 2)  # nothing between: the threshold must still tell them apart
+    low, high = 1.0, np.nextafter(1.0, 2)  # no float between them: the threshold must still separate them
     assert best_threshold([low, high], [False, True]) == high
 
 
-def test_scores_that_tell_nothing():
+def test_constant_scores():
     found = verification_metrics(np.zeros(6), [True, True, False, False, False, False])
     assert (found["roc_auc"], found["equal_error_rate"]) == (0.5, 0.5)
     assert found["accuracy"] == 4 / 6
@@ -128,10 +128,10 @@ def test_pairs_of_one_kind_or_none():
     assert (found["accuracy"], found["true_accept_rate"], found["false_accept_rate"]) == (1.0, 1.0, None)
     assert found["roc"] == {"false_positive_rate": [], "true_positive_rate": [], "thresholds": []}
     for threshold in (None, 0.5):
-        nothing = verification_metrics([], [], threshold=threshold)
-        assert nothing.pop("roc") == found["roc"]
-        assert (nothing.pop("threshold"), nothing.pop("pairs")) == (threshold, 0)
-        assert set(nothing.values()) == {None}
+        empty = verification_metrics([], [], threshold=threshold)
+        assert empty.pop("roc") == found["roc"]
+        assert (empty.pop("threshold"), empty.pop("pairs")) == (threshold, 0)
+        assert set(empty.values()) == {None}
     assert verification_metrics([0.3], [False])["accuracy"] == 1.0
 
 
@@ -140,11 +140,11 @@ def test_pairs_of_one_kind_or_none():
     [
         ([0.1, np.nan], [True, False], "scores: expected finite numbers in float64, got nan in row 1"),
         ([0.1, 0.2], [True], "same: expected 2 booleans"),
-        ([0.1, 0.2], [3, 4], "same: expected booleans"),
-        ([[0.1]], [[True]], r"scores: expected one score a pair, \[n\], got shape \(1, 1\)"),
+        ([0.1, 0.2], [3, 4], "same: expected booleans, True for a pair of one class, got 3 in row 0"),
+        ([[0.1]], [[True]], r"scores: expected one score for each pair, \[n\], got shape \(1, 1\)"),
         ([], [], "scores: expected at least one pair"),
     ],
 )
-def test_mistakes(scores, same, message):
+def test_wrong_arguments_are_errors(scores, same, message):
     with pytest.raises(InputError, match=message):
         best_threshold(scores, same)

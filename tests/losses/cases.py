@@ -1,4 +1,4 @@
-"""What losses are tried on: relations as they are given and as matrices, and batches that leave something out."""
+"""Relations and their masks, and degenerate batches, for tests of losses."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,12 +30,12 @@ def mean_above_zero(terms):
 
 
 def rows(positive, negative):
-    """Of each row the columns of its positives and of its negatives."""
+    """Return the columns of the positives and of the negatives of each row."""
     return [(np.flatnonzero(p), np.flatnonzero(q)) for p, q in zip(positive, negative, strict=True)]
 
 
 def related(kind, random):
-    """Labels or a relation, reference labels, and the pairs as matrices [n, m], the diagonal not yet left out."""
+    """Return labels or a relation, reference labels, and masks of the pairs [n, m], with the diagonal."""
     ids, ref = random.integers(0, 3, N), random.integers(0, 3, M)
     sets = random.integers(0, 2, (N, 4))
     matrix = random.random((N, N))
@@ -68,7 +68,7 @@ FAST = ("classes",)
 
 
 def kind(name, *arguments):
-    """A parameter of a test: everything is tried on every relation, in the fast suite on one of them."""
+    """Return a parameter of a test: slow tests try every relation, fast tests one."""
     return slow_unless(name in FAST, *arguments, name)
 
 
@@ -76,8 +76,8 @@ DEGENERATE = {
     "at one point": (np.zeros((4, 4)), [0, 0, 1, 1]),
     "equal": (np.ones((4, 4)), [0, 0, 1, 1]),
     "opposite": (np.array([[1.0], [-1], [1], [-1]]) * np.ones((1, 4)), [0, 0, 1, 1]),
-    "no similar pair": (np.eye(4), [0, 1, 2, 3]),
-    "no different pair": (np.eye(4), [1, 1, 1, 1]),
+    "no positive pair": (np.eye(4), [0, 1, 2, 3]),
+    "no negative pair": (np.eye(4), [1, 1, 1, 1]),
     "one row": (np.ones((1, 4)), [0]),
     "no row": (np.ones((0, 4)), np.zeros(0, int)),
     "huge": (np.full((4, 4), 1e15), [0, 0, 1, 1]),

@@ -17,27 +17,27 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_each_form_by_its_formula(form):
-    same, different = FORMS[form]
+def test_terms_equal_formulas(form):
+    positive, negative = FORMS[form]
     for d, margin in itertools.product((0.0, 0.5, 1.0, 3.0), (1.0, 5.0)):
         found = contrastive_terms(jnp.array([d, d]), jnp.array([True, False]), margin=margin, form=form)
-        np.testing.assert_allclose(found, [same(d, margin), different(d, margin)], rtol=1e-6)
+        np.testing.assert_allclose(found, [positive(d, margin), negative(d, margin)], rtol=1e-6)
 
 
 def by_loops(x, labels, margin, form):
-    """Mean of the similar pairs' losses above 0, plus the same of the different pairs."""
+    """Mean of the positive terms above 0 plus mean of the negative terms above 0."""
     sums = {True: [], False: []}
     for i, j in itertools.permutations(range(len(x)), 2):
-        alike = bool(labels[i] == labels[j])
-        loss = FORMS[form][0 if alike else 1](float(np.linalg.norm(x[i] - x[j])), margin)
+        is_positive = bool(labels[i] == labels[j])
+        loss = FORMS[form][0 if is_positive else 1](float(np.linalg.norm(x[i] - x[j])), margin)
         if loss > 0:
-            sums[alike].append(loss)
+            sums[is_positive].append(loss)
     return sum(np.mean(values) for values in sums.values() if values)
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("block_size", [None, 3])
-def test_all_pairs_of_a_batch_equal_loops(random, form, block_size):
+def test_equals_loops(random, form, block_size):
     x, labels = random.normal(size=(11, 5)), random.integers(0, 3, 11)
     found = contrastive_loss(jnp.float32(x), labels, margin=3.0, form=form, measure="euclidean", block_size=block_size)
     np.testing.assert_allclose(found, by_loops(x, labels, 3.0, form), rtol=1e-4)
@@ -63,8 +63,8 @@ def test_gradient_equals_finite_differences():
     ("x", "labels"),
     [
         (np.zeros((4, 3)), [0, 0, 1, 1]),  # all at one point
-        (np.eye(3), [0, 1, 2]),  # no similar pair
-        (np.eye(3), [1, 1, 1]),  # no different pair
+        (np.eye(3), [0, 1, 2]),  # no positive pair
+        (np.eye(3), [1, 1, 1]),  # no negative pair
         (np.ones((1, 3)), [0]),  # no pair at all
         (np.full((4, 3), 1e15), [0, 0, 1, 1]),
     ],

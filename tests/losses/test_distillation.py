@@ -1,4 +1,4 @@
-"""A student that should find pairs as similar as its teacher does, against loops."""
+"""Distillation of similarities and of given scores, against loops."""
 
 import logging
 from functools import partial
@@ -9,7 +9,7 @@ import jax.test_util
 import numpy as np
 import pytest
 
-from simjax import losses, pairs
+from simjax import losses, mining, pairs
 from simjax.core import InputError
 from tests.losses.cases import DEGENERATE, D, M, N, cosine, kind, mean, related, rows
 from tests.slow import mostly_slow
@@ -40,9 +40,9 @@ ORACLES = {"kl": kl, "margin_mse": margin_mse}
 OPTIONS = {"kl": {"temperature": T}, "margin_mse": {}}
 
 
-@pytest.mark.parametrize("form", ORACLES)
+@pytest.mark.parametrize("variant", ORACLES)
 @pytest.mark.parametrize("kind", [kind(name) for name in ("all", "classes", "shared labels", "reference")])
-def test_equals_loops(random, form, kind):
+def test_equals_loops(random, variant, kind):
     x, teacher = random.normal(size=(N, D)), random.normal(size=(N, E))
     others = ~np.eye(N, dtype=bool)
     options = {}
@@ -56,47 +56,53 @@ def test_equals_loops(random, form, kind):
         labels, _, positive, negative = related(kind, random)
         positive, negative, y, ref = positive & others, negative & others, x, teacher
     found = losses.similarity_distillation_loss(
-        jnp.float32(x), jnp.float32(teacher), labels, form=form, block_size=4, **OPTIONS[form], **options
+        jnp.float32(x), jnp.float32(teacher), labels, variant=variant, block_size=4, **OPTIONS[variant], **options
     )
-    np.testing.assert_allclose(found, ORACLES[form](x @ y.T, teacher @ ref.T, positive, negative), rtol=2e-5)
+    np.testing.assert_allclose(found, ORACLES[variant](x @ y.T, teacher @ ref.T, positive, negative), rtol=2e-5)
     if kind == "reference":
         options.pop("ref_teacher")
         found = losses.score_distillation_loss(
-            jnp.float32(x), jnp.float32(teacher @ ref.T), labels, form=form, block_size=4, **OPTIONS[form], **options
+            jnp.float32(x),
+            jnp.float32(teacher @ ref.T),
+            labels,
+            variant=variant,
+            block_size=4,
+            **OPTIONS[variant],
+            **options,
         )
-        np.testing.assert_allclose(found, ORACLES[form](x @ y.T, teacher @ ref.T, positive, negative), rtol=2e-5)
+        np.testing.assert_allclose(found, ORACLES[variant](x @ y.T, teacher @ ref.T, positive, negative), rtol=2e-5)
 
 
-@pytest.mark.parametrize("form", ORACLES)
-def test_each_side_has_its_measure_and_direction(random, form):
+@pytest.mark.parametrize("variant", ORACLES)
+def test_student_and_teacher_have_their_own_measures_and_directions(random, variant):
     x, teacher = random.normal(size=(N, D)), random.normal(size=(N, E))
     others = ~np.eye(N, dtype=bool)
     t = -np.linalg.norm(teacher[:, None] - teacher, axis=2)  # a distance: closer is smaller
     found = losses.similarity_distillation_loss(
         jnp.float32(x),
         jnp.float32(teacher),
-        form=form,
+        variant=variant,
         measure="cosine",
         teacher_measure="euclidean",
         block_size=4,
-        **OPTIONS[form],
+        **OPTIONS[variant],
     )
-    np.testing.assert_allclose(found, ORACLES[form](cosine(x, x), t, others, others), rtol=2e-5)
+    np.testing.assert_allclose(found, ORACLES[variant](cosine(x, x), t, others, others), rtol=2e-5)
 
 
-@pytest.mark.parametrize("form", ORACLES)
-def test_questions_with_a_positive_and_negatives_each(random, form):
-    """One positive and a negative for each row, as in sentence-transformers: their mean squared error of margins."""
+@pytest.mark.parametrize("variant", ORACLES)
+def test_queries_with_one_positive_and_one_negative_each(random, variant):
+    """With one positive and one negative per row, margin_mse is that of sentence-transformers."""
     x, y = (random.normal(size=(k, D)) for k in (4, 8))
     positive, negative = np.eye(4, 8, dtype=bool), np.eye(4, 8, 4, dtype=bool)
     scores = random.normal(size=(4, 8))
     relation = pairs.by_matrix(positive, negative)
     found = losses.score_distillation_loss(
-        jnp.float32(x), jnp.float32(scores), relation, ref_embeddings=jnp.float32(y), form=form
+        jnp.float32(x), jnp.float32(scores), relation, ref_embeddings=jnp.float32(y), variant=variant
     )
     of_positive, of_negative = ((x * part).sum(1) for part in (y[:4], y[4:]))
     gold = scores[range(4), range(4)], scores[range(4), range(4, 8)]
-    if form == "margin_mse":
+    if variant == "margin_mse":
         expected = np.mean(((of_positive - of_negative) - (gold[0] - gold[1])) ** 2)
     else:
         student, target = (np.exp(np.stack(a, 1)) for a in ((of_positive, of_negative), gold))
@@ -105,26 +111,42 @@ def test_questions_with_a_positive_and_negatives_each(random, form):
     np.testing.assert_allclose(found, expected, rtol=2e-5)
 
 
-@pytest.mark.parametrize("form", mostly_slow(ORACLES))
-def test_gradient_equals_finite_differences(random, form):
+@pytest.mark.parametrize("variant", ORACLES)
+def test_mined_relations_select_pairs(random, variant):
+    """A miner that lists a few columns per row gives the loss of the same pairs as matrices."""
+    x, teacher = jnp.float32(random.normal(size=(N, D))), jnp.float32(random.normal(size=(N, E)))
+    mined = mining.batch_hard(x, np.arange(N) % 3)
+    assert mined.indices is not None
+    i = jnp.arange(N)
+    as_matrices = pairs.by_matrix(*mined.masks(i[:, None], i[None]))
+    for loss, given in (
+        (losses.similarity_distillation_loss, teacher),
+        (losses.score_distillation_loss, teacher @ teacher.T),
+    ):
+        found, expected = (loss(x, given, relation, variant=variant) for relation in (mined, as_matrices))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("variant", mostly_slow(ORACLES))
+def test_gradient_equals_finite_differences(random, variant):
     with jax.enable_x64(True):
         x, teacher = jnp.asarray(random.normal(size=(7, 3))), jnp.asarray(random.normal(size=(7, 2)))
 
         @jax.jit
         def loss(x):
-            of = partial(losses.similarity_distillation_loss, x, teacher, form=form, block_size=3)
+            of = partial(losses.similarity_distillation_loss, x, teacher, variant=variant, block_size=3)
             return of() + 2 * of(jnp.arange(7) % 2)
 
         jax.test_util.check_grads(loss, (x,), order=1, modes=["rev"])
 
 
-@pytest.mark.parametrize("form", ORACLES)
-def test_a_teacher_learns_nothing_nor_a_student_like_it(random, form):
+@pytest.mark.parametrize("variant", ORACLES)
+def test_gradients_are_zero_for_teachers_and_for_students_equal_to_them(random, variant):
     x = jnp.float32(random.normal(size=(N, D)))
 
     def loss(x, teacher, scores):
-        of_scores = losses.score_distillation_loss(x, scores, form=form)
-        return losses.similarity_distillation_loss(x, teacher, form=form) + of_scores
+        of_scores = losses.score_distillation_loss(x, scores, variant=variant)
+        return losses.similarity_distillation_loss(x, teacher, variant=variant) + of_scores
 
     value, (of_student, of_teacher, of_scores) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(x, x, x @ x.T)
     np.testing.assert_allclose(value, 0, atol=1e-6)
@@ -135,22 +157,21 @@ def test_a_teacher_learns_nothing_nor_a_student_like_it(random, form):
     assert [bool(np.any(g)) for g in moved] == [True, False, False]
 
 
-def test_margins_alone_count(random):
-    """All similarities of a row may move together."""
+def test_margin_mse_ignores_a_shift_of_each_row(random):
     x, scores = jnp.float32(random.normal(size=(N, D))), random.normal(size=(N, N))
     found = [
-        losses.score_distillation_loss(x, jnp.float32(scores + shift), form="margin_mse")
+        losses.score_distillation_loss(x, jnp.float32(scores + shift), variant="margin_mse")
         for shift in (0, random.normal(size=(N, 1)))
     ]
     np.testing.assert_allclose(*found, rtol=1e-5)
 
 
-@pytest.mark.parametrize("form", mostly_slow(ORACLES, *list(ORACLES)[:1]))
+@pytest.mark.parametrize("variant", mostly_slow(ORACLES, *list(ORACLES)[:1]))
 @pytest.mark.parametrize(
     "dtype", ["float32", *(pytest.param(t, marks=pytest.mark.slow) for t in ("bfloat16", "float16"))]
 )
-def test_no_nan_at_degenerate_batches(form, dtype):
-    both = jax.jit(jax.value_and_grad(partial(losses.similarity_distillation_loss, form=form)))
+def test_no_nan_at_degenerate_batches(variant, dtype):
+    both = jax.jit(jax.value_and_grad(partial(losses.similarity_distillation_loss, variant=variant)))
     for case, (x, labels) in DEGENERATE.items():
         with np.errstate(over="ignore"):
             x = jnp.asarray(np.clip(x, -6e4, 6e4) if dtype == "float16" else x, dtype)
@@ -158,35 +179,35 @@ def test_no_nan_at_degenerate_batches(form, dtype):
         for relation in (None, ids):
             value, gradient = both(x, teacher, relation)
             assert np.isfinite(value), case
-            # What is larger than a half can be is infinite: 6e4 times the error of a product of two such rows.
-            fits = (dtype, form, case) != ("float16", "margin_mse", "huge")
+            # The gradient overflows float16: 6e4 times the difference of products of two such rows.
+            fits = (dtype, variant, case) != ("float16", "margin_mse", "huge")
             assert np.all(np.isfinite(np.float32(gradient)) if fits else ~np.isnan(np.float32(gradient))), case
-            if "row" in case or (form == "margin_mse" and case.startswith("no ") and relation is not None):
+            if "row" in case or (variant == "margin_mse" and case.startswith("no ") and relation is not None):
                 assert float(value) == 0, case
                 assert not np.any(gradient), case
-                terms = losses.similarity_distillation_loss(x, teacher, relation, form=form, reducer="none")
+                terms = losses.unreduced(losses.similarity_distillation_loss)(x, teacher, relation, variant=variant)
                 assert int(terms.count.sum()) == 0, case
 
 
-def test_other_teachers_compile_nothing(random, caplog):
+def test_other_teachers_do_not_compile_again(random, caplog):
     x = jnp.float32(random.normal(size=(37, D)))
     with caplog.at_level(logging.WARNING), jax.log_compiles():
         for _ in range(5):
             teacher = jnp.float32(random.normal(size=(37, E)))
             losses.similarity_distillation_loss(x, teacher, random.integers(0, 4, 37))
     messages = [r.getMessage() for r in caplog.records]
-    assert sum("Finished XLA compilation of jit(_pair_loss)" in m for m in messages) == 1
+    assert sum("Finished XLA compilation of jit(_pair_terms)" in m for m in messages) == 1
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_errors():
+def test_invalid_arguments():
     x = jnp.ones((3, 4))
     of = losses.similarity_distillation_loss
     with pytest.raises(InputError, match="did you mean margin_mse"):
-        of(x, x, form="margin_mes")
+        of(x, x, variant="margin_mes")
     with pytest.raises(InputError, match="temperature: expected more than 0, got 0"):
         of(x, x, temperature=0)
-    with pytest.raises(InputError, match="ref_teacher: expected together with ref_embeddings"):
+    with pytest.raises(InputError, match="ref_teacher, ref_embeddings: expected both or neither"):
         of(x, x, ref_embeddings=x)
     with pytest.raises(InputError, match=r"scores: expected shape \(3, 2\), got \(3, 3\)"):
         losses.score_distillation_loss(x, jnp.ones((3, 3)), ref_embeddings=x[:2])

@@ -1,6 +1,6 @@
-"""Class ids and features of 64 bits in every loss, and what is looked up by class.
+"""Class ids and features of 64 bits in every loss, and values with one entry for each class.
 
-Arguments come from the signatures, so that a loss that is added later is tried as well.
+Arguments come from the signatures, so a loss that is added later is tested as well.
 """
 
 import inspect
@@ -15,22 +15,22 @@ from simjax.core import InputError
 from tests.slow import mostly_slow
 
 RANKED = np.array([0, 1, 0, 2, 1, 2])
-WIDE = np.array([0, 2**32, 2**33])[RANKED]  # JAX alone would make them one class
+WIDE = np.array([0, 2**32, 2**33])[RANKED]  # one class for JAX alone
 PROXIES = {"soft_triple_loss": (3, 2, 4), "sub_center_arcface_loss": (3, 2, 4), "sub_center_outliers": (3, 2, 4)}
 NAMES = sorted(
     name for name, f in vars(losses).items() if inspect.isfunction(f) and "labels" in inspect.signature(f).parameters
 )
 
 
-def one_form(closeness, positive, negative):
-    return {"pair": (jnp.where(positive, -closeness, closeness), positive | negative)}
+def pair_terms(scores, positive, negative):
+    return {"pair": (jnp.where(positive, -scores, scores), positive | negative)}
 
 
 def arguments(name):
-    """Values for what a loss needs beside embeddings and labels."""
+    """Return the required arguments of a loss other than embeddings and labels."""
     random = np.random.default_rng(1)
     known = {
-        "form": one_form,
+        "term_function": pair_terms,
         "proxies": np.float32(random.normal(size=PROXIES.get(name, (3, 4)))),
         "teacher": np.float32(random.normal(size=(6, 3))),
         "scores": np.float32(random.normal(size=(6, 6))),
@@ -68,7 +68,7 @@ def test_labels_and_features_of_64_bits(name):
             value(x, text)
 
 
-def test_labels_and_reference_labels_are_compared_as_they_are(random):
+def test_labels_and_reference_labels_of_different_dtypes(random):
     x, y = (jnp.float32(random.normal(size=(n, 4))) for n in (6, 5))
     ids, ref = np.array([2**64 - 1, 5, 7, 5, 2**63, 7], np.uint64), np.array([-1, 5, 7, 7, -(2**63)])
     plain = losses.supervised_contrastive_loss(
@@ -83,20 +83,20 @@ def test_labels_and_reference_labels_are_compared_as_they_are(random):
 WEIGHTS = np.float32([1.0, 10.0, 100.0])
 WEIGHTED = {
     "class weights": lambda x, labels: losses.nt_xent_loss(
-        x, labels, reducer=losses.Reducer(class_weights=WEIGHTS, divide_by="nothing")
+        x, labels, reducer=losses.Reducer(class_weights=WEIGHTS, divide_by=None)
     ),
     "betas": lambda x, labels: losses.margin_loss(x, labels, beta=WEIGHTS, measure="euclidean", reducer="sum"),
 }
 
 
 @pytest.mark.parametrize("what", WEIGHTED)
-def test_a_class_without_a_value_is_refused_and_traced_gives_nan(what, random):
+def test_a_class_without_a_value_is_an_error_or_nan_if_traced(what, random):
     x, loss = jnp.float32(random.normal(size=(6, 4))), WEIGHTED[what]
     for wrong in (3, 2**32):
         with pytest.raises(InputError, match=f"labels: expected class ids below 3, the number of {what}, got {wrong}"):
             loss(x, np.where(RANKED == 2, wrong, RANKED))
     for labels in (np.where(RANKED == 2, -1, RANKED), pairs.by_class(np.where(RANKED == 2, -1, RANKED))):
-        with pytest.raises(InputError, match=f"labels: expected class ids from 0 on, which {what} .*, got -1"):
+        with pytest.raises(InputError, match=f"labels: expected class ids from 0 on, the indices of {what}, got -1"):
             loss(x, labels)
     with pytest.raises(InputError, match=f"{what} need class ids"):
         loss(x, pairs.by_position(6))
@@ -113,7 +113,7 @@ def test_a_class_without_a_value_is_refused_and_traced_gives_nan(what, random):
 @pytest.mark.parametrize(
     "name", mostly_slow(("arcface_loss", "proxy_nca_loss", "proxy_anchor_loss"), "proxy_anchor_loss")
 )
-def test_rows_without_a_proxy_count_nowhere(name, random):
+def test_rows_without_a_proxy_are_ignored(name, random):
     x, proxies = jnp.float32(random.normal(size=(6, 4))), jnp.float32(random.normal(size=(3, 4)))
     weighted = {} if name == "proxy_anchor_loss" else {"reducer": losses.Reducer(class_weights=WEIGHTS)}
 

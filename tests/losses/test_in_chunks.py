@@ -39,14 +39,14 @@ def test_gradients_are_those_of_the_whole_batch(chunk):
             return losses.multi_similarity_loss(encode(weights, x), labels)
 
         def cached(weights, x):
-            embeddings = losses.encode_in_chunks(lambda part: encode(weights, part), x, chunk=chunk)
+            embeddings = losses.encode_in_chunks(lambda part: encode(weights, part), x, chunk_size=chunk)
             return losses.multi_similarity_loss(embeddings, labels)
 
         assert x.dtype == jnp.float64
         close(*(jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(weights, x) for loss in (cached, plain)))
 
 
-def test_two_towers_share_what_they_share():
+def test_two_towers_with_shared_layers():
     with jax.enable_x64(True):
         images, texts = (jax.random.normal(jax.random.key(k), (N, FEATURES)) for k in (7, 8))
         towers = {"images": layers(count=1), "texts": layers(count=2), "shared": layers(count=1)}
@@ -57,7 +57,7 @@ def test_two_towers_share_what_they_share():
             return losses.info_nce_loss(x, y, directions="both")
 
         def in_chunks(encoder, inputs):
-            return losses.encode_in_chunks(encoder, inputs, chunk=3)
+            return losses.encode_in_chunks(encoder, inputs, chunk_size=3)
 
         def at_once(encoder, inputs):
             return encoder(inputs)
@@ -65,30 +65,30 @@ def test_two_towers_share_what_they_share():
         close(*(jax.jit(jax.value_and_grad(lambda t, run=run: loss(t, run)))(towers) for run in (in_chunks, at_once)))
 
 
-def test_chunks_drop_out_different_features():
+def test_dropout_differs_between_chunks():
     ones = jnp.ones((N, 64))
     found = losses.encode_in_chunks(
-        lambda part, key: part * jax.random.bernoulli(key, 0.5, part.shape), ones, chunk=3, key=jax.random.key(0)
+        lambda part, key: part * jax.random.bernoulli(key, 0.5, part.shape), ones, chunk_size=3, key=jax.random.key(0)
     )
     first_of_chunks = np.asarray(found[::3])
     assert len(np.unique(first_of_chunks, axis=0)) == 4
 
 
-def test_memory_is_that_of_one_chunk():
+def test_memory_is_bounded_by_one_chunk():
     n, width, depth = 1024, 64, 40
     labels, x = jnp.arange(n) // 2, jax.ShapeDtypeStruct((n, width), jnp.float32)
     weights = [jax.ShapeDtypeStruct((width, width), jnp.float32)] * depth
 
-    def of_chunks(chunk):
+    def temporary_bytes(chunk):
         def loss(weights, x):
-            embeddings = losses.encode_in_chunks(lambda part: encode(weights, part), x, chunk=chunk)
+            embeddings = losses.encode_in_chunks(lambda part: encode(weights, part), x, chunk_size=chunk)
             return losses.nt_xent_loss(embeddings, labels, block_size=16)
 
         memory = jax.jit(jax.grad(loss)).lower(weights, x).compile().memory_analysis()
         assert memory is not None
         return memory.temp_size_in_bytes
 
-    in_chunks, at_once = of_chunks(32), of_chunks(n)
+    in_chunks, at_once = temporary_bytes(32), temporary_bytes(n)
     assert at_once > n * width * depth * 4  # all activations
     assert in_chunks < at_once / 4
 
@@ -103,15 +103,15 @@ class Model(nnx.Module):
         return self.last(self.drop(nnx.relu(self.first(x)), rngs=nnx.Rngs(dropout=key)))
 
 
-def test_a_flax_model_drops_out_the_same_when_a_chunk_is_encoded_again():
-    """By hand: each chunk with its key, the last one filled up, and all held in memory."""
+def test_dropout_of_a_flax_model_is_the_same_in_the_backward_pass():
+    """Compare with a loop over padded chunks that stores all activations."""
     definition, parameters = nnx.split(Model(nnx.Rngs(0)))
     x, labels, key = jax.random.normal(jax.random.key(1), (N, FEATURES)), np.arange(N) // 2, jax.random.key(2)
 
     def in_chunks(model):
         definition, parameters = model
         return losses.encode_in_chunks(
-            lambda part, key: nnx.merge(definition, parameters)(part, key), x, chunk=5, key=key
+            lambda part, key: nnx.merge(definition, parameters)(part, key), x, chunk_size=5, key=key
         )
 
     def by_hand(model):
@@ -129,27 +129,27 @@ def test_a_flax_model_drops_out_the_same_when_a_chunk_is_encoded_again():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_inputs_and_results_may_be_trees():
+def test_inputs_and_results_may_be_pytrees():
     inputs = {"tokens": jnp.arange(14.0).reshape(7, 2), "mask": jnp.arange(7) % 2 == 0}
 
     def encoder(part):
         return {"sum": jnp.where(part["mask"], part["tokens"].sum(1), 0), "twice": 2 * part["tokens"]}
 
-    found = jax.jit(lambda inputs: losses.encode_in_chunks(encoder, inputs, chunk=3))(inputs)
+    found = jax.jit(lambda inputs: losses.encode_in_chunks(encoder, inputs, chunk_size=3))(inputs)
     np.testing.assert_array_equal(found["sum"], np.where(inputs["mask"], np.arange(14).reshape(7, 2).sum(1), 0))
     np.testing.assert_array_equal(found["twice"], 2 * np.arange(14).reshape(7, 2))
 
 
-def test_no_row():
+def test_an_empty_batch():
     empty = jnp.zeros((0, FEATURES))
     for key in (None, jax.random.key(0)):
-        found = losses.encode_in_chunks(lambda part, *_: encode(layers(), part), empty, chunk=2, key=key)
+        found = losses.encode_in_chunks(lambda part, *_: encode(layers(), part), empty, chunk_size=2, key=key)
         assert found.shape == (0, FEATURES)
 
 
-def test_errors():
+def test_invalid_arguments():
     x = jnp.ones((3, 2))
-    with pytest.raises(InputError, match="chunk: expected at least 1, got 0"):
-        losses.encode_in_chunks(jnp.tanh, x, chunk=0)
+    with pytest.raises(InputError, match="chunk_size: expected at least 1, got 0"):
+        losses.encode_in_chunks(jnp.tanh, x, chunk_size=0)
     with pytest.raises(InputError, match=r"same number of rows, got \[2, 3\]"):
-        losses.encode_in_chunks(jnp.tanh, (x, x[:2]), chunk=2)
+        losses.encode_in_chunks(jnp.tanh, (x, x[:2]), chunk_size=2)

@@ -24,7 +24,7 @@ CASES = {
     "fast_ap": lambda: theirs.FastAPLoss(),
 }
 
-WITH_PROXIES = {  # and whether their proxies are columns
+WITH_PROXIES = {  # our name: their loss, and its attribute with the proxies; those in "W" are columns
     "normalized_softmax": (lambda: theirs.NormalizedSoftmaxLoss(4, 7), "W"),
     "arcface": (lambda: theirs.ArcFaceLoss(4, 7), "W"),
     "cosface": (lambda: theirs.CosFaceLoss(4, 7), "W"),
@@ -41,7 +41,7 @@ WITH_PROXIES = {  # and whether their proxies are columns
         *((name, False) for name in CASES),
     ),
 )
-def test_the_same_by_default(random, name, with_reference):
+def test_defaults_are_equal(random, name, with_reference):
     x, y = (np.float32(random.normal(size=(n, 7))) for n in (23, 17))
     labels, ref = random.permutation(23) % 4, random.permutation(17) % 4
     loss = getattr(losses, f"{name}_loss")
@@ -62,7 +62,7 @@ def test_the_same_by_default(random, name, with_reference):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", WITH_PROXIES)
-def test_the_same_with_proxies(random, name):
+def test_losses_of_proxies_are_equal(random, name):
     make, attribute = WITH_PROXIES[name]
     x, labels = np.float32(random.normal(size=(23, 7))), random.permutation(23) % 4
     module = make()
@@ -83,7 +83,7 @@ def test_the_same_with_proxies(random, name):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_vicreg_is_the_same(random):
+def test_vicreg_is_equal(random):
     x, y = (np.float32(random.normal(size=(23, 7))) for _ in range(2))
     expected = theirs.VICRegLoss()(torch.tensor(x), ref_emb=torch.tensor(y))
     np.testing.assert_allclose(losses.vicreg_loss(x, y), expected.item(), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Losses of two views beside pytorch-metric-learning's, and several losses at once (`.[bench]`)."""
+"""Losses of two views and combined losses are equal to those of pytorch-metric-learning (`.[bench]`)."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ CASES = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("name", CASES)
-def test_two_views(random, name, symmetric):
+def test_pair_losses_of_two_views_are_equal(random, name, symmetric):
     views = [np.float32(random.normal(size=(13, 7))) for _ in range(2)]
     loss = getattr(losses, f"{name}_loss")
 
@@ -42,7 +42,7 @@ def test_two_views(random, name, symmetric):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_several_losses(random):
+def test_combined_losses_are_equal(random):
     x, labels = np.float32(random.normal(size=(23, 7))), random.permutation(23) % 4
     names, weights = ("nt_xent", "contrastive"), {"nt_xent": 0.3, "contrastive": 2.0}
     total, parts = losses.combined_loss(

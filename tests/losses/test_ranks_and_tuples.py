@@ -1,4 +1,4 @@
-"""Losses of ranks, of histograms and of tuples against loops that enumerate them."""
+"""Ranking and triplet losses against loops."""
 
 import logging
 from functools import partial
@@ -32,14 +32,14 @@ def sigmoid(z):
     return 1 / (1 + np.exp(-np.clip(z, -500, 500)))
 
 
-def with_itself(found, reference):
-    """Of each row that has positives its number, all of its positives and its negatives."""
+def with_own_row(found, reference):
+    """Return the index, the positives with the row itself, and the negatives of each row with positives."""
     return [(i, p if reference else np.sort([*p, i]), q) for i, (p, q) in enumerate(found) if len(p)]
 
 
 def smooth_ap(x, y, positive, negative, reference, t=0.01):
     s, terms = cosine(x, y), []
-    for i, near, far in with_itself(rows(positive, negative), reference):
+    for i, near, far in with_own_row(rows(positive, negative), reference):
         precision = []
         for p in near:
             positives = 1 + sum(sigmoid((s[i, k] - s[i, p]) / t) for k in near if k != p)
@@ -50,7 +50,7 @@ def smooth_ap(x, y, positive, negative, reference, t=0.01):
 
 def pnp(x, y, positive, negative, reference, penalty=lambda r: r, t=0.01):
     s, terms = cosine(x, y), []
-    for i, near, far in with_itself(rows(positive, negative), reference):
+    for i, near, far in with_own_row(rows(positive, negative), reference):
         terms.append(np.mean([penalty(sum(sigmoid((s[i, k] - s[i, p]) / t) for k in far)) for p in near]))
     return mean(terms)
 
@@ -123,7 +123,7 @@ ORACLES = {
 }
 
 
-EVERYWHERE = ("classes", "shared labels", "grades", "reference")
+EVERY_LOSS = ("classes", "shared labels", "grades", "reference")
 
 
 def loss_named(name):
@@ -143,7 +143,7 @@ def case(kind, random):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [kind(which, name) for name in ORACLES for which in RELATIONS if which in EVERYWHERE or name == "pnp"],
+    [kind(which, name) for name in ORACLES for which in RELATIONS if which in EVERY_LOSS or name == "pnp"],
 )
 def test_equals_loops(random, name, kind):
     x, y, labels, options, positive, negative = case(kind, random)
@@ -191,7 +191,7 @@ def test_gradient_equals_finite_differences(name):
         jax.test_util.check_grads(loss, (x, y), order=1, modes=["rev"])
 
 
-def test_what_is_learned_beside_embeddings_gets_its_gradient(random):
+def test_gradient_by_hyper_parameters(random):
     labels = random.integers(0, 3, N)
     with jax.enable_x64(True):
         x = jnp.asarray(random.normal(size=(N, D)))
@@ -222,18 +222,17 @@ def test_no_nan_at_degenerate_batches(name, dtype):
 
 
 @pytest.mark.parametrize("name", mostly_slow(ORACLES, "smooth_ap", "angular"))
-def test_nothing_to_learn_from_is_counted(name):
+def test_without_positive_pairs_no_term_is_active(name):
     x, labels = jnp.eye(3), jnp.arange(3)
-    terms = loss_named(name)(x, labels, reducer="none")
+    terms = losses.unreduced(loss_named(name))(x, labels)
     assert terms.total.shape == terms.count.shape == (3,)
-    if name != "ranked_list":  # which learns from negative pairs alone
+    if name != "ranked_list":  # has terms of negative pairs alone
         assert not np.any(terms.total)
         assert not np.any(terms.count)
-    nowhere = loss_named(name)(
-        x, labels, ref_embeddings=jnp.zeros((0, 3)), ref_labels=jnp.zeros(0, int), reducer="none"
-    )
-    assert not np.any(nowhere.total)
-    assert not np.any(nowhere.count)
+    reference = {"ref_embeddings": jnp.zeros((0, 3)), "ref_labels": jnp.zeros(0, int)}
+    empty = losses.unreduced(loss_named(name))(x, labels, **reference)
+    assert not np.any(empty.total)
+    assert not np.any(empty.count)
 
 
 @pytest.mark.parametrize("name", mostly_slow(ORACLES, "smooth_ap", "angular"))
@@ -243,14 +242,14 @@ def test_weights_are_factors_of_rows(random, name):
         random.integers(0, 3, N),
         jnp.float32(random.random(N)),
     )
-    plain, weighted = (loss_named(name)(x, labels, reducer="none", weights=w, block_size=4) for w in (None, weights))
+    plain, weighted = (losses.unreduced(loss_named(name))(x, labels, weights=w, block_size=4) for w in (None, weights))
     np.testing.assert_allclose(weighted.total, plain.total * weights, rtol=1e-5)
     np.testing.assert_array_equal(weighted.count, plain.count)
     mean = plain.total.sum() / plain.count.sum()
     np.testing.assert_allclose(loss_named(name)(x, labels, block_size=4), mean, rtol=1e-5)
 
 
-def test_any_temperature_is_finite(random):
+def test_extreme_temperatures_are_finite(random):
     x, labels = jnp.float32(random.normal(size=(N, D))), random.integers(0, 3, N)
     for loss in (partial(losses.pnp_loss, variant="Iu"), losses.smooth_ap_loss):
         both = jax.jit(jax.value_and_grad(loss))
@@ -260,18 +259,18 @@ def test_any_temperature_is_finite(random):
             assert np.isfinite(gradient).all()
 
 
-def test_large_temperatures_of_ranked_lists_leave_the_worst_pair():
+def test_ranked_list_at_a_large_temperature_has_the_worst_pair():
     x, labels = jnp.array([[0.0], [1e6], [5e5], [1e5]]), jnp.array([0, 0, 0, 1])
-    terms = losses.ranked_list_loss(
-        x, labels, measure="euclidean", positive_temperature=1e3, imbalance=0.0, reducer="none"
+    terms = losses.unreduced(losses.ranked_list_loss)(
+        x, labels, measure="euclidean", positive_temperature=1e3, imbalance=0.0
     )
     np.testing.assert_allclose(terms.total, [1e6, 1e6, 5e5, 0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("alpha", [20.0, 63.0, 64.0, 80.0])
-def test_each_row_has_its_own_terms_at_any_angle(random, alpha):
+def test_angular_terms_of_each_row_at_any_angle(random, alpha):
     x, labels = random.normal(size=(N, D)), random.integers(0, 4, N)
-    found = losses.angular_loss(jnp.float32(x), labels, alpha=alpha, reducer="none", block_size=4)
+    found = losses.unreduced(losses.angular_loss)(jnp.float32(x), labels, alpha=alpha, block_size=4)
     same = labels[:, None] == labels
     positive = same & ~np.eye(N, dtype=bool)
     for i in range(N):
@@ -286,21 +285,21 @@ def test_each_row_has_its_own_terms_at_any_angle(random, alpha):
 
 
 @pytest.mark.slow
-def test_the_gradient_at_an_angle_whose_exponentials_do_not_fit(random):
+def test_angular_gradient_if_exponentials_overflow(random):
     with jax.enable_x64(True):
         x = jnp.asarray(random.normal(size=(7, 3)))
         check = partial(losses.angular_loss, labels=jnp.arange(7) % 3, alpha=85.0, block_size=3)
         jax.test_util.check_grads(jax.jit(check), (x,), order=1, modes=["rev"])
 
 
-def test_the_histogram_loss_respects_the_direction():
+def test_the_direction_of_the_histogram_loss():
     x, labels = jnp.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-1.0, 0.1]]), jnp.array([0, 0, 1, 1])
     assert float(losses.histogram_loss(x, labels, measure="angular")) < 0.5
     assert float(losses.histogram_loss(x, jnp.array([0, 1, 1, 0]), measure="angular")) > 0.5
 
 
-def test_the_histogram_follows_training(random):
-    """The first is the batch's own; from then on each batch weighs as much as the momentum says."""
+def test_the_histogram_is_a_moving_average(random):
+    """The first histogram is that of the batch; later batches have the weight `momentum`."""
     xs, labels = [random.normal(size=(N, D)) for _ in range(3)], random.integers(0, 3, N)
     same = labels[:, None] == labels
     found = expected = np.zeros(10)
@@ -312,12 +311,12 @@ def test_the_histogram_follows_training(random):
         expected = own if not expected.any() else 0.75 * expected + 0.25 * own
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found.sum(), 1, rtol=1e-5)
-    kept = losses.dynamic_soft_margin_histogram(jnp.eye(3), jnp.arange(3), previous=found)
-    np.testing.assert_array_equal(kept, found)
+    unchanged = losses.dynamic_soft_margin_histogram(jnp.eye(3), jnp.arange(3), previous=found)
+    np.testing.assert_array_equal(unchanged, found)
 
 
 def test_the_weights_of_the_dynamic_soft_margin_are_constants(random):
-    with jax.enable_x64(True):  # two programs: what they compute agrees but for rounding
+    with jax.enable_x64(True):  # two programs agree up to rounding
         x, labels = jnp.asarray(random.normal(size=(N, D))), random.integers(0, 3, N)
         own = losses.dynamic_soft_margin_histogram(x, labels, block_size=4)
         gradient = jax.jit(jax.grad(partial(losses.dynamic_soft_margin_loss, block_size=4)))
@@ -325,7 +324,7 @@ def test_the_weights_of_the_dynamic_soft_margin_are_constants(random):
 
 
 @pytest.mark.slow
-def test_second_derivatives_go_through_blocks(random):
+def test_second_derivatives_of_several_blocks(random):
     labels = jnp.arange(5) % 2
     with jax.enable_x64(True):
         x, direction = (jnp.asarray(random.normal(size=(5, 2))) for _ in range(2))
@@ -339,7 +338,7 @@ def test_second_derivatives_go_through_blocks(random):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
 
 
-def test_other_labels_compile_nothing(random, caplog):
+def test_other_labels_do_not_recompile(random, caplog):
     x = jnp.float32(random.normal(size=(N, D)))
     with caplog.at_level(logging.WARNING), jax.log_compiles():
         for classes in (3, 1, 2, N):
@@ -384,7 +383,7 @@ def test_errors():
     for name in ("histogram", "dynamic_soft_margin"):
         with pytest.raises(InputError, match="bins: expected at least 1"):
             loss_named(name)(x, labels, bins=0)
-        with pytest.raises(InputError, match="only the sum of all terms is known"):
-            loss_named(name)(x, labels, reducer="mean_nonzero")
+        with pytest.raises(InputError, match="does not know how many of its terms are above 0"):
+            loss_named(name)(x, labels, reducer="mean_active")
     with pytest.raises(InputError, match="need class ids"):
         losses.pnp_loss(x, pairs.by_matrix(np.eye(3, dtype=bool)), reducer=losses.Reducer(class_weights=jnp.ones(2)))

@@ -1,4 +1,4 @@
-"""Regularisers of class vectors and of embeddings against loops."""
+"""Regularizers of embeddings and of proxies against loops."""
 
 import jax
 import jax.numpy as jnp
@@ -35,9 +35,9 @@ def zero_mean(x):
     return np.mean(abs(x.sum(1)))
 
 
-def global_orthogonal(x, apart=None, mean_weight=1.0, second_moment_weight=1.0, threshold=None):
-    apart = ~np.eye(len(x), dtype=bool) if apart is None else apart & ~np.eye(len(x), dtype=bool)
-    s = cosine(x, x)[apart]
+def global_orthogonal(x, negative=None, mean_weight=1.0, second_moment_weight=1.0, threshold=None):
+    others = ~np.eye(len(x), dtype=bool)
+    s = cosine(x, x)[others if negative is None else negative & others]
     threshold = 1 / x.shape[1] if threshold is None else threshold
     return mean_weight * s.mean() ** 2 + second_moment_weight * max(0, np.square(s).mean() - threshold)
 
@@ -56,33 +56,33 @@ def regularizer_named(name):
     return getattr(losses, f"{name}_regularizer")
 
 
-def vectors(name, random):
+def arguments(name, random):
     return random.normal(size=(N, 3, D) if name == "sparse_centers" else (N, D))
 
 
 @pytest.mark.parametrize("name", ORACLES)
 def test_equals_loops(random, name):
-    x = vectors(name, random)
+    x = arguments(name, random)
     np.testing.assert_allclose(regularizer_named(name)(jnp.float32(x)), ORACLES[name](x), rtol=2e-5)
 
 
 @pytest.mark.parametrize("name", mostly_slow(ORACLES, *list(ORACLES)[:2]))
 def test_gradient_equals_finite_differences(random, name):
     with jax.enable_x64(True):
-        x = jnp.asarray(vectors(name, random))
+        x = jnp.asarray(arguments(name, random))
         jax.test_util.check_grads(regularizer_named(name), (x,), order=1, modes=["rev"])
 
 
 @pytest.mark.parametrize(
     ("p", "power"), [(1, 1.0), (3, 2.0), (2.5, 0.5), (float("inf"), 1.0)], ids=["1", "3", "2.5", "inf"]
 )
-def test_norms(random, p, power):
+def test_lp_equals_loops_for_other_norms(random, p, power):
     x = random.normal(size=(N, D))
     np.testing.assert_allclose(losses.lp_regularizer(jnp.float32(x), p=p, power=power), lp(x, p, power), rtol=2e-5)
 
 
 @pytest.mark.parametrize("kind", [kind(name) for name in ("classes", "shared labels", "function", "grades")])
-def test_only_what_does_not_belong_together_is_spread_out(random, kind):
+def test_global_orthogonal_averages_negative_pairs(random, kind):
     labels, _, _, negative = related(kind, random)
     x = random.normal(size=(N, D))
     options = {"mean_weight": 0.5, "second_moment_weight": 2.0, "threshold": 0.1}
@@ -106,7 +106,7 @@ def test_no_nan_at_degenerate_batches(name, dtype):
             assert not np.any(gradient), case
 
 
-def test_class_vectors_that_are_equal_or_alone():
+def test_proxies_that_are_equal_single_or_of_very_different_lengths():
     assert float(losses.regular_face_regularizer(jnp.ones((1, 4)))) == 0
     np.testing.assert_allclose(losses.regular_face_regularizer(jnp.ones((3, 4))), 1.0, rtol=1e-6)
     assert float(losses.sparse_centers_regularizer(jnp.ones((5, 1, 4)))) == 0
@@ -115,14 +115,14 @@ def test_class_vectors_that_are_equal_or_alone():
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_errors():
+def test_invalid_arguments():
     for name in ("center_invariant", "regular_face"):
-        with pytest.raises(InputError, match=r"proxies: expected class vectors \[c, d\], got shape \(3,\)"):
+        with pytest.raises(InputError, match=r"proxies: expected rows \[c, d\], got shape \(3,\)"):
             regularizer_named(name)(jnp.ones(3))
     for name in ("lp", "zero_mean", "global_orthogonal"):
         with pytest.raises(InputError, match=r"embeddings: expected rows \[n, d\], got shape \(3,\)"):
             regularizer_named(name)(jnp.ones(3))
-    with pytest.raises(InputError, match=r"k vectors for each class, \[c, k, d\], got shape \(3, 2\)"):
+    with pytest.raises(InputError, match=r"k proxies of each class, \[c, k, d\], got shape \(3, 2\)"):
         losses.sparse_centers_regularizer(jnp.ones((3, 2)))
     with pytest.raises(InputError, match=r"p: expected at least 1, got 0.5"):
         losses.lp_regularizer(jnp.ones((3, 2)), p=0.5)

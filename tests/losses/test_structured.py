@@ -1,5 +1,6 @@
-"""Losses in which a pair's term depends on other pairs, rows or classes, against loops."""
+"""Losses whose terms depend on other pairs, rows or classes, against loops."""
 
+import functools
 import logging
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from simjax import losses, mining, pairs
-from simjax.core import InputError
+from simjax.core import InputError, _blocks
 from tests.losses.cases import (
     DEGENERATE,
     D,
@@ -32,13 +33,13 @@ def signal_to_noise(x, y):
 
 
 def lifted_structure(d, positive, negative, margin=1.0):
-    """Of one set a positive has a row of its own; a reference has only its column."""
-    alone = d.shape[0] == d.shape[1]
+    """Without reference rows a positive has a row of its own, otherwise only a column."""
+    one_set = d.shape[0] == d.shape[1]
     terms = []
     for i, (p, q) in enumerate(rows(positive, negative)):
         for k in p:
             near = [d[i, n] for n in q] + [
-                (d[k, n] if alone else d[n, k]) for n in np.flatnonzero(negative[k] if alone else negative[:, k])
+                (d[k, n] if one_set else d[n, k]) for n in np.flatnonzero(negative[k] if one_set else negative[:, k])
             ]
             if near:
                 terms.append(max(0, np.log(sum(np.exp(margin - v) for v in near)) + d[i, k]) ** 2 / 2)
@@ -121,7 +122,7 @@ def test_equals_loops(random, name, kind):
 
 @pytest.mark.parametrize("name", ["n_pairs", "instance"])
 @pytest.mark.parametrize("kind", [kind(name) for name in ("classes", "classes, some ignored", "function", "matrix")])
-def test_of_groups_equals_loops(random, name, kind):
+def test_losses_of_groups_equal_loops(random, name, kind):
     ids, x = np.array([2, 0, 1, 2, 3, 0, 0, 1, 4, 4, 2]), random.normal(size=(N, D))
     groups = ids[:, None] == ids
     known, no_groups = (ids != 4)[:, None] & (ids != 4), np.isin(abs(np.arange(N)[:, None] - np.arange(N)), (0, 3))
@@ -139,8 +140,8 @@ def test_of_groups_equals_loops(random, name, kind):
     np.testing.assert_allclose(loss_named(name)(jnp.float32(x), labels, block_size=4), expected, rtol=2e-5)
 
 
-def assert_gradient_is_the_slope(value_and_gradient, x, random, step=1e-5):
-    """Of a jitted function, along one direction."""
+def assert_gradient_equals_slope(value_and_gradient, x, random, step=1e-5):
+    """Compare the derivative of a jitted function along one direction with finite differences."""
     direction = random.normal(size=x.shape)
     ahead, behind = (value_and_gradient(x + sign * step * direction)[0] for sign in (1, -1))
     slope = np.sum(value_and_gradient(x)[1] * direction)
@@ -153,10 +154,10 @@ def test_gradient_equals_finite_differences(random, name):
     with jax.enable_x64(True):
         x, labels = jnp.asarray(random.normal(size=(7, 3))), jnp.asarray([0, 1, 0, 1, 1, 0, 1])
         loss = jax.jit(jax.value_and_grad(lambda x: loss_named(name)(x, labels)))
-        assert_gradient_is_the_slope(loss, x, random)
+        assert_gradient_equals_slope(loss, x, random)
 
 
-def test_of_mined_triplets(random):
+def test_margin_loss_of_mined_triplets(random):
     x, labels = random.normal(size=(N, D)), random.integers(0, 3, N)
     d, same = euclidean(x, x), labels[:, None] == labels
     triplets = [
@@ -173,8 +174,25 @@ def test_of_mined_triplets(random):
     np.testing.assert_allclose(found, expected, rtol=2e-5)
 
 
-def test_of_mined_pairs(random):
-    """Few of each row are kept, but a positive is also a column."""
+@pytest.mark.slow
+def test_counts_that_are_not_saved_are_computed_again(random, monkeypatch):
+    monkeypatch.setattr(_blocks, "rows_per_block", lambda n, row_bytes: 4)
+    x, labels = jnp.asarray(random.normal(size=(13, 3)), jnp.float32), random.integers(0, 4, 13)
+
+    def compute():
+        jax.clear_caches()
+        value_and_grad = jax.value_and_grad(lambda x: losses.margin_loss(x, mining.semi_hard(x, labels)))
+        return value_and_grad(x), str(jax.make_jaxpr(value_and_grad)(x))
+
+    saved, program = compute()
+    monkeypatch.setattr(_blocks, "SAVED_BYTES", 0)
+    recomputed, other_program = compute()
+    assert program != other_program
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), saved, recomputed)
+
+
+def test_lifted_structure_of_mined_pairs(random):
+    """A miner selects a few columns of each row, but a positive also has a row."""
     x, labels = random.normal(size=(N, D)), random.integers(0, 3, N)
     mined = mining.batch_hard(jnp.float32(x), labels)
     positive, negative = map(np.asarray, mined.masks(jnp.arange(N)[:, None], jnp.arange(N)[None]))
@@ -184,8 +202,8 @@ def test_of_mined_pairs(random):
         mining.pair_margin(jnp.float32(x), labels).transposed()
 
 
-def test_similarities_and_distances_are_turned_alike(random):
-    """The cosine distance is 1 - cos: the same losses, with margins at the same place."""
+def test_similarities_and_distances_agree(random):
+    """The cosine distance is 1 - cos, so losses with margins at the same place are equal."""
     x, labels = jnp.float32(random.normal(size=(N, D))), random.integers(0, 3, N)
     cases: tuple[Any, ...] = (
         (
@@ -201,7 +219,7 @@ def test_similarities_and_distances_are_turned_alike(random):
         np.testing.assert_allclose(distance, loss(x, labels, measure="cosine", **by_similarity), rtol=1e-5)
 
 
-def test_the_slack_of_a_variance_is_a_share_of_the_mean_distance(random):
+def test_intra_pair_variance_of_a_distance(random):
     x, labels = random.normal(size=(N, D)), random.integers(0, 3, N)
     d, same = euclidean(x, x), labels[:, None] == labels
     near, far = d[same & ~np.eye(N, dtype=bool)], d[~same]
@@ -212,7 +230,7 @@ def test_the_slack_of_a_variance_is_a_share_of_the_mean_distance(random):
     np.testing.assert_allclose(found, expected, rtol=2e-5)
 
 
-def test_boundaries_of_classes_are_those_of_the_row(random):
+def test_beta_of_each_class_is_that_of_the_row(random):
     x, labels = random.normal(size=(N, D)), random.integers(0, 3, N)
     d, same, beta = euclidean(x, x), labels[:, None] == labels, np.array([0.7, 1.0, 1.3])
     near, far, with_triplet = [], [], []
@@ -228,16 +246,16 @@ def test_boundaries_of_classes_are_those_of_the_row(random):
     np.testing.assert_allclose(with_nu, expected + 0.3 * mean(with_triplet), rtol=2e-5)
 
 
-def test_boundaries_that_are_learned_get_their_gradient(random):
+def test_gradient_by_beta(random):
     labels = jnp.asarray(random.integers(0, 3, 7))
     with jax.enable_x64(True):
         x = jnp.asarray(random.normal(size=(7, 3)))
         loss = jax.jit(jax.value_and_grad(lambda beta: losses.margin_loss(x, labels, beta=beta, nu=0.1)))
         for beta in (jnp.float64(1.1), jnp.array([0.7, 1.0, 1.3])):
-            assert_gradient_is_the_slope(loss, beta, random)
+            assert_gradient_equals_slope(loss, beta, random)
 
 
-def test_a_mean_of_features_off_zero_costs(random):
+def test_the_zero_mean_regularizer(random):
     x, labels = random.normal(size=(N, D)), random.integers(0, 3, N)
     plain, more = (
         losses.signal_to_noise_contrastive_loss(jnp.float32(x), labels, zero_mean=weight) for weight in (None, 0.3)
@@ -245,7 +263,7 @@ def test_a_mean_of_features_off_zero_costs(random):
     np.testing.assert_allclose(more - plain, 0.3 * np.abs(x.sum(1)).mean(), rtol=1e-5)
 
 
-def test_rows_without_a_signal_do_not_count(random):
+def test_rows_without_a_signal_are_ignored(random):
     x, labels = random.normal(size=(N, D)), random.integers(0, 3, N)
     x[4] = 0.5
     d, same, has = signal_to_noise(x, x), labels[:, None] == labels, np.arange(N)[:, None] != 4
@@ -274,8 +292,8 @@ def test_manifold_equals_an_inverse(random):
     for options in ({}, {"alpha": 0.3, "margin": 0.1}):
         found = losses.manifold_loss(jnp.float32(x), ids, proxies=jnp.float32(proxies), **options)
         np.testing.assert_allclose(found, manifold(x, ids, proxies, **options), rtol=2e-5)
-    terms = losses.manifold_loss(
-        jnp.float32(x), np.where(ids == 2, -1, ids), proxies=jnp.float32(proxies), reducer="none"
+    terms = losses.unreduced(losses.manifold_loss)(
+        jnp.float32(x), np.where(ids == 2, -1, ids), proxies=jnp.float32(proxies)
     )
     np.testing.assert_array_equal(terms.count, np.where(ids == 2, 0, 2))  # two terms of each row that has a proxy
 
@@ -284,7 +302,7 @@ def test_gradient_of_the_manifold_equals_finite_differences(random):
     with jax.enable_x64(True):
         nodes, ids = jnp.asarray(random.normal(size=(10, 3))), jnp.asarray(random.integers(0, 3, 7))
         loss = jax.value_and_grad(lambda v: losses.manifold_loss(v[:7], ids, proxies=v[7:], margin=0.1))
-        assert_gradient_is_the_slope(jax.jit(loss), nodes, random)
+        assert_gradient_equals_slope(jax.jit(loss), nodes, random)
 
 
 PAIRS = {name: loss_named(name) for name in ORACLES} | {
@@ -307,21 +325,21 @@ def test_no_nan_at_degenerate_batches(name, dtype):
         value, gradient = loss(x, jnp.asarray(labels, jnp.int32))
         assert np.isfinite(value), case
         assert np.isfinite(np.float32(gradient)).all(), case
-        if case in NOTHING_TO_LEARN.get(name, ("no row", "one row", "no similar pair")):
+        if case in NOTHING_TO_LEARN.get(name, ("no row", "one row", "no positive pair")):
             assert float(value) == 0, case
             assert not np.any(gradient), case
 
 
 @pytest.mark.parametrize("name", mostly_slow(ORACLES, "lifted_structure", "margin"))
-def test_a_batch_without_a_positive_pair_says_so(name):
-    terms = loss_named(name)(jnp.eye(4), jnp.arange(4), reducer="none")
+def test_without_positive_pairs_only_some_losses_have_terms(name):
+    terms = losses.unreduced(loss_named(name))(jnp.eye(4), jnp.arange(4))
     assert terms.total.shape == terms.count.shape == (4,)
-    # Negative pairs have a variance, too, and every row is an instance.
+    # Negative pairs have a variance, and every row is an instance.
     np.testing.assert_array_equal(terms.count, {"intra_pair_variance": 3, "instance": 1}.get(name, 0))
 
 
 @pytest.mark.parametrize("name", ["lifted_structure", "intra_pair_variance"])
-def test_a_square_that_does_not_fit_has_no_gradient(random, name):
+def test_a_square_that_overflows_has_no_gradient(random, name):
     x = jnp.float32(1e37 * random.normal(size=(4, 4)))
     loss = jax.jit(jax.value_and_grad(lambda x: loss_named(name)(x, jnp.array([0, 0, 1, 1]), measure="euclidean")))
     value, gradient = loss(x)
@@ -334,17 +352,17 @@ def test_every_row_is_an_instance_without_labels(random):
     np.testing.assert_array_equal(losses.instance_loss(x), losses.instance_loss(x, jnp.arange(N)[::-1]))
 
 
-def test_a_relation_is_turned_with_its_columns(random):
+def test_a_transposed_relation_has_transposed_masks(random):
     ids, ref = random.integers(0, 3, N), random.integers(0, 3, M)
     i, j = jnp.arange(N)[:, None], jnp.arange(M)[None]
     for relation in (pairs.by_class(ids, ref, ignore=(2,)), pairs.by_matrix(random.random((N, M)) > 0.5)):
-        turned = relation.transposed()
-        assert turned.shape == (M, N)
-        for mask, other in zip(relation.masks(i, j), turned.masks(j.T, i.T), strict=True):
+        transposed = relation.transposed()
+        assert transposed.shape == (M, N)
+        for mask, other in zip(relation.masks(i, j), transposed.masks(j.T, i.T), strict=True):
             np.testing.assert_array_equal(mask.T, other)
 
 
-def test_other_labels_compile_nothing(random, caplog):
+def test_other_labels_do_not_recompile(random, caplog):
     x = jnp.float32(random.normal(size=(N, D)))
     for loss in ORACLES:
         loss_named(loss)(x, random.integers(0, 3, N), block_size=4)
@@ -390,7 +408,7 @@ def test_errors():
         ({"alpha": 0.0}, "alpha: expected a number between 0 and 1, got 0.0"),
         ({"context_weight": -1.0}, "context_weight: expected at least 0"),
         ({"proxies": jnp.ones((1, 2))}, "below 1, the number of proxies, got 1"),
-        ({"labels": labels[:2]}, "one id for each of 3 rows, got 2"),
+        ({"labels": labels[:2]}, "one for each of 3 rows, got shape"),
     ):
         with pytest.raises(InputError, match=message):
             losses.manifold_loss(**{"embeddings": x, "labels": labels, "proxies": jnp.ones((2, 2)), **wrong})

@@ -1,4 +1,3 @@
-import functools
 import itertools
 
 import jax
@@ -9,14 +8,13 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from simjax import mining as miners
-from simjax.core import _blocks
 from simjax.losses import triplet_margin_loss as loss_of
 from simjax.similarity import measure
 from tests.slow import mostly_slow
 
 
 def triplets(labels):
-    """Every (anchor, positive, negative)."""
+    """Return all triplets (anchor, positive, negative)."""
     n = range(len(labels))
     return [
         (a, p, q)
@@ -37,8 +35,8 @@ def all_by_loops(d, labels, margin):
 def hard_by_loops(d, labels, margin):
     losses = []
     for _, group in itertools.groupby(triplets(labels), key=lambda t: t[0]):
-        chosen = list(group)
-        losses.append(max(d[a, p] for a, p, _ in chosen) - min(d[a, q] for a, _, q in chosen) + margin)
+        selected = list(group)
+        losses.append(max(d[a, p] for a, p, _ in selected) - min(d[a, q] for a, _, q in selected) + margin)
     return mean_above_zero(losses)
 
 
@@ -76,25 +74,8 @@ def test_equals_loops(mining, block_size, seed):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-@pytest.mark.slow
-def test_a_block_too_large_to_keep_its_counts_is_counted_again(random, monkeypatch):
-    monkeypatch.setattr(_blocks, "rows_per_block", lambda n, row_bytes: 4)
-    x, labels = jnp.asarray(random.normal(size=(13, 3)), jnp.float32), random.integers(0, 4, 13)
-
-    def found():
-        jax.clear_caches()
-        value_and_grad = jax.value_and_grad(lambda x: triplet_margin_loss(x, labels, mining="all"))
-        return value_and_grad(x), str(jax.make_jaxpr(value_and_grad)(x))
-
-    kept, program = found()
-    monkeypatch.setattr(_blocks, "SAVED_BYTES", 0)
-    counted, another = found()
-    assert program != another
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), kept, counted)
-
-
 @pytest.mark.parametrize("mining", ORACLES)
-def test_a_similarity_is_respected_as_one(random, mining):
+def test_the_direction_of_a_similarity(random, mining):
     x, labels = random.normal(size=(11, 3)), random.integers(0, 3, 11)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     expected = ORACLES[mining](-(unit @ unit.T), labels, 0.3)
@@ -119,7 +100,7 @@ def test_gradient_equals_finite_differences(mining):
 @pytest.mark.parametrize(
     ("x", "labels", "value"),
     [
-        (np.zeros((4, 3)), [0, 0, 1, 1], 0.5),  # all at one point: every triplet misses by the margin
+        (np.zeros((4, 3)), [0, 0, 1, 1], 0.5),  # all at one point: every triplet violates the margin by the margin
         (np.eye(3), [0, 1, 2], 0.0),  # no positive
         (np.eye(3), [1, 1, 1], 0.0),  # no negative
         (np.ones((1, 3)), [0], 0.0),
@@ -133,34 +114,34 @@ def test_degenerate_batches(mining, x, labels, value):
     np.testing.assert_array_equal(gradient, 0)
 
 
-def written_down(x, labels, *, margin, swap, smooth, chosen=None):
-    """Every triplet, one by one."""
-    a, p, q = (np.array(t) for t in zip(*(triplets(labels) if chosen is None else chosen), strict=True))
+def enumerated(x, labels, *, margin, swap, smooth, selected=None):
+    """Compute the loss of enumerated triplets."""
+    a, p, q = (np.array(t) for t in zip(*(triplets(labels) if selected is None else selected), strict=True))
     d = measure("euclidean")(x[:, None], x[None])
-    nearest = jnp.minimum(d[a, q], d[p, q]) if swap else d[a, q]
-    x = d[a, p] - nearest + margin
+    closest = jnp.minimum(d[a, q], d[p, q]) if swap else d[a, q]
+    x = d[a, p] - closest + margin
     terms = jax.nn.softplus(x) if smooth else jax.nn.relu(x)
     return jnp.sum(terms) / jnp.maximum(jnp.sum(terms > 0), 1)
 
 
 @pytest.mark.parametrize(("swap", "smooth"), mostly_slow([(True, False), (False, True), (True, True)], (True, True)))
-def test_swapped_and_smooth_triplets(random, swap, smooth):
+def test_swap_and_smooth(random, swap, smooth):
     x, labels = jnp.float32(random.normal(size=(13, 3))), random.integers(0, 4, 13)
     options = {"margin": 0.7, "swap": swap, "smooth": smooth}
 
     def ours(x):
         return loss_of(x, labels, measure="euclidean", block_size=4, **options)
 
-    found, expected = (jax.value_and_grad(f)(x) for f in (ours, lambda x: written_down(x, labels, **options)))
+    found, expected = (jax.value_and_grad(f)(x) for f in (ours, lambda x: enumerated(x, labels, **options)))
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-4, atol=1e-6)
 
 
-def test_smooth_triplets_that_were_mined(random):
+def test_smooth_mined_triplets(random):
     x, labels = jnp.float32(random.normal(size=(13, 3))), random.integers(0, 3, 13)
     d = cdist(x, x)
-    chosen = [(a, p, q) for a, p, q in triplets(labels) if 0 < d[a, q] - d[a, p] <= 0.5]
+    selected = [(a, p, q) for a, p, q in triplets(labels) if 0 < d[a, q] - d[a, p] <= 0.5]
     mined = miners.triplet_margin(x, labels, margin=0.5, kind="semi_hard", measure="euclidean")
     found = loss_of(x, mined, measure="euclidean", margin=0.7, smooth=True)
-    expected = written_down(x, labels, margin=0.7, swap=False, smooth=True, chosen=chosen)
+    expected = enumerated(x, labels, margin=0.7, swap=False, smooth=True, selected=selected)
     np.testing.assert_allclose(found, expected, rtol=1e-5)

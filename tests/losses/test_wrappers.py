@@ -1,4 +1,4 @@
-"""Losses made of losses: of cut embeddings, of several at once, of views."""
+"""Losses of truncated embeddings, weighted sums of losses, and pair losses of several views."""
 
 from functools import partial
 
@@ -39,7 +39,7 @@ def test_matryoshka_equals_loops(random, x, kind):
     np.testing.assert_allclose(found, sum(expected), rtol=2e-5)
 
 
-CUT = {  # what is cut of x, y and proxies p, and what not
+TRUNCATED = {  # loss, its arguments, and whether arguments beside the first one are truncated
     "a second view": (losses.info_nce_loss, lambda x, y, p: ((x, y), {}), True),
     "a second view by name": (losses.info_nce_loss, lambda x, y, p: ((x,), {"y": y}), True),
     "all views": (
@@ -53,7 +53,7 @@ CUT = {  # what is cut of x, y and proxies p, and what not
         True,
     ),
     "proxies": (losses.proxy_anchor_loss, lambda x, y, p: ((x, np.arange(N) % 3), {"proxies": p}), True),
-    "no teacher": (
+    "not a teacher": (
         losses.similarity_distillation_loss,
         lambda x, y, p: ((x, y), {}),
         False,
@@ -61,9 +61,9 @@ CUT = {  # what is cut of x, y and proxies p, and what not
 }
 
 
-@pytest.mark.parametrize("case", CUT)
-def test_matryoshka_cuts_what_holds_embeddings(random, x, case):
-    loss, arguments, others_too = CUT[case]
+@pytest.mark.parametrize("case", TRUNCATED)
+def test_matryoshka_truncates_every_argument_that_holds_embeddings(random, x, case):
+    loss, arguments, others_too = TRUNCATED[case]
     arrays = [jnp.float32(a) for a in (x, random.normal(size=(N, D)), random.normal(size=(3, D)))]
     args, options = arguments(*arrays)
     found = losses.matryoshka_loss(loss, *args, sizes=SIZES, **options)
@@ -74,30 +74,30 @@ def test_matryoshka_cuts_what_holds_embeddings(random, x, case):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_matryoshka_of_the_whole_width_is_the_loss(x):
+def test_matryoshka_of_all_features_is_the_loss(x):
     a, labels = jnp.float32(x), np.arange(N) % 3
     found = losses.matryoshka_loss(losses.nt_xent_loss, a, labels, sizes=(D,), measure="dot")
     np.testing.assert_array_equal(found, losses.nt_xent_loss(a, labels, measure="dot"))
 
 
-def test_matryoshka_at_unit_length(x):
+def test_matryoshka_of_unit_vectors(x):
     a, labels = jnp.float32(x), np.arange(N) % 3
     found = losses.matryoshka_loss(losses.nt_xent_loss, a, labels, sizes=SIZES, normalise=True, measure="dot")
     expected = sum(losses.nt_xent_loss(jnp.float32(unit(x[:, :k])), labels, measure="dot") for k in SIZES)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_matryoshka_terms(x):
+def test_matryoshka_adds_weighted_terms(x):
     a, labels = jnp.float32(x), np.arange(N) % 3
     terms = losses.matryoshka_loss(
-        losses.nt_xent_loss, a, labels, sizes=SIZES, size_weights=FACTORS, reducer="none", weights=jnp.ones(N)
+        losses.unreduced(losses.nt_xent_loss), a, labels, sizes=SIZES, size_weights=FACTORS, weights=jnp.ones(N)
     )
-    parts = [losses.nt_xent_loss(a[:, :k], labels, reducer="none") for k in SIZES]
+    parts = [losses.unreduced(losses.nt_xent_loss)(a[:, :k], labels) for k in SIZES]
     np.testing.assert_allclose(terms.total, sum(w * t.total for w, t in zip(FACTORS, parts, strict=True)), rtol=1e-6)
     np.testing.assert_array_equal(terms.count, sum(t.count for t in parts))
 
 
-def test_matryoshka_learns_all_its_features_and_weights(x):
+def test_matryoshka_has_gradients_of_embeddings_and_weights(x):
     labels = np.arange(N) % 3
     with jax.enable_x64(True):
         a = jnp.asarray(x)
@@ -111,7 +111,7 @@ def test_matryoshka_learns_all_its_features_and_weights(x):
         np.testing.assert_allclose(jax.grad(loss, argnums=1)(a, 0.5), at_two, rtol=1e-12)
 
 
-def test_combined_is_the_weighted_sum_of_its_parts(random, x):
+def test_combined_equals_the_weighted_sum_of_its_parts(random, x):
     labels = random.integers(0, 3, N)
     a, same = jnp.float32(x), labels[:, None] == labels
     three = {
@@ -157,7 +157,6 @@ def test_self_supervised_equals_loops(random, x, symmetric):
 
 
 def test_self_supervised_of_three_views(random, x):
-    """Every view of an image is a positive of its others."""
     views = [x, *random.normal(size=(2, N, D))]
     s = cosine(np.concatenate(views), np.concatenate(views)) / 0.07
     terms = []
@@ -167,16 +166,16 @@ def test_self_supervised_of_three_views(random, x):
         terms += [-np.log(np.exp(s[i, k]) / (np.exp(s[i, k]) + negatives)) for k in positives]
     found = losses.self_supervised_loss(losses.nt_xent_loss, *map(jnp.float32, views))
     np.testing.assert_allclose(found, mean(terms), rtol=2e-5)
-    of_first = losses.self_supervised_loss(
-        losses.nt_xent_loss, *map(jnp.float32, views), symmetric=False, reducer="none"
+    terms_of_first = losses.self_supervised_loss(
+        losses.unreduced(losses.nt_xent_loss), *map(jnp.float32, views), symmetric=False
     )
-    np.testing.assert_array_equal(of_first.count, np.full(N, 2))
+    np.testing.assert_array_equal(terms_of_first.count, np.full(N, 2))
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_self_supervised_weighs_rows(random, x, symmetric):
+def test_self_supervised_weights_rows_in_all_views(random, x, symmetric):
     a, b, weights = jnp.float32(x), jnp.float32(random.normal(size=(N, D))), jnp.float32(random.random(N))
-    of = partial(losses.self_supervised_loss, losses.nt_xent_loss, a, b, symmetric=symmetric, reducer="none")
+    of = partial(losses.self_supervised_loss, losses.unreduced(losses.nt_xent_loss), a, b, symmetric=symmetric)
     plain, weighted = of(), of(weights=weights)
     np.testing.assert_allclose(weighted.total, plain.total * jnp.tile(weights, 1 + symmetric), rtol=1e-5)
 
@@ -199,13 +198,13 @@ def test_no_nan_at_degenerate_batches(name, dtype):
         value, gradient = both(x, jnp.asarray(labels, jnp.int32))
         assert np.isfinite(value), case
         assert np.isfinite(np.float32(gradient)).all(), case
-        if "row" in case and name != "self_supervised":  # whose row has a positive in the other view
+        if "row" in case and name != "self_supervised":  # its row has a positive in the other view
             assert float(value) == 0, case
             assert not np.any(gradient), case
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_errors():
+def test_invalid_arguments():
     x, labels = jnp.ones((3, 4)), jnp.array([0, 1, 1])
     for sizes in ((), (0, 2), (5,)):
         with pytest.raises(InputError, match=r"sizes: expected numbers of features from 1 to 4, got \("):
@@ -220,5 +219,5 @@ def test_errors():
         losses.combined_loss({"pairs": losses.nt_xent_loss}, x, labels, loss_weights={"pears": 1.0})
     with pytest.raises(InputError, match="views: expected at least one"):
         losses.self_supervised_loss(losses.nt_xent_loss, x)
-    with pytest.raises(InputError, match=r"views: expected shapes \(3, 4\) as that of x, got \[\(2, 4\)\]"):
+    with pytest.raises(InputError, match=r"views: expected the shape of x, \(3, 4\), got \[\(2, 4\)\]"):
         losses.self_supervised_loss(losses.nt_xent_loss, x, x[:2])

@@ -170,7 +170,7 @@ def test_an_empty_memory_has_zero_gradients():
         value, gradient = jax.value_and_grad(
             lambda x, loss=loss: loss(x, against(memory, jnp.arange(BATCH)), ref_embeddings=memory.embeddings)
         )(x)
-        terms = loss(x, against(memory, jnp.arange(BATCH)), ref_embeddings=memory.embeddings, reducer="none")
+        terms = losses.unreduced(loss)(x, against(memory, jnp.arange(BATCH)), ref_embeddings=memory.embeddings)
         assert not np.any(gradient)
         assert np.isfinite(value)
         assert float(value) == 0 or int(terms.count.sum()) == BATCH  # a row without pairs is a term of some losses

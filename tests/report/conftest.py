@@ -1,4 +1,4 @@
-"""Runs as the trainer leaves them, made up: plausible arrays around real pictures of digits."""
+"""Finished runs with made-up results and real images of digits."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 MakeRun = Callable[..., Path]
 
 
-def _softened(x: np.ndarray) -> np.ndarray:
+def _softmax(x: np.ndarray) -> np.ndarray:
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
@@ -60,7 +60,7 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """A function that writes a finished run and returns its folder."""
+    """Return a function that writes a finished run and returns its folder."""
 
     def make(
         folder: str = "runs/cnn",
@@ -80,11 +80,11 @@ def make_run(tmp_path: Path) -> MakeRun:
         run.mkdir(parents=True)
         images, labels = _pictures(names, size, channels, rng)
         confusion = rng.poisson(0.4, (classes, classes)) + np.diag(rng.integers(25, 36, classes))
-        chosen = {"model": "cnn", "dataset": "digits", "test_dataset": None, "objective": "softmax", "seed": 0}
-        chosen |= {"steps": steps, "out": folder, "optimizer": {"learning_rate": 1e-3, "name": "adamw"}}
-        chosen |= settings or {}
+        values = {"model": "cnn", "dataset": "digits", "test_dataset": None, "objective": "softmax", "seed": 0}
+        values |= {"steps": steps, "out": folder, "optimizer": {"learning_rate": 1e-3, "name": "adamw"}}
+        values |= settings or {}
         config = {
-            "settings": chosen,
+            "settings": values,
             "versions": {"jax": "0.10.2", "simjax": "0.1.0"},
             "command": f"python train.py --model cnn --dataset digits --out '{folder}'",
             "data": {
@@ -98,7 +98,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             | dict(data or {}),
         }
         _write(run / "config.json", config)
-        numbers = {key: chosen[key] for key in ("model", "dataset", "test_dataset", "objective", "seed", "steps")}
+        numbers = {key: values[key] for key in ("model", "dataset", "test_dataset", "objective", "seed", "steps")}
         numbers |= {
             "parameters": 37254,
             "train_seconds": 83.2,
@@ -139,7 +139,7 @@ def make_run(tmp_path: Path) -> MakeRun:
                                            "validation_accuracy": 0.98 - loss / 3}) + "\n")  # fmt: skip
         samples = _samples(images, labels, classes, rng)
         if heads:
-            attention = _softened(2 * rng.normal(size=(6, heads, 16))).reshape(6, heads, 4, 4)
+            attention = _softmax(2 * rng.normal(size=(6, heads, 16))).reshape(6, heads, 4, 4)
             samples |= {"attention_images": images[:6], "attention": attention, "attention_labels": labels[:6]}
         np.savez(run / "samples.npz", **samples)  # pyright: ignore[reportArgumentType]
         centres = rng.normal(size=(classes, dimensions)) * 3

@@ -1,4 +1,4 @@
-"""What a browser's parser would make of a page: its tags, checked for balance, and its text."""
+"""A parser of HTML pages that checks that tags are balanced, and collects tags and text."""
 
 import html.parser
 import re
@@ -8,7 +8,7 @@ VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
 class Reader(html.parser.HTMLParser):
-    """Collects tags with their attributes and the text in view; tags that do not match raise."""
+    """Collect tags with their attributes and the visible text; unbalanced tags are an error."""
 
     def __init__(self, page: str):
         super().__init__(convert_charrefs=True)
@@ -49,6 +49,6 @@ def assert_self_contained(reader: Reader) -> None:
 
 
 def table_row(markdown: str, first: str) -> list[str]:
-    """The cells of the first row of a Markdown table that begins with that word."""
+    """Return the cells of the first row of a Markdown table that begins with a word."""
     line = next(line for line in markdown.split("\n") if line.startswith(f"| {first} |"))
     return re.split(r"(?<!\\) \| ", line.strip("| "))

@@ -1,4 +1,4 @@
-"""The report in a real browser: nothing is fetched, nothing complains, and its pictures are there."""
+"""The report in a real browser: no requests, no errors, all pictures, light and dark."""
 
 import http.server
 import shutil
@@ -25,45 +25,45 @@ def browse(address: str, profile: Path, *flags: str) -> subprocess.CompletedProc
 
 @pytest.fixture
 def served(tmp_path):
-    """A folder behind a web server, and the paths that were asked of it."""
-    asked = []
+    """Serve the temporary folder; return the address and the requested paths."""
+    requested = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *arguments):
             super().__init__(*arguments, directory=str(tmp_path))
 
         def log_message(self, format, *arguments):
-            asked.append(self.path)
+            requested.append(self.path)
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", requested
         server.shutdown()
         thread.join()
 
 
-def test_report_asks_for_nothing_and_complains_of_nothing(make_run, served, tmp_path):
-    address, asked = served
+def test_the_report_makes_no_request_and_logs_no_error(make_run, served, tmp_path):
+    address, requested = served
     hostile = ["<img src=/stolen onerror=console.log(1)>", "<script src=/stolen></script>"]
     run = make_run("run", names=hostile, heads=2, report={"confusion": [[9, 1], [2, 8]]})
     report.write(run)
     done = browse(f"{address}/run/report.html", tmp_path / "profile", "--dump-dom")
-    assert asked == ["/run/report.html"]
+    assert requested == ["/run/report.html"]
     assert "CONSOLE" not in done.stderr
     assert "&lt;script src=/stolen" in done.stdout
 
 
-def test_the_browser_says_so_when_a_page_does_complain(served, tmp_path):
-    """What the test above relies on: errors reach stderr, requests reach the server."""
-    address, asked = served
+def test_requests_and_errors_of_a_page_are_observable(served, tmp_path):
+    """The test above relies on it."""
+    address, requested = served
     (tmp_path / "bad.html").write_text("<img src='/missing.png'><script>console.error('oops')</script>")
     done = browse(f"{address}/bad.html", tmp_path / "profile", "--dump-dom")
-    assert "/missing.png" in asked
+    assert "/missing.png" in requested
     assert "CONSOLE" in done.stderr
 
 
-def test_dark_pages_are_dark_and_light_ones_light(make_run, tmp_path):
+def test_pages_are_dark_in_the_dark_theme_and_light_in_the_light_theme(make_run, tmp_path):
     import numpy as np
     from PIL import Image
 
@@ -73,6 +73,6 @@ def test_dark_pages_are_dark_and_light_ones_light(make_run, tmp_path):
         picture = tmp_path / f"{theme}.png"
         browse((run / "report.html").as_uri(), tmp_path / theme, f"--screenshot={picture}", *flags)
         pixels = np.asarray(Image.open(picture).convert("L"))
-        # Charts included: their white ground must become the page's own.
+        # Charts have a white background, which has to become the background of the page.
         assert abs(int(np.median(pixels)) - ground) <= 1
         assert np.mean(np.abs(pixels.astype(int) - ground) <= 2) > 0.7

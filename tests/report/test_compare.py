@@ -46,7 +46,7 @@ def test_the_best_of_each_column_is_marked(make_run, tmp_path):
     assert "parameters" not in content["runs"][1]["best_in"]
 
 
-def test_page_is_well_formed_self_contained_and_has_both_curves(make_run, tmp_path):
+def test_the_page_is_well_formed_self_contained_and_has_both_curves(make_run, tmp_path):
     runs = [make_run("a"), make_run("<b>b</b>", settings={"objective": "triplet"})]
     report.compare(runs, tmp_path / "new/out")
     out = tmp_path / "new/out"
@@ -60,7 +60,7 @@ def test_page_is_well_formed_self_contained_and_has_both_curves(make_run, tmp_pa
     assert table_row((out / "compare.md").read_text(), "objective") == ["objective", "softmax", "triplet"]
 
 
-def test_accuracies_judged_otherwise_say_so(make_run, tmp_path):
+def test_accuracies_of_classifiers_and_of_neighbours_are_distinguished(make_run, tmp_path):
     runs = [make_run("a"), make_run("b", report={"accuracy_of": "knn"}, settings={"objective": "triplet"})]
     report.compare(runs, tmp_path / "out")
     markdown = (tmp_path / "out/compare.md").read_text()
@@ -72,7 +72,7 @@ def test_accuracies_judged_otherwise_say_so(make_run, tmp_path):
     assert "not all judged alike" not in markdown
 
 
-def test_runs_that_differ_in_their_seed_are_summed_up(make_run, tmp_path):
+def test_runs_that_differ_in_their_seed_have_a_mean_and_a_standard_deviation(make_run, tmp_path):
     accuracies = [0.90, 0.92, 0.97]
     runs = [make_run(f"cnn{i}", settings={"seed": i, "data_dir": f"/{i}"}, report=scores(accuracy=a))
             for i, a in enumerate(accuracies)]  # fmt: skip
@@ -86,7 +86,7 @@ def test_runs_that_differ_in_their_seed_are_summed_up(make_run, tmp_path):
     assert table_row((tmp_path / "out/compare.md").read_text(), "Accuracy") == ["Accuracy", "93.00% ± 3.61%"]
 
 
-def test_a_setting_inside_a_section_separates_runs(make_run, tmp_path):
+def test_runs_with_different_nested_settings_are_not_averaged(make_run, tmp_path):
     runs = [make_run("a"), make_run("b", settings={"seed": 1, "optimizer": {"learning_rate": 0.1, "name": "adamw"}})]
     report.compare(runs, tmp_path / "out")
     assert json.loads((tmp_path / "out/compare.json").read_text())["over_seeds"] == []
@@ -95,14 +95,14 @@ def test_a_setting_inside_a_section_separates_runs(make_run, tmp_path):
     assert table_row(markdown, "optimizer.learning\\_rate") == ["optimizer.learning\\_rate", "0.001", "0.1"]
 
 
-def test_runs_of_one_name_are_told_apart_by_their_paths(make_run, tmp_path):
+def test_runs_with_the_same_folder_name_are_named_by_their_paths(make_run, tmp_path):
     runs = [make_run("x/run"), make_run("y/run", settings={"model": "vit"})]
     report.compare(runs, tmp_path / "out")
     names = [run["name"] for run in json.loads((tmp_path / "out/compare.json").read_text())["runs"]]
     assert names == [str(run) for run in runs]
 
 
-def test_curves_of_runs_without_validation_are_those_of_training(make_run, tmp_path):
+def test_training_curves_are_shown_if_a_run_has_no_validation(make_run, tmp_path):
     runs = [make_run("a"), make_run("b", settings={"model": "vit"})]
     (runs[1] / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0, "accuracy": null}\n')
     report.compare(runs, tmp_path / "out")
@@ -148,14 +148,14 @@ def test_a_folder_that_is_not_a_finished_run_is_refused(make_run, tmp_path):
         report.compare([make_run("a"), tmp_path / "b"], tmp_path / "out")
 
 
-def test_broken_json_is_named(make_run, tmp_path):
+def test_an_error_names_the_broken_json_file(make_run, tmp_path):
     runs = [make_run("a"), make_run("b")]
     (runs[1] / "report.json").write_text('{"accuracy": ')
     with pytest.raises(InputError, match=r"b/report\.json: not valid JSON"):
         report.compare(runs, tmp_path / "out")
 
 
-def test_out_that_holds_something_else_is_refused_and_untouched(make_run, tmp_path):
+def test_an_output_folder_with_other_files_is_refused_and_not_changed(make_run, tmp_path):
     runs = [make_run("a"), make_run("b", settings={"seed": 1})]
     with pytest.raises(InputError, match=r"former comparison, got .*a, which holds config\.json"):
         report.compare(runs, runs[0])
@@ -184,7 +184,7 @@ def test_an_empty_folder_and_a_former_comparison_are_replaced(make_run, tmp_path
 
 @pytest.mark.parametrize("former", [False, True])
 @pytest.mark.parametrize("broken", ["to_html", "rename"])
-def test_a_failure_midway_leaves_no_out_or_the_former_one(make_run, tmp_path, monkeypatch, former, broken):
+def test_a_failure_leaves_no_output_folder_or_the_former_comparison(make_run, tmp_path, monkeypatch, former, broken):
     runs, out = [make_run("a"), make_run("b", settings={"seed": 1})], tmp_path / "out"
     if former:
         report.compare(runs, out)
@@ -204,7 +204,7 @@ def test_a_failure_midway_leaves_no_out_or_the_former_one(make_run, tmp_path, mo
     assert {p.name for p in tmp_path.iterdir()} == {"a", "b"} | ({"out"} if former else set())
 
 
-def test_two_runs_that_are_the_same_in_all_numbers_are_both_marked(make_run, tmp_path):
+def test_equal_values_of_two_runs_are_both_marked(make_run, tmp_path):
     runs = [make_run("a"), make_run("b", settings={"seed": 1})]
     report.compare(runs, tmp_path / "out")
     first, second = (table_row((tmp_path / "out/compare.md").read_text(), name)[1:] for name in "ab")

@@ -15,10 +15,10 @@ def test_errors_and_costs_are_better_when_lower(title):
     assert best(BY_TITLE[title], [50, 75, 25]) == [False, False, True]
 
 
-def test_values_that_read_the_same_are_marked_the_same():
+def test_values_with_the_same_text_are_all_best():
     assert best(BY_TITLE["Accuracy"], [0.98611, 0.98614, 0.9860]) == [True, True, False]
 
 
-def test_a_missing_value_is_never_the_best_and_a_lone_one_neither():
+def test_neither_a_missing_value_nor_a_single_value_is_the_best():
     assert best(BY_TITLE["Equal error rate"], [None, 0.2, float("nan"), 0.3]) == [False, True, False, False]
     assert best(BY_TITLE["Accuracy"], [None, 0.9]) == [False, False]

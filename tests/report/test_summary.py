@@ -1,7 +1,7 @@
 from simjax import report
 
 
-def test_lines_have_the_headline_numbers():
+def test_the_summary_has_the_main_numbers():
     lines = report.summary_lines(
         {
             "model": "vit",
@@ -30,7 +30,7 @@ def test_lines_have_the_headline_numbers():
     ]
 
 
-def test_an_empty_report_is_all_dashes():
+def test_the_summary_of_an_empty_report_has_dashes():
     text = "\n".join(report.summary_lines({"retrieval": None, "verification": None, "few_shot": None}))
     assert "None" not in text
     assert text.count("–") == 13

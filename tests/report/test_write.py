@@ -10,14 +10,14 @@ from PIL import Image
 
 from simjax import report
 from simjax.core import InputError
-from simjax.report import _matrices, _write
+from simjax.report import _charts, _write
 from simjax.report._run import read_run
 from tests.report.reading import assert_self_contained, read_html, table_row
 
 FEW_SHOT = {"5-way 1-shot": {"accuracy": 0.9132, "interval": 0.0071, "ways": 5, "shots": 1}}
 
 
-def test_page_is_well_formed_self_contained_and_complete(make_run):
+def test_the_page_is_well_formed_self_contained_and_complete(make_run):
     run = make_run(heads=3, dimensions=2, report={"few_shot": FEW_SHOT})
     report.write(run)
     page = read_html(run / "report.html")
@@ -39,8 +39,7 @@ def test_page_is_well_formed_self_contained_and_complete(make_run):
 PHOTOGRAPHS = {"neighbours", "pairs", "attention"}
 
 
-def test_figures_are_written_and_are_those_that_the_markdown_names(make_run):
-    """Charts lie on white, photographs on nothing."""
+def test_the_markdown_names_all_figures_with_charts_on_white_and_photographs_on_transparent_ground(make_run):
     run = make_run(heads=2, dimensions=2)
     report.write(run)
     named = re.findall(r"\]\(figures/(\w+\.png)\)", (run / "report.md").read_text())
@@ -54,7 +53,7 @@ def test_figures_are_written_and_are_those_that_the_markdown_names(make_run):
         assert pixels[0, 0].tolist() == ([255, 255, 255, 0] if Path(name).stem in PHOTOGRAPHS else [255] * 4)
 
 
-def test_what_is_missing_is_left_out_or_dashed(make_run):
+def test_sections_without_data_are_omitted_and_missing_numbers_are_dashes(make_run):
     run = make_run()
     for name in ("samples.npz", "predictions.npz", "metrics.jsonl"):
         (run / name).unlink()
@@ -83,7 +82,7 @@ HOSTILE = [
 ]
 
 
-def test_hostile_names_stay_text(make_run):
+def test_class_names_with_markup_are_shown_as_text(make_run):
     confusion = (np.eye(6, dtype=int) * 9 + 1).tolist()
     run = make_run(names=HOSTILE, dimensions=2, report={"confusion": confusion, "dataset": "folder:<b>/|x"})
     report.write(run)
@@ -101,7 +100,7 @@ def test_hostile_names_stay_text(make_run):
     assert "In figures \\#5 is 猫" in markdown
 
 
-def test_code_in_markdown_cannot_leave_its_fence(make_run):
+def test_backticks_in_a_command_do_not_end_its_code_block(make_run):
     run = make_run()
     config = json.loads((run / "config.json").read_text())
     config["command"] = "train.py --out '```'\n# boo"
@@ -111,8 +110,8 @@ def test_code_in_markdown_cannot_leave_its_fence(make_run):
 
 
 @pytest.mark.parametrize("classes", [2, 13, 20, 21, 100])
-def test_matrices_name_all_classes_or_say_which(classes):
-    picture = _matrices.confusion_matrix(np.eye(classes, dtype=int), [f"class {i}" for i in range(classes)])
+def test_the_caption_of_a_matrix_tells_which_classes_are_named(classes):
+    picture = _charts.confusion_matrix(np.eye(classes, dtype=int), [f"class {i}" for i in range(classes)])
     assert ("numbers are counts" in picture.caption) == (classes <= 20)
     assert ("One class in 3 is named" in picture.caption) == (classes == 100)
     assert picture.wide == (classes > 12)
@@ -120,13 +119,13 @@ def test_matrices_name_all_classes_or_say_which(classes):
 
 
 @pytest.mark.slow
-def test_colour_pictures_stay_small_in_the_page(make_run):
+def test_a_page_with_large_colour_photographs_is_below_1500_kilobytes(make_run):
     run = make_run(channels=3, size=224, heads=4, steps=5)
     report.write(run)
     assert (run / "report.html").stat().st_size < 1.5e6
 
 
-def test_confusions_are_summed_up(make_run):
+def test_the_lowest_accuracies_and_the_most_frequent_confusion_are_in_the_text(make_run):
     run = make_run(names=["cat", "dog", "emu"], report={"confusion": [[7, 3, 0], [1, 9, 0], [0, 0, 0]]})
     report.write(run)
     markdown = (run / "report.md").read_text()
@@ -136,7 +135,7 @@ def test_confusions_are_summed_up(make_run):
 
 
 @pytest.mark.slow
-def test_test_classes_of_their_own_have_their_own_names(make_run):
+def test_names_of_test_classes_are_used_if_they_differ_from_the_training_classes(make_run):
     run = make_run(data={"test_class_names": [f"new {i}" for i in range(10)]})
     report.write(run)
     assert "Lowest accuracy: new " in (run / "report.md").read_text()
@@ -151,7 +150,7 @@ def test_writing_again_gives_the_same_bytes(make_run):
     assert before == after
 
 
-def test_a_failure_leaves_the_former_report(make_run, monkeypatch):
+def test_a_failure_does_not_change_the_former_report(make_run, monkeypatch):
     run = make_run()
     report.write(run)
     before = (run / "report.md").read_text(), (run / "report.html").read_text()
@@ -188,7 +187,7 @@ def test_a_folder_that_is_not_a_finished_run_is_refused(make_run, name):
         ("predictions.npz", b"", r"predictions\.npz: cannot be read as an \.npz file"),
     ],
 )
-def test_broken_files_are_named(make_run, name, content, message):
+def test_an_error_names_the_broken_file(make_run, name, content, message):
     run = make_run()
     (run / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
@@ -196,7 +195,7 @@ def test_broken_files_are_named(make_run, name, content, message):
     assert not (run / "report.html").exists()
 
 
-def test_steps_that_a_resumed_run_took_twice_count_once(make_run):
+def test_the_last_values_of_a_step_that_was_logged_twice_are_used(make_run):
     run = make_run()
     lines = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 9.0}, {"step": 2, "validation_loss": 8.0},
              {"step": 2, "loss": 2.0}, {"step": 3, "loss": 1.5}]  # fmt: skip
@@ -207,7 +206,7 @@ def test_steps_that_a_resumed_run_took_twice_count_once(make_run):
 
 
 @pytest.mark.slow
-def test_png_figures_do_not_depend_on_pyplot(make_run):
+def test_neither_matplotlib_is_imported_early_nor_pyplot_at_all(make_run):
     code = (
         "import sys; from simjax import report; assert 'matplotlib' not in sys.modules; "
         "report.write(sys.argv[1]); assert 'matplotlib.pyplot' not in sys.modules"

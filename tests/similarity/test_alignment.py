@@ -9,7 +9,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from simjax.core import InputError
 from simjax.similarity import Alignment, Measure, alignment, centered_kernel_alignment, measure
-from simjax.similarity._median_distance import median_squared_distance
+from simjax.similarity._kernel_alignment import median_squared_distance
 
 
 def gram(x, kernel, bandwidth):
@@ -41,14 +41,14 @@ def representations(random, n, d=5, e=5):
     return np.float32(x), np.float32(y)
 
 
-every_way = pytest.mark.parametrize(("kernel", "unbiased"), [("linear", False), ("linear", True), ("rbf", True)])
+every_variant = pytest.mark.parametrize(("kernel", "unbiased"), [("linear", False), ("linear", True), ("rbf", True)])
 
 
 @pytest.mark.parametrize(
     ("kernel", "unbiased", "n", "block_size"),
     [
         ("linear", False, 53, None),
-        ("linear", False, 5, 4),  # with fewer inputs than features by strips
+        ("linear", False, 5, 4),  # fewer inputs than features: computed from tiles
         ("linear", True, 53, 4),
         ("linear", True, 5, None),
         ("rbf", False, 53, 4),
@@ -62,14 +62,14 @@ def test_agrees_with_matrices(random, kernel, unbiased, n, block_size):
     np.testing.assert_allclose(found, by_matrices(x, y, **options), rtol=2e-4)
 
 
-def test_features_and_strips_agree(random):
+def test_products_by_features_and_of_inputs_agree(random):
     x, y = representations(random, 31)
-    of_features = centered_kernel_alignment(x, y)
-    of_strips = centered_kernel_alignment(x - x.mean(0), y - y.mean(0), kernel=measure("dot"))
-    np.testing.assert_allclose(of_features, of_strips, rtol=1e-5)
+    by_features = centered_kernel_alignment(x, y)
+    by_inputs = centered_kernel_alignment(x - x.mean(0), y - y.mean(0), kernel=measure("dot"))
+    np.testing.assert_allclose(by_features, by_inputs, rtol=1e-5)
 
 
-def test_a_measure_of_ones_own(random):
+def test_a_user_function_as_kernel(random):
     x, y = representations(random, 31)
     own = Measure.from_pair(lambda a, b: jnp.exp(-0.2 * jnp.sum((a - b) ** 2, -1)), higher_is_closer=True)
     k, m = (np.exp(-0.2 * squareform(pdist(np.float64(a), "sqeuclidean"))) for a in (x, y))
@@ -85,22 +85,22 @@ def with_gradients(kernel, unbiased):
     return jax.jit(jax.value_and_grad(align, (0, 1)))
 
 
-@every_way
-def test_a_rotation_and_a_scale_change_nothing_and_equal_is_one(random, kernel, unbiased):
+@every_variant
+def test_rotation_and_scale_have_no_effect_and_equal_representations_give_one(random, kernel, unbiased):
     x, y = representations(random, 31)
-    turn = np.float32(np.linalg.qr(random.normal(size=(5, 5)))[0])
+    rotation = np.float32(np.linalg.qr(random.normal(size=(5, 5)))[0])
 
     def align(x, y):
         return with_gradients(kernel, unbiased)(x, y)[0]
 
     np.testing.assert_allclose(align(x, x), 1, rtol=1e-6)
-    np.testing.assert_allclose(align(-8 * x @ turn + 5, x), 1, rtol=1e-4)
-    np.testing.assert_allclose(align(-8 * x @ turn + 5, y), align(x, y), rtol=1e-4)
+    np.testing.assert_allclose(align(-8 * x @ rotation + 5, x), 1, rtol=1e-4)
+    np.testing.assert_allclose(align(-8 * x @ rotation + 5, y), align(x, y), rtol=1e-4)
     np.testing.assert_allclose(align(y, x), align(x, y), rtol=1e-5)
     assert align(x, y) < 0.99
 
 
-def test_independent_representations_of_few_inputs_look_alike_but_for_the_unbiased(random):
+def test_few_inputs_with_independent_representations_align_only_in_the_biased_form(random):
     x, y = np.float32(random.normal(size=(2, 100, 13, 31)))
     biased, unbiased = (
         np.mean(jax.vmap(functools.partial(centered_kernel_alignment, unbiased=u))(x, y)) for u in (False, True)
@@ -109,7 +109,7 @@ def test_independent_representations_of_few_inputs_look_alike_but_for_the_unbias
     assert abs(unbiased) < 0.05
 
 
-@every_way
+@every_variant
 def test_huge_and_tiny_features(random, kernel, unbiased):
     x, y = representations(random, 31)
     align = with_gradients(kernel, unbiased)
@@ -120,8 +120,8 @@ def test_huge_and_tiny_features(random, kernel, unbiased):
         np.testing.assert_allclose(gradient * scale, slope, rtol=1e-2, atol=1e-5)
 
 
-@every_way
-def test_a_representation_that_is_the_same_for_all_is_aligned_with_nothing(random, kernel, unbiased):
+@every_variant
+def test_a_constant_representation_has_alignment_and_gradient_zero(random, kernel, unbiased):
     align = with_gradients(kernel, unbiased)
     y = representations(random, 31)[1]
     for value in (0.0, 0.1, 1e4):
@@ -132,7 +132,7 @@ def test_a_representation_that_is_the_same_for_all_is_aligned_with_nothing(rando
             assert all((g == 0).all() for g in gradients)
 
 
-def test_more_than_half_of_the_pairs_equal(random):
+def test_a_median_distance_of_zero(random):
     """The median is 0: the RBF kernel is 1 for equal inputs and 0 for others."""
     x, y = np.float32(np.repeat(random.normal(size=(3, 5)), (23, 5, 3), axis=0)), representations(random, 31)[1]
     found, gradients = with_gradients("rbf", True)(x, y)
@@ -144,7 +144,7 @@ def test_more_than_half_of_the_pairs_equal(random):
 
 @pytest.mark.parametrize("n", [2, 3, 101])
 def test_the_median_is_exact(random, n):
-    """Of integers around 0, whose distances are not rounded; with many ties."""
+    """Integers around 0, whose distances are not rounded, with many ties."""
     half = np.float32(random.integers(-9, 9, size=(n // 2, 3)))
     x = np.concatenate([half, -half, np.zeros((n % 2, 3), np.float32)])
     distances = np.sort(pdist(x, "sqeuclidean"))
@@ -154,18 +154,20 @@ def test_the_median_is_exact(random, n):
 
 @pytest.mark.parametrize(
     ("kernel", "unbiased"),
-    [("strips", True), *(pytest.param(k, False, marks=pytest.mark.slow) for k in ("linear", "rbf"))],
+    [("few inputs", True), *(pytest.param(k, False, marks=pytest.mark.slow) for k in ("linear", "rbf"))],
 )
 def test_gradients_in_float64(kernel, unbiased):
     with jax.enable_x64(True):
-        x, y = (jnp.asarray(np.random.default_rng(d).normal(size=(5, d))) for d in (2, 7 if kernel == "strips" else 3))
-        kernel = {"rbf": measure("rbf", gamma=0.3)}.get(kernel, "linear")  # the median counts as a constant
+        x, y = (
+            jnp.asarray(np.random.default_rng(d).normal(size=(5, d))) for d in (2, 7 if kernel == "few inputs" else 3)
+        )
+        kernel = {"rbf": measure("rbf", gamma=0.3)}.get(kernel, "linear")  # the median is a constant of the gradient
         align = functools.partial(centered_kernel_alignment, kernel=kernel, unbiased=unbiased, block_size=2)
         jax.test_util.check_grads(align, (x, y), order=1)
 
 
 @pytest.mark.slow
-def test_memory_never_holds_the_matrix():
+def test_the_matrix_is_never_stored():
     x = jnp.zeros((4096, 8))
 
     def temporary(block_size):
@@ -182,7 +184,7 @@ def batches(random, count=5, n=13):
 
 
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
-def test_over_batches_the_unbiased_products_are_averaged(random, kernel):
+def test_unbiased_products_are_averaged_over_batches(random, kernel):
     seen = batches(random)
     state = functools.reduce(lambda s, b: s.update(*b), seen[1:], alignment(*seen[0], kernel=kernel, bandwidth=0.4))
     grams = [[gram(np.float64(a), kernel, 0.4) for a in b] for b in seen]
@@ -205,13 +207,13 @@ def test_batches_of_different_scales_merge_in_any_order(random):
         np.testing.assert_allclose(functools.reduce(Alignment.merge, order).value, xy / np.sqrt(xx * yy), rtol=1e-4)
 
 
-def test_one_batch_is_the_unbiased_form(random):
+def test_one_batch_equals_the_unbiased_form(random):
     x, y = representations(random, 31)
     found = centered_kernel_alignment(x, y, unbiased=True)
     np.testing.assert_allclose(alignment(x, y).value, found, rtol=1e-6)
 
 
-def test_is_updated_in_place_by_one_compilation(random):
+def test_update_is_in_place_and_compiles_once(random):
     first, *others = batches(random)
     traces = []
     step = jax.jit(lambda s, x, y: traces.append(1) or s.update(x, y), donate_argnums=0)
@@ -238,7 +240,7 @@ def test_transformations(random):
 @pytest.mark.parametrize(
     ("dtype", "kind"), [(jnp.float16, jnp.float16), (jnp.bfloat16, jnp.bfloat16), (int, jnp.float32)]
 )
-def test_narrow_types(random, dtype, kind):
+def test_integers_and_half_precision(random, dtype, kind):
     x, y = (jnp.asarray(3 * a, dtype) for a in representations(random, 31))
     found = centered_kernel_alignment(x, y)
     assert found.dtype == kind

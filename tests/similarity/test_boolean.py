@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from scipy.spatial.distance import cdist
 
+from simjax import similarity
 from simjax.core import InputError
-from simjax.similarity import _boolean as boolean
 from simjax.similarity import measure
 from simjax.similarity import pairwise as pairwise_of_numbers
 
@@ -20,11 +20,11 @@ SCIPY = {
     "sokal_sneath": "sokalsneath",
     "yule": "yule",
 }
-FUNCTIONS = {name: getattr(boolean, name if name.endswith("_distance") else f"{name}_distance") for name in SCIPY}
+FUNCTIONS = {name: getattr(similarity, name if name.endswith("_distance") else f"{name}_distance") for name in SCIPY}
 
 
 def pairwise(x, y=None, measure="", **options):
-    """0s and 1s in place of booleans."""
+    """Convert booleans to 0s and 1s."""
     x, y = (None if a is None else a.astype(jnp.int32) if a.dtype == bool else a for a in (x, y))
     return pairwise_of_numbers(x, y, measure, **options)
 
@@ -33,14 +33,14 @@ def pairwise(x, y=None, measure="", **options):
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_agrees_with_scipy(random, name, share):
     x, y = random.random((13, 37)) < share, random.random((11, 37)) < share
-    x[:, 3] |= ~x.any(1)  # SciPy has no distance of two empty sets
+    x[:, 3] |= ~x.any(1)  # SciPy gives NaN or raises for two empty sets
     expected = cdist(x, y, SCIPY[name])
     np.testing.assert_allclose(pairwise(x, y, name), expected, rtol=1e-6)
     np.testing.assert_allclose(FUNCTIONS[name](x[:, None], y[None]), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", SCIPY)
-def test_any_number_but_zero_is_true(random, name):
+def test_every_number_but_zero_is_true(random, name):
     x, y = random.integers(-2, 3, (7, 17)), random.integers(-2, 3, (5, 17))
     expected = cdist(x != 0, y != 0, SCIPY[name])
     for kind, result in ((jnp.int32, jnp.float32), (jnp.bfloat16, jnp.bfloat16)):
@@ -106,6 +106,6 @@ def test_gradients_are_zero_and_transformations_agree(random, name):
 @pytest.mark.usefixtures("unchecked")
 def test_errors():
     with pytest.raises(InputError, match="y: expected as many features as x"):
-        boolean.yule_distance(jnp.ones(3), jnp.ones(4))
+        similarity.yule_distance(jnp.ones(3), jnp.ones(4))
     with pytest.raises(InputError, match="did you mean sokal_sneath"):
         measure("sokalsneath")

@@ -1,4 +1,4 @@
-"""Functions of whole sets compile once, however often they are called with other values of the same shape."""
+"""Functions of sets of samples compile once for all values of the same shape."""
 
 import logging
 

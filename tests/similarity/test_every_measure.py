@@ -1,4 +1,4 @@
-"""What holds for every measure that has a name, those that are added later included."""
+"""Properties of all named measures; a new measure is tested without a change here."""
 
 import functools
 import logging
@@ -27,7 +27,7 @@ def binary(random, *shape):
     return 1.0 * random.integers(0, 2, size=shape)
 
 
-def places(random, *shape):
+def coordinates(random, *shape):
     """Latitude and longitude."""
     return random.uniform([-1.5, -3.1], [1.5, 3.1], size=(*shape[:-1], 2))
 
@@ -37,7 +37,7 @@ DOMAIN = {
     **dict.fromkeys(("jaccard", "tversky", "dice", "overlap"), positive),
     **dict.fromkeys(("jaccard_distance", "dice_distance", "rogers_tanimoto", "russell_rao"), binary),
     **dict.fromkeys(("sokal_sneath", "yule"), binary),
-    "haversine": places,
+    "haversine": coordinates,
 }
 PARAMETERS = {
     "rbf": {"gamma": 0.3},
@@ -51,37 +51,37 @@ PARAMETERS = {
     "mahalanobis": {"matrix": np.eye(3) + 0.2},
     "bilinear": {"matrix": np.linspace(-1, 1, 9).reshape(3, 3)},
 }
-FAR_FROM_ITSELF = {"russell_rao"}  # by its definition
-# Constant between jumps: every gradient is 0.
-JUMPS = {"hamming"} | {n for n in DOMAIN if DOMAIN[n] is binary}
+NONZERO_DIAGONAL = {"russell_rao"}  # by its definition
+# Piecewise constant: every gradient is 0.
+PIECEWISE_CONSTANT = {"hamming"} | {n for n in DOMAIN if DOMAIN[n] is binary}
 NAMES = sorted(_measure.MEASURES)
 each = pytest.mark.parametrize("name", NAMES)
-ONE_OF_EACH_KIND = ("euclidean", "jaccard")
-each_when_slow = pytest.mark.parametrize("name", mostly_slow(NAMES, *ONE_OF_EACH_KIND))
+FAST_NAMES = ("euclidean", "jaccard")
+each_when_slow = pytest.mark.parametrize("name", mostly_slow(NAMES, *FAST_NAMES))
 
 
 def draw(name, *shape, seed=0):
     return DOMAIN.get(name, real)(np.random.default_rng(seed), *shape)
 
 
-def whole_strip(s, i, j):
+def whole_tile(s, i, j):
     return s
 
 
 def matrix(x, y, measure, block_size=None):
-    """The whole matrix in the type that it is computed in."""
-    return similarity.reduce_rows(whole_strip, x, y, measure=measure, block_size=block_size)
+    """Return the matrix in the type in which it is computed."""
+    return similarity.reduce_rows(whole_tile, x, y, measure=measure, block_size=block_size)
 
 
 @each_when_slow
-def test_pairs_are_the_matrix_in_float32(name):
+def test_pair_form_equals_matrix_form_in_float32(name):
     m = similarity.measure(name)
     x, y = (jnp.float32(draw(name, n, 3, seed=n)) for n in (7, 11))
     np.testing.assert_allclose(matrix(x, y, m), m(x[:, None], y[None]), rtol=1e-5, atol=2e-6)
 
 
 @each_when_slow
-def test_pairs_are_the_matrix_in_one_block_in_many_under_vmap_and_without_jit(name):
+def test_pair_form_equals_matrix_form_in_blocks_under_vmap_and_without_jit(name):
     m = similarity.measure(name)
 
     @jax.jit
@@ -113,14 +113,14 @@ def test_range_direction_and_symmetry(name, seed):
     assert m.symmetric == (name not in {"bilinear", "signal_to_noise", "tversky"})
     if m.symmetric:
         np.testing.assert_allclose(s, s.T, rtol=1e-5, atol=2e-6)
-    if not m.higher_is_closer and name not in FAR_FROM_ITSELF:
+    if not m.higher_is_closer and name not in NONZERO_DIAGONAL:
         assert s[2, 5] == s[5, 2] == 0
         np.testing.assert_array_equal(np.diagonal(s), np.zeros(7))
         assert s.min() == 0
     assert m.higher_is_closer != m.pair.__name__.endswith("_distance")
 
 
-@pytest.mark.parametrize("name", mostly_slow([n for n in NAMES if n not in JUMPS], *ONE_OF_EACH_KIND))
+@pytest.mark.parametrize("name", mostly_slow([n for n in NAMES if n not in PIECEWISE_CONSTANT], *FAST_NAMES))
 def test_first_and_second_derivatives_of_both_forms_in_both_modes(name):
     """Central differences of a weighted sum of both forms, in float64, for x, y and every parameter."""
     with jax.enable_x64(True):
@@ -167,7 +167,7 @@ ROWS = {
 
 
 def degenerate(name, scale):
-    """Rows of which some are zero, constant, identical, opposite: as many as the measure is defined on."""
+    """Return zero, constant, identical and opposite rows on which the measure is defined."""
     rows = np.asarray([*ROWS.values()])
     if DOMAIN.get(name, real) in (positive, binary):
         rows = np.abs(rows)
@@ -178,7 +178,7 @@ def degenerate(name, scale):
 @pytest.mark.parametrize("scale", mostly_slow([1.0, 1e30, 1e-30], 1e30))
 @each_when_slow
 def test_value_and_gradient_at_degenerate_points(name, scale):
-    """float64, in which no square overflows, says what the value is; float32 gives it, or inf where it is too large."""
+    """float32 gives the value of float64, in which no square overflows, or inf where the value is too large."""
     x = degenerate(name, scale)
     m = similarity.measure(name)
     with jax.enable_x64(True):
@@ -195,7 +195,7 @@ def test_value_and_gradient_at_degenerate_points(name, scale):
 
 @functools.cache
 def values_and_gradients(name):
-    """Values, and the gradients of each by itself, so that no infinite cotangent hides another; of both forms."""
+    """Return a function giving the values of both forms, and the gradient of each value separately."""
     m = similarity.measure(name)
 
     def of(form, x):
@@ -264,8 +264,8 @@ def test_ten_eager_calls_compile_once(name, caplog):
 
 
 @each_when_slow
-def test_memory_of_a_gradient_is_that_of_a_block(name, monkeypatch):
-    monkeypatch.setattr("simjax.similarity._featurewise.CHUNK", 4)  # what takes long is to compile 16 terms
+def test_a_gradient_needs_the_memory_of_a_block(name, monkeypatch):
+    monkeypatch.setattr("simjax.similarity._featurewise.CHUNK", 4)  # 16 terms take long to compile
     n = 4096
     x = jax.ShapeDtypeStruct((n, 2 if name == "haversine" else 32), jnp.float32)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simjax import attention, similarity
-from tests.similarity.test_every_measure import DOMAIN, NAMES, PARAMETERS, binary, draw, real, whole_strip
+from tests.similarity.test_every_measure import DOMAIN, NAMES, PARAMETERS, binary, draw, real, whole_tile
 from tests.slow import mostly_slow
 
 N, M = 7, 11
@@ -39,7 +39,7 @@ def rows(name, n, seed, spread):
 @functools.cache
 def compiled(name):
     m = similarity.measure(name, **PARAMETERS.get(name, {}))
-    return jax.jit(lambda x, y: (similarity.reduce_rows(whole_strip, x, y, measure=m), m(x[:, None], y[None])))
+    return jax.jit(lambda x, y: (similarity.reduce_rows(whole_tile, x, y, measure=m), m(x[:, None], y[None])))
 
 
 def exact(name, x, y):

@@ -10,16 +10,16 @@ from simjax.similarity import frechet_distance, moments
 from tests.slow import mostly_slow
 
 
-def of_matrix_root(x, y):
-    """The formula as it is written, in float64."""
+def by_matrix_root(x, y):
+    """Compute the formula literally, in float64."""
     x, y = np.float64(x), np.float64(y)
     s, t = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
     root = scipy.linalg.sqrtm(s @ t)
     return np.sum((x.mean(0) - y.mean(0)) ** 2) + np.trace(s + t - 2 * root.real)
 
 
-def of_factors(x, y):
-    """Accurate for singular covariances too, in float64."""
+def by_factors(x, y):
+    """Compute the distance from factors of the covariances, accurate for singular ones, in float64."""
     (x, mu), (y, nu) = ((np.float64(a) - np.float64(a).mean(0), np.float64(a).mean(0)) for a in (x, y))
     x, y = x / np.sqrt(len(x) - 1), y / np.sqrt(len(y) - 1)
     nuclear = np.linalg.svd(x @ y.T, compute_uv=False).sum()
@@ -34,11 +34,11 @@ def as_moments(x):
     return moments(x[:3]).update(x[3:])
 
 
-@pytest.mark.parametrize("of_x", [jnp.asarray, as_moments])
-@pytest.mark.parametrize("of_y", [jnp.asarray, as_moments])
-def test_agrees_with_scipys_matrix_root(random, of_x, of_y):
+@pytest.mark.parametrize("convert_x", [jnp.asarray, as_moments])
+@pytest.mark.parametrize("convert_y", [jnp.asarray, as_moments])
+def test_agrees_with_scipys_matrix_root(random, convert_x, convert_y):
     x, y = samples(random, 31, 5), samples(random, 53, 5, scale=2, shift=1)
-    np.testing.assert_allclose(frechet_distance(of_x(x), of_y(y)), of_matrix_root(x, y), rtol=1e-5)
+    np.testing.assert_allclose(frechet_distance(convert_x(x), convert_y(y)), by_matrix_root(x, y), rtol=1e-5)
 
 
 def test_gaussians_along_the_axes_have_a_closed_form():
@@ -53,7 +53,7 @@ def test_fewer_samples_than_features(random, n, m):
     expected = np.sum((np.float64(x) - y) ** 2) if n == m == 1 else None
     if n == 1 and m > 1:
         expected = np.sum((x[0] - y.mean(0)) ** 2) + np.trace(np.cov(y, rowvar=False))
-    expected = of_factors(x, y) if expected is None else expected
+    expected = by_factors(x, y) if expected is None else expected
     np.testing.assert_allclose(frechet_distance(x, y), expected, rtol=1e-5)
 
 
@@ -62,12 +62,12 @@ def test_nearly_singular_covariances_keep_their_digits(random):
     basis = np.linalg.qr(random.normal(size=(17, 17)))[0]
     spread = np.geomspace(1, 1e-7, 17)
     x, y = (np.float32(random.normal(size=(n, 17)) * spread @ basis) for n in (101, 211))
-    np.testing.assert_allclose(frechet_distance(x, y), of_factors(x, y), rtol=1e-5)
+    np.testing.assert_allclose(frechet_distance(x, y), by_factors(x, y), rtol=1e-5)
 
 
 @pytest.mark.parametrize("n", mostly_slow([1, 7, 101], 7))
 @pytest.mark.parametrize("kind", [jnp.asarray, moments])
-def test_equal_sets_are_at_zero_with_no_gradient(random, n, kind):
+def test_equal_sets_have_distance_and_gradient_zero(random, n, kind):
     x = samples(random, n, 11, shift=3)
     x[:, 2] = 0.1  # a feature that never changes
     value, gradients = jax.value_and_grad(lambda x, y: frechet_distance(kind(x), kind(y)), (0, 1))(x, x)
@@ -76,28 +76,25 @@ def test_equal_sets_are_at_zero_with_no_gradient(random, n, kind):
     np.testing.assert_allclose(frechet_distance(kind(x), kind(x[::-1])), 0, atol=2e-6 * (1 + np.var(x, axis=0).sum()))
 
 
-def test_sets_that_are_nearly_equal(random):
-    """Rounding is 1e-7 of the features, so some 2e-4 of their difference, and not 1e-7 of their squares.
-
-    That would be a fifth of the distance.
-    """
+def test_nearly_equal_sets_keep_their_digits(random):
+    """Rounding the features by 1e-7 changes their difference by 2e-4; rounding their squares would by a fifth."""
     x = samples(random, 101, 5)
     y = np.float32(x * np.float32(1 + 2.0**-10))
-    expected = of_factors(x, y)
+    expected = by_factors(x, y)
     assert expected < 1e-4
     np.testing.assert_allclose(frechet_distance(x, y), expected, rtol=1e-3)
 
 
-def test_a_translation_and_a_rotation(random):
+def test_translation_and_rotation(random):
     x, y, t = samples(random, 31, 5), samples(random, 37, 5), np.float32(random.normal(size=5))
     np.testing.assert_allclose(frechet_distance(x, x + t), np.sum(np.float64(t) ** 2), rtol=1e-5)
-    turn = np.float32(np.linalg.qr(random.normal(size=(5, 5)))[0])
-    np.testing.assert_allclose(frechet_distance(x @ turn, y @ turn), frechet_distance(x, y), rtol=1e-5)
+    rotation = np.float32(np.linalg.qr(random.normal(size=(5, 5)))[0])
+    np.testing.assert_allclose(frechet_distance(x @ rotation, y @ rotation), frechet_distance(x, y), rtol=1e-5)
     np.testing.assert_allclose(frechet_distance(y, x), frechet_distance(x, y), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("of_x", "of_y", "sizes"),
+    ("convert_x", "convert_y", "sizes"),
     [
         pytest.param(jnp.asarray, jnp.asarray, (31, 53), marks=pytest.mark.slow),
         (jnp.asarray, jnp.asarray, (7, 11)),  # both covariances are singular, and the distance is smooth all the same
@@ -106,17 +103,17 @@ def test_a_translation_and_a_rotation(random):
         (jnp.asarray, moments, (31, 53)),
     ],
 )
-def test_gradients_in_float64(of_x, of_y, sizes):
+def test_gradients_in_float64(convert_x, convert_y, sizes):
     with jax.enable_x64(True):
         x, y = (jnp.asarray(np.random.default_rng(n).normal(size=(n, 13))) for n in sizes)
 
         def distance(x, y):
-            return frechet_distance(of_x(x), of_y(y))
+            return frechet_distance(convert_x(x), convert_y(y))
 
         jax.test_util.check_grads(distance, (x, y), order=1, modes=("fwd", "rev"))
 
 
-def test_a_second_derivative_is_refused(random):
+def test_a_second_derivative_raises(random):
     x, y = samples(random, 7, 2), samples(random, 5, 2)
     with pytest.raises(NotImplementedError, match="no second derivative"):
         jax.hessian(frechet_distance)(x, y)
@@ -142,7 +139,7 @@ def test_huge_and_tiny_samples(random, scale):
 
 
 @pytest.mark.slow
-def test_what_does_not_fit_is_infinite_with_zero_gradient(random):
+def test_an_overflow_is_infinite_with_zero_gradient(random):
     x = samples(random, 7, 3) * np.float32(1e30)
     for kind in (jnp.asarray, moments):
         value, gradient = jax.value_and_grad(lambda x, k=kind: frechet_distance(k(x), k(-3 * x)))(x)
@@ -161,11 +158,11 @@ def test_transformations(random):
 @pytest.mark.parametrize(
     ("dtype", "kind"), [(jnp.float16, jnp.float16), (jnp.bfloat16, jnp.bfloat16), (int, jnp.float32)]
 )
-def test_narrow_types(random, dtype, kind):
+def test_integers_and_half_precision(random, dtype, kind):
     x, y = (jnp.asarray(3 * random.normal(size=(n, 3)), dtype) for n in (11, 13))
     found = frechet_distance(x, y)
     assert found.dtype == kind
-    np.testing.assert_allclose(float(found), of_matrix_root(x, y), rtol=2 * float(jnp.finfo(kind).eps) + 1e-5)
+    np.testing.assert_allclose(float(found), by_matrix_root(x, y), rtol=2 * float(jnp.finfo(kind).eps) + 1e-5)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -26,7 +26,7 @@ ORACLES = {
 }
 
 
-def whole_strip(s, i, j):
+def whole_tile(s, i, j):
     return s
 
 
@@ -55,21 +55,21 @@ def test_agrees_with_scikit_learn(name, kind):
         with jax.enable_x64(dtype == jnp.float64):
             m = similarity.measure(name.split(",")[0], **parameters)
             a, b = jnp.asarray(x, dtype), jnp.asarray(y, dtype)
-            # gamma x . y + coef0 may cancel, to within some eps of its parts, which are about 1.
+            # gamma x . y and coef0 may cancel; both are about 1.
             floor = 4 * float(jnp.finfo(dtype).eps) if name.startswith(("sigmoid", "polynomial")) else 0.0
             np.testing.assert_allclose(m(a[:, None], b[None]), expected, rtol=tolerance, atol=floor)
-            np.testing.assert_allclose(reduce_rows(whole_strip, a, b, measure=m), expected, rtol=tolerance, atol=floor)
+            np.testing.assert_allclose(reduce_rows(whole_tile, a, b, measure=m), expected, rtol=tolerance, atol=floor)
 
 
 def test_rows_far_from_the_origin_keep_their_distances():
     random = np.random.default_rng(3)
     x = np.float64(np.float32(random.uniform(size=(7, 5)) + 1000))
-    found = reduce_rows(whole_strip, jnp.float32(x), jnp.float32(x), measure="rbf")
+    found = reduce_rows(whole_tile, jnp.float32(x), jnp.float32(x), measure="rbf")
     np.testing.assert_allclose(found, sklearn.rbf_kernel(x), rtol=1e-4)
     np.testing.assert_array_equal(np.diagonal(found), 1)
 
 
-def test_what_does_not_fit_the_type():
+def test_kernels_of_huge_rows_are_infinite_or_saturated_with_zero_gradient():
     x = jnp.float32([[1e30, 0], [-1e30, 0]])
     for m, expected in (
         ("polynomial", [[np.inf, -np.inf], [-np.inf, np.inf]]),
@@ -77,7 +77,7 @@ def test_what_does_not_fit_the_type():
         ("rbf", [[1, 0], [0, 1]]),
         ("laplacian", [[1, 0], [0, 1]]),
     ):
-        s, pullback = jax.vjp(lambda x, m=m: reduce_rows(whole_strip, x, x, measure=m), x)
+        s, pullback = jax.vjp(lambda x, m=m: reduce_rows(whole_tile, x, x, measure=m), x)
         np.testing.assert_array_equal(s, expected)
         np.testing.assert_array_equal(pullback(jnp.ones((2, 2)))[0], np.zeros((2, 2)))
 
@@ -86,7 +86,7 @@ def test_a_learned_gamma_stays_finite_where_the_distance_does_not():
     x = jnp.float32([[1e30, 0], [-1e30, 0]])
 
     def total(gamma):
-        return jnp.sum(reduce_rows(whole_strip, x, x, measure=similarity.measure("rbf", gamma=gamma)))
+        return jnp.sum(reduce_rows(whole_tile, x, x, measure=similarity.measure("rbf", gamma=gamma)))
 
     value, gradient = jax.value_and_grad(total)(0.5)
     assert (value, gradient) == (2, 0)

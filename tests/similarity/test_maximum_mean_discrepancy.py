@@ -18,7 +18,7 @@ def gaussian(a, b, *, gamma):
 
 KERNELS = {
     "rbf": ("rbf", lambda a, b: np.exp(-cdist(a, b, "sqeuclidean") / a.shape[1])),
-    "own": (
+    "user function": (
         Measure.from_pair(gaussian, higher_is_closer=True, gamma=0.3),
         lambda a, b: np.exp(-0.3 * cdist(a, b, "sqeuclidean")),
     ),
@@ -42,8 +42,8 @@ def by_loops(k, x, y, unbiased):
     [
         ("rbf", True, None),
         ("rbf", False, 4),
-        ("own", True, 1),
-        ("own", False, None),
+        ("user function", True, 1),
+        ("user function", False, None),
         ("dot", True, 4),
         ("euclidean", True, 4),
         ("euclidean", False, None),
@@ -56,7 +56,7 @@ def test_agrees_with_loops(random, kernel, unbiased, block_size):
     np.testing.assert_allclose(found, by_loops(oracle, np.float64(x), np.float64(y), unbiased), rtol=1e-4, atol=1e-6)
 
 
-def test_the_dot_product_sees_the_means_only(random):
+def test_the_dot_product_compares_only_the_means(random):
     x, y = np.float32(random.normal(size=(11, 3))), np.float32(random.normal(size=(7, 3)))
     found = maximum_mean_discrepancy(x, y, measure="dot", unbiased=False)
     np.testing.assert_allclose(found, np.sum((x.mean(0) - y.mean(0)) ** 2), rtol=1e-4)
@@ -64,12 +64,12 @@ def test_the_dot_product_sees_the_means_only(random):
 
 def test_unbiased_is_about_zero_for_one_distribution_and_biased_is_not(random):
     x, y = np.float32(random.normal(size=(2, 200, 23, 2)))
-    of_all = {u: jax.vmap(functools.partial(maximum_mean_discrepancy, unbiased=u))(x, y) for u in (True, False)}
-    error = np.std(of_all[True]) / np.sqrt(200)
-    assert abs(np.mean(of_all[True])) < 4 * error
-    assert np.min(of_all[True]) < 0
-    assert np.mean(of_all[False]) > 10 * error
-    assert np.min(of_all[False]) >= 0
+    estimates = {u: jax.vmap(functools.partial(maximum_mean_discrepancy, unbiased=u))(x, y) for u in (True, False)}
+    error = np.std(estimates[True]) / np.sqrt(200)
+    assert abs(np.mean(estimates[True])) < 4 * error
+    assert np.min(estimates[True]) < 0
+    assert np.mean(estimates[False]) > 10 * error
+    assert np.min(estimates[False]) >= 0
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_two_thousand_samples_lose_no_digits_to_cancellation(random):
     np.testing.assert_allclose(maximum_mean_discrepancy(x, y, measure=k, unbiased=False), expected, atol=3e-8)
 
 
-def test_equal_sets_are_at_zero_with_zero_gradient(random):
+def test_equal_sets_have_distance_and_gradient_zero(random):
     x = jnp.float32(random.normal(size=(13, 3)) + 10)
     value, gradients = jax.value_and_grad(functools.partial(maximum_mean_discrepancy, unbiased=False), (0, 1))(x, x)
     assert 0 <= value < 1e-7
@@ -117,7 +117,7 @@ def test_degenerate_samples_give_finite_numbers(kernel):
         assert all(np.isfinite(g).all() for g in gradients)
 
 
-def test_what_does_not_fit_is_infinite_with_zero_gradient(random):
+def test_an_overflow_is_infinite_with_zero_gradient(random):
     x, y = np.float32(1e30 * random.normal(size=(2, 7, 3)))
     value, gradient = jax.value_and_grad(lambda x: maximum_mean_discrepancy(x, y, measure="dot"))(x)
     assert np.isposinf(value)
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_infinite_with_zero_gradient(random):
 
 
 @pytest.mark.slow
-def test_memory_never_holds_the_matrix():
+def test_the_matrix_is_never_stored():
     x = jnp.zeros((4096, 8))
 
     def temporary(block_size):
@@ -148,7 +148,7 @@ def test_transformations(random):
 @pytest.mark.parametrize(
     ("dtype", "kind"), [(jnp.float16, jnp.float16), (jnp.bfloat16, jnp.bfloat16), (int, jnp.float32)]
 )
-def test_narrow_types(random, dtype, kind):
+def test_integers_and_half_precision(random, dtype, kind):
     x, y = (jnp.asarray(3 * random.normal(size=(n, 3)), dtype) for n in (11, 13))
     found = maximum_mean_discrepancy(x, y)
     assert found.dtype == kind

@@ -23,7 +23,7 @@ def test_agrees_with_numpy(random):
     np.testing.assert_allclose(state.covariance, np.cov(np.float64(x), rowvar=False), rtol=1e-5, atol=1e-5)
 
 
-def test_no_digits_are_lost_at_a_mean_of_ten_thousand(random):
+def test_a_mean_of_ten_thousand_costs_no_digits(random):
     x = np.float32(random.normal(size=(1009, 3)) + 1e4)
     state = functools.reduce(Moments.update, np.array_split(x, 11), moments(x[:0]))
     exact = np.float64(x)
@@ -31,7 +31,7 @@ def test_no_digits_are_lost_at_a_mean_of_ten_thousand(random):
     np.testing.assert_allclose(state.covariance, np.cov(exact, rowvar=False), rtol=1e-5, atol=1e-6)
 
 
-def test_merged_in_any_order_equals_all_at_once(random):
+def test_merging_in_any_order_equals_one_batch(random):
     x = np.float32(random.normal(size=(29, 3)) + 7)
     whole, parts = moments(x), [moments(p) for p in np.split(x, [2, 2, 19])]  # one of them is empty
     for order in itertools.permutations(parts):
@@ -43,7 +43,7 @@ def test_merged_in_any_order_equals_all_at_once(random):
             np.testing.assert_allclose(found.covariance, whole.covariance, rtol=1e-5, atol=1e-6)
 
 
-def test_what_single_rows_add_beyond_two_to_the_24_is_not_lost():
+def test_single_rows_beyond_two_to_the_24_are_not_lost():
     state = moments(jnp.zeros((1, 2)))
     for _ in range(26):
         state = state.merge(state)
@@ -62,22 +62,22 @@ def test_a_count_beyond_two_to_the_31():
     np.testing.assert_allclose(state.covariance, 1.0, rtol=1e-6)
 
 
-def test_rows_that_are_masked_do_not_count(random):
+def test_masked_rows_are_ignored(random):
     x = np.float32(random.normal(size=(7, 3)))
     x[4:] = np.nan
-    masked, kept = moments(x, np.arange(7) < 4), moments(x[:4])
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), masked, kept)
-    np.testing.assert_allclose(masked.update(x, np.zeros(7, bool)).covariance, kept.covariance, rtol=1e-6)
+    masked, valid = moments(x, np.arange(7) < 4), moments(x[:4])
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), masked, valid)
+    np.testing.assert_allclose(masked.update(x, np.zeros(7, bool)).covariance, valid.covariance, rtol=1e-6)
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_too_few_rows_for_a_covariance_have_none(n):
+def test_fewer_than_two_rows_have_covariance_zero(n):
     state = moments(np.full((n, 3), 5.0, np.float32))
     np.testing.assert_array_equal(state.covariance, 0)
     np.testing.assert_array_equal(state.mean, 5 * n)
 
 
-def test_is_updated_in_place_by_one_compilation(random):
+def test_update_is_in_place_and_compiles_once(random):
     x = jnp.float32(random.normal(size=(40, 3)))
     traces = []
     step = jax.jit(lambda s, rows: traces.append(1) or s.update(rows), donate_argnums=0)
@@ -101,7 +101,7 @@ def test_transformations(random):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.int32])
-def test_narrow_types_accumulate_in_float32(random, dtype):
+def test_integers_and_half_precision_accumulate_in_float32(random, dtype):
     x = jnp.asarray(3 * random.normal(size=(13, 2)), dtype)
     state = moments(x).update(x)
     assert state.mean.dtype == state.scatter.dtype == jnp.float32

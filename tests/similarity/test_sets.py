@@ -9,8 +9,13 @@ from scipy.spatial.distance import cdist
 
 from simjax.core import InputError
 from simjax.similarity import measure, pairwise
-from simjax.similarity._boolean import jaccard_distance
-from simjax.similarity._sets import dice_coefficient, jaccard_index, overlap_coefficient, tversky_index
+from simjax.similarity._sets import (
+    dice_coefficient,
+    jaccard_distance,
+    jaccard_index,
+    overlap_coefficient,
+    tversky_index,
+)
 from tests.slow import mostly_slow
 
 SETS = {
@@ -33,13 +38,13 @@ def by_loops(name, x, y, alpha=1.0, beta=1.0):
 
 
 def forms(name):
-    """The pair form and the matrix form as functions of sets x, y [n, d], the sum over pairs, with their gradients."""
+    """Yield functions of x, y [n, d] giving the sum over pairs and its gradients, by the pair and the matrix form."""
     for compare in (SETS[name], lambda x, y: jnp.diagonal(pairwise(x, y, name))):
         yield jax.jit(jax.value_and_grad(lambda x, y, f=compare: jnp.sum(f(x, y)), argnums=(0, 1)))
 
 
 def weights(seed, n, d):
-    """Sparse weights, so that many features are 0 in both; no set is empty."""
+    """Return sparse weights, many of which are 0 in both sets; no set is empty."""
     random = np.random.default_rng(seed)
     x = random.exponential(size=(n, d)) * (random.random((n, d)) < 0.6)
     x[:, 0] += 0.1
@@ -50,7 +55,7 @@ def weights(seed, n, d):
     ("name", "parameters"),
     [(name, {}) for name in SETS] + [("tversky", {"alpha": 0.3, "beta": 2.0}), ("tversky", {"alpha": 1, "beta": 0})],
 )
-def test_equals_loops(name, parameters):
+def test_agrees_with_loops(name, parameters):
     x, y = weights(0, 7, 37), weights(1, 11, 37)
     expected = [[by_loops(name, a, b, **parameters) for b in y] for a in x]
     m = measure(name, **parameters)
@@ -86,7 +91,7 @@ def test_symmetry_range_and_identity(seed):
         np.testing.assert_allclose(np.diag(s), 1, rtol=1e-6)
 
 
-def test_tversky_contains_the_others_and_is_not_symmetric():
+def test_tversky_generalizes_jaccard_and_dice_and_is_not_symmetric():
     x, y = jnp.float32(weights(4, 7, 13)), jnp.float32(weights(5, 7, 13))
     np.testing.assert_allclose(tversky_index(x, y), jaccard_index(x, y), rtol=1e-6)
     np.testing.assert_allclose(tversky_index(x, y, alpha=0.5, beta=0.5), dice_coefficient(x, y), rtol=1e-6)
@@ -95,14 +100,14 @@ def test_tversky_contains_the_others_and_is_not_symmetric():
     assert not np.allclose(tversky_index(x, y, alpha=2.0, beta=0.3), swapped, rtol=1e-2)
 
 
-def test_a_part_overlaps_its_whole_entirely():
+def test_the_overlap_of_a_subset_is_one():
     x = jnp.float32(weights(6, 5, 17))
     np.testing.assert_allclose(overlap_coefficient(x / 2, x), 1, rtol=1e-6)
     np.testing.assert_allclose(jaccard_index(x / 2, x), 0.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_empty_sets_have_a_value_and_no_gradient(name):
+def test_empty_sets_have_a_defined_value_and_zero_gradient(name):
     empty, some = jnp.zeros((1, 3)), jnp.array([[1.0, 2.0, 0.0]])
     for compare in forms(name):
         for x, y, expected in ((empty, empty, 1), (empty, some, 0), (some, empty, 0)):
@@ -144,7 +149,7 @@ def test_gradients_of_the_parameters_and_second_order():
 
 @pytest.mark.parametrize("name", mostly_slow(SETS, "tversky"))
 def test_huge_and_tiny_weights(name):
-    """Sums of 6e37 overflow; the value is the same at every scale, the gradient goes with 1 / scale."""
+    """Sums of 6e37 overflow; the value is the same at every scale, the gradient is proportional to 1 / scale."""
     x, y = (np.random.default_rng(i).uniform(1, 5, (3, 7)) for i in (1, 2))
     for compare in forms(name):
         expected, small = compare(jnp.float32(x), jnp.float32(y))
@@ -161,7 +166,7 @@ def test_huge_and_tiny_sets_in_one_matrix():
     np.testing.assert_allclose(pairwise(x, measure="jaccard"), [[1, 0, 0], [0, 1, 0.5], [0, 0.5, 1]], atol=1e-6)
 
 
-def test_an_enormous_parameter_leaves_numbers():
+def test_a_huge_parameter_gives_finite_numbers():
     x, y = jnp.array([1e30, 1.0]), jnp.array([1.0, 1e30])
     value, gradient = jax.value_and_grad(tversky_index)(x, y, alpha=1e30)
     assert value == 0

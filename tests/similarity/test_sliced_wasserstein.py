@@ -18,7 +18,7 @@ sliced = functools.partial(sliced_wasserstein_distance, key=KEY)
 
 
 def by_repetition(x, y, p):
-    """W_p^p in one dimension: every sample repeated until both sets have as many."""
+    """Compute W_p^p in one dimension, with the samples repeated until both sets have the same size."""
     a, b = np.repeat(np.sort(x), len(y)), np.repeat(np.sort(y), len(x))
     return np.mean(np.abs(a - b) ** p)
 
@@ -40,7 +40,7 @@ def test_agrees_with_numpy_over_the_documented_directions(random, p, m, block_si
     np.testing.assert_allclose(sliced(x, y, projections=17, p=p, block_size=block_size), expected, rtol=1e-5)
 
 
-def test_a_translation_is_seen_as_its_length_over_the_root_of_the_width(random):
+def test_the_distance_of_a_translation_is_its_length_over_the_root_of_the_dimension(random):
     x, t = np.float32(random.normal(size=(11, 7)) + 1e3), np.float32(random.normal(size=7))
     found = sliced(x, x + t, projections=20_000)
     np.testing.assert_allclose(found, np.linalg.norm(t) / np.sqrt(7), rtol=0.02)
@@ -58,7 +58,7 @@ def test_symmetry_scale_and_triangle_inequality(seed, p):
 
 
 @pytest.mark.parametrize("p", [1, 2])
-def test_equal_sets_are_at_exactly_zero_with_zero_gradient(random, p):
+def test_equal_sets_have_distance_and_gradient_exactly_zero(random, p):
     x = jnp.float32(random.normal(size=(13, 5)) + 100)
     value, gradients = jax.value_and_grad(lambda x, y: sliced(x, y, p=p), (0, 1))(x, x)
     assert value == 0
@@ -96,7 +96,7 @@ def test_transformations(random):
 @pytest.mark.parametrize(
     ("dtype", "kind"), [(jnp.float16, jnp.float16), (jnp.bfloat16, jnp.bfloat16), (int, jnp.float32)]
 )
-def test_narrow_types(random, dtype, kind):
+def test_integers_and_half_precision(random, dtype, kind):
     x, y = (jnp.asarray(3 * random.normal(size=(n, 3)), dtype) for n in (11, 13))
     found = sliced(x, y)
     assert found.dtype == kind
@@ -104,7 +104,7 @@ def test_narrow_types(random, dtype, kind):
     np.testing.assert_allclose(float(found), expected, rtol=float(jnp.finfo(kind).eps))
 
 
-def test_memory_holds_a_block_of_projections():
+def test_one_block_of_projections_is_stored():
     x = jnp.zeros((4096, 4))
 
     def temporary(block_size):

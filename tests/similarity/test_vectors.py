@@ -53,7 +53,7 @@ ORACLES = {
     "jensen_shannon 2": (lambda x, y: cdist(x, y, "jensenshannon") / np.sqrt(np.log(2)), {"base": 2.0}),
     "nan_euclidean": (lambda x, y: cdist(x, y), {}),
 }
-PRODUCTS = {  # forms by matrix product, whose error is absolute: some eps times the squares of the rows
+PRODUCTS = {  # computed by a matrix product, with an absolute error of some eps times the squares of the rows
     "dot", "bilinear", "cosine", "cosine_distance", "angular", "euclidean", "squared_euclidean", "normalized_euclidean",
     "standardized_euclidean", "mahalanobis", "correlation", "signal_to_noise",
 }  # fmt: skip
@@ -66,7 +66,7 @@ def rows(kind):
     match kind:
         case "sparse":
             x, y = x * (random.uniform(size=x.shape) < 0.3), y * (random.uniform(size=y.shape) < 0.3)
-            x[:, 0] = y[:, 0] = 1  # no row is zero, about which SciPy has no opinion
+            x[:, 0] = y[:, 0] = 1  # no row is zero, for which SciPy gives NaN
         case "duplicate":
             y[:7] = x
         case "shifted":
@@ -78,14 +78,14 @@ def rows(kind):
     return np.float64(np.float32(x)), np.float64(np.float32(y))
 
 
-def whole_strip(s, i, j):
+def whole_tile(s, i, j):
     return s
 
 
 def forms(name, x, y):
     oracle, parameters = ORACLES[name]
     m = similarity.measure(name.split()[0], **jax.tree.map(jnp.asarray, parameters))
-    return oracle, m(x[:, None], y[None]), reduce_rows(whole_strip, x, y, measure=m)
+    return oracle, m(x[:, None], y[None]), reduce_rows(whole_tile, x, y, measure=m)
 
 
 @pytest.mark.parametrize("kind", mostly_slow(["random", "sparse", "duplicate", "shifted", "huge", "tiny"], "huge"))
@@ -98,7 +98,7 @@ def test_agrees_with_the_oracle(name, kind):
         with jax.enable_x64(dtype == jnp.float64):
             oracle, pairs, s = forms(name, jnp.asarray(x, dtype), jnp.asarray(y, dtype))
             expected = oracle(x, y)
-            # What no formula of rounded numbers can avoid: rows that are nearly the same direction or correlated.
+            # Rounding of the inputs alone changes the score of rows with nearly the same direction that much.
             floor = (8 * eps if name in PRODUCTS else 0) * np.abs(expected).max()
             np.testing.assert_allclose(pairs, expected, rtol=tolerance, atol=floor)
             square = name in PRODUCTS and name not in ("dot", "bilinear")
@@ -110,7 +110,7 @@ def test_agrees_with_the_oracle(name, kind):
 def test_haversine_agrees_with_scikit_learn_and_is_exact_for_opposite_points():
     random = np.random.default_rng(1)
     x, y = (random.uniform([-1.5, -3], [1.5, 3], size=(n, 2)) for n in (7, 11))
-    found = reduce_rows(whole_strip, jnp.float32(x), jnp.float32(y), measure="haversine")
+    found = reduce_rows(whole_tile, jnp.float32(x), jnp.float32(y), measure="haversine")
     np.testing.assert_allclose(found, haversine_distances(x, y), rtol=1e-5, atol=1e-6)
     opposite = jnp.float32(x) * jnp.array([[-1.0, 1.0]]) + jnp.array([[0.0, np.pi - 1e-3]])
     latitude = np.cos(np.float64(np.float32(x[:, 0])))
@@ -119,14 +119,14 @@ def test_haversine_agrees_with_scikit_learn_and_is_exact_for_opposite_points():
     )
 
 
-def test_missing_features_as_scikit_learn_but_for_rows_without_a_common_one():
+def test_missing_features_agree_with_scikit_learn_unless_no_feature_is_common():
     random = np.random.default_rng(1)
     x, y = (np.where(random.uniform(size=(n, 5)) < 0.3, np.nan, random.normal(size=(n, 5))) for n in (7, 11))
     x[3] = np.nan
     expected = nan_euclidean_distances(x, y)
     assert np.isnan(expected).any()
     expected = np.where(np.isnan(expected), np.inf, expected)
-    found = reduce_rows(whole_strip, jnp.float32(x), jnp.float32(y), measure="nan_euclidean")
+    found = reduce_rows(whole_tile, jnp.float32(x), jnp.float32(y), measure="nan_euclidean")
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     gradient = jax.grad(lambda x: jnp.sum(similarity.nan_euclidean_distance(x, jnp.float32(y[:7]))))(jnp.float32(x))
     np.testing.assert_array_equal(np.asarray(gradient)[np.isnan(x)], 0)
@@ -134,9 +134,9 @@ def test_missing_features_as_scikit_learn_but_for_rows_without_a_common_one():
 
 
 @pytest.mark.parametrize("name", ["cosine_distance", "angular", "correlation"])
-def test_a_row_without_a_direction_is_at_a_right_angle_to_all_but_itself(name):
+def test_a_zero_or_constant_row_is_at_a_right_angle_to_all_other_rows(name):
     x = jnp.array([[0.0, 0, 0], [0.0, 0, 0], [1, 2, 4]])
-    s = reduce_rows(whole_strip, x, x, measure=name)
+    s = reduce_rows(whole_tile, x, x, measure=name)
     right = 0.5 if name == "angular" else 1.0
     np.testing.assert_allclose(s, [[0, 0, right], [0, 0, right], [right, right, 0]], rtol=1e-6)
     np.testing.assert_allclose(similarity.measure(name)(x[:, None], x[None]), s, rtol=1e-6)
@@ -165,7 +165,7 @@ def test_nearly_equal_distributions_keep_their_digits():
     mostly_slow(
         [
             ("manhattan", [1.0, 2, 3], [-1, 0, 1]),
-            ("chebyshev", [0.0, 2, 4], [-1, 0, 0]),  # two differences of 2: the first takes all
+            ("chebyshev", [0.0, 2, 4], [-1, 0, 0]),  # two differences of 2: the first gets the gradient
             ("minkowski", [2.0, 2, 2], [0, 0, 0]),
             ("euclidean", [2.0, 2, 2], [0, 0, 0]),
             ("mahalanobis", [2.0, 2, 2], [0, 0, 0]),
@@ -183,7 +183,7 @@ def test_subgradients_at_kinks(name, x, expected):
         np.testing.assert_array_equal(jax.grad(form)(x, y)[0], expected)
 
 
-def test_a_signal_that_is_constant_has_no_signal_to_noise_ratio():
+def test_the_signal_to_noise_distance_of_a_constant_signal_is_infinite():
     x = jnp.array([[2.0, 2, 2], [1, 2, 3]])
     for s in (
         similarity.signal_to_noise_distance(x[:, None], x[None]),
@@ -208,7 +208,7 @@ def test_minkowski_from_one_to_infinity(random, p):
     )
 
 
-def test_integers_and_booleans_are_numbers(random):
+def test_integers_and_booleans_are_converted_to_float32(random):
     x, y = random.integers(0, 2, size=(2, 7, 5))
     for name in ("euclidean", "hamming", "dot", "cosine"):
         m = similarity.measure(name)
@@ -245,15 +245,15 @@ BAD = [
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("call", "message"), BAD)
-def test_what_is_wrong_is_said_also_inside_jit(call, message):
-    for way in (call, jax.jit(call)):
+def test_invalid_arguments_raise_with_and_without_jit(call, message):
+    for function in (call, jax.jit(call)):
         with pytest.raises(InputError) as error:
-            way()
+            function()
         assert message in str(error.value)
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_complex_numbers_and_unknown_parameters_are_type_errors():
+def test_complex_numbers_and_unknown_parameters_raise_type_errors():
     for call in (lambda: similarity.cosine_similarity(1j * X, X), lambda: similarity.pairwise(X, 1j * Y)):
         with pytest.raises(TypeError, match="expected real numbers, got complex"):
             call()

@@ -1,4 +1,4 @@
-"""Examples that can be worked out by hand, or were published."""
+"""Published examples, and examples worked out by hand."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,12 +16,12 @@ OF_VECTORS = sorted(
 )
 
 
-def test_by_dot_product_b_is_closer_to_a_than_a_itself():
+def test_by_dot_product_b_is_closer_to_a_than_a_is():
     np.testing.assert_allclose(similarity.dot_product(A, A), 1.0201, rtol=1e-6)
     np.testing.assert_allclose(similarity.dot_product(A, B), 1.1601, rtol=1e-6)
 
 
-def test_by_cosine_it_is_not():
+def test_by_cosine_a_is_closest_to_itself():
     np.testing.assert_allclose(similarity.cosine_similarity(A, A), 1, rtol=1e-6)
     np.testing.assert_allclose(similarity.cosine_similarity(A, B), 1.1601 / np.sqrt(1.0201 * 1.7901), rtol=1e-6)
     assert round(float(similarity.cosine_similarity(A, B)), 2) == 0.86

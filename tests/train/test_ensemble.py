@@ -34,7 +34,7 @@ def lines(folder):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a whole run, trained when it is first asked for."""
+    """Return a function that trains a run on first use, and returns its folder."""
     out = tmp_path_factory.mktemp("runs")
 
     @functools.cache
@@ -58,10 +58,10 @@ def test_each_encoder_has_triplets_of_its_own(finished):
 
 
 @pytest.mark.slow
-def test_each_encoder_learns_on_from_a_cluster_of_its_own(finished):
+def test_each_encoder_continues_on_a_cluster_of_its_own(finished):
     both, alone = embeddings(finished("clusters")), embeddings(finished("alone"))
     assert both.shape == (450, 16)
-    for own in (both[:, :8], both[:, 8:]):  # begun with what was learned from all images, and changed since
+    for own in (both[:, :8], both[:, 8:]):  # a copy of the first encoder that was trained further
         assert np.abs(own - alone).max() > 0.1
         assert np.corrcoef(own.ravel(), alone.ravel())[0, 1] > 0.5
     report = json.loads((finished("clusters") / "report.json").read_text())
@@ -71,7 +71,7 @@ def test_each_encoder_learns_on_from_a_cluster_of_its_own(finished):
 
 @pytest.mark.parametrize("name", ["triplets", "clusters"])
 @pytest.mark.slow
-def test_a_resumed_ensemble_ends_where_the_whole_one_did(finished, tmp_path, monkeypatch, name):
+def test_a_resumed_ensemble_equals_an_uninterrupted_one(finished, tmp_path, monkeypatch, name):
     from simjax.train import _loop
 
     values = RUNS[name] | {"checkpoint_seconds": 0.0}
@@ -105,14 +105,14 @@ def test_a_finished_run_is_resumed_by_evaluating_it(finished):
     assert len([line for line in lines(finished("triplets")) if "loss" in line]) == 80
 
 
-def test_a_description_of_an_ensemble_needs_one(tmp_path):
-    with pytest.raises(InputError, match="'ensemble.size': expected 2 or more where an ensemble is described, got 1"):
+def test_settings_of_an_ensemble_need_an_ensemble(tmp_path):
+    with pytest.raises(InputError, match="'ensemble.size': expected 2 or more if other settings"):
         train(from_dict(QUICK | {"ensemble": {"each": "clusters"}}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-def test_a_cluster_of_one_class_has_nothing_to_tell_apart(tmp_path):
+def test_a_cluster_of_a_single_class_is_rejected(tmp_path):
     values = QUICK | {"dataset": "digits[0-1]", "ensemble": {"size": 2, "each": "clusters"}}
     with pytest.raises(InputError, match="one of the clusters has images of a single class, give fewer"):
         train(from_dict(values), tmp_path / "run")

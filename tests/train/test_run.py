@@ -9,7 +9,7 @@ from simjax.core import InputError
 from simjax.train import train
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import from_dict, to_dict
-from simjax.train._takes import check_taken
+from simjax.train._validation import check_options
 from tests.slow import slow_unless
 
 QUICK = {
@@ -35,7 +35,7 @@ def finished(tmp_path_factory):
     return out
 
 
-def test_a_run_leaves_what_a_report_needs(finished):
+def test_a_run_saves_everything_that_a_report_needs(finished):
     report = json.loads((finished / "report.json").read_text())
     assert report["accuracy"] > 0.8
     assert report["accuracy_of"] == "classifier"
@@ -68,7 +68,7 @@ def test_another_seed_gives_another_network_on_the_same_data(finished, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_resumed_run_ends_where_the_whole_one_did(finished, tmp_path, monkeypatch):
+def test_a_resumed_run_equals_an_uninterrupted_run(finished, tmp_path, monkeypatch):
     from simjax.train import _loop
 
     out = tmp_path / "stopped"
@@ -98,36 +98,36 @@ def test_a_resumed_run_ends_where_the_whole_one_did(finished, tmp_path, monkeypa
         assert curves[0] == curves[1]
 
 
-def test_a_run_from_before_there_were_miners_is_resumed_as_it_was(tmp_path):
+def test_settings_saved_before_the_mining_section_are_converted(tmp_path):
     old = to_dict(from_dict(QUICK | {"objective": "triplet"}))
     del old["mining"]
     old["loss"] = {"head": "linear", "label_smoothing": 0.2, "margin": 0.3, "form": "linear", "mining": "semi_hard"}
     (tmp_path / "config.json").write_text(json.dumps({"settings": old}))
     found = RunFolder(tmp_path).saved_settings()
     assert (found.mining.miner, found.loss.margin, found.loss.form) == ("semi_hard", 0.3, None)
-    check_taken(found)
+    check_options(found)
     (tmp_path / "config.json").write_text(json.dumps({"settings": old | {"objective": "softmax"}}))
     found = RunFolder(tmp_path).saved_settings()
     assert (found.mining.miner, found.loss.label_smoothing, found.loss.form) == ("none", 0.2, None)
-    check_taken(found)
+    check_options(found)
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "triplet"])
 @pytest.mark.slow
-def test_metric_objectives_are_judged_by_neighbours(objective, tmp_path):
+def test_metric_objectives_report_the_accuracy_of_nearest_neighbours(objective, tmp_path):
     settings = from_dict(
         QUICK | {"objective": objective, "model": "cnn", "cnn": {"widths": [8, 16], "residual": False}, "steps": 20}
     )
-    report = train(settings, tmp_path / "run")
+    report = train(settings, tmp_path / "run").report
     assert report["accuracy_of"] == "knn"
     assert report["accuracy"] == report["knn_accuracy"] > 0.6
 
 
-def test_the_attention_of_a_vision_transformer_is_kept(tmp_path):
+def test_the_attention_of_a_vision_transformer_is_saved(tmp_path):
     train(from_dict({"model": "vit", "steps": 3, "vit": {"depth": 1, "pooling": "class"}}), tmp_path / "vit")
     samples = np.load(tmp_path / "vit" / "samples.npz")
     assert samples["attention"].shape == (8, 4, 4, 4)
-    assert 0 < samples["attention"].sum((2, 3)).max() < 1  # what the class token keeps for itself is left out
+    assert 0 < samples["attention"].sum((2, 3)).max() < 1  # without the attention of the class token to itself
 
 
 def folder_of_digits(path, digits, each):
@@ -144,26 +144,26 @@ def folder_of_digits(path, digits, each):
 
 
 @pytest.mark.slow
-def test_classes_never_seen(tmp_path):
+def test_new_classes_are_evaluated_by_neighbours_and_few_shot_tasks(tmp_path):
     a, b = (folder_of_digits(tmp_path / name, digits, 24) for name, digits in (("a", range(4)), ("b", (8, 9))))
     settings = from_dict(
         QUICK | {"objective": "triplet", "dataset": f"folder:{a}", "test_dataset": f"folder:{b}", "batch_size": 16}
     )
-    report = train(settings, tmp_path / "run")
+    report = train(settings, tmp_path / "run").report
     assert report["accuracy_of"] == "knn"
     assert len(report["per_class_accuracy"]) == 2
     assert list(report["few_shot"]) == ["2-way 1-shot", "2-way 5-shot"]
     assert report["few_shot"]["2-way 5-shot"]["accuracy"] > 0.5
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["data"]["class_names"] == ["8", "9"]
-    assert config["data"]["test_images"] == 48  # a folder given for the test is a test as a whole
-    assert config["data"]["train_images"] + config["data"]["validation_images"] == 4 * 24  # and the other all training
+    assert config["data"]["test_images"] == 48  # all images of a test folder are test images
+    assert config["data"]["train_images"] + config["data"]["validation_images"] == 4 * 24
 
 
 @pytest.mark.slow
-def test_known_classes_elsewhere_are_judged_by_the_classifier(tmp_path):
+def test_known_classes_of_other_images_are_evaluated_by_the_classifier(tmp_path):
     b = folder_of_digits(tmp_path / "b", (3, 5), 12)
-    report = train(from_dict(QUICK | {"test_dataset": f"folder:{b}"}), tmp_path / "run")
+    report = train(from_dict(QUICK | {"test_dataset": f"folder:{b}"}), tmp_path / "run").report
     assert report["accuracy_of"] == "classifier"
     assert report["accuracy"] > 0.7
     assert len(report["confusion"]) == 10
@@ -183,8 +183,8 @@ def test_resuming_with_other_settings_is_refused(finished, values, message):
     assert sorted(p.name for p in finished.iterdir()) == before
 
 
-def test_a_folder_in_use_is_not_touched(finished, tmp_path):
-    with pytest.raises(InputError, match="exists: give --resume to go on, --overwrite"):
+def test_a_folder_in_use_is_not_changed(finished, tmp_path):
+    with pytest.raises(InputError, match="exists: `resume=True` continues its run, `overwrite=True`"):
         train(from_dict(QUICK), finished)
     with pytest.raises(InputError, match="nothing to resume"):
         train(from_dict(QUICK), tmp_path / "none", resume=True)
@@ -195,7 +195,7 @@ def test_a_folder_in_use_is_not_touched(finished, tmp_path):
     assert (tmp_path / "letters" / "love.txt").read_text() == "keep"
 
 
-def test_mistakes_leave_nothing_behind(tmp_path):
+def test_invalid_settings_create_no_files(tmp_path):
     out = tmp_path / "run"
     for values, message in (
         ({"dataset": "digitz"}, "did you mean digits"),

@@ -8,8 +8,16 @@ import pytest
 from simjax.core import InputError
 from simjax.train import Settings, train
 from simjax.train._objective import build_objective
-from simjax.train._recipes import complete
-from simjax.train._settings import DNN, differences, from_dict, load_toml, to_dict, validate
+from simjax.train._recipes import fill_defaults
+from simjax.train._settings import DNNSettings, differences, from_dict, load_toml, to_dict
+from simjax.train._validation import validate
+
+
+def test_the_package_lists_its_public_names():
+    import simjax.train as package
+
+    assert dir(package) == sorted(package.__all__)
+    assert all(getattr(package, name) is not None for name in package.__all__)
 
 
 def test_settings_survive_json():
@@ -26,7 +34,7 @@ def test_an_image_size_is_one_or_two_numbers():
     assert from_dict({"data": {"input_range": [0, 4095]}}).data.input_range == (0.0, 4095.0)
 
 
-def test_a_toml_file_changes_what_it_names(tmp_path):
+def test_a_toml_file_changes_the_settings_that_it_names(tmp_path):
     path = tmp_path / "a.toml"
     path.write_text('model = "dnn"\n[optimizer]\nlearning_rate = 1\n')
     settings = load_toml(path)
@@ -92,21 +100,21 @@ def test_numbers_out_of_range_are_named(values, name):
         validate(from_dict(values))
 
 
-def test_a_recipe_fills_in_what_is_not_given_and_nothing_else():
+def test_a_recipe_fills_in_missing_settings_only():
     given = from_dict({"model": "vit", "optimizer": {"learning_rate": 0.5}, "augment": {"rotation": 0.0}})
-    filled = complete(given, 1000)
+    filled = fill_defaults(given, 1000)
     assert filled.optimizer.learning_rate == 0.5
     assert filled.augment.rotation == 0.0
     assert (filled.augment.shift or 0) > 0
     assert (filled.epochs or 0) > 0
-    assert complete(filled, 1000) == filled
-    assert complete(dataclasses.replace(given, steps=7), 1000).epochs is None
+    assert fill_defaults(filled, 1000) == filled
+    assert fill_defaults(dataclasses.replace(given, steps=7), 1000).epochs is None
 
 
 @pytest.mark.parametrize(("images", "epochs"), [(100, 60), (10_000, 60), (60_000, 10), (10**7, 2)])
-def test_other_data_is_seen_as_often_as_its_size_allows(images, epochs):
-    assert complete(from_dict({"dataset": "folder:somewhere"}), images).epochs == epochs
-    assert complete(from_dict({"dataset": "folder:somewhere", "model": "vit"}), images).epochs == 2 * epochs
+def test_the_epochs_of_other_data_sets_depend_on_their_size(images, epochs):
+    assert fill_defaults(from_dict({"dataset": "folder:somewhere"}), images).epochs == epochs
+    assert fill_defaults(from_dict({"dataset": "folder:somewhere", "model": "vit"}), images).epochs == 2 * epochs
 
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
@@ -114,7 +122,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_shipped_configurations_are_valid(path):
-    settings = complete(load_toml(path), 60_000)
+    settings = fill_defaults(load_toml(path), 60_000)
     validate(settings)
     objective = build_objective(settings, np.arange(1000) % 10, 10)
     assert objective.images >= settings.batch_size
@@ -130,8 +138,8 @@ def test_families_have_configurations_for_both_data_sets():
 
 def trains(path, out):
     given = load_toml(path)
-    given = dataclasses.replace(given, dataset="digits", steps=3, epochs=None, model="dnn", dnn=DNN((16,)))
-    report = train(given, out)
+    given = dataclasses.replace(given, dataset="digits", steps=3, epochs=None, model="dnn", dnn=DNNSettings((16,)))
+    report = train(given, out).report
     assert report["accuracy_of"] == "knn"
     assert report["accuracy"] > 0.3
     assert (report["test_loss"] is None) == (given.loss.positives == "views" or given.ensemble.size > 1)

@@ -1,4 +1,4 @@
-"""Few images a class: what is kept aside, what the threshold rests on, and reports with missing numbers."""
+"""Few images per class: validation images, the source of the threshold, and reports with missing numbers."""
 
 import json
 from pathlib import Path
@@ -11,17 +11,16 @@ from simjax import report
 from simjax.core import InputError
 from simjax.data import Dataset
 from simjax.train import train
-from simjax.train._extend import extend
-from simjax.train._run_folder import RunFolder
-from simjax.train._settings import from_dict
-from simjax.train._sources import (
-    Sources,
-    _share_of_every_class,
-    _whole_classes,
-    load_sources,
+from simjax.train._data import (
+    DataSplits,
+    _stratified_mask,
+    _whole_classes_mask,
+    count_verification_pairs,
+    load_splits,
     threshold_source,
-    verification_pairs,
 )
+from simjax.train._run_folder import RunFolder, extend
+from simjax.train._settings import from_dict
 
 
 @pytest.mark.parametrize(
@@ -37,21 +36,21 @@ from simjax.train._sources import (
         (3, 0.5, 1),
     ],
 )
-def test_a_class_gives_two_validation_images_where_it_has_them(images, fraction, aside):
+def test_large_enough_classes_give_two_validation_images(images, fraction, aside):
     labels = np.repeat([0, 1, 2], images)
-    marked = _share_of_every_class(labels, fraction)
+    marked = _stratified_mask(labels, fraction)
     assert np.bincount(labels[marked], minlength=3).tolist() == [aside] * 3
 
 
 def test_whole_classes_give_enough_pairs_or_none():
     labels = np.repeat(np.arange(60), 3)
-    marked = _whole_classes(labels)
+    marked = _whole_classes_mask(labels)
     held = np.unique(labels[marked])
     assert len(held) == 4  # of three pairs each, ten are needed
     assert marked.sum() == 12
-    assert not _whole_classes(np.repeat(np.arange(12), 3)).any()  # at most a quarter of the classes
-    assert verification_pairs(np.array([0, 0, 0, 1])) == 3
-    assert verification_pairs(np.arange(5)) == verification_pairs(np.zeros(5, int)) == 0
+    assert not _whole_classes_mask(np.repeat(np.arange(12), 3)).any()  # at most a quarter of the classes
+    assert count_verification_pairs(np.array([0, 0, 0, 1])) == 3
+    assert count_verification_pairs(np.arange(5)) == count_verification_pairs(np.zeros(5, int)) == 0
 
 
 def of(labels):
@@ -59,15 +58,20 @@ def of(labels):
     return Dataset(np.zeros((len(labels), 1, 1, 1), np.uint8), labels, tuple("abcdefghijklmnopqrst"))
 
 
-def test_what_the_threshold_rests_on_is_said():
+def test_the_source_of_the_threshold_is_reported():
     two = np.repeat(np.arange(20), 2)
     for validation, trained, source, words in (
-        (two, two, "validation", "rests on 40 validation images"),
-        (np.arange(20), two, "train", "rests on training images, which the encoder knows: 20 validation images give 0"),
-        (two[:8], two, "train", "8 validation images give 4 pairs"),
-        ([], np.arange(20), None, "there is no threshold of verification"),
+        (two, two, "validation", "is chosen on 40 validation images"),
+        (
+            np.arange(20),
+            two,
+            "train",
+            "is chosen on training images, which the encoder knows: 20 valid",
+        ),
+        (two[:8], two, "train", "8 validation images give 4 positive or negative pairs"),
+        ([], np.arange(20), None, "there is no verification threshold"),
     ):
-        found, sentence = threshold_source(Sources(of(trained), of(validation), of(two), True, ""))
+        found, sentence = threshold_source(DataSplits(of(trained), of(validation), of(two), True, ""))
         assert found == source
         assert words in sentence
 
@@ -85,22 +89,22 @@ def folder(path: Path, classes: int, each: int, prefix: str) -> str:
 QUICK = {"model": "dnn", "dnn": {"widths": [8]}, "steps": 2}
 
 
-def test_whole_classes_are_kept_aside_for_new_test_classes_alone(tmp_path):
+def test_whole_classes_become_validation_images_only_if_test_classes_are_new(tmp_path):
     many, few = folder(tmp_path / "many", 60, 3, "a"), folder(tmp_path / "few", 4, 3, "b")
-    new = load_sources(from_dict(QUICK | {"dataset": many, "test_dataset": few}))
+    new = load_splits(from_dict(QUICK | {"dataset": many, "test_dataset": few}))
     assert not new.known_validation_classes
     assert not np.isin(new.validation.labels, new.train.labels).any()
-    known = load_sources(from_dict(QUICK | {"dataset": many}))
+    known = load_splits(from_dict(QUICK | {"dataset": many}))
     assert known.known_validation_classes
     assert len(np.unique(known.train.labels)) == 60
 
 
-def test_what_cannot_be_evaluated_is_reported_and_the_rest_is_written(tmp_path):
+def test_numbers_that_cannot_be_computed_are_reported_and_all_others_are_saved(tmp_path):
     one, pairs = folder(tmp_path / "one", 12, 1, "a"), folder(tmp_path / "pairs", 4, 3, "b")
     singles, run = folder(tmp_path / "singles", 3, 1, "c"), tmp_path / "run"
     settings = from_dict(QUICK | {"dataset": one, "test_dataset": singles})
     for resume in (False, True):
-        found = train(settings, run, resume=resume)
+        found = train(settings, run, resume=resume).report
         assert list(found["not_evaluated"]) == ["verification", "retrieval", "few_shot"]
         assert found["verification"] is found["retrieval"] is found["few_shot"] is None
         assert found["accuracy"] == 0
@@ -111,7 +115,7 @@ def test_what_cannot_be_evaluated_is_reported_and_the_rest_is_written(tmp_path):
         assert "Not evaluated: verification" in text
     assert (run / "predictions.npz").is_file()
 
-    found = train(from_dict(QUICK | {"dataset": one, "test_dataset": pairs}), tmp_path / "other")
+    found = train(from_dict(QUICK | {"dataset": one, "test_dataset": pairs}), tmp_path / "other").report
     assert found["verification"]["roc_auc"] is not None  # no threshold is needed for it
     assert found["verification"]["threshold"] is found["verification"]["accuracy"] is None
     train(from_dict(QUICK | {"dataset": one, "test_dataset": pairs, "seed": 1}), tmp_path / "another")
@@ -123,18 +127,18 @@ def test_what_cannot_be_evaluated_is_reported_and_the_rest_is_written(tmp_path):
     ("values", "message"),
     [
         ({"optimizer": {"schedule": "cosine"}}, "a cosine schedule, which ends after 20 steps"),
-        ({"mining": {"miner": "curriculum"}}, "its curriculum is one of 20 steps"),
+        ({"mining": {"miner": "curriculum"}}, "its curriculum ends after 20 steps"),
         ({"ensemble": {"size": 2}}, "its encoders are trained one after the other"),
     ],
 )
-def test_longer_trainings_that_are_not_defined(values, message):
+def test_runs_that_cannot_be_extended_are_rejected(values, message):
     before = from_dict({"objective": "triplet", "epochs": 2.0, "optimizer": {"schedule": "constant"}} | values)
     with pytest.raises(InputError, match=message):
         extend(before, from_dict({"epochs": 3.0}, before), 10)
     assert extend(before, from_dict({"steps": 20}, before), 10) == before
 
 
-def test_a_longer_training_keeps_its_warm_up(tmp_path):
+def test_an_extended_run_keeps_its_warm_up(tmp_path):
     before = from_dict({"epochs": 3.0, "optimizer": {"schedule": "constant", "warmup": 0.1}})
     after = extend(before, from_dict({"epochs": 49.0}, before), 10)
     assert after.optimizer.warmup * 490 == pytest.approx(3)

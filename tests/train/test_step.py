@@ -8,25 +8,25 @@ import pytest
 
 from simjax.core import InputError
 from simjax.data import Augmentation, load
+from simjax.train._data import Normalization
 from simjax.train._learner import build_learner
-from simjax.train._loss_of import Seen
-from simjax.train._objective import build_objective
-from simjax.train._recipes import complete
+from simjax.train._objective import LossInputs, build_objective
+from simjax.train._recipes import fill_defaults
 from simjax.train._settings import from_dict
-from simjax.train._step import Pixels, build_optimizer, build_steps, fresh_state
+from simjax.train._step import build_optimizer, build_steps, initial_state
 from tests.slow import mostly_slow
 
 
 def prepared(**values) -> tuple[Any, ...]:
-    settings = complete(from_dict({"batch_size": 16} | values), 64)
+    settings = fill_defaults(from_dict({"batch_size": 16} | values), 64)
     data = load("digits", "train")
     images, labels = data.images[:64], data.labels[:64]
     learner = build_learner(settings, (8, 8, 1), 10)
     objective = build_objective(settings, labels, 10)
     optimizer, _ = build_optimizer(settings, 20)
-    structure, state = fresh_state(learner, optimizer, 0)
+    structure, state = initial_state(learner, optimizer, 0)
     steps = build_steps(structure, optimizer, objective, Augmentation(), settings.dtype)
-    return steps, state, (jnp.asarray(images), jnp.asarray(labels), jnp.arange(64), Pixels.unit(1)), objective
+    return steps, state, (jnp.asarray(images), jnp.asarray(labels), jnp.arange(64), Normalization.unit(1)), objective
 
 
 @pytest.mark.parametrize("model", mostly_slow(["cnn", "vit", "dnn"], "vit"))
@@ -66,7 +66,7 @@ def test_a_step_is_a_function_of_its_state():
 
 
 @pytest.mark.slow
-def test_the_division_into_calls_changes_no_bit():
+def test_the_division_of_steps_into_calls_changes_no_bit():
     steps, state, batch, _ = prepared(model="cnn", objective="contrastive")
     copy = jax.tree.map(lambda a: a.copy(), state)
     for count in (1, 4, 2):
@@ -77,7 +77,7 @@ def test_the_division_into_calls_changes_no_bit():
     assert steps._cache_size() == 1
 
 
-def test_where_each_step_is_a_program_the_numbers_are_the_same(monkeypatch):
+def test_steps_in_separate_programs_equal_steps_in_one_program(monkeypatch):
     steps, state, batch, _ = prepared(model="dnn")
     expected = steps(jax.tree.map(lambda a: a.copy(), state), 3, *batch)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -97,22 +97,22 @@ def test_the_first_step_that_is_not_finite_is_remembered():
 def test_only_kernels_decay():
     settings = {"model": "vit", "optimizer": {"weight_decay": 0.5, "warmup": 0.0}, "vit": {"positions": "learned"}}
     _, state, _, _ = prepared(**settings)
-    from simjax.train._step import _decayed
+    from simjax.train._step import decay_mask
 
-    mask = _decayed(state.params)
+    mask = decay_mask(state.params)
     named = {jax.tree_util.keystr(path): flag for path, flag in jax.tree_util.tree_leaves_with_path(mask)}
     decayed = {name for name, flag in named.items() if flag}
     assert decayed == {name for name in named if "kernel" in name}
     assert len(decayed) == 2 + 1 + 4 * 4  # patches, embedding, head, and four in each of four blocks
 
 
-def test_random_pairs_are_learned_as_the_pair_form_says():
+def test_random_pairs_have_the_contrastive_loss():
     values = {"model": "cnn", "objective": "contrastive", "loss": {"pairs": "random", "margin": 2.0, "form": "hadsell"}}
     values["loss"]["normalise"] = False
     _, _, _, objective = prepared(**values)
     embeddings = jnp.array([[0.0, 0.0], [0.0, 0.0], [3.0, 4.0], [0.5, 0.0]])  # pairs: rows 0, 2 and rows 1, 3
     labels, key = jnp.array([1, 1, 1, 2]), jax.random.key(0)
-    loss, _ = objective.loss(Seen(embeddings, labels, None, {}, key, jnp.int32(0)))
+    loss, _ = objective.loss(LossInputs(embeddings, labels, None, {}, key, jnp.int32(0)))
     np.testing.assert_allclose(loss, (25.0 + 1.5**2) / 2)
     assert objective.images == 32
 
@@ -124,7 +124,7 @@ def test_a_shuffled_batch_is_the_next_part_of_the_order():
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "triplet"])
-def test_a_batch_holds_m_of_each_class(objective):
+def test_a_batch_has_m_images_of_each_class(objective):
     _, _, (_, labels, order, _), o = prepared(objective=objective, loss={"samples_per_class": 4})
     rows = o.sample(jax.random.key(0), jnp.int32(0), order)
     classes, counts = np.unique(labels[rows], return_counts=True)
@@ -146,6 +146,6 @@ def test_an_epoch_sees_every_image_once():
         ({"loss": {"samples_per_class": 9}}, "batch of 16 cannot hold 9 images of 2 classes each, give at most 8"),
     ],
 )
-def test_a_batch_that_cannot_hold_m_per_class(values, message):
+def test_a_batch_too_small_for_m_images_per_class_is_rejected(values, message):
     with pytest.raises(InputError, match=message):
         prepared(objective="triplet", **values)

@@ -1,0 +1,54 @@
+"""Ctrl-C: one line on stderr and exit status 130, whatever the program was doing."""
+
+import _thread
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def exit_on_interrupt(message: Callable[[], str]) -> Iterator[None]:
+    """Exit with status 130 and a message if Ctrl-C is pressed.
+
+    `except KeyboardInterrupt` is not enough. Python discards an exception in a callback of the garbage collector, and
+    JAX has such callbacks. C extensions that are interrupted while they are imported replace it by an ImportError.
+
+    Args:
+        message: Returns the line to print.
+    """
+    interrupted = threading.Event()
+    former_hook = sys.unraisablehook
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    def repeat_discarded(discarded: "sys.UnraisableHookArgs") -> None:
+        if issubclass(discarded.exc_type, KeyboardInterrupt):
+            # Here and now, the repeated exception would be discarded as well.
+            threading.Timer(0.1, _thread.interrupt_main).start()
+        else:
+            former_hook(discarded)
+
+    in_charge = threading.current_thread() is threading.main_thread()  # only this thread may set a handler
+    former = signal.signal(signal.SIGINT, interrupt) if in_charge else None
+    sys.unraisablehook = repeat_discarded
+    try:
+        yield
+    except BaseException as error:
+        clean = isinstance(error, KeyboardInterrupt)
+        if not clean and not (interrupted.is_set() and isinstance(error, Exception)):
+            raise
+        sys.stderr.write(f"{message()}\n")
+        sys.stderr.flush()
+        if not clean:
+            os._exit(130)  # a half-imported C extension would crash the interpreter at its exit
+        sys.exit(130)
+    finally:
+        sys.unraisablehook = former_hook
+        if in_charge:
+            signal.signal(signal.SIGINT, former)

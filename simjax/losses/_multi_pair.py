@@ -1,0 +1,428 @@
+"""Losses that weight the pairs of a row, or of a batch, against each other.
+
+multi-similarity               hard positives and hard negatives of a row get exponentially larger weights
+circle                         the same, with weights that grow with the distance of a pair from its optimum
+tuplet margin                  each positive pair against all negatives of its row, with a margin between angles
+lifted structure               each positive pair against the negatives of both of its rows
+generalized lifted structure   all positives against all negatives of a row
+intra-pair variance            pairs of a kind should have equal scores
+"""
+
+import dataclasses
+from typing import Unpack
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.tree_util import Partial
+from jax.typing import ArrayLike
+from jaxtyping import Float, Num
+
+from simjax.core import InputError, check_at_least, check_number, check_positive, promote_to_float32
+from simjax.losses._options import Labels, PairOptions, ResolvedOptions, resolve_options
+from simjax.losses._pair_loss import Terms, compute_pair_loss, compute_terms, log_sum_exp, square
+from simjax.losses._terms import REDUCERS, LossTerms
+from simjax.pairs import Relation
+from simjax.pairs._relation import rows_and_relation
+from simjax.similarity import Measure, reduce_rows
+
+
+def multi_similarity_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    alpha: ArrayLike = 2.0,
+    beta: ArrayLike = 50.0,
+    base: ArrayLike = 0.5,
+    **options: Unpack[PairOptions],
+) -> Float[Array, ""]:
+    """Compute the multi-similarity loss, one term for each row.
+
+        loss_i = 1 / alpha log(1 + sum over positives of exp(alpha (base - s_ip)))
+               + 1 / beta  log(1 + sum over negatives of exp(beta (s_in - base)))
+
+    Args:
+        embeddings: [n, d].
+        labels: Class ids [n] or a `Relation`.
+        alpha: Larger values give more weight to the hardest positives.
+        beta: Larger values give more weight to the hardest negatives.
+        base: Score that positives should exceed and negatives stay below, in units of the measure.
+        **options: See `PairOptions`. Default measure: cosine.
+
+    Returns:
+        Mean over all rows.
+
+    Raises:
+        InputError: For shapes that do not match, or an alpha or beta that is not positive.
+
+    Example:
+        >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> print(round(float(multi_similarity_loss(x, jnp.array([0, 0, 1]))), 4))  # 2/3 of log(1 + exp(-1)) / 2
+        0.1044
+
+    References:
+        Wang et al. (2019), Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning.
+    """
+    check_number("base", base)
+    check_positive("alpha", alpha)
+    check_positive("beta", beta)
+    resolved = resolve_options(multi_similarity_loss, options)
+    base = resolved.as_score(base)
+    return compute_pair_loss(_multi_similarity_terms, embeddings, labels, resolved, alpha=alpha, beta=beta, base=base)
+
+
+def _multi_similarity_terms(
+    scores: Array, positive: Array, negative: Array, *, alpha: Array, beta: Array, base: Array
+) -> Terms:
+    of_positives = jax.nn.softplus(log_sum_exp(alpha * (base - scores), positive)) / alpha
+    of_negatives = jax.nn.softplus(log_sum_exp(beta * (scores - base), negative)) / beta
+    loss = of_positives + of_negatives
+    return {"row": (loss, jnp.ones_like(loss, bool))}
+
+
+def circle_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    margin: ArrayLike = 0.4,
+    gamma: ArrayLike = 80.0,
+    **options: Unpack[PairOptions],
+) -> Float[Array, ""]:
+    """Compute the circle loss, one term for each row that has positives and negatives.
+
+        loss_i = softplus( log sum over negatives of exp(gamma max(0, s_in + m) (s_in - m))
+                         + log sum over positives of exp(-gamma max(0, 1 + m - s_ip) (s_ip - 1 + m)) )
+
+    The weights max(0, ...) are constants for the gradient.
+
+    Args:
+        embeddings: [n, d].
+        labels: Class ids [n] or a `Relation`.
+        margin: m; positives should exceed 1 - m, negatives stay below m.
+        gamma: Factor of the scores.
+        **options: See `PairOptions`. The measure must be a similarity whose largest value is 1. Default measure:
+            cosine. Default reducer: "mean_active".
+
+    Returns:
+        Mean over the rows with a loss above 0; 0 if there are none.
+
+    Raises:
+        InputError: For shapes that do not match, a distance, or a gamma that is not positive.
+
+    Example:
+        >>> x = jnp.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+        >>> print(round(float(circle_loss(x, jnp.array([0, 0, 1]), gamma=10.0)), 4))
+        2.496
+
+    References:
+        Sun et al. (2020), Circle Loss: A Unified Perspective of Pair Similarity Optimization.
+    """
+    check_at_least("margin", margin, 0)
+    check_positive("gamma", gamma)
+    resolved = resolve_options(circle_loss, options, reducer="mean_active")
+    if not resolved.measure.higher_is_closer:
+        raise InputError(f"measure: expected a similarity, got {resolved.measure.name}, which is smaller when closer")
+    return compute_pair_loss(_circle_terms, embeddings, labels, resolved, margin=margin, gamma=gamma)
+
+
+def _circle_terms(scores: Array, positive: Array, negative: Array, *, margin: Array, gamma: Array) -> Terms:
+    positive_weight = jax.nn.relu(lax.stop_gradient(1 + margin - scores))
+    negative_weight = jax.nn.relu(lax.stop_gradient(scores + margin))
+    of_positives = log_sum_exp(-gamma * positive_weight * (scores - 1 + margin), positive)
+    of_negatives = log_sum_exp(gamma * negative_weight * (scores - margin), negative)
+    return {"row": (jax.nn.softplus(of_positives + of_negatives), _has_both(positive, negative))}
+
+
+def _has_both(positive: Array, negative: Array) -> Array:
+    """Return whether each row has positives and negatives, [r, 1]."""
+    return jnp.any(positive, axis=1, keepdims=True) & jnp.any(negative, axis=1, keepdims=True)
+
+
+def tuplet_margin_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    margin: ArrayLike = 5.73,
+    scale: ArrayLike = 64.0,
+    **options: Unpack[PairOptions],
+) -> Float[Array, ""]:
+    """Compute the tuplet margin loss, one term for each positive pair (i, p), with angles theta.
+
+        loss_ip = log(1 + sum over negatives n of exp(scale (cos theta_in - cos(theta_ip - margin))))
+
+    Args:
+        embeddings: [n, d].
+        labels: Class ids [n] or a `Relation`.
+        margin: Degrees by which the angle of a positive pair is reduced.
+        scale: Factor of the cosines.
+        **options: See `PairOptions`. Default measure: cosine.
+
+    Returns:
+        Mean over the positive pairs; 0 if there are none.
+
+    Raises:
+        InputError: For shapes that do not match, or a scale that is not positive.
+
+    Example:
+        >>> x = jnp.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+        >>> print(round(float(tuplet_margin_loss(x, jnp.array([0, 0, 1]), scale=1.0, margin=0.0)), 4))
+        0.6178
+
+    References:
+        Yu, Tao (2019), Deep Metric Learning with Tuplet Margin Loss.
+    """
+    check_at_least("margin", margin, 0)
+    check_positive("scale", scale)
+    resolved = resolve_options(tuplet_margin_loss, options)
+    return compute_pair_loss(
+        _tuplet_margin_terms, embeddings, labels, resolved, margin=jnp.deg2rad(margin), scale=scale
+    )
+
+
+def _tuplet_margin_terms(scores: Array, positive: Array, negative: Array, *, margin: Array, scale: Array) -> Terms:
+    # cos(theta - margin) without the arc cosine, whose slope is infinite at 1.
+    sine = jnp.sqrt(jnp.maximum(1 - scores * scores, jnp.finfo(scores.dtype).eps))
+    reduced = scores * jnp.cos(margin) + sine * jnp.sin(margin)
+    return {"positive": (jax.nn.softplus(log_sum_exp(scale * scores, negative) - scale * reduced), positive)}
+
+
+def lifted_structure_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    positive_margin: ArrayLike = 0.0,
+    negative_margin: ArrayLike = 1.0,
+    **options: Unpack[PairOptions],
+) -> Float[Array, ""]:
+    """Compute the lifted structure loss, one term for each positive pair (i, p), against the negatives of both rows.
+
+        loss_ip = max(0, J_ip)^2 / 2
+        J_ip    = d_ip - positive_margin + log( sum over negatives n of i of exp(negative_margin - d_in)
+                                              + sum over negatives n of p of exp(negative_margin - d_pn) )
+
+    A first computation finds the sums of the columns p, a second one the loss, so time is twice n m d.
+
+    Args:
+        embeddings: [n, d].
+        labels: Class ids [n] or a `Relation`, not a mined one if there are reference embeddings.
+        positive_margin: Distance that positives should be within, in units of the measure.
+        negative_margin: Distance that negatives should be outside of, in units of the measure.
+        **options: See `PairOptions`. Default measure: normalized_euclidean. The negatives of a reference row are
+            embeddings.
+
+    Returns:
+        Mean over the positive pairs with a negative of either row, in both directions; 0 if there are none.
+
+    Raises:
+        InputError: For shapes that do not match, or a mined relation with reference embeddings.
+
+    Differs from pytorch-metric-learning, which with reference embeddings takes the negatives of the *embedding* that
+    has the index of the positive reference row.
+
+    Example:
+        A positive pair at distance 0; each of its rows has one negative, at distance 2^0.5:
+
+        >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> loss = lifted_structure_loss(x, jnp.array([0, 0, 1]), negative_margin=2.0)
+        >>> print(round(float(loss), 4))  # (log 2 + 2 - 2^0.5)^2 / 2
+        0.8178
+
+    References:
+        Song, Xiang, Jegelka, Savarese (2016), Deep Metric Learning via Lifted Structured Feature Embedding.
+    """
+    check_number("positive_margin", positive_margin)
+    check_number("negative_margin", negative_margin)
+    resolved = resolve_options(lifted_structure_loss, options, measure="normalized_euclidean")
+    x, y, relation = rows_and_relation(embeddings, labels, resolved.ref_embeddings, resolved.ref_labels)
+    has_references = resolved.ref_embeddings is not None
+    margins = {
+        "positive_margin": resolved.as_score(positive_margin),
+        "negative_margin": resolved.as_score(negative_margin),
+    }
+    of_columns = ResolvedOptions(
+        resolved.measure,
+        REDUCERS["sum"],
+        ref_embeddings=x if has_references else None,
+        block_size=resolved.block_size,
+    )
+    columns = compute_terms(
+        _negatives_of_row,
+        y,
+        relation.transposed() if has_references else relation,
+        of_columns,
+        negative_margin=margins["negative_margin"],
+    )["row"]
+    return compute_pair_loss(
+        _lifted_structure_terms,
+        x,
+        relation,
+        dataclasses.replace(resolved, ref_labels=None),
+        row_parameters=None if has_references else {"rows": columns},
+        column_parameters={"columns": columns},
+        **margins,
+    )
+
+
+def _negatives_of_row(
+    scores: Array, positive: Array, negative: Array, *, negative_margin: Array
+) -> dict[str, tuple[Array, Array]]:
+    return {"row": (log_sum_exp(scores - negative_margin, negative), jnp.any(negative, axis=1, keepdims=True))}
+
+
+def _lifted_structure_terms(
+    scores: Array,
+    positive: Array,
+    negative: Array,
+    *,
+    positive_margin: Array,
+    negative_margin: Array,
+    columns: LossTerms,
+    rows: LossTerms | None = None,
+) -> Terms:
+    if rows is None:
+        total, is_valid = _negatives_of_row(scores, positive, negative, negative_margin=negative_margin)["row"]
+        rows = LossTerms(total, is_valid)
+    lowest = jnp.finfo(scores.dtype).min / 4
+    of_rows, of_columns = (jnp.where(side.count > 0, side.total, lowest) for side in (rows, columns))
+    violation = jax.nn.relu(jnp.logaddexp(of_rows, of_columns) + positive_margin - scores)
+    return {"positive": (square(violation) / 2, positive & ((rows.count > 0) | (columns.count > 0)))}
+
+
+def generalized_lifted_structure_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    positive_margin: ArrayLike = 0.0,
+    negative_margin: ArrayLike = 1.0,
+    **options: Unpack[PairOptions],
+) -> Float[Array, ""]:
+    """Compute the generalized lifted structure loss, one term for each row that has positives and negatives.
+
+        loss_i = max(0, log sum over positives of exp(d_ip - positive_margin)
+                      + log sum over negatives of exp(negative_margin - d_in))
+
+    Args:
+        embeddings: [n, d].
+        labels: Class ids [n] or a `Relation`.
+        positive_margin: Distance that positives should be within, in units of the measure.
+        negative_margin: Distance that negatives should be outside of, in units of the measure.
+        **options: See `PairOptions`. Default measure: normalized_euclidean.
+
+    Returns:
+        Mean over the rows that have both; 0 if there are none.
+
+    Raises:
+        InputError: For shapes that do not match.
+
+    Differs from pytorch-metric-learning, where a row without positives has a term of its negatives alone.
+
+    Example:
+        >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> loss = generalized_lifted_structure_loss(x, jnp.array([0, 0, 1]), negative_margin=2.0)
+        >>> print(round(float(loss), 4))  # 2 - 2^0.5
+        0.5858
+
+    References:
+        Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss for Person Re-Identification.
+    """
+    check_number("positive_margin", positive_margin)
+    check_number("negative_margin", negative_margin)
+    resolved = resolve_options(generalized_lifted_structure_loss, options, measure="normalized_euclidean")
+    return compute_pair_loss(
+        _generalized_lifted_structure_terms,
+        embeddings,
+        labels,
+        resolved,
+        positive_margin=resolved.as_score(positive_margin),
+        negative_margin=resolved.as_score(negative_margin),
+    )
+
+
+def _generalized_lifted_structure_terms(
+    scores: Array, positive: Array, negative: Array, *, positive_margin: Array, negative_margin: Array
+) -> Terms:
+    of_positives = log_sum_exp(positive_margin - scores, positive)
+    of_negatives = log_sum_exp(scores - negative_margin, negative)
+    return {"row": (jax.nn.relu(of_positives + of_negatives), _has_both(positive, negative))}
+
+
+def intra_pair_variance_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    positive_eps: ArrayLike = 0.01,
+    negative_eps: ArrayLike = 0.01,
+    **options: Unpack[PairOptions],
+) -> Float[Array, ""]:
+    """Pull pairs on the wrong side of the mean of their kind towards it, one term for each pair.
+
+        positive pair: max(0, (1 - positive_eps) mean+ - s)^2    negative pair: max(0, s - (1 + negative_eps) mean-)^2
+
+    With similarities s; a distance has the opposite sides. mean+ and mean- are those of all positive and all negative
+    pairs of the batch and part of the gradient. A first computation finds them, a second one the loss, so time is twice
+    n m d. It regularizes another pair loss, to which it is added.
+
+    Args:
+        embeddings: [n, d].
+        labels: Class ids [n] or a `Relation`.
+        positive_eps: Tolerance of positive pairs as a fraction of their mean, at least 0.
+        negative_eps: Tolerance of negative pairs as a fraction of their mean, at least 0.
+        **options: See `PairOptions`. Default measure: cosine.
+
+    Returns:
+        Mean over the positive pairs plus mean over the negative pairs; 0 if there are none. Pairs at an infinite
+        distance are ignored.
+
+    Raises:
+        InputError: For shapes that do not match, or a negative eps.
+
+    Example:
+        Three positive pairs with cosines 1, 0 and 0, whose mean is 1 / 3:
+
+        >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> loss = intra_pair_variance_loss(x, jnp.array([0, 0, 0]), positive_eps=0.0)
+        >>> print(round(float(loss), 4))  # two thirds of (1 / 3)^2
+        0.0741
+
+    References:
+        Yu, Tao (2019), Deep Metric Learning with Tuplet Margin Loss.
+    """
+    check_at_least("positive_eps", positive_eps, 0)
+    check_at_least("negative_eps", negative_eps, 0)
+    resolved = resolve_options(intra_pair_variance_loss, options)
+    x, y, relation = rows_and_relation(embeddings, labels, resolved.ref_embeddings, resolved.ref_labels)
+    measure = resolved.measure
+    sums = reduce_rows(
+        Partial(_sums_and_counts, relation, measure), x, y, measure=measure, block_size=resolved.block_size
+    )
+    positive_mean, negative_mean = (jnp.sum(total) / jnp.maximum(jnp.sum(count), 1) for total, count in sums)
+    sign = resolved.as_score(1.0)  # the mean score of a distance is negative
+    return compute_pair_loss(
+        _intra_pair_variance_terms,
+        x,
+        relation,
+        dataclasses.replace(resolved, ref_labels=None),
+        lowest=(1 - sign * jnp.asarray(positive_eps)) * positive_mean,
+        highest=(1 + sign * jnp.asarray(negative_eps)) * negative_mean,
+    )
+
+
+def _sums_and_counts(
+    relation: Relation, measure: Measure, tile: Array, i: Array, j: Array
+) -> tuple[tuple[Array, Array], ...]:
+    """Return the sum and the number of the finite scores of the positives of each row, and of its negatives."""
+    scores = promote_to_float32(measure.as_score(tile))
+    finite = [mask & ~jnp.isinf(scores) for mask in relation.masks(i, j)]
+    return tuple(
+        (jnp.sum(jnp.where(mask, scores, 0), axis=1), jnp.sum(mask, axis=1, dtype=scores.dtype)) for mask in finite
+    )
+
+
+def _intra_pair_variance_terms(
+    scores: Array, positive: Array, negative: Array, *, lowest: Array, highest: Array
+) -> Terms:
+    finite = jnp.isfinite(scores)
+    return {
+        "positive": (square(jax.nn.relu(lowest - scores)), positive & finite),
+        "negative": (square(jax.nn.relu(scores - highest)), negative & finite),
+    }

@@ -1,0 +1,234 @@
+"""Regularizers: scalars to add to a loss, each with a weight of your own.
+
+Of embeddings x [n, d]:
+
+    lp                   mean over rows of |x|_p^power
+    zero_mean            mean over rows of |sum of the features of x|
+    global_orthogonal    mean_weight M1^2 + second_moment_weight max(0, M2 - threshold)
+
+M1 and M2 are the means of the cosine and of its square over all negative pairs. For points that are uniform on the
+sphere in d dimensions their expectations are 0 and 1 / d.
+
+Of proxies w, one [c, d] or several [c, k, d] per class:
+
+    center_invariant     mean over classes of (|w|^2 - mean of all |w|^2)^2 / 4
+    regular_face         mean over classes of the cosine with the nearest proxy of another class
+    sparse_centers       half the mean distance between two proxies of one class, as unit vectors
+
+All of them raise an `InputError` if the argument does not have the stated shape.
+
+References:
+    Zhang, Yu, Kumar, Chang (2017), Learning Spread-out Local Feature Descriptors (global orthogonal). Wu, Liu, Li, Fu
+    (2017), Deep Face Recognition with Center Invariant Loss. Zhao, Xu, Cheng (2019), RegularFace: Deep Face Recognition
+    via Exclusive Regularization. Qian et al. (2019), SoftTriple Loss: Deep Metric Learning Without Triplet Sampling
+    (sparse centers).
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import Partial
+from jax.typing import ArrayLike
+from jaxtyping import Float, Integer, Num
+
+from simjax import similarity
+from simjax.core import InputError, as_float_array, check_at_least, check_positive, promote_to_float32
+from simjax.pairs import Relation, as_relation, by_position
+from simjax.similarity import euclidean_distance, minkowski_distance, pairwise, reduce_rows
+
+
+def lp_regularizer(embeddings: Num[ArrayLike, "n d"], *, p: ArrayLike = 2, power: ArrayLike = 1.0) -> Float[Array, ""]:
+    """Compute the mean p-norm of embeddings, raised to a power.
+
+    Args:
+        embeddings: [n, d].
+        p: Order of the norm, at least 1; with infinity the norm is the largest absolute feature.
+        power: Exponent of the norm, above 0. With 2 and `p=2` the result is the mean squared length.
+
+    Returns:
+        Scalar; the gradient of a zero vector is 0.
+
+    Raises:
+        InputError: If embeddings are not a matrix, `p` is below 1, or `power` is not positive.
+
+    Example:
+        >>> print(lp_regularizer(jnp.array([[3.0, 4.0], [0.0, 0.0]])))
+        2.5
+
+    Differs from pytorch-metric-learning, which accepts a `p` below 1, where the formula is not a norm.
+    """
+    check_at_least("p", p, 1)
+    check_positive("power", power)
+    x = _as_matrix("embeddings", embeddings)
+    return _mean_power(minkowski_distance(x, jnp.zeros_like(x), p=p), power)
+
+
+def zero_mean_regularizer(embeddings: Num[ArrayLike, "n d"]) -> Float[Array, ""]:
+    """Compute the mean absolute sum of the features of each embedding.
+
+    Args:
+        embeddings: [n, d].
+
+    Returns:
+        Scalar; the gradient of a row whose features sum to 0 is 0.
+
+    Example:
+        >>> print(zero_mean_regularizer(jnp.array([[1.0, -1.0], [1.0, 2.0]])))
+        1.5
+    """
+    return _mean(jnp.abs(jnp.sum(_as_matrix("embeddings", embeddings), axis=1)))
+
+
+def global_orthogonal_regularizer(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Integer[ArrayLike, " n"] | Relation | None = None,
+    *,
+    mean_weight: ArrayLike = 1.0,
+    second_moment_weight: ArrayLike = 1.0,
+    threshold: ArrayLike | None = None,
+    block_size: int | None = None,
+) -> Float[Array, ""]:
+    """Compute how far negative pairs are from uniform on the sphere; time n^2 d, memory of a tile.
+
+    Args:
+        embeddings: [n, d], of any length.
+        labels: Class ids [n] or a `Relation`, whose negative pairs are averaged. Default: all pairs of two rows.
+        mean_weight: Weight of M1^2, at least 0.
+        second_moment_weight: Weight of max(0, M2 - threshold), at least 0.
+        threshold: Value of M2 below which its term is 0. Default: 1 / d. EmbeddingGemma (2025) uses 0, and a
+            `mean_weight` of 0.
+        block_size: Rows per block. Default: chosen by the size of a tile.
+
+    Returns:
+        Scalar; 0 if there are no negative pairs.
+
+    Raises:
+        InputError: If embeddings are not a matrix, labels do not match them, or a weight is negative.
+        TypeError: If labels are not integers.
+
+    Example:
+        Two rows of three are equal, the others at right angles: M1 = M2 = 1/3, and d = 4.
+
+        >>> x = jnp.eye(4)[jnp.array([0, 0, 1])]
+        >>> print(round(float(global_orthogonal_regularizer(x)), 4))  # 1/9 + 1/3 - 1/4
+        0.1944
+    """
+    check_at_least("mean_weight", mean_weight, 0)
+    check_at_least("second_moment_weight", second_moment_weight, 0)
+    x = _as_matrix("embeddings", embeddings)
+    n, d = x.shape
+    relation = as_relation(by_position(n) if labels is None else labels, None, n, None)
+    first, second = _cosine_moments(x, relation, block_size=block_size)
+    excess = jax.nn.relu(second - (1 / max(d, 1) if threshold is None else jnp.asarray(threshold)))
+    return jnp.asarray(mean_weight) * jnp.square(first) + jnp.asarray(second_moment_weight) * excess
+
+
+def center_invariant_regularizer(proxies: Num[ArrayLike, "c d"]) -> Float[Array, ""]:
+    """Compute a quarter of the variance of the squared lengths of proxies.
+
+    Args:
+        proxies: [c, d]. Lengths above about 1e8, whose fourth power would overflow float32, are clipped.
+
+    Returns:
+        Scalar, at least 0.
+
+    Example:
+        >>> print(center_invariant_regularizer(jnp.array([[1.0, 0.0], [0.0, 3.0]])))  # (16 + 16) / 2 / 4
+        4.0
+    """
+    return _center_invariant(_as_matrix("proxies", proxies))
+
+
+def regular_face_regularizer(proxies: Num[ArrayLike, "c d"], *, block_size: int | None = None) -> Float[Array, ""]:
+    """Compute the mean cosine of each proxy with the nearest other one; time c^2 d, memory of a tile.
+
+    Args:
+        proxies: [c, d], of any length.
+        block_size: Rows per block. Default: chosen by the size of a tile.
+
+    Returns:
+        Scalar in [-1, 1]; 0 if there is only one class. Of several nearest proxies the first one has the gradient.
+
+    Example:
+        >>> print(regular_face_regularizer(jnp.array([[1.0, 0.0], [0.0, 2.0], [0.0, 3.0]])))  # (0 + 1 + 1) / 3
+        0.6666667
+    """
+    w = _as_matrix("proxies", proxies)
+    nearest, index = similarity.max(w, measure="cosine", mask=similarity.exclude_self, block_size=block_size)
+    return _mean(jnp.where(index >= 0, nearest, 0))
+
+
+def sparse_centers_regularizer(proxies: Num[ArrayLike, "c k d"]) -> Float[Array, ""]:
+    """Compute half the mean distance between the proxies of each class; memory c k^2.
+
+    Proxies of a class that are not needed become equal.
+
+    Args:
+        proxies: [c, k, d], of any length.
+
+    Returns:
+        Scalar in [0, 1]; 0 with one proxy per class.
+
+    Example:
+        >>> print(sparse_centers_regularizer(jnp.array([[[1.0, 0.0], [-2.0, 0.0]], [[0.0, 1.0], [0.0, 3.0]]])))
+        0.5
+    """
+    w = promote_to_float32(as_float_array("proxies", proxies))
+    check_several_proxies(w)
+    return _sparse_centers(w)
+
+
+def check_several_proxies(proxies: Array) -> None:
+    """Check that proxies have the shape [c, k, d], with at least one proxy per class.
+
+    Raises:
+        InputError: If they have another shape.
+    """
+    if proxies.ndim != 3 or not proxies.shape[1]:
+        raise InputError(f"proxies: expected k proxies of each class, [c, k, d], got shape {proxies.shape}")
+
+
+def _as_matrix(name: str, value: ArrayLike) -> Array:
+    x = promote_to_float32(as_float_array(name, value))
+    if x.ndim != 2:
+        raise InputError(f"{name}: expected rows [{'c' if name == 'proxies' else 'n'}, d], got shape {x.shape}")
+    return x
+
+
+def _mean(values: Array) -> Array:
+    return jnp.sum(values) / max(len(values), 1)
+
+
+@jax.jit
+def _mean_power(lengths: Array, power: ArrayLike) -> Array:
+    nonzero = lengths != 0  # a power below 1 has an infinite slope at 0
+    return _mean(jnp.where(nonzero, jnp.where(nonzero, lengths, 1.0) ** power, 0))
+
+
+@partial(jax.jit, static_argnames="block_size")
+def _cosine_moments(x: Array, relation: Relation, *, block_size: int | None) -> tuple[Array, Array]:
+    sums = reduce_rows(Partial(_sums_of_tile, relation), x, measure="cosine", block_size=block_size)
+    first, second, count = map(jnp.sum, sums)
+    return first / jnp.maximum(count, 1), second / jnp.maximum(count, 1)
+
+
+def _sums_of_tile(relation: Relation, s: Array, i: Array, j: Array) -> tuple[Array, Array, Array]:
+    _, negative = relation.masks(i, j)
+    s = jnp.where(negative, s, 0)
+    return jnp.sum(s, axis=1), jnp.sum(s * s, axis=1), jnp.sum(negative, axis=1, dtype=jnp.float32)
+
+
+@jax.jit
+def _center_invariant(w: Array) -> Array:
+    largest = float(jnp.finfo(w.dtype).max) ** 0.25 / 32
+    squares = jnp.square(jnp.minimum(euclidean_distance(w, jnp.zeros_like(w)), largest))
+    return _mean(jnp.square(squares - _mean(squares))) / 4
+
+
+@jax.jit
+def _sparse_centers(w: Array) -> Array:
+    c, k, _ = w.shape
+    distances = jax.vmap(lambda own: pairwise(own, measure="normalized_euclidean"))(w)  # [c, k, k]
+    return jnp.sum(distances) / max(2 * c * k * (k - 1), 1)

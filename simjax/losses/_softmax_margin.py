@@ -1,0 +1,360 @@
+"""Classification losses: embeddings are compared with proxies, one learned vector w_k [d] for each of c classes.
+
+With c_k = cos(x, w_k), y the class of x, and a scale s:
+
+    loss = -log( exp(s f(c_y)) / (exp(s f(c_y)) + sum over k != y of exp(s c_k)) )
+
+    normalized softmax      f(c) = c
+    CosFace                 f(c) = c - margin
+    ArcFace                 f(cos theta) = cos(theta + margin)
+    SphereFace              f(cos theta) = psi(theta), and s is multiplied by |x|
+    large-margin softmax    the same, and s c_k is multiplied by |w_k|
+
+psi(theta) = (-1)^j cos(margin theta) - 2 j, j = floor(margin theta / pi), falls `margin` times as fast as the cosine.
+P2SGrad is the mean over rows and classes of (c_k - [k = y])^2. The paper defines the gradients of this loss: those of a
+softmax with cosines in place of probabilities, which have neither a scale nor a margin.
+
+Proxies are an argument, so they are learned like any other parameter. The similarity matrix has the shape [n, c] and is
+computed in tiles.
+
+References:
+    Wang, Xiang, Cheng, Yuille (2017), NormFace (normalized softmax). Wang et al. (2018), CosFace. Deng, Guo, Xue,
+    Zafeiriou (2019), ArcFace. Liu, Wen, Yu, Yang (2016), Large-Margin Softmax Loss for Convolutional Neural Networks.
+    Liu, Wen, Yu, Li, Raj, Song (2017), SphereFace. Zhang et al. (2019), P2SGrad: Refined Gradients for Optimizing Deep
+    Face Models. Wang, Yamagishi (2021), A Comparative Study on Recent Neural Spoofing Countermeasures for Synthetic
+    Speech Detection (P2SGrad as squares).
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Unpack
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+from jax.typing import ArrayLike
+from jaxtyping import Float, Integer, Num
+
+from simjax.core import (
+    NO_CLASS,
+    InputError,
+    as_float_array,
+    as_integer_array,
+    as_matrices,
+    check_at_least,
+    check_positive,
+    class_ids,
+    promote_to_float32,
+)
+from simjax.losses._options import ClassOptions, resolve_options
+from simjax.losses._pair_loss import TermFunction, compute_pair_loss, log_sum_exp
+from simjax.similarity import euclidean_distance
+
+
+def normalized_softmax_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Integer[ArrayLike, " n"],
+    *,
+    proxies: Num[ArrayLike, "c d"],
+    temperature: ArrayLike = 0.05,
+    **options: Unpack[ClassOptions],
+) -> Float[Array, ""]:
+    """Compute the cross entropy of cosines with proxies.
+
+    Args:
+        embeddings: [n, d].
+        labels: Class ids [n] below c. A row with a negative id has no term.
+        proxies: [c, d], of any length.
+        temperature: Divisor of the cosines, above 0.
+        **options: See `ClassOptions`.
+
+    Returns:
+        Scalar; by default the mean over rows.
+
+    Raises:
+        InputError: If shapes do not match, an id is not below c, or the temperature is not positive.
+
+    Example:
+        >>> loss = normalized_softmax_loss(jnp.eye(2), jnp.arange(2), proxies=jnp.eye(2), temperature=1.0)
+        >>> print(round(float(loss), 4))  # log(1 + exp(0 - 1))
+        0.3133
+    """
+    check_positive("temperature", temperature)
+    loss, scale = normalized_softmax_loss, 1 / jnp.asarray(temperature)
+    return compute_proxy_loss(loss, _softmax_terms, embeddings, labels, proxies, options, scale=scale)
+
+
+def cosface_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Integer[ArrayLike, " n"],
+    *,
+    proxies: Num[ArrayLike, "c d"],
+    margin: ArrayLike = 0.35,
+    scale: ArrayLike = 64.0,
+    **options: Unpack[ClassOptions],
+) -> Float[Array, ""]:
+    """Compute the cross entropy of cosines with proxies, with a margin subtracted from the cosine of the own class.
+
+    Other arguments, the result and errors are those of `normalized_softmax_loss`.
+
+    Args:
+        margin: Difference of cosines, at least 0.
+        scale: Factor of the cosines, above 0.
+
+    Example:
+        >>> loss = cosface_loss(jnp.eye(2), jnp.arange(2), proxies=jnp.eye(2), margin=0.5, scale=1.0)
+        >>> print(round(float(loss), 4))  # log(1 + exp(0 - 0.5))
+        0.4741
+    """
+    check_at_least("margin", margin, 0)
+    check_positive("scale", scale)
+    parameters = {"margin": margin, "scale": scale}
+    return compute_proxy_loss(cosface_loss, cosface_terms, embeddings, labels, proxies, options, **parameters)
+
+
+def arcface_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Integer[ArrayLike, " n"],
+    *,
+    proxies: Num[ArrayLike, "c d"],
+    margin: ArrayLike = 28.6,
+    scale: ArrayLike = 64.0,
+    **options: Unpack[ClassOptions],
+) -> Float[Array, ""]:
+    """Compute the cross entropy of cosines with proxies, with a margin added to the angle to the own class.
+
+    If angle and margin exceed 180 degrees together, the cosine would rise again. There f(cos theta) is
+    cos(theta) - margin sin(margin), which falls further. Other arguments, the result and errors are those of
+    `normalized_softmax_loss`.
+
+    Args:
+        margin: Difference of angles in degrees, at least 0.
+        scale: Factor of the cosines, above 0.
+
+    Example:
+        >>> loss = arcface_loss(jnp.eye(2), jnp.arange(2), proxies=jnp.eye(2), margin=60.0, scale=1.0)
+        >>> print(round(float(loss), 4))  # log(1 + exp(0 - cos(60)))
+        0.4742
+    """
+    check_at_least("margin", margin, 0)
+    check_positive("scale", scale)
+    parameters = {"margin": jnp.deg2rad(margin), "scale": scale}
+    return compute_proxy_loss(arcface_loss, arcface_terms, embeddings, labels, proxies, options, **parameters)
+
+
+def sphereface_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Integer[ArrayLike, " n"],
+    *,
+    proxies: Num[ArrayLike, "c d"],
+    margin: int = 4,
+    scale: ArrayLike = 1.0,
+    **options: Unpack[ClassOptions],
+) -> Float[Array, ""]:
+    """Compute the cross entropy of |x| cos(theta), with the angle to the own class multiplied by an integer.
+
+    The gradient of a zero vector is 0. Other arguments, the result and errors are those of `normalized_softmax_loss`.
+
+    Args:
+        margin: Factor of the angle, at least 1.
+        scale: Factor of the logits, above 0.
+
+    Example:
+        A row at 45 degrees from both proxies; twice this angle is a right angle:
+
+        >>> x = jnp.array([[1.0, 1.0]])
+        >>> loss = sphereface_loss(x, jnp.array([0]), proxies=7 * jnp.eye(2), margin=2)
+        >>> print(round(float(loss), 4))  # log(1 + exp(1 - 0))
+        1.3133
+    """
+    x, w = as_matrices(embeddings, proxies, ("embeddings", "proxies"))
+    proxy_lengths = jnp.ones(len(w), jnp.float32)
+    return _compute_multiplied_angle_loss(sphereface_loss, x, labels, w, options, margin, scale, proxy_lengths)
+
+
+def large_margin_softmax_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Integer[ArrayLike, " n"],
+    *,
+    proxies: Num[ArrayLike, "c d"],
+    margin: int = 4,
+    scale: ArrayLike = 1.0,
+    **options: Unpack[ClassOptions],
+) -> Float[Array, ""]:
+    """Compute the cross entropy of dot products, with the angle to the own class multiplied by an integer.
+
+    This is `sphereface_loss` with logits that are proportional to the lengths of proxies, too. Other arguments, the
+    result and errors are those of `normalized_softmax_loss`.
+
+    Args:
+        margin: Factor of the angle, at least 1, with which the loss is a softmax without biases.
+        scale: Factor of the logits, above 0.
+
+    Example:
+        A row at 45 degrees from both proxies; twice this angle is a right angle:
+
+        >>> x = jnp.array([[1.0, 1.0]])
+        >>> loss = large_margin_softmax_loss(x, jnp.array([0]), proxies=jnp.eye(2), margin=2)
+        >>> print(round(float(loss), 4))  # log(1 + exp(1 - 0))
+        1.3133
+    """
+    x, w = as_matrices(embeddings, proxies, ("embeddings", "proxies"))
+    loss, proxy_lengths = large_margin_softmax_loss, _lengths(w)
+    return _compute_multiplied_angle_loss(loss, x, labels, w, options, margin, scale, proxy_lengths)
+
+
+def p2s_grad_loss(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Integer[ArrayLike, " n"],
+    *,
+    proxies: Num[ArrayLike, "c d"],
+    **options: Unpack[ClassOptions],
+) -> Float[Array, ""]:
+    """Compute the squared difference of each cosine from 1 for the own class and from 0 for other classes.
+
+    By default the result is the mean over all pairs of a row and a class. Other arguments and errors are those of
+    `normalized_softmax_loss`.
+
+    Args:
+        **options: See `ClassOptions`.
+
+    Example:
+        The first row is equal to the proxy of its class, the second one to that of the other class:
+
+        >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0]])
+        >>> print(p2s_grad_loss(x, jnp.array([0, 1]), proxies=jnp.eye(2)))  # (0 + 0 + 1 + 1) / 4
+        0.5
+
+    Differs from pytorch-metric-learning, which scales proxies to unit length in place before each step. Here they have
+    any length, and their gradient is orthogonal to them: it lacks the part that such scaling would undo.
+    """
+    return compute_proxy_loss(p2s_grad_loss, _p2s_grad_terms, embeddings, labels, proxies, options)
+
+
+def as_proxies(labels: ArrayLike, proxies: ArrayLike) -> tuple[Array, Array, Array]:
+    """Return proxies as an array [c, ...], the class id of each row [n], and the ids 0 to c - 1 of the proxies.
+
+    Negative ids, and traced ids that are not below c, become `NO_CLASS`.
+
+    Raises:
+        InputError: If a known id is not below c.
+        TypeError: If labels are not integers.
+    """
+    w = as_float_array("proxies", proxies)
+    given = as_integer_array("labels", labels)
+    c = w.shape[0]
+    if not isinstance(given, Tracer) and given.size and (largest := int(np.max(np.asarray(given)))) >= c:
+        raise InputError(f"labels: expected class ids below {c}, the number of proxies, got {largest}")
+    ids = class_ids("labels", given)
+    return w, jnp.where((ids >= 0) & (ids < c), ids, NO_CLASS), jnp.arange(c, dtype=jnp.int32)
+
+
+def compute_proxy_loss(
+    loss: Callable[..., Any],
+    term_function: TermFunction,
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    proxies: ArrayLike,
+    options: ClassOptions,
+    **parameters: Any,
+) -> Float[Array, ""]:
+    """Compute a loss from its term function of cosines with proxies.
+
+    Args:
+        loss: The public function, whose name and arguments appear in messages about wrong options.
+        term_function: See `compute_pair_loss`. The columns of a tile are the classes, or with several proxies per class
+            the proxies of the first class, those of the second class and so on.
+        embeddings: [n, d].
+        labels: Class ids [n].
+        proxies: [c, d] or [c, k, d].
+        options: Options that the loss collected.
+        **parameters: Other arguments of `compute_pair_loss`.
+    """
+    resolved = resolve_options(loss, options, accepted=ClassOptions)
+    w, ids, classes = as_proxies(labels, proxies)
+    if w.ndim == 3:
+        w, classes = w.reshape(-1, w.shape[2]), jnp.repeat(classes, w.shape[1])
+    resolved = dataclasses.replace(resolved, ref_embeddings=w, ref_labels=classes)
+    return compute_pair_loss(term_function, embeddings, ids, resolved, **parameters)
+
+
+def _cross_entropy(logits: Array, target: Array, positive: Array) -> dict[str, tuple[Array, Array]]:
+    """Compute one term per row, with `target` [r, c] or [r, 1] in place of the logit [r, c] of the own class."""
+    z = jnp.where(positive, target, logits)
+    own = jnp.sum(jnp.where(positive, z, 0), axis=1, keepdims=True)
+    has_class = jnp.any(positive, axis=1, keepdims=True)
+    return {"row": (jnp.where(has_class, log_sum_exp(z, jnp.ones_like(positive)) - own, 0), has_class)}
+
+
+def _softmax_terms(c: Array, positive: Array, negative: Array, *, scale: Array) -> dict[str, tuple[Array, Array]]:
+    return _cross_entropy(scale * c, scale * c, positive)
+
+
+def cosface_terms(
+    c: Array, positive: Array, negative: Array, *, margin: Array, scale: Array
+) -> dict[str, tuple[Array, Array]]:
+    """Compute the terms of CosFace from cosines [r, c]."""
+    return _cross_entropy(scale * c, scale * (c - margin), positive)
+
+
+def arcface_terms(
+    c: Array, positive: Array, negative: Array, *, margin: Array, scale: Array
+) -> dict[str, tuple[Array, Array]]:
+    """Compute the terms of ArcFace from cosines [r, c], with the margin in radians."""
+    # cos(theta + margin) without the arc cosine, whose slope is infinite at 1.
+    sine = jnp.sqrt(jnp.maximum(1 - c * c, jnp.finfo(c.dtype).eps))
+    shifted = c * jnp.cos(margin) - sine * jnp.sin(margin)
+    target = jnp.where(c > -jnp.cos(margin), shifted, c - margin * jnp.sin(margin))
+    return _cross_entropy(scale * c, scale * target, positive)
+
+
+def _p2s_grad_terms(c: Array, positive: Array, negative: Array) -> dict[str, tuple[Array, Array]]:
+    has_class = jnp.any(positive, axis=1, keepdims=True)
+    return {"pair": (jnp.square(jnp.where(positive, 1 - c, c)), (positive | negative) & has_class)}
+
+
+def _compute_multiplied_angle_loss(
+    loss: Callable[..., Any],
+    x: Array,
+    labels: ArrayLike,
+    proxies: Array,
+    options: ClassOptions,
+    margin: int,
+    scale: ArrayLike,
+    proxy_lengths: Array,
+) -> Float[Array, ""]:
+    if not isinstance(margin, int | np.integer) or margin < 1:
+        raise InputError(f"margin: expected an integer of at least 1, got {margin}")
+    check_positive("scale", scale)
+    parameters = {
+        "static": (int(margin),),
+        "row_parameters": {"length": _lengths(x)},
+        "column_parameters": {"proxy_lengths": proxy_lengths},
+        "scale": scale,
+    }
+    return compute_proxy_loss(loss, _multiplied_angle_terms, x, labels, proxies, options, **parameters)
+
+
+def _lengths(x: Array) -> Array:
+    x = promote_to_float32(x)
+    return euclidean_distance(x, jnp.zeros_like(x))  # its gradient at 0 is 0
+
+
+def _multiplied_angle_terms(
+    c: Array, positive: Array, negative: Array, margin: int, *, length: Array, proxy_lengths: Array, scale: Array
+) -> dict[str, tuple[Array, Array]]:
+    # Far below the largest number, so that neither a logit nor a sum of logits overflows.
+    factor = jnp.minimum(length * proxy_lengths[None], jnp.finfo(c.dtype).max / 2**24) * scale
+    own = jnp.sum(jnp.where(positive, c, 0), axis=1, keepdims=True)
+    return _cross_entropy(factor * c, factor * _psi(own, margin), positive)
+
+
+def _psi(c: Array, margin: int) -> Array:
+    """Compute psi(theta) from c = cos(theta), as a polynomial: the slope of the arc cosine is infinite at 1 and -1."""
+    previous, multiple = jnp.ones_like(c), c  # cos(0), cos(theta)
+    for _ in range(margin - 1):  # cos((a + 1) theta) = 2 cos(theta) cos(a theta) - cos((a - 1) theta)
+        previous, multiple = multiple, 2 * c * multiple - previous
+    j = sum((c <= math.cos(math.pi * i / margin) for i in range(1, margin)), jnp.zeros(c.shape, jnp.int32))
+    return jnp.where(j % 2 == 1, -multiple, multiple) - 2 * j

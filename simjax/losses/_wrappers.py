@@ -1,0 +1,201 @@
+"""Losses of losses, and a batch that is encoded in chunks.
+
+    combined      sum over losses of weight loss(embeddings, labels)
+    matryoshka    sum over sizes k of weight loss(the first k features of the embeddings)
+
+`encode_in_chunks` is gradient caching. A loss over pairs needs all embeddings of a batch at once, but not all
+activations of the encoder. The encoder runs over one chunk of the batch after another and only the embeddings are
+stored; the backward pass encodes each chunk again.
+
+References:
+    Kusupati et al. (2022), Matryoshka Representation Learning. Gao, Zhang, Han, Callan (2021), Scaling Deep Contrastive
+    Learning Batch Size under Memory Limited Setup (gradient caching).
+"""
+
+import inspect
+import operator
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Num
+
+from simjax.core import InputError, as_float_array, check_at_least, check_choice, map_rows
+from simjax.losses._terms import LossTerms
+from simjax.similarity import unit_vectors
+
+Loss = TypeVar("Loss", Array, LossTerms)
+"""A scalar, or the terms of `unreduced(loss)`."""
+
+Encoded = TypeVar("Encoded")
+"""An array [n, d] or a pytree of arrays [n, ...]."""
+
+EMBEDDINGS = ("y", "views", "ref_embeddings", "proxies", "projection", "other_prediction", "other_projection")
+"""Arguments of losses that hold embeddings, beside the first argument, which always does."""
+
+
+def combined_loss(
+    losses: Mapping[str, Callable[..., Loss]],
+    *args: Any,
+    loss_weights: Mapping[str, ArrayLike] | None = None,
+    **options: Any,
+) -> tuple[Loss, dict[str, Loss]]:
+    """Compute a weighted sum of losses of the same arguments.
+
+    To give a loss arguments of its own, wrap it in `functools.partial` or a function.
+
+    Args:
+        losses: Losses by name.
+        *args: Positional arguments of every loss, for instance embeddings and labels.
+        loss_weights: Factors by name, numbers or learned scalars. Default: 1 for each name that is left out.
+        **options: Keyword arguments of every loss.
+
+    Returns:
+        The weighted sum, and the losses by name without their weights, as `jax.value_and_grad(..., has_aux=True)`
+        expects them.
+
+    Raises:
+        InputError: If there is no loss, or `loss_weights` has an unknown name.
+
+    Example:
+        Two rows of one class at distance 5:
+
+        >>> from functools import partial
+        >>> from simjax.losses import contrastive_loss
+        >>> losses = {"linear": contrastive_loss, "wide": partial(contrastive_loss, positive_margin=1.0)}
+        >>> x, labels = jnp.array([[3.0, 0.0], [0.0, 4.0]]), jnp.array([0, 0])
+        >>> total, parts = combined_loss(losses, x, labels, loss_weights={"wide": 0.1}, measure="euclidean")
+        >>> print(round(float(total), 4), parts["linear"], parts["wide"])  # 5 + 0.1 of 4
+        5.4 5.0 4.0
+    """
+    if not losses:
+        raise InputError("losses: expected at least one, got none")
+    factors = dict(loss_weights or {})
+    for name in factors:
+        check_choice("name in loss_weights", name, losses)
+    parts = {name: loss(*args, **options) for name, loss in losses.items()}
+    return _weighted_sum(parts.values(), [factors.get(name, 1.0) for name in parts]), parts
+
+
+def matryoshka_loss(
+    loss: Callable[..., Loss],
+    embeddings: Num[ArrayLike, "n d"],
+    *args: Any,
+    sizes: Sequence[int],
+    size_weights: Sequence[ArrayLike] | None = None,
+    normalise: bool = False,
+    **options: Any,
+) -> Loss:
+    """Compute a loss of the first k features of embeddings for several k; the sizes are computed one after another.
+
+    Every argument that holds embeddings is truncated: the first one, and those named y, views, ref_embeddings, proxies,
+    projection, other_prediction and other_projection. Other arguments, such as labels or the embeddings of a teacher,
+    are not.
+
+    Args:
+        loss: A function of `simjax.losses`, or your own.
+        embeddings: [n, d].
+        *args: Other positional arguments of the loss.
+        sizes: Numbers of features k, each in [1, d]. Include d to train whole embeddings as well.
+        size_weights: Factor for each size, numbers or learned scalars. Default: 1.
+        normalise: Scale truncated embeddings to unit length, for measures that do not normalize them.
+        **options: Keyword arguments of the loss.
+
+    Returns:
+        The weighted sum of the losses, or of the terms of `unreduced(loss)`.
+
+    Raises:
+        InputError: If there is no size, a size is not in [1, d], or the number of weights differs from that of sizes.
+
+    Differs from sentence-transformers, which always scales truncated embeddings to unit length. Here the measure
+    decides, so that the size d alone gives the loss itself. With a cosine or normalized measure both are the same.
+
+    Example:
+        Two rows of one class have distance 3 in their first feature, and 5 in both features:
+
+        >>> from simjax.losses import contrastive_loss
+        >>> x, labels = jnp.array([[3.0, 0.0], [0.0, 4.0]]), jnp.array([0, 0])
+        >>> print(matryoshka_loss(contrastive_loss, x, labels, sizes=(1, 2), measure="euclidean"))
+        8.0
+    """
+    x = as_float_array("embeddings", embeddings)
+    if not sizes or any(not 0 < k <= x.shape[-1] for k in sizes):
+        raise InputError(f"sizes: expected numbers of features from 1 to {x.shape[-1]}, got {tuple(sizes)}")
+    factors = [1.0] * len(sizes) if size_weights is None else list(size_weights)
+    if len(factors) != len(sizes):
+        raise InputError(f"size_weights: expected one for each of {len(sizes)} sizes, got {len(factors)}")
+    positional = inspect.signature(loss).bind_partial(x, *args)
+    truncated = {next(iter(positional.arguments)), *EMBEDDINGS}
+
+    def first_features(arguments: Mapping[str, Any], k: int) -> OrderedDict[str, Any]:
+        def of_array(a: ArrayLike) -> Array:
+            part = as_float_array("embeddings", a)[..., :k]
+            return unit_vectors(part) if normalise else part
+
+        return OrderedDict((n, jax.tree.map(of_array, a) if n in truncated else a) for n, a in arguments.items())
+
+    def loss_of_size(k: int) -> Loss:
+        arguments = inspect.BoundArguments(positional.signature, first_features(positional.arguments, k)).args
+        return loss(*arguments, **first_features(options, k))
+
+    return _weighted_sum(map(loss_of_size, sizes), factors)
+
+
+def encode_in_chunks(
+    encoder: Callable[..., Encoded], inputs: Any, *, chunk_size: int, key: Array | None = None
+) -> Encoded:
+    """Compute `encoder(inputs)` in the memory of one chunk's activations, forward and backward.
+
+    Gradients with respect to the inputs and to all values that the encoder closes over are exact. It takes the time of
+    one more forward pass. The encoder must treat each row by itself: batch normalization in training mode would use the
+    statistics of a chunk instead of those of the batch.
+
+    Args:
+        encoder: A pure function of an array [r, ...] or a pytree of such arrays that returns arrays of r rows. With a
+            key it takes the key of the chunk as its second argument.
+        inputs: An array [n, ...] or a pytree of such arrays.
+        chunk_size: Rows per chunk, at least 1. If it does not divide n, the last chunk is padded with rows from the
+            start, whose results are dropped.
+        key: For dropout. Each chunk gets its own key, which is the same when the chunk is encoded again.
+
+    Returns:
+        The results of the encoder for all n rows, an argument of any loss.
+
+    Raises:
+        InputError: If `chunk_size` is below 1, or the inputs have different numbers of rows.
+
+    Example:
+        Split a Flax NNX model outside of the encoder and merge it inside; call a model of two towers twice.
+
+        >>> from flax import nnx
+        >>> from simjax.losses import nt_xent_loss
+        >>> definition, parameters = nnx.split(nnx.Linear(8, 4, rngs=nnx.Rngs(0)))
+        >>> images, labels = jax.random.normal(jax.random.key(0), (64, 8)), jnp.arange(64) // 2
+        >>> def loss(parameters, chunk_size):
+        ...     encoder = lambda rows: nnx.merge(definition, parameters)(rows)
+        ...     return nt_xent_loss(encode_in_chunks(encoder, images, chunk_size=chunk_size), labels)
+        >>> in_chunks, at_once = (jax.grad(loss)(parameters, chunk_size) for chunk_size in (16, 64))
+        >>> print(jnp.allclose(in_chunks.kernel[...], at_once.kernel[...], atol=1e-5))
+        True
+    """
+    check_at_least("chunk_size", chunk_size, 1)
+    lengths = {leaf.shape[0] for leaf in jax.tree.leaves(inputs)}
+    if len(lengths) != 1:
+        raise InputError(f"inputs: expected arrays of the same number of rows, got {sorted(lengths)}")
+
+    def encode(chunk: Any, rows: Array) -> Encoded:
+        if key is None:
+            return encoder(chunk)
+        # The index of the first row identifies the chunk; the sum is 0 if there is no row.
+        return encoder(chunk, jax.random.fold_in(key, jnp.sum(rows[:1])))
+
+    return map_rows(encode, inputs, jnp.arange(lengths.pop(), dtype=jnp.int32), block_size=chunk_size)
+
+
+def _weighted_sum(losses: Iterable[Any], weights: Iterable[ArrayLike]) -> Any:
+    return reduce(operator.add, [loss * weight for loss, weight in zip(losses, weights, strict=True)])

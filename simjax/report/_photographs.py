@@ -1,0 +1,157 @@
+"""Figures of photographs: nearest neighbours, pairs with their predicted dissimilarity, attention maps.
+
+`names` are the names of all classes.
+"""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
+
+from simjax.report import _numbers as numbers
+from simjax.report import _style as style
+from simjax.report._page import Picture
+
+MAX_QUERIES, MAX_NEIGHBOURS, MAX_PAIRS, MAX_IMAGES, MAX_HEADS = 8, 5, 12, 6, 4
+LINE = 0.2  # height of a line of text, relative to the width of a photograph
+
+
+def nearest_neighbours(
+    query: np.ndarray,
+    query_label: np.ndarray,
+    image: np.ndarray,
+    label: np.ndarray,
+    score: np.ndarray,
+    names: list[str],
+    measure: str,
+) -> Picture:
+    """Draw test images with their nearest neighbours.
+
+    Args:
+        query: Test images, uint8 [q, h, w, c].
+        query_label: Their classes, [q].
+        image: Their neighbours, nearest first, uint8 [q, k, h, w, c].
+        label: Classes of the neighbours, [q, k].
+        score: Scores of the neighbours, [q, k].
+        measure: Name of the measure of the scores.
+    """
+    rows, columns = min(len(query), MAX_QUERIES), min(image.shape[1], MAX_NEIGHBOURS)
+    right = label[:rows, :columns] == query_label[:rows, None]
+    called = style.class_labels(names, 12)
+    height, gap = 1.1 + 2 * LINE, 0.25
+    figure, axes = style.canvas(columns + 1 + gap, rows * height)
+    for i in range(rows):
+        _photo(axes, query[i], 0, i * height, [called[query_label[i]]])
+        for j in range(columns):
+            colour, sign = (style.GREEN, "✓") if right[i, j] else (style.VERMILLION, "✗")
+            lines = [called[label[i, j]], f"{score[i, j]:.2f}"]
+            _photo(axes, image[i, j], j + 1 + gap, i * height, lines, colour, sign)
+    return Picture(
+        "neighbours",
+        style.to_png(figure),
+        f"{rows} test images, each with its {columns} nearest neighbours; {right.sum()} of {right.size} neighbours "
+        "are of the query's class.",
+        "Each row: a test image, then the images that the model finds closest to it, closest first, with their class "
+        f"and score ({measure}). A green frame with ✓ is the same class, a red one with ✗ another.",
+        photo=True,
+    )
+
+
+def pairs(image: np.ndarray, label: np.ndarray, dissimilarity: np.ndarray, names: list[str]) -> Picture:
+    """Draw pairs of test images with their predicted dissimilarity.
+
+    Args:
+        image: Pairs of images, uint8 [p, 2, h, w, c].
+        label: Their classes, [p, 2].
+        dissimilarity: Dissimilarity of each pair, [p], in [0, 1].
+    """
+    count = min(len(image), MAX_PAIRS)
+    columns = min(count, 3)
+    called = style.class_labels(names, 10)
+    wide, high = 2.25, 1.15 + 2 * LINE
+    figure, axes = style.canvas(columns * wide - 0.25, -(-count // columns) * high)
+    for i in range(count):
+        x, y = i % columns * wide, i // columns * high
+        one, two = label[i]
+        colour, sign = (style.BLUE, "=") if one == two else (style.ORANGE, "≠")
+        for j in range(2):
+            _photo(axes, image[i, j], x + j, y, [], colour)
+        _text(axes, x + 1, y, f"{called[one]} {sign} {called[two]}")
+        _text(axes, x + 1, y + LINE, f"dissimilarity {dissimilarity[i]:.2f}")
+    same = label[:count, 0] == label[:count, 1]
+    means = "; ".join(
+        f"{title} {numbers.decimal(float(dissimilarity[:count][which].mean()))} on average"
+        for title, which in (("pairs of one class", same), ("pairs of two classes", ~same))
+        if which.any()
+    )
+    return Picture(
+        "pairs",
+        style.to_png(figure),
+        f"{count} pairs of test images with their predicted dissimilarity: {means}.",
+        "Pairs of test images and how different the model finds them: 0 is the same, 1 as different as can be. Blue "
+        "frames and = are pairs of one class and should be near 0; orange frames and ≠ are two classes, near 1.",
+        photo=True,
+    )
+
+
+def attention_maps(image: np.ndarray, attention: np.ndarray, label: np.ndarray, names: list[str]) -> Picture:
+    """Draw images with the attention weights of the last transformer block.
+
+    Args:
+        image: Images, uint8 [a, h, w, c].
+        attention: Weight of each patch, [a, heads, gh, gw].
+        label: Classes of the images, [a].
+    """
+    rows, heads = min(len(image), MAX_IMAGES), min(attention.shape[1], MAX_HEADS)
+    height = 1.1 + LINE
+    called = style.class_labels(names, 12)
+    titles = ["all heads", *(f"head {h + 1}" for h in range(heads))] if heads > 1 else ["attention"]
+    figure, axes = style.canvas(1 + len(titles), rows * height)
+    for i in range(rows):
+        _photo(axes, image[i], 0, i * height, [called[label[i]]])
+        maps = [attention[i].mean(0), *attention[i, :heads]]
+        for j, (title, weights) in enumerate(zip(titles, maps, strict=False), start=1):
+            _photo(axes, image[i], j, i * height, [title])
+            axes.imshow(_overlay(weights), extent=_box(j, i * height), interpolation="bilinear", zorder=1.5)
+    return Picture(
+        "attention",
+        style.to_png(figure),
+        f"{rows} test images with the attention of the last transformer block laid over them.",
+        "What the last block of the transformer looks at to describe the image: the more orange a patch, the more it "
+        "counts, each map on its own scale. Heads may look at different things; the second picture is their mean.",
+        photo=True,
+    )
+
+
+def _overlay(weights: np.ndarray) -> np.ndarray:
+    """Return an orange image [gh, gw, 4] whose opacity grows with the weights [gh, gw], relative to their range."""
+    weights = weights - weights.min()
+    opacity = 0.8 * weights / max(weights.max(), np.finfo(np.float32).tiny)
+    return np.concatenate([np.broadcast_to(to_rgb(style.ORANGE), (*weights.shape, 3)), opacity[..., None]], axis=-1)
+
+
+def _box(x: float, y: float) -> tuple[float, float, float, float]:
+    return x + 0.05, x + 0.95, y + 0.95, y + 0.05
+
+
+def _photo(
+    axes: Axes, image: np.ndarray, x: float, y: float, lines: list[str], colour: str = style.NEUTRAL, sign: str = ""
+) -> None:
+    """Draw a framed photograph at (x, y) with lines of text below and a sign on a disc in its corner."""
+    left, right, bottom, top = _box(x, y)
+    shown = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top), zorder=1)
+    width = 2.2 if colour != style.NEUTRAL else 0.6
+    frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=width, zorder=2)
+    axes.add_patch(frame)
+    if sign:
+        disc = {"facecolor": colour, "edgecolor": "none", "boxstyle": "circle,pad=0.25"}
+        axes.text(right - 0.09, top + 0.1, sign, fontsize=7, color="white", ha="center", va="center", bbox=disc)
+    for row, line in enumerate(lines):
+        _text(axes, x + 0.5, y + row * LINE, line)
+
+
+def _text(axes: Axes, x: float, y: float, text: str) -> None:
+    """Draw a line of text centred at x, below a photograph at height y."""
+    drawn = axes.text(x, y + 1.07, text, fontsize=7.5, color=style.NEUTRAL, ha="center", va="center")
+    drawn.set_parse_math(False)

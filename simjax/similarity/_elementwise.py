@@ -1,0 +1,225 @@
+"""Distances that sum (or take the largest of) one term for each feature: Manhattan, Chebyshev, Minkowski and others.
+
+See `_dot_products` for the arguments, types and errors that all measures share.
+"""
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import ArrayLike
+from jaxtyping import Num, Shaped
+
+from simjax.core import promote_to_float32
+from simjax.similarity._define import Reduce, define_featurewise, pair_function
+from simjax.similarity._featurewise import reduce_features
+from simjax.similarity._finite import absolute, largest, power_of_two, ratio, safe_sqrt
+
+
+@pair_function()
+def manhattan_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+    """Compute sum_k |x_k - y_k|. The gradient where x_k = y_k is 0.
+
+    Example:
+        >>> print(manhattan_distance(jnp.array([0.0, 0.0]), jnp.array([3.0, -4.0])))
+        7.0
+    """
+    return manhattan(reduce_features, x, y)
+
+
+@pair_function()
+def chebyshev_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+    """Compute max_k |x_k - y_k|. The whole gradient goes to the first of equal features.
+
+    Example:
+        >>> print(chebyshev_distance(jnp.array([0.0, 0.0]), jnp.array([3.0, -4.0])))
+        4.0
+    """
+    return _chebyshev(reduce_features, x, y)
+
+
+@pair_function(minimum={"p": 1.0})
+def minkowski_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, p: ArrayLike = 3) -> Num[Array, "*b"]:
+    """Compute (sum_k |x_k - y_k|^p)^(1/p). The gradient where x_k = y_k is 0.
+
+    Args:
+        x: [..., d].
+        y: [..., d].
+        p: At least 1; infinity gives the Chebyshev distance. May be learned.
+
+    Example:
+        >>> print(minkowski_distance(jnp.array([0.0, 0.0]), jnp.array([3.0, -4.0]), p=2))
+        5.0
+
+    Differs from: SciPy's default is p = 2, which is `euclidean_distance`.
+    """
+    return _minkowski(reduce_features, x, y, p=p)
+
+
+@pair_function()
+def canberra_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+    """Compute sum_k |x_k - y_k| / (|x_k| + |y_k|), in [0, d].
+
+    A feature that is 0 in both vectors adds 0, with zero gradient.
+
+    Example:
+        >>> print(canberra_distance(jnp.array([1.0, 0.0, 2.0]), jnp.array([3.0, 0.0, -2.0])))
+        1.5
+
+    References:
+        Lance, Williams (1967), Mixed-data classificatory programs.
+    """
+    return _canberra(reduce_features, x, y)
+
+
+@pair_function()
+def bray_curtis_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+    """Compute sum_k |x_k - y_k| / sum_k |x_k + y_k|, in [0, 1] for numbers that are not negative.
+
+    Example:
+        >>> print(bray_curtis_distance(jnp.array([1.0, 0.0, 2.0]), jnp.array([3.0, 0.0, 2.0])))
+        0.25
+
+    References:
+        Bray, Curtis (1957), An ordination of the upland forest communities of southern Wisconsin.
+
+    Differs from: SciPy gives NaN or infinity where the second sum is 0; here it is 0, with zero gradient.
+    """
+    return _bray_curtis(reduce_features, x, y)
+
+
+@pair_function()
+def hamming_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+    """Compute the fraction of features with x_k != y_k, in [0, 1]. The gradient is 0 everywhere.
+
+    Example:
+        >>> print(hamming_distance(jnp.array([1, 0, 2, 7]), jnp.array([1, 1, 2, 7])))
+        0.25
+
+    References:
+        Hamming (1950), Error detecting and error correcting codes.
+    """
+    return _hamming(reduce_features, x, y)
+
+
+@pair_function(minimum={"base": 1.0})
+def jensen_shannon_distance(
+    x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, base: ArrayLike | None = None
+) -> Num[Array, "*b"]:
+    """Compute sqrt((KL(p | m) + KL(q | m)) / 2), with p = x / sum(x), q = y / sum(y), m = (p + q) / 2.
+
+    The gradient is 0 at p = q and, for each outcome, where one of its probabilities is 0.
+
+    Args:
+        x: [..., d], at least 0; a negative number is taken as 0. A vector of zeros has probabilities of 0.
+        y: [..., d], as x.
+        base: Base of the logarithm, larger than 1. Default: e, with which the distance is at most sqrt(log 2).
+
+    Example:
+        >>> print(jensen_shannon_distance(jnp.array([1.0, 0.0]), jnp.array([0.0, 3.0]), base=2))
+        1.0
+
+    References:
+        Endres, Schindelin (2003), A new metric for probability distributions.
+
+    Differs from: SciPy gives NaN for a vector of zeros, and infinity for negative numbers.
+    """
+    return _jensen_shannon(reduce_features, *_distributions(x, y), base=base)
+
+
+def manhattan(reduce: Reduce, x: Array, y: Array) -> Array:
+    """Compute the Manhattan distance of pairs or of a tile, see `_define`."""
+    return reduce(_absolute_difference, x, y)[0]
+
+
+def _absolute_difference(a: Array, b: Array) -> tuple[Array]:
+    return (absolute(a - b),)
+
+
+def _chebyshev(reduce: Reduce, x: Array, y: Array) -> Array:
+    return reduce(_absolute_difference, x, y, "max")[0]
+
+
+def _minkowski(reduce: Reduce, x: Array, y: Array, *, p: ArrayLike) -> Array:
+    """Divide all terms t_k by the largest one, s, because t^p may overflow where its p-th root does not.
+
+    s (sum_k (t_k / s)^p)^(1/p) is the same number for every s > 0, so s needs no gradient.
+    """
+    x, y = x / 4, y / 4  # neither x - y nor one over it may overflow
+    size = _chebyshev(reduce, x, y)
+    finite = jnp.isfinite(p)
+    power = jnp.where(finite, p, 1.0).astype(size.dtype)
+    scale = lax.stop_gradient(jnp.where(size > 0, size, 1.0))
+
+    def term(a: Array, b: Array, per_scale: Array) -> tuple[Array]:
+        t = absolute(a - b) * per_scale
+        return (t**p if isinstance(p, int) else _power(t, power),)
+
+    total = reduce(term, x, y, per_scale=1 / scale)[0]
+    return 4 * jnp.where(finite, scale * _power(total, 1 / power), size)
+
+
+def _power(t: Array, p: Array) -> Array:
+    """Compute t^p for t >= 0, with gradient 0 where 1 / t^2 overflows."""
+    usable = t > float(jnp.finfo(t.dtype).tiny) ** 0.5
+    return jnp.where(usable, jnp.exp(p * jnp.log(jnp.where(usable, t, 1.0))), 0.0)
+
+
+def _canberra(reduce: Reduce, x: Array, y: Array) -> Array:
+    def term(a: Array, b: Array) -> tuple[Array]:
+        return (ratio(absolute(a - b), absolute(a) + absolute(b)),)
+
+    return reduce(term, x / 2, y / 2)[0]  # the ratio is the same, and no sum overflows
+
+
+def _bray_curtis(reduce: Reduce, x: Array, y: Array) -> Array:
+    factor = 2.0 ** -(2 * max(x.shape[-1], 1) - 1).bit_length()  # at most 1 / (2 d): no sum overflows
+    differences, sums = reduce(lambda a, b: (absolute(a - b), absolute(a + b)), x * factor, y * factor)
+    return ratio(differences, sums)
+
+
+def _hamming(reduce: Reduce, x: Array, y: Array) -> Array:
+    return reduce(lambda a, b: (jnp.not_equal(a, b).astype(a.dtype),), x, y)[0] / max(x.shape[-1], 1)
+
+
+def _jensen_shannon(reduce: Reduce, p: Array, q: Array, *, base: ArrayLike | None) -> Array:
+    square = reduce(_divergence, p, q)[0]
+    if base is not None:
+        square = square / jnp.log(jnp.asarray(base, square.dtype))
+    return safe_sqrt(square)
+
+
+def _divergence(p: Array, q: Array) -> tuple[Array]:
+    """Compute m ((1 + t) log(1 + t) + (1 - t) log(1 - t)) / 2 with p + q = 2 m and t = (p - q) / (p + q).
+
+    Both summands cancel for a small t, where the series t^2 + t^4/6 + t^6/15 + ... keeps every digit: below 0.1 six
+    terms are exact in float64, above it the logarithms lose less than one digit.
+    """
+    total = p + q
+    t = ratio(p - q, total)
+    small = jnp.abs(t) < 0.1
+    near, far = jnp.where(small, t, 0.0), jnp.where(small, 0.5, t)
+    s = near * near
+    series = s * (1 + s * (1 / 6 + s * (1 / 15 + s * (1 / 28 + s * (1 / 45 + s / 66)))))
+    return (total / 4 * jnp.where(small, series, _x_log_x(1 + far) + _x_log_x(1 - far)),)
+
+
+def _x_log_x(x: Array) -> Array:
+    positive = x > 0
+    return jnp.where(positive, x * jnp.log(jnp.where(positive, x, 1.0)), 0.0)
+
+
+def _distributions(x: Array, y: Array, **_: ArrayLike | None) -> tuple[Array, Array]:
+    def distribution(x: Array) -> Array:
+        x = jnp.where(x > 0, x, 0.0)
+        x = x / power_of_two(largest(x))
+        return ratio(x, jnp.sum(x, axis=-1, keepdims=True))
+
+    return distribution(promote_to_float32(x)), distribution(promote_to_float32(y))
+
+
+define_featurewise(manhattan_distance, manhattan)
+define_featurewise(chebyshev_distance, _chebyshev)
+define_featurewise(minkowski_distance, _minkowski)
+define_featurewise(canberra_distance, _canberra)
+define_featurewise(bray_curtis_distance, _bray_curtis)
+define_featurewise(hamming_distance, _hamming, range=(0.0, 1.0))
+define_featurewise(jensen_shannon_distance, _jensen_shannon, prepare=_distributions)

@@ -1,0 +1,331 @@
+"""Evaluation of a trained encoder: the numbers of report.json, the arrays of predictions.npz and samples.npz.
+
+Test images select nothing: the checkpoint is the last one, and the verification threshold and the scale of predicted
+dissimilarity come from validation images, or from training images if there are too few.
+
+A number that cannot be computed, such as verification without two test images of one class, is None; `not_evaluated` of
+the report has its name and the reason.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from simjax import evaluate
+from simjax.core import InputError
+from simjax.similarity import Measure, top_k
+from simjax.train._data import DataSplits, count_verification_pairs, threshold_source
+from simjax.train._learner import Encoded, Encoder, EnsembleEncoder
+from simjax.train._objective import LossFunction, LossInputs, Objective
+from simjax.train._run_folder import RunFolder
+from simjax.train._settings import Settings
+
+VERIFICATION_PAIRS = 20_000
+THRESHOLD_IMAGES = 5_000
+QUERIES, NEIGHBOURS, SHOWN_PAIRS, ATTENTION_IMAGES = 10, 8, 16, 8
+
+PARTS = 8
+"""Parts of an evaluation that `evaluate_run` announces."""
+
+T = TypeVar("T")
+
+
+def validation_scores(
+    encoded: Encoded, objective: Objective, labels: np.ndarray, *, known_classes: bool
+) -> dict[str, float]:
+    """Compute the validation line of the log.
+
+    Args:
+        encoded: Validation images.
+        objective: Objective of the training.
+        labels: Labels of the images, int [n].
+        known_classes: Whether training images have these classes. If not, there is no loss, and the accuracy is that
+            of the nearest neighbour.
+    """
+    scores: dict[str, float] = {}
+    if known_classes and (loss := mean_loss(encoded, objective, labels)) is not None:
+        scores["validation_loss"] = loss
+    if known_classes and encoded.logits is not None:
+        scores["validation_accuracy"] = float(np.mean(encoded.logits.argmax(1) == labels))
+    else:
+        accuracy = evaluate.knn_accuracy(encoded.embeddings, labels, k=1, measure=objective.measure)
+        scores["validation_accuracy"] = accuracy or 0.0
+    return scores
+
+
+def mean_loss(encoded: Encoded, objective: Objective, labels: np.ndarray) -> float | None:
+    """Compute the loss, averaged over batches of the size of training batches.
+
+    A miner has the settings of the last step, and the same key for every batch. The loss is None for losses of two
+    views, because images without augmentation are a single view, and for ensembles.
+    """
+    if objective.has_views or encoded.learned is None:
+        return None
+    size = min(objective.images, len(labels))
+    batches = len(labels) // size
+    total = 0.0
+    for i in range(batches):
+        rows = slice(i * size, (i + 1) * size)
+        inputs = LossInputs(
+            embeddings=jnp.asarray(encoded.embeddings[rows]),
+            labels=jnp.asarray(labels[rows]),
+            logits=None if encoded.logits is None else jnp.asarray(encoded.logits[rows]),
+            learned=encoded.learned,
+            key=jax.random.key(0),
+            step=jnp.int32(objective.steps),
+        )
+        total += float(_loss(objective.loss, inputs))
+    return total / batches
+
+
+@jax.jit(static_argnums=0)
+def _loss(loss: LossFunction, inputs: LossInputs) -> Array:
+    return loss(inputs)[0]
+
+
+def evaluate_run(
+    settings: Settings,
+    folder: RunFolder,
+    splits: DataSplits,
+    encoder: Encoder | EnsembleEncoder,
+    objective: Objective,
+    begin: Callable[[str], None] = lambda part: None,
+) -> dict[str, Any]:
+    """Evaluate on the test images, and save predictions.npz and samples.npz.
+
+    Args:
+        settings: Settings of the run.
+        folder: Folder of the run.
+        splits: Images.
+        encoder: The trained encoder.
+        objective: Objective of the training.
+        begin: Called with the name of each part when it begins, at most `PARTS` times.
+
+    Returns:
+        The part of the report about quality.
+    """
+    test, measure = splits.test, objective.measure
+    encoded = encoder(test.images)
+    inputs = _Inputs(splits, encoder, encoded, measure)
+    not_evaluated: dict[str, str] = {}
+
+    def attempt(name: str, compute: Callable[[], T], missing: T) -> T:
+        """Return the result, or `missing` if it cannot be computed."""
+        begin(name.replace("_", " "))
+        try:
+            return compute()
+        except InputError as error:
+            not_evaluated[name] = str(error)
+            return missing
+
+    classification = attempt("accuracy", lambda: _classification(inputs), _NO_CLASSIFICATION)
+    verification, curve, scale = attempt("verification", lambda: _verification(inputs), (None, {}, None))
+    retrieval = attempt("retrieval", lambda: _retrieval(inputs), None)
+    test_loss = attempt("test_loss", lambda: _test_loss(inputs, objective), None)
+    few_shot = attempt("few_shot", lambda: _few_shot(inputs), None)
+
+    predicted = classification["predicted"]
+    predictions = {
+        "index": np.arange(len(test.labels), dtype=np.int32),
+        "label": test.labels,
+        "embedding": encoded.embeddings,
+    }
+    if predicted is not None:
+        predictions["predicted"] = np.asarray(predicted, np.int32)
+    folder.write_arrays("predictions.npz", predictions)
+
+    samples = curve | attempt("neighbours", lambda: _neighbours(inputs), {})
+    if scale is not None:
+        samples |= attempt("pairs", lambda: _pairs(inputs, scale), {})
+    samples |= attempt("class_similarity", lambda: _class_similarity(inputs), {})
+    if settings.model == "vit":
+        rows = _diverse_rows(test.labels, ATTENTION_IMAGES)
+        samples["attention_images"], samples["attention_labels"] = test.images[rows], test.labels[rows]
+        samples["attention"] = encoder.attention(test.images[rows])
+    folder.write_arrays("samples.npz", samples)
+    return {
+        "model": settings.model,
+        "dataset": settings.dataset,
+        "test_dataset": settings.test_dataset,
+        "objective": settings.objective,
+        "seed": settings.seed,
+        **{name: value for name, value in classification.items() if name != "predicted"},
+        "test_loss": test_loss,
+        "retrieval": retrieval,
+        "verification": verification,
+        "few_shot": few_shot,
+        "measure": measure.name,
+        "not_evaluated": not_evaluated,
+    }
+
+
+class _Inputs(NamedTuple):
+    """Inputs of all parts of an evaluation; `encoded` are the test images."""
+
+    splits: DataSplits
+    encoder: Encoder | EnsembleEncoder
+    encoded: Encoded
+    measure: Measure
+
+    def require_classes(self) -> None:
+        if len(self.splits.test.class_names) < 2:
+            raise InputError("the test images have no classes; test_dataset names images with classes")
+
+
+_NO_CLASSIFICATION: dict[str, Any] = dict.fromkeys(
+    ("accuracy", "accuracy_of", "knn_accuracy", "per_class_accuracy", "confusion", "predicted")
+)
+
+
+def _classification(inputs: _Inputs) -> dict[str, Any]:
+    """Classify the test images by the classifier, if it knows their classes, and by nearest neighbours."""
+    (splits, encoder, encoded, measure), test = inputs, inputs.splits.test
+    inputs.require_classes()
+    if splits.known_classes:
+        gallery, gallery_labels, exclude = encoder(splits.train.images).embeddings, splits.train.labels, None
+    elif len(test.labels) < 2:
+        raise InputError("there is one test image, which has no neighbours")
+    else:  # each test image is searched among the other test images
+        gallery, gallery_labels, exclude = encoded.embeddings, test.labels, np.arange(len(test.labels))
+    by_neighbours = evaluate.knn_predict(encoded.embeddings, gallery, gallery_labels, measure=measure, exclude=exclude)
+    is_classified = encoded.logits is not None and splits.known_classes
+    predicted = encoded.logits.argmax(1) if is_classified and encoded.logits is not None else by_neighbours
+    metrics = evaluate.classification_metrics(test.labels, predicted, len(test.class_names))
+    return {
+        "accuracy": metrics["accuracy"],
+        "accuracy_of": "classifier" if is_classified else "knn",
+        "knn_accuracy": float(np.mean(by_neighbours == test.labels)),
+        "per_class_accuracy": metrics["per_class_accuracy"],
+        "confusion": np.asarray(metrics["confusion"]).tolist(),
+        "predicted": predicted,
+    }
+
+
+def _retrieval(inputs: _Inputs) -> dict[str, Any]:
+    inputs.require_classes()
+    metrics = evaluate.retrieval_metrics(inputs.encoded.embeddings, inputs.splits.test.labels, measure=inputs.measure)
+    if not metrics["queries"]:
+        raise InputError("no two test images are of one class")
+    return metrics
+
+
+def _test_loss(inputs: _Inputs, objective: Objective) -> float | None:
+    """Compute the loss of the test images, or None if training images do not have their classes."""
+    if not inputs.splits.known_classes:
+        return None
+    loss = mean_loss(inputs.encoded, objective, inputs.splits.test.labels)
+    if loss is not None and not math.isfinite(loss):
+        raise InputError(f"the loss of the test images is {loss}")
+    return loss
+
+
+def _verification(
+    inputs: _Inputs,
+) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[float, float] | None]:
+    """Verify test pairs with a threshold from other images; return numbers, ROC curve and scale of dissimilarity."""
+    splits, encoder, encoded, measure = inputs
+    if not count_verification_pairs(splits.test.labels):
+        raise InputError("the test images have no pairs of one class, or none of two classes")
+    source, sentence = threshold_source(splits)
+    threshold = scale = None
+    if source is not None:
+        data = splits.validation if source == "validation" else splits.train
+        rows = np.random.default_rng(0).permutation(len(data.labels))[:THRESHOLD_IMAGES]
+        scores, same = _pair_scores(encoder(data.images[rows]).embeddings, data.labels[rows], measure)
+        threshold = evaluate.best_threshold(scores, same, higher_is_closer=measure.higher_is_closer)
+        scale = evaluate.fit_dissimilarity(scores, same)
+    scores, same = _pair_scores(encoded.embeddings, splits.test.labels, measure)
+    metrics = evaluate.verification_metrics(
+        scores, same, higher_is_closer=measure.higher_is_closer, threshold=threshold
+    )
+    curve = metrics.pop("roc")
+    roc = {
+        "roc_false_positive_rate": np.asarray(curve["false_positive_rate"]),
+        "roc_true_positive_rate": np.asarray(curve["true_positive_rate"]),
+    }
+    if threshold is None:  # the metrics then choose a threshold on the test pairs, which would be biased
+        metrics |= dict.fromkeys(
+            ("threshold", "accuracy", "balanced_accuracy", "true_accept_rate", "false_accept_rate")
+        )
+    else:
+        roc["roc_point"] = np.array([metrics["false_accept_rate"], metrics["true_accept_rate"]])
+    return metrics | {"pairs": len(same), "threshold_from": source, "threshold_note": sentence}, roc, scale
+
+
+def _pair_scores(embeddings: np.ndarray, labels: np.ndarray, measure: Measure) -> tuple[np.ndarray, np.ndarray]:
+    i, j, same = evaluate.sample_pairs_for_verification(labels, VERIFICATION_PAIRS, 0)
+    return np.asarray(measure(embeddings[i], embeddings[j])), np.asarray(same)
+
+
+def _few_shot(inputs: _Inputs) -> dict[str, Any] | None:
+    """Compute the accuracy of few-shot tasks, or None if training images have the classes of the test images."""
+    if inputs.splits.known_classes:
+        return None
+    tasks: dict[str, Any] = {}
+    for ways in (5, 20):
+        for shots in (1, 5):
+            result = evaluate.few_shot_accuracy(
+                inputs.encoded.embeddings, inputs.splits.test.labels, ways=ways, shots=shots, measure=inputs.measure
+            )
+            if result["mean"] is not None:  # with fewer classes than ways, the name says how many there are
+                tasks[f"{result['ways']}-way {shots}-shot"] = {
+                    "accuracy": result["mean"],
+                    "interval": result["confidence_95"],
+                    "ways": result["ways"],
+                    "shots": shots,
+                }
+    if not tasks:
+        raise InputError("fewer than two test classes have two images")
+    return tasks
+
+
+def _diverse_rows(labels: np.ndarray, count: int) -> np.ndarray:
+    """Return `count` rows of as many classes as possible, always the same ones."""
+    order = np.random.default_rng(0).permutation(len(labels))
+    seen: dict[int, int] = {}
+    rank = np.empty(len(labels), int)  # number of earlier rows of the same class
+    for row in order:
+        label = int(labels[row])
+        rank[row] = seen[label] = seen.get(label, -1) + 1
+    return order[np.lexsort((labels[order], rank[order]))][:count]
+
+
+def _neighbours(inputs: _Inputs) -> dict[str, np.ndarray]:
+    test, embeddings = inputs.splits.test, inputs.encoded.embeddings
+    rows = _diverse_rows(test.labels, QUERIES)
+    k = min(NEIGHBOURS, len(test.labels) - 1)
+    if k < 1:
+        raise InputError("there is one test image, which has no neighbours")
+    scores, indices = top_k(embeddings[rows], embeddings, k, inputs.measure, exclude=rows)
+    indices = np.asarray(indices)
+    return {
+        "query_images": test.images[rows],
+        "query_labels": test.labels[rows],
+        "neighbour_images": test.images[indices],
+        "neighbour_labels": test.labels[indices],
+        "neighbour_scores": np.asarray(scores),
+    }
+
+
+def _class_similarity(inputs: _Inputs) -> dict[str, np.ndarray]:
+    test = inputs.splits.test
+    inputs.require_classes()
+    similarity = evaluate.class_similarity(inputs.encoded.embeddings, test.labels, len(test.class_names))
+    return {"class_similarity": similarity}
+
+
+def _pairs(inputs: _Inputs, scale: tuple[float, float]) -> dict[str, np.ndarray]:
+    """Return positive and negative pairs of test images with their predicted dissimilarity."""
+    test, embeddings = inputs.splits.test, inputs.encoded.embeddings
+    i, j, _ = evaluate.sample_pairs_for_verification(test.labels, SHOWN_PAIRS, 1)
+    scores = np.asarray(inputs.measure(embeddings[i], embeddings[j]))
+    return {
+        "pair_images": np.stack([test.images[i], test.images[j]], axis=1),
+        "pair_labels": np.stack([test.labels[i], test.labels[j]], axis=1),
+        "pair_dissimilarity": np.asarray(evaluate.dissimilarity_probability(scores, *scale)),
+    }
