@@ -239,7 +239,7 @@ def _distillation_loss(
     return compute_pair_loss(
         _distillation_terms,
         embeddings,
-        Relation(Partial(_all_pairs), Partial(_all_pairs), shape) if labels is None else labels,
+        Relation(Partial(_all_pairs), shape) if labels is None else labels,
         options,
         static=(variant,),
         row_parameters={"teacher_rows": teacher[0]},
@@ -249,8 +249,9 @@ def _distillation_loss(
     )
 
 
-def _all_pairs(i: Array, j: Array) -> Array:
-    return jnp.ones((1, 1), bool)
+def _all_pairs(i: Array, j: Array) -> tuple[Array, Array]:
+    masks = jnp.ones((i.shape[0], j.shape[1]), bool)
+    return masks, masks
 
 
 def _distillation_terms(

@@ -164,7 +164,7 @@ def _terms_of_tile(
     row_parameters: dict[str, Any],
 ) -> dict[str, LossTerms]:
     relation, triplets = arguments[2], variant[2]
-    masks = pairs = relation.pairs(i, j)
+    masks = pairs = relation.pair_masks(i, j)
     if triplets:
         is_mined = relation.triplets is not None
         pairs = masks[0], relation.triplets(i, j, *masks) if is_mined else all_negatives(masks[1])

@@ -29,8 +29,8 @@ from simjax.losses._options import Labels, PairOptions, ReferenceOptions, Resolv
 from simjax.losses._pair_loss import TermFunction, Terms, compute_pair_loss
 from simjax.losses._terms import RowSums
 from simjax.pairs import Relation
-from simjax.pairs._fold_positives import sum_over_positives, take_columns
 from simjax.pairs._relation import rows_and_relation
+from simjax.pairs._triplets import sum_over_positives, take_columns
 from simjax.similarity import Measure, reduce_rows, unit_vectors
 
 

@@ -28,7 +28,7 @@ from simjax.core import (
 from simjax.losses._options import Labels, PairOptions, ReferenceOptions, ResolvedOptions, resolve_options
 from simjax.losses._pair_loss import Terms, compute_pair_loss, log_sum_exp, softplus
 from simjax.losses._terms import RowSums
-from simjax.pairs._fold_positives import sum_over_positives, take_columns
+from simjax.pairs._triplets import sum_over_positives, take_columns
 from simjax.similarity import Measure, unit_vectors
 
 
@@ -212,7 +212,7 @@ def _angular_by_products(
     is_used = jnp.any(positive, axis=0)[None]
     of_anchors = jnp.where(negative, _exponential(scores, tangent), 0)
     constants, arguments = (positive,), (scores, of_anchors, y, tangent)
-    return sum_over_positives(_angular_of_columns, zeros, is_used, constants, *arguments, few=min(scores.shape))
+    return sum_over_positives(_angular_of_columns, zeros, is_used, constants, *arguments, chunk_size=min(scores.shape))
 
 
 def _angular_of_columns(

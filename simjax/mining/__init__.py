@@ -1,22 +1,33 @@
-"""Miners: which pairs and triplets are worth learning from, as relations that every loss takes.
+"""Miners: select the pairs and triplets of a batch that are worth learning from.
 
-Those of a batch; of a batch and a memory of earlier ones; and hard negatives of a whole data set, as row numbers.
+A miner returns a `pairs.Relation`, which every pair loss takes in place of labels:
+
+    loss = triplet_margin_loss(embeddings, mining.semi_hard(embeddings, labels))
+
+A loss of pairs takes each pair of a mined relation of triplets once. Among equal scores the lowest column is selected.
+
+Miners share these arguments:
+
+    embeddings: [n, d].
+    labels: Class ids [n] or a `pairs.Relation`.
+    ref_embeddings: Columns to compare the rows with, [m, d]. Default: the embeddings; a row is not paired with itself.
+    ref_labels: Class ids [m], if `labels` are class ids and there are reference embeddings.
+    measure: Name of a measure or a `Measure`; its direction is respected.
+    block_size: Rows per block. Default: chosen by the size of a tile.
+
+and raise these errors:
+
+    InputError: If shapes do not match, a measure or an option is unknown, or a number is out of range.
+    TypeError: If labels are not integers.
 """
 
-from simjax.mining._angular import angular
-from simjax.mining._batch_hard import batch_easy_hard, batch_hard
-from simjax.mining._cluster_hard import cluster_hard
+from simjax.mining._batch_hard import batch_easy_hard, batch_hard, cluster_hard, n_hard
 from simjax.mining._cross_batch_memory import CrossBatchMemory, against, cross_batch_memory, push
-from simjax.mining._curriculum import curriculum
-from simjax.mining._distance_weighted import distance_weighted
-from simjax.mining._guide import guided
-from simjax.mining._hard_aware import hard_aware
 from simjax.mining._hard_negatives import hard_negatives
-from simjax.mining._margins import pair_margin, semi_hard, triplet_margin
-from simjax.mining._multi_similarity import multi_similarity
-from simjax.mining._n_hard import n_hard
+from simjax.mining._pairs import curriculum, guided, hard_aware, multi_similarity, pair_margin
+from simjax.mining._sampling import distance_weighted, uniform_histogram
 from simjax.mining._statistics import MiningStatistics, statistics
-from simjax.mining._uniform_histogram import uniform_histogram
+from simjax.mining._triplets import angular, semi_hard, triplet_margin
 
 __all__ = [
     "CrossBatchMemory",

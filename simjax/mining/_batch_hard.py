@@ -1,10 +1,4 @@
-"""Batch hard, and its easier relatives: one positive and one negative for each row.
-
-    hard         the positive that is farthest away, the negative that is nearest
-    easy         the other way round
-    semi_hard    given the one, the hardest of the other that is not harder: a positive nearer than the negative, a
-                 negative farther away than the positive
-    all          every one
+"""Batch-hard miners: the hardest, or an easier, positive and negative of each row or class.
 
 References:
     Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss for Person Re-Identification (batch hard). Xuan,
@@ -12,53 +6,53 @@ References:
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import InputError, check_choice, promote_to_float32
-from simjax.mining._mined import related
+from simjax.core import (
+    InputError,
+    check_at_least,
+    check_choice,
+    promote_to_float32,
+    replace_non_finite_rows,
+    top_k_of_rows,
+)
+from simjax.mining._base import check_inputs, relation_of_indices
 from simjax.pairs import Relation
+from simjax.pairs._relation import Labels, Masks, RefLabels, rows_and_relation
 from simjax.similarity import Measure, reduce_rows
 from simjax.similarity import measure as as_measure
 from simjax.similarity._row_reductions import first_largest
 
-STRATEGIES = ("hard", "semi_hard", "easy", "all")
+Strategy = Literal["hard", "semi_hard", "easy", "all"]
 Range = tuple[float, float]
+Ranges = tuple[Array | None, ...]
 
 
 def batch_hard(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Any,
+    labels: Labels,
     *,
     ref_embeddings: Num[ArrayLike, "m d"] | None = None,
-    ref_labels: Any = None,
+    ref_labels: RefLabels = None,
     measure: str | Measure = "normalized_euclidean",
     block_size: int | None = None,
 ) -> Relation:
-    """Of each row its farthest positive and its nearest negative; rows that lack one of them have none.
+    """Select the farthest positive and the nearest negative of each row that has both.
 
     Args:
-        embeddings: [n, d].
-        labels: class ids [n] or a `Relation`.
-        ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
-        ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
-        measure: a name or a `Measure`.
-        block_size: rows computed at once; None chooses.
+        embeddings, labels, ref_embeddings, ref_labels, measure, block_size: See `simjax.mining`, also for errors.
 
     Returns:
-        A relation of one pair of each kind in a row, which losses compute without a strip; among equals the lowest
-        column.
-
-    Raises:
-        InputError: for shapes that do not fit or an unknown measure.
-        TypeError: for labels that are no integers.
+        A relation with `indices`, so a loss computes these pairs only.
 
     Example:
         >>> x = jnp.array([[0.0], [1.0], [3.0], [4.0], [9.0]])
@@ -80,42 +74,41 @@ def batch_hard(
 
 def batch_easy_hard(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Any,
+    labels: Labels,
     *,
-    positive: str = "easy",
-    negative: str = "semi_hard",
+    positive: Strategy = "easy",
+    negative: Strategy = "semi_hard",
     positive_range: Range | None = None,
     negative_range: Range | None = None,
     ref_embeddings: Num[ArrayLike, "m d"] | None = None,
-    ref_labels: Any = None,
+    ref_labels: RefLabels = None,
     measure: str | Measure = "normalized_euclidean",
     block_size: int | None = None,
 ) -> Relation:
-    """Of each row one positive and one negative, or all of one kind, as hard as is asked for.
+    """Select one positive and one negative of each row, or all of one kind.
+
+        hard         the farthest positive, the nearest negative
+        easy         the nearest positive, the farthest negative
+        semi_hard    the farthest positive that is nearer than the selected negative, or the nearest negative that is
+                     farther than the selected positive
+        all          every pair
 
     Args:
-        embeddings: [n, d].
-        labels: class ids [n] or a `Relation`.
-        positive: hard, semi_hard, easy or all, see above.
-        negative: the same.
-        positive_range: lowest and highest value by the measure of positives that may be chosen; None is any. Not for
-            "all".
-        negative_range: the same of negatives.
-        ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
-        ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
-        measure: a name or a `Measure`.
-        block_size: rows computed at once; None chooses.
+        positive: Strategy for positives, see above.
+        negative: Strategy for negatives, see above.
+        positive_range: Smallest and largest value by the measure of a positive that may be selected. Ignored by "all".
+            Default: any value.
+        negative_range: The same for negatives.
+        embeddings, labels, ref_embeddings, ref_labels, measure, block_size: See `simjax.mining`, also for errors.
 
     Returns:
-        A relation; a row that lacks what is asked for has no pair where both are chosen, and no such pair otherwise.
+        A relation. If one pair of each kind is selected, a row that lacks one of them has no pair.
 
     Raises:
-        InputError: for shapes that do not fit, an unknown measure or strategy, two that both depend on the other, or
-            a range upside down.
-        TypeError: for labels that are no integers.
+        InputError: If both strategies depend on each other, or a range is reversed.
 
     Example:
-        The nearest positive, and the nearest negative that is farther away than it:
+        The nearest positive, and the nearest negative that is farther than this positive:
 
         >>> x = jnp.array([[0.0], [2.0], [5.0], [1.0], [4.5]])
         >>> positives, negatives = batch_easy_hard(x, jnp.array([0, 0, 0, 1, 1]), measure="euclidean").indices
@@ -123,62 +116,188 @@ def batch_easy_hard(
         [1 0 1 4 3] [4 4 3 2 0]
     """
     for name, strategy in (("positive", positive), ("negative", negative)):
-        check_choice(name, strategy, STRATEGIES)
+        check_choice(name, strategy, get_args(Strategy))
     if "semi_hard" in (positive, negative) and (positive == negative or "all" in (positive, negative)):
         raise InputError(
-            f"positive, negative: semi_hard depends on the one that is chosen of the other kind, got {positive} and "
-            f"{negative}"
+            f"positive, negative: expected semi_hard together with hard or easy, got {positive} and {negative}; a "
+            "semi-hard pair depends on the one selected pair of the other kind"
         )
     for name, bounds in (("positive_range", positive_range), ("negative_range", negative_range)):
         if bounds is not None and not bounds[0] <= bounds[1]:
-            raise InputError(f"{name}: expected the lowest value first, got {bounds}")
-    x, y, relation = related(embeddings, labels, ref_embeddings, ref_labels)
-    m = as_measure(measure)
+            raise InputError(f"{name}: expected the smallest value first, got {bounds}")
+    x, y, relation = check_inputs(embeddings, labels, ref_embeddings, ref_labels)
     ranges = tuple(None if r is None else jnp.asarray(r, jnp.float32) for r in (positive_range, negative_range))
-    columns = _choose(x, y, relation, m, ranges, (positive, negative), block_size)
-    if "all" not in (positive, negative):
-        both = (columns[0] >= 0) & (columns[1] >= 0)
-        return dataclasses.replace(relation, indices=tuple(jnp.where(both, c, -1)[:, None] for c in columns))
-    kept = tuple(None if s == "all" else c for s, c in zip((positive, negative), columns, strict=True))
-    return dataclasses.replace(relation, miner=Partial(_only, relation.miner, kept))
+    strategies = (positive, negative)
+    columns = _pair_of_rows(x, y, relation, as_measure(measure), ranges, strategies, block_size)
+    if "all" not in strategies:
+        has_both = (columns[0] >= 0) & (columns[1] >= 0)
+        positives, negatives = (jnp.where(has_both, c, -1)[:, None] for c in columns)
+        return relation_of_indices(positives, negatives, relation.shape, relation.classes)
+    selected = tuple(None if s == "all" else c for s, c in zip(strategies, columns, strict=True))
+    return dataclasses.replace(relation, pair_masks=Partial(_one_of_kind, relation.pair_masks, selected))
+
+
+def n_hard(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    n_positive: int = 2,
+    n_negative: int = 2,
+    ref_embeddings: Num[ArrayLike, "m d"] | None = None,
+    ref_labels: RefLabels = None,
+    measure: str | Measure = "normalized_euclidean",
+    block_size: int | None = None,
+) -> Relation:
+    """Select the n farthest positives and the n nearest negatives of each row.
+
+    Args:
+        n_positive: Number of positives; fewer if the row has fewer.
+        n_negative: Number of negatives; fewer if the row has fewer.
+        embeddings, labels, ref_embeddings, ref_labels, measure, block_size: See `simjax.mining`, also for errors.
+
+    Returns:
+        A relation with `indices`, so a loss computes these pairs only.
+
+    Example:
+        >>> x = jnp.array([[0.0], [1.0], [3.0], [4.0], [9.0]])
+        >>> mined = n_hard(x, jnp.array([0, 0, 0, 1, 1]), n_positive=1, measure="euclidean")
+        >>> print(mined.indices[0][:3, 0], mined.indices[1][0], mined.indices[1][3])
+        [2 2 0] [3 4] [2 1]
+    """
+    check_at_least("n_positive", n_positive, 1)
+    check_at_least("n_negative", n_negative, 1)
+    x, y, relation = check_inputs(embeddings, labels, ref_embeddings, ref_labels)
+    numbers = (min(n_positive, max(len(y), 1)), min(n_negative, max(len(y), 1)))
+    positives, negatives = _hardest(x, y, relation, as_measure(measure), numbers, block_size)
+    return relation_of_indices(positives, negatives, relation.shape, relation.classes)
+
+
+def cluster_hard(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    measure: str | Measure = "normalized_euclidean",
+    block_size: int | None = None,
+) -> tuple[Array, Array, Relation]:
+    """Return class means as anchors, each with its farthest member and the nearest mean of another class.
+
+    Single rows may be mislabelled or blurred; the mean of a class is more robust. The means are not rows of the batch,
+    so they are returned beside the relation, and gradients flow through them:
+
+        anchors, references, relation = cluster_hard(embeddings, labels)
+        loss = losses.triplet_margin_loss(anchors, relation, ref_embeddings=references)
+
+    Args:
+        labels: Class ids [n], or a `Relation` whose positives are classes.
+        embeddings, measure, block_size: See `simjax.mining`, also for errors.
+
+    Returns:
+        Anchors [n, d]: the mean of the class of each row. References [2 n, d]: the embeddings, then the anchors. And
+        their relation: one triplet for each class of at least two rows, at the first row of the class.
+
+    Example:
+        Class means are 1 and 6; their farthest members are rows 2 and 4; the means start at reference 5:
+
+        >>> x = jnp.array([[0.0], [0.5], [2.5], [6.0], [6.0]])
+        >>> anchors, references, relation = cluster_hard(x, jnp.array([0, 0, 0, 1, 1]), measure="euclidean")
+        >>> print(anchors[:, 0], relation.indices[0][:, 0], relation.indices[1][:, 0])
+        [1. 1. 1. 6. 6.] [ 2 -1 -1  3 -1] [ 8 -1 -1  5 -1]
+    """
+    x, _, relation = rows_and_relation(embeddings, labels)
+    n = len(x)
+    anchors, positives, negatives = _class_means(x, relation, as_measure(measure), block_size)
+    negatives = jnp.where(negatives >= 0, n + negatives, -1)
+    classes = relation.classes and (relation.classes[0], jnp.concatenate(relation.classes))
+    mined = relation_of_indices(positives[:, None], negatives[:, None], (n, 2 * n), classes)
+    return anchors, jnp.concatenate([x, anchors]), mined
 
 
 @partial(jax.jit, static_argnames=("strategies", "block_size"))
-def _choose(
+def _pair_of_rows(
     x: Array,
     y: Array,
     relation: Relation,
     measure: Measure,
-    ranges: tuple[Array | None, Array | None],
-    strategies: tuple[str, str],
+    ranges: Ranges,
+    strategies: tuple[Strategy, Strategy],
     block_size: int | None,
 ) -> tuple[Array, Array]:
-    function = Partial(partial(_columns, strategies), relation, measure, ranges)
-    return reduce_rows(function, x, y, measure=measure, block_size=block_size)
+    """Return the column of the selected positive and negative of each row, int32 [n], -1 if there is none."""
+
+    def select(relation: Relation, measure: Measure, ranges: Ranges, s: Array, i: Array, j: Array) -> tuple[Array, ...]:
+        scores = promote_to_float32(measure.as_score(s))
+        columns = [jnp.full(len(s), -1), jnp.full(len(s), -1)]
+        masks = relation.masks(i, j)
+        for kind in (1, 0) if strategies[0] == "semi_hard" else (0, 1):  # a semi-hard pair depends on the other pair
+            strategy, mask, bounds = strategies[kind], masks[kind], ranges[kind]
+            hardness = scores if kind == 1 else -scores
+            # Negated comparisons are true for NaN, which every miner selects.
+            if bounds is not None:
+                mask = mask & ~((s < bounds[0]) | (s > bounds[1]))
+            if strategy == "semi_hard" and s.shape[1]:
+                other = columns[1 - kind][:, None]
+                mask = mask & (other >= 0) & ~(hardness >= jnp.take_along_axis(hardness, jnp.maximum(other, 0), axis=1))
+            columns[kind] = first_largest(-hardness if strategy == "easy" else hardness, mask)
+        return tuple(columns)
+
+    return reduce_rows(Partial(select, relation, measure, ranges), x, y, measure=measure, block_size=block_size)
 
 
-def _columns(
-    strategies: tuple[str, str], relation: Relation, measure: Measure, ranges: Any, s: Array, i: Array, j: Array
+def _one_of_kind(
+    pair_masks: Callable[[Array, Array], Masks], selected: tuple[Array | None, ...], i: Array, j: Array
+) -> Masks:
+    """Return the masks of pairs, restricted to the selected column of each row for a kind that has one."""
+    positive, negative = (
+        mask if columns is None else mask & (columns[i] == j)
+        for mask, columns in zip(pair_masks(i, j), selected, strict=True)
+    )
+    return positive, negative
+
+
+@partial(jax.jit, static_argnames=("numbers", "block_size"))
+def _hardest(
+    x: Array, y: Array, relation: Relation, measure: Measure, numbers: tuple[int, int], block_size: int | None
 ) -> tuple[Array, Array]:
-    allowed = tuple(
-        mask if r is None else mask & ~((s < r[0]) | (s > r[1]))
-        for mask, r in zip(relation.masks(i, j), ranges, strict=True)
-    )
-    c = promote_to_float32(measure.as_score(s))
-    found: dict[int, Array] = {}
-    for kind in sorted((0, 1), key=lambda kind: strategies[kind] == "semi_hard"):  # what depends on the other, last
-        keep = allowed[kind]
-        if strategies[kind] == "semi_hard":
-            other = found[1 - kind]
-            bound = jnp.take_along_axis(c, jnp.maximum(other, 0)[:, None], axis=1) if c.shape[1] else c
-            keep = keep & (other >= 0)[:, None] & ~((c <= bound) if kind == 0 else (c >= bound))
-        hardest_first = c if kind == 1 else -c
-        found[kind] = first_largest(-hardest_first if strategies[kind] == "easy" else hardest_first, keep)
-    return found[0], found[1]
+    """Return the columns of the hardest positives [n, k] and negatives [n, l], padded with -1."""
+
+    def select(relation: Relation, measure: Measure, s: Array, i: Array, j: Array) -> tuple[Array, ...]:
+        scores = promote_to_float32(measure.as_score(s))
+        columns = []
+        for hardness, mask, k in zip((-scores, scores), relation.masks(i, j), numbers, strict=True):
+            hardness = jnp.where(jnp.isnan(scores), jnp.inf, hardness)
+            values, found = top_k_of_rows(jnp.where(mask, hardness, -jnp.inf), k)
+            columns.append(jnp.where(values > -jnp.inf, found, -1))
+        return tuple(columns)
+
+    if not x.shape[0] or not y.shape[0]:
+        positives, negatives = (jnp.full((x.shape[0], k), -1, jnp.int32) for k in numbers)
+        return positives, negatives
+    return reduce_rows(Partial(select, relation, measure), x, y, measure=measure, block_size=block_size)
 
 
-def _only(earlier: Any, kept: tuple[Array | None, Array | None], i: Array, j: Array, *masks: Array) -> Any:
-    masks = masks if earlier is None else earlier(i, j, *masks)
-    return tuple(
-        mask if columns is None else mask & (columns[i] == j) for mask, columns in zip(masks, kept, strict=True)
-    )
+@partial(jax.jit, static_argnames="block_size")
+def _class_means(x: Array, relation: Relation, measure: Measure, block_size: int | None) -> tuple[Array, Array, Array]:
+    """Return the mean of each row's class, its farthest member and the nearest other mean, at first rows of a class."""
+
+    def mean(relation: Relation, x: Array, s: Array, i: Array, j: Array) -> tuple[Array, Array, Array]:
+        positive, _ = relation.masks(i, j)
+        member = positive | (i == j)
+        x, nan = replace_non_finite_rows(x)  # a NaN reaches the mean of its own class only
+        members = member.astype(x.dtype)
+        means = jnp.matmul(members, x, precision="highest") / jnp.sum(members, axis=1, keepdims=True)
+        means = means + jnp.sum(jnp.where(member, nan[None], 0), axis=1, keepdims=True)
+        return means, ~jnp.any(positive & (j < i), axis=1), jnp.any(positive, axis=1)
+
+    def farthest_member(relation: Relation, measure: Measure, s: Array, i: Array, j: Array) -> Array:
+        return first_largest(-promote_to_float32(measure.as_score(s)), relation.masks(i, j)[0] | (i == j))
+
+    def nearest_other(relation: Relation, measure: Measure, is_first: Array, s: Array, i: Array, j: Array) -> Array:
+        return first_largest(promote_to_float32(measure.as_score(s)), relation.masks(i, j)[1] & is_first[j[0]])
+
+    compute = partial(reduce_rows, measure=measure, block_size=block_size)
+    means, is_first, has_others = compute(Partial(mean, relation, promote_to_float32(x)), x)
+    constant = lax.stop_gradient(means)
+    positives = compute(Partial(farthest_member, relation, measure), constant, lax.stop_gradient(x))
+    negatives = compute(Partial(nearest_other, relation, measure, is_first), constant)
+    is_valid = is_first & has_others & (negatives >= 0)
+    return means.astype(x.dtype), jnp.where(is_valid, positives, -1), jnp.where(is_valid, negatives, -1)

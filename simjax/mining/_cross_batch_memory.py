@@ -1,26 +1,25 @@
-"""Cross-batch memory: rows of earlier batches, for a loss to compare this batch with.
+"""Cross-batch memory: rows of earlier batches, which a loss compares with the current batch.
 
-An encoder changes slowly, so that embeddings of some hundred steps ago are still good negatives and positives. A queue
-keeps the last `size` of them as constants, and any loss takes them as its reference embeddings: a batch of 64 then sees
-the pairs of a batch of thousands, for the price of one matrix product.
+An encoder changes slowly, so embeddings from some hundred steps ago are still useful positives and negatives. A queue
+stores the last `size` rows as constants, and any loss accepts them as its reference embeddings. A batch of 64 is then
+compared with thousands of rows at the cost of one matrix product:
 
     memory = push(memory, embeddings, labels)
     loss = losses.contrastive_loss(embeddings, against(memory, labels), ref_embeddings=memory.embeddings)
 
-The batch is pushed first and so compared with itself, too, each row but its own copy. In the first steps the memory is
-filled by an encoder that still changes fast; whoever wants to wait for it takes the loss of the batch until then:
+The batch is pushed first, so it is also compared with itself; `against` leaves out each row's own copy. In the first
+steps the encoder changes fast, and a training may use the loss of the batch alone until then:
 
-    ready = step >= 1000
-    loss = jnp.where(ready, loss, losses.contrastive_loss(embeddings, labels))
+    loss = jnp.where(step >= 1000, loss, losses.contrastive_loss(embeddings, labels))
 
-With a second, slowly moving encoder this is the queue of MoCo: its embeddings of the batch are what is pushed, and with
-`own=True` each row meets them all, the other view of itself as well.
+With a slowly moving second encoder the memory is the queue of MoCo: the second encoder's embeddings of the batch are
+pushed, and with `own=True` each row is compared with all of them, including the other view of the row:
 
     memory = push(memory, slow_embeddings, image_ids)
     loss = losses.nt_xent_loss(embeddings, against(memory, image_ids, own=True), ref_embeddings=memory.embeddings)
 
-The memory is a pytree of fixed shapes: a part of the training state that is donated, saved and restored with it, and
-one program serves all fill levels.
+The memory is a pytree of fixed shapes. It can be donated, saved and restored as part of the training state, and all
+fill levels share one compiled program.
 
 References:
     Wang, Zhang, Huang, Scott (2020), Cross-Batch Memory for Embedding Learning. He, Fan, Wu, Xie, Girshick (2020),
@@ -28,7 +27,6 @@ References:
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,19 +38,20 @@ from jaxtyping import Integer, Num
 
 from simjax.core import InputError, as_float_array, as_integer_array, auto_axes, check_at_least, fits_dtype
 from simjax.pairs import Relation, as_relation
+from simjax.pairs._relation import Labels
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class CrossBatchMemory:
-    """The last rows that were pushed, in a ring.
+    """A ring buffer of the last rows that were pushed.
 
     Attributes:
         embeddings: [size, d], 0 at empty places.
-        labels: class ids [size], int32, or int64 if x64 is enabled where the memory is made. They may also number
-            rows of a table of attributes, for other relations.
-        filled: how many places hold a row, int32: those from 0 on.
-        place: where the next row goes, int32.
+        labels: Class ids [size], int32, or int64 if x64 is enabled when the memory is made. They may also be row
+            numbers of a table of attributes, for other relations.
+        filled: Number of places with a row, int32; the first ones are filled.
+        place: Place of the next row, int32.
     """
 
     embeddings: Array
@@ -62,16 +61,16 @@ class CrossBatchMemory:
 
 
 def cross_batch_memory(size: int, width: int, dtype: DTypeLike = jnp.float32) -> CrossBatchMemory:
-    """An empty memory.
+    """Return an empty memory.
 
     Args:
-        size: how many rows it keeps, at least as many as a batch has.
-        width: features of a row.
-        dtype: of the embeddings, a floating-point type; halves take half the space.
+        size: Number of rows that are stored, at least the batch size.
+        width: Number of features of a row.
+        dtype: Floating-point dtype of the embeddings.
 
     Raises:
-        InputError: for a size or width below 1.
-        TypeError: for a type that is no floating-point one.
+        InputError: If size or width is below 1.
+        TypeError: If the dtype is not floating-point.
     """
     check_at_least("size", size, 1)
     check_at_least("width", width, 1)
@@ -84,20 +83,20 @@ def cross_batch_memory(size: int, width: int, dtype: DTypeLike = jnp.float32) ->
 def push(
     memory: CrossBatchMemory, embeddings: Num[ArrayLike, "b d"], labels: Integer[ArrayLike, " b"]
 ) -> CrossBatchMemory:
-    """The memory with a batch put in, in place of the oldest rows.
+    """Return the memory with the oldest rows replaced by a batch.
 
     Args:
-        memory: made by `cross_batch_memory`.
-        embeddings: [b, d], b at most the memory's size; kept as constants of the memory's type.
-        labels: class ids [b] that the type of the memory's labels holds. Ids of different pushes are compared, so that
-            others are not replaced here, but refused.
+        memory: Made by `cross_batch_memory`.
+        embeddings: [b, d], b at most the size of the memory. Stored as constants in the dtype of the memory.
+        labels: Class ids [b] that fit the dtype of the memory's labels. Larger ids are refused instead of replaced,
+            because ids of different calls are compared.
 
     Returns:
-        Another memory; the one given is unchanged, unless a jitted function around this donates it.
+        A new memory.
 
     Raises:
-        InputError: for shapes that do not fit, or known ids that the memory's type does not hold.
-        TypeError: for labels that are no integers.
+        InputError: If shapes do not match, or ids do not fit the dtype of the memory's labels.
+        TypeError: If labels are not integers.
 
     Example:
         >>> memory = push(cross_batch_memory(3, 1), jnp.array([[1.0], [2.0]]), jnp.array([4, 7]))
@@ -115,7 +114,7 @@ def push(
     if not fits_dtype(ids, dtype) or (isinstance(ids, Tracer) and ids.dtype.itemsize > dtype.itemsize):
         got = ids.dtype if isinstance(ids, Tracer) else f"{ids.min()} to {ids.max()}"
         raise InputError(
-            f"labels: expected ids that the memory's {dtype} holds, got {got}; rank all ids once, by "
+            f"labels: expected ids that fit {dtype}, the dtype of the memory, got {got}; number all ids once with "
             "np.unique(ids, return_inverse=True)[1], or set jax_enable_x64 before the memory is made"
         )
     return _push(memory, rows, jnp.asarray(ids).astype(dtype))
@@ -134,26 +133,25 @@ def _push(memory: CrossBatchMemory, rows: Array, ids: Array) -> CrossBatchMemory
     )
 
 
-def against(memory: CrossBatchMemory, labels: Any, *, own: bool = False) -> Relation:
-    """Who in the memory is similar to the rows of a batch: what a loss takes in place of labels.
+def against(memory: CrossBatchMemory, labels: Labels, *, own: bool = False) -> Relation:
+    """Return the relation of the rows of a batch with the places of the memory.
 
     Empty places belong to no pair.
 
     Args:
-        memory: of m places.
-        labels: class ids [b] of the rows; or any `Relation` of b rows with the memory's m places, for instance
+        memory: A memory of m places.
+        labels: Class ids [b] of the rows, or a `Relation` of b rows with the m places of the memory, for example
             `pairs.by_function(f, attributes[ids], attributes[memory.labels])`.
-        own: whether rows meet what was last pushed for themselves. False leaves out of the last b rows pushed the first
-            for row 0, the second for row 1, and so on: the batch was pushed just before. True leaves out nothing: it
-            was not pushed, or in another view.
+        own: Whether a row is paired with its own copy. False: the batch was pushed just before, and the i-th of the
+            last b rows of the memory is not paired with row i. True: the batch was not pushed, or another view of it.
 
     Returns:
-        A relation of b rows with m columns, to be used with `ref_embeddings=memory.embeddings`, by a loss or by a miner
-        whose result goes to the loss.
+        A relation of b rows with m columns. Pass it with `ref_embeddings=memory.embeddings` to a loss, or to a miner
+        and its result to the loss.
 
     Raises:
-        InputError: for a relation of another shape, or without `own`, more rows than the memory has places.
-        TypeError: for labels that are no integers.
+        InputError: If the relation has another shape, or, without `own`, more rows than the memory has places.
+        TypeError: If labels are not integers.
 
     Example:
         >>> labels = jnp.array([4, 7])
@@ -173,13 +171,13 @@ def against(memory: CrossBatchMemory, labels: Any, *, own: bool = False) -> Rela
     if own:
         return filled
     if b > m:
-        raise InputError(f"labels: expected at most {m}, the places of the memory, got {b}")
-    return filled.where(Partial(_is_no_copy, (memory.place - b) % m, m))
+        raise InputError(f"labels: expected at most {m} rows, the size of the memory, got {b}")
+    return filled.where(Partial(_is_not_own_copy, (memory.place - b) % m, m))
 
 
 def _is_filled(filled: Array, i: Array, j: Array) -> Array:
     return j < filled
 
 
-def _is_no_copy(first: Array, size: Any, i: Array, j: Array) -> Array:
+def _is_not_own_copy(first: Array, size: ArrayLike, i: Array, j: Array) -> Array:
     return j != (first + i) % size

@@ -1,8 +1,7 @@
-"""What a miner has found: how many pairs, of how many, and how hard they are."""
+"""Number and hardness of the pairs that a miner selected."""
 
 import dataclasses
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +11,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Num
 
 from simjax.core import promote_to_float32
+from simjax.mining._base import row_max, row_min
 from simjax.pairs import Relation
-from simjax.pairs._relation import rows_and_relation
+from simjax.pairs._relation import Labels, RefLabels, rows_and_relation
 from simjax.similarity import Measure, reduce_rows
 from simjax.similarity import measure as as_measure
 
@@ -21,14 +21,14 @@ from simjax.similarity import measure as as_measure
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MiningStatistics:
-    """Of the positive and of the negative pairs of a relation, in this order; arrays of 2.
+    """Statistics of the positive pairs and of the negative pairs of a relation, in this order: arrays [2].
 
     Attributes:
-        pairs: how many there are.
-        rows: how many rows have one.
-        nearest: the closest pair's value by the measure; NaN where there is none, as for the next two.
-        mean: of the values.
-        farthest: the least close pair's value.
+        pairs: Number of pairs.
+        rows: Number of rows with a pair.
+        nearest: Value of the closest pair by the measure; NaN if there is no pair, like the next two.
+        mean: Mean value.
+        farthest: Value of the farthest pair.
     """
 
     pairs: Array
@@ -40,29 +40,21 @@ class MiningStatistics:
 
 def statistics(
     embeddings: Num[ArrayLike, "n d"],
-    labels: Any,
+    labels: Labels,
     *,
     ref_embeddings: Num[ArrayLike, "m d"] | None = None,
-    ref_labels: Any = None,
+    ref_labels: RefLabels = None,
     measure: str | Measure = "normalized_euclidean",
     block_size: int | None = None,
 ) -> MiningStatistics:
-    """How many pairs there are and how near: of a mined relation, beside the same of the labels.
+    """Count the pairs of a relation, for example a mined one, and summarize their values.
 
     Args:
-        embeddings: [n, d].
-        labels: a mined `Relation`, or any other, or class ids [n].
-        ref_embeddings: what rows are compared with, [m, d]; None is the embeddings, a row never with itself.
-        ref_labels: class ids [m], where `labels` are class ids and there are reference embeddings.
-        measure: a name or a `Measure`.
-        block_size: rows computed at once; None chooses.
+        labels: Class ids [n] or a `Relation`.
+        embeddings, ref_embeddings, ref_labels, measure, block_size: See `simjax.mining`, also for errors.
 
     Returns:
-        `MiningStatistics`, which stay on the device until they are read.
-
-    Raises:
-        InputError: for shapes that do not fit or an unknown measure.
-        TypeError: for labels that are no integers.
+        `MiningStatistics`, on the device.
 
     Example:
         >>> x = jnp.array([[0.0], [1.0], [4.0]])
@@ -78,28 +70,28 @@ def statistics(
 
 @partial(jax.jit, static_argnames="block_size")
 def _statistics(x: Array, y: Array, relation: Relation, measure: Measure, block_size: int | None) -> MiningStatistics:
-    counts, sums, low, high = reduce_rows(
-        Partial(_of_strip, relation, measure), x, y, measure=measure, block_size=block_size
+    counts, sums, smallest, largest = reduce_rows(
+        Partial(_of_rows, relation, measure), x, y, measure=measure, block_size=block_size
     )
     pairs = jnp.sum(counts.astype(jnp.float32), axis=0)
-    found = pairs > 0
 
-    def value(closest_first: Array) -> Array:
-        return jnp.where(found, measure.as_score(closest_first), jnp.nan)
+    def value(score: Array) -> Array:
+        return jnp.where(pairs > 0, measure.as_score(score), jnp.nan)
 
     return MiningStatistics(
         pairs,
         jnp.sum(counts > 0, axis=0),
-        value(jnp.max(high, axis=0, initial=-jnp.inf)),
+        value(jnp.max(largest, axis=0, initial=-jnp.inf)),
         value(jnp.sum(sums, axis=0) / jnp.maximum(pairs, 1)),
-        value(jnp.min(low, axis=0, initial=jnp.inf)),
+        value(jnp.min(smallest, axis=0, initial=jnp.inf)),
     )
 
 
-def _of_strip(relation: Relation, measure: Measure, s: Array, i: Array, j: Array) -> tuple[Array, ...]:
-    c, masks = promote_to_float32(measure.as_score(s)), relation.masks(i, j)
+def _of_rows(relation: Relation, measure: Measure, s: Array, i: Array, j: Array) -> tuple[Array, ...]:
+    """Return the count, sum, smallest and largest score of both kinds of pairs of each row, [r, 2] each."""
+    scores, masks = promote_to_float32(measure.as_score(s)), relation.masks(i, j)
     counts = [jnp.sum(mask, axis=1) for mask in masks]
-    sums = [jnp.sum(jnp.where(mask, c, 0), axis=1) for mask in masks]
-    low = [jnp.min(jnp.where(mask, c, jnp.inf), axis=1, initial=jnp.inf) for mask in masks]
-    high = [jnp.max(jnp.where(mask, c, -jnp.inf), axis=1, initial=-jnp.inf) for mask in masks]
-    return tuple(jnp.stack(of_kinds, axis=1) for of_kinds in (counts, sums, low, high))
+    sums = [jnp.sum(jnp.where(mask, scores, 0), axis=1) for mask in masks]
+    smallest = [row_min(scores, mask)[:, 0] for mask in masks]
+    largest = [row_max(scores, mask)[:, 0] for mask in masks]
+    return tuple(jnp.stack(of_kinds, axis=1) for of_kinds in (counts, sums, smallest, largest))

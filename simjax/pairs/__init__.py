@@ -10,6 +10,7 @@ from simjax.pairs._relation import (
     by_position,
     by_shared_label,
 )
+from simjax.pairs._triplets import count_triplets, fold_positives, sum_over_positives, take_columns
 
 __all__ = [
     "Relation",
@@ -20,4 +21,8 @@ __all__ = [
     "by_matrix",
     "by_position",
     "by_shared_label",
+    "count_triplets",
+    "fold_positives",
+    "sum_over_positives",
+    "take_columns",
 ]

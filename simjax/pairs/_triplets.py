@@ -1,39 +1,58 @@
-"""Triplets are never enumerated: in how many of them each pair takes part is counted, a few positives at a time."""
+"""Sums over the triplets of a relation, without enumerating the triplets.
+
+A triplet is an anchor (a row), one of its positives and one of its negatives. The functions of this module loop over
+the positives: an iteration takes the next `chunk_size` positives of every row and compares them with all columns of the
+tile, so memory is that of one iteration. The number of iterations is the largest number of positives of a row, which is
+known only at run time, so no shape depends on the labels.
+
+JAX does not differentiate a loop of unknown length. There are two ways to a gradient:
+
+- `fold_positives` and `count_triplets` give constants: how often each pair is active, and with which sign. A loss that
+  is piecewise linear in the scores is the sum of the scores weighted by these constants.
+- `sum_over_positives` sums a smooth function. The derivative of the sum is the sum of the derivatives, so the backward
+  pass is the same loop over derivatives, and no iteration is saved.
+"""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.tree_util import Partial
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 
-from simjax.pairs._fold_positives import fold_positives
+from simjax.core import as_carry, vary_over_same_axes
 
-FEW = 4  # positives in one turn of a loop: a strip is read once for all of them
+Carry = TypeVar("Carry")
+NegativesOf = Callable[[Array], Array]
+"""Takes columns [r, k] of positives and returns their negatives, boolean [r, k, m]."""
+
+CHUNK_SIZE = 2  # positives per iteration; with more, the arrays of an iteration leave the cache of a CPU
 
 
 def count_triplets(
-    positive: Bool[Array, "r m"], negatives_of: Callable[[Array], Array]
+    positive: Bool[Array, "r m"], negatives_of: NegativesOf
 ) -> tuple[Int[Array, "r m"], Int[Array, "r m"]]:
-    """In how many triplets each pair of a strip takes part.
+    """Count in how many triplets of its row each pair of a tile is the positive and the negative.
 
     Args:
-        positive: which pairs are positive [r, m].
-        negatives_of: takes the columns of a few positives of each row [r, few] and says which columns make triplets
-            with them [r, few, m]; what a strip has at those columns is `entries(strip, columns)`, [r, few, 1].
+        positive: Mask of the positive pairs, [r, m].
+        negatives_of: Function of the columns of positives [r, k] that returns the mask of their negatives [r, k, m].
+            `take_columns(tile, columns)` gives the entries of a tile at these columns.
 
     Returns:
-        How often each pair is the positive one, and how often the negative one; int32 [r, m] both, constants for the
-        gradient. Time r m for each positive.
+        Two arrays int32 [r, m], constants for the gradient.
 
     Example:
-        Distances from one anchor to two of its own class and two others; triplets whose negative is the closer one:
+        Distances from one anchor to two positives and two negatives. The only triplet whose negative is nearer than its
+        positive is (4, 2):
 
-        >>> from simjax.core import entries
-        >>> d, same = jnp.array([[1.0, 4.0, 2.0, 5.0]]), jnp.array([[True, True, False, False]])
-        >>> def closer(columns):
-        ...     return ~same[:, None] & (d[:, None] < entries(d, columns))
-        >>> as_positive, as_negative = count_triplets(same, closer)
+        >>> d, positive = jnp.array([[1.0, 4.0, 2.0, 5.0]]), jnp.array([[True, True, False, False]])
+        >>> def nearer(columns):
+        ...     return ~positive[:, None] & (d[:, None] < take_columns(d, columns))
+        >>> as_positive, as_negative = count_triplets(positive, nearer)
         >>> print(as_positive, as_negative)
         [[0 1 0 0]] [[0 0 1 0]]
         >>> print(jnp.sum((as_positive - as_negative) * d))  # 4 - 2
@@ -41,21 +60,153 @@ def count_triplets(
     """
     rows = jnp.arange(positive.shape[0], dtype=jnp.int32)[:, None]
 
-    def turn(counts: tuple[Array, Array], columns: Array, there: Array) -> tuple[Array, Array]:
+    def step(counts: tuple[Array, Array], columns: Array, valid: Array) -> tuple[Array, Array]:
         as_positive, as_negative = counts
-        active = negatives_of(columns) & there[:, :, None]
-        each = jnp.sum(active, axis=2, dtype=jnp.float32)  # of which a CPU makes no array of all
-        as_positive = as_positive.at[rows, columns].add(each.astype(jnp.int32))
-        return as_positive, as_negative + jnp.sum(active, axis=1, dtype=jnp.int32)
+        active = negatives_of(columns) & valid[:, :, None]
+        negatives = jnp.sum(active, axis=2, dtype=jnp.int32)
+        return as_positive.at[rows, columns].add(negatives), as_negative + jnp.sum(active, axis=1, dtype=jnp.int32)
 
-    nothing = jnp.zeros(positive.shape, jnp.int32)
-    return fold_positives(turn, (nothing, nothing), positive, few=FEW)
+    zeros = jnp.zeros(positive.shape, jnp.int32)
+    return fold_positives(step, (zeros, zeros), positive, chunk_size=CHUNK_SIZE)
 
 
 def all_negatives(negative: Bool[Array, "r m"]) -> Partial:
-    """Every negative of a row makes a triplet with every positive: for `count_triplets`."""
-    return Partial(_every_one, negative)
+    """Return a `negatives_of` for `count_triplets` by which every positive forms a triplet with every negative."""
+    return Partial(_all_negatives, negative)
 
 
-def _every_one(negative: Array, columns: Array) -> Array:
+def _all_negatives(negative: Array, columns: Array) -> Array:
     return negative[:, None]
+
+
+def take_columns(tile: Shaped[Array, "r m"], columns: Int[Array, "r k"]) -> Shaped[Array, "r k 1"]:
+    """Return the entries of a tile at given columns of each row."""
+    return jnp.take_along_axis(tile, columns, axis=1, mode="promise_in_bounds")[:, :, None]
+
+
+def fold_positives(
+    function: Callable[[Carry, Array, Array], Carry],
+    carry: Carry,
+    positive: Bool[Array, "r m"],
+    *,
+    chunk_size: int = 1,
+) -> Carry:
+    """Apply `carry = function(carry, columns, valid)` to positives, `chunk_size` of every row per iteration.
+
+    Args:
+        function: Takes the carry, the columns of the next positives of each row, int32 [r, chunk_size], and whether the
+            row has these positives, boolean [r, chunk_size]. Returns the next carry.
+        carry: A pytree of arrays.
+        positive: Mask of the positive pairs, [r, m].
+        chunk_size: Positives of each row per iteration.
+
+    Returns:
+        The last carry, a constant for the gradient.
+
+    Example:
+        The largest distance of a positive of each row:
+
+        >>> d, positive = jnp.array([[1.0, 4.0, 2.0]]), jnp.array([[True, False, True]])
+        >>> def step(largest, columns, valid):
+        ...     return jnp.maximum(largest, jnp.where(valid, take_columns(d, columns)[:, :, 0], 0))
+        >>> print(fold_positives(step, jnp.zeros((1, 1)), positive))
+        [[2.]]
+    """
+    return lax.stop_gradient(_fold(function, lax.stop_gradient(carry), positive, chunk_size))
+
+
+def sum_over_positives(
+    function: Callable[..., Carry],
+    start: Carry,
+    positive: Bool[Array, "r m"],
+    constants: tuple[Any, ...],
+    *arguments: Any,
+    chunk_size: int = CHUNK_SIZE,
+) -> Carry:
+    """Sum `function(columns, valid, *constants, *arguments)` over positives, `chunk_size` of every row per iteration.
+
+    Memory is that of one iteration, forward and backward. Differentiable in reverse mode, to any order; forward mode
+    raises a TypeError.
+
+    Args:
+        function: Takes the columns of the next positives of each row [r, chunk_size], whether the row has these
+            positives [r, chunk_size], the constants and the arguments. Returns floating-point arrays, a pytree like
+            `start`. Must not close over traced arrays, and must be finite for any columns.
+        start: Initial value of the sum, an array or a pytree of arrays.
+        positive: Mask of the positive pairs, [r, m].
+        constants: Pytrees of arrays without a gradient, for example masks.
+        *arguments: Pytrees of floating-point arrays with a gradient, for example the tile.
+        chunk_size: Positives of each row per iteration.
+
+    Returns:
+        `start` plus the sum.
+
+    Example:
+        The sum over all triplets of the softplus of how much closer the negative is, and its derivative:
+
+        >>> scores, positive = jnp.array([[2.0, 2.0, 2.0]]), jnp.array([[True, True, False]])
+        >>> def terms(columns, valid, negative, scores):
+        ...     violation = scores[:, None] - take_columns(scores, columns)  # [r, chunk_size, m]
+        ...     active = valid[:, :, None] & negative[:, None]
+        ...     return jnp.sum(jnp.where(active, jax.nn.softplus(violation), 0), axis=(1, 2))
+        >>> loss = lambda scores: sum_over_positives(terms, jnp.zeros(1), positive, (~positive,), scores)[0]
+        >>> print(loss(scores).round(4), jax.grad(loss)(scores))  # 2 log 2
+        1.3863 [[-0.5 -0.5  1. ]]
+    """
+    if not positive.size:
+        return start
+    # Devices may need different numbers of iterations, so an iteration must not sum a derivative over devices.
+    start, positive, constants, arguments = vary_over_same_axes((start, positive, constants, arguments))
+    zeros = jax.tree.map(jnp.zeros_like, start)
+    return jax.tree.map(jnp.add, start, _sum(function, chunk_size, zeros, positive, constants, arguments))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _sum(
+    function: Callable[..., Any], chunk_size: int, zeros: Any, positive: Array, constants: Any, arguments: Any
+) -> Any:
+    def step(total: Any, columns: Array, valid: Array) -> Any:
+        return jax.tree.map(jnp.add, total, function(columns, valid, *constants, *arguments))
+
+    return _fold(step, zeros, positive, chunk_size)
+
+
+def _sum_forward(function: Callable[..., Any], chunk_size: int, zeros: Any, *inputs: Any) -> tuple[Any, Any]:
+    return _sum(function, chunk_size, zeros, *inputs), inputs
+
+
+def _sum_backward(function: Callable[..., Any], chunk_size: int, inputs: Any, cotangent: Any) -> tuple[Any, ...]:
+    positive, constants, arguments = inputs
+    zeros = jax.tree.map(jnp.zeros_like, arguments)
+    # The derivative is computed by `_sum` as well, so derivatives of any order exist.
+    derivative = partial(_derivative, function, len(constants))
+    gradient = _sum(derivative, chunk_size, zeros, positive, constants, (*arguments, cotangent))
+    return None, None, None, gradient
+
+
+_sum.defvjp(_sum_forward, _sum_backward)
+
+
+def _derivative(function: Callable[..., Any], n: int, columns: Array, valid: Array, *inputs: Any) -> Any:
+    constants, arguments, cotangent = inputs[:n], inputs[n:-1], inputs[-1]
+    return jax.vjp(lambda *arguments: function(columns, valid, *constants, *arguments), *arguments)[1](cotangent)
+
+
+def _fold(step: Callable[[Any, Array, Array], Any], carry: Any, positive: Array, chunk_size: int) -> Any:
+    if not positive.size:
+        return carry
+    r, m = positive.shape
+    rank = jnp.cumsum(positive, axis=1, dtype=jnp.int32)  # 1 at the first positive of a row
+    number = rank[:, -1:]
+    # The columns of the positives of each row, in order: the k-th positive writes its column to place k - 1.
+    rows, j = jnp.arange(r, dtype=jnp.int32)[:, None], jnp.arange(m, dtype=jnp.int32)[None]
+    size = m + chunk_size
+    columns = jnp.zeros((r, size), jnp.int32).at[rows, jnp.where(positive, rank - 1, size)].set(j, mode="drop")
+
+    def iterate(state: tuple[Array, Any]) -> tuple[Array, Any]:
+        done, carry = state
+        valid = done + jnp.arange(chunk_size, dtype=jnp.int32)[None] < number
+        return done + chunk_size, step(carry, lax.dynamic_slice_in_dim(columns, done, chunk_size, axis=1), valid)
+
+    start = as_carry(iterate, (jnp.zeros((), jnp.int32), carry))
+    return lax.while_loop(lambda state: state[0] < jnp.max(number), iterate, start)[1]

@@ -198,7 +198,7 @@ def test_lifted_structure_of_mined_pairs(random):
     positive, negative = map(np.asarray, mined.masks(jnp.arange(N)[:, None], jnp.arange(N)[None]))
     expected = lifted_structure(euclidean(x, x), positive, negative)
     np.testing.assert_allclose(losses.lifted_structure_loss(jnp.float32(x), mined, block_size=4), expected, rtol=2e-5)
-    with pytest.raises(InputError, match="got what a miner keeps"):
+    with pytest.raises(InputError, match="got a relation that a miner returned"):
         mining.pair_margin(jnp.float32(x), labels).transposed()
 
 

@@ -9,20 +9,20 @@ from tests.losses.cases import DEGENERATE, D, N
 
 
 def by_loops(x, labels):
-    """Centre, farthest member and nearest other centre of every class of two rows or more."""
-    centres = {c: x[labels == c].mean(0) for c in np.unique(labels)}
+    """Return the mean, the farthest member and the nearest other mean of every class of at least two rows."""
+    means = {c: x[labels == c].mean(0) for c in np.unique(labels)}
     found = []
-    for c, centre in centres.items():
+    for c, mean in means.items():
         members = x[labels == c]
-        others = [centres[o] for o in centres if o != c]
+        others = [means[o] for o in means if o != c]
         if len(members) > 1 and others:
-            farthest = members[np.argmax(cdist([centre], members)[0])]
-            found.append((centre, farthest, others[np.argmin(cdist([centre], others)[0])]))
+            farthest = members[np.argmax(cdist([mean], members)[0])]
+            found.append((mean, farthest, others[np.argmin(cdist([mean], others)[0])]))
     return found
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_equals_loops(seed):
+def test_cluster_hard_equals_loops(seed):
     random = np.random.default_rng(seed)
     x, labels = np.float32(random.normal(size=(N, D))), random.integers(0, 5, N)
     anchors, references, relation = mining.cluster_hard(x, labels, measure="euclidean", block_size=4)
@@ -35,14 +35,14 @@ def test_equals_loops(seed):
     expected = by_loops(x, labels)
     assert len(found) == len(expected)
     for ours, theirs in zip([found[c] for c in sorted(found)], expected, strict=True):
-        (centre, member, other), (its_centre, its_member, its_other) = ours, theirs
-        np.testing.assert_allclose((centre, other), (its_centre, its_other), rtol=1e-5, atol=1e-6)
-        distances = (np.linalg.norm(a - its_centre) for a in (member, its_member))  # of two members, either is farthest
+        (mean, member, other), (its_mean, its_member, its_other) = ours, theirs
+        np.testing.assert_allclose((mean, other), (its_mean, its_other), rtol=1e-5, atol=1e-6)
+        distances = (np.linalg.norm(a - its_mean) for a in (member, its_member))  # two members are equally far
         np.testing.assert_allclose(*distances, rtol=1e-5)
 
 
 @pytest.mark.slow
-def test_gradients_flow_through_the_centres(random):
+def test_gradients_flow_through_the_class_means(random):
     x, labels = np.float32(random.normal(size=(N, D))), random.integers(0, 3, N)
 
     def ours(x):
@@ -61,7 +61,7 @@ def test_gradients_flow_through_the_centres(random):
 
 
 @pytest.mark.slow
-def test_degenerate_batches():
+def test_degenerate_batches_have_finite_losses_and_gradients():
     @jax.jit
     def both(x, labels):
         def loss(x):

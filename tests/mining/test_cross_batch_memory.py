@@ -1,4 +1,4 @@
-"""The memory against a list of the last rows, the losses against it, and against pytorch-metric-learning."""
+"""The memory equals a list of the last rows; losses with a memory equal those of pytorch-metric-learning."""
 
 import logging
 
@@ -26,7 +26,7 @@ def batches(random, n, batch=BATCH):
 
 
 @pytest.mark.parametrize("batch", [1, 5, 13])
-def test_it_keeps_the_last_rows(random, batch):
+def test_the_memory_stores_the_last_rows(random, batch):
     memory, seen = cross_batch_memory(SIZE, WIDTH), []
     for x, labels in batches(random, 6, batch):
         memory = push(memory, x, labels)
@@ -41,13 +41,13 @@ def test_it_keeps_the_last_rows(random, batch):
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_who_meets_whom(random, own):
+def test_relations_with_the_memory(random, own):
     memory, written = cross_batch_memory(SIZE, WIDTH), np.full(SIZE, -1)  # which row was written where
     for number, (x, labels) in enumerate(batches(random, 6)):
         memory = push(memory, x, labels)
         for i in range(BATCH):
             written[(number * BATCH + i) % SIZE] = number * BATCH + i
-        there = np.array([[w >= 0 and (own or w != number * BATCH + i) for w in written] for i in range(BATCH)])
+        valid = np.array([[w >= 0 and (own or w != number * BATCH + i) for w in written] for i in range(BATCH)])
         same = labels[:, None] == np.asarray(memory.labels)
         cases = {
             "class ids": (labels, same, ~same),
@@ -63,13 +63,13 @@ def test_who_meets_whom(random, own):
                 negative = ~positive
             if name == "ignored":
                 negative = ~same & (labels != 1)[:, None] & (np.asarray(memory.labels) != 1)
-            np.testing.assert_array_equal(masks[0], positive & there)
-            np.testing.assert_array_equal(masks[1], negative & there)
+            np.testing.assert_array_equal(masks[0], positive & valid)
+            np.testing.assert_array_equal(masks[1], negative & valid)
 
 
 @pytest.mark.parametrize("name", mostly_slow(LOSSES, "multi_similarity"))
-def test_a_loss_sees_what_was_pushed_and_nothing_else(random, name):
-    """Value and gradient are those of the filled places alone, as constants, with the pairs written out."""
+def test_a_loss_compares_with_filled_places_only(random, name):
+    """Value and gradient are those of the filled places as constants, with the pairs as matrices."""
     memory = cross_batch_memory(SIZE, WIDTH)
     for number, (x, labels) in enumerate(batches(random, 4)):
 
@@ -102,7 +102,7 @@ def test_a_loss_sees_what_was_pushed_and_nothing_else(random, name):
         ("triplet_margin", "TripletMarginLoss"),
     ],
 )
-def test_pytorch_metric_learning_has_the_same(random, name, theirs):
+def test_losses_equal_pytorch_metric_learning(random, name, theirs):
     reason = "pytorch-metric-learning is not installed"
     peer = pytest.importorskip("pytorch_metric_learning.losses", reason=reason)
     torch = pytest.importorskip("torch")
@@ -126,8 +126,8 @@ def test_pytorch_metric_learning_has_the_same(random, name, theirs):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_miner_chooses_from_the_memory(random):
-    """As there, if every row has a positive besides itself: its miner takes a row's own copy for one, ours does not."""
+def test_a_miner_selects_from_the_memory(random):
+    """Equal to pytorch-metric-learning if every row has another positive: its miner also selects a row's own copy."""
     reason = "pytorch-metric-learning is not installed"
     peer = pytest.importorskip("pytorch_metric_learning.losses", reason=reason)
     miner = pytest.importorskip("pytorch_metric_learning.miners", reason=reason).MultiSimilarityMiner()
@@ -151,7 +151,7 @@ def test_a_miner_chooses_from_the_memory(random):
 
 
 def test_keys_of_a_second_encoder_are_a_queue(random):
-    """The other view of row i is its one positive; all other keys of this batch and of earlier ones are negatives."""
+    """The other view of row i is its only positive; all other keys are negatives."""
     (earlier, _), (query, _), (key, _) = batches(random, 3)
     ids = jnp.arange(BATCH, 2 * BATCH)
     memory = push(push(cross_batch_memory(SIZE, WIDTH), earlier, ids - BATCH), key, ids)
@@ -164,7 +164,7 @@ def test_keys_of_a_second_encoder_are_a_queue(random):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_an_empty_memory_teaches_nothing():
+def test_an_empty_memory_has_zero_gradients():
     memory, x = cross_batch_memory(SIZE, WIDTH), jnp.ones((BATCH, WIDTH))
     for loss in LOSSES.values():
         value, gradient = jax.value_and_grad(
@@ -177,7 +177,7 @@ def test_an_empty_memory_teaches_nothing():
 
 
 def step(state, x, labels):
-    """A training step: one matrix is learned, and the memory is part of the state."""
+    """Return the next training state, which includes the memory, and the loss."""
 
     def loss_of(weights, memory):
         embeddings = x @ weights
@@ -194,7 +194,7 @@ def first_state():
 
 
 @pytest.mark.slow
-def test_one_program_for_all_fill_levels_in_the_same_memory(random, caplog):
+def test_all_fill_levels_share_one_compiled_step_that_updates_in_place(random, caplog):
     take = jax.jit(step, donate_argnums=0)
     state = first_state()
     values = []
@@ -214,8 +214,8 @@ def test_one_program_for_all_fill_levels_in_the_same_memory(random, caplog):
     assert again[2] != again[1]
 
 
-@pytest.mark.usefixtures("unchecked")  # Orbax fills the same structure with other things than arrays
-def test_a_restored_memory_goes_on_bit_for_bit(random, tmp_path):
+@pytest.mark.usefixtures("unchecked")  # Orbax restores into the same structure with leaves that are not arrays
+def test_a_restored_memory_continues_bit_for_bit(random, tmp_path):
     take = jax.jit(step)
     data = batches(random, 7)
     state, saved = first_state(), None
@@ -234,7 +234,7 @@ def test_a_restored_memory_goes_on_bit_for_bit(random, tmp_path):
         assert found.tobytes() == wanted.tobytes()
 
 
-def test_halves(random):
+def test_half_precision(random):
     x, labels = batches(random, 1)[0]
     memory = push(cross_batch_memory(SIZE, WIDTH, jnp.bfloat16), x, labels)
     assert memory.embeddings.dtype == jnp.bfloat16
@@ -244,7 +244,7 @@ def test_halves(random):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_errors():
+def test_wrong_arguments_raise_errors():
     memory, labels = cross_batch_memory(3, 2), jnp.arange(2)
     for rows in (jnp.zeros((4, 2)), jnp.zeros((2, 5)), jnp.zeros(2)):
         with pytest.raises(InputError, match="embeddings: expected at most 3 rows of 2 features"):
@@ -255,7 +255,7 @@ def test_errors():
         push(memory, jnp.zeros((2, 2)), jnp.zeros(2))
     with pytest.raises(TypeError, match="labels: expected integer class ids"):
         against(memory, jnp.zeros(2))
-    with pytest.raises(InputError, match="labels: expected at most 3, the places of the memory, got 4"):
+    with pytest.raises(InputError, match="labels: expected at most 3 rows, the size of the memory, got 4"):
         against(memory, jnp.arange(4))
     with pytest.raises(InputError, match=r"expected a relation of \(2, 3\) rows and columns, got \(2, 2\)"):
         against(memory, pairs.by_class(labels))

@@ -1,4 +1,4 @@
-"""Miners that draw at random, by how often they draw what."""
+"""Frequencies of pairs and triplets that miners draw at random."""
 
 import jax
 import jax.numpy as jnp
@@ -40,11 +40,11 @@ def test_distance_weighted_gives_one_negative_to_every_positive(random):
     found = triplet_set(relation)
     assert sorted((i, a) for i, a, _ in found) == sorted(zip(*np.nonzero(same), strict=True))
     assert all(labels[i] != labels[b] for i, _, b in found)
-    for block_size in (3, N):  # a draw belongs to its rows, not to the block they are in
+    for block_size in (3, N):  # a draw does not depend on the block
         np.testing.assert_array_equal(masks(relation, block_size)[1], masks(relation)[1])
 
 
-def test_uniform_histogram_evens_out_the_values():
+def test_uniform_histogram_draws_equally_from_all_bins():
     random = np.random.default_rng(0)
     x, labels = random.normal(size=(200, 16)), random.integers(0, 2, 200)
     relation = mining.uniform_histogram(
@@ -57,8 +57,8 @@ def test_uniform_histogram_evens_out_the_values():
         labelled = labelled & ~np.eye(200, dtype=bool)
         assert not (mask & ~labelled).any()
         edges = np.linspace(d[labelled].min(), d[labelled].max(), 11)
-        there, kept = (np.histogram(d[m], edges)[0] for m in (labelled, mask))
-        expected = np.minimum(there, wanted)
-        assert (np.abs(kept - expected) <= 5 * np.sqrt(expected) + 1).all(), (there, kept)
-        assert (kept[there <= wanted] == there[there <= wanted]).all()
-        assert there.max() > 10 * wanted  # without mining one distance would be almost all there is
+        available, drawn = (np.histogram(d[m], edges)[0] for m in (labelled, mask))
+        expected = np.minimum(available, wanted)
+        assert (np.abs(drawn - expected) <= 5 * np.sqrt(expected) + 1).all(), (available, drawn)
+        assert (drawn[available <= wanted] == available[available <= wanted]).all()
+        assert available.max() > 10 * wanted  # without mining, one bin would dominate

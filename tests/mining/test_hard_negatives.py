@@ -20,7 +20,7 @@ def euclidean(x, y):
 
 
 def candidates(s, positive, negative, *, sign, range_min, range_max, positive_of, **bounds):
-    """Of each row the columns in the order of their closeness: `sign` 1 for a similarity, -1 for a distance."""
+    """Return the columns of each row, closest first. `sign` is 1 for a similarity, -1 for a distance."""
     found = []
     for c, similar, different in zip(sign * s, positive, negative, strict=True):
         own = positive_of(c[similar]) if similar.any() else None
@@ -83,7 +83,7 @@ def test_equals_loops(random, measure, options: dict[str, Any]):
 
 
 @pytest.mark.parametrize("kind", [kind(name) for name in RELATIONS])
-def test_every_relation(random, kind):
+def test_every_relation_equals_loops(random, kind):
     labels, ref_labels, positive, negative = related(kind, random)
     x = random.normal(size=(N, D))
     y = x if ref_labels is None else random.normal(size=(M, D))
@@ -95,7 +95,7 @@ def test_every_relation(random, kind):
     assert hard_negatives(jnp.float32(x), labels, k=2, block_size=3, **more, **options).tolist() == wanted
 
 
-def test_a_range_beyond_the_rows():
+def test_a_range_beyond_the_rows_is_padded():
     x, labels = jnp.arange(4.0)[:, None], jnp.array([0, 1, 2, 3])
     found = hard_negatives(x, labels, k=6, measure="euclidean")
     assert found.tolist() == [
@@ -110,8 +110,8 @@ def test_a_range_beyond_the_rows():
     assert hard_negatives(x[:0], labels[:0], k=2).shape == (0, 2)
 
 
-def test_a_margin_of_a_negative_similarity_points_away():
-    """Of -0.5, 10% less is -0.55, and not -0.45."""
+def test_a_relative_margin_of_a_negative_similarity_excludes_closer_negatives():
+    """10% below -0.5 is -0.55, not -0.45."""
     x = jnp.array([[1.0, 0.0], [-0.5, 0.75**0.5], [-0.52, 1.0], [-0.6, 0.8]])
     relation = pairs.by_matrix(np.eye(4, k=1, dtype=bool), np.arange(4)[None] >= np.array([[2], [9], [9], [9]]))
     assert hard_negatives(x, relation, k=2, relative_margin=0.1)[0].tolist() == [3, -1]
@@ -135,7 +135,7 @@ def test_random_candidates_are_equally_likely(random):
         np.testing.assert_allclose(share, 2 / len(row), atol=0.05)
 
 
-def test_a_draw_is_a_function_of_its_key(random):
+def test_a_draw_depends_on_its_key_only(random):
     x, labels = jnp.float32(random.normal(size=(N, D))), random.integers(0, 3, N)
     first_draw, again, other = (
         hard_negatives(x, labels, k=2, sampling="random", key=jax.random.key(seed), block_size=block_size).tolist()
@@ -145,16 +145,16 @@ def test_a_draw_is_a_function_of_its_key(random):
     assert first_draw != other
 
 
-def test_memory_is_that_of_a_strip():
+def test_memory_does_not_grow_with_the_size_of_the_matrix():
     n = 60_000
     mine = jax.jit(lambda x, y: hard_negatives(x, y, k=10, range_min=5, relative_margin=0.05, max_score=0.9))
     compiled = mine.lower(jax.ShapeDtypeStruct((n, 128), jnp.float32), jax.ShapeDtypeStruct((n,), jnp.int32)).compile()
     memory = compiled.memory_analysis()
     assert memory is not None
-    assert memory.temp_size_in_bytes < 200e6  # of 14.4 GB
+    assert memory.temp_size_in_bytes < 200e6  # the matrix has 14.4 GB
 
 
-def test_other_bounds_and_labels_compile_nothing(random, caplog):
+def test_other_bounds_and_labels_do_not_compile_again(random, caplog):
     x = jnp.float32(random.normal(size=(29, D)))
     with caplog.at_level(logging.WARNING), jax.log_compiles():
         for seed in range(8):
@@ -165,7 +165,7 @@ def test_other_bounds_and_labels_compile_nothing(random, caplog):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_errors():
+def test_wrong_arguments_raise_errors():
     x, labels = jnp.zeros((3, 2)), jnp.array([0, 1, 1])
     with pytest.raises(InputError, match="unknown sampling 'topp'.*did you mean top"):
         hard_negatives(x, labels, sampling="topp")

@@ -1,6 +1,6 @@
-"""Class ids and features of 64 bits in every miner and in the memory.
+"""Every miner and the memory accept class ids and features of 64 bits.
 
-Arguments come from the signatures, so that a miner that is added later is tried as well.
+Arguments are read from signatures, so new miners are tested as well.
 """
 
 import inspect
@@ -16,7 +16,7 @@ from simjax.pairs import Relation
 from tests.slow import mostly_slow
 
 RANKED = np.array([0, 1, 0, 2, 1, 2])
-WIDE = np.array([0, 2**32, 2**33])[RANKED]  # JAX alone would make them one class
+LARGE = np.array([0, 2**32, 2**33])[RANKED]  # truncated to 32 bits they would be equal
 MEMORY = {"push", "against"}
 NAMES = sorted(
     name
@@ -26,7 +26,7 @@ NAMES = sorted(
 
 
 def found(name, x, labels):
-    """What a miner finds, as arrays."""
+    """Return the result of a miner as arrays."""
     function = getattr(mining, name)
     known = {"key": jax.random.key(0), "hardness": 0.5}
     parameters = inspect.signature(function).parameters.values()
@@ -42,19 +42,19 @@ def found(name, x, labels):
 def test_labels_and_features_of_64_bits(name):
     x = np.random.default_rng(0).integers(-(2**40), 2**40, (6, 4))
     expected = found(name, np.float32(x), RANKED)
-    for labels in (RANKED, WIDE, WIDE.tolist(), (WIDE - 2**33).astype(np.uint64)):
+    for labels in (RANKED, LARGE, LARGE.tolist(), (LARGE - 2**33).astype(np.uint64)):
         jax.tree.map(np.testing.assert_array_equal, found(name, x, labels), expected)
     with pytest.raises(TypeError, match=r"^labels: .*; pass np.unique\(labels, return_inverse=True\)\[1\]$"):
         found(name, x, np.array(list("abacbc")))
 
 
-def test_a_memory_refuses_ids_that_it_cannot_hold():
+def test_a_memory_refuses_ids_that_do_not_fit_its_dtype():
     memory, rows = mining.cross_batch_memory(4, 2), np.eye(2)
     memory = mining.push(memory, rows, np.array([7, -(2**31)]))
     for wrong in (np.array([0, 2**32]), np.array([0, 2**31], np.uint32), np.array([0, 2**63], np.uint64)):
-        with pytest.raises(InputError, match="labels: expected ids that the memory's int32 holds"):
+        with pytest.raises(InputError, match="labels: expected ids that fit int32, the dtype of the memory"):
             mining.push(memory, rows, wrong)
-    # What is compared with the memory may be any id: nobody there has it.
+    # Ids to compare with the memory may be any integers; they equal no id of the memory.
     positive, negative = mining.against(memory, np.array([2**32 + 7, 7]), own=True).masks(
         jnp.arange(2)[:, None], jnp.arange(4)[None]
     )
@@ -62,7 +62,7 @@ def test_a_memory_refuses_ids_that_it_cannot_hold():
     np.testing.assert_array_equal(negative, [[1, 1, 0, 0], [0, 1, 0, 0]])
 
 
-def test_a_memory_made_with_x64_holds_ids_of_64_bits():
+def test_a_memory_made_with_x64_stores_ids_of_64_bits():
     with jax.enable_x64(True):
         memory = mining.cross_batch_memory(4, 2)
         assert memory.labels.dtype == jnp.int64
@@ -73,8 +73,8 @@ def test_a_memory_made_with_x64_holds_ids_of_64_bits():
             jnp.arange(2)[:, None], jnp.arange(4)[None]
         )
         np.testing.assert_array_equal(positive, [[0, 1, 0, 1], [1, 0, 0, 0]])
-        with pytest.raises(InputError, match="labels: expected ids that the memory's int64 holds"):
+        with pytest.raises(InputError, match="labels: expected ids that fit int64, the dtype of the memory"):
             mining.push(memory, jnp.eye(2), np.array([0, 2**63], np.uint64))
         narrow = mining.CrossBatchMemory(**{**vars(memory), "labels": memory.labels.astype(jnp.int32)})
-        with pytest.raises(InputError, match="labels: expected ids that the memory's int32 holds, got int64"):
+        with pytest.raises(InputError, match="labels: expected ids that fit int32, the dtype of the memory, got int64"):
             jax.jit(mining.push)(narrow, jnp.eye(2), np.array([0, 2**32]))

@@ -1,4 +1,4 @@
-"""Every miner against loops, for several kinds of relation, and what losses make of it."""
+"""Every miner equals loops over pairs and triplets, for several kinds of relation; losses accept every miner."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from tests.slow import mostly_slow
 RELATIONS = ("classes", "classes, some ignored", "shared labels", "function", "grades", "reference")
 
 
-def of_rows(positive, negative):
+def columns_of_rows(positive, negative):
     return [(i, np.flatnonzero(p), np.flatnonzero(q)) for i, (p, q) in enumerate(zip(positive, negative, strict=True))]
 
 
-def marked(shape, pairs):
+def as_mask(shape, pairs):
     mask = np.zeros(shape, bool)
     for i, j in pairs:
         mask[i, j] = True
@@ -27,26 +27,26 @@ def marked(shape, pairs):
 
 
 def batch_hard(d, positive, negative):
-    rows = [(i, p, q) for i, p, q in of_rows(positive, negative) if len(p) and len(q)]
-    near = marked(d.shape, [(i, p[np.argmax(d[i, p])]) for i, p, _ in rows])
-    return near, marked(d.shape, [(i, q[np.argmin(d[i, q])]) for i, _, q in rows])
+    rows = [(i, p, q) for i, p, q in columns_of_rows(positive, negative) if len(p) and len(q)]
+    near = as_mask(d.shape, [(i, p[np.argmax(d[i, p])]) for i, p, _ in rows])
+    return near, as_mask(d.shape, [(i, q[np.argmin(d[i, q])]) for i, _, q in rows])
 
 
 def easy_semi_hard(d, positive, negative, low=0.0, high=9.0):
     near, far = [], []
-    for i, p, q in of_rows(positive, negative):
+    for i, p, q in columns_of_rows(positive, negative):
         if len(p):
             a = p[np.argmin(d[i, p])]
             farther = [k for k in q if d[i, k] > d[i, a] and low <= d[i, k] <= high]
             if farther:
                 near.append((i, a))
                 far.append((i, min(farther, key=lambda k, i=i: d[i, k])))
-    return marked(d.shape, near), marked(d.shape, far)
+    return as_mask(d.shape, near), as_mask(d.shape, far)
 
 
 def easiest_of_all(d, positive, negative):
-    near = [(i, p[np.argmin(d[i, p])]) for i, p, _ in of_rows(positive, negative) if len(p)]
-    return marked(d.shape, near), negative
+    near = [(i, p[np.argmin(d[i, p])]) for i, p, _ in columns_of_rows(positive, negative) if len(p)]
+    return as_mask(d.shape, near), negative
 
 
 def pair_margin(d, positive, negative):
@@ -55,19 +55,19 @@ def pair_margin(d, positive, negative):
 
 def multi_similarity(s, positive, negative):
     near, far = [], []
-    for i, p, q in of_rows(positive, negative):
+    for i, p, q in columns_of_rows(positive, negative):
         if len(p) and len(q):
             near += [(i, k) for k in p if s[i, k] - 0.1 < max(s[i, q])]
             far += [(i, k) for k in q if s[i, k] + 0.1 > min(s[i, p])]
-    return marked(s.shape, near), marked(s.shape, far)
+    return as_mask(s.shape, near), as_mask(s.shape, far)
 
 
 def two_and_three_hardest(d, positive, negative):
     near, far = [], []
-    for i, p, q in of_rows(positive, negative):
+    for i, p, q in columns_of_rows(positive, negative):
         near += [(i, k) for k in sorted(p, key=lambda k, i=i: -d[i, k])[:2]]
         far += [(i, k) for k in sorted(q, key=lambda k, i=i: d[i, k])[:3]]
-    return marked(d.shape, near), marked(d.shape, far)
+    return as_mask(d.shape, near), as_mask(d.shape, far)
 
 
 def hard_aware(d, positive, negative):
@@ -87,7 +87,7 @@ def curriculum(d, positive, negative):
             for k in np.flatnonzero(mask[i])
             if hard[i, k] <= hard[i, mask[i]].min() + 0.6 * np.ptp(hard[i, mask[i]])
         ]
-        masks.append(marked(d.shape, kept))
+        masks.append(as_mask(d.shape, kept))
     return tuple(masks)
 
 
@@ -110,7 +110,7 @@ OF_PAIRS = {
 
 
 def batch(kind, random):
-    """Embeddings, what they are compared with, options of a miner, and pairs as matrices."""
+    """Return embeddings, reference embeddings, options of a miner, and the masks of pairs."""
     labels, ref_labels, positive, negative = related(kind, random)
     x = np.float32(random.normal(size=(N, D)))
     if ref_labels is None:
@@ -121,14 +121,16 @@ def batch(kind, random):
 
 
 def masks(relation, block_size=4):
-    """Of a relation as a loss asks for them, strip by strip."""
+    """Return the masks of a relation, computed tile by tile as in a loss."""
     n, m = relation.shape
 
     @jax.jit
-    def of_rows(relation, i):
+    def masks_of_rows(relation, i):
         return relation.masks(i[:, None], jnp.arange(m, dtype=jnp.int32)[None])
 
-    parts = [of_rows(relation, jnp.arange(i, min(i + block_size, n), dtype=jnp.int32)) for i in range(0, n, block_size)]
+    parts = [
+        masks_of_rows(relation, jnp.arange(i, min(i + block_size, n), dtype=jnp.int32)) for i in range(0, n, block_size)
+    ]
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
@@ -143,19 +145,19 @@ def test_pairs_equal_loops(random, name, kind):
 
 
 def triplet_set(relation):
-    """Every triplet of a relation, one positive after the other."""
+    """Return the set of all triplets of a relation."""
     n, m = relation.shape
     i, j = jnp.arange(n, dtype=jnp.int32)[:, None], jnp.arange(m, dtype=jnp.int32)[None]
     positive, negatives_of = relation.triplets_of(i, j)
-    chosen = np.asarray(negatives_of(jnp.broadcast_to(j, (n, m)))) & np.asarray(positive)[:, :, None]
-    return {(int(a), int(p), int(q)) for a, p, q in zip(*np.nonzero(chosen), strict=True)}
+    selected = np.asarray(negatives_of(jnp.broadcast_to(j, (n, m)))) & np.asarray(positive)[:, :, None]
+    return {(int(a), int(p), int(q)) for a, p, q in zip(*np.nonzero(selected), strict=True)}
 
 
 def every_triplet(positive, negative):
-    return [(i, a, b) for i, p, q in of_rows(positive, negative) for a in p for b in q]
+    return [(i, a, b) for i, p, q in columns_of_rows(positive, negative) for a in p for b in q]
 
 
-def by_gap(condition):
+def by_difference(condition):
     def oracle(x, y, positive, negative):
         d = euclidean(x, y)
         return {(i, a, b) for i, a, b in every_triplet(positive, negative) if condition(d[i, b] - d[i, a])}
@@ -165,7 +167,7 @@ def by_gap(condition):
 
 def semi_hard(x, y, positive, negative):
     d, found = euclidean(x, y), set()
-    for i, p, q in of_rows(positive, negative):
+    for i, p, q in columns_of_rows(positive, negative):
         for a in p:
             farther = [b for b in q if d[i, b] > d[i, a]]
             if len(q):
@@ -185,10 +187,14 @@ def angular(x, y, positive, negative):
 
 
 OF_TRIPLETS = {
-    "all": (mining.triplet_margin, {}, by_gap(lambda gap: gap <= 0.2)),
-    "hard": (mining.triplet_margin, {"kind": "hard"}, by_gap(lambda gap: gap <= 0)),
-    "semi-hard by margin": (mining.triplet_margin, {"kind": "semi_hard"}, by_gap(lambda gap: 0 < gap <= 0.2)),
-    "easy": (mining.triplet_margin, {"kind": "easy"}, by_gap(lambda gap: gap > 0.2)),
+    "all": (mining.triplet_margin, {}, by_difference(lambda difference: difference <= 0.2)),
+    "hard": (mining.triplet_margin, {"kind": "hard"}, by_difference(lambda difference: difference <= 0)),
+    "semi-hard by margin": (
+        mining.triplet_margin,
+        {"kind": "semi_hard"},
+        by_difference(lambda difference: 0 < difference <= 0.2),
+    ),
+    "easy": (mining.triplet_margin, {"kind": "easy"}, by_difference(lambda difference: difference > 0.2)),
     "semi-hard": (mining.semi_hard, {}, semi_hard),
     "angular": (mining.angular, {"angle": 30.0}, angular),
 }
@@ -203,16 +209,16 @@ def test_triplets_equal_loops(random, name, kind):
     expected = oracle(x, y, positive, negative)
     assert triplet_set(relation) == expected
     as_pairs = masks(relation)
-    np.testing.assert_array_equal(as_pairs[0], marked(relation.shape, [(i, a) for i, a, _ in expected]))
-    np.testing.assert_array_equal(as_pairs[1], marked(relation.shape, [(i, b) for i, _, b in expected]))
+    np.testing.assert_array_equal(as_pairs[0], as_mask(relation.shape, [(i, a) for i, a, _ in expected]))
+    np.testing.assert_array_equal(as_pairs[1], as_mask(relation.shape, [(i, b) for i, _, b in expected]))
 
 
 @pytest.mark.parametrize("kind", [kind(name) for name in ("classes", "shared labels", "grades")])
 @pytest.mark.parametrize(
     "name", mostly_slow(["batch_hard", "semi-hard", "multi_similarity", "hard_aware", "angular"], "semi-hard")
 )
-def test_losses_take_what_was_mined(random, name, kind):
-    """The loss of a mined relation is that of the same pairs or triplets, written down; so is the gradient."""
+def test_losses_of_mined_relations_equal_losses_of_enumerated_pairs(random, name, kind):
+    """Value and gradient are those of the same pairs or triplets, enumerated."""
     miner, settings = (OF_PAIRS | OF_TRIPLETS)[name][:2]
     x, y, labels, options, _, _ = batch(kind, random)
     relation = miner(x, labels, **settings, **options)
@@ -221,20 +227,20 @@ def test_losses_take_what_was_mined(random, name, kind):
     def distances(x):
         return similarity.normalized_euclidean_distance(x[:, None], jnp.asarray(y)[None] if refs else x[None])
 
-    def triplets_written_down(x):
+    def of_enumerated_triplets(x):
         a, p, q = (jnp.array(t) for t in zip(*sorted(triplet_set(relation)), strict=True))
         terms = jax.nn.relu(distances(x)[a, p] - distances(x)[a, q] + 0.5)
         return jnp.sum(terms) / jnp.maximum(jnp.sum(terms > 0), 1)
 
-    def pairs_written_down(x):
+    def of_enumerated_pairs(x):
         positive, negative = masks(relation)
         return losses.contrastive_loss(x, pairs.by_matrix(positive, negative), **refs)
 
-    for ours, written_down in (
-        (lambda x: losses.triplet_margin_loss(x, relation, margin=0.5, block_size=4, **refs), triplets_written_down),
-        (lambda x: losses.contrastive_loss(x, relation, block_size=4, **refs), pairs_written_down),
+    for ours, enumerated in (
+        (lambda x: losses.triplet_margin_loss(x, relation, margin=0.5, block_size=4, **refs), of_enumerated_triplets),
+        (lambda x: losses.contrastive_loss(x, relation, block_size=4, **refs), of_enumerated_pairs),
     ):
-        found, expected = jax.value_and_grad(ours)(x), jax.value_and_grad(written_down)(x)
+        found, expected = jax.value_and_grad(ours)(x), jax.value_and_grad(enumerated)(x)
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
         np.testing.assert_allclose(found[1], expected[1], rtol=1e-4, atol=1e-6)
 
@@ -259,7 +265,7 @@ MINERS = {
 
 
 @pytest.mark.parametrize("name", mostly_slow(MINERS, "semi-hard"))
-def test_degenerate_batches(name):
+def test_degenerate_batches_have_finite_losses_and_gradients(name):
     miner, settings = MINERS[name]
 
     @jax.jit
@@ -279,7 +285,7 @@ def test_degenerate_batches(name):
             assert float(value) == 0, case
 
 
-def test_other_labels_compile_nothing(random, caplog):
+def test_other_labels_do_not_compile_again(random, caplog):
     import logging
 
     x = jnp.float32(random.normal(size=(29, D)))
@@ -303,19 +309,22 @@ def test_other_labels_compile_nothing(random, caplog):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_errors():
+def test_wrong_arguments_raise_errors():
     x, labels = jnp.zeros((3, 2)), jnp.array([0, 1, 1])
     for call, message in (
         (lambda: mining.batch_easy_hard(x, labels, positive="semihard"), "did you mean semi_hard"),
-        (lambda: mining.batch_easy_hard(x, labels, positive="semi_hard", negative="all"), "depends on the one"),
-        (lambda: mining.batch_easy_hard(x, labels, positive_range=(2.0, 1.0)), "lowest value first"),
+        (
+            lambda: mining.batch_easy_hard(x, labels, positive="semi_hard", negative="all"),
+            "expected semi_hard together with hard or easy",
+        ),
+        (lambda: mining.batch_easy_hard(x, labels, positive_range=(2.0, 1.0)), "expected the smallest value first"),
         (lambda: mining.triplet_margin(x, labels, kind="soft"), "unknown value 'soft'|kind"),
         (lambda: mining.n_hard(x, labels, n_negative=0), "n_negative: expected at least 1"),
         (lambda: mining.hard_aware(x, labels, share=0.0), "share: expected above 0"),
         (lambda: mining.uniform_histogram(x, labels, key=jax.random.key(0), bins=0), "bins: expected at least 1"),
         (lambda: mining.distance_weighted(x, labels, key=jax.random.key(0), cutoff=2.0), "cutoff: expected"),
         (lambda: mining.batch_hard(x, labels[:2]), r"relation of \(3, 3\) rows and columns, got \(2, 2\)"),
-        (lambda: mining.multi_similarity(x, mining.batch_hard(x, labels)), "miner has made triplets"),
+        (lambda: mining.multi_similarity(x, mining.batch_hard(x, labels)), "got triplets that a miner selected"),
     ):
         with pytest.raises(InputError, match=message):
             call()
@@ -339,7 +348,7 @@ LOSSES = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MINERS)
-def test_every_loss_of_what_every_miner_keeps_at_degenerate_batches(name):
+def test_every_loss_of_every_miner_is_finite_for_degenerate_batches(name):
     miner, settings = MINERS[name]
 
     @jax.jit

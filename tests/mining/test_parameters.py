@@ -1,4 +1,4 @@
-"""A number that is none, or out of range, is told by every loss and miner before anything is computed."""
+"""Every loss and miner refuses NaN and numbers out of range before it computes anything."""
 
 import inspect
 
@@ -9,8 +9,8 @@ import pytest
 from simjax import losses, mining
 from simjax.core import InputError
 
-NOT_OF_EMBEDDINGS = {"hard_negatives"}  # whose None is no number; it has tests of its own
-ANY_NUMBER = {  # in the units of a measure that may be a similarity
+TESTED_ELSEWHERE = {"hard_negatives"}
+ANY_NUMBER = {  # in units of a measure that may be a similarity, so negative numbers are valid
     "generalized_lifted_structure_loss": {"positive_margin", "negative_margin"},
     "lifted_structure_loss": {"positive_margin", "negative_margin"},
     "margin_loss": {"beta"},
@@ -31,20 +31,20 @@ OF_CENTERS = {"sub_center_arcface_loss", "sub_center_outliers", "soft_triple_los
 
 
 def numbers():
-    for room in (losses, mining):
-        for name, function in vars(room).items():
-            if inspect.isfunction(function) and name not in NOT_OF_EMBEDDINGS:
+    for package in (losses, mining):
+        for name, function in vars(package).items():
+            if inspect.isfunction(function) and name not in TESTED_ELSEWHERE:
                 parameters = inspect.signature(function).parameters
                 if "labels" in parameters and "embeddings" in parameters:
                     for parameter in parameters.values():
                         number = type(parameter.default) in (int, float) or parameter.name == "hardness"
-                        if number and parameter.name != "live_tiles":
+                        if number and parameter.name != "chunk_size":
                             yield pytest.param(function, parameter.name, id=f"{name}-{parameter.name}")
 
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("function", "parameter"), [*numbers()])
-def test_a_number_out_of_range(function, parameter):
+def test_numbers_out_of_range_are_refused(function, parameter):
     taken = inspect.signature(function).parameters
     options = {name: value for name, value in ARGUMENTS.items() if name in taken}
     if function.__name__ in OF_CENTERS:

@@ -1,8 +1,7 @@
-"""Miners beside pytorch-metric-learning, where it is installed (`.[bench]`): the same pairs, the same triplets.
+"""Miners select the same pairs and triplets as pytorch-metric-learning, if it is installed (`.[bench]`).
 
-What is drawn at random is compared in distribution elsewhere. Three differences: a pair that is in several triplets is
-in a relation once, where the other has it as often; of pairs that are equally hard the hard-aware miner keeps all; and
-the angular miner takes unit vectors, the other embeddings at the length they have.
+Random miners are tested in test_draws.py. There are three differences: a relation has a pair once, even if the pair is
+in several triplets; the hard-aware miner selects all pairs that are equally hard; the angular miner normalizes rows.
 """
 
 import jax.numpy as jnp
@@ -65,23 +64,23 @@ def as_mask(rows, columns):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", PAIRS)
-def test_the_same_pairs(batch, name):
+def test_pairs_equal_pytorch_metric_learning(batch, name):
     miner, settings, make = PAIRS[name]
     x, labels = batch
     a1, p, a2, n = make()(torch.tensor(x), torch.tensor(labels))
     found = masks(miner(x, labels, **settings))
     for mask, expected in zip(found, (as_mask(a1, p), as_mask(a2, n)), strict=True):
-        if name == "hard_aware":  # where the last of them is one pair seen from one side, ours has the other side, too
+        if name == "hard_aware":  # the last pair may be selected in one row only; ours selects both
             expected |= mask & expected.T
         np.testing.assert_array_equal(mask, expected)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", TRIPLETS)
-def test_the_same_triplets(batch, name):
+def test_triplets_equal_pytorch_metric_learning(batch, name):
     miner, settings, make = TRIPLETS[name]
     x, labels = batch
-    if name == "angular":  # theirs takes embeddings at the length they have
+    if name == "angular":  # theirs does not normalize
         x = x / np.linalg.norm(x, axis=1, keepdims=True)
     expected = make()(torch.tensor(x), torch.tensor(labels))
     assert triplet_set(miner(x, labels, **settings)) == set(zip(*(t.tolist() for t in expected), strict=True))
@@ -89,12 +88,12 @@ def test_the_same_triplets(batch, name):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["batch_hard", "semi_hard"])
-def test_the_same_triplet_loss_of_what_was_mined(batch, name):
+def test_triplet_loss_of_mined_triplets_equals_pytorch_metric_learning(batch, name):
     miner, settings, make = TRIPLETS[name]
     x, labels = batch
     found = losses.triplet_margin_loss(jnp.asarray(x), miner(x, labels, **settings))
-    chosen = make()(torch.tensor(x), torch.tensor(labels))
-    expected = their_losses.TripletMarginLoss()(torch.tensor(x), torch.tensor(labels), chosen)
+    selected = make()(torch.tensor(x), torch.tensor(labels))
+    expected = their_losses.TripletMarginLoss()(torch.tensor(x), torch.tensor(labels), selected)
     np.testing.assert_allclose(found, expected.item(), rtol=1e-4)
 
 
@@ -108,7 +107,7 @@ def test_the_same_triplet_loss_of_what_was_mined(batch, name):
         (losses.circle_loss, lambda: their_losses.CircleLoss()),
     ],
 )
-def test_the_same_loss_of_pairs_that_were_mined(batch, ours, make):
+def test_losses_of_mined_pairs_equal_pytorch_metric_learning(batch, ours, make):
     x, labels = batch
     found = ours(jnp.asarray(x), mining.multi_similarity(x, labels))
     embeddings, ids = torch.tensor(x), torch.tensor(labels)
@@ -117,7 +116,7 @@ def test_the_same_loss_of_pairs_that_were_mined(batch, ours, make):
 
 
 @pytest.mark.parametrize(("swap", "smooth"), mostly_slow([(True, False), (False, True), (True, True)], (True, True)))
-def test_the_same_swapped_and_smooth_triplets(batch, swap, smooth):
+def test_swapped_and_smooth_triplet_losses_equal_pytorch_metric_learning(batch, swap, smooth):
     x, labels = batch
     found = losses.triplet_margin_loss(jnp.asarray(x), labels, swap=swap, smooth=smooth)
     loss = their_losses.TripletMarginLoss(swap=swap, smooth_loss=smooth)

@@ -6,25 +6,25 @@ import numpy as np
 import pytest
 
 from simjax import similarity
-from simjax.pairs import _fold_positives
+from simjax.pairs._triplets import fold_positives, sum_over_positives, take_columns
 from tests.slow import mostly_slow
 
 
 def all_triplets(x, labels, margin, block_size):
-    """The triplet loss over all violated triplets: coefficients by a loop, then a weighted sum of distances."""
+    """Compute the triplet loss with coefficients from a loop over positives."""
 
     def block_function(s, i, j):
         same = (labels[i] == labels[j]) & (i != j)
         other = labels[i] != labels[j]
 
-        def step(carry, column, there):
+        def step(carry, column, valid):
             coefficient, count = carry
-            active = other & there & (_fold_positives.take_columns(s, column)[:, 0] - s + margin > 0)
+            active = other & valid & (take_columns(s, column)[:, 0] - s + margin > 0)
             each = jnp.sum(active, axis=1, keepdims=True, dtype=jnp.int32)
             return coefficient - active + (j == column) * each, count + each[:, 0]
 
         start = (jnp.zeros_like(s), jnp.zeros(s.shape[0], jnp.int32))
-        coefficient, count = _fold_positives.fold_positives(step, start, same)
+        coefficient, count = fold_positives(step, start, same)
         return jnp.sum(coefficient * s, axis=1) + margin * count, count
 
     totals, counts = similarity.reduce_rows(block_function, x, measure="euclidean", block_size=block_size)
@@ -45,7 +45,7 @@ def brute_force(x, labels, margin):
 
 
 @pytest.mark.parametrize("block_size", mostly_slow([1, 4, 11], 4))
-def test_all_triplets_without_enumerating_them(random, block_size):
+def test_the_loss_of_all_triplets_equals_enumeration(random, block_size):
     with jax.enable_x64(True):
         x, labels = jnp.asarray(random.normal(size=(11, 3))), np.array([0, 1, 0, 2, 0, 1, 3, 2, 0, 1, 1])
         found = jax.value_and_grad(all_triplets)(x, jnp.asarray(labels), 0.7, block_size)
@@ -53,7 +53,7 @@ def test_all_triplets_without_enumerating_them(random, block_size):
         jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-10, atol=1e-12), found, expected)
 
 
-def test_the_number_of_positives_is_no_shape(random, caplog):
+def test_other_numbers_of_positives_do_not_compile_again(random, caplog):
     x = jnp.asarray(random.normal(size=(11, 3)), jnp.float32)
     step = jax.jit(jax.grad(lambda x, labels: all_triplets(x, labels, 0.7, 4)))
     with jax.log_compiles():
@@ -65,14 +65,14 @@ def test_the_number_of_positives_is_no_shape(random, caplog):
 
 
 def softly(c, positive, negative, scale):
-    """Of each row the sum over positives of a function of all of its negatives, by the loop."""
+    """Sum a function of each positive and all negatives of its row, with a loop over positives."""
 
-    def few(columns, there, negative, c, scale):
-        gaps = scale * (c[:, None] - _fold_positives.take_columns(c, columns))
-        terms = jnp.log1p(jnp.sum(jnp.where(negative[:, None], jnp.exp(gaps), 0), axis=2))
-        return jnp.sum(jnp.where(there, terms, 0), axis=1)
+    def terms_of(columns, valid, negative, c, scale):
+        violations = scale * (c[:, None] - take_columns(c, columns))
+        terms = jnp.log1p(jnp.sum(jnp.where(negative[:, None], jnp.exp(violations), 0), axis=2))
+        return jnp.sum(jnp.where(valid, terms, 0), axis=1)
 
-    return _fold_positives.sum_over_positives(few, jnp.ones(c.shape[0]), positive, (negative,), c, scale)
+    return sum_over_positives(terms_of, jnp.ones(c.shape[0]), positive, (negative,), c, scale)
 
 
 def softly_enumerated(c, positive, negative, scale):
@@ -81,7 +81,7 @@ def softly_enumerated(c, positive, negative, scale):
 
 
 @pytest.mark.slow
-def test_a_sum_over_marked_entries_has_derivatives_of_any_order(random):
+def test_a_sum_over_positives_has_derivatives_of_any_order(random):
     with jax.enable_x64(True):
         c, weights = jnp.asarray(random.normal(size=(5, 7))), jnp.asarray(random.normal(size=5))
         positive = jnp.asarray(random.random((5, 7)) < 0.4).at[0].set(False)
@@ -104,15 +104,15 @@ def test_a_sum_over_marked_entries_has_derivatives_of_any_order(random):
             jax.jvp(lambda c: softly(c, positive, negative, scale), (c,), (c,))
 
 
-def test_a_sum_over_no_columns_is_where_it_started():
-    nothing = jnp.zeros((2, 0))
-    found = softly(nothing, nothing > 0, nothing > 0, jnp.ones(()))
+def test_a_sum_over_no_columns_is_its_start():
+    empty = jnp.zeros((2, 0))
+    found = softly(empty, empty > 0, empty > 0, jnp.ones(()))
     np.testing.assert_array_equal(found, [1, 1])
 
 
-def test_memory_does_not_grow_with_the_number_of_marked_entries():
+def test_memory_does_not_grow_with_the_number_of_positives():
     c, positive = jnp.zeros((64, 512)), jnp.zeros((64, 512), bool)
     gradient = jax.jit(jax.grad(lambda c: jnp.sum(softly(c, positive, ~positive, jnp.ones(())))))
     memory = gradient.lower(c).compile().memory_analysis()
     assert memory is not None
-    assert memory.temp_size_in_bytes < 12 * c.nbytes  # one turn for each of 512 marked columns would keep 512 strips
+    assert memory.temp_size_in_bytes < 12 * c.nbytes  # saved iterations would need 512 tiles

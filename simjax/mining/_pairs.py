@@ -1,0 +1,265 @@
+"""Miners of pairs: by margins, by the hardest pairs of the row or of the batch, by a schedule, and by a guide.
+
+References:
+    Wang et al. (2019), Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning.
+    Yuan, Yang, Zhang (2017), Hard-Aware Deeply Cascaded Embedding.
+    Bengio, Louradour, Collobert, Weston (2009), Curriculum Learning.
+    Solatorio (2024), GISTEmbed: Guided In-sample Selection of Training Negatives for Text Embedding Fine-tuning.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.tree_util import Partial
+from jax.typing import ArrayLike
+from jaxtyping import Num
+
+from simjax.core import InputError, as_carry, check_at_least, check_fraction, check_number, promote_to_float32
+from simjax.mining._base import check_inputs, row_max, row_min, score_tiles, select_pairs
+from simjax.pairs import Relation
+from simjax.pairs._relation import Labels, Masks, RefLabels
+from simjax.similarity import Measure, reduce_rows
+from simjax.similarity import measure as as_measure
+
+TOLERANCE = 64  # rounding errors by which scores may differ between block sizes
+FIRST_FLOAT, LAST_FLOAT = 0x007FFFFF, 0xFF800000  # places of -inf and inf in the order of float32 numbers
+
+
+def pair_margin(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    positive_margin: ArrayLike = 0.2,
+    negative_margin: ArrayLike = 0.8,
+    ref_embeddings: Num[ArrayLike, "m d"] | None = None,
+    ref_labels: RefLabels = None,
+    measure: str | Measure = "normalized_euclidean",
+) -> Relation:
+    """Select positive pairs farther apart than a margin, and negative pairs closer than another margin.
+
+    Args:
+        positive_margin: In units of the measure. May be traced.
+        negative_margin: In units of the measure. May be traced.
+        embeddings, labels, ref_embeddings, ref_labels, measure: See `simjax.mining`, also for errors.
+    """
+    check_number("positive_margin", positive_margin)
+    check_number("negative_margin", negative_margin)
+    x, y, relation = check_inputs(embeddings, labels, ref_embeddings, ref_labels)
+    m = as_measure(measure)
+    bounds = (m.as_score(jnp.asarray(margin)) for margin in (positive_margin, negative_margin))
+    return select_pairs(Partial(_between, *bounds), score_tiles(x, y, m), relation)
+
+
+def multi_similarity(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    epsilon: ArrayLike = 0.1,
+    ref_embeddings: Num[ArrayLike, "m d"] | None = None,
+    ref_labels: RefLabels = None,
+    measure: str | Measure = "cosine",
+) -> Relation:
+    """Select positives at most epsilon closer than the nearest negative, and negatives likewise.
+
+    A negative is selected if it is at most epsilon farther than the farthest positive of the row.
+
+    Args:
+        epsilon: In units of the measure. May be traced.
+        embeddings, labels, ref_embeddings, ref_labels, measure: See `simjax.mining`, also for errors.
+
+    Returns:
+        A relation of pairs, without those of rows that have no positive or no negative.
+
+    Example:
+        Row 0 has positives at 1 and 3 and negatives at 2 and 9; the positive at 3 and the negative at 2 are selected:
+
+        >>> x = jnp.array([[0.0], [1.0], [3.0], [2.0], [9.0]])
+        >>> mined = multi_similarity(x, jnp.array([0, 0, 0, 1, 2]), measure="euclidean")
+        >>> positive, negative = mined.masks(jnp.arange(5)[:, None], jnp.arange(5)[None])
+        >>> print(positive[0].astype(int) - negative[0].astype(int))
+        [ 0  0  1 -1  0]
+    """
+    check_at_least("epsilon", epsilon, 0)
+    x, y, relation = check_inputs(embeddings, labels, ref_embeddings, ref_labels)
+    return select_pairs(Partial(_multi_similarity, epsilon), score_tiles(x, y, as_measure(measure)), relation)
+
+
+def hard_aware(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    share: float = 0.5,
+    ref_embeddings: Num[ArrayLike, "m d"] | None = None,
+    ref_labels: RefLabels = None,
+    measure: str | Measure = "normalized_euclidean",
+    block_size: int | None = None,
+) -> Relation:
+    """Select the hardest share of all positive pairs of the batch, and of all negative pairs.
+
+    The share ends at the k-th hardest of n m pairs. The pairs are not stored: a binary search counts the pairs that are
+    at least as hard as a score, in 32 passes over the tiles.
+
+    Args:
+        share: Above 0, at most 1. Rounded up to whole pairs.
+        embeddings, labels, ref_embeddings, ref_labels, measure, block_size: See `simjax.mining`, also for errors.
+
+    Returns:
+        A relation of pairs. All pairs that are, up to rounding, as hard as the k-th are selected.
+
+    Example:
+        Positive pairs at distances 1, 2 and 3, each in two rows. The hardest third is the pair at distance 3:
+
+        >>> x = jnp.array([[0.0], [1.0], [3.0]])
+        >>> mined = hard_aware(x, jnp.array([0, 0, 0]), share=1 / 3, measure="euclidean")
+        >>> print(mined.masks(jnp.arange(3)[:, None], jnp.arange(3)[None])[0].astype(int))
+        [[0 0 1]
+         [0 0 0]
+         [1 0 0]]
+    """
+    if not 0 < share <= 1:
+        raise InputError(f"share: expected above 0 and at most 1, got {share}")
+    x, y, relation = check_inputs(embeddings, labels, ref_embeddings, ref_labels)
+    m = as_measure(measure)
+    hardness = _kth_hardest(x, y, relation, m, jnp.float32(share), block_size)
+    slack = jnp.where(jnp.isfinite(hardness), TOLERANCE * jnp.finfo(jnp.float32).eps * jnp.abs(hardness), 0)
+    return select_pairs(Partial(_at_least_as_hard, hardness - slack), score_tiles(x, y, m), relation)
+
+
+def curriculum(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    hardness: ArrayLike,
+    ref_embeddings: Num[ArrayLike, "m d"] | None = None,
+    ref_labels: RefLabels = None,
+    measure: str | Measure = "normalized_euclidean",
+) -> Relation:
+    """Select pairs up to a hardness, between the easiest and the hardest pair of each row and kind.
+
+    Args:
+        hardness: 0 selects the nearest positive and the farthest negative of each row, 1 selects all pairs. May be
+            traced, for example `optax.linear_schedule(0.2, 1.0, steps)(step)`.
+        embeddings, labels, ref_embeddings, ref_labels, measure: See `simjax.mining`, also for errors.
+
+    Example:
+        Row 0 has negatives at 2, 3 and 6; half the way from 6 to 2 leaves out the two hard ones:
+
+        >>> x = jnp.array([[0.0], [2.0], [3.0], [6.0]])
+        >>> for hardness in (0.5, 0.75, 1.0):
+        ...     mined = curriculum(x, jnp.array([0, 1, 1, 1]), hardness=hardness, measure="euclidean")
+        ...     print(mined.masks(jnp.arange(4)[:, None], jnp.arange(4)[None])[1][0].astype(int))
+        [0 0 0 1]
+        [0 0 1 1]
+        [0 1 1 1]
+    """
+    check_fraction("hardness", hardness)
+    x, y, relation = check_inputs(embeddings, labels, ref_embeddings, ref_labels)
+    return select_pairs(Partial(_curriculum, hardness), score_tiles(x, y, as_measure(measure)), relation)
+
+
+def guided(
+    guide: Num[ArrayLike, "n e"],
+    labels: Labels,
+    *,
+    margin: ArrayLike = 0.0,
+    ref_guide: Num[ArrayLike, "m e"] | None = None,
+    ref_labels: RefLabels = None,
+    measure: str | Measure = "cosine",
+) -> Relation:
+    """Select all pairs except probably false negatives: those that a guide model scores above the row's positive.
+
+    In a large batch some negatives are in truth similar: other pictures of the same object, other answers to the same
+    question. If a row has several positives, its negatives are compared with the positive that the guide scores
+    highest; if a row has no positive, all its negatives are selected.
+
+    Args:
+        guide: Embeddings of the rows by the guide model, [n, e].
+        labels: Class ids [n] or a `Relation`. All its positives are selected.
+        margin: Negatives less than this below the positive are left out as well. In units of the measure.
+        ref_guide: Embeddings of the columns by the guide model, [m, e]. Default: those of the rows.
+        ref_labels: Class ids [m], if `labels` are class ids and there is a `ref_guide`.
+        measure: Measure of the guide's embeddings.
+
+    Example:
+        Two questions and their answers. The guide scores the second answer as closer to the first question than the
+        first answer:
+
+        >>> from simjax.pairs import by_position
+        >>> questions, answers = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([[1.0, 2.0], [1.0, 1.0]])
+        >>> relation = guided(questions, by_position(2), ref_guide=answers)
+        >>> positive, negative = relation.masks(jnp.arange(2)[:, None], jnp.arange(2)[None])
+        >>> print(positive.astype(int) - negative.astype(int))
+        [[1 0]
+         [0 1]]
+    """
+    x, y, relation = check_inputs(guide, labels, ref_guide, ref_labels, ("guide", "ref_guide"))
+    return select_pairs(Partial(_guided, margin), score_tiles(x, y, as_measure(measure)), relation)
+
+
+def _between(near: Array, far: Array, scores: Array, i: Array, positive: Array, negative: Array) -> Masks:
+    return positive & (scores < near), negative & (scores > far)
+
+
+def _multi_similarity(epsilon: Array, scores: Array, i: Array, positive: Array, negative: Array) -> Masks:
+    nearest_negative, farthest_positive = row_max(scores, negative), row_min(scores, positive)
+    return positive & (scores - epsilon < nearest_negative), negative & (scores + epsilon > farthest_positive)
+
+
+def _curriculum(hardness: Array, scores: Array, i: Array, positive: Array, negative: Array) -> Masks:
+    def not_harder(values: Array, mask: Array) -> Array:
+        easiest, hardest = row_min(values, mask), row_max(values, mask)
+        bound = jnp.where(hardness >= 1, hardest, easiest + hardness * (hardest - easiest))
+        return mask & (values <= bound)
+
+    return not_harder(-scores, positive), not_harder(scores, negative)
+
+
+def _guided(margin: Array, scores: Array, i: Array, positive: Array, negative: Array) -> Masks:
+    nearest = row_max(scores, positive)
+    return positive, negative & ((scores <= nearest - margin) | (nearest == -jnp.inf))
+
+
+def _at_least_as_hard(hardness: Array, scores: Array, i: Array, positive: Array, negative: Array) -> Masks:
+    return positive & (-scores >= hardness[0]), negative & (scores >= hardness[1])
+
+
+@partial(jax.jit, static_argnames="block_size")
+def _kth_hardest(
+    x: Array, y: Array, relation: Relation, measure: Measure, share: Array, block_size: int | None
+) -> Array:
+    """Return the hardness of the last selected pair of each kind, float32 [2]: -score of positives, score of negatives.
+
+    The binary search is over all float32 numbers in increasing order, so it is exact for scores of any size.
+    """
+
+    def count(hardness: Array) -> Array:
+        selected = Partial(_count_selected, relation, measure, hardness)
+        return jnp.sum(reduce_rows(selected, x, y, measure=measure, block_size=block_size), axis=0, dtype=jnp.uint32)
+
+    pairs = count(jnp.full(2, -jnp.inf, jnp.float32))
+    k = jnp.maximum(jnp.ceil(pairs.astype(jnp.float32) * share).astype(jnp.uint32), 1)
+
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
+        middle = low + (high - low) // 2
+        enough = count(_float_at(middle)) >= k
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    bounds = jnp.full(2, FIRST_FLOAT, jnp.uint32), jnp.full(2, LAST_FLOAT + 1, jnp.uint32)
+    bounds = as_carry(partial(halve, jnp.int32(0)), bounds)
+    return _float_at(lax.fori_loop(0, 32, halve, bounds)[0])
+
+
+def _float_at(place: Array) -> Array:
+    """Return the float32 at a place, uint32, in the increasing order of all float32 numbers."""
+    zero = jnp.uint32(1 << 31)  # the place of 0.0, whose bits are 0
+    bits = jnp.where(place < zero, ~place, place - zero)
+    return lax.bitcast_convert_type(bits, jnp.float32)
+
+
+def _count_selected(relation: Relation, measure: Measure, hardness: Array, s: Array, i: Array, j: Array) -> Array:
+    scores = promote_to_float32(measure.as_score(s))
+    selected = _at_least_as_hard(hardness, scores, i, *relation.masks(i, j))
+    return jnp.stack([jnp.sum(mask, axis=1, dtype=jnp.uint32) for mask in selected], axis=1)
