@@ -83,6 +83,18 @@ def matrix_product(a: ArrayLike, b: ArrayLike) -> Array:
     return _product(as_float_array("a", a), as_float_array("b", b), current_precision())
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _product(a: Array, b: Array, precision: Any) -> Array:
+    dtype = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
+    return jnp.matmul(a, b, precision=precision, preferred_element_type=dtype)
+
+
+@_product.defjvp
+def _(precision: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (a, b), (da, db) = primals, tangents
+    return _product(a, b, precision), _product(da, b, precision) + _product(transposed_layout(a), db, precision)
+
+
 def current_precision() -> Any:
     """Return the value of `jax.default_matmul_precision`, for gradients that are traced later."""
     options: Any = jax.config
@@ -94,15 +106,3 @@ def transposed_layout(a: ArrayLike) -> Array:
     if jax.default_backend() != "cpu":
         return jnp.asarray(a)
     return jnp.swapaxes(lax.optimization_barrier(jnp.swapaxes(a, -1, -2)), -1, -2)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _product(a: Array, b: Array, precision: Any) -> Array:
-    dtype = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
-    return jnp.matmul(a, b, precision=precision, preferred_element_type=dtype)
-
-
-@_product.defjvp
-def _(precision: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (a, b), (da, db) = primals, tangents
-    return _product(a, b, precision), _product(da, b, precision) + _product(transposed_layout(a), db, precision)

@@ -30,9 +30,20 @@ from simjax.similarity._measure import Measure, measure
 from simjax.similarity._minkowski import chebyshev_distance, minkowski_distance
 from simjax.similarity._moments import Moments, moments
 from simjax.similarity._nan_euclidean import nan_euclidean_distance
-from simjax.similarity._order import histogram, largest_k, order_statistics
 from simjax.similarity._reduce_rows import PRECISIONS, default_block_size, reduce_rows
-from simjax.similarity._reductions import count, logsumexp, max, mean, min, softmax_weighted_sum, sum
+from simjax.similarity._reductions import (
+    ReductionOptions,
+    count,
+    histogram,
+    largest_k,
+    logsumexp,
+    max,
+    mean,
+    min,
+    order_statistics,
+    softmax_weighted_sum,
+    sum,
+)
 from simjax.similarity._search import pairwise, top_k
 from simjax.similarity._sets import dice_coefficient, jaccard_index, overlap_coefficient, tversky_index
 from simjax.similarity._sliced_wasserstein import sliced_wasserstein_distance
@@ -43,6 +54,7 @@ __all__ = [
     "Measure",
     "Moments",
     "PRECISIONS",
+    "ReductionOptions",
     "additive_chi2_kernel",
     "alignment",
     "all_of",
