@@ -69,8 +69,7 @@ def as_number_array(argument: str, x: ArrayLike) -> Array:
     """
     try:
         if isinstance(x, bool | int | float | complex):  # no NumPy array, which would lose the weak type
-            is_wide = isinstance(x, int) and abs(x) >= 2**31
-            return jnp.asarray(float(x) if is_wide else x)
+            return jnp.asarray(float(x) if isinstance(x, int) and abs(x) >= 2**31 else x)
         array = as_host_array(x)
         if np.issubdtype(array.dtype, np.integer) and not fits_dtype(array, canonicalize_dtype(array.dtype)):
             array = array.astype(jnp.result_type(float))

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict, Unpack
 
+import jax.numpy as jnp  # noqa: F401 (in doctests)
 from jax import Array, lax
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
@@ -94,24 +95,18 @@ def mean(
 def count(
     x: Shaped[ArrayLike, "n d"],
     y: Shaped[ArrayLike, "m d"] | None = None,
-    *,
-    function: Callable[[Array], Array],
     **options: Unpack[ReductionOptions],
 ) -> Int[Array, " n"]:
-    """Count the valid pairs of each row i for which function(S_ij) is True, int32 [n].
+    """Count the valid pairs of each row i for which function(S_ij) is True, int32 [n]. See `ReductionOptions`.
 
-    Args:
-        x: [n, d].
-        y: [m, d]. Default: x.
-        function: Function of S that returns booleans.
-        **options: See `ReductionOptions`.
+    `function` is required, and must return booleans.
 
     Example:
         >>> x = jnp.array([[0.0], [1.0], [2.0], [9.0]])
         >>> print(count(x, mask=lambda i, j: i != j, function=lambda s: s < 1.5, measure="euclidean"))
         [1 2 1 0]
     """
-    return _reduce(row_reductions.count, x, y, function=function, **options)
+    return _reduce(row_reductions.count, x, y, **options)
 
 
 def min(
