@@ -1,9 +1,9 @@
 """Attention as a softmax over similarities; pure functions."""
 
-from simjax.attention._attention import attention
-from simjax.attention._dot_product_attention import dot_product_attention
+from simjax.attention._attention import AttentionOptions, attention, dot_product_attention
 
 __all__ = [
+    "AttentionOptions",
     "attention",
     "dot_product_attention",
 ]

@@ -1,5 +1,11 @@
-"""The engine of every attention: checks, then strips of scores that are reduced as soon as they are made."""
+"""The computation behind every attention: tiles of scores, each reduced when it is computed.
 
+Arrays have the axes [b, g, u, t, ...]: batch elements, heads of the keys, heads of the query that share one head of the
+keys, queries. A tile is a block of the scores [b, g, u, t, s] that fits a memory budget: many batch elements of short
+sequences, or some queries of one head.
+"""
+
+from collections.abc import Callable
 from functools import partial, reduce
 from math import prod
 from typing import Any
@@ -11,9 +17,7 @@ from jax.core import Tracer
 from jax.sharding import PartitionSpec
 from jax.tree_util import Partial
 
-from simjax.attention._dropout import drop
-from simjax.attention._heads import map_shared, over_heads
-from simjax.attention._masks import as_bias, as_masks, at, four_axes
+from simjax.attention._masks import as_bias, as_masks, broadcast_axes, evaluate
 from simjax.core import (
     InputError,
     as_float_array,
@@ -21,10 +25,12 @@ from simjax.core import (
     check_at_least,
     check_choice,
     current_precision,
+    map_rows,
     matrix_product,
     promote_to_float32,
     replace_non_finite_rows,
     replicated,
+    rows_per_block,
 )
 from simjax.similarity import PRECISIONS, Measure
 from simjax.similarity._row_reductions import softmax_of_tile
@@ -39,17 +45,17 @@ def attend(
     *,
     measure: Measure,
     scale: dict[str, Any],
-    dropout_rng: Array | None,
-    dropout_rate: Any,
-    deterministic: bool,
-    broadcast_dropout: bool,
-    precision: Any,
-    return_residual: bool,
-    return_weights: bool,
-    block_size: int | None,
+    dropout_rng: Array | None = None,
+    dropout_rate: float | Array = 0.0,
+    broadcast_dropout: bool = True,
+    deterministic: bool = False,
+    precision: str | lax.Precision | None = None,
+    return_residual: bool = False,
+    return_weights: bool = False,
+    block_size: int | None = None,
     **masks: Any,
 ) -> Any:
-    """`attention` whose scores are closeness times `scale`: {"scale": number} or {"temperature": 1 / number}."""
+    """Check arguments and compute `attention`; `scale` is {"scale": factor} or {"temperature": divisor}."""
     query, key, value = as_float_array("query", query), as_float_array("key", key), as_float_array("value", value)
     check_shapes(query, key, value)
     check_at_least("block_size", block_size, 1)
@@ -65,23 +71,18 @@ def attend(
         query,
         key,
         value,
-        terms,
-        as_masks(mask, batch=query.shape[:-3], **masks),
+        terms | as_masks(mask, query.shape, key.shape, **masks),
         dropout(dropout_rng, dropout_rate, deterministic),
         broadcast_dropout=broadcast_dropout,
         precision=precision,
-        also=("residual",) * return_residual + ("weights",) * return_weights,
+        extras=("residual",) * return_residual + ("weights",) * return_weights,
         block_size=block_size,
     )
     return out if return_residual or return_weights else out[0]
 
 
 def check_shapes(query: Array, key: Array, value: Array) -> None:
-    """Queries, keys and values must fit each other.
-
-    Raises:
-        InputError: with the argument, what was expected and what was got.
-    """
+    """Raise an InputError if the shapes of queries, keys and values do not match."""
     for argument, a in (("query", query), ("key", key), ("value", value)):
         if a.ndim < 3:
             raise InputError(f"{argument}: expected [*batch, length, heads, size], got shape {a.shape}")
@@ -93,98 +94,189 @@ def check_shapes(query: Array, key: Array, value: Array) -> None:
         raise InputError(f"value: expected batch, length and heads of key {key.shape}, got {value.shape}")
 
 
-def dropout(key: Array | None, rate: Any, deterministic: bool) -> tuple[Array, Any] | None:
-    """The key and the rate, or None where nothing is dropped."""
-    known = not isinstance(rate, Tracer)
-    if known and not 0 <= rate < 1:
+def dropout(key: Array | None, rate: float | Array, deterministic: bool) -> tuple[Array, float | Array] | None:
+    """Return the key and the rate of dropout, or None without dropout."""
+    is_known = not isinstance(rate, Tracer)
+    if is_known and not 0 <= rate < 1:
         raise InputError(f"dropout_rate: expected 0 to less than 1, got {rate}")
-    if deterministic or (known and rate == 0):
+    if deterministic or (is_known and rate == 0):
         return None
     if key is None:
         raise InputError(f"dropout_rng: expected a key to drop weights at rate {rate}, got None")
     return key, rate
 
 
-@partial(jax.jit, static_argnames=("broadcast_dropout", "precision", "also", "block_size"))
-def _attend(measure, query, key, value, terms, masks, dropout, *, also, block_size, **options):
+@partial(jax.jit, static_argnames=("broadcast_dropout", "precision", "extras", "block_size"))
+def _attend(measure, query, key, value, terms, dropout, *, extras, **options):
     *batch, t, h, _ = query.shape
-    s = key.shape[-3]
-    arrays = {n: a for n, a in (terms | masks).items() if not callable(a)}
-    arrays = {n: four_axes(n, a, (*batch, h, t, s)) for n, a in arrays.items()}
-    functions = {n: f for n, f in (terms | masks).items() if callable(f)}
+    shape = (*batch, h, t, key.shape[-3])
+    arrays = {name: broadcast_axes(name, a, shape) for name, a in terms.items() if not callable(a)}
+    functions = {name: f for name, f in terms.items() if callable(f)}
     query, key, value = (a.reshape(prod(batch), *a.shape[-3:]) for a in (query, key, value))
-
-    def local(whole: Any, query: Array, key: Array, value: Array, *rest: Any) -> Any:
-        measure, functions, dropout = whole
-        on_head = partial(_on_head, measure, functions, dropout, also=also, block_size=block_size, **options)
-        row_bytes = measure.row_bytes(query, jnp.zeros(key.shape[1::2], key.dtype))
-        return over_heads(on_head, query, key, value, *rest, block_size=block_size, row_bytes=row_bytes)
-
-    places = jnp.arange(query.shape[0])[:, None], jnp.arange(h)[None]  # [b, 1], [1, h]
-    found = _on_mesh(local, (measure, functions, dropout), query, key, value, places, arrays)
-    out = found["out"].swapaxes(1, 2)  # [b, t, h, e]
-    extras = {"residual": lambda a: a.swapaxes(1, 2), "weights": lambda a: a}
-    return tuple(a.reshape(*batch, *a.shape[1:]) for a in (out, *(extras[name](found[name]) for name in also)))
+    numbers = jnp.arange(prod(batch)), jnp.arange(h)
+    compute = partial(_attend_heads, extras=extras, **options)
+    out = _on_mesh(compute, (measure, functions, dropout), query, key, value, *numbers, arrays)
+    if "weights" in out:
+        out["weights"] = out["weights"].swapaxes(1, 2)
+    return tuple(out[name].reshape(*batch, *out[name].shape[1:]) for name in ("out", *extras))
 
 
-def _on_head(
-    measure: Measure,
-    functions: dict[str, Partial],
-    dropout: Any,
+def _attend_heads(
+    whole: tuple[Measure, dict[str, Partial], tuple[Array, Array] | None],
     query: Array,
     key: Array,
     value: Array,
-    place: tuple[Array, Array],
+    batch: Array,
+    heads: Array,
     arrays: dict[str, Array],
     *,
     broadcast_dropout: bool,
     precision: str | None,
-    also: tuple[str, ...],
+    extras: tuple[str, ...],
     block_size: int | None,
 ) -> dict[str, Array]:
-    """One head: query [t, k], key [s, k], value [s, e], arrays [t, s] whose axes may be 1."""
-    batch, head = place
-    rows, columns = measure.tile_inputs(query, key)
-    j = jnp.arange(key.shape[0])[None]
-    values, value_nan = replace_non_finite_rows(promote_to_float32(value))
-    if dropout is not None and not broadcast_dropout:
-        dropout = (jax.random.fold_in(jax.random.fold_in(dropout[0], batch), head), dropout[1])
+    """Attend on one device; returns a dict of [b, t, h, ...].
 
-    nan_of_columns = columns[2] + value_nan
+    Args:
+        whole: The measure, the biases and masks that are functions, and the dropout.
+        query: [b, t, h, k].
+        key: [b, s, g, k].
+        value: [b, s, g, e].
+        batch: Numbers of the batch elements, [b].
+        heads: Numbers of the heads, [h].
+        arrays: The scale, biases and masks that are arrays, [b or 1, h or 1, t or 1, s or 1].
+        broadcast_dropout: Drop the same positions in all heads and batch elements.
+        precision: Precision of matrix products.
+        extras: Names of results beside "out": "residual", "weights".
+        block_size: Queries per block, counted over heads and batch elements.
+    """
+    measure, functions, dropout = whole
+    (b, t, h, size), (s, g, e) = query.shape, value.shape[1:]
+    u = h // g
+    row_bytes = measure.row_bytes(query, jnp.zeros((s, size), key.dtype))
 
-    def on_rows(rows: Any, i: Array, arrays: dict[str, Array]) -> dict[str, Array]:
-        terms = arrays | {name: at(name, f, i, j, head, batch) for name, f in functions.items()}
-        scale = terms.pop("scale") if "scale" in terms else 1 / terms.pop("temperature")
-        bias = terms.pop("bias", None)
-        keep = reduce(jnp.logical_and, terms.values(), True)  # the terms that are left are masks
-        s = promote_to_float32(measure.as_score(measure.finite_tile(rows, columns, precision)))  # [r, s]
-        s = s * scale.astype(s.dtype)
-        s = s if bias is None else s + bias.astype(s.dtype)
-        # A NaN in a query, a key or a value is one in their scores, so that a mask removes it.
-        s = s + (rows[2][:, None] + nan_of_columns[None])
-        weights, residual = softmax_of_tile(s, keep)
-        kept = weights if dropout is None else drop(weights, i, *dropout)
-        with jax.default_matmul_precision(precision or current_precision()):
-            out = matrix_product(kept, values).astype(value.dtype)
-        extras = {"residual": residual, "weights": weights.astype(value.dtype)}
-        return {"out": out} | {name: extras[name] for name in also}
+    def block_of(n: int, queries: int) -> int:
+        """Return the number of entries per block, of n entries with so many queries each."""
+        return (
+            max(1, block_size // max(queries, 1)) if block_size else rows_per_block(n, queries * row_bytes, min_rows=1)
+        )
 
-    i = jnp.arange(query.shape[0])[:, None]
-    return map_shared(on_rows, rows, i, arrays, block_size=block_size, row_bytes=measure.row_bytes(query, key))
+    def attend_batch(block: Any) -> Any:
+        return _map_axis(attend_group, 1, g, block, block_size=block_of(g, u * t))
+
+    def attend_group(block: Any) -> Any:
+        query, key, value, batch, heads, arrays = block
+        b, g = query.shape[:2]
+        rows, columns = jax.vmap(jax.vmap(tile_inputs))(query, key)
+        values, value_nan = replace_non_finite_rows(promote_to_float32(value))
+
+        def attend_rows(block: Any) -> dict[str, Array]:
+            rows, i, arrays = block
+            i, j = i.reshape(i.shape[3], 1), jnp.arange(s)[None]
+            terms = arrays | {name: evaluate(name, f, i, j, heads[0], batch[:, 0]) for name, f in functions.items()}
+            scale = terms.pop("scale") if "scale" in terms else 1 / terms.pop("temperature")
+            bias = terms.pop("bias", None)
+            valid = reduce(jnp.logical_and, terms.values(), True)  # the other terms are masks
+            shape = (b, g, u, len(i), s)
+            # XLA on a CPU computes the gradients of a product and of a softmax 1.4 times as slowly with more axes.
+            lead = (b * g,) if b * g != 1 else ()
+            inputs = jax.tree.map(lambda a: a.reshape(*lead, *a.shape[2:]), (rows, columns))
+            scores = (jax.vmap(tile) if lead else tile)(*inputs)
+            scores = promote_to_float32(measure.as_score(scores)).reshape(shape)
+            scores = scores * scale.astype(scores.dtype)
+            scores = scores if bias is None else scores + bias.astype(scores.dtype)
+            # NaN of a query, a key or a value becomes NaN of its scores, which a mask removes.
+            scores = scores + (rows[2][..., None] + (columns[2] + value_nan)[:, :, None, None])
+            flat = (*lead, u * len(i), s)
+            valid = valid if valid is True else jnp.broadcast_to(valid, shape).reshape(flat)
+            weights, residual = softmax_of_tile(scores.reshape(flat), valid)
+            kept = weights
+            if dropout is not None:
+                numbers = () if broadcast_dropout else (batch[:, 0], heads[0])
+                kept = drop(weights.reshape(shape), i[:, 0], *dropout, *numbers).reshape(flat)
+            with jax.default_matmul_precision(precision or current_precision()):
+                out = matrix_product(kept, values.reshape(*lead, s, e)).astype(value.dtype)
+            results = {"out": out, "residual": residual, "weights": weights.astype(value.dtype)}
+            shapes = {"out": (*shape[:-1], e), "residual": shape[:-1], "weights": shape}
+            return {name: results[name].reshape(shapes[name]) for name in ("out", *extras)}
+
+        i = jnp.arange(t)[None, None, None]
+        size = max(1, block_size // (b * g * u)) if block_size else None
+        return _map_axis(attend_rows, 3, t, (rows, i, arrays), block_size=size, row_bytes=b * g * u * row_bytes)
+
+    def tile_inputs(query: Array, key: Array) -> tuple[Any, Any]:
+        """Prepare the queries [u, t, k] and keys [s, k] of one head of the keys; the measure sees u * t rows."""
+        rows, columns = measure.tile_inputs(query.reshape(u * t, size), key)
+        return jax.tree.map(lambda a: a.reshape(u, t, *a.shape[1:]), rows), columns
+
+    def tile(rows: Any, columns: Any) -> Array:
+        """Compute the scores [u * r, s] of one head of the keys."""
+        rows = jax.tree.map(lambda a: a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]), rows)
+        return measure.finite_tile(rows, columns, precision)
+
+    query = query.reshape(b, t, g, u, size).transpose(0, 2, 3, 1, 4)
+    key, value = key.swapaxes(1, 2), value.swapaxes(1, 2)  # [b, g, s, ...]
+    # [b or 1, g or 1, u or 1, t or 1, s or 1]
+    arrays = {n: a.reshape(len(a), *((g, u) if a.shape[1] == h else (1, 1)), *a.shape[2:]) for n, a in arrays.items()}
+    block = (query, key, value, batch[:, None], heads.reshape(1, g, u), arrays)
+    out = _map_axis(attend_batch, 0, b, block, block_size=block_of(b, h * t))
+    return {name: a.reshape(b, h, *a.shape[3:]).swapaxes(1, 2) for name, a in out.items()}
 
 
-def _on_mesh(local: Any, whole: Any, query: Array, key: Array, value: Array, places: Any, arrays: Any) -> Any:
-    """`local` where the batch and the heads are, if they are sharded over an Explicit mesh."""
+def _map_axis(
+    function: Callable[[Any], Any], axis: int, n: int, arrays: Any, *, block_size: int | None, row_bytes: int = 0
+) -> Any:
+    """Compute `function(arrays)` in blocks of an axis of size n. An array of size 1 belongs to every block."""
+    leaves, tree = jax.tree.flatten(arrays)
+    rows = {k: jnp.moveaxis(a, axis, 0) for k, a in enumerate(leaves) if a.shape[axis] == n}
+
+    def on_block(rows: dict[int, Array]) -> Any:
+        block = tree.unflatten([jnp.moveaxis(rows[k], 0, axis) if k in rows else a for k, a in enumerate(leaves)])
+        return {name: jnp.moveaxis(a, axis, 0) for name, a in function(block).items()}
+
+    out = map_rows(on_block, rows, block_size=block_size, row_bytes=row_bytes)
+    return {name: jnp.moveaxis(a, 0, axis) for name, a in out.items()}
+
+
+def drop(
+    weights: Array, i: Array, key: Array, rate: float | Array, batch: Array | None = None, heads: Array | None = None
+) -> Array:
+    """Set weights [b, g, u, r, s] to 0 with probability `rate`, and divide the others by 1 - rate.
+
+    The random bits depend on the key and on the numbers of the query i [r], the batch element [b] and the head [g, u],
+    not on the sizes of blocks. By default all batch elements and heads have the same bits.
+    """
+    if batch is not None and heads is not None:
+        keys = jax.vmap(partial(jax.random.fold_in, key))(batch)
+        key = jax.vmap(lambda key: jax.vmap(jax.vmap(partial(jax.random.fold_in, key)))(heads))(keys)  # [b, g, u]
+
+    def is_kept(key: Array) -> Array:
+        keys = jax.vmap(partial(jax.random.fold_in, key))(i)
+        return jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, weights.shape[-1:]))(keys)
+
+    kept = is_kept(key)[None, None, None] if batch is None else jax.vmap(jax.vmap(jax.vmap(is_kept)))(key)
+    return jnp.where(kept, weights / (1 - rate), 0.0)
+
+
+def _on_mesh(
+    function: Callable[..., Any],
+    whole: Any,
+    query: Array,
+    key: Array,
+    value: Array,
+    batch: Array,
+    heads: Array,
+    arrays: dict[str, Array],
+) -> Any:
+    """Call `function` on each device of an Explicit mesh over which the batch or the heads are sharded."""
     sharding = jax.typeof(query).sharding
     b, h = (*sharding.spec, None, None, None)[0:3:2]
+    arguments = (whole, query, key, value, batch, heads, arrays)
     if not sharding.mesh.are_all_axes_explicit or (b is None and h is None):
-        return local(*replicated((whole, query, key, value, places, arrays)))
-
-    def spec(a: Array) -> PartitionSpec:
-        """Of [b, h, ...], where an axis of 1 is everyone's."""
-        return PartitionSpec(b if a.shape[0] > 1 else None, h if a.shape[1] > 1 else None)
-
-    specs = jax.tree.map(spec, (places, arrays))
-    heads = PartitionSpec(b, None, h)
-    specs = (PartitionSpec(), heads, heads, heads, *specs)
-    return call_on_devices(local, sharding.mesh, specs, PartitionSpec(b, h), whole, query, key, value, places, arrays)
+        return function(*replicated(arguments))
+    by_head = PartitionSpec(b, None, h)
+    by_array = {
+        name: PartitionSpec(b if a.shape[0] > 1 else None, h if a.shape[1] > 1 else None) for name, a in arrays.items()
+    }
+    specs = (PartitionSpec(), by_head, by_head, by_head, PartitionSpec(b), PartitionSpec(h), by_array)
+    return call_on_devices(function, sharding.mesh, specs, by_head, *arguments)

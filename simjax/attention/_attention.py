@@ -1,94 +1,104 @@
-"""Attention by any measure: how close queries and keys are decides how values are mixed.
+"""Attention: each query averages values with weights that are a softmax of its scores with the keys.
 
-    Attention(Q, K, V) = softmax(closeness(Q, K) / temperature) V
+    Attention(Q, K, V) = softmax(score(Q, K) / temperature) V
+    scaled dot-product attention: softmax(Q K^T / sqrt(k)) V
 
-Each row of the matrix of similarities becomes weights by a softmax, and weights average values. The matrix is reduced
-in blocks of rows like any other, so that memory grows with the length and not with its square, forward and backward.
+The matrix of scores is reduced in blocks of rows, so that memory grows with the length and not with its square, forward
+and backward.
 
 References:
     Vaswani et al. (2017), Attention Is All You Need. Tsai et al. (2019), Transformer Dissection: An Unified
     Understanding for Transformer's Attention via the Lens of Kernel. Rabe, Staats (2021), Self-attention Does Not
-    Need O(n^2) Memory.
+    Need O(n^2) Memory. Ainslie et al. (2023), GQA: Training Generalized Multi-Query Transformer Models from
+    Multi-Head Checkpoints.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-import numpy as np
+import jax
+import jax.numpy as jnp
 from jax import Array, lax
-from jax.core import Tracer
-from jax.typing import ArrayLike
-from jaxtyping import Integer, Num, Shaped
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Num, Shaped
 
-from simjax.attention._attend import attend
-from simjax.core import InputError
+from simjax.attention._attend import attend, check_shapes, dropout
+from simjax.core import InputError, as_float_array, check_choice, check_positive
 from simjax.similarity import Measure
 from simjax.similarity import measure as as_measure
+
+
+class AttentionOptions(TypedDict, total=False):
+    """Options of `attention` and `dot_product_attention`.
+
+    is_causal: Query i attends to keys 0 to i only. Default: False.
+    query_seq_lengths: Integers [*batch]; later queries give zeros. Default: all queries are valid.
+    key_value_seq_lengths: Integers [*batch]; no query attends to later keys. Default: all keys are valid.
+    local_window_size: (left, right), or one number for both: query i attends to keys i - left to i + right only.
+    dropout_rng: A key, which is required if weights are dropped.
+    dropout_rate: Fraction of weights that are set to 0, in [0, 1). Default: 0.
+    broadcast_dropout: Drop the same positions in all batch elements and heads. Default: True.
+    deterministic: Drop no weights. Default: False.
+    precision: Precision of matrix products, as in `jax.default_matmul_precision`. Default: that of the measure.
+    return_residual: Also return the logsumexp of the scores of each query, [*batch, t, h].
+    return_weights: Also return the weights before dropout, [*batch, h, t, s], which need memory t * s.
+    block_size: Queries per block, counted over batch elements and heads. Default: chosen from a memory budget.
+    """
+
+    is_causal: bool
+    query_seq_lengths: ArrayLike | None
+    key_value_seq_lengths: ArrayLike | None
+    local_window_size: int | tuple[int, int] | None
+    dropout_rng: Array | None
+    dropout_rate: float | Array
+    broadcast_dropout: bool
+    deterministic: bool
+    precision: str | lax.Precision | None
+    return_residual: bool
+    return_weights: bool
+    block_size: int | None
 
 
 def attention(
     query: Shaped[ArrayLike, "*batch t h k"],
     key: Shaped[ArrayLike, "*batch s g k"],
     value: Shaped[ArrayLike, "*batch s g e"],
-    bias: Num[ArrayLike, "..."] | Callable[..., Any] | None = None,
-    mask: Shaped[ArrayLike, "..."] | Callable[..., Any] | None = None,
+    bias: Num[ArrayLike, "..."] | Callable[..., Array] | None = None,
+    mask: Shaped[ArrayLike, "..."] | Callable[..., Array] | None = None,
     *,
     measure: str | Measure = "dot",
     temperature: Num[ArrayLike, "..."] = 1.0,
-    is_causal: bool = False,
-    query_seq_lengths: Integer[ArrayLike, "..."] | None = None,
-    key_value_seq_lengths: Integer[ArrayLike, "..."] | None = None,
-    local_window_size: int | tuple[int, int] | None = None,
-    dropout_rng: Array | None = None,
-    dropout_rate: float | Array = 0.0,
-    broadcast_dropout: bool = True,
-    deterministic: bool = False,
-    precision: str | lax.Precision | None = None,
-    return_residual: bool = False,
-    return_weights: bool = False,
-    block_size: int | None = None,
-) -> Any:
-    """softmax(closeness(query, key) / temperature + bias) value, for each head.
+    **options: Unpack[AttentionOptions],
+) -> Array | tuple[Array, ...]:
+    """Compute softmax(score(query, key) / temperature + bias) value for each head.
 
     Args:
         query: [*batch, t, h, k].
-        key: [*batch, s, g, k], where g divides h: each of its heads serves h / g heads of the query in turn.
+        key: [*batch, s, g, k], where g divides h: h / g consecutive heads of the query share a head of the key.
         value: [*batch, s, g, e].
-        bias: added to the scores: an array that broadcasts to [*batch, h, t, s], or a function.
-        mask: what may be looked at: booleans (or numbers, 0 is False) that broadcast to [*batch, h, t, s], or a
-            function. A function of (i, j), the numbers of some queries [r, 1] and of all keys [1, s], gives what
-            broadcasts to [r, s]; it may ask for (i, j, head) or (i, j, head, batch), scalars (inside a `jax.shard_map`
-            of one's own all count on the device). Where it carries arrays, it is best a `jax.tree_util.Partial`, as a
-            new plain function is compiled anew.
-        measure: a name or a `Measure`; of a distance, the smaller counts as the closer.
-        temperature: closeness is divided by it, positive: a scalar or what broadcasts to [*batch, h, t, s]. With
-            "dot", sqrt(k) makes scaled dot-product attention.
-        is_causal: query i looks at keys 0 to i only.
-        query_seq_lengths: integers [*batch]: queries from there on give zeros.
-        key_value_seq_lengths: integers [*batch]: keys from there on are not looked at.
-        local_window_size: (left, right) or one number for both: query i looks at keys i - left to i + right only.
-        dropout_rng: a key; needed where weights are dropped.
-        dropout_rate: the share of weights that is set to 0, in [0, 1).
-        broadcast_dropout: drop the same places in all batches and heads.
-        deterministic: drop nothing.
-        precision: of matrix products, as in `jax.default_matmul_precision`; None is the measure's own.
-        return_residual: also return the logarithm of the sum of the exponentials of each query's scores.
-        return_weights: also return the weights, before any are dropped; they take memory t times s.
-        block_size: queries, counted over all heads and batches, that are computed at once; None chooses.
+        bias: Added to the scores: an array that broadcasts to [*batch, h, t, s], or a function.
+        mask: True (or not 0) for the keys that a query attends to: an array that broadcasts to [*batch, h, t, s], or a
+            function. A function takes (i, j), the numbers of some queries [r, 1] and of all keys [1, s], and returns
+            an array that broadcasts to [r, s]. It may also take (i, j, head) or (i, j, head, batch), where head and
+            batch are scalars, numbered per device inside `jax.shard_map`. A function that carries arrays should be a
+            `jax.tree_util.Partial`; a new plain function is compiled again.
+        measure: Name of a measure or a `Measure`. The score of a distance is its negative.
+        temperature: Positive divisor of the scores: a scalar or an array that broadcasts to [*batch, h, t, s].
+            sqrt(k) with the measure "dot" is scaled dot-product attention.
+        **options: See `AttentionOptions`.
 
     Returns:
-        [*batch, t, h, e] in the type of `value`; computed in float32 or wider. A query that may look at nothing gives
-        zeros, with zero gradient. With `return_residual` the residual [*batch, t, h] follows, and then with
-        `return_weights` the weights [*batch, h, t, s].
+        [*batch, t, h, e] in the dtype of `value`, computed in float32 or wider. A query without valid keys gives zeros
+        with zero gradient. With `return_residual` or `return_weights`, a tuple that also holds these, in this order.
 
     Raises:
-        InputError: for shapes that do not fit, an unknown measure or a number out of its range.
-        TypeError: for values of the wrong kind.
+        InputError: If shapes do not match, the measure is unknown or a number is out of range.
+        TypeError: If an array has an unsuitable dtype.
 
     Example:
-        The closest colour is what is seen; by distance red sees itself.
+        With a Euclidean distance each colour attends to itself:
 
-        >>> x = np.array([[255.0, 0, 0], [255, 105, 180], [0, 0, 255]])[:, None]
+        >>> x = jnp.array([[255.0, 0, 0], [255, 105, 180], [0, 0, 255]])[:, None]
         >>> _, weights = attention(x, x, x, measure="euclidean", return_weights=True)
         >>> print(weights[0])
         [[1. 0. 0.]
@@ -96,28 +106,103 @@ def attention(
          [0. 0. 1.]]
 
     Differs from:
-        PyTorch, where a mask of numbers is added to the scores; here that is a bias.
+        PyTorch, where a numeric mask is added to the scores; here that is a bias.
     """
-    if not isinstance(temperature, Tracer) and not np.all(np.asarray(temperature) > 0):
-        raise InputError(f"temperature: expected more than 0, got {temperature}")
-    return attend(
-        query,
-        key,
-        value,
-        bias,
-        mask,
-        measure=as_measure(measure),
-        scale={"temperature": temperature},
-        is_causal=is_causal,
-        query_seq_lengths=query_seq_lengths,
-        key_value_seq_lengths=key_value_seq_lengths,
-        local_window_size=local_window_size,
-        dropout_rng=dropout_rng,
-        dropout_rate=dropout_rate,
-        deterministic=deterministic,
-        broadcast_dropout=broadcast_dropout,
-        precision=precision,
-        return_residual=return_residual,
-        return_weights=return_weights,
-        block_size=block_size,
-    )
+    check_positive("temperature", temperature)
+    scale = {"temperature": temperature}
+    return attend(query, key, value, bias, mask, measure=as_measure(measure), scale=scale, **options)
+
+
+def dot_product_attention(
+    query: Shaped[ArrayLike, "*batch t h k"],
+    key: Shaped[ArrayLike, "*batch s g k"],
+    value: Shaped[ArrayLike, "*batch s g e"],
+    bias: Num[ArrayLike, "..."] | Callable[..., Array] | None = None,
+    mask: Shaped[ArrayLike, "..."] | Callable[..., Array] | None = None,
+    *,
+    scale: Num[ArrayLike, "..."] | None = None,
+    implementation: str | None = None,
+    dtype: DTypeLike | None = None,
+    module: Any = None,
+    **options: Unpack[AttentionOptions],
+) -> Array | tuple[Array, ...]:
+    """Compute softmax(scale * query key^T + bias) value for each head.
+
+    It takes the arguments of `jax.nn.dot_product_attention`, and those that `flax.nnx.MultiHeadAttention` passes to its
+    `attention_fn`.
+
+    Args:
+        query: [*batch, t, h, k].
+        key: [*batch, s, g, k], as in `attention`.
+        value: [*batch, s, g, e].
+        bias: As in `attention`.
+        mask: As in `attention`.
+        scale: Factor of the scores. Default: 1 / sqrt(k).
+        implementation: "xla" is this library's own; "cudnn" is NVIDIA's fused kernel for half precision, which does
+            not support all options. Default: "xla".
+        dtype: Dtype of the computation and the result; scores are float32 or wider. Default: that of the inputs.
+        module: A Flax module that stores the weights as `attention_weights`. Default: none.
+        **options: See `AttentionOptions`.
+
+    Returns:
+        As `attention`.
+
+    Raises:
+        InputError: If shapes do not match, a number is out of range or "cudnn" does not support an option.
+        TypeError: If an array has an unsuitable dtype.
+
+    Differs from:
+        `jax.nn.dot_product_attention` and Flax, which return the mean of the values for a fully masked row, and whose
+        residual has no gradient. Flax draws other random bits for dropout.
+
+    Example:
+        Unscaled, red and pink attend to pink mostly, and blue attends to itself:
+
+        >>> x = jnp.array([[255.0, 0, 0], [255, 105, 180], [0, 0, 255]])[None, :, None]
+        >>> _, weights = dot_product_attention(x, x, x, scale=1.0, return_weights=True)
+        >>> print(weights[0, 0])
+        [[0.5 0.5 0. ]
+         [0.  1.  0. ]
+         [0.  0.  1. ]]
+    """
+    query, key, value = as_float_array("query", query), as_float_array("key", key), as_float_array("value", value)
+    if dtype is not None:
+        query, key, value = query.astype(dtype), key.astype(dtype), value.astype(dtype)
+    check_choice("implementation", str(implementation), ("None", "xla", "cudnn"))
+    if implementation == "cudnn":
+        return _cudnn(query, key, value, bias, mask, scale, module, **options)
+    return_weights = options.get("return_weights", False)
+    options["return_weights"] = return_weights or module is not None
+    terms = {"scale": query.shape[-1] ** -0.5 if scale is None else scale}
+    out = attend(query, key, value, bias, mask, measure=as_measure("dot"), scale=terms, **options)
+    if module is None:
+        return out
+    from flax import nnx  # not loaded before it is used
+
+    module.sow(nnx.Intermediate, "attention_weights", out[-1])
+    return out if return_weights else out[:-1] if options.get("return_residual") else out[0]
+
+
+def _cudnn(
+    query: Array, key: Array, value: Array, bias: Any, mask: Any, scale: Any, module: Any, **options: Any
+) -> Any:
+    """Call the fused kernel, if it supports the options."""
+    rate, deterministic = options.get("dropout_rate", 0.0), options.get("deterministic", False)
+    unsupported = {
+        "bias": callable(bias),
+        "mask": callable(mask),
+        "dropout_rate": dropout(options.get("dropout_rng"), rate, deterministic) is not None,
+        "module": module is not None,
+        "return_weights": options.get("return_weights", False),
+        "block_size": options.get("block_size") is not None,
+    }
+    for argument, is_given in unsupported.items():
+        if is_given:
+            raise InputError(f'{argument}: implementation="cudnn" does not support it or its function; use "xla"')
+    check_shapes(query, key, value)
+    for argument, a in (("query", query), ("key", key), ("value", value)):
+        if a.dtype not in (jnp.float16, jnp.bfloat16):
+            raise TypeError(f'{argument}: expected float16 or bfloat16 for implementation="cudnn", got {a.dtype}')
+    names = ("is_causal", "query_seq_lengths", "key_value_seq_lengths", "local_window_size", "return_residual")
+    given = {name: options[name] for name in names if name in options}
+    return jax.nn.dot_product_attention(query, key, value, bias, mask, scale=scale, implementation="cudnn", **given)

@@ -1,122 +1,131 @@
-"""Which keys a query may look at, and biases of its scores: arrays, or functions of position.
+"""Masks and biases of scores: arrays that broadcast to [*batch, h, t, s], or functions of position.
 
-A function of (i, j), the numbers of some queries [r, 1] and of all keys [1, s], is asked for one strip [r, s] at a
-time, so that nothing of queries x keys is stored. It may take the number of the head and of the batch too.
+A function takes the numbers of some queries i [r, 1] and of all keys j [1, s], and optionally the numbers of the head
+and of the batch element. It is called for one tile at a time, so that no array of queries x keys is stored.
 """
 
 import inspect
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 
 from simjax.core import InputError, as_exact_array, as_float_array, as_number_array, check_at_least, promote_to_float32
 from simjax.similarity import causal
 from simjax.similarity._masks import as_pytree_function
 
 
-def window(left: Any, right: Any, i: Array, j: Array) -> Array:
-    """Position i looks at positions i - left to i + right."""
-    return (i - left <= j) & (j <= i + right)
-
-
-def queries_within(lengths: Array, i: Array, j: Array, head: Array, batch: Array) -> Array:
-    """Queries before the length of theirs look at anything."""
-    return i < lengths[batch]
-
-
-def keys_within(lengths: Array, i: Array, j: Array, head: Array, batch: Array) -> Array:
-    """Keys before the length of theirs are looked at."""
-    return j < lengths[batch]
-
-
-def as_bias(bias: Any) -> Any:
-    """A bias as an array of floating point, or as a function."""
+def as_bias(bias: ArrayLike | Callable[..., Any]) -> Any:
+    """Return a bias as a floating-point array or a pytree function."""
     return as_pytree_function(bias) if callable(bias) else as_float_array("bias", bias)
 
 
 def as_masks(
-    mask: Any,
+    mask: ArrayLike | Callable[..., Any] | None,
+    query_shape: tuple[int, ...],
+    key_shape: tuple[int, ...],
     *,
     is_causal: bool = False,
     local_window_size: int | tuple[int, int] | None = None,
-    query_seq_lengths: Any = None,
-    key_value_seq_lengths: Any = None,
-    batch: tuple[int, ...] = (),
+    query_seq_lengths: ArrayLike | None = None,
+    key_value_seq_lengths: ArrayLike | None = None,
 ) -> dict[str, Any]:
-    """What a query looks at must be kept by all of these, boolean arrays or functions by the names of arguments."""
+    """Return all masks by the names of their arguments: boolean arrays and functions. Valid pairs are True in all."""
     masks: dict[str, Any] = {}
     if mask is not None:
         masks["mask"] = as_pytree_function(mask) if callable(mask) else _booleans(mask)
     if is_causal:
         masks["is_causal"] = Partial(causal)
     if local_window_size is not None:
-        both = (local_window_size,) * 2 if isinstance(local_window_size, int) else tuple(local_window_size)
-        if len(both) != 2 or min(both) < 0:
+        sizes = (local_window_size,) * 2 if isinstance(local_window_size, int) else tuple(local_window_size)
+        if len(sizes) != 2 or min(sizes) < 0:
             raise InputError(f"local_window_size: expected (left, right), at least 0, got {local_window_size}")
-        masks["local_window_size"] = Partial(window, *both)
+        masks["local_window_size"] = Partial(_in_window, *sizes)
+    batch, t, s = query_shape[:-3], query_shape[-3], key_shape[-3]
     if query_seq_lengths is not None:
-        masks["query_seq_lengths"] = Partial(queries_within, _lengths("query_seq_lengths", query_seq_lengths, batch))
+        lengths = _lengths("query_seq_lengths", query_seq_lengths, batch)
+        masks["query_seq_lengths"] = jnp.arange(t)[:, None] < lengths
     if key_value_seq_lengths is not None:
         lengths = _lengths("key_value_seq_lengths", key_value_seq_lengths, batch)
-        masks["key_value_seq_lengths"] = Partial(keys_within, lengths)
+        masks["key_value_seq_lengths"] = jnp.arange(s) < lengths
     return masks
 
 
-def _booleans(mask: Any) -> Array:
-    found = as_number_array("mask", mask)
-    if found.dtype != bool:
+def _in_window(left: Array, right: Array, i: Array, j: Array) -> Array:
+    return (i - left <= j) & (j <= i + right)
+
+
+def _booleans(mask: ArrayLike) -> Array:
+    array = as_number_array("mask", mask)
+    if array.dtype != bool:
         as_float_array("mask", mask)
-        check_at_least("mask", mask, 0)  # one that is added to scores, 0 and -inf, is a bias
-    return found != 0
+        check_at_least("mask", mask, 0)  # an array of 0 and -inf is a bias
+    return array != 0
 
 
-def _lengths(argument: str, lengths: Any, batch: tuple[int, ...]) -> Array:
-    lengths = as_exact_array(argument, lengths)
-    if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise TypeError(f"{argument}: expected integers, got {lengths.dtype}")
-    if lengths.size != prod(batch):
-        raise InputError(f"{argument}: expected {prod(batch)} of them, one for each of the batch, got {lengths.shape}")
-    return lengths.reshape(-1)
+def _lengths(argument: str, lengths: ArrayLike, batch: tuple[int, ...]) -> Array:
+    """Return lengths as an array [*batch, 1, 1, 1]."""
+    array = as_exact_array(argument, lengths)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{argument}: expected integers, got {array.dtype}")
+    if array.size != prod(batch):
+        raise InputError(f"{argument}: expected {prod(batch)} lengths, one per batch element, got {array.shape}")
+    return array.reshape(*batch, 1, 1, 1)
 
 
-def four_axes(argument: str, a: Array, shape: tuple[int, ...]) -> Array:
-    """An array that broadcasts to [*batch, h, t, s] with the batch as one axis; each axis is whole or 1.
+def broadcast_axes(argument: str, a: Array, shape: tuple[int, ...]) -> Array:
+    """Return an array that broadcasts to [*batch, h, t, s] as [b or 1, h or 1, t or 1, s or 1].
 
     Raises:
-        InputError: if it does not broadcast.
+        InputError: If it does not broadcast to the shape.
     """
     own = (1,) * (len(shape) - a.ndim) + a.shape
-    if len(own) != len(shape) or any(n not in (1, whole) for n, whole in zip(own, shape, strict=True)):
+    if len(own) != len(shape) or any(n not in (1, size) for n, size in zip(own, shape, strict=True)):
         raise InputError(f"{argument}: expected a shape that broadcasts to {shape}, got {a.shape}")
     if prod(own[:-3]) != 1:
         own = (*shape[:-3], *own[-3:])
     return jnp.broadcast_to(a, own).reshape(prod(own[:-3]), *own[-3:])
 
 
-def at(argument: str, function: Partial, i: Array, j: Array, head: Array, batch: Array) -> Array:
-    """What a function gives for the queries i [r, 1] and the keys j [1, s]: an array that broadcasts to [r, s].
+def evaluate(argument: str, function: Partial, i: Array, j: Array, heads: Array, batch: Array) -> Array:
+    """Return the values of a function of position for a tile, an array that broadcasts to [b, g, u, r, s].
+
+    Args:
+        argument: "bias", or the name of a mask.
+        function: Function of (i, j), (i, j, head) or (i, j, head, batch).
+        i: Numbers of the queries, [r, 1].
+        j: Numbers of the keys, [1, s].
+        heads: Numbers of the heads, [g, u].
+        batch: Numbers of the batch elements, [b].
 
     Raises:
-        InputError: for another shape.
-        TypeError: for a mask that is not boolean.
+        InputError: If the function returns an array of another shape.
+        TypeError: If a mask does not return booleans.
     """
-    found = jnp.asarray(function(*(i, j, head, batch)[: _positions(function)]))
-    strip = (i.shape[0], j.shape[1])
-    shape = (1,) * (2 - found.ndim) + found.shape
-    if len(shape) != 2 or any(n not in (1, whole) for n, whole in zip(shape, strip, strict=True)):
-        raise InputError(f"{argument}: expected a function of (i, j) that gives {strip}, got shape {found.shape}")
-    if argument == "bias":
-        return promote_to_float32(as_float_array(argument, found)).reshape(shape)
-    if found.dtype != bool:
-        raise TypeError(f"{argument}: expected a function that gives booleans, got {found.dtype}")
-    return found.reshape(shape)
+    tile = (i.shape[0], j.shape[1])
 
+    def values(*numbers: Array) -> Array:
+        a = jnp.asarray(function(i, j, *numbers))
+        shape = (1,) * (2 - a.ndim) + a.shape
+        if len(shape) != 2 or any(n not in (1, size) for n, size in zip(shape, tile, strict=True)):
+            raise InputError(f"{argument}: expected a function of (i, j) that gives {tile}, got shape {a.shape}")
+        if argument == "bias":
+            a = promote_to_float32(as_float_array(argument, a))
+        elif a.dtype != bool:
+            raise TypeError(f"{argument}: expected a function that gives booleans, got {a.dtype}")
+        return a.reshape(shape)
 
-def _positions(function: Partial) -> int:
-    """How many of (i, j, head, batch) a function takes, 2 at least; an argument with a default is its own."""
+    # An argument with a default is not one of the four numbers.
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
-    return min(max(2, sum(p.kind in kinds and p.default is p.empty for p in parameters)), 4)
+    n = sum(p.kind in kinds and p.default is p.empty for p in parameters)
+    if n <= 2:
+        return values()[None, None, None]
+    if n == 3:
+        return jax.vmap(jax.vmap(values))(heads)[None]
+    return jax.vmap(lambda number: jax.vmap(jax.vmap(lambda head: values(head, number)))(heads))(batch)

@@ -1,7 +1,15 @@
-"""Arrays as the library takes them: floating point, accumulated in float32 or wider, with names in every error.
+"""Conversion of arguments to arrays of a known dtype.
 
-JAX keeps the low 32 bits of wider integers unless `jax_enable_x64` is set: 2^32 becomes 0. So a user's array is
-converted here, where NumPy still holds it.
+| function | accepts | returns |
+|---|---|---|
+| `as_float_array` | real numbers | JAX array of floats |
+| `as_number_array` | numbers | JAX array; integers beyond JAX's integer type become floats |
+| `as_exact_array` | numbers | JAX array; integers beyond the integer type are an error |
+| `as_integer_array` | integers | array of integers of any width, NumPy or JAX |
+| `comparable_ids` | integers | JAX arrays; integers beyond the integer type are replaced by unused ones |
+
+JAX keeps the low 32 bits of wider integers unless `jax_enable_x64` is set (2^32 becomes 0). Arguments are therefore
+converted before JAX sees them. The values of traced arrays are unknown, and are not checked.
 """
 
 from typing import Any
@@ -15,9 +23,12 @@ from jax.typing import ArrayLike, DTypeLike
 
 from simjax.core._checks import InputError
 
+NO_CLASS = -(2**31)
+"""The id of a row that belongs to no class."""
 
-def as_host_array(x: Any) -> Any:
-    """x as a NumPy array; an array of JAX, traced or not, is returned as it is."""
+
+def as_host_array(x: Any) -> np.ndarray | Array:
+    """Return x as a NumPy array if NumPy can convert it; JAX arrays are returned unchanged."""
     if isinstance(x, Array):
         return x
     if hasattr(x, "__jax_array__"):  # a parameter of a Flax module, for instance
@@ -25,45 +36,24 @@ def as_host_array(x: Any) -> Any:
     try:
         return np.asarray(x)
     except (TypeError, ValueError):
-        return jnp.asarray(x)  # a list that holds traced arrays
+        return jnp.asarray(x)  # a list of traced arrays
 
 
 def fits_dtype(x: np.ndarray | Array, dtype: DTypeLike) -> bool:
-    """Whether an integer type holds all the integers of x; it is taken to hold those that are traced."""
+    """Return whether all integers of x are in the range of an integer type. True if x is traced."""
     if isinstance(x, Tracer) or not x.size or np.can_cast(x.dtype, dtype):
         return True
     values, limits = np.asarray(x), jnp.iinfo(dtype)
     return limits.min <= int(values.min()) and int(values.max()) <= limits.max
 
 
-def as_number_array(argument: str, x: ArrayLike) -> Array:
-    """x as an array of numbers; integers that JAX's type does not hold are rounded to its default float type.
-
-    Raises:
-        TypeError: for text and objects.
-    """
-    try:
-        if isinstance(x, bool | int | float | complex):  # whose type is weak
-            return jnp.asarray(x if isinstance(x, bool) or abs(x) < 2**31 else float(x) if isinstance(x, int) else x)
-        x = as_host_array(x)
-        if (
-            isinstance(x, np.ndarray)
-            and np.issubdtype(x.dtype, np.integer)
-            and not fits_dtype(x, canonicalize_dtype(x.dtype))
-        ):
-            x = x.astype(jnp.result_type(float))
-        return jnp.asarray(x)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise TypeError(f"{argument}: expected an array of numbers, got {type(x).__name__} ({error})") from None
-
-
 def as_float_array(argument: str, x: ArrayLike) -> Array:
-    """x as a floating-point array; integers and booleans become JAX's default type, float32 unless x64 is enabled.
+    """Return x as a floating-point array. Integers and booleans become JAX's default float type.
 
     Raises:
-        TypeError: for complex numbers, text and objects, which no measure is defined on.
+        TypeError: If x holds complex numbers, text or objects.
     """
-    x = as_number_array(argument, float(x) if isinstance(x, int) else x)
+    x = jnp.asarray(x) if isinstance(x, Array) else as_number_array(argument, float(x) if isinstance(x, int) else x)
     if jnp.issubdtype(x.dtype, jnp.floating):
         return x
     if x.dtype == bool or jnp.issubdtype(x.dtype, jnp.integer):
@@ -71,38 +61,29 @@ def as_float_array(argument: str, x: ArrayLike) -> Array:
     raise TypeError(f"{argument}: expected real numbers, got {x.dtype}")
 
 
-def promote_to_float32(x: Array) -> Array:
-    """x in float32 or wider: what sums accumulate in."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+def as_number_array(argument: str, x: ArrayLike) -> Array:
+    """Return x as an array of numbers. Integers beyond JAX's integer type become JAX's default float type.
 
-
-def replace_non_finite_rows(x: Array, *, fill_with_minimum: bool = False) -> tuple[Array, Array]:
-    """Replace rows that hold NaN or infinity, and return what to add to their scores instead.
-
-    Such a row has the score NaN with every other, by every measure. It takes no part in the arithmetic: there, 0 times
-    NaN would be NaN in the gradients of rows whose pairs with it are masked.
-
-    Args:
-        x: [..., d].
-        fill_with_minimum: Replace by the smallest number that the other rows of a matrix [n, d] have in each feature,
-            which lies where they lie, instead of by 0.
-
-    Returns:
-        The rows [..., d], and NaN for each row that was replaced, 0 for the others, [...].
+    Raises:
+        TypeError: If x holds text or objects.
     """
-    finite = jnp.all(jnp.isfinite(x), axis=-1)
-    fill = jnp.zeros((), x.dtype)
-    if fill_with_minimum:
-        fill = jnp.min(lax.stop_gradient(x), axis=0, keepdims=True, initial=jnp.inf, where=finite[..., None])
-    return jnp.where(finite[..., None], x, fill), jnp.where(finite, 0.0, jnp.nan).astype(x.dtype)
+    try:
+        if isinstance(x, bool | int | float | complex):  # no NumPy array, which would lose the weak type
+            return jnp.asarray(float(x) if isinstance(x, int) and abs(x) >= 2**31 else x)
+        array = as_host_array(x)
+        if np.issubdtype(array.dtype, np.integer) and not fits_dtype(array, canonicalize_dtype(array.dtype)):
+            array = array.astype(jnp.result_type(float))
+        return jnp.asarray(array)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{argument}: expected an array of numbers, got {type(x).__name__} ({error})") from None
 
 
 def as_matrices(x: ArrayLike, y: ArrayLike, names: tuple[str, str] = ("x", "y")) -> tuple[Array, Array]:
-    """x [n, d] and y [m, d] as floating-point arrays.
+    """Return x [n, d] and y [m, d] as floating-point arrays.
 
     Raises:
-        InputError: if one is no matrix or the features disagree.
-        TypeError: for complex numbers, text and objects.
+        InputError: If one of them is not a matrix, or the numbers of features differ.
+        TypeError: If one of them holds complex numbers, text or objects.
     """
     x, y = as_float_array(names[0], x), as_float_array(names[1], y)
     for name, a in zip(names, (x, y), strict=True):
@@ -111,3 +92,117 @@ def as_matrices(x: ArrayLike, y: ArrayLike, names: tuple[str, str] = ("x", "y"))
     if x.shape[1] != y.shape[1]:
         raise InputError(f"{names[1]}: expected rows of {x.shape[1]} features as in {names[0]}, got shape {y.shape}")
     return x, y
+
+
+def as_exact_array(argument: str, x: Any, dtype: DTypeLike | None = None, *, hint: str = "") -> Array:
+    """Return x as a JAX array, without ever changing an integer.
+
+    Args:
+        argument: Name of the argument in error messages.
+        x: Anything that converts to an array.
+        dtype: Integer type of the result if x holds integers. Default: JAX's type for theirs.
+        hint: End of the error message about integers that `dtype` cannot represent.
+
+    Raises:
+        InputError: If `dtype` cannot represent an integer of x.
+        TypeError: If x holds text or objects.
+    """
+    array = as_host_array(x)
+    if array.dtype.kind in "OSTU":
+        as_integer_array(argument, array)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        return jnp.asarray(array)
+    dtype = canonicalize_dtype(array.dtype) if dtype is None else dtype
+    if not fits_dtype(array, dtype):
+        raise InputError(
+            f"{argument}: expected integers that {jnp.dtype(dtype)} holds, got {array.min()} to {array.max()}{hint}"
+        )
+    return jnp.asarray(array).astype(dtype)
+
+
+def as_integer_array(argument: str, x: Any) -> np.ndarray | Array:
+    """Return x as an array of integers of any width: a JAX array if x is one, otherwise a NumPy array.
+
+    Raises:
+        TypeError: If x does not hold integers; the message says how to convert them.
+    """
+    array = as_host_array(x)
+    if jnp.issubdtype(array.dtype, jnp.integer):
+        return array
+    if isinstance(x, list | tuple) and all(type(value) is int for value in x):
+        return np.asarray(x, object if x else int)  # integers that NumPy would convert to floats
+    if isinstance(array, np.ndarray) and not array.size:
+        return array.astype(int)
+    kinds = {"U": "text", "T": "text", "S": "bytes", "O": "objects"}
+    is_float = jnp.issubdtype(array.dtype, jnp.floating)
+    fix = f"{argument}.astype(int)" if is_float else f"np.unique({argument}, return_inverse=True)[1]"
+    given = kinds.get(array.dtype.kind, str(array.dtype))
+    raise TypeError(f"{argument}: expected integer class ids, got {given}; pass {fix}")
+
+
+def class_ids(argument: str, labels: ArrayLike) -> Array:
+    """Return class ids [n] as integers of JAX's default type, see `comparable_ids`."""
+    return comparable_ids({argument: labels})[argument]
+
+
+def comparable_ids(labels: dict[str, Any]) -> dict[str, Array]:
+    """Return class ids [n] as integers of JAX's default type that are equal exactly where the given ids are equal.
+
+    Ids that the type cannot represent are replaced by unused negative ids.
+
+    Args:
+        labels: Class ids by the name of the argument.
+
+    Raises:
+        InputError: If ids are not of shape [n], or if the type cannot represent ids that are compared with traced ids.
+        TypeError: If ids are not integers.
+    """
+    ids = {argument: as_integer_array(argument, a) for argument, a in labels.items()}
+    for argument, a in ids.items():
+        if a.ndim != 1:
+            raise InputError(f"{argument}: expected one class id for each row, got shape {a.shape}")
+    dtype = jnp.result_type(int)
+    too_large = [argument for argument, a in ids.items() if not fits_dtype(a, dtype)]
+    if not too_large:
+        return {argument: jnp.asarray(a).astype(dtype) for argument, a in ids.items()}
+    if any(isinstance(a, Tracer) for a in ids.values()):
+        raise InputError(
+            f"{too_large[0]}: expected ids that {dtype} holds, because they are compared with traced ids; "
+            "pass np.unique(ids, return_inverse=True)[1] of all ids together, or set jax_enable_x64"
+        )
+    arrays = [np.asarray(a) for a in ids.values()]
+    common = np.result_type(*arrays)
+    common = common if np.issubdtype(common, np.integer) else object  # uint64 and int64 would become float64
+    values, positions = np.unique(np.concatenate([a.astype(common) for a in arrays]), return_inverse=True)
+    smallest, largest = jnp.iinfo(dtype).min + 1, jnp.iinfo(dtype).max  # the minimum is NO_CLASS
+    fits = ((smallest <= values) & (values <= largest)).astype(bool)
+    unused = np.setdiff1d(np.arange(smallest, smallest + len(values)), values[fits].astype(np.int64))
+    values[~fits] = unused[: np.sum(~fits)]
+    parts = np.split(values.astype(dtype)[positions], np.cumsum([len(a) for a in arrays])[:-1])
+    return {argument: jnp.asarray(part) for argument, part in zip(ids, parts, strict=True)}
+
+
+def promote_to_float32(x: Array) -> Array:
+    """Return x in float32 or wider, the precision in which sums accumulate."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def replace_non_finite_rows(x: Array, *, fill_with_minimum: bool = False) -> tuple[Array, Array]:
+    """Replace rows that hold NaN or infinity, and return the NaN to add to their scores.
+
+    Such a row scores NaN with every other row. It is excluded from the arithmetic, because in the gradient of a masked
+    pair 0 * NaN would be NaN.
+
+    Args:
+        x: [..., d].
+        fill_with_minimum: Fill a row of a matrix [n, d] with the minimum of each feature over the finite rows, which
+            does not enlarge their bounding box. Default: fill it with 0.
+
+    Returns:
+        The rows [..., d], and [...] with NaN for each replaced row and 0 for the others.
+    """
+    finite = jnp.all(jnp.isfinite(x), axis=-1)
+    fill = jnp.zeros((), x.dtype)
+    if fill_with_minimum:
+        fill = jnp.min(lax.stop_gradient(x), axis=0, keepdims=True, initial=jnp.inf, where=finite[..., None])
+    return jnp.where(finite[..., None], x, fill), jnp.where(finite, 0.0, jnp.nan).astype(x.dtype)

@@ -1,9 +1,10 @@
 """Map a function over blocks of rows: the engine under every reduction of a similarity matrix.
 
 A reduction of the rows of S = measure(x_i, y_j) needs one tile of S at a time: the scores of a block of rows with all
-columns. `map_rows` gives a function the rows of x block by block; the function computes its tile with ordinary `jnp`
-code and reduces it. Each block is checkpointed: the backward pass computes its tile again, so no more than one tile
-exists at a time, forward or backward. One block with all rows is the dense form; there is no second implementation.
+columns. `map_rows` calls a function with the rows of x block by block; the function computes its tile with ordinary
+`jnp` code and reduces it. Each block is checkpointed: the backward pass computes its tile again, so no more than one
+tile exists at a time, forward or backward. One block with all rows is the dense path; there is no second
+implementation.
 """
 
 from collections.abc import Callable
@@ -16,10 +17,10 @@ from jax.ad_checkpoint import checkpoint_name
 from simjax.core._mesh import replicated, shard_second_axis
 
 TILE_BYTES = 4 * 2**20
-"""Default size of a tile. A function of a tile typically holds 4 to 12 arrays of its size, which then stay in cache."""
+"""Default size of a tile. A function typically computes 4 to 12 arrays of this size, which then stay in the cache."""
 
 LARGEST_TILE_BYTES = 32 * 2**20
-"""A tile may grow to this size to have `MIN_ROWS` rows."""
+"""Size to which a tile may grow to have `MIN_ROWS` rows."""
 
 MIN_ROWS = 128
 """Matrix products of fewer rows with many columns spend their time on reading the columns."""
@@ -43,13 +44,13 @@ def rows_per_block(n: int, row_bytes: int, min_rows: int = MIN_ROWS) -> int:
     row_bytes = max(row_bytes, 1)
     most = max(TILE_BYTES // row_bytes, min(min_rows, LARGEST_TILE_BYTES // row_bytes), 1)
     blocks = max(1, -(-n // most))
-    # A full last block needs no padding, whose removal would copy the result.
+    # Blocks of equal size need no padding, whose removal would copy the result.
     blocks = next((b for b in range(blocks, 2 * blocks) if n % b == 0 and n >= b * min_rows), blocks)
     return max(1, -(-n // blocks))
 
 
 def save_for_backward(values: Any) -> Any:
-    """Mark expensive values: with few blocks, the backward pass of `map_rows` reads them instead of computing them."""
+    """Mark values that the backward pass of `map_rows` reads instead of recomputing them, if there are few blocks."""
     return checkpoint_name(values, "saved")
 
 
@@ -73,8 +74,8 @@ def map_rows(function: Callable[..., Any], *rows: Any, block_size: int | None = 
     if block_size >= n:
         return function(*rows)
     blocks = -(-n // block_size)
-    # Padded with rows from the start, not with zeros: the function is defined on them, so no gradient is NaN.
     missing = blocks * block_size - n
+    # The padding repeats the first rows, because the function is defined there; at zeros its gradient may be NaN.
     padded = jax.tree.map(lambda a: jnp.concatenate([a, a[:missing]]) if missing else a, replicated(rows))
     split = jax.tree.map(lambda a: a.reshape(blocks, block_size, *a.shape[1:]), padded)
     split = jax.tree.map(shard_second_axis, split, rows)  # each device computes its rows of every block

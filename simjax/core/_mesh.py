@@ -1,8 +1,8 @@
 """Arrays on a mesh of devices: Manual axes inside `jax.shard_map`, Explicit axes everywhere else.
 
-Inside `jax.shard_map` the type of an array says over which axes its values vary, and a loop must return the types that
-it starts with. On Explicit axes, the default of `jax.make_mesh`, the type says how an array is sharded, and JAX refuses
-operations whose result could be sharded in several ways. XLA decides that itself where axes are Auto.
+Inside `jax.shard_map` the type of an array says over which mesh axes its values vary, and the carry of a loop must keep
+its type. On Explicit axes, the default of `jax.make_mesh`, the type says how an array is sharded, and JAX refuses
+operations whose result could be sharded in several ways. On Auto axes XLA decides how results are sharded.
 """
 
 import functools
@@ -35,11 +35,11 @@ def as_carry(step: Callable[[Any], Any], carry: Any) -> Any:
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return carry
     while True:
-        found = jax.eval_shape(step, carry)
-        grown = jax.tree.map(lambda a, after: vary(a, after.manual_axis_type.varying), carry, found)
-        if jax.tree.map(varying_axes, grown) == jax.tree.map(varying_axes, carry):
+        out = jax.eval_shape(step, carry)
+        varying = jax.tree.map(lambda a, after: vary(a, after.manual_axis_type.varying), carry, out)
+        if jax.tree.map(varying_axes, varying) == jax.tree.map(varying_axes, carry):
             return carry
-        carry = grown
+        carry = varying
 
 
 def explicit_mesh(a: Array) -> Any:
@@ -51,11 +51,11 @@ def explicit_mesh(a: Array) -> Any:
 def replicated(values: Any) -> Any:
     """Replicate all arrays of a pytree that are sharded over Explicit mesh axes."""
 
-    def whole(a: Array) -> Array:
+    def replicate(a: Array) -> Array:
         mesh = explicit_mesh(a)
         return a if mesh is None else jax.reshard(a, NamedSharding(mesh, PartitionSpec()))
 
-    return jax.tree.map(whole, values)
+    return jax.tree.map(replicate, values)
 
 
 def shard_second_axis(a: Array, like: Array) -> Array:
@@ -73,11 +73,11 @@ def call_on_devices(
     """Call a function inside `jax.shard_map` on a mesh with Explicit axes.
 
     Args:
-        function: takes the part of the arguments that lies on one device.
-        mesh: the mesh of the arguments.
-        specs: how arguments are sharded before the call, a pytree prefix of `arguments`.
-        out_specs: how results are sharded, a pytree prefix of them.
-        *arguments: pytrees of arrays.
+        function: Takes the part of the arguments on one device.
+        mesh: Mesh of the arguments.
+        specs: Shardings of the arguments, a pytree prefix of `arguments`. Arguments are resharded before the call.
+        out_specs: Shardings of the results, a pytree prefix of the results.
+        *arguments: Pytrees of arrays.
     """
 
     def place(spec: PartitionSpec, part: Any) -> Any:
@@ -96,19 +96,16 @@ def auto_axes(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = jax.tree.flatten((args, kwargs))
-        is_array = [isinstance(leaf, Array) for leaf in leaves]
-        arrays = [leaf for leaf, found in zip(leaves, is_array, strict=True) if found]
-        mesh = next(filter(None, map(explicit_mesh, arrays)), None)
+        arrays = {i: leaf for i, leaf in enumerate(leaves) if isinstance(leaf, Array)}
+        mesh = next(filter(None, map(explicit_mesh, arrays.values())), None)
         if mesh is None:
             return function(*args, **kwargs)
 
-        def of_arrays(*arrays: Array) -> Any:
-            rest = iter(arrays)
-            filled = [next(rest) if found else leaf for leaf, found in zip(leaves, is_array, strict=True)]
-            args, kwargs = tree.unflatten(filled)
+        def call(arrays: dict[int, Array]) -> Any:
+            args, kwargs = tree.unflatten([arrays.get(i, leaf) for i, leaf in enumerate(leaves)])
             return function(*args, **kwargs)
 
-        return jax.sharding.auto_axes(of_arrays, out_sharding=NamedSharding(mesh, PartitionSpec()))(*arrays)
+        return jax.sharding.auto_axes(call, out_sharding=NamedSharding(mesh, PartitionSpec()))(arrays)
 
     return wrapped
 

@@ -5,44 +5,44 @@ from jax import Array, lax
 
 from simjax.core._checks import InputError
 
-GROUP = 16  # columns that are searched through their maximum first
+GROUP = 16
+"""Neighbouring columns of which `top_k_of_rows` computes the maximum first."""
 
 
 def top_k_of_rows(s: Array, k: int) -> tuple[Array, Array]:
-    """The k largest entries of each row of a strip [r, m] and their columns, the lowest first among equals, NaN last.
+    """Return the k largest entries of each row of a tile [r, m], and their columns.
 
-    Columns stand in groups of neighbours, and the k largest lie in the k groups with the largest maxima; taking maxima
-    is much cheaper than ordering.
+    Equal entries are ordered by column; NaN comes last. The k largest entries are in the k groups of neighbouring
+    columns with the largest maxima. Taking maxima first makes a search for 10 of 60,000 rows 1.3 times as fast as
+    `lax.top_k` alone on a CPU (`python -m benchmarks.engine --cases search`).
 
     Raises:
-        InputError: if k is not 1 to m.
+        InputError: If k is not in 1 to m.
     """
     r, m = s.shape
     if not 1 <= k <= m:
         raise InputError(f"k: expected 1 to {m}, the number of columns, got {k}")
     if m < 4 * GROUP * k:
-        columns = lax.top_k(_nan_last(s), k)[1].astype(jnp.int32)
-        return jnp.take_along_axis(s, columns, axis=1), columns
+        return _top_k(s, jnp.arange(m, dtype=jnp.int32)[None], k)
     groups = -(-m // GROUP)
-    filled = jnp.pad(s, ((0, 0), (0, groups * GROUP - m)), constant_values=-jnp.inf)
-    filled = filled.reshape(r, groups, GROUP)
-    # The maximum without NaN: `jnp.where` and a maximum take five times as long on a CPU (python -m benchmarks.engine).
+    grouped = jnp.pad(s, ((0, 0), (0, groups * GROUP - m)), constant_values=-jnp.inf).reshape(r, groups, GROUP)
+    # A maximum that ignores NaN: `jnp.nanmax` takes five times as long.
     maxima = lax.reduce(
-        lax.stop_gradient(filled), jnp.array(-jnp.inf, s.dtype), lambda a, b: lax.select(b > a, b, a), (2,)
+        lax.stop_gradient(grouped), jnp.array(-jnp.inf, s.dtype), lambda a, b: lax.select(b > a, b, a), (2,)
     )
-    _, chosen = top_k_of_rows(maxima, k)
-    chosen = jnp.sort(chosen, axis=1)  # so that columns ascend, and the lowest is the first among equals
-    columns = (chosen[:, :, None] * GROUP + jnp.arange(GROUP, dtype=jnp.int32)).reshape(r, k * GROUP)
-    candidates = jnp.take_along_axis(filled, chosen[:, :, None], axis=1).reshape(r, k * GROUP)
-    place = lax.top_k(_nan_last(candidates), k)[1]
-    return jnp.take_along_axis(candidates, place, axis=1), jnp.take_along_axis(columns, place, axis=1)
+    # In ascending order, so that the lowest column is the first of equal entries.
+    indices = jnp.sort(top_k_of_rows(maxima, k)[1], axis=1)
+    columns = indices[:, :, None] * GROUP + jnp.arange(GROUP, dtype=jnp.int32)[None, None]
+    candidates = jnp.take_along_axis(grouped, indices[:, :, None], axis=1)
+    return _top_k(candidates.reshape(r, k * GROUP), columns.reshape(r, k * GROUP), k)
 
 
-def _nan_last(s: Array) -> Array:
-    return jnp.where(jnp.isnan(s), -jnp.inf, lax.stop_gradient(s))
+def _top_k(s: Array, columns: Array, k: int) -> tuple[Array, Array]:
+    indices = lax.top_k(jnp.where(jnp.isnan(s), -jnp.inf, lax.stop_gradient(s)), k)[1]
+    return jnp.take_along_axis(s, indices, axis=1), jnp.take_along_axis(columns, indices, axis=1)
 
 
 def rank_keys(s: Array, valid: Array) -> Array:
-    """Numbers that are in the order of the scores s, NaN below all scores, and invalid entries at -inf, below NaN."""
+    """Return keys in the order of the scores s: NaN below all scores, and -inf for invalid entries, below NaN."""
     lowest = jnp.finfo(s.dtype).min
     return jnp.where(valid, jnp.where(jnp.isnan(s), lowest, jnp.maximum(s, jnp.nextafter(lowest, 0))), -jnp.inf)

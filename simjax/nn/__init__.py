@@ -1,10 +1,8 @@
-"""Flax NNX modules on the dot-product core: layers, encoders of images, heads, parameters of losses."""
+"""Flax NNX modules on the dot-product core: layers, encoders of images, heads, parameters of losses, learned measures."""
 
-from simjax.nn._batch_norm import BatchNorm
-from simjax.nn._class_vectors import ClassVectors
-from simjax.nn._dense_network import DenseNetwork
 from simjax.nn._heads import HEADS, CosinePrototypes, LinearHead, Predictor
 from simjax.nn._layers import (
+    BatchNorm,
     Convolution,
     Dense,
     Residual,
@@ -14,11 +12,10 @@ from simjax.nn._layers import (
     global_average_pool,
     max_pool,
 )
-from simjax.nn._loss_parameters import Boundary, ScaleAndBias, Temperature
+from simjax.nn._loss_parameters import Boundary, ClassVectors, ScaleAndBias, Temperature
 from simjax.nn._measures import LowRankMahalanobis, PairNetwork, TunedMeasure
-from simjax.nn._siamese_cnn import SiameseCNN
-from simjax.nn._transformer import MultiHeadAttention, TransformerBlock
-from simjax.nn._vision_transformer import VisionTransformer
+from simjax.nn._networks import DenseNetwork, SiameseCNN
+from simjax.nn._transformer import MultiHeadAttention, TransformerBlock, VisionTransformer
 
 __all__ = [
     "BatchNorm",

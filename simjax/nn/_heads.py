@@ -1,4 +1,4 @@
-"""Heads: from an embedding to one score for each class, or to a prediction of another embedding."""
+"""Heads that map an embedding to a score of each class, or to a prediction of another embedding."""
 
 import jax
 import jax.numpy as jnp
@@ -6,36 +6,34 @@ from flax import nnx
 from jax import Array
 
 from simjax.core import dot_products
-from simjax.nn._batch_norm import BatchNorm
-from simjax.nn._bounded import LOG_LIMIT, MAX_SCALE, bounded, check_scale, log_limit
-from simjax.nn._class_vectors import random_directions
-from simjax.nn._layers import Dense
+from simjax.nn._layers import BatchNorm, Dense
+from simjax.nn._loss_parameters import LOG_LIMIT, MAX_SCALE, bounded, check_scale, log_limit, random_directions
 from simjax.similarity import unit_vectors
 
 
 class LinearHead(nnx.Module):
-    """Dot product of the embedding with one vector for each class, plus a bias."""
+    """The dot product of the embedding with a vector for each class, plus a bias."""
 
     def __init__(self, embedding_size: int, classes: int, *, rngs: nnx.Rngs):
         self.dense = Dense(embedding_size, classes, init="lecun_normal", rngs=rngs)
 
     def __call__(self, embeddings: Array) -> Array:
-        """Embeddings [b, e] to logits [b, classes]."""
+        """Compute logits [b, classes] of embeddings [b, e]."""
         return self.dense(embeddings)
 
 
 class CosinePrototypes(nnx.Module):
-    """Cosine similarity of the embedding with one prototype for each class, times a learned scale.
+    """The cosine similarity of the embedding with a proxy for each class, times a learned scale.
 
     Args:
-        embedding_size: of the embeddings.
-        classes: how many there are.
-        scale: where it begins.
-        max_scale: largest scale, with the gradient of `Temperature` there; None is the largest with finite gradients.
-        rngs: initialises the prototypes.
+        embedding_size: Size of the embeddings.
+        classes: Number of classes.
+        scale: Initial scale.
+        max_scale: Largest scale, see `Temperature`. None: the largest with finite gradients.
+        rngs: Initializes the proxies.
 
     Raises:
-        InputError: if the scale is not above 0 or is above max_scale.
+        InputError: If the scale is not above 0 or is above max_scale.
 
     References:
         Zhai, Wu (2019), Classification is a Strong Baseline for Deep Metric Learning.
@@ -56,18 +54,18 @@ class CosinePrototypes(nnx.Module):
         self.log_scale = nnx.Param(jnp.log(jnp.float32(scale)))
 
     def __call__(self, embeddings: Array) -> Array:
-        """Embeddings [b, e] to logits [b, classes]."""
+        """Compute logits [b, classes] of embeddings [b, e]."""
         cosine = dot_products(unit_vectors(embeddings), unit_vectors(self.prototypes[...]))
         return jnp.exp(bounded(self.log_scale[...], -LOG_LIMIT, log_limit(self.max_scale))) * cosine
 
 
 class Predictor(nnx.Module):
-    """From the embedding of one view to that of another, for `simsiam_loss`: dense, batch norm, ReLU, dense.
+    """Predict the embedding of one augmented view from another, for `simsiam_loss`: dense, batch norm, ReLU, dense.
 
     Args:
-        embedding_size: of both.
-        width: neurons between them; None is a quarter, the paper's bottleneck.
-        rngs: initialises the parameters.
+        embedding_size: Size of both embeddings.
+        width: Hidden neurons. Default: a quarter of the embedding size, as in the paper.
+        rngs: Initializes the parameters.
 
     References:
         Chen, He (2021), Exploring Simple Siamese Representation Learning.
@@ -80,7 +78,7 @@ class Predictor(nnx.Module):
         self.second = Dense(width, embedding_size, init="lecun_normal", rngs=rngs)
 
     def __call__(self, embeddings: Array) -> Array:
-        """Embeddings [b, e] to predictions [b, e]."""
+        """Compute predictions [b, e] of embeddings [b, e]."""
         return self.second(jax.nn.relu(self.norm(self.first(embeddings))))
 
 

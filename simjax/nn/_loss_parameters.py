@@ -1,34 +1,89 @@
-"""Numbers of a loss that are learned with the encoder: temperature, scale and bias, boundary.
+"""Parameters of a loss that are learned with the encoder: proxies, temperature, scale and bias, beta.
 
-Each is a module with its value as a parameter; calling it gives what the loss takes:
+Each is a module; calling it returns the argument of the loss:
 
     temperature = Temperature()
 
     def loss(temperature, x, y):
         return losses.info_nce_loss(x, y, temperature=temperature())
+
+A scale is learned as its logarithm, and bounded. Without a bound it grows as long as that lowers the loss, until its
+gradient overflows. CLIP clips the parameter after each step; here the forward pass clips it and the gradient is that of
+projected descent, which works with any optimizer and training loop.
+
+References:
+    Radford et al. (2021), Learning Transferable Visual Models From Natural Language Supervision (CLIP).
 """
 
+import math
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from simjax.core import check_at_least
-from simjax.nn._bounded import LOG_LIMIT, MAX_SCALE, bounded, check_scale, log_limit
+from simjax.core import InputError, check_at_least, check_positive
+from simjax.similarity import unit_vectors
+
+MAX_SCALE = 100.0
+"""Largest scale, as in CLIP."""
+
+LOG_LIMIT = 40.0
+"""Largest absolute logarithm: exp(80) and exp(-80), the squares, are in the range of float32."""
+
+
+class ClassVectors(nnx.Module):
+    """Learned proxies, one for each class [c, d], or several [c, k, d].
+
+    They start as random unit vectors, uniform on the sphere. In a loss of cosines, a gradient step changes the direction
+    of a vector by an angle that is inversely proportional to the square of its length. With unit vectors the same
+    learning rate therefore suits any number of features.
+
+    Args:
+        embedding_size: Number of features d.
+        classes: Number of classes c.
+        centers: Proxies per class k, for `sub_center_arcface_loss` and `soft_triple_loss`. Default: one, without the
+            axis k.
+        rngs: Initializes the proxies.
+
+    Raises:
+        InputError: If `centers` is not positive.
+
+    Example:
+        >>> one = ClassVectors(8, 5, rngs=nnx.Rngs(0))
+        >>> many = ClassVectors(8, 5, centers=3, rngs=nnx.Rngs(0))
+        >>> one().shape, many().shape
+        ((5, 8), (5, 3, 8))
+    """
+
+    def __init__(self, embedding_size: int, classes: int, *, centers: int | None = None, rngs: nnx.Rngs):
+        check_at_least("centers", centers, 1)
+        shape = (classes,) if centers is None else (classes, centers)
+        self.vectors = nnx.Param(random_directions(rngs.params(), (*shape, embedding_size)))
+
+    def __call__(self) -> Array:
+        """Return the proxies."""
+        return self.vectors[...]
+
+
+def random_directions(key: Array, shape: tuple[int, ...]) -> Array:
+    """Return unit vectors [..., d], uniform on the sphere."""
+    return unit_vectors(jax.random.normal(key, shape))
 
 
 class Temperature(nnx.Module):
-    """What closeness is divided by, in NT-Xent, InfoNCE, SupCon and softmax losses; it stays positive.
+    """The positive divisor of scores in NT-Xent, InfoNCE, SupCon and softmax losses.
 
-    The logarithm of its inverse is what is learned, so that steps are relative. As in CLIP the scale, 1 over the
-    temperature, is at most 100. At that bound the gradient is 0 while a larger scale would lower the loss, and the
-    usual one as soon as a smaller scale would: the temperature does not run away, and is not stuck.
+    The parameter is the logarithm of its inverse, the scale, so that steps are relative. As in CLIP the scale is at
+    most 100. At this bound the gradient is 0 if a larger scale would lower the loss, and unchanged otherwise.
 
     Args:
-        initial: where it begins; 0.07 is CLIP's.
-        max_scale: largest value of 1 over the temperature; None is the largest with finite gradients, exp(40).
+        initial: Initial temperature. Default: that of CLIP.
+        max_scale: Largest inverse of the temperature. None: exp(40), the largest with finite gradients.
 
     Raises:
-        InputError: if `initial` is not above 0 or below 1 / max_scale.
+        InputError: If `initial` is not above 0 or below 1 / max_scale.
 
     Example:
         >>> temperature = Temperature(0.25)
@@ -45,12 +100,12 @@ class Temperature(nnx.Module):
         self.log_scale = nnx.Param(-jnp.log(jnp.float32(initial)))
 
     def __call__(self) -> Array:
-        """The temperature as it is now."""
+        """Return the temperature."""
         return jnp.exp(-self._bounded())
 
     @property
     def scale(self) -> Array:
-        """1 over the temperature, for losses that have a scale of cosines in its place."""
+        """The inverse of the temperature, for losses with a scale of cosines."""
         return jnp.exp(self._bounded())
 
     def _bounded(self) -> Array:
@@ -60,16 +115,16 @@ class Temperature(nnx.Module):
 class ScaleAndBias(nnx.Module):
     """Scale and bias of the sigmoid loss: `siglip_loss(x, y, **scale_and_bias())`.
 
-    The logarithm of the scale is what is learned. The bias begins far below 0 since nearly all pairs are negative: the
-    first steps are not spent on learning that. The scale is at most 100, with the gradient of `Temperature` there.
+    The parameter is the logarithm of the scale. The bias starts far below 0 because nearly all pairs are negative. The
+    scale is at most 100, where it has the gradient of `Temperature`.
 
     Args:
-        scale: where it begins; 10 is the paper's.
-        bias: where it begins; -10 is the paper's.
-        max_scale: largest scale; None is the largest with finite gradients, exp(40).
+        scale: Initial scale. Default: that of the paper.
+        bias: Initial bias. Default: that of the paper.
+        max_scale: Largest scale. None: exp(40), the largest with finite gradients.
 
     Raises:
-        InputError: if the scale is not above 0 or is above max_scale.
+        InputError: If the scale is not above 0 or is above max_scale.
 
     Example:
         >>> learned = ScaleAndBias(scale=1.0)()
@@ -87,20 +142,20 @@ class ScaleAndBias(nnx.Module):
         self.bias = nnx.Param(jnp.float32(bias))
 
     def __call__(self) -> dict[str, Array]:
-        """Both as they are now, by the names that the loss has for them."""
+        """Return both by the names of the arguments of the loss."""
         log_scale = jnp.asarray(bounded(self.log_scale[...], -LOG_LIMIT, log_limit(self.max_scale)))
         return {"log_scale": log_scale, "bias": self.bias[...]}
 
 
 class Boundary(nnx.Module):
-    """The distance between positive and negative pairs, beta of the margin loss: one, or one for each class.
+    """The parameter beta of the margin loss, the distance that separates positive from negative pairs.
 
     Args:
-        initial: where it begins, in units of the measure; 1.2 is the paper's, for unit vectors.
-        classes: how many there are; None is one boundary for all.
+        initial: Initial value, in units of the measure. Default: that of the paper, for unit vectors.
+        classes: Number of classes, each with its own beta. Default: one beta for all.
 
     Raises:
-        InputError: if there are to be no classes.
+        InputError: If `classes` is not positive.
 
     Example:
         >>> print(Boundary()(), Boundary(0.5, classes=3)())
@@ -115,5 +170,44 @@ class Boundary(nnx.Module):
         self.beta = nnx.Param(jnp.full(() if classes is None else (classes,), initial, jnp.float32))
 
     def __call__(self) -> Array:
-        """The boundary as it is now, [] or [classes]."""
+        """Return beta, [] or [classes]."""
         return self.beta[...]
+
+
+def log_limit(max_scale: float | None) -> float:
+    """Return the largest logarithm of a scale; without a `max_scale`, the largest with finite gradients."""
+    return LOG_LIMIT if max_scale is None else min(math.log(max_scale), LOG_LIMIT)
+
+
+def check_scale(argument: str, value: float, max_scale: float | None, *, inverse: bool = False) -> None:
+    """Raise an InputError if an initial scale, or with `inverse` a temperature, is not above 0 or exceeds the limit."""
+    check_positive(argument, value)
+    if max_scale is None:
+        return
+    check_positive("max_scale", max_scale)
+    if (1 / value if inverse else value) > max_scale * (1 + 1e-6):
+        expected = f"at least 1 / max_scale = {1 / max_scale:g}" if inverse else f"at most max_scale = {max_scale:g}"
+        raise InputError(f"{argument}: expected {expected}, got {value:g}")
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def bounded(x: Array, low: float, high: float) -> Array:
+    """Clip x to [low, high], with the gradient of projected descent.
+
+    The gradient is unchanged inside the bounds. At and beyond a bound, it is 0 if a descent step would move x further
+    out, and unchanged if a step moves x back, so that x can leave the bound. The gradient is not linear, and is
+    therefore defined in reverse mode only.
+    """
+    return jnp.clip(x, low, high)
+
+
+def _forward(x: Array, low: float, high: float) -> tuple[Array, Array]:
+    return bounded(x, low, high), x
+
+
+def _backward(low: float, high: float, x: Array, gradient: Array) -> tuple[Array]:
+    outwards = ((x >= high) & (gradient < 0)) | ((x <= low) & (gradient > 0))
+    return (jnp.where(outwards, 0, gradient),)
+
+
+bounded.defvjp(_forward, _backward)

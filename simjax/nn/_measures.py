@@ -1,7 +1,7 @@
 """Measures that are learned: a linear map before a distance, a network of two vectors, parameters of a named measure.
 
-Each is a module whose method `measure` gives a `Measure` with the module's arrays for parameters. It serves wherever a
-measure does, in losses, search and attention, and gradients reach the module:
+Each is a module whose method `measure` returns a `Measure` with the module's arrays as parameters, for losses, search
+and attention. Gradients reach the module:
 
     def loss(module):
         return triplet_margin_loss(embeddings, labels, measure=module.measure())
@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from simjax import similarity
 from simjax.core import InputError, promote_to_float32
-from simjax.nn._bounded import LOG_LIMIT, bounded
+from simjax.nn._loss_parameters import LOG_LIMIT, bounded
 from simjax.similarity._define import pair_function
 from simjax.similarity._featurewise import reduce_features, reduce_features_of_tile
 
@@ -26,15 +26,15 @@ EUCLIDEAN: Any = similarity.measure("euclidean")
 
 
 class LowRankMahalanobis(nnx.Module):
-    """The Euclidean distance after a learned linear map, |L x - L y|: which directions matter, and how much.
+    """The Euclidean distance after a learned linear map, |L x - L y|.
 
-    It is the Mahalanobis distance sqrt((x - y)^T M (x - y)) of M = L^T L. With fewer rows in L than there are features
-    all pairs cost one product of matrices [n, rank] and [rank, m]. The gradient where L x = L y is 0.
+    It is the Mahalanobis distance sqrt((x - y)^T M (x - y)) of M = L^T L. All pairs cost one product of matrices
+    [n, rank] and [rank, m]. The gradient at L x = L y is 0.
 
     Args:
-        features: of the vectors compared.
-        rank: rows of L.
-        rngs: initialises L, such that it keeps squared lengths on average.
+        features: Number of features of the vectors.
+        rank: Number of rows of L.
+        rngs: Initializes L, such that it preserves squared lengths on average.
 
     Example:
         >>> learned = LowRankMahalanobis(3, 2, rngs=nnx.Rngs(0))
@@ -52,11 +52,11 @@ class LowRankMahalanobis(nnx.Module):
         self.projection = nnx.Param(jax.random.normal(rngs.params(), (features, rank)) / rank**0.5)
 
     def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
-        """The distance of pairs, x, y [..., features] to [...]."""
+        """Compute the distance of pairs x, y [..., features], returning [...]."""
         return self.measure()(x, y)
 
     def measure(self) -> similarity.Measure:
-        """The distance as a `Measure`, with L as its parameter."""
+        """Return the distance as a `Measure` whose parameter is L."""
         return similarity.Measure(
             _mapped_pair,
             higher_is_closer=False,
@@ -70,12 +70,13 @@ class LowRankMahalanobis(nnx.Module):
         )
 
 
-SMALLER = 2.0**-4  # a constant, by which a linear map of the largest numbers does not overflow
+SMALLER = 2.0**-4
+"""Factor of vectors before a linear map, with which the map of the largest numbers does not overflow."""
 
 
 @pair_function()
 def _mapped_pair(x: Array, y: Array, *, projection: Array) -> Array:
-    half = x / 2 - y / 2  # the difference comes before anything that rounds; that of halves cannot overflow
+    half = x / 2 - y / 2  # the difference before the map, which rounds; x - y could overflow
     mapped = _map(half * SMALLER, projection)
     return _times(EUCLIDEAN(mapped, jnp.zeros_like(mapped)), 2 / SMALLER)
 
@@ -95,25 +96,24 @@ def _map(x: Array, projection: Array) -> Array:
 
 
 def _times(distance: Array, scale: float) -> Array:
-    """Their product, with zero gradient where it is infinite."""
+    """Compute the product, with zero gradient where it is infinite."""
     product = distance * scale
     return jnp.where(jnp.isinf(product), lax.stop_gradient(product), product)
 
 
 class PairNetwork(nnx.Module):
-    """A small network of two vectors that says how similar they are: any number, larger is closer.
+    """A small network that computes a similarity of two vectors.
 
         g(x, y) = out . gelu(W1 x + W2 y + b) + c        similarity = (g(x, y) + g(y, x)) / 2
 
-    The first layer sees both vectors, so that unlike a distance of embeddings it can learn any relation: that what is
-    opposite is similar, or what sums to a constant. It is symmetric because both orders are averaged. W1 x and W2 x
-    are computed once for each row; all pairs then add up one term for each hidden neuron, and no array
-    [n, m, hidden] exists. (The projections of vectors near the largest float overflow, as in any network.)
+    Unlike a distance of embeddings it can learn any relation, for instance that opposite vectors are similar. Averaging
+    both orders makes it symmetric. W1 x and W2 x are computed once per row; each pair then sums one term per hidden
+    neuron, without an array [n, m, hidden]. (The projections of vectors near the largest float overflow.)
 
     Args:
-        features: of the vectors compared.
-        hidden: neurons of the hidden layer.
-        rngs: initialises the parameters.
+        features: Number of features of the vectors.
+        hidden: Neurons of the hidden layer.
+        rngs: Initializes the parameters.
 
     Example:
         >>> network = PairNetwork(3, 8, rngs=nnx.Rngs(0))
@@ -124,17 +124,17 @@ class PairNetwork(nnx.Module):
 
     def __init__(self, features: int, hidden: int, *, rngs: nnx.Rngs):
         initializer = nnx.initializers.lecun_normal()
-        self.kernel = nnx.Param(initializer(rngs.params(), (2 * features, hidden)))  # of x above, of y below
+        self.kernel = nnx.Param(initializer(rngs.params(), (2 * features, hidden)))  # rows of x, then rows of y
         self.bias = nnx.Param(jnp.zeros(hidden))
         self.out = nnx.Param(initializer(rngs.params(), (hidden, 1))[:, 0])
         self.offset = nnx.Param(jnp.zeros(()))
 
     def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
-        """The similarity of pairs, x, y [..., features] to [...]."""
+        """Compute the similarity of pairs x, y [..., features], returning [...]."""
         return self.measure()(x, y)
 
     def measure(self) -> similarity.Measure:
-        """The similarity as a `Measure`, with the weights as its parameters."""
+        """Return the similarity as a `Measure` whose parameters are the weights."""
         weights = {name: getattr(self, name)[...] for name in ("kernel", "bias", "out", "offset")}
         return similarity.Measure(
             _network_pair,
@@ -147,7 +147,7 @@ class PairNetwork(nnx.Module):
 
 
 Halves = tuple[Array, Array]
-"""What a vector gives to the first layer as x, with the bias, and as y: [..., hidden] each."""
+"""W1 x + b and W2 x of a vector x, [..., hidden] each."""
 
 
 def _halves(x: Array, kernel: Array, bias: Array) -> Halves:
@@ -156,13 +156,13 @@ def _halves(x: Array, kernel: Array, bias: Array) -> Halves:
 
 
 def _neurons(x: Halves, y: tuple[Halves, Array]) -> tuple[Array]:
-    """What each hidden neuron adds to the similarity."""
+    """Compute the contribution of each hidden neuron to the similarity."""
     (y_first, y_second), out = y
     return ((_gelu(x[0] + y_second) + _gelu(y_first + x[1])) * out / 2,)
 
 
 def _gelu(x: Array) -> Array:
-    return jax.nn.gelu(x, approximate=False)  # the approximation's cube overflows at 1e13, with a NaN for a gradient
+    return jax.nn.gelu(x, approximate=False)  # the cube of the tanh approximation overflows at 1e13
 
 
 def _network(reduce: Callable[..., tuple[Array, ...]], x: Halves, y: Halves, out: Array, offset: Array) -> Array:
@@ -184,18 +184,17 @@ def _network_matrix(x: Halves, y: Halves, *, out: Array, offset: Array, **_: Arr
 
 
 class TunedMeasure(nnx.Module):
-    """A named measure whose parameters are learned: the width of a kernel, the weights of a Tversky index.
+    """A named measure with learned positive parameters, such as the gamma of a kernel.
 
-    They stay positive, because their logarithms are what is stored, and between exp(-40) and exp(40). At those bounds
-    the gradient is 0 where it would lead further out.
+    The logarithms of the parameters are stored, bounded to [-40, 40] like those of `Temperature`.
 
     Args:
-        name: of a measure, as `similarity.measure` takes it.
-        **initial: the parameters that are learned, with the values they start from, above 0; numbers or arrays.
+        name: Name of a measure, see `similarity.measure`.
+        **initial: Initial values of the learned parameters, positive numbers or arrays.
 
     Raises:
-        InputError: for an unknown name or a value that is not above 0.
-        TypeError: for a parameter that the measure does not take.
+        InputError: If the name is unknown or a value is not above 0.
+        TypeError: If the measure does not take a parameter.
 
     Example:
         >>> tuned = TunedMeasure("tversky", alpha=1.0, beta=0.5)
@@ -212,10 +211,10 @@ class TunedMeasure(nnx.Module):
         self.logarithms = nnx.Dict({p: nnx.Param(jnp.log(jnp.asarray(v, float))) for p, v in initial.items()})
 
     def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
-        """The measure of pairs, x, y [..., features] to [...]."""
+        """Compute the measure of pairs x, y [..., features], returning [...]."""
         return self.measure()(x, y)
 
     def measure(self) -> similarity.Measure:
-        """The measure with its parameters as they are now."""
+        """Return the measure with the learned parameters."""
         values = {p: jnp.exp(bounded(v[...], -LOG_LIMIT, LOG_LIMIT)) for p, v in self.logarithms.items()}
         return similarity.measure(self.name, **values)

@@ -1,8 +1,9 @@
-"""Multi-head attention and the transformer block.
+"""Multi-head attention, the transformer block, and a small vision transformer.
 
 References:
     Vaswani et al. (2017), Attention Is All You Need. Xiong et al. (2020), On Layer Normalization in the Transformer
-    Architecture (the norms come before attention and the dense layers, not after).
+    Architecture (norms before attention and dense layers). Dosovitskiy et al. (2021), An Image is Worth 16x16 Words.
+    Beyer, Zhai, Kolesnikov (2022), Better plain ViT baselines for ImageNet-1k (sin-cos positions, mean pooling).
 """
 
 from collections.abc import Callable
@@ -19,25 +20,28 @@ from simjax.core import InputError
 from simjax.nn._layers import Dense
 from simjax.similarity import Measure
 
-_gelu = jax.checkpoint(jax.nn.gelu)  # keeps its argument for the backward pass, not every step on the way
+POSITIONS = ("learned", "sincos")
+POOLINGS = ("mean", "class")
+
+_gelu = jax.checkpoint(jax.nn.gelu)  # the backward pass reads its argument only, not its intermediates
 
 
 class MultiHeadAttention(nnx.Module):
-    """Several attentions in parallel, each on its own projection of the tokens, concatenated and mixed.
+    """Attention of several heads, each on its own projection of the tokens.
 
-    Tokens look at each other (self-attention), or at those of a second input (cross-attention).
+    Tokens attend to each other (self-attention) or to the tokens of a second input (cross-attention).
 
     Args:
-        width: of the tokens; each head works on width / heads of it.
-        heads: how many; must divide the width.
-        measure: how close a query and a key are: a name, a `Measure`, or a module that has one, such as
+        width: Size of a token; each head has width / heads features.
+        heads: Number of heads; must divide the width.
+        measure: Measure of queries and keys: a name, a `Measure`, or a module with a method `measure`, such as
             `TunedMeasure`, whose parameters are then learned.
-        temperature: closeness is divided by it; None is sqrt(width / heads) for "dot" and 1 for any other measure.
-        dropout_rate: the share of attention weights that is dropped where a call gives a key.
-        rngs: initialises the parameters.
+        temperature: Divisor of the scores. Default: sqrt(width / heads) for "dot", and 1 for other measures.
+        dropout_rate: Fraction of attention weights that are dropped in a call with a `dropout_key`.
+        rngs: Initializes the parameters.
 
     Raises:
-        InputError: if the heads do not divide the width.
+        InputError: If the heads do not divide the width.
 
     Example:
         >>> layer = MultiHeadAttention(8, 2, rngs=nnx.Rngs(0))
@@ -58,7 +62,7 @@ class MultiHeadAttention(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if width % heads:
-            raise InputError(f"vit.heads: expected a divisor of the width {width}, got {heads}")
+            raise InputError(f"heads: expected a divisor of the width {width}, got {heads}")
         self.heads, self.dropout_rate = heads, dropout_rate
         self.measure = measure
         usual = (width // heads) ** 0.5 if measure == "dot" else 1.0
@@ -77,21 +81,20 @@ class MultiHeadAttention(nnx.Module):
         dropout_key: Array | None = None,
         return_weights: bool = False,
     ) -> Any:
-        """Tokens [b, t, width] to the same shape.
+        """Attend from tokens [b, t, width] to the context, returning [b, t, width].
 
         Args:
-            tokens: what looks, [b, t, width].
-            context: what is looked at, [b, s, width]; None is the tokens.
-            bias: of the scores, and
-            mask: what may be looked at (True keeps): arrays that broadcast to [b, heads, t, s] or functions of
-                position, as in `attention.attention`.
-            is_causal: token i looks at 0 to i only.
-            dropout_key: drops attention weights; None drops nothing.
-            return_weights: also return the attention weights [b, heads, t, s], before any are dropped.
+            tokens: Tokens that attend, [b, t, width].
+            context: Tokens that are attended to, [b, s, width]. Default: `tokens`.
+            bias: Added to the scores, see `attention.attention`.
+            mask: True for the context that a token attends to, see `attention.attention`.
+            is_causal: Token i attends to tokens 0 to i only.
+            dropout_key: Key of dropout. Default: no dropout.
+            return_weights: Also return the attention weights before dropout, [b, heads, t, s].
         """
         b, t, width = tokens.shape
         query, key, value = self._projections(tokens, context)
-        found = attention(
+        out: Any = attention(
             query,
             key,
             value,
@@ -105,12 +108,12 @@ class MultiHeadAttention(nnx.Module):
             deterministic=dropout_key is None,
             return_weights=return_weights,
         )
-        mixed, *weights = found if return_weights else (found,)
+        mixed, *weights = out if return_weights else (out,)
         out = self.out(mixed.reshape(b, t, width))
         return (out, *weights) if return_weights else out
 
     def _projections(self, tokens: Array, context: Array | None) -> list[Array]:
-        """Queries [b, t, heads, size], keys and values [b, s, heads, size]."""
+        """Return queries [b, t, heads, size], and keys and values [b, s, heads, size]."""
         width = tokens.shape[-1]
         if context is None:
             parts = jnp.split(self.query_key_value(tokens), 3, axis=-1)
@@ -127,11 +130,11 @@ class TransformerBlock(nnx.Module):
     """x + attention(norm(x)), then x + dense layers(norm(x)).
 
     Args:
-        width: of the tokens.
-        heads: of the attention.
-        mlp_ratio: hidden neurons of the dense layers, as a multiple of the width.
-        rngs: initialises the parameters.
-        **options: of the attention: measure, temperature, dropout_rate.
+        width: Size of a token.
+        heads: Heads of the attention.
+        mlp_ratio: Hidden neurons of the dense layers, as a multiple of the width.
+        rngs: Initializes the parameters.
+        **options: Options of `MultiHeadAttention`: measure, temperature, dropout_rate.
     """
 
     def __init__(self, width: int, heads: int, *, mlp_ratio: int = 4, rngs: nnx.Rngs, **options: Any):
@@ -142,21 +145,110 @@ class TransformerBlock(nnx.Module):
         self.out = Dense(mlp_ratio * width, width, init="glorot_uniform", rngs=rngs)
 
     def __call__(self, tokens: Array, *, return_weights: bool = False, **options: Any) -> Any:
-        """Tokens [b, t, width] to the same shape.
+        """Transform tokens [b, t, width].
 
         Args:
             tokens: [b, t, width].
-            return_weights: also return the attention weights [b, heads, t, t].
-            **options: of the attention: bias, mask, is_causal, dropout_key.
+            return_weights: Also return the attention weights, [b, heads, t, t].
+            **options: Options of a call of `MultiHeadAttention`: bias, mask, is_causal, dropout_key.
         """
         b, t, width = tokens.shape
-        # Norms and dense layers see one flat list of tokens [b t, width]: the same numbers, and on a CPU XLA runs
-        # them markedly faster than with three axes. Only attention needs to know which token is of which image.
+        # XLA on a CPU computes norms and dense layers of [b t, width] faster than those of three axes.
         x = tokens.reshape(b * t, width)
         normed = self.attention_norm(x).reshape(b, t, width)
-        found = self.attention(normed, return_weights=return_weights, **options)
-        attended, *weights = found if return_weights else (found,)
+        out = self.attention(normed, return_weights=return_weights, **options)
+        attended, *weights = out if return_weights else (out,)
         x = x + attended.reshape(b * t, width)
         x = x + self.out(_gelu(self.hidden(self.mlp_norm(x))))
         x = x.reshape(b, t, width)
         return (x, *weights) if return_weights else x
+
+
+class VisionTransformer(nnx.Module):
+    """A vision transformer from images [b, h, w, c] to embeddings [b, embedding_size].
+
+    A dense layer makes a token of each patch of the image, to which a position is added. After the transformer blocks,
+    a dense layer makes the embedding of the mean token or of an extra class token. An image whose sides are no
+    multiples of the patch size is padded with zeros at the bottom and the right.
+
+    Args:
+        image_shape: (h, w, c) of the images.
+        patch_size: Side of a patch in pixels. Default: an eighth of the shorter side of the image, at least 2.
+        width: Size of a token.
+        depth: Number of transformer blocks.
+        heads: Heads of the attention; must divide the width.
+        mlp_ratio: Hidden neurons of a block's dense layers, as a multiple of the width.
+        positions: "learned" or "sincos" (fixed).
+        pooling: "mean" of the tokens or "class" token.
+        embedding_size: Size of the embeddings.
+        rngs: Initializes the parameters.
+
+    Raises:
+        InputError: If a choice is unknown, the heads do not divide the width, or a patch is larger than the image.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        patch_size: int | None = None,
+        width: int = 64,
+        depth: int = 4,
+        heads: int = 4,
+        mlp_ratio: int = 2,
+        positions: str = "sincos",
+        pooling: str = "mean",
+        embedding_size: int = 64,
+        rngs: nnx.Rngs,
+    ):
+        core.check_at_least("depth", depth, 1)
+        core.check_choice("positions", positions, POSITIONS)
+        core.check_choice("pooling", pooling, POOLINGS)
+        height, width_px, channels = image_shape
+        patch = patch_size or max(2, round(min(height, width_px) / 8))
+        if patch > min(height, width_px):
+            raise core.InputError(f"patch_size: expected at most the sides of {height}x{width_px} images, got {patch}")
+        self.patch_size, self.pooling, self.embedding_size = patch, pooling, embedding_size
+        self.grid = (-(-height // patch), -(-width_px // patch))
+        tokens = self.grid[0] * self.grid[1]
+        self.embed_patch = Dense(patch * patch * channels, width, init="lecun_normal", rngs=rngs)
+        self.position: Any
+        if positions == "learned":
+            self.position = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (tokens, width)))
+        else:
+            self.position = _sincos(self.grid, width)
+        self.class_token = nnx.Param(jnp.zeros(width)) if pooling == "class" else None
+        self.blocks = nnx.List([TransformerBlock(width, heads, mlp_ratio=mlp_ratio, rngs=rngs) for _ in range(depth)])
+        self.norm = nnx.LayerNorm(width, rngs=rngs)
+        self.embed = Dense(width, embedding_size, init="lecun_normal", rngs=rngs)
+
+    def __call__(self, images: Array, *, return_attention: bool = False) -> Any:
+        """Embed normalized images [b, h, w, c], returning [b, embedding_size].
+
+        With `return_attention`, also return the attention weights of the last block, [b, heads, t, t]. Tokens are the
+        patches in row order, after the class token if there is one.
+        """
+        b, h, w, _ = images.shape
+        p = self.patch_size
+        images = jnp.pad(images, ((0, 0), (0, -h % p), (0, -w % p), (0, 0)))
+        x = core.patches(images, (p, p), stride=p)  # [b, grid, grid, p p c]
+        x = self.embed_patch(x.reshape(b, -1, x.shape[-1])) + self.position[...][None]  # [b, t, width]
+        if self.class_token is not None:
+            x = jnp.concatenate([jnp.broadcast_to(self.class_token[...], (b, 1, x.shape[-1])), x], axis=1)
+        *blocks, last = self.blocks
+        for block in blocks:
+            x = block(x)
+        x, *weights = last(x, return_weights=True) if return_attention else (last(x),)
+        x = self.norm(x)
+        embedding = self.embed(x[:, 0] if self.class_token is not None else jnp.mean(x, axis=1))
+        return (embedding, *weights) if return_attention else embedding
+
+
+def _sincos(grid: tuple[int, int], width: int) -> Array:
+    """Return sines and cosines of the row and the column of each patch, [grid[0] * grid[1], width]."""
+    if width % 4:
+        raise core.InputError(f"width: expected a multiple of 4 for sincos positions, got {width}")
+    frequency = 1 / 100 ** (jnp.arange(width // 4) / max(width // 4 - 1, 1))  # wavelengths of 6 to 600 patches
+    row, column = jnp.meshgrid(jnp.arange(grid[0]), jnp.arange(grid[1]), indexing="ij")
+    angles = [axis.reshape(-1, 1) * frequency[None] for axis in (row, column)]
+    return jnp.concatenate([f(angle) for angle in angles for f in (jnp.sin, jnp.cos)], axis=1)

@@ -49,9 +49,20 @@ from simjax.similarity._kernels import (
 from simjax.similarity._masks import Mask, all_of, causal, different_label, exclude_self, same_label
 from simjax.similarity._max_similarity import maxsim_matrix, maxsim_similarity
 from simjax.similarity._measure import Measure, measure
-from simjax.similarity._order import histogram, largest_k, order_statistics
 from simjax.similarity._reduce_rows import PRECISIONS, default_block_size, reduce_rows
-from simjax.similarity._reductions import count, logsumexp, max, mean, min, softmax_weighted_sum, sum
+from simjax.similarity._reductions import (
+    ReductionOptions,
+    count,
+    histogram,
+    largest_k,
+    logsumexp,
+    max,
+    mean,
+    min,
+    order_statistics,
+    softmax_weighted_sum,
+    sum,
+)
 from simjax.similarity._search import pairwise, top_k
 from simjax.similarity._sets import (
     dice_coefficient,
@@ -73,6 +84,7 @@ __all__ = [
     "Measure",
     "Moments",
     "PRECISIONS",
+    "ReductionOptions",
     "additive_chi2_kernel",
     "alignment",
     "all_of",

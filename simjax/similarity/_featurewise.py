@@ -1,9 +1,8 @@
-"""Measures that add up (or take the largest of) one term for each feature, as Manhattan's |x_k - y_k|.
+"""Measures that reduce one term per feature by a sum or a maximum, as Manhattan's |x_k - y_k|.
 
-They have no form as a matrix product. One definition of the term gives both forms: the pair form reduces the last
-axis; the strip form goes through the features some at a time and adds their terms to an accumulator [r, m], so that no
-array of rows x columns x features exists, going forward or backward. On a CPU this is also the fastest form measured
-(`benchmarks/choices.py`).
+They have no form as a matrix product. One definition of the term gives both forms: the pair form reduces the last axis;
+the tile form adds the terms of some features at a time to an accumulator [r, m], so that no array of rows x columns x
+features exists, forward or backward. On a CPU this is also the fastest form (`benchmarks/choices.py`).
 """
 
 from collections.abc import Callable
@@ -15,14 +14,15 @@ from jax import Array, lax
 
 from simjax.core import as_carry
 
-CHUNK = 16  # features whose terms are added in one pass over the accumulator
+CHUNK = 16
+"""Features whose terms are added in one step over the accumulator."""
 
 Terms = Callable[..., tuple[Array, ...]]
-"""terms(x, y, **parameters) -> a tuple of arrays, elementwise; x and y are arrays or equal pytrees of arrays."""
+"""terms(x, y, **parameters) -> a tuple of arrays, elementwise. x and y are arrays or equal pytrees of arrays."""
 
 
 def first_maximum(a: Array, b: Array) -> Array:
-    """The larger of two, the first among equals: all of the gradient goes to it."""
+    """Return the elementwise maximum, which passes the whole gradient to a if a and b are equal."""
     return jnp.where(b > a, b, a)
 
 
@@ -30,14 +30,14 @@ COMBINE = {"sum": jnp.add, "max": first_maximum}
 
 
 def reduce_features(terms: Terms, x: Any, y: Any, combine: str = "sum", **parameters: Any) -> tuple[Array, ...]:
-    """The terms of pairs, reduced over the features: a tuple of arrays [...].
+    """Reduce the terms of pairs over the features, to a tuple of arrays [...].
 
     Args:
-        terms: see `Terms`.
-        x: [..., d], or a pytree of such.
-        y: [..., d], or a pytree of such.
-        combine: sum, or max (of terms that are never negative; the gradient goes to the first among equals).
-        **parameters: of the terms: scalars or [...].
+        terms: See `Terms`.
+        x: [..., d], or a pytree of such arrays.
+        y: [..., d], or a pytree of such arrays.
+        combine: "sum", or "max" of terms that are never negative, whose gradient goes to the first of equal terms.
+        **parameters: Parameters of the terms, scalars or [...].
     """
 
     def reduce(term: Array) -> Array:
@@ -46,19 +46,19 @@ def reduce_features(terms: Terms, x: Any, y: Any, combine: str = "sum", **parame
         first = jnp.argmax(term, axis=-1, keepdims=True)
         return jnp.take_along_axis(term, first, axis=-1)[..., 0]
 
-    found = terms(x, y, **{name: jnp.asarray(p)[..., None] for name, p in parameters.items()})
-    return tuple(reduce(term) for term in found)
+    values = terms(x, y, **{name: jnp.asarray(p)[..., None] for name, p in parameters.items()})
+    return tuple(reduce(term) for term in values)
 
 
 def reduce_features_of_tile(terms: Terms, x: Any, y: Any, combine: str = "sum", **parameters: Any) -> tuple[Array, ...]:
-    """The terms of every row of x with every row of y, reduced over the features: a tuple of arrays [r, m].
+    """Reduce the terms of all rows of x and y over the features, to a tuple of arrays [r, m].
 
     Args:
-        terms: see `Terms`.
-        x: [r, d], or a pytree of such.
-        y: [m, d], or a pytree of such; a leaf may be [1, d], the same for all columns.
-        combine: sum, or max (of terms that are never negative).
-        **parameters: of the terms: scalars or [r, m].
+        terms: See `Terms`.
+        x: [r, d], or a pytree of such arrays.
+        y: [m, d], or a pytree of such arrays; a leaf may be [1, d], shared by all columns.
+        combine: "sum", or "max" of terms that are never negative.
+        **parameters: Parameters of the terms, scalars or [r, m].
     """
     r = jax.tree.leaves(x)[0].shape[0]
     m, d = max(a.shape[0] for a in jax.tree.leaves(y)), jax.tree.leaves(y)[0].shape[1]
@@ -67,17 +67,17 @@ def reduce_features_of_tile(terms: Terms, x: Any, y: Any, combine: str = "sum", 
     def add_terms(totals: tuple[Array, ...], features: Any) -> tuple[tuple[Array, ...], None]:
         a, b = features  # [c, r], [c, m]
         for k in range(jax.tree.leaves(b)[0].shape[0]):
-            found = terms(_feature(a, k, axis=1), _feature(b, k, axis=0), **parameters)  # of [r, 1] and [1, m]
+            values = terms(_feature(a, k, axis=1), _feature(b, k, axis=0), **parameters)  # of [r, 1] and [1, m]
             totals = tuple(
-                add(t, jnp.broadcast_to(f, t.shape).astype(t.dtype)) for t, f in zip(totals, found, strict=True)
+                add(t, jnp.broadcast_to(f, t.shape).astype(t.dtype)) for t, f in zip(totals, values, strict=True)
             )
         return totals, None
 
     by_feature = jax.tree.map(jnp.transpose, (x, y))  # [d, r], [d, m]
     one = jax.tree.map(lambda v: jax.ShapeDtypeStruct((1, 1), v.dtype), (x, y))
-    kinds = jax.eval_shape(lambda s: terms(*s, **parameters), one)
-    kind = jnp.result_type(jnp.float32, *(v.dtype for v in jax.tree.leaves((x, y))))
-    totals = tuple(jnp.zeros((r, m), kind) for _ in kinds)
+    shapes = jax.eval_shape(lambda s: terms(*s, **parameters), one)
+    dtype = jnp.result_type(jnp.float32, *(v.dtype for v in jax.tree.leaves((x, y))))
+    totals = tuple(jnp.zeros((r, m), dtype) for _ in shapes)
     whole = d // CHUNK * CHUNK
     if whole:
         chunks = jax.tree.map(lambda v: v[:whole].reshape(whole // CHUNK, CHUNK, v.shape[1]), by_feature)
@@ -89,5 +89,5 @@ def reduce_features_of_tile(terms: Terms, x: Any, y: Any, combine: str = "sum", 
 
 
 def _feature(by_feature: Any, k: int, axis: int) -> Any:
-    """The k-th feature of all rows, with a new axis."""
+    """Return feature k of all rows, with a new axis."""
     return jax.tree.map(lambda v: jnp.expand_dims(v[k], axis), by_feature)

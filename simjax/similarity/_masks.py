@@ -1,8 +1,8 @@
-"""Masks as functions of row and column: True keeps. No mask of all rows and columns exists.
+"""Masks of pairs as functions of row and column, so that no [n, m] array is stored.
 
-A mask takes the numbers of a strip's rows i [r, 1] and of its columns j [1, m] and gives a boolean [r, m]. Any function
-will do; one that carries arrays is best a `jax.tree_util.Partial`, as these are: it then passes through `jax.jit` as
-data, so that other labels of the same shape compile nothing anew.
+A mask takes row numbers i [r, 1] and column numbers j [1, m] of a tile and returns booleans [r, m], True for pairs that
+take part. Any such function is a mask. The masks here are `jax.tree_util.Partial` objects: `jax.jit` treats their
+arrays as data, so that new labels of the same shape compile nothing again.
 """
 
 from collections.abc import Callable
@@ -21,20 +21,20 @@ Mask = Callable[[Array, Array], Array]
 
 
 def as_pytree_function(function: Callable[..., Any] | None) -> Callable[..., Any] | None:
-    """A function as a pytree that can be an argument of a jitted function."""
+    """Return a function as a pytree, which a jitted function can take as an argument."""
     return Partial(function) if function is not None and all_leaves([function]) else function
 
 
 def same_label(rows: Num[ArrayLike, " n"], columns: Num[ArrayLike, " m"] | None = None) -> Mask:
-    """Keep pairs of one class.
+    """Return a mask of pairs with equal labels.
 
     Args:
-        rows: labels of the rows [n].
-        columns: labels of the columns [m]; None is the same as the rows'.
+        rows: Labels of the rows, [n].
+        columns: Labels of the columns, [m]. Default: those of the rows.
 
     Example:
-        >>> keep = all_of(same_label(jnp.array([4, 7, 4])), others)
-        >>> print(keep(jnp.arange(3)[:, None], jnp.arange(3)[None]).astype(int))
+        >>> mask = all_of(same_label(jnp.array([4, 7, 4])), exclude_self)
+        >>> print(mask(jnp.arange(3)[:, None], jnp.arange(3)[None]).astype(int))
         [[0 0 1]
          [0 0 0]
          [1 0 0]]
@@ -43,27 +43,29 @@ def same_label(rows: Num[ArrayLike, " n"], columns: Num[ArrayLike, " m"] | None 
 
 
 def different_label(rows: Num[ArrayLike, " n"], columns: Num[ArrayLike, " m"] | None = None) -> Mask:
-    """Keep pairs of two classes: labels of the rows [n] and of the columns [m], by default the same."""
+    """Return a mask of pairs with different labels, see `same_label`."""
     return Partial(_different, *_labels(rows, columns))
 
 
 def exclude_self(i: Array, j: Array) -> Array:
-    """Keep all but a row with itself."""
+    """Mask the pair of each row with itself."""
     return i != j
 
 
 def causal(i: Array, j: Array) -> Array:
-    """Keep the columns up to the row's own number."""
+    """Mask columns after the row's own position."""
     return j <= i
 
 
 def all_of(*masks: Mask) -> Mask:
-    """Keep what all of the masks keep."""
+    """Return the mask of pairs that are True in all given masks."""
     return Partial(_all, tuple(as_pytree_function(mask) for mask in masks))
 
 
 def _labels(rows: ArrayLike, columns: ArrayLike | None) -> tuple[Array, Array]:
-    given = {"rows": _whole(rows)} | ({} if columns is None else {"columns": _whole(columns)})
+    given = {"rows": _integers_if_whole(rows)}
+    if columns is not None:
+        given["columns"] = _integers_if_whole(columns)
     if any(jnp.issubdtype(a.dtype, jnp.floating) or a.dtype == bool for a in given.values()):
         labels = {argument: as_number_array(argument, a) for argument, a in given.items()}
     else:
@@ -71,12 +73,15 @@ def _labels(rows: ArrayLike, columns: ArrayLike | None) -> tuple[Array, Array]:
     return labels["rows"], labels.get("columns", labels["rows"])
 
 
-def _whole(labels: ArrayLike) -> Any:
-    """Labels, as integers where NumPy holds whole numbers as floats, more of which are different as integers."""
-    found = as_host_array(labels)
-    if isinstance(found, np.ndarray) and found.dtype.kind == "f" and np.all(np.abs(found) < 2**63):
-        return found.astype(np.int64) if np.all(found == np.trunc(found)) else found
-    return found
+def _integers_if_whole(labels: ArrayLike) -> np.ndarray | Array:
+    """Convert a NumPy array of whole floats to integers, because float32 would merge some of them."""
+    array = as_host_array(labels)
+    is_whole = (
+        isinstance(array, np.ndarray)
+        and array.dtype.kind == "f"
+        and np.all((np.abs(array) < 2**63) & (array == np.trunc(array)))
+    )
+    return array.astype(np.int64) if is_whole else array
 
 
 def _same(rows: Array, columns: Array, i: Array, j: Array) -> Array:
@@ -88,7 +93,7 @@ def _different(rows: Array, columns: Array, i: Array, j: Array) -> Array:
 
 
 def _all(masks: tuple[Mask, ...], i: Array, j: Array) -> Array:
-    keep = jnp.ones((), bool)[None, None]
+    valid = jnp.ones((1, 1), bool)
     for mask in masks:
-        keep = keep & mask(i, j)
-    return keep
+        valid = valid & mask(i, j)
+    return valid

@@ -2,9 +2,9 @@
 
     score(x, y) = sum over the tokens i of x of max_j measure(x_i, y_j)
 
-Each token of a query looks for the token of a document that is closest to it. Documents of different lengths are padded
-to a common one; masks say which tokens count. The score is not symmetric. Ties send the whole gradient to the first
-token. A query or a document in which no token counts has the score 0 with zero gradient.
+Each token of a query is compared with the closest token of a document. Documents of different lengths are padded to a
+common length, and masks mark the valid tokens. The score is not symmetric. Of equally close tokens the first has the
+whole gradient. A query or a document without valid tokens has the score 0 with zero gradient.
 
 References:
     Khattab, Zaharia (2020), ColBERT: Efficient and Effective Passage Search via Contextualized Late Interaction.
@@ -35,23 +35,23 @@ def maxsim_similarity(
     measure: str | Measure = "dot",
     reduce: str = "sum",
 ) -> Num[Array, "*b"]:
-    """MaxSim of sets of token vectors, pair by pair.
+    """Compute MaxSim of pairs of sets of token vectors.
 
     Args:
-        x: tokens of queries, [*b, t, d].
-        y: tokens of documents, [*b, s, d].
-        x_mask: boolean [*b, t], True for tokens that count; None counts all.
-        y_mask: boolean [*b, s], the same.
-        measure: of two tokens, by name or as a `Measure`; of a distance the smallest is taken, and the score is one.
-        reduce: sum over the tokens of x, or mean over those that count.
+        x: Tokens of queries, [*b, t, d].
+        y: Tokens of documents, [*b, s, d].
+        x_mask: Boolean [*b, t], True for valid tokens. Default: all are valid.
+        y_mask: Boolean [*b, s], as `x_mask`.
+        measure: Measure of two tokens, a name or a `Measure`. With a distance, the smallest distances are reduced.
+        reduce: "sum" over the tokens of x, or "mean" over its valid tokens.
 
     Returns:
-        [*b], in the measure's own direction; 0 where no token counts, also for a distance: leave such sets out of a
+        [*b], values of the measure; 0 for sets without valid tokens, also with a distance, so exclude them from a
         ranking.
 
     Raises:
-        InputError: for shapes that do not fit, an unknown measure or reduction.
-        TypeError: for values that are no real numbers.
+        InputError: If shapes do not match, or the measure or reduction is unknown.
+        TypeError: If x or y does not hold real numbers.
 
     Example:
         The best matches of two words among three are 0.75 and 0.5:
@@ -78,23 +78,23 @@ def maxsim_matrix(
     reduce: str = "sum",
     block_size: int | None = None,
 ) -> Num[Array, "n m"]:
-    """MaxSim of every query with every document, in blocks: no array [n, m, t, s] exists, forward or backward.
+    """Compute MaxSim of every query and every document in blocks, without an array [n, m, t, s].
 
     Args:
-        x: tokens of n queries, [n, t, d].
-        y: tokens of m documents, [m, s, d].
-        x_mask: boolean [n, t], True for tokens that count; None counts all.
-        y_mask: boolean [m, s], the same.
-        measure: of two tokens, by name or as a `Measure`.
-        reduce: sum or mean, see `maxsim_similarity`.
-        block_size: queries computed at once; None chooses.
+        x: Tokens of n queries, [n, t, d].
+        y: Tokens of m documents, [m, s, d].
+        x_mask: Boolean [n, t], True for valid tokens. Default: all are valid.
+        y_mask: Boolean [m, s], as `x_mask`.
+        measure: Measure of two tokens, a name or a `Measure`.
+        reduce: "sum" or "mean", see `maxsim_similarity`.
+        block_size: Queries per block. Default: chosen from a memory budget.
 
     Returns:
         [n, m].
 
     Raises:
-        InputError: for shapes that do not fit, an unknown measure or reduction.
-        TypeError: for values that are no real numbers.
+        InputError: If shapes do not match, or the measure or reduction is unknown.
+        TypeError: If x or y does not hold real numbers.
 
     Example:
         >>> queries, documents = jnp.eye(2)[:, None], jnp.array([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.5, 0.0]]])
@@ -112,7 +112,7 @@ def maxsim_matrix(
 def _check(
     x: ArrayLike, y: ArrayLike, x_mask: ArrayLike | None, y_mask: ArrayLike | None, reduce: str
 ) -> tuple[Array, Array, Array, Array]:
-    """Arrays of floats with their masks."""
+    """Return x and y as floating-point arrays, and their masks."""
     check_choice("reduce", reduce, REDUCTIONS)
     (x, x_mask), (y, y_mask) = _tokens("x", x, x_mask), _tokens("y", y, y_mask)
     if x.shape[-1] != y.shape[-1]:
@@ -121,13 +121,13 @@ def _check(
 
 
 def _tokens(name: str, x: ArrayLike, mask: ArrayLike | None) -> tuple[Array, Array]:
-    """Floats, 0 where a token does not count, so that what padding holds cannot matter; and the mask."""
+    """Return tokens with 0 in the place of invalid ones, so that the values of padding are ignored, and their mask."""
     x = as_float_array(name, x)
     if x.ndim < 2:
         raise InputError(f"{name}: expected sets of tokens [..., t, d], got shape {x.shape}")
     mask = jnp.ones(x.shape[:-1], bool) if mask is None else jnp.asarray(mask)
     if mask.dtype != bool:
-        raise TypeError(f"{name}_mask: expected booleans, True for tokens that count, got {mask.dtype}")
+        raise TypeError(f"{name}_mask: expected booleans, True for valid tokens, got {mask.dtype}")
     if mask.shape != x.shape[:-1]:
         raise InputError(f"{name}_mask: expected one boolean a token, {x.shape[:-1]}, got shape {mask.shape}")
     return jnp.where(mask[..., None], x, 0), mask
@@ -138,7 +138,7 @@ def _tokens(name: str, x: ArrayLike, mask: ArrayLike | None) -> tuple[Array, Arr
 def _paired(x: Array, y: Array, x_mask: Array, y_mask: Array, measure: Measure, *, reduce: str) -> Array:
     def score(x: Array, y: Array, x_mask: Array, y_mask: Array) -> Array:
         closest = _closest(measure.all_pairs(x, y)[:, None], y_mask[None], measure)  # [t, 1]
-        return _reduced(closest[None], x_mask[None], reduce)[0, 0]
+        return _reduce(closest[None], x_mask[None], reduce)[0, 0]
 
     scores = jnp.vectorize(score, signature="(t,d),(s,d),(t),(s)->()")(
         promote_to_float32(x), promote_to_float32(y), x_mask, y_mask
@@ -152,39 +152,39 @@ def _all_pairs(
     x: Array, y: Array, x_mask: Array, y_mask: Array, measure: Measure, *, reduce: str, block_size: int | None
 ) -> Array:
     (n, t, d), s = x.shape, y.shape[1]
-    kind = jnp.result_type(x, y)
+    dtype = jnp.result_type(x, y)
     x, y = promote_to_float32(x), promote_to_float32(y)
 
     def documents(y: Array, y_mask: Array) -> Array:
-        """The scores of b documents [b, s, d], [b, n]."""
+        """Compute the scores [b, n] of b documents [b, s, d]."""
         b = y.shape[0]
         rows, columns = measure.tile_inputs(x.reshape(n * t, d), y.reshape(b * s, d))
 
         def queries(rows: Any, x_mask: Array) -> Array:
-            """The scores of r queries, [r, b]."""
+            """Compute the scores [r, b] of r queries."""
             r = x_mask.shape[0]
             tokens = jax.tree.map(lambda a: a.reshape(r * t, *a.shape[2:]), rows)
-            strip = measure.tile(tokens, columns).reshape(r * t, b, s)
-            return _reduced(_closest(strip, y_mask, measure).reshape(r, t, b), x_mask, reduce)
+            scores = measure.tile(tokens, columns).reshape(r * t, b, s)
+            return _reduce(_closest(scores, y_mask, measure).reshape(r, t, b), x_mask, reduce)
 
         rows = jax.tree.map(lambda a: a.reshape(n, t, *a.shape[1:]), rows)
         return map_rows(queries, rows, x_mask, block_size=block_size, row_bytes=b * pair_bytes).T
 
-    # Documents are cut as well where those of one query would not fit.
+    # Documents are split as well, if the scores of one query exceed the memory budget.
     pair_bytes = t * measure.row_bytes(x, jnp.zeros((s, d), x.dtype))
-    return map_rows(documents, y, y_mask, row_bytes=pair_bytes).T.astype(kind)
+    return map_rows(documents, y, y_mask, row_bytes=pair_bytes).T.astype(dtype)
 
 
 def _closest(s: Array, mask: Array, measure: Measure) -> Array:
-    """Of every token's values s [k, b, s] with the tokens of b sets the closest that counts, [k, b]; 0 if none does."""
+    """Return the closest valid score of each token with b sets, s [k, b, s] to [k, b]; 0 if none is valid."""
     if s.shape[-1] == 0:
         return jnp.zeros(s.shape[:-1], s.dtype)
-    closeness = jnp.where(mask[None], measure.as_score(s), -jnp.inf)
-    first = jnp.argmax(closeness, axis=-1, keepdims=True)
+    score = jnp.where(mask[None], measure.as_score(s), -jnp.inf)
+    first = jnp.argmax(score, axis=-1, keepdims=True)
     return jnp.where(mask.any(-1)[None], jnp.take_along_axis(s, first, axis=-1)[..., 0], 0.0)
 
 
-def _reduced(closest: Array, mask: Array, reduce: str) -> Array:
-    """[r, t, b] over the tokens that count, [r, b]."""
+def _reduce(closest: Array, mask: Array, reduce: str) -> Array:
+    """Reduce scores [r, t, b] over the valid tokens, to [r, b]."""
     total = jnp.sum(jnp.where(mask[..., None], closest, 0.0), axis=1)
     return total if reduce == "sum" else total / jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None]

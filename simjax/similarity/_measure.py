@@ -1,7 +1,6 @@
-"""A measure: a function of two vectors that knows its direction, its range and its form for whole matrices.
+"""A measure: a function of two vectors with its direction, its range and its form for whole matrices.
 
-Losses, miners and search read `higher_is_closer` and never flip a sign by hand. `simjax.similarity` defines the
-measures that have names; it loads when a name is first asked for.
+Losses, miners and search read `higher_is_closer` instead of negating distances.
 """
 
 import dataclasses
@@ -29,39 +28,39 @@ from simjax.core import (
 )
 
 
-def _wide_rows(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
+def _promote_rows(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
     return promote_to_float32(x), promote_to_float32(y)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """How similar, or how far apart, two vectors are.
+    """A similarity or a distance of two vectors.
 
     Args:
-        pair: function of x, y [..., d] and of the parameters giving [...].
+        pair: Function of x, y [..., d] and of the parameters, returning [...].
         higher_is_closer: True for a similarity, False for a distance.
-        matrix: function of what `prepare` made of r rows and of all columns, and of the parameters, giving [r, m]
-            without an array of [r, m, d]; None broadcasts `pair`.
-        prepare: function of x [n, d], y [m, d] and of the parameters giving (rows, columns), a pytree of [n, ...] and
-            any pytree: what is done once and not for each block.
-        range: smallest and largest value.
-        name: what `measure=` calls it.
-        parameters: keyword arguments of the functions; arrays may be traced or learned.
-        minimum: of each parameter that has one.
-        search: function like `prepare` that gives vectors [n, e] and [m, e] whose dot products grow with closeness in
-            each row, and whether they do so without overflow for these rows; None searches by the measure itself.
-        exact_zero: the matrix form rounds; identical rows are found by their fingerprints and get exactly 0.
-        symmetric: x and y may be exchanged, whatever the parameters.
-        precision: of matrix products, as in `jax.default_matmul_precision`; None leaves it to JAX.
+        matrix: Function of r prepared rows, of all prepared columns and of the parameters, returning a tile [r, m]
+            without an array [r, m, d]. Default: `pair`, with broadcasting.
+        prepare: Function of x [n, d], y [m, d] and of the parameters, returning a pytree of arrays [n, ...] and any
+            pytree for the columns. It is called once, not for each block. Default: promotion to float32.
+        range: Smallest and largest value.
+        name: Name in `measure=`.
+        parameters: Keyword arguments of the functions; arrays may be traced or learned.
+        minimum: Pairs of a parameter and its smallest value.
+        search: Function like `prepare` that returns vectors [n, e] and [m, e], whose dot products have the order of the
+            scores in each row, and whether they cannot overflow. Default: search computes the measure itself.
+        exact_zero: The matrix form rounds; identical rows are found by their fingerprints and have distance 0.
+        symmetric: Exchanging x and y changes nothing, whatever the parameters.
+        precision: Precision of matrix products, as in `jax.default_matmul_precision`. Default: JAX's.
         propagates_nan: The matrix form gives NaN for every pair of a row that holds NaN or infinity, as `pair` does.
-            False leaves such rows to `matrix`, for measures that give them a meaning.
+            False passes such rows to `matrix`, for measures that give them a meaning.
     """
 
     pair: Callable[..., Array] = dataclasses.field(metadata={"static": True})
     higher_is_closer: bool = dataclasses.field(metadata={"static": True})
     matrix: Callable[..., Array] | None = dataclasses.field(default=None, metadata={"static": True})
-    prepare: Callable[..., tuple[Any, Any]] = dataclasses.field(default=_wide_rows, metadata={"static": True})
+    prepare: Callable[..., tuple[Any, Any]] = dataclasses.field(default=_promote_rows, metadata={"static": True})
     range: tuple[float, float] = dataclasses.field(default=(-float("inf"), float("inf")), metadata={"static": True})
     name: str = dataclasses.field(default="", metadata={"static": True})
     parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -74,7 +73,7 @@ class Measure:
 
     @classmethod
     def from_pair(cls, pair: Callable[..., Array], *, higher_is_closer: bool, **parameters: Any) -> "Measure":
-        """A user's own function of two vectors as a measure; it receives NaN and infinity as they are.
+        """Make a measure of a function of two vectors, which receives NaN and infinity unchanged.
 
         Example:
             >>> m = Measure.from_pair(lambda x, y: abs(x - y).max(-1), higher_is_closer=False)
@@ -85,44 +84,39 @@ class Measure:
         return cls(pair, higher_is_closer, name=name, parameters=parameters, propagates_nan=False)
 
     def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
-        """The pair form: x, y [..., d] to [...]."""
+        """Compute the measure of pairs x, y [..., d], returning [...]."""
         x, y = as_float_array("x", x), as_float_array("y", y)
         return self.pair(promote_to_float32(x), promote_to_float32(y), **self.parameters).astype(jnp.result_type(x, y))
 
     def tile_inputs(self, x: Array, y: Array) -> tuple[Any, Any]:
-        """x [n, d] and y [m, d] made ready for `strip`: a pytree of [n, ...] to cut into blocks, and the columns."""
+        """Prepare x [n, d] and y [m, d] for `tile`: rows, a pytree of arrays [n, ...], and columns, any pytree."""
         (x, x_nan), (y, y_nan) = self._finite_rows(x), self._finite_rows(y)
-        if self.matrix is None:
-            rows, columns = _wide_rows(x, y)
-        else:
-            rows, columns = self.prepare(x, y, **self.parameters)
-        marks = (fingerprints(x), fingerprints(y)) if self.exact_zero else (None, None)
-        return (rows, marks[0], x_nan), (columns, marks[1], y_nan)
+        rows, columns = _promote_rows(x, y) if self.matrix is None else self.prepare(x, y, **self.parameters)
+        prints = (fingerprints(x), fingerprints(y)) if self.exact_zero else (None, None)
+        return (rows, prints[0], x_nan), (columns, prints[1], y_nan)
 
     def tile(self, rows: Any, columns: Any, precision: str | None = None) -> Array:
-        """Every one of r rows against every column, as `tile_inputs` made them: [r, m]."""
+        """Compute the scores [r, m] of r rows and all columns, both from `tile_inputs`."""
         s = self.finite_tile(rows, columns, precision)
         return s + (rows[2][:, None] + columns[2][None]) if self.propagates_nan else s
 
     def finite_tile(self, rows: Any, columns: Any, precision: str | None = None) -> Array:
-        """The scores [r, m] without the NaN of rows and columns, which is the last part of both, 0 or NaN."""
-        (r, r_marks, _), (c, c_marks, _) = rows, columns
+        """Compute `tile` without adding the NaN of rows and columns, the last elements of `tile_inputs`."""
+        (r, r_prints, _), (c, c_prints, _) = rows, columns
         if self.matrix is None:
             s = self.pair(r[:, None], c[None], **self.parameters)
         else:
             with jax.default_matmul_precision(precision or self.precision or current_precision()):
                 s = self.matrix(r, c, **self.parameters)
-        return jnp.where(same_fingerprint(r_marks, c_marks), 0.0, s) if self.exact_zero else s
+        return jnp.where(same_fingerprint(r_prints, c_prints), 0.0, s) if self.exact_zero else s
 
     def _finite_rows(self, x: Array) -> tuple[Array, Array]:
-        return (
-            replace_non_finite_rows(x, fill_with_minimum=True)
-            if self.propagates_nan
-            else (x, jnp.zeros(len(x), x.dtype))
-        )
+        if not self.propagates_nan:
+            return x, jnp.zeros(len(x), x.dtype)
+        return replace_non_finite_rows(x, fill_with_minimum=True)
 
     def all_pairs(self, x: Array, y: Array, precision: str | None = None) -> Array:
-        """Every row of x [n, d] against every row of y [m, d], in one block: [n, m]."""
+        """Compute the scores [n, m] of x [n, d] and y [m, d] in one block."""
         return self.tile(*self.tile_inputs(x, y), precision)
 
     def row_bytes(self, x: Array, y: Array) -> int:
@@ -131,24 +125,24 @@ class Measure:
         return entries * jnp.promote_types(jnp.result_type(x, y), jnp.float32).itemsize
 
     def as_score(self, values: Array) -> Array:
-        """Values turned so that larger is closer."""
+        """Return values whose larger ones are closer: negated distances."""
         return values if self.higher_is_closer else -values
 
 
 MEASURES: dict[str, Measure] = {}
-"""The measures that have names; `simjax.similarity` fills it."""
+"""Measures by name, which the modules of `simjax.similarity` register."""
 
 
 def measure(name: "str | Measure", **parameters: Any) -> Measure:
-    """The measure of that name, with parameters where it takes them.
+    """Return the measure of a name, with parameters.
 
     Args:
-        name: as `simjax.similarity` calls it; a `Measure` is returned as it is.
-        **parameters: keyword arguments of the measure; arrays may be traced or learned.
+        name: Name of a measure; a `Measure` is also accepted.
+        **parameters: Keyword arguments of the measure; arrays may be traced or learned.
 
     Raises:
-        InputError: for an unknown name, with the nearest one, or a parameter out of its range.
-        TypeError: for a parameter that the measure does not take.
+        InputError: If the name is unknown, or a parameter is out of range.
+        TypeError: If the measure does not take a parameter.
 
     Example:
         >>> near = measure("rbf", gamma=0.5)
@@ -166,6 +160,6 @@ def measure(name: "str | Measure", **parameters: Any) -> Measure:
             )
     for parameter, least in found.minimum:
         check_at_least(parameter, parameters.get(parameter), least)
-    # A jitted function would cut the wide integers of a NumPy array.
+    # A jitted function would truncate wide integers of a NumPy array.
     arrays = {name: as_number_array(name, p) for name, p in parameters.items() if isinstance(p, np.ndarray)}
     return dataclasses.replace(found, parameters={**found.parameters, **parameters, **arrays})

@@ -1,8 +1,7 @@
 """Reduce the rows of a similarity matrix that is never stored.
 
-`reduce_rows` maps a block function over strips of S = measure(x_i, y_j). The block function is ordinary `jnp` code on
-a strip [r, m]; whatever it makes of a row is the result for that row. Attention, losses, mining and search are all
-such functions.
+`reduce_rows` maps a function over tiles of S = measure(x_i, y_j). The function is ordinary `jnp` code on a tile [r, m]
+and returns one result per row. Reductions, losses, mining and search are such functions.
 """
 
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from simjax.similarity._measure import Measure
 from simjax.similarity._measure import measure as as_measure
 
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32", *DotAlgorithmPreset.__members__)
+"""Names of the precisions of matrix products, which JAX explains at `jax.lax.Precision`."""
 
 
 def reduce_rows(
@@ -45,34 +45,37 @@ def reduce_rows(
     block_size: int | None = None,
     precision: str | None = None,
     axis_name: str | tuple[str, ...] | None = None,
+    cast_result: bool = False,
 ) -> Any:
-    """What `function` makes of every row of S = measure(x_i, y_j).
+    """Compute `function` of every row of S = measure(x_i, y_j), tile by tile.
 
     Args:
-        function: takes a strip s [r, m] of S, the numbers of its rows i [r, 1] and of its columns j [1, m] (and the
-            strip's part of `rows`), and returns a pytree of arrays [r, ...]. A plain function is traced anew where it
-            is a new object; one that carries arrays and should not be is a `jax.tree_util.Partial`.
+        function: Takes a tile s [r, m] of S, the numbers of its rows i [r, 1] and of its columns j [1, m], and the
+            tile's part of `rows`; returns a pytree of arrays [r, ...]. A new plain function is traced again. A
+            function that carries arrays can be a `jax.tree_util.Partial`, which is traced once.
         x: [n, d].
-        y: [m, d]; None compares x with itself.
-        measure: a name or a `Measure`.
-        rows: a tuple of arrays [n, ...] that are cut along with x and given to the function after i and j.
+        y: [m, d]. Default: x.
+        measure: Name of a measure or a `Measure`.
+        rows: Tuple of arrays [n, ...] that are split like x and passed to the function after i and j.
         chunk_size: The largest array that the function computes is [r, chunk_size, m].
-        block_size: Rows per block. With an explicit value every block is recomputed in the backward pass; with None,
+        block_size: Rows per block. With an explicit value every block is recomputed in the backward pass. By default,
             expensive intermediates may be saved when there are few blocks.
-        precision: of matrix products, one of `PRECISIONS`, which JAX explains at `jax.lax.Precision`; None is the
-            measure's own, which is the highest for distances.
-        axis_name: inside `jax.shard_map`, the mesh axis over which x and y are cut: columns are gathered from all
-            devices, rows stay where they are, and i and j count over all devices.
+        precision: Precision of matrix products, one of `PRECISIONS`. Default: that of the measure, which is the
+            highest for distances.
+        axis_name: Inside `jax.shard_map`, the mesh axis over which x and y are sharded. Columns are gathered from all
+            devices, rows stay on their device, and i and j are numbered over all devices.
+        cast_result: Cast floating-point results to the dtype of x and y. Default: results have the dtype of the
+            function, which computes in float32 or wider.
 
     Returns:
         A pytree of arrays [n, ...].
 
     Raises:
-        InputError: for shapes that do not fit or an unknown measure.
-        TypeError: for values that are no real numbers.
+        InputError: If shapes do not match or the measure is unknown.
+        TypeError: If x or y does not hold real numbers.
 
     Example:
-        How many rows lie within a distance of 1.5, the row itself not counted:
+        The number of other rows within a distance of 1.5:
 
         >>> x = jnp.array([[0.0], [1.0], [2.0], [9.0]])
         >>> print(reduce_rows(lambda s, i, j: jnp.sum((s < 1.5) & (i != j), axis=1), x, measure="euclidean"))
@@ -82,7 +85,7 @@ def reduce_rows(
     check_at_least("block_size", block_size, 1)
     if precision is not None:
         check_choice("precision", precision, PRECISIONS)
-    return _reduce_rows(
+    return reduce_rows_of_arrays(
         as_pytree_function(function),
         as_measure(measure),
         x,
@@ -92,6 +95,7 @@ def reduce_rows(
         block_size=block_size,
         precision=precision,
         axis_name=axis_name,
+        cast_result=cast_result,
     )
 
 
@@ -109,49 +113,57 @@ def default_block_size(
         measure: Name of a measure or a `Measure`.
 
     Example:
-        >>> block_size(jnp.zeros((65536, 128))), block_size(jnp.zeros((65536, 128)), measure="manhattan")
+        >>> x = jnp.zeros((65536, 128))
+        >>> default_block_size(x), default_block_size(x, measure="manhattan")
         (128, 128)
     """
     x, y = as_matrices(x, x if y is None else y)
     return rows_per_block(x.shape[0], as_measure(measure).row_bytes(x, y))
 
 
-@partial(jax.jit, static_argnames=("chunk_size", "block_size", "precision", "axis_name"))
-def _reduce_rows(function, measure, x, y, rows, *, chunk_size, block_size, precision, axis_name):
-    def local(function: Any, measure: Measure, x: Array, y: Array, rows: Any, first: Any = 0) -> Any:
+@partial(jax.jit, static_argnames=("chunk_size", "block_size", "precision", "axis_name", "cast_result"))
+def reduce_rows_of_arrays(
+    function: Callable[..., Any],
+    measure: Measure,
+    x: Array,
+    y: Array,
+    rows: Any = (),
+    *,
+    chunk_size: int = 1,
+    block_size: int | None = None,
+    precision: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    cast_result: bool = False,
+) -> Any:
+    """`reduce_rows` of arguments that are already checked and converted."""
+
+    def reduce(function: Any, measure: Measure, x: Array, y: Array, rows: Any, first: Any = 0) -> Any:
         if axis_name is not None:
             first = lax.axis_index(axis_name) * x.shape[0]
             y = lax.all_gather(y, axis_name, tiled=True)
         i = first + jnp.arange(x.shape[0], dtype=jnp.int32)
         j = jnp.arange(y.shape[0], dtype=jnp.int32)[None]
-        prepared, columns = measure.tile_inputs(x, y)
+        x_inputs, y_inputs = measure.tile_inputs(x, y)
 
-        def reduce(part: Any, i: Array, rows: Any) -> Any:
-            return function(measure.tile(part, columns, precision), i[:, None], j, *rows)
+        def reduce_block(x_inputs: Any, i: Array, rows: Any) -> Any:
+            out = function(measure.tile(x_inputs, y_inputs, precision), i[:, None], j, *rows)
+            if not cast_result:
+                return out
+            dtype = jnp.result_type(x, y)
+            return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, out)
 
         row_bytes = chunk_size * measure.row_bytes(x, y)
-        return map_rows(reduce, prepared, i, rows, block_size=block_size, row_bytes=row_bytes)
+        return map_rows(reduce_block, x_inputs, i, rows, block_size=block_size, row_bytes=row_bytes)
 
-    axes = _explicit_axes(x)
-    return (
-        local(*replicated((function, measure, x, y, rows)))
-        if axes is None
-        else _on_devices(local, axes, function, measure, x, y, rows)
-    )
-
-
-def _explicit_axes(x: Array) -> Any:
-    """The Explicit mesh axes over which the rows of x are cut, or None."""
     sharding = jax.typeof(x).sharding
-    return sharding.spec[0] if sharding.mesh.are_all_axes_explicit and sharding.spec else None
+    axes = sharding.spec[0] if sharding.mesh.are_all_axes_explicit and sharding.spec else None
+    if axes is None:
+        return reduce(*replicated((function, measure, x, y, rows)))
 
+    def reduce_on_device(function: Any, measure: Measure, x: Array, y: Array, rows: Any) -> Any:
+        return reduce(function, measure, x, y, rows, first=lax.axis_index(axes) * x.shape[0])
 
-def _on_devices(local, axes, function, measure, x, y, rows):
-    """Rows stay on the devices over which an Explicit mesh cuts them; everything else is replicated."""
-    cut, whole = PartitionSpec(axes), PartitionSpec()
-    specs = (whole, whole, cut, whole, cut)
-
-    def on_device(function, measure, x, y, rows):
-        return local(function, measure, x, y, rows, first=lax.axis_index(axes) * x.shape[0])
-
-    return call_on_devices(on_device, jax.typeof(x).sharding.mesh, specs, cut, function, measure, x, y, rows)
+    # Rows stay on the devices over which they are sharded; all other arrays are replicated.
+    by_row, whole = PartitionSpec(axes), PartitionSpec()
+    specs = (whole, whole, by_row, whole, by_row)
+    return call_on_devices(reduce_on_device, sharding.mesh, specs, by_row, function, measure, x, y, rows)

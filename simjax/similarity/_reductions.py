@@ -1,214 +1,239 @@
-"""What is made of a row of S = measure(x_i, y_j): sums, extremes, softmax, order.
+"""Reductions of the rows of S = measure(x_i, y_j): sums, extremes, softmax, order.
 
-Each function is `reduce_rows` with a block function of a few lines. They share its options, and:
-
-    mask        which pairs count: a function of row and column (see `same_label`); None is all of them
-    function    applied to S first, for instance a division by a temperature; None leaves S as it is
-
-S is taken as the measure gives it: for a similarity the maximum is the closest, for a distance the minimum. Over an
-empty set of pairs a weighted sum, a sum, a mean and a count are 0, logsumexp is -inf, min is +inf and max -inf with
-index -1, all with zero gradient.
+S has the values of the measure: the closest pair is the maximum of a similarity and the minimum of a distance. For a
+row without valid pairs, a weighted sum, a sum, a mean and a count are 0, logsumexp is -inf, min is +inf and max is -inf
+with index -1, all with zero gradient.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict, Unpack
 
-import jax
-import jax.numpy as jnp
+import jax.numpy as jnp  # noqa: F401 (in doctests)
 from jax import Array, lax
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num, Shaped
 
-from simjax.core import as_float_array, promote_to_float32
+from simjax.core import InputError, as_float_array, promote_to_float32
 from simjax.similarity import _row_reductions as row_reductions
 from simjax.similarity._masks import Mask, as_pytree_function
 from simjax.similarity._measure import Measure
 from simjax.similarity._reduce_rows import reduce_rows
 
 
-class Options(TypedDict, total=False):
-    """What every reduction takes, as `reduce_rows` documents it."""
+class ReductionOptions(TypedDict, total=False):
+    """Options that every reduction of x [n, d] and y [m, d] takes. Default of y: x.
 
+    mask: Function of row and column that is True for valid pairs, see `same_label`. Default: all pairs are valid.
+    function: Elementwise function that is applied to S first, for instance a division by a temperature.
+    measure: Name of a measure or a `Measure`. Default: "dot".
+    block_size, precision, axis_name: See `reduce_rows`.
+    """
+
+    mask: Mask | None
+    function: Callable[[Array], Array] | None
     measure: str | Measure
     block_size: int | None
     precision: str | None
     axis_name: str | tuple[str, ...] | None
 
 
-Function = Callable[[Array], Array]
-
-
 def logsumexp(
-    x: Shaped[ArrayLike, "n d"],
-    y: Shaped[ArrayLike, "m d"] | None = None,
-    *,
-    mask: Mask | None = None,
-    function: Function | None = None,
-    **options: Unpack[Options],
+    x: Shaped[ArrayLike, "n d"], y: Shaped[ArrayLike, "m d"] | None = None, **options: Unpack[ReductionOptions]
 ) -> Num[Array, " n"]:
-    """log sum_j exp S_ij, for each row i, without overflow.
-
-    Args:
-        x: [n, d].
-        y: [m, d]; None compares x with itself.
-        mask: of the pairs that count.
-        function: applied to S first.
-        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
-
-    Returns:
-        [n]; -inf where no pair counts.
+    """Compute log sum_j exp S_ij of each row i without overflow, [n]. See `ReductionOptions`.
 
     Example:
-        The InfoNCE loss of a batch of pairs at temperature 0.1 is the mean of this less the positive's score:
+        The InfoNCE loss of a batch of pairs at temperature 0.1 is the mean of this minus the score of the positive:
 
         >>> x, y = jnp.eye(3), jnp.eye(3)
         >>> loss = logsumexp(x, y, measure="cosine", function=lambda s: s / 0.1) - 1 / 0.1
         >>> print(loss.round(6))
         [9.1e-05 9.1e-05 9.1e-05]
     """
-    return reduce_masked(row_reductions.logsumexp, x, y, mask, function, **options)
+    return _reduce(row_reductions.logsumexp, x, y, **options)
 
 
 def softmax_weighted_sum(
     x: Shaped[ArrayLike, "n d"],
     y: Shaped[ArrayLike, "m d"],
     values: Num[ArrayLike, "m e"],
-    *,
-    mask: Mask | None = None,
-    function: Function | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[ReductionOptions],
 ) -> Num[Array, "n e"]:
-    """sum_j softmax_j(S_ij) values_j, for each row i: attention, and soft nearest neighbours.
+    """Compute sum_j softmax_j(S_ij) values_j of each row i: attention, and soft nearest neighbours.
 
     Args:
         x: [n, d].
         y: [m, d].
         values: [m, e].
-        mask: of the pairs that count.
-        function: applied to S first.
-        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
+        **options: See `ReductionOptions`.
 
     Returns:
-        [n, e]; 0 where no pair counts.
+        [n, e]; 0 for rows without valid pairs.
     """
-    weighted = promote_to_float32(as_float_array("values", values))
+    values = promote_to_float32(as_float_array("values", values))
     if (axis_name := options.get("axis_name")) is not None:
-        weighted = lax.all_gather(weighted, axis_name, tiled=True)
-    return reduce_masked(row_reductions.softmax_weighted_sum, x, y, mask, function, weighted, **options)
+        values = lax.all_gather(values, axis_name, tiled=True)
+    return _reduce(Partial(row_reductions.softmax_weighted_sum, values), x, y, **options)
 
 
 def sum(
-    x: Shaped[ArrayLike, "n d"],
-    y: Shaped[ArrayLike, "m d"] | None = None,
-    *,
-    mask: Mask | None = None,
-    function: Function | None = None,
-    **options: Unpack[Options],
+    x: Shaped[ArrayLike, "n d"], y: Shaped[ArrayLike, "m d"] | None = None, **options: Unpack[ReductionOptions]
 ) -> Num[Array, " n"]:
-    """The sum of function(S_ij) over the pairs that count, for each row i: [n].
-
-    Args:
-        x: [n, d].
-        y: [m, d]; None compares x with itself.
-        mask: of the pairs that count.
-        function: applied to S first.
-        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
-    """
-    return reduce_masked(row_reductions.sum, x, y, mask, function, **options)
+    """Compute the sum of function(S_ij) over the valid pairs of each row i, [n]. See `ReductionOptions`."""
+    return _reduce(row_reductions.sum, x, y, **options)
 
 
 def mean(
-    x: Shaped[ArrayLike, "n d"],
-    y: Shaped[ArrayLike, "m d"] | None = None,
-    *,
-    mask: Mask | None = None,
-    function: Function | None = None,
-    **options: Unpack[Options],
+    x: Shaped[ArrayLike, "n d"], y: Shaped[ArrayLike, "m d"] | None = None, **options: Unpack[ReductionOptions]
 ) -> Num[Array, " n"]:
-    """The mean of function(S_ij) over the pairs that count, for each row i: [n].
-
-    Args:
-        x: [n, d].
-        y: [m, d]; None compares x with itself.
-        mask: of the pairs that count.
-        function: applied to S first.
-        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
-    """
-    return reduce_masked(row_reductions.mean, x, y, mask, function, **options)
+    """Compute the mean of function(S_ij) over the valid pairs of each row i, [n]. See `ReductionOptions`."""
+    return _reduce(row_reductions.mean, x, y, **options)
 
 
 def count(
     x: Shaped[ArrayLike, "n d"],
     y: Shaped[ArrayLike, "m d"] | None = None,
-    *,
-    mask: Mask | None = None,
-    function: Function,
-    **options: Unpack[Options],
+    **options: Unpack[ReductionOptions],
 ) -> Int[Array, " n"]:
-    """How many of the pairs that count make function(S_ij) true, for each row i: int32 [n].
+    """Count the valid pairs of each row i for which function(S_ij) is True, int32 [n]. See `ReductionOptions`.
 
-    Args:
-        x: [n, d].
-        y: [m, d]; None compares x with itself.
-        mask: of the pairs that count.
-        function: of S, giving a boolean.
-        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
+    `function` is required, and must return booleans.
 
     Example:
         >>> x = jnp.array([[0.0], [1.0], [2.0], [9.0]])
         >>> print(count(x, mask=lambda i, j: i != j, function=lambda s: s < 1.5, measure="euclidean"))
         [1 2 1 0]
     """
-    return reduce_masked(row_reductions.count, x, y, mask, function, **options)
+    return _reduce(row_reductions.count, x, y, **options)
 
 
 def min(
-    x: Shaped[ArrayLike, "n d"],
-    y: Shaped[ArrayLike, "m d"] | None = None,
-    *,
-    mask: Mask | None = None,
-    function: Function | None = None,
-    **options: Unpack[Options],
+    x: Shaped[ArrayLike, "n d"], y: Shaped[ArrayLike, "m d"] | None = None, **options: Unpack[ReductionOptions]
 ) -> tuple[Num[Array, " n"], Int[Array, " n"]]:
-    """The smallest S_ij of each row i and its column: [n] and int32 [n], the lowest column among equals.
+    """Return the smallest S_ij of each row i and its column, the lowest of equal ones. See `ReductionOptions`.
 
-    Args:
-        x: [n, d].
-        y: [m, d]; None compares x with itself.
-        mask: of the pairs that count; a row without any gives +inf and -1.
-        function: applied to S first.
-        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
+    Returns:
+        Values [n] and columns int32 [n]; +inf and -1 for rows without valid pairs.
     """
-    return reduce_masked(row_reductions.min, x, y, mask, function, **options)
+    return _reduce(row_reductions.min, x, y, **options)
 
 
 def max(
+    x: Shaped[ArrayLike, "n d"], y: Shaped[ArrayLike, "m d"] | None = None, **options: Unpack[ReductionOptions]
+) -> tuple[Num[Array, " n"], Int[Array, " n"]]:
+    """Return the largest S_ij of each row i and its column, the lowest of equal ones. See `ReductionOptions`.
+
+    Returns:
+        Values [n] and columns int32 [n]; -inf and -1 for rows without valid pairs.
+    """
+    return _reduce(row_reductions.max, x, y, **options)
+
+
+def largest_k(
     x: Shaped[ArrayLike, "n d"],
     y: Shaped[ArrayLike, "m d"] | None = None,
     *,
-    mask: Mask | None = None,
-    function: Function | None = None,
-    **options: Unpack[Options],
-) -> tuple[Num[Array, " n"], Int[Array, " n"]]:
-    """The largest S_ij of each row i and its column: [n] and int32 [n], the lowest column among equals.
+    k: int,
+    **options: Unpack[ReductionOptions],
+) -> tuple[Num[Array, "n {k}"], Int[Array, "n {k}"]]:
+    """Return the k largest S_ij of each row i and their columns, the lowest column first among equal values.
 
     Args:
         x: [n, d].
-        y: [m, d]; None compares x with itself.
-        mask: of the pairs that count; a row without any gives -inf and -1.
-        function: applied to S first.
-        **options: measure, block_size, precision, axis_name: see `reduce_rows`.
+        y: [m, d]. Default: x.
+        k: At most m.
+        **options: See `ReductionOptions`; `function=jnp.negative` finds the smallest distances.
+
+    Returns:
+        Values [n, k] and columns int32 [n, k]. NaN comes after all numbers. With fewer than k valid pairs, the rest is
+        -inf and -1.
+
+    Raises:
+        InputError: If k is out of range.
     """
-    return reduce_masked(row_reductions.max, x, y, mask, function, **options)
+    return _reduce(_cached_partial(row_reductions.largest_k, k=k), x, y, **options)
 
 
-def reduce_masked(
-    block_function: Callable[..., Any], x: Any, y: Any, mask: Any, function: Any, *more: Any, **options: Any
+def order_statistics(
+    x: Shaped[ArrayLike, "n d"],
+    y: Shaped[ArrayLike, "m d"] | None = None,
+    *,
+    ks: Sequence[int],
+    **options: Unpack[ReductionOptions],
+) -> Num[Array, "n _k"]:
+    """Return the k-th smallest S_ij of each row i, for several k. NaN comes after all numbers.
+
+    Args:
+        x: [n, d].
+        y: [m, d]. Default: x.
+        ks: Numbers from 1 to m.
+        **options: See `ReductionOptions`.
+
+    Returns:
+        [n, len(ks)]; +inf where a row has fewer than k valid pairs.
+
+    Raises:
+        InputError: If a k is out of range.
+
+    Example:
+        The distances to the nearest and the second nearest other row:
+
+        >>> x = jnp.array([[0.0], [1.0], [3.0]])
+        >>> print(order_statistics(x, ks=(1, 2), mask=lambda i, j: i != j, measure="euclidean"))
+        [[1. 3.]
+         [1. 2.]
+         [2. 3.]]
+    """
+    return _reduce(_cached_partial(row_reductions.order_statistics, ks=tuple(ks)), x, y, **options)
+
+
+def histogram(
+    x: Shaped[ArrayLike, "n d"],
+    y: Shaped[ArrayLike, "m d"] | None = None,
+    *,
+    edges: Num[ArrayLike, " _b"],
+    soft: bool = False,
+    **options: Unpack[ReductionOptions],
+) -> Num[Array, "n _c"]:
+    """Count the S_ij of each row i in bins. Values outside of the edges are ignored.
+
+    Args:
+        x: [n, d].
+        y: [m, d]. Default: x.
+        edges: Ascending edges of the bins, [b].
+        soft: Share out each value linearly between the two nearest edges, which is differentiable (on an edge, with
+            the slope to its right). Default: count the values between two edges, including the last edge, as NumPy
+            does.
+        **options: See `ReductionOptions`.
+
+    Returns:
+        Counts [n, b - 1], or with `soft` shares [n, b] whose sum is the number of values within the edges; NaN for a
+        row with a valid NaN.
+
+    References:
+        Ustinova, Lempitsky (2016), Learning Deep Embeddings with Histogram Loss (soft histograms).
+    """
+    edges = as_float_array("edges", edges)
+    if edges.ndim != 1 or edges.shape[0] < 2:
+        raise InputError(f"edges: expected shape [b] with at least 2 edges, got shape {edges.shape}")
+    reduction = row_reductions.soft_histogram if soft else row_reductions.histogram
+    return _reduce(Partial(reduction, edges), x, y, **options)
+
+
+# Equal arguments give the same object, with which JAX compiles only once.
+_cached_partial = functools.cache(functools.partial)
+
+
+def _reduce(
+    reduction: Callable[..., Any],
+    x: ArrayLike,
+    y: ArrayLike | None,
+    *,
+    mask: Mask | None = None,
+    function: Callable[[Array], Array] | None = None,
+    **options: Any,
 ) -> Any:
-    """`reduce_rows` with a block function of (mask, function, *more, s, i, j), cast back to the inputs' type."""
-    out = reduce_rows(
-        Partial(block_function, as_pytree_function(mask), as_pytree_function(function), *more), x, y, **options
-    )
-    kind = jnp.result_type(as_float_array("x", x), as_float_array("y", x if y is None else y))
-    return jax.tree.map(lambda a: a.astype(kind) if jnp.issubdtype(a.dtype, jnp.floating) else a, out)
+    arguments = (as_pytree_function(f) for f in (reduction, mask, function))
+    return reduce_rows(Partial(row_reductions.reduce_tile, *arguments), x, y, cast_result=True, **options)

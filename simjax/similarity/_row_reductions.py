@@ -1,107 +1,146 @@
-"""Block functions: what is made of a strip [r, m] of S, in plain jnp.
+"""Functions of a tile: reductions of its rows in plain `jnp` code.
 
-Each takes the mask and the function of the reduction, then a strip and the numbers of its rows i [r, 1] and columns
-j [1, m], and gives arrays of r rows.
+Each takes scores s [r, m] and the boolean array `valid` [r, m] of pairs that take part, and returns arrays [r, ...].
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
-from jax.tree_util import Partial
 
+from simjax.core import InputError, rank_keys, top_k_of_rows
 from simjax.similarity._masks import Mask
 
-Function = Callable[[Array], Array]
+
+def reduce_tile(
+    reduction: Callable[[Array, Array], Array | tuple[Array, ...]],
+    mask: Mask | None,
+    function: Callable[[Array], Array] | None,
+    s: Array,
+    i: Array,
+    j: Array,
+) -> Array | tuple[Array, ...]:
+    """Apply `function` to a tile of scores, and reduce the pairs of the mask."""
+    valid = jnp.ones_like(s, bool) if mask is None else jnp.broadcast_to(mask(i, j), s.shape)
+    if function is not None:
+        # 0 instead of a masked NaN: 0 * NaN would be NaN in the gradient of a parameter of the function.
+        s = function(jnp.where(jnp.isnan(s) & ~valid, 0, s))
+    return reduction(s, valid)
 
 
-def masked(mask: Mask | None, function: Function | None, s: Array, i: Array, j: Array) -> tuple[Array, Array]:
-    """A strip after `function`, and which of its entries count: [r, m] both."""
-    keep = jnp.ones_like(s, bool) if mask is None else jnp.broadcast_to(mask(i, j), s.shape)
-    if function is None:
-        return s, keep
-    return function(finite_where_masked(s, keep)), keep
+def softmax_of_tile(s: Array, valid: Array | bool = True) -> tuple[Array, Array]:
+    """Compute the softmax over the last axis of scores [..., m], and the log of its normalizer.
 
+    An infinite score is replaced by the largest finite number. NaN stays NaN.
 
-def finite_where_masked(s: Array, keep: Array) -> Array:
-    """Scores with 0 for each masked NaN: 0 times NaN would be NaN in the gradient of whatever is multiplied by it."""
-    return jnp.where(jnp.isnan(s) & ~keep, 0, s)
-
-
-def softmax_of_tile(s: Array, keep: Array | bool = True) -> tuple[Array, Array]:
-    """Of a strip [r, m]: weights [r, m], 0 where not kept, and the logarithm of the sum of the kept exponentials [r].
-
-    An infinite entry counts as the largest number, and a row of which nothing is kept has no weight. A NaN stays one.
+    Returns:
+        Weights [..., m], 0 for invalid entries, and logsumexp [...], -inf without valid entries.
     """
-    most = jnp.finfo(s.dtype).max
-    s = jnp.where(keep, jnp.minimum(s, most), -jnp.inf)
-    # Not below the lowest number: then -inf less it is -inf, whose exponential is 0 with gradient 0, and never a NaN.
-    top = lax.stop_gradient(jnp.max(s, axis=1, keepdims=True, initial=-most))
+    largest = jnp.finfo(s.dtype).max
+    s = jnp.where(valid, jnp.minimum(s, largest), -jnp.inf)
+    # At least the smallest number, so that -inf - top is -inf, whose exponential is 0 with gradient 0.
+    top = lax.stop_gradient(jnp.max(s, axis=-1, keepdims=True, initial=-largest))
     e = jnp.exp(s - top)
-    total = jnp.sum(e, axis=1, keepdims=True)
-    found = total != 0
-    total = jnp.where(found, total, 1.0)
-    return e / total, jnp.where(found, top + jnp.log(total), -jnp.inf)[:, 0]
+    total = jnp.sum(e, axis=-1, keepdims=True)
+    is_valid = total != 0
+    total = jnp.where(is_valid, total, 1.0)
+    return e / total, jnp.where(is_valid, top + jnp.log(total), -jnp.inf)[..., 0]
 
 
-def logsumexp(mask: Any, function: Any, s: Array, i: Array, j: Array) -> Array:
-    value = softmax_of_tile(*masked(mask, function, s, i, j))[1]
-    return jnp.where(value >= jnp.finfo(s.dtype).max, jnp.inf, value)
+def first_largest(s: Array, valid: Array) -> Array:
+    """Return the column of the largest valid entry of each row, int32 [r].
 
-
-def softmax_weighted_sum(mask: Any, function: Any, values: Array, s: Array, i: Array, j: Array) -> Array:
-    return softmax_of_tile(*masked(mask, function, s, i, j))[0] @ values
-
-
-def sum(mask: Any, function: Any, s: Array, i: Array, j: Array) -> Array:
-    s, keep = masked(mask, function, s, i, j)
-    return jnp.sum(jnp.where(keep, s, 0), axis=1)
-
-
-def mean(mask: Any, function: Any, s: Array, i: Array, j: Array) -> Array:
-    s, keep = masked(mask, function, s, i, j)
-    return jnp.sum(jnp.where(keep, s, 0), axis=1) / jnp.maximum(jnp.sum(keep, axis=1), 1)
-
-
-def count(mask: Any, function: Any, s: Array, i: Array, j: Array) -> Array:
-    true, keep = masked(mask, function, s, i, j)
-    if true.dtype != bool:
-        raise TypeError(f"function: expected a boolean for each pair to count, got {true.dtype}")
-    return jnp.sum(true & keep, axis=1, dtype=jnp.int32)
-
-
-def max(mask: Any, function: Any, s: Array, i: Array, j: Array) -> tuple[Array, Array]:
-    s, keep = masked(mask, function, s, i, j)
-    column = first_largest(s, keep)
-    found = column >= 0
-    if s.shape[1] == 0:
-        return jnp.full(s.shape[0], -jnp.inf, s.dtype), column
-    # Taken, not reduced: the lowest among equals gets the whole gradient.
-    value = jnp.take_along_axis(s, jnp.where(found, column, 0)[:, None], axis=1)[:, 0]
-    return jnp.where(found, value, -jnp.inf), column
-
-
-def first_largest(s: Array, keep: Array) -> Array:
-    """The column of the largest kept entry of each row, the lowest among equals, -1 where none is kept: int32 [r].
-
-    NaN counts as the largest, as in NumPy. Two reductions: XLA on a CPU takes ten times as long for an argmax.
+    It is the first column among equal entries, and -1 for a row without valid entries. NaN is the
+    largest, as in NumPy. This takes two reductions, because XLA on a CPU computes an argmax ten times as slowly.
     """
     s, columns = lax.stop_gradient(s), jnp.arange(s.shape[1], dtype=jnp.int32)[None]
-    top = jnp.max(jnp.where(keep, s, -jnp.inf), axis=1, keepdims=True, initial=-jnp.inf)
-    column = jnp.min(jnp.where(keep & ((s == top) | jnp.isnan(s)), columns, s.shape[1]), axis=1, initial=s.shape[1])
+    top = jnp.max(jnp.where(valid, s, -jnp.inf), axis=1, keepdims=True, initial=-jnp.inf)
+    column = jnp.min(jnp.where(valid & ((s == top) | jnp.isnan(s)), columns, s.shape[1]), axis=1, initial=s.shape[1])
     return jnp.where(column < s.shape[1], column, -1)
 
 
-def nan_of_rows(s: Array, keep: Array) -> Array:
-    """NaN for each row of a strip [r, m] that has a kept NaN, 0 for the others [r]: for reductions that compare."""
-    return jnp.where(jnp.any(keep & jnp.isnan(s), axis=1), jnp.nan, 0.0).astype(s.dtype)
+def logsumexp(s: Array, valid: Array) -> Array:
+    value = softmax_of_tile(s, valid)[1]
+    return jnp.where(value >= jnp.finfo(s.dtype).max, jnp.inf, value)
 
 
-def min(mask: Any, function: Any, s: Array, i: Array, j: Array) -> tuple[Array, Array]:
-    value, index = max(mask, Partial(negated, function), s, i, j)
-    return -value, index
+def softmax_weighted_sum(values: Array, s: Array, valid: Array) -> Array:
+    return softmax_of_tile(s, valid)[0] @ values
 
 
-def negated(function: Function | None, s: Array) -> Array:
-    return -(s if function is None else function(s))
+def sum(s: Array, valid: Array) -> Array:
+    return jnp.sum(jnp.where(valid, s, 0), axis=1)
+
+
+def mean(s: Array, valid: Array) -> Array:
+    return sum(s, valid) / jnp.maximum(jnp.sum(valid, axis=1), 1)
+
+
+def count(is_true: Array, valid: Array) -> Array:
+    if is_true.dtype != bool:
+        raise TypeError(f"function: expected a boolean for each pair to count, got {is_true.dtype}")
+    return jnp.sum(is_true & valid, axis=1, dtype=jnp.int32)
+
+
+def max(s: Array, valid: Array) -> tuple[Array, Array]:
+    column = first_largest(s, valid)
+    if s.shape[1] == 0:
+        return jnp.full(s.shape[0], -jnp.inf, s.dtype), column
+    # Gathered, not reduced, so that the first of equal entries has the whole gradient.
+    value = jnp.take_along_axis(s, jnp.maximum(column, 0)[:, None], axis=1)[:, 0]
+    return jnp.where(column >= 0, value, -jnp.inf), column
+
+
+def min(s: Array, valid: Array) -> tuple[Array, Array]:
+    value, column = max(-s, valid)
+    return -value, column
+
+
+def largest_k(s: Array, valid: Array, *, k: int) -> tuple[Array, Array]:
+    columns = top_k_of_rows(rank_keys(lax.stop_gradient(s), valid), k)[1]
+    found = jnp.arange(k)[None] < jnp.sum(valid, axis=1, keepdims=True)
+    return jnp.where(found, jnp.take_along_axis(s, columns, axis=1), -jnp.inf), jnp.where(found, columns, -1)
+
+
+def order_statistics(s: Array, valid: Array, *, ks: tuple[int, ...]) -> Array:
+    order = np.array(ks, int)
+    if not ks or order.min() < 1 or order.max() > s.shape[1]:
+        raise InputError(f"ks: expected numbers from 1 to {s.shape[1]}, the number of columns, got {ks}")
+    columns = top_k_of_rows(rank_keys(lax.stop_gradient(-s), valid), int(order.max()))[1][:, order - 1]
+    found = order[None] <= jnp.sum(valid, axis=1, keepdims=True)
+    return jnp.where(found, jnp.take_along_axis(s, columns, axis=1), jnp.inf)
+
+
+def histogram(edges: Array, s: Array, valid: Array) -> Array:
+    in_range = valid & (s <= edges[-1])
+    from_edge = lax.map(lambda edge: jnp.sum(in_range & (s >= edge), axis=1), edges).T  # [r, b]
+    from_edge = from_edge.at[:, -1].set(0)  # the last bin includes the last edge
+    return (from_edge[:, :-1] - from_edge[:, 1:]).astype(s.dtype) + _nan_of_rows(s, valid)
+
+
+def soft_histogram(edges: Array, s: Array, valid: Array) -> Array:
+    """Share out each valid entry within the edges [b] linearly between the two nearest edges, [r, b].
+
+    Example:
+        >>> print(soft_histogram(jnp.array([0.0, 1.0, 2.0]), jnp.array([[0.25, 1.0, 7.0]]), jnp.full((1, 3), True)))
+        [[0.75 1.25 0.  ]]
+    """
+    in_range = valid & (s >= edges[0]) & (s <= edges[-1])
+    below = jnp.concatenate([edges[:1] - 1, edges[:-1]])
+    above = jnp.concatenate([edges[1:], edges[-1:] + 1])
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def share(edge: tuple[Array, Array, Array]) -> Array:
+        low, center, high = edge
+        weight = jnp.where(s < center, (s - low) / (center - low), (high - s) / (high - center))
+        return jnp.sum(jnp.where(in_range, jax.nn.relu(weight), 0), axis=1)
+
+    return lax.map(share, (below, edges, above)).T + _nan_of_rows(s, valid)
+
+
+def _nan_of_rows(s: Array, valid: Array) -> Array:
+    """Return NaN for each row that has a valid NaN and 0 for the others, [r, 1]."""
+    return jnp.where(jnp.any(valid & jnp.isnan(s), axis=1, keepdims=True), jnp.nan, 0.0).astype(s.dtype)

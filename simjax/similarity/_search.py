@@ -1,4 +1,4 @@
-"""The similarity matrix, and the closest rows of a gallery, in blocks of rows."""
+"""The similarity matrix, and exact search for the closest rows of a gallery, in blocks of rows."""
 
 import dataclasses
 from functools import partial
@@ -15,8 +15,6 @@ from jaxtyping import Int, Num, Shaped
 from simjax.core import (
     InputError,
     as_exact_array,
-    as_float_array,
-    as_host_array,
     as_matrices,
     auto_axes,
     dot_products,
@@ -28,12 +26,13 @@ from simjax.core import (
 )
 from simjax.similarity._measure import Measure
 from simjax.similarity._measure import measure as as_measure
-from simjax.similarity._reduce_rows import reduce_rows
+from simjax.similarity._reduce_rows import reduce_rows, reduce_rows_of_arrays
 
 BY_PRODUCTS = Measure(dot_products, higher_is_closer=True, matrix=dot_products, propagates_nan=False)
-"""The plain dot product of vectors that cannot overflow; no gradient goes back through it."""
+"""The dot product of vectors that cannot overflow, without a gradient."""
 
-SPARE = 8  # candidates beyond k and a quarter, against what a matrix product rounds
+SPARE = 8
+"""Candidates beyond 1.25 k, because the rounding of a matrix product changes the order of scores."""
 
 
 def pairwise(
@@ -44,20 +43,20 @@ def pairwise(
     block_size: int | None = None,
     precision: str | None = None,
 ) -> Num[Array, "n _m"]:
-    """The whole matrix S_ij = measure(x_i, y_j).
+    """Compute the matrix S_ij = measure(x_i, y_j).
 
     Args:
         x: [n, d].
-        y: [m, d]; None compares x with itself. Identical rows are at distance exactly 0.
-        measure: a name or a `Measure`.
-        block_size: rows computed at once; None chooses.
-        precision: of matrix products, see `simjax.similarity.reduce_rows`.
+        y: [m, d]. Identical rows have a distance of exactly 0. Default: x.
+        measure: Name of a measure or a `Measure`.
+        block_size: Rows per block. Default: chosen from a memory budget.
+        precision: Precision of matrix products, see `reduce_rows`. Default: that of the measure.
 
     Returns:
         [n, m].
 
     Raises:
-        InputError: for shapes that do not fit or an unknown measure.
+        InputError: If shapes do not match or the measure is unknown.
 
     Example:
         >>> colours = jnp.array([[255.0, 0, 0], [255, 105, 180], [0, 255, 0]])
@@ -66,11 +65,10 @@ def pairwise(
          [0.77 1.   0.32]
          [0.   0.32 1.  ]]
     """
-    kind = jnp.result_type(as_float_array("x", x), as_float_array("y", x if y is None else y))
-    return reduce_rows(_whole_strip, x, y, measure=measure, block_size=block_size, precision=precision).astype(kind)
+    return reduce_rows(_whole_tile, x, y, measure=measure, block_size=block_size, precision=precision, cast_result=True)
 
 
-def _whole_strip(s: Array, i: Array, j: Array) -> Array:
+def _whole_tile(s: Array, i: Array, j: Array) -> Array:
     return s
 
 
@@ -84,85 +82,83 @@ def top_k(
     block_size: int | None = None,
     precision: str | None = None,
 ) -> tuple[Num[Array, "q {k}"], Int[Array, "q {k}"]]:
-    """The k rows of the gallery that are closest to each query, by exact search.
+    """Find the k rows of the gallery that are closest to each query, by exact search.
 
-    Candidates are found through strips of the similarity matrix, a few more than k of them; for a measure whose order
-    is that of a dot product (cosine, Euclidean, RBF, ...) a strip is one matrix product and nothing else. The measure
-    is then computed again from each candidate's own features. So what a matrix product rounds neither shows in the
-    values nor loses a neighbour, and gradients cost one pair for each candidate.
+    Tiles of the similarity matrix give somewhat more than k candidates per query. For a measure with the order of a dot
+    product (cosine, Euclidean, RBF, ...), a tile is a single matrix product. The measure of the candidates is then
+    computed from their features. The rounding of the matrix product therefore affects neither values nor order, and a
+    gradient costs one pair for each candidate.
 
     Args:
         query: [q, d].
         gallery: [m, d].
-        k: how many, at most m.
-        measure: a name or a `Measure`.
-        exclude: integers [q]: for each query the index of one gallery row that does not count, for instance itself.
-        block_size: queries compared at once; None chooses.
+        k: At most m.
+        measure: Name of a measure or a `Measure`.
+        exclude: Index of one gallery row to ignore for each query, for instance the query itself, integers [q].
+        block_size: Queries per block. Default: chosen from a memory budget.
         precision: Precision of the matrix products that find candidates, see `reduce_rows`. A low one is faster on
-            hardware that has it, and may miss a neighbour.
+            hardware that supports it, and may miss a neighbour. Default: that of the measure.
 
     Returns:
-        Values [q, k] in the measure's own direction and indices int32 [q, k], closest first, ties by lowest index;
-        NaN comes after all numbers.
+        Values of the measure [q, k] and indices int32 [q, k], closest first, equal values by index; NaN comes last.
 
     Raises:
-        InputError: for shapes that do not fit, k out of range or an unknown measure.
+        InputError: If shapes do not match, k is out of range or the measure is unknown.
     """
     query, gallery = as_matrices(query, gallery, ("query", "gallery"))
     available = gallery.shape[0] - (exclude is not None)
     if not isinstance(k, int | np.integer) or not 1 <= k <= available:
-        raise InputError(f"k: expected 1 to {available}, the rows of the gallery that count, got {k}")
+        raise InputError(f"k: expected 1 to {available}, the number of gallery rows to search, got {k}")
     excluded = () if exclude is None else (_row_numbers("exclude", exclude, len(query), len(gallery)),)
     return _top_k(query, gallery, excluded, as_measure(measure), k=k, block_size=block_size, precision=precision)
 
 
 def _row_numbers(argument: str, rows: ArrayLike, n: int, m: int) -> Array:
-    """One of m row numbers for each of n queries; traced ones are taken as they are."""
+    """Return one of m row numbers for each of n queries; the values of traced ones are not checked."""
     numbers = as_exact_array(argument, rows)
     if numbers.shape != (n,) or not jnp.issubdtype(numbers.dtype, jnp.integer):
-        got = f"{numbers.dtype} {numbers.shape}"
-        raise InputError(f"{argument}: expected one integer for each of {n} queries, got {got}")
-    if n and not isinstance(given := as_host_array(rows), Tracer):
-        known = np.asarray(given)
-        if known.min() < 0 or known.max() >= m:
-            raise InputError(
-                f"{argument}: expected rows 0 to {m - 1} of the gallery, got {known.min()} to {known.max()}"
-            )
+        given = f"{numbers.dtype} {numbers.shape}"
+        raise InputError(f"{argument}: expected one integer for each of {n} queries, got {given}")
+    if n and not isinstance(numbers, Tracer) and (numbers.min() < 0 or numbers.max() >= m):
+        given = f"{numbers.min()} to {numbers.max()}"
+        raise InputError(f"{argument}: expected rows 0 to {m - 1} of the gallery, got {given}")
     return numbers
 
 
 @partial(jax.jit, static_argnames=("k", "block_size", "precision"))
 @auto_axes
 def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block_size: int | None, precision: str | None):
-    width = min(k + k // 4 + SPARE, gallery.shape[0])
+    count = min(k + k // 4 + SPARE, gallery.shape[0])
 
-    def nearest(by: Measure, s: Array, i: Array, j: Array, *skip: Array) -> Array:
-        closeness = by.as_score(s)
-        columns = top_k_of_rows(rank_keys(closeness, j != skip[0][:, None]) if skip else closeness, width)[1]
-        return jnp.sort(columns, axis=1)  # so that the lowest is the first among equals
+    def candidates_of_tile(by: Measure, s: Array, i: Array, j: Array, *excluded: Array) -> Array:
+        score = by.as_score(s)
+        keys = rank_keys(score, j != excluded[0][:, None]) if excluded else score
+        # In ascending order, so that the lowest index is the first of equal scores.
+        return jnp.sort(top_k_of_rows(keys, count)[1], axis=1)
 
-    def compare(query: Array, columns: Array, *skip: Array) -> tuple[Array, Array]:
-        found = promote_to_float32(gallery[columns])  # [r, width, d]
-        values = measure(promote_to_float32(query)[:, None], found)
+    def find_candidates(by: Measure, x: Array, y: Array) -> Array:
+        options = {"block_size": block_size, "precision": precision or measure.precision}
+        return reduce_rows_of_arrays(Partial(candidates_of_tile, by), by, x, y, excluded, **options)
+
+    def compare(query: Array, columns: Array, *excluded: Array) -> tuple[Array, Array]:
+        candidates = promote_to_float32(gallery[columns])  # [r, count, d]
+        values = measure.pair(promote_to_float32(query)[:, None], candidates, **measure.parameters)
         if measure.exact_zero:
-            values = jnp.where(jnp.all(query[:, None] == found, axis=-1) & ~jnp.isnan(values), 0.0, values)
-        keep = columns != skip[0][:, None] if skip else jnp.ones_like(columns, bool)
-        _, place = jax.lax.top_k(rank_keys(jax.lax.stop_gradient(measure.as_score(values)), keep), k)
-        closest = jnp.take_along_axis(values, place, axis=1)
-        return closest.astype(gallery.dtype), jnp.take_along_axis(columns, place, axis=1)
-
-    def candidates(x: Array, y: Array, by: Measure) -> Array:
-        options = {"measure": by, "block_size": block_size, "precision": precision or measure.precision}
-        return reduce_rows(Partial(nearest, by), x, y, rows=excluded, **options)
+            values = jnp.where(jnp.all(query[:, None] == candidates, axis=-1) & ~jnp.isnan(values), 0.0, values)
+        valid = columns != excluded[0][:, None] if excluded else jnp.ones_like(columns, bool)
+        _, order = jax.lax.top_k(rank_keys(jax.lax.stop_gradient(measure.as_score(values)), valid), k)
+        closest = jnp.take_along_axis(values, order, axis=1)
+        return closest.astype(gallery.dtype), jnp.take_along_axis(columns, order, axis=1)
 
     x, y = jax.lax.stop_gradient((query, gallery))
-    by_measure = partial(candidates, x, y, dataclasses.replace(measure, exact_zero=False))
+    by_measure = partial(find_candidates, dataclasses.replace(measure, exact_zero=False), x, y)
     if measure.search is None:
         columns = by_measure()
     else:
         (x, _), (y, y_nan) = (replace_non_finite_rows(a, fill_with_minimum=True) for a in (x, y))
-        x, y, fits = measure.search(x, y, **measure.parameters)
-        by_products = partial(candidates, *jax.lax.stop_gradient((x, y + y_nan[:, None])), BY_PRODUCTS)
-        columns = by_products() if fits is True else jax.lax.cond(fits, by_products, by_measure)
-    row_bytes = width * gallery.shape[1] * gallery.dtype.itemsize
+        x, y, cannot_overflow = measure.search(x, y, **measure.parameters)
+        x, y = jax.lax.stop_gradient((x, y + y_nan[:, None]))
+        by_products = partial(find_candidates, BY_PRODUCTS, x, y)
+        columns = by_products() if cannot_overflow is True else jax.lax.cond(cannot_overflow, by_products, by_measure)
+    row_bytes = count * gallery.shape[1] * gallery.dtype.itemsize
     return map_rows(compare, query, columns, *excluded, block_size=block_size, row_bytes=row_bytes)

@@ -8,7 +8,7 @@ import pytest
 from simjax import core, similarity
 from simjax.attention import attention
 from simjax.core import _convolution
-from simjax.core._convolution import _xla
+from simjax.core._convolution import _by_xla
 
 
 def test_every_row_against_every_row(random):
@@ -47,7 +47,7 @@ def test_convolution_is_patches_times_filters_is_a_sparse_dense_layer(random, sh
     by_patches = core.dense(rows, kernel.reshape(-1, filters), bias)
     np.testing.assert_allclose(out, by_patches, rtol=1e-5, atol=2e-5)
 
-    by_xla = _xla(x, kernel, stride, padding) + bias[None, None, None]  # what runs on a GPU or TPU
+    by_xla = _by_xla(x, kernel, stride, padding) + bias[None, None, None]  # what runs on a GPU or TPU
     np.testing.assert_allclose(out, by_xla, rtol=1e-5, atol=2e-5)
 
     matrix = core.convolution_matrix(kernel, shape, stride=stride, padding=padding)

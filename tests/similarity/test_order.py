@@ -73,7 +73,7 @@ def test_soft_histogram_shares_each_entry_out_between_two_edges():
         (lambda x: similarity.largest_k(x, k=4), "k: expected 1 to 3, the number of columns, got 4"),
         (lambda x: similarity.order_statistics(x, ks=(1, 4)), "ks: expected numbers from 1 to 3"),
         (lambda x: similarity.order_statistics(x, ks=()), "ks: expected numbers from 1 to 3"),
-        (lambda x: similarity.histogram(x, edges=jnp.zeros(1)), "edges: expected at least 2 in one row"),
+        (lambda x: similarity.histogram(x, edges=jnp.zeros(1)), "edges: expected shape .b. with at least 2 edges"),
         (lambda x: similarity.sum(x[0]), r"x: expected rows \[n, d\], got shape \(2,\)"),
         (lambda x: similarity.sum(x, x[:, :1]), "y: expected rows of 2 features as in x"),
         (lambda x: similarity.sum(x, measure="euclidian"), "unknown measure 'euclidian' .did you mean euclidean"),

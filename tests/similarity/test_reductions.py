@@ -234,9 +234,9 @@ def test_masks_that_carry_arrays_compile_once(random, caplog):
     similarity.sum(x, mask=similarity.same_label(labels[0]))
     with jax.log_compiles():
         found = [similarity.sum(x, mask=similarity.same_label(some)) for some in labels]
-    assert not [r for r in caplog.records if "Finished XLA compilation of jit(_reduce_rows)" in r.getMessage()]
+    assert not [r for r in caplog.records if "Finished XLA compilation of jit(reduce_rows_of_arrays)" in r.getMessage()]
     for some, sums in zip(labels, found, strict=True):
         np.testing.assert_allclose(sums, np.sum((x @ x.T) * (some[:, None] == some), 1), rtol=1e-4, atol=1e-5)
     with jax.log_compiles():  # the control: the log is read rightly
         similarity.sum(x[1:], mask=similarity.same_label(labels[0, 1:]))
-    assert [r for r in caplog.records if "Finished XLA compilation of jit(_reduce_rows)" in r.getMessage()]
+    assert [r for r in caplog.records if "Finished XLA compilation of jit(reduce_rows_of_arrays)" in r.getMessage()]

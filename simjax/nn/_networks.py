@@ -1,7 +1,6 @@
-"""The Siamese CNN: one convolutional encoder, used for both images of a pair.
+"""A convolutional and a dense encoder of images.
 
-A Siamese network is not two networks. The encoder is stored once and called on whatever is to be compared; the
-comparison is a measure of its embeddings.
+A Siamese network has one encoder, which embeds both images of a pair; a measure compares the embeddings.
 """
 
 from functools import partial
@@ -11,8 +10,8 @@ from flax import nnx
 from jax import Array
 
 from simjax.core import InputError, check_choice
-from simjax.nn._batch_norm import BatchNorm
 from simjax.nn._layers import (
+    BatchNorm,
     Convolution,
     Dense,
     Residual,
@@ -26,19 +25,20 @@ VARIANTS = ("modern", "classic")
 
 
 class SiameseCNN(nnx.Module):
-    """Images [b, h, w, c] to embeddings [b, embedding_size].
+    """A convolutional network from images [b, h, w, c] to embeddings [b, embedding_size].
 
     Args:
-        image_shape: (h, w, c) of the images. At least 8x8 for the modern variant, 28x28 for the classic one.
+        image_shape: (h, w, c) of the images. The modern variant needs at least 2^n pixels per side for n widths, the
+            classic one 28.
         variant: "modern" has stages of convolution, batch norm, ReLU and pooling, each stage after the first with a
             residual block; "classic" is the network of the early tutorials: no activations, a 2-d embedding.
-        widths: channels of the stages.
-        residual: whether the stages after the first have a residual block.
-        embedding_size: None is 64 for the modern variant, 2 for the classic one.
-        rngs: initialises the parameters.
+        widths: Channels of the stages.
+        residual: Add a residual block to each stage after the first.
+        embedding_size: Size of the embeddings. Default: 64 for the modern variant, 2 for the classic one.
+        rngs: Initializes the parameters.
 
     Raises:
-        InputError: for an unknown variant or images that are too small.
+        InputError: If the variant is unknown or the images are too small.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class SiameseCNN(nnx.Module):
         embedding_size: int | None = None,
         rngs: nnx.Rngs,
     ):
-        check_choice("cnn.variant", variant, VARIANTS)
+        check_choice("variant", variant, VARIANTS)
         smallest = 28 if variant == "classic" else 2 ** len(widths)
         if min(image_shape[:2]) < smallest:
             raise InputError(
-                f"images of {image_shape[0]}x{image_shape[1]} are too small for the {variant} cnn: "
-                f"it needs at least {smallest}x{smallest}"
+                f"image_shape: expected at least {smallest}x{smallest} for the {variant} CNN, "
+                f"got {image_shape[0]}x{image_shape[1]}"
             )
         self.embedding_size = embedding_size or (2 if variant == "classic" else 64)
         if variant == "classic":
@@ -65,14 +65,48 @@ class SiameseCNN(nnx.Module):
             self.layers = _modern(image_shape[2], widths, residual, self.embedding_size, rngs)
 
     def __call__(self, images: Array) -> Array:
-        """Images [b, h, w, c], normalised, to embeddings [b, embedding_size]."""
+        """Embed normalized images [b, h, w, c], returning [b, embedding_size]."""
+        return self.layers(images)
+
+
+class DenseNetwork(nnx.Module):
+    """A dense network from images [b, h, w, c] to embeddings [b, embedding_size].
+
+    Each hidden layer is dense, batch norm, ReLU.
+
+    Args:
+        image_shape: (h, w, c) of the images.
+        widths: Neurons of the hidden layers.
+        embedding_size: Size of the embeddings.
+        rngs: Initializes the parameters.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        widths: tuple[int, ...] = (512, 512),
+        embedding_size: int = 64,
+        rngs: nnx.Rngs,
+    ):
+        sizes = (image_shape[0] * image_shape[1] * image_shape[2], *widths)
+        layers: list = [flatten]
+        for before, after in zip(sizes, widths, strict=False):
+            layers += [Dense(before, after, use_bias=False, rngs=rngs), BatchNorm(after), jax.nn.relu]
+        self.layers = nnx.Sequential(*layers, Dense(sizes[-1], embedding_size, init="lecun_normal", rngs=rngs))
+        self.embedding_size = embedding_size
+
+    def __call__(self, images: Array) -> Array:
+        """Embed normalized images [b, h, w, c], returning [b, embedding_size]."""
         return self.layers(images)
 
 
 def _classic(image_shape: tuple[int, int, int], embedding_size: int, rngs: nnx.Rngs) -> nnx.Sequential:
-    """The network as listed: three convolutions and two dense layers with batch norm, and no activation."""
+    """Return three convolutions and two dense layers with batch norm, and without activations."""
     height, width, channels = image_shape
-    places = ((height // 4 - 2) // 5) * ((width // 4 - 2) // 5)  # after both poolings, the 3x3 and the 5x5 mean
+    positions = ((height // 4 - 2) // 5) * (
+        (width // 4 - 2) // 5
+    )  # after two poolings, a 3x3 convolution and a 5x5 mean
     return nnx.Sequential(
         Convolution(channels, 32, padding=1, rngs=rngs),
         BatchNorm(32),
@@ -84,7 +118,7 @@ def _classic(image_shape: tuple[int, int, int], embedding_size: int, rngs: nnx.R
         BatchNorm(128),
         partial(average_pool, size=5),
         flatten,
-        Dense(128 * places, 64, init="lecun_normal", rngs=rngs),
+        Dense(128 * positions, 64, init="lecun_normal", rngs=rngs),
         BatchNorm(64),
         Dense(64, embedding_size, init="lecun_normal", rngs=rngs),
     )
@@ -93,7 +127,7 @@ def _classic(image_shape: tuple[int, int, int], embedding_size: int, rngs: nnx.R
 def _modern(
     channels: int, widths: tuple[int, ...], residual: bool, embedding_size: int, rngs: nnx.Rngs
 ) -> nnx.Sequential:
-    """Stages of convolution, batch norm and ReLU, pooled in between; the mean over places becomes the embedding."""
+    """Return stages of convolution, batch norm and ReLU with pooling between them, a global mean and a dense layer."""
 
     def unit(channels_in: int, channels_out: int) -> list:
         # No bias: the batch norm that follows has one.
