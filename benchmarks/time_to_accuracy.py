@@ -108,7 +108,7 @@ def theirs(model: str, seed: int) -> Epochs:
         grid = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
         return F.grid_sample(x, grid, align_corners=False)
 
-    def normalised(x: torch.Tensor) -> torch.Tensor:
+    def normalized(x: torch.Tensor) -> torch.Tensor:
         return ((x.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
     seconds, step = 0.0, 0
@@ -120,7 +120,7 @@ def theirs(model: str, seed: int) -> Epochs:
             rows = order[i * size : (i + 1) * size]
             for group in optimizer.param_groups:
                 group["lr"] = rates[step]
-            out = network(normalised(augmented(images[rows].float())))
+            out = network(normalized(augmented(images[rows].float())))
             loss = F.cross_entropy(out, labels[rows], label_smoothing=settings.loss.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
@@ -131,7 +131,7 @@ def theirs(model: str, seed: int) -> Epochs:
         seconds += time.perf_counter() - start
         network.eval()
         with torch.no_grad():
-            logits = torch.cat([network(normalised(part)) for part in test.split(256)])
+            logits = torch.cat([network(normalized(part)) for part in test.split(256)])
         yield seconds, float(np.mean(logits.argmax(1).numpy() == sources.test.labels))
 
 

@@ -14,7 +14,7 @@ from simjax.data._dataset import Dataset, export, select_classes
 from simjax.data._decode import resize
 from simjax.data._folder import has_test_folder
 from simjax.data._load import DATASETS, load, resolve_folders, split_name
-from simjax.data._normalization import normalise, statistics
+from simjax.data._normalization import normalize, statistics
 from simjax.data._prepare import prepare
 from simjax.data._sampler import (
     ClassTable,
@@ -41,7 +41,7 @@ __all__ = [
     "has_test_folder",
     "hierarchy",
     "load",
-    "normalise",
+    "normalize",
     "permutation_at",
     "prepare",
     "resize",

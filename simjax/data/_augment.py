@@ -61,7 +61,7 @@ def augment(key: Array, images: ArrayLike, augmentation: Augmentation) -> Array:
 
     Args:
         key: PRNG key.
-        images: Floating-point [b, h, w, c], before `normalise`, so that zero is the background.
+        images: Floating-point [b, h, w, c], before `normalize`, so that zero is the background.
         augmentation: The largest changes. A shift without rotation and scale is by whole pixels.
 
     Returns:

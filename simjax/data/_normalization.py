@@ -35,7 +35,7 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @jax.jit
-def normalise(images: ArrayLike, mean: ArrayLike, std: ArrayLike) -> Array:
+def normalize(images: ArrayLike, mean: ArrayLike, std: ArrayLike) -> Array:
     """Compute (images / 255 - mean) / std.
 
     Args:

@@ -154,7 +154,7 @@ def signal_to_noise_contrastive_loss(
     margin: ArrayLike = 1.0,
     positive_margin: ArrayLike = 0.0,
     zero_mean: ArrayLike | None = None,
-    normalise: bool = True,
+    normalize: bool = True,
     **options: Unpack[ReferenceOptions],
 ) -> Float[Array, ""]:
     """Compute the contrastive loss by the signal-to-noise distance, whose signal is the row.
@@ -172,7 +172,7 @@ def signal_to_noise_contrastive_loss(
         margin: Negative pairs farther apart than this have zero loss.
         positive_margin: Positive pairs closer than this have zero loss.
         zero_mean: Weight of the regularizer of the embeddings as given. Default: no regularizer.
-        normalise: Scale rows to unit length first.
+        normalize: Scale rows to unit length first.
         **options: See `ReferenceOptions`. Default reducer: "mean_active".
 
     Returns:
@@ -189,10 +189,10 @@ def signal_to_noise_contrastive_loss(
         A positive pair, at distance 1 / 4 from the first row and 1 / 9 from the second, which is the louder signal:
 
         >>> x, labels = jnp.array([[-1.0, 1.0], [-1.0, 2.0]]), jnp.array([0, 0])
-        >>> loss = signal_to_noise_contrastive_loss(x, labels, normalise=False)
+        >>> loss = signal_to_noise_contrastive_loss(x, labels, normalize=False)
         >>> print(round(float(loss), 4))  # (1 / 4 + 1 / 9) / 2
         0.1806
-        >>> regularized = signal_to_noise_contrastive_loss(x, labels, normalise=False, zero_mean=1.0)
+        >>> regularized = signal_to_noise_contrastive_loss(x, labels, normalize=False, zero_mean=1.0)
         >>> print(round(float(regularized - loss), 4))  # (0 + 1) / 2
         0.5
 
@@ -213,7 +213,7 @@ def signal_to_noise_contrastive_loss(
     penalty = {}
     if zero_mean is not None:
         penalty = {"penalty": zero_mean * jnp.abs(jnp.sum(promote_to_float32(x), axis=-1))}
-    if normalise:
+    if normalize:
         x, resolved = unit_vectors(x), resolved.with_unit_vectors()
     return compute_pair_loss(
         _signal_to_noise_terms,

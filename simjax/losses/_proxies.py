@@ -77,7 +77,7 @@ def proxy_nca_loss(
     *,
     proxies: Num[ArrayLike, "c d"],
     scale: ArrayLike = 1.0,
-    normalise: bool = True,
+    normalize: bool = True,
     **options: Unpack[ProxyOptions],
 ) -> Float[Array, ""]:
     """Compute neighborhood components analysis of embeddings with proxies as neighbors.
@@ -87,7 +87,7 @@ def proxy_nca_loss(
 
     Args:
         scale: Factor of the negative squared distance, above 0.
-        normalise: Compare unit vectors.
+        normalize: Compare unit vectors.
         **options: See `ProxyOptions`.
 
     Example:
@@ -96,7 +96,7 @@ def proxy_nca_loss(
     """
     resolve_options(proxy_nca_loss, options, accepted=ProxyOptions)
     w, ids, classes = as_proxies(labels, proxies)
-    references = {"ref_embeddings": w, "ref_labels": classes, "scale": scale, "normalise": normalise}
+    references = {"ref_embeddings": w, "ref_labels": classes, "scale": scale, "normalize": normalize}
     return nca_loss(embeddings, ids, **references, **options)
 
 

@@ -244,7 +244,7 @@ def nca_loss(
     labels: Labels,
     *,
     scale: ArrayLike = 1.0,
-    normalise: bool = True,
+    normalize: bool = True,
     **options: Unpack[PairOptions],
 ) -> Float[Array, ""]:
     """Compute neighbourhood components analysis: how probably the soft nearest neighbour of a row is a positive.
@@ -257,7 +257,7 @@ def nca_loss(
         embeddings: [n, d].
         labels: Class ids [n] or a `Relation`.
         scale: Factor of the scores, the inverse of a temperature.
-        normalise: Scale rows to unit length first.
+        normalize: Scale rows to unit length first.
         **options: See `PairOptions`. Default measure: squared_euclidean.
 
     Returns:
@@ -276,7 +276,7 @@ def nca_loss(
     """
     check_positive("scale", scale)
     resolved = resolve_options(nca_loss, options, measure="squared_euclidean")
-    if normalise:
+    if normalize:
         embeddings, resolved = unit_vectors(embeddings), resolved.with_unit_vectors()
     return compute_pair_loss(_nca_terms, embeddings, labels, resolved, scale=scale)
 

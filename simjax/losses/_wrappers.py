@@ -88,7 +88,7 @@ def matryoshka_loss(
     *args: Any,
     sizes: Sequence[int],
     size_weights: Sequence[ArrayLike] | None = None,
-    normalise: bool = False,
+    normalize: bool = False,
     **options: Any,
 ) -> Loss:
     """Compute a loss of the first k features of embeddings for several k; the sizes are computed one after another.
@@ -103,7 +103,7 @@ def matryoshka_loss(
         *args: Other positional arguments of the loss.
         sizes: Numbers of features k, each in [1, d]. Include d to train whole embeddings as well.
         size_weights: Factor for each size, numbers or learned scalars. Default: 1.
-        normalise: Scale truncated embeddings to unit length, for measures that do not normalize them.
+        normalize: Scale truncated embeddings to unit length, for measures that do not normalize them.
         **options: Keyword arguments of the loss.
 
     Returns:
@@ -135,7 +135,7 @@ def matryoshka_loss(
     def first_features(arguments: Mapping[str, Any], k: int) -> OrderedDict[str, Any]:
         def of_array(a: ArrayLike) -> Array:
             part = as_float_array("embeddings", a)[..., :k]
-            return unit_vectors(part) if normalise else part
+            return unit_vectors(part) if normalize else part
 
         return OrderedDict((n, jax.tree.map(of_array, a) if n in truncated else a) for n, a in arguments.items())
 

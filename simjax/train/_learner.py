@@ -14,7 +14,7 @@ from jax import Array
 
 from simjax import mining, nn
 from simjax.core import InputError
-from simjax.data import normalise
+from simjax.data import normalize
 from simjax.similarity import combine_embeddings
 from simjax.train._data import Normalization
 from simjax.train._objectives import OBJECTIVES, hyper_parameters
@@ -238,10 +238,10 @@ def _evaluation_mode(structure: Any, params: Any, statistics: Any) -> Any:
 def _encode(
     structure: Any, params: Any, statistics: Any, normalization: Normalization, images: Array
 ) -> tuple[Array, Array | None]:
-    return _evaluation_mode(structure, params, statistics)(normalise(images, *normalization))
+    return _evaluation_mode(structure, params, statistics)(normalize(images, *normalization))
 
 
 @partial(jax.jit, static_argnums=0)
 def _attention(structure: Any, params: Any, statistics: Any, normalization: Normalization, images: Array) -> Array:
     encoder = _evaluation_mode(structure, params, statistics).encoder
-    return encoder(normalise(images, *normalization), return_attention=True)[1]
+    return encoder(normalize(images, *normalization), return_attention=True)[1]

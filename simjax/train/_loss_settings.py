@@ -60,7 +60,7 @@ class LossSettings:
             with 4 or more images of each
         memory: losses of pairs, triplets and ranking: number of embeddings of this and earlier batches with which each
             image is compared; 0: those of the batch
-        normalise: {takers}: compare embeddings scaled to unit length
+        normalize: {takers}: compare embeddings scaled to unit length
         measure: {takers}: name of the measure, such as cosine or manhattan
         reducer: all but softmax, vicreg, barlow_twins, simsiam: mean of all terms, mean of the terms above 0, sum, or
             mean over rows of the mean of each row
@@ -112,7 +112,7 @@ class LossSettings:
     batches: Literal["classes", "shuffled"] = "classes"
     samples_per_class: int | None = None
     memory: int = 0
-    normalise: bool = True
+    normalize: bool = True
     measure: str | None = None
     reducer: ReducerName | None = None
     learn_temperature: bool = False
@@ -163,7 +163,7 @@ class MiningSettings:
     Attributes:
         miner: name of the miner; none: use all pairs and triplets
         measure: all but angular and distance_weighted: name of the measure; None: the measure of the loss if
-            loss.measure or loss.normalise changes that, otherwise the default of the miner
+            loss.measure or loss.normalize changes that, otherwise the default of the miner
         positive: {takers}: which positive to select for each row
         negative: {takers}: which negative to select for each row
         positive_range: {takers}: lowest and highest value of positives, in units of the measure

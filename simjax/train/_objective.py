@@ -116,7 +116,7 @@ def evaluation_measure(settings: Settings) -> Measure:
     """Return the measure by which embeddings are compared after training."""
     if settings.loss.measure is not None:
         return measure(settings.loss.measure)
-    if settings.loss.normalise:
+    if settings.loss.normalize:
         return measure(OBJECTIVES[settings.objective].measure)
     return measure("signal_to_noise" if settings.objective == "signal_to_noise_contrastive" else "euclidean")
 
@@ -170,7 +170,7 @@ def _loss_options(settings: Settings) -> dict[str, Any]:
     options = given_options(settings.loss, loss)
     if settings.loss.reducer is not None:
         options["reducer"] = settings.loss.reducer
-    if not settings.loss.normalise and OBJECTIVES[settings.objective].unit_distance:
+    if not settings.loss.normalize and OBJECTIVES[settings.objective].unit_distance:
         options["measure"] = "euclidean"
     return options
 
@@ -228,7 +228,7 @@ def _simsiam_loss(loss: Callable[..., Array], inputs: LossInputs) -> tuple[Array
 def _contrastive_loss_of_random_pairs(settings: LossSettings, inputs: LossInputs) -> tuple[Array, Array]:
     """Compute the contrastive loss of the pairs of row i and row i + b / 2."""
     embeddings, labels = inputs.embeddings, inputs.labels
-    if settings.normalise and settings.measure is None:
+    if settings.normalize and settings.measure is None:
         embeddings = unit_vectors(embeddings)
     half = len(labels) // 2
     distance = measure(settings.measure or "euclidean")(embeddings[:half], embeddings[half : 2 * half])
@@ -253,7 +253,7 @@ def build_miner(settings: Settings, steps: int) -> Miner | None:
     if "measure" in hyper_parameters(miner) and settings.mining.measure is None:
         if settings.loss.measure is not None:
             options["measure"] = settings.loss.measure
-        elif not settings.loss.normalise:
+        elif not settings.loss.normalize:
             options["measure"] = "euclidean"
     takes_key = "key" in inspect.signature(miner).parameters
 

@@ -27,7 +27,7 @@ class ObjectiveSpec(NamedTuple):
             ("centers") per class, the boundary beta, scale and bias of a sigmoid, or a predictor.
         mined: Whether a miner may select the pairs and triplets.
         unit_distance: Whether the loss measures Euclidean distances between unit vectors by default; without
-            `loss.normalise` it measures them between the embeddings as they are.
+            `loss.normalize` it measures them between the embeddings as they are.
         measure: Measure by which embeddings are compared after training.
     """
 
@@ -139,7 +139,7 @@ def settings_of_objective(name: str) -> frozenset[str]:
         "batches": spec.batch == "classes",
         "samples_per_class": spec.batch == "classes",
         "memory": spec.mined,
-        "normalise": spec.unit_distance,
+        "normalize": spec.unit_distance,
         "centers": spec.learned == "centers",
         "boundary": spec.learned == "beta",
         "reducer": "options" in inspect.signature(spec.loss).parameters,

@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 from jax import Array
 
-from simjax.data import Augmentation, augment, normalise
+from simjax.data import Augmentation, augment, normalize
 from simjax.train._data import Normalization
 from simjax.train._objective import LossInputs, Objective
 from simjax.train._settings import Settings
@@ -112,7 +112,7 @@ def build_steps(
         sample_key, augment_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
         indices = objective.sample(sample_key, state.step, order)
         batch = augment(augment_key, images[indices].astype(jnp.float32), augmentation)
-        batch = normalise(batch, *normalization)
+        batch = normalize(batch, *normalization)
 
         inputs = (batch, labels[indices], loss_key, state.step)
         value_and_grad = jax.value_and_grad(loss, has_aux=True)

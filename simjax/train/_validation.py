@@ -143,7 +143,7 @@ def _check_combinations(settings: Settings) -> None:
         ("loss.memory", loss.memory and cluster_hard, "the miner cluster_hard compares the centers of the classes"),
         ("loss.memory", loss.memory and (views or random_pairs), no_classes),
         ("loss.reducer", loss.reducer is not None and random_pairs, "loss.pairs='random' takes the mean"),
-        ("loss.normalise", not loss.normalise and loss.measure is not None, "loss.measure defines the comparison"),
+        ("loss.normalize", not loss.normalize and loss.measure is not None, "loss.measure defines the comparison"),
     ):
         if is_excluded:
             raise InputError(f"setting {name!r}: {reason}")

@@ -22,7 +22,7 @@ CASES = {
     "causal": ({}, {"is_causal": True}),
     "its mask": ({}, {"mask": nnx.make_causal_mask(jnp.ones((3, 5)))}),
     "groups": ({"num_kv_heads": 2}, {}),
-    "normalised": ({"normalize_qk": True}, {}),
+    "normalized": ({"normalize_qk": True}, {}),
     "dropout off": ({"dropout_rate": 0.5}, {"deterministic": True}),
     "precision": ({"precision": jax.lax.Precision.HIGHEST}, {}),
     "wide": ({"qkv_features": 16, "out_features": 7}, {}),

@@ -1,6 +1,6 @@
 import numpy as np
 
-from simjax.data import normalise, statistics
+from simjax.data import normalize, statistics
 
 
 def test_statistics_equal_those_in_float64(random):
@@ -22,14 +22,14 @@ def test_a_constant_channel_has_deviation_one():
     images[:2, ..., 1] = 255
     mean, std = statistics(images)
     assert (mean.tolist(), std.tolist()) == ([0, 0.5], [1, 0.5])
-    out = normalise(images, mean, std)
+    out = normalize(images, mean, std)
     assert (out[..., 0] == 0).all()
     np.testing.assert_allclose(out[..., 1], np.where(images[..., 1] > 0, 1, -1), rtol=1e-6)
 
 
 def test_normalised_pixels_have_mean_0_and_deviation_1_in_each_channel(random):
     images = random.integers(0, 256, (13, 7, 5, 3), np.uint8)
-    out = np.asarray(normalise(images, *statistics(images)))
+    out = np.asarray(normalize(images, *statistics(images)))
     assert out.dtype == np.float32
     np.testing.assert_allclose(out.mean((0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(out.std((0, 1, 2)), 1, atol=1e-5)

@@ -82,7 +82,7 @@ def test_matryoshka_of_all_features_is_the_loss(x):
 
 def test_matryoshka_of_unit_vectors(x):
     a, labels = jnp.float32(x), np.arange(N) % 3
-    found = losses.matryoshka_loss(losses.nt_xent_loss, a, labels, sizes=SIZES, normalise=True, measure="dot")
+    found = losses.matryoshka_loss(losses.nt_xent_loss, a, labels, sizes=SIZES, normalize=True, measure="dot")
     expected = sum(losses.nt_xent_loss(jnp.float32(unit(x[:, :k])), labels, measure="dot") for k in SIZES)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 

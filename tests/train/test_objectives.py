@@ -85,7 +85,7 @@ OTHERS = [
         for name in MINERS
         if name != "cluster_hard"
     ],
-    *[{"objective": n, "loss": {"normalise": False}} for n in OBJECTIVES if "normalise" in settings_of_objective(n)],
+    *[{"objective": n, "loss": {"normalize": False}} for n in OBJECTIVES if "normalize" in settings_of_objective(n)],
     *[{"objective": n, "loss": {"reducer": "per_row"}} for n in OBJECTIVES if "reducer" in settings_of_objective(n)],
     *[{"objective": n, "loss": {"measure": m}} for n, m in BY_ANOTHER_MEASURE.items()],
 ]
@@ -214,7 +214,7 @@ def test_hyper_parameters_reach_the_loss():
         ({"objective": "fast_ap", "loss": {"bins": 5}}, losses.fast_ap_loss(x, y, bins=5)),
         ({"objective": "triplet"}, losses.triplet_margin_loss(x, y, margin=0.2)),
         (
-            {"objective": "triplet", "mining": {"miner": "batch_hard"}, "loss": {"normalise": False, "swap": True}},
+            {"objective": "triplet", "mining": {"miner": "batch_hard"}, "loss": {"normalize": False, "swap": True}},
             losses.triplet_margin_loss(
                 x, mining.batch_hard(x, y, measure="euclidean"), margin=0.2, swap=True, measure="euclidean"
             ),
@@ -364,8 +364,8 @@ def test_learned_parameters_and_memory_are_resumed_bit_for_bit(tmp_path, objecti
         ({"objective": "vicreg", "augment": {"enabled": False}}, "'augment.enabled': two views of an image"),
         ({"objective": "triplet", "loss": {"measure": "manhatan"}}, "'loss.measure': .*did you mean manhattan"),
         (
-            {"objective": "triplet", "loss": {"measure": "manhattan", "normalise": False}},
-            "'loss.normalise': loss.measure defines",
+            {"objective": "triplet", "loss": {"measure": "manhattan", "normalize": False}},
+            "'loss.normalize': loss.measure defines",
         ),
         (
             {"objective": "nca", "loss": {"batches": "shuffled", "samples_per_class": 4}},

@@ -107,7 +107,7 @@ def test_only_kernels_decay():
 
 
 def test_random_pairs_have_the_contrastive_loss():
-    loss = {"pairs": "random", "margin": 2.0, "variant": "hadsell", "normalise": False}
+    loss = {"pairs": "random", "margin": 2.0, "variant": "hadsell", "normalize": False}
     values = {"model": "cnn", "objective": "contrastive", "loss": loss}
     _, _, _, objective = prepared(**values)
     embeddings = jnp.array([[0.0, 0.0], [0.0, 0.0], [3.0, 4.0], [0.5, 0.0]])  # pairs: rows 0, 2 and rows 1, 3
