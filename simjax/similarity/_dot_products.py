@@ -23,7 +23,6 @@ from simjax.core import (
     dot_products,
     promote_to_float32,
     replace_non_finite_rows,
-    transposed_layout,
 )
 from simjax.similarity._define import define, pair_function
 from simjax.similarity._finite import clip_to_range, largest, power_of_two
@@ -123,8 +122,6 @@ def _of_pairs(x: Array, y: Array, *scales: Array, for_gradient_of_y: bool = Fals
 
 
 def _of_all_pairs(x: Array, y: Array, *scales: Array, precision: Any, for_gradient_of_y: bool = False) -> Array:
-    if for_gradient_of_y:
-        x, y = transposed_layout(x), transposed_layout(y)
     # A product of halves accumulates in float32 by itself: they need not be widened first, only kept so.
     kind = jnp.promote_types(jnp.result_type(x, y), jnp.float32)
     s = jnp.matmul(x, y.T, precision=precision, preferred_element_type=kind)
