@@ -102,9 +102,7 @@ def test_half_precision(random, dtype, error, options):
     found = dot_product_attention(q, k, v, **options)
     assert found.dtype == dtype
     np.testing.assert_allclose(np.float32(found), exact, rtol=error, atol=1e-5)
-    theirs = np.float32(
-        jax.nn.dot_product_attention(q, k, v, **options)
-    )  # jitted, it has no float16 on a CPU
+    theirs = np.float32(jax.nn.dot_product_attention(q, k, v, **options))  # jitted, it has no float16 on a CPU
     assert np.abs(np.float32(found) - exact).max() <= np.abs(theirs - exact).max()
 
 
