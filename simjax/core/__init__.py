@@ -26,7 +26,7 @@ from simjax.core._checks import (
     suggestion,
 )
 from simjax.core._convolution import convolution, convolution_matrix, patches
-from simjax.core._dot_product import current_precision, dense, dot_products, matrix_product, transposed_layout
+from simjax.core._dot_product import current_precision, dense, dot_products, matrix_product
 from simjax.core._fingerprint import fingerprints, mixed_bits, same_fingerprint
 from simjax.core._mesh import as_carry, auto_axes, call_on_devices, replicated, take_rows, vary_over_same_axes
 from simjax.core._top_k import rank_keys, top_k_of_rows
@@ -72,6 +72,5 @@ __all__ = [
     "suggestion",
     "take_rows",
     "top_k_of_rows",
-    "transposed_layout",
     "vary_over_same_axes",
 ]

@@ -56,7 +56,14 @@ def check_positive(argument: str, value: ArrayLike) -> None:
 
 
 def check_between(argument: str, value: ArrayLike, low: int | float, high: int | float) -> None:
-    """Raise an InputError if a known value is not strictly between `low` and `high`."""
+    """Raise an InputError if a known value is not strictly between two numbers.
+
+    Args:
+        argument: Name in the error message.
+        value: A number or an array.
+        low: All values must be larger.
+        high: All values must be smaller.
+    """
     _check(argument, value, lambda v: (v > low) & (v < high), f"a number between {low:g} and {high:g}")
 
 

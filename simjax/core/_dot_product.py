@@ -5,13 +5,11 @@ neurons; in a convolution the rows of x are the patches of an image and those of
 are queries and keys.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
-from jax.custom_derivatives import SymbolicZero
+from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
@@ -36,23 +34,8 @@ def dot_products(x: Num[ArrayLike, "*batch n d"], y: Num[ArrayLike, "*batch m d"
         >>> [round(float(dot_products(a, v)[0, 0]), 4) for v in (a, b)]
         [1.0201, 1.1601]
     """
-    return save_for_backward(_dot_products(as_float_array("x", x), as_float_array("y", y), current_precision()))
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _dot_products(x: Array, y: Array, precision: Any) -> Array:
-    return jnp.matmul(x, jnp.swapaxes(y, -1, -2), precision=precision)
-
-
-def _dot_products_jvp(precision: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (x, y), (dx, dy) = primals, tangents
-    s = _dot_products(x, y, precision)
-    of_x = [] if isinstance(dx, SymbolicZero) else [_dot_products(dx, y, precision)]
-    of_y = [] if isinstance(dy, SymbolicZero) else [_dot_products(x, transposed_layout(dy), precision)]
-    return s, sum(of_x + of_y, jnp.zeros_like(s))
-
-
-_dot_products.defjvp(_dot_products_jvp, symbolic_zeros=True)
+    x, y = as_float_array("x", x), as_float_array("y", y)
+    return save_for_backward(jnp.matmul(x, jnp.swapaxes(y, -1, -2), precision=current_precision()))
 
 
 def dense(
@@ -80,29 +63,12 @@ def matrix_product(a: ArrayLike, b: ArrayLike) -> Array:
 
     Its gradients have the matrix product precision in force at the call.
     """
-    return _product(as_float_array("a", a), as_float_array("b", b), current_precision())
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _product(a: Array, b: Array, precision: Any) -> Array:
+    a, b = as_float_array("a", a), as_float_array("b", b)
     dtype = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
-    return jnp.matmul(a, b, precision=precision, preferred_element_type=dtype)
-
-
-@_product.defjvp
-def _(precision: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (a, b), (da, db) = primals, tangents
-    return _product(a, b, precision), _product(da, b, precision) + _product(transposed_layout(a), db, precision)
+    return jnp.matmul(a, b, precision=current_precision(), preferred_element_type=dtype)
 
 
 def current_precision() -> Any:
     """Return the value of `jax.default_matmul_precision`, for gradients that are traced later."""
     options: Any = jax.config
     return options.jax_default_matmul_precision
-
-
-def transposed_layout(a: ArrayLike) -> Array:
-    """Return a [..., n, m], stored transposed on a CPU, so that the gradient of b in a b reads contiguous memory."""
-    if jax.default_backend() != "cpu":
-        return jnp.asarray(a)
-    return jnp.swapaxes(lax.optimization_barrier(jnp.swapaxes(a, -1, -2)), -1, -2)

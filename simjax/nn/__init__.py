@@ -1,4 +1,4 @@
-"""Flax NNX modules on the dot-product core: layers, encoders of images, heads, parameters of losses, learned measures."""
+"""Flax NNX modules on the dot-product core: layers, encoders of images, heads, loss parameters, learned measures."""
 
 from simjax.nn._heads import HEADS, CosinePrototypes, LinearHead, Predictor
 from simjax.nn._layers import (

@@ -54,8 +54,8 @@ class Convolution(nnx.Module):
 class BatchNorm(nnx.Module):
     """Normalize each feature of x [..., features] over the batch, then scale and shift it.
 
-    y = a x + b with a = scale / sqrt(variance + epsilon) and b = bias - a mean. In this form the forward pass reads x for
-    two sums and for y, and the derived backward pass does the same with the gradient. The sums are of x - c and its
+    y = a x + b with a = scale / sqrt(variance + epsilon) and b = bias - a mean. In this form the forward pass reads x
+    for two sums and for y, and the derived backward pass does the same with the gradient. The sums are of x - c and its
     square, where c is the running mean: any c gives the same variance, and one near the mean avoids cancellation.
 
     `nnx.view(module, use_running_average=True)` normalizes by the running statistics instead, so that the result for an

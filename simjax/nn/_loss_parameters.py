@@ -36,9 +36,9 @@ LOG_LIMIT = 40.0
 class ClassVectors(nnx.Module):
     """Learned proxies, one for each class [c, d], or several [c, k, d].
 
-    They start as random unit vectors, uniform on the sphere. In a loss of cosines, a gradient step changes the direction
-    of a vector by an angle that is inversely proportional to the square of its length. With unit vectors the same
-    learning rate therefore suits any number of features.
+    They start as random unit vectors, uniform on the sphere. In a loss of cosines, a gradient step turns a vector by
+    an angle that is inversely proportional to the square of its length. With unit vectors the same learning rate
+    therefore suits any number of features.
 
     Args:
         embedding_size: Number of features d.

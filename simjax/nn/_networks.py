@@ -55,8 +55,8 @@ class SiameseCNN(nnx.Module):
         smallest = 28 if variant == "classic" else 2 ** len(widths)
         if min(image_shape[:2]) < smallest:
             raise InputError(
-                f"image_shape: expected at least {smallest}x{smallest} for the {variant} CNN, "
-                f"got {image_shape[0]}x{image_shape[1]}"
+                f"image_shape: images of {image_shape[0]}x{image_shape[1]} are too small for the {variant} cnn, "
+                f"which needs at least {smallest}x{smallest}"
             )
         self.embedding_size = embedding_size or (2 if variant == "classic" else 64)
         if variant == "classic":
@@ -104,9 +104,7 @@ class DenseNetwork(nnx.Module):
 def _classic(image_shape: tuple[int, int, int], embedding_size: int, rngs: nnx.Rngs) -> nnx.Sequential:
     """Return three convolutions and two dense layers with batch norm, and without activations."""
     height, width, channels = image_shape
-    positions = ((height // 4 - 2) // 5) * (
-        (width // 4 - 2) // 5
-    )  # after two poolings, a 3x3 convolution and a 5x5 mean
+    positions = ((height // 4 - 2) // 5) * ((width // 4 - 2) // 5)  # after 2x2 and 5x5 pooling
     return nnx.Sequential(
         Convolution(channels, 32, padding=1, rngs=rngs),
         BatchNorm(32),

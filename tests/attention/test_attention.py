@@ -29,7 +29,7 @@ def qkv(random, dtype=jnp.float32):
     ("name", "block_size"),
     [("dot", 2), ("cosine", None), ("euclidean", 2), ("squared_euclidean", None), ("manhattan", 2)],
 )
-def test_any_measure_by_scipy(random, name, block_size):
+def test_any_measure_equals_scipy(random, name, block_size):
     q, k, v = qkv(random)
     found = attention(q, k, v, measure=name, temperature=0.7, is_causal=True, block_size=block_size)
     for b, h in np.ndindex(B, H):
@@ -39,7 +39,7 @@ def test_any_measure_by_scipy(random, name, block_size):
         np.testing.assert_allclose(found[b, :, h], w @ np.asarray(v[b, :, g]), rtol=1e-5, atol=1e-6)
 
 
-def test_a_measure_with_parameters_and_a_measure_of_ones_own(random):
+def test_a_users_own_measure_with_parameters(random):
     q, k, v = qkv(random)
     wide = Measure.from_pair(
         lambda x, y, *, gamma: jnp.sum(gamma * (x - y) ** 2, -1), higher_is_closer=False, gamma=0.3
@@ -51,7 +51,7 @@ def test_a_measure_with_parameters_and_a_measure_of_ones_own(random):
         )
 
 
-def test_dot_product_attention_is_the_measure_dot_at_the_root_of_the_size(random):
+def test_dot_product_attention_is_the_dot_measure_with_temperature_sqrt_k(random):
     q, k, v = qkv(random)
     expected = dot_product_attention(q, k, v, is_causal=True)
     found = attention(q, k, v, temperature=np.sqrt(K), is_causal=True)
@@ -69,7 +69,7 @@ def test_a_temperature_for_each_head(random):
 
 
 @pytest.mark.parametrize("name", mostly_slow(["cosine", "squared_euclidean", "manhattan"], "manhattan"))
-def test_gradients_of_everything_that_can_be_learned(name):
+def test_gradients_of_inputs_and_temperature(name):
     with jax.enable_x64(True):
         random = np.random.default_rng(4)
         arrays = tuple(jnp.asarray(random.normal(size=s)) for s in ((3, 2, 2), (5, 1, 2), (5, 1, 3)))
@@ -97,7 +97,7 @@ def test_the_gradient_of_a_parameter_of_the_measure(random):
 
 
 @pytest.mark.parametrize("size", [1e30, 1e-30])
-def test_attention_by_cosine_does_not_know_the_size_of_vectors(random, size):
+def test_cosine_attention_is_independent_of_vector_length(random, size):
     q, k, v = qkv(random)
     expected = attention(q, k, v, measure="cosine", temperature=0.1)
     found = attention(size * q, size * k, v, measure="cosine", temperature=0.1)
@@ -127,7 +127,7 @@ def test_errors(random, options, message, jitted):
 def test_memory_grows_with_the_length_and_not_with_its_square():
     """8,192 queries and keys in 8 heads of 64, gradient for all three: the weights alone would take 2 GB."""
     x = jax.ShapeDtypeStruct((1, 8192, 8, 64), jnp.float32)
-    forms = {
+    functions = {
         "plain": dot_product_attention,
         "causal": lambda q, k, v: dot_product_attention(q, k, v, is_causal=True),
         "mask": lambda q, k, v: dot_product_attention(q, k, v, mask=lambda i, j: (i - j) % 3 > 0),
@@ -135,11 +135,11 @@ def test_memory_grows_with_the_length_and_not_with_its_square():
         "cosine": lambda q, k, v: attention(q, k, v, measure="cosine", temperature=0.1),
         "squared_euclidean": lambda q, k, v: attention(q, k, v, measure="squared_euclidean"),
     }
-    taken = {}
-    for name, form in forms.items():
-        gradient = jax.jit(jax.grad(lambda *a, form=form: jnp.sum(form(*a)), argnums=(0, 1, 2)))
-        taken[name] = gradient.lower(x, x, x).compile().memory_analysis().temp_size_in_bytes
-    assert max(taken.values()) < 206e6, taken
+    memory = {}
+    for name, function in functions.items():
+        gradient = jax.jit(jax.grad(lambda *a, function=function: jnp.sum(function(*a)), argnums=(0, 1, 2)))
+        memory[name] = gradient.lower(x, x, x).compile().memory_analysis().temp_size_in_bytes
+    assert max(memory.values()) < 206e6, memory
 
 
 def test_a_learned_gamma():

@@ -13,7 +13,7 @@ from tests.slow import mostly_slow
 
 B, T, S, H, G, K, E = 2, 5, 11, 6, 3, 7, 13
 OPTIONS = {
-    "nothing": {},
+    "no options": {},
     "scale": {"scale": 0.3},
     "causal": {"is_causal": True},
     "window": {"local_window_size": (1, 3)},
@@ -43,7 +43,7 @@ def qkv(random, g=G, e=E, dtype=jnp.float32):
 
 
 def filled(random, options):
-    """Options with arrays of the shapes that stand there; every row keeps its first key."""
+    """Replace shapes in the options by arrays; every query attends to its first key."""
     options = dict(options)
     if "bias" in options:
         options["bias"] = jnp.float32(random.normal(size=options["bias"]))
@@ -52,7 +52,7 @@ def filled(random, options):
     return options
 
 
-def test_by_loops(random):
+def test_equals_loops(random):
     q, k, v = qkv(random)
     out, residual, weights = dot_product_attention(q, k, v, return_residual=True, return_weights=True)
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
@@ -67,14 +67,14 @@ def test_by_loops(random):
 
 @pytest.mark.parametrize(
     "name",
-    mostly_slow(OPTIONS, "nothing", "scale", "causal and window", "lengths and window", "mask and bias and causal"),
+    mostly_slow(OPTIONS, "no options", "scale", "causal and window", "lengths and window", "mask and bias and causal"),
 )
 def test_agrees_with_jax(random, name):
     options = OPTIONS[name]
     q, k, v = qkv(random, e=K)
     options = filled(random, options)
     mine = dot_product_attention(q, k, v, return_residual=True, **options)
-    # jax.nn takes what has four axes
+    # jax.nn requires four axes
     options = {n: a[None, None] if getattr(a, "ndim", 4) == 2 else a for n, a in options.items()}
     expected = in_jax(q, k, v, return_residual=True, **options)
     for found, wanted in zip(mine, expected, strict=True):
@@ -94,7 +94,7 @@ def test_groups_of_heads_share_keys_as_in_jax(random, g):
     ("dtype", "error"), mostly_slow([(jnp.bfloat16, 2**-7), (jnp.float16, 2**-10)], (jnp.bfloat16, 2**-7))
 )
 @pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"bias": (B, H, T, S)}], ids=str)
-def test_halves(random, dtype, error, options):
+def test_half_precision(random, dtype, error, options):
     """Computed in float32 and rounded once: within one rounding of the exact result on the same inputs."""
     q, k, v = qkv(random, e=K, dtype=dtype)
     options = filled(random, options)
@@ -102,7 +102,7 @@ def test_halves(random, dtype, error, options):
     found = dot_product_attention(q, k, v, **options)
     assert found.dtype == dtype
     np.testing.assert_allclose(np.float32(found), exact, rtol=error, atol=1e-5)
-    theirs = np.float32(jax.nn.dot_product_attention(q, k, v, **options))  # jitted it knows no float16 on a CPU
+    theirs = np.float32(jax.nn.dot_product_attention(q, k, v, **options))  # jitted, it has no float16 on a CPU
     assert np.abs(np.float32(found) - exact).max() <= np.abs(theirs - exact).max()
 
 
@@ -180,12 +180,12 @@ def test_derivatives_of_every_order_and_mode(order, mode):
         ("function", 2),
     ),
 )
-def test_a_query_that_may_look_at_nothing_gives_zeros_and_zero_gradient(random, by, block_size):
+def test_a_query_without_valid_keys_gives_zeros_and_zero_gradient(random, by, block_size):
     q, k, v = qkv(random)
-    seen = jnp.ones((B, 1, T, S), bool).at[:, :, 2:].set(False)
+    valid = jnp.ones((B, 1, T, S), bool).at[:, :, 2:].set(False)
     options = {
-        "mask": {"mask": seen},
-        "bias": {"bias": jnp.where(seen, 0.5, -jnp.inf)},
+        "mask": {"mask": valid},
+        "bias": {"bias": jnp.where(valid, 0.5, -jnp.inf)},
         "function": {"mask": lambda i, j: i < 2},
         "query_seq_lengths": {"query_seq_lengths": jnp.array([2, 2])},
     }[by]
@@ -217,7 +217,7 @@ def test_no_nan_from_finite_numbers(random, size):
     assert all(np.isfinite(g).all() for g in gradient)
 
 
-def test_a_nan_is_not_hidden(random):
+def test_nan_propagates_to_its_query_only(random):
     q, k, v = qkv(random)
     out, residual = dot_product_attention(q.at[0, 1, 2, 3].set(jnp.nan), k, v, is_causal=True, return_residual=True)
     assert np.isnan(out[0, 1, 2]).all()
@@ -232,7 +232,7 @@ def test_values_near_the_largest_number_are_averaged():
 
 
 @pytest.mark.parametrize(("b", "t", "s"), [(0, 5, 11), (2, 0, 11), (2, 5, 0)])
-def test_nothing_to_attend(b, t, s):
+def test_empty_axes(b, t, s):
     q, k, v = jnp.ones((b, t, 2, 3)), jnp.ones((b, s, 2, 3)), jnp.ones((b, s, 2, 7))
     out, weights = dot_product_attention(q, k, v, is_causal=True, return_weights=True)
     np.testing.assert_array_equal(out, np.zeros((b, t, 2, 7)))
@@ -283,7 +283,7 @@ def test_a_learned_relative_bias_gets_its_gradient(random, block_size, carried):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_numbers_mask_where_they_are_zero(random):
+def test_zeros_of_a_numeric_mask_are_false(random):
     q, k, v = qkv(random)
     mask = random.random((T, S)) < 0.7
     expected = dot_product_attention(q, k, v, mask=mask)

@@ -10,7 +10,7 @@ B, T, S, H, K = 2, 5, 11, 4, 7
 
 
 def dropped(block_size=None, rate=0.4, seed=0, **options):
-    """Which weights are left and by what factor: the output of equal scores on an identity of values."""
+    """Return the factors of weights: the output of equal scores with an identity matrix of values."""
     q, k = jnp.zeros((B, T, H, K)), jnp.zeros((B, S, 2, K))
     v = jnp.broadcast_to(jnp.eye(S)[None, :, None], (B, S, 2, S))
     options = {"dropout_rng": jax.random.key(seed), "dropout_rate": rate, "block_size": block_size, **options}
@@ -18,14 +18,14 @@ def dropped(block_size=None, rate=0.4, seed=0, **options):
 
 
 @pytest.mark.parametrize("broadcast", mostly_slow([True, False], True))
-def test_the_size_of_a_block_does_not_change_a_bit(broadcast):
+def test_block_size_does_not_change_random_bits(broadcast):
     whole = dropped(broadcast_dropout=broadcast)
     for block_size in (2, 10):  # some rows of a head, two heads
         np.testing.assert_array_equal(dropped(block_size, broadcast_dropout=broadcast), whole)
 
 
 @pytest.mark.parametrize("broadcast", [True, False])
-def test_a_share_is_dropped_and_the_rest_is_larger(broadcast):
+def test_a_fraction_is_dropped_and_the_rest_is_scaled(broadcast):
     masks = np.stack([dropped(rate=0.25, seed=n, broadcast_dropout=broadcast) for n in range(60)])
     np.testing.assert_allclose(np.unique(masks.round(4)), [0, 1.3333])
     share = (masks == 0).mean(axis=0)  # of each place
@@ -41,19 +41,19 @@ def test_other_keys_drop_other_weights():
     assert (dropped(seed=0) != dropped(seed=1)).any()
 
 
-def test_a_key_of_the_old_kind_does_too():
+def test_legacy_keys_are_accepted():
     np.testing.assert_array_equal(dropped(dropout_rng=jax.random.PRNGKey(0)), dropped())
 
 
 @pytest.mark.parametrize(
     "options", [{"deterministic": True}, {"rate": 0.0}, {"rate": 0.0, "dropout_rng": None}], ids=str
 )
-def test_nothing_is_dropped_unasked(options):
+def test_no_dropout_by_default(options):
     np.testing.assert_allclose(dropped(**options), 1, rtol=1e-6)
 
 
-def test_the_gradient_sees_the_same_bits(random):
-    """What is dropped has no gradient; what is kept has that of softmax times the kept factor."""
+def test_the_gradient_uses_the_same_random_bits(random):
+    """The gradient equals that of a dense softmax times the factors of dropout."""
     q, k, v = (jnp.float32(random.normal(size=(B, n, H, K))) for n in (T, S, S))
     key = jax.random.key(3)
 

@@ -1,4 +1,4 @@
-"""The function inside flax.nnx.MultiHeadAttention gives what Flax's own gives."""
+"""flax.nnx.MultiHeadAttention with this library's attention equals Flax's own."""
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ def test_half_precision(random):
 
 
 @pytest.mark.parametrize("broadcast", mostly_slow([True, False], True))
-def test_dropout_has_the_mean_of_flax_and_its_spread(random, broadcast):
+def test_dropout_has_the_mean_and_deviation_of_flax(random, broadcast):
     """The bits differ, so what is equal is their distribution."""
     x = jnp.float32(random.normal(size=(3, 5, 12)))
     flax, mine = layers(dropout_rate=0.3, broadcast_dropout=broadcast)
@@ -69,12 +69,12 @@ def test_dropout_has_the_mean_of_flax_and_its_spread(random, broadcast):
     error = np.asarray(theirs.std(0)) / np.sqrt(2000)
     assert (np.abs(ours.mean(0) - still) < 5 * error).all()
     np.testing.assert_allclose(ours.std(0), theirs.std(0), rtol=0.15)
-    # broadcast or not, what moves together is the same
+    # the same outputs are correlated
     correlations = [np.corrcoef(a.reshape(2000, -1)[:, ::7], rowvar=False) for a in (ours, theirs)]
     np.testing.assert_allclose(*correlations, atol=0.15)
 
 
-def test_weights_are_kept_where_flax_keeps_them(random):
+def test_weights_are_stored_as_in_flax(random):
     x = jnp.float32(random.normal(size=(3, 5, 12)))
     found = []
     for layer in layers():

@@ -1,4 +1,4 @@
-"""Batches or heads cut over two devices give what one device gives, values, gradients and dropped weights."""
+"""Batches or heads sharded over two devices have the values, gradients and dropout of one device."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from simjax.attention import dot_product_attention
 from tests.slow import mostly_slow
 
-CUTS = {"batch": P("data"), "heads": P(None, None, "data")}
+SHARDINGS = {"batch": P("data"), "heads": P(None, None, "data")}
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def same(found, wanted):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), b, rtol=1e-4, atol=1e-5), found, wanted)
 
 
-@pytest.mark.parametrize(("cut", "block_size"), mostly_slow([("batch", None), ("heads", 2)], ("heads", 2)))
-def test_inside_shard_map(arrays, cut, block_size):
+@pytest.mark.parametrize(("axis", "block_size"), mostly_slow([("batch", None), ("heads", 2)], ("heads", 2)))
+def test_inside_shard_map(arrays, axis, block_size):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
 
     def loss(q, k, v):
@@ -39,7 +39,7 @@ def test_inside_shard_map(arrays, cut, block_size):
         def local(*arrays):
             return jax.lax.psum(loss(*arrays), "data")
 
-        return jax.shard_map(local, mesh=mesh, in_specs=(CUTS[cut],) * 3, out_specs=P())(*arrays)
+        return jax.shard_map(local, mesh=mesh, in_specs=(SHARDINGS[axis],) * 3, out_specs=P())(*arrays)
 
     same(jax.jit(jax.value_and_grad(sharded, argnums=(0, 1, 2)))(*arrays), expected(loss, arrays))
 
@@ -52,7 +52,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize(
-    ("cut", "kind", "block_size"),
+    ("axis", "kind", "block_size"),
     mostly_slow(
         [
             ("batch", AxisType.Explicit, None),
@@ -65,16 +65,16 @@ OPTIONS = {
     ),
     ids=str,
 )
-def test_on_a_mesh(arrays, cut, kind, block_size):
+def test_on_a_mesh(arrays, axis, kind, block_size):
     def loss(q, k, v):
         return jnp.sum(jnp.sin(dot_product_attention(q, k, v, block_size=block_size, **OPTIONS)))
 
     mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
     with jax.set_mesh(mesh):
-        cut_arrays = (jax.device_put(a, NamedSharding(mesh, CUTS[cut])) for a in arrays)
-        found = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*cut_arrays)
+        sharded = (jax.device_put(a, NamedSharding(mesh, SHARDINGS[axis])) for a in arrays)
+        found = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*sharded)
         if kind == AxisType.Explicit:
-            assert {g.sharding.spec for g in found[1]} == {P(*CUTS[cut], *(None,) * (4 - len(CUTS[cut])))}
+            assert {g.sharding.spec for g in found[1]} == {P(*SHARDINGS[axis], *(None,) * (4 - len(SHARDINGS[axis])))}
     same(found, expected(loss, arrays))
 
 
@@ -86,14 +86,14 @@ def test_the_same_weights_are_dropped_on_a_mesh(arrays):
 
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
     whole = attend(*arrays)
-    for cut in CUTS.values():
+    for spec in SHARDINGS.values():
         with jax.set_mesh(mesh):
-            found = attend(*(jax.device_put(a, NamedSharding(mesh, cut)) for a in arrays))
+            found = attend(*(jax.device_put(a, NamedSharding(mesh, spec)) for a in arrays))
         same(found, whole)
 
 
-def test_each_device_computes_its_part_only(arrays):
-    """Half of the products of the whole, where the batch is cut over an Explicit mesh."""
+def test_each_device_computes_only_its_part(arrays):
+    """Each device computes half of the products, if the batch is sharded over an Explicit mesh."""
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
 
     def flops(arrays):

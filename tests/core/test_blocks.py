@@ -6,36 +6,36 @@ import pytest
 from simjax.core import map_rows, rows_per_block
 
 
-def strip_sum(y):
+def tile_sum(y):
     return lambda rows, scale: {"sum": jnp.sum(jnp.sin(rows @ y.T), 1) * scale, "max": jnp.max(rows @ y.T, 1)}
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 3, 7, 100])
 def test_one_block_equals_many(random, block_size):
     x, y, scale = (jnp.float32(random.normal(size=s)) for s in ((7, 3), (5, 3), (7,)))
-    whole = strip_sum(y)(x, scale)
-    found = map_rows(strip_sum(y), x, scale, block_size=block_size)
+    whole = tile_sum(y)(x, scale)
+    found = map_rows(tile_sum(y), x, scale, block_size=block_size)
     np.testing.assert_allclose(found["sum"], whole["sum"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found["max"], whole["max"], rtol=1e-5)
 
 
-def test_gradients_through_blocks_are_those_of_the_whole(random):
+def test_gradients_of_many_blocks_equal_those_of_one(random):
     x, y, scale = (jnp.float32(random.normal(size=s)) for s in ((7, 3), (5, 3), (7,)))
 
     def total(x, y, block_size):
-        return jnp.sum(map_rows(strip_sum(y), x, scale, block_size=block_size)["sum"] ** 2)
+        return jnp.sum(map_rows(tile_sum(y), x, scale, block_size=block_size)["sum"] ** 2)
 
     many, one = (jax.grad(total, argnums=(0, 1))(x, y, block_size) for block_size in (2, 7))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), many, one)
 
 
-def test_filled_rows_cannot_bring_a_nan():
+def test_padding_adds_no_nan_to_gradients():
     x = jnp.array([[4.0], [9.0], [16.0]])
     grad = jax.grad(lambda x: jnp.sum(map_rows(jnp.sqrt, x, block_size=2)))(x)
     np.testing.assert_allclose(grad, [[1 / 4], [1 / 6], [1 / 8]], rtol=1e-6)
 
 
-def test_memory_of_a_gradient_holds_one_block():
+def test_memory_of_a_gradient_is_one_block():
     x = jnp.zeros((4096, 16))
 
     def total(x, block_size):
@@ -49,15 +49,15 @@ def test_memory_of_a_gradient_holds_one_block():
     assert temporary[0] < temporary[1] / 16
 
 
-def test_the_budget_chooses_the_block(random):
+def test_row_bytes_determine_the_default_block_size(random):
     x = jnp.float32(random.normal(size=(11, 3)))
-    seen = []
-    map_rows(lambda rows: seen.append(rows.shape[0]) or rows, x, row_bytes=2**24)
-    assert set(seen) == {2}
+    sizes = []
+    map_rows(lambda rows: sizes.append(rows.shape[0]) or rows, x, row_bytes=2**24)
+    assert set(sizes) == {2}
 
 
-def test_blocks_that_fill_the_rows_exactly_are_preferred_to_fewer_that_do_not():
-    assert rows_per_block(5000, 2**14) == 250  # 256 rows would fit, and the last block need padding
+def test_equal_blocks_are_preferred_to_fewer_blocks_with_padding():
+    assert rows_per_block(5000, 2**14) == 250  # with 256 rows the last block would need padding
     assert rows_per_block(5003, 2**14) == 251  # a prime number: 20 blocks of at most 256
     assert rows_per_block(65_536, 2**18) == 128
-    assert rows_per_block(1000, 2**30) == 1  # not even one row fits the budget
+    assert rows_per_block(1000, 2**30) == 1  # a row exceeds the budget

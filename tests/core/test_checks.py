@@ -8,7 +8,7 @@ def test_the_nearest_name_is_suggested():
         check_choice("measure", "cosin", ["dot", "cosine"])
 
 
-def test_no_suggestion_where_nothing_is_near():
+def test_no_suggestion_without_a_similar_name():
     assert suggestion("zzz", ["cnn", "vit"]) == " (valid: cnn, vit)"
 
 

@@ -11,13 +11,13 @@ from simjax.core import _convolution
 from simjax.core._convolution import _by_xla
 
 
-def test_every_row_against_every_row(random):
+def test_dot_products_equal_loops(random):
     x, y = random.normal(size=(2, 3, 7)), random.normal(size=(2, 5, 7))
     loops = [[[np.dot(a, b) for b in ys] for a in xs] for xs, ys in zip(x, y, strict=True)]
     np.testing.assert_allclose(core.dot_products(jnp.float32(x), jnp.float32(y)), loops, rtol=1e-5, atol=1e-6)
 
 
-def test_dense_is_every_row_against_every_neuron(random):
+def test_dense_equals_dot_products_with_the_neurons(random):
     x, kernel, bias = (jnp.float32(random.normal(size=s)) for s in ((2, 3, 7), (7, 5), (5,)))
     neurons = kernel.T
     expected = core.dot_products(x.reshape(6, 7), neurons).reshape(2, 3, 5) + bias[None, None]
@@ -27,7 +27,7 @@ def test_dense_is_every_row_against_every_neuron(random):
 @pytest.mark.parametrize(
     ("shape", "size", "stride", "padding", "filters"),
     [
-        ((7, 11, 2), (3, 3), 1, 1, 5),  # long patches are cut a row at a time, short ones whole: both
+        ((7, 11, 2), (3, 3), 1, 1, 5),  # short patches are extracted whole, longer ones row by row
         ((9, 8, 13), (2, 3), 2, 1, 5),
         ((5, 7, 1), (1, 1), 1, 0, 3),
         pytest.param((7, 11, 2), (3, 5), 2, 0, 3, marks=pytest.mark.slow),
@@ -37,7 +37,7 @@ def test_dense_is_every_row_against_every_neuron(random):
         pytest.param((6, 7, 17), (2, 2), 2, 0, 3, marks=pytest.mark.slow),
     ],
 )
-def test_convolution_is_patches_times_filters_is_a_sparse_dense_layer(random, shape, size, stride, padding, filters):
+def test_convolution_equals_products_of_patches_and_its_sparse_matrix(random, shape, size, stride, padding, filters):
     x = jnp.float32(random.normal(size=(2, *shape)))
     kernel = jnp.float32(random.normal(size=(*size, shape[2], filters)))
     bias = jnp.float32(random.normal(size=filters))
@@ -53,14 +53,14 @@ def test_convolution_is_patches_times_filters_is_a_sparse_dense_layer(random, sh
     matrix = core.convolution_matrix(kernel, shape, stride=stride, padding=padding)
     by_matrix = core.dense(x.reshape(2, -1), matrix).reshape(out.shape) + bias[None, None, None]
     np.testing.assert_allclose(out, by_matrix, rtol=1e-5, atol=2e-5)
-    # An output sees one patch at most, and shares its weights with every other place.
-    places = out.shape[1] * out.shape[2]
+    # An output has the inputs of one patch at most, and the same weights as all other positions.
+    positions = out.shape[1] * out.shape[2]
     assert int((np.asarray(matrix) != 0).sum(0).max()) <= size[0] * size[1] * shape[2]
     assert len(np.unique(matrix)) <= kernel.size + 1
-    assert matrix.shape == (np.prod(shape), places * filters)
+    assert matrix.shape == (np.prod(shape), positions * filters)
 
 
-def test_convolution_by_loops(random):
+def test_convolution_equals_loops(random):
     x, kernel = random.normal(size=(5, 6, 2)), random.normal(size=(3, 2, 2, 4))
     padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
     loops = [
@@ -101,7 +101,7 @@ def test_convolution_gradients():
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_errors_name_what_was_got():
+def test_errors_name_the_given_shape():
     with pytest.raises(core.InputError, match=r"expected \[b, h, w, 3\].*got \(2, 5, 5, 1\)"):
         core.convolution(jnp.zeros((2, 5, 5, 1)), jnp.zeros((3, 3, 3, 4)))
     with pytest.raises(core.InputError, match=r"at least 7x7, padding included, got \(2, 5, 5, 1\)"):
@@ -111,7 +111,7 @@ def test_errors_name_what_was_got():
 
 
 def precisions(function, *arguments) -> set:
-    """Those of every dot product in a function's program."""
+    """Return the precisions of all dot products in the program of a function."""
 
     def walk(jaxpr):
         for equation in jaxpr.eqns:
@@ -141,7 +141,7 @@ def test_gradients_have_the_precision_of_the_value(random, name, how):
             assert precisions(jax.value_and_grad(function, argnums=(0, 1)), x, y) == highest
 
 
-def test_a_product_of_matrices_has_the_derivatives_of_one(random):
+def test_derivatives_of_a_matrix_product(random):
     a, b = (jnp.float32(random.normal(size=s)) for s in ((2, 3, 5), (2, 5, 4)))
     np.testing.assert_allclose(core.matrix_product(a, b), a @ b, rtol=1e-6)
     with jax.enable_x64(True):

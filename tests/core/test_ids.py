@@ -1,4 +1,4 @@
-"""What users give as integers, against NumPy's int64: JAX alone keeps the low 32 bits of wider ones."""
+"""Integers beyond int32, compared with NumPy: JAX alone keeps the low 32 bits of wider integers."""
 
 import jax
 import jax.numpy as jnp
@@ -31,16 +31,16 @@ def ids(n):
 @settings(max_examples=50, deadline=None)
 @given(rows=ids(5), columns=ids(4), ignore=st.sets(interesting, max_size=2))
 @pytest.mark.usefixtures("unchecked")
-def test_ids_are_equal_where_they_are_as_python_integers(rows, columns, ignore):
+def test_ids_are_equal_exactly_if_the_python_integers_are(rows, columns, ignore):
     relation = pairs.by_class(rows, columns, ignore=tuple(ignore))
     known = np.array([[a not in ignore and b not in ignore for b in columns] for a in rows])
     same = np.array([[a == b for b in columns] for a in rows])
     positive, negative = relation.masks(jnp.arange(len(rows))[:, None], jnp.arange(len(columns))[None])
     np.testing.assert_array_equal(positive, same & known)
     np.testing.assert_array_equal(negative, ~same & known)
-    for found, given_ids in zip(relation.classes, (rows, columns), strict=True):  # small ids stay what they are
-        kept = [i for i, a in enumerate(given_ids) if -(2**31) < a < 2**31 and a not in ignore]
-        assert np.asarray(found)[kept].tolist() == [given_ids[i] for i in kept]
+    for found, given_ids in zip(relation.classes, (rows, columns), strict=True):  # small ids are unchanged
+        unchanged = [i for i, a in enumerate(given_ids) if -(2**31) < a < 2**31 and a not in ignore]
+        assert np.asarray(found)[unchanged].tolist() == [given_ids[i] for i in unchanged]
         assert all(found[i] == core.NO_CLASS for i, a in enumerate(given_ids) if a in ignore)
         assert all(found[i] < 0 for i, a in enumerate(given_ids) if abs(a) >= 2**31)
 
@@ -118,20 +118,20 @@ FEATURES = {
 }
 
 
-@pytest.mark.parametrize("what", FEATURES)
-def test_integer_features_are_the_floats_that_they_are_near(what):
+@pytest.mark.parametrize("name", FEATURES)
+def test_integer_features_are_rounded_to_floats(name):
     for x in (SIGNED, UNSIGNED):
-        np.testing.assert_array_equal(FEATURES[what](x), FEATURES[what](x.astype(np.float32)))
+        np.testing.assert_array_equal(FEATURES[name](x), FEATURES[name](x.astype(np.float32)))
     with jax.enable_x64(True):
-        x = SIGNED + 1  # of more digits than float32 has
-        np.testing.assert_array_equal(FEATURES[what](x), FEATURES[what](x.astype(np.float64)))
+        x = SIGNED + 1  # more digits than float32 has
+        np.testing.assert_array_equal(FEATURES[name](x), FEATURES[name](x.astype(np.float64)))
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_lists_numbers_and_text():
     np.testing.assert_array_equal(similarity.pairwise([[3_000_000_000]], [[0]], "manhattan"), [[3e9]])
     assert core.as_float_array("x", 2**40) == 2.0**40
-    assert (2 * core.as_float_array("x", 3)).weak_type  # as any number of Python, it leaves the type to the others
+    assert (2 * core.as_float_array("x", 3)).weak_type  # as any Python number, it does not determine the dtype
     traced = jax.jit(lambda a: core.as_float_array("x", [a, 1.0]))(2.0)
     np.testing.assert_array_equal(traced, [2, 1])
     for wrong in ([["a"]], np.array([["1.5"]]), np.array([[None]]), 10**400):

@@ -20,7 +20,7 @@ def context(random):
 
 
 def by_flax(layer, tokens, context):
-    """What Flax's own module gives with the same parameters."""
+    """Compute Flax's own module with the same parameters."""
     size = WIDTH // HEADS
     own = nnx.MultiHeadAttention(HEADS, WIDTH, decode=False, rngs=nnx.Rngs(1))
     kernels = np.split(layer.query_key_value.kernel[...], 3, axis=1)
@@ -40,7 +40,7 @@ def test_equals_flax_with_the_same_parameters(random, tokens, context):
     np.testing.assert_allclose(layer(tokens, tokens), layer(tokens), rtol=1e-5, atol=1e-5)
 
 
-def test_weights_are_those_that_mix(tokens, context):
+def test_returned_weights_average_the_values(tokens, context):
     layer = nn.MultiHeadAttention(WIDTH, HEADS, rngs=nnx.Rngs(0))
     out, weights = layer(tokens, context, return_weights=True)
     values = (context @ layer.query_key_value.kernel[...][:, 2 * WIDTH :]).reshape(B, S, HEADS, WIDTH // HEADS)
@@ -49,7 +49,7 @@ def test_weights_are_those_that_mix(tokens, context):
     np.testing.assert_allclose(layer(tokens, context), out, rtol=1e-6, atol=1e-6)
 
 
-def test_what_is_masked_has_no_say(tokens, context):
+def test_masked_tokens_have_no_influence(tokens, context):
     layer = nn.MultiHeadAttention(WIDTH, HEADS, rngs=nnx.Rngs(0))
     expected = layer(tokens, context[:, :4])
     np.testing.assert_allclose(layer(tokens, context, mask=lambda i, j: j < 4), expected, rtol=1e-5, atol=1e-6)
@@ -71,7 +71,7 @@ def test_weights_are_dropped_only_with_a_key(tokens):
 
 
 @pytest.mark.parametrize("measure", ["cosine", nn.TunedMeasure("rbf", gamma=0.3)], ids=["name", "module"])
-def test_another_measure(tokens, measure):
+def test_other_measures(tokens, measure):
     layer = nn.MultiHeadAttention(WIDTH, HEADS, measure=measure, temperature=0.2, rngs=nnx.Rngs(0))
     _, weights = layer(tokens, return_weights=True)
     size = WIDTH // HEADS
@@ -92,25 +92,23 @@ def test_a_learned_measure_is_learned(tokens):
     assert abs(float(gradient["measure"]["logarithms"]["gamma"][...])) > 1e-4
 
 
-def test_the_block_gives_weights_on_request(tokens):
-    block_size = nn.TransformerBlock(WIDTH, HEADS, rngs=nnx.Rngs(0))
-    out, weights = jax.jit(lambda x: block_size(x, return_weights=True))(tokens)
+def test_the_block_returns_weights_on_request(tokens):
+    block = nn.TransformerBlock(WIDTH, HEADS, rngs=nnx.Rngs(0))
+    out, weights = jax.jit(lambda x: block(x, return_weights=True))(tokens)
     np.testing.assert_allclose(weights.sum(-1), np.ones((B, HEADS, T)), rtol=1e-5)
-    alone = jax.jit(block_size)(tokens)
+    alone = jax.jit(block)(tokens)
     np.testing.assert_allclose(alone, out, rtol=1e-6, atol=1e-6)
 
 
-def test_the_block_by_its_formula(tokens):
+def test_the_block_equals_its_formula(tokens):
     """x + attention(norm(x)), then x + dense layers(norm(x)), with attention written out in full."""
-    block_size = nn.TransformerBlock(WIDTH, HEADS, mlp_ratio=2, rngs=nnx.Rngs(0))
+    block = nn.TransformerBlock(WIDTH, HEADS, mlp_ratio=2, rngs=nnx.Rngs(0))
 
     @jax.jit
     def written_out(tokens):
-        qkv = block_size.attention.query_key_value(block_size.attention_norm(tokens)).reshape(
-            B, T, 3, HEADS, WIDTH // HEADS
-        )
+        qkv = block.attention.query_key_value(block.attention_norm(tokens)).reshape(B, T, 3, HEADS, WIDTH // HEADS)
         mixed = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
-        x = tokens + block_size.attention.out(mixed.reshape(B, T, WIDTH))
-        return x + block_size.out(jax.nn.gelu(block_size.hidden(block_size.mlp_norm(x))))
+        x = tokens + block.attention.out(mixed.reshape(B, T, WIDTH))
+        return x + block.out(jax.nn.gelu(block.hidden(block.mlp_norm(x))))
 
-    np.testing.assert_allclose(jax.jit(block_size)(tokens), written_out(tokens), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(block)(tokens), written_out(tokens), rtol=1e-4, atol=1e-5)

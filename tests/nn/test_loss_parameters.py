@@ -1,4 +1,4 @@
-"""Parameters of losses as modules: an optimiser finds them, and one step makes the loss smaller."""
+"""Parameters of losses as modules: one step of an optimizer changes them and lowers the loss."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ CASES = {  # a module, a loss that takes it, and its parameters
 
 
 @pytest.mark.parametrize("name", mostly_slow(CASES, *list(CASES)[:1]))
-def test_one_step_learns(name):
+def test_one_step_lowers_the_loss(name):
     make, loss, shapes = CASES[name]
     graph, state = nnx.split(make(), nnx.Param)
     assert {path[0]: p.shape for path, p in nnx.to_flat_state(state)} == shapes
@@ -57,7 +57,7 @@ def test_one_step_learns(name):
     assert loss(nnx.merge(graph, learned)) < value
 
 
-def test_where_they_begin():
+def test_initial_values():
     many = nn.ClassVectors(64, 100, centers=3, rngs=nnx.Rngs(1))()
     np.testing.assert_allclose(jnp.linalg.norm(many, axis=2), np.ones((100, 3)), rtol=1e-5)
     mean_direction = np.asarray(many).reshape(-1, 64).mean(0)

@@ -22,7 +22,7 @@ LEARNED = {
 
 
 def by_scipy(module, x, y):
-    """Of every row with every row, in float64."""
+    """Compute the measure of all pairs by SciPy in float64."""
     x, y = np.float64(x), np.float64(y)
     if isinstance(module, nn.TunedMeasure):
         return np.exp(-0.3 * cdist(x, y, "sqeuclidean"))
@@ -142,7 +142,7 @@ def test_a_mapped_distance_at_degenerate_points():
             np.testing.assert_array_equal(gradients, 0)
 
 
-def test_a_network_stays_finite():
+def test_a_network_is_finite():
     module = LEARNED["network"](3)
     for compare in forms(module):
         for value in (0.0, 1e-30, 1e13, 1e30):
@@ -223,7 +223,7 @@ def opposites(key, n):
     return x, -x + 0.05 * jax.random.normal(jax.random.fold_in(key, 1), (n, 3))
 
 
-def test_a_network_learns_that_opposites_belong_together():
+def test_a_network_learns_that_opposites_are_similar():
     """No distance of embeddings x -> f(x) can: -x should be close to x, and x not close to itself."""
 
     def loss(module, key):

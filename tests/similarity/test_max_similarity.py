@@ -20,7 +20,7 @@ TOKENS = {
 
 
 def by_loops(x, y, x_mask, y_mask, measure, reduce):
-    """Of every query with every document; 0 where no token counts."""
+    """Compute MaxSim of every query and document; 0 without valid tokens."""
     compare, closest = TOKENS[measure]
     scores = np.zeros((len(x), len(y)))
     for i, j in np.ndindex(scores.shape):
@@ -34,7 +34,7 @@ def by_loops(x, y, x_mask, y_mask, measure, reduce):
 
 
 def sets(random, queries=5, documents=7, kind=np.float32):
-    """Queries of 3 tokens and documents of 11; one of each has no token that counts."""
+    """Return queries of 3 tokens and documents of 11; one of each has no valid token."""
     x, y = random.normal(size=(queries, 3, 13)).astype(kind), random.normal(size=(documents, 11, 13)).astype(kind)
     x_mask, y_mask = random.random((queries, 3)) < 0.7, random.random((documents, 11)) < 0.5
     x_mask[1] = False
@@ -57,7 +57,7 @@ def test_equals_loops(random, measure, reduce):
 
 
 @pytest.mark.slow
-def test_documents_are_cut_where_one_query_does_not_fit(random, monkeypatch):
+def test_documents_are_split_if_a_query_exceeds_the_budget(random, monkeypatch):
     x, y, x_mask, y_mask = sets(random)
     whole = maxsim_matrix(x, y, x_mask=x_mask, y_mask=y_mask)
     for limit in ("TILE_BYTES", "LARGEST_TILE_BYTES"):
@@ -73,16 +73,16 @@ def test_a_users_own_measure(random):
     np.testing.assert_allclose(found, by_loops(x, y, x_mask, y_mask, "manhattan", "sum"), rtol=1e-5)
 
 
-def test_what_padding_holds_cannot_matter(random):
+def test_padding_has_no_influence(random):
     x, y, x_mask, y_mask = sets(random)
-    filled = jnp.where(x_mask[..., None], x, jnp.inf), jnp.where(y_mask[..., None], y, jnp.nan)
+    padded = jnp.where(x_mask[..., None], x, jnp.inf), jnp.where(y_mask[..., None], y, jnp.nan)
 
     @jax.jit
     @functools.partial(jax.value_and_grad, argnums=(0, 1))
     def score(x, y):
         return maxsim_matrix(x, y, x_mask=x_mask, y_mask=y_mask, measure="euclidean").sum()
 
-    value, gradients = score(*filled)
+    value, gradients = score(*padded)
     expected = score(x, y)
     np.testing.assert_array_equal(value, expected[0])
     jax.tree.map(np.testing.assert_array_equal, gradients, expected[1])
@@ -128,7 +128,7 @@ def test_transformations_and_half_precision(random):
     np.testing.assert_array_equal(found, exact.astype(jnp.bfloat16))  # rounded once, at the end
 
 
-def test_memory_of_a_gradient_holds_no_array_of_all_tokens():
+def test_memory_of_a_gradient_has_no_array_of_all_tokens():
     x, y = jax.ShapeDtypeStruct((128, 32, 16), jnp.float32), jax.ShapeDtypeStruct((128, 64, 16), jnp.float32)
 
     def temporary(block_size):

@@ -29,7 +29,7 @@ def test_k_of_a_thousand(random):
 
 
 @pytest.mark.parametrize("block_size", [None, 4])
-def test_top_k_of_a_measure_with_fewer_than_k_that_count(random, block_size):
+def test_largest_k_with_fewer_than_k_valid_pairs(random, block_size):
     x, y = random.normal(size=(13, 5)).astype(np.float32), random.normal(size=(17, 5)).astype(np.float32)
     values, columns = similarity.largest_k(x, y, k=4, mask=similarity.causal, block_size=block_size)
     s = np.where(np.tril(np.ones((13, 17), bool)), x @ y.T, -np.inf)
@@ -46,24 +46,24 @@ def test_order_statistics_are_those_of_a_sorted_row(random):
     )
     d = np.sort(np.linalg.norm(x[:, None] - x, axis=-1) + np.diag([np.inf] * 13), axis=1)
     np.testing.assert_allclose(found, d[:, [0, 6, 2]], rtol=1e-5)
-    few = similarity.order_statistics(x, ks=(1, 5), mask=lambda i, j: j < 3)
-    assert np.isfinite(few[:, 0]).all()
-    assert (few[:, 1] == np.inf).all()
+    missing = similarity.order_statistics(x, ks=(1, 5), mask=lambda i, j: j < 3)
+    assert np.isfinite(missing[:, 0]).all()
+    assert (missing[:, 1] == np.inf).all()
 
 
-def test_histogram_is_numpys(random):
-    x, y = (random.integers(-3, 4, (n, 5)).astype(np.float32) for n in (13, 17))  # so that many lie on an edge
+def test_histogram_equals_numpy(random):
+    x, y = (random.integers(-3, 4, (n, 5)).astype(np.float32) for n in (13, 17))  # many values are on an edge
     edges = np.array([-20.0, -5, -4, 0, 0.5, 3, 8], np.float32)
     expected = [np.histogram(row, edges)[0] for row in x @ y.T]
     np.testing.assert_array_equal(similarity.histogram(x, y, edges=edges, block_size=4), expected)
 
 
-def test_soft_histogram_shares_each_entry_out_between_two_edges():
+def test_soft_histogram_splits_each_value_between_two_edges():
     x, y = jnp.ones((1, 1)), jnp.array([[0.25], [1.0], [3.0], [-0.1], [2.0]])
     shares = similarity.histogram(x, y, edges=jnp.array([0.0, 1.0, 2.0]), soft=True)
     np.testing.assert_allclose(shares, [[0.75, 1.25, 1.0]], rtol=1e-6)
     slope = jax.grad(lambda y: similarity.histogram(x, y, edges=jnp.array([0.0, 1.0, 2.0]), soft=True)[0, 1])(y)
-    np.testing.assert_allclose(slope[:, 0], [1, -1, 0, 0, 0], atol=1e-6)  # on an edge, that to its right
+    np.testing.assert_allclose(slope[:, 0], [1, -1, 0, 0, 0], atol=1e-6)  # on an edge, the slope to its right
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_soft_histogram_shares_each_entry_out_between_two_edges():
 )
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
 @pytest.mark.usefixtures("unchecked")
-def test_bad_input_gets_one_clear_line(call, message, wrap):
+def test_errors(call, message, wrap):
     with pytest.raises(ValueError, match=message):
         wrap(call)(jnp.ones((3, 2)))
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_what_is_no_real_number_is_a_type_error():
+def test_complex_numbers_and_text_are_type_errors():
     for x in (jnp.ones((3, 2), complex), np.array([["a", "b"]])):
         with pytest.raises(TypeError, match=r"^x: expected"):
             similarity.sum(x)

@@ -17,8 +17,8 @@ INF = float("inf")
 def rows(random):
     x, y = random.normal(size=(N, D)), random.normal(size=(M, D))
     keep = random.random((N, M)) < 0.4
-    keep[3] = False  # nothing counts in this row
-    keep[4] = np.arange(M) == 6  # and one entry in this
+    keep[3] = False  # no valid pair
+    keep[4] = np.arange(M) == 6  # one valid pair
     return x.astype(np.float32), y.astype(np.float32), keep
 
 
@@ -31,7 +31,7 @@ def tenth(s):
 
 
 def some(s, keep):
-    """The entries that count, row by row, after the function."""
+    """Return the valid entries of each row, after the function."""
     return [row[k] for row, k in zip(s / 10, keep, strict=True)]
 
 
@@ -82,7 +82,7 @@ def test_a_count_needs_a_boolean():
         similarity.count(jnp.ones((2, 2)), function=lambda s: s)
 
 
-def test_a_row_meets_its_class_but_not_itself(random):
+def test_masks_of_labels_and_of_the_diagonal(random):
     x, labels = random.normal(size=(N, D)).astype(np.float32), random.integers(0, 3, N)
     keep = (labels[:, None] == labels) & ~np.eye(N, dtype=bool)
     mask = similarity.all_of(similarity.same_label(labels), similarity.exclude_self)
@@ -114,12 +114,12 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize(("block_size", "order"), [(4, 2), (N, 1)])  # in one block there is nothing more to go through
+@pytest.mark.parametrize(("block_size", "order"), [(4, 2), (N, 1)])  # one block is plain JAX code
 @pytest.mark.parametrize("name", mostly_slow(LOSSES, "logsumexp"))
 def test_gradients_of_first_and_second_order_in_both_modes(random, name, block_size, order):
     with jax.enable_x64(True):
         x, y = random.normal(size=(N, D)), random.normal(size=(M, D))
-        # Steps small enough that no two entries of a row change places.
+        # Small steps, so that the order of entries does not change.
         check_grads(
             lambda x, y: LOSSES[name](x, y, block_size),
             (x, y),
@@ -142,7 +142,7 @@ def test_vmap_is_a_loop(random, name):
 
 @pytest.mark.parametrize(("kind", "tolerance"), [(jnp.float16, 1e-2), (jnp.bfloat16, 8e-2)])
 @pytest.mark.parametrize("name", mostly_slow(LOSSES, "logsumexp", "top_k"))
-def test_halves_accumulate_in_float32_and_come_back_as_halves(random, name, kind, tolerance):
+def test_float16_accumulates_in_float32_and_returns_float16(random, name, kind, tolerance):
     x, y = (jnp.asarray(random.normal(size=(n, D)), kind) for n in (N, M))
     found = LOSSES[name](x, y, 4)
     assert found.dtype == kind
@@ -157,20 +157,20 @@ EMPTY = {"logsumexp": -INF, "sum": 0, "mean": 0, "max": -INF, "min": INF}
 def test_empty_sets_have_a_value_and_zero_gradient(random, name):
     x = random.normal(size=(3, D)).astype(np.float32)
 
-    def nothing(i, j):
+    def none_valid(i, j):
         return (i < 0) & (j < 0)
 
     def value(x, y, mask):
         out = getattr(similarity, name)(x, y, mask=mask)
         return out[0] if isinstance(out, tuple) else out
 
-    for y, mask in ((x, nothing), (np.zeros((0, D), np.float32), None)):
+    for y, mask in ((x, none_valid), (np.zeros((0, D), np.float32), None)):
         np.testing.assert_array_equal(value(x, y, mask), [EMPTY[name]] * 3)
         _, pull = jax.vjp(lambda x, y, mask=mask: value(x, y, mask), x, y)
         for gradient in pull(jnp.ones(3)):
             assert not gradient.any()
     if name in ("max", "min"):
-        assert getattr(similarity, name)(x, mask=nothing)[1].tolist() == [-1] * 3
+        assert getattr(similarity, name)(x, mask=none_valid)[1].tolist() == [-1] * 3
     assert value(np.zeros((0, D), np.float32), x, None).shape == (0,)
 
 
@@ -193,7 +193,7 @@ def test_the_whole_gradient_of_an_extreme_goes_to_the_first_among_equals():
     np.testing.assert_array_equal(jax.grad(lambda y: similarity.min(x, -y)[0][0])(y), [[0], [-1], [0]])
 
 
-def test_reduce_broadcast_reduce_is_the_loss_of_clip(random):
+def test_reductions_of_rows_and_columns_give_the_clip_loss(random):
     x, y = (random.normal(size=(N, D)).astype(np.float32) for _ in range(2))
     s = x @ y.T
     paired = np.diag(s)
@@ -203,7 +203,7 @@ def test_reduce_broadcast_reduce_is_the_loss_of_clip(random):
     np.testing.assert_allclose((rows + columns).mean() / 2, expected, rtol=1e-5)
 
 
-def test_what_was_found_of_rows_is_used_at_tile_inputs(random):
+def test_a_reduction_reads_the_result_of_another(random):
     """Mutual nearest neighbours: a statistic of every row, then a reduction that reads it at i and at j."""
     x = random.normal(size=(N, D)).astype(np.float32)
     _, nearest = similarity.min(x, mask=similarity.exclude_self, measure="euclidean", block_size=4)
@@ -237,6 +237,6 @@ def test_masks_that_carry_arrays_compile_once(random, caplog):
     assert not [r for r in caplog.records if "Finished XLA compilation of jit(reduce_rows_of_arrays)" in r.getMessage()]
     for some, sums in zip(labels, found, strict=True):
         np.testing.assert_allclose(sums, np.sum((x @ x.T) * (some[:, None] == some), 1), rtol=1e-4, atol=1e-5)
-    with jax.log_compiles():  # the control: the log is read rightly
+    with jax.log_compiles():  # control: a new shape does compile
         similarity.sum(x[1:], mask=similarity.same_label(labels[0, 1:]))
     assert [r for r in caplog.records if "Finished XLA compilation of jit(reduce_rows_of_arrays)" in r.getMessage()]

@@ -33,7 +33,7 @@ PARAMETERS = {
 
 BY_PRODUCTS = sorted(name for name, measure in MEASURES.items() if measure.search is not None)
 FAST = ("dot", "cosine", "euclidean", "rbf", "mahalanobis")
-AT_ONE_SCALE = ("rbf", "sigmoid")  # of rows all far apart or all close their values are equal and have no order
+AT_ONE_SCALE = ("rbf", "sigmoid")  # at other scales their values are all equal
 
 
 @pytest.mark.parametrize(
@@ -45,13 +45,13 @@ AT_ONE_SCALE = ("rbf", "sigmoid")  # of rows all far apart or all close their va
         if s == 1 or n not in AT_ONE_SCALE
     ],
 )
-def test_a_search_by_dot_products_finds_what_the_measure_finds(random, name, scale):
+def test_search_by_dot_products_equals_search_by_the_measure(random, name, scale):
     query, gallery = (np.float32(random.normal(size=(n, 5)) + 1) for n in (7, 61))
     gallery[3] = 0
     measure = similarity.measure(name, **PARAMETERS.get(name, {}))
     values, indices = similarity.top_k(query * np.float32(scale), gallery * np.float32(scale), 5, measure)
-    closeness = measure.as_score(similarity.pairwise(query, gallery, measure))
-    np.testing.assert_array_equal(indices, np.argsort(-np.asarray(closeness), axis=1, kind="stable")[:, :5])
+    score = measure.as_score(similarity.pairwise(query, gallery, measure))
+    np.testing.assert_array_equal(indices, np.argsort(-np.asarray(score), axis=1, kind="stable")[:, :5])
     assert np.isfinite(values).all()
 
 
@@ -89,7 +89,7 @@ def test_identical_rows_are_at_exactly_zero(random, measure, shift):
     np.testing.assert_array_equal(indices, np.stack([np.arange(30), 59 - np.arange(30)], 1))
 
 
-def test_rows_a_thousandth_apart_are_told_apart_far_from_the_origin(random):
+def test_search_distinguishes_near_rows_far_from_the_origin(random):
     gallery = random.normal(size=(500, 128)).astype(np.float32) + 100
     query = gallery[:20] + 1e-3 * random.normal(size=(20, 128)).astype(np.float32)
     values, indices = similarity.top_k(query, gallery, 1, "euclidean")
@@ -98,7 +98,7 @@ def test_rows_a_thousandth_apart_are_told_apart_far_from_the_origin(random):
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
-def test_huge_and_tiny_rows(random, scale):
+def test_rows_of_extreme_length(random, scale):
     x = random.normal(size=(40, 5))
     values, indices = similarity.top_k(np.float32(x[:7] * scale), np.float32(x * scale), 3, "euclidean")
     distances, expected = NearestNeighbors(n_neighbors=3, algorithm="brute").fit(x).kneighbors(x[:7])
@@ -130,7 +130,7 @@ def test_gradients_reach_query_gallery_and_parameters(random):
         check_grads(own, (query, gallery, 1.5), 1, modes=["rev"], eps=1e-5)
 
 
-def test_halves_are_searched_in_float32(random):
+def test_bfloat16_is_searched_in_float32(random):
     query, gallery = (jnp.asarray(random.normal(size=(n, 16)), jnp.bfloat16) for n in (5, 90))
     values, indices = similarity.top_k(query, gallery, 4, "euclidean")
     _, expected = similarity.top_k(query.astype(jnp.float32), gallery.astype(jnp.float32), 4, "euclidean")
@@ -138,14 +138,14 @@ def test_halves_are_searched_in_float32(random):
     assert values.dtype == jnp.bfloat16
 
 
-def test_memory_of_a_search_is_a_block():
+def test_memory_of_a_search_is_one_block():
     query, gallery = (jax.ShapeDtypeStruct((n, 128), jnp.float32) for n in (10_000, 60_000))
     search = jax.jit(lambda q, g: similarity.top_k(q, g, 10, "squared_euclidean"))
     assert search.lower(query, gallery).compile().memory_analysis().temp_size_in_bytes < 200e6
 
 
 def compilations(call):
-    """How often XLA compiled top_k during a call, from JAX's own log."""
+    """Return how often XLA compiled top_k during a call, from the log of JAX."""
     messages = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())

@@ -1,4 +1,4 @@
-"""Rows cut over two devices give what one device gives, values and gradients, however they are cut."""
+"""Rows sharded over two devices have the values and gradients of one device."""
 
 import jax
 import jax.numpy as jnp
@@ -67,8 +67,8 @@ def test_on_a_mesh(batch, name, kind, block_size):
     )
 
 
-def test_rows_that_are_cut_over_devices_stay_there():
-    """No device computes the other's rows: half of the products of the whole."""
+def test_sharded_rows_stay_on_their_devices():
+    """Each device computes half of the products."""
     x = jnp.zeros((16 * N, D))
     mesh = jax.make_mesh((2,), ("data",))
     with jax.set_mesh(mesh):
