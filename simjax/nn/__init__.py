@@ -12,15 +12,15 @@ from simjax.nn._layers import (
     global_average_pool,
     max_pool,
 )
-from simjax.nn._loss_parameters import Boundary, ClassVectors, ScaleAndBias, Temperature
+from simjax.nn._loss_parameters import Beta, Proxies, ScaleAndBias, Temperature
 from simjax.nn._measures import LowRankMahalanobis, PairNetwork, TunedMeasure
 from simjax.nn._networks import DenseNetwork, SiameseCNN
 from simjax.nn._transformer import MultiHeadAttention, TransformerBlock, VisionTransformer
 
 __all__ = [
     "BatchNorm",
-    "Boundary",
-    "ClassVectors",
+    "Beta",
+    "Proxies",
     "Convolution",
     "CosinePrototypes",
     "Dense",

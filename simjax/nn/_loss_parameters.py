@@ -33,7 +33,7 @@ LOG_LIMIT = 40.0
 """Largest absolute logarithm: exp(80) and exp(-80), the squares, are in the range of float32."""
 
 
-class ClassVectors(nnx.Module):
+class Proxies(nnx.Module):
     """Learned proxies, one for each class [c, d], or several [c, k, d].
 
     They start as random unit vectors, uniform on the sphere. In a loss of cosines, a gradient step turns a vector by
@@ -43,23 +43,23 @@ class ClassVectors(nnx.Module):
     Args:
         embedding_size: Number of features d.
         classes: Number of classes c.
-        centers: Proxies per class k, for `sub_center_arcface_loss` and `soft_triple_loss`. Default: one, without the
+        per_class: Proxies per class k, for `sub_center_arcface_loss` and `soft_triple_loss`. Default: one, without the
             axis k.
         rngs: Initializes the proxies.
 
     Raises:
-        InputError: If `centers` is not positive.
+        InputError: If `per_class` is not positive.
 
     Example:
-        >>> one = ClassVectors(8, 5, rngs=nnx.Rngs(0))
-        >>> many = ClassVectors(8, 5, centers=3, rngs=nnx.Rngs(0))
+        >>> one = Proxies(8, 5, rngs=nnx.Rngs(0))
+        >>> many = Proxies(8, 5, per_class=3, rngs=nnx.Rngs(0))
         >>> one().shape, many().shape
         ((5, 8), (5, 3, 8))
     """
 
-    def __init__(self, embedding_size: int, classes: int, *, centers: int | None = None, rngs: nnx.Rngs):
-        check_at_least("centers", centers, 1)
-        shape = (classes,) if centers is None else (classes, centers)
+    def __init__(self, embedding_size: int, classes: int, *, per_class: int | None = None, rngs: nnx.Rngs):
+        check_at_least("per_class", per_class, 1)
+        shape = (classes,) if per_class is None else (classes, per_class)
         self.vectors = nnx.Param(random_directions(rngs.params(), (*shape, embedding_size)))
 
     def __call__(self) -> Array:
@@ -147,7 +147,7 @@ class ScaleAndBias(nnx.Module):
         return {"log_scale": log_scale, "bias": self.bias[...]}
 
 
-class Boundary(nnx.Module):
+class Beta(nnx.Module):
     """The parameter beta of the margin loss, the distance that separates positive from negative pairs.
 
     Args:
@@ -158,7 +158,7 @@ class Boundary(nnx.Module):
         InputError: If `classes` is not positive.
 
     Example:
-        >>> print(Boundary()(), Boundary(0.5, classes=3)())
+        >>> print(Beta()(), Beta(0.5, classes=3)())
         1.2 [0.5 0.5 0.5]
 
     References:

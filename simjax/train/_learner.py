@@ -131,12 +131,12 @@ def _build_loss_modules(settings: Settings, size: int, classes: int, rngs: nnx.R
     learned, loss = OBJECTIVES[settings.objective].learned, settings.loss
     modules: dict[str, nnx.Module] = {}
     if learned == "proxies":
-        modules["proxies"] = nn.ClassVectors(size, classes, rngs=rngs)
+        modules["proxies"] = nn.Proxies(size, classes, rngs=rngs)
     elif learned == "centers":
-        modules["proxies"] = nn.ClassVectors(size, classes, centers=loss.centers or DEFAULT_CENTERS, rngs=rngs)
+        modules["proxies"] = nn.Proxies(size, classes, per_class=loss.centers or DEFAULT_CENTERS, rngs=rngs)
     elif learned == "beta" and loss.boundary != "fixed":
         beta = _initial_value(settings, "beta")
-        modules["beta"] = nn.Boundary(beta, classes=classes if loss.boundary == "classes" else None)
+        modules["beta"] = nn.Beta(beta, classes=classes if loss.boundary == "classes" else None)
     elif learned == "sigmoid":
         scale = math.exp(min(_initial_value(settings, "log_scale"), 700.0))  # ScaleAndBias rejects such a large scale
         bias = _initial_value(settings, "bias")

@@ -16,7 +16,7 @@ LABELS = jnp.array([0, 0, 1, 1, 2, 2])
 
 
 def vectors(**options):
-    return nn.ClassVectors(4, 3, rngs=nnx.Rngs(0), **options)
+    return nn.Proxies(4, 3, rngs=nnx.Rngs(0), **options)
 
 
 CASES = {  # a module, a loss that takes it, and its parameters
@@ -34,9 +34,9 @@ CASES = {  # a module, a loss that takes it, and its parameters
     ),
     "scale and bias": (nn.ScaleAndBias, lambda m: losses.siglip_loss(*X, **m()), {"log_scale": (), "bias": ()}),
     # A stand-in with a boundary: distances of pairs that are too far or too near, from it.
-    "boundary": (nn.Boundary, lambda m: jnp.mean(jax.nn.relu(jnp.arange(3.0) - m())), {"beta": ()}),
+    "boundary": (nn.Beta, lambda m: jnp.mean(jax.nn.relu(jnp.arange(3.0) - m())), {"beta": ()}),
     "boundaries": (
-        lambda: nn.Boundary(classes=3),
+        lambda: nn.Beta(classes=3),
         lambda m: jnp.mean(jax.nn.relu(jnp.arange(6.0) - m()[LABELS])),
         {"beta": (3,)},
     ),
@@ -58,11 +58,11 @@ def test_one_step_lowers_the_loss(name):
 
 
 def test_initial_values():
-    many = nn.ClassVectors(64, 100, centers=3, rngs=nnx.Rngs(1))()
+    many = nn.Proxies(64, 100, per_class=3, rngs=nnx.Rngs(1))()
     np.testing.assert_allclose(jnp.linalg.norm(many, axis=2), np.ones((100, 3)), rtol=1e-5)
     mean_direction = np.asarray(many).reshape(-1, 64).mean(0)
     assert np.linalg.norm(mean_direction) < 3 / np.sqrt(300)  # of 300 uniform directions it is about 1 / sqrt(300)
-    for module, expected in ((nn.Temperature(), 0.07), (nn.Temperature(0.5), 0.5), (nn.Boundary(), 1.2)):
+    for module, expected in ((nn.Temperature(), 0.07), (nn.Temperature(0.5), 0.5), (nn.Beta(), 1.2)):
         np.testing.assert_allclose(module(), expected, rtol=1e-6)
     np.testing.assert_allclose(nn.Temperature(0.5).scale, 2.0, rtol=1e-6)
     np.testing.assert_allclose(losses.siglip_loss(*X, **nn.ScaleAndBias()()), losses.siglip_loss(*X), rtol=1e-6)
@@ -75,7 +75,7 @@ def test_initial_values():
         (lambda: nn.Temperature(0.0), "initial: expected more than 0, got 0"),
         (lambda: nn.Temperature(float("nan")), "initial: expected more than 0, got nan"),
         (lambda: nn.ScaleAndBias(scale=-1.0), "scale: expected more than 0, got -1"),
-        (lambda: nn.Boundary(classes=0), "classes: expected at least 1, got 0"),
+        (lambda: nn.Beta(classes=0), "classes: expected at least 1, got 0"),
     ],
 )
 def test_errors(make, message):
