@@ -71,7 +71,7 @@ def test_initial_values():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: vectors(centers=0), "centers: expected at least 1, got 0"),
+        (lambda: vectors(per_class=0), "per_class: expected at least 1, got 0"),
         (lambda: nn.Temperature(0.0), "initial: expected more than 0, got 0"),
         (lambda: nn.Temperature(float("nan")), "initial: expected more than 0, got nan"),
         (lambda: nn.ScaleAndBias(scale=-1.0), "scale: expected more than 0, got -1"),
