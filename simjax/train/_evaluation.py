@@ -64,7 +64,7 @@ def mean_loss(encoded: Encoded, objective: Objective, labels: np.ndarray) -> flo
     A miner has the settings of the last step, and the same key for every batch. The loss is None for losses of two
     views, because images without augmentation are a single view, and for ensembles.
     """
-    if objective.has_views or encoded.learned is None:
+    if objective.has_views or encoded.loss_arguments is None:
         return None
     size = min(objective.images, len(labels))
     batches = len(labels) // size
@@ -75,7 +75,7 @@ def mean_loss(encoded: Encoded, objective: Objective, labels: np.ndarray) -> flo
             embeddings=jnp.asarray(encoded.embeddings[rows]),
             labels=jnp.asarray(labels[rows]),
             logits=None if encoded.logits is None else jnp.asarray(encoded.logits[rows]),
-            learned=encoded.learned,
+            loss_arguments=encoded.loss_arguments,
             key=jax.random.key(0),
             step=jnp.int32(objective.steps),
         )
