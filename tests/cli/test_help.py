@@ -1,5 +1,6 @@
 """The help of each command: what it shows, how long it is, and that it shows the defaults that are used."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from simjax.cli import main
 from simjax.cli._arguments import options_of
+from simjax.cli._help import help_text
 from simjax.cli._main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +76,28 @@ def test_the_help_shows_the_defaults_of_the_recipe_for_the_model_and_the_data_se
 
 def test_the_help_with_a_mistake_shows_the_general_defaults(capsys):
     assert default_of("--epochs", help_of(capsys, "train", "--modle", "vit", "--help")) == "from the recipe: 60"
+
+
+@dataclasses.dataclass(frozen=True)
+class NumericArguments:
+    """Do something with numbers."""
+
+    count: int = 0
+    """A count."""
+    rate: float = 0.0
+    """A rate."""
+    verbose: bool = False
+    """A switch."""
+    limit: int | None = None
+    """A limit. Default: no limit."""
+
+
+def test_a_default_of_zero_is_shown_and_that_of_a_switch_is_not():
+    printed = help_text(NumericArguments, "program", width=80)
+    assert default_of("--count", printed) == "0"
+    assert default_of("--rate", printed) == "0"
+    assert default_of("--verbose", printed) is None
+    assert default_of("--limit", printed) == "no limit"
 
 
 def test_the_help_is_quick():
