@@ -68,10 +68,11 @@ def test_the_help_shows_the_defaults_of_the_recipe_for_the_model_and_the_data_se
     assert default_of("--epochs", mnist) == "from the recipe: 20"
     assert default_of("--vit.patch-size", mnist) == "from the recipe: 7"
     folder = help_of(capsys, "train", "--dataset", "folder:x", "--help-all")
-    assert default_of("--epochs", folder) == "from the recipe, by the number of images"
-    assert default_of("--loss.gamma", folder) == "of the objective"
-    assert default_of("--mining.angle", folder) == "of the miner"
+    assert default_of("--epochs", folder) == "depends on the number of training images"
+    assert default_of("--loss.gamma", folder) == "set by the objective"
+    assert default_of("--mining.angle", folder) == "set by the miner"
     assert default_of("--cnn.widths", folder) == "16 32 64"
+    assert "The recipe is the set of defaults for this model and data set." in " ".join(folder.split())
 
 
 def test_the_help_with_a_mistake_shows_the_general_defaults(capsys):
