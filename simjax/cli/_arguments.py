@@ -91,7 +91,7 @@ class Option:
 
     @property
     def flags(self) -> list[str]:
-        """The option as it is typed; a switch also has a negative form, such as "--no-download"."""
+        """The option as it is typed; a switch also has a negative form, such as "--data.no-download"."""
         if self.type is not bool:
             return [self.flag]
         head, dot, last = self.flag.removeprefix("--").rpartition(".")
