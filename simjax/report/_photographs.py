@@ -72,11 +72,11 @@ def pairs(image: np.ndarray, label: np.ndarray, dissimilarity: np.ndarray, names
     figure, axes = style.canvas(columns * wide - 0.25, -(-count // columns) * high)
     for i in range(count):
         x, y = i % columns * wide, i // columns * high
-        one, two = label[i]
-        colour, sign = (style.BLUE, "=") if one == two else (style.ORANGE, "≠")
+        first, second = label[i]
+        colour, sign = (style.BLUE, "=") if first == second else (style.ORANGE, "≠")
         for j in range(2):
             _photo(axes, image[i, j], x + j, y, [], colour)
-        _text(axes, x + 1, y, f"{class_names[one]} {sign} {class_names[two]}")
+        _text(axes, x + 1, y, f"{class_names[first]} {sign} {class_names[second]}")
         _text(axes, x + 1, y + LINE, f"dissimilarity {dissimilarity[i]:.2f}")
     same = label[:count, 0] == label[:count, 1]
     means = "; ".join(
