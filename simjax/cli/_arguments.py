@@ -1,4 +1,4 @@
-"""Options of a command from the fields of a dataclass: parse them with tyro, and explain mistakes in one line."""
+"""Options of a command, defined by the fields of a dataclass and parsed with tyro; errors are one line."""
 
 import ast
 import contextlib
@@ -20,8 +20,8 @@ from simjax.core import InputError
 
 T = TypeVar("T")
 
-# Options of other programs, without their dashes, and the option of this program with the same purpose.
-HABITS = {
+# Option names of other programs and the equivalent option of this program, both without dashes.
+EQUIVALENT_OPTIONS = {
     "lr": "optimizer.learning-rate",
     "wd": "optimizer.weight-decay",
     "no-augment": "augment.no-enabled",
@@ -91,7 +91,7 @@ class Option:
 
     @property
     def flags(self) -> list[str]:
-        """The spellings of the option: a switch also has a negative one."""
+        """The option as it is typed; a switch also has a negative form, such as "--data.no-download"."""
         if self.type is not bool:
             return [self.flag]
         head, dot, last = self.flag.removeprefix("--").rpartition(".")
@@ -104,47 +104,48 @@ class Option:
         return [str(value) for kind in kinds for value in get_args(kind)]
 
     def values(self) -> tuple[str, str]:
-        """Return the value as a placeholder for the usage, and in words for errors."""
-        word = re.split(r"[._]", self.name)[-1].upper()
+        """Return the placeholder of the value for the usage, and a description of valid values for errors."""
+        placeholder = re.split(r"[._]", self.name)[-1].upper()
         if self.choices:
-            short = len(self.choices) <= MAX_LISTED
-            return f"{{{','.join(self.choices)}}}" if short else word, join(self.choices)
-        return _placeholder(self.type, word)
+            is_listed = len(self.choices) <= MAX_LISTED
+            return f"{{{','.join(self.choices)}}}" if is_listed else placeholder, join(self.choices)
+        return _placeholder_and_description(self.type, placeholder)
 
 
-def _placeholder(kind: Any, word: str) -> tuple[str, str]:
+def _placeholder_and_description(kind: Any, word: str) -> tuple[str, str]:
+    """Return the placeholder of a type and its description for errors; `word` is the placeholder of a string."""
     simple = {bool: ("", "no value"), int: ("N", "a whole number"), float: ("X", "a number"), str: (word, "a value")}
     if kind in simple:
         return simple[kind]
     if get_origin(kind) is tuple:
         first, second = get_args(kind)
-        each, words = _placeholder(first, word)
+        each, words = _placeholder_and_description(first, word)
         plural = words.removeprefix("a ") + "s"
         return (f"{each} ...", plural) if second is Ellipsis else (f"{each} {each}", f"two {plural}")
-    parts = [_placeholder(part, word) for part in get_args(kind) if part is not NoneType]
+    parts = [_placeholder_and_description(part, word) for part in get_args(kind) if part is not NoneType]
     return "|".join(symbol for symbol, _ in parts), " or ".join(words for _, words in parts)
 
 
 @functools.cache
 def options_of(kind: type, prefix: str = "", section: str = "") -> tuple[Option, ...]:
-    """Return the options of a dataclass; a field that is a dataclass itself is a section of dotted options."""
-    found: list[Option] = []
+    """Return the options of a dataclass; the options of a nested dataclass have dotted names."""
+    options: list[Option] = []
     docs, types = _field_docs(kind), get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
         field_type, markers = types[field.name], ()
         if get_origin(field_type) is Annotated:
             field_type, *markers = get_args(field_type)
         if isinstance(field_type, type) and dataclasses.is_dataclass(field_type):
-            found += options_of(field_type, f"{prefix}{field.name}.", (field_type.__doc__ or "").split("\n")[0])
+            options += options_of(field_type, f"{prefix}{field.name}.", (field_type.__doc__ or "").split("\n")[0])
             continue
-        typed = next((marker.name for marker in markers if getattr(marker, "name", None)), field.name)
-        flag = field.name.upper() if Positional in markers else f"--{prefix}{typed}".replace("_", "-")
-        found.append(Option(prefix + field.name, flag, field_type, field.default, docs.get(field.name, ""), section))
-    return tuple(found)
+        name = next((marker.name for marker in markers if getattr(marker, "name", None)), field.name)
+        flag = field.name.upper() if Positional in markers else f"--{prefix}{name}".replace("_", "-")
+        options.append(Option(prefix + field.name, flag, field_type, field.default, docs.get(field.name, ""), section))
+    return tuple(options)
 
 
 def _field_docs(kind: type) -> dict[str, str]:
-    """Return the string below each field of a dataclass and of its bases."""
+    """Return the docstring of each field of a dataclass and of its bases."""
     docs: dict[str, str] = {}
     for base in reversed(kind.__mro__[:-1]):
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
@@ -173,7 +174,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T | None = None) 
 
 
 def _explain(kind: type, arguments: Sequence[str], printed: str) -> str:
-    """Describe the first mistake in the arguments; `printed` is the error of tyro."""
+    """Return a message about the first mistake in the arguments; `printed` is the error message of tyro."""
     options = {flag: option for option in options_of(kind) for flag in option.flags}
     for argument in arguments:
         flag = argument.split("=")[0].replace("_", "-")
@@ -198,7 +199,7 @@ def _unknown_option(flag: str, flags: list[str]) -> str:
     word = flag.lstrip("-")
     if word in DEVICE_OPTIONS:
         return f"unknown option {flag}: {DEVICE_ADVICE}"
-    near = [f"--{HABITS[word]}"] if f"--{HABITS.get(word)}" in flags else []
+    near = [f"--{EQUIVALENT_OPTIONS[word]}"] if f"--{EQUIVALENT_OPTIONS.get(word)}" in flags else []
     near = near or [other for other in flags if re.split(r"--|\.", other)[-1] == word]
     near = near or difflib.get_close_matches(f"--{word}", flags, n=1, cutoff=0.7)
     if not near:
@@ -235,7 +236,7 @@ def _values_after(flag: str, arguments: Sequence[str]) -> list[str]:
 
 
 def join(words: Sequence[str], conjunction: str = "or") -> str:
-    """Return an enumeration.
+    """Return an enumeration of words.
 
     Example:
         >>> join(["cnn", "vit", "dnn"])

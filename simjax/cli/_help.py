@@ -9,73 +9,89 @@ from collections.abc import Mapping, Sequence
 
 from simjax.cli._arguments import MAX_LISTED, Option, join, options_of
 
-INDENT = 27
+DESCRIPTION_COLUMN = 27  # where descriptions start
+NARROW_WIDTH, NARROW_COLUMN = 70, 6  # terminals with fewer columns, and where descriptions start there
 
 
 def help_text(
-    kind: type,
+    arguments: type,
     program: str,
     *,
     common: Sequence[str] = (),
     examples: Sequence[str] = (),
     defaults: Mapping[str, str] | None = None,
+    note: str = "",
     width: int | None = None,
 ) -> str:
     """Return the help of a command.
 
     Args:
-        kind: Dataclass of the arguments.
+        arguments: Dataclass of the arguments.
         program: The command as it is typed.
-        common: Names of the options to show, each with the first sentence of its docstring. Default: all options, with
-            their docstrings.
+        common: Names of the options to show, each with the first clause of its docstring (up to a period or a
+            semicolon). Default: all options, with their docstrings.
         examples: Arguments of example calls.
-        defaults: Descriptions of defaults by name, instead of the default of the field.
+        defaults: Descriptions of defaults by name of the option. They replace the default of the field, but not a
+            default in its docstring.
+        note: Explanation of a term of the help, shown below the options.
         width: Columns. Default: the width of the terminal, at most 100.
     """
     width = min(width or shutil.get_terminal_size().columns, 100)
-    options = options_of(kind)
+    options = options_of(arguments)
     required = [o for o in options if o.default is dataclasses.MISSING or o.flag[0] != "-"]
-    usage = " ".join([program, *(_signature(option) for option in required), "[OPTIONS]"])
-    lines = [f"usage: {usage}", "", *textwrap.wrap(" ".join((kind.__doc__ or "").split()), width)]
+    usage = " ".join([program, *(_flags_and_placeholder(option) for option in required), "[OPTIONS]"])
+    lines = [f"usage: {usage}", "", *textwrap.wrap(" ".join((arguments.__doc__ or "").split()), width)]
     if examples:
         lines += ["", "Examples:", *(f"  {program} {example}" for example in examples)]
     shown = [option for option in options if option.name in common] if common else options
     for section, members in itertools.groupby(shown, lambda option: "" if common else option.section):
         lines += ["", f"{section.rstrip('.') or 'Options'}:"]
         for option in members:
-            lines += _entry(option, (defaults or {}).get(option.name), width, short=bool(common))
+            lines += _option_lines(option, (defaults or {}).get(option.name), width, is_short=bool(common))
     if common:
-        words = f"{program} --help-all describes all {len(options)} options."
-        lines += ["", *textwrap.wrap(words, width)]
+        sentence = f"{program} --help-all describes all {len(options)} options."
+        note = f"{note} {sentence}".strip()
+    if note:
+        lines += ["", *textwrap.wrap(note, width)]
     return "\n".join(lines) + "\n"
 
 
-def _signature(option: Option, *, full: bool = True) -> str:
+def _flags_and_placeholder(option: Option, *, all_flags: bool = True) -> str:
+    """Return an option as it is typed, such as "--seed N", or the placeholder of a positional argument."""
     placeholder = option.values()[0]
     if option.flag[0] != "-":
         return placeholder
-    return f"{' | '.join(option.flags if full else option.flags[:1])} {placeholder}".rstrip()
+    return f"{' | '.join(option.flags if all_flags else option.flags[:1])} {placeholder}".rstrip()
 
 
-def _entry(option: Option, default: str | None, width: int, *, short: bool) -> list[str]:
-    """Return the lines of one option: its signature on the left, its description on the right."""
-    text, _, described = option.doc.rstrip(".").partition("Default: ")
-    if default is None and option.default not in (None, False, dataclasses.MISSING):
+def _option_lines(option: Option, given_default: str | None, width: int, *, is_short: bool) -> list[str]:
+    """Return the lines of one option: its flags on the left, its description on the right.
+
+    Args:
+        option: The option.
+        given_default: Description of its default. Default: that of the field. "Default: ..." in the docstring of the
+            field takes precedence over both.
+        width: Columns.
+        is_short: Show one flag and the first clause of the docstring only.
+    """
+    text, _, documented_default = option.doc.rstrip(".").partition("Default: ")
+    default = documented_default or given_default
+    if default is None and not any(option.default is missing for missing in (None, False, dataclasses.MISSING)):
         default = as_typed(option.default)
     text = text.strip()
-    if short:
+    if is_short:
         text = re.split(r"; |\. ", text)[0]
     text = text.rstrip(".")
     if len(option.choices) > MAX_LISTED:
-        number = len(option.choices)
-        text += f": {', '.join(option.choices[:3])}, ... ({number})" if short else f". Valid: {join(option.choices)}"
-    text += f" (default: {described or default})" if described or default else ""
-    signature = f"  {_signature(option, full=not short)}"
-    indent = INDENT if width >= 70 else 6
+        first, count = ", ".join(option.choices[:3]), len(option.choices)
+        text += f": {first}, ... ({count})" if is_short else f". Valid: {join(option.choices)}"
+    text += f" (default: {default})" if default else ""
+    left = f"  {_flags_and_placeholder(option, all_flags=not is_short)}"
+    indent = DESCRIPTION_COLUMN if width >= NARROW_WIDTH else NARROW_COLUMN
     wrapped = textwrap.wrap(text, width - indent, break_on_hyphens=False)
-    if len(signature) < indent - 1 and wrapped:
-        return [signature.ljust(indent) + wrapped[0], *(" " * indent + line for line in wrapped[1:])]
-    return [*textwrap.wrap(signature, width, subsequent_indent=" " * 6), *(" " * indent + line for line in wrapped)]
+    if len(left) < indent - 1 and wrapped:
+        return [left.ljust(indent) + wrapped[0], *(" " * indent + line for line in wrapped[1:])]
+    return [*textwrap.wrap(left, width, subsequent_indent=" " * 6), *(" " * indent + line for line in wrapped)]
 
 
 def as_typed(value: object) -> str:

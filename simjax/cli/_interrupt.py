@@ -1,4 +1,4 @@
-"""Ctrl-C: one line on stderr and exit status 130, whatever the program was doing."""
+"""Ctrl-C: exit with one line on stderr and exit status 130 at any time."""
 
 import _thread
 import os
@@ -21,34 +21,34 @@ def exit_on_interrupt(message: Callable[[], str]) -> Iterator[None]:
         message: Returns the line to print.
     """
     interrupted = threading.Event()
-    former_hook = sys.unraisablehook
+    previous_hook = sys.unraisablehook
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def raise_interrupt(number: int, frame: FrameType | None) -> None:
         interrupted.set()
         raise KeyboardInterrupt
 
     def repeat_discarded(discarded: "sys.UnraisableHookArgs") -> None:
         if issubclass(discarded.exc_type, KeyboardInterrupt):
-            # Here and now, the repeated exception would be discarded as well.
+            # An exception raised here would be discarded as well.
             threading.Timer(0.1, _thread.interrupt_main).start()
         else:
-            former_hook(discarded)
+            previous_hook(discarded)
 
-    in_charge = threading.current_thread() is threading.main_thread()  # only this thread may set a handler
-    former = signal.signal(signal.SIGINT, interrupt) if in_charge else None
+    is_main_thread = threading.current_thread() is threading.main_thread()  # only this thread may set a handler
+    previous_handler = signal.signal(signal.SIGINT, raise_interrupt) if is_main_thread else None
     sys.unraisablehook = repeat_discarded
     try:
         yield
     except BaseException as error:
-        clean = isinstance(error, KeyboardInterrupt)
-        if not clean and not (interrupted.is_set() and isinstance(error, Exception)):
+        is_interrupt = isinstance(error, KeyboardInterrupt)
+        if not is_interrupt and not (interrupted.is_set() and isinstance(error, Exception)):
             raise
         sys.stderr.write(f"{message()}\n")
         sys.stderr.flush()
-        if not clean:
+        if not is_interrupt:
             os._exit(130)  # a half-imported C extension would crash the interpreter at its exit
         sys.exit(130)
     finally:
-        sys.unraisablehook = former_hook
-        if in_charge:
-            signal.signal(signal.SIGINT, former)
+        sys.unraisablehook = previous_hook
+        if is_main_thread:
+            signal.signal(signal.SIGINT, previous_handler)

@@ -32,8 +32,9 @@ class Command:
         run: Runs the command with its arguments.
         arguments: Dataclass of the arguments.
         examples: Arguments of example calls, for the help.
-        common: Names of the options that --help shows, --help-all shows all of them. Default: --help shows all.
-        defaults: Describes defaults that depend on other arguments, by name.
+        common: Names of the options that --help shows; --help-all shows all options. Default: --help shows all.
+        defaults: Takes the other arguments and returns descriptions of the defaults that depend on them, by name.
+        note: Explanation of a term of the help.
     """
 
     run: Callable[[Sequence[str]], None]
@@ -41,11 +42,17 @@ class Command:
     examples: Sequence[str] = ()
     common: Sequence[str] = ()
     defaults: Callable[[Sequence[str]], Mapping[str, str]] | None = None
+    note: str = ""
 
 
 COMMANDS = {
     "train": Command(
-        _train.train, _train.TrainArguments, _train.EXAMPLES, _train.COMMON, defaults=_train.default_texts
+        _train.train,
+        _train.TrainArguments,
+        _train.EXAMPLES,
+        _train.COMMON,
+        defaults=_train.default_texts,
+        note=_train.RECIPE_NOTE,
     ),
     "compare": Command(compare, CompareArguments, ["runs/cnn-digits-softmax-0 runs/vit-digits-softmax-0 --out both"]),
     "data prepare": Command(_data.prepare, _data.PrepareArguments, ["mnist", "mnist --from FOLDER_OF_THE_IDX_FILES"]),
@@ -82,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _list_of_commands(arguments: Sequence[str]) -> str:
-    """Return the help that lists the commands, all or those of one group.
+    """Return a list of all commands, or of the commands of one group.
 
     Raises:
         InputError: If the arguments name an unknown command.
@@ -112,6 +119,7 @@ def _help(name: str, command: Command, arguments: Sequence[str]) -> str:
         common=() if "--help-all" in arguments else command.common,
         examples=command.examples,
         defaults=command.defaults(others) if command.defaults else None,
+        note=command.note,
     )
 
 
@@ -129,7 +137,7 @@ def _show_warning_once(
     *rest: object,
     **options: object,
 ) -> None:
-    """Print a warning of simjax in one line, the first time; warnings of libraries are not for the user."""
+    """Print a warning of simjax once, in one line. Warnings of other categories, from libraries, are not printed."""
     if category is UserWarning and str(message) not in shown:
         shown.add(str(message))
         sys.stderr.write(f"warning: {with_flags(str(message), kind)}\n")

@@ -33,6 +33,8 @@ COMMON = (
     "overwrite",
 )
 """Options that the short help shows."""
+RECIPE_NOTE = "The recipe is the set of defaults for this model and data set."
+"""Explanation of the term in the descriptions of `default_texts`."""
 EXAMPLES = (
     "--model vit",
     "--dataset folder:photos --objective triplet --epochs 20",
@@ -63,12 +65,12 @@ def train(arguments: Sequence[str]) -> None:
     from simjax.report import summary_lines
     from simjax.train import Interrupted
 
-    config_time = _time_of(out / "config.json")
+    config_time = _modification_time(out / "config.json")
     command = shlex.join(["python", "train.py", *arguments])
 
     def after_interrupt() -> str:
-        # Until the settings are saved, the folder has no run, or the run that --overwrite would replace.
-        if not parsed.resume and _time_of(out / "config.json") == config_time:
+        # Before the settings are saved, the folder has no run, or the run that --overwrite replaces.
+        if not parsed.resume and _modification_time(out / "config.json") == config_time:
             return "interrupted"
         resume = shlex.join(["python", "train.py", "--resume", "--out", str(out)])
         return f"interrupted; go on with: {resume}"
@@ -77,8 +79,8 @@ def train(arguments: Sequence[str]) -> None:
         with exit_on_interrupt(after_interrupt):
             report = train_and_report(settings, out, resume=parsed.resume, overwrite=parsed.overwrite, command=command)
     except Interrupted as stop:
-        again = shlex.join(["python", "train.py", "--resume", "--out", str(stop.folder)])
-        sys.stderr.write(f"stopped at step {stop.step:,}; go on with: {again}\n")
+        resume = shlex.join(["python", "train.py", "--resume", "--out", str(stop.folder)])
+        sys.stderr.write(f"stopped at step {stop.step:,}; go on with: {resume}\n")
         sys.exit(130)
     print("\n".join([*summary_lines(report), f"report: {out / 'report.html'}"]))
 
@@ -89,7 +91,7 @@ def train_and_report(
     """Train an encoder, evaluate it and write report.html, report.md and figures, as the command `simjax train` does.
 
     Args:
-        settings: Settings of the run; recipes fill in those that are None.
+        settings: Settings of the run. None is replaced by the default for the model and the data set.
         out: Folder of the run.
         resume: Continue the run in `out` from its last checkpoint.
         overwrite: Replace the run in `out`.
@@ -106,45 +108,48 @@ def train_and_report(
     from simjax.train import train
     from simjax.train._progress import phase
 
-    found = train(settings, out, resume=resume, overwrite=overwrite, command=command)
+    result = train(settings, out, resume=resume, overwrite=overwrite, command=command)
     with phase("writing the report", report.SECTIONS) as begin:
         report.write(out, begin)
-    return found.report
+    return result.report
 
 
 def default_texts(arguments: Sequence[str]) -> Mapping[str, str]:
-    """Describe the defaults that depend on the model and the data set of the arguments, for the help.
+    """Return a description of the default of each setting by its dotted name, for the help.
 
-    A setting that is None is filled in by the recipe, or else by the objective or the miner.
+    A setting that is None gets its value from the recipe (defaults for this model and data set), from the objective or
+    from the miner. Settings that the arguments give, and those of a TOML file, have their given value.
     """
     from simjax.train._recipes import fill_defaults
 
     try:
-        base = _as_settings(parse(TrainArguments, arguments, default=_as_arguments(_base_settings(arguments))))
-    except InputError:
-        base = Settings()
-    given = _flat(to_dict(base))
-    few, many = (_flat(to_dict(fill_defaults(base, images))) for images in (100, 10_000_000))
+        base = _base_settings(arguments)
+        settings = _as_settings(parse(TrainArguments, arguments, default=_as_arguments(base)))
+    except InputError:  # the help is shown for invalid arguments, too
+        settings = Settings()
+    current = _flatten(to_dict(settings))
+    # The help does not read the images. A default that differs between these numbers of images depends on them.
+    for_few_images, for_many_images = (_flatten(to_dict(fill_defaults(settings, n))) for n in (100, 10_000_000))
     texts: dict[str, str] = {}
-    for name, value in given.items():
+    for name, value in current.items():
         section = name.rpartition(".")[0]
         if value is not None:
             texts[name] = as_typed(value)
-        elif few[name] != many[name]:
-            texts[name] = "from the recipe, by the number of images"
-        elif few[name] is not None:
-            texts[name] = f"from the recipe: {as_typed(few[name])}"
+        elif for_few_images[name] != for_many_images[name]:
+            texts[name] = "depends on the number of training images"
+        elif for_few_images[name] is not None:
+            texts[name] = f"from the recipe: {as_typed(for_few_images[name])}"
         elif section in ("loss", "mining"):
-            texts[name] = "of the objective" if section == "loss" else "of the miner"
+            texts[name] = "set by the objective" if section == "loss" else "set by the miner"
     return texts
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings under dotted names."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 def default_out(settings: Settings) -> str:
@@ -155,7 +160,7 @@ def default_out(settings: Settings) -> str:
 
 
 def _base_settings(arguments: Sequence[str]) -> Settings:
-    """Return the settings that options change: those of the run to resume, of a TOML file, or the defaults."""
+    """Return the settings before options are applied: those of the run to resume, of a TOML file, or the defaults."""
     config = _value_of("--config", arguments)
     base = load_toml(config) if config is not None else Settings()
     if "--resume" not in arguments:
@@ -185,12 +190,12 @@ def _as_settings(arguments: TrainArguments) -> Settings:
     return from_dict(values)
 
 
-def _time_of(path: Path) -> int | None:
+def _modification_time(path: Path) -> int | None:
     return path.stat().st_mtime_ns if path.is_file() else None
 
 
 def _enable_compilation_cache() -> None:
-    """Store compiled functions in the user's cache folder: the second start of a training is faster by seconds."""
+    """Store compiled functions in the user's cache folder, which saves several seconds at the next start."""
     import jax
 
     cache = user_cache()

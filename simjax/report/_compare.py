@@ -18,8 +18,8 @@ from simjax.report._run import Run, read_run
 
 COLUMNS = tuple(metric for metric in METRICS if metric.compared)
 _FILES = {"compare.json", "compare.md", "compare.html", "figures"}
-# Settings that do not change the experiment.
-_INCIDENTAL = {"seed", "out", "resume", "overwrite", "config", "data_dir", "checkpoint_seconds"}
+# Runs that differ only in these settings are repetitions of one experiment.
+_IGNORED_SETTINGS = {"seed", "out", "resume", "overwrite", "config", "data_dir", "checkpoint_seconds"}
 
 
 def compare(runs: Sequence[Path], out: Path) -> None:
@@ -38,23 +38,23 @@ def compare(runs: Sequence[Path], out: Path) -> None:
     paths, out = [Path(run) for run in runs], Path(out).resolve()
     _check_paths(paths)
     _check_out(out)
-    found = [read_run(path) for path in paths]
-    _check_same_data(found)
-    page, content = _page(found), _content(found)
+    loaded = [read_run(path) for path in paths]
+    _check_same_data(loaded)
+    page, content = _page(loaded), _content(loaded)
 
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        (part / "figures").mkdir(parents=True)
+        (temporary / "figures").mkdir(parents=True)
         for picture in page.pictures():
-            write_file(part / "figures" / f"{picture.name}.png", picture.png)
-        write_file(part / "compare.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
-        write_file(part / "compare.md", to_markdown(page))
-        write_file(part / "compare.html", to_html(page))
-        _replace(out, part)
+            write_file(temporary / "figures" / f"{picture.name}.png", picture.png)
+        write_file(temporary / "compare.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+        write_file(temporary / "compare.md", to_markdown(page))
+        write_file(temporary / "compare.html", to_html(page))
+        _replace(out, temporary)
     except OSError as error:
         raise InputError(f"out: cannot write {out}: {error.strerror}") from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_paths(paths: Sequence[Path]) -> None:
@@ -102,15 +102,15 @@ def _data_facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _replace(out: Path, part: Path) -> None:
-    """Rename `part` to `out`; a former comparison is deleted after that, and restored if that fails."""
+def _replace(out: Path, temporary: Path) -> None:
+    """Rename `temporary` to `out`. A former comparison is deleted afterwards, or restored if renaming fails."""
     if not out.exists():
-        os.rename(part, out)
+        os.rename(temporary, out)
         return
     former = out.with_name(f".{out.name}.{os.getpid()}.former")
     os.rename(out, former)
     try:
-        os.rename(part, out)
+        os.rename(temporary, out)
     except BaseException:
         os.rename(former, out)
         raise
@@ -126,10 +126,10 @@ def _page(runs: Sequence[Run]) -> Page:
     meanings: list[list[str | Cell]] = [[metric.title, metric.meaning] for metric in COLUMNS]
     sections: list[tuple[str, list[Block]]] = [
         ("Results", _results(runs, names)),
-        ("Over seeds", _over_seeds(runs, names)),
+        ("Mean over seeds", _means_over_seeds(runs, names)),
         ("Training", [*overlaid_curves(runs, names)]),
-        ("What differs", _differences(runs, names)),
-        ("What the columns mean", [Table(["Column", "What it says"], meanings, "ll")]),
+        ("Different settings", _different_settings(runs, names)),
+        ("Metrics", [Table(["Metric", "Meaning"], meanings, "ll")]),
     ]
     return Page(
         f"{len(runs)} runs on {numbers.text(first.value('dataset'))}",
@@ -158,17 +158,17 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
         ],
         "over_seeds": [
             {
-                "runs": [names[i] for i in members],
-                "seeds": [runs[i].value("seed") for i in members],
-                **{metric.name: _mean_and_deviation([runs[i] for i in members], metric) for metric in COLUMNS},
+                "runs": [names[i] for i in group],
+                "seeds": [runs[i].value("seed") for i in group],
+                **{metric.name: _mean_and_deviation([runs[i] for i in group], metric) for metric in COLUMNS},
             }
-            for members in _groups(runs)
+            for group in _groups(runs)
         ],
     }
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """Return the names of the folders, or the whole paths of those with the same name."""
+    """Return the name of each folder, or its whole path if several folders have the same name."""
     names = [run.path.resolve().name for run in runs]
     return [name if names.count(name) == 1 else str(run.path) for run, name in zip(runs, names, strict=True)]
 
@@ -178,79 +178,85 @@ def _values(runs: Sequence[Run], metric: Metric) -> list[Any]:
 
 
 def _results(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
-    judges = [numbers.text(run.value("accuracy_of")) for run in runs]
-    same_judge = len(set(judges)) == 1
+    methods = [numbers.text(run.value("accuracy_of")) for run in runs]  # "classifier" or "knn"
+    same_method = len(set(methods)) == 1
     titles, columns = ["Run"], []
     for metric in COLUMNS:
         values = _values(runs, metric)
         texts, title = list(map(metric.show, values)), metric.title
-        if metric.name == "accuracy" and same_judge:
-            title += f" ({judges[0]})"
+        if metric.name == "accuracy" and same_method:
+            title += f" ({methods[0]})"
         elif metric.name == "accuracy":
-            texts = [f"{text} ({judge})" for text, judge in zip(texts, judges, strict=True)]
+            texts = [f"{text} ({method})" for text, method in zip(texts, methods, strict=True)]
         titles.append(title)
         columns.append(list(map(Cell, texts, best(metric, values))))
     rows: list[list[str | Cell]] = [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]
-    note = "★ marks the best of a column: the highest or the lowest, as fits; equals are all marked."
-    if not same_judge:
+    note = "★ marks the best value of a column, or all of them if several are equal."
+    if not same_method:
         note += (
-            " The accuracies were not all judged alike, by the model's own classifier here and by nearest neighbours "
-            "there: the k-NN accuracy compares all runs on equal terms."
+            " The accuracies are not comparable: some runs use their own classifier, others the nearest neighbours. "
+            "Compare the k-NN accuracy, which all runs measure in the same way."
         )
     return [Table(titles, rows, "l" + "r" * len(COLUMNS)), Text(note)]
 
 
 def _groups(runs: Sequence[Run]) -> list[list[int]]:
-    """Return groups of two or more runs that differ only in their seed, as indices."""
+    """Return the indices of each group of two or more runs with the same settings, apart from the seed."""
     groups: dict[str, list[int]] = {}
     for i, run in enumerate(runs):
-        settings = {key: value for key, value in run.part("settings").items() if key not in _INCIDENTAL}
+        settings = {key: value for key, value in run.part("settings").items() if key not in _IGNORED_SETTINGS}
         groups.setdefault(json.dumps(settings, sort_keys=True), []).append(i)
-    return [members for members in groups.values() if len(members) > 1]
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _mean_and_deviation(runs: Sequence[Run], metric: Metric) -> dict[str, float] | None:
     """Return the mean and the sample standard deviation, or None if a run lacks the metric."""
-    values = [x for x in map(numbers.number, _values(runs, metric)) if x is not None]
+    values = [value for value in map(numbers.number, _values(runs, metric)) if value is not None]
     if len(values) < len(runs):
         return None
     return {"mean": statistics.fmean(values), "standard_deviation": statistics.stdev(values)}
 
 
-def _over_seeds(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
+def _means_over_seeds(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
+    """Return a table of the mean and standard deviation of each metric over each group of repeated runs.
+
+    The table has one row per metric and one column per group; see `_groups`. It is omitted if there are no groups.
+    """
     groups = _groups(runs)
     if not groups:
         return []
     rows: list[list[str | Cell]] = []
     for metric in COLUMNS:
-        found = [_mean_and_deviation([runs[i] for i in members], metric) or {} for members in groups]
+        statistics_of_groups = [_mean_and_deviation([runs[i] for i in group], metric) or {} for group in groups]
         texts = [
-            f"{metric.show(x['mean'])} ± {metric.show(x['standard_deviation'])}" if x else numbers.DASH for x in found
+            f"{metric.show(values['mean'])} ± {metric.show(values['standard_deviation'])}" if values else numbers.DASH
+            for values in statistics_of_groups
         ]
-        rows.append([metric.title, *map(Cell, texts, best(metric, [x.get("mean") for x in found]))])
-    columns = ["Number", *(", ".join(names[i] for i in members) for members in groups)]
+        is_best = best(metric, [values.get("mean") for values in statistics_of_groups])
+        rows.append([metric.title, *map(Cell, texts, is_best)])
+    columns = ["Metric", *(", ".join(names[i] for i in group) for group in groups)]
     text = (
-        "Mean ± standard deviation of runs that differ in their seed only. Means that are closer to each other than "
-        "that may well be equal: more seeds would tell."
+        "Mean ± standard deviation of runs with the same settings, apart from the seed. Differences smaller than the "
+        "standard deviation may be due to chance; run more seeds to tell."
     )
     return [Text(text), Table(columns, rows, "l" + "r" * len(groups))]
 
 
-def _differences(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
+def _different_settings(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
     """Return a table of the settings that are not the same in all runs."""
-    settings = [_flat(run.part("settings")) for run in runs]
-    keys = dict.fromkeys(key for one in settings for key in one if key not in _INCIDENTAL - {"seed"})
+    settings = [_flatten(run.part("settings")) for run in runs]
+    keys = dict.fromkeys(key for of_run in settings for key in of_run if key not in _IGNORED_SETTINGS - {"seed"})
     rows: list[list[str | Cell]] = [
-        [key, *(numbers.text(one.get(key)) for one in settings)]
+        [key, *(numbers.text(of_run.get(key)) for of_run in settings)]
         for key in keys
-        if any(one.get(key) != settings[0].get(key) for one in settings)
+        if any(of_run.get(key) != settings[0].get(key) for of_run in settings)
     ]
     return [Table(["Setting", *names], rows, "l" * (1 + len(runs)))] if rows else []
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings under dotted names."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat

@@ -31,36 +31,36 @@ class Metric:
 # fmt: off
 METRICS = (
     Metric("accuracy", "Accuracy", numbers.percent, "highest",
-           "Test images whose class was predicted right."),
+           "Share of the test images that are classified correctly."),
     Metric("knn_accuracy", "k-NN accuracy", numbers.percent, "highest",
-           "The same, where the nearest labelled images vote: training images, or for new classes other test images."),
+           "Accuracy of a k-nearest-neighbour classifier of training images, or of other test images for new classes."),
     Metric("test_loss", "Test loss", numbers.decimal, "lowest",
            "The training objective on the test images.", compared=False),
     Metric("retrieval.precision_at_1", "Precision@1", numbers.percent, "highest",
-           "Test images whose closest other test image is of the same class."),
+           "Share of the test images whose nearest other test image is of the same class."),
     Metric("retrieval.mean_average_precision_at_r", "MAP@R", numbers.percent, "highest",
-           "How purely the R closest images are of the query's class, R being the class's size; early ones count "
-           "more."),
+           "Mean average precision of the R nearest images, where R is the number of other images of the query's "
+           "class."),
     Metric("retrieval.r_precision", "R-precision", numbers.percent, "highest",
-           "The share of the R closest images that are of the query's class.", compared=False),
+           "Share of the R nearest images that are of the query's class.", compared=False),
     Metric("retrieval.recall_at_k.5", "Recall@5", numbers.percent, "highest",
-           "Queries with at least one image of their class among the 5 closest.", compared=False),
+           "Share of the queries with at least one image of their class among the 5 nearest.", compared=False),
     Metric("retrieval.recall_at_k.10", "Recall@10", numbers.percent, "highest",
-           "Queries with at least one image of their class among the 10 closest.", compared=False),
+           "Share of the queries with at least one image of their class among the 10 nearest.", compared=False),
     Metric("verification.roc_auc", "ROC AUC", numbers.decimal, "highest",
-           "How often a pair of one class is scored closer than a pair of two classes: 0.5 is chance, 1 perfect."),
+           "Probability that a positive pair is closer than a negative pair: 0.5 is chance, 1 is perfect."),
     Metric("verification.equal_error_rate", "Equal error rate", numbers.percent, "lowest",
-           "The error where as many wrong pairs are accepted as right pairs rejected."),
+           "Error rate at the threshold where false accept rate and false reject rate are equal."),
     Metric("verification.accuracy", "Verification accuracy", numbers.percent, "highest",
-           "Pairs decided right at the chosen threshold.", compared=False),
+           "Share of the pairs that are classified correctly at the chosen threshold.", compared=False),
     Metric("parameters", "Parameters", numbers.count, "lowest",
-           "Numbers that training adjusts."),
+           "Number of trained parameters."),
     Metric("step_milliseconds", "Step time", numbers.milliseconds, "lowest",
-           "One training step, compilation left out."),
+           "Time of one training step, without compilation."),
     Metric("train_seconds", "Training time", numbers.seconds, "lowest",
-           "The whole training."),
+           "Time of the whole training."),
     Metric("images_per_second", "Images per second", numbers.count, "highest",
-           "Images that training takes in.", compared=False),
+           "Training images processed per second.", compared=False),
 )
 # fmt: on
 
@@ -68,8 +68,8 @@ METRICS = (
 def best(metric: Metric, values: Sequence[object]) -> list[bool]:
     """Return a mask of the best values.
 
-    Values with the same text are all best: a reader could not see why one of them is highlighted. A single value is not
-    the best of anything.
+    Values that are formatted as the same text are all best, because a reader sees no difference. There is no best
+    among fewer than two values.
 
     Example:
         >>> error = next(m for m in METRICS if m.title == "Equal error rate")
@@ -79,5 +79,5 @@ def best(metric: Metric, values: Sequence[object]) -> list[bool]:
     known = [x for x in map(numbers.number, values) if x is not None]
     if len(known) < 2:
         return [False] * len(values)
-    winner = metric.show(max(known) if metric.better == "highest" else min(known))
-    return [metric.show(value) == winner for value in values]
+    best_text = metric.show(max(known) if metric.better == "highest" else min(known))
+    return [metric.show(value) == best_text for value in values]

@@ -15,11 +15,11 @@ def number(value: object) -> float | None:
     return float(value)
 
 
-def _dash_if_missing(write: Callable[[float], str]) -> Callable[[object], str]:
-    @wraps(write)
+def _dash_if_missing(format_number: Callable[[float], str]) -> Callable[[object], str]:
+    @wraps(format_number)
     def show(value: object) -> str:
         x = number(value)
-        return DASH if x is None else write(x)
+        return DASH if x is None else format_number(x)
 
     return show
 

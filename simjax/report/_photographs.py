@@ -36,23 +36,23 @@ def nearest_neighbours(
         measure: Name of the measure of the scores.
     """
     rows, columns = min(len(query), MAX_QUERIES), min(image.shape[1], MAX_NEIGHBOURS)
-    right = label[:rows, :columns] == query_label[:rows, None]
-    called = style.class_labels(names, 12)
+    is_correct = label[:rows, :columns] == query_label[:rows, None]
+    class_names = style.class_labels(names, 12)
     height, gap = 1.1 + 2 * LINE, 0.25
     figure, axes = style.canvas(columns + 1 + gap, rows * height)
     for i in range(rows):
-        _photo(axes, query[i], 0, i * height, [called[query_label[i]]])
+        _photo(axes, query[i], 0, i * height, [class_names[query_label[i]]])
         for j in range(columns):
-            colour, sign = (style.GREEN, "✓") if right[i, j] else (style.VERMILLION, "✗")
-            lines = [called[label[i, j]], f"{score[i, j]:.2f}"]
+            colour, sign = (style.GREEN, "✓") if is_correct[i, j] else (style.VERMILLION, "✗")
+            lines = [class_names[label[i, j]], f"{score[i, j]:.2f}"]
             _photo(axes, image[i, j], j + 1 + gap, i * height, lines, colour, sign)
     return Picture(
         "neighbours",
         style.to_png(figure),
-        f"{rows} test images, each with its {columns} nearest neighbours; {right.sum()} of {right.size} neighbours "
-        "are of the query's class.",
-        "Each row: a test image, then the images that the model finds closest to it, closest first, with their class "
-        f"and score ({measure}). A green frame with ✓ is the same class, a red one with ✗ another.",
+        f"{rows} test images, each with its {columns} nearest neighbours; {is_correct.sum()} of {is_correct.size} "
+        "neighbours are of the query's class.",
+        "Each row: a test image and its nearest neighbours, nearest first, with their class and score "
+        f"({measure}). A green frame with ✓ marks the class of the test image, a red frame with ✗ another class.",
         photo=True,
     )
 
@@ -67,16 +67,16 @@ def pairs(image: np.ndarray, label: np.ndarray, dissimilarity: np.ndarray, names
     """
     count = min(len(image), MAX_PAIRS)
     columns = min(count, 3)
-    called = style.class_labels(names, 10)
+    class_names = style.class_labels(names, 10)
     wide, high = 2.25, 1.15 + 2 * LINE
     figure, axes = style.canvas(columns * wide - 0.25, -(-count // columns) * high)
     for i in range(count):
         x, y = i % columns * wide, i // columns * high
-        one, two = label[i]
-        colour, sign = (style.BLUE, "=") if one == two else (style.ORANGE, "≠")
+        first, second = label[i]
+        colour, sign = (style.BLUE, "=") if first == second else (style.ORANGE, "≠")
         for j in range(2):
             _photo(axes, image[i, j], x + j, y, [], colour)
-        _text(axes, x + 1, y, f"{called[one]} {sign} {called[two]}")
+        _text(axes, x + 1, y, f"{class_names[first]} {sign} {class_names[second]}")
         _text(axes, x + 1, y + LINE, f"dissimilarity {dissimilarity[i]:.2f}")
     same = label[:count, 0] == label[:count, 1]
     means = "; ".join(
@@ -88,8 +88,8 @@ def pairs(image: np.ndarray, label: np.ndarray, dissimilarity: np.ndarray, names
         "pairs",
         style.to_png(figure),
         f"{count} pairs of test images with their predicted dissimilarity: {means}.",
-        "Pairs of test images and how different the model finds them: 0 is the same, 1 as different as can be. Blue "
-        "frames and = are pairs of one class and should be near 0; orange frames and ≠ are two classes, near 1.",
+        "Pairs of test images with their predicted dissimilarity, from 0 (similar) to 1 (dissimilar). Blue frames and "
+        "= are pairs of one class and should be near 0; orange frames and ≠ are pairs of two classes, near 1.",
         photo=True,
     )
 
@@ -104,11 +104,11 @@ def attention_maps(image: np.ndarray, attention: np.ndarray, label: np.ndarray, 
     """
     rows, heads = min(len(image), MAX_IMAGES), min(attention.shape[1], MAX_HEADS)
     height = 1.1 + LINE
-    called = style.class_labels(names, 12)
+    class_names = style.class_labels(names, 12)
     titles = ["all heads", *(f"head {h + 1}" for h in range(heads))] if heads > 1 else ["attention"]
     figure, axes = style.canvas(1 + len(titles), rows * height)
     for i in range(rows):
-        _photo(axes, image[i], 0, i * height, [called[label[i]]])
+        _photo(axes, image[i], 0, i * height, [class_names[label[i]]])
         maps = [attention[i].mean(0), *attention[i, :heads]]
         for j, (title, weights) in enumerate(zip(titles, maps, strict=False), start=1):
             _photo(axes, image[i], j, i * height, [title])
@@ -116,9 +116,9 @@ def attention_maps(image: np.ndarray, attention: np.ndarray, label: np.ndarray, 
     return Picture(
         "attention",
         style.to_png(figure),
-        f"{rows} test images with the attention of the last transformer block laid over them.",
-        "What the last block of the transformer looks at to describe the image: the more orange a patch, the more it "
-        "counts, each map on its own scale. Heads may look at different things; the second picture is their mean.",
+        f"{rows} test images with the attention of the last transformer block as an overlay.",
+        "Attention of the last transformer block to each patch, in orange, each map on its own scale. Heads may attend "
+        "to different patches; the first map is the mean of all heads.",
         photo=True,
     )
 

@@ -29,15 +29,15 @@ class Run:
 
     def part(self, name: str) -> dict[str, Any]:
         """Return an object of config.json (settings, versions or data), empty if it is missing."""
-        found = self.config.get(name)
-        return found if isinstance(found, dict) else {}
+        part = self.config.get(name)
+        return part if isinstance(part, dict) else {}
 
     def value(self, name: str) -> Any:
         """Return a value of report.json by its dotted path, None if it is missing."""
-        found: Any = self.report
+        value: Any = self.report
         for key in name.split("."):
-            found = found.get(key) if isinstance(found, dict) else None
-        return found
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
         """Return the steps with a finite value of this name in the history, and the values."""
@@ -94,12 +94,12 @@ def _read(path: Path) -> str:
 
 def _parse(text: str, source: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except ValueError as error:
         raise InputError(f"{source}: not valid JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{source}: expected a JSON object, got {type(found).__name__}")
-    return found
+    if not isinstance(content, dict):
+        raise InputError(f"{source}: expected a JSON object, got {type(content).__name__}")
+    return content
 
 
 def _read_history(path: Path) -> list[dict[str, Any]]:

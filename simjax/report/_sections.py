@@ -51,17 +51,17 @@ def run_page(run: Run, begin: Callable[[str], None]) -> Page:
 
 
 def _headline(run: Run) -> list[Block]:
-    judged = {
-        "classifier": " Judged by the model's own classifier.",
-        "knn": " There is no classifier for these classes: the nearest labelled images vote.",
+    methods = {
+        "classifier": " Predicted by the model's own classifier.",
+        "knn": " There is no classifier for these classes: predicted by the nearest labelled images.",
     }
     rows: list[list[str | Cell]] = []
     for metric in METRICS:
-        note = judged.get(str(run.value("accuracy_of")), "") if metric.name == "accuracy" else ""
+        note = methods.get(str(run.value("accuracy_of")), "") if metric.name == "accuracy" else ""
         rows.append([metric.title, metric.show(run.value(metric.name)), metric.meaning + note])
     missing = run.value("not_evaluated")
     reasons = missing.items() if isinstance(missing, Mapping) else ()
-    table = Table(["Number", "Value", "What it says"], rows, "lrl")
+    table = Table(["Metric", "Value", "Meaning"], rows, "lrl")
     return [table, *(Text(f"Not evaluated: {name}, because {reason}.") for name, reason in reasons)]
 
 
@@ -71,12 +71,12 @@ def _get(arrays: Arrays, *names: str) -> list[np.ndarray]:
 
 
 def _figure(draw: Callable[..., Picture], run: Run, arrays: Arrays, *names: str) -> list[Block]:
-    """Draw arrays and the names of their classes, if all of the arrays are there."""
-    found = _get(arrays, *names)
-    if not found:
+    """Return a figure of arrays with their class names, or no block if one of the arrays is missing or empty."""
+    selected = _get(arrays, *names)
+    if not selected:
         return []
-    labels = [array for array, name in zip(found, names, strict=True) if name.endswith(("label", "labels"))]
-    return [draw(*found, run.class_names(1 + max(int(label.max()) for label in labels)))]
+    labels = [array for array, name in zip(selected, names, strict=True) if name.endswith(("label", "labels"))]
+    return [draw(*selected, run.class_names(1 + max(int(label.max()) for label in labels)))]
 
 
 def _classes(run: Run, samples: Arrays) -> list[Block]:
@@ -99,7 +99,7 @@ def _main_confusions(confusion: np.ndarray, names: list[str]) -> str:
     recall = np.diag(confusion)[present] / total[present]
     wrong = confusion - np.diag(np.diag(confusion))
     if not wrong.any():
-        return "Every test image was classified right."
+        return "All test images are classified correctly."
     lowest = np.argsort(recall, kind="stable")[:3]
     worst = ", ".join(f"{names[present[i]]} ({numbers.percent(float(recall[i]))})" for i in lowest)
     true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
@@ -110,7 +110,7 @@ def _main_confusions(confusion: np.ndarray, names: list[str]) -> str:
 
 
 def _numbered_classes(names: list[str]) -> list[Block]:
-    """Return a legend of the classes whose names the font of the figures cannot write."""
+    """Return a legend of the classes whose names have letters that the font of the figures lacks."""
     labels = zip(class_labels(names), names, strict=True)
     numbered = [f"{label} is {name}" for label, name in labels if label.startswith("#")]
     return [Text(f"In figures {', '.join(numbered)}.")] if numbered else []
@@ -124,8 +124,8 @@ def _verification(run: Run, samples: Arrays) -> list[Block]:
             for name in ("pairs", "accuracy", "threshold", "threshold_from", "threshold_note")
         )
         text = (
-            f"Whether two images are of one class, decided for {numbers.count(pairs)} pairs of test images: "
-            f"{numbers.percent(accuracy)} are decided right at the threshold {numbers.decimal(threshold)}"
+            f"Whether two images are of one class, predicted for {numbers.count(pairs)} pairs of test images: "
+            f"{numbers.percent(accuracy)} are classified correctly at the threshold {numbers.decimal(threshold)}"
         )
         text += f"{f', chosen on {source}' if source else ''}.{f' {note[:1].upper()}{note[1:]}.' if note else ''}"
         blocks.append(Text(text))
@@ -144,10 +144,10 @@ def _few_shot(run: Run) -> list[Block]:
         [name, *(show(run.value(f"few_shot.{name}.{key}")) for key, show in formats.items())] for name in tasks
     ]
     explanation = (
-        "How well new classes are told apart that are known from a few images each, over many random tasks. The true "
-        "mean lies within ± the interval with 95% probability."
+        "Accuracy of classifying images of new classes from a few labelled images per class, averaged over many random "
+        "tasks, with its 95% confidence interval."
     )
-    return [Text(explanation), Table(["Task", "Classes", "Images of each", "Accuracy", "±"], rows, "lrrrr")]
+    return [Text(explanation), Table(["Task", "Classes", "Images per class", "Accuracy", "±"], rows, "lrrrr")]
 
 
 def _reproduce(run: Run) -> list[Block]:
@@ -165,7 +165,7 @@ def _reproduce(run: Run) -> list[Block]:
             facts[f"Machine: {key}"] = numbers.text(value)
     command = run.config.get("command")
     blocks: list[Block] = [Code(str(command))] if command else []
-    blocks.append(Table(["Fact", "Value"], [[key, value] for key, value in facts.items()], "ll"))
+    blocks.append(Table(["Property", "Value"], [[key, value] for key, value in facts.items()], "ll"))
     for part in ("versions", "settings"):
         if run.part(part):
             blocks.append(Code(json.dumps(run.part(part), indent=2, ensure_ascii=False), part.capitalize()))

@@ -26,7 +26,7 @@ from simjax.report._render import printable
 BLUE, VERMILLION, GREEN, ORANGE, GREY = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#666666"
 PALETTE = (BLUE, VERMILLION, GREEN, "#cc79a7", ORANGE, "#56b4e9", GREY)
 INK, SOFT, LINE = "#1d1f21", "#5c6166", "#d9dcdf"
-NEUTRAL = "#7a7a7a"  # text beside photographs: readable on a white and on a dark page
+NEUTRAL = "#7a7a7a"  # text below photographs: readable on a white and on a dark page
 AMOUNT = LinearSegmentedColormap.from_list("amount", ["#f4f7fa", "#8fbfdf", BLUE, "#00304d"])
 SIGNED = LinearSegmentedColormap.from_list("signed", [VERMILLION, "#f7f7f7", BLUE])
 DPI = 150
@@ -70,9 +70,9 @@ def legend(axes: Axes, names: Sequence[str], place: Literal["best", "lower right
 
 
 def line_styles() -> Iterator[tuple[str, str, str]]:
-    """Iterate over distinct combinations of colour, dash and marker."""
-    for dash, marker in itertools.cycle([("-", "o"), ("--", "s"), (":", "^"), ("-.", "D")]):
-        yield from ((colour, dash, marker) for colour in PALETTE)
+    """Iterate over distinct combinations of colour, line style and marker."""
+    for linestyle, marker in itertools.cycle([("-", "o"), ("--", "s"), (":", "^"), ("-.", "D")]):
+        yield from ((colour, linestyle, marker) for colour in PALETTE)
 
 
 def shorten(text: str, length: int) -> str:
@@ -93,8 +93,8 @@ def _letters() -> frozenset[int]:
 
 def class_labels(names: Sequence[str], length: int = 16) -> list[str]:
     """Return the labels of classes in figures: the shortened name, or #NUMBER if the font lacks one of its letters."""
-    drawn = [shorten(name, length) for name in names]
-    return [text if text and _letters().issuperset(map(ord, text)) else f"#{i}" for i, text in enumerate(drawn)]
+    shortened = [shorten(name, length) for name in names]
+    return [text if text and _letters().issuperset(map(ord, text)) else f"#{i}" for i, text in enumerate(shortened)]
 
 
 def to_png(figure: Figure) -> bytes:

@@ -12,7 +12,7 @@ from simjax.report._run import read_run
 
 SECTIONS = 10
 """Sections of the report of one run, each of which `write` announces."""
-_JUDGES = {"classifier": "by its own classifier", "knn": "by its nearest neighbours"}
+_METHODS = {"classifier": "by its own classifier", "knn": "by its nearest neighbours"}
 
 
 def write(run: Path, begin: Callable[[str], None] = lambda section: None) -> None:
@@ -53,14 +53,14 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         'Test accuracy 98.61%, k-NN accuracy –.'
     """
     retrieval, verification = _part(report, "retrieval"), _part(report, "verification")
-    judge = _JUDGES.get(str(report.get("accuracy_of")))
+    method = _METHODS.get(str(report.get("accuracy_of")))
     tested = report.get("test_dataset")
     lines = [
         f"{numbers.text(report.get('model'))} trained on {numbers.text(report.get('dataset'))}"
         f"{f', tested on {tested}' if tested else ''}: objective {numbers.text(report.get('objective'))}, "
         f"{numbers.count(report.get('steps'))} steps in {numbers.seconds(report.get('train_seconds'))}, "
         f"{numbers.count(report.get('parameters'))} parameters, seed {numbers.text(report.get('seed'))}.",
-        f"Test accuracy {numbers.percent(report.get('accuracy'))}{f' {judge}' if judge else ''}, "
+        f"Test accuracy {numbers.percent(report.get('accuracy'))}{f' {method}' if method else ''}, "
         f"k-NN accuracy {numbers.percent(report.get('knn_accuracy'))}.",
         f"Retrieval: precision@1 {numbers.percent(retrieval.get('precision_at_1'))}, "
         f"MAP@R {numbers.percent(retrieval.get('mean_average_precision_at_r'))}.",
@@ -77,5 +77,5 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def _part(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = report.get(name)
-    return found if isinstance(found, Mapping) else {}
+    part = report.get(name)
+    return part if isinstance(part, Mapping) else {}

@@ -1,4 +1,4 @@
-"""Checkpoints of the whole state, saved and restored by Orbax, which no other module uses."""
+"""Checkpoints of the whole state, saved and restored by Orbax."""
 
 import asyncio
 import logging
@@ -21,7 +21,8 @@ METADATA_BYTES = 2**17  # files of a checkpoint other than its arrays
 class Checkpoints:
     """The last two states of a training, in a folder.
 
-    A checkpoint gets its name after it is complete. A killed process or a full disk leaves the previous checkpoints.
+    A checkpoint is renamed to its final name after it is complete, so the previous checkpoints survive a killed process
+    or a full disk.
     """
 
     def __init__(self, folder: Path):
@@ -47,7 +48,7 @@ class Checkpoints:
             InputError: If it cannot be written. Previous checkpoints stay.
         """
         args = self._ocp.args
-        arrays = jax.tree.map(np.array, _numbered_leaves(state))  # copies, because the next step reuses the memory
+        arrays = jax.tree.map(np.array, _numbered_leaves(state))  # copies, because the next step donates the buffers
         needed = sum(a.nbytes for a in arrays.values()) * 3 // 2 + METADATA_BYTES
         free = shutil.disk_usage(self.folder).free
         if free < needed:  # checked first, so that a full disk leaves no partial checkpoint
@@ -84,7 +85,7 @@ class Checkpoints:
         target = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, _numbered_leaves(like))
         try:
             with _draining_event_loops():
-                found = self._manager.restore(
+                restored = self._manager.restore(
                     step, args=args.Composite(state=args.StandardRestore(target), run=args.JsonRestore())
                 )
         except Exception as error:
@@ -93,9 +94,9 @@ class Checkpoints:
                 f"cannot read the checkpoint {self.folder / str(step)}: {_reason(error)}; without that folder the "
                 "run goes on from the checkpoint before it, or from the start"
             ) from error
-        leaves = jax.tree.leaves(found["state"])
+        leaves = jax.tree.leaves(restored["state"])
         state = jax.tree.unflatten(jax.tree.structure(_with_key_data(like)), leaves)
-        return state._replace(key=jax.random.wrap_key_data(state.key)), found["run"]["seconds"]
+        return state._replace(key=jax.random.wrap_key_data(state.key)), restored["run"]["seconds"]
 
     def close(self) -> None:
         """Finish writing."""
@@ -107,7 +108,7 @@ def _with_key_data(state: State) -> State:
 
 
 def _numbered_leaves(state: State) -> dict[str, Any]:
-    """Return the leaves under numbers as names, so that checkpoints do not depend on the classes of the tree."""
+    """Return the leaves by number, so that checkpoints do not depend on the classes and names of the tree."""
     return {f"{i:04d}": leaf for i, leaf in enumerate(jax.tree.leaves(_with_key_data(state)))}
 
 

@@ -28,10 +28,10 @@ from simjax.train._progress import PreparationDisplay
 from simjax.train._settings import Reading, Settings
 
 MIN_PAIRS = 10
-"""Fewest positive and negative validation pairs for choosing a threshold. With fewer of them, a threshold chosen on
-training images verified test images better (embedded digits, 8 to 30 images per class)."""
+"""Minimum number of positive and of negative validation pairs for choosing a threshold. With fewer pairs, a threshold
+chosen on training images gave a higher verification accuracy (embedded digits, 8 to 30 images per class)."""
 MIN_CLASS_SIZE = 4
-"""A class with so many training images gives two of them to validation."""
+"""Classes with at least this many training images have at least two validation images."""
 
 
 class DataSplits(NamedTuple):
@@ -43,7 +43,7 @@ class DataSplits(NamedTuple):
         test: Test images, used for the final evaluation only.
         known_classes: Whether training images have the classes of the test images; then `test.labels` are labels of
             `train`.
-        fingerprint: Hash of all images and labels, by which runs on the same data can be found.
+        fingerprint: Hash of all images and labels. Runs on the same data have the same fingerprint.
         known_validation_classes: Whether training images have the classes of the validation images.
     """
 
@@ -86,7 +86,8 @@ def build_normalization(settings: Settings, splits: DataSplits) -> Normalization
 
 
 SampleFunction = Callable[[Array, Array, Array], Array]
-"""Takes a key, the step and the order of the images in the epoch [n]; returns the indices of the images of the step."""
+"""Takes a key, the step and the permutation of image indices of the epoch [n]. Returns the image indices of the batch,
+[b]."""
 
 
 def build_batches(settings: Settings, labels: np.ndarray, classes: int) -> tuple[int, int, SampleFunction]:
@@ -223,8 +224,8 @@ def threshold_source(splits: DataSplits) -> tuple[str | None, str]:
     if count_verification_pairs(splits.train.labels) == 0:
         return None, f"there is no verification threshold: {reason}, and training images give none"
     return "train", (
-        f"the verification threshold is chosen on training images, which the encoder knows: {reason}; more images per "
-        "class or a larger data.validation_fraction would give more pairs"
+        f"the verification threshold is chosen on training images, which the encoder was trained on: {reason}; more "
+        "images per class or a larger data.validation_fraction would give more pairs"
     )
 
 
@@ -245,9 +246,9 @@ def _stratified_mask(labels: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def _whole_classes_mask(labels: np.ndarray) -> np.ndarray:
-    """Return a mask of all images of the fewest classes that give `MIN_PAIRS`.
+    """Return a mask of all images of the smallest number of classes with `MIN_PAIRS`.
 
-    The mask is empty if that takes more than a quarter of the classes.
+    The mask is empty if that is more than a quarter of the classes.
     """
     classes, counts = np.unique(labels, return_counts=True)
     order = np.random.default_rng(0).permutation(len(classes))[: len(classes) // 4]

@@ -1,12 +1,12 @@
-"""Ensembles: several encoders in one run, trained one after the other and used as one.
+"""Ensembles: several encoders in one run, trained one after the other, whose embeddings are combined.
 
-Each encoder learns from all images, with batches and initial parameters of its own, or from one cluster of the images.
-Clusters are made by k-means from the embeddings of an encoder that is trained on all images first. Every other encoder
-starts as a copy of that encoder, and learns to separate the images that the first encoder finds similar.
+Each encoder is trained on all images, with its own batches and initial parameters, or on one cluster of the images. The
+clusters are computed by k-means from the embeddings of an encoder that is first trained on all images. The encoder of
+each cluster starts as a copy of that encoder.
 
 References:
     Sanakoyeu, Tschernezki, Buchler, Ommer (2019), Divide and Conquer the Embedding Space for Metric Learning. Here the
-    encoders share nothing but their initial parameters.
+    encoders share only their initial parameters.
 """
 
 from dataclasses import replace
@@ -74,7 +74,7 @@ def _on_cluster(training: Training, mask: np.ndarray) -> Training:
 
 
 def _member_seed(seed: int, member: int) -> int:
-    """Return the seed of an encoder. The first encoder has the seed of the run; all others differ between runs, too."""
+    """Return the seed of an encoder: the seed of the run for the first one, otherwise a hash of both numbers."""
     return int(np.random.SeedSequence([seed, member]).generate_state(1)[0]) if member else seed
 
 

@@ -1,10 +1,10 @@
-"""Evaluation of a trained encoder: the numbers of report.json, the arrays of predictions.npz and samples.npz.
+"""Evaluation of a trained encoder: the metrics of report.json, the arrays of predictions.npz and samples.npz.
 
-Test images select nothing: the checkpoint is the last one, and the verification threshold and the scale of predicted
-dissimilarity come from validation images, or from training images if there are too few.
+Test images are not used for any choice: the last checkpoint is evaluated, and the verification threshold and the scale
+of the predicted dissimilarity are fitted on validation images, or on training images if there are too few of them.
 
-A number that cannot be computed, such as verification without two test images of one class, is None; `not_evaluated` of
-the report has its name and the reason.
+A metric that cannot be computed, such as verification without two test images of one class, is None. Its name and the
+reason are in `not_evaluated` of the report.
 """
 
 import math
@@ -61,10 +61,10 @@ def validation_scores(
 def mean_loss(encoded: Encoded, objective: Objective, labels: np.ndarray) -> float | None:
     """Compute the loss, averaged over batches of the size of training batches.
 
-    A miner has the settings of the last step, and the same key for every batch. The loss is None for losses of two
-    views, because images without augmentation are a single view, and for ensembles.
+    A miner has the settings of the last step and the same random key for every batch. The loss is None for losses of
+    two views, because images without augmentation are a single view, and for ensembles.
     """
-    if objective.has_views or encoded.learned is None:
+    if objective.has_views or encoded.loss_arguments is None:
         return None
     size = min(objective.images, len(labels))
     batches = len(labels) // size
@@ -75,7 +75,7 @@ def mean_loss(encoded: Encoded, objective: Objective, labels: np.ndarray) -> flo
             embeddings=jnp.asarray(encoded.embeddings[rows]),
             labels=jnp.asarray(labels[rows]),
             logits=None if encoded.logits is None else jnp.asarray(encoded.logits[rows]),
-            learned=encoded.learned,
+            loss_arguments=encoded.loss_arguments,
             key=jax.random.key(0),
             step=jnp.int32(objective.steps),
         )
@@ -107,7 +107,7 @@ def evaluate_run(
         begin: Called with the name of each part when it begins, at most `PARTS` times.
 
     Returns:
-        The part of the report about quality.
+        The metrics of the report.
     """
     test, measure = splits.test, objective.measure
     encoded = encoder(test.images)
@@ -165,7 +165,7 @@ def evaluate_run(
 
 
 class _Inputs(NamedTuple):
-    """Inputs of all parts of an evaluation; `encoded` are the test images."""
+    """Inputs of all parts of an evaluation; `encoded` is the output of the encoder for the test images."""
 
     splits: DataSplits
     encoder: Encoder | EnsembleEncoder
@@ -183,23 +183,23 @@ _NO_CLASSIFICATION: dict[str, Any] = dict.fromkeys(
 
 
 def _classification(inputs: _Inputs) -> dict[str, Any]:
-    """Classify the test images by the classifier, if it knows their classes, and by nearest neighbours."""
+    """Classify the test images with the classifier, if it was trained on their classes, and with nearest neighbours."""
     (splits, encoder, encoded, measure), test = inputs, inputs.splits.test
     inputs.require_classes()
     if splits.known_classes:
         gallery, gallery_labels, exclude = encoder(splits.train.images).embeddings, splits.train.labels, None
     elif len(test.labels) < 2:
         raise InputError("there is one test image, which has no neighbours")
-    else:  # each test image is searched among the other test images
+    else:  # the neighbours of a test image are other test images
         gallery, gallery_labels, exclude = encoded.embeddings, test.labels, np.arange(len(test.labels))
-    by_neighbours = evaluate.knn_predict(encoded.embeddings, gallery, gallery_labels, measure=measure, exclude=exclude)
+    knn_predicted = evaluate.knn_predict(encoded.embeddings, gallery, gallery_labels, measure=measure, exclude=exclude)
     is_classified = encoded.logits is not None and splits.known_classes
-    predicted = encoded.logits.argmax(1) if is_classified and encoded.logits is not None else by_neighbours
+    predicted = encoded.logits.argmax(1) if is_classified and encoded.logits is not None else knn_predicted
     metrics = evaluate.classification_metrics(test.labels, predicted, len(test.class_names))
     return {
         "accuracy": metrics["accuracy"],
         "accuracy_of": "classifier" if is_classified else "knn",
-        "knn_accuracy": float(np.mean(by_neighbours == test.labels)),
+        "knn_accuracy": float(np.mean(knn_predicted == test.labels)),
         "per_class_accuracy": metrics["per_class_accuracy"],
         "confusion": np.asarray(metrics["confusion"]).tolist(),
         "predicted": predicted,
@@ -227,7 +227,10 @@ def _test_loss(inputs: _Inputs, objective: Objective) -> float | None:
 def _verification(
     inputs: _Inputs,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[float, float] | None]:
-    """Verify test pairs with a threshold from other images; return numbers, ROC curve and scale of dissimilarity."""
+    """Return the verification metrics of test pairs, the ROC curve and the scale of the dissimilarity.
+
+    The threshold and the scale are fitted on other images.
+    """
     splits, encoder, encoded, measure = inputs
     if not count_verification_pairs(splits.test.labels):
         raise InputError("the test images have no pairs of one class, or none of two classes")
@@ -248,7 +251,9 @@ def _verification(
         "roc_false_positive_rate": np.asarray(curve["false_positive_rate"]),
         "roc_true_positive_rate": np.asarray(curve["true_positive_rate"]),
     }
-    if threshold is None:  # the metrics then choose a threshold on the test pairs, which would be biased
+    if (
+        threshold is None
+    ):  # then `metrics` has a threshold that was chosen on the test pairs, so these values are biased
         metrics |= dict.fromkeys(
             ("threshold", "accuracy", "balanced_accuracy", "true_accept_rate", "false_accept_rate")
         )
@@ -272,7 +277,7 @@ def _few_shot(inputs: _Inputs) -> dict[str, Any] | None:
             result = evaluate.few_shot_accuracy(
                 inputs.encoded.embeddings, inputs.splits.test.labels, ways=ways, shots=shots, measure=inputs.measure
             )
-            if result["mean"] is not None:  # with fewer classes than ways, the name says how many there are
+            if result["mean"] is not None:  # with fewer classes than `ways`, `result["ways"]` is their number
                 tasks[f"{result['ways']}-way {shots}-shot"] = {
                     "accuracy": result["mean"],
                     "interval": result["confidence_95"],
@@ -285,13 +290,13 @@ def _few_shot(inputs: _Inputs) -> dict[str, Any] | None:
 
 
 def _diverse_rows(labels: np.ndarray, count: int) -> np.ndarray:
-    """Return `count` rows of as many classes as possible, always the same ones."""
+    """Return the indices of `count` images of as many classes as possible; the choice does not depend on the seed."""
     order = np.random.default_rng(0).permutation(len(labels))
-    seen: dict[int, int] = {}
-    rank = np.empty(len(labels), int)  # number of earlier rows of the same class
+    last_rank: dict[int, int] = {}
+    rank = np.empty(len(labels), int)  # number of earlier rows of the same class in `order`
     for row in order:
         label = int(labels[row])
-        rank[row] = seen[label] = seen.get(label, -1) + 1
+        rank[row] = last_rank[label] = last_rank.get(label, -1) + 1
     return order[np.lexsort((labels[order], rank[order]))][:count]
 
 

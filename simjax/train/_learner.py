@@ -1,4 +1,4 @@
-"""The network that is trained: an encoder, and what its objective learns beside it."""
+"""The network that is trained: an encoder and the other trainable parameters of its loss."""
 
 import inspect
 import math
@@ -20,12 +20,12 @@ from simjax.train._data import Normalization
 from simjax.train._objectives import OBJECTIVES, hyper_parameters
 from simjax.train._settings import Settings
 
-DEFAULT_CENTERS = 3
-ENCODE_BATCH = 256  # for any number of images, so that the program is compiled once
+DEFAULT_CENTERS_PER_CLASS = 3
+ENCODE_BATCH = 256  # fixed, so that the encoder is compiled once for any number of images
 
 
 class MemoryVariable(nnx.Variable):
-    """A cross-batch memory: part of the state, without a gradient."""
+    """A cross-batch memory, which is saved with the state and has no gradient."""
 
 
 class Learner(nnx.Module):
@@ -35,7 +35,8 @@ class Learner(nnx.Module):
         encoder: Images [b, h, w, c] to embeddings [b, e].
         head: Embeddings to logits [b, classes], or None.
         predictor: Embeddings of a view to predicted embeddings of the other view, or None.
-        learned: Modules by name. Calling one returns an argument of the loss, or a dictionary of several.
+        learned: Modules by name. A call of a module returns the argument of the loss of that name, or a dictionary of
+            several arguments.
         memory: A `mining.CrossBatchMemory`, or None.
         embedding_size: e.
     """
@@ -97,11 +98,16 @@ def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes
         InputError: If the images are too small for the network, or its settings do not fit together.
     """
     rngs = nnx.Rngs(settings.seed)
-    size = settings.embedding_size or 64
+    embedding_size = settings.embedding_size or 64
     if settings.model == "cnn":
         c = settings.cnn
         encoder: Callable[[Array], Array] = nn.SiameseCNN(
-            image_shape, variant=c.variant, widths=c.widths, residual=c.residual, embedding_size=size, rngs=rngs
+            image_shape,
+            variant=c.variant,
+            widths=c.widths,
+            residual=c.residual,
+            embedding_size=embedding_size,
+            rngs=rngs,
         )
     elif settings.model == "vit":
         v = settings.vit
@@ -114,41 +120,45 @@ def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes
             mlp_ratio=v.mlp_ratio,
             positions=v.positions,
             pooling=v.pooling,
-            embedding_size=size,
+            embedding_size=embedding_size,
             rngs=rngs,
         )
     else:
-        encoder = nn.DenseNetwork(image_shape, widths=settings.dnn.widths, embedding_size=size, rngs=rngs)
-    learned = OBJECTIVES[settings.objective].learned
-    head = nn.HEADS[settings.loss.head](size, classes, rngs=rngs) if learned == "head" else None
-    predictor = nn.Predictor(size, rngs=rngs) if learned == "predictor" else None
-    modules = _build_loss_modules(settings, size, classes, rngs)
-    return Learner(encoder, head, predictor, modules, embedding_size=size, memory=settings.loss.memory)
+        encoder = nn.DenseNetwork(image_shape, widths=settings.dnn.widths, embedding_size=embedding_size, rngs=rngs)
+    extra = OBJECTIVES[settings.objective].extra_parameters
+    head = nn.HEADS[settings.loss.head](embedding_size, classes, rngs=rngs) if extra == "head" else None
+    predictor = nn.Predictor(embedding_size, rngs=rngs) if extra == "predictor" else None
+    modules = _build_loss_modules(settings, embedding_size, classes, rngs)
+    return Learner(encoder, head, predictor, modules, embedding_size=embedding_size, memory=settings.loss.memory)
 
 
-def _build_loss_modules(settings: Settings, size: int, classes: int, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-    """Return the modules that compute learned arguments of the loss, by the names of the arguments."""
-    learned, loss = OBJECTIVES[settings.objective].learned, settings.loss
+def _build_loss_modules(settings: Settings, embedding_size: int, classes: int, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+    """Return the modules whose outputs are arguments of the loss, by name; see `Learner.learned`."""
+    extra, loss_settings = OBJECTIVES[settings.objective].extra_parameters, settings.loss
     modules: dict[str, nnx.Module] = {}
-    if learned == "proxies":
-        modules["proxies"] = nn.Proxies(size, classes, rngs=rngs)
-    elif learned == "centers":
-        modules["proxies"] = nn.Proxies(size, classes, per_class=loss.centers or DEFAULT_CENTERS, rngs=rngs)
-    elif learned == "beta" and loss.boundary != "fixed":
+    if extra == "proxies":
+        modules["proxies"] = nn.Proxies(embedding_size, classes, rngs=rngs)
+    elif extra == "centers":
+        per_class = loss_settings.centers or DEFAULT_CENTERS_PER_CLASS
+        modules["proxies"] = nn.Proxies(embedding_size, classes, per_class=per_class, rngs=rngs)
+    elif extra == "beta" and loss_settings.boundary != "fixed":
         beta = _initial_value(settings, "beta")
-        modules["beta"] = nn.Beta(beta, classes=classes if loss.boundary == "classes" else None)
-    elif learned == "sigmoid":
-        scale = math.exp(min(_initial_value(settings, "log_scale"), 700.0))  # ScaleAndBias rejects such a large scale
+        modules["beta"] = nn.Beta(beta, classes=classes if loss_settings.boundary == "classes" else None)
+    elif extra == "scale_and_bias":
+        # math.exp overflows above 709. With the bound, ScaleAndBias raises an InputError instead.
+        scale = math.exp(min(_initial_value(settings, "log_scale"), 700.0))
         bias = _initial_value(settings, "bias")
-        modules["scale_and_bias"] = _naming("loss.log_scale", partial(nn.ScaleAndBias, scale=scale, bias=bias))
-    if loss.learn_temperature:
+        modules["scale_and_bias"] = _build_with_setting_in_errors(
+            "loss.log_scale", partial(nn.ScaleAndBias, scale=scale, bias=bias)
+        )
+    if loss_settings.learn_temperature:
         temperature = _initial_value(settings, "temperature")
-        modules["temperature"] = _naming("loss.temperature", partial(nn.Temperature, temperature))
+        modules["temperature"] = _build_with_setting_in_errors("loss.temperature", partial(nn.Temperature, temperature))
     return modules
 
 
-def _naming(setting: str, build: Callable[[], nnx.Module]) -> nnx.Module:
-    """Build a module, and name the setting in its errors."""
+def _build_with_setting_in_errors(setting: str, build: Callable[[], nnx.Module]) -> nnx.Module:
+    """Call `build` and prefix its `InputError`s with the name of the setting."""
     try:
         return build()
     except InputError as error:
@@ -156,11 +166,11 @@ def _naming(setting: str, build: Callable[[], nnx.Module]) -> nnx.Module:
 
 
 def _initial_value(settings: Settings, name: str) -> float:
-    """Return the given value of a learned hyper-parameter, or the default of the loss."""
-    loss, value = OBJECTIVES[settings.objective].loss, getattr(settings.loss, name)
-    assert loss is not None
-    default = hyper_parameters(loss)[name].default
-    assert default is not inspect.Parameter.empty
+    """Return the initial value of a learned hyper-parameter: the setting, or else the default of the loss function."""
+    loss_function, value = OBJECTIVES[settings.objective].loss, getattr(settings.loss, name)
+    assert loss_function is not None
+    default = hyper_parameters(loss_function)[name].default
+    assert default is not inspect.Parameter.empty  # all losses have defaults for their learned hyper-parameters
     return float(default if value is None else value)
 
 
@@ -170,12 +180,13 @@ class Encoded(NamedTuple):
     Attributes:
         embeddings: float32 [n, e].
         logits: float32 [n, classes], or None without a classifier.
-        learned: Learned arguments of the loss, or None for an ensemble, whose encoders have different ones.
+        loss_arguments: Learned arguments of the loss by name, or None for an ensemble, in which each encoder has its
+            own arguments.
     """
 
     embeddings: np.ndarray
     logits: np.ndarray | None = None
-    learned: dict[str, Array] | None = None
+    loss_arguments: dict[str, Array] | None = None
 
 
 class Encoder:
@@ -195,26 +206,26 @@ class Encoder:
         ]
         embeddings = np.concatenate([np.asarray(embeddings) for embeddings, _ in batches])[:n]
         logits = [np.asarray(logits) for _, logits in batches if logits is not None]
-        learned = self._learner().loss_arguments()
-        return Encoded(embeddings, np.concatenate(logits)[:n] if logits else None, learned)
+        loss_arguments = self._learner().loss_arguments()
+        return Encoded(embeddings, np.concatenate(logits)[:n] if logits else None, loss_arguments)
 
     def attention(self, images: np.ndarray) -> np.ndarray:
         """Compute the attention to each patch in the last block of a vision transformer.
 
         Returns:
-            float32 [n, heads, grid rows, grid columns]: attention of the class token, or mean over all tokens.
+            float32 [n, heads, grid rows, grid columns]: attention of the class token, or the mean over all tokens.
         """
         weights = np.asarray(_attention(self._structure, *self._arrays, jnp.asarray(images)))
         encoder = self._learner().encoder
-        of_patches = weights[:, :, 0, 1:] if encoder.class_token is not None else weights.mean(axis=2)
-        return of_patches.reshape(*of_patches.shape[:2], *encoder.grid)
+        patch_weights = weights[:, :, 0, 1:] if encoder.class_token is not None else weights.mean(axis=2)
+        return patch_weights.reshape(*patch_weights.shape[:2], *encoder.grid)
 
     def _learner(self) -> Any:
         return _evaluation_mode(self._structure, *self._arrays[:2])
 
 
 class EnsembleEncoder:
-    """Several encoders, used as one."""
+    """Several encoders whose embeddings are combined."""
 
     def __init__(self, encoders: Sequence[Encoder], combine: str):
         self._encoders, self._combine = encoders, combine

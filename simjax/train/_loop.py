@@ -28,10 +28,10 @@ from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
 from simjax.train._step import Metrics, State, build_augmentation, build_optimizer, build_steps, initial_state
 
-LOG_LINES = 50
-LOG_STEPS = 100  # most steps between two log lines, so that a long training shows progress
-VALIDATIONS = 10
-CALL_SECONDS = 3.0  # approximate time of a call of several steps, after which Ctrl-C is noticed
+LOG_LINES = 50  # minimum number of log lines of a training
+LOG_STEPS = 100  # maximum number of steps between two log lines, so that a long training shows progress
+VALIDATIONS = 10  # approximate number of validations of a training
+CALL_SECONDS = 3.0  # approximate time of a call of several steps; Ctrl-C is handled between calls
 
 
 class Interrupted(Exception):
@@ -56,7 +56,7 @@ class Training(NamedTuple):
         learner: Learner with its initial parameters.
         objective: Loss and batches.
         normalization: Scaling of the images.
-        name: Subfolder for checkpoints, for runs with several trainings.
+        name: Subfolder for checkpoints, used by runs with several trainings.
         previous_steps: Steps of previous trainings of the run; the log continues from there.
     """
 
@@ -77,7 +77,7 @@ class FitResult(NamedTuple):
         encoder: The same learner, in evaluation mode.
         steps: Steps of the training.
         seconds: Training time, including interrupted parts.
-        images_per_second: Median over log lines, or None if the log is lost.
+        images_per_second: Median over the log lines, or None without a readable log.
     """
 
     learner: Learner
@@ -126,7 +126,7 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
         timer, per_call = Timer(step, previous_seconds), StepsPerCall()
         log = Logger(training, folder, display, schedule, timer)
         while step < steps:
-            # A call ends where a line of the log is due, or where the next epoch needs another order.
+            # A call ends at the next log line and at the end of an epoch, because each epoch has its own order.
             epoch, step_of_epoch = divmod(step, objective.steps_per_epoch)
             until_log = log_every - step % log_every
             count = min(per_call.steps, objective.steps_per_epoch - step_of_epoch, until_log, steps - step)
@@ -156,15 +156,15 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
 
 def check_finite(metrics: Metrics, folder: RunFolder) -> None:
     """Raise an `InputError` if the loss or the gradient of a step was not finite."""
-    if metrics.first_bad_step >= 0:
+    if metrics.first_nonfinite_step >= 0:
         raise InputError(
-            f"loss or gradient is not finite at step {int(metrics.first_bad_step) + 1}; the last good checkpoint is "
-            f"kept in {folder.checkpoints}; a lower `optimizer.learning_rate` may help"
+            f"loss or gradient is not finite at step {int(metrics.first_nonfinite_step) + 1}; the last good "
+            f"checkpoint is kept in {folder.checkpoints}; a lower `optimizer.learning_rate` may help"
         )
 
 
 class Logger:
-    """Writes lines of metrics.jsonl and shows them on the terminal."""
+    """Write lines of metrics.jsonl and show them on the terminal."""
 
     def __init__(
         self,
@@ -207,7 +207,7 @@ class Logger:
 
 
 class Timer:
-    """Measures the total training time, and the time per step without logging, validation and checkpoints."""
+    """Measure the total training time, and the time per step without logging, validation and checkpoints."""
 
     def __init__(self, step: int, previous_seconds: float):
         self._previous_seconds = previous_seconds
@@ -219,7 +219,7 @@ class Timer:
         return self._previous_seconds + time.perf_counter() - self._start
 
     def lap(self, step: int, images: int) -> dict[str, float]:
-        """Return speed and time for the log, after the given step."""
+        """Return the speed since the last log line and the training time, as values of the log line of a step."""
         per_step = (time.perf_counter() - self._lap_start) / (step - self._lap_step)
         self._lap_step = step
         return {"images_per_second": images / per_step, "seconds": self.seconds()}
@@ -235,7 +235,7 @@ class Timer:
 
 
 class StepsPerCall:
-    """Number of steps in a call of the compiled function, so that a call takes about `CALL_SECONDS`."""
+    """Choose the number of steps per call of the compiled function, so that a call takes about `CALL_SECONDS`."""
 
     def __init__(self) -> None:
         self.steps = 1

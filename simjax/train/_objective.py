@@ -1,4 +1,4 @@
-"""The objective of a run: batches, a loss with its miner, and the measure by which embeddings are compared."""
+"""The objective of a run: its batches, its loss with a miner, and the measure that compares embeddings."""
 
 import inspect
 from collections.abc import Callable
@@ -34,16 +34,16 @@ class LossInputs(NamedTuple):
         embeddings: float32 [b, e].
         labels: int32 [b].
         logits: float32 [b, classes] of a classifier, or None.
-        learned: Learned arguments of the loss, by name.
-        key: Random key of the step, for miners that draw.
-        step: Number of the step, int32 [], for a curriculum.
+        loss_arguments: Learned arguments of the loss by name, such as proxies.
+        key: Random key of the step, for random miners.
+        step: Number of earlier steps, int32 [], for a curriculum.
         memory: Embeddings of this and earlier batches, or None.
     """
 
     embeddings: Array
     labels: Array
     logits: Array | None
-    learned: dict[str, Array]
+    loss_arguments: dict[str, Array]
     key: Array
     step: Array
     memory: mining.CrossBatchMemory | None = None
@@ -53,8 +53,8 @@ LossFunction = Callable[[LossInputs], tuple[Array, Array]]
 """Returns the loss and the number of correctly classified images (0 without a classifier)."""
 
 Miner = Callable[[Array, Any, dict[str, Array], Array, Array], tuple[Array, Any, dict[str, Array]]]
-"""Takes embeddings, their labels or relation, reference embeddings by keyword, a key and the step; returns the first
-three with the selected pairs as the relation."""
+"""Takes embeddings, their labels or relation, keyword arguments for the reference embeddings, a key and the step.
+Returns embeddings, a relation of the selected pairs, and keyword arguments for the reference embeddings."""
 
 
 class Objective(NamedTuple):
@@ -62,11 +62,11 @@ class Objective(NamedTuple):
 
     Attributes:
         images: Images per step.
-        is_classifier: Whether the loss reads logits.
-        has_views: Whether a step sees two augmented views of each image; the loss is undefined for other images.
-        steps_per_epoch: Steps in which as many images are seen as there are training images.
+        is_classifier: Whether the loss takes logits.
+        has_views: Whether a batch has two augmented views of each image; the loss is undefined for other batches.
+        steps_per_epoch: Steps that process as many images as there are training images.
         steps: Steps of the whole training.
-        sample: See `SampleFunction`.
+        sample: Returns the indices of the images of a step; see `SampleFunction`.
         loss: See `LossFunction`.
         measure: Measure by which embeddings are compared after training.
     """
@@ -134,8 +134,8 @@ def dry_run(objective: Objective, learner: Learner) -> None:
         logits = None if learner.head is None else learner.head(embeddings)
         labels, key = jnp.zeros(objective.images, jnp.int32), jax.random.key(0)
         memory = None if learner.memory is None else learner.memory.get_value()
-        learned = learner.loss_arguments(embeddings)
-        return objective.loss(LossInputs(embeddings, labels, logits, learned, key, jnp.int32(0), memory))
+        loss_arguments = learner.loss_arguments(embeddings)
+        return objective.loss(LossInputs(embeddings, labels, logits, loss_arguments, key, jnp.int32(0), memory))
 
     jax.eval_shape(loss, jax.ShapeDtypeStruct((objective.images, learner.embedding_size), jnp.float32))
 
@@ -156,7 +156,7 @@ def build_loss(settings: Settings, steps: int) -> LossFunction:
     if settings.loss.pairs == "random":
         return partial(_contrastive_loss_of_random_pairs, settings.loss)
     loss = partial(spec.loss, **_loss_options(settings))
-    if spec.learned == "predictor":
+    if spec.extra_parameters == "predictor":
         return partial(_simsiam_loss, loss)
     if spec.batch == "views":
         return partial(_view_loss, loss)
@@ -213,15 +213,15 @@ def _batch_loss(
         relation, references = mining.against(inputs.memory, labels), {"ref_embeddings": inputs.memory.embeddings}
     if mine is not None:
         embeddings, relation, references = mine(embeddings, relation, references, inputs.key, inputs.step)
-    return loss(embeddings, relation, **references, **inputs.learned), jnp.zeros(())
+    return loss(embeddings, relation, **references, **inputs.loss_arguments), jnp.zeros(())
 
 
 def _view_loss(loss: Callable[..., Array], inputs: LossInputs) -> tuple[Array, Array]:
-    return loss(*jnp.split(inputs.embeddings, 2), **inputs.learned), jnp.zeros(())
+    return loss(*jnp.split(inputs.embeddings, 2), **inputs.loss_arguments), jnp.zeros(())
 
 
 def _simsiam_loss(loss: Callable[..., Array], inputs: LossInputs) -> tuple[Array, Array]:
-    (x, y), (from_x, from_y) = jnp.split(inputs.embeddings, 2), jnp.split(inputs.learned["prediction"], 2)
+    (x, y), (from_x, from_y) = jnp.split(inputs.embeddings, 2), jnp.split(inputs.loss_arguments["prediction"], 2)
     return loss(from_x, y, other_prediction=from_y, other_projection=x), jnp.zeros(())
 
 
@@ -273,7 +273,7 @@ def build_miner(settings: Settings, steps: int) -> Miner | None:
 
 
 def curriculum_hardness(settings: MiningSettings, step: Array, steps: int) -> Array:
-    """Compute the hardness at a step: constant, then rising linearly to exactly 1, which selects all pairs."""
+    """Compute the hardness at a step: constant, then a linear increase to exactly 1, which selects all pairs."""
     given = {name: getattr(settings, name) for name in CURRICULUM}
     first, start, length = (CURRICULUM[name] if value is None else value for name, value in given.items())
     progress = jnp.clip((step / steps - start) / max(length, 1 / steps), 0.0, 1.0)

@@ -23,8 +23,9 @@ class ObjectiveSpec(NamedTuple):
         loss: Function of `simjax.losses`, or None for cross-entropy of a classifier.
         batch: Images of a step. "classes": m images of each of several classes, so that there are positive pairs;
             "images": the next images of the epoch; "views": two augmented views of the next images of the epoch.
-        learned: Parameters that the loss needs beside the encoder: a classification head, one proxy or several
-            ("centers") per class, the boundary beta, scale and bias of a sigmoid, or a predictor.
+        extra_parameters: Trainable parameters other than those of the encoder: a classification head, one proxy per
+            class, several proxies per class ("centers"), beta, scale and bias of a sigmoid, or a predictor. Default:
+            none.
         mined: Whether a miner may select the pairs and triplets.
         unit_distance: Whether the loss measures Euclidean distances between unit vectors by default; without
             `loss.normalize` it measures them between the embeddings as they are.
@@ -33,7 +34,7 @@ class ObjectiveSpec(NamedTuple):
 
     loss: Callable[..., Any] | None
     batch: Literal["classes", "images", "views"]
-    learned: Literal["head", "proxies", "centers", "beta", "sigmoid", "predictor"] | None = None
+    extra_parameters: Literal["head", "proxies", "centers", "beta", "scale_and_bias", "predictor"] | None = None
     mined: bool = False
     unit_distance: bool = False
     measure: str = "cosine"
@@ -41,7 +42,7 @@ class ObjectiveSpec(NamedTuple):
 
 _mined = functools.partial(ObjectiveSpec, batch="classes", mined=True)
 _mined_distance = functools.partial(ObjectiveSpec, batch="classes", mined=True, unit_distance=True)
-_proxy = functools.partial(ObjectiveSpec, batch="images", learned="proxies")
+_proxy = functools.partial(ObjectiveSpec, batch="images", extra_parameters="proxies")
 
 OBJECTIVES: dict[str, ObjectiveSpec] = {
     "softmax": ObjectiveSpec(None, "images", "head"),
@@ -49,7 +50,7 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
     "contrastive": _mined_distance(losses.contrastive_loss),
     "triplet": _mined_distance(losses.triplet_margin_loss),
     "triplet_margin": _mined_distance(losses.triplet_margin_loss),
-    "margin": _mined_distance(losses.margin_loss, learned="beta"),
+    "margin": _mined_distance(losses.margin_loss, extra_parameters="beta"),
     "dynamic_soft_margin": _mined_distance(losses.dynamic_soft_margin_loss),
     "signal_to_noise_contrastive": _mined(losses.signal_to_noise_contrastive_loss),
     "threshold_consistent_margin": _mined(losses.threshold_consistent_margin_loss),
@@ -74,17 +75,17 @@ OBJECTIVES: dict[str, ObjectiveSpec] = {
     "normalized_softmax": _proxy(losses.normalized_softmax_loss),
     "cosface": _proxy(losses.cosface_loss),
     "arcface": _proxy(losses.arcface_loss),
-    "sub_center_arcface": _proxy(losses.sub_center_arcface_loss, learned="centers"),
+    "sub_center_arcface": _proxy(losses.sub_center_arcface_loss, extra_parameters="centers"),
     "sphereface": _proxy(losses.sphereface_loss),
     "large_margin_softmax": _proxy(losses.large_margin_softmax_loss),
-    "soft_triple": _proxy(losses.soft_triple_loss, learned="centers"),
+    "soft_triple": _proxy(losses.soft_triple_loss, extra_parameters="centers"),
     "p2s_grad": _proxy(losses.p2s_grad_loss),
     "proxy_nca": _proxy(losses.proxy_nca_loss),
     "proxy_anchor": _proxy(losses.proxy_anchor_loss),
     "manifold": _proxy(losses.manifold_loss),
     # two augmented views
     "info_nce": ObjectiveSpec(losses.info_nce_loss, "views"),
-    "siglip": ObjectiveSpec(losses.siglip_loss, "views", "sigmoid"),
+    "siglip": ObjectiveSpec(losses.siglip_loss, "views", "scale_and_bias"),
     "vicreg": ObjectiveSpec(losses.vicreg_loss, "views", measure="euclidean"),
     "barlow_twins": ObjectiveSpec(losses.barlow_twins_loss, "views"),
     "simsiam": ObjectiveSpec(losses.simsiam_loss, "views", "predictor"),
@@ -112,7 +113,7 @@ NO_SETTINGS = frozenset(
     | {"proxies", "histogram", "key"}  # learned parameters and state
     | {"weights", "block_size", "options"}
 )
-"""Arguments of losses and miners that are no settings."""
+"""Arguments of losses and miners that are not settings."""
 
 
 @functools.cache
@@ -140,11 +141,12 @@ def settings_of_objective(name: str) -> frozenset[str]:
         "samples_per_class": spec.batch == "classes",
         "memory": spec.mined,
         "normalize": spec.unit_distance,
-        "centers": spec.learned == "centers",
-        "boundary": spec.learned == "beta",
+        "centers": spec.extra_parameters == "centers",
+        "boundary": spec.extra_parameters == "beta",
         "reducer": "options" in inspect.signature(spec.loss).parameters,
         "learn_temperature": "temperature" in own,
-        "parameters_rate": "temperature" in own or spec.learned in ("proxies", "centers", "beta", "sigmoid"),
+        "parameters_rate": "temperature" in own
+        or spec.extra_parameters in ("proxies", "centers", "beta", "scale_and_bias"),
     }
     return frozenset(own) | {setting for setting, is_taken in taken.items() if is_taken}
 

@@ -1,4 +1,4 @@
-"""Progress of training, evaluation and downloads: one line redrawn on a terminal, a few plain lines elsewhere."""
+"""Progress of training, evaluation and downloads: one updated line on a terminal, otherwise a few plain lines."""
 
 import atexit
 import sys
@@ -12,15 +12,15 @@ from rich.console import Console, ConsoleOptions
 from rich.live import Live
 from rich.text import Text
 
-MIN_BAR, MAX_BAR = 4, 40
+MIN_BAR, MAX_BAR = 4, 40  # width of a progress bar in columns
 PLAIN_LINES = 20
-"""Lines of a whole training if the output is no terminal, without those of the validation images."""
+"""Maximum number of log lines of a training if the output is not a terminal, without validation lines."""
 PLAIN_SECONDS = 5.0
-"""Time between two lines of a phase if the output is no terminal."""
+"""Minimum time between two lines of a phase if the output is not a terminal."""
 
 
 def progress_line(title: str, share: float | None, details: Sequence[str], width: int, *, ascii_only: bool) -> str:
-    """Return a title, a bar, and as many details as the width allows, the first ones before the last ones.
+    """Return a line with a title, a progress bar and the first details, as many as the width allows.
 
     Args:
         title: Text on the left.
@@ -45,7 +45,7 @@ def progress_line(title: str, share: float | None, details: Sequence[str], width
 
 
 class _Line:
-    """A line of progress that is drawn anew at each refresh, so that it follows the width of the terminal."""
+    """A progress line that is formatted at each refresh for the current width of the terminal."""
 
     def __init__(self, title: str, share: float | None = None):
         self.console = Console(highlight=False)
@@ -118,15 +118,15 @@ def phase(title: str, parts: int = 0) -> Iterator[Callable[[str], None]]:
     """
     line = _Line(title, 0.0 if parts else None)
     start = printed = time.perf_counter()
-    begun, name = 0, ""
+    part_number, name = 0, ""
 
     def begin(part: str) -> None:
-        nonlocal begun, name, printed
-        begun, name = begun + 1, part
-        line.share = (begun - 1) / parts if parts else None
+        nonlocal part_number, name, printed
+        part_number, name = part_number + 1, part
+        line.share = (part_number - 1) / parts if parts else None
         if not line.on_terminal and time.perf_counter() - printed >= PLAIN_SECONDS:
             printed = time.perf_counter()
-            say(f"{title}: {part} ({begun} of {parts})")
+            say(f"{title}: {part} ({part_number} of {parts})")
 
     line.details = lambda: [_clock(time.perf_counter() - start), *([name] if name else [])]
     if not line.on_terminal:

@@ -29,7 +29,7 @@ RUN_ENTRIES = {
     "figures",
     "checkpoints",
 }
-"""Files and folders that a run writes. A folder with anything else is never overwritten."""
+"""Files and folders that a run writes. A folder with other entries is never overwritten."""
 
 
 class RunFolder:
@@ -48,7 +48,7 @@ class RunFolder:
             or steps may change; see `check_same_data` and `extend` for the conditions.
 
         Raises:
-            InputError: If the folder contains something else; if it contains a run, and neither `resume` nor
+            InputError: If the folder contains other files; if it contains a run, and neither `resume` nor
                 `overwrite` is given; or if the saved settings differ from the given ones.
         """
         if resume and overwrite:
@@ -70,7 +70,7 @@ class RunFolder:
     def _resumed(self, saved: Settings, settings: Settings) -> Settings:
         changes: dict[str, Any] = {}
         for name, old, new in differences(saved, settings):
-            if new is None:  # a default of the recipe, which is filled in already
+            if new is None:  # not given; the saved settings have the default of the recipe
                 continue
             if name in ("dataset", "test_dataset") and "folder:" in str(old) and "folder:" in new:
                 changes[name] = resolve_folders(new, Path.cwd())
@@ -85,7 +85,7 @@ class RunFolder:
         return replace(saved, **changes)
 
     def check_same_data(self, data: dict[str, Any]) -> None:
-        """Check that a resumed run reads the images of its start.
+        """Check that a resumed run has the same images as at its start.
 
         Args:
             data: Description of the images, as in config.json.
@@ -129,14 +129,14 @@ class RunFolder:
             InputError: If there is no run in the folder.
         """
         try:
-            found = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            config = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise InputError(f"nothing to resume in {self.path}: it has no config.json") from error
         except (OSError, ValueError) as error:
             raise InputError(f"cannot resume {self.path}: its config.json cannot be read ({error})") from error
-        if not isinstance(found, dict):
+        if not isinstance(config, dict):
             raise InputError(f"cannot resume {self.path}: its config.json is not a JSON object")
-        return found
+        return config
 
     def truncate_metrics(self, step: int) -> None:
         """Delete the lines of metrics.jsonl after a step, from which a resumed run continues."""
@@ -221,16 +221,16 @@ def extend(saved: Settings, settings: Settings, steps_per_epoch: int) -> Setting
 
 
 def _changes(saved: dict[str, Any], data: dict[str, Any]) -> str:
-    """Return how images differ from those of the start of the run."""
+    """Return a description of the difference between the images of a run and the current images."""
     changes = [
         f"{saved.get(f'{split}_images')} {split} images, now {data[f'{split}_images']}"
         for split in ("train", "validation", "test")
         if saved.get(f"{split}_images") != data[f"{split}_images"]
     ]
-    for kind, some, others in (("missing", saved, data), ("new", data, saved)):
+    for kind, present_in, absent_from in (("missing", saved, data), ("new", data, saved)):
         names: dict[str, None] = {}
         for key in ("train_class_names", "class_names"):
-            names |= dict.fromkeys(name for name in some.get(key, ()) if name not in others.get(key, ()))
+            names |= dict.fromkeys(name for name in present_in.get(key, ()) if name not in absent_from.get(key, ()))
         if names:
             changes.append(f"{kind} classes: {', '.join(list(names)[:3])}{', ...' if len(names) > 3 else ''}")
     return "; ".join(changes) or "as many of the same classes, but other images or another order"

@@ -178,7 +178,7 @@ class Settings:
 
 
 STORAGE_SETTINGS = ("data_dir", "cache_gigabytes", "checkpoint_seconds")
-"""Settings that say where and when data is stored, and do not change the result of the training."""
+"""Settings of the storage of data, which do not change the result of the training."""
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:
@@ -215,15 +215,15 @@ def load_toml(path: str | Path, base: Settings | None = None) -> Settings:
 
 
 def differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Return where two settings differ: (dotted name, value in a, value in b)."""
-    found = []
+    """Return (dotted name, value in a, value in b) of each setting that differs."""
+    differing = []
     for field in dataclasses.fields(a):
         x, y = getattr(a, field.name), getattr(b, field.name)
         if dataclasses.is_dataclass(x):
-            found += differences(x, y, f"{prefix}{field.name}.")
+            differing += differences(x, y, f"{prefix}{field.name}.")
         elif x != y:
-            found.append((prefix + field.name, x, y))
-    return found
+            differing.append((prefix + field.name, x, y))
+    return differing
 
 
 def _replaced(section: SettingsClass, values: Mapping[str, Any], prefix: str) -> SettingsClass:
@@ -252,8 +252,8 @@ def _convert(name: str, value: Any, annotation: Any) -> Any:
         return value
     if annotation in _TUPLES:
         expected, numbers, length = _TUPLES[annotation]
-        fits = isinstance(value, (list, tuple)) and all(type(number) in numbers for number in value)
-        if not fits or len(value) != (length or len(value)):
+        is_valid = isinstance(value, (list, tuple)) and all(type(number) in numbers for number in value)
+        if not is_valid or len(value) != (length or len(value)):
             raise InputError(f"setting {name!r}: expected {expected}, got {value!r}")
         return tuple(map(numbers[-1], value))
     options = [option for option in typing.get_args(annotation) if option is not type(None)]

@@ -1,4 +1,4 @@
-"""The training step: a pure function of one state, compiled once, and called for several steps at a time."""
+"""The training step: a pure function of the state. It is compiled once; a call takes several steps."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,40 +16,40 @@ from simjax.train._settings import Settings
 
 
 class Metrics(NamedTuple):
-    """Sums over the steps since the last log line; they stay on the device until the next one.
+    """Sums over the steps since the last log line. They stay on the device until the next log line is written.
 
     Attributes:
         loss: Sum of the losses, float32 [].
-        correct: Number of correctly classified images, float32 [].
+        correct_count: Number of correctly classified images, float32 [].
         steps: Number of steps, int32 [].
-        first_bad_step: First step whose loss or gradient was not finite, or -1, int32 [].
+        first_nonfinite_step: First step whose loss or gradient was not finite, or -1, int32 [].
     """
 
     loss: Array
-    correct: Array
+    correct_count: Array
     steps: Array
-    first_bad_step: Array
+    first_nonfinite_step: Array
 
     @classmethod
     def zeros(cls) -> "Metrics":
-        """Return the metrics of no steps."""
+        """Return the metrics before the first step."""
         return cls(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
 
     def means(self, objective: Objective) -> dict[str, float | None]:
-        """Return mean loss and accuracy, for the log."""
-        accuracy = float(self.correct / self.steps / objective.images) if objective.is_classifier else None
+        """Return the mean loss and accuracy; without a classifier the accuracy is None."""
+        accuracy = float(self.correct_count / self.steps / objective.images) if objective.is_classifier else None
         return {"loss": float(self.loss / self.steps), "accuracy": accuracy}
 
 
 class State(NamedTuple):
-    """Everything that a step changes; a checkpoint contains exactly this.
+    """State of a training. A checkpoint contains all of it.
 
     Attributes:
         params: Parameters of the learner.
-        statistics: Other variables of the learner: batch statistics and memory.
+        statistics: Variables of the learner without a gradient: batch statistics and cross-batch memory.
         optimizer: State of the optimizer.
         step: Number of steps taken, int32 [].
-        key: Random key of the run; each step folds its number in.
+        key: Random key of the run. The key of a step is `fold_in(key, step)`.
         metrics: See `Metrics`.
     """
 
@@ -62,8 +62,9 @@ class State(NamedTuple):
 
 
 StepsFunction = Callable[[State, int, Array, Array, Array, Normalization], State]
-"""Takes the state, the number of steps, images uint8 [n, h, w, c], labels [n], the order of the images in the epoch [n]
-and the normalization; returns the state after the steps. The memory of the given state is reused."""
+"""Takes the state, the number of steps, all training images uint8 [n, h, w, c], their labels [n], the permutation of
+image indices of the epoch [n], and the normalization. Returns the state after the steps. The buffers of the given state
+are donated, so it must not be used again."""
 
 
 def initial_state(learner: nnx.Module, optimizer: optax.GradientTransformation, seed: int) -> tuple[Any, State]:
@@ -71,7 +72,7 @@ def initial_state(learner: nnx.Module, optimizer: optax.GradientTransformation, 
     structure, params, statistics = nnx.split(learner, nnx.Param, ...)
     zero, key = jnp.zeros((), jnp.int32), jax.random.key(seed)
     state = State(params, statistics, optimizer.init(params), zero, key, Metrics.zeros())
-    # Copied because a step reuses the memory of its state, while the learner still refers to it.
+    # Copied because a step donates the buffers of its state, which the learner still uses.
     return structure, jax.tree.map(lambda a: a.copy(), state)
 
 
@@ -84,46 +85,65 @@ def build_steps(
 ) -> StepsFunction:
     """Return a compiled function of several training steps.
 
-    On CPU all steps of a call are one program, because a program allocates its memory anew at each call, which can cost
-    as much as a step (docs/performance.md). Elsewhere each step is a program, because a loop on the device would
-    synchronize with the host after every step.
+    On CPU all steps of a call are one compiled loop, because every call of a compiled function allocates its memory
+    again, which can take as long as a step (docs/performance.md). On GPU and TPU each step is one compiled call,
+    because a loop on the device would synchronize with the host after every step.
 
     Args:
         structure: Structure of the learner, as `initial_state` returns it.
         optimizer: See `build_optimizer`.
         objective: Loss and batches.
         augmentation: Random changes of the images.
-        dtype: Type in which the encoder computes. Parameters, head, loss and optimizer are always float32.
+        dtype: Dtype of the encoder's computation. Parameters, head, loss and optimizer are always float32.
     """
 
     def loss(
         params: Any, statistics: Any, images: Array, labels: Array, key: Array, step: Array
     ) -> tuple[Array, tuple[Array, Any]]:
+        """Compute the loss of a batch of normalized images, the number of correct predictions and the new statistics.
+
+        Args:
+            params: Parameters of the learner.
+            statistics: Batch statistics and cross-batch memory before the step.
+            images: Augmented, normalized images of the batch, float32 [b, h, w, c].
+            labels: Labels of the batch, [b].
+            key: Random key of the miner.
+            step: Number of earlier steps, int32 [].
+        """
         encoder = jax.tree.map(lambda a: a.astype(dtype), params["encoder"])
         learner = nnx.merge(structure, nnx.State({**params, "encoder": encoder}), statistics, copy=True)
         embeddings, logits = learner(images.astype(dtype))
         embeddings = embeddings.astype(jnp.float32)
         memory = learner.remember(embeddings, labels)
         inputs = LossInputs(embeddings, labels, logits, learner.loss_arguments(embeddings), key, step, memory)
-        value, correct = objective.loss(inputs)
-        return value, (correct, nnx.split(learner, nnx.Param, ...)[2])
+        value, correct_count = objective.loss(inputs)
+        return value, (correct_count, nnx.split(learner, nnx.Param, ...)[2])
 
     def take_step(state: State, images: Array, labels: Array, order: Array, normalization: Normalization) -> State:
+        """Sample a batch, augment it and update the parameters.
+
+        Args:
+            state: State before the step.
+            images: All training images on the device, uint8 [n, h, w, c].
+            labels: Their labels, [n].
+            order: Permutation of the image indices of the epoch, [n].
+            normalization: Scaling of the images.
+        """
         sample_key, augment_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-        indices = objective.sample(sample_key, state.step, order)
+        indices = objective.sample(sample_key, state.step, order)  # of the images of the batch
         batch = augment(augment_key, images[indices].astype(jnp.float32), augmentation)
         batch = normalize(batch, *normalization)
 
         inputs = (batch, labels[indices], loss_key, state.step)
         value_and_grad = jax.value_and_grad(loss, has_aux=True)
-        (value, (correct, statistics)), grads = value_and_grad(state.params, state.statistics, *inputs)
+        (value, (correct_count, statistics)), grads = value_and_grad(state.params, state.statistics, *inputs)
         updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
 
         m = state.metrics
         is_finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(grads))
-        first_bad_step = jnp.where((m.first_bad_step < 0) & ~is_finite, state.step, m.first_bad_step)
-        metrics = Metrics(m.loss + value, m.correct + correct, m.steps + 1, first_bad_step)
+        first_nonfinite_step = jnp.where((m.first_nonfinite_step < 0) & ~is_finite, state.step, m.first_nonfinite_step)
+        metrics = Metrics(m.loss + value, m.correct_count + correct_count, m.steps + 1, first_nonfinite_step)
         return State(params, statistics, optimizer_state, state.step + 1, state.key, metrics)
 
     if jax.default_backend() == "cpu":
@@ -159,7 +179,7 @@ def build_optimizer(settings: Settings, steps: int) -> tuple[optax.GradientTrans
     else:
         schedule = optax.warmup_constant_schedule(initial, peak, warmup)
     optimizer = optax.adamw(schedule, weight_decay=o.weight_decay or 0.0, mask=decay_mask)
-    if settings.loss.parameters_rate != 1:  # scaled after Adam, which normalizes the gradient
+    if settings.loss.parameters_rate != 1:  # after Adam, because Adam ignores the scale of the gradient
         scaled = optax.masked(optax.scale(settings.loss.parameters_rate), lambda params: _has_key(params, "learned"))
         optimizer = optax.chain(optimizer, scaled)
     return (optax.chain(optax.clip_by_global_norm(o.clip_norm), optimizer) if o.clip_norm else optimizer), schedule
@@ -167,17 +187,17 @@ def build_optimizer(settings: Settings, steps: int) -> tuple[optax.GradientTrans
 
 def warmup_steps(settings: Settings, steps: int) -> int:
     """Return the number of warm-up steps of a training of `steps` steps."""
-    return int(settings.optimizer.warmup * steps + 1e-9)  # a share that was computed as k / steps gives k
+    return int(settings.optimizer.warmup * steps + 1e-9)  # 1e-9: a warm-up of k / steps is k steps despite rounding
 
 
 def build_augmentation(settings: Settings) -> Augmentation:
-    """Return the augmentation that the settings describe, with their defaults filled in."""
+    """Return the augmentation of the images; the settings have their defaults filled in."""
     a = settings.augment
     return Augmentation(a.shift or 0.0, a.rotation or 0.0, a.scale or 0.0, a.flip or False)
 
 
 def decay_mask(params: Any) -> Any:
-    """Return True for kernels; biases, scales of norms, positions and prototypes have no weight decay."""
+    """Return a mask of the parameters with weight decay: kernels, but no biases, norms, positions or prototypes."""
     return _has_key(params, "kernel")
 
 

@@ -30,7 +30,7 @@ class TrainResult(NamedTuple):
     """Result of a run.
 
     Attributes:
-        encoder: The trained encoder, or the encoders of an ensemble as one.
+        encoder: The trained encoder, or the combined encoders of an ensemble.
         report: Evaluation on the test images, as in report.json.
         settings: Settings with their defaults filled in, as in config.json.
         folder: Folder of the run.
@@ -48,10 +48,10 @@ def train(
     """Train an encoder, evaluate it, and save everything in a folder.
 
     The folder has config.json, metrics.jsonl, checkpoints/, report.json, predictions.npz and samples.npz.
-    `simjax.report.write(out)` makes a page of them.
+    `simjax.report.write(out)` writes a report from these files.
 
     Args:
-        settings: Settings of the run. A recipe fills in those that are None.
+        settings: Settings of the run. None is replaced by the default for the model and the data set.
         out: Folder of the run.
         resume: Continue from the newest checkpoint in the folder. The images must be the same, but may have moved to
             another folder. With a constant learning rate, more epochs or steps are allowed.
@@ -93,7 +93,7 @@ def train(
         if settings != before:
             commands = "\n".join(filter(None, (saved.get("command"), command)))
             folder.write_json("config.json", saved | {"settings": to_dict(settings), "command": commands})
-    else:  # everything that a user may have to correct is checked before a previous run is deleted
+    else:  # only after all checks, because this deletes a previous run
         folder.clear()
         folder.write_json("config.json", _config(settings, splits, normalization, command))
 
@@ -140,8 +140,8 @@ def _load_same_splits(settings: Settings, folder: RunFolder, saved: dict[str, An
 def _config(settings: Settings, splits: DataSplits, normalization: Normalization, command: str) -> dict[str, Any]:
     """Return the content of config.json.
 
-    It is sufficient to repeat the run, to use its encoder without the training images, and to find runs on the same
-    data.
+    It is sufficient to repeat the run and to use its encoder without the training images. The fingerprint identifies
+    runs on the same data.
     """
     mean, std = (np.asarray(array).tolist() for array in normalization)
     return {

@@ -66,12 +66,12 @@ def validate(settings: Settings) -> None:
 
 
 def check_options(settings: Settings) -> None:
-    """Check that the objective and the miner take the given settings, and that no two settings exclude each other.
+    """Check that the objective and the miner take the given settings, and that the settings can be combined.
 
     Raises:
         InputError: The message names the setting, and the objectives or miners that take it.
     """
-    _check_taken(settings)
+    _check_settings_are_taken(settings)
     _check_combinations(settings)
 
 
@@ -101,15 +101,15 @@ def _require(name: str, is_valid: Any, expected: str, value: Any) -> None:
         raise InputError(f"setting {name!r}: expected {expected}, got {value}")
 
 
-def _check_taken(settings: Settings) -> None:
+def _check_settings_are_taken(settings: Settings) -> None:
     objective, miner = settings.objective, settings.mining.miner
     for name in _changed(settings.loss):
         if name not in settings_of_objective(objective):
             takers = [other for other in OBJECTIVES if name in settings_of_objective(other)]
             raise _not_taken(f"loss.{name}", f"the objective {objective}", takers)
-    random_pairs = settings.loss.pairs == "random"
-    if miner != "none" and (random_pairs or not OBJECTIVES[objective].mined):
-        refusing = "random pairs" if random_pairs else f"the objective {objective}"
+    has_random_pairs = settings.loss.pairs == "random"
+    if miner != "none" and (has_random_pairs or not OBJECTIVES[objective].mined):
+        refusing = "random pairs" if has_random_pairs else f"the objective {objective}"
         raise _not_taken("mining.miner", refusing, [name for name, spec in OBJECTIVES.items() if spec.mined])
     for name in _changed(settings.mining):
         if name != "miner" and name not in settings_of_miner(miner):
@@ -118,7 +118,7 @@ def _check_taken(settings: Settings) -> None:
 
 
 def _changed(section: Any) -> list[str]:
-    """Return the fields that are not at their defaults."""
+    """Return the names of the fields that do not have their default value."""
     return [field.name for field in dataclasses.fields(section) if getattr(section, field.name) != field.default]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from simjax.cli import main
-from simjax.cli._arguments import HABITS, options_of
+from simjax.cli._arguments import EQUIVALENT_OPTIONS, options_of
 from simjax.cli._train import TrainArguments
 
 
@@ -114,8 +114,8 @@ def test_underscores_in_options_are_accepted(capsys):
 
 def test_every_option_suggested_for_a_habit_exists():
     flags = {flag for option in options_of(TrainArguments) for flag in option.flags}
-    assert {f"--{flag}" for flag in HABITS.values()} <= flags
-    assert not {f"--{habit}" for habit in HABITS} & flags
+    assert {f"--{flag}" for flag in EQUIVALENT_OPTIONS.values()} <= flags
+    assert not {f"--{name}" for name in EQUIVALENT_OPTIONS} & flags
 
 
 @pytest.mark.parametrize(

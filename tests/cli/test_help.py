@@ -1,5 +1,6 @@
 """The help of each command: what it shows, how long it is, and that it shows the defaults that are used."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from simjax.cli import main
 from simjax.cli._arguments import options_of
+from simjax.cli._help import help_text
 from simjax.cli._main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -66,14 +68,37 @@ def test_the_help_shows_the_defaults_of_the_recipe_for_the_model_and_the_data_se
     assert default_of("--epochs", mnist) == "from the recipe: 20"
     assert default_of("--vit.patch-size", mnist) == "from the recipe: 7"
     folder = help_of(capsys, "train", "--dataset", "folder:x", "--help-all")
-    assert default_of("--epochs", folder) == "from the recipe, by the number of images"
-    assert default_of("--loss.gamma", folder) == "of the objective"
-    assert default_of("--mining.angle", folder) == "of the miner"
+    assert default_of("--epochs", folder) == "depends on the number of training images"
+    assert default_of("--loss.gamma", folder) == "set by the objective"
+    assert default_of("--mining.angle", folder) == "set by the miner"
     assert default_of("--cnn.widths", folder) == "16 32 64"
+    assert "The recipe is the set of defaults for this model and data set." in " ".join(folder.split())
 
 
 def test_the_help_with_a_mistake_shows_the_general_defaults(capsys):
     assert default_of("--epochs", help_of(capsys, "train", "--modle", "vit", "--help")) == "from the recipe: 60"
+
+
+@dataclasses.dataclass(frozen=True)
+class NumericArguments:
+    """Do something with numbers."""
+
+    count: int = 0
+    """A count."""
+    rate: float = 0.0
+    """A rate."""
+    verbose: bool = False
+    """A switch."""
+    limit: int | None = None
+    """A limit. Default: no limit."""
+
+
+def test_a_default_of_zero_is_shown_and_that_of_a_switch_is_not():
+    printed = help_text(NumericArguments, "program", width=80)
+    assert default_of("--count", printed) == "0"
+    assert default_of("--rate", printed) == "0"
+    assert default_of("--verbose", printed) is None
+    assert default_of("--limit", printed) == "no limit"
 
 
 def test_the_help_is_quick():

@@ -65,11 +65,11 @@ def test_accuracies_of_classifiers_and_of_neighbours_are_distinguished(make_run,
     report.compare(runs, tmp_path / "out")
     markdown = (tmp_path / "out/compare.md").read_text()
     assert column(markdown, "ab", "Accuracy") == ["**98.61% (classifier)** ★", "**98.61% (knn)** ★"]
-    assert "not all judged alike" in markdown
+    assert "accuracies are not comparable" in markdown
     report.compare([runs[0], make_run("c", settings={"model": "vit"})], tmp_path / "out")
     markdown = (tmp_path / "out/compare.md").read_text()
     assert table_row(markdown, "Run")[1] == "Accuracy (classifier)"
-    assert "not all judged alike" not in markdown
+    assert "accuracies are not comparable" not in markdown
 
 
 def test_runs_that_differ_in_their_seed_have_a_mean_and_a_standard_deviation(make_run, tmp_path):
@@ -91,7 +91,7 @@ def test_runs_with_different_nested_settings_are_not_averaged(make_run, tmp_path
     report.compare(runs, tmp_path / "out")
     assert json.loads((tmp_path / "out/compare.json").read_text())["over_seeds"] == []
     markdown = (tmp_path / "out/compare.md").read_text()
-    assert "Over seeds" not in markdown
+    assert "Mean over seeds" not in markdown
     assert table_row(markdown, "optimizer.learning\\_rate") == ["optimizer.learning\\_rate", "0.001", "0.1"]
 
 

@@ -119,7 +119,7 @@ def learns(**values):
     before = jax.tree.map(np.asarray, state.params)
     for _ in range(2):
         state = steps(state, 1, *inputs)
-    assert int(state.metrics.first_bad_step) == -1
+    assert int(state.metrics.first_nonfinite_step) == -1
     assert np.isfinite(float(state.metrics.loss))
     assert steps._cache_size() == 1
     for path, old in jax.tree_util.tree_leaves_with_path(before):

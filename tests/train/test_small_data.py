@@ -66,7 +66,7 @@ def test_the_source_of_the_threshold_is_reported():
             np.arange(20),
             two,
             "train",
-            "is chosen on training images, which the encoder knows: 20 valid",
+            "is chosen on training images, which the encoder was trained on: 20 valid",
         ),
         (two[:8], two, "train", "8 validation images give 4 positive or negative pairs"),
         ([], np.arange(20), None, "there is no verification threshold"),

@@ -40,7 +40,7 @@ def test_steps_lower_the_loss_and_compile_once(model):
     assert each[-3:].mean() < each[:3].mean()
     assert int(state.step) == int(state.metrics.steps) == 12
     assert steps._cache_size() == 1
-    assert int(state.metrics.first_bad_step) == -1
+    assert int(state.metrics.first_nonfinite_step) == -1
 
 
 @pytest.mark.parametrize("model", mostly_slow(["cnn", "vit", "dnn"], "dnn"))
@@ -90,8 +90,8 @@ def test_steps_in_separate_programs_equal_steps_in_one_program(monkeypatch):
 def test_the_first_step_that_is_not_finite_is_remembered():
     steps, state, batch, _ = prepared(model="dnn", optimizer={"learning_rate": 1e30, "warmup": 0.0, "clip_norm": 0.0})
     state = steps(state, 6, *batch)
-    bad = int(state.metrics.first_bad_step)
-    assert 0 < bad < 6
+    first = int(state.metrics.first_nonfinite_step)
+    assert 0 < first < 6
 
 
 def test_only_kernels_decay():
