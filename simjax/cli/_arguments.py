@@ -145,9 +145,16 @@ def options_of(kind: type, prefix: str = "", section: str = "") -> tuple[Option,
 
 
 def _field_docs(kind: type) -> dict[str, str]:
-    """Return the docstring of each field of a dataclass and of its bases."""
+    """Return the description of each field of a dataclass and of its bases.
+
+    It is the string below the field, or the entry in the section "Attributes:" of the class.
+    """
     docs: dict[str, str] = {}
     for base in reversed(kind.__mro__[:-1]):
+        _, _, attributes = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")
+        for entry in re.split(r"\n {4}(?=\w)", f"\n{attributes}")[1:]:
+            name, _, text = entry.partition(": ")
+            docs[name] = " ".join(text.split())
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         assert isinstance(tree, ast.ClassDef)
         for field, text in itertools.pairwise(tree.body):
