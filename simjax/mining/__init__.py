@@ -13,7 +13,7 @@ Miners share these arguments:
     ref_embeddings: Columns to compare the rows with, [m, d]. Default: the embeddings; a row is not paired with itself.
     ref_labels: Class ids [m], if `labels` are class ids and there are reference embeddings.
     measure: Name of a measure or a `Measure`; its direction is respected.
-    block_size: Rows per block. Default: chosen by the size of a tile.
+    block_size: Rows per block. Default: chosen from a memory budget.
 
 and raise these errors:
 
