@@ -39,7 +39,7 @@ class ClassOptions(TypedDict, total=False):
     weights: Factor for the terms of each row, [n]. Default: 1.
     reducer: "mean", "mean_active", "sum", "per_row" or a `Reducer`. Default: the one of the paper.
     block_size: Rows per block. With an explicit value every block is recomputed in the backward pass. Default: chosen
-        by the size of a tile.
+        from a memory budget.
     """
 
     weights: Num[ArrayLike, " n"] | None

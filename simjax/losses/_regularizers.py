@@ -99,7 +99,7 @@ def global_orthogonal_regularizer(
         second_moment_weight: Weight of max(0, M2 - threshold), at least 0.
         threshold: Value of M2 below which its term is 0. Default: 1 / d. EmbeddingGemma (2025) uses 0, and a
             `mean_weight` of 0.
-        block_size: Rows per block. Default: chosen by the size of a tile.
+        block_size: Rows per block. Default: chosen from a memory budget.
 
     Returns:
         Scalar; 0 if there are no negative pairs.
@@ -146,7 +146,7 @@ def regular_face_regularizer(proxies: Num[ArrayLike, "c d"], *, block_size: int 
 
     Args:
         proxies: [c, d], of any length.
-        block_size: Rows per block. Default: chosen by the size of a tile.
+        block_size: Rows per block. Default: chosen from a memory budget.
 
     Returns:
         Scalar in [-1, 1]; 0 if there is only one class. Of several nearest proxies the first one has the gradient.

@@ -150,7 +150,7 @@ def sub_center_outliers(
         labels: Class ids [n]. A row with a negative id is not an outlier.
         proxies: [c, k, d], of any length.
         threshold: Largest angle between a row and the dominant proxy of its class, in degrees.
-        block_size: Rows per block. Default: chosen by the size of a tile.
+        block_size: Rows per block. Default: chosen from a memory budget.
 
     Returns:
         The outliers and the dominant proxy of each class.
