@@ -188,10 +188,10 @@ def promote_to_float32(x: Array) -> Array:
 
 
 def replace_non_finite_rows(x: Array, *, fill_with_minimum: bool = False) -> tuple[Array, Array]:
-    """Replace rows that hold NaN or infinity, and return the NaN to add to their scores.
+    """Replace rows that hold NaN or infinity, and return the NaN to add to their values.
 
-    Such a row scores NaN with every other row. It is excluded from the arithmetic, because in the gradient of a masked
-    pair 0 * NaN would be NaN.
+    The measure of such a row and any other row is NaN. The row is excluded from the arithmetic, because in the gradient
+    of a masked pair 0 * NaN would be NaN.
 
     Args:
         x: [..., d].

@@ -48,6 +48,6 @@ def _top_k(s: Array, columns: Array, k: int) -> tuple[Array, Array]:
 
 
 def rank_keys(s: Array, valid: Array) -> Array:
-    """Return keys in the order of the scores s: NaN below all scores, and -inf for invalid entries, below NaN."""
+    """Return sort keys in the order of s [r, m]: NaN is below all numbers, and invalid entries, -inf, are below NaN."""
     lowest = jnp.finfo(s.dtype).min
     return jnp.where(valid, jnp.where(jnp.isnan(s), lowest, jnp.maximum(s, jnp.nextafter(lowest, 0))), -jnp.inf)

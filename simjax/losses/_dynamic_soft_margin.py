@@ -1,6 +1,7 @@
 """The dynamic soft margin loss: a triplet loss that weights each triplet by its rank among recent triplets.
 
-A tile holds the scores of a block of rows with all columns. Scores are larger for closer pairs: a distance is negated.
+A tile is a block of rows of the similarity matrix, with all columns. Scores are larger for closer pairs: a
+distance is negated.
 """
 
 from functools import partial

@@ -12,8 +12,8 @@ may have another size. T is a temperature:
     margin_mse    loss_i = mean over positives p and negatives n of ((s_ip - s_in) - (t_ip - t_in))^2
 
 margin_mse does not change if a constant is added to all scores of a row. With e = s - t it equals
-var_p(e) + var_n(e) + (mean_p(e) - mean_n(e))^2, so the triplets are never stored. A tile holds the scores of a block of
-rows with all columns.
+var_p(e) + var_n(e) + (mean_p(e) - mean_n(e))^2, so the triplets are never stored. A tile is a block of rows of the
+similarity matrix, with all columns.
 
 References:
     Su (2022), CoSENT: A More Efficient Sentence Vector Scheme than Sentence-BERT. Li, Li (2023), AnglE-optimized Text

@@ -1,7 +1,9 @@
-"""Losses that keep positives within a radius and negatives outside of one.
+"""Losses that keep positives within a radius and negatives outside of a radius.
 
 margin         a boundary beta, which may be learned, with a margin on both sides
-ranked list    two radii, and pairs weighted by how far they are on the wrong side
+ranked list    two radii, and pairs weighted by their distance from the correct side
+
+Scores are larger for closer pairs: a distance is negated.
 """
 
 from typing import Any, Unpack
@@ -89,7 +91,7 @@ def margin_loss(
         row_parameters=of_classes,
         triplets=is_mined,
         margin=margin,
-        # The score of a distance is negative: with the sign of beta changed twice, the regularizer keeps its sign.
+        # For a distance beta is negated; negating nu as well leaves the regularizer nu * beta unchanged.
         nu=None if nu is None else resolved.as_score(nu),
         **({} if of_classes else {"beta": boundary}),
     )
@@ -107,7 +109,7 @@ def _margin_terms_of_mined_triplets(scores: Array, positive: Array, negatives_of
 def _margin_terms(
     scores: Array, as_positive: Array, as_negative: Array, *, beta: Array, margin: Array, nu: Array | None
 ) -> Terms:
-    """Return terms, given how often each pair is the positive and the negative one of a triplet, int32 [r, m]."""
+    """Return terms, given the number of triplets in which each pair is positive and negative, int32 [r, m]."""
     total, above_zero = jnp.zeros(scores.shape[0], scores.dtype), jnp.zeros(scores.shape[0], jnp.int32)
     for loss, times in ((margin + beta - scores, as_positive), (margin + scores - beta, as_negative)):
         active = jnp.where(~(loss <= 0), times, 0)  # a NaN of beta is active
@@ -208,7 +210,7 @@ def _mean_violation(v: Array, mask: Array, temperature: Array) -> Array:
     """Return the weighted mean of the masked entries above 0 of v [r, m]: [r, 1]."""
     active = mask & (v > 0)
     v = jnp.where(active, v, 0)
-    # Numerator and denominator are divided by the largest weight, which alone may not fit the dtype.
+    # Numerator and denominator are divided by the largest weight, which alone could overflow.
     largest = lax.stop_gradient(temperature * jnp.max(v, axis=1, keepdims=True, initial=0))
     weight = jnp.where(active, jnp.exp(temperature * v - largest), 0)
     total = jnp.sum(weight, axis=1, keepdims=True) + SMALLEST_WEIGHT * v.shape[1] * jnp.exp(-largest)

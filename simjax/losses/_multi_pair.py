@@ -5,6 +5,8 @@ circle                         the same, with weights that grow with the distanc
 tuplet margin                  each positive pair against all negatives of its row, with a margin between angles
 lifted structure               each positive pair against the negatives of both of its rows
 generalized lifted structure   all positives against all negatives of a row
+
+Scores s_ij are larger for closer pairs: a distance is negated.
 """
 
 import dataclasses

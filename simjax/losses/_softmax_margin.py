@@ -15,7 +15,7 @@ P2SGrad is the mean over rows and classes of (c_k - [k = y])^2. The paper define
 softmax with cosines in place of probabilities, which have neither a scale nor a margin.
 
 Proxies are an argument, so they are learned like any other parameter. The similarity matrix has the shape [n, c] and is
-computed in tiles.
+computed in tiles, which are blocks of rows with all columns.
 
 References:
     Wang, Xiang, Cheng, Yuille (2017), NormFace (normalized softmax). Wang et al. (2018), CosFace. Deng, Guo, Xue,

@@ -51,7 +51,9 @@ def sub_center_arcface_loss(
     scale: ArrayLike = 64.0,
     **options: Unpack[ClassOptions],
 ) -> Float[Array, ""]:
-    """Compute ArcFace with the nearest proxy of each class; time n c k d, memory of a tile of c k columns.
+    """Compute ArcFace with the nearest proxy of each class.
+
+    Takes O(n c k d) time; the matrix [n, c k] is processed in blocks of rows.
 
     Of the proxies of a class only the nearest has a gradient, the first one if several are equally near. Other
     arguments, the result and errors are those of `arcface_loss`.
@@ -87,7 +89,9 @@ def soft_triple_loss(
     tau: ArrayLike = 0.0,
     **options: Unpack[ClassOptions],
 ) -> Float[Array, ""]:
-    """Compute CosFace with a softmax over the proxies of each class; time n c k d, memory of a tile of c k columns.
+    """Compute CosFace with a softmax over the proxies of each class.
+
+    Takes O(n c k d) time; the matrix [n, c k] is processed in blocks of rows.
 
     Other arguments, the result and errors are those of `cosface_loss`.
 

@@ -1,5 +1,7 @@
 """Batch-hard miners: the hardest, or an easier, positive and negative of each row or class.
 
+A score is larger for closer pairs (a distance is negated): hard positives have low scores, hard negatives high scores.
+
 References:
     Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss for Person Re-Identification (batch hard). Xuan,
     Stylianou, Pless (2020), Improved Embeddings with Easy Positive Triplet Mining.
@@ -85,7 +87,7 @@ def batch_easy_hard(
     measure: str | Measure = "normalized_euclidean",
     block_size: int | None = None,
 ) -> Relation:
-    """Select one positive and one negative of each row, or all of one kind.
+    """Select one positive and one negative of each row, or one of them and all of the other.
 
         hard         the farthest positive, the nearest negative
         easy         the nearest positive, the farthest negative
@@ -98,11 +100,11 @@ def batch_easy_hard(
         negative: Strategy for negatives, see above.
         positive_range: Smallest and largest value by the measure of a positive that may be selected. Ignored by "all".
             Default: any value.
-        negative_range: The same for negatives.
+        negative_range: Smallest and largest value of a negative that may be selected.
         embeddings, labels, ref_embeddings, ref_labels, measure, block_size: See `simjax.mining`, also for errors.
 
     Returns:
-        A relation. If one pair of each kind is selected, a row that lacks one of them has no pair.
+        A relation. Unless a strategy is "all", a row without a selected positive or negative has no pair.
 
     Raises:
         InputError: If both strategies depend on each other, or a range is reversed.
@@ -246,7 +248,7 @@ def _pair_of_rows(
 def _one_of_kind(
     pair_masks: Callable[[Array, Array], Masks], selected: tuple[Array | None, ...], i: Array, j: Array
 ) -> Masks:
-    """Return the masks of pairs, restricted to the selected column of each row for a kind that has one."""
+    """Return the masks of pairs, restricted to the selected column of each row where columns are given."""
     positive, negative = (
         mask if columns is None else mask & (columns[i] == j)
         for mask, columns in zip(pair_masks(i, j), selected, strict=True)
@@ -282,7 +284,7 @@ def _class_means(x: Array, relation: Relation, measure: Measure, block_size: int
     def mean(relation: Relation, x: Array, s: Array, i: Array, j: Array) -> tuple[Array, Array, Array]:
         positive, _ = relation.masks(i, j)
         member = positive | (i == j)
-        x, nan = replace_non_finite_rows(x)  # a NaN reaches the mean of its own class only
+        x, nan = replace_non_finite_rows(x)  # NaN affects only the mean of its own class
         members = member.astype(x.dtype)
         means = jnp.matmul(members, x, precision="highest") / jnp.sum(members, axis=1, keepdims=True)
         means = means + jnp.sum(jnp.where(member, nan[None], 0), axis=1, keepdims=True)

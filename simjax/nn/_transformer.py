@@ -36,7 +36,7 @@ class MultiHeadAttention(nnx.Module):
         heads: Number of heads; must divide the width.
         measure: Measure of queries and keys: a name, a `Measure`, or a module with a method `measure`, such as
             `TunedMeasure`, whose parameters are then learned.
-        temperature: Divisor of the scores. Default: sqrt(width / heads) for "dot", and 1 for other measures.
+        temperature: Divisor of the attention scores. Default: sqrt(width / heads) for "dot", and 1 for other measures.
         dropout_rate: Fraction of attention weights that are dropped in a call with a `dropout_key`.
         rngs: Initializes the parameters.
 
@@ -86,7 +86,7 @@ class MultiHeadAttention(nnx.Module):
         Args:
             tokens: Tokens that attend, [b, t, width].
             context: Tokens that are attended to, [b, s, width]. Default: `tokens`.
-            bias: Added to the scores, see `attention.attention`.
+            bias: Added to the attention scores, see `attention.attention`.
             mask: True for the context that a token attends to, see `attention.attention`.
             is_causal: Token i attends to tokens 0 to i only.
             dropout_key: Key of dropout. Default: no dropout.

@@ -174,7 +174,7 @@ def _nan_euclidean(reduce: Reduce, x: Array, y: Array) -> Array:
 
 
 class Rows(NamedTuple):
-    """Rows prepared for a tile of distances, each divided by its own scale."""
+    """Rows prepared for a tile (a block of rows of the distance matrix), each divided by its own scale."""
 
     vectors: Array
     """[n, d]; columns are multiplied by -2, which is cheaper here than in the tile."""

@@ -19,7 +19,7 @@ independent copy of x, and y' of y,
 With a characteristic kernel, such as the Gaussian, it is 0 only for equal distributions. The biased estimate includes
 the pairs of each sample with itself and is at least 0. The unbiased estimate leaves them out; its expectation is 0 for
 two samples of the same distribution, so it can be negative. Kernels are scores (larger is closer): a distance is
-negated, so "euclidean" gives the energy distance. A tile holds the scores of a block of rows with all columns.
+negated, so "euclidean" gives the energy distance. A tile is a block of rows of a kernel matrix, with all columns.
 
 References:
     Kornblith, Norouzi, Lee, Hinton (2019), Similarity of Neural Network Representations Revisited.

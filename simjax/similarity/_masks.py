@@ -1,9 +1,9 @@
 """Masks of pairs as functions of row and column, so that no [n, m] array is stored.
 
-A tile holds the scores of a block of r rows with all m columns. A mask takes the row indices i [r, 1] and the column
-indices j [1, m] of a tile and returns booleans [r, m], True for pairs that are included. Any such function is a mask.
-The masks here are `jax.tree_util.Partial` objects: `jax.jit` treats their arrays as data, so new labels of the same
-shape do not trigger recompilation.
+A tile is a block of r rows of the similarity matrix, with all m columns. A mask takes the row indices i [r, 1] and the
+column indices j [1, m] of a tile and returns booleans [r, m], True for pairs that are included. Any such function is a
+mask. The masks here are `jax.tree_util.Partial` objects: `jax.jit` treats their arrays as data, so new labels of the
+same shape do not trigger recompilation.
 """
 
 from collections.abc import Callable

@@ -45,7 +45,7 @@ def logsumexp(
     """Compute log sum_j exp S_ij of each row i without overflow, [n]. See `ReductionOptions`.
 
     Example:
-        The InfoNCE loss of a batch of pairs at temperature 0.1 is the mean of this minus the score of the positive:
+        The InfoNCE loss of a pair at temperature 0.1 is this minus the scaled similarity of the pair:
 
         >>> x, y = jnp.eye(3), jnp.eye(3)
         >>> loss = logsumexp(x, y, measure="cosine", function=lambda s: s / 0.1) - 1 / 0.1
