@@ -10,8 +10,8 @@ Proxies are learned, except in the instance loss, where the proxy of a class is 
 batch. A batch needs no positive pairs, and there are n c pairs instead of n^2.
 
 The manifold loss compares rows and proxies along the manifold on which they lie. The n rows and c proxies are the nodes
-of a graph with weights W = exp(2 max(0, cos)) between any two nodes; S = D^(-1/2) W D^(-1/2) with the degrees D. A random
-walk that continues with probability alpha reaches node j from node i with probability proportional to
+of a graph with weights W = exp(2 max(0, cos)) between any two nodes; S = D^(-1/2) W D^(-1/2) with the degrees D. A
+random walk that continues with probability alpha reaches node j from node i with probability proportional to
 
     F = (1 - alpha) (I - alpha S)^(-1)
 
@@ -82,8 +82,8 @@ def proxy_nca_loss(
 ) -> Float[Array, ""]:
     """Compute neighborhood components analysis of embeddings with proxies as neighbors.
 
-    The sum in the denominator includes the proxy of the row's class, as in most implementations but not in the paper. Other
-    arguments, the result and errors are those of `normalized_softmax_loss`.
+    The sum in the denominator includes the proxy of the row's class, as in most implementations but not in the paper.
+    Other arguments, the result and errors are those of `normalized_softmax_loss`.
 
     Args:
         scale: Factor of the negated squared distance, above 0.

@@ -152,8 +152,8 @@ def encode_in_chunks(
     """Compute `encoder(inputs)` in the memory of one chunk's activations, forward and backward.
 
     Gradients with respect to the inputs and to all values that the encoder closes over are exact. It takes the time of
-    one more forward pass. The encoder must compute each row independently: batch normalization in training mode would use the
-    statistics of a chunk instead of those of the batch.
+    one more forward pass. The encoder must compute each row independently: batch normalization in training mode would
+    use the statistics of a chunk instead of the statistics of the batch.
 
     Args:
         encoder: A pure function of an array [r, ...] or a pytree of such arrays that returns arrays of r rows. With a
