@@ -99,8 +99,8 @@ def angle_loss(
 ) -> Float[Array, ""]:
     """Penalize pairs whose angles, as complex vectors, are ordered differently from their target scores.
 
-    The gradient of the angle does not vanish near 0 and 180 degrees, as that of the cosine does. The first half of a
-    vector holds real parts, the second half imaginary parts. For unit vectors the similarity is
+    Near 0 and 180 degrees the gradient of the cosine vanishes, and the gradient of the angle does not. The first half
+    of a vector holds real parts, the second half imaginary parts. For unit vectors the similarity is
     |sum over features of Re z + Im z| with z = x conj(y). Other arguments, the result and errors are those of
     `cosent_loss`.
 

@@ -37,8 +37,8 @@ def margin_loss(
 
         positive pair: max(0, d - beta + margin)    negative pair: max(0, beta - d + margin)
 
-    The pairs are those of all triplets: a positive pair counts once for each negative of its row, and a negative pair
-    once for each positive.
+    The loss is over the pairs of all triplets: a positive pair is included once for each negative of its row, and a
+    negative pair once for each positive.
 
     Args:
         embeddings: [n, d].
@@ -52,7 +52,7 @@ def margin_loss(
             reducer: "mean_active".
 
     Returns:
-        Mean over the pairs with a loss above 0, each as often as it is in a triplet; 0 if there are none.
+        Mean over the pairs with a loss above 0, each once for every triplet it is in; 0 if there are none.
 
     Raises:
         InputError: For shapes that do not match, boundaries of classes and a relation without class ids, a known id
@@ -134,7 +134,7 @@ def ranked_list_loss(
     negative_temperature: ArrayLike = 10.0,
     **options: Unpack[PairOptions],
 ) -> Float[Array, ""]:
-    """Keep the positives of a row within a ball around it, and the negatives outside of a larger one.
+    """Keep the positives of a row within a ball around it, and the negatives outside of a larger ball.
 
         v_p = max(0, d_ip - (alpha - margin))        v_n = max(0, alpha - d_in)
 
@@ -159,7 +159,7 @@ def ranked_list_loss(
     Raises:
         InputError: For shapes that do not match, a temperature below 0, or an imbalance outside of [0, 1].
 
-    Differs from pytorch-metric-learning, where margin and Tn have no defaults (these are those of the paper), a
+    Differs from pytorch-metric-learning, where margin and Tn have no defaults (the defaults here are from the paper), a
     negative at distance 0 is ignored, and large temperatures overflow.
 
     Example:

@@ -1,7 +1,7 @@
 """Losses that compare the positives of a row with the other pairs of the row by a softmax or a sigmoid.
 
 NT-Xent, InfoNCE    each positive against it and all negatives
-N-pairs             the same, with one pair of each class
+N-pairs             NT-Xent with one positive pair of each class
 SupCon              each positive against all pairs, averaged over the positives of a row
 NCA                 the positives of a row together against all pairs
 SigLIP              each pair separately, by a sigmoid

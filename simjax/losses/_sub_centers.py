@@ -6,7 +6,7 @@ With c_kj the cosine of an embedding with proxy j of class k, a class has the si
     SoftTriple            S_k = sum over j of softmax_j(c_kj / gamma) c_kj
 
 and the loss is that of ArcFace or CosFace with S_k in place of the cosine. SoftTriple adds
-tau sparse_centers_regularizer(proxies), which makes proxies of a class equal that are not needed.
+tau sparse_centers_regularizer(proxies), which merges proxies that a class does not need: it makes them equal.
 
 If labels are wrong, one proxy of a class becomes the center of the correct rows, and others of the wrong ones. After
 training, `sub_center_outliers` finds the rows that are far from the dominant proxy of their class, that is the nearest
@@ -103,7 +103,7 @@ def soft_triple_loss(
         tau: Weight of the regularizer, which is added to the reduced loss. The paper uses 0.2.
 
     Example:
-        Both proxies of a class are equal, and those of the other class are orthogonal to them:
+        Both proxies of a class are equal, and orthogonal to the proxies of the other class:
 
         >>> proxies = jnp.repeat(jnp.eye(2)[:, None], 2, axis=1)
         >>> loss = soft_triple_loss(jnp.eye(2), jnp.arange(2), proxies=proxies, scale=1.0, margin=0.5, tau=0.2)
@@ -147,7 +147,7 @@ def sub_center_outliers(
     threshold: ArrayLike = 75.0,
     block_size: int | None = None,
 ) -> SubCenterOutliers:
-    """Find the rows that are far from the dominant proxy of their class; time n k d.
+    """Find the rows that are far from the dominant proxy of their class, in O(n k d) time.
 
     Args:
         embeddings: [n, d].
@@ -208,7 +208,7 @@ def _by_class(a: Array, k: int) -> Array:
 @partial(jax.jit, static_argnames="block_size")
 @auto_axes
 def _outliers(
-    x: Array, labels: Array, proxies: Array, least_cosine: Array, *, block_size: int | None
+    x: Array, labels: Array, proxies: Array, minimum_cosine: Array, *, block_size: int | None
 ) -> SubCenterOutliers:
     c, k, d = proxies.shape
     units = unit_vectors(promote_to_float32(proxies))
@@ -223,4 +223,4 @@ def _outliers(
     dominant = jnp.argmax(votes, axis=1).astype(jnp.int32)
     with_dominant = jnp.take_along_axis(cosines, dominant[own][:, None], axis=1)[:, 0]
     dominant_proxies = jnp.take_along_axis(proxies, dominant[:, None, None], axis=1)[:, 0]
-    return SubCenterOutliers(has_class & ~(with_dominant >= least_cosine), dominant, dominant_proxies)
+    return SubCenterOutliers(has_class & ~(with_dominant >= minimum_cosine), dominant, dominant_proxies)

@@ -50,7 +50,7 @@ def triplet_margin_loss(
 
     Args:
         embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`; a mined one selects the triplets, for instance
+        labels: Class ids [n] or a `Relation`; a mined relation selects the triplets, for instance
             `mining.semi_hard(embeddings, labels)`.
         margin: In units of the measure.
         swap: Replace d(a, n) by min(d(a, n), d(p, n)), in time n m d for each positive of a row.

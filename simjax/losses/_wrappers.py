@@ -110,7 +110,7 @@ def matryoshka_loss(
         The weighted sum of the losses, or of the terms of `unreduced(loss)`.
 
     Raises:
-        InputError: If there is no size, a size is not in [1, d], or the number of weights differs from that of sizes.
+        InputError: If there is no size, a size is not in [1, d], or there is not one weight for each size.
 
     Differs from sentence-transformers, which always scales truncated embeddings to unit length. Here the measure
     decides, so that the size d alone gives the loss itself. With a cosine or normalized measure both are the same.

@@ -230,16 +230,16 @@ def _pair_of_rows(
         scores = promote_to_float32(measure.as_score(s))
         columns = [jnp.full(len(s), -1), jnp.full(len(s), -1)]
         masks = relation.masks(i, j)
-        for kind in (1, 0) if strategies[0] == "semi_hard" else (0, 1):  # a semi-hard pair depends on the other pair
-            strategy, mask, bounds = strategies[kind], masks[kind], ranges[kind]
-            hardness = scores if kind == 1 else -scores
+        for index in (1, 0) if strategies[0] == "semi_hard" else (0, 1):  # a semi-hard pair depends on the other pair
+            strategy, mask, bounds = strategies[index], masks[index], ranges[index]
+            hardness = scores if index == 1 else -scores
             # Negated comparisons are true for NaN, which every miner selects.
             if bounds is not None:
                 mask = mask & ~((s < bounds[0]) | (s > bounds[1]))
             if strategy == "semi_hard" and s.shape[1]:
-                other = columns[1 - kind][:, None]
+                other = columns[1 - index][:, None]
                 mask = mask & (other >= 0) & ~(hardness >= jnp.take_along_axis(hardness, jnp.maximum(other, 0), axis=1))
-            columns[kind] = first_largest(-hardness if strategy == "easy" else hardness, mask)
+            columns[index] = first_largest(-hardness if strategy == "easy" else hardness, mask)
         return tuple(columns)
 
     return reduce_rows(Partial(select, relation, measure, ranges), x, y, measure=measure, block_size=block_size)

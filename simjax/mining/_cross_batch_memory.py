@@ -7,7 +7,7 @@ then compared with thousands of rows at the cost of one matrix product:
     memory = push(memory, embeddings, labels)
     loss = losses.contrastive_loss(embeddings, against(memory, labels), ref_embeddings=memory.embeddings)
 
-The batch is pushed first, so it is also compared with itself; `against` leaves out each row's own copy. In the first
+The batch is pushed first, so it is also compared with itself; `against` excludes each row's own copy. In the first
 steps the encoder changes fast, and a training may use the loss of the batch alone until then:
 
     loss = jnp.where(step >= 1000, loss, losses.contrastive_loss(embeddings, labels))

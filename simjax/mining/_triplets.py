@@ -36,12 +36,14 @@ def triplet_margin(
     ref_labels: RefLabels = None,
     measure: str | Measure = "normalized_euclidean",
 ) -> Relation:
-    """Select triplets by how much farther the negative is from the anchor than the positive: their difference.
+    """Select triplets by the difference d(anchor, negative) - d(anchor, positive).
 
         all          difference <= margin
         hard         difference <= margin and difference <= 0
         semi_hard    0 < difference <= margin
         easy         difference > margin
+
+    For a similarity s the difference is s(anchor, positive) - s(anchor, negative).
 
     Args:
         margin: In units of the measure. May be traced.

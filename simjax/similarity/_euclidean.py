@@ -61,7 +61,7 @@ def standardized_euclidean_distance(
     Args:
         x: [..., d].
         y: [..., d].
-        variance: [d] or a scalar, at least 0. A feature of variance 0 is left out. Default: 1.
+        variance: [d] or a scalar, at least 0. A feature of variance 0 is ignored. Default: 1.
 
     Example:
         >>> print(standardized_euclidean_distance(jnp.zeros(2), jnp.array([3.0, 8.0]), variance=jnp.array([1.0, 4.0])))
@@ -105,7 +105,7 @@ def mahalanobis_distance(
 
 @pair_function(propagates_nan=False)
 def nan_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
-    """Compute sqrt(d / p sum_k (x_k - y_k)^2) over the p features that neither x nor y misses.
+    """Compute sqrt(d / p sum_k (x_k - y_k)^2) over the p features that are present in both x and y.
 
     Args:
         x: [..., d]; NaN is a missing feature.
@@ -165,8 +165,8 @@ def _nan_euclidean(reduce: Reduce, x: Array, y: Array) -> Array:
     scale = power_of_two(lax.stop_gradient(size))
 
     def square(x: tuple[Array, Array], y: tuple[Array, Array], scale: Array) -> tuple[Array, Array]:
-        apart, present = difference(x, y)
-        return (apart / scale) ** 2, present
+        delta, present = difference(x, y)
+        return (delta / scale) ** 2, present
 
     total, present = reduce(square, known_x, known_y, scale=scale)
     distance = 2 * scale * safe_sqrt(total * (d / jnp.maximum(present, 1.0)))
@@ -177,7 +177,7 @@ class Rows(NamedTuple):
     """Rows prepared for a tile (a block of rows of the distance matrix), each divided by its own scale."""
 
     vectors: Array
-    """[n, d]; columns are multiplied by -2, which is cheaper here than in the tile."""
+    """[n, d]; columns are multiplied by -2, which takes less time here than in the tile."""
     squares: Array
     """Squared norms after the division, times the scale over `_unit`, [n]."""
     inverses: Array

@@ -31,7 +31,7 @@ def same_label(rows: Num[ArrayLike, " n"], columns: Num[ArrayLike, " m"] | None 
 
     Args:
         rows: Labels of the rows, [n].
-        columns: Labels of the columns, [m]. Default: those of the rows.
+        columns: Labels of the columns, [m]. Default: the labels of the rows.
 
     Example:
         >>> mask = all_of(same_label(jnp.array([4, 7, 4])), exclude_self)

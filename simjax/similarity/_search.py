@@ -54,7 +54,7 @@ def pairwise(
         y: [m, d]. Identical rows have a distance of exactly 0. Default: x.
         measure: Name of a measure or a `Measure`.
         block_size: Rows per block. Default: chosen from a memory budget.
-        precision: Precision of matrix products, see `reduce_rows`. Default: that of the measure.
+        precision: Precision of matrix products, see `reduce_rows`. Default: the precision of the measure.
 
     Returns:
         [n, m].
@@ -101,7 +101,7 @@ def top_k(
         exclude: Index of one gallery row to ignore for each query, for instance the query itself, integers [q].
         block_size: Queries per block. Default: chosen from a memory budget.
         precision: Precision of the matrix products that find candidates, see `reduce_rows`. A low one is faster on
-            hardware that supports it, and may miss a neighbour. Default: that of the measure.
+            hardware that supports it, and may miss a neighbour. Default: the precision of the measure.
 
     Returns:
         Values of the measure [q, k] and indices int32 [q, k], closest first, equal values by index; NaN comes last.
