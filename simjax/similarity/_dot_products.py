@@ -2,8 +2,8 @@
 
 Every measure of `simjax.similarity` takes vectors x and y of real numbers, [..., d], whose leading axes broadcast, and
 returns [...] in their common dtype. The suffix of its name says the direction: a `_distance` is smaller for closer
-vectors, any other measure larger. All raise InputError for shapes or parameters out of range and TypeError for complex numbers and
-text. Finite input never gives NaN, in value or gradient; a vector with NaN or infinity gives NaN.
+vectors, any other measure larger. All raise InputError for shapes or parameters out of range and TypeError for complex
+numbers and text. Finite input never gives NaN, in value or gradient; a vector with NaN or infinity gives NaN.
 """
 
 import functools
