@@ -1,11 +1,9 @@
-"""Contrastive losses, which compare the score of each pair with a margin for positive or for negative pairs.
+"""Contrastive losses, which compare the score (larger is closer) of each pair with a margin.
 
 contrastive                    positive pairs within a distance, negative pairs a margin apart
 signal to noise                the same, for the variance of the difference divided by the variance of the anchor
 threshold-consistent margin    positive and negative pairs on the correct sides of two thresholds
 intra-pair variance            positive pairs should have equal scores, and so should negative pairs
-
-A score is larger for closer pairs: a similarity, or a negated distance.
 """
 
 import dataclasses

@@ -5,14 +5,12 @@
     FastAP       average precision, from histograms of distances
     histogram    probability that a negative pair is closer than a positive pair
 
-With s_in the score of row i and column n (larger is closer: a distance is negated), SmoothAP and PNP compute a smooth
-count of the columns n that are ranked before a positive p:
+SmoothAP and PNP smoothly count the columns n whose score s_in (larger is closer) exceeds that of a positive p:
 
     before(p) = sum over n of sigmoid((s_in - s_ip) / temperature)
 
-With a small temperature it is close to the true count, but has a gradient only if two scores are close to each other.
-Without reference embeddings, a row is one of its own positives and ranked first; without another positive it has no
-term. A tile is a block of rows of the similarity matrix, with all columns.
+A small temperature approximates the true count, but has a gradient only if two scores are close to each other. Without
+reference embeddings, a row is one of its own positives and ranked first; without another positive it has no term.
 """
 
 from functools import partial
@@ -43,11 +41,9 @@ def smooth_ap_loss(
     temperature: ArrayLike = 0.01,
     **options: Unpack[PairOptions],
 ) -> Float[Array, ""]:
-    """Compute 1 - smooth average precision, one term for each row with a positive.
+    """Compute 1 - smooth average precision, one term for each row with a positive, in time n m for each positive.
 
         loss_i = 1 - mean over p of (1 + before(p) among other positives) / (1 + before(p) among all other columns)
-
-    Time is n m for each positive of a row.
 
     Args:
         embeddings: [n, d].
@@ -111,10 +107,7 @@ def _with_itself(positive: Array, rows: Array, columns: Array) -> Array:
 
 
 def _before(indices: Array, scores: Array, temperature: Array) -> Array:
-    """Return a soft indicator, 0 to 1, that a column is ranked before another: columns [r, k] to [r, k, m].
-
-    It is 1/2 for equal scores.
-    """
+    """Return soft indicators, [r, k, m] in [0, 1], that a column is before columns [r, k]; 1/2 for equal scores."""
     return jax.nn.sigmoid((scores[:, None] - take_columns(scores, indices)) / temperature)
 
 
@@ -151,10 +144,9 @@ def pnp_loss(
     b: ArrayLike = 2.0,
     **options: Unpack[PairOptions],
 ) -> Float[Array, ""]:
-    """Penalize the negatives ranked before each positive, one term for each row with a positive.
+    """Penalize the negatives before each positive, one term for each row with a positive, in time n m for each.
 
-    With R the smooth count of negatives before a positive, the loss of a row is the mean over its positives of a
-    penalty. Time is n m for each positive of a row.
+    With R the smooth count of negatives before a positive, the loss of a row is the mean over positives of a penalty:
 
         O     R                              all negatives have the same weight
         Iu    (1 + R) log(1 + R)             many negatives have a larger weight, without bound
