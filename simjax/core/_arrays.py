@@ -95,12 +95,12 @@ def as_matrices(x: ArrayLike, y: ArrayLike, names: tuple[str, str] = ("x", "y"))
 
 
 def as_exact_array(argument: str, x: Any, dtype: DTypeLike | None = None, *, hint: str = "") -> Array:
-    """Return x as a JAX array, without ever changing an integer.
+    """Return x as a JAX array in which every integer is unchanged.
 
     Args:
         argument: Name of the argument in error messages.
         x: Anything that converts to an array.
-        dtype: Integer type of the result if x holds integers. Default: JAX's type for theirs.
+        dtype: Integer type of the result if x holds integers. Default: JAX's type for the integer type of x.
         hint: End of the error message about integers that `dtype` cannot represent.
 
     Raises:
@@ -175,9 +175,9 @@ def comparable_ids(labels: dict[str, Any]) -> dict[str, Array]:
     common = common if np.issubdtype(common, np.integer) else object  # uint64 and int64 would become float64
     values, positions = np.unique(np.concatenate([a.astype(common) for a in arrays]), return_inverse=True)
     smallest, largest = jnp.iinfo(dtype).min + 1, jnp.iinfo(dtype).max  # the minimum is NO_CLASS
-    fits = ((smallest <= values) & (values <= largest)).astype(bool)
-    unused = np.setdiff1d(np.arange(smallest, smallest + len(values)), values[fits].astype(np.int64))
-    values[~fits] = unused[: np.sum(~fits)]
+    representable = ((smallest <= values) & (values <= largest)).astype(bool)
+    unused = np.setdiff1d(np.arange(smallest, smallest + len(values)), values[representable].astype(np.int64))
+    values[~representable] = unused[: np.sum(~representable)]
     parts = np.split(values.astype(dtype)[positions], np.cumsum([len(a) for a in arrays])[:-1])
     return {argument: jnp.asarray(part) for argument, part in zip(ids, parts, strict=True)}
 
@@ -188,10 +188,10 @@ def promote_to_float32(x: Array) -> Array:
 
 
 def replace_non_finite_rows(x: Array, *, fill_with_minimum: bool = False) -> tuple[Array, Array]:
-    """Replace rows that hold NaN or infinity, and return the NaN to add to their scores.
+    """Replace rows that hold NaN or infinity, and return the NaN to add to their values.
 
-    Such a row scores NaN with every other row. It is excluded from the arithmetic, because in the gradient of a masked
-    pair 0 * NaN would be NaN.
+    The measure of such a row and any other row is NaN. The row is excluded from the arithmetic, because in the gradient
+    of a masked pair 0 * NaN would be NaN.
 
     Args:
         x: [..., d].

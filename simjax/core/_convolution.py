@@ -1,7 +1,7 @@
 """Convolution as dot products of every filter with every patch of an image.
 
 A convolution is a dense layer whose matrix is sparse and shares its weights; `convolution_matrix` returns that matrix.
-XLA on a CPU cannot thread its own convolution inside a loop, so a CPU computes matrix products of image rows
+XLA's CPU convolution is single-threaded inside a loop, so a CPU computes matrix products of image rows instead
 (docs/performance.md); other devices use XLA's convolution.
 """
 
@@ -17,7 +17,7 @@ from simjax.core._checks import InputError
 from simjax.core._dot_product import dense
 
 SHORT_PATCH = 64
-"""Numbers in a patch up to which whole patches are extracted; longer patches are extracted row by row."""
+"""Largest kh kw c for which whole patches are extracted; a larger patch is extracted one row at a time."""
 
 
 def patches(
@@ -65,9 +65,11 @@ def convolution(
         [b, h', w', k], with h' = (h + 2 padding - kh) // stride + 1.
 
     Raises:
-        InputError: If the channels differ, or the image is smaller than a filter.
+        InputError: If the kernel does not have four axes, the channels differ, or the image is smaller than a filter.
     """
     x, kernel = as_float_array("x", x), as_float_array("kernel", kernel)
+    if kernel.ndim != 4:
+        raise InputError(f"kernel: expected [kh, kw, c, k], got {kernel.shape}")
     kh, kw, c, _ = kernel.shape
     if x.ndim != 4 or x.shape[-1] != c:
         raise InputError(f"x: expected [b, h, w, {c}] to match the filters, got {x.shape}")
@@ -100,7 +102,7 @@ def convolution_matrix(
         (614656, 9, 6724)
     """
     pixels = shape[0] * shape[1] * shape[2]
-    # The matrix of a linear map consists of the images of the unit vectors.
+    # Row i of the matrix of a linear map is the map's result for unit vector i.
     units = jnp.eye(pixels, dtype=jnp.result_type(kernel)).reshape(pixels, *shape)
     with jax.default_matmul_precision("highest"):
         return convolution(units, kernel, stride=stride, padding=padding).reshape(pixels, -1)
@@ -109,23 +111,28 @@ def convolution_matrix(
 def _by_products(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     """Convolve by matrix products, in blocks of images whose patches stay in the cache."""
     kh, kw, c, k = kernel.shape
-    if kh * kw * c <= SHORT_PATCH or kh == kw == stride:
+    patches_do_not_overlap = kh == kw == stride
+    if kh * kw * c <= SHORT_PATCH or patches_do_not_overlap:
         x = _pad(x, padding, padding)
         return dense(_extract(x, (kh, kw), (stride, stride)), kernel.reshape(-1, k))
-    last = x.shape[1] + 2 * padding - kh + 1
+    stop = x.shape[1] + 2 * padding - kh + 1  # end of the range of the first rows of patches
 
     def convolve(x: Array) -> Array:
         rows = _extract(_pad(x, 0, padding), (1, kw), (1, stride))  # rows of patches, [b, h, w', kw c]
-        if padding:  # the product of every row of a filter with every row of a patch, then a sum of shifted products
-            columns = jnp.moveaxis(kernel, 0, 2).reshape(kw * c, kh * k)
-            products = jnp.split(dense(rows, columns), kh, axis=-1)
-            products = [_pad(p, padding, 0)[:, i : i + last : stride] for i, p in enumerate(products)]
-        else:  # shifts before products, because a row of a filter meets fewer rows of the image
-            products = [dense(rows[:, i : i + last : stride], kernel[i].reshape(-1, k)) for i in range(kh)]
+        if padding:
+            # One product of all rows of the filters with the rows of the image, padded afterwards: rows of padding need
+            # no product.
+            kernel_matrix = jnp.moveaxis(kernel, 0, 2).reshape(kw * c, kh * k)
+            products = jnp.split(dense(rows, kernel_matrix), kh, axis=-1)
+            products = [_pad(p, padding, 0)[:, i : i + stop : stride] for i, p in enumerate(products)]
+        else:
+            # Without padding, each row of a filter is multiplied with only h' of the h rows of the image.
+            products = [dense(rows[:, i : i + stop : stride], kernel[i].reshape(-1, k)) for i in range(kh)]
         return sum(products[1:], products[0])
 
     positions = x.shape[1] * ((x.shape[2] + 2 * padding - kw) // stride + 1)
     image_bytes = positions * max(kw * c, kh * k) * x.dtype.itemsize
+    # A block consists of images here, so one image may be a block.
     return map_rows(convolve, x, block_size=rows_per_block(len(x), image_bytes, min_rows=1))
 
 

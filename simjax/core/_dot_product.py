@@ -1,7 +1,7 @@
 """Dot products of rows: the operation that dense layers, convolutions and attention share.
 
 `dot_products(x, y)` compares every row of x with every row of y. In a dense layer the rows of y are the weights of its
-neurons; in a convolution the rows of x are the patches of an image and those of y the filters; in attention the rows
+neurons; in a convolution the rows of x are the patches of an image and the rows of y the filters; in attention they
 are queries and keys.
 """
 

@@ -1,7 +1,7 @@
 """Fingerprints of rows: 64 bits that are equal for identical rows, and for two other rows with probability 2^-64.
 
-|x|^2 + |y|^2 - 2 x.y is rounded, so that two identical rows get a distance of 0.01 or more. Comparing all features of
-all pairs would cost what the matrix product saves; comparing two integers does not.
+|x|^2 + |y|^2 - 2 x.y is rounded, so the computed distance of two identical rows can be 0.01 or more. Comparing all
+features of all pairs would take as much time as the matrix product saves; comparing two integers does not.
 """
 
 import math

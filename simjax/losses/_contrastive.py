@@ -1,9 +1,9 @@
-"""Contrastive losses, which compare the score of each pair with a margin of its kind.
+"""Contrastive losses, which compare the score (larger is closer) of each pair with a margin.
 
 contrastive                    positive pairs within a distance, negative pairs a margin apart
-signal to noise                the same, by the variance of the difference over the variance of the anchor
-threshold-consistent margin    positive and negative pairs on the right sides of two thresholds
-intra-pair variance            pairs of a kind should have equal scores
+signal to noise                the same, for the variance of the difference divided by the variance of the anchor
+threshold-consistent margin    positive and negative pairs on the correct sides of two thresholds
+intra-pair variance            positive pairs should have equal scores, and so should negative pairs
 """
 
 import dataclasses
@@ -127,7 +127,7 @@ def contrastive_loss(
         labels,
         resolved,
         static=(variant,),
-        # Distances are minus the scores, so the bounds of a similarity change their sign.
+        # Distances are negated scores, so the margins of a similarity are negated as well.
         margin=-resolved.as_score(margin),
         positive_margin=-resolved.as_score(positive_margin),
     )
@@ -141,10 +141,10 @@ def _contrastive_terms(
 
 
 def _contrastive_of_distances(d: Array, margin: Array, positive_margin: Array, variant: str) -> tuple[Array, Array]:
-    excess, missing = jax.nn.relu(d - positive_margin), jax.nn.relu(margin - d)
+    too_far, too_close = jax.nn.relu(d - positive_margin), jax.nn.relu(margin - d)
     if variant == "linear":
-        return excess, missing
-    return excess**2, missing**2 if variant == "hadsell" else jax.nn.relu(jnp.square(margin) - d**2)
+        return too_far, too_close
+    return too_far**2, too_close**2 if variant == "hadsell" else jax.nn.relu(jnp.square(margin) - d**2)
 
 
 def signal_to_noise_contrastive_loss(
@@ -157,11 +157,11 @@ def signal_to_noise_contrastive_loss(
     normalize: bool = True,
     **options: Unpack[ReferenceOptions],
 ) -> Float[Array, ""]:
-    """Compute the contrastive loss by the signal-to-noise distance, whose signal is the row.
+    """Compute the contrastive loss of signal-to-noise distances, where the signal is the anchor.
 
         d(x, y) = var(x - y) / var(x)    positive pairs: max(0, d - positive_margin)    negative: max(0, margin - d)
 
-    The variance is that of the features of one row. It ignores a constant added to a row, so the paper adds a
+    The variance is over the features of one row. Adding a constant to a row does not change it, so the paper adds a
     regularizer that keeps the mean of the features of each row at zero:
 
         zero_mean * mean over rows of |sum over features of x|
@@ -186,7 +186,7 @@ def signal_to_noise_contrastive_loss(
     the loss is infinite or NaN; here such pairs are not valid.
 
     Example:
-        A positive pair, at distance 1 / 4 from the first row and 1 / 9 from the second, which is the louder signal:
+        A positive pair, at distance 1 / 4 from the first row and 1 / 9 from the second, which has more variance:
 
         >>> x, labels = jnp.array([[-1.0, 1.0], [-1.0, 2.0]]), jnp.array([0, 0])
         >>> loss = signal_to_noise_contrastive_loss(x, labels, normalize=False)
@@ -257,12 +257,12 @@ def threshold_consistent_margin_loss(
     negative_weight: ArrayLike = 1.0,
     **options: Unpack[PairOptions],
 ) -> Float[Array, ""]:
-    """Pull pairs on the wrong side of a threshold to it, so that one threshold suits every class.
+    """Move pairs on the wrong side of a threshold towards it, so that one threshold suits every class.
 
         positive_weight * mean over positive pairs with s <= positive_margin of (positive_margin - s)
         + negative_weight * mean over negative pairs with s >= negative_margin of (s - negative_margin)
 
-    It regularizes another loss, to which it is added: that one ranks, this one calibrates.
+    It is added to another loss as a regularizer: the other loss ranks pairs, and this loss calibrates the threshold.
 
     Args:
         embeddings: [n, d].
@@ -279,7 +279,7 @@ def threshold_consistent_margin_loss(
     Raises:
         InputError: For shapes that do not match, or a negative weight.
 
-    Differs from pytorch-metric-learning, which reads the rows of reference embeddings from the embeddings.
+    Differs from pytorch-metric-learning, which indexes the embeddings instead of the reference embeddings.
 
     Example:
         A positive pair at a cosine of 0.6, negative pairs at 0 and 0.8:
@@ -303,17 +303,17 @@ def threshold_consistent_margin_loss(
         labels,
         resolved,
         margins=(resolved.as_score(positive_margin), resolved.as_score(negative_margin)),
-        factors=(positive_weight, negative_weight),
+        pair_weights=(positive_weight, negative_weight),
     )
 
 
 def _threshold_terms(
-    scores: Array, positive: Array, negative: Array, *, margins: tuple[Array, Array], factors: tuple[Array, Array]
+    scores: Array, positive: Array, negative: Array, *, margins: tuple[Array, Array], pair_weights: tuple[Array, Array]
 ) -> Terms:
     too_far, too_close = margins[0] - scores, scores - margins[1]
     return {
-        "positive": (factors[0] * too_far, positive & (too_far >= 0)),
-        "negative": (factors[1] * too_close, negative & (too_close >= 0)),
+        "positive": (pair_weights[0] * too_far, positive & (too_far >= 0)),
+        "negative": (pair_weights[1] * too_close, negative & (too_close >= 0)),
     }
 
 
@@ -325,13 +325,13 @@ def intra_pair_variance_loss(
     negative_eps: ArrayLike = 0.01,
     **options: Unpack[PairOptions],
 ) -> Float[Array, ""]:
-    """Pull pairs on the wrong side of the mean of their kind towards it, one term for each pair.
+    """Move positive pairs towards the mean of positives, and negative pairs towards the mean of negatives.
 
         positive pair: max(0, (1 - positive_eps) mean+ - s)^2    negative pair: max(0, s - (1 + negative_eps) mean-)^2
 
-    With similarities s; a distance has the opposite sides. mean+ and mean- are those of all positive and all negative
-    pairs of the batch and part of the gradient. A first computation finds them, a second one the loss, so time is twice
-    n m d. It regularizes another pair loss, to which it is added.
+    s is a similarity; for a distance the sides are exchanged. mean+ and mean- are the means over all positive and over
+    all negative pairs of the batch, and gradients flow through them. They are computed before the loss, so the
+    similarity matrix is computed twice. It is added to another pair loss as a regularizer.
 
     Args:
         embeddings: [n, d].
@@ -381,7 +381,7 @@ def intra_pair_variance_loss(
 def _sums_and_counts(
     relation: Relation, measure: Measure, tile: Array, i: Array, j: Array
 ) -> tuple[tuple[Array, Array], ...]:
-    """Return the sum and the number of the finite scores of the positives of each row, and of its negatives."""
+    """Return the sum and number of the finite scores of each row, for its positives and for its negatives."""
     scores = promote_to_float32(measure.as_score(tile))
     finite = [mask & ~jnp.isinf(scores) for mask in relation.masks(i, j)]
     return tuple(

@@ -1,4 +1,8 @@
-"""The dynamic soft margin loss: a triplet loss with weights that grow with the rank of a triplet among recent ones."""
+"""The dynamic soft margin loss: a triplet loss that weights each triplet by its rank among recent triplets.
+
+A tile is a block of rows of the similarity matrix, with all columns. Scores are larger for closer pairs: a
+distance is negated.
+"""
 
 from functools import partial
 from typing import TypedDict, Unpack
@@ -44,12 +48,12 @@ def dynamic_soft_margin_loss(
     spread: ArrayLike = 2.0,
     **options: Unpack[PairOptions],
 ) -> Float[Array, ""]:
-    """Compute a triplet loss whose weights grow from 0 for the easiest recent triplets to 1 for the hardest.
+    """Compute a triplet loss that weights each triplet by the share of recent triplets that are not harder.
 
-        loss = mean over all triplets of F(x) x,    x = d(a, p) - d(a, n)
+        loss = mean over all triplets of F(delta) delta,    delta = d(a, p) - d(a, n)
 
-    F is the cumulative share of a histogram of x, a constant for the gradient, so there is no margin to choose. The
-    caller stores the histogram, like the state of an optimizer:
+    F is the empirical CDF of the differences, from a histogram; no gradient flows through it. F takes the place of a
+    margin. The caller stores the histogram, like the state of an optimizer:
 
         histogram = dynamic_soft_margin_histogram(embeddings, labels, previous=histogram)
         loss = dynamic_soft_margin_loss(embeddings, labels, histogram=histogram)
@@ -57,9 +61,9 @@ def dynamic_soft_margin_loss(
     Args:
         embeddings: [n, d].
         labels: Class ids [n] or a `Relation`.
-        histogram: From `dynamic_soft_margin_histogram`, [bins]. Default: that of this batch.
+        histogram: From `dynamic_soft_margin_histogram`, [bins]. Default: the histogram of this batch.
         bins: Number of bins of the histogram of this batch; ignored if a histogram is given.
-        spread: x is between -spread and spread.
+        spread: Half-width of the histogram; a delta outside of [-spread, spread] is clipped.
         **options: See `PairOptions`; the reducer must be a name other than "mean_active". Default measure:
             normalized_euclidean.
 
@@ -67,18 +71,20 @@ def dynamic_soft_margin_loss(
         Mean over all triplets, below 0 if most positives are closer than the negatives; 0 if there are none.
 
     Raises:
-        InputError: For shapes that do not match, less than one bin, or a spread that is not positive.
+        InputError: For shapes that do not match, fewer than one bin, or a spread that is not positive.
 
-    Differs from pytorch-metric-learning, whose first value equals this one with `histogram=None`. There the gradient
-    includes that of the histogram, which is a constant in the paper, so the backward pass of a second step fails. Its
-    variant without labels, where each pair has its nearest negative, is missing here.
+    Differs from pytorch-metric-learning, which gives the same value in the first step (`histogram=None`). It also
+    backpropagates through the stored histogram, which the paper treats as constant, so a second backward pass raises an
+    error. Its variant without labels, which compares each positive pair with its nearest negative, is not implemented
+    here.
 
     Example:
-        Two triplets, x = -2 and -1. Of bins at -5, -2.5, 0 and 2.5 the second gets a share of 0.6, the third 0.4:
+        Two triplets have delta = -2 and -1. The bins are at -5, -2.5, 0 and 2.5; the histogram is [0, 0.6, 0.4, 0], and
+        both triplets have the weight F = 0 + 0.6:
 
         >>> x, labels = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1])
         >>> loss = dynamic_soft_margin_loss(x, labels, measure="euclidean", spread=5.0, bins=4)
-        >>> print(round(float(loss), 4))  # 0.6 (-2 - 1) / 2
+        >>> print(round(float(loss), 4))  # mean of 0.6 * -2 and 0.6 * -1
         -0.9
 
     References:
@@ -86,7 +92,9 @@ def dynamic_soft_margin_loss(
     """
     resolved = resolve_options(dynamic_soft_margin_loss, options, measure="normalized_euclidean")
     if histogram is None:
-        histogram = _update_histogram(embeddings, labels, resolved, None, 1.0, bins, spread)
+        histogram = _update_histogram(
+            embeddings, labels, resolved, previous=None, momentum=1.0, bins=bins, spread=spread
+        )
     check_positive("spread", spread)
     return compute_pair_loss(
         _dynamic_soft_margin_terms,
@@ -108,32 +116,32 @@ def dynamic_soft_margin_histogram(
     spread: ArrayLike = 2.0,
     **options: Unpack[HistogramOptions],
 ) -> Float[Array, " bins"]:
-    """Compute the histogram of x = d(a, p) - d(a, n) of the triplets of a batch, averaged with earlier batches.
+    """Compute the histogram of delta = d(a, p) - d(a, n) over the triplets of a batch, averaged with earlier batches.
 
-    Bin k is at -spread + 2 k spread / bins. An x between two bins is shared between them linearly, and one beyond the
-    last bin is counted there.
+    Bin k is at -spread + 2 k spread / bins. A delta between two bins is shared between them linearly, and a delta
+    beyond the first or the last bin is counted in that bin.
 
     Args:
         embeddings: [n, d].
         labels: Class ids [n] or a `Relation`.
-        previous: Histogram of earlier batches, [bins]. Default: zeros, for none.
-        momentum: Weight of this batch if there were others, from 0 to 1.
+        previous: Histogram of earlier batches, [bins]. Default: zeros, which stand for no earlier batch.
+        momentum: Weight of this batch, from 0 to 1; the first batch has the weight 1.
         bins: Number of bins if `previous` is not given.
-        spread: x is between -spread and spread.
+        spread: Half-width of the histogram; a delta outside of [-spread, spread] is clipped.
         **options: See `HistogramOptions`. Default measure: normalized_euclidean.
 
     Returns:
-        [bins] with the sum 1, a constant for the gradient; `previous` if the batch has no triplet.
+        [bins] with the sum 1, without gradient; `previous` if the batch has no triplet.
 
     Raises:
-        InputError: For shapes that do not match, less than one bin, a spread that is not positive, or a momentum
+        InputError: For shapes that do not match, fewer than one bin, a spread that is not positive, or a momentum
             outside of [0, 1].
 
-    Differs from pytorch-metric-learning, where the momentum weights the numbers of triplets, so that after a batch of
-    10,000 the earlier batches have 1% and not 99%.
+    Differs from pytorch-metric-learning, which averages the counts of the batch, not their shares: after a batch of
+    10,000 triplets the earlier batches have a weight of 1% instead of 99%.
 
     Example:
-        Two triplets, x = -1 and x = -2, and bins at -4, -2, 0 and 2:
+        Two triplets with delta = -1 and -2, and bins at -4, -2, 0 and 2:
 
         >>> x, labels = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1])
         >>> print(dynamic_soft_margin_histogram(x, labels, measure="euclidean", spread=4.0, bins=4))
@@ -142,13 +150,16 @@ def dynamic_soft_margin_histogram(
     resolved = resolve_options(
         dynamic_soft_margin_histogram, options, accepted=HistogramOptions, measure="normalized_euclidean"
     )
-    return _update_histogram(embeddings, labels, resolved, previous, momentum, bins, spread)
+    return _update_histogram(
+        embeddings, labels, resolved, previous=previous, momentum=momentum, bins=bins, spread=spread
+    )
 
 
 def _update_histogram(
     embeddings: ArrayLike,
     labels: Labels,
     options: ResolvedOptions,
+    *,
     previous: ArrayLike | None,
     momentum: ArrayLike,
     bins: int,
@@ -158,8 +169,10 @@ def _update_histogram(
     check_positive("spread", spread)
     check_fraction("momentum", momentum)
     x, y, relation = rows_and_relation(embeddings, labels, options.ref_embeddings, options.ref_labels)
-    before = jnp.zeros(bins) if previous is None else promote_to_float32(as_float_array("previous", previous))
-    return _average_histograms(x, y, relation, options.measure, before, momentum, spread, block_size=options.block_size)
+    earlier = jnp.zeros(bins) if previous is None else promote_to_float32(as_float_array("previous", previous))
+    return _average_histograms(
+        x, y, relation, options.measure, earlier, momentum, spread, block_size=options.block_size
+    )
 
 
 @partial(jax.jit, static_argnames="block_size")
@@ -168,19 +181,19 @@ def _average_histograms(
     y: Array,
     relation: Relation,
     measure: Measure,
-    before: Array,
+    earlier: Array,
     momentum: Array,
     spread: Array,
     *,
     block_size: int | None,
 ) -> Array:
     x, y, measure, spread = lax.stop_gradient((x, y, measure, spread))
-    function = Partial(partial(_histogram_of_rows, len(before)), relation, measure, spread)
+    function = Partial(partial(_histogram_of_rows, len(earlier)), relation, measure, spread)
     counts = jnp.sum(reduce_rows(function, x, y, measure=measure, block_size=block_size), axis=0)
     total = jnp.sum(counts)
-    share = jnp.where(jnp.sum(before) > 0, momentum, 1.0)
-    averaged = (1 - share) * before + share * counts / jnp.where(total == 0, 1, total)
-    return jnp.where(total == 0, before, averaged)
+    weight = jnp.where(jnp.sum(earlier) > 0, momentum, 1.0)
+    averaged = (1 - weight) * earlier + weight * counts / jnp.where(total == 0, 1, total)
+    return jnp.where(total == 0, earlier, averaged)
 
 
 def _histogram_of_rows(
@@ -188,34 +201,38 @@ def _histogram_of_rows(
 ) -> Array:
     scores = promote_to_float32(measure.as_score(tile))
     positive, negative = relation.masks(i, j)
-    numbers = jnp.arange(bins, dtype=scores.dtype)
+    bin_indices = jnp.arange(bins, dtype=scores.dtype)
 
-    def add(histogram: Array, index: Array, is_valid: Array) -> Array:
-        position = _position(scores - take_columns(scores, index)[:, 0], spread, bins)
-        shares = lax.map(
-            lambda k: jnp.sum(jnp.where(negative, jax.nn.relu(1 - jnp.abs(position - k)), 0), axis=1), numbers
+    def add_positive(counts: Array, column: Array, valid: Array) -> Array:
+        position = _position(scores - take_columns(scores, column)[:, 0], spread, bins)
+        counts_of_bins = lax.map(
+            lambda k: jnp.sum(jnp.where(negative, jax.nn.relu(1 - jnp.abs(position - k)), 0), axis=1), bin_indices
         )
-        return histogram + jnp.where(is_valid, shares.T, 0)
+        return counts + jnp.where(valid, counts_of_bins.T, 0)
 
-    return fold_positives(add, jnp.zeros((scores.shape[0], bins), scores.dtype), positive)
+    return fold_positives(add_positive, jnp.zeros((scores.shape[0], bins), scores.dtype), positive)
 
 
 def _dynamic_soft_margin_terms(
     scores: Array, positive: Array, negative: Array, *, histogram: Array, spread: Array
 ) -> Terms:
-    constant, spread, cumulative = lax.stop_gradient((scores, spread, jnp.cumsum(histogram)))
+    # Scores are negated distances, so delta = d(a, p) - d(a, n) = s(a, n) - s(a, p). The sum of F(delta) delta is
+    # therefore linear in the scores, apart from F: F(delta) is added to the coefficient of the negative, and subtracted
+    # from the coefficient of the positive. The coefficients have no gradient.
+    scores_without_gradient, spread, cdf = lax.stop_gradient((scores, spread, jnp.cumsum(histogram)))
     columns = jnp.arange(scores.shape[1], dtype=jnp.int32)[None]
 
-    def add(coefficient: Array, index: Array, is_valid: Array) -> Array:
-        position = _position(constant - take_columns(constant, index)[:, 0], spread, len(cumulative))
-        weight = jnp.where(negative & is_valid, cumulative[jnp.floor(position).astype(jnp.int32)], 0)
-        return coefficient + weight - jnp.where(columns == index, jnp.sum(weight, axis=1, keepdims=True), 0)
+    def add_positive(coefficients: Array, column: Array, valid: Array) -> Array:
+        delta = scores_without_gradient - take_columns(scores_without_gradient, column)[:, 0]
+        bin_index = jnp.floor(_position(delta, spread, len(cdf))).astype(jnp.int32)
+        weights = jnp.where(negative & valid, cdf[bin_index], 0)
+        return coefficients + weights - jnp.where(columns == column, jnp.sum(weights, axis=1, keepdims=True), 0)
 
-    coefficient = fold_positives(add, jnp.zeros_like(constant), positive)
+    coefficients = fold_positives(add_positive, jnp.zeros_like(scores_without_gradient), positive)
     count = jnp.sum(positive, axis=1, dtype=jnp.int32) * jnp.sum(negative, axis=1, dtype=jnp.int32)
-    return {"triplet": RowSums(jnp.sum(coefficient * scores, axis=1), None, count)}
+    return {"triplet": RowSums(jnp.sum(coefficients * scores, axis=1), None, count)}
 
 
-def _position(x: Array, spread: Array, bins: int) -> Array:
-    """Return the position of x among the bins, from 0 to bins - 1."""
-    return jnp.clip((x + spread) / (2 * spread / bins), 0, bins - 1)
+def _position(delta: Array, spread: Array, bins: int) -> Array:
+    """Return the fractional bin index of a difference, from 0 to bins - 1."""
+    return jnp.clip((delta + spread) / (2 * spread / bins), 0, bins - 1)

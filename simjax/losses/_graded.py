@@ -1,8 +1,9 @@
-"""Losses of graded pairs, and distillation: similarities should follow given scores.
+"""Losses of graded pairs, and distillation: scores (larger is closer) should follow given target scores.
 
-CoSENT and AnglE order n pairs by their grades. With s_a the similarity of pair a = (x_a, y_a) and g_a its grade,
+CoSENT and AnglE order n pairs by their target scores. With s_a the similarity of pair a = (x_a, y_a) and t_a its
+target score,
 
-    loss = log(1 + sum over pairs of pairs with g_a > g_b of exp(scale (s_b - s_a)))
+    loss = log(1 + sum over pairs a, b with t_a > t_b of exp(scale (s_b - s_a)))
 
 Distillation fits the scores s of a student, over the pairs of each row, to the scores t of a teacher, whose embeddings
 may have another size. T is a temperature:
@@ -10,8 +11,9 @@ may have another size. T is a temperature:
     kl            loss_i = T^2 KL(softmax of t_i / T  ||  softmax of s_i / T)
     margin_mse    loss_i = mean over positives p and negatives n of ((s_ip - s_in) - (t_ip - t_in))^2
 
-The second does not change if all scores of a row are shifted. With e = s - t it equals
-var_p(e) + var_n(e) + (mean_p(e) - mean_n(e))^2, so the tuples are never stored.
+margin_mse does not change if a constant is added to all scores of a row. With e = s - t it equals
+var_p(e) + var_n(e) + (mean_p(e) - mean_n(e))^2, so the triplets are never stored. A tile is a block of rows of the
+similarity matrix, with all columns.
 
 References:
     Su (2022), CoSENT: A More Efficient Sentence Vector Scheme than Sentence-BERT. Li, Li (2023), AnglE-optimized Text
@@ -59,30 +61,32 @@ def cosent_loss(
     scale: ArrayLike = 20.0,
     block_size: int | None = None,
 ) -> Float[Array, ""]:
-    """Order pairs by cosine similarity as their grades are ordered; time n^2, memory of a tile.
+    """Penalize pairs whose cosine similarities are ordered differently from their target scores.
+
+    Takes O(n^2) time; the n x n matrix of differences is processed in blocks.
 
     Args:
-        x: [n, d].
-        y: [n, d]; row i forms a pair with row i of x.
-        score: Grade of each pair, higher for more similar ones, [n]. Only the order of the grades matters.
-        scale: Factor of the similarities, above 0.
-        block_size: Pairs per block. Default: chosen by the size of a tile.
+        x: Embeddings, [n, d].
+        y: Embeddings, [n, d]; row i forms a pair with row i of x.
+        score: Target score of each pair, higher for more similar pairs, [n]. Only the order matters.
+        scale: Multiplier of the similarity differences (inverse temperature), above 0.
+        block_size: Pairs per block. Default: chosen from a memory budget.
 
     Returns:
-        Scalar; 0 if all grades are equal.
+        Scalar; 0 if all target scores are equal.
 
     Raises:
-        InputError: If shapes do not match, a grade is NaN, or the scale is not positive.
+        InputError: If shapes do not match, a target score is NaN, or the scale is not positive.
 
     Example:
-        The first pair has the higher grade and the higher similarity:
+        The first pair has the higher target score and the higher similarity:
 
         >>> x, y = jnp.array([[1.0, 0.0], [1.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 1.0]])
         >>> print(round(float(cosent_loss(x, y, jnp.array([5, 1]), scale=1.0)), 4))  # log(1 + exp(0 - 1))
         0.3133
     """
-    x, y, grades = _check_graded_pairs(x, y, score, scale)
-    return _ordering_loss(cosine_similarity(x, y), grades, jnp.asarray(scale), block_size=block_size)
+    x, y, targets = _check_graded_pairs(x, y, score, scale)
+    return _ordering_loss(cosine_similarity(x, y), targets, jnp.asarray(scale), block_size=block_size)
 
 
 def angle_loss(
@@ -93,9 +97,10 @@ def angle_loss(
     scale: ArrayLike = 20.0,
     block_size: int | None = None,
 ) -> Float[Array, ""]:
-    """Order pairs by the angle of complex vectors, whose slope does not vanish near 0 and 180 degrees.
+    """Penalize pairs whose angles, as complex vectors, are ordered differently from their target scores.
 
-    The first half of a vector holds real parts, the second half imaginary parts. For unit vectors the similarity is
+    Near 0 and 180 degrees the gradient of the cosine vanishes, and the gradient of the angle does not. The first half
+    of a vector holds real parts, the second half imaginary parts. For unit vectors the similarity is
     |sum over features of Re z + Im z| with z = x conj(y). Other arguments, the result and errors are those of
     `cosent_loss`.
 
@@ -107,10 +112,10 @@ def angle_loss(
         >>> print(round(float(angle_loss(x, y, jnp.array([5, 1]), scale=1.0)), 4))  # log(1 + exp(0.2 - 1))
         0.3711
     """
-    x, y, grades = _check_graded_pairs(x, y, score, scale)
+    x, y, targets = _check_graded_pairs(x, y, score, scale)
     if x.shape[1] % 2:
         raise InputError(f"x: expected an even number of features, real and imaginary parts, got {x.shape[1]}")
-    return _ordering_loss(_angle_similarity(x, y), grades, jnp.asarray(scale), block_size=block_size)
+    return _ordering_loss(_angle_similarity(x, y), targets, jnp.asarray(scale), block_size=block_size)
 
 
 def similarity_distillation_loss(
@@ -124,17 +129,19 @@ def similarity_distillation_loss(
     teacher_measure: str | Measure | None = None,
     **options: Unpack[PairOptions],
 ) -> Float[Array, ""]:
-    """Fit the scores of embeddings to those of a teacher's embeddings; time n m (d + e), memory of two tiles.
+    """Fit the scores of embeddings to the scores of a teacher's embeddings.
+
+    Takes O(n m (d + e)) time and the memory of two tiles.
 
     Args:
         embeddings: Embeddings of the student, [n, d].
         teacher: Embeddings of the teacher for the same rows, [n, e]. No gradient flows through them.
         labels: Class ids [n] or a `Relation`. "kl" uses its positive and negative pairs, "margin_mse" every positive
-            with every negative. Default: all pairs; "margin_mse" then uses every two different columns.
-        variant: See above.
+            with every negative. Default: all pairs; "margin_mse" then uses every pair of different columns.
+        variant: "kl" compares the softmax over each row, "margin_mse" the differences of scores.
         temperature: Divisor of both scores in "kl", above 0.
         ref_teacher: Embeddings of the teacher for `ref_embeddings`, [m, e].
-        teacher_measure: Measure of the teacher. Default: that of the student.
+        teacher_measure: Measure of the teacher. Default: the measure of the student.
         **options: See `PairOptions`. Default measure: dot.
 
     Returns:
@@ -144,7 +151,7 @@ def similarity_distillation_loss(
         InputError: If shapes do not match, the variant is unknown, or the temperature is not positive.
 
     Example:
-        Scores of the student are equal, those of the teacher differ by 2:
+        The scores of the student are equal, and the scores of the teacher differ by 2:
 
         >>> student, teacher = jnp.array([[0.0]]), jnp.array([[1.0]])
         >>> references = {"ref_embeddings": jnp.array([[1.0], [1.0]]), "ref_teacher": jnp.array([[2.0], [0.0]])}
@@ -200,12 +207,12 @@ def _check_graded_pairs(x: Any, y: Any, score: ArrayLike, scale: ArrayLike) -> t
     x, y = as_matrices(x, y)
     check_number("score", score)
     check_positive("scale", scale)
-    grades = as_number_array("score", score)
-    if x.shape != y.shape or grades.shape != x.shape[:1]:
+    targets = as_number_array("score", score)
+    if x.shape != y.shape or targets.shape != x.shape[:1]:
         raise InputError(
-            f"x, y, score: expected shapes [n, d], [n, d] and [n], got {x.shape}, {y.shape} and {grades.shape}"
+            f"x, y, score: expected shapes [n, d], [n, d] and [n], got {x.shape}, {y.shape} and {targets.shape}"
         )
-    return promote_to_float32(x), promote_to_float32(y), grades
+    return promote_to_float32(x), promote_to_float32(y), targets
 
 
 @jax.jit
@@ -216,11 +223,12 @@ def _angle_similarity(x: Array, y: Array) -> Array:
 
 @partial(jax.jit, static_argnames="block_size")
 @auto_axes
-def _ordering_loss(s: Array, grades: Array, scale: Array, *, block_size: int | None) -> Array:
-    def log_sum_of_rows(s_a: Array, g_a: Array) -> Array:
-        return log_sum_exp(scale * (s[None] - s_a[:, None]), g_a[:, None] > grades[None])[:, 0]
+def _ordering_loss(s: Array, targets: Array, scale: Array, *, block_size: int | None) -> Array:
+    def log_sum_of_rows(s_a: Array, t_a: Array) -> Array:
+        return log_sum_exp(scale * (s[None] - s_a[:, None]), t_a[:, None] > targets[None])[:, 0]
 
-    rows = map_rows(log_sum_of_rows, s, grades, block_size=block_size, row_bytes=4 * max(s.shape[0], 1))
+    rows = map_rows(log_sum_of_rows, s, targets, block_size=block_size, row_bytes=4 * max(s.shape[0], 1))
+    # softplus(z) = log(1 + exp(z)), and z is the logarithm of the sum, so the sum cannot overflow.
     return jax.nn.softplus(log_sum_exp(rows[None], jnp.ones((1, rows.shape[0]), bool))[0, 0])
 
 
@@ -233,7 +241,7 @@ def _distillation_loss(
     teacher: tuple[Any, Any, Measure | None],
     shape: tuple[int, int],
 ) -> Float[Array, ""]:
-    """Compute a loss from a teacher: row inputs, column inputs and measure, or scores [n, m] and twice None."""
+    """Compute a loss from a teacher, given as (row inputs, column inputs, measure) or (scores [n, m], None, None)."""
     check_choice("variant", variant, ("kl", "margin_mse"))
     check_positive("temperature", temperature)
     return compute_pair_loss(
@@ -286,13 +294,13 @@ def _margin_mse(student: Array, teacher: Array, positive: Array, negative: Array
     e = jnp.clip(student, -largest, largest) - jnp.clip(teacher, -largest, largest)
     e = jnp.where(positive | negative, e, 0)  # a masked NaN of the teacher would be NaN in the gradient
     (mean_p, var_p, p), (mean_n, var_n, n) = (_mean_and_variance(e, mask) for mask in (positive, negative))
-    same = jnp.sum(positive & negative, axis=1, keepdims=True)  # tuples of a column with itself add 0 to the sum
-    tuples = p * n - same
-    return (var_p + var_n + jnp.square(mean_p - mean_n)) * (p * n / jnp.maximum(tuples, 1)), tuples > 0
+    same = jnp.sum(positive & negative, axis=1, keepdims=True)  # triplets whose positive is also the negative add 0
+    triplets = p * n - same
+    return (var_p + var_n + jnp.square(mean_p - mean_n)) * (p * n / jnp.maximum(triplets, 1)), triplets > 0
 
 
 def _mean_and_variance(e: Array, mask: Array) -> tuple[Array, Array, Array]:
-    """Compute mean, variance and number of the masked entries of each row, [r, 1] each; 0 for a row without any."""
+    """Compute mean, variance and number of the masked entries of each row, [r, 1] each; 0 for a row without entries."""
     count = jnp.sum(mask, axis=1, keepdims=True, dtype=e.dtype)
     mean = jnp.sum(jnp.where(mask, e, 0), axis=1, keepdims=True) / jnp.maximum(count, 1)
     squares = jnp.where(mask, jnp.square(e - mean), 0)

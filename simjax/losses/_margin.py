@@ -1,7 +1,9 @@
-"""Losses that keep positives within a radius and negatives outside of one.
+"""Losses that keep positives within a radius and negatives outside of a radius.
 
 margin         a boundary beta, which may be learned, with a margin on both sides
-ranked list    two radii, and pairs weighted by how far they are on the wrong side
+ranked list    two radii, and pairs weighted by their distance from the correct side
+
+Scores are larger for closer pairs: a distance is negated.
 """
 
 from typing import Any, Unpack
@@ -35,8 +37,8 @@ def margin_loss(
 
         positive pair: max(0, d - beta + margin)    negative pair: max(0, beta - d + margin)
 
-    The pairs are those of all triplets: a positive pair counts once for each negative of its row, and a negative pair
-    once for each positive.
+    The loss is over the pairs of all triplets: a positive pair is included once for each negative of its row, and a
+    negative pair once for each positive.
 
     Args:
         embeddings: [n, d].
@@ -50,7 +52,7 @@ def margin_loss(
             reducer: "mean_active".
 
     Returns:
-        Mean over the pairs with a loss above 0, each as often as it is in a triplet; 0 if there are none.
+        Mean over the pairs with a loss above 0, each once for every triplet it is in; 0 if there are none.
 
     Raises:
         InputError: For shapes that do not match, boundaries of classes and a relation without class ids, a known id
@@ -89,7 +91,7 @@ def margin_loss(
         row_parameters=of_classes,
         triplets=is_mined,
         margin=margin,
-        # The score of a distance is negative: with the sign of beta changed twice, the regularizer keeps its sign.
+        # For a distance beta is negated; negating nu as well leaves the regularizer nu * beta unchanged.
         nu=None if nu is None else resolved.as_score(nu),
         **({} if of_classes else {"beta": boundary}),
     )
@@ -107,7 +109,7 @@ def _margin_terms_of_mined_triplets(scores: Array, positive: Array, negatives_of
 def _margin_terms(
     scores: Array, as_positive: Array, as_negative: Array, *, beta: Array, margin: Array, nu: Array | None
 ) -> Terms:
-    """Return terms, given how often each pair is the positive and the negative one of a triplet, int32 [r, m]."""
+    """Return terms, given the number of triplets in which each pair is positive and negative, int32 [r, m]."""
     total, above_zero = jnp.zeros(scores.shape[0], scores.dtype), jnp.zeros(scores.shape[0], jnp.int32)
     for loss, times in ((margin + beta - scores, as_positive), (margin + scores - beta, as_negative)):
         active = jnp.where(~(loss <= 0), times, 0)  # a NaN of beta is active
@@ -132,7 +134,7 @@ def ranked_list_loss(
     negative_temperature: ArrayLike = 10.0,
     **options: Unpack[PairOptions],
 ) -> Float[Array, ""]:
-    """Keep the positives of a row within a ball around it, and the negatives outside of a larger one.
+    """Keep the positives of a row within a ball around it, and the negatives outside of a larger ball.
 
         v_p = max(0, d_ip - (alpha - margin))        v_n = max(0, alpha - d_in)
 
@@ -157,7 +159,7 @@ def ranked_list_loss(
     Raises:
         InputError: For shapes that do not match, a temperature below 0, or an imbalance outside of [0, 1].
 
-    Differs from pytorch-metric-learning, where margin and Tn have no defaults (these are those of the paper), a
+    Differs from pytorch-metric-learning, where margin and Tn have no defaults (the defaults here are from the paper), a
     negative at distance 0 is ignored, and large temperatures overflow.
 
     Example:
@@ -208,7 +210,7 @@ def _mean_violation(v: Array, mask: Array, temperature: Array) -> Array:
     """Return the weighted mean of the masked entries above 0 of v [r, m]: [r, 1]."""
     active = mask & (v > 0)
     v = jnp.where(active, v, 0)
-    # Numerator and denominator are divided by the largest weight, which alone may not fit the dtype.
+    # Numerator and denominator are divided by the largest weight, which alone could overflow.
     largest = lax.stop_gradient(temperature * jnp.max(v, axis=1, keepdims=True, initial=0))
     weight = jnp.where(active, jnp.exp(temperature * v - largest), 0)
     total = jnp.sum(weight, axis=1, keepdims=True) + SMALLEST_WEIGHT * v.shape[1] * jnp.exp(-largest)

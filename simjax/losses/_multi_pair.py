@@ -1,10 +1,12 @@
 """Losses that weight the pairs of a row, or of a batch, against each other.
 
 multi-similarity               hard positives and hard negatives of a row get exponentially larger weights
-circle                         the same, with weights that grow with the distance of a pair from its optimum
+circle                         each pair gets a weight that grows with its distance from the optimum
 tuplet margin                  each positive pair against all negatives of its row, with a margin between angles
 lifted structure               each positive pair against the negatives of both of its rows
 generalized lifted structure   all positives against all negatives of a row
+
+Scores s_ij are larger for closer pairs: a distance is negated.
 """
 
 import dataclasses
@@ -89,7 +91,7 @@ def circle_loss(
         loss_i = softplus( log sum over negatives of exp(gamma max(0, s_in + m) (s_in - m))
                          + log sum over positives of exp(-gamma max(0, 1 + m - s_ip) (s_ip - 1 + m)) )
 
-    The weights max(0, ...) are constants for the gradient.
+    No gradient flows through the weights max(0, ...).
 
     Args:
         embeddings: [n, d].
@@ -196,11 +198,11 @@ def lifted_structure_loss(
         J_ip    = d_ip - positive_margin + log( sum over negatives n of i of exp(negative_margin - d_in)
                                               + sum over negatives n of p of exp(negative_margin - d_pn) )
 
-    A first computation finds the sums of the columns p, a second one the loss, so time is twice n m d.
+    The sums of the columns p are computed before the loss, so the similarity matrix is computed twice.
 
     Args:
         embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`, not a mined one if there are reference embeddings.
+        labels: Class ids [n] or a `Relation`, not a mined relation if there are reference embeddings.
         positive_margin: Distance that positives should be within, in units of the measure.
         negative_margin: Distance that negatives should be outside of, in units of the measure.
         **options: See `PairOptions`. Default measure: normalized_euclidean. The negatives of a reference row are

@@ -1,4 +1,7 @@
-"""Options that losses share, documented and checked once."""
+"""Options that losses share, documented and checked once.
+
+A score is a value of the measure that is larger for closer pairs: a similarity, or a negated distance.
+"""
 
 import dataclasses
 import functools
@@ -39,7 +42,7 @@ class ClassOptions(TypedDict, total=False):
     weights: Factor for the terms of each row, [n]. Default: 1.
     reducer: "mean", "mean_active", "sum", "per_row" or a `Reducer`. Default: the one of the paper.
     block_size: Rows per block. With an explicit value every block is recomputed in the backward pass. Default: chosen
-        by the size of a tile.
+        from a memory budget.
     """
 
     weights: Num[ArrayLike, " n"] | None
@@ -61,7 +64,7 @@ class ReferenceOptions(ClassOptions, total=False):
 class PairOptions(ReferenceOptions, total=False):
     """Options of a pair loss: those of `ClassOptions` and `ReferenceOptions`, and
 
-    measure: Name of a measure or a `Measure`. Its direction is respected. Default: see the loss.
+    measure: Name of a measure or a `Measure`, a similarity or a distance. Default: see the loss.
     """
 
     measure: str | Measure | None
@@ -80,7 +83,7 @@ class ResolvedOptions:
     block_size: int | None = None
 
     def as_score(self, value: ArrayLike) -> Array:
-        """Return a value in units of the measure as a score, which is larger for closer pairs."""
+        """Return a value in units of the measure as a score: a distance is negated."""
         return self.measure.as_score(jnp.asarray(value))
 
     def with_unit_vectors(self) -> "ResolvedOptions":
@@ -89,7 +92,7 @@ class ResolvedOptions:
         return self if y is None else dataclasses.replace(self, ref_embeddings=unit_vectors(y))
 
     def reduce(self, *parts: LossTerms) -> Float[Array, ""]:
-        """Add the scalars of the parts of a loss, each reduced on its own."""
+        """Reduce each part of a loss separately, and return the sum."""
         if self.recorder is not None:
             for part in parts:
                 self.recorder.record(part)

@@ -1,10 +1,10 @@
 """The engine of pair losses.
 
-A pair loss is a formula of a tile of the similarity matrix: a term function takes the scores [r, m] of some rows with
-all columns and two masks, of the positive and of the negative pairs, and returns terms. Scores are larger for closer
-pairs, whatever the measure. The engine maps the term function over tiles, so that no n x m array is stored, forward or
-backward; relations, weights, reference embeddings, measures, reducers and the NaN policy are the same for all losses.
-Time is that of the matrix product and of the term function.
+A pair loss is a formula on a tile, a block of rows of the similarity matrix with all columns: a term function takes the
+scores [r, m] of the tile and two masks, for the positive and for the negative pairs, and returns terms. Scores are
+larger for closer pairs: a distance is negated. The engine maps the term function over tiles, so that no n x m array is
+stored, forward or backward. Relations, weights, reference embeddings, measures, reducers and the NaN policy are the
+same for all losses. The time is that of the matrix product and of the term function.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -27,8 +27,8 @@ from simjax.similarity import Measure, reduce_rows
 from simjax.similarity._row_reductions import softmax_of_tile
 
 Terms = Mapping[str, tuple[Array, Array] | RowSums]
-"""Terms of a tile by name: terms [r, m], one for each pair, or [r, 1], one for each row, with a mask of the valid ones
-of the same shape; or their sums. Each name is reduced on its own, and the results are added.
+"""Terms of a tile by name. They are terms and the mask of valid terms, both [r, m] (one for each pair) or [r, 1] (one
+for each row), or the sums of the terms. Each name is reduced separately, and the results are added.
 """
 
 TermFunction = Callable[..., Terms]
@@ -52,8 +52,8 @@ def pair_loss(
         embeddings: [n, d].
         labels: Class ids [n] or a `Relation`.
         parameters: Keyword arguments of the term function; arrays may be traced and learned.
-        row_parameters: Those with a value for each row, [n, ...]; the term function gets them as [r, 1, ...].
-        column_parameters: Those with a value for each column, [m, ...].
+        row_parameters: Parameters with a value for each row, [n, ...]; the term function gets them as [r, 1, ...].
+        column_parameters: Parameters with a value for each column, [m, ...].
         **options: See `PairOptions`. Default measure: cosine. Default reducer: "mean".
 
     Returns:
@@ -209,14 +209,14 @@ def _sum_terms(
     reducer: Reducer = arguments[1]
     rows = jax.tree.map(lambda value: value[:, None], row_parameters)
     scores = promote_to_float32(measure.as_score(tile))
-    # A comparison with NaN is False, so a term function would drop the pair; and in the gradient of a masked entry, 0
-    # times NaN is NaN. So term functions get 0 instead, and a row that uses a NaN pair gets NaN for its total.
+    # A comparison with NaN is False, so a term function would ignore the pair; and in the gradient of a masked entry,
+    # 0 * NaN is NaN. Term functions therefore get 0 instead, and the total of a row with a used NaN pair is set to NaN.
     is_nan = jnp.isnan(scores)
-    found = term_function(jnp.where(is_nan, 0, scores), *pairs, *static, **arguments[3], **rows)
+    terms_by_name = term_function(jnp.where(is_nan, 0, scores), *pairs, *static, **arguments[3], **rows)
     used = is_nan & (masks[0] | masks[1])
     any_positive, any_negative, any_nan = (jnp.any(mask, axis=1) for mask in (*masks, used))
     sums = {}
-    for name, terms in found.items():
+    for name, terms in terms_by_name.items():
         if isinstance(terms, RowSums):
             has_terms = any_positive & any_negative if triplets else terms.count > 0
         elif terms[0].shape == scores.shape:  # one term for each pair, which may depend on all pairs of its row
@@ -233,13 +233,14 @@ def _sum_terms(
 def log_sum_exp(z: Array, mask: Array) -> Array:
     """Return the logarithm of the sum of the exponentials of masked entries, [r, m] to [r, 1].
 
-    A row without any gets the lowest number, not minus infinity: the difference of two infinities would be NaN.
+    The result of a row without masked entries is the lowest number / 4, not minus infinity: the difference of two
+    infinities would be NaN.
     """
     return jnp.maximum(softmax_of_tile(z, mask)[1], jnp.finfo(z.dtype).min / 4)[:, None]
 
 
 def square(z: Array) -> Array:
-    """Return z^2, or infinity with zero gradient if it does not fit the dtype."""
+    """Return z^2, or infinity with zero gradient if z^2 overflows."""
     too_large = jnp.abs(z) >= jnp.sqrt(jnp.finfo(z.dtype).max) / 2
     return jnp.where(too_large, jnp.inf, jnp.where(too_large, 0, z) ** 2)
 

@@ -10,8 +10,8 @@ Proxies are learned, except in the instance loss, where the proxy of a class is 
 batch. A batch needs no positive pairs, and there are n c pairs instead of n^2.
 
 The manifold loss compares rows and proxies along the manifold on which they lie. The n rows and c proxies are the nodes
-of a graph with weights W = exp(2 max(0, cos)) between any two; S = D^(-1/2) W D^(-1/2) with the degrees D. A random
-walk that continues with probability alpha reaches node j from node i with probability proportional to
+of a graph with weights W = exp(2 max(0, cos)) between any two nodes; S = D^(-1/2) W D^(-1/2) with the degrees D. A
+random walk that continues with probability alpha reaches node j from node i with probability proportional to
 
     F = (1 - alpha) (I - alpha S)^(-1)
 
@@ -82,11 +82,11 @@ def proxy_nca_loss(
 ) -> Float[Array, ""]:
     """Compute neighborhood components analysis of embeddings with proxies as neighbors.
 
-    The own proxy is part of the sum in the denominator, as in most implementations but not in the paper. Other
-    arguments, the result and errors are those of `normalized_softmax_loss`.
+    The sum in the denominator includes the proxy of the row's class, as in most implementations but not in the paper.
+    Other arguments, the result and errors are those of `normalized_softmax_loss`.
 
     Args:
-        scale: Factor of the negative squared distance, above 0.
+        scale: Factor of the negated squared distance, above 0.
         normalize: Compare unit vectors.
         **options: See `ProxyOptions`.
 
@@ -186,10 +186,10 @@ def manifold_loss(
     context_weight: ArrayLike = 1.0,
     **options: Unpack[ManifoldOptions],
 ) -> Float[Array, ""]:
-    """Compute similarities of rows and proxies by a random walk on their graph; memory (n + c)^2, time (n + c)^3.
+    """Compute a loss of similarities of rows and proxies that follow from a random walk on their graph.
 
-    The graph connects every node with every other, so this loss stores its matrix. Other arguments and errors are those
-    of `normalized_softmax_loss`.
+    The graph connects every node with every other node, so the loss stores a matrix: it takes O((n + c)^2) memory and
+    O((n + c)^3) time. Other arguments and errors are those of `normalized_softmax_loss`.
 
     Args:
         labels: The proxy of each row, [n]. The paper draws the ids at random, see the example.
@@ -267,7 +267,7 @@ def _manifold_terms(
 
 
 def _random_walk(nodes: Array, alpha: Array) -> Array:
-    """Compute F of unit vectors [k, d], [k, k]."""
+    """Compute F, [k, k], of the unit vectors [k, d] of the nodes."""
     identity = jnp.eye(len(nodes), dtype=nodes.dtype)
     weight = jnp.where(identity == 1, 0, jnp.exp(2 * jax.nn.relu(nodes @ nodes.T)))
     degree = jnp.sum(weight, axis=1)
@@ -275,5 +275,5 @@ def _random_walk(nodes: Array, alpha: Array) -> Array:
     s = weight / root[:, None] / root[None]
     # JAX cannot differentiate `solve` inside `jax.shard_map` if its arguments vary over different axes.
     matrix, identity = vary_over_same_axes((identity - alpha * s, identity))
-    # Symmetric with eigenvalues of at least 1 - alpha, because S has none above 1.
+    # The matrix is symmetric, and its eigenvalues are at least 1 - alpha, because those of S are at most 1.
     return (1 - alpha) * jax.scipy.linalg.solve(matrix, identity, assume_a="pos")

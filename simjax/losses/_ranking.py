@@ -5,11 +5,11 @@
     FastAP       average precision, from histograms of distances
     histogram    probability that a negative pair is closer than a positive pair
 
-SmoothAP and PNP count softly how many columns n of a row are ranked before a positive p:
+SmoothAP and PNP smoothly count the columns n whose score s_in (larger is closer) exceeds that of a positive p:
 
     before(p) = sum over n of sigmoid((s_in - s_ip) / temperature)
 
-A small temperature is close to the true rank, but has a gradient only if two scores are close to each other. Without
+A small temperature approximates the true count, but has a gradient only if two scores are close to each other. Without
 reference embeddings, a row is one of its own positives and ranked first; without another positive it has no term.
 """
 
@@ -84,7 +84,7 @@ def _rank_loss(
     static: tuple[str, ...] = (),
     **parameters: Any,
 ) -> Array:
-    """Compute a loss whose term function gets the index of each row, which equals that of its own column, if any."""
+    """Compute a loss whose term function also gets the indices of rows and columns; -1 for a row without own column."""
     check_positive("temperature", temperature)
     x, y = as_float_array("embeddings", embeddings), options.ref_embeddings
     rows = jnp.arange(len(x), dtype=jnp.int32) if y is None else jnp.full(len(x), -1, jnp.int32)
@@ -102,12 +102,12 @@ def _rank_loss(
 
 
 def _with_itself(positive: Array, rows: Array, columns: Array) -> Array:
-    """Return the positives [r, m], and the own column of each row that has any."""
+    """Add to the positives [r, m] the own column of each row that has a positive."""
     return positive | ((columns[None] == rows) & jnp.any(positive, axis=1, keepdims=True))
 
 
 def _before(indices: Array, scores: Array, temperature: Array) -> Array:
-    """Return how much each column is ranked before some others [r, k]: [r, k, m] in [0, 1], 1/2 for the same score."""
+    """Return soft indicators, [r, k, m] in [0, 1], that a column is before columns [r, k]; 1/2 for equal scores."""
     return jax.nn.sigmoid((scores[:, None] - take_columns(scores, indices)) / temperature)
 
 
@@ -116,7 +116,7 @@ def _smooth_ap_terms(
 ) -> Terms:
     has_positive = jnp.any(positive, axis=1, keepdims=True)
     positive = _with_itself(positive, rows, columns)
-    # Columns of no pair get a score so low that they are ranked before none: the sigmoid of -100 is 4e-44.
+    # Columns that are in no pair get a score so low that they are ranked last: the sigmoid of -100 is 4e-44.
     in_pair = positive | negative
     lowest = jnp.min(scores, axis=1, keepdims=True, where=in_pair, initial=0.0) - 100 * temperature
     scores = jnp.where(in_pair, scores, lax.stop_gradient(lowest))
@@ -127,7 +127,7 @@ def _smooth_ap_terms(
 
 
 def _precision(indices: Array, is_valid: Array, positive: Array, scores: Array, temperature: Array) -> Array:
-    """Return the sum over some positives [r, k] of the share of positives among the columns before it and itself."""
+    """Return the sum over positives [r, k] of the precision at the rank of each, [r]."""
     before = _before(indices, scores, temperature)
     positives = 0.5 + jnp.sum(jnp.where(positive[:, None], before, 0), axis=2)  # `before` has 1/2 for itself
     precision = positives / (0.5 + jnp.sum(before, axis=2))
@@ -146,7 +146,7 @@ def pnp_loss(
 ) -> Float[Array, ""]:
     """Penalize the negatives before each positive, one term for each row with a positive, in time n m for each.
 
-    With R the number of negatives before a positive, the loss of a row is the mean over its positives of a penalty:
+    With R the smooth count of negatives before a positive, the loss of a row is the mean over positives of a penalty:
 
         O     R                              all negatives have the same weight
         Iu    (1 + R) log(1 + R)             many negatives have a larger weight, without bound
@@ -226,7 +226,7 @@ def _penalty(
     alpha: Array,
     b: Array,
 ) -> Array:
-    """Return the sum of the penalties of some positives of each row [r, k]."""
+    """Return the sum of the penalties of the positives [r, k] of each row, [r]."""
     r = jnp.sum(jnp.where(negative[:, None], _before(indices, scores, temperature), 0), axis=2)
     if variant == "Iu":
         penalty = (1 + r) * jnp.log1p(r)
@@ -250,9 +250,9 @@ def fast_ap_loss(
 
         loss_i = 1 - 1 / N+ sum over bins of h+ H+ / H
 
-    The squared distances of unit vectors are in [0, 4], which has `bins` + 1 triangular bins. h+ is the number of the
-    positives of a row in a bin, h that of positives and negatives, H+ and H are their cumulative sums, and N+ is the
-    number of positives. Time is n m (d + bins).
+    The squared distances of unit vectors are in [0, 4], which has `bins` + 1 triangular bins. h+ is the number of
+    positives of a row in a bin, h the number of positives and negatives, H+ and H are the cumulative sums of h+ and h,
+    and N+ is the number of positives. Time is n m (d + bins).
 
     Args:
         embeddings: [n, d]; scaled to unit length.
@@ -264,7 +264,7 @@ def fast_ap_loss(
         Mean over the rows with a positive; 0 if there are none.
 
     Raises:
-        InputError: For shapes that do not match, or less than one bin.
+        InputError: For shapes that do not match, or fewer than one bin.
 
     Example:
         The positive is ranked before the negative:
@@ -312,8 +312,8 @@ def histogram_loss(
         loss = sum over edges r of p-(r) (p+(1) + ... + p+(r))
 
     p+ and p- are soft histograms of the scores of all positive and of all negative pairs of the batch; each pair is
-    shared linearly by the two edges that it is between. The loss is the mean over the negative pairs of the share of
-    the positives that are no closer, so a first computation finds the histogram of positives, a second one the loss.
+    shared linearly by the two nearest edges. The loss is the mean, over the negative pairs, of the share of positive
+    pairs that are no closer. The histogram of the positives is computed first, and then the loss.
 
     Args:
         embeddings: [n, d].
@@ -326,7 +326,7 @@ def histogram_loss(
         Mean over the negative pairs, in [0, 1]; 0 if there are no positive or no negative pairs.
 
     Raises:
-        InputError: For shapes that do not match, less than one bin, or a measure without bounds.
+        InputError: For shapes that do not match, fewer than one bin, or a measure without bounds.
 
     Differs from pytorch-metric-learning, which ignores negative pairs of two rows without positives, and fails if a
     similarity is 1.

@@ -1,4 +1,4 @@
-"""Regularizers: scalars to add to a loss, each with a weight of your own.
+"""Regularizers: scalars to add to a loss, each with a weight that the caller chooses.
 
 Of embeddings x [n, d]:
 
@@ -90,7 +90,9 @@ def global_orthogonal_regularizer(
     threshold: ArrayLike | None = None,
     block_size: int | None = None,
 ) -> Float[Array, ""]:
-    """Compute how far negative pairs are from uniform on the sphere; time n^2 d, memory of a tile.
+    """Compute how far negative pairs are from uniform on the sphere.
+
+    Takes O(n^2 d) time; the n x n matrix is processed in blocks.
 
     Args:
         embeddings: [n, d], of any length.
@@ -99,7 +101,7 @@ def global_orthogonal_regularizer(
         second_moment_weight: Weight of max(0, M2 - threshold), at least 0.
         threshold: Value of M2 below which its term is 0. Default: 1 / d. EmbeddingGemma (2025) uses 0, and a
             `mean_weight` of 0.
-        block_size: Rows per block. Default: chosen by the size of a tile.
+        block_size: Rows per block. Default: chosen from a memory budget.
 
     Returns:
         Scalar; 0 if there are no negative pairs.
@@ -142,11 +144,13 @@ def center_invariant_regularizer(proxies: Num[ArrayLike, "c d"]) -> Float[Array,
 
 
 def regular_face_regularizer(proxies: Num[ArrayLike, "c d"], *, block_size: int | None = None) -> Float[Array, ""]:
-    """Compute the mean cosine of each proxy with the nearest other one; time c^2 d, memory of a tile.
+    """Compute the mean cosine of each proxy with the nearest proxy of another class.
+
+    Takes O(c^2 d) time; the c x c matrix is processed in blocks.
 
     Args:
         proxies: [c, d], of any length.
-        block_size: Rows per block. Default: chosen by the size of a tile.
+        block_size: Rows per block. Default: chosen from a memory budget.
 
     Returns:
         Scalar in [-1, 1]; 0 if there is only one class. Of several nearest proxies the first one has the gradient.

@@ -43,7 +43,9 @@ def vicreg_loss(
     covariance: ArrayLike = 1.0,
     epsilon: ArrayLike = 1e-4,
 ) -> Float[Array, ""]:
-    """Make views equal, the variance of each feature at least 1, and features uncorrelated; time n d^2, memory d^2.
+    """Make views equal, the variance of each feature at least 1, and features uncorrelated.
+
+    Takes O(n d^2) time and O(d^2) memory.
 
     Args:
         x: Embeddings of one view, [n, d].
@@ -71,7 +73,9 @@ def vicreg_loss(
 def barlow_twins_loss(
     x: Num[ArrayLike, "n d"], y: Num[ArrayLike, "n d"], *, redundancy: ArrayLike = 5e-3
 ) -> Float[Array, ""]:
-    """Make the correlation matrix of the features of two views the identity; time n d^2, memory d^2.
+    """Make the correlation matrix of the features of two views the identity.
+
+    Takes O(n d^2) time and O(d^2) memory.
 
     Args:
         x: Embeddings of one view, [n, d].
@@ -150,7 +154,7 @@ def self_supervised_loss(
         another, or those of x if not `symmetric`.
 
     Raises:
-        InputError: If there is no view beside x, or the shapes of the views differ.
+        InputError: If there is no view other than x, or the shapes of the views differ.
 
     Example:
         Each row has its positive at cosine 1 and two negatives at 0:
@@ -196,14 +200,14 @@ def _negative_cosine(prediction: Array, projection: Array) -> Array:
 @auto_axes
 def _vicreg(x: Array, y: Array, weights: tuple[Array, ...], epsilon: ArrayLike) -> Array:
     n, d = x.shape
-    too_small, correlated = jnp.zeros(()), jnp.zeros(())
+    variance_loss, covariance_loss = jnp.zeros(()), jnp.zeros(())
     for view in (x, y):
         centered = _centered(view)
         matrix = jnp.matmul(centered.T, centered, precision="highest") / max(n - 1, 1)
-        too_small += _mean(jax.nn.relu(1 - jnp.sqrt(jnp.diagonal(matrix) + epsilon))) / 2
-        correlated += jnp.sum(jnp.square(_without_diagonal(matrix))) / max(d, 1)
+        variance_loss += _mean(jax.nn.relu(1 - jnp.sqrt(jnp.diagonal(matrix) + epsilon))) / 2
+        covariance_loss += jnp.sum(jnp.square(_without_diagonal(matrix))) / max(d, 1)
     invariance, variance, covariance = weights
-    return invariance * _mean(jnp.square(x - y)) + variance * too_small + covariance * correlated
+    return invariance * _mean(jnp.square(x - y)) + variance * variance_loss + covariance * covariance_loss
 
 
 @jax.jit

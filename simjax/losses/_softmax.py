@@ -1,10 +1,12 @@
 """Losses that compare the positives of a row with the other pairs of the row by a softmax or a sigmoid.
 
 NT-Xent, InfoNCE    each positive against it and all negatives
-N-pairs             the same, with one pair of each class
+N-pairs             NT-Xent with one positive pair of each class
 SupCon              each positive against all pairs, averaged over the positives of a row
 NCA                 the positives of a row together against all pairs
-SigLIP              each pair on its own, by a sigmoid
+SigLIP              each pair separately, by a sigmoid
+
+Scores s_ij are larger for closer pairs: a distance is negated.
 """
 
 import dataclasses
@@ -179,7 +181,8 @@ def earlier_positives(relation: Relation, *, block_size: int | None = None) -> I
 
     Args:
         relation: Relation of n rows with themselves.
-        block_size: Rows per block. Time is n^2, memory that of a tile.
+        block_size: Rows per block. Time is n^2; the n x n matrix is processed in blocks. Default: chosen from a memory
+            budget.
 
     Example:
         >>> from simjax.pairs import by_class
@@ -247,11 +250,11 @@ def nca_loss(
     normalize: bool = True,
     **options: Unpack[PairOptions],
 ) -> Float[Array, ""]:
-    """Compute neighbourhood components analysis: how probably the soft nearest neighbour of a row is a positive.
+    """Compute neighbourhood components analysis: the probability that a soft nearest neighbour is a positive.
 
         loss_i = -log( sum over positives of exp(scale s_ip) / sum over positives and negatives of exp(scale s_ia) )
 
-    By default s is minus the squared distance. In contrast to SupCon, one close positive is enough.
+    By default s is the negated squared distance. Unlike in SupCon, one close positive is enough.
 
     Args:
         embeddings: [n, d].
@@ -335,7 +338,7 @@ def siglip_loss(
 
 
 def _siglip_terms(scores: Array, positive: Array, negative: Array, *, log_scale: Array, bias: Array) -> Terms:
-    # Half of the exponent at a time: where the scale overflows, a score of 0 stays 0.
+    # The scale is multiplied in two halves, so that a score of 0 stays 0 if the scale itself would overflow.
     half = jnp.exp(jnp.minimum(log_scale / 2, math.log(float(jnp.finfo(scores.dtype).max)) - 1))
     z = half * (half * scores) + bias
     z = jnp.where(jnp.isinf(z), lax.stop_gradient(z), z)

@@ -15,7 +15,7 @@ P2SGrad is the mean over rows and classes of (c_k - [k = y])^2. The paper define
 softmax with cosines in place of probabilities, which have neither a scale nor a margin.
 
 Proxies are an argument, so they are learned like any other parameter. The similarity matrix has the shape [n, c] and is
-computed in tiles.
+computed in tiles, which are blocks of rows with all columns.
 
 References:
     Wang, Xiang, Cheng, Yuille (2017), NormFace (normalized softmax). Wang et al. (2018), CosFace. Deng, Guo, Xue,
@@ -123,10 +123,10 @@ def arcface_loss(
     scale: ArrayLike = 64.0,
     **options: Unpack[ClassOptions],
 ) -> Float[Array, ""]:
-    """Compute the cross entropy of cosines with proxies, with a margin added to the angle to the own class.
+    """Compute the cross entropy of cosines with proxies, with a margin added to the angle to the correct proxy.
 
-    If angle and margin exceed 180 degrees together, the cosine would rise again. There f(cos theta) is
-    cos(theta) - margin sin(margin), which falls further. Other arguments, the result and errors are those of
+    If the sum of angle and margin exceeds 180 degrees, its cosine would increase again. There f(cos theta) is
+    cos(theta) - margin sin(margin), which continues to decrease. Other arguments, the result and errors are those of
     `normalized_softmax_loss`.
 
     Args:
@@ -221,7 +221,7 @@ def p2s_grad_loss(
         **options: See `ClassOptions`.
 
     Example:
-        The first row is equal to the proxy of its class, the second one to that of the other class:
+        The first row is equal to the proxy of its class, the second row to the proxy of the other class:
 
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0]])
         >>> print(p2s_grad_loss(x, jnp.array([0, 1]), proxies=jnp.eye(2)))  # (0 + 0 + 1 + 1) / 4
@@ -265,7 +265,7 @@ def compute_proxy_loss(
     Args:
         loss: The public function, whose name and arguments appear in messages about wrong options.
         term_function: See `compute_pair_loss`. The columns of a tile are the classes, or with several proxies per class
-            the proxies of the first class, those of the second class and so on.
+            the proxies of the first class, then the proxies of the second class, and so on.
         embeddings: [n, d].
         labels: Class ids [n].
         proxies: [c, d] or [c, k, d].

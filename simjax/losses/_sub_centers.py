@@ -6,7 +6,7 @@ With c_kj the cosine of an embedding with proxy j of class k, a class has the si
     SoftTriple            S_k = sum over j of softmax_j(c_kj / gamma) c_kj
 
 and the loss is that of ArcFace or CosFace with S_k in place of the cosine. SoftTriple adds
-tau sparse_centers_regularizer(proxies), which makes proxies of a class equal that are not needed.
+tau sparse_centers_regularizer(proxies), which merges proxies that a class does not need: it makes them equal.
 
 If labels are wrong, one proxy of a class becomes the center of the correct rows, and others of the wrong ones. After
 training, `sub_center_outliers` finds the rows that are far from the dominant proxy of their class, that is the nearest
@@ -51,7 +51,9 @@ def sub_center_arcface_loss(
     scale: ArrayLike = 64.0,
     **options: Unpack[ClassOptions],
 ) -> Float[Array, ""]:
-    """Compute ArcFace with the nearest proxy of each class; time n c k d, memory of a tile of c k columns.
+    """Compute ArcFace with the nearest proxy of each class.
+
+    Takes O(n c k d) time; the matrix [n, c k] is processed in blocks of rows.
 
     Of the proxies of a class only the nearest has a gradient, the first one if several are equally near. Other
     arguments, the result and errors are those of `arcface_loss`.
@@ -87,7 +89,9 @@ def soft_triple_loss(
     tau: ArrayLike = 0.0,
     **options: Unpack[ClassOptions],
 ) -> Float[Array, ""]:
-    """Compute CosFace with a softmax over the proxies of each class; time n c k d, memory of a tile of c k columns.
+    """Compute CosFace with a softmax over the proxies of each class.
+
+    Takes O(n c k d) time; the matrix [n, c k] is processed in blocks of rows.
 
     Other arguments, the result and errors are those of `cosface_loss`.
 
@@ -99,7 +103,7 @@ def soft_triple_loss(
         tau: Weight of the regularizer, which is added to the reduced loss. The paper uses 0.2.
 
     Example:
-        Both proxies of a class are equal, and those of the other class are orthogonal to them:
+        Both proxies of a class are equal, and orthogonal to the proxies of the other class:
 
         >>> proxies = jnp.repeat(jnp.eye(2)[:, None], 2, axis=1)
         >>> loss = soft_triple_loss(jnp.eye(2), jnp.arange(2), proxies=proxies, scale=1.0, margin=0.5, tau=0.2)
@@ -143,14 +147,14 @@ def sub_center_outliers(
     threshold: ArrayLike = 75.0,
     block_size: int | None = None,
 ) -> SubCenterOutliers:
-    """Find the rows that are far from the dominant proxy of their class; time n k d.
+    """Find the rows that are far from the dominant proxy of their class, in O(n k d) time.
 
     Args:
         embeddings: [n, d].
         labels: Class ids [n]. A row with a negative id is not an outlier.
         proxies: [c, k, d], of any length.
         threshold: Largest angle between a row and the dominant proxy of its class, in degrees.
-        block_size: Rows per block. Default: chosen by the size of a tile.
+        block_size: Rows per block. Default: chosen from a memory budget.
 
     Returns:
         The outliers and the dominant proxy of each class.
@@ -204,7 +208,7 @@ def _by_class(a: Array, k: int) -> Array:
 @partial(jax.jit, static_argnames="block_size")
 @auto_axes
 def _outliers(
-    x: Array, labels: Array, proxies: Array, least_cosine: Array, *, block_size: int | None
+    x: Array, labels: Array, proxies: Array, minimum_cosine: Array, *, block_size: int | None
 ) -> SubCenterOutliers:
     c, k, d = proxies.shape
     units = unit_vectors(promote_to_float32(proxies))
@@ -219,4 +223,4 @@ def _outliers(
     dominant = jnp.argmax(votes, axis=1).astype(jnp.int32)
     with_dominant = jnp.take_along_axis(cosines, dominant[own][:, None], axis=1)[:, 0]
     dominant_proxies = jnp.take_along_axis(proxies, dominant[:, None, None], axis=1)[:, 0]
-    return SubCenterOutliers(has_class & ~(with_dominant >= least_cosine), dominant, dominant_proxies)
+    return SubCenterOutliers(has_class & ~(with_dominant >= minimum_cosine), dominant, dominant_proxies)

@@ -3,11 +3,12 @@
 A loss computes terms: the sum and the number of the active terms of each row. A reducer divides their total:
 
     mean           by the number of terms
-    mean_active    by the number of terms above zero, so that pairs the encoder has already learned do not dilute it
+    mean_active    by the number of terms above zero, so pairs that are already learned do not reduce the loss
     sum            by 1
     per_row        average within each row, then over the rows with at least one term
 
-If no term is active, the loss is 0 with zero gradient.
+If no term is active, the loss is 0 with zero gradient. A tile is a block of rows of the similarity matrix, with all
+columns.
 """
 
 import dataclasses
@@ -107,7 +108,7 @@ class Reducer:
                 active = active & ~(each >= self.below)
             each = jnp.where(active, each, 0)
             total = jnp.sum(each, axis=1)
-            # The sum of signs fuses with the sum of the terms, that of the mask does not (XLA on CPU).
+            # XLA on a CPU fuses the sum of signs with the sum of the terms, but not the sum of the mask.
             signs = lax.stop_gradient(jnp.sign(each)) if self.above == 0 else active
             count = jnp.nan_to_num(jnp.sum(signs, axis=1)).astype(jnp.int32)
         if self.class_weights is not None:

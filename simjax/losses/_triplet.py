@@ -3,8 +3,9 @@
     triplet margin    the positive should be closer than the negative, by a margin
     angular           the angle at the negative should be small
 
-A row of the similarity matrix is an anchor. A batch of n holds up to n^3 triplets, which are never stored: a loop takes
-a few positives of each row at a time, and adds their terms with all negatives.
+A row of the similarity matrix is an anchor. A tile is a block of its rows, with all columns. Scores are larger for
+closer pairs: a distance is negated. A batch of n has up to n^3 triplets, which are never stored: each iteration of a
+loop adds the terms of a few positives of each row with all negatives.
 """
 
 from functools import partial
@@ -41,13 +42,15 @@ def triplet_margin_loss(
     smooth: bool = False,
     **options: Unpack[PairOptions],
 ) -> Float[Array, ""]:
-    """Compute the triplet loss over all triplets (a, p, n) of a batch, in time n m for each positive of a row.
+    """Compute the triplet loss over all triplets (a, p, n) of a batch.
 
         max(0, d(a, p) - d(a, n) + margin)
 
+    Time is n m for each positive of a row.
+
     Args:
         embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`; a mined one selects the triplets, for instance
+        labels: Class ids [n] or a `Relation`; a mined relation selects the triplets, for instance
             `mining.semi_hard(embeddings, labels)`.
         margin: In units of the measure.
         swap: Replace d(a, n) by min(d(a, n), d(p, n)), in time n m d for each positive of a row.
@@ -128,7 +131,7 @@ def _triplet_margin_of_positives(
     columns: Array | None,
     measure: Measure,
 ) -> tuple[Array, ...]:
-    """Return the sum of the terms of some positives of each row [r, k], and the numbers of those above 0 and of all."""
+    """Return the sum of the terms of positives [r, k], the number of terms above 0, and the number of terms, [r]."""
     closest = scores[:, None]
     if columns is not None:  # swap
         of_positives = measure.as_score(measure.all_pairs(columns[indices.reshape(-1)], columns))
@@ -152,9 +155,9 @@ def angular_loss(
 
         loss_ap = log(1 + sum over negatives n of exp(4 tan^2(alpha) (a + p) . n - 2 (1 + tan^2(alpha)) a . p))
 
-    For unit vectors, the exponent is negative if the angle is below alpha. Time is that of a few matrix products. From
-    an angle of 63 degrees on (80 in float64), where the exponentials do not fit the dtype, time is n m d for each
-    positive of a row.
+    For unit vectors, the exponent is negative if the angle is below alpha. Time is that of a few matrix products. If
+    alpha is at least 63 degrees (80 in float64), the exponentials would underflow, and time is n m d for each positive
+    of a row.
 
     Args:
         embeddings: [n, d]; scaled to unit length.
@@ -168,8 +171,8 @@ def angular_loss(
     Raises:
         InputError: For shapes that do not match, or an alpha that is not between 0 and 90.
 
-    Differs from pytorch-metric-learning, which does not scale negatives; the bound is one of the angle only for unit
-    vectors. For those both are equal.
+    Differs from pytorch-metric-learning, which does not scale negatives. For unit vectors both are equal; for other
+    vectors the exponent does not bound the angle.
 
     Example:
         A negative at a right angle to an anchor and its positive, which are equal; tan^2 of 45 degrees is 1:
@@ -190,13 +193,13 @@ def angular_loss(
 def _angular_terms(scores: Array, positive: Array, negative: Array, *, columns: Array, alpha: Array) -> Terms:
     y = unit_vectors(replace_non_finite_rows(promote_to_float32(columns))[0])
     tangent = jnp.square(jnp.tan(jnp.deg2rad(alpha)))
-    # Cosines are at least -1, so no product of exponentials is smaller than exp(-16 tangent); derivatives divide by
-    # their sum, so a quarter of the exponents of the dtype stays free. Products of matrices take a third of the time of
-    # sums for 32 classes of 32 rows (measured at 1,024 x 128).
-    fits = 16 * tangent < -0.75 * jnp.log(jnp.finfo(scores.dtype).tiny)
+    # Cosines are at least -1, so no product of exponentials is smaller than exp(-16 tangent). Derivatives divide by the
+    # sum of the products, so a quarter of the exponents of the dtype is left as a reserve. Products of matrices take a
+    # third of the time of sums for 32 classes of 32 rows (measured at 1,024 x 128).
+    no_underflow = 16 * tangent < -0.75 * jnp.log(jnp.finfo(scores.dtype).tiny)
     zeros = jnp.zeros(scores.shape[0], scores.dtype)
     arguments = ((zeros, zeros), scores, positive, negative, y, tangent)
-    total, above_zero = lax.cond(fits, _angular_by_products, _angular_by_sums, *arguments)
+    total, above_zero = lax.cond(no_underflow, _angular_by_products, _angular_by_sums, *arguments)
     count = jnp.sum(positive, axis=1, dtype=jnp.int32)
     return {"positive": RowSums(total, above_zero.astype(jnp.int32), count)}
 
@@ -233,7 +236,7 @@ def _exponential(cosines: Array, tangent: Array) -> Array:
 def _angular_by_sums(
     zeros: tuple[Array, Array], scores: Array, positive: Array, negative: Array, y: Array, tangent: Array
 ) -> tuple[Array, Array]:
-    """Return the same if the exponentials do not fit the dtype: add exponents first, one positive after another."""
+    """Return the same as `_angular_by_products` without underflow: add exponents first, one positive at a time."""
     return sum_over_positives(_angular_of_positives, zeros, positive, (negative,), scores, y, tangent)
 
 

@@ -1,4 +1,4 @@
-"""Losses of losses, and a batch that is encoded in chunks.
+"""Losses that combine other losses, and a batch that is encoded in chunks.
 
     combined      sum over losses of weight loss(embeddings, labels)
     matryoshka    sum over sizes k of weight loss(the first k features of the embeddings)
@@ -47,7 +47,7 @@ def combined_loss(
 ) -> tuple[Loss, dict[str, Loss]]:
     """Compute a weighted sum of losses of the same arguments.
 
-    To give a loss arguments of its own, wrap it in `functools.partial` or a function.
+    To pass arguments to one loss only, wrap it in `functools.partial` or a function.
 
     Args:
         losses: Losses by name.
@@ -91,14 +91,14 @@ def matryoshka_loss(
     normalize: bool = False,
     **options: Any,
 ) -> Loss:
-    """Compute a loss of the first k features of embeddings for several k; the sizes are computed one after another.
+    """Compute the sum of a loss of the first k features of embeddings over several k.
 
     Every argument that holds embeddings is truncated: the first one, and those named y, views, ref_embeddings, proxies,
     projection, other_prediction and other_projection. Other arguments, such as labels or the embeddings of a teacher,
-    are not.
+    are not truncated.
 
     Args:
-        loss: A function of `simjax.losses`, or your own.
+        loss: A function of `simjax.losses`, or any function with similar arguments.
         embeddings: [n, d].
         *args: Other positional arguments of the loss.
         sizes: Numbers of features k, each in [1, d]. Include d to train whole embeddings as well.
@@ -110,7 +110,7 @@ def matryoshka_loss(
         The weighted sum of the losses, or of the terms of `unreduced(loss)`.
 
     Raises:
-        InputError: If there is no size, a size is not in [1, d], or the number of weights differs from that of sizes.
+        InputError: If there is no size, a size is not in [1, d], or there is not one weight for each size.
 
     Differs from sentence-transformers, which always scales truncated embeddings to unit length. Here the measure
     decides, so that the size d alone gives the loss itself. With a cosine or normalized measure both are the same.
@@ -152,8 +152,8 @@ def encode_in_chunks(
     """Compute `encoder(inputs)` in the memory of one chunk's activations, forward and backward.
 
     Gradients with respect to the inputs and to all values that the encoder closes over are exact. It takes the time of
-    one more forward pass. The encoder must treat each row by itself: batch normalization in training mode would use the
-    statistics of a chunk instead of those of the batch.
+    one more forward pass. The encoder must compute each row independently: batch normalization in training mode would
+    use the statistics of a chunk instead of the statistics of the batch.
 
     Args:
         encoder: A pure function of an array [r, ...] or a pytree of such arrays that returns arrays of r rows. With a

@@ -4,7 +4,8 @@ A miner returns a `pairs.Relation`, which every pair loss takes in place of labe
 
     loss = triplet_margin_loss(embeddings, mining.semi_hard(embeddings, labels))
 
-A loss of pairs takes each pair of a mined relation of triplets once. Among equal scores the lowest column is selected.
+If the relation consists of triplets, a pair loss uses each of their pairs once. A score is larger for closer pairs: a
+similarity, or a negated distance. Among equal scores the lowest column is selected.
 
 Miners share these arguments:
 
@@ -12,8 +13,8 @@ Miners share these arguments:
     labels: Class ids [n] or a `pairs.Relation`.
     ref_embeddings: Columns to compare the rows with, [m, d]. Default: the embeddings; a row is not paired with itself.
     ref_labels: Class ids [m], if `labels` are class ids and there are reference embeddings.
-    measure: Name of a measure or a `Measure`; its direction is respected.
-    block_size: Rows per block. Default: chosen by the size of a tile.
+    measure: Name of a measure or a `Measure`, a similarity or a distance.
+    block_size: Rows per block. Default: chosen from a memory budget.
 
 and raise these errors:
 

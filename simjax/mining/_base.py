@@ -1,8 +1,9 @@
 """Parts that miners share.
 
-A miner is a function of one tile of scores (larger is closer) and of the masks of its positive and negative pairs. It
-selects pairs or triplets, and returns a `Relation` that computes the selection tile by tile, so no n x m array is
-stored. A selection is a constant for the gradient. Every pair whose score is NaN is selected, so that the loss is NaN.
+A tile is a block of rows of the similarity matrix, with all columns. A miner is a function of the scores of a tile
+(larger is closer: a distance is negated) and of the masks of its positive and negative pairs. It selects pairs or
+triplets, and returns a `Relation` that computes the selection tile by tile, so no n x m array is stored. No gradient
+flows through a selection. Every pair whose score is NaN is selected, so that the loss is NaN.
 """
 
 import dataclasses
@@ -31,10 +32,10 @@ def check_inputs(
     ref_labels: RefLabels,
     names: tuple[str, str] = ("embeddings", "ref_embeddings"),
 ) -> tuple[Array, Array, Relation]:
-    """Return rows x [n, d], columns y [m, d], both constants for the gradient, and their relation.
+    """Return rows x [n, d] and columns y [m, d], both without gradient, and their relation.
 
     Raises:
-        InputError: If shapes do not match, or the relation is one of mined triplets.
+        InputError: If shapes do not match, or the relation consists of mined pairs or triplets.
     """
     x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels, names)
     if relation.triplets is not None or relation.indices is not None:
@@ -50,7 +51,7 @@ def score_tiles(x: Array, y: Array, measure: Measure) -> Tiles:
 def select_pairs(select: Callable[..., Masks], tiles: Tiles, relation: Relation) -> Relation:
     """Return the relation of the pairs that `select(scores, i, positive, negative)` returns as two masks.
 
-    `select` is a `Partial` that binds the hyper-parameters; i [r, 1] are the rows of the tile.
+    `select` is a `Partial` that binds the hyperparameters; i [r, 1] are the row indices of the tile.
     """
     masks = Partial(_selected_masks, jax.tree.map(jnp.asarray, select), tiles, relation.pair_masks)
     return dataclasses.replace(relation, pair_masks=masks, needs_all_columns=True)
@@ -59,7 +60,8 @@ def select_pairs(select: Callable[..., Masks], tiles: Tiles, relation: Relation)
 def select_triplets(select: Callable[..., NegativesOf], tiles: Tiles, relation: Relation) -> Relation:
     """Return the relation of the triplets that `select(scores, i, negative)` returns.
 
-    `select` is a `Partial` that returns a `Partial` of columns [r, k]: the negatives of these positives [r, k, m].
+    `select` is a `Partial` that returns another `Partial`: it maps the columns [r, k] of positives to the mask of their
+    negatives, [r, k, m].
     """
     return dataclasses.replace(relation, triplets=Partial(_selected_triplets, jax.tree.map(jnp.asarray, select), tiles))
 
@@ -73,12 +75,12 @@ def relation_of_indices(
 
 
 def row_min(values: Array, mask: Array) -> Array:
-    """Return the smallest value of a mask in each row [r, 1], inf if there is none."""
+    """Return the smallest masked value of each row, [r, 1]; inf for a row without masked values."""
     return jnp.min(jnp.where(mask, values, jnp.inf), axis=1, keepdims=True, initial=jnp.inf)
 
 
 def row_max(values: Array, mask: Array) -> Array:
-    """Return the largest value of a mask in each row [r, 1], -inf if there is none."""
+    """Return the largest masked value of each row, [r, 1]; -inf for a row without masked values."""
     return jnp.max(jnp.where(mask, values, -jnp.inf), axis=1, keepdims=True, initial=-jnp.inf)
 
 

@@ -1,5 +1,7 @@
 """Batch-hard miners: the hardest, or an easier, positive and negative of each row or class.
 
+A score is larger for closer pairs (a distance is negated): hard positives have low scores, hard negatives high scores.
+
 References:
     Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss for Person Re-Identification (batch hard). Xuan,
     Stylianou, Pless (2020), Improved Embeddings with Easy Positive Triplet Mining.
@@ -85,7 +87,7 @@ def batch_easy_hard(
     measure: str | Measure = "normalized_euclidean",
     block_size: int | None = None,
 ) -> Relation:
-    """Select one positive and one negative of each row, or all of one kind.
+    """Select one positive and one negative of each row, or one of them and all of the other.
 
         hard         the farthest positive, the nearest negative
         easy         the nearest positive, the farthest negative
@@ -98,11 +100,11 @@ def batch_easy_hard(
         negative: Strategy for negatives, see above.
         positive_range: Smallest and largest value by the measure of a positive that may be selected. Ignored by "all".
             Default: any value.
-        negative_range: The same for negatives.
+        negative_range: Smallest and largest value of a negative that may be selected.
         embeddings, labels, ref_embeddings, ref_labels, measure, block_size: See `simjax.mining`, also for errors.
 
     Returns:
-        A relation. If one pair of each kind is selected, a row that lacks one of them has no pair.
+        A relation. Unless a strategy is "all", a row without a selected positive or negative has no pair.
 
     Raises:
         InputError: If both strategies depend on each other, or a range is reversed.
@@ -228,16 +230,16 @@ def _pair_of_rows(
         scores = promote_to_float32(measure.as_score(s))
         columns = [jnp.full(len(s), -1), jnp.full(len(s), -1)]
         masks = relation.masks(i, j)
-        for kind in (1, 0) if strategies[0] == "semi_hard" else (0, 1):  # a semi-hard pair depends on the other pair
-            strategy, mask, bounds = strategies[kind], masks[kind], ranges[kind]
-            hardness = scores if kind == 1 else -scores
+        for index in (1, 0) if strategies[0] == "semi_hard" else (0, 1):  # a semi-hard pair depends on the other pair
+            strategy, mask, bounds = strategies[index], masks[index], ranges[index]
+            hardness = scores if index == 1 else -scores
             # Negated comparisons are true for NaN, which every miner selects.
             if bounds is not None:
                 mask = mask & ~((s < bounds[0]) | (s > bounds[1]))
             if strategy == "semi_hard" and s.shape[1]:
-                other = columns[1 - kind][:, None]
+                other = columns[1 - index][:, None]
                 mask = mask & (other >= 0) & ~(hardness >= jnp.take_along_axis(hardness, jnp.maximum(other, 0), axis=1))
-            columns[kind] = first_largest(-hardness if strategy == "easy" else hardness, mask)
+            columns[index] = first_largest(-hardness if strategy == "easy" else hardness, mask)
         return tuple(columns)
 
     return reduce_rows(Partial(select, relation, measure, ranges), x, y, measure=measure, block_size=block_size)
@@ -246,7 +248,7 @@ def _pair_of_rows(
 def _one_of_kind(
     pair_masks: Callable[[Array, Array], Masks], selected: tuple[Array | None, ...], i: Array, j: Array
 ) -> Masks:
-    """Return the masks of pairs, restricted to the selected column of each row for a kind that has one."""
+    """Return the masks of pairs, restricted to the selected column of each row where columns are given."""
     positive, negative = (
         mask if columns is None else mask & (columns[i] == j)
         for mask, columns in zip(pair_masks(i, j), selected, strict=True)
@@ -282,7 +284,7 @@ def _class_means(x: Array, relation: Relation, measure: Measure, block_size: int
     def mean(relation: Relation, x: Array, s: Array, i: Array, j: Array) -> tuple[Array, Array, Array]:
         positive, _ = relation.masks(i, j)
         member = positive | (i == j)
-        x, nan = replace_non_finite_rows(x)  # a NaN reaches the mean of its own class only
+        x, nan = replace_non_finite_rows(x)  # NaN affects only the mean of its own class
         members = member.astype(x.dtype)
         means = jnp.matmul(members, x, precision="highest") / jnp.sum(members, axis=1, keepdims=True)
         means = means + jnp.sum(jnp.where(member, nan[None], 0), axis=1, keepdims=True)

@@ -1,19 +1,19 @@
 """Cross-batch memory: rows of earlier batches, which a loss compares with the current batch.
 
 An encoder changes slowly, so embeddings from some hundred steps ago are still useful positives and negatives. A queue
-stores the last `size` rows as constants, and any loss accepts them as its reference embeddings. A batch of 64 is then
-compared with thousands of rows at the cost of one matrix product:
+stores the last `size` rows without gradient, and any loss accepts them as its reference embeddings. A batch of 64 is
+then compared with thousands of rows at the cost of one matrix product:
 
     memory = push(memory, embeddings, labels)
     loss = losses.contrastive_loss(embeddings, against(memory, labels), ref_embeddings=memory.embeddings)
 
-The batch is pushed first, so it is also compared with itself; `against` leaves out each row's own copy. In the first
+The batch is pushed first, so it is also compared with itself; `against` excludes each row's own copy. In the first
 steps the encoder changes fast, and a training may use the loss of the batch alone until then:
 
     loss = jnp.where(step >= 1000, loss, losses.contrastive_loss(embeddings, labels))
 
 With a slowly moving second encoder the memory is the queue of MoCo: the second encoder's embeddings of the batch are
-pushed, and with `own=True` each row is compared with all of them, including the other view of the row:
+pushed, and with `own=True` each row is compared with all of them, including the other augmented view of the row:
 
     memory = push(memory, slow_embeddings, image_ids)
     loss = losses.nt_xent_loss(embeddings, against(memory, image_ids, own=True), ref_embeddings=memory.embeddings)
@@ -47,11 +47,11 @@ class CrossBatchMemory:
     """A ring buffer of the last rows that were pushed.
 
     Attributes:
-        embeddings: [size, d], 0 at empty places.
+        embeddings: [size, d], 0 where no row is stored.
         labels: Class ids [size], int32, or int64 if x64 is enabled when the memory is made. They may also be row
-            numbers of a table of attributes, for other relations.
-        filled: Number of places with a row, int32; the first ones are filled.
-        place: Place of the next row, int32.
+            indices of a table of attributes, for other relations.
+        filled: Number of stored rows, int32; they are the first of the buffer until it is full.
+        place: Index at which the next row is stored, int32.
     """
 
     embeddings: Array
@@ -87,7 +87,7 @@ def push(
 
     Args:
         memory: Made by `cross_batch_memory`.
-        embeddings: [b, d], b at most the size of the memory. Stored as constants in the dtype of the memory.
+        embeddings: [b, d], b at most the size of the memory. Stored without gradient in the dtype of the memory.
         labels: Class ids [b] that fit the dtype of the memory's labels. Larger ids are refused instead of replaced,
             because ids of different calls are compared.
 
@@ -124,33 +124,36 @@ def push(
 @auto_axes
 def _push(memory: CrossBatchMemory, rows: Array, ids: Array) -> CrossBatchMemory:
     b, size = len(rows), len(memory.embeddings)
-    at = (memory.place + jnp.arange(b, dtype=jnp.int32)) % size
+    indices = (memory.place + jnp.arange(b, dtype=jnp.int32)) % size
     return CrossBatchMemory(
-        memory.embeddings.at[at].set(jax.lax.stop_gradient(rows).astype(memory.embeddings.dtype), unique_indices=True),
-        memory.labels.at[at].set(ids, unique_indices=True),
+        memory.embeddings.at[indices].set(
+            jax.lax.stop_gradient(rows).astype(memory.embeddings.dtype), unique_indices=True
+        ),
+        memory.labels.at[indices].set(ids, unique_indices=True),
         jnp.minimum(memory.filled + b, size),
         (memory.place + b) % size,
     )
 
 
 def against(memory: CrossBatchMemory, labels: Labels, *, own: bool = False) -> Relation:
-    """Return the relation of the rows of a batch with the places of the memory.
+    """Return the relation of the rows of a batch with the rows of the memory.
 
-    Empty places belong to no pair.
+    Indices without a stored row are in no pair.
 
     Args:
-        memory: A memory of m places.
-        labels: Class ids [b] of the rows, or a `Relation` of b rows with the m places of the memory, for example
+        memory: A memory of size m.
+        labels: Class ids [b] of the rows, or a `Relation` of b rows and m columns, for example
             `pairs.by_function(f, attributes[ids], attributes[memory.labels])`.
-        own: Whether a row is paired with its own copy. False: the batch was pushed just before, and the i-th of the
-            last b rows of the memory is not paired with row i. True: the batch was not pushed, or another view of it.
+        own: Pair a row with its own copy. False: the batch was pushed immediately before, and the i-th of the last b
+            rows of the memory is not paired with row i. True: the batch was not pushed, or another augmented view of it
+            was.
 
     Returns:
         A relation of b rows with m columns. Pass it with `ref_embeddings=memory.embeddings` to a loss, or to a miner
         and its result to the loss.
 
     Raises:
-        InputError: If the relation has another shape, or, without `own`, more rows than the memory has places.
+        InputError: If the relation has another shape, or, without `own`, more rows than the size of the memory.
         TypeError: If labels are not integers.
 
     Example:

@@ -1,11 +1,12 @@
-"""Hard negatives of a whole data set: the closest negatives of every row, as row numbers.
+"""Hard negatives of a whole data set: the closest negatives of every row, as row indices.
 
 A batch has few hard negatives, and late in training it has none. Between epochs, all rows are embedded and compared,
-and each row gets a list of negatives to sample from. The closest of all are often mislabelled or unlabelled positives;
-bounds leave them out: a negative must be farther than the positives by a margin, or score below a maximum.
+and each row gets a list of negatives to sample from. The closest negatives are often mislabelled or unlabelled
+positives. Bounds exclude them: a negative must be farther than the positives by a margin, or have at most a maximum
+score.
 
-The matrix is reduced tile by tile, so memory does not grow with n m; time is n m d. How often a row is a hard negative
-is a score for `data.sample_by_score`:
+The similarity matrix is reduced in tiles, which are blocks of rows with all columns, so memory does not grow with n m;
+time is n m d. The number of rows of which a row is a hard negative can be the score for `data.sample_by_score`:
 
     counts = jnp.zeros(n).at[columns].add(columns >= 0)
 
@@ -35,7 +36,7 @@ Sampling = Literal["top", "random"]
 Positive = Literal["farthest", "nearest", "mean"]
 Bounds = dict[str, ArrayLike | None]
 
-CANDIDATES = 10  # default number of candidates for each negative that is drawn at random
+CANDIDATES = 10  # default number of candidates per negative that is drawn at random
 
 
 def hard_negatives(
@@ -61,8 +62,8 @@ def hard_negatives(
     """Return k of the closest negatives within bounds for each row.
 
     The negatives of a row that satisfy all bounds are ranked by closeness from 0; those with ranks range_min to
-    range_max - 1 are candidates. Scores s are values of the measure. Its direction is respected: for a distance,
-    "at most this close" means "at least this far".
+    range_max - 1 are candidates. Scores s are values of the measure here, not negated: for a distance, a limit of how
+    close a negative may be is the smallest distance.
 
     Args:
         k: Number of negatives for each row.
@@ -72,7 +73,7 @@ def hard_negatives(
         min_score: Limit of how far a negative may be.
         absolute_margin: Margin to the score s_p of the row's positive: s <= s_p - margin, or d >= d_p + margin for a
             distance.
-        relative_margin: The same as a share of the positive's score: s <= s_p - margin |s_p|, or d >= d_p + margin
+        relative_margin: Margin as a share of the score of the positive: s <= s_p - margin |s_p|, or d >= d_p + margin
             |d_p|. 0.05 allows negatives that are at most 95% as similar as the positive.
         positive: The positive that margins refer to: the farthest, the nearest, or the mean score of all positives of
             the row. Margins do not apply to rows without positives.
@@ -82,7 +83,7 @@ def hard_negatives(
         embeddings, labels, ref_embeddings, ref_labels, measure, block_size: See `simjax.mining`, also for errors.
 
     Returns:
-        int32 [n, k], row numbers of the reference embeddings (or of the embeddings), closest first, the lowest first
+        int32 [n, k], row indices of the reference embeddings (or of the embeddings), closest first, the lowest first
         among equal scores; NaN scores last; padded with -1.
 
     Raises:
@@ -90,7 +91,7 @@ def hard_negatives(
 
     Differs from mine_hard_negatives of sentence-transformers, which applies the bounds to the nearest rows only and so
     misses candidates. Its relative margin is a share of s_p instead of |s_p|, which admits negatives closer than the
-    positive if s_p < 0. Its positive is the farthest, too.
+    positive if s_p < 0. Its margins refer to the farthest positive as well.
 
     Example:
         The negatives of row 0 are at distances 3, 4 and 9, its positive at 2; a margin of 2 admits 4 and 9:
@@ -166,17 +167,17 @@ def _closest(
     """Return the columns of the closest negatives within bounds, int32 [r, depth], padded with -1."""
     scores = measure.as_score(promote_to_float32(s))
     is_positive, allowed = relation.masks(i, j)
-    # Negated comparisons are true for NaN, which ranks after all other scores.
+    # Negated comparisons are true for NaN, so NaN scores are allowed; they rank after all other scores.
     if bounds["max_score"] is not None:
         allowed &= ~(scores > measure.as_score(jnp.asarray(bounds["max_score"])))
     if bounds["min_score"] is not None:
         allowed &= ~(scores < measure.as_score(jnp.asarray(bounds["min_score"])))
     if bounds["absolute_margin"] is not None or bounds["relative_margin"] is not None:
-        of_positive = _score_of_positive(positive, scores, is_positive)
+        positive_score = _score_of_positive(positive, scores, is_positive)
         has_positive = jnp.any(is_positive, axis=1, keepdims=True)
-        for margin, unit in ((bounds["absolute_margin"], 1), (bounds["relative_margin"], jnp.abs(of_positive))):
+        for margin, unit in ((bounds["absolute_margin"], 1), (bounds["relative_margin"], jnp.abs(positive_score))):
             if margin is not None:
-                allowed &= ~has_positive | ~(scores > of_positive - jnp.asarray(margin) * unit)
+                allowed &= ~has_positive | ~(scores > positive_score - jnp.asarray(margin) * unit)
     columns = top_k_of_rows(rank_keys(scores, allowed), depth)[1]
     return jnp.where(jnp.arange(depth) < jnp.sum(allowed, axis=1, keepdims=True), columns, -1)
 
@@ -194,5 +195,5 @@ def _score_of_positive(positive: Positive, scores: Array, mask: Array) -> Array:
 def _draw(key: Array, candidates: Array, k: int) -> Array:
     """Draw at most k candidates of each row with equal probability, in their order."""
     priority = jnp.where(candidates >= 0, jax.random.uniform(key, candidates.shape), -1.0)
-    places = jax.lax.top_k(priority, min(k, candidates.shape[1]))[1]
-    return jnp.take_along_axis(candidates, jnp.sort(places, axis=1), axis=1)
+    indices = jax.lax.top_k(priority, min(k, candidates.shape[1]))[1]
+    return jnp.take_along_axis(candidates, jnp.sort(indices, axis=1), axis=1)

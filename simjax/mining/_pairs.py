@@ -1,5 +1,8 @@
 """Miners of pairs: by margins, by the hardest pairs of the row or of the batch, by a schedule, and by a guide.
 
+A score is larger for closer pairs: a similarity, or a negated distance. A tile is a block of rows of the similarity
+matrix, with all columns. The hardness of a negative pair is its score, and that of a positive pair its negated score.
+
 References:
     Wang et al. (2019), Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning.
     Yuan, Yang, Zhang (2017), Hard-Aware Deeply Cascaded Embedding.
@@ -24,7 +27,7 @@ from simjax.similarity import Measure, reduce_rows
 from simjax.similarity import measure as as_measure
 
 TOLERANCE = 64  # rounding errors by which scores may differ between block sizes
-FIRST_FLOAT, LAST_FLOAT = 0x007FFFFF, 0xFF800000  # places of -inf and inf in the order of float32 numbers
+FIRST_FLOAT, LAST_FLOAT = 0x007FFFFF, 0xFF800000  # positions of -inf and inf in the order of float32 numbers
 
 
 def pair_margin(
@@ -61,16 +64,17 @@ def multi_similarity(
     ref_labels: RefLabels = None,
     measure: str | Measure = "cosine",
 ) -> Relation:
-    """Select positives at most epsilon closer than the nearest negative, and negatives likewise.
+    """Select positives and negatives of each row that are closer to the other kind than a margin epsilon.
 
-    A negative is selected if it is at most epsilon farther than the farthest positive of the row.
+    A positive is selected if it is at most epsilon closer than the nearest negative of the row, and a negative if it is
+    at most epsilon farther than the farthest positive of the row.
 
     Args:
         epsilon: In units of the measure. May be traced.
         embeddings, labels, ref_embeddings, ref_labels, measure: See `simjax.mining`, also for errors.
 
     Returns:
-        A relation of pairs, without those of rows that have no positive or no negative.
+        A relation of pairs. A row without a positive or without a negative has no pairs.
 
     Example:
         Row 0 has positives at 1 and 3 and negatives at 2 and 9; the positive at 3 and the negative at 2 are selected:
@@ -98,11 +102,11 @@ def hard_aware(
 ) -> Relation:
     """Select the hardest share of all positive pairs of the batch, and of all negative pairs.
 
-    The share ends at the k-th hardest of n m pairs. The pairs are not stored: a binary search counts the pairs that are
-    at least as hard as a score, in 32 passes over the tiles.
+    The share ends at the k-th hardest of n m pairs. The pairs are not stored: a binary search over hardness counts, in
+    each of 32 steps, the pairs that are at least as hard. Each step computes all tiles.
 
     Args:
-        share: Above 0, at most 1. Rounded up to whole pairs.
+        share: Fraction of the pairs, above 0, at most 1. Rounded up to an integer number of pairs.
         embeddings, labels, ref_embeddings, ref_labels, measure, block_size: See `simjax.mining`, also for errors.
 
     Returns:
@@ -136,7 +140,7 @@ def curriculum(
     ref_labels: RefLabels = None,
     measure: str | Measure = "normalized_euclidean",
 ) -> Relation:
-    """Select pairs up to a hardness, between the easiest and the hardest pair of each row and kind.
+    """Select pairs up to a hardness, relative to the easiest and the hardest pair of each row.
 
     Args:
         hardness: 0 selects the nearest positive and the farthest negative of each row, 1 selects all pairs. May be
@@ -144,7 +148,7 @@ def curriculum(
         embeddings, labels, ref_embeddings, ref_labels, measure: See `simjax.mining`, also for errors.
 
     Example:
-        Row 0 has negatives at 2, 3 and 6; half the way from 6 to 2 leaves out the two hard ones:
+        Row 0 has negatives at 2, 3 and 6; a hardness of 0.5 is a distance of 4, which excludes 2 and 3:
 
         >>> x = jnp.array([[0.0], [2.0], [3.0], [6.0]])
         >>> for hardness in (0.5, 0.75, 1.0):
@@ -168,17 +172,17 @@ def guided(
     ref_labels: RefLabels = None,
     measure: str | Measure = "cosine",
 ) -> Relation:
-    """Select all pairs except probably false negatives: those that a guide model scores above the row's positive.
+    """Select all pairs except likely false negatives, which a guide model scores above the positive of the row.
 
-    In a large batch some negatives are in truth similar: other pictures of the same object, other answers to the same
+    In a large batch some negatives are actually similar: other pictures of the same object, other answers to the same
     question. If a row has several positives, its negatives are compared with the positive that the guide scores
     highest; if a row has no positive, all its negatives are selected.
 
     Args:
         guide: Embeddings of the rows by the guide model, [n, e].
         labels: Class ids [n] or a `Relation`. All its positives are selected.
-        margin: Negatives less than this below the positive are left out as well. In units of the measure.
-        ref_guide: Embeddings of the columns by the guide model, [m, e]. Default: those of the rows.
+        margin: Negatives that score less than the margin below the positive are excluded too. In units of the measure.
+        ref_guide: Embeddings of the columns by the guide model, [m, e]. Default: the embeddings of the rows.
         ref_labels: Class ids [m], if `labels` are class ids and there is a `ref_guide`.
         measure: Measure of the guide's embeddings.
 
@@ -229,7 +233,7 @@ def _at_least_as_hard(hardness: Array, scores: Array, i: Array, positive: Array,
 def _kth_hardest(
     x: Array, y: Array, relation: Relation, measure: Measure, share: Array, block_size: int | None
 ) -> Array:
-    """Return the hardness of the last selected pair of each kind, float32 [2]: -score of positives, score of negatives.
+    """Return the hardness of the last selected positive and of the last selected negative pair, float32 [2].
 
     The binary search is over all float32 numbers in increasing order, so it is exact for scores of any size.
     """
@@ -252,10 +256,10 @@ def _kth_hardest(
     return _float_at(lax.fori_loop(0, 32, halve, bounds)[0])
 
 
-def _float_at(place: Array) -> Array:
-    """Return the float32 at a place, uint32, in the increasing order of all float32 numbers."""
-    zero = jnp.uint32(1 << 31)  # the place of 0.0, whose bits are 0
-    bits = jnp.where(place < zero, ~place, place - zero)
+def _float_at(position: Array) -> Array:
+    """Return the float32 at a position, uint32, in the increasing order of all float32 numbers."""
+    zero = jnp.uint32(1 << 31)  # the position of 0.0, whose bits are 0
+    bits = jnp.where(position < zero, ~position, position - zero)
     return lax.bitcast_convert_type(bits, jnp.float32)
 
 

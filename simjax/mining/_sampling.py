@@ -1,4 +1,6 @@
-"""Miners that draw pairs and triplets at random by their distance.
+"""Miners that draw pairs and triplets at random, with probabilities that depend on their distance.
+
+Scores are larger for closer pairs: a distance is negated.
 
 References:
     Wu, Manmatha, Smola, Krähenbühl (2017), Sampling Matters in Deep Embedding Learning (distance weighted).
@@ -17,8 +19,10 @@ from simjax.core import InputError, check_at_least
 from simjax.mining._base import check_inputs, row_max, score_tiles, select_pairs, select_triplets
 from simjax.pairs import Relation
 from simjax.pairs._relation import Labels, Masks, RefLabels
-from simjax.similarity import Measure, histogram, max, min
+from simjax.similarity import Measure, histogram
+from simjax.similarity import max as max_of_rows
 from simjax.similarity import measure as as_measure
+from simjax.similarity import min as min_of_rows
 
 
 def distance_weighted(
@@ -33,23 +37,23 @@ def distance_weighted(
 ) -> Relation:
     """Draw one negative for each positive pair, with equal probability for all distances.
 
-    Random unit vectors in d dimensions have distance D with a density that is very high near sqrt(2):
+    The distance D of random unit vectors in d dimensions has a density that is very high near sqrt(2):
 
         q(D) proportional to D^(d - 2) (1 - D^2 / 4)^((d - 3) / 2)
 
-    A negative is drawn with a probability proportional to 1 / q of its distance.
+    A negative at distance D is drawn with a probability proportional to 1 / q(D).
 
     Args:
         key: PRNG key of the draw.
-        cutoff: Smaller distances have the weight of this distance, which bounds the weight of very near negatives.
-        nonzero_loss_cutoff: Negatives from this distance on are never drawn.
+        cutoff: Smaller distances have the weight of this distance, which bounds the weight of very close negatives.
+        nonzero_loss_cutoff: Negatives at this distance or farther are never drawn.
         embeddings, labels, ref_embeddings, ref_labels: See `simjax.mining`, also for errors. Rows are normalized.
 
     Returns:
-        A relation of triplets, none for the positives of a row whose negatives all have weight 0.
+        A relation of triplets. A row whose negatives all have weight 0 has no triplets.
 
-    Differs from pytorch-metric-learning: the largest weight of a row is 1, so that weights of far negatives do not
-    underflow. The probabilities are the same.
+    Differs from pytorch-metric-learning: the weights of a row are scaled so that the largest is 1, and the weights of
+    far negatives do not underflow. The probabilities are the same.
     """
     if not 0 < cutoff < nonzero_loss_cutoff:
         raise InputError(f"cutoff: expected above 0 and below nonzero_loss_cutoff {nonzero_loss_cutoff}, got {cutoff}")
@@ -71,26 +75,43 @@ def uniform_histogram(
     measure: str | Measure = "normalized_euclidean",
     block_size: int | None = None,
 ) -> Relation:
-    """Draw about the same number of positive pairs, and of negative pairs, from every bin of their values.
+    """Draw about the same number of pairs from every bin of a histogram of their distances (values of the measure).
+
+    Positive pairs and negative pairs have a histogram each, with bins of equal width between the smallest and the
+    largest value.
 
     Args:
         key: PRNG key of the draw.
-        bins: Number of equal bins between the smallest and the largest value of the pairs of a kind.
-        positives_per_bin: Average number of positive pairs drawn from each bin; all, if there are fewer.
-        negatives_per_bin: The same for negative pairs.
+        bins: Number of bins of each histogram.
+        positives_per_bin: Expected number of positive pairs drawn from each bin; all, if there are fewer.
+        negatives_per_bin: Expected number of negative pairs drawn from each bin; all, if there are fewer.
         embeddings, labels, ref_embeddings, ref_labels, measure, block_size: See `simjax.mining`, also for errors.
 
+    Returns:
+        A relation of the drawn pairs.
+
     Differs from pytorch-metric-learning, which draws a fixed number from each bin with replacement. Here each pair is
-    drawn independently, with the probability that gives this number on average.
+    drawn independently, with the probability that gives the expected number.
     """
-    numbers = {"bins": bins, "positives_per_bin": positives_per_bin, "negatives_per_bin": negatives_per_bin}
-    for name, value in numbers.items():
+    counts = {"bins": bins, "positives_per_bin": positives_per_bin, "negatives_per_bin": negatives_per_bin}
+    for name, value in counts.items():
         check_at_least(name, value, 1)
     x, y, relation = check_inputs(embeddings, labels, ref_embeddings, ref_labels)
     m = as_measure(measure)
-    wanted = (jnp.float32(positives_per_bin), jnp.float32(negatives_per_bin))
-    kinds = tuple(_probabilities(x, y, relation, m, kind, wanted[kind], bins, block_size) for kind in (0, 1))
-    select = Partial(_draw_pairs, key=key, sign=m.as_score(jnp.ones(())), kinds=kinds)
+    bins_of_positives = _bins_of_pairs(
+        x, y, relation, m, jnp.float32(positives_per_bin), negative=False, bins=bins, block_size=block_size
+    )
+    bins_of_negatives = _bins_of_pairs(
+        x, y, relation, m, jnp.float32(negatives_per_bin), negative=True, bins=bins, block_size=block_size
+    )
+    # `as_score` negates distances, so sign * score is the value of the measure, which the bins refer to.
+    select = Partial(
+        _draw_pairs,
+        key=key,
+        sign=m.as_score(jnp.ones(())),
+        bins_of_positives=bins_of_positives,
+        bins_of_negatives=bins_of_negatives,
+    )
     return select_pairs(select, score_tiles(x, y, m), relation)
 
 
@@ -113,35 +134,37 @@ def _draw_negatives(cumulative: Array, rows: Array, key: Array, columns: Array) 
         return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, row), column))
 
     total = cumulative[:, -1:]
-    drawn = jax.vmap(jax.vmap(uniform, (None, 0)))(rows, columns) * total  # [r, k], below the total
-    place = jnp.sum(cumulative[:, None] <= drawn[:, :, None], axis=2, keepdims=True)
+    thresholds = jax.vmap(jax.vmap(uniform, (None, 0)))(rows, columns) * total  # [r, k], below the total
+    drawn_column = jnp.sum(cumulative[:, None] <= thresholds[:, :, None], axis=2, keepdims=True)
     j = jnp.arange(cumulative.shape[1], dtype=jnp.int32)[None, None]
-    return (j == place) & (total > 0)[:, None]
+    return (j == drawn_column) & (total > 0)[:, None]
 
 
-@partial(jax.jit, static_argnames=("kind", "bins", "block_size"))
-def _probabilities(
+@partial(jax.jit, static_argnames=("negative", "bins", "block_size"))
+def _bins_of_pairs(
     x: Array,
     y: Array,
     relation: Relation,
     measure: Measure,
-    kind: int,
-    wanted: Array,
+    pairs_per_bin: Array,
+    *,
+    negative: bool,
     bins: int,
     block_size: int | None,
 ) -> tuple[Array, Array]:
     """Return the edges of the bins [bins + 1] and the probability of drawing a pair of each bin [bins]."""
-    options = {"measure": measure, "mask": Partial(partial(_mask_of_kind, kind), relation), "block_size": block_size}
-    low = jnp.min(min(x, y, **options)[0], initial=jnp.inf)
-    high = jnp.max(max(x, y, **options)[0], initial=-jnp.inf)
+    options = {"measure": measure, "mask": Partial(partial(_mask, negative), relation), "block_size": block_size}
+    low = jnp.min(min_of_rows(x, y, **options)[0], initial=jnp.inf)
+    high = jnp.max(max_of_rows(x, y, **options)[0], initial=-jnp.inf)
     has_pairs = low <= high
     edges = jnp.linspace(jnp.where(has_pairs, low, 0), jnp.where(has_pairs, high, 1), bins + 1)
     counts = jnp.sum(histogram(x, y, edges=edges, **options), axis=0)
-    return edges, wanted / jnp.maximum(counts, 1)
+    return edges, pairs_per_bin / jnp.maximum(counts, 1)
 
 
-def _mask_of_kind(kind: int, relation: Relation, i: Array, j: Array) -> Array:
-    return relation.masks(i, j)[kind]
+def _mask(negative: bool, relation: Relation, i: Array, j: Array) -> Array:
+    positive_mask, negative_mask = relation.masks(i, j)
+    return negative_mask if negative else positive_mask
 
 
 def _draw_pairs(
@@ -152,15 +175,17 @@ def _draw_pairs(
     *,
     key: Array,
     sign: Array,
-    kinds: tuple[tuple[Array, Array], tuple[Array, Array]],
+    bins_of_positives: tuple[Array, Array],
+    bins_of_negatives: tuple[Array, Array],
 ) -> Masks:
     def uniform(row: Array) -> Array:
         return jax.random.uniform(jax.random.fold_in(key, row), scores.shape[1:])
 
     def is_drawn(mask: Array, edges: Array, probabilities: Array) -> Array:
-        width = jnp.where(edges[-1] > edges[0], edges[-1] - edges[0], 1)
-        bins = (sign * scores - edges[0]) / width * len(probabilities)
-        return mask & (drawn < probabilities[jnp.clip(bins, 0, len(probabilities) - 1).astype(jnp.int32)])
+        range_of_values = jnp.where(edges[-1] > edges[0], edges[-1] - edges[0], 1)
+        positions = (sign * scores - edges[0]) / range_of_values * len(probabilities)
+        bin_indices = jnp.clip(positions, 0, len(probabilities) - 1).astype(jnp.int32)
+        return mask & (random_numbers < probabilities[bin_indices])
 
-    drawn = jax.vmap(uniform)(i[:, 0])
-    return is_drawn(positive, *kinds[0]), is_drawn(negative, *kinds[1])
+    random_numbers = jax.vmap(uniform)(i[:, 0])
+    return is_drawn(positive, *bins_of_positives), is_drawn(negative, *bins_of_negatives)

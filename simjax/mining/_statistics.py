@@ -1,4 +1,7 @@
-"""Number and hardness of the pairs that a miner selected."""
+"""Number and hardness of the pairs that a miner selected.
+
+A score is larger for closer pairs: a similarity, or a negated distance.
+"""
 
 import dataclasses
 from functools import partial
@@ -21,14 +24,14 @@ from simjax.similarity import measure as as_measure
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MiningStatistics:
-    """Statistics of the positive pairs and of the negative pairs of a relation, in this order: arrays [2].
+    """Statistics of a relation; each is an array [2], for the positive pairs and for the negative pairs.
 
     Attributes:
         pairs: Number of pairs.
         rows: Number of rows with a pair.
-        nearest: Value of the closest pair by the measure; NaN if there is no pair, like the next two.
-        mean: Mean value.
-        farthest: Value of the farthest pair.
+        nearest: Value of the closest pair by the measure; NaN if there is no pair.
+        mean: Mean value; NaN if there is no pair.
+        farthest: Value of the farthest pair; NaN if there is no pair.
     """
 
     pairs: Array
@@ -88,10 +91,10 @@ def _statistics(x: Array, y: Array, relation: Relation, measure: Measure, block_
 
 
 def _of_rows(relation: Relation, measure: Measure, s: Array, i: Array, j: Array) -> tuple[Array, ...]:
-    """Return the count, sum, smallest and largest score of both kinds of pairs of each row, [r, 2] each."""
+    """Return the count, sum, smallest and largest score of each row, for positives and negatives, [r, 2] each."""
     scores, masks = promote_to_float32(measure.as_score(s)), relation.masks(i, j)
     counts = [jnp.sum(mask, axis=1) for mask in masks]
     sums = [jnp.sum(jnp.where(mask, scores, 0), axis=1) for mask in masks]
     smallest = [row_min(scores, mask)[:, 0] for mask in masks]
     largest = [row_max(scores, mask)[:, 0] for mask in masks]
-    return tuple(jnp.stack(of_kinds, axis=1) for of_kinds in (counts, sums, smallest, largest))
+    return tuple(jnp.stack(columns, axis=1) for columns in (counts, sums, smallest, largest))

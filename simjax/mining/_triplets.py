@@ -36,12 +36,14 @@ def triplet_margin(
     ref_labels: RefLabels = None,
     measure: str | Measure = "normalized_euclidean",
 ) -> Relation:
-    """Select triplets by how much farther the negative is from the anchor than the positive: their difference.
+    """Select triplets by the difference d(anchor, negative) - d(anchor, positive).
 
         all          difference <= margin
         hard         difference <= margin and difference <= 0
         semi_hard    0 < difference <= margin
         easy         difference > margin
+
+    For a similarity s the difference is s(anchor, positive) - s(anchor, negative).
 
     Args:
         margin: In units of the measure. May be traced.
@@ -88,7 +90,7 @@ def angular(
 ) -> Relation:
     """Select triplets whose angle at the negative is larger than a given angle.
 
-    With unit vectors a, p and n, and the middle c = (a + p) / 2 of anchor and positive, the angle is
+    With unit vectors a, p and n, and the midpoint c = (a + p) / 2 of anchor and positive, the angle is
 
         atan( |a - p| / (2 |n - c|) )
 
@@ -120,7 +122,7 @@ _CONDITIONS: dict[str, Callable[[Array, Array], Array]] = {
 
 
 def _by_difference(condition: Partial, scores: Array, i: Array, negative: Array, *, margin: Array) -> Partial:
-    # A comparison with NaN is false, so an iteration over positives reads one array instead of two.
+    # A comparison with NaN is False. With NaN in place of other pairs, each iteration reads one array instead of two.
     return Partial(_has_difference, condition, scores, jnp.where(negative, scores, jnp.nan), margin)
 
 
@@ -150,6 +152,6 @@ def _has_angle(scores: Array, negative: Array, slope: Array, between_columns: Ti
     to_positive = take_columns(scores, columns)
     positive_to_negative = between_columns(columns.reshape(-1, 1), j).reshape(*columns.shape, -1)
     # |n - c|^2 and |a - p|^2 of unit vectors, computed from their dot products
-    to_middle = jnp.maximum(1 + (1 + to_positive) / 2 - (scores[:, None] + positive_to_negative), 0)
+    to_midpoint = jnp.maximum(1 + (1 + to_positive) / 2 - (scores[:, None] + positive_to_negative), 0)
     side = jnp.maximum(2 - 2 * to_positive, 0)
-    return negative[:, None] & (jnp.sqrt(side) > slope * jnp.sqrt(to_middle))
+    return negative[:, None] & (jnp.sqrt(side) > slope * jnp.sqrt(to_midpoint))

@@ -1,4 +1,4 @@
-"""Heads that map an embedding to a score of each class, or to a prediction of another embedding."""
+"""Heads that map an embedding to a logit for each class, or to a prediction of another embedding."""
 
 import jax
 import jax.numpy as jnp

@@ -12,7 +12,15 @@ from simjax import core
 
 
 class Dense(nnx.Module):
-    """A dense layer: x [..., features_in] to x kernel + bias, [..., features_out]."""
+    """A dense layer, x @ kernel + bias.
+
+    Args:
+        features_in: Size of the last axis of x.
+        features_out: Size of the last axis of the result.
+        use_bias: Add a learned bias, zero at the start.
+        init: Name of a factory in `flax.nnx.initializers`, which initializes the kernel.
+        rngs: Initializes the parameters.
+    """
 
     def __init__(
         self, features_in: int, features_out: int, *, use_bias: bool = True, init: str = "he_normal", rngs: nnx.Rngs
@@ -22,12 +30,22 @@ class Dense(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(features_out)) if use_bias else None
 
     def __call__(self, x: Array) -> Array:
-        """Compute x [..., features_in] to [..., features_out]."""
+        """Map x [..., features_in] to [..., features_out]."""
         return core.dense(x, self.kernel[...], None if self.bias is None else self.bias[...])
 
 
 class Convolution(nnx.Module):
-    """A convolution: x [b, h, w, channels_in] to [b, h', w', channels_out]."""
+    """A convolution of images, see `core.convolution`. The kernel has He normal initialization.
+
+    Args:
+        channels_in: Channels of x.
+        channels_out: Number of filters.
+        size: Height and width of the filters.
+        stride: Step between patches, in pixels.
+        padding: Zeros added on every side.
+        use_bias: Add a learned bias, zero at the start.
+        rngs: Initializes the parameters.
+    """
 
     def __init__(
         self,
@@ -46,7 +64,7 @@ class Convolution(nnx.Module):
         self.stride, self.padding = stride, padding
 
     def __call__(self, x: Array) -> Array:
-        """Compute x [b, h, w, channels_in] to [b, h', w', channels_out]."""
+        """Map x [b, h, w, channels_in] to [b, h', w', channels_out]."""
         bias = None if self.bias is None else self.bias[...]
         return core.convolution(x, self.kernel[...], bias, stride=self.stride, padding=self.padding)
 
@@ -55,19 +73,21 @@ class BatchNorm(nnx.Module):
     """Normalize each feature of x [..., features] over the batch, then scale and shift it.
 
     y = a x + b with a = scale / sqrt(variance + epsilon) and b = bias - a mean. In this form the forward pass reads x
-    for two sums and for y, and the derived backward pass does the same with the gradient. The sums are of x - c and its
-    square, where c is the running mean: any c gives the same variance, and one near the mean avoids cancellation.
+    once to compute two sums and once to compute y. The backward pass, by automatic differentiation, likewise reads the
+    gradient of y once for two sums and once for the gradient of x. The sums are of x - c and its square, where c is the
+    running mean: any c gives the same variance, and a c close to the mean avoids cancellation.
 
     `nnx.view(module, use_running_average=True)` normalizes by the running statistics instead, so that the result for an
     image does not depend on its batch.
 
     Args:
         features: Size of the last axis.
-        momentum: Fraction of the running statistics that a batch leaves unchanged.
+        momentum: Decay of the running averages: new = momentum * old + (1 - momentum) * batch.
         epsilon: Added to the variance.
 
     Differs from:
-        `nnx.BatchNorm`, which is slower on a CPU, and whose variance cancels far from 0.
+        `nnx.BatchNorm`, which is slower on a CPU, and whose variance loses precision to cancellation when the mean is
+        far from 0.
 
     References:
         Ioffe, Szegedy (2015), Batch Normalization. Chan, Golub, LeVeque (1983), Algorithms for Computing the Sample
@@ -76,6 +96,7 @@ class BatchNorm(nnx.Module):
 
     def __init__(self, features: int, *, momentum: float = 0.9, epsilon: float = 1e-5):
         self.scale, self.bias = nnx.Param(jnp.ones(features)), nnx.Param(jnp.zeros(features))
+        # Running statistics, with the names of `nnx.BatchNorm`, which are part of the checkpoint format.
         self.mean, self.var = nnx.BatchStat(jnp.zeros(features)), nnx.BatchStat(jnp.ones(features))
         self.momentum, self.epsilon = momentum, epsilon
         self.use_running_average = False
@@ -114,7 +135,7 @@ class Residual(nnx.Module):
 
 
 def max_pool(x: Array, size: int = 2) -> Array:
-    """Compute the maximum of each window: x [b, h, w, c] to [b, h // size, w // size, c].
+    """Compute the maximum of each window, mapping x [b, h, w, c] to [b, h // size, w // size, c].
 
     The gradient goes to the first of equal maxima, row by row. On a CPU the maximum of strided slices is 1.3 times as
     fast in a step of the Siamese CNN as XLA's windowed reduction (`python benchmarks/choices.py`).
@@ -125,19 +146,19 @@ def max_pool(x: Array, size: int = 2) -> Array:
 
 
 def average_pool(x: Array, size: int = 2) -> Array:
-    """Compute the mean of each window: x [b, h, w, c] to [b, h // size, w // size, c]."""
+    """Compute the mean of each window, mapping x [b, h, w, c] to [b, h // size, w // size, c]."""
     b, c = x.shape[0], x.shape[3]
     h, w = (extent // size for extent in x.shape[1:3])
     return jnp.mean(x[:, : h * size, : w * size].reshape(b, h, size, w, size, c), axis=(2, 4))
 
 
 def global_average_pool(x: Array) -> Array:
-    """Compute the mean over all positions: x [b, h, w, c] to [b, c]."""
+    """Compute the mean over all positions, mapping x [b, h, w, c] to [b, c]."""
     return jnp.mean(x, axis=(1, 2))
 
 
 def flatten(x: Array) -> Array:
-    """Merge all axes but the first: x [b, ...] to [b, d]."""
+    """Merge all axes but the first, mapping x [b, ...] to [b, d]."""
     return x.reshape(x.shape[0], -1)
 
 

@@ -7,7 +7,7 @@ Each is a module; calling it returns the argument of the loss:
     def loss(temperature, x, y):
         return losses.info_nce_loss(x, y, temperature=temperature())
 
-A scale is learned as its logarithm, and bounded. Without a bound it grows as long as that lowers the loss, until its
+A scale is learned as its logarithm, and bounded. Without a bound it grows as long as this lowers the loss, until its
 gradient overflows. CLIP clips the parameter after each step; here the forward pass clips it and the gradient is that of
 projected descent, which works with any optimizer and training loop.
 
@@ -36,7 +36,7 @@ LOG_LIMIT = 40.0
 class Proxies(nnx.Module):
     """Learned proxies, one for each class [c, d], or several [c, k, d].
 
-    They start as random unit vectors, uniform on the sphere. In a loss of cosines, a gradient step turns a vector by
+    They start as random unit vectors, uniform on the sphere. In a loss of cosines, a gradient step rotates a vector by
     an angle that is inversely proportional to the square of its length. With unit vectors the same learning rate
     therefore suits any number of features.
 
@@ -73,13 +73,13 @@ def random_directions(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 class Temperature(nnx.Module):
-    """The positive divisor of scores in NT-Xent, InfoNCE, SupCon and softmax losses.
+    """The temperature, a positive divisor of similarities, of NT-Xent, InfoNCE, SupCon and softmax losses.
 
     The parameter is the logarithm of its inverse, the scale, so that steps are relative. As in CLIP the scale is at
     most 100. At this bound the gradient is 0 if a larger scale would lower the loss, and unchanged otherwise.
 
     Args:
-        initial: Initial temperature. Default: that of CLIP.
+        initial: Initial temperature. Default: the value of CLIP.
         max_scale: Largest inverse of the temperature. None: exp(40), the largest with finite gradients.
 
     Raises:
@@ -119,8 +119,8 @@ class ScaleAndBias(nnx.Module):
     scale is at most 100, where it has the gradient of `Temperature`.
 
     Args:
-        scale: Initial scale. Default: that of the paper.
-        bias: Initial bias. Default: that of the paper.
+        scale: Initial scale. Default: the value of the paper.
+        bias: Initial bias. Default: the value of the paper.
         max_scale: Largest scale. None: exp(40), the largest with finite gradients.
 
     Raises:
@@ -142,7 +142,7 @@ class ScaleAndBias(nnx.Module):
         self.bias = nnx.Param(jnp.float32(bias))
 
     def __call__(self) -> dict[str, Array]:
-        """Return both by the names of the arguments of the loss."""
+        """Return the keyword arguments `log_scale` and `bias` of `siglip_loss`."""
         log_scale = jnp.asarray(bounded(self.log_scale[...], -LOG_LIMIT, log_limit(self.max_scale)))
         return {"log_scale": log_scale, "bias": self.bias[...]}
 
@@ -151,7 +151,7 @@ class Beta(nnx.Module):
     """The parameter beta of the margin loss, the distance that separates positive from negative pairs.
 
     Args:
-        initial: Initial value, in units of the measure. Default: that of the paper, for unit vectors.
+        initial: Initial value, in units of the measure. Default: the value of the paper, for unit vectors.
         classes: Number of classes, each with its own beta. Default: one beta for all.
 
     Raises:

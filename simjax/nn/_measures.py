@@ -71,12 +71,12 @@ class LowRankMahalanobis(nnx.Module):
 
 
 SMALLER = 2.0**-4
-"""Factor of vectors before a linear map, with which the map of the largest numbers does not overflow."""
+"""Factor of vectors before a linear map, so that the map of the largest numbers does not overflow."""
 
 
 @pair_function()
 def _mapped_pair(x: Array, y: Array, *, projection: Array) -> Array:
-    half = x / 2 - y / 2  # the difference before the map, which rounds; x - y could overflow
+    half = x / 2 - y / 2  # subtracted before the map, whose result is rounded; halved, because x - y could overflow
     mapped = _map(half * SMALLER, projection)
     return _times(EUCLIDEAN(mapped, jnp.zeros_like(mapped)), 2 / SMALLER)
 
@@ -96,7 +96,7 @@ def _map(x: Array, projection: Array) -> Array:
 
 
 def _times(distance: Array, scale: float) -> Array:
-    """Compute the product, with zero gradient where it is infinite."""
+    """Compute distance * scale, with zero gradient where the product is infinite."""
     product = distance * scale
     return jnp.where(jnp.isinf(product), lax.stop_gradient(product), product)
 

@@ -29,12 +29,14 @@ class SiameseCNN(nnx.Module):
 
     Args:
         image_shape: (h, w, c) of the images. The modern variant needs at least 2^n pixels per side for n widths, the
-            classic one 28.
-        variant: "modern" has stages of convolution, batch norm, ReLU and pooling, each stage after the first with a
-            residual block; "classic" is the network of the early tutorials: no activations, a 2-d embedding.
-        widths: Channels of the stages.
-        residual: Add a residual block to each stage after the first.
-        embedding_size: Size of the embeddings. Default: 64 for the modern variant, 2 for the classic one.
+            classic variant at least 28.
+        variant: "modern" has stages of convolution, batch norm and ReLU with pooling between them, and a residual block
+            in each stage after the first. "classic" is the network of `configs/classic_siamese.toml`: three
+            convolutions, each with batch norm and pooling, then two dense layers with batch norm between them; no
+            nonlinear activations.
+        widths: Channels of the stages; only for "modern".
+        residual: Add a residual block to each stage after the first; only for "modern".
+        embedding_size: Size of the embeddings. Default: 64 for "modern", 2 for "classic".
         rngs: Initializes the parameters.
 
     Raises:
@@ -102,9 +104,13 @@ class DenseNetwork(nnx.Module):
 
 
 def _classic(image_shape: tuple[int, int, int], embedding_size: int, rngs: nnx.Rngs) -> nnx.Sequential:
-    """Return three convolutions and two dense layers with batch norm, and without activations."""
+    """Return three convolutions, each with batch norm and pooling, and two dense layers with batch norm between them.
+
+    The network has no nonlinear activations.
+    """
     height, width, channels = image_shape
-    positions = ((height // 4 - 2) // 5) * ((width // 4 - 2) // 5)  # after 2x2 and 5x5 pooling
+    # Two 2x2 poolings divide a side by 4, the convolution without padding takes 2 off, and 5x5 average pooling follows.
+    positions = ((height // 4 - 2) // 5) * ((width // 4 - 2) // 5)
     return nnx.Sequential(
         Convolution(channels, 32, padding=1, rngs=rngs),
         BatchNorm(32),

@@ -27,7 +27,7 @@ _gelu = jax.checkpoint(jax.nn.gelu)  # the backward pass reads its argument only
 
 
 class MultiHeadAttention(nnx.Module):
-    """Attention of several heads, each on its own projection of the tokens.
+    """Attention of several heads, each with its own projection of the tokens.
 
     Tokens attend to each other (self-attention) or to the tokens of a second input (cross-attention).
 
@@ -36,7 +36,7 @@ class MultiHeadAttention(nnx.Module):
         heads: Number of heads; must divide the width.
         measure: Measure of queries and keys: a name, a `Measure`, or a module with a method `measure`, such as
             `TunedMeasure`, whose parameters are then learned.
-        temperature: Divisor of the scores. Default: sqrt(width / heads) for "dot", and 1 for other measures.
+        temperature: Divisor of the attention scores. Default: sqrt(width / heads) for "dot", and 1 for other measures.
         dropout_rate: Fraction of attention weights that are dropped in a call with a `dropout_key`.
         rngs: Initializes the parameters.
 
@@ -65,8 +65,8 @@ class MultiHeadAttention(nnx.Module):
             raise InputError(f"heads: expected a divisor of the width {width}, got {heads}")
         self.heads, self.dropout_rate = heads, dropout_rate
         self.measure = measure
-        usual = (width // heads) ** 0.5 if measure == "dot" else 1.0
-        self.temperature = usual if temperature is None else temperature
+        default = (width // heads) ** 0.5 if measure == "dot" else 1.0
+        self.temperature = default if temperature is None else temperature
         self.query_key_value = Dense(width, 3 * width, init="glorot_uniform", rngs=rngs)
         self.out = Dense(width, width, init="glorot_uniform", rngs=rngs)
 
@@ -86,7 +86,7 @@ class MultiHeadAttention(nnx.Module):
         Args:
             tokens: Tokens that attend, [b, t, width].
             context: Tokens that are attended to, [b, s, width]. Default: `tokens`.
-            bias: Added to the scores, see `attention.attention`.
+            bias: Added to the attention scores, see `attention.attention`.
             mask: True for the context that a token attends to, see `attention.attention`.
             is_causal: Token i attends to tokens 0 to i only.
             dropout_key: Key of dropout. Default: no dropout.
@@ -108,8 +108,8 @@ class MultiHeadAttention(nnx.Module):
             deterministic=dropout_key is None,
             return_weights=return_weights,
         )
-        mixed, *weights = out if return_weights else (out,)
-        out = self.out(mixed.reshape(b, t, width))
+        attended, *weights = out if return_weights else (out,)
+        out = self.out(attended.reshape(b, t, width))
         return (out, *weights) if return_weights else out
 
     def _projections(self, tokens: Array, context: Array | None) -> list[Array]:
@@ -153,7 +153,7 @@ class TransformerBlock(nnx.Module):
             **options: Options of a call of `MultiHeadAttention`: bias, mask, is_causal, dropout_key.
         """
         b, t, width = tokens.shape
-        # XLA on a CPU computes norms and dense layers of [b t, width] faster than those of three axes.
+        # XLA on a CPU computes norms and dense layers of [b t, width] faster than of [b, t, width].
         x = tokens.reshape(b * t, width)
         normed = self.attention_norm(x).reshape(b, t, width)
         out = self.attention(normed, return_weights=return_weights, **options)
@@ -167,9 +167,9 @@ class TransformerBlock(nnx.Module):
 class VisionTransformer(nnx.Module):
     """A vision transformer from images [b, h, w, c] to embeddings [b, embedding_size].
 
-    A dense layer makes a token of each patch of the image, to which a position is added. After the transformer blocks,
-    a dense layer makes the embedding of the mean token or of an extra class token. An image whose sides are no
-    multiples of the patch size is padded with zeros at the bottom and the right.
+    A dense layer maps each patch of the image to a token, and a position embedding is added. After the transformer
+    blocks, a dense layer maps the mean token, or an extra class token, to the embedding. An image whose sides are not
+    multiples of the patch size is padded with zeros at the bottom and on the right.
 
     Args:
         image_shape: (h, w, c) of the images.

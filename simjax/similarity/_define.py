@@ -65,8 +65,8 @@ def pair_function(
                 rank = len(jnp.broadcast_shapes(x.shape, y.shape))
             except ValueError:
                 raise InputError(f"y: expected a shape that goes with x, got {x.shape} and {y.shape}") from None
-            for name, least in smallest.items():
-                check_at_least(name, parameters.get(name), least)
+            for name, minimum in smallest.items():
+                check_at_least(name, parameters.get(name), minimum)
             parameters = {n: as_number_array(n, p) if isinstance(p, np.ndarray) else p for n, p in parameters.items()}
             x32, y32 = (promote_to_float32(a).reshape((1,) * (rank - a.ndim) + a.shape) for a in (x, y))
             return compiled(x32, y32, **parameters).astype(jnp.result_type(x, y))

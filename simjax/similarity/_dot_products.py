@@ -1,9 +1,9 @@
 """Dot products and cosines of vectors, the learned bilinear similarity, and embeddings made of unit vectors.
 
 Every measure of `simjax.similarity` takes vectors x and y of real numbers, [..., d], whose leading axes broadcast, and
-returns [...] in their common type. The suffix of its name says the direction: `_distance` is smaller when closer, any
-other suffix larger. All raise InputError for shapes or parameters out of range and TypeError for complex numbers and
-text. Finite input never gives NaN, in value or gradient; a vector with NaN or infinity gives NaN.
+returns [...] in their common dtype. The suffix of its name says the direction: a `_distance` is smaller for closer
+vectors, any other measure larger. All raise InputError for shapes or parameters out of range and TypeError for complex
+numbers and text. Finite input never gives NaN, in value or gradient; a vector with NaN or infinity gives NaN.
 """
 
 import functools
@@ -34,7 +34,7 @@ def unit_vectors(x: Num[ArrayLike, "*batch d"]) -> Num[Array, "*batch d"]:
     """Divide vectors by their Euclidean norms, x / |x|.
 
     Args:
-        x: [..., d]; may be as long as 1e30 or as short as 1e-30.
+        x: [..., d]; norms from 1e-30 to 1e30 neither underflow nor overflow.
 
     Returns:
         [..., d]; a zero vector stays zero, with zero gradient, and a vector with NaN or infinity becomes NaN.

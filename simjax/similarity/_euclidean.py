@@ -61,7 +61,7 @@ def standardized_euclidean_distance(
     Args:
         x: [..., d].
         y: [..., d].
-        variance: [d] or a scalar, at least 0. A feature of variance 0 is left out. Default: 1.
+        variance: [d] or a scalar, at least 0. A feature of variance 0 is ignored. Default: 1.
 
     Example:
         >>> print(standardized_euclidean_distance(jnp.zeros(2), jnp.array([3.0, 8.0]), variance=jnp.array([1.0, 4.0])))
@@ -105,7 +105,7 @@ def mahalanobis_distance(
 
 @pair_function(propagates_nan=False)
 def nan_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
-    """Compute sqrt(d / p sum_k (x_k - y_k)^2) over the p features that neither x nor y misses.
+    """Compute sqrt(d / p sum_k (x_k - y_k)^2) over the p features that are present in both x and y.
 
     Args:
         x: [..., d]; NaN is a missing feature.
@@ -165,8 +165,8 @@ def _nan_euclidean(reduce: Reduce, x: Array, y: Array) -> Array:
     scale = power_of_two(lax.stop_gradient(size))
 
     def square(x: tuple[Array, Array], y: tuple[Array, Array], scale: Array) -> tuple[Array, Array]:
-        apart, present = difference(x, y)
-        return (apart / scale) ** 2, present
+        delta, present = difference(x, y)
+        return (delta / scale) ** 2, present
 
     total, present = reduce(square, known_x, known_y, scale=scale)
     distance = 2 * scale * safe_sqrt(total * (d / jnp.maximum(present, 1.0)))
@@ -174,10 +174,10 @@ def _nan_euclidean(reduce: Reduce, x: Array, y: Array) -> Array:
 
 
 class Rows(NamedTuple):
-    """Rows prepared for a tile of distances, each divided by its own scale."""
+    """Rows prepared for a tile (a block of rows of the distance matrix), each divided by its own scale."""
 
     vectors: Array
-    """[n, d]; columns are multiplied by -2, which is cheaper here than in the tile."""
+    """[n, d]; columns are multiplied by -2, which takes less time here than in the tile."""
     squares: Array
     """Squared norms after the division, times the scale over `_unit`, [n]."""
     inverses: Array
@@ -191,7 +191,7 @@ class Rows(NamedTuple):
 def _unit(d: int) -> float:
     """Return a power of four, relative to which the scales of rows of d features are stored.
 
-    With it neither the squares of the largest numbers overflow nor the inverses of the smallest.
+    It prevents overflow of the squares of the largest numbers and of the inverses of the smallest numbers.
     """
     return 4.0 ** (d.bit_length() // 2 + 3)
 
@@ -221,7 +221,7 @@ def prepare_rows(x: Array, y: Array, multiply: Callable[[Array], Array] = lambda
 
 
 def _scaled(x: Array) -> tuple[Array, Array]:
-    """Divide rows [n, d] by the largest power of four up to their largest absolute value; return its root [n], too."""
+    """Divide rows [n, d] by the largest power of four up to their largest absolute value; also return its root [n]."""
     smallest = (float(jnp.finfo(x.dtype).tiny) * _unit(x.shape[1])) ** 0.5
     root = jnp.maximum(power_of_two(jnp.sqrt(largest(x))), smallest)
     return x / root / root, root[:, 0]
@@ -234,7 +234,7 @@ def _with_norms(vectors: Array, squares: Array, roots: Array) -> Rows:
 
 
 def _relative_squares(x: Rows, y: Rows) -> Array:
-    """Compute |x - y|^2 over both scales, [r, m]; rounding may bring it below 0.
+    """Compute |x - y|^2 divided by both scales, [r, m]; negative values are rounding errors.
 
     It is infinite where one row is more than 1e30 times as long as the other.
     """
@@ -243,7 +243,7 @@ def _relative_squares(x: Rows, y: Rows) -> Array:
 
 
 def pad_single_feature(x: Array, y: Array) -> tuple[Array, Array]:
-    """Add a second feature, 0, to rows of one: XLA would otherwise fuse the product and round after the sum."""
+    """Add a zero feature to rows of one feature: XLA would otherwise fuse the product and round after the sum."""
     if x.shape[1] != 1:
         return x, y
     return jnp.pad(x, ((0, 0), (0, 1))), jnp.pad(y, ((0, 0), (0, 1)))
@@ -267,18 +267,19 @@ def search_rows(prepare: Callable[..., tuple[Rows, Rows]]) -> Callable[..., tupl
     """Return a `search` function: the closest y has the largest 2 x . y - |y|^2, a dot product with one more feature.
 
     Each query is divided by its own scale, which does not change the order of its columns; columns need a common
-    scale. The third result says whether no square of a divided row overflows or underflows.
+    scale. The third result is True if no square of a divided row overflows or underflows.
     """
 
     def search(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array, Array]:
         rows, columns = prepare(x, y, **parameters)
         roots = jnp.concatenate([rows.roots, columns.roots])
-        most, least = jnp.max(roots, initial=0.0), jnp.min(roots, initial=jnp.inf)
-        queries = jnp.concatenate([rows.vectors, ((most / rows.roots) ** 2)[:, None]], axis=1)
-        scales = ((columns.roots / most) ** 2)[:, None]
+        largest_root, smallest_root = jnp.max(roots, initial=0.0), jnp.min(roots, initial=jnp.inf)
+        queries = jnp.concatenate([rows.vectors, ((largest_root / rows.roots) ** 2)[:, None]], axis=1)
+        scales = ((columns.roots / largest_root) ** 2)[:, None]
         # squares * inverses is the squared norm after the division
         squares = (columns.squares * columns.inverses)[:, None] * scales * scales
-        return queries, -jnp.concatenate([columns.vectors * scales, squares], axis=1), least >= most * 2.0**-30
+        keys = -jnp.concatenate([columns.vectors * scales, squares], axis=1)
+        return queries, keys, smallest_root >= largest_root * 2.0**-30
 
     return search
 

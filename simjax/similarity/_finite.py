@@ -30,7 +30,7 @@ def _ratio_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> t
 def safe_sqrt(x: Array) -> Array:
     """Compute the square root, with gradient 0 at 0; 0 below 0, and NaN of NaN.
 
-    The derivative needs the root only, so that the backward pass of a tile reads one array.
+    The derivative needs the root only, so the backward pass reads one array.
     """
     return jnp.sqrt(jnp.where(x <= 0, 0.0, x))
 
@@ -53,18 +53,18 @@ def power_of_two(x: Array) -> Array:
 
 
 def absolute(x: Array) -> Array:
-    """Compute |x| with gradient 0 at 0, where that of `jnp.abs` is 1."""
+    """Compute |x| with gradient 0 at 0, where the gradient of `jnp.abs` is 1."""
     return jnp.where(x == 0, 0.0, jnp.abs(x))
 
 
 def saturate(x: Array) -> Array:
-    """Replace infinity by the largest number of the type, with zero gradient."""
+    """Replace infinity by the largest number of the dtype, with zero gradient."""
     limit = float(jnp.finfo(x.dtype).max)
     return jnp.clip(x, -limit, limit)
 
 
 def clip_to_range(x: Array, low: float, high: float) -> Array:
-    """Clip rounding errors beyond a range; the gradient is that of x."""
+    """Clip rounding errors beyond a range; the gradient with respect to x is 1, also where x is clipped."""
     return x + lax.stop_gradient(jnp.clip(x, low, high) - x)
 
 

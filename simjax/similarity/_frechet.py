@@ -39,7 +39,7 @@ from simjax.similarity._finite import power_of_two
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Count, mean and covariance of rows that come in batches: a pytree of fixed shapes, made by `moments`.
+    """Count, mean and covariance of rows, accumulated over batches: a pytree of fixed shapes, made by `moments`.
 
     Two sets a and b are merged by (delta = mean_b - mean_a, n = n_a + n_b)
 
@@ -52,7 +52,7 @@ class Moments:
     Args:
         count: Number of rows, uint32 []; exact up to 4,294,967,295.
         mean: [d], float32 or wider; 0 without rows.
-        mean_rest: The exact mean less its rounded value, [d].
+        mean_rest: Rounding error of the mean (exact minus rounded mean), [d].
         scatter: Sum of (x - mean)(x - mean)^T, [d, d].
 
     Example:
@@ -116,8 +116,8 @@ def frechet_distance(x: Num[ArrayLike, "n d"] | Moments, y: Num[ArrayLike, "m d"
         y: Samples [m, d], or `Moments`.
 
     Returns:
-        A squared distance in the samples' type, at least 0; of equal sets 0 up to the square of the rounding error,
-        with zero gradient. The covariance of a single sample is 0.
+        A squared distance in the dtype of the samples, at least 0. For equal sets it is 0 up to the square of the
+        rounding error, with zero gradient. The covariance of a single sample is 0.
 
     Raises:
         InputError: If shapes do not match or there are no samples.
@@ -168,9 +168,9 @@ def _frechet_distance(x: Array | Moments, y: Array | Moments) -> Array:
 def _mean_and_factor(x: Array | Moments) -> tuple[tuple[Array, Array], Array, Array | bool]:
     """Return the mean and its rest, a factor A [r, d] of the covariance A^T A, and whether A^T A is finite.
 
-    A factor is one of many, and a function of the covariance does not depend on which. So the derivative of a factor
-    only has to give that of the covariance. Such a derivative does not divide by the small numbers that a derivative of
-    a QR or an eigenvalue decomposition divides by.
+    A covariance has many factors, and a function of the covariance does not depend on the choice. The derivative of the
+    factor must therefore only reproduce the derivative of the covariance. It does not divide by the small numbers by
+    which the derivative of a QR or an eigenvalue decomposition divides.
     """
     if isinstance(x, Moments):
         finite = ~jnp.any(jnp.isinf(x.covariance))

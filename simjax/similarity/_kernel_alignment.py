@@ -5,19 +5,21 @@ L_ij = k(y_i, y_j), both centered (rows and columns sum to 0),
 
     CKA = <K, L> / sqrt(<K, K> <L, L>),    in [0, 1], 1 for equal representations,
 
-which a rotation or a common scale of either representation does not change. For the linear kernel
+and a rotation or a scaling of either representation does not change it. For the linear kernel
 <K, L> = |X^T Y|^2 of the centered features, which needs no matrix of the inputs. The plain inner product of centered
 matrices is biased: for a small number of inputs the alignment of independent representations is high. The unbiased
 inner product leaves out the diagonal and divides the means by n - 2 and n - 1 instead of n. Only this one may be
 averaged over batches, as `Alignment` does.
 
-Maximum mean discrepancy (MMD) compares the means of two distributions in the space of a kernel:
+Maximum mean discrepancy (MMD) compares the means of two distributions in the feature space of a kernel. With x' an
+independent copy of x, and y' of y,
 
     MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y)
 
-The biased estimate includes the pairs of each sample with itself and is at least 0. The unbiased one leaves them out;
-it is about 0 for two sets of one distribution, as often below as above. A characteristic kernel, as the Gaussian, gives
-0 for equal distributions only. A distance is negated: "euclidean" gives the energy distance.
+With a characteristic kernel, such as the Gaussian, it is 0 only for equal distributions. The biased estimate includes
+the pairs of each sample with itself and is at least 0. The unbiased estimate leaves them out; its expectation is 0 for
+two samples of the same distribution, so it can be negative. Kernels are scores (larger is closer): a distance is
+negated, so "euclidean" gives the energy distance. A tile is a block of rows of a kernel matrix, with all columns.
 
 References:
     Kornblith, Norouzi, Lee, Hinton (2019), Similarity of Neural Network Representations Revisited.
@@ -67,21 +69,23 @@ def centered_kernel_alignment(
     unbiased: bool = False,
     block_size: int | None = None,
 ) -> Float[Array, ""]:
-    """Compute <K, L> / sqrt(<K, K> <L, L>) of the centered kernel matrices of two representations, never stored.
+    """Compute the centered kernel alignment <K, L> / sqrt(<K, K> <L, L>) of two representations.
+
+    The kernel matrices are computed in blocks of rows; no n x n matrix is stored.
 
     Args:
         x: Features of n inputs, [n, d].
         y: Features of the same inputs in the same order, [n, e].
         kernel: "linear"; "rbf", which is exp(-|x - x'|^2 / (2 s^2)) with s relative to the median distance within
             each of x and y; or a `Measure` such as `measure("rbf", gamma=0.1)` for both.
-        bandwidth: s over the median distance. The median is the lower one of the n (n - 1) / 2 pairs, and a constant
-            of the gradient.
+        bandwidth: s divided by the median distance, for "rbf". The median is the lower median of the n (n - 1) / 2
+            distances; no gradient flows through it.
         unbiased: Leave out the pairs of an input with itself.
         block_size: Rows per block. Default: chosen from a memory budget.
 
     Returns:
-        In [0, 1], unbiased in [-1, 1], in the features' type; 0, with zero gradient, if a representation is the same
-        for all inputs.
+        Scalar in [0, 1], or in [-1, 1] if unbiased, in the dtype of the features; 0, with zero gradient, if a
+        representation is the same for all inputs.
 
     Raises:
         InputError: For shapes that do not match, an unknown kernel, a negative bandwidth, or no inputs (unbiased: fewer
@@ -105,7 +109,7 @@ class Kernel:
 
     Args:
         name: "linear", "rbf", or "measure".
-        measure: The `Measure` of the last.
+        measure: The `Measure` of a kernel with the name "measure".
         bandwidth: See `centered_kernel_alignment`.
     """
 
@@ -194,18 +198,20 @@ def maximum_mean_discrepancy(
     unbiased: bool = True,
     block_size: int | None = None,
 ) -> Float[Array, ""]:
-    """Compute E k(x, x') + E k(y, y') - 2 E k(x, y), without storing a matrix [n, m], forward or backward.
+    """Estimate the squared maximum mean discrepancy of two samples, MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y).
+
+    No pairwise matrix is stored, forward or backward.
 
     Args:
-        x: Samples [n, d].
-        y: Samples [m, d].
-        measure: The kernel, a name or a `Measure`; a distance is negated.
+        x: Samples of the first distribution, [n, d].
+        y: Samples of the second distribution, [m, d].
+        measure: The kernel k, a name or a `Measure`; a distance is negated. Default: "rbf" with gamma = 1 / d.
         unbiased: Leave out the pairs of a sample with itself.
         block_size: Rows per block. Default: chosen from a memory budget.
 
     Returns:
-        A squared distance in the samples' type. The biased one is at least 0, with zero gradient at 0; the unbiased one
-        may be negative.
+        Scalar, MMD^2 in the dtype of the samples. The biased estimate is at least 0, with zero gradient at 0; the
+        unbiased estimate can be negative.
 
     Raises:
         InputError: For shapes that do not match, an unknown measure, or no samples (unbiased: fewer than 2).
@@ -234,22 +240,23 @@ def _maximum_mean_discrepancy(x: Array, y: Array, measure: Measure, *, unbiased:
     x, y = promote_to_float32(x), promote_to_float32(y)
     mask = exclude_self if unbiased else None
     xx, yy, xy = mean_scores(x, x, mask), mean_scores(y, y, mask), mean_scores(x, y, None)
-    # A number near all scores is subtracted from all three, which cancels: smaller sums have smaller rounding errors.
-    near = lax.stop_gradient(xy[0])
-    total = jnp.mean(xx - near) + jnp.mean(yy - near) - 2 * jnp.mean(xy - near)
+    # The offset, the mean of the first row, cancels in the total: smaller terms have smaller rounding errors.
+    offset = lax.stop_gradient(xy[0])
+    total = jnp.mean(xx - offset) + jnp.mean(yy - offset) - 2 * jnp.mean(xy - offset)
+    # If the scores of finite samples overflow, the total may be inf - inf = NaN; the result is inf instead.
     overflow = ~jnp.isfinite(total) & jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(y))
     total = jnp.where(overflow, jnp.inf, total)
     return total if unbiased else jax.nn.relu(total)
 
 
-def _same_inputs(x: ArrayLike, y: ArrayLike, least: int) -> tuple[Array, Array]:
+def _same_inputs(x: ArrayLike, y: ArrayLike, minimum: int) -> tuple[Array, Array]:
     x, y = as_float_array("x", x), as_float_array("y", y)
     for name, a in (("x", x), ("y", y)):
         if a.ndim != 2:
             raise InputError(f"{name}: expected features [n, d], got shape {a.shape}")
     if len(x) != len(y):
         raise InputError(f"y: expected features of the same {len(x)} inputs as x, got shape {y.shape}")
-    check_at_least("inputs", len(x), least)
+    check_at_least("inputs", len(x), minimum)
     return x, y
 
 
@@ -281,7 +288,7 @@ def _alignment(x: Array, y: Array, kernel: Kernel, *, unbiased: bool, block_size
     x_measure = y_measure = as_measure("dot") if kernel.measure is None else kernel.measure
     if kernel.measure is None:
         (x, x_scale), (y, y_scale) = _centered_and_scaled(x), _centered_and_scaled(y)
-        if kernel.name == "rbf":  # its bandwidth is relative, so that a scale has no effect
+        if kernel.name == "rbf":  # the bandwidth is relative to the median distance, so the scale has no effect
             x_measure, y_measure = (as_measure("rbf", gamma=_gamma(a, kernel.bandwidth, block_size)) for a in (x, y))
         else:
             scales = jnp.stack([x_scale, y_scale])
@@ -293,14 +300,14 @@ def _alignment(x: Array, y: Array, kernel: Kernel, *, unbiased: bool, block_size
 
 
 def _centered_and_scaled(x: Array) -> tuple[Array, Array]:
-    """Return centered features over a power of two, and that power; a feature that is the same for all is exactly 0."""
+    """Return centered features divided by a power of two, and that power; a constant feature is exactly 0."""
     scale = power_of_two(jnp.max(jnp.abs(x), initial=0.0))
     varies = jnp.any(x != x[:1], axis=0, keepdims=True)
     return center(x / scale, varies, x.shape[0])[0], scale
 
 
 def _squared_products(x: Array, y: Array, block_size: int | None) -> Array:
-    """Compute |X^T Y|^2 over n^2, a mean over pairs of inputs, from the products of features of x and y."""
+    """Compute |X^T Y|^2 / n^2, a mean over pairs of inputs, from the dot products of the features of x and y."""
     squares = reduce_rows(_sum_of_squares, x.T, y.T, measure="dot", block_size=block_size, precision="highest")
     return jnp.sum(squares / x.shape[0] ** 2)
 
@@ -314,8 +321,8 @@ def _kernel_products(
 ) -> Array:
     """Compute <K, L>, <K, K> and <L, L> of the centered kernels, as means over pairs of inputs, [3].
 
-    The tiles are computed twice, for the means of the kernels and for the products: the products of kernels that are
-    not centered are so large that their differences would lose most digits.
+    The tiles are computed twice, once for the means of the kernels and once for the products. A single computation
+    would subtract products of kernels that are not centered, and lose most digits.
     """
     n = x.shape[0]
     i = jnp.arange(n, dtype=jnp.int32)
@@ -341,7 +348,7 @@ def _kernel_products(
         def centered_tile(block: Any, own_means: Array, i: Array) -> Array:
             return without_diagonal(tile(block, i) - own_means[:, None] - means[None] + mean, i)
 
-        # A kernel that is the same for all pairs leaves only rounding errors, which align with no kernel.
+        # After centering, a kernel that is the same for all pairs consists of rounding errors; they count as 0.
         noise = (16 * jnp.finfo(a.dtype).eps) ** 2 * jnp.sum(squares)
         return (rows, means), (centered_tile, noise)
 
@@ -359,7 +366,7 @@ def _kernel_products(
 
 
 def _gamma(x: Array, bandwidth: Array, block_size: int | None) -> Array:
-    """Return 1 / (2 s^2), with s relative to the median distance; for s = 0 the kernel of different rows is 0."""
+    """Return 1 / (2 s^2), where s is bandwidth times the median distance; for s = 0 different rows have kernel 0."""
     square = median_squared_distance(lax.stop_gradient(x), block_size).astype(x.dtype)
     return 1 / jnp.maximum(2 * bandwidth.astype(x.dtype) ** 2 * square, 1e-30)
 
@@ -367,9 +374,9 @@ def _gamma(x: Array, bandwidth: Array, block_size: int | None) -> Array:
 def median_squared_distance(x: Float[Array, "n d"], block_size: int | None = None) -> Float[Array, ""]:
     """Return the lower median of |x_i - x_j|^2 over the pairs i < j, rounded to float32; 0 for a single row.
 
-    No matrix [n, n] is stored. The bits of floats from 0 up have the order of the floats, so the median is found four
-    bits at a time: each of eight steps counts the distances up to 15 thresholds, which divide the remaining range into
-    sixteen parts.
+    No n x n matrix is stored. Read as integers, the bits of nonnegative floats have the order of the floats, so the
+    median is found four bits at a time: each of eight steps counts the distances up to 15 thresholds, which divide the
+    remaining range into sixteen parts.
     """
     n = x.shape[0]
 

@@ -1,8 +1,9 @@
 """Masks of pairs as functions of row and column, so that no [n, m] array is stored.
 
-A mask takes row numbers i [r, 1] and column numbers j [1, m] of a tile and returns booleans [r, m], True for pairs that
-take part. Any such function is a mask. The masks here are `jax.tree_util.Partial` objects: `jax.jit` treats their
-arrays as data, so that new labels of the same shape compile nothing again.
+A tile is a block of r rows of the similarity matrix, with all m columns. A mask takes the row indices i [r, 1] and the
+column indices j [1, m] of a tile and returns booleans [r, m], True for pairs that are included. Any such function is a
+mask. The masks here are `jax.tree_util.Partial` objects: `jax.jit` treats their arrays as data, so new labels of the
+same shape do not trigger recompilation.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ def same_label(rows: Num[ArrayLike, " n"], columns: Num[ArrayLike, " m"] | None 
 
     Args:
         rows: Labels of the rows, [n].
-        columns: Labels of the columns, [m]. Default: those of the rows.
+        columns: Labels of the columns, [m]. Default: the labels of the rows.
 
     Example:
         >>> mask = all_of(same_label(jnp.array([4, 7, 4])), exclude_self)
@@ -48,24 +49,24 @@ def different_label(rows: Num[ArrayLike, " n"], columns: Num[ArrayLike, " m"] | 
 
 
 def exclude_self(i: Array, j: Array) -> Array:
-    """Mask the pair of each row with itself."""
+    """Exclude the pair of each row with itself."""
     return i != j
 
 
 def causal(i: Array, j: Array) -> Array:
-    """Mask columns after the row's own position."""
+    """Exclude later columns: a row is compared with the columns up to its own index."""
     return j <= i
 
 
 def all_of(*masks: Mask) -> Mask:
-    """Return the mask of pairs that are True in all given masks."""
+    """Return the mask of the pairs that all given masks include."""
     return Partial(_all, tuple(as_pytree_function(mask) for mask in masks))
 
 
-def _labels(rows: ArrayLike, columns: ArrayLike | None) -> tuple[Array, Array]:
-    given = {"rows": _integers_if_whole(rows)}
-    if columns is not None:
-        given["columns"] = _integers_if_whole(columns)
+def _labels(row_labels: ArrayLike, column_labels: ArrayLike | None) -> tuple[Array, Array]:
+    given = {"rows": _as_integers_if_exact(row_labels)}
+    if column_labels is not None:
+        given["columns"] = _as_integers_if_exact(column_labels)
     if any(jnp.issubdtype(a.dtype, jnp.floating) or a.dtype == bool for a in given.values()):
         labels = {argument: as_number_array(argument, a) for argument, a in given.items()}
     else:
@@ -73,27 +74,27 @@ def _labels(rows: ArrayLike, columns: ArrayLike | None) -> tuple[Array, Array]:
     return labels["rows"], labels.get("columns", labels["rows"])
 
 
-def _integers_if_whole(labels: ArrayLike) -> np.ndarray | Array:
-    """Convert a NumPy array of whole floats to integers, because float32 would merge some of them."""
+def _as_integers_if_exact(labels: ArrayLike) -> np.ndarray | Array:
+    """Convert a NumPy array of integer-valued floats to integers, because float32 would merge some of them."""
     array = as_host_array(labels)
-    is_whole = (
+    is_integer_valued = (
         isinstance(array, np.ndarray)
         and array.dtype.kind == "f"
         and np.all((np.abs(array) < 2**63) & (array == np.trunc(array)))
     )
-    return array.astype(np.int64) if is_whole else array
+    return array.astype(np.int64) if is_integer_valued else array
 
 
-def _same(rows: Array, columns: Array, i: Array, j: Array) -> Array:
-    return rows[i] == columns[j]
+def _same(row_labels: Array, column_labels: Array, i: Array, j: Array) -> Array:
+    return row_labels[i] == column_labels[j]
 
 
-def _different(rows: Array, columns: Array, i: Array, j: Array) -> Array:
-    return rows[i] != columns[j]
+def _different(row_labels: Array, column_labels: Array, i: Array, j: Array) -> Array:
+    return row_labels[i] != column_labels[j]
 
 
 def _all(masks: tuple[Mask, ...], i: Array, j: Array) -> Array:
-    valid = jnp.ones((1, 1), bool)
+    included = jnp.ones((1, 1), bool)
     for mask in masks:
-        valid = valid & mask(i, j)
-    return valid
+        included = included & mask(i, j)
+    return included

@@ -1,10 +1,10 @@
 """Late interaction between sets of vectors: MaxSim, the similarity of ColBERT.
 
-    score(x, y) = sum over the tokens i of x of max_j measure(x_i, y_j)
+    maxsim(x, y) = sum over the tokens i of x of max_j measure(x_i, y_j)
 
 Each token of a query is compared with the closest token of a document. Documents of different lengths are padded to a
-common length, and masks mark the valid tokens. The score is not symmetric. Of equally close tokens the first has the
-whole gradient. A query or a document without valid tokens has the score 0 with zero gradient.
+common length, and masks mark the valid tokens. MaxSim is not symmetric. Among equally close tokens, the first receives
+the whole gradient. A query or a document without valid tokens has MaxSim 0 with zero gradient.
 
 References:
     Khattab, Zaharia (2020), ColBERT: Efficient and Effective Passage Search via Contextualized Late Interaction.
@@ -136,14 +136,14 @@ def _tokens(name: str, x: ArrayLike, mask: ArrayLike | None) -> tuple[Array, Arr
 @partial(jax.jit, static_argnames="reduce")
 @auto_axes
 def _paired(x: Array, y: Array, x_mask: Array, y_mask: Array, measure: Measure, *, reduce: str) -> Array:
-    def score(x: Array, y: Array, x_mask: Array, y_mask: Array) -> Array:
+    def maxsim(x: Array, y: Array, x_mask: Array, y_mask: Array) -> Array:
         closest = _closest(measure.all_pairs(x, y)[:, None], y_mask[None], measure)  # [t, 1]
         return _reduce(closest[None], x_mask[None], reduce)[0, 0]
 
-    scores = jnp.vectorize(score, signature="(t,d),(s,d),(t),(s)->()")(
+    values = jnp.vectorize(maxsim, signature="(t,d),(s,d),(t),(s)->()")(
         promote_to_float32(x), promote_to_float32(y), x_mask, y_mask
     )
-    return scores.astype(jnp.result_type(x, y))
+    return values.astype(jnp.result_type(x, y))
 
 
 @partial(jax.jit, static_argnames=("reduce", "block_size"))
@@ -156,35 +156,35 @@ def _all_pairs(
     x, y = promote_to_float32(x), promote_to_float32(y)
 
     def documents(y: Array, y_mask: Array) -> Array:
-        """Compute the scores [b, n] of b documents [b, s, d]."""
+        """Compute MaxSim [b, n] of b documents [b, s, d]."""
         b = y.shape[0]
         rows, columns = measure.tile_inputs(x.reshape(n * t, d), y.reshape(b * s, d))
 
         def queries(rows: Any, x_mask: Array) -> Array:
-            """Compute the scores [r, b] of r queries."""
+            """Compute MaxSim [r, b] of r queries."""
             r = x_mask.shape[0]
             tokens = jax.tree.map(lambda a: a.reshape(r * t, *a.shape[2:]), rows)
-            scores = measure.tile(tokens, columns).reshape(r * t, b, s)
-            return _reduce(_closest(scores, y_mask, measure).reshape(r, t, b), x_mask, reduce)
+            values = measure.tile(tokens, columns).reshape(r * t, b, s)
+            return _reduce(_closest(values, y_mask, measure).reshape(r, t, b), x_mask, reduce)
 
         rows = jax.tree.map(lambda a: a.reshape(n, t, *a.shape[1:]), rows)
         return map_rows(queries, rows, x_mask, block_size=block_size, row_bytes=b * pair_bytes).T
 
-    # Documents are split as well, if the scores of one query exceed the memory budget.
+    # Documents are split as well, if the token similarities of one query exceed the memory budget.
     pair_bytes = t * measure.row_bytes(x, jnp.zeros((s, d), x.dtype))
     return map_rows(documents, y, y_mask, row_bytes=pair_bytes).T.astype(dtype)
 
 
 def _closest(s: Array, mask: Array, measure: Measure) -> Array:
-    """Return the closest valid score of each token with b sets, s [k, b, s] to [k, b]; 0 if none is valid."""
+    """Return the closest valid value of each token in b sets, mapping s [k, b, s] to [k, b]; 0 if none is valid."""
     if s.shape[-1] == 0:
         return jnp.zeros(s.shape[:-1], s.dtype)
-    score = jnp.where(mask[None], measure.as_score(s), -jnp.inf)
-    first = jnp.argmax(score, axis=-1, keepdims=True)
+    scores = jnp.where(mask[None], measure.as_score(s), -jnp.inf)  # larger is closer
+    first = jnp.argmax(scores, axis=-1, keepdims=True)
     return jnp.where(mask.any(-1)[None], jnp.take_along_axis(s, first, axis=-1)[..., 0], 0.0)
 
 
 def _reduce(closest: Array, mask: Array, reduce: str) -> Array:
-    """Reduce scores [r, t, b] over the valid tokens, to [r, b]."""
+    """Reduce values [r, t, b] over the valid tokens, to [r, b]."""
     total = jnp.sum(jnp.where(mask[..., None], closest, 0.0), axis=1)
     return total if reduce == "sum" else total / jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None]

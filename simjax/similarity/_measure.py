@@ -1,6 +1,7 @@
-"""A measure: a function of two vectors with its direction, its range and its form for whole matrices.
+"""A measure: a function of two vectors with its direction, its range and its matrix form.
 
-Losses, miners and search read `higher_is_closer` instead of negating distances.
+The similarity matrix is S_ij = measure(x_i, y_j). A tile is a block of rows of S, with all columns. A score is a value
+that is larger for closer pairs: a similarity, or a negated distance (`Measure.as_score`).
 """
 
 import dataclasses
@@ -49,7 +50,7 @@ class Measure:
         parameters: Keyword arguments of the functions; arrays may be traced or learned.
         minimum: Pairs of a parameter and its smallest value.
         search: Function like `prepare` that returns vectors [n, e] and [m, e], whose dot products have the order of the
-            scores in each row, and whether they cannot overflow. Default: search computes the measure itself.
+            scores in each row, and whether the dot products cannot overflow. Default: search computes the measure.
         exact_zero: The matrix form rounds; identical rows are found by their fingerprints and have distance 0.
         symmetric: Exchanging x and y changes nothing, whatever the parameters.
         precision: Precision of matrix products, as in `jax.default_matmul_precision`. Default: JAX's.
@@ -73,7 +74,7 @@ class Measure:
 
     @classmethod
     def from_pair(cls, pair: Callable[..., Array], *, higher_is_closer: bool, **parameters: Any) -> "Measure":
-        """Make a measure of a function of two vectors, which receives NaN and infinity unchanged.
+        """Return a measure that computes a function of two vectors. The function receives NaN and infinity unchanged.
 
         Example:
             >>> m = Measure.from_pair(lambda x, y: abs(x - y).max(-1), higher_is_closer=False)
@@ -96,7 +97,7 @@ class Measure:
         return (rows, prints[0], x_nan), (columns, prints[1], y_nan)
 
     def tile(self, rows: Any, columns: Any, precision: str | None = None) -> Array:
-        """Compute the scores [r, m] of r rows and all columns, both from `tile_inputs`."""
+        """Compute the values [r, m] of r rows and all columns, both from `tile_inputs`."""
         s = self.finite_tile(rows, columns, precision)
         return s + (rows[2][:, None] + columns[2][None]) if self.propagates_nan else s
 
@@ -116,7 +117,7 @@ class Measure:
         return replace_non_finite_rows(x, fill_with_minimum=True)
 
     def all_pairs(self, x: Array, y: Array, precision: str | None = None) -> Array:
-        """Compute the scores [n, m] of x [n, d] and y [m, d] in one block."""
+        """Compute the values [n, m] of x [n, d] and y [m, d] in one block."""
         return self.tile(*self.tile_inputs(x, y), precision)
 
     def row_bytes(self, x: Array, y: Array) -> int:
@@ -125,7 +126,7 @@ class Measure:
         return entries * jnp.promote_types(jnp.result_type(x, y), jnp.float32).itemsize
 
     def as_score(self, values: Array) -> Array:
-        """Return values whose larger ones are closer: negated distances."""
+        """Return values as scores, which are larger for closer pairs: distances are negated."""
         return values if self.higher_is_closer else -values
 
 
@@ -158,8 +159,8 @@ def measure(name: "str | Measure", **parameters: Any) -> Measure:
             raise TypeError(
                 f"{found.name}: unknown parameter {parameter!r}{suggestion(parameter, [p.name for p in known])}"
             )
-    for parameter, least in found.minimum:
-        check_at_least(parameter, parameters.get(parameter), least)
+    for parameter, minimum in found.minimum:
+        check_at_least(parameter, parameters.get(parameter), minimum)
     # A jitted function would truncate wide integers of a NumPy array.
     arrays = {name: as_number_array(name, p) for name, p in parameters.items() if isinstance(p, np.ndarray)}
     return dataclasses.replace(found, parameters={**found.parameters, **parameters, **arrays})

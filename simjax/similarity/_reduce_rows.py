@@ -1,7 +1,8 @@
 """Reduce the rows of a similarity matrix that is never stored.
 
-`reduce_rows` maps a function over tiles of S = measure(x_i, y_j). The function is ordinary `jnp` code on a tile [r, m]
-and returns one result per row. Reductions, losses, mining and search are such functions.
+`reduce_rows` maps a function over tiles of S = measure(x_i, y_j). A tile [r, m] is a block of r rows of S, with all m
+columns. The function is ordinary `jnp` code on a tile and returns one result per row. Reductions, losses, mining and
+search are such functions.
 """
 
 from collections.abc import Callable
@@ -50,7 +51,7 @@ def reduce_rows(
     """Compute `function` of every row of S = measure(x_i, y_j), tile by tile.
 
     Args:
-        function: Takes a tile s [r, m] of S, the numbers of its rows i [r, 1] and of its columns j [1, m], and the
+        function: Takes a tile s [r, m] of S, the indices of its rows i [r, 1] and of its columns j [1, m], and the
             tile's part of `rows`; returns a pytree of arrays [r, ...]. A new plain function is traced again. A
             function that carries arrays can be a `jax.tree_util.Partial`, which is traced once.
         x: [n, d].
@@ -60,10 +61,10 @@ def reduce_rows(
         chunk_size: The largest array that the function computes is [r, chunk_size, m].
         block_size: Rows per block. With an explicit value every block is recomputed in the backward pass. By default,
             expensive intermediates may be saved when there are few blocks.
-        precision: Precision of matrix products, one of `PRECISIONS`. Default: that of the measure, which is the
-            highest for distances.
+        precision: Precision of matrix products, one of `PRECISIONS`. Default: the precision of the measure, which
+            is the highest for distances.
         axis_name: Inside `jax.shard_map`, the mesh axis over which x and y are sharded. Columns are gathered from all
-            devices, rows stay on their device, and i and j are numbered over all devices.
+            devices, rows stay on their device, and i and j count over all devices.
         cast_result: Cast floating-point results to the dtype of x and y. Default: results have the dtype of the
             function, which computes in float32 or wider.
 

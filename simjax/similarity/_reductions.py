@@ -45,7 +45,7 @@ def logsumexp(
     """Compute log sum_j exp S_ij of each row i without overflow, [n]. See `ReductionOptions`.
 
     Example:
-        The InfoNCE loss of a batch of pairs at temperature 0.1 is the mean of this minus the score of the positive:
+        The InfoNCE loss of a pair at temperature 0.1 is this minus the scaled similarity of the pair:
 
         >>> x, y = jnp.eye(3), jnp.eye(3)
         >>> loss = logsumexp(x, y, measure="cosine", function=lambda s: s / 0.1) - 1 / 0.1
@@ -147,8 +147,8 @@ def largest_k(
         **options: See `ReductionOptions`; `function=jnp.negative` finds the smallest distances.
 
     Returns:
-        Values [n, k] and columns int32 [n, k]. NaN comes after all numbers. With fewer than k valid pairs, the rest is
-        -inf and -1.
+        Values [n, k] and columns int32 [n, k]. NaN comes after all numbers. With fewer than k valid pairs, the
+        remaining entries are -inf and -1.
 
     Raises:
         InputError: If k is out of range.
@@ -203,7 +203,7 @@ def histogram(
         x: [n, d].
         y: [m, d]. Default: x.
         edges: Ascending edges of the bins, [b].
-        soft: Share out each value linearly between the two nearest edges, which is differentiable (on an edge, with
+        soft: Share each value linearly between the two nearest edges, which is differentiable (on an edge, with
             the slope to its right). Default: count the values between two edges, including the last edge, as NumPy
             does.
         **options: See `ReductionOptions`.

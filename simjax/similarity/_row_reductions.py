@@ -1,6 +1,7 @@
 """Functions of a tile: reductions of its rows in plain `jnp` code.
 
-Each takes scores s [r, m] and the boolean array `valid` [r, m] of pairs that take part, and returns arrays [r, ...].
+A tile s [r, m] is a block of rows of the similarity matrix, with all columns. Each function also takes the boolean
+array `valid` [r, m], True for pairs that are included, and returns arrays [r, ...].
 """
 
 import functools
@@ -23,7 +24,7 @@ def reduce_tile(
     i: Array,
     j: Array,
 ) -> Array | tuple[Array, ...]:
-    """Apply `function` to a tile of scores, and reduce the pairs of the mask."""
+    """Apply `function` to a tile, and reduce the pairs of the mask."""
     valid = jnp.ones_like(s, bool) if mask is None else jnp.broadcast_to(mask(i, j), s.shape)
     if function is not None:
         # 0 instead of a masked NaN: 0 * NaN would be NaN in the gradient of a parameter of the function.
@@ -32,9 +33,9 @@ def reduce_tile(
 
 
 def softmax_of_tile(s: Array, valid: Array | bool = True) -> tuple[Array, Array]:
-    """Compute the softmax over the last axis of scores [..., m], and the log of its normalizer.
+    """Compute the softmax over the last axis of s [..., m], and the log of its normalizer.
 
-    An infinite score is replaced by the largest finite number. NaN stays NaN.
+    An infinite entry is replaced by the largest finite number. NaN stays NaN.
 
     Returns:
         Weights [..., m], 0 for invalid entries, and logsumexp [...], -inf without valid entries.
@@ -53,8 +54,8 @@ def softmax_of_tile(s: Array, valid: Array | bool = True) -> tuple[Array, Array]
 def first_largest(s: Array, valid: Array) -> Array:
     """Return the column of the largest valid entry of each row, int32 [r].
 
-    It is the first column among equal entries, and -1 for a row without valid entries. NaN is the
-    largest, as in NumPy. This takes two reductions, because XLA on a CPU computes an argmax ten times as slowly.
+    It is the first column among equal entries, and -1 for a row without valid entries. NaN is the largest, as in NumPy.
+    This takes two reductions, because XLA on a CPU computes an argmax ten times as slowly.
     """
     s, columns = lax.stop_gradient(s), jnp.arange(s.shape[1], dtype=jnp.int32)[None]
     top = jnp.max(jnp.where(valid, s, -jnp.inf), axis=1, keepdims=True, initial=-jnp.inf)
@@ -122,7 +123,7 @@ def histogram(edges: Array, s: Array, valid: Array) -> Array:
 
 
 def soft_histogram(edges: Array, s: Array, valid: Array) -> Array:
-    """Share out each valid entry within the edges [b] linearly between the two nearest edges, [r, b].
+    """Compute a histogram in which each valid entry is shared linearly by the two nearest edges [b], [r, b].
 
     Example:
         >>> print(soft_histogram(jnp.array([0.0, 1.0, 2.0]), jnp.array([[0.25, 1.0, 7.0]]), jnp.full((1, 3), True)))

@@ -1,4 +1,8 @@
-"""The similarity matrix, and exact search for the closest rows of a gallery, in blocks of rows."""
+"""The similarity matrix, and exact search for the closest rows of a gallery, in blocks of rows.
+
+A tile is a block of rows of the similarity matrix, with all columns. Scores are larger for closer pairs: a distance is
+negated.
+"""
 
 import dataclasses
 from functools import partial
@@ -50,7 +54,7 @@ def pairwise(
         y: [m, d]. Identical rows have a distance of exactly 0. Default: x.
         measure: Name of a measure or a `Measure`.
         block_size: Rows per block. Default: chosen from a memory budget.
-        precision: Precision of matrix products, see `reduce_rows`. Default: that of the measure.
+        precision: Precision of matrix products, see `reduce_rows`. Default: the precision of the measure.
 
     Returns:
         [n, m].
@@ -97,7 +101,7 @@ def top_k(
         exclude: Index of one gallery row to ignore for each query, for instance the query itself, integers [q].
         block_size: Queries per block. Default: chosen from a memory budget.
         precision: Precision of the matrix products that find candidates, see `reduce_rows`. A low one is faster on
-            hardware that supports it, and may miss a neighbour. Default: that of the measure.
+            hardware that supports it, and may miss a neighbour. Default: the precision of the measure.
 
     Returns:
         Values of the measure [q, k] and indices int32 [q, k], closest first, equal values by index; NaN comes last.
@@ -109,12 +113,12 @@ def top_k(
     available = gallery.shape[0] - (exclude is not None)
     if not isinstance(k, int | np.integer) or not 1 <= k <= available:
         raise InputError(f"k: expected 1 to {available}, the number of gallery rows to search, got {k}")
-    excluded = () if exclude is None else (_row_numbers("exclude", exclude, len(query), len(gallery)),)
+    excluded = () if exclude is None else (_checked_row_indices("exclude", exclude, len(query), len(gallery)),)
     return _top_k(query, gallery, excluded, as_measure(measure), k=k, block_size=block_size, precision=precision)
 
 
-def _row_numbers(argument: str, rows: ArrayLike, n: int, m: int) -> Array:
-    """Return one of m row numbers for each of n queries; the values of traced ones are not checked."""
+def _checked_row_indices(argument: str, rows: ArrayLike, n: int, m: int) -> Array:
+    """Return the row indices, one of m rows for each of n queries; the values of traced indices are not checked."""
     numbers = as_exact_array(argument, rows)
     if numbers.shape != (n,) or not jnp.issubdtype(numbers.dtype, jnp.integer):
         given = f"{numbers.dtype} {numbers.shape}"
@@ -131,8 +135,8 @@ def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block_size: in
     count = min(k + k // 4 + SPARE, gallery.shape[0])
 
     def candidates_of_tile(by: Measure, s: Array, i: Array, j: Array, *excluded: Array) -> Array:
-        score = by.as_score(s)
-        keys = rank_keys(score, j != excluded[0][:, None]) if excluded else score
+        scores = by.as_score(s)
+        keys = rank_keys(scores, j != excluded[0][:, None]) if excluded else scores
         # In ascending order, so that the lowest index is the first of equal scores.
         return jnp.sort(top_k_of_rows(keys, count)[1], axis=1)
 

@@ -157,7 +157,7 @@ def sokal_sneath_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*
 
 @pair_function()
 def yule_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
-    """Compute 2 TF FT / (TT FF + TF FT), in [0, 2]; 0 if one set is part of the other."""
+    """Compute 2 TF FT / (TT FF + TF FT), in [0, 2]; 0 if one set is a subset of the other."""
     return _distance_of_pairs(_yule, x, y)
 
 

@@ -41,12 +41,12 @@ def sliced_wasserstein_distance(
         x: Samples [n, d].
         y: Samples [m, d].
         key: Key of `jax.random`; the directions are `unit_vectors(jax.random.normal(key, (projections, d)))`.
-        projections: Number of directions; the error falls with its root.
+        projections: Number of directions; the error decreases with its square root.
         p: Finite power, at least 1.
         block_size: Directions per block. Default: chosen from a memory budget.
 
     Returns:
-        A distance, at least 0 and exactly 0 for equal arrays, in the samples' type.
+        A distance, at least 0 and exactly 0 for equal arrays, in the dtype of the samples.
 
     Raises:
         InputError: If shapes do not match, there are no samples or projections, or p is below 1.
@@ -73,7 +73,7 @@ def sliced_wasserstein_distance(
 def _pieces(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Return the lengths of the pieces where steps of 1/n and of 1/m are constant, and the indices of both steps.
 
-    None stands for n = m, where the pieces are the steps.
+    Return None if n = m, where the pieces are the steps.
     """
     if n == m:
         return None

@@ -106,6 +106,8 @@ def test_errors_name_the_given_shape():
         core.convolution(jnp.zeros((2, 5, 5, 1)), jnp.zeros((3, 3, 3, 4)))
     with pytest.raises(core.InputError, match=r"at least 7x7, padding included, got \(2, 5, 5, 1\)"):
         core.convolution(jnp.zeros((2, 5, 5, 1)), jnp.zeros((7, 7, 1, 4)))
+    with pytest.raises(core.InputError, match=r"kernel: expected \[kh, kw, c, k\], got \(3, 3, 4\)"):
+        core.convolution(jnp.zeros((2, 5, 5, 1)), jnp.zeros((3, 3, 4)))
     with pytest.raises(core.InputError, match="at least 9x2"):
         core.patches(jnp.zeros((2, 5, 5, 1)), (9, 2))
 
