@@ -290,12 +290,22 @@ CASES = {
     "similarity.reduce_rows": lambda b: similarity.reduce_rows(
         lambda s, i, j: jnp.sum(jnp.tanh(s), axis=1), b["x"], b["ref"]
     ),
+    "similarity.all_of": lambda b: similarity.sum(
+        b["x"], mask=similarity.all_of(similarity.different_label(b["labels"]), similarity.causal)
+    ),
+    "similarity.causal": lambda b: similarity.sum(b["x"], mask=similarity.causal),
+    "similarity.different_label": lambda b: similarity.sum(b["x"], mask=similarity.different_label(b["labels"])),
+    "similarity.exclude_self": lambda b: similarity.sum(b["x"], mask=similarity.exclude_self),
+    "similarity.same_label": lambda b: similarity.sum(b["x"], mask=similarity.same_label(b["labels"])),
 }
 NO_ARRAYS = {  # public names that are no functions of arrays
     **dict.fromkeys(("similarity.Alignment", "similarity.Measure", "similarity.Moments"), "a dataclass"),
     **dict.fromkeys(("losses.LossTerms", "losses.Reducer", "losses.SubCenterOutliers"), "a dataclass"),
     **dict.fromkeys(("mining.CrossBatchMemory", "mining.MiningStatistics"), "a dataclass"),
     "similarity.measure": "finds a measure by its name",
-    "losses.REDUCERS": "a table",
+    "similarity.default_block_size": "returns an integer that depends on shapes only",
+    "similarity.Mask": "a type",
+    **dict.fromkeys(("losses.REDUCERS", "similarity.PRECISIONS"), "a table"),
     **dict.fromkeys(("losses.ClassOptions", "losses.PairOptions", "losses.ReferenceOptions"), "types of options"),
+    **dict.fromkeys(("attention.AttentionOptions", "similarity.ReductionOptions"), "types of options"),
 }
