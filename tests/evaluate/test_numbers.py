@@ -81,7 +81,7 @@ def test_class_ids_of_64_bits():
     large_ids = np.array([3, 2**32 + 3])[LABELS]
     cases = [(large_ids, large_ids), (large_ids.tolist(), large_ids), (large_ids.astype(np.uint64) + 2**63,) * 2]
     cases += [
-        (np.where(LABELS, 2**64 - 1, 5).astype(np.uint64), np.where(LABELS, -1, 5))
+        (np.where(LABELS, np.uint64(2**64 - 1), np.uint64(5)), np.where(LABELS, -1, 5))
     ]  # no query has a class of the gallery
     for name in sorted({name for name, _ in of({"labels", "gallery_labels"})}):
         if "n_classes" in arguments(name):
