@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Float, Integer, Num, Shaped
+from jaxtyping import Float, Integer, Num
 
 from simjax.core import (
     NO_CLASS,
@@ -29,11 +29,9 @@ from simjax.core import (
 )
 from simjax.losses._terms import REDUCERS, LossTerms, Reducer, TermRecorder
 from simjax.pairs import Relation, by_class
+from simjax.pairs._relation import Labels
 from simjax.similarity import Measure, unit_vectors
 from simjax.similarity import measure as as_measure
-
-Labels = Shaped[ArrayLike, " n"] | Relation
-"""Class ids [n], integers of any width, or a `Relation` of n rows."""
 
 
 class ClassOptions(TypedDict, total=False):

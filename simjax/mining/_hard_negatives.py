@@ -61,7 +61,7 @@ def hard_negatives(
 ) -> Int[Array, "n {k}"]:
     """Return k of the closest negatives within bounds for each row.
 
-    The negatives of a row that satisfy all bounds are ranked by closeness from 0; those with ranks range_min to
+    The negatives of a row that satisfy all bounds are ranked from 0, the closest first; those with ranks range_min to
     range_max - 1 are candidates. Scores s are values of the measure here, not negated: for a distance, a limit of how
     close a negative may be is the smallest distance.
 

@@ -118,7 +118,9 @@ class Relation:
         return Relation(Partial(_transpose, Partial(Relation.masks, self)), (m, n), classes)
 
 
-Labels = Integer[ArrayLike, " n"] | Relation
+Labels = Shaped[ArrayLike, " n"] | Relation
+"""Class ids [n], integers of any width, or a `Relation` of n rows."""
+
 RefLabels = Integer[ArrayLike, " m"] | None
 
 
