@@ -19,14 +19,14 @@ def batch():
     random = np.random.default_rng(0)
 
     def normal(*shape):
-        return jnp.float32(random.normal(size=shape))
+        return np.float32(random.normal(size=shape))
 
     return {
         "x": normal(N, D),
         "y": normal(N, D),
-        "labels": jnp.asarray(random.permutation(np.arange(N) % CLASSES), jnp.int32),
+        "labels": np.int32(random.permutation(np.arange(N) % CLASSES)),
         "ref": normal(M, D),
-        "ref_labels": jnp.asarray(random.permutation(np.arange(M) % CLASSES), jnp.int32),
+        "ref_labels": np.int32(random.permutation(np.arange(M) % CLASSES)),
         "proxies": normal(CLASSES, D),
         "centers": normal(CLASSES, 2, D),
         "grades": normal(N),
@@ -36,7 +36,7 @@ def batch():
         "query": normal(4, 5, 4, 3),
         "key": normal(4, 7, 2, 3),
         "value": normal(4, 7, 2, 3),
-        "lengths": jnp.asarray([7, 3, 5, 6], jnp.int32),
+        "lengths": np.int32([7, 3, 5, 6]),
     }
 
 

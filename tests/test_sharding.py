@@ -26,11 +26,19 @@ def test_every_public_function_has_a_case():
     assert set(CASES) == public - set(NO_ARRAYS)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def compile_faster():
+    """Compile 1,500 programs without most optimizations: the partition over devices, tested here, is the same."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.mark.parametrize(("name", "devices"), mostly_slow(itertools.product(CASES, (2, 4)), *FAST))
 def test_value_and_gradient_are_those_of_one_device(name, devices):
     case, b = CASES[name], batch()
     expected = jax.jit(differentiated(case))
-    parts = [{n: jnp.split(a, devices)[k] if n in ROWS else a for n, a in b.items()} for k in range(devices)]
+    parts = [{n: np.split(a, devices)[k] if n in ROWS else a for n, a in b.items()} for k in range(devices)]
     ways = {
         "Auto axes": (on_mesh(AxisType.Auto), expected(b)),
         "Explicit axes": (on_mesh(AxisType.Explicit), expected(b)),
