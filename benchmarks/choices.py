@@ -25,8 +25,11 @@ if not __package__:  # as `python benchmarks/choices.py`
 from benchmarks import _steps
 from simjax import core, nn
 from simjax.attention import attention
-from simjax.data import Augmentation, augment
+from simjax.data import Augmentation, augment, permutation_at
 from simjax.evaluate import retrieval_metrics
+from simjax.evaluate._retrieval import _rank
+from simjax.losses._pair_loss import softplus
+from simjax.losses._triplet import _angular_by_products, _angular_by_sums
 from simjax.similarity import top_k
 from simjax.train._settings import from_dict
 
@@ -72,7 +75,8 @@ def convolutions(images: int, side: int, channels: int, filters: int) -> Ways:
     def shifted(x: Array, kernel: Array) -> Array:
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         places = [(i, j) for i in range(3) for j in range(3)]
-        return sum(core.dense(padded[:, i : i + side, j : j + side], kernel[i, j]) for i, j in places)
+        products = [core.dense(padded[:, i : i + side, j : j + side], kernel[i, j]) for i, j in places]
+        return sum(products[1:], products[0])
 
     x, kernel = random(images, side, side, channels), random(3, 3, channels, filters)
     cotangent = random(images, side, side, filters)
@@ -149,6 +153,57 @@ def rankings() -> Ways:
     }
 
 
+def sorts() -> Ways:
+    """The 999 closest of 10,000 columns for 200 rows, with and without columns packed into the sort keys."""
+    values = np.asarray(random(200, 10_000))
+    return {
+        "stable argsort": Way(lambda: np.argsort(values, axis=1, kind="stable")[:, :999]),
+        "simjax, packed": Way(lambda: _rank(values, 999, False, None)),
+    }
+
+
+def shuffles(n: int) -> Ways:
+    """The positions of a batch of 128 in a random permutation, of which each step computes only these."""
+
+    def sort(key: Array, positions: Array) -> Array:
+        return jax.random.permutation(key, n)[positions]
+
+    def way(function: Callable[[Array, Array], Array]) -> Way:
+        def batches(key: Array) -> Array:
+            return lax.map(lambda step: function(key, (128 * step + jnp.arange(128)) % n), jnp.arange(LOOPS))
+
+        compiled = jax.jit(batches)
+        return Way(lambda: compiled(jax.random.key(0)), LOOPS)
+
+    return {"sort": way(sort), "simjax": way(lambda key, positions: permutation_at(key, positions, n))}
+
+
+def softpluses() -> Ways:
+    """The smooth margin violation of many triplets."""
+    x = random(1024, 1024)
+    return {"jax.nn.softplus": learned(jax.nn.softplus, x), "simjax": learned(softplus, x)}
+
+
+def angular_losses(classes: int, rows: int) -> Ways:
+    """The angular loss of all triplets, by products of matrices and by one sum for each positive pair."""
+    n = classes * rows
+    labels = jnp.arange(n) % classes
+    positive = (labels[:, None] == labels[None]) & ~jnp.eye(n, dtype=bool)
+    negative = labels[:, None] != labels[None]
+    zeros = jnp.zeros(n)
+    y = random(n, 128)
+    y = y / jnp.linalg.norm(y, axis=1, keepdims=True)
+
+    def way(function: Callable[..., tuple[Array, Array]]) -> Way:
+        def total(y: Array, positive: Array, negative: Array) -> Array:
+            return jnp.sum(function((zeros, zeros), y @ y.T, positive, negative, y, jnp.array(0.7))[0])
+
+        compiled = jax.jit(jax.value_and_grad(total))
+        return Way(lambda: compiled(y, positive, negative))
+
+    return {"by products": way(_angular_by_products), "by sums": way(_angular_by_sums)}
+
+
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -167,6 +222,11 @@ def main() -> None:
         "augmentation 128x28x28x1": augmentations(28, 1),
         "augmentation 128x32x32x3": augmentations(32, 3),
         "ranking 10,000 in 10,000": rankings(),
+        "sort keys of 200 x 10,000": sorts(),
+        "shuffle of 60,000": shuffles(60_000),
+        "softplus of 1,024 x 1,024": softpluses(),
+        "angular loss, 32 classes of 32": angular_losses(32, 32),
+        "angular loss, 256 classes of 4": angular_losses(256, 4),
     }
     for title, ways in rows.items():
         times: dict[str, list[float]] = {name: [] for name in ways}
