@@ -49,8 +49,7 @@ def help_text(
         for option in members:
             lines += _option_lines(option, (defaults or {}).get(option.name), width, is_short=bool(common))
     if common:
-        sentence = f"{program} --help-all describes all {len(options)} options."
-        note = f"{note} {sentence}".strip()
+        note = f"{note} {program} --help-all describes all {len(options)} options.".strip()
     if note:
         lines += ["", *textwrap.wrap(note, width)]
     return "\n".join(lines) + "\n"
@@ -67,21 +66,14 @@ def _flags_and_placeholder(option: Option, *, all_flags: bool = True) -> str:
 def _option_lines(option: Option, given_default: str | None, width: int, *, is_short: bool) -> list[str]:
     """Return the lines of one option: its flags on the left, its description on the right.
 
-    Args:
-        option: The option.
-        given_default: Description of its default. Default: that of the field. "Default: ..." in the docstring of the
-            field takes precedence over both.
-        width: Columns.
-        is_short: Show one flag and the first clause of the docstring only.
+    "Default: ..." in the docstring of the field takes precedence over `given_default`, and this over the default of the
+    field. The short form has one flag and the first clause of the docstring.
     """
     text, _, documented_default = option.doc.rstrip(".").partition("Default: ")
     default = documented_default or given_default
     if default is None and not any(option.default is missing for missing in (None, False, dataclasses.MISSING)):
         default = as_typed(option.default)
-    text = text.strip()
-    if is_short:
-        text = re.split(r"; |\. ", text)[0]
-    text = text.rstrip(".")
+    text = (re.split(r"; |\. ", text)[0] if is_short else text).strip().rstrip(".")
     if len(option.choices) > MAX_LISTED:
         first, count = ", ".join(option.choices[:3]), len(option.choices)
         text += f": {first}, ... ({count})" if is_short else f". Valid: {join(option.choices)}"

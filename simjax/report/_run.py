@@ -13,19 +13,12 @@ from simjax.report._numbers import number
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The files of a finished run.
-
-    Attributes:
-        path: Folder of the run.
-        config: Content of config.json: settings, versions, command, data.
-        report: Content of report.json: the results.
-        history: Lines of metrics.jsonl, merged by step, in the order of the steps.
-    """
+    """The files of a finished run."""
 
     path: Path
-    config: dict[str, Any]
-    report: dict[str, Any]
-    history: list[dict[str, Any]]
+    config: dict[str, Any]  # content of config.json: settings, versions, command, data
+    report: dict[str, Any]  # content of report.json: the results
+    history: list[dict[str, Any]]  # lines of metrics.jsonl, merged by step, in the order of the steps
 
     def part(self, name: str) -> dict[str, Any]:
         """Return an object of config.json (settings, versions or data), empty if it is missing."""
@@ -54,11 +47,7 @@ class Run:
         return [str(i) for i in range(classes)]
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
-        """Return the arrays of an .npz file of the run, empty if the file is missing.
-
-        Raises:
-            InputError: If the file cannot be read.
-        """
+        """Return the arrays of an .npz file of the run, empty if the file is missing."""
         path = self.path / name
         if not path.is_file():
             return {}
@@ -70,11 +59,7 @@ class Run:
 
 
 def read_run(path: Path) -> Run:
-    """Read a finished run.
-
-    Raises:
-        InputError: If the folder is not a finished run, or one of its files cannot be read.
-    """
+    """Read a finished run; raise an InputError if the folder is none, or if one of its files cannot be read."""
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"run: expected the folder of a finished run, got {path}, which is not a folder")
@@ -105,8 +90,7 @@ def _parse(text: str, source: str) -> dict[str, Any]:
 def _read_history(path: Path) -> list[dict[str, Any]]:
     """Read the log; a resumed run may have logged a step twice, and later values replace earlier ones."""
     merged: dict[Any, dict[str, Any]] = {}
-    lines = _read(path).split("\n") if path.is_file() else []
-    for row, text in enumerate(lines, start=1):
+    for row, text in enumerate(_read(path).split("\n") if path.is_file() else [], start=1):
         if text.strip():
             line = _parse(text, f"{path}, line {row}")
             merged.setdefault(line.get("step"), {}).update(line)

@@ -10,7 +10,7 @@ from simjax.report import _charts as charts
 from simjax.report import _numbers as numbers
 from simjax.report import _photographs as photographs
 from simjax.report._metrics import METRICS
-from simjax.report._page import Block, Cell, Code, Page, Picture, Table, Text
+from simjax.report._page import Block, Code, Page, Picture, Row, Table, Text
 from simjax.report._run import Run
 from simjax.report._style import class_labels
 from simjax.report._write import summary_lines
@@ -55,7 +55,7 @@ def _headline(run: Run) -> list[Block]:
         "classifier": " Predicted by the model's own classifier.",
         "knn": " There is no classifier for these classes: predicted by the nearest labelled images.",
     }
-    rows: list[list[str | Cell]] = []
+    rows: list[Row] = []
     for metric in METRICS:
         note = methods.get(str(run.value("accuracy_of")), "") if metric.name == "accuracy" else ""
         rows.append([metric.title, metric.show(run.value(metric.name)), metric.meaning + note])
@@ -140,7 +140,7 @@ def _few_shot(run: Run) -> list[Block]:
     if not isinstance(tasks, Mapping) or not tasks:
         return []
     formats = dict(ways=numbers.count, shots=numbers.count, accuracy=numbers.percent, interval=numbers.percent)
-    rows: list[list[str | Cell]] = [
+    rows: list[Row] = [
         [name, *(show(run.value(f"few_shot.{name}.{key}")) for key, show in formats.items())] for name in tasks
     ]
     explanation = (

@@ -10,8 +10,7 @@ from simjax.report import _numbers as numbers
 from simjax.report._render import to_html, to_markdown
 from simjax.report._run import read_run
 
-SECTIONS = 10
-"""Sections of the report of one run, each of which `write` announces."""
+SECTIONS = 10  # sections of the report of one run, each of which `write` announces
 _METHODS = {"classifier": "by its own classifier", "knn": "by its nearest neighbours"}
 
 
