@@ -3,7 +3,6 @@
 A mistake of the user ends in one line `error: ...` on stderr and exit status 2. Only a bug leaves a traceback.
 """
 
-import dataclasses
 import functools
 import os
 import shutil
@@ -11,28 +10,16 @@ import signal
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from simjax.cli import _commands, _train
 from simjax.cli._arguments import did_you_mean, join, with_flags
-from simjax.cli._help import help_text
+from simjax.cli._help import Command, help_text
 from simjax.cli._interrupt import exit_on_interrupt
 from simjax.core import InputError
 
 HELP_OPTIONS = {"-h", "--help", "--help-all"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """A command and its help."""
-
-    run: Callable[[Sequence[str]], None]
-    arguments: type  # the dataclass of the arguments
-    examples: Sequence[str] = ()  # arguments of example calls
-    common: Sequence[str] = ()  # options that --help shows, if not all; --help-all shows all
-    defaults: Callable[[Sequence[str]], Mapping[str, str]] | None = None  # describes defaults that depend on arguments
-    note: str = ""  # explains a term of the help
 
 
 COMMANDS = {
@@ -98,14 +85,8 @@ def _list_of_commands(arguments: Sequence[str]) -> str:
 def _help(name: str, command: Command, arguments: Sequence[str]) -> str:
     program = "python train.py" if Path(sys.argv[0]).name == "train.py" else f"simjax {name}"
     others = [word for word in arguments if word not in HELP_OPTIONS]
-    return help_text(
-        command.arguments,
-        program,
-        common=() if "--help-all" in arguments else command.common,
-        examples=command.examples,
-        defaults=command.defaults(others) if command.defaults else None,
-        note=command.note,
-    )
+    width = min(shutil.get_terminal_size().columns, 100)
+    return help_text(command, program, others, show_all="--help-all" in arguments, width=width)
 
 
 def fail(message: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from simjax.cli import main
 from simjax.cli._arguments import options_of
-from simjax.cli._help import help_text
+from simjax.cli._help import Command, help_text
 from simjax.cli._main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +94,7 @@ class NumericArguments:
 
 
 def test_a_default_of_zero_is_shown_and_that_of_a_switch_is_not():
-    printed = help_text(NumericArguments, "program", width=80)
+    printed = help_text(Command(print, NumericArguments), "program", [], show_all=True, width=80)
     assert default_of("--count", printed) == "0"
     assert default_of("--rate", printed) == "0"
     assert default_of("--verbose", printed) is None
