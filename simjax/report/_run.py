@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,7 @@ class Run:
 
     def value(self, name: str) -> Any:
         """Return a value of report.json by its dotted path, None if it is missing."""
-        value: Any = self.report
-        for key in name.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
-        return value
+        return value_at(self.report, name)
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
         """Return the steps with a finite value of this name in the history, and the values."""
@@ -56,6 +54,13 @@ class Run:
                 return dict(arrays)
         except Exception as error:  # broken archives raise errors of zipfile, zlib or NumPy
             raise InputError(f"{path}: cannot be read as an .npz file ({error})") from error
+
+
+def value_at(report: Any, name: str) -> Any:
+    """Return a value of nested dictionaries by its dotted path, None if it is missing."""
+    for key in name.split("."):
+        report = report.get(key) if isinstance(report, Mapping) else None
+    return report
 
 
 def read_run(path: Path) -> Run:
