@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -153,20 +152,19 @@ def test_bad_folders_of_images_are_named_and_unreadable_images_can_be_skipped(ca
 
 
 def test_a_data_set_that_cannot_be_downloaded_is_an_error_with_the_alternatives(tmp_path):
-    """The process runs without a network and has 10 seconds."""
+    """The process runs without a network; a wait for it would exceed the timeout, which a busy machine does not."""
     isolated = ["unshare", "--net", "--map-root-user"]
     if subprocess.run([*isolated, "true"], capture_output=True).returncode:
         pytest.skip("this system does not let a process give up its network (unshare --net)")
-    start = time.perf_counter()
     done = subprocess.run(
         [*isolated, sys.executable, "-m", "simjax", "train", "--dataset", "mnist", "--data-dir", tmp_path / "none"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=60,
     )
     assert done.returncode == 2
-    assert time.perf_counter() - start < 10
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     for alternative in ("data prepare mnist --from", "TFDS_DATA_DIR", "digits"):
