@@ -151,6 +151,7 @@ def test_names_of_test_classes_are_used_if_they_differ_from_the_training_classes
     assert "Lowest accuracy: new " in (run / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_writing_again_gives_the_same_bytes(written):
     run = written
     before = {p.name: p.read_bytes() for p in [run / "report.md", run / "report.html", *(run / "figures").iterdir()]}
