@@ -85,21 +85,17 @@ def test_public_names_are_documented(package):
                 assert "Args:" in doc, f"the docstring of simjax.{package}.{name} does not describe its arguments"
 
 
-def test_nothing_heavy_loads_before_it_is_used():
-    packages = ", ".join(f"simjax.{package}" for package in MAY_IMPORT if package != "cli")
+def test_packages_load_after_one_import_and_nothing_heavy_before_it_is_used():
+    heavy = ["tensorflow", "tensorflow_datasets", "matplotlib", "sklearn", "orbax", "PIL", "grain"]
     code = (
-        f"import sys, {packages}; "
-        "print([m for m in ('tensorflow', 'tensorflow_datasets', 'matplotlib', 'sklearn', 'orbax', 'PIL', 'grain')"
-        " if m in sys.modules])"
+        "import simjax, sys; print([getattr(simjax, name).__name__ for name in simjax.__all__ if name[0] != '_']); "
+        f"import simjax.cli; print([module for module in {heavy} if module in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
-    assert done.stdout.strip() == "[]"
-
-
-def test_packages_load_after_one_import():
-    code = "import simjax; print([getattr(simjax, name).__name__ for name in simjax.__all__ if name[0] != '_'])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
-    assert done.stdout.strip() == str([f"simjax.{name}" for name in simjax.__all__ if name[0] != "_"])
+    loaded, loaded_heavy = done.stdout.splitlines()
+    assert loaded == str([f"simjax.{name}" for name in simjax.__all__ if name[0] != "_"])
+    assert set(simjax.__all__) == set(MAY_IMPORT) - {"cli"}
+    assert loaded_heavy == "[]"
 
 
 def test_no_file_grows_past_two_concepts():

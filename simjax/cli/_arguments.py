@@ -20,74 +20,45 @@ from simjax.core import InputError
 
 T = TypeVar("T")
 
-# Option names of other programs and the equivalent option of this program, both without dashes.
-EQUIVALENT_OPTIONS = {
-    "lr": "optimizer.learning-rate",
-    "wd": "optimizer.weight-decay",
-    "no-augment": "augment.no-enabled",
-    "clip": "optimizer.clip-norm",
-    "scheduler": "optimizer.schedule",
-    "bs": "batch-size",
-    "b": "batch-size",
-    "e": "epochs",
-    "num-epochs": "epochs",
-    "n-epochs": "epochs",
-    "max-epochs": "epochs",
-    "max-steps": "steps",
-    "iterations": "steps",
-    "loss": "objective",
-    "criterion": "objective",
-    "miner": "mining.miner",
-    "data": "dataset",
-    "data-path": "dataset",
-    "train-data": "dataset",
-    "test-data": "test-dataset",
-    "arch": "model",
-    "net": "model",
-    "network": "model",
-    "backbone": "model",
-    "dim": "embedding-size",
-    "embedding-dim": "embedding-size",
-    "precision": "dtype",
-    "bf16": "dtype",
-    "amp": "dtype",
-    "o": "out",
-    "output": "out",
-    "output-dir": "out",
-    "out-dir": "out",
-    "save-dir": "out",
-    "logdir": "out",
-    "random-seed": "seed",
-    "force": "overwrite",
-    "continue": "resume",
-    "c": "config",
-    "cfg": "config",
+# Options of this program, and their names in other programs, all without dashes.
+OTHER_NAMES = {
+    "augment.no-enabled": "no-augment",
+    "batch-size": "b bs",
+    "config": "c cfg",
+    "dataset": "data data-path train-data",
+    "dtype": "amp bf16 precision",
+    "embedding-size": "dim embedding-dim",
+    "epochs": "e num-epochs n-epochs max-epochs",
+    "mining.miner": "miner",
+    "model": "arch backbone net network",
+    "objective": "criterion loss",
+    "optimizer.clip-norm": "clip",
+    "optimizer.learning-rate": "lr",
+    "optimizer.schedule": "scheduler",
+    "optimizer.weight-decay": "wd",
+    "out": "o output output-dir out-dir save-dir logdir",
+    "overwrite": "force",
+    "resume": "continue",
+    "seed": "random-seed",
+    "steps": "iterations max-steps",
+    "test-dataset": "test-data",
 }
+EQUIVALENT_OPTIONS = {other: name for name, others in OTHER_NAMES.items() for other in others.split()}
 DEVICE_OPTIONS = {"gpu", "gpus", "cuda", "device", "cpu", "tpu", "accelerator"}
 DEVICE_ADVICE = "JAX uses a GPU or TPU if it finds one; the environment variable JAX_PLATFORMS=cpu selects the CPU"
-MAX_LISTED = 6
-"""A list of choices longer than this is not printed in an error or in the short help."""
+MAX_LISTED = 6  # more choices are not listed in an error or in the short help
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """An option or a positional argument of a command.
+    """An option or a positional argument of a command: a field of its dataclass."""
 
-    Attributes:
-        name: Dotted name of the field, such as "optimizer.learning_rate".
-        flag: The option as it is typed, such as "--optimizer.learning-rate", or the name of a positional argument.
-        type: Type of the field.
-        default: Default of the field, or `dataclasses.MISSING` for a required option.
-        doc: Docstring of the field.
-        section: Description of the section of settings that has the field; "" at the top level.
-    """
-
-    name: str
-    flag: str
+    name: str  # dotted name of the field, such as "optimizer.learning_rate"
+    flag: str  # as it is typed, such as "--optimizer.learning-rate", or the name of a positional argument
     type: Any
-    default: object
+    default: object  # dataclasses.MISSING for a required option
     doc: str
-    section: str = ""
+    section: str = ""  # description of the section of settings that has the field; "" at the top level
 
     @property
     def flags(self) -> list[str]:
@@ -164,11 +135,7 @@ def _field_docs(kind: type) -> dict[str, str]:
 
 
 def parse(kind: type[T], arguments: Sequence[str], *, default: T | None = None) -> T:
-    """Return an instance of a dataclass from command-line arguments.
-
-    Raises:
-        InputError: For an unknown option, with the nearest one, a missing value or an invalid value.
-    """
+    """Return an instance of a dataclass from command-line arguments, or raise an InputError about the first mistake."""
     import tyro
 
     options: dict[str, Any] = {} if default is None else {"default": default}
@@ -190,7 +157,7 @@ def _explain(kind: type, arguments: Sequence[str], printed: str) -> str:
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", printed).split())
     named = re.search(r"--[a-z][\w.-]*\w", text)
     if re.search("Value error|Missing argument|Invalid choice", text) and named and named[0] in options:
-        return _invalid_value(options[named[0]], _values_after(named[0], arguments))
+        return _invalid_value(options[named[0]], values_after(named[0], arguments))
     extra = re.search(r"Unrecognized options: (\S+)", text)
     if extra:
         before = " ".join(itertools.takewhile(lambda word: word != extra[1], arguments))
@@ -232,32 +199,25 @@ def did_you_mean(name: str, choices: Iterable[str], otherwise: str) -> str:
     return f"did you mean {join(near)}?" if near else otherwise
 
 
-def _values_after(flag: str, arguments: Sequence[str]) -> list[str]:
+def values_after(flag: str, arguments: Sequence[str]) -> list[str]:
+    """Return the words of the value of an option."""
     for i, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name.replace("_", "-") == flag:
-            if equals:
-                return [value]
-            return list(itertools.takewhile(lambda word: not word.startswith("--"), arguments[i + 1 :]))
+            following = itertools.takewhile(lambda word: not word.startswith("--"), arguments[i + 1 :])
+            return [value] if equals else list(following)
     return []
 
 
 def join(words: Sequence[str], conjunction: str = "or") -> str:
-    """Return an enumeration of words.
-
-    Example:
-        >>> join(["cnn", "vit", "dnn"])
-        'cnn, vit or dnn'
-    """
+    """Return an enumeration of words, such as "cnn, vit or dnn"."""
     return f" {conjunction} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def with_flags(message: str, kind: type | None) -> str:
-    """Replace arguments in a message of the library, such as `image_size=32`, by options of a command.
+    """Replace arguments in backticks in a message of the library, such as `image_size=32`, by options of a command.
 
-    Args:
-        message: An error or a warning with arguments in backticks. Arguments that the command lacks are not replaced.
-        kind: The dataclass of the command, or None for no command.
+    Arguments that the dataclass of the command lacks are not replaced.
     """
     if kind is None:
         return message

@@ -3,9 +3,8 @@
 import dataclasses
 import itertools
 import re
-import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from simjax.cli._arguments import MAX_LISTED, Option, join, options_of
 
@@ -13,44 +12,43 @@ DESCRIPTION_COLUMN = 27  # where descriptions start
 NARROW_WIDTH, NARROW_COLUMN = 70, 6  # terminals with fewer columns, and where descriptions start there
 
 
-def help_text(
-    arguments: type,
-    program: str,
-    *,
-    common: Sequence[str] = (),
-    examples: Sequence[str] = (),
-    defaults: Mapping[str, str] | None = None,
-    note: str = "",
-    width: int | None = None,
-) -> str:
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command and its help."""
+
+    run: Callable[[Sequence[str]], None]
+    arguments: type  # the dataclass of the arguments
+    examples: Sequence[str] = ()  # arguments of example calls
+    common: Sequence[str] = ()  # options that --help shows, if not all; --help-all shows all
+    defaults: Callable[[Sequence[str]], Mapping[str, str]] = lambda arguments: {}  # those that depend on arguments
+    note: str = ""  # explains a term of the help
+
+
+def help_text(command: Command, program: str, arguments: Sequence[str], *, show_all: bool, width: int) -> str:
     """Return the help of a command.
 
     Args:
-        arguments: Dataclass of the arguments.
+        command: The command.
         program: The command as it is typed.
-        common: Names of the options to show, each with the first clause of its docstring (up to a period or a
-            semicolon). Default: all options, with their docstrings.
-        examples: Arguments of example calls.
-        defaults: Descriptions of defaults by name of the option. They replace the default of the field, but not a
-            default in its docstring.
-        note: Explanation of a term of the help, shown below the options.
-        width: Columns. Default: the width of the terminal, at most 100.
+        arguments: Other arguments, on which defaults may depend.
+        show_all: Show all options with their docstrings. Otherwise show the common options, if the command has them,
+            with the first clauses of their docstrings (up to a period or a semicolon).
+        width: Columns.
     """
-    width = min(width or shutil.get_terminal_size().columns, 100)
-    options = options_of(arguments)
+    options, common = options_of(command.arguments), () if show_all else command.common
+    defaults, note = command.defaults(arguments), command.note
     required = [o for o in options if o.default is dataclasses.MISSING or o.flag[0] != "-"]
     usage = " ".join([program, *(_flags_and_placeholder(option) for option in required), "[OPTIONS]"])
-    lines = [f"usage: {usage}", "", *textwrap.wrap(" ".join((arguments.__doc__ or "").split()), width)]
-    if examples:
-        lines += ["", "Examples:", *(f"  {program} {example}" for example in examples)]
+    lines = [f"usage: {usage}", "", *textwrap.wrap(" ".join((command.arguments.__doc__ or "").split()), width)]
+    if command.examples:
+        lines += ["", "Examples:", *(f"  {program} {example}" for example in command.examples)]
     shown = [option for option in options if option.name in common] if common else options
     for section, members in itertools.groupby(shown, lambda option: "" if common else option.section):
         lines += ["", f"{section.rstrip('.') or 'Options'}:"]
         for option in members:
-            lines += _option_lines(option, (defaults or {}).get(option.name), width, is_short=bool(common))
+            lines += _option_lines(option, defaults.get(option.name), width, is_short=bool(common))
     if common:
-        sentence = f"{program} --help-all describes all {len(options)} options."
-        note = f"{note} {sentence}".strip()
+        note = f"{note} {program} --help-all describes all {len(options)} options.".strip()
     if note:
         lines += ["", *textwrap.wrap(note, width)]
     return "\n".join(lines) + "\n"
@@ -67,21 +65,14 @@ def _flags_and_placeholder(option: Option, *, all_flags: bool = True) -> str:
 def _option_lines(option: Option, given_default: str | None, width: int, *, is_short: bool) -> list[str]:
     """Return the lines of one option: its flags on the left, its description on the right.
 
-    Args:
-        option: The option.
-        given_default: Description of its default. Default: that of the field. "Default: ..." in the docstring of the
-            field takes precedence over both.
-        width: Columns.
-        is_short: Show one flag and the first clause of the docstring only.
+    "Default: ..." in the docstring of the field takes precedence over `given_default`, and this over the default of the
+    field. The short form has one flag and the first clause of the docstring.
     """
     text, _, documented_default = option.doc.rstrip(".").partition("Default: ")
     default = documented_default or given_default
     if default is None and not any(option.default is missing for missing in (None, False, dataclasses.MISSING)):
         default = as_typed(option.default)
-    text = text.strip()
-    if is_short:
-        text = re.split(r"; |\. ", text)[0]
-    text = text.rstrip(".")
+    text = (re.split(r"; |\. ", text)[0] if is_short else text).strip().rstrip(".")
     if len(option.choices) > MAX_LISTED:
         first, count = ", ".join(option.choices[:3]), len(option.choices)
         text += f": {first}, ... ({count})" if is_short else f". Valid: {join(option.choices)}"

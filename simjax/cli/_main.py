@@ -3,7 +3,6 @@
 A mistake of the user ends in one line `error: ...` on stderr and exit status 2. Only a bug leaves a traceback.
 """
 
-import dataclasses
 import functools
 import os
 import shutil
@@ -11,54 +10,33 @@ import signal
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from simjax.cli import _data, _train
+from simjax.cli import _commands, _train
 from simjax.cli._arguments import did_you_mean, join, with_flags
-from simjax.cli._compare import CompareArguments, compare
-from simjax.cli._help import help_text
+from simjax.cli._help import Command, help_text
 from simjax.cli._interrupt import exit_on_interrupt
 from simjax.core import InputError
 
 HELP_OPTIONS = {"-h", "--help", "--help-all"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """A command.
-
-    Attributes:
-        run: Runs the command with its arguments.
-        arguments: Dataclass of the arguments.
-        examples: Arguments of example calls, for the help.
-        common: Names of the options that --help shows; --help-all shows all options. Default: --help shows all.
-        defaults: Takes the other arguments and returns descriptions of the defaults that depend on them, by name.
-        note: Explanation of a term of the help.
-    """
-
-    run: Callable[[Sequence[str]], None]
-    arguments: type
-    examples: Sequence[str] = ()
-    common: Sequence[str] = ()
-    defaults: Callable[[Sequence[str]], Mapping[str, str]] | None = None
-    note: str = ""
-
-
 COMMANDS = {
     "train": Command(
-        _train.train,
-        _train.TrainArguments,
-        _train.EXAMPLES,
-        _train.COMMON,
-        defaults=_train.default_texts,
-        note=_train.RECIPE_NOTE,
+        _train.train, _train.TrainArguments, _train.EXAMPLES, _train.COMMON, _train.default_texts, _train.RECIPE_NOTE
     ),
-    "compare": Command(compare, CompareArguments, ["runs/cnn-digits-softmax-0 runs/vit-digits-softmax-0 --out both"]),
-    "data prepare": Command(_data.prepare, _data.PrepareArguments, ["mnist", "mnist --from FOLDER_OF_THE_IDX_FILES"]),
+    "compare": Command(
+        _commands.compare,
+        _commands.CompareArguments,
+        ["runs/cnn-digits-softmax-0 runs/vit-digits-softmax-0 --out both"],
+    ),
+    "data prepare": Command(
+        _commands.prepare, _commands.PrepareArguments, ["mnist", "mnist --from FOLDER_OF_THE_IDX_FILES"]
+    ),
     "data export": Command(
-        _data.export,
-        _data.ExportArguments,
+        _commands.export,
+        _commands.ExportArguments,
         ["mnist --split train --classes 0 1 2 --out images"],
         common=("name", "out", "split", "classes", "data_dir", "data.image_size", "data.skip_unreadable"),
     ),
@@ -89,11 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _list_of_commands(arguments: Sequence[str]) -> str:
-    """Return a list of all commands, or of the commands of one group.
-
-    Raises:
-        InputError: If the arguments name an unknown command.
-    """
+    """Return a list of all commands, or of one group; raise an InputError if the arguments name an unknown command."""
     words = [word for word in arguments if word not in HELP_OPTIONS]
     listed = {name: command for name, command in COMMANDS.items() if name.split()[:-1] == words or not words}
     if not listed:
@@ -109,18 +83,10 @@ def _list_of_commands(arguments: Sequence[str]) -> str:
 
 
 def _help(name: str, command: Command, arguments: Sequence[str]) -> str:
-    program = f"simjax {name}"
-    if Path(sys.argv[0]).name == "train.py":
-        program = "python train.py"
+    program = "python train.py" if Path(sys.argv[0]).name == "train.py" else f"simjax {name}"
     others = [word for word in arguments if word not in HELP_OPTIONS]
-    return help_text(
-        command.arguments,
-        program,
-        common=() if "--help-all" in arguments else command.common,
-        examples=command.examples,
-        defaults=command.defaults(others) if command.defaults else None,
-        note=command.note,
-    )
+    width = min(shutil.get_terminal_size().columns, 100)
+    return help_text(command, program, others, show_all="--help-all" in arguments, width=width)
 
 
 def fail(message: str) -> None:

@@ -6,35 +6,23 @@ import shlex
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from simjax._files import user_cache
-from simjax.cli._arguments import parse
+from simjax.cli._arguments import options_of, parse, values_after
 from simjax.cli._help import as_typed
 from simjax.cli._interrupt import exit_on_interrupt
 from simjax.core import InputError
-from simjax.train._settings import Settings, from_dict, load_toml, to_dict
+from simjax.train._settings import Settings, load_toml
 
+# Options that the short help shows.
 COMMON = (
-    "model",
-    "dataset",
-    "test_dataset",
-    "objective",
-    "mining.miner",
-    "epochs",
-    "batch_size",
-    "embedding_size",
-    "optimizer.learning_rate",
-    "seed",
-    "out",
-    "config",
-    "resume",
-    "overwrite",
+    *("model", "dataset", "test_dataset", "objective", "mining.miner", "epochs", "batch_size", "embedding_size"),
+    *("optimizer.learning_rate", "seed", "out", "config", "resume", "overwrite"),
 )
-"""Options that the short help shows."""
-RECIPE_NOTE = "The recipe is the set of defaults for this model and data set."
-"""Explanation of the term in the descriptions of `default_texts`."""
+RECIPE_NOTE = "The recipe is the set of defaults for this model and data set."  # a term of `default_texts`
 EXAMPLES = (
     "--model vit",
     "--dataset folder:photos --objective triplet --epochs 20",
@@ -65,22 +53,21 @@ def train(arguments: Sequence[str]) -> None:
     from simjax.report import summary_lines
     from simjax.train import Interrupted
 
-    config_time = _modification_time(out / "config.json")
-    command = shlex.join(["python", "train.py", *arguments])
+    config = out / "config.json"
+    config_time = _modification_time(config)
+    resume = f"go on with: {shlex.join(['python', 'train.py', '--resume', '--out', str(out)])}"
 
     def after_interrupt() -> str:
         # Before the settings are saved, the folder has no run, or the run that --overwrite replaces.
-        if not parsed.resume and _modification_time(out / "config.json") == config_time:
-            return "interrupted"
-        resume = shlex.join(["python", "train.py", "--resume", "--out", str(out)])
-        return f"interrupted; go on with: {resume}"
+        has_run = parsed.resume or _modification_time(config) != config_time
+        return f"interrupted; {resume}" if has_run else "interrupted"
 
+    command = shlex.join(["python", "train.py", *arguments])
     try:
         with exit_on_interrupt(after_interrupt):
             report = train_and_report(settings, out, resume=parsed.resume, overwrite=parsed.overwrite, command=command)
     except Interrupted as stop:
-        resume = shlex.join(["python", "train.py", "--resume", "--out", str(stop.folder)])
-        sys.stderr.write(f"stopped at step {stop.step:,}; go on with: {resume}\n")
+        sys.stderr.write(f"stopped at step {stop.step:,}; {resume}\n")
         sys.exit(130)
     print("\n".join([*summary_lines(report), f"report: {out / 'report.html'}"]))
 
@@ -118,38 +105,29 @@ def default_texts(arguments: Sequence[str]) -> Mapping[str, str]:
     """Return a description of the default of each setting by its dotted name, for the help.
 
     A setting that is None gets its value from the recipe (defaults for this model and data set), from the objective or
-    from the miner. Settings that the arguments give, and those of a TOML file, have their given value.
+    from the miner. Settings that the arguments or a TOML file give have their given value.
     """
     from simjax.train._recipes import fill_defaults
 
     try:
-        base = _base_settings(arguments)
-        settings = _as_settings(parse(TrainArguments, arguments, default=_as_arguments(base)))
+        settings = _as_settings(parse(TrainArguments, arguments, default=_as_arguments(_base_settings(arguments))))
     except InputError:  # the help is shown for invalid arguments, too
         settings = Settings()
-    current = _flatten(to_dict(settings))
     # The help does not read the images. A default that differs between these numbers of images depends on them.
-    for_few_images, for_many_images = (_flatten(to_dict(fill_defaults(settings, n))) for n in (100, 10_000_000))
+    alternatives = settings, fill_defaults(settings, 100), fill_defaults(settings, 10_000_000)
     texts: dict[str, str] = {}
-    for name, value in current.items():
-        section = name.rpartition(".")[0]
+    for option in options_of(Settings):
+        value, for_few_images, for_many_images = map(attrgetter(option.name), alternatives)
+        section = option.name.rpartition(".")[0]
         if value is not None:
-            texts[name] = as_typed(value)
-        elif for_few_images[name] != for_many_images[name]:
-            texts[name] = "depends on the number of training images"
-        elif for_few_images[name] is not None:
-            texts[name] = f"from the recipe: {as_typed(for_few_images[name])}"
+            texts[option.name] = as_typed(value)
+        elif for_few_images != for_many_images:
+            texts[option.name] = "depends on the number of training images"
+        elif for_few_images is not None:
+            texts[option.name] = f"from the recipe: {as_typed(for_few_images)}"
         elif section in ("loss", "mining"):
-            texts[name] = "set by the objective" if section == "loss" else "set by the miner"
+            texts[option.name] = "set by the objective" if section == "loss" else "set by the miner"
     return texts
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
 
 
 def default_out(settings: Settings) -> str:
@@ -161,8 +139,8 @@ def default_out(settings: Settings) -> str:
 
 def _base_settings(arguments: Sequence[str]) -> Settings:
     """Return the settings before options are applied: those of the run to resume, of a TOML file, or the defaults."""
-    config = _value_of("--config", arguments)
-    base = load_toml(config) if config is not None else Settings()
+    config = values_after("--config", arguments)
+    base = load_toml(config[0]) if config else Settings()
     if "--resume" not in arguments:
         return base
     from simjax.train._run_folder import RunFolder
@@ -171,23 +149,12 @@ def _base_settings(arguments: Sequence[str]) -> Settings:
     return RunFolder(Path(parsed.out or default_out(_as_settings(parsed)))).saved_settings()
 
 
-def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """Return the value of an option that is needed before the other options can be parsed."""
-    for i, argument in enumerate(arguments):
-        if argument.startswith(f"{flag}="):
-            return argument.partition("=")[2]
-        if argument == flag:
-            return next(iter(arguments[i + 1 :]), None)
-    return None
-
-
 def _as_arguments(settings: Settings) -> TrainArguments:
-    return TrainArguments(**{f.name: getattr(settings, f.name) for f in dataclasses.fields(Settings)})
+    return TrainArguments(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Settings)})
 
 
 def _as_settings(arguments: TrainArguments) -> Settings:
-    values = {name: value for name, value in to_dict(arguments).items() if name in Settings.__dataclass_fields__}
-    return from_dict(values)
+    return Settings(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Settings)})
 
 
 def _modification_time(path: Path) -> int | None:

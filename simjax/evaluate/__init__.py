@@ -1,6 +1,9 @@
 """Metrics of embeddings and predictions: pure functions from arrays to plain numbers.
 
-A value that does not exist (a rate of no pairs, the precision of no queries) is None, never NaN.
+A value that does not exist (a rate of no pairs, the precision of no queries) is None, never NaN. `measure` is the name
+of a measure or a `Measure`. All functions raise an InputError if shapes do not match, numbers are not finite, labels
+are not integers or the measure is unknown, and a TypeError if embeddings or scores are not numbers; their docstrings
+list further errors only.
 """
 
 from simjax.evaluate._classification import class_similarity, classification_metrics

@@ -1,7 +1,4 @@
-"""Checks of the arrays of every evaluation: finite embeddings, integer labels, scored pairs.
-
-Numbers keep their dtype: float64 stays float64 if `jax_enable_x64` is set.
-"""
+"""Checks of the arrays of every evaluation. float64 stays float64 if `jax_enable_x64` is set."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -64,12 +61,7 @@ def as_scored_pairs(scores: ArrayLike, same: ArrayLike) -> tuple[np.ndarray, np.
 
 
 def as_finite(argument: str, x: ArrayLike | JaxArrayLike, dtype: DTypeLike | None = None) -> np.ndarray:
-    """Return finite numbers as a floating-point array. Default dtype: that of `x`, in float32 or wider.
-
-    Raises:
-        InputError: If a number is not finite; the message names the first such row.
-        TypeError: If they are not real numbers.
-    """
+    """Return finite numbers as a floating-point array. Default dtype: that of `x`, in float32 or wider."""
     given = as_host_array(x)
     is_floating = jnp.issubdtype(given.dtype, jnp.floating)
     if not is_floating and not jnp.issubdtype(given.dtype, jnp.integer) and given.dtype != bool:

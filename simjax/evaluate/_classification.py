@@ -12,20 +12,15 @@ from simjax.similarity import measure as as_measure
 
 
 def classification_metrics(labels: ArrayLike, predicted: ArrayLike, n_classes: int) -> dict[str, Any]:
-    """Compute the accuracy of predicted classes.
-
-    Args:
-        labels: True classes, integers [n] in 0 .. n_classes - 1.
-        predicted: Predicted classes, as `labels`.
-        n_classes: The number of classes c.
+    """Compute the accuracy of predicted classes [n] given the true classes, both integers in 0 .. n_classes - 1.
 
     Returns:
-        `accuracy`, in [0, 1], or None for n = 0; `per_class_accuracy`, the recall of each class [c], None for a class
-        without examples; `confusion`, int64 [c, c], the number of examples of the row's class that are predicted as the
-        column's class.
+        `accuracy`, in [0, 1], or None for n = 0; `per_class_accuracy`, the recall of each class, None for a class
+        without examples; `confusion`, int64 [n_classes, n_classes], the number of examples of the row's class that are
+        predicted as the column's class.
 
     Raises:
-        InputError: If the lengths differ or a class is out of range.
+        InputError: If a class is out of range.
 
     Example:
         >>> found = classification_metrics([0, 0, 0, 1], [0, 1, 0, 1], 3)
@@ -50,16 +45,12 @@ def class_similarity(
 
     Args:
         embeddings: [n, d].
-        labels: Integers [n] in 0 .. n_classes - 1.
-        n_classes: The number of classes c.
-        measure: Name of a measure or a `Measure`.
+        labels: Integers [n].
+        n_classes: The number of classes c. Labels are in 0 .. c - 1.
+        measure: See `simjax.evaluate`.
 
     Returns:
         float64 [c, c]; 0 if there are no pairs. On the diagonal, rows are not paired with themselves.
-
-    Raises:
-        InputError: If shapes do not match, embeddings are not finite, a class is out of range or the measure is
-            unknown.
 
     Example:
         >>> print(class_similarity([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]], [0, 0, 1], 2))

@@ -41,21 +41,17 @@ def few_shot_accuracy(
     Args:
         embeddings: [n, d].
         labels: Integers [n].
-        ways: Classes in an episode; fewer if fewer classes have more than `shots` images.
+        ways: Classes in an episode, at least 2; fewer if fewer classes have more than `shots` images.
         shots: Support images of each class.
         queries: Query images of each class, none of them a support image; fewer if a class has fewer images left.
         episodes: The number of episodes.
         seed: Seed of the episodes.
-        measure: Name of a measure or a `Measure`.
+        measure: See `simjax.evaluate`.
 
     Returns:
         `mean`, the mean over episodes of the fraction of correctly classified queries; `confidence_95`, half the width
         of its 95% interval, 1.96 standard errors over the episodes, None for one episode; `ways`, the actual number of
         classes in an episode. With fewer than two classes `mean` and `confidence_95` are None.
-
-    Raises:
-        InputError: If shapes do not match, embeddings are not finite, `ways` is below 2, or `shots`, `queries` or
-            `episodes` is below 1.
 
     Example:
         >>> found = few_shot_accuracy(np.eye(4).repeat(3, axis=0), np.arange(4).repeat(3), episodes=10)
@@ -80,9 +76,7 @@ def few_shot_accuracy(
     number = _draw_distinct(rng, size[drawn.ravel()], shots + queries).reshape(episodes, ways, -1)
     valid = np.arange(shots + queries) < size[drawn][..., None]  # [e, w, s + q]
     images = members[np.where(valid, start[drawn][..., None] + number, 0)]
-    x = jnp.asarray(rows)
-    x = unit_vectors(x) if m.name in LENGTH_INVARIANT else x
-    accuracy = np.asarray(_episode_accuracy(x, images, valid, m, shots=shots), np.float64)
+    accuracy = np.asarray(_episode_accuracy(rows, images, valid, m, shots=shots), np.float64)
     half = 1.96 * float(np.std(accuracy, ddof=1)) / episodes**0.5 if episodes > 1 else None
     return {"mean": float(np.mean(accuracy)), "confidence_95": half, "ways": ways}
 
@@ -108,6 +102,7 @@ def _episode_accuracy(x: Array, images: Array, valid: Array, measure: Measure, *
     `images` are the row numbers of the support and query images, and `valid` tells which of them exist, [e, w, s + q].
     """
     (_, ways, drawn), width = images.shape, x.shape[1]
+    x = unit_vectors(x) if measure.name in LENGTH_INVARIANT else x
 
     def block(images: Array, valid: Array) -> Array:
         z = x[images]  # [r, w, s + q, d]

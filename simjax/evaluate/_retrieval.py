@@ -47,7 +47,7 @@ def retrieval_metrics(
         labels: Integers [m].
         query_embeddings: [q, d]. Default: every embedding searches among all others.
         query_labels: Integers [q]. Required with `query_embeddings`.
-        measure: Name of a measure or a `Measure`. Ties are ranked by lowest index.
+        measure: See `simjax.evaluate`. Ties are ranked by lowest index.
         ks: Numbers k of recall at k. A k beyond the gallery is the whole gallery.
         block_size: Queries per tile. Default: chosen from a memory budget.
 
@@ -57,7 +57,7 @@ def retrieval_metrics(
         all values are None.
 
     Raises:
-        InputError: If shapes do not match, embeddings are not finite, a k is below 1 or the measure is unknown.
+        InputError: If a k is below 1.
 
     Example:
         >>> found = retrieval_metrics([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], [0, 0, 1])
@@ -68,7 +68,8 @@ def retrieval_metrics(
         raise InputError(f"ks: expected at least 1, got {tuple(ks)}")
     m, is_self_search = as_measure(measure), query_embeddings is None
     gallery, classes, query, true_classes = as_search(embeddings, labels, query_embeddings, query_labels)
-    n_relevant = _count_relevant(classes, true_classes) - is_self_search
+    ids = np.unique(np.concatenate([classes, true_classes]), return_inverse=True)[1]
+    n_relevant = np.bincount(ids[: len(classes)], minlength=len(ids))[ids[len(classes) :]] - is_self_search
     active = np.flatnonzero(n_relevant > 0)
     names = ["mean_average_precision_at_r", "r_precision", "precision_at_1", *map(str, ks)]
     found = dict.fromkeys(names)
@@ -108,14 +109,14 @@ def knn_predict(
         gallery: [m, d].
         gallery_labels: Integers [m].
         k: The number of neighbours; at most the whole gallery is used.
-        measure: Name of a measure or a `Measure`.
+        measure: See `simjax.evaluate`.
         exclude: Integers [q], a gallery row that is not a neighbour of each query, for instance the query itself.
 
     Returns:
         int32 [q], or the dtype of `gallery_labels` if int32 cannot represent them.
 
     Raises:
-        InputError: If shapes do not match, embeddings are not finite, k is below 1 or a query has no neighbour.
+        InputError: If k is below 1 or a query has no neighbour.
 
     Example:
         >>> print(knn_predict([[0.9, 1.0]], [[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]], [0, 1, 0], k=1))
@@ -146,17 +147,11 @@ def knn_accuracy(
     k: int = 5,
     measure: str | Measure = "cosine",
 ) -> float | None:
-    """Compute the accuracy of `knn_predict`.
+    """Compute the accuracy of `knn_predict` in [0, 1], or None if there are no queries or no neighbours.
 
     Args:
         embeddings, labels, query_embeddings, query_labels: See `retrieval_metrics`.
         k, measure: See `knn_predict`.
-
-    Returns:
-        The accuracy in [0, 1], or None if there are no queries or no neighbours.
-
-    Raises:
-        InputError: As `knn_predict`, or if only one of `query_embeddings` and `query_labels` is given.
     """
     gallery, classes, query, true_classes = as_search(embeddings, labels, query_embeddings, query_labels)
     is_self_search = query_embeddings is None
@@ -170,11 +165,7 @@ def knn_accuracy(
 def tiles(
     query: np.ndarray, gallery: np.ndarray, measure: Measure, block_size: int | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Compute the similarity matrix of queries [q, d] and a gallery [m, d] tile by tile on the host.
-
-    Yields:
-        The query numbers of the tile [r] and its values [r, m], in the dtype of the embeddings.
-    """
+    """Iterate over tiles of the similarity matrix: row numbers [r] of the queries and values [r, m] on the host."""
     q = len(query)
     block_size = max(1, min(block_size or TILE_ENTRIES // max(len(gallery), 1), q))
     columns = jnp.asarray(gallery)
@@ -183,12 +174,6 @@ def tiles(
         # The last tile is padded with the first rows, because another shape would be compiled again.
         values = np.asarray(pairwise(query[rows % q], columns, measure))
         yield rows[: q - start], values[: q - start]
-
-
-def _count_relevant(classes: np.ndarray, true_classes: np.ndarray) -> np.ndarray:
-    """Count the gallery rows of the class of each query, int [q]."""
-    ids = np.unique(np.concatenate([classes, true_classes]), return_inverse=True)[1]
-    return np.bincount(ids[: len(classes)], minlength=len(ids))[ids[len(classes) :]]
 
 
 def _rank(values: np.ndarray, depth: int, higher_is_closer: bool, own: np.ndarray | None) -> np.ndarray:

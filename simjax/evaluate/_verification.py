@@ -57,9 +57,6 @@ def verification_metrics(
         `false_positive_rate`, `true_positive_rate`, `thresholds` of at most 200 points. If a kind of pairs is missing,
         values that need it are None, and the lists are empty.
 
-    Raises:
-        InputError: If the lengths differ, scores are not finite, or the threshold is NaN.
-
     Example:
         >>> found = verification_metrics([0.9, 0.8, 0.7, 0.1], [True, False, True, False])
         >>> found["roc_auc"], found["equal_error_rate"], found["accuracy"]
@@ -91,15 +88,11 @@ def verification_metrics(
 def best_threshold(scores: ArrayLike, same: ArrayLike, higher_is_closer: bool = True) -> float:
     """Return the threshold with the highest accuracy, halfway between two scores; among equals the strictest.
 
-    Args:
-        scores, same, higher_is_closer: See `verification_metrics`.
-
-    Returns:
-        The threshold. It is just beyond the closest pair if accepting no pair is best, and the score of the farthest
-        pair if accepting all pairs is best.
+    It is just beyond the closest pair if accepting no pair is best, and the score of the farthest pair if accepting all
+    pairs is best. The arguments are those of `verification_metrics`.
 
     Raises:
-        InputError: If there are no pairs, the lengths differ or scores are not finite.
+        InputError: If there are no pairs.
 
     Example:
         >>> best_threshold([0.1, 0.2, 0.6], [True, True, False], higher_is_closer=False)
@@ -120,37 +113,28 @@ def dissimilarity_probability(distance: JaxArrayLike, a: JaxArrayLike, b: JaxArr
         a: Slope, from `fit_dissimilarity`.
         b: Intercept.
 
-    Returns:
-        [...] in [0, 1].
-
-    Raises:
-        InputError: If a concrete distance is not finite.
-
     Example:
-        >>> [round(float(dissimilarity_probability(d, 4.0, -4.0)), 2) for d in (0.0, 1.0, 2.0)]
-        [0.02, 0.5, 0.98]
+        >>> print(np.asarray(dissimilarity_probability(np.arange(3.0), 4.0, -4.0)).round(2))
+        [0.02 0.5  0.98]
     """
-    known = distance if isinstance(distance, Tracer) else as_finite("distance", distance)
-    return jax.nn.sigmoid(a * jnp.asarray(known) + b)
+    return _logistic(distance if isinstance(distance, Tracer) else as_finite("distance", distance), a, b)
+
+
+@jax.jit
+def _logistic(x: JaxArrayLike, a: JaxArrayLike, b: JaxArrayLike) -> Array:
+    return jax.nn.sigmoid(a * jnp.asarray(x) + b)
 
 
 def fit_dissimilarity(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
-    """Fit the slope and the intercept of `dissimilarity_probability` to labelled pairs.
+    """Fit the slope a and the intercept b of `dissimilarity_probability` to labelled pairs; see `verification_metrics`.
 
-    Args:
-        scores, same: See `verification_metrics`.
-
-    Returns:
-        a and b. a is positive for an informative distance and negative for an informative similarity. If all scores are
-        equal, a = 0 and the probability is the mean target; without pairs a = b = 0.
-
-    Raises:
-        InputError: If the lengths differ or scores are not finite.
+    a is positive for an informative distance and negative for an informative similarity. If all scores are equal, a = 0
+    and the probability is the mean target; without pairs a = b = 0.
 
     Example:
         >>> a, b = fit_dissimilarity([0.1, 0.2, 0.3, 0.8, 0.9, 1.0], [True, True, True, False, False, False])
-        >>> [round(float(dissimilarity_probability(d, a, b)), 2) for d in (0.1, 0.55, 1.0)]
-        [0.15, 0.5, 0.85]
+        >>> print(np.asarray(dissimilarity_probability(np.array([0.1, 0.55, 1.0]), a, b)).round(2))
+        [0.15 0.5  0.85]
     """
     from scipy.optimize import minimize
     from scipy.special import expit
@@ -182,16 +166,13 @@ def sample_pairs_for_verification(
 
     Args:
         labels: Integers [n].
-        n_pairs: The number of pairs. An odd number is reduced by one.
+        n_pairs: The number of pairs, at least 0. An odd number is reduced by one.
         seed: Seed of the sample.
 
     Returns:
         i and j, int32 [p], i != j, and same, booleans [p], alternating True and False. No pair occurs twice, in either
         order. p is n_pairs, or less if there are fewer than n_pairs / 2 pairs of one kind; 0 for a single class, or if
         no class has two rows.
-
-    Raises:
-        InputError: If labels are not integers [n] or n_pairs is negative.
 
     Example:
         >>> i, j, same = sample_pairs_for_verification([5, 5, 5, 7, 7], n_pairs=4, seed=0)
@@ -221,13 +202,7 @@ def sample_pairs_for_verification(
 
 
 class Accepted(NamedTuple):
-    """Numbers of accepted pairs at thresholds from strict to lenient: no pair, then one more distinct score each.
-
-    Attributes:
-        thresholds: Scores, where larger is closer, closest first, [t]. The first is just beyond the closest pair.
-        same: Accepted pairs of one class, integers [t].
-        different: Accepted pairs of two classes, integers [t].
-    """
+    """Numbers of accepted pairs of one class and of two, [t], at each threshold [t], from strict to lenient."""
 
     thresholds: np.ndarray
     same: np.ndarray
@@ -235,6 +210,7 @@ class Accepted(NamedTuple):
 
 
 def _count_accepted(scores: np.ndarray, same: np.ndarray) -> Accepted:
+    """Count the accepted pairs for scores where larger is closer; the first threshold is beyond the closest pair."""
     levels, level_of = np.unique(-scores, return_inverse=True)
     counts = [np.bincount(level_of[kind], minlength=len(levels)) for kind in (same, ~same)]
     thresholds = np.concatenate([np.nextafter(-levels[:1], np.inf), -levels])
@@ -242,8 +218,7 @@ def _count_accepted(scores: np.ndarray, same: np.ndarray) -> Accepted:
 
 
 def _most_accurate_threshold(accepted: Accepted) -> float:
-    best = int(np.argmax(accepted.same - accepted.different))
-    at = accepted.thresholds
+    at, best = accepted.thresholds, int(np.argmax(accepted.same - accepted.different))
     if best in (0, len(at) - 1):
         return float(at[best])
     halfway = at[best] / 2 + at[best + 1] / 2

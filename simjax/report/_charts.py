@@ -26,10 +26,9 @@ def training_curves(run: Run) -> list[Picture]:
     pictures = []
     for metric in ("loss", "accuracy"):
         curves = _curves([("training", run, metric), ("validation", run, f"validation_{metric}")])
-        if curves:
-            caption = f"{metric.capitalize()} of the training batches and of the validation images at each step"
-            advice = " If training improves while validation does not, the model overfits."
-            pictures.append(_draw_curves(metric, metric, curves, caption, advice))
+        caption = f"{metric.capitalize()} of the training batches and of the validation images at each step"
+        advice = " If training improves while validation does not, the model overfits."
+        pictures += [_draw_curves(metric, metric, curves, caption, advice)] if curves else []
     return pictures
 
 
@@ -40,16 +39,15 @@ def overlaid_curves(runs: Sequence[Run], run_names: Sequence[str]) -> list[Pictu
     """
     pictures = []
     for metric in ("loss", "accuracy"):
-        split = "validation"
+        title = f"validation {metric}"
         curves = _curves([(name, run, f"validation_{metric}") for name, run in zip(run_names, runs, strict=True)])
         if len(curves) < len(runs):
-            split = "training"
+            title = f"training {metric}"
             curves = _curves([(name, run, metric) for name, run in zip(run_names, runs, strict=True)])
-        if curves:
-            advice = " Different losses have different scales: compare the shapes of the curves, not their values."
-            title = f"{split} {metric}"
-            caption = f"{title.capitalize()} of each run by step"
-            pictures.append(_draw_curves(metric, title, curves, caption, advice if metric == "loss" else ""))
+        advice = " Different losses have different scales: compare the shapes of the curves, not their values."
+        caption = f"{title.capitalize()} of each run by step"
+        advice = advice if metric == "loss" else ""
+        pictures += [_draw_curves(metric, title, curves, caption, advice)] if curves else []
     return pictures
 
 
@@ -174,14 +172,7 @@ def _matrix(
 
 
 def roc_curve(false_positive: np.ndarray, true_positive: np.ndarray, point: np.ndarray | None, area: object) -> Picture:
-    """Draw the ROC curve.
-
-    Args:
-        false_positive: False positive rate of each threshold, [n], increasing from 0 to 1.
-        true_positive: True positive rate of each threshold, [n].
-        point: False and true positive rate at the chosen threshold, or None.
-        area: Area under the curve, or None.
-    """
+    """Draw the ROC curve: rates of each threshold [n], and at the chosen threshold `point`, the two rates or None."""
     figure, axes = style.chart()
     axes.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.9, linestyle=":", label="x")
     axes.plot(false_positive, true_positive, color=style.BLUE, linewidth=1.6, label="x")

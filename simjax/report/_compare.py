@@ -1,5 +1,6 @@
 """Comparisons of runs on the same data: a table with the best values, means over seeds, settings, curves."""
 
+import itertools
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from simjax._files import write_file
 from simjax.core import InputError
 from simjax.report import _numbers as numbers
 from simjax.report._metrics import METRICS, Metric, best
-from simjax.report._page import Block, Cell, Page, Table, Text
+from simjax.report._page import Block, Cell, Page, Row, Table, Text
 from simjax.report._render import to_html, to_markdown
 from simjax.report._run import Run, read_run
 
@@ -36,7 +37,11 @@ def compare(runs: Sequence[Path], out: Path) -> None:
             be read, runs on different data or splits, or a folder `out` with other files.
     """
     paths, out = [Path(run) for run in runs], Path(out).resolve()
-    _check_paths(paths)
+    if len(paths) < 2:
+        raise InputError(f"runs: expected two or more runs to compare, got {len(paths)}")
+    for first, second in itertools.combinations(paths, 2):
+        if first.resolve() == second.resolve():
+            raise InputError(f"runs: expected different runs, got {first} and {second}, which are the same folder")
     _check_out(out)
     loaded = [read_run(path) for path in paths]
     _check_same_data(loaded)
@@ -57,17 +62,6 @@ def compare(runs: Sequence[Path], out: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check_paths(paths: Sequence[Path]) -> None:
-    if len(paths) < 2:
-        raise InputError(f"runs: expected two or more runs to compare, got {len(paths)}")
-    seen: dict[Path, Path] = {}
-    for path in paths:
-        folder = path.resolve()
-        if folder in seen:
-            raise InputError(f"runs: expected different runs, got {seen[folder]} and {path}, which are the same folder")
-        seen[folder] = path
-
-
 def _check_out(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"out: expected a folder, got {out}, which is a file")
@@ -78,24 +72,22 @@ def _check_out(out: Path) -> None:
 
 
 def _check_same_data(runs: Sequence[Run]) -> None:
-    first, *others = runs
-    expected = _data_facts(first)
-    for other in others:
+    expected = _data_facts(runs[0])
+    for other in runs[1:]:
         for name, value in _data_facts(other).items():
             if value != expected[name]:
                 raise InputError(
-                    f"runs: expected the same data and split in all, got {name} {expected[name]!r} in {first.path} "
+                    f"runs: expected the same data and split in all, got {name} {expected[name]!r} in {runs[0].path} "
                     f"and {value!r} in {other.path}"
                 )
 
 
 def _data_facts(run: Run) -> dict[str, Any]:
     data = run.part("data")
-    # A folder of images may have moved: only its fingerprint is compared.
     datasets = {name: run.value(name) for name in ("dataset", "test_dataset")}
-    datasets = {name: "folder:" if "folder:" in str(value) else value for name, value in datasets.items()}
     return {
-        **datasets,
+        # A folder of images may have moved: only its fingerprint is compared.
+        **{name: "folder:" if "folder:" in str(value) else value for name, value in datasets.items()},
         "image shape": data.get("image_shape"),
         **{f"number of {kind} images": data.get(f"{kind}_images") for kind in ("train", "validation", "test")},
         "data fingerprint": data.get("fingerprint"),
@@ -123,7 +115,7 @@ def _page(runs: Sequence[Run]) -> Page:
     names, first = _names(runs), runs[0]
     tested = first.value("test_dataset")
     data = f"{numbers.text(first.value('dataset'))}{f', tested on {tested}' if tested else ''}"
-    meanings: list[list[str | Cell]] = [[metric.title, metric.meaning] for metric in COLUMNS]
+    meanings: list[Row] = [[metric.title, metric.meaning] for metric in COLUMNS]
     sections: list[tuple[str, list[Block]]] = [
         ("Results", _results(runs, names)),
         ("Mean over seeds", _means_over_seeds(runs, names)),
@@ -190,7 +182,7 @@ def _results(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
             texts = [f"{text} ({method})" for text, method in zip(texts, methods, strict=True)]
         titles.append(title)
         columns.append(list(map(Cell, texts, best(metric, values))))
-    rows: list[list[str | Cell]] = [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]
+    rows: list[Row] = [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]
     note = "★ marks the best value of a column, or all of them if several are equal."
     if not same_method:
         note += (
@@ -218,22 +210,18 @@ def _mean_and_deviation(runs: Sequence[Run], metric: Metric) -> dict[str, float]
 
 
 def _means_over_seeds(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
-    """Return a table of the mean and standard deviation of each metric over each group of repeated runs.
-
-    The table has one row per metric and one column per group; see `_groups`. It is omitted if there are no groups.
-    """
+    """Return a table of the mean and standard deviation of each metric over each group of `_groups`, if any."""
     groups = _groups(runs)
     if not groups:
         return []
-    rows: list[list[str | Cell]] = []
+    rows: list[Row] = []
     for metric in COLUMNS:
-        statistics_of_groups = [_mean_and_deviation([runs[i] for i in group], metric) or {} for group in groups]
+        found = [_mean_and_deviation([runs[i] for i in group], metric) or {} for group in groups]
         texts = [
             f"{metric.show(values['mean'])} ± {metric.show(values['standard_deviation'])}" if values else numbers.DASH
-            for values in statistics_of_groups
+            for values in found
         ]
-        is_best = best(metric, [values.get("mean") for values in statistics_of_groups])
-        rows.append([metric.title, *map(Cell, texts, is_best)])
+        rows.append([metric.title, *map(Cell, texts, best(metric, [values.get("mean") for values in found]))])
     columns = ["Metric", *(", ".join(names[i] for i in group) for group in groups)]
     text = (
         "Mean ± standard deviation of runs with the same settings, apart from the seed. Differences smaller than the "
@@ -246,7 +234,7 @@ def _different_settings(runs: Sequence[Run], names: Sequence[str]) -> list[Block
     """Return a table of the settings that are not the same in all runs."""
     settings = [_flatten(run.part("settings")) for run in runs]
     keys = dict.fromkeys(key for of_run in settings for key in of_run if key not in _IGNORED_SETTINGS - {"seed"})
-    rows: list[list[str | Cell]] = [
+    rows: list[Row] = [
         [key, *(numbers.text(of_run.get(key)) for of_run in settings)]
         for key in keys
         if any(of_run.get(key) != settings[0].get(key) for of_run in settings)

@@ -9,23 +9,14 @@ from simjax.report import _numbers as numbers
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A metric.
+    """A metric."""
 
-    Attributes:
-        name: Dotted path in report.json.
-        title: Name in tables.
-        show: Formats a value.
-        better: Direction of the better values.
-        meaning: Explanation in one sentence.
-        compared: Whether comparisons of runs include the metric.
-    """
-
-    name: str
+    name: str  # dotted path in report.json
     title: str
-    show: Callable[[object], str]
+    show: Callable[[object], str]  # formats a value
     better: Literal["highest", "lowest"]
     meaning: str
-    compared: bool = True
+    compared: bool = True  # comparisons of runs include the metric
 
 
 # fmt: off

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import wraps
 from numbers import Real
 
 DASH = "–"
@@ -15,8 +14,9 @@ def number(value: object) -> float | None:
     return float(value)
 
 
-def _dash_if_missing(format_number: Callable[[float], str]) -> Callable[[object], str]:
-    @wraps(format_number)
+def _formatter(format_number: Callable[[float], str]) -> Callable[[object], str]:
+    """Return a function that formats a finite number, and any other value as a dash."""
+
     def show(value: object) -> str:
         x = number(value)
         return DASH if x is None else format_number(x)
@@ -24,38 +24,19 @@ def _dash_if_missing(format_number: Callable[[float], str]) -> Callable[[object]
     return show
 
 
-@_dash_if_missing
-def percent(x: float) -> str:
-    """Format a share in [0, 1] as a percentage."""
-    return f"{100 * x:.2f}%"
-
-
-@_dash_if_missing
-def decimal(x: float) -> str:
-    """Format a value with four decimals."""
-    return f"{x:,.4f}"
-
-
-@_dash_if_missing
-def count(x: float) -> str:
-    """Format a whole number with thousands separators."""
-    return f"{x:,.0f}"
-
-
-@_dash_if_missing
-def milliseconds(x: float) -> str:
-    """Format a duration in milliseconds with three significant digits."""
-    return f"{x:,.0f} ms" if abs(x) >= 100 else f"{x:.3g} ms"
-
-
-@_dash_if_missing
-def seconds(x: float) -> str:
-    """Format a duration in seconds, minutes or hours."""
+def _duration(x: float) -> str:
     if x < 59.95:  # 59.95 would be rounded to 60.0 s
         return f"{x:.1f} s" if x >= 1 else f"{x:.2f} s"
     minutes, rest = divmod(round(x), 60)
     hours, minutes = divmod(minutes + (rest >= 30) * (minutes >= 60), 60)
     return f"{hours} h {minutes:02d} m" if hours else f"{minutes} m {rest:02d} s"
+
+
+percent = _formatter(lambda x: f"{100 * x:.2f}%")  # of a share in [0, 1]
+decimal = _formatter(lambda x: f"{x:,.4f}")
+count = _formatter(lambda x: f"{x:,.0f}")
+milliseconds = _formatter(lambda x: f"{x:,.0f} ms" if abs(x) >= 100 else f"{x:.3g} ms")  # three significant digits
+seconds = _formatter(_duration)
 
 
 def text(value: object) -> str:

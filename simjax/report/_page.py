@@ -27,40 +27,28 @@ class Cell:
     best: bool = False
 
 
+Row = list[str | Cell]
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table whose first column contains the headers of the rows.
-
-    Attributes:
-        columns: Header of each column.
-        rows: Cells of each row.
-        align: "l" (words) or "r" (numbers) for each column.
-    """
+    """A table whose first column contains the headers of the rows."""
 
     columns: list[str]
-    rows: list[list[str | Cell]]
-    align: str
+    rows: list[Row]
+    align: str  # "l" (words) or "r" (numbers) for each column
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A figure.
+    """A figure: a chart on white, or photographs on a transparent background."""
 
-    Attributes:
-        name: Name of its file, without extension.
-        png: Content of the file.
-        alt: Description for readers who cannot see the figure.
-        caption: Text below the figure.
-        photo: Whether it shows photographs on a transparent background. Default: a chart on white.
-        wide: Whether a chart needs the whole width of the page, as photographs do.
-    """
-
-    name: str
+    name: str  # of its file, without extension
     png: bytes
-    alt: str
+    alt: str  # description for readers who cannot see the figure
     caption: str
     photo: bool = False
-    wide: bool = False
+    wide: bool = False  # a chart that needs the whole width of the page, as photographs do
 
 
 Block = Text | Code | Table | Picture

@@ -1,6 +1,6 @@
 """Figures of photographs: nearest neighbours, pairs with their predicted dissimilarity, attention maps.
 
-`names` are the names of all classes.
+Images are uint8, labels are class numbers, and `names` are the names of all classes.
 """
 
 import numpy as np
@@ -25,16 +25,7 @@ def nearest_neighbours(
     names: list[str],
     measure: str,
 ) -> Picture:
-    """Draw test images with their nearest neighbours.
-
-    Args:
-        query: Test images, uint8 [q, h, w, c].
-        query_label: Their classes, [q].
-        image: Their neighbours, nearest first, uint8 [q, k, h, w, c].
-        label: Classes of the neighbours, [q, k].
-        score: Scores of the neighbours, [q, k].
-        measure: Name of the measure of the scores.
-    """
+    """Draw test images [q, h, w, c] with their k neighbours [q, k, h, w, c], nearest first, and their scores [q, k]."""
     rows, columns = min(len(query), MAX_QUERIES), min(image.shape[1], MAX_NEIGHBOURS)
     is_correct = label[:rows, :columns] == query_label[:rows, None]
     class_names = style.class_labels(names, 12)
@@ -58,13 +49,7 @@ def nearest_neighbours(
 
 
 def pairs(image: np.ndarray, label: np.ndarray, dissimilarity: np.ndarray, names: list[str]) -> Picture:
-    """Draw pairs of test images with their predicted dissimilarity.
-
-    Args:
-        image: Pairs of images, uint8 [p, 2, h, w, c].
-        label: Their classes, [p, 2].
-        dissimilarity: Dissimilarity of each pair, [p], in [0, 1].
-    """
+    """Draw pairs of test images [p, 2, h, w, c] with their predicted dissimilarity [p], in [0, 1]."""
     count = min(len(image), MAX_PAIRS)
     columns = min(count, 3)
     class_names = style.class_labels(names, 10)
@@ -95,13 +80,7 @@ def pairs(image: np.ndarray, label: np.ndarray, dissimilarity: np.ndarray, names
 
 
 def attention_maps(image: np.ndarray, attention: np.ndarray, label: np.ndarray, names: list[str]) -> Picture:
-    """Draw images with the attention weights of the last transformer block.
-
-    Args:
-        image: Images, uint8 [a, h, w, c].
-        attention: Weight of each patch, [a, heads, gh, gw].
-        label: Classes of the images, [a].
-    """
+    """Draw images [a, h, w, c] with the attention weights of the last transformer block, [a, heads, gh, gw]."""
     rows, heads = min(len(image), MAX_IMAGES), min(attention.shape[1], MAX_HEADS)
     height = 1.1 + LINE
     class_names = style.class_labels(names, 12)

@@ -71,22 +71,12 @@ _PAGE = """<!DOCTYPE html>
 
 
 def printable(text: str) -> str:
-    """Return one line of printable characters; other characters become a space or the replacement character.
-
-    Example:
-        >>> printable("a\\n  b"), printable("cat\\udcff\\u202e")
-        ('a   b', 'cat��')
-    """
+    """Return one line of printable characters; other characters become a space or the replacement character."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def escape_html(text: str) -> str:
-    """Escape text for HTML, as content or in a quoted attribute.
-
-    Example:
-        >>> escape_html('<b title="x">')
-        '&lt;b title=&quot;x&quot;&gt;'
-    """
+    """Escape text for HTML, as content or in a quoted attribute."""
     return html.escape(printable(text))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,12 @@ from simjax.report._numbers import number
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The files of a finished run.
-
-    Attributes:
-        path: Folder of the run.
-        config: Content of config.json: settings, versions, command, data.
-        report: Content of report.json: the results.
-        history: Lines of metrics.jsonl, merged by step, in the order of the steps.
-    """
+    """The files of a finished run."""
 
     path: Path
-    config: dict[str, Any]
-    report: dict[str, Any]
-    history: list[dict[str, Any]]
+    config: dict[str, Any]  # content of config.json: settings, versions, command, data
+    report: dict[str, Any]  # content of report.json: the results
+    history: list[dict[str, Any]]  # lines of metrics.jsonl, merged by step, in the order of the steps
 
     def part(self, name: str) -> dict[str, Any]:
         """Return an object of config.json (settings, versions or data), empty if it is missing."""
@@ -34,10 +28,7 @@ class Run:
 
     def value(self, name: str) -> Any:
         """Return a value of report.json by its dotted path, None if it is missing."""
-        value: Any = self.report
-        for key in name.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
-        return value
+        return value_at(self.report, name)
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
         """Return the steps with a finite value of this name in the history, and the values."""
@@ -54,11 +45,7 @@ class Run:
         return [str(i) for i in range(classes)]
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
-        """Return the arrays of an .npz file of the run, empty if the file is missing.
-
-        Raises:
-            InputError: If the file cannot be read.
-        """
+        """Return the arrays of an .npz file of the run, empty if the file is missing."""
         path = self.path / name
         if not path.is_file():
             return {}
@@ -69,12 +56,15 @@ class Run:
             raise InputError(f"{path}: cannot be read as an .npz file ({error})") from error
 
 
-def read_run(path: Path) -> Run:
-    """Read a finished run.
+def value_at(report: Any, name: str) -> Any:
+    """Return a value of nested dictionaries by its dotted path, None if it is missing."""
+    for key in name.split("."):
+        report = report.get(key) if isinstance(report, Mapping) else None
+    return report
 
-    Raises:
-        InputError: If the folder is not a finished run, or one of its files cannot be read.
-    """
+
+def read_run(path: Path) -> Run:
+    """Read a finished run; raise an InputError if the folder is none, or if one of its files cannot be read."""
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"run: expected the folder of a finished run, got {path}, which is not a folder")
@@ -105,8 +95,7 @@ def _parse(text: str, source: str) -> dict[str, Any]:
 def _read_history(path: Path) -> list[dict[str, Any]]:
     """Read the log; a resumed run may have logged a step twice, and later values replace earlier ones."""
     merged: dict[Any, dict[str, Any]] = {}
-    lines = _read(path).split("\n") if path.is_file() else []
-    for row, text in enumerate(lines, start=1):
+    for row, text in enumerate(_read(path).split("\n") if path.is_file() else [], start=1):
         if text.strip():
             line = _parse(text, f"{path}, line {row}")
             merged.setdefault(line.get("step"), {}).update(line)

@@ -10,12 +10,13 @@ from simjax.report import _charts as charts
 from simjax.report import _numbers as numbers
 from simjax.report import _photographs as photographs
 from simjax.report._metrics import METRICS
-from simjax.report._page import Block, Cell, Code, Page, Picture, Table, Text
+from simjax.report._page import Block, Code, Page, Picture, Row, Table, Text
 from simjax.report._run import Run
 from simjax.report._style import class_labels
 from simjax.report._write import summary_lines
 
 Arrays = Mapping[str, np.ndarray]
+_SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
 
 
 def run_page(run: Run, begin: Callable[[str], None]) -> Page:
@@ -55,14 +56,13 @@ def _headline(run: Run) -> list[Block]:
         "classifier": " Predicted by the model's own classifier.",
         "knn": " There is no classifier for these classes: predicted by the nearest labelled images.",
     }
-    rows: list[list[str | Cell]] = []
+    rows: list[Row] = []
     for metric in METRICS:
         note = methods.get(str(run.value("accuracy_of")), "") if metric.name == "accuracy" else ""
         rows.append([metric.title, metric.show(run.value(metric.name)), metric.meaning + note])
-    missing = run.value("not_evaluated")
-    reasons = missing.items() if isinstance(missing, Mapping) else ()
-    table = Table(["Metric", "Value", "Meaning"], rows, "lrl")
-    return [table, *(Text(f"Not evaluated: {name}, because {reason}.") for name, reason in reasons)]
+    missing = run.value("not_evaluated") or {}
+    notes = [Text(f"Not evaluated: {name}, because {reason}.") for name, reason in missing.items()]
+    return [Table(["Metric", "Value", "Meaning"], rows, "lrl"), *notes]
 
 
 def _get(arrays: Arrays, *names: str) -> list[np.ndarray]:
@@ -137,12 +137,10 @@ def _verification(run: Run, samples: Arrays) -> list[Block]:
 
 def _few_shot(run: Run) -> list[Block]:
     tasks = run.value("few_shot")
-    if not isinstance(tasks, Mapping) or not tasks:
+    if not tasks:
         return []
     formats = dict(ways=numbers.count, shots=numbers.count, accuracy=numbers.percent, interval=numbers.percent)
-    rows: list[list[str | Cell]] = [
-        [name, *(show(run.value(f"few_shot.{name}.{key}")) for key, show in formats.items())] for name in tasks
-    ]
+    rows: list[Row] = [[name, *(show(task.get(key)) for key, show in formats.items())] for name, task in tasks.items()]
     explanation = (
         "Accuracy of classifying images of new classes from a few labelled images per class, averaged over many random "
         "tasks, with its 95% confidence interval."
@@ -151,19 +149,13 @@ def _few_shot(run: Run) -> list[Block]:
 
 
 def _reproduce(run: Run) -> list[Block]:
-    data, machine = run.part("data"), run.value("environment")
+    data, command = run.part("data"), run.config.get("command")
     shape = data.get("image_shape")
-    facts = {
-        "Training images": numbers.count(data.get("train_images")),
-        "Validation images": numbers.count(data.get("validation_images")),
-        "Test images": numbers.count(data.get("test_images")),
-        "Image shape": " x ".join(map(str, shape)) if isinstance(shape, list) else numbers.text(shape),
-        "Fingerprint of the data": numbers.text(data.get("fingerprint")),
-    }
-    for key, value in machine.items() if isinstance(machine, Mapping) else ():
-        if not isinstance(value, Mapping):
-            facts[f"Machine: {key}"] = numbers.text(value)
-    command = run.config.get("command")
+    facts = {f"{name} images": numbers.count(data.get(f"{key}_images")) for key, name in _SPLITS.items()}
+    facts["Image shape"] = " x ".join(map(str, shape)) if isinstance(shape, list) else numbers.text(shape)
+    facts["Fingerprint of the data"] = numbers.text(data.get("fingerprint"))
+    machine = run.value("environment") or {}
+    facts |= {f"Machine: {key}": numbers.text(value) for key, value in machine.items() if not isinstance(value, dict)}
     blocks: list[Block] = [Code(str(command))] if command else []
     blocks.append(Table(["Property", "Value"], [[key, value] for key, value in facts.items()], "ll"))
     for part in ("versions", "settings"):

@@ -76,12 +76,7 @@ def line_styles() -> Iterator[tuple[str, str, str]]:
 
 
 def shorten(text: str, length: int) -> str:
-    """Return printable text of at most `length` characters, with an ellipsis if characters were removed.
-
-    Example:
-        >>> shorten("golden retriever", 8)
-        'golden …'
-    """
+    """Return printable text of at most `length` characters, with an ellipsis if characters were removed."""
     text = printable(text).strip()
     return text if len(text) <= length else text[: length - 1] + "…"
 

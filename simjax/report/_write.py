@@ -1,5 +1,6 @@
 """The report of one run: files in its folder, and a summary in a few lines."""
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,10 @@ from simjax._files import write_file
 from simjax.core import InputError
 from simjax.report import _numbers as numbers
 from simjax.report._render import to_html, to_markdown
-from simjax.report._run import read_run
+from simjax.report._run import read_run, value_at
 
-SECTIONS = 10
-"""Sections of the report of one run, each of which `write` announces."""
-_METHODS = {"classifier": "by its own classifier", "knn": "by its nearest neighbours"}
+SECTIONS = 10  # sections of the report of one run, each of which `write` announces
+_METHODS = {"classifier": " by its own classifier", "knn": " by its nearest neighbours"}
 
 
 def write(run: Path, begin: Callable[[str], None] = lambda section: None) -> None:
@@ -52,30 +52,23 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         >>> lines[1]
         'Test accuracy 98.61%, k-NN accuracy –.'
     """
-    retrieval, verification = _part(report, "retrieval"), _part(report, "verification")
-    method = _METHODS.get(str(report.get("accuracy_of")))
-    tested = report.get("test_dataset")
+    get = functools.partial(value_at, report)
+    tested, method = get("test_dataset"), _METHODS.get(str(get("accuracy_of")), "")
     lines = [
-        f"{numbers.text(report.get('model'))} trained on {numbers.text(report.get('dataset'))}"
-        f"{f', tested on {tested}' if tested else ''}: objective {numbers.text(report.get('objective'))}, "
-        f"{numbers.count(report.get('steps'))} steps in {numbers.seconds(report.get('train_seconds'))}, "
-        f"{numbers.count(report.get('parameters'))} parameters, seed {numbers.text(report.get('seed'))}.",
-        f"Test accuracy {numbers.percent(report.get('accuracy'))}{f' {method}' if method else ''}, "
-        f"k-NN accuracy {numbers.percent(report.get('knn_accuracy'))}.",
-        f"Retrieval: precision@1 {numbers.percent(retrieval.get('precision_at_1'))}, "
-        f"MAP@R {numbers.percent(retrieval.get('mean_average_precision_at_r'))}.",
-        f"Verification: ROC AUC {numbers.decimal(verification.get('roc_auc'))}, "
-        f"equal error rate {numbers.percent(verification.get('equal_error_rate'))}.",
+        f"{numbers.text(get('model'))} trained on {numbers.text(get('dataset'))}"
+        f"{f', tested on {tested}' if tested else ''}: objective {numbers.text(get('objective'))}, "
+        f"{numbers.count(get('steps'))} steps in {numbers.seconds(get('train_seconds'))}, "
+        f"{numbers.count(get('parameters'))} parameters, seed {numbers.text(get('seed'))}.",
+        f"Test accuracy {numbers.percent(get('accuracy'))}{method}, "
+        f"k-NN accuracy {numbers.percent(get('knn_accuracy'))}.",
+        f"Retrieval: precision@1 {numbers.percent(get('retrieval.precision_at_1'))}, "
+        f"MAP@R {numbers.percent(get('retrieval.mean_average_precision_at_r'))}.",
+        f"Verification: ROC AUC {numbers.decimal(get('verification.roc_auc'))}, "
+        f"equal error rate {numbers.percent(get('verification.equal_error_rate'))}.",
     ]
-    tasks, missing = _part(report, "few_shot"), _part(report, "not_evaluated")
-    if tasks:
-        results = (f"{name} {numbers.percent(_part(tasks, name).get('accuracy'))}" for name in tasks)
+    if tasks := get("few_shot"):
+        results = (f"{name} {numbers.percent(task.get('accuracy'))}" for name, task in tasks.items())
         lines.append(f"Few-shot: {', '.join(results)}.")
-    if missing:
+    if missing := get("not_evaluated"):
         lines.append(f"Not evaluated: {'; '.join(f'{name} ({reason})' for name, reason in missing.items())}.")
     return lines
-
-
-def _part(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = report.get(name)
-    return part if isinstance(part, Mapping) else {}

@@ -3,25 +3,13 @@
 import os
 import subprocess
 import sys
-import time
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from simjax.cli import main
 from simjax.cli._arguments import EQUIVALENT_OPTIONS, options_of
 from simjax.cli._train import TrainArguments
-
-
-def fails(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        main([str(a) for a in arguments])
-    printed = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert printed.startswith("error: ")
-    assert printed.count("\n") == 1
-    return printed
+from tests.cli.runs import ROOT, fails, image_folder
 
 
 @pytest.mark.parametrize(
@@ -52,7 +40,10 @@ def fails(capsys, *arguments):
         ("train --loss.temperature 1", "'loss.temperature': not taken by the objective softmax, but by nt_"),
         ("train --objective circle --mining.angle 9", "not taken by the miner none, but by angular"),
         ("train --objective arcface --mining.miner n_hard", "not taken by the objective arcface, but by"),
-        ("train --objective circle --loss.gamma -1", "gamma: expected more than 0, got -1"),
+        pytest.param(  # the network is initialized before
+            *("train --objective circle --loss.gamma -1", "gamma: expected more than 0, got -1"),
+            marks=pytest.mark.slow,
+        ),
         ("train --dataset minst", "did you mean mnist"),
         ("train --dataset folder:nowhere", "nowhere"),
         ("train --dataset ./nowhere", "unknown dataset './nowhere' (did you mean folder:./nowhere?)"),
@@ -132,63 +123,48 @@ def test_an_unknown_value_of_many_is_answered_with_the_nearest_ones(option, type
     assert len(printed) < 150
 
 
-def image_folder(path, classes=("a", "b"), each=12, size=12):
-    from PIL import Image
-
-    random = np.random.default_rng(0)
-    for i, name in enumerate(classes):
-        (path / name).mkdir(parents=True)
-        for j in range(each):
-            pixels = random.integers(100 * i, 100 * i + 90, (size, size), dtype=np.uint8)
-            Image.fromarray(pixels).save(path / name / f"{j}.png")
-    return path
-
-
-QUICK = ["--model", "dnn", "--dnn.widths", "8", "--steps", "2"]
-
-
 def test_bad_folders_of_images_are_named_and_unreadable_images_can_be_skipped(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    dnn = ["--model", "dnn", "--dnn.widths", "8", "--dataset"]
     images = image_folder(tmp_path / "images")
     broken = images / "a" / "3.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    printed = fails(capsys, "train", *QUICK, "--dataset", f"folder:{images}")
+    printed = fails(capsys, "train", *dnn, "folder:images")
     assert "3.png" in printed
     assert printed.endswith("; `--data.skip-unreadable` leaves out such images\n")
     one = image_folder(tmp_path / "one", classes=("a",))
-    assert "class" in fails(capsys, "train", *QUICK, "--dataset", f"folder:{one}")
-    printed = fails(capsys, "train", *QUICK, "--dataset", f"folder:{one / 'a'}")
+    assert "class" in fails(capsys, "train", *dnn, "folder:one")
+    printed = fails(capsys, "train", *dnn, f"folder:{one / 'a'}")
     assert "expected a sub-folder with images for each of two or more classes, got 12 images directly in it" in printed
     (tmp_path / "empty").mkdir()
-    assert "empty" in fails(capsys, "train", *QUICK, "--dataset", f"folder:{tmp_path / 'empty'}")
-    small = image_folder(tmp_path / "small", size=5)
-    printed = fails(
-        capsys, "train", "--model", "cnn", "--cnn.widths", "8", "8", "8", "8", "--dataset", f"folder:{small}"
-    )
-    assert "too small" in printed
+    assert "empty" in fails(capsys, "train", *dnn, "folder:empty")
+    image_folder(tmp_path / "small", size=5)
+    cnn = ["--model", "cnn", "--cnn.widths", "8", "8", "8", "8"]
+    assert "too small" in fails(capsys, "train", *cnn, "--dataset", "folder:small")
     assert not (tmp_path / "runs").exists()
 
     monkeypatch.setattr("warnings.filters", [])
-    main(["train", *QUICK, "--data.skip-unreadable", "--dataset", f"folder:{images}", "--out", "run"])
-    assert "3.png" in capsys.readouterr().err
-    assert (tmp_path / "run" / "report.html").exists()
+    main(["data", "export", "folder:images", "--data.skip-unreadable", "--out", "readable"])
+    printed = capsys.readouterr()
+    assert printed.out == "23 images in readable\n"
+    assert printed.err.startswith("warning: ")
+    assert "3.png" in printed.err
 
 
 def test_a_data_set_that_cannot_be_downloaded_is_an_error_with_the_alternatives(tmp_path):
-    """The process runs without a network and has 10 seconds."""
+    """The process runs without a network; a wait for it would exceed the timeout, which a busy machine does not."""
     isolated = ["unshare", "--net", "--map-root-user"]
     if subprocess.run([*isolated, "true"], capture_output=True).returncode:
         pytest.skip("this system does not let a process give up its network (unshare --net)")
-    start = time.perf_counter()
     done = subprocess.run(
         [*isolated, sys.executable, "-m", "simjax", "train", "--dataset", "mnist", "--data-dir", tmp_path / "none"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=60,
     )
     assert done.returncode == 2
-    assert time.perf_counter() - start < 10
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     for alternative in ("data prepare mnist --from", "TFDS_DATA_DIR", "digits"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from simjax.cli._arguments import options_of, with_flags
-from simjax.cli._data import ExportArguments, PrepareArguments
+from simjax.cli._commands import ExportArguments, PrepareArguments
 from simjax.cli._main import COMMANDS
 from simjax.cli._train import TrainArguments
 from simjax.data import load

@@ -4,14 +4,13 @@ import dataclasses
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from simjax.cli import main
 from simjax.cli._arguments import options_of
-from simjax.cli._help import help_text
+from simjax.cli._help import Command, help_text
 from simjax.cli._main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -94,17 +93,15 @@ class NumericArguments:
 
 
 def test_a_default_of_zero_is_shown_and_that_of_a_switch_is_not():
-    printed = help_text(NumericArguments, "program", width=80)
+    printed = help_text(Command(print, NumericArguments), "program", [], show_all=True, width=80)
     assert default_of("--count", printed) == "0"
     assert default_of("--rate", printed) == "0"
     assert default_of("--verbose", printed) is None
     assert default_of("--limit", printed) == "no limit"
 
 
-def test_the_help_is_quick():
-    start = time.perf_counter()
+def test_the_help_of_train_py_names_it():
     done = subprocess.run([sys.executable, ROOT / "train.py", "--help"], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - start < 20
     assert done.stdout.startswith("usage: python train.py [OPTIONS]")
     assert done.stderr == ""
 

@@ -1,66 +1,43 @@
-"""`python train.py` in real processes: stopped, killed and resumed, on a full disk, compared, on real data."""
+"""`simjax train`: settings, comparisons; in real processes: stopped, killed and resumed, on a full disk."""
 
-import json
 import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from simjax.cli import main
-from tests.slow import mostly_slow
+from tests.cli.conftest import DATA, QUICK
+from tests.cli.runs import assert_same_parameters, fails, read, start, wait_for
 
-ROOT = Path(__file__).parents[2]
-QUICK = ["--model", "dnn", "--dnn.widths", "64", "--steps", "40", "--checkpoint-seconds", "0"]
-
-
-def start(*arguments):
-    command = [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_step(process, step):
-    for line in process.stdout:
-        found = re.match(r"step (\d+)/", line)
-        if found and int(found[1]) >= step:
-            return
-    raise AssertionError(process.stderr.read())
-
-
-def final_parameters(run):
-    """Return the step and the arrays of the newest checkpoint."""
-    import orbax.checkpoint as ocp
-
-    newest = max((run / "checkpoints").iterdir(), key=lambda p: int(p.name) if p.name.isdigit() else -1)
-    state = ocp.StandardCheckpointer().restore(newest / "state")
-    return int(newest.name), [np.asarray(value) for value in state.values()]
+LONGER = ["--model", "dnn", "--dnn.widths", "64", "--steps", "40", "--checkpoint-seconds", "0"]
 
 
 def report_without_times(run):
-    report = json.loads((run / "report.json").read_text())
+    report = read(run / "report.json")
     return {k: v for k, v in report.items() if k not in ("train_seconds", "step_milliseconds", "images_per_second")}
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
+    """Return the folder of a run in a process whose output is no terminal, and the printed lines."""
     out = tmp_path_factory.mktemp("uninterrupted") / "run"
-    process = start(*QUICK, "--out", out)
+    process = start(*LONGER, "--out", out)
     printed, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert "report.html" in printed
-    return out
+    return out, printed.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*sharding:UserWarning")
-@pytest.mark.parametrize("number", mostly_slow([signal.SIGKILL, signal.SIGINT], signal.SIGKILL))
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_and_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_run(uninterrupted, tmp_path, number):
     out = tmp_path / "run"
-    process = start(*QUICK, "--out", out)
-    wait_for_step(process, 15)
+    process = start(*LONGER, "--out", out)
+    wait_for(process, r"step (1[5-9]|[2-4]\d)/")
     process.send_signal(number)
     _, errors = process.communicate()
     assert not (out / "report.json").exists()
@@ -73,14 +50,28 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits_as_an_uninterrupted_r
     again = start("--resume", "--out", out)  # the settings come from the run
     printed, errors = again.communicate()
     assert again.returncode == 0, errors
-    assert int(re.search(r"resumed at step (\d+) of 40", printed)[1]) >= 12
-    (step_a, a), (step_b, b) = final_parameters(out), final_parameters(uninterrupted)
-    assert step_a == step_b == 40
-    for x, y in zip(a, b, strict=True):
-        np.testing.assert_array_equal(x, y)
-    assert report_without_times(out) == report_without_times(uninterrupted)
+    resumed = re.search(r"resumed at step (\d+) of 40", printed)
+    assert resumed
+    assert int(resumed[1]) >= 12
+    assert_same_parameters(out, uninterrupted[0], 40)
+    assert report_without_times(out) == report_without_times(uninterrupted[0])
 
 
+@pytest.mark.slow
+def test_plain_lines_are_few_if_the_output_is_no_terminal(uninterrupted):
+    _, lines = uninterrupted
+    steps = [line for line in lines if re.match(r"step \d+/40  loss", line)]
+    assert len(steps) <= 21
+    assert re.fullmatch(r"step 40/40  loss \d+\.\d{4}  0:00 left  accuracy \d\.\d{4}  [\d,]+ images/s", steps[-1])
+    assert any(re.match(r"step 40/40  validation loss", line) for line in lines)
+    assert len(lines) < 50
+    assert "evaluating 450 test images" in lines
+    assert "writing the report" in lines
+    assert lines[-1].endswith("report.html")
+    assert not any("\x1b" in line for line in lines)
+
+
+@pytest.mark.slow
 def test_a_full_disk_is_one_line(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -95,31 +86,29 @@ def test_a_full_disk_is_one_line(tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.slow
-def test_the_log_has_plain_lines_if_the_output_is_no_terminal(uninterrupted, tmp_path, capsys):
-    main(["train", *QUICK, "--steps", "3", "--out", str(tmp_path / "run")])
-    printed = capsys.readouterr().out
-    assert re.search(r"^step 3/3  loss \d+\.\d{4}  0:00 left  accuracy \d\.\d{4}  [\d,]+ images/s$", printed, re.M)
-    assert re.search(r"^step 3/3  validation loss", printed, re.M)
-    assert "\x1b" not in printed
-
-
-def test_options_take_precedence_over_the_configuration_file(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("a.toml").write_text('model = "dnn"\nseed = 3\nsteps = 2\n[dnn]\nwidths = [8]\n')
+def test_options_take_precedence_over_the_configuration_file_and_two_runs_are_compared(place):
+    lines = ['model = "dnn"', "seed = 3", "epochs = 4", 'dataset = "folder:images"', 'test_dataset = "folder:others"']
+    sections = ["[dnn]", "widths = [8]", "[augment]", "enabled = false", "[optimizer]", 'schedule = "constant"']
+    Path("a.toml").write_text("\n".join([*lines, *sections]))
     main(["train", "--config", "a.toml", "--seed", "4"])
-    config = json.loads(Path("runs/dnn-digits-softmax-4/config.json").read_text())
+    run = Path("runs/dnn-folder_images-folder_others-softmax-4")
+    config = read(run / "config.json")
     assert config["settings"]["dnn"]["widths"] == [8]
     assert config["command"] == "python train.py --config a.toml --seed 4"
     assert {"jax", "flax", "simjax"} <= set(config["versions"])
+    main(["compare", "run", str(run), "--out", "both"])
+    text = Path("both/compare.md").read_text()
+    assert f"{read(place / 'run/report.json')['accuracy'] * 100:.2f}" in text
+    assert "Mean over seeds" in text  # the settings are those of the run, apart from the seed
+    assert Path("both/compare.html").stat().st_size > 5_000
 
 
-def test_two_runs_are_compared(uninterrupted, tmp_path):
-    main(["train", *QUICK, "--seed", "1", "--out", str(tmp_path / "other")])
-    main(["compare", str(uninterrupted), str(tmp_path / "other"), "--out", str(tmp_path / "both")])
-    text = (tmp_path / "both" / "compare.md").read_text()
-    assert f"{json.loads((uninterrupted / 'report.json').read_text())['accuracy'] * 100:.2f}" in text
-    assert (tmp_path / "both" / "compare.html").stat().st_size > 5_000
+def test_a_finished_run_has_a_report(finished):
+    settings = read(finished / "run" / "config.json")["settings"]
+    assert [settings["model"], settings["dataset"]] == [QUICK[1], DATA[1]]
+    page = (finished / "run" / "report.html").read_text()
+    assert "dnn on folder:images" in page
+    assert "Nearest neighbours" in page
 
 
 def test_files_in_the_format_of_mnist_with_other_content_are_refused(tmp_path, capsys):
@@ -134,10 +123,7 @@ def test_files_in_the_format_of_mnist_with_other_content_are_refused(tmp_path, c
         (source / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
         labels = digits.labels[:40].astype(np.uint8)
         (source / f"{part}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + (40).to_bytes(4, "big") + labels.tobytes())
-    with pytest.raises(SystemExit) as stop:
-        main(["data", "prepare", "mnist", "--from", str(source), "--data-dir", str(tmp_path / "data")])
-    assert stop.value.code == 2
-    assert "error: " in capsys.readouterr().err
+    fails(capsys, "data", "prepare", "mnist", "--from", source, "--data-dir", tmp_path / "data")
     assert not (tmp_path / "data" / "mnist").exists()
 
 
@@ -149,6 +135,5 @@ def test_files_in_the_format_of_mnist_with_other_content_are_refused(tmp_path, c
 def test_real_mnist_is_learned(tmp_path):
     arguments = ["--model", "dnn", "--dnn.widths", "128", "--steps", "400", "--dataset", "mnist", "--out"]
     main(["train", *arguments, str(tmp_path)])
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert report["accuracy"] > 0.95
-    assert json.loads((tmp_path / "config.json").read_text())["data"]["test_images"] == 10_000
+    assert read(tmp_path / "report.json")["accuracy"] > 0.95
+    assert read(tmp_path / "config.json")["data"]["test_images"] == 10_000

@@ -1,5 +1,6 @@
 """Finished runs with made-up results and real images of digits."""
 
+import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,9 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
 
 MakeRun = Callable[..., Path]
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace figures by a white pixel, for tests of the text: drawing takes most of the time of a report."""
+    file = io.BytesIO()
+    Image.new("RGB", (1, 1), "white").save(file, format="png")
+    monkeypatch.setattr("simjax.report._style.to_png", lambda figure: file.getvalue())
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:
@@ -18,13 +28,12 @@ def _softmax(x: np.ndarray) -> np.ndarray:
 
 
 def _pictures(names: list[str], size: int, channels: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    digits = load_digits()
-    images = np.kron(digits.images[:400] / 16 * 255, np.ones((1, size // 8, size // 8)))[
-        ..., None
-    ]  # [n, size, size, 1]
+    pixels, target = load_digits(return_X_y=True)
+    pixels, target = np.asarray(pixels)[:400].reshape(-1, 8, 8), np.asarray(target)[:400]
+    images = np.kron(pixels / 16 * 255, np.ones((1, size // 8, size // 8)))[..., None]  # [n, size, size, 1]
     if channels == 3:
         images = images * rng.uniform(0.4, 1, (len(images), 1, 1, 3)) + rng.uniform(0, 60, (len(images), size, size, 3))
-    return images.clip(0, 255).astype(np.uint8), digits.target[:400] % len(names)
+    return images.clip(0, 255).astype(np.uint8), target % len(names)
 
 
 def _samples(images: np.ndarray, labels: np.ndarray, classes: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -61,6 +70,11 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
     """Return a function that writes a finished run and returns its folder."""
+    return make_runs(tmp_path)
+
+
+def make_runs(parent: Path) -> MakeRun:
+    """Return a function that writes a finished run below a folder and returns its folder."""
 
     def make(
         folder: str = "runs/cnn",
@@ -76,7 +90,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         steps: int = 200,
     ) -> Path:
         names = names or [str(i) for i in range(10)]
-        rng, classes, run = np.random.default_rng(0), len(names), tmp_path / folder
+        rng, classes, run = np.random.default_rng(0), len(names), parent / folder
         run.mkdir(parents=True)
         images, labels = _pictures(names, size, channels, rng)
         confusion = rng.poisson(0.4, (classes, classes)) + np.diag(rng.integers(25, 36, classes))

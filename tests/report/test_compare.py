@@ -10,6 +10,8 @@ from simjax.core import InputError
 from simjax.report import _compare
 from tests.report.reading import assert_self_contained, read_html, table_row
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def scores(accuracy=0.9, eer: float | None = 0.05, step=40.0, parameters=1000):
     verification = {"roc_auc": 0.99, "equal_error_rate": eer}

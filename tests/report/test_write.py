@@ -12,14 +12,22 @@ from simjax import report
 from simjax.core import InputError
 from simjax.report import _charts, _write
 from simjax.report._run import read_run
+from tests.report.conftest import make_runs
 from tests.report.reading import assert_self_contained, read_html, table_row
 
 FEW_SHOT = {"5-way 1-shot": {"accuracy": 0.9132, "interval": 0.0071, "ways": 5, "shots": 1}}
 
 
-def test_the_page_is_well_formed_self_contained_and_complete(make_run):
-    run = make_run(heads=3, dimensions=2, report={"few_shot": FEW_SHOT})
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """Return a run with all sections and its report."""
+    run = make_runs(tmp_path_factory.mktemp("runs"))(heads=3, dimensions=2, report={"few_shot": FEW_SHOT})
     report.write(run)
+    return run
+
+
+def test_the_page_is_well_formed_self_contained_and_complete(written):
+    run = written
     page = read_html(run / "report.html")
     assert_self_contained(page)
     titles = re.findall(r"^## (.*)$", (run / "report.md").read_text(), re.MULTILINE)
@@ -39,9 +47,8 @@ def test_the_page_is_well_formed_self_contained_and_complete(make_run):
 PHOTOGRAPHS = {"neighbours", "pairs", "attention"}
 
 
-def test_the_markdown_names_all_figures_with_charts_on_white_and_photographs_on_transparent_ground(make_run):
-    run = make_run(heads=2, dimensions=2)
-    report.write(run)
+def test_the_markdown_names_all_figures_with_charts_on_white_and_photographs_on_transparent_ground(written):
+    run = written
     named = re.findall(r"\]\(figures/(\w+\.png)\)", (run / "report.md").read_text())
     assert sorted(named) == sorted(p.name for p in (run / "figures").iterdir())
     assert set(named) == {f"{name}.png" for name in ("loss", "accuracy", "confusion", "class_similarity", "neighbours",
@@ -100,6 +107,7 @@ def test_class_names_with_markup_are_shown_as_text(make_run):
     assert "In figures \\#5 is 猫" in markdown
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_backticks_in_a_command_do_not_end_its_code_block(make_run):
     run = make_run()
     config = json.loads((run / "config.json").read_text())
@@ -109,6 +117,7 @@ def test_backticks_in_a_command_do_not_end_its_code_block(make_run):
     assert "````\ntrain.py --out '```'\n# boo\n````" in (run / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("classes", [2, 13, 20, 21, 100])
 def test_the_caption_of_a_matrix_tells_which_classes_are_named(classes):
     picture = _charts.confusion_matrix(np.eye(classes, dtype=int), [f"class {i}" for i in range(classes)])
@@ -125,6 +134,7 @@ def test_a_page_with_large_colour_photographs_is_below_1500_kilobytes(make_run):
     assert (run / "report.html").stat().st_size < 1.5e6
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_lowest_accuracies_and_the_most_frequent_confusion_are_in_the_text(make_run):
     run = make_run(names=["cat", "dog", "emu"], report={"confusion": [[7, 3, 0], [1, 9, 0], [0, 0, 0]]})
     report.write(run)
@@ -134,22 +144,23 @@ def test_the_lowest_accuracies_and_the_most_frequent_confusion_are_in_the_text(m
     assert "80.00% of 20 test images lie on the diagonal" in markdown
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_names_of_test_classes_are_used_if_they_differ_from_the_training_classes(make_run):
     run = make_run(data={"test_class_names": [f"new {i}" for i in range(10)]})
     report.write(run)
     assert "Lowest accuracy: new " in (run / "report.md").read_text()
 
 
-def test_writing_again_gives_the_same_bytes(make_run):
-    run = make_run()
-    report.write(run)
+@pytest.mark.slow
+def test_writing_again_gives_the_same_bytes(written):
+    run = written
     before = {p.name: p.read_bytes() for p in [run / "report.md", run / "report.html", *(run / "figures").iterdir()]}
     report.write(run)
     after = {p.name: p.read_bytes() for p in [run / "report.md", run / "report.html", *(run / "figures").iterdir()]}
     assert before == after
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_failure_does_not_change_the_former_report(make_run, monkeypatch):
     run = make_run()
     report.write(run)

@@ -1,4 +1,4 @@
-"""`simjax data prepare NAME [--from DIR]` and `simjax data export NAME --out DIR`."""
+"""`simjax compare`, `simjax data prepare` and `simjax data export`."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,6 +9,16 @@ from tyro.conf import Positional, arg
 
 from simjax.cli._arguments import parse
 from simjax.train._settings import Reading
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareArguments:
+    """Compare runs on the same data in one table and one figure."""
+
+    runs: Positional[tuple[str, ...]]
+    """Folders of two or more finished runs."""
+    out: str
+    """Folder for compare.md, compare.html and compare.json."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +52,22 @@ class ExportArguments:
     data: Reading = Reading()
 
 
+def compare(arguments: Sequence[str]) -> None:
+    """Write a comparison of runs and print its path."""
+    parsed = parse(CompareArguments, arguments)
+    from simjax import report
+
+    report.compare([Path(run) for run in parsed.runs], Path(parsed.out))
+    print(f"comparison: {Path(parsed.out) / 'compare.html'}")
+
+
 def prepare(arguments: Sequence[str]) -> None:
     """Prepare a data set and print its folder."""
     parsed = parse(PrepareArguments, arguments)
     from simjax.data import prepare
     from simjax.train._progress import PreparationDisplay
 
-    folder = prepare(parsed.name, parsed.data_dir, parsed.source, progress=PreparationDisplay())
-    print(f"prepared: {folder}")
+    print(f"prepared: {prepare(parsed.name, parsed.data_dir, parsed.source, progress=PreparationDisplay())}")
 
 
 def export(arguments: Sequence[str]) -> None:
