@@ -67,19 +67,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _list_of_commands(arguments: Sequence[str]) -> str:
-    """Return a list of all commands, or of one group; raise an InputError if the arguments name an unknown command."""
+    """Return the text that lists all commands, or those that begin with the given word, as `data`.
+
+    Raises:
+        InputError: If the arguments name an unknown command.
+    """
     words = [word for word in arguments if word not in HELP_OPTIONS]
-    listed = {name: command for name, command in COMMANDS.items() if name.split()[:-1] == words or not words}
+    listed = {name: command for name, command in COMMANDS.items() if not words or name.split()[:-1] == words}
     if not listed:
-        in_group = any(name.startswith(f"{words[0]} ") for name in COMMANDS)
-        got = " ".join(words[: 1 + in_group])
+        is_group = any(name.startswith(f"{words[0]} ") for name in COMMANDS)
+        got = " ".join(words[:2] if is_group else words[:1])
         advice = did_you_mean(got, COMMANDS, f"the commands are {join(list(COMMANDS), 'and')}")
         raise InputError(f"unknown command {got!r}; {advice}")
     lines = ["usage: simjax COMMAND ...", ""]
     for name, command in listed.items():
         text = f"  {name:<14}{command.arguments.__doc__}"
         lines += textwrap.wrap(text, shutil.get_terminal_size().columns, subsequent_indent=" " * 16)
-    return "\n".join([*lines, "", "simjax COMMAND --help describes one."])
+    return "\n".join([*lines, "", "simjax COMMAND --help describes a command."])
 
 
 def _help(name: str, command: Command, arguments: Sequence[str]) -> str:

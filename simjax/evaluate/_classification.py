@@ -12,7 +12,12 @@ from simjax.similarity import measure as as_measure
 
 
 def classification_metrics(labels: ArrayLike, predicted: ArrayLike, n_classes: int) -> dict[str, Any]:
-    """Compute the accuracy of predicted classes [n] given the true classes, both integers in 0 .. n_classes - 1.
+    """Compute accuracy and confusion matrix of predicted classes [n], integers in 0 .. n_classes - 1.
+
+    Args:
+        labels: The true classes [n].
+        predicted: The predicted classes [n].
+        n_classes: The number of classes.
 
     Returns:
         `accuracy`, in [0, 1], or None for n = 0; `per_class_accuracy`, the recall of each class, None for a class
@@ -20,20 +25,22 @@ def classification_metrics(labels: ArrayLike, predicted: ArrayLike, n_classes: i
         predicted as the column's class.
 
     Raises:
-        InputError: If a class is out of range.
+        InputError: If a class is out of range, or the lengths differ.
 
     Example:
         >>> found = classification_metrics([0, 0, 0, 1], [0, 1, 0, 1], 3)
         >>> found["accuracy"], found["per_class_accuracy"]
         (0.75, [0.6666666666666666, 1.0, None])
     """
-    true = as_labels("labels", labels, np.size(labels), n_classes)
-    guessed = as_labels("predicted", predicted, true.size, n_classes)
-    confusion = np.bincount(true * n_classes + guessed, minlength=n_classes**2).reshape(n_classes, n_classes)
+    true_classes = as_labels("labels", labels, np.size(labels), n_classes)
+    predicted_classes = as_labels("predicted", predicted, true_classes.size, n_classes)
+    confusion = np.bincount(true_classes * n_classes + predicted_classes, minlength=n_classes**2).reshape(
+        n_classes, n_classes
+    )
     correct, count = np.diagonal(confusion).tolist(), confusion.sum(axis=1).tolist()
     return {
-        "accuracy": sum(correct) / true.size if true.size else None,
-        "per_class_accuracy": [c / n if n else None for c, n in zip(correct, count, strict=True)],
+        "accuracy": sum(correct) / true_classes.size if true_classes.size else None,
+        "per_class_accuracy": [right / total if total else None for right, total in zip(correct, count, strict=True)],
         "confusion": confusion,
     }
 

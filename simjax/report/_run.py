@@ -1,4 +1,4 @@
-"""A finished run, read from its folder."""
+"""A finished training run, read from its folder."""
 
 import dataclasses
 import json
@@ -44,9 +44,9 @@ class Run:
             return [str(name) for name in names[:classes]]
         return [str(i) for i in range(classes)]
 
-    def arrays(self, name: str) -> dict[str, np.ndarray]:
-        """Return the arrays of an .npz file of the run, empty if the file is missing."""
-        path = self.path / name
+    def arrays(self, file_name: str) -> dict[str, np.ndarray]:
+        """Return the arrays of an .npz file of the run by name, an empty dictionary if the file is missing."""
+        path = self.path / file_name
         if not path.is_file():
             return {}
         try:
