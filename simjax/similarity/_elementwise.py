@@ -8,7 +8,6 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import promote_to_float32
 from simjax.similarity._define import Reduce, define_featurewise, pair_function
 from simjax.similarity._featurewise import reduce_features
 from simjax.similarity._finite import absolute, largest, power_of_two, ratio, safe_sqrt
@@ -41,8 +40,6 @@ def minkowski_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, 
     """Compute (sum_k |x_k - y_k|^p)^(1/p). The gradient where x_k = y_k is 0.
 
     Args:
-        x: [..., d].
-        y: [..., d].
         p: At least 1; infinity gives the Chebyshev distance. May be learned.
 
     Example:
@@ -182,9 +179,7 @@ def _hamming(reduce: Reduce, x: Array, y: Array) -> Array:
 
 def _jensen_shannon(reduce: Reduce, p: Array, q: Array, *, base: ArrayLike | None) -> Array:
     square = reduce(_divergence, p, q)[0]
-    if base is not None:
-        square = square / jnp.log(jnp.asarray(base, square.dtype))
-    return safe_sqrt(square)
+    return safe_sqrt(square if base is None else square / jnp.log(jnp.asarray(base, square.dtype)))
 
 
 def _divergence(p: Array, q: Array) -> tuple[Array]:
@@ -213,7 +208,7 @@ def _distributions(x: Array, y: Array, **_: ArrayLike | None) -> tuple[Array, Ar
         x = x / power_of_two(largest(x))
         return ratio(x, jnp.sum(x, axis=-1, keepdims=True))
 
-    return distribution(promote_to_float32(x)), distribution(promote_to_float32(y))
+    return distribution(x), distribution(y)
 
 
 define_featurewise(manhattan_distance, manhattan)

@@ -1,7 +1,8 @@
 """Kernels: functions of the dot product, of a distance, or of the chi-squared statistic of histograms.
 
-Names and defaults are those of scikit-learn: gamma is 1 / d (1 for chi-squared), coef0 1 and degree 3. All parameters
-but the degree may be learned. See `_dot_products` for the arguments, types and errors that all measures share.
+Names and defaults are those of scikit-learn: gamma, at least 0, is 1 / d (1 for chi-squared), coef0 1 and degree 3. All
+parameters but the degree may be learned. See `_dot_products` for the arguments, types and errors that all measures
+share.
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ from simjax.similarity._dot_products import (
     search_products,
 )
 from simjax.similarity._elementwise import manhattan
-from simjax.similarity._euclidean import prepare_rows, search_rows, squared_euclidean_distance
+from simjax.similarity._euclidean import search_rows, squared_euclidean_distance
 from simjax.similarity._featurewise import reduce_features
 from simjax.similarity._finite import ratio, saturate
 from simjax.similarity._measure import measure
@@ -41,8 +42,6 @@ def polynomial_kernel(
     """Compute (gamma x . y + coef0)^degree; infinite, with zero gradient, where it overflows.
 
     Args:
-        x: [..., d].
-        y: [..., d].
         degree: A whole number, at least 0.
         gamma: At least 0. Default: 1 / d.
         coef0: Any number.
@@ -65,8 +64,6 @@ def sigmoid_kernel(
     """Compute tanh(gamma x . y + coef0), in [-1, 1].
 
     Args:
-        x: [..., d].
-        y: [..., d].
         gamma: At least 0. Default: 1 / d.
         coef0: Any number.
 
@@ -83,11 +80,6 @@ def rbf_kernel(
 ) -> Num[Array, "*b"]:
     """Compute exp(-gamma |x - y|^2), in [0, 1].
 
-    Args:
-        x: [..., d].
-        y: [..., d].
-        gamma: At least 0. Default: 1 / d.
-
     Example:
         >>> print(rbf_kernel(jnp.array([0.0, 0.0]), jnp.array([0.0, 2.0])).round(4))
         0.1353
@@ -101,11 +93,6 @@ def laplacian_kernel(
 ) -> Num[Array, "*b"]:
     """Compute exp(-gamma sum_k |x_k - y_k|), in [0, 1].
 
-    Args:
-        x: [..., d].
-        y: [..., d].
-        gamma: At least 0. Default: 1 / d.
-
     Example:
         >>> print(laplacian_kernel(jnp.array([0.0, 0.0]), jnp.array([3.0, -1.0])).round(4))
         0.1353
@@ -117,9 +104,7 @@ def laplacian_kernel(
 def additive_chi2_kernel(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
     """Compute -sum_k (x_k - y_k)^2 / (x_k + y_k), at most 0.
 
-    Args:
-        x: Histograms [..., d], at least 0. A feature whose sum is not positive adds 0, with zero gradient.
-        y: Histograms [..., d].
+    x and y are histograms, at least 0. A feature whose sum is not positive adds 0, with zero gradient.
 
     Example:
         >>> print(additive_chi2_kernel(jnp.array([1.0, 0.0]), jnp.array([3.0, 0.0])))
@@ -137,11 +122,6 @@ def additive_chi2_kernel(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -
 @pair_function(minimum={"gamma": 0.0})
 def chi2_kernel(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, gamma: ArrayLike = 1.0) -> Num[Array, "*b"]:
     """Compute exp(-gamma sum_k (x_k - y_k)^2 / (x_k + y_k)), in [0, 1]; see `additive_chi2_kernel`.
-
-    Args:
-        x: Histograms [..., d], at least 0.
-        y: Histograms [..., d].
-        gamma: At least 0.
 
     Example:
         >>> print(chi2_kernel(jnp.array([1.0, 0.0]), jnp.array([3.0, 0.0]), gamma=2.0).round(4))
@@ -206,19 +186,20 @@ def _rbf_of_tile(x: Any, y: Any, *, gamma: ArrayLike | None) -> Array:
     return _decay(SQUARED_EUCLIDEAN.tile(x, y, current_precision()), x[0].vectors.shape[-1], gamma)
 
 
-define(polynomial_kernel, prepare=prepare_products, matrix=_polynomial_of_tile)
+define(polynomial_kernel, prepare=prepare_products, matrix=_polynomial_of_tile, keeps_half=True)
 define(
     sigmoid_kernel,
     prepare=prepare_products,
     matrix=_sigmoid_of_tile,
     search=search_products,
     range=(-1.0, 1.0),
+    keeps_half=True,
 )
 define(
     rbf_kernel,
     prepare=_prepare_rbf,
     matrix=_rbf_of_tile,
-    search=search_rows(prepare_rows),
+    search=search_rows,
     range=(0.0, 1.0),
     precision="highest",
 )
