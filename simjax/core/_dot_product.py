@@ -26,7 +26,11 @@ def dot_products(x: Num[ArrayLike, "*batch n d"], y: Num[ArrayLike, "*batch m d"
         >>> [round(float(dot_products(a, v)[0, 0]), 4) for v in (a, b)]
         [1.0201, 1.1601]
     """
-    x, y = as_float_array("x", x), as_float_array("y", y)
+    return row_products(as_float_array("x", x), as_float_array("y", y))
+
+
+def row_products(x: Array, y: Array) -> Array:
+    """Compute `dot_products` of floating-point arrays, without conversion."""
     return save_for_backward(jnp.matmul(x, jnp.swapaxes(y, -1, -2), precision=current_precision()))
 
 

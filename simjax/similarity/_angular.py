@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Num, Shaped
 
-from simjax.core import InputError, dot_products
+from simjax.core import InputError, row_products
 from simjax.similarity._define import define, pair_function
 from simjax.similarity._dot_products import normalize_rows
 from simjax.similarity._euclidean import pad_single_feature, shift_towards_zero
@@ -178,7 +178,7 @@ def _prepare_chords(x: Array, y: Array, directions: Callable[[Array], Directions
 
 def _chords(x: Chords, y: Chords) -> Array:
     """Compute |u - v|^2, [r, m], from 0 to 4."""
-    products = dot_products(*pad_single_feature(x[0], y[0]))
+    products = row_products(*pad_single_feature(x[0], y[0]))
     return jnp.minimum(jax.nn.relu(x[1][:, None] + y[1][None] + products), 4.0)
 
 

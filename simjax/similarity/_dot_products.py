@@ -22,9 +22,9 @@ from simjax.core import (
     as_float_array,
     check_choice,
     current_precision,
-    dot_products,
     promote_to_float32,
     replace_non_finite_rows,
+    row_products,
 )
 from simjax.similarity._define import define, pair_function
 from simjax.similarity._finite import clip_to_range, largest, power_of_two
@@ -40,7 +40,11 @@ def unit_vectors(x: Num[ArrayLike, "*batch d"]) -> Num[Array, "*batch d"]:
         [[1. 0.]
          [0. 0.]]
     """
-    given = as_float_array("x", x)
+    return _unit_vectors(as_float_array("x", x))
+
+
+@jax.jit
+def _unit_vectors(given: Array) -> Array:
     x, nan = replace_non_finite_rows(promote_to_float32(given))
     return (normalize_rows(x) + nan[..., None]).astype(given.dtype)
 
@@ -175,7 +179,7 @@ ScaledRows = tuple[Array, Array]
 
 def prepare_products(x: Array, y: Array, matrix: ArrayLike | None = None, **_: Any) -> tuple[ScaledRows, ScaledRows]:
     """Return rows x (or x M) and columns y for `multiply_tile`."""
-    x = x if matrix is None else dot_products(promote_to_float32(x), square_matrix(matrix, x).T)
+    x = x if matrix is None else row_products(promote_to_float32(x), square_matrix(matrix, x).T)
     return (x, _scales(x)), (y, _scales(y))
 
 
@@ -195,7 +199,7 @@ def _prepare_cosines(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _cosines(x: Array, y: Array) -> Array:
-    return clip_to_range(dot_products(x, y), -1.0, 1.0)
+    return clip_to_range(row_products(x, y), -1.0, 1.0)
 
 
 def _search_cosines(x: Array, y: Array) -> tuple[Array, Array, bool]:

@@ -22,7 +22,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import InputError, as_float_array, dot_products
+from simjax.core import InputError, as_float_array, row_products
 from simjax.similarity._define import Reduce, define, define_featurewise, pair_function
 from simjax.similarity._dot_products import square_matrix
 from simjax.similarity._featurewise import reduce_features
@@ -133,7 +133,7 @@ def _times(x: Array, matrix: ArrayLike | None) -> Array:
         return x
     m = square_matrix(matrix, x)
     with jax.default_matmul_precision("highest"):
-        return dot_products(x.reshape(-1, x.shape[-1]), (m + m.T) / 2).reshape(x.shape)
+        return row_products(x.reshape(-1, x.shape[-1]), (m + m.T) / 2).reshape(x.shape)
 
 
 def _nan_euclidean(reduce: Reduce, x: Array, y: Array) -> Array:
@@ -218,7 +218,7 @@ def _relative_squares(x: Rows, y: Rows) -> Array:
 
     It is infinite where one row is more than 1e30 times as long as the other.
     """
-    products = dot_products(*pad_single_feature(x.vectors, y.vectors))
+    products = row_products(*pad_single_feature(x.vectors, y.vectors))
     return x.squares[:, None] * y.inverses[None] + x.inverses[:, None] * y.squares[None] + products
 
 

@@ -6,6 +6,7 @@ negated.
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -109,9 +110,10 @@ def _checked_row_indices(argument: str, rows: ArrayLike, n: int, m: int) -> Arra
     if numbers.shape != (n,) or not jnp.issubdtype(numbers.dtype, jnp.integer):
         given = f"{numbers.dtype} {numbers.shape}"
         raise InputError(f"{argument}: expected one integer for each of {n} queries, got {given}")
-    if n and not isinstance(numbers, Tracer) and (numbers.min() < 0 or numbers.max() >= m):
-        given = f"{numbers.min()} to {numbers.max()}"
-        raise InputError(f"{argument}: expected rows 0 to {m - 1} of the gallery, got {given}")
+    if n and not isinstance(numbers, Tracer):
+        smallest, largest = np.asarray(numbers).min(), np.asarray(numbers).max()
+        if smallest < 0 or largest >= m:
+            raise InputError(f"{argument}: expected rows 0 to {m - 1} of the gallery, got {smallest} to {largest}")
     return numbers
 
 
@@ -137,7 +139,7 @@ def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block_size: in
         by = dataclasses.replace(measure, exact_zero=False)
         rows, columns = by.tile_inputs(x, y)
 
-        def find(rows: Array, *excluded: Array) -> Array:
+        def find(rows: Any, *excluded: Array) -> Array:
             return candidates(by.as_score(by.tile(rows, columns, precision)), *excluded)
 
         return map_rows(find, rows, *excluded, block_size=block_size, row_bytes=by.row_bytes(x, y))

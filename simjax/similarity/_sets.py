@@ -34,7 +34,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Num, Shaped
 
-from simjax.core import dot_products
+from simjax.core import row_products
 from simjax.similarity._define import define, pair_function
 from simjax.similarity._featurewise import reduce_features, reduce_features_of_tile
 from simjax.similarity._finite import clip_to_range, power_of_two, ratio
@@ -253,7 +253,7 @@ def _prepare_booleans(x: Array, y: Array) -> tuple[Sets, Sets]:
 
 
 def _distance_of_tile(x: Sets, y: Sets, *, name: str) -> Array:
-    return _from_counts(name, dot_products(x[0], y[0]), x[1][:, None], y[1][None], x[0].shape[-1])
+    return _from_counts(name, row_products(x[0], y[0]), x[1][:, None], y[1][None], x[0].shape[-1])
 
 
 for _function, _index in (
