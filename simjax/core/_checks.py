@@ -4,7 +4,7 @@ Checks of numbers apply to known values; a traced value passes.
 """
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from jax.core import Tracer
@@ -18,13 +18,14 @@ class InputError(ValueError):
     """
 
 
-def suggestion(name: str, choices: Collection[str]) -> str:
+def suggestion(name: str, choices: Iterable[str]) -> str:
     """Return the end of an error message: the valid name nearest to `name`, if any is similar, and all valid names.
 
     Example:
         >>> suggestion("vitt", ["cnn", "vit"])
         ' (did you mean vit? valid: cnn, vit)'
     """
+    choices = list(choices)
     nearest = difflib.get_close_matches(name, choices, n=1)
     return f" ({f'did you mean {nearest[0]}? ' if nearest else ''}valid: {', '.join(choices)})"
 

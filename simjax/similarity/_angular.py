@@ -13,17 +13,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Num, Shaped
+from jaxtyping import Shaped
 
 from simjax.core import InputError, row_products
-from simjax.similarity._define import define, pair_function
+from simjax.similarity._define import Values, Vectors, define, pair_function
 from simjax.similarity._dot_products import normalize_rows
 from simjax.similarity._euclidean import pad_single_feature, shift_towards_zero
 from simjax.similarity._finite import clip_to_range, largest, norm, power_of_two, ratio, safe_sqrt
 
 
 @pair_function()
-def cosine_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def cosine_distance(x: Vectors, y: Vectors) -> Values:
     """Compute 1 - x . y / (|x| |y|), in [0, 2]; 1 for a zero vector, exactly 0 for identical vectors.
 
     Example:
@@ -34,7 +34,7 @@ def cosine_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num
 
 
 @pair_function()
-def angular_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def angular_distance(x: Vectors, y: Vectors) -> Values:
     """Compute arccos(cosine similarity) / pi, in [0, 1]; 1/2 for a zero vector.
 
     Unlike the cosine distance it obeys the triangle inequality. The gradient is 0 at equal and at opposite directions.
@@ -50,7 +50,7 @@ def angular_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Nu
 
 
 @pair_function()
-def normalized_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def normalized_euclidean_distance(x: Vectors, y: Vectors) -> Values:
     """Compute |x / |x| - y / |y||, in [0, 2]; 1 between a zero vector and any other.
 
     Example:
@@ -61,7 +61,7 @@ def normalized_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*
 
 
 @pair_function()
-def correlation_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def correlation_distance(x: Vectors, y: Vectors) -> Values:
     """Compute 1 - Pearson's correlation of x and y, in [0, 2]; 1 if one is constant, 0 if they are identical.
 
     Example:
@@ -74,7 +74,7 @@ def correlation_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -
 
 
 @pair_function()
-def signal_to_noise_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def signal_to_noise_distance(x: Vectors, y: Vectors) -> Values:
     """Compute var(x - y) / var(x), the noise of y relative to the signal x; not symmetric.
 
     It is infinite, with zero gradient, for a constant x, unless y is x plus a constant, which gives 0.
@@ -93,7 +93,7 @@ def signal_to_noise_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"
 
 
 @pair_function()
-def haversine_distance(x: Shaped[Array, "*#b 2"], y: Shaped[Array, "*#b 2"]) -> Num[Array, "*b"]:
+def haversine_distance(x: Shaped[Array, "*#b 2"], y: Shaped[Array, "*#b 2"]) -> Values:
     """Compute the angle between two points on a sphere, in radians, in [0, pi]; times the radius it is their distance.
 
     With half differences and half sums of latitude f and longitude l, both

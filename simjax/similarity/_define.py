@@ -14,12 +14,18 @@ import jax
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Num, Shaped
 
 from simjax.core import as_number_array, check_at_least, replace_non_finite_rows
 from simjax.similarity._featurewise import reduce_features_of_tile
 from simjax.similarity._measure import MEASURES, Measure, pair_arguments
 
 SIMILARITY_SUFFIXES = ("_similarity", "_product", "_kernel", "_index", "_coefficient")
+
+Vectors = Shaped[Array, "*#b d"]
+"""Argument of a measure, [..., d]; leading axes broadcast."""
+
+Values = Num[Array, "*b"]
 
 Reduce = Callable[..., tuple[Array, ...]]
 """reduce(terms, x, y, combine="sum", **parameters of the terms), see `_featurewise.reduce_features_of_tile`."""

@@ -12,10 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np  # noqa: F401 (in doctests)
 from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
-from jaxtyping import Num, Shaped
+from jaxtyping import Num
 
 from simjax.core import (
     InputError,
@@ -26,7 +27,7 @@ from simjax.core import (
     replace_non_finite_rows,
     row_products,
 )
-from simjax.similarity._define import define, pair_function
+from simjax.similarity._define import Values, Vectors, define, pair_function
 from simjax.similarity._finite import clip_to_range, largest, power_of_two
 
 
@@ -63,9 +64,9 @@ def combine_embeddings(embeddings: Sequence[Num[ArrayLike, "n _"]], how: str = "
     Example:
         One encoder gives two inputs the same direction, another one a right angle:
 
-        >>> a, b = jnp.array([[1.0, 0.0], [2.0, 0.0]]), jnp.array([[3.0, 0.0], [0.0, 5.0]])
-        >>> x, y = combine_embeddings([a, b])
-        >>> print(f"{jnp.dot(x, y):.3f}")
+        >>> a, b = np.array([[1.0, 0.0], [2.0, 0.0]]), np.array([[3.0, 0.0], [0.0, 5.0]])
+        >>> x, y = np.asarray(combine_embeddings([a, b]))
+        >>> print(f"{np.dot(x, y):.3f}")
         0.500
     """
     check_choice("how", how, ("average", "concatenate"))
@@ -78,7 +79,7 @@ def combine_embeddings(embeddings: Sequence[Num[ArrayLike, "n _"]], how: str = "
 
 
 @pair_function()
-def dot_product(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def dot_product(x: Vectors, y: Vectors) -> Values:
     """Compute x . y.
 
     Example:
@@ -89,7 +90,7 @@ def dot_product(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Arr
 
 
 @pair_function()
-def cosine_similarity(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def cosine_similarity(x: Vectors, y: Vectors) -> Values:
     """Compute x . y / (|x| |y|), in [-1, 1]; 0 for a zero vector.
 
     Example:
@@ -100,9 +101,7 @@ def cosine_similarity(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> N
 
 
 @pair_function(minimum={"matrix": -float("inf")})
-def bilinear_similarity(
-    x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, matrix: ArrayLike | None = None
-) -> Num[Array, "*b"]:
+def bilinear_similarity(x: Vectors, y: Vectors, *, matrix: ArrayLike | None = None) -> Values:
     """Compute x^T M y, a learned dot product, symmetric if `matrix` M [d, d] is. Default: M is the identity.
 
     Example:

@@ -20,17 +20,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Num, Shaped
 
 from simjax.core import InputError, as_float_array, row_products
-from simjax.similarity._define import Reduce, define, define_featurewise, pair_function
+from simjax.similarity._define import Reduce, Values, Vectors, define, define_featurewise, pair_function
 from simjax.similarity._dot_products import square_matrix
 from simjax.similarity._featurewise import reduce_features
 from simjax.similarity._finite import largest, norm, power_of_two, safe_sqrt, saturate
 
 
 @pair_function()
-def squared_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def squared_euclidean_distance(x: Vectors, y: Vectors) -> Values:
     """Compute |x - y|^2.
 
     Example:
@@ -42,7 +41,7 @@ def squared_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b 
 
 
 @pair_function()
-def euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def euclidean_distance(x: Vectors, y: Vectors) -> Values:
     """Compute |x - y|. The gradient at x = y is 0.
 
     Example:
@@ -53,9 +52,7 @@ def euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> 
 
 
 @pair_function(minimum={"variance": 0.0})
-def standardized_euclidean_distance(
-    x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, variance: ArrayLike | None = None
-) -> Num[Array, "*b"]:
+def standardized_euclidean_distance(x: Vectors, y: Vectors, *, variance: ArrayLike | None = None) -> Values:
     """Compute sqrt(sum_k (x_k - y_k)^2 / variance_k). The gradient at x = y is 0.
 
     Args:
@@ -72,9 +69,7 @@ def standardized_euclidean_distance(
 
 
 @pair_function(minimum={"matrix": -float("inf")})
-def mahalanobis_distance(
-    x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, matrix: ArrayLike | None = None
-) -> Num[Array, "*b"]:
+def mahalanobis_distance(x: Vectors, y: Vectors, *, matrix: ArrayLike | None = None) -> Values:
     """Compute sqrt((x - y)^T M (x - y)). The gradient at x = y is 0.
 
     The distance is 0 where a matrix that is not positive semidefinite makes the square negative.
@@ -100,7 +95,7 @@ def mahalanobis_distance(
 
 
 @pair_function(propagates_nan=False)
-def nan_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def nan_euclidean_distance(x: Vectors, y: Vectors) -> Values:
     """Compute sqrt(d / p sum_k (x_k - y_k)^2) over the p features that are present in both x and y.
 
     NaN is a missing feature, whose gradient is 0. The distance is infinite without a common feature, so that such a row

@@ -36,6 +36,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np  # noqa: F401 (in doctests)
 from jax import Array, lax
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
@@ -87,9 +88,9 @@ def centered_kernel_alignment(
         representation is the same for all inputs.
 
     Example:
-        >>> x = jnp.array([[1.0, 0.0], [0.0, 2.0], [3.0, 1.0]])
-        >>> print(centered_kernel_alignment(x, 5 * x[:, ::-1]).round(4))  # the same but for a reflection and a scale
-        1.0
+        >>> x = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 1.0]])
+        >>> print(f"{centered_kernel_alignment(x, 5 * x[:, ::-1]):.4f}")  # the same but for a reflection and a scale
+        1.0000
     """
     x, y = _same_inputs(x, y, 4 if unbiased else 1)
     state = _alignment(x, y, _kernel(kernel, bandwidth), unbiased=unbiased, block_size=block_size)
@@ -120,12 +121,12 @@ class Alignment:
         kernel: Kernel of both representations.
 
     Example:
-        >>> x = jax.random.normal(jax.random.key(0), (20, 8, 3))  # 20 batches of 8 inputs
-        >>> seen = alignment(x[0], 2 * x[0])
-        >>> for batch in x[1:]:
+        >>> first, *others = np.random.default_rng(0).normal(size=(20, 8, 3))  # 20 batches of 8 inputs
+        >>> seen = alignment(first, 2 * first)
+        >>> for batch in others:
         ...     seen = seen.update(batch, 2 * batch)
-        >>> print(seen.value.round(4))
-        1.0
+        >>> print(f"{seen.value:.4f}")
+        1.0000
     """
 
     # Any: JAX also stores shapes, axes and shardings in the place of arrays.
@@ -198,7 +199,7 @@ def maximum_mean_discrepancy(
     Example:
         The energy distance of two sets, 2 E|x - y| - E|x - x'| - E|y - y'|:
 
-        >>> x, y = jnp.array([[0.0], [2.0]]), jnp.array([[4.0], [6.0]])
+        >>> x, y = np.array([[0.0], [2.0]]), np.array([[4.0], [6.0]])
         >>> print(maximum_mean_discrepancy(x, y, measure="euclidean"))
         4.0
     """

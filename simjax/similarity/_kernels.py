@@ -5,15 +5,16 @@ parameters but the degree may be learned. See `_dot_products` for the arguments,
 share.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Num, Shaped
 
 from simjax.core import current_precision
-from simjax.similarity._define import Reduce, define, define_featurewise, pair_function
+from simjax.similarity._define import Reduce, Values, Vectors, define, define_featurewise, pair_function
 from simjax.similarity._dot_products import (
     ScaledRows,
     dot_product,
@@ -32,13 +33,8 @@ SQUARED_EUCLIDEAN = measure("squared_euclidean")
 
 @pair_function(minimum={"degree": 0.0, "gamma": 0.0, "coef0": -float("inf")})
 def polynomial_kernel(
-    x: Shaped[Array, "*#b d"],
-    y: Shaped[Array, "*#b d"],
-    *,
-    degree: ArrayLike = 3,
-    gamma: ArrayLike | None = None,
-    coef0: ArrayLike = 1.0,
-) -> Num[Array, "*b"]:
+    x: Vectors, y: Vectors, *, degree: ArrayLike = 3, gamma: ArrayLike | None = None, coef0: ArrayLike = 1.0
+) -> Values:
     """Compute (gamma x . y + coef0)^degree; infinite, with zero gradient, where it overflows.
 
     Args:
@@ -54,13 +50,7 @@ def polynomial_kernel(
 
 
 @pair_function(minimum={"gamma": 0.0, "coef0": -float("inf")})
-def sigmoid_kernel(
-    x: Shaped[Array, "*#b d"],
-    y: Shaped[Array, "*#b d"],
-    *,
-    gamma: ArrayLike | None = None,
-    coef0: ArrayLike = 1.0,
-) -> Num[Array, "*b"]:
+def sigmoid_kernel(x: Vectors, y: Vectors, *, gamma: ArrayLike | None = None, coef0: ArrayLike = 1.0) -> Values:
     """Compute tanh(gamma x . y + coef0), in [-1, 1].
 
     Args:
@@ -75,9 +65,7 @@ def sigmoid_kernel(
 
 
 @pair_function(minimum={"gamma": 0.0})
-def rbf_kernel(
-    x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, gamma: ArrayLike | None = None
-) -> Num[Array, "*b"]:
+def rbf_kernel(x: Vectors, y: Vectors, *, gamma: ArrayLike | None = None) -> Values:
     """Compute exp(-gamma |x - y|^2), in [0, 1].
 
     Example:
@@ -88,9 +76,7 @@ def rbf_kernel(
 
 
 @pair_function(minimum={"gamma": 0.0})
-def laplacian_kernel(
-    x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, gamma: ArrayLike | None = None
-) -> Num[Array, "*b"]:
+def laplacian_kernel(x: Vectors, y: Vectors, *, gamma: ArrayLike | None = None) -> Values:
     """Compute exp(-gamma sum_k |x_k - y_k|), in [0, 1].
 
     Example:
@@ -101,7 +87,7 @@ def laplacian_kernel(
 
 
 @pair_function()
-def additive_chi2_kernel(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def additive_chi2_kernel(x: Vectors, y: Vectors) -> Values:
     """Compute -sum_k (x_k - y_k)^2 / (x_k + y_k), at most 0.
 
     x and y are histograms, at least 0. A feature whose sum is not positive adds 0, with zero gradient.
@@ -120,7 +106,7 @@ def additive_chi2_kernel(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -
 
 
 @pair_function(minimum={"gamma": 0.0})
-def chi2_kernel(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, gamma: ArrayLike = 1.0) -> Num[Array, "*b"]:
+def chi2_kernel(x: Vectors, y: Vectors, *, gamma: ArrayLike = 1.0) -> Values:
     """Compute exp(-gamma sum_k (x_k - y_k)^2 / (x_k + y_k)), in [0, 1]; see `additive_chi2_kernel`.
 
     Example:
@@ -149,6 +135,10 @@ def _sigmoid(dot: Array, d: int, gamma: ArrayLike | None, coef0: ArrayLike) -> A
     return jnp.tanh(_affine(dot, d, gamma, coef0))
 
 
+def _of_products(function: Callable[..., Array], x: ScaledRows, y: ScaledRows, **parameters: Any) -> Array:
+    return function(multiply_tile(x, y), x[0].shape[-1], **parameters)
+
+
 def _decay(distance: Array, d: int, gamma: ArrayLike | None) -> Array:
     return jnp.exp(-saturate(distance) * _gamma(gamma, d))
 
@@ -169,14 +159,6 @@ def _chi2(reduce: Reduce, x: Array, y: Array, *, gamma: ArrayLike) -> Array:
     return jnp.exp(gamma * saturate(_additive_chi2(reduce, x, y)))
 
 
-def _polynomial_of_tile(x: ScaledRows, y: ScaledRows, **parameters: Any) -> Array:
-    return _polynomial(multiply_tile(x, y), x[0].shape[-1], **parameters)
-
-
-def _sigmoid_of_tile(x: ScaledRows, y: ScaledRows, **parameters: Any) -> Array:
-    return _sigmoid(multiply_tile(x, y), x[0].shape[-1], **parameters)
-
-
 def _prepare_rbf(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
     return SQUARED_EUCLIDEAN.tile_inputs(x, y)
 
@@ -186,11 +168,11 @@ def _rbf_of_tile(x: Any, y: Any, *, gamma: ArrayLike | None) -> Array:
     return _decay(SQUARED_EUCLIDEAN.tile(x, y, current_precision()), x[0].vectors.shape[-1], gamma)
 
 
-define(polynomial_kernel, prepare=prepare_products, matrix=_polynomial_of_tile, keeps_half=True)
+define(polynomial_kernel, prepare=prepare_products, matrix=partial(_of_products, _polynomial), keeps_half=True)
 define(
     sigmoid_kernel,
     prepare=prepare_products,
-    matrix=_sigmoid_of_tile,
+    matrix=partial(_of_products, _sigmoid),
     search=search_products,
     range=(-1.0, 1.0),
     keeps_half=True,

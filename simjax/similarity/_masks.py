@@ -9,6 +9,7 @@ same shape do not trigger recompilation.
 from collections.abc import Callable
 from typing import Any
 
+import jax  # noqa: F401 (in doctests)
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -30,11 +31,11 @@ def same_label(rows: Num[ArrayLike, " n"], columns: Num[ArrayLike, " m"] | None 
     """Return a mask of pairs with equal labels of the rows [n] and of the columns [m], by default those of the rows.
 
     Example:
-        >>> mask = all_of(same_label(jnp.array([4, 7, 4])), exclude_self)
-        >>> print(mask(jnp.arange(3)[:, None], jnp.arange(3)[None]).astype(int))
-        [[0 0 1]
-         [0 0 0]
-         [1 0 0]]
+        >>> mask = all_of(same_label(np.array([4, 7, 4])), exclude_self)
+        >>> print(jax.jit(mask)(*np.ogrid[:3, :3]))
+        [[False False  True]
+         [False False False]
+         [ True False False]]
     """
     return Partial(_same, *_labels(rows, columns))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np  # noqa: F401 (in doctests)
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Num
@@ -49,7 +50,7 @@ def maxsim_similarity(
     Example:
         The best matches of two words among three are 0.75 and 0.5:
 
-        >>> query, document = jnp.eye(2), jnp.array([[0.75, 0.0], [0.0, 0.25], [0.5, 0.5]])
+        >>> query, document = np.eye(2), np.array([[0.75, 0.0], [0.0, 0.25], [0.5, 0.5]])
         >>> print(maxsim_similarity(query, document))
         1.25
     """
@@ -83,7 +84,7 @@ def maxsim_matrix(
         block_size: Queries per block. Default: chosen from a memory budget.
 
     Example:
-        >>> queries, documents = jnp.eye(2)[:, None], jnp.array([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.5, 0.0]]])
+        >>> queries, documents = np.eye(2)[:, None], np.array([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.5, 0.0]]])
         >>> print(maxsim_matrix(queries, documents))
         [[1. 1.]
          [1. 0.]]

@@ -32,16 +32,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Num, Shaped
 
 from simjax.core import row_products
-from simjax.similarity._define import define, pair_function
+from simjax.similarity._define import Values, Vectors, define, pair_function
 from simjax.similarity._featurewise import reduce_features, reduce_features_of_tile
 from simjax.similarity._finite import clip_to_range, power_of_two, ratio
 
 
 @pair_function()
-def jaccard_index(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def jaccard_index(x: Vectors, y: Vectors) -> Values:
     """Compute sum_k min(x_k, y_k) / sum_k max(x_k, y_k), the Jaccard index of weighted sets.
 
     Example:
@@ -57,9 +56,7 @@ def jaccard_index(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) 
 
 
 @pair_function(minimum={"alpha": 0.0, "beta": 0.0})
-def tversky_index(
-    x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"], *, alpha: ArrayLike = 1.0, beta: ArrayLike = 1.0
-) -> Num[Array, "*b"]:
+def tversky_index(x: Vectors, y: Vectors, *, alpha: ArrayLike = 1.0, beta: ArrayLike = 1.0) -> Values:
     """Compute common / (common + alpha (only x) + beta (only y)), the Tversky index of weighted sets.
 
     alpha = beta = 1 is the Jaccard index, 1/2 the Dice coefficient; alpha = 1, beta = 0 the share of x that is in y.
@@ -82,7 +79,7 @@ def tversky_index(
 
 
 @pair_function()
-def dice_coefficient(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def dice_coefficient(x: Vectors, y: Vectors) -> Values:
     """Compute 2 sum_k min(x_k, y_k) / (sum_k x_k + sum_k y_k), the Dice (or Sorensen) coefficient of weighted sets.
 
     Example:
@@ -96,7 +93,7 @@ def dice_coefficient(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"
 
 
 @pair_function()
-def overlap_coefficient(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def overlap_coefficient(x: Vectors, y: Vectors) -> Values:
     """Compute sum_k min(x_k, y_k) / min(sum_k x_k, sum_k y_k), the overlap (or Szymkiewicz-Simpson) coefficient.
 
     It is the share of the smaller of two weighted sets that is in the other, 1 if one set is part of the other.
@@ -109,7 +106,7 @@ def overlap_coefficient(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b
 
 
 @pair_function()
-def jaccard_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def jaccard_distance(x: Vectors, y: Vectors) -> Values:
     """Compute (TF + FT) / (TT + TF + FT), in [0, 1], 1 - the Jaccard index of boolean vectors.
 
     Example:
@@ -120,7 +117,7 @@ def jaccard_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"
 
 
 @pair_function()
-def dice_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def dice_distance(x: Vectors, y: Vectors) -> Values:
     """Compute (TF + FT) / (2 TT + TF + FT), in [0, 1], 1 - the Dice coefficient of boolean vectors.
 
     Differs from: SciPy's `dice` multiplies numbers that are no booleans; here they are converted, as by its `cdist`.
@@ -129,13 +126,13 @@ def dice_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) 
 
 
 @pair_function()
-def rogers_tanimoto_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def rogers_tanimoto_distance(x: Vectors, y: Vectors) -> Values:
     """Compute 2 (TF + FT) / (TT + FF + 2 (TF + FT)), in [0, 1], also known as the Sokal-Michener distance."""
     return _distance_of_pairs("rogers_tanimoto", x, y)
 
 
 @pair_function()
-def russell_rao_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def russell_rao_distance(x: Vectors, y: Vectors) -> Values:
     """Compute (TF + FT + FF) / d, in [0, 1].
 
     The distance of a vector to itself is the share of its features that are 0.
@@ -148,13 +145,13 @@ def russell_rao_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#
 
 
 @pair_function()
-def sokal_sneath_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def sokal_sneath_distance(x: Vectors, y: Vectors) -> Values:
     """Compute 2 (TF + FT) / (TT + 2 (TF + FT)), in [0, 1]."""
     return _distance_of_pairs("sokal_sneath", x, y)
 
 
 @pair_function()
-def yule_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def yule_distance(x: Vectors, y: Vectors) -> Values:
     """Compute 2 TF FT / (TT FF + TF FT), in [0, 2]; 0 if one set is a subset of the other."""
     return _distance_of_pairs("yule", x, y)
 

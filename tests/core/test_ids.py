@@ -13,14 +13,24 @@ from tests.slow import mostly_slow
 SECOND = 1_700_000_000_000  # milliseconds since 1970, beyond int32
 
 
+@jax.jit
+def mask_of_tile(mask, i, j):
+    return mask(i, j)
+
+
 def matrix(mask, n, m):
-    return jax.jit(lambda mask: mask(*np.ogrid[:n, :m]))(mask)
+    return mask_of_tile(mask, *np.ogrid[:n, :m])
+
+
+@jax.jit
+def masks_of_tile(relation, i, j):
+    return relation.masks(i, j)
 
 
 def masks(relation):
     """Return the matrices of the positive and the negative pairs."""
     n, m = relation.shape
-    return jax.jit(lambda relation: relation.masks(*np.ogrid[:n, :m]))(relation)
+    return masks_of_tile(relation, *np.ogrid[:n, :m])
 
 
 interesting = st.sampled_from([0, 1, -1, 2**31 - 1, -(2**31), 2**32, -(2**32), 2**53 + 1, 2**63, 2**64 - 1, -(2**63)])
@@ -70,7 +80,7 @@ def test_masks_of_labels_of_every_type(x64):
 
 def test_wide_ids_are_not_compared_with_traced_ones():
     def positive(labels, ref):
-        return pairs.by_class(labels, ref).masks(*np.ogrid[:2, :2])[0]
+        return masks(pairs.by_class(labels, ref))[0]
 
     np.testing.assert_array_equal(jax.jit(lambda a: positive(a, np.array([0, 7])))(np.array([7, 1])), [[0, 1], [0, 0]])
     with pytest.raises(InputError, match="ref_labels: expected ids that int32 holds"):
