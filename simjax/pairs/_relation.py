@@ -147,10 +147,16 @@ def by_class(
     rows, columns = ids["labels"], ids.get("ref_labels", ids["labels"])
     masks = Partial(_with_complement, Partial(_same_class, rows, columns))
     if ignore:
-        is_known = [~jnp.isin(a, ids["ignore"]) for a in (rows, columns)]
-        masks = Partial(_restrict, masks, Partial(_is_known, *is_known))
-        rows, columns = (jnp.where(known, a, NO_CLASS) for known, a in zip(is_known, (rows, columns), strict=True))
+        (rows, rows_known), (columns, columns_known) = (_without_ignored(a, ids["ignore"]) for a in (rows, columns))
+        masks = Partial(_restrict, masks, Partial(_is_known, rows_known, columns_known))
     return Relation(masks, (len(rows), len(columns)), (rows, columns))
+
+
+@jax.jit
+def _without_ignored(ids: Array, ignore: Array) -> tuple[Array, Array]:
+    """Return the ids, `NO_CLASS` for ignored ones, and which are not ignored."""
+    known = ~jnp.isin(ids, ignore)
+    return jnp.where(known, ids, NO_CLASS), known
 
 
 def by_shared_label(sets: Shaped[ArrayLike, "n c"], ref_sets: Shaped[ArrayLike, "m c"] | None = None) -> Relation:

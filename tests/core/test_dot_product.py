@@ -1,3 +1,6 @@
+import itertools
+from typing import Any
+
 import jax
 import jax.extend
 import jax.numpy as jnp
@@ -8,8 +11,9 @@ from simjax import core, similarity
 from simjax.attention import attention
 from simjax.core import _convolution
 from simjax.core._convolution import _by_xla
+from tests.similarity.arrays import float32
 from tests.similarity.derivatives import assert_derivatives
-from tests.slow import slow_unless
+from tests.slow import mostly_slow, slow_unless
 
 
 def test_dot_products_and_dense_equal_loops(random):
@@ -20,7 +24,7 @@ def test_dot_products_and_dense_equal_loops(random):
     def compute(x, y, bias):
         return core.dot_products(x, y), core.dense(x, y[1].T, bias)
 
-    products, dense = compute(np.float32(x), np.float32(y), np.float32(bias))
+    products, dense = compute(float32(x), float32(y), float32(bias))
     np.testing.assert_allclose(products, loops, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(dense[1], loops[1] + bias, rtol=1e-5, atol=1e-6)
 
@@ -39,9 +43,9 @@ def test_dot_products_and_dense_equal_loops(random):
     ],
 )
 def test_convolution_equals_products_of_patches_and_its_sparse_matrix(random, shape, size, stride, padding, filters):
-    x = np.float32(random.normal(size=(2, *shape)))
-    kernel = np.float32(random.normal(size=(*size, shape[2], filters)))
-    bias = np.float32(random.normal(size=filters))
+    x = float32(random.normal(size=(2, *shape)))
+    kernel = float32(random.normal(size=(*size, shape[2], filters)))
+    bias = float32(random.normal(size=filters))
     step = {"stride": stride, "padding": padding}
 
     @jax.jit
@@ -72,7 +76,7 @@ def test_convolution_equals_loops(random):
         [np.einsum("ijc,ijck->k", padded[i : i + 3, j : j + 2], kernel) for j in range(0, 7, 2)] for i in range(0, 5, 2)
     ]
     convolve = jax.jit(lambda x, kernel: core.convolution(x, kernel, stride=2, padding=1))
-    np.testing.assert_allclose(convolve(np.float32(x)[None], np.float32(kernel))[0], loops, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(convolve(float32(x)[None], float32(kernel))[0], loops, rtol=1e-5, atol=1e-5)
 
 
 def test_28x28_to_28x28_has_614656_weights():
@@ -83,7 +87,7 @@ def test_28x28_to_28x28_has_614656_weights():
 
 
 def test_one_block_of_images_equals_many(random, monkeypatch):
-    x, kernel = np.float32(random.normal(size=(7, 6, 5, 9))), np.float32(random.normal(size=(3, 3, 9, 4)))
+    x, kernel = float32(random.normal(size=(7, 6, 5, 9))), float32(random.normal(size=(3, 3, 9, 4)))
 
     def value_and_gradients(x, kernel):
         return jax.value_and_grad(lambda *a: jnp.sum(core.convolution(*a, padding=1) ** 2), argnums=(0, 1))(x, kernel)
@@ -128,18 +132,21 @@ def precisions(function, *arguments) -> set:
     return set(walk(jax.make_jaxpr(function)(*arguments).jaxpr))
 
 
-@pytest.mark.parametrize("name", ["dot", "cosine", "euclidean"])
-@pytest.mark.parametrize("how", ["argument", "context"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    mostly_slow(itertools.product(["dot", "cosine", "euclidean"], ["argument", "context"]), ("euclidean", "argument")),
+)
 def test_gradients_have_the_precision_of_the_value(random, name, how):
-    x, y = np.float32(random.normal(size=(2, 5, 4)))
-    options = {"precision": "highest"} if how == "argument" else {}
+    x, y = float32(random.normal(size=(2, 5, 4)))
+    options: Any = {"precision": "highest"} if how == "argument" else {}
     highest = {(jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)}
 
     def total(x, y):
         return similarity.logsumexp(x, y, measure=name, **options).sum()
 
     def attended(x, y):
-        return attention(x[:, None], y[:, None], y[:, None], measure=name, **options).sum()
+        out: Any = attention(x[:, None], y[:, None], y[:, None], measure=name, **options)
+        return out.sum()
 
     with jax.default_matmul_precision("highest" if how == "context" else None):
         for function in (total, attended):
@@ -148,7 +155,7 @@ def test_gradients_have_the_precision_of_the_value(random, name, how):
 
 def test_derivatives_of_a_matrix_product(random):
     a, b = (random.normal(size=s) for s in ((2, 3, 5), (2, 5, 4)))
-    np.testing.assert_allclose(core.matrix_product(np.float32(a), np.float32(b)), a @ b, rtol=1e-5)
+    np.testing.assert_allclose(core.matrix_product(float32(a), float32(b)), a @ b, rtol=1e-5)
     assert_derivatives(core.matrix_product, a, b)
     half = jax.eval_shape(
         jax.grad(lambda b: core.matrix_product(a.astype(jnp.bfloat16), b).sum()), b.astype(jnp.dtype(jnp.bfloat16))

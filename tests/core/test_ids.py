@@ -1,5 +1,7 @@
 """Integers beyond int32, compared with NumPy: JAX alone keeps the low 32 bits of wider integers."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from simjax import attention, core, pairs, similarity
 from simjax.core import InputError
+from tests.similarity.arrays import float32
 from tests.slow import mostly_slow
 
 SECOND = 1_700_000_000_000  # milliseconds since 1970, beyond int32
@@ -50,6 +53,7 @@ def test_ids_are_equal_exactly_if_the_python_integers_are(rows, columns, ignore)
     positive, negative = masks(relation)
     np.testing.assert_array_equal(positive, same & known)
     np.testing.assert_array_equal(negative, ~same & known)
+    assert relation.classes is not None
     for found, given_ids in zip(map(np.asarray, relation.classes), (rows, columns), strict=True):
         # small ids are unchanged
         unchanged = [i for i, a in enumerate(given_ids) if -(2**31) < a < 2**31 and a not in ignore]
@@ -131,7 +135,7 @@ FEATURES = {
 }
 
 
-@pytest.mark.parametrize("name", mostly_slow(FEATURES, "pairwise", "parameter of a measure"))
+@pytest.mark.parametrize("name", mostly_slow(FEATURES, "pairwise"))
 def test_integer_features_are_rounded_to_floats(name):
     for x in (SIGNED, UNSIGNED):
         np.testing.assert_array_equal(FEATURES[name](x), FEATURES[name](x.astype(np.float32)))
@@ -142,19 +146,21 @@ def test_integer_features_are_rounded_to_floats(name):
 
 @pytest.mark.usefixtures("unchecked")
 def test_lists_numbers_and_text():
-    np.testing.assert_array_equal(similarity.pairwise([[3_000_000_000]], [[0]], "manhattan"), [[3e9]])
+    lists: Any = [[3_000_000_000]], [[0]]
+    np.testing.assert_array_equal(similarity.pairwise(lists[0], lists[1], "manhattan"), [[3e9]])
     assert core.as_float_array("x", 2**40) == 2.0**40
     assert (2 * core.as_float_array("x", 3)).weak_type  # as any Python number, it does not determine the dtype
-    traced = jax.jit(lambda a: core.as_float_array("x", [a, 1.0]))(2.0)
+    as_float_array: Any = core.as_float_array
+    traced = jax.jit(lambda a: as_float_array("x", [a, 1.0]))(2.0)
     np.testing.assert_array_equal(traced, [2, 1])
     for wrong in ([["a"]], np.array([["1.5"]]), np.array([[None]]), 10**400):
         with pytest.raises((TypeError, OverflowError)):
-            core.as_float_array("x", wrong)
+            as_float_array("x", wrong)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_rows_to_exclude_and_lengths_of_sequences():
-    x = np.float32(np.random.default_rng(0).normal(size=(3, 2)))
+    x = float32(np.random.default_rng(0).normal(size=(3, 2)))
     with pytest.raises(InputError, match="exclude: expected integers that int32 holds"):
         similarity.top_k(x, x, 1, exclude=np.array([0, 1, 2**32 + 2]))
     with pytest.raises(InputError, match=r"exclude: expected one integer for each of 3 queries, got int32 \(1,\)"):

@@ -7,6 +7,7 @@ import pytest
 
 from simjax import similarity
 from simjax.pairs._triplets import fold_positives, sum_over_positives, take_columns
+from tests.similarity.arrays import float32
 from tests.slow import mostly_slow
 
 
@@ -54,7 +55,7 @@ def test_the_loss_of_all_triplets_equals_enumeration(random, block_size):
 
 
 def test_other_numbers_of_positives_do_not_compile_again(random, caplog):
-    x = np.float32(random.normal(size=(11, 3)))
+    x = float32(random.normal(size=(11, 3)))
     step = jax.jit(jax.grad(lambda x, labels: all_triplets(x, labels, 0.7, 4)))
     with jax.log_compiles():
         for classes in (1, 2, 5, 11):
@@ -89,7 +90,7 @@ def test_a_sum_over_positives_has_derivatives_of_any_order(random):
         negative = ~positive & (random.random((5, 7)) < 0.7)
 
         @jax.jit
-        def derivatives(c, scale):
+        def derivatives(c, scale, positive, negative):
             found = []
             for route in (softly, softly_enumerated):
                 f = lambda c, scale, route=route: jnp.sum(weights * route(c, positive, negative, scale))  # noqa: E731
@@ -100,21 +101,26 @@ def test_a_sum_over_positives_has_derivatives_of_any_order(random):
                 found.append((f(c, scale), gradient(c, scale), second, third(c, scale), mapped))
             return found
 
-        found, expected = derivatives(c, 0.7)
+        found, expected = derivatives(c, 0.7, positive, negative)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), found, expected)
         with pytest.raises(TypeError, match="forward-mode"):
-            jax.eval_shape(lambda c: jax.jvp(lambda c: softly(c, positive, negative, 0.7), (c,), (c,)), c)
+            jax.eval_shape(
+                lambda c, *masks: jax.jvp(lambda c: softly(c, masks[0], masks[1], c[0, 0]), (c,), (c,)),
+                c,
+                positive,
+                negative,
+            )
 
 
 def test_a_sum_over_no_columns_is_its_start():
     empty = np.zeros((2, 0), np.float32)
-    found = softly(empty, empty > 0, empty > 0, np.float32(1))
+    found = jax.jit(softly)(empty, empty > 0, empty > 0, 1.0)
     np.testing.assert_array_equal(found, [1, 1])
 
 
 def test_memory_does_not_grow_with_the_number_of_positives():
     c, positive = np.zeros((64, 512), np.float32), np.zeros((64, 512), bool)
-    gradient = jax.jit(jax.grad(lambda c: jnp.sum(softly(c, positive, ~positive, np.float32(1)))))
-    memory = gradient.lower(c).compile().memory_analysis()
+    gradient = jax.jit(jax.grad(lambda c, positive: jnp.sum(softly(c, positive, ~positive, jnp.float32(1)))))
+    memory = gradient.lower(c, positive).compile().memory_analysis()
     assert memory is not None
     assert memory.temp_size_in_bytes < 12 * c.nbytes  # saved iterations would need 512 tiles

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from scipy.spatial.distance import pdist, squareform
 from simjax.core import InputError
 from simjax.similarity import Alignment, Measure, alignment, centered_kernel_alignment, measure
 from simjax.similarity._kernel_alignment import median_squared_distance
+from tests.similarity.arrays import float32, float64, temporary_bytes
 from tests.similarity.derivatives import assert_derivatives
 from tests.slow import slow_unless
 
@@ -22,7 +24,7 @@ def gram(x, kernel, bandwidth):
     return np.exp(-(squareform(distances) ** 2) / (2 * width**2))
 
 
-def hsic(k, m, unbiased):
+def hsic(k: np.ndarray, m: np.ndarray, unbiased: bool) -> Any:
     n = len(k)
     if not unbiased:
         h = np.eye(n) - 1 / n
@@ -33,17 +35,19 @@ def hsic(k, m, unbiased):
 
 
 def by_matrices(x, y, kernel="linear", unbiased=False, bandwidth=0.8):
-    k, m = (gram(np.float64(a), kernel, bandwidth) for a in (x, y))
+    k, m = (gram(float64(a), kernel, bandwidth) for a in (x, y))
     return hsic(k, m, unbiased) / np.sqrt(hsic(k, k, unbiased) * hsic(m, m, unbiased))
 
 
 def representations(random, n, d=5, e=5):
     x = random.normal(size=(n, d)) @ random.normal(size=(d, d)) + 3
     y = np.tanh(x @ random.normal(size=(d, e))) + 0.3 * random.normal(size=(n, e))
-    return np.float32(x), np.float32(y)
+    return float32(x), float32(y)
 
 
-every_variant = pytest.mark.parametrize(("kernel", "unbiased"), [("linear", False), ("linear", True), ("rbf", True)])
+every_variant = pytest.mark.parametrize(
+    ("kernel", "unbiased"), [("linear", False), ("linear", True), slow_unless(False, "rbf", True)]
+)
 
 
 @functools.cache
@@ -62,7 +66,7 @@ def test_agrees_with_matrices(random, kernel, unbiased):
 @pytest.mark.parametrize(
     ("kernel", "unbiased", "n", "block_size"),
     [
-        ("linear", False, 5, 4),  # fewer inputs than features: computed from tiles
+        slow_unless(False, "linear", False, 5, 4),  # fewer inputs than features: computed from tiles
         slow_unless(False, "linear", True, 5, None),
         slow_unless(False, "rbf", False, 53, 4),
         slow_unless(False, "rbf", True, 53, 7),
@@ -82,10 +86,11 @@ def test_products_by_features_and_of_inputs_agree(random):
     np.testing.assert_allclose(by_features, by_inputs, rtol=1e-5)
 
 
-@pytest.mark.parametrize("unbiased", [slow_unless(False, False), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("unbiased", [False, True])
 def test_a_user_function_and_a_named_measure_as_kernel(random, unbiased):
     x, y = representations(random, 31)
-    k, m = (np.exp(-0.2 * squareform(pdist(np.float64(a), "sqeuclidean"))) for a in (x, y))
+    k, m = (np.exp(-0.2 * squareform(pdist(float64(a), "sqeuclidean"))) for a in (x, y))
     expected = hsic(k, m, unbiased) / np.sqrt(hsic(k, k, unbiased) * hsic(m, m, unbiased))
     kernel = measure("rbf", gamma=0.2)
     if unbiased:
@@ -97,7 +102,7 @@ def test_a_user_function_and_a_named_measure_as_kernel(random, unbiased):
 @every_variant
 def test_rotation_and_scale_have_no_effect_and_equal_representations_give_one(random, kernel, unbiased):
     x, y = representations(random, 31)
-    rotation = np.float32(np.linalg.qr(random.normal(size=(5, 5)))[0])
+    rotation = float32(np.linalg.qr(random.normal(size=(5, 5)))[0])
 
     def align(x, y):
         return with_gradients(kernel, unbiased)(x, y)[0]
@@ -109,8 +114,9 @@ def test_rotation_and_scale_have_no_effect_and_equal_representations_give_one(ra
     assert align(x, y) < 0.99
 
 
+@pytest.mark.slow
 def test_few_inputs_with_independent_representations_align_only_in_the_biased_form(random):
-    x, y = np.float32(random.normal(size=(2, 100, 13, 31)))
+    x, y = float32(random.normal(size=(2, 100, 13, 31)))
 
     @jax.jit
     def align(x, y):
@@ -126,7 +132,7 @@ def test_huge_and_tiny_features(random, kernel, unbiased):
     x, y = representations(random, 31)
     align = with_gradients(kernel, unbiased)
     expected, (slope, _) = align(x, y)
-    for scale in np.float32([1e-30, 1e30]):
+    for scale in float32([1e-30, 1e30]):
         found, (gradient, _) = align(x * scale, y)
         np.testing.assert_allclose(found, expected, rtol=1e-4)
         np.testing.assert_allclose(np.asarray(gradient) * scale, slope, rtol=1e-2, atol=1e-5)
@@ -144,12 +150,13 @@ def test_a_constant_representation_has_alignment_and_gradient_zero(random, kerne
             assert not any(np.any(g) for g in gradients)
 
 
+@pytest.mark.slow
 def test_a_median_distance_of_zero(random):
     """The median is 0: the RBF kernel is 1 for equal inputs and 0 for others."""
-    x, y = np.float32(np.repeat(random.normal(size=(3, 5)), (23, 5, 3), axis=0)), representations(random, 31)[1]
+    x, y = float32(np.repeat(random.normal(size=(3, 5)), (23, 5, 3), axis=0)), representations(random, 31)[1]
     found, gradients = with_gradients("rbf", True)(x, y)
-    k = np.float64((x[:, None] == x[None]).all(-1))
-    m = gram(np.float64(y), "rbf", 0.8)
+    k = float64((x[:, None] == x[None]).all(-1))
+    m = gram(float64(y), "rbf", 0.8)
     np.testing.assert_allclose(found, hsic(k, m, True) / np.sqrt(hsic(k, k, True) * hsic(m, m, True)), rtol=1e-4)
     assert np.isfinite(gradients).all()
 
@@ -157,16 +164,17 @@ def test_a_median_distance_of_zero(random):
 @pytest.mark.parametrize("n", [3, *(slow_unless(False, n) for n in (2, 101))])
 def test_the_median_is_exact(random, n):
     """Integers around 0, whose distances are not rounded, with many ties."""
-    half = np.float32(random.integers(-9, 9, size=(n // 2, 3)))
+    half = float32(random.integers(-9, 9, size=(n // 2, 3)))
     x = np.concatenate([half, -half, np.zeros((n % 2, 3), np.float32)])
     distances = np.sort(pdist(x, "sqeuclidean"))
     found = jax.jit(lambda x: [median_squared_distance(x, block_size) for block_size in (None, 5)])(x)
     np.testing.assert_array_equal(found, distances[(len(distances) - 1) // 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "unbiased", "e"),
-    [("linear", True, 7), slow_unless(False, "linear", False, 3), slow_unless(False, "rbf", False, 3)],
+    [("linear", True, 7), ("linear", False, 3), ("rbf", False, 3)],
 )
 def test_derivatives_in_float64(kernel, unbiased, e):
     x, y = (np.random.default_rng(d).normal(size=(5, d)) for d in (2, e))
@@ -182,8 +190,7 @@ def test_the_matrix_is_never_stored():
 
     def temporary(block_size):
         align = functools.partial(centered_kernel_alignment, kernel="rbf", block_size=block_size)
-        compiled = jax.jit(jax.value_and_grad(align, (0, 1))).lower(x, x).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
+        return temporary_bytes(jax.value_and_grad(align, (0, 1)), x, x)
 
     assert temporary(4096) > 4096 * 4096 * 4
     assert temporary(8) < 4096 * 4096 * 4 / 10
@@ -197,18 +204,19 @@ def batches(random, count=5, n=13):
 def test_unbiased_products_are_averaged_over_batches(random, kernel):
     seen = batches(random)
     state = functools.reduce(lambda s, b: s.update(*b), seen[1:], alignment(*seen[0], kernel=kernel, bandwidth=0.4))
-    grams = [[gram(np.float64(a), kernel, 0.4) for a in b] for b in seen]
-    xy, xx, yy = (np.mean([hsic(g[a], g[b], True) for g in grams]) for a, b in ((0, 1), (0, 0), (1, 1)))
+    grams = [[gram(float64(a), kernel, 0.4) for a in b] for b in seen]
+    xy, xx, yy = (np.mean([hsic(g[i], g[j], True) for g in grams]) for i, j in ((0, 1), (0, 0), (1, 1)))
     np.testing.assert_allclose(state.value, xy / np.sqrt(xx * yy), rtol=1e-4)
 
 
 def test_batches_of_different_scales_merge_in_any_order(random):
     """The fourth powers of these numbers do not fit float32."""
-    scaled = [
-        (np.float32(s * x), np.float32(s * y)) for s, (x, y) in zip((1e10, 3e9, 2e10), batches(random), strict=False)
-    ]
+    scaled = [(float32(s * x), float32(s * y)) for s, (x, y) in zip((1e10, 3e9, 2e10), batches(random), strict=False)]
     products = [
-        [hsic(*(gram(np.float64(b[i]), "linear", 0) for i in pair), True) for pair in ((0, 1), (0, 0), (1, 1))]
+        [
+            hsic(gram(float64(b[i]), "linear", 0), gram(float64(b[j]), "linear", 0), True)
+            for i, j in ((0, 1), (0, 0), (1, 1))
+        ]
         for b in scaled
     ]
     xy, xx, yy = np.mean(products, axis=0)
@@ -227,13 +235,12 @@ def test_update_is_in_place_and_compiles_once(random):
     first, *others = batches(random)
     traces = []
     step = jax.jit(lambda s, x, y: traces.append(1) or s.update(x, y), donate_argnums=0)
-    kernel = measure("rbf", gamma=np.array(0.1, np.float32))
-    start = state = alignment(*first, kernel=kernel)
+    start = state = alignment(*first)
     for batch in others:
         state = step(state, *batch)
     assert len(traces) == 1
     assert start.products.is_deleted()
-    again = functools.reduce(Alignment.merge, [alignment(*b, kernel=kernel) for b in (first, *others)])
+    again = functools.reduce(Alignment.merge, [alignment(*b) for b in (first, *others)])
     np.testing.assert_allclose(state.value, again.value, rtol=1e-5)
 
 

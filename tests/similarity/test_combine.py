@@ -4,11 +4,12 @@ import pytest
 
 from simjax.core import InputError
 from simjax.similarity import combine_embeddings, pairwise
+from tests.similarity.arrays import float32
 
 
 @pytest.fixture
 def parts(random):
-    return [np.float32(random.normal(size=(7, e)) * 3) for e in (3, 5, 2)]
+    return [float32(random.normal(size=(7, e)) * 3) for e in (3, 5, 2)]
 
 
 @jax.jit

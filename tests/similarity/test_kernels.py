@@ -11,6 +11,7 @@ from sklearn.metrics import pairwise as sklearn
 from simjax import similarity
 from simjax.core import InputError
 from simjax.similarity import pairwise
+from tests.similarity.arrays import float32, float64
 from tests.slow import slow_unless
 
 ORACLES = {
@@ -52,10 +53,10 @@ def rows(kind):
             y[:7] = x
         case "tiny":
             x, y = 1e-15 * x, 1e-15 * y
-    return np.float64(np.float32(x)), np.float64(np.float32(y))
+    return float64(float32(x)), float64(float32(y))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, slow_unless(False, np.float64)])
 @pytest.mark.parametrize(
     "names", [FAST, slow_unless(False, tuple(name for name in ORACLES if name not in FAST))], ids=["some", "others"]
 )
@@ -76,14 +77,14 @@ def test_agrees_with_scikit_learn(names, dtype):
 
 
 def test_rows_far_from_the_origin_keep_their_distances():
-    x = np.float32(np.random.default_rng(3).uniform(size=(11, 19)) + 1000)
+    x = float32(np.random.default_rng(3).uniform(size=(11, 19)) + 1000)
     found = np.asarray(forms(FAST)(x[:7], x)["rbf"][1])
-    np.testing.assert_allclose(found, sklearn.rbf_kernel(np.float64(x[:7]), np.float64(x)), rtol=1e-4)
+    np.testing.assert_allclose(found, sklearn.rbf_kernel(float64(x[:7]), float64(x)), rtol=1e-4)
     np.testing.assert_array_equal(np.diagonal(found), 1)
 
 
 def test_kernels_of_huge_rows_are_infinite_or_saturated_with_zero_gradient():
-    x = np.float32([[1e30, 0], [-1e30, 0]])
+    x = float32([[1e30, 0], [-1e30, 0]])
     expected = {
         "polynomial": [[np.inf, -np.inf], [-np.inf, np.inf]],
         "sigmoid": [[1, -1], [-1, 1]],
@@ -107,9 +108,9 @@ def test_kernels_of_huge_rows_are_infinite_or_saturated_with_zero_gradient():
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3, 5])
 def test_a_traced_degree_takes_negative_bases(random, degree):
-    x, y = np.float32(random.normal(size=(2, 7, 5)))
+    x, y = float32(random.normal(size=(2, 7, 5)))
     found = polynomial(x, y, degree)
-    np.testing.assert_allclose(found, np.sum(np.float64(x) * y, axis=-1) ** degree, rtol=2e-5)
+    np.testing.assert_allclose(found, np.sum(float64(x) * y, axis=-1) ** degree, rtol=2e-5)
 
 
 @jax.jit

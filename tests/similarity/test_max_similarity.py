@@ -1,4 +1,5 @@
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import pytest
 from simjax.core import InputError
 from simjax.similarity import Measure
 from simjax.similarity._max_similarity import maxsim_matrix, maxsim_similarity
+from tests.similarity.arrays import float32, temporary_bytes
 from tests.similarity.derivatives import assert_derivatives
 from tests.slow import slow_unless
 
@@ -33,7 +35,7 @@ def by_loops(x, y, x_mask, y_mask, measure, reduce):
     return scores
 
 
-def sets(random, queries=5, documents=7, kind=np.float32):
+def sets(random, queries=5, documents=7, kind: Any = np.float32):
     """Return queries of 3 tokens and documents of 11; one of each has no valid token."""
     x, y = random.normal(size=(queries, 3, 13)).astype(kind), random.normal(size=(documents, 11, 13)).astype(kind)
     x_mask, y_mask = random.random((queries, 3)) < 0.7, random.random((documents, 11)) < 0.5
@@ -82,7 +84,7 @@ def test_a_users_own_measure(random):
 
 def test_padding_has_no_influence(random):
     x, y, x_mask, y_mask = sets(random)
-    padded = np.where(x_mask[..., None], x, np.float32(np.inf)), np.where(y_mask[..., None], y, np.float32(np.nan))
+    padded = np.where(x_mask[..., None], x, float32(np.inf)), np.where(y_mask[..., None], y, float32(np.nan))
 
     @jax.jit
     @functools.partial(jax.value_and_grad, argnums=(0, 1))
@@ -97,7 +99,8 @@ def test_padding_has_no_influence(random):
     np.testing.assert_array_equal(np.asarray(gradients[1])[~y_mask], 0)
 
 
-@pytest.mark.parametrize("measure", ["euclidean", slow_unless(False, "dot")])
+@pytest.mark.slow
+@pytest.mark.parametrize("measure", ["euclidean", "dot"])
 def test_derivatives_in_float64(random, measure):
     x, y, x_mask, y_mask = sets(random, 3, 5, np.float64)
 
@@ -108,8 +111,8 @@ def test_derivatives_in_float64(random, measure):
 
 
 def test_ties_send_the_gradient_to_the_first_token():
-    document = np.float32([[0.5, 0.0], [1.0, 0.0], [1.0, 0.0]])
-    gradient = jax.jit(jax.grad(lambda y: maxsim_similarity(np.float32([[2, 0]]), y)))(document)
+    document = float32([[0.5, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    gradient = jax.jit(jax.grad(lambda y: maxsim_similarity(float32([[2, 0]]), y)))(document)
     np.testing.assert_array_equal(gradient, [[0, 0], [2, 0], [0, 0]])
 
 
@@ -132,7 +135,7 @@ def test_vmap_and_half_precision(random):
     np.testing.assert_allclose(np.diagonal(matrix), paired, rtol=1e-5)
     np.testing.assert_allclose(mapped, paired, rtol=1e-5)
     half = tuple(a.astype(jnp.dtype(jnp.bfloat16)) for a in (x, y))
-    exact = forms(*map(np.float32, half), x_mask)
+    exact = forms(*map(float32, half), x_mask)
     for found, expected in zip(forms(*half, x_mask), exact, strict=True):
         assert found.dtype == jnp.bfloat16
         np.testing.assert_array_equal(found, np.asarray(expected).astype(found.dtype))  # rounded once, at the end
@@ -142,8 +145,7 @@ def test_memory_of_a_gradient_has_no_array_of_all_tokens():
     x, y = jax.ShapeDtypeStruct((128, 32, 16), jnp.float32), jax.ShapeDtypeStruct((128, 64, 16), jnp.float32)
 
     def temporary(block_size):
-        gradient = jax.jit(jax.grad(lambda x, y: maxsim_matrix(x, y, block_size=block_size).sum()))
-        return gradient.lower(x, y).compile().memory_analysis().temp_size_in_bytes
+        return temporary_bytes(jax.grad(lambda x, y: maxsim_matrix(x, y, block_size=block_size).sum()), x, y)
 
     assert temporary(128) > 128 * 128 * 32 * 64 * 4  # [n, m, t, s]
     assert temporary(4) < temporary(128) / 8

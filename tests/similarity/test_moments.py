@@ -8,32 +8,33 @@ import pytest
 
 from simjax.core import InputError
 from simjax.similarity import Moments, moments
+from tests.similarity.arrays import float32, float64
 from tests.similarity.derivatives import assert_derivatives
 from tests.slow import slow_unless
 
 
 def mean_of(state):
-    return np.float64(state.mean) + np.float64(state.mean_rest)
+    return float64(state.mean) + float64(state.mean_rest)
 
 
 def test_agrees_with_numpy(random):
-    x = np.float32(random.normal(size=(31, 5)) @ random.normal(size=(5, 5)))
+    x = float32(random.normal(size=(31, 5)) @ random.normal(size=(5, 5)))
     state = moments(x)
     assert int(state.count) == 31
-    np.testing.assert_allclose(mean_of(state), np.mean(np.float64(x), axis=0), rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(state.covariance, np.cov(np.float64(x), rowvar=False), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(mean_of(state), np.mean(float64(x), axis=0), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(state.covariance, np.cov(float64(x), rowvar=False), rtol=1e-5, atol=1e-5)
 
 
 def test_a_mean_of_ten_thousand_costs_no_digits(random):
-    x = np.float32(random.normal(size=(1009, 3)) + 1e4)
+    x = float32(random.normal(size=(1009, 3)) + 1e4)
     state = functools.reduce(Moments.update, np.split(x[:1001], 11), moments(x[:0])).update(x[1001:])
-    exact = np.float64(x)
+    exact = float64(x)
     np.testing.assert_allclose(mean_of(state) - 1e4, exact.mean(0) - 1e4, atol=1e-6)
     np.testing.assert_allclose(state.covariance, np.cov(exact, rowvar=False), rtol=1e-5, atol=1e-6)
 
 
 def test_merging_in_any_order_equals_one_batch(random):
-    x = np.float32(random.normal(size=(29, 3)) + 7)
+    x = float32(random.normal(size=(29, 3)) + 7)
     whole, parts = moments(x), [moments(p) for p in np.split(x, [2, 2, 19])]  # one of them is empty
     for order in itertools.permutations(parts):
         left = functools.reduce(Moments.merge, order)
@@ -61,7 +62,7 @@ def test_single_rows_beyond_two_to_the_24_are_not_lost():
 
 
 def test_a_count_beyond_two_to_the_31():
-    state = moments(np.float32([[0, 0], [2, 2]]))
+    state = moments(float32([[0, 0], [2, 2]]))
     for _ in range(30):
         state = state.merge(state)
     assert int(state.count) == 2**31
@@ -69,7 +70,7 @@ def test_a_count_beyond_two_to_the_31():
 
 
 def test_masked_rows_are_ignored(random):
-    x = np.float32(random.normal(size=(7, 3)))
+    x = float32(random.normal(size=(7, 3)))
     x[4:] = np.nan
     masked, valid = moments(x, np.arange(7) < 4), moments(x[:4])
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), masked, valid)
@@ -84,7 +85,7 @@ def test_fewer_than_two_rows_have_covariance_zero(n):
 
 
 def test_update_is_in_place_and_compiles_once(random):
-    x = np.float32(random.normal(size=(40, 3)))
+    x = float32(random.normal(size=(40, 3)))
     traces = []
     step = jax.jit(lambda s, rows: traces.append(1) or s.update(rows), donate_argnums=0)
     first = state = moments(x[:8])
@@ -96,7 +97,7 @@ def test_update_is_in_place_and_compiles_once(random):
 
 
 def test_transformations(random):
-    x = np.float32(random.normal(size=(3, 11, 2)))
+    x = float32(random.normal(size=(3, 11, 2)))
     stacked = jax.jit(jax.vmap(moments))(x)
     for i in range(3):
         np.testing.assert_allclose(stacked.scatter[i], moments(x[i]).scatter, rtol=1e-5, atol=1e-6)
@@ -111,13 +112,13 @@ def test_integers_and_half_precision_accumulate_in_float32(random, dtype):
     x = (3 * random.normal(size=(13, 2))).astype(jnp.dtype(dtype))
     state = moments(x).update(x)
     assert state.mean.dtype == state.scatter.dtype == jnp.float32
-    expected = np.cov(np.concatenate([np.float64(x)] * 2), rowvar=False)
+    expected = np.cov(np.concatenate([float64(x)] * 2), rowvar=False)
     np.testing.assert_allclose(state.covariance, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_huge_numbers_give_infinity_and_no_nan():
-    x = np.float32([[1e30, 1.0], [-1e30, 2.0], [3e30, 5.0]])
-    state = moments(x).merge(moments(x + np.float32([[1e30, 0.0]])))
+    x = float32([[1e30, 1.0], [-1e30, 2.0], [3e30, 5.0]])
+    state = moments(x).merge(moments(x + float32([[1e30, 0.0]])))
     np.testing.assert_allclose(mean_of(state), [1.5e30, 8 / 3], rtol=1e-6)
     covariance = np.asarray(state.covariance)
     assert np.isinf(covariance[0, 0])

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simjax import core, similarity
+from tests.similarity.arrays import float32
 
 top_k_of_rows = jax.jit(core.top_k_of_rows, static_argnums=1)
 
@@ -61,14 +62,14 @@ def test_histogram_equals_numpy(random):
 
 
 def test_soft_histogram_splits_each_value_between_two_edges():
-    x, edges = np.ones((1, 1), np.float32), np.float32([0, 1, 2])
+    x, edges = np.ones((1, 1), np.float32), float32([0, 1, 2])
 
     @jax.jit
     def shares_and_slope(y):
         pull = jax.vjp(lambda y: similarity.histogram(x, y, edges=edges, soft=True), y)
         return pull[0], pull[1](jnp.array([[0.0, 1, 0]]))[0]
 
-    shares, slope = shares_and_slope(np.float32([[0.25], [1.0], [3.0], [-0.1], [2.0]]))
+    shares, slope = shares_and_slope(float32([[0.25], [1.0], [3.0], [-0.1], [2.0]]))
     np.testing.assert_allclose(shares, [[0.75, 1.25, 1.0]], rtol=1e-6)
     np.testing.assert_allclose(slope[:, 0], [1, -1, 0, 0, 0], atol=1e-6)  # on an edge, the slope to its right
 

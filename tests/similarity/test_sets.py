@@ -19,7 +19,9 @@ from simjax.similarity import (
     pairwise,
     tversky_index,
 )
+from tests.similarity.arrays import float32, float64
 from tests.similarity.derivatives import assert_derivatives
+from tests.slow import slow_unless
 
 CASES = {
     "jaccard": ("jaccard", jaccard_index, {}),
@@ -71,24 +73,24 @@ def weights(seed, n=5, d=19):
     random = np.random.default_rng(seed)
     x = random.exponential(size=(n, d)) * (random.random((n, d)) < 0.6)
     x[:, 0] += 0.1
-    return np.float32(x)
+    return float32(x)
 
 
 @pytest.mark.parametrize("x64", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_agrees_with_loops(x64):
     x, y = weights(0), weights(1, 7)
     with jax.enable_x64(x64):
-        found = forms(*(np.float64(a) if x64 else a for a in (x, y)))
+        found = forms(*(float64(a) if x64 else a for a in (x, y)))
     for name, both in found.items():
         m, _, parameters = CASES[name]
-        expected = [[by_loops(m, a, b, **parameters) for b in np.float64(y)] for a in np.float64(x)]
+        expected = [[by_loops(m, a, b, **parameters) for b in float64(y)] for a in float64(x)]
         for form in both:
             np.testing.assert_allclose(form, expected, rtol=1e-13 if x64 else 1e-5, err_msg=name)
 
 
 def test_boolean_sets_agree_with_scipy(random):
     x, y = random.random((5, 19)) < 0.4, random.random((7, 19)) < 0.5
-    found = forms(np.float32(x), np.float32(y))
+    found = forms(float32(x), float32(y))
     for name in ("jaccard", "dice"):
         for form in found[name]:
             np.testing.assert_allclose(form, 1 - cdist(x, y, name), rtol=1e-6)
@@ -120,7 +122,7 @@ def test_the_overlap_of_a_subset_is_one():
 
 
 def test_empty_sets_have_a_defined_value_and_zero_gradient():
-    empty, some = np.zeros((1, 3), np.float32), np.float32([[1, 2, 0]])
+    empty, some = np.zeros((1, 3), np.float32), float32([[1, 2, 0]])
     for x, y, expected in ((empty, empty, 1), (empty, some, 0), (some, empty, 0)):
         for both in gradients(x, y).values():
             for value, slopes in both:
@@ -131,8 +133,8 @@ def test_empty_sets_have_a_defined_value_and_zero_gradient():
 
 
 def test_gradient_is_zero_at_equal_sets_and_the_mean_of_both_sides_at_ties():
-    x, y, step = np.float32([[1, 2, 0, 5]]), np.float32([[3, 2, 1, 0.5]]), 2.0**-6  # a tie in the second feature
-    change = np.float32([[0, step, 0, 0]])
+    x, y, step = float32([[1, 2, 0, 5]]), float32([[3, 2, 1, 0.5]]), 2.0**-6  # a tie in the second feature
+    change = float32([[0, step, 0, 0]])
     equal, at, above, below = gradients(x, x), gradients(x, y), gradients(x + change, y), gradients(x - change, y)
     for name in SETS:
         for k in range(2):
@@ -141,6 +143,7 @@ def test_gradient_is_zero_at_equal_sets_and_the_mean_of_both_sides_at_ties():
             np.testing.assert_allclose(at[name][k][1][0][0, 1], expected, rtol=1e-2, err_msg=name)
 
 
+@pytest.mark.slow
 def test_derivatives_of_weights_and_parameters():
     x, y = (np.random.default_rng(i).uniform(0.1, 1, (3, 5)) for i in (1, 2))
 
@@ -154,10 +157,10 @@ def test_derivatives_of_weights_and_parameters():
 
 def test_huge_and_tiny_weights():
     """Sums of 6e37 overflow; the value is the same at every scale, the gradient is proportional to 1 / scale."""
-    x, y = np.float32(np.random.default_rng(1).uniform(1, 5, (2, 1, 4)))
+    x, y = float32(np.random.default_rng(1).uniform(1, 5, (2, 1, 4)))
     expected = gradients(x, y)
     for scale in (1e-30, 1e30, 6e37):
-        found = gradients(*(np.float32(np.float64(a) * scale) for a in (x, y)))
+        found = gradients(*(float32(float64(a) * scale) for a in (x, y)))
         for name in SETS:
             for (value, slopes), (expected_value, expected_slopes) in zip(found[name], expected[name], strict=True):
                 np.testing.assert_allclose(value, expected_value, rtol=1e-5)
@@ -175,21 +178,21 @@ def test_huge_and_tiny_sets_in_one_matrix():
 
 
 def test_a_huge_parameter_gives_finite_numbers():
-    x, y = np.float32([1e30, 1]), np.float32([1, 1e30])
+    x, y = float32([1e30, 1]), float32([1, 1e30])
     value, gradient = jax.value_and_grad(functools.partial(tversky_index, alpha=1e30))(x, y)
     assert value == 0
     assert np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("kind", ["float16", pytest.param("bfloat16", marks=pytest.mark.slow), "int32"])
+@pytest.mark.parametrize("kind", ["int32", *(slow_unless(False, kind) for kind in ("float16", "bfloat16"))])
 def test_other_types_are_computed_in_float32(kind):
     x, y = (np.asarray(np.random.default_rng(n).integers(0, 200, (n, 19)), jnp.dtype(kind)) for n in (5, 7))
-    exact = forms(np.float32(x), np.float32(y))
+    exact = forms(float32(x), float32(y))
     result = jnp.dtype(jnp.float32 if kind == "int32" else kind)
     for name, both in forms(x, y).items():
         for form, expected in zip(both, exact[name], strict=True):
             assert form.dtype == result
-            np.testing.assert_allclose(np.float32(form), np.float32(np.asarray(expected).astype(result)), rtol=1e-6)
+            np.testing.assert_allclose(float32(form), float32(np.asarray(expected).astype(result)), rtol=1e-6)
 
 
 @pytest.mark.usefixtures("unchecked")

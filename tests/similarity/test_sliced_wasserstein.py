@@ -10,6 +10,7 @@ from scipy.stats import wasserstein_distance
 
 from simjax.core import InputError
 from simjax.similarity import sliced_wasserstein_distance, unit_vectors
+from tests.similarity.arrays import float32, float64, temporary_bytes
 from tests.similarity.derivatives import assert_derivatives
 from tests.slow import mostly_slow, slow_unless
 
@@ -25,7 +26,7 @@ def by_repetition(x, y, p):
 
 @pytest.mark.parametrize(("n", "m"), [(6, 4), slow_unless(False, 31, 53), slow_unless(False, 1, 5)])
 def test_one_dimension_agrees_with_scipy(random, n, m):
-    x, y = np.float32(random.normal(size=(n, 1))), np.float32(random.normal(size=(m, 1)) + 1)
+    x, y = float32(random.normal(size=(n, 1))), float32(random.normal(size=(m, 1)) + 1)
     np.testing.assert_allclose(sliced(x, y, p=1), wasserstein_distance(x[:, 0], y[:, 0]), rtol=1e-5)
 
 
@@ -34,14 +35,14 @@ def test_one_dimension_agrees_with_scipy(random, n, m):
     mostly_slow([(1, 31, None), (1.5, 13, 5), (2, 13, 1), (2, 31, 5), (5, 13, None)], (1.5, 13, 5)),
 )
 def test_agrees_with_numpy_over_the_documented_directions(random, p, m, block_size):
-    x, y = np.float32(random.normal(size=(31, 5))), np.float32(random.normal(size=(m, 5)) + 1)
-    directions = np.float64(jax.jit(lambda key: unit_vectors(jax.random.normal(key, (17, 5))))(KEY))
+    x, y = float32(random.normal(size=(31, 5))), float32(random.normal(size=(m, 5)) + 1)
+    directions = float64(jax.jit(lambda key: unit_vectors(jax.random.normal(key, (17, 5))))(KEY))
     expected = np.mean([by_repetition(x @ v, y @ v, p) for v in directions]) ** (1 / p)
     np.testing.assert_allclose(sliced(x, y, projections=17, p=p, block_size=block_size), expected, rtol=1e-5)
 
 
 def test_the_distance_of_a_translation_is_its_length_over_the_root_of_the_dimension(random):
-    x, t = np.float32(random.normal(size=(11, 7)) + 1e3), np.float32(random.normal(size=7))
+    x, t = float32(random.normal(size=(11, 7)) + 1e3), float32(random.normal(size=7))
     found = sliced(x, x + t, projections=20_000)
     np.testing.assert_allclose(found, np.linalg.norm(t) / np.sqrt(7), rtol=0.02)
 
@@ -50,7 +51,7 @@ def test_the_distance_of_a_translation_is_its_length_over_the_root_of_the_dimens
 @given(st.integers(0, 10_000), st.sampled_from([1, 3]))
 def test_symmetry_scale_and_triangle_inequality(seed, p):
     random = np.random.default_rng(seed)
-    x, y, z = np.float32(random.normal(size=(3, 7, 3)))
+    x, y, z = float32(random.normal(size=(3, 7, 3)))
     xy, yz, xz = (float(sliced(a, b, p=p, projections=8)) for a, b in ((x, y), (y, z), (x, z)))
     np.testing.assert_allclose(sliced(y, x, p=p, projections=8), xy, rtol=1e-5)
     np.testing.assert_allclose(sliced(-4 * x, -4 * y, p=p, projections=8), 4 * xy, rtol=1e-5)
@@ -59,7 +60,7 @@ def test_symmetry_scale_and_triangle_inequality(seed, p):
 
 @pytest.mark.parametrize("p", [1, slow_unless(False, 2)])
 def test_equal_sets_have_distance_and_gradient_exactly_zero(random, p):
-    x = np.float32(random.normal(size=(13, 5)) + 100)
+    x = float32(random.normal(size=(13, 5)) + 100)
     distance = jax.jit(jax.value_and_grad(lambda x, y: sliced(x, y, p=p), (0, 1)))
     value, gradients = distance(x, x)
     assert value == 0
@@ -75,17 +76,17 @@ def test_gradients_in_float64(p, m):
 
 @pytest.mark.parametrize("p", [7, slow_unless(False, 1)])
 def test_huge_and_tiny_samples(random, p):
-    x, y = np.float32(random.normal(size=(11, 3))), np.float32(random.normal(size=(7, 3)))
+    x, y = float32(random.normal(size=(11, 3))), float32(random.normal(size=(7, 3)))
     distance = jax.jit(jax.value_and_grad(functools.partial(sliced, p=p)))
     expected, slope = distance(x, y)
-    for scale in np.float32([1e-30, 1e30]):
+    for scale in float32([1e-30, 1e30]):
         found, gradient = distance(x * scale, y * scale)
         np.testing.assert_allclose(found / scale, expected, rtol=1e-4)
         np.testing.assert_allclose(gradient, slope, rtol=1e-3, atol=1e-5)
 
 
 def test_vmap_is_a_loop_and_the_key_matters(random):
-    x, y = (np.float32(random.normal(size=(3, n, 2))) for n in (5, 7))
+    x, y = (float32(random.normal(size=(3, n, 2))) for n in (5, 7))
     expected = [sliced(a, b) for a, b in zip(x, y, strict=True)]
     np.testing.assert_allclose(jax.jit(jax.vmap(sliced))(x, y), expected, rtol=1e-5)
     assert sliced_wasserstein_distance(x[0], y[0], key=jax.random.key(8)) != expected[0]
@@ -98,7 +99,7 @@ def test_integers_and_half_precision(random, kind):
     result = jnp.dtype(jnp.float32 if kind == jnp.int32 else kind)
     found = sliced(x, y)
     assert found.dtype == result
-    np.testing.assert_allclose(float(found), sliced(np.float32(x), np.float32(y)), rtol=float(jnp.finfo(result).eps))
+    np.testing.assert_allclose(float(found), sliced(float32(x), float32(y)), rtol=float(jnp.finfo(result).eps))
 
 
 def test_one_block_of_projections_is_stored():
@@ -106,7 +107,7 @@ def test_one_block_of_projections_is_stored():
 
     def temporary(block_size):
         distance = jax.grad(lambda x: sliced(x, -x, projections=512, block_size=block_size))
-        return jax.jit(distance).lower(x).compile().memory_analysis().temp_size_in_bytes
+        return temporary_bytes(distance, x)
 
     assert temporary(512) > 512 * 4096 * 4
     assert temporary(8) < 512 * 4096 * 4 / 4

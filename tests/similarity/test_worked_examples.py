@@ -5,10 +5,11 @@ import pytest
 
 from simjax import similarity
 from simjax.similarity import _measure
+from tests.similarity.arrays import float32
 from tests.slow import mostly_slow
 
-A, B = np.float32([0.2, 0.99]), np.float32([0.9, 0.99])
-PEOPLE = np.float32([[179, 70, 25, 1, 1, 1, 1], [180, 70, 26, 1, 1, 1, 1], [185, 80, 54, 2, 2, 2, 2]])
+A, B = float32([0.2, 0.99]), float32([0.9, 0.99])
+PEOPLE = float32([[179, 70, 25, 1, 1, 1, 1], [180, 70, 26, 1, 1, 1, 1], [185, 80, 54, 2, 2, 2, 2]])
 OF_SETS = {"jaccard_distance", "dice_distance", "rogers_tanimoto", "russell_rao", "sokal_sneath", "yule"}
 OF_VECTORS = sorted(
     name for name, m in _measure.MEASURES.items() if not m.higher_is_closer and name not in {*OF_SETS, "haversine"}
