@@ -3,8 +3,8 @@
 The matrix form computes |x - y|^2 = |x|^2 + |y|^2 - 2 x.y with one matrix product. Three things keep the error of a
 pair below 8 eps d (|x|^2 + |y|^2), whatever the other rows are:
 
-    offset   The point closest to 0 in the smallest box around all rows is subtracted from every row. It brings no
-             feature farther from 0 and cancels what the rows have in common.
+    offset   The point closest to 0 in the smallest box around all rows is subtracted from every row. No feature moves
+             away from 0, and an offset that all rows share cancels.
     scale    Each row is divided by its own power of four s, so that the squares of 1e30 and 1e-30 do not overflow or
              underflow: with u = x / s and v = y / t, |x - y|^2 = s t (|u|^2 s / t + |v|^2 t / s - 2 u.v).
     zeros    `Measure.exact_zero` finds identical rows by their fingerprints and sets their distance to 0.

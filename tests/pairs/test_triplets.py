@@ -104,12 +104,12 @@ def test_a_sum_over_positives_has_derivatives_of_any_order(random):
         found, expected = derivatives(c, 0.7, positive, negative)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), found, expected)
         with pytest.raises(TypeError, match="forward-mode"):
-            jax.eval_shape(
-                lambda c, *masks: jax.jvp(lambda c: softly(c, masks[0], masks[1], c[0, 0]), (c,), (c,)),
-                c,
-                positive,
-                negative,
-            )
+            forward(c, positive, negative)
+
+
+@jax.jit
+def forward(c, positive, negative):
+    return jax.jvp(lambda c: softly(c, positive, negative, jnp.ones(())), (c,), (c,))
 
 
 def test_a_sum_over_no_columns_is_its_start():

@@ -188,7 +188,8 @@ def values_and_gradients(name):
     return jax.jit(lambda x: (of(lambda x, y: m(x[:, None], y[None]), x), of(m.all_pairs, x)))
 
 
-@each_when_slow
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_half_precision_accumulates_in_float32(name):
     m = similarity.measure(name)
     kinds = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))

@@ -27,7 +27,7 @@ ORACLES = {
     "chi2, gamma 0.7": (sklearn.chi2_kernel, {"gamma": 0.7}),
     "additive_chi2": (sklearn.additive_chi2_kernel, {}),
 }
-FAST = ("polynomial, degree 2", "rbf", "chi2, gamma 0.7")
+FAST = ("polynomial, degree 2", "rbf")
 
 
 @functools.cache
@@ -83,6 +83,7 @@ def test_rows_far_from_the_origin_keep_their_distances():
     np.testing.assert_array_equal(np.diagonal(found), 1)
 
 
+@pytest.mark.slow
 def test_kernels_of_huge_rows_are_infinite_or_saturated_with_zero_gradient():
     x = float32([[1e30, 0], [-1e30, 0]])
     expected = {

@@ -81,7 +81,7 @@ def rows(kind):
     return float64(float32(x)), float64(float32(y))
 
 
-FAST = ("cosine", "euclidean", "manhattan", "jensen_shannon", "mahalanobis")
+FAST = ("cosine", "euclidean", "manhattan", "mahalanobis")
 
 
 @functools.cache
