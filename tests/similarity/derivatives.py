@@ -52,4 +52,4 @@ def assert_derivatives(
         np.testing.assert_allclose([reverse, slope], (after - before) / (2 * STEP), rtol=rtol, atol=atol)
         if order == 2:
             np.testing.assert_allclose(bend, (reverse_after - reverse_before) / (2 * STEP), rtol=rtol, atol=atol)
-        return gradient
+        return jax.tree.map(np.asarray, gradient)

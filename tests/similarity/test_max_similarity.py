@@ -123,6 +123,7 @@ def test_empty_sets_have_score_zero():
     assert maxsim_matrix(np.ones((0, 2, 5), np.float32), np.ones((3, 2, 5), np.float32)).shape == (0, 3)
 
 
+@pytest.mark.slow
 def test_vmap_and_half_precision(random):
     x, y, x_mask, _ = sets(random, 5, 5)
 
@@ -141,6 +142,7 @@ def test_vmap_and_half_precision(random):
         np.testing.assert_array_equal(found, np.asarray(expected).astype(found.dtype))  # rounded once, at the end
 
 
+@pytest.mark.slow
 def test_memory_of_a_gradient_has_no_array_of_all_tokens():
     x, y = jax.ShapeDtypeStruct((128, 32, 16), jnp.float32), jax.ShapeDtypeStruct((128, 64, 16), jnp.float32)
 

@@ -43,7 +43,7 @@ def by_loops(k, x, y, unbiased):
     [
         ("rbf", True, None),
         slow_unless(False, "rbf", False, 4),
-        ("user function", True, 4),
+        slow_unless(False, "user function", True, 4),
         slow_unless(False, "user function", False, None),
         slow_unless(False, "dot", True, 4),
         slow_unless(False, "euclidean", True, 1),
@@ -63,6 +63,7 @@ def test_the_dot_product_compares_only_the_means(random):
     np.testing.assert_allclose(found, np.sum((x.mean(0) - y.mean(0)) ** 2), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_unbiased_is_about_zero_for_one_distribution_and_biased_is_not(random):
     x, y = float32(random.normal(size=(2, 200, 23, 2)))
 
@@ -95,6 +96,7 @@ def test_equal_sets_have_distance_and_gradient_zero(random):
     np.testing.assert_allclose(gradients, np.zeros((2, 13, 3)), atol=1e-7)
 
 
+@pytest.mark.slow
 def test_derivatives_of_samples_and_of_a_learned_bandwidth():
     x, y = (np.random.default_rng(n).normal(size=(n, 2)) for n in (5, 3))
 
