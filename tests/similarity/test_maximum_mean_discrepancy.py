@@ -47,7 +47,7 @@ def by_loops(k, x, y, unbiased):
         slow_unless(False, "user function", False, None),
         slow_unless(False, "dot", True, 4),
         slow_unless(False, "euclidean", True, 1),
-        ("euclidean", False, None),
+        slow_unless(False, "euclidean", False, None),
     ],
 )
 def test_agrees_with_loops(random, kernel, unbiased, block_size):
@@ -57,6 +57,7 @@ def test_agrees_with_loops(random, kernel, unbiased, block_size):
     np.testing.assert_allclose(found, by_loops(oracle, float64(x), float64(y), unbiased), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_dot_product_compares_only_the_means(random):
     x, y = float32(random.normal(size=(11, 3))), float32(random.normal(size=(7, 3)))
     found = maximum_mean_discrepancy(x, y, measure="dot", unbiased=False)
@@ -140,6 +141,7 @@ def test_the_matrix_is_never_stored():
     assert temporary(32) < 4096 * 4096 * 4 / 10
 
 
+@pytest.mark.slow
 def test_vmap_is_a_loop(random):
     x, y = (float32(random.normal(size=(3, n, 3))) for n in (11, 7))
     expected = [maximum_mean_discrepancy(a, b) for a, b in zip(x, y, strict=True)]
