@@ -26,7 +26,7 @@ from simjax.core._checks import (
     suggestion,
 )
 from simjax.core._convolution import convolution, convolution_matrix, patches
-from simjax.core._dot_product import current_precision, dense, dot_products, matrix_product
+from simjax.core._dot_product import current_precision, dense, dot_products, matrix_product, row_products
 from simjax.core._fingerprint import fingerprints, mixed_bits, same_fingerprint
 from simjax.core._mesh import as_carry, auto_axes, call_on_devices, replicated, take_rows, vary_over_same_axes
 from simjax.core._top_k import rank_keys, top_k_of_rows
@@ -66,6 +66,7 @@ __all__ = [
     "replace_non_finite_rows",
     "rank_keys",
     "replicated",
+    "row_products",
     "rows_per_block",
     "same_fingerprint",
     "save_for_backward",

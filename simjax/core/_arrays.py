@@ -9,7 +9,8 @@
 | `comparable_ids` | integers | JAX arrays; integers beyond the integer type are replaced by unused ones |
 
 JAX keeps the low 32 bits of wider integers unless `jax_enable_x64` is set (2^32 becomes 0). Arguments are therefore
-converted before JAX sees them. The values of traced arrays are unknown, and are not checked.
+converted before JAX sees them. The values of traced arrays are unknown, and are not checked. All functions raise a
+TypeError for text, objects and, except `as_number_array` and `as_exact_array`, for complex numbers.
 """
 
 from typing import Any
@@ -48,11 +49,7 @@ def fits_dtype(x: np.ndarray | Array, dtype: DTypeLike) -> bool:
 
 
 def as_float_array(argument: str, x: ArrayLike) -> Array:
-    """Return x as a floating-point array. Integers and booleans become JAX's default float type.
-
-    Raises:
-        TypeError: If x holds complex numbers, text or objects.
-    """
+    """Return x as a floating-point array. Integers and booleans become JAX's default float type."""
     x = jnp.asarray(x) if isinstance(x, Array) else as_number_array(argument, float(x) if isinstance(x, int) else x)
     if jnp.issubdtype(x.dtype, jnp.floating):
         return x
@@ -62,11 +59,7 @@ def as_float_array(argument: str, x: ArrayLike) -> Array:
 
 
 def as_number_array(argument: str, x: ArrayLike) -> Array:
-    """Return x as an array of numbers. Integers beyond JAX's integer type become JAX's default float type.
-
-    Raises:
-        TypeError: If x holds text or objects.
-    """
+    """Return x as an array of numbers. Integers beyond JAX's integer type become JAX's default float type."""
     try:
         if isinstance(x, bool | int | float | complex):  # no NumPy array, which would lose the weak type
             return jnp.asarray(float(x) if isinstance(x, int) and abs(x) >= 2**31 else x)
@@ -79,12 +72,7 @@ def as_number_array(argument: str, x: ArrayLike) -> Array:
 
 
 def as_matrices(x: ArrayLike, y: ArrayLike, names: tuple[str, str] = ("x", "y")) -> tuple[Array, Array]:
-    """Return x [n, d] and y [m, d] as floating-point arrays.
-
-    Raises:
-        InputError: If one of them is not a matrix, or the numbers of features differ.
-        TypeError: If one of them holds complex numbers, text or objects.
-    """
+    """Return x [n, d] and y [m, d] as floating-point arrays; raise an InputError if their shapes do not match."""
     x, y = as_float_array(names[0], x), as_float_array(names[1], y)
     for name, a in zip(names, (x, y), strict=True):
         if a.ndim != 2:
@@ -102,10 +90,6 @@ def as_exact_array(argument: str, x: Any, dtype: DTypeLike | None = None, *, hin
         x: Anything that converts to an array.
         dtype: Integer type of the result if x holds integers. Default: JAX's type for the integer type of x.
         hint: End of the error message about integers that `dtype` cannot represent.
-
-    Raises:
-        InputError: If `dtype` cannot represent an integer of x.
-        TypeError: If x holds text or objects.
     """
     array = as_host_array(x)
     if array.dtype.kind in "OSTU":
@@ -123,8 +107,7 @@ def as_exact_array(argument: str, x: Any, dtype: DTypeLike | None = None, *, hin
 def as_integer_array(argument: str, x: Any) -> np.ndarray | Array:
     """Return x as an array of integers of any width: a JAX array if x is one, otherwise a NumPy array.
 
-    Raises:
-        TypeError: If x does not hold integers; the message says how to convert them.
+    The TypeError for other numbers says how to convert them.
     """
     array = as_host_array(x)
     if jnp.issubdtype(array.dtype, jnp.integer):
@@ -148,26 +131,25 @@ def class_ids(argument: str, labels: ArrayLike) -> Array:
 def comparable_ids(labels: dict[str, Any]) -> dict[str, Array]:
     """Return class ids [n] as integers of JAX's default type that are equal exactly where the given ids are equal.
 
-    Ids that the type cannot represent are replaced by unused negative ids.
+    Ids that the type cannot represent are replaced by unused negative ids. If they are compared with traced ids, an
+    InputError is raised.
 
     Args:
         labels: Class ids by the name of the argument.
-
-    Raises:
-        InputError: If ids are not of shape [n], or if the type cannot represent ids that are compared with traced ids.
-        TypeError: If ids are not integers.
     """
-    ids = {argument: as_integer_array(argument, a) for argument, a in labels.items()}
-    for argument, a in ids.items():
-        if a.ndim != 1:
-            raise InputError(f"{argument}: expected one class id for each row, got shape {a.shape}")
     dtype = jnp.result_type(int)
-    too_large = [argument for argument, a in ids.items() if not fits_dtype(a, dtype)]
+    ids, too_large = {}, ""
+    for argument, given in labels.items():
+        ids[argument] = as_integer_array(argument, given)
+        if ids[argument].ndim != 1:
+            raise InputError(f"{argument}: expected one class id for each row, got shape {ids[argument].shape}")
+        if not fits_dtype(ids[argument], dtype):
+            too_large = too_large or argument
     if not too_large:
         return {argument: jnp.asarray(a).astype(dtype) for argument, a in ids.items()}
     if any(isinstance(a, Tracer) for a in ids.values()):
         raise InputError(
-            f"{too_large[0]}: expected ids that {dtype} holds, because they are compared with traced ids; "
+            f"{too_large}: expected ids that {dtype} holds, because they are compared with traced ids; "
             "pass np.unique(ids, return_inverse=True)[1] of all ids together, or set jax_enable_x64"
         )
     arrays = [np.asarray(a) for a in ids.values()]
@@ -188,7 +170,7 @@ def promote_to_float32(x: Array) -> Array:
 
 
 def replace_non_finite_rows(x: Array, *, fill_with_minimum: bool = False) -> tuple[Array, Array]:
-    """Replace rows that hold NaN or infinity, and return the NaN to add to their values.
+    """Replace rows of x [..., d] that hold NaN or infinity; also return [...] with NaN for these rows, 0 for others.
 
     The measure of such a row and any other row is NaN. The row is excluded from the arithmetic, because in the gradient
     of a masked pair 0 * NaN would be NaN.
@@ -197,9 +179,6 @@ def replace_non_finite_rows(x: Array, *, fill_with_minimum: bool = False) -> tup
         x: [..., d].
         fill_with_minimum: Fill a row of a matrix [n, d] with the minimum of each feature over the finite rows, which
             does not enlarge their bounding box. Default: fill it with 0.
-
-    Returns:
-        The rows [..., d], and [...] with NaN for each replaced row and 0 for the others.
     """
     finite = jnp.all(jnp.isfinite(x), axis=-1)
     fill = jnp.zeros((), x.dtype)

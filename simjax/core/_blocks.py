@@ -43,10 +43,11 @@ def rows_per_block(n: int, row_bytes: int, min_rows: int = MIN_ROWS) -> int:
     """
     row_bytes = max(row_bytes, 1)
     most = max(TILE_BYTES // row_bytes, min(min_rows, LARGEST_TILE_BYTES // row_bytes), 1)
-    blocks = max(1, -(-n // most))
-    # Blocks of equal size need no padding, whose removal would copy the result.
-    blocks = next((b for b in range(blocks, 2 * blocks) if n % b == 0 and n >= b * min_rows), blocks)
-    return max(1, -(-n // blocks))
+    fewest = max(1, -(-n // most))
+    for blocks in range(fewest, 2 * fewest):
+        if n % blocks == 0 and n >= blocks * min_rows:  # no padding, whose removal would copy the result
+            return max(1, n // blocks)
+    return max(1, -(-n // fewest))
 
 
 def save_for_backward(values: Any) -> Any:
@@ -55,7 +56,7 @@ def save_for_backward(values: Any) -> Any:
 
 
 def map_rows(function: Callable[..., Any], *rows: Any, block_size: int | None = None, row_bytes: int = 0) -> Any:
-    """Compute `function(*rows)` block by block.
+    """Compute `function(*rows)` block by block, a pytree of arrays [n, ...].
 
     Args:
         function: Takes arrays of r rows and returns a pytree of arrays of r rows. Row i of the result must depend only
@@ -64,9 +65,6 @@ def map_rows(function: Callable[..., Any], *rows: Any, block_size: int | None = 
         block_size: Rows per block. With an explicit value every block is recomputed in the backward pass.
             Default: `rows_per_block`.
         row_bytes: Size of one row of the largest array that the function computes.
-
-    Returns:
-        A pytree of arrays [n, ...].
     """
     n = jax.tree.leaves(rows)[0].shape[0]
     saved = ["saved"] if block_size is None and 0 < n * row_bytes <= SAVED_BYTES else []

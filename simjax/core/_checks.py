@@ -1,10 +1,10 @@
-"""Checks of arguments, with error messages that name the argument, the expected value and the given value.
+"""Checks of arguments, whose errors name the argument, the expected value and the given value.
 
 Checks of numbers apply to known values; a traced value passes.
 """
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from jax.core import Tracer
@@ -30,9 +30,8 @@ def suggestion(name: str, choices: Iterable[str]) -> str:
     return f" ({f'did you mean {nearest[0]}? ' if nearest else ''}valid: {', '.join(choices)})"
 
 
-def check_choice(argument: str, value: str, choices: Iterable[str]) -> str:
+def check_choice(argument: str, value: str, choices: Collection[str]) -> str:
     """Return `value`, or raise an InputError with the nearest match if it is not one of `choices`."""
-    choices = list(choices)
     if value not in choices:
         raise InputError(f"unknown {argument} {value!r}{suggestion(str(value), choices)}")
     return value
@@ -40,40 +39,29 @@ def check_choice(argument: str, value: str, choices: Iterable[str]) -> str:
 
 def check_number(argument: str, value: ArrayLike | None) -> None:
     """Raise an InputError if a known value is NaN."""
-    if value is not None:
-        _check(argument, value, lambda v: ~np.isnan(v), "a number")
+    if value is not None and not isinstance(value, Tracer) and np.any(np.isnan(np.asarray(value))):
+        raise InputError(f"{argument}: expected a number, got {value}")
 
 
 def check_at_least(argument: str, value: ArrayLike | None, minimum: int | float) -> None:
     """Raise an InputError if a known value is smaller than `minimum` or NaN."""
-    if value is not None:
-        _check(argument, value, lambda v: v >= minimum, f"at least {minimum:g}")
+    if value is not None and not isinstance(value, Tracer) and not np.all(np.asarray(value) >= minimum):
+        raise InputError(f"{argument}: expected at least {minimum:g}, got {value}")
 
 
 def check_positive(argument: str, value: ArrayLike) -> None:
     """Raise an InputError if a known value is not above 0."""
-    _check(argument, value, lambda v: v > 0, "more than 0")
+    if not isinstance(value, Tracer) and not np.all(np.asarray(value) > 0):
+        raise InputError(f"{argument}: expected more than 0, got {value}")
 
 
 def check_between(argument: str, value: ArrayLike, low: int | float, high: int | float) -> None:
-    """Raise an InputError if a known value is not strictly between two numbers.
-
-    Args:
-        argument: Name in the error message.
-        value: A number or an array.
-        low: All values must be larger.
-        high: All values must be smaller.
-    """
-    _check(argument, value, lambda v: (v > low) & (v < high), f"a number between {low:g} and {high:g}")
+    """Raise an InputError if a known value is not larger than `low` and smaller than `high`."""
+    if not isinstance(value, Tracer) and not np.all((np.asarray(value) > low) & (np.asarray(value) < high)):
+        raise InputError(f"{argument}: expected a number between {low:g} and {high:g}, got {value}")
 
 
 def check_fraction(argument: str, value: ArrayLike) -> None:
     """Raise an InputError if a known value is not in [0, 1]."""
-    _check(argument, value, lambda v: (v >= 0) & (v <= 1), "a number from 0 to 1")
-
-
-def _check(
-    argument: str, value: ArrayLike, is_valid: Callable[[np.ndarray], np.ndarray | np.bool], expected: str
-) -> None:
-    if not isinstance(value, Tracer) and not np.all(is_valid(np.asarray(value))):
-        raise InputError(f"{argument}: expected {expected}, got {value}")
+    if not isinstance(value, Tracer) and not np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1)):
+        raise InputError(f"{argument}: expected a number from 0 to 1, got {value}")

@@ -7,6 +7,7 @@ XLA's CPU convolution is single-threaded inside a loop, so a CPU computes matrix
 
 import jax
 import jax.numpy as jnp
+import numpy as np  # noqa: F401 (in doctests)
 from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Num
@@ -23,17 +24,15 @@ SHORT_PATCH = 64
 def patches(
     x: Num[ArrayLike, "b h w c"], size: tuple[int, int], *, stride: int = 1, padding: int = 0
 ) -> Num[Array, "b _h _w _d"]:
-    """Extract the patches of images.
+    """Extract the patches of images, [b, h', w', size[0] * size[1] * c], with h' as in `convolution`.
+
+    A patch is flattened in the order row, column, channel.
 
     Args:
         x: [b, h, w, c].
         size: Height and width of a patch.
-        stride: Step between patches, in pixels.
-        padding: Zeros added on every side.
-
-    Returns:
-        [b, h', w', size[0] * size[1] * c], with h' = (h + 2 padding - size[0]) // stride + 1. A patch is flattened in
-        the order row, column, channel.
+        stride: See `convolution`.
+        padding: See `convolution`.
 
     Raises:
         InputError: If the image is smaller than a patch.
@@ -52,7 +51,9 @@ def convolution(
     stride: int = 1,
     padding: int = 0,
 ) -> Num[Array, "b _h _w k"]:
-    """Compute the dot product of every filter with every patch of every image.
+    """Compute the dot product of every filter with every patch of every image, [b, h', w', k].
+
+    h' = (h + 2 padding - kh) // stride + 1, and w' likewise.
 
     Args:
         x: [b, h, w, c].
@@ -60,9 +61,6 @@ def convolution(
         bias: [k]. Default: no bias.
         stride: Step between patches, in pixels.
         padding: Zeros added on every side.
-
-    Returns:
-        [b, h', w', k], with h' = (h + 2 padding - kh) // stride + 1.
 
     Raises:
         InputError: If the kernel does not have four axes, the channels differ, or the image is smaller than a filter.
@@ -83,21 +81,20 @@ def convolution(
 def convolution_matrix(
     kernel: Num[ArrayLike, "kh kw c k"], shape: tuple[int, int, int], *, stride: int = 1, padding: int = 0
 ) -> Num[Array, "_i _o"]:
-    """Return the matrix of the dense layer that equals a convolution.
+    """Return the matrix of the dense layer that equals a convolution, [h w c, h' w' k].
+
+    `x.reshape(b, -1) @ matrix` is the flattened convolution.
 
     Args:
         kernel: [kh, kw, c, k].
         shape: Shape of one image, (h, w, c).
-        stride: As in `convolution`.
-        padding: As in `convolution`.
-
-    Returns:
-        [h w c, h' w' k]: `x.reshape(b, -1) @ matrix` is the flattened convolution.
+        stride: See `convolution`.
+        padding: See `convolution`.
 
     Example:
         A 3x3 filter on a 28x28 image gives each neuron at most 9 of its 784 possible inputs:
 
-        >>> m = convolution_matrix(jnp.ones((3, 3, 1, 1)), (28, 28, 1), padding=1)
+        >>> m = np.asarray(convolution_matrix(np.ones((3, 3, 1, 1)), (28, 28, 1), padding=1))
         >>> m.size, int(m.sum(0).max()), int((m != 0).sum())
         (614656, 9, 6724)
     """
@@ -111,8 +108,7 @@ def convolution_matrix(
 def _by_products(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     """Convolve by matrix products, in blocks of images whose patches stay in the cache."""
     kh, kw, c, k = kernel.shape
-    patches_do_not_overlap = kh == kw == stride
-    if kh * kw * c <= SHORT_PATCH or patches_do_not_overlap:
+    if kh * kw * c <= SHORT_PATCH or kh == kw == stride:  # short patches, or patches that do not overlap
         x = _pad(x, padding, padding)
         return dense(_extract(x, (kh, kw), (stride, stride)), kernel.reshape(-1, k))
     stop = x.shape[1] + 2 * padding - kh + 1  # end of the range of the first rows of patches

@@ -1,8 +1,7 @@
 """Dot products of rows: the operation that dense layers, convolutions and attention share.
 
-`dot_products(x, y)` compares every row of x with every row of y. In a dense layer the rows of y are the weights of its
-neurons; in a convolution the rows of x are the patches of an image and the rows of y the filters; in attention they
-are queries and keys.
+In a dense layer the rows of y are the weights of its neurons; in a convolution the rows of x are the patches of an
+image and the rows of y the filters; in attention they are queries and keys.
 """
 
 from typing import Any
@@ -18,14 +17,7 @@ from simjax.core._blocks import save_for_backward
 
 
 def dot_products(x: Num[ArrayLike, "*batch n d"], y: Num[ArrayLike, "*batch m d"]) -> Num[Array, "*batch n m"]:
-    """Compute the dot product of every row of x with every row of y, S_ij = x_i . y_j.
-
-    Args:
-        x: [*batch, n, d].
-        y: [*batch, m, d], with the same leading axes.
-
-    Returns:
-        [*batch, n, m], in the common dtype of the inputs; integers become floats.
+    """Compute the dot product of every row of x with every row of y, S_ij = x_i . y_j, in their common dtype.
 
     Example:
         By dot product b is closer to a than a is to itself:
@@ -34,23 +26,18 @@ def dot_products(x: Num[ArrayLike, "*batch n d"], y: Num[ArrayLike, "*batch m d"
         >>> [round(float(dot_products(a, v)[0, 0]), 4) for v in (a, b)]
         [1.0201, 1.1601]
     """
-    x, y = as_float_array("x", x), as_float_array("y", y)
+    return row_products(as_float_array("x", x), as_float_array("y", y))
+
+
+def row_products(x: Array, y: Array) -> Array:
+    """Compute `dot_products` of floating-point arrays, without conversion."""
     return save_for_backward(jnp.matmul(x, jnp.swapaxes(y, -1, -2), precision=current_precision()))
 
 
 def dense(
     x: Num[ArrayLike, "... d"], kernel: Num[ArrayLike, "d k"], bias: Num[ArrayLike, " k"] | None = None
 ) -> Num[Array, "... k"]:
-    """Compute a dense layer, x kernel + bias: the dot product of every row with the weights of every neuron.
-
-    Args:
-        x: [..., d].
-        kernel: [d, k].
-        bias: [k]. Default: no bias.
-
-    Returns:
-        [..., k].
-    """
+    """Compute a dense layer, x kernel + bias: the dot product of every row with the weights of every neuron."""
     x, kernel = as_float_array("x", x), as_float_array("kernel", kernel)
     rows = x.reshape(-1, x.shape[-1])  # XLA on a CPU computes contractions of three axes slowly
     out = dot_products(rows, kernel.T)

@@ -11,15 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from simjax.core._arrays import promote_to_float32
-
 Uint32 = TypeVar("Uint32", Array, np.ndarray)
 
 
 def fingerprints(x: Array) -> Array:
-    """Return the fingerprints, uint32 [n, 2], of rows x [n, d]."""
-    x = promote_to_float32(lax.stop_gradient(x))
-    x = jnp.where(x == 0, 0.0, x)  # -0 equals 0, but has other bits
+    """Return the fingerprints, uint32 [n, 2], of rows x [n, d] in float32 or wider."""
+    x = lax.stop_gradient(jnp.where(x == 0, 0.0, x))  # -0 equals 0, but has other bits
     words = lax.bitcast_convert_type(x, jnp.uint32)
     words = words.reshape(x.shape[0], math.prod(words.shape[1:]))
     weights = mixed_bits(np.arange(1, 2 * words.shape[1] + 1, dtype=np.uint32).reshape(2, -1)) | 1

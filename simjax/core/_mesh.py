@@ -27,6 +27,8 @@ def vary(values: Any, axes: frozenset[str]) -> Any:
 
 def vary_over_same_axes(values: Any) -> Any:
     """Mark all arrays of a pytree as varying over the mesh axes over which any of them varies."""
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return values
     return vary(values, frozenset[str]().union(*map(varying_axes, jax.tree.leaves(values))))
 
 
@@ -42,14 +44,19 @@ def as_carry(step: Callable[[Any], Any], carry: Any) -> Any:
         carry = varying
 
 
-def explicit_mesh(a: Array) -> Any:
-    """Return the mesh over whose Explicit axes an array is sharded, or None."""
-    sharding = jax.typeof(a).sharding
-    return sharding.mesh if sharding.mesh.are_all_axes_explicit and any(sharding.spec) else None
+def explicit_mesh(*arrays: Array) -> Any:
+    """Return the mesh over whose Explicit axes one of the arrays is sharded, or None."""
+    for a in arrays:
+        sharding = jax.typeof(a).sharding
+        if sharding.mesh.are_all_axes_explicit and any(sharding.spec):
+            return sharding.mesh
+    return None
 
 
 def replicated(values: Any) -> Any:
     """Replicate all arrays of a pytree that are sharded over Explicit mesh axes."""
+    if explicit_mesh(*jax.tree.leaves(values)) is None:
+        return values
 
     def replicate(a: Array) -> Array:
         mesh = explicit_mesh(a)
@@ -97,7 +104,7 @@ def auto_axes(function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = jax.tree.flatten((args, kwargs))
         arrays = {i: leaf for i, leaf in enumerate(leaves) if isinstance(leaf, Array)}
-        mesh = next(filter(None, map(explicit_mesh, arrays.values())), None)
+        mesh = explicit_mesh(*arrays.values())
         if mesh is None:
             return function(*args, **kwargs)
 

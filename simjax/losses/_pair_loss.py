@@ -23,7 +23,8 @@ from simjax.losses._options import Labels, PairOptions, ResolvedOptions, resolve
 from simjax.losses._terms import LossTerms, Reducer, RowSums
 from simjax.pairs._relation import rows_and_relation
 from simjax.pairs._triplets import all_negatives
-from simjax.similarity import Measure, reduce_rows
+from simjax.similarity import Measure
+from simjax.similarity._reduce_rows import reduce_rows_of_arrays
 from simjax.similarity._row_reductions import softmax_of_tile
 
 Terms = Mapping[str, tuple[Array, Array] | RowSums]
@@ -143,15 +144,8 @@ def _pair_terms(
     measure, _, relation, _ = arguments
     if relation.indices is not None and not every_column:
         return _terms_of_indices(variant, arguments, x, y, rows)
-    return reduce_rows(
-        Partial(partial(_terms_of_tile, variant), arguments),
-        x,
-        y,
-        measure=measure,
-        rows=rows,
-        chunk_size=chunk_size,
-        block_size=block_size,
-    )
+    function = Partial(partial(_terms_of_tile, variant), arguments)
+    return reduce_rows_of_arrays(function, measure, x, y, rows, chunk_size=chunk_size, block_size=block_size)
 
 
 def _terms_of_tile(

@@ -11,8 +11,9 @@ convert class ids to a relation themselves. Other relations are made by
     by_grade(grades)            a matrix of similarity grades
     by_position(n)              row i with column i only: two augmented views, questions and answers
 
-Labels are data: another batch of the same shape does not compile again. A miner selects pairs or triplets of a relation
-and returns another relation (`simjax.mining`).
+They raise InputError for shapes that do not match and TypeError for labels that are not integers. Labels are data:
+another batch of the same shape does not compile again. A miner selects pairs or triplets of a relation and returns
+another relation (`simjax.mining`).
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np  # noqa: F401 (in doctests)
 from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
@@ -104,11 +106,7 @@ class Relation:
         return Relation(masks, self.shape, self.classes, needs_all_columns=self.needs_all_columns)
 
     def transposed(self) -> "Relation":
-        """Return the relation of columns with rows.
-
-        Raises:
-            InputError: If the relation was mined, because a miner needs whole rows.
-        """
+        """Return the relation of columns with rows; an InputError if it was mined, because a miner needs whole rows."""
         if self.needs_all_columns or self.triplets is not None:
             raise InputError(
                 "labels: expected class ids or an unmined relation, because this loss also compares columns with rows; "
@@ -135,13 +133,10 @@ def by_class(
         ref_labels: Class ids of the columns [m]. Default: those of the rows.
         ignore: Ids whose rows and columns belong to no pair, for example an id for unknown classes.
 
-    Raises:
-        TypeError: If the labels are not integers.
-
     Example:
-        >>> relation = by_class(jnp.array([4, 7, 4, -1]), ignore=(-1,))
-        >>> positive, negative = relation.masks(jnp.arange(4)[:, None], jnp.arange(4)[None])
-        >>> print(positive.astype(int) - negative.astype(int))
+        >>> relation = by_class(np.array([4, 7, 4, -1]), ignore=(-1,))
+        >>> positive, negative = jax.jit(relation.masks)(*np.ogrid[:4, :4])
+        >>> print(np.int32(positive) - np.int32(negative))
         [[ 1 -1  1  0]
          [-1  1 -1  0]
          [ 1 -1  1  0]
@@ -152,10 +147,16 @@ def by_class(
     rows, columns = ids["labels"], ids.get("ref_labels", ids["labels"])
     masks = Partial(_with_complement, Partial(_same_class, rows, columns))
     if ignore:
-        is_known = [~jnp.isin(a, ids["ignore"]) for a in (rows, columns)]
-        masks = Partial(_restrict, masks, Partial(_is_known, *is_known))
-        rows, columns = (jnp.where(known, a, NO_CLASS) for known, a in zip(is_known, (rows, columns), strict=True))
+        (rows, rows_known), (columns, columns_known) = (_without_ignored(a, ids["ignore"]) for a in (rows, columns))
+        masks = Partial(_restrict, masks, Partial(_is_known, rows_known, columns_known))
     return Relation(masks, (len(rows), len(columns)), (rows, columns))
+
+
+@jax.jit
+def _without_ignored(ids: Array, ignore: Array) -> tuple[Array, Array]:
+    """Return the ids, `NO_CLASS` for ignored ones, and which are not ignored."""
+    known = ~jnp.isin(ids, ignore)
+    return jnp.where(known, ids, NO_CLASS), known
 
 
 def by_shared_label(sets: Shaped[ArrayLike, "n c"], ref_sets: Shaped[ArrayLike, "m c"] | None = None) -> Relation:
@@ -165,12 +166,9 @@ def by_shared_label(sets: Shaped[ArrayLike, "n c"], ref_sets: Shaped[ArrayLike, 
         sets: Which of c labels each row has, booleans or 0 and 1, [n, c].
         ref_sets: The same for the columns, [m, c]. Default: `sets`.
 
-    Raises:
-        InputError: If shapes do not match.
-
     Example:
-        >>> relation = by_shared_label(jnp.array([[1, 1, 0], [0, 1, 1], [0, 0, 1]]))
-        >>> print(relation.masks(jnp.arange(3)[:, None], jnp.arange(3)[None])[0].astype(int))
+        >>> relation = by_shared_label(np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1]]))
+        >>> print(np.int32(jax.jit(relation.masks)(*np.ogrid[:3, :3])[0]))
         [[1 1 0]
          [1 1 1]
          [0 1 1]]
@@ -191,14 +189,11 @@ def by_function(function: Callable[[Any, Any], Array], attributes: Any, ref_attr
         attributes: Attributes of the rows, an array [n, ...] or a pytree of such arrays.
         ref_attributes: The same for the columns, [m, ...]. Default: `attributes`.
 
-    Raises:
-        InputError: If arrays have different lengths, or integers do not fit the default integer type of JAX.
-
     Example:
         Photos taken at most a minute apart:
 
-        >>> relation = by_function(lambda a, b: abs(a - b) <= 60, jnp.array([0.0, 50.0, 100.0]))
-        >>> print(relation.masks(jnp.arange(3)[:, None], jnp.arange(3)[None])[0].astype(int))
+        >>> relation = by_function(lambda a, b: abs(a - b) <= 60, np.array([0.0, 50.0, 100.0]))
+        >>> print(np.int32(jax.jit(relation.masks)(*np.ogrid[:3, :3])[0]))
         [[1 1 0]
          [1 1 1]
          [0 1 1]]
@@ -210,16 +205,7 @@ def by_function(function: Callable[[Any, Any], Array], attributes: Any, ref_attr
 
 
 def by_matrix(positive: Bool[ArrayLike, "n m"], negative: Bool[ArrayLike, "n m"] | None = None) -> Relation:
-    """Return a relation of matrices that say which pairs are positive and negative.
-
-    Args:
-        positive: Boolean [n, m].
-        negative: Boolean [n, m]. Default: `~positive`.
-
-    Raises:
-        InputError: If the arguments are not matrices of one shape.
-        TypeError: If the arguments are not boolean; use `by_grade` for numbers.
-    """
+    """Return a relation of boolean matrices [n, m] of the positive and the negative pairs, by default `~positive`."""
     matrices = [jnp.asarray(a) for a in (positive, negative) if a is not None]
     if any(a.ndim != 2 or a.shape != matrices[0].shape for a in matrices):
         raise InputError(f"positive, negative: expected shape [n, m], got {[list(a.shape) for a in matrices]}")
@@ -237,8 +223,6 @@ def by_grade(grades: Num[ArrayLike, "n m"], *, above: float = 0.5, below: float 
         above: Pairs with a larger grade are positive.
         below: Pairs with at most this grade are negative. Default: `above`, so that every pair is one of the two.
 
-    Raises:
-        InputError: If the grades are not a matrix, or `below` is larger than `above`.
     """
     matrix = as_number_array("grades", grades)
     if matrix.ndim != 2:
@@ -263,10 +247,6 @@ def as_relation(labels: Labels, ref_labels: RefLabels, n: int, m: int | None) ->
         ref_labels: Class ids [m] or None.
         n: Number of rows.
         m: Number of columns. None if the columns are the rows; a row is then not paired with itself.
-
-    Raises:
-        InputError: If lengths or shapes do not match, or labels of one side are missing.
-        TypeError: If labels are not integers.
     """
     if isinstance(labels, Relation):
         if ref_labels is not None:
@@ -289,19 +269,7 @@ def rows_and_relation(
     ref_labels: RefLabels = None,
     names: tuple[str, str] = ("embeddings", "ref_embeddings"),
 ) -> tuple[Array, Array, Relation]:
-    """Return rows x [n, d], columns y [m, d] and their relation.
-
-    Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
-        ref_embeddings: [m, d]. Default: the embeddings, without pairs of a row with itself.
-        ref_labels: Class ids [m], if `labels` are class ids and there are reference embeddings.
-        names: Names of both embeddings in errors.
-
-    Raises:
-        InputError: If shapes do not match.
-        TypeError: If labels are not integers.
-    """
+    """Return rows x [n, d], columns y [m, d] and their relation, see `as_relation`; `names` are those in errors."""
     x, y = as_matrices(embeddings, embeddings if ref_embeddings is None else ref_embeddings, names)
     return x, y, as_relation(labels, ref_labels, x.shape[0], None if ref_embeddings is None else y.shape[0])
 

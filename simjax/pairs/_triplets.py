@@ -35,15 +35,9 @@ CHUNK_SIZE = 2  # positives per iteration; with more, the arrays of an iteration
 def count_triplets(
     positive: Bool[Array, "r m"], negatives_of: NegativesOf
 ) -> tuple[Int[Array, "r m"], Int[Array, "r m"]]:
-    """Count in how many triplets of its row each pair of a tile is the positive and the negative.
+    """Count in how many triplets of its row each pair of a tile is the positive and the negative, int32 [r, m] each.
 
-    Args:
-        positive: Mask of the positive pairs, [r, m].
-        negatives_of: Function of the columns of positives [r, k] that returns the mask of their negatives [r, k, m].
-            `take_columns(tile, columns)` gives the entries of a tile at these columns.
-
-    Returns:
-        Two arrays int32 [r, m], constants for the gradient.
+    The counts are constants for the gradient. `take_columns(tile, columns)` helps to write a `negatives_of`.
 
     Example:
         Distances from one anchor to two positives and two negatives. The only triplet whose negative is nearer than its
@@ -96,12 +90,9 @@ def fold_positives(
     Args:
         function: Takes the carry, the columns of the next positives of each row, int32 [r, chunk_size], and whether the
             row has these positives, boolean [r, chunk_size]. Returns the next carry.
-        carry: A pytree of arrays.
+        carry: A pytree of arrays. The last carry is a constant for the gradient.
         positive: Mask of the positive pairs, [r, m].
         chunk_size: Positives of each row per iteration.
-
-    Returns:
-        The last carry, a constant for the gradient.
 
     Example:
         The largest distance of a positive of each row:
@@ -125,21 +116,17 @@ def sum_over_positives(
 ) -> Carry:
     """Sum `function(columns, valid, *constants, *arguments)` over positives, `chunk_size` of every row per iteration.
 
-    Memory is that of one iteration, forward and backward. Differentiable in reverse mode, to any order; forward mode
-    raises a TypeError.
+    Differentiable in reverse mode, to any order; forward mode raises a TypeError.
 
     Args:
-        function: Takes the columns of the next positives of each row [r, chunk_size], whether the row has these
-            positives [r, chunk_size], the constants and the arguments. Returns floating-point arrays, a pytree like
-            `start`. Must not close over traced arrays, and must be finite for any columns.
+        function: Takes `columns` and `valid` as in `fold_positives`, the constants and the arguments. Returns
+            floating-point arrays, a pytree like `start`. Must not close over traced arrays, and must be finite for any
+            columns.
         start: Initial value of the sum, an array or a pytree of arrays.
         positive: Mask of the positive pairs, [r, m].
         constants: Pytrees of arrays without a gradient, for example masks.
         *arguments: Pytrees of floating-point arrays with a gradient, for example the tile.
         chunk_size: Positives of each row per iteration.
-
-    Returns:
-        `start` plus the sum.
 
     Example:
         The sum over all triplets of the softplus of how much closer the negative is, and its derivative:
@@ -150,7 +137,8 @@ def sum_over_positives(
         ...     active = valid[:, :, None] & negative[:, None]
         ...     return jnp.sum(jnp.where(active, jax.nn.softplus(violation), 0), axis=(1, 2))
         >>> loss = lambda scores: sum_over_positives(terms, jnp.zeros(1), positive, (~positive,), scores)[0]
-        >>> print(loss(scores).round(4), jax.grad(loss)(scores))  # 2 log 2
+        >>> value, gradient = jax.jit(jax.value_and_grad(loss))(scores)
+        >>> print(f"{value:.4f}", gradient)  # 2 log 2
         1.3863 [[-0.5 -0.5  1. ]]
     """
     if not positive.size:

@@ -8,21 +8,22 @@ See `_dot_products` for the arguments, types and errors that all measures share.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Num, Shaped
+from jaxtyping import Shaped
 
-from simjax.core import InputError, dot_products, promote_to_float32
-from simjax.similarity._define import define, pair_function
+from simjax.core import InputError, row_products
+from simjax.similarity._define import Values, Vectors, define, pair_function
 from simjax.similarity._dot_products import normalize_rows
-from simjax.similarity._euclidean import norm, pad_single_feature, shift_towards_zero
-from simjax.similarity._finite import clip_to_range, largest, power_of_two, ratio, safe_sqrt
+from simjax.similarity._euclidean import pad_single_feature, shift_towards_zero
+from simjax.similarity._finite import clip_to_range, largest, norm, power_of_two, ratio, safe_sqrt
 
 
 @pair_function()
-def cosine_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def cosine_distance(x: Vectors, y: Vectors) -> Values:
     """Compute 1 - x . y / (|x| |y|), in [0, 2]; 1 for a zero vector, exactly 0 for identical vectors.
 
     Example:
@@ -33,7 +34,7 @@ def cosine_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num
 
 
 @pair_function()
-def angular_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def angular_distance(x: Vectors, y: Vectors) -> Values:
     """Compute arccos(cosine similarity) / pi, in [0, 1]; 1/2 for a zero vector.
 
     Unlike the cosine distance it obeys the triangle inequality. The gradient is 0 at equal and at opposite directions.
@@ -49,7 +50,7 @@ def angular_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Nu
 
 
 @pair_function()
-def normalized_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def normalized_euclidean_distance(x: Vectors, y: Vectors) -> Values:
     """Compute |x / |x| - y / |y||, in [0, 2]; 1 between a zero vector and any other.
 
     Example:
@@ -60,7 +61,7 @@ def normalized_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*
 
 
 @pair_function()
-def correlation_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def correlation_distance(x: Vectors, y: Vectors) -> Values:
     """Compute 1 - Pearson's correlation of x and y, in [0, 2]; 1 if one is constant, 0 if they are identical.
 
     Example:
@@ -73,7 +74,7 @@ def correlation_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -
 
 
 @pair_function()
-def signal_to_noise_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def signal_to_noise_distance(x: Vectors, y: Vectors) -> Values:
     """Compute var(x - y) / var(x), the noise of y relative to the signal x; not symmetric.
 
     It is infinite, with zero gradient, for a constant x, unless y is x plus a constant, which gives 0.
@@ -92,7 +93,7 @@ def signal_to_noise_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"
 
 
 @pair_function()
-def haversine_distance(x: Shaped[Array, "*#b 2"], y: Shaped[Array, "*#b 2"]) -> Num[Array, "*b"]:
+def haversine_distance(x: Shaped[Array, "*#b 2"], y: Shaped[Array, "*#b 2"]) -> Values:
     """Compute the angle between two points on a sphere, in radians, in [0, pi]; times the radius it is their distance.
 
     With half differences and half sums of latitude f and longitude l, both
@@ -104,7 +105,7 @@ def haversine_distance(x: Shaped[Array, "*#b 2"], y: Shaped[Array, "*#b 2"]) -> 
 
     Args:
         x: Latitude and longitude in radians, [..., 2].
-        y: Latitude and longitude in radians, [..., 2].
+        y: As x.
 
     Example:
         From Paris to Bangalore, in kilometres:
@@ -169,37 +170,23 @@ Chords = tuple[Array, Array]
 """Rows u (or columns -2 v) [n, d], and their squared norms [n] plus 1 for a zero vector."""
 
 
-def _prepare_chords(directions: Callable[[Array], Directions]) -> Callable[[Array, Array], tuple[Chords, Chords]]:
-    """Return the `prepare` function of a measure of rows that have the given directions."""
-
-    def prepare(x: Array, y: Array) -> tuple[Chords, Chords]:
-        (u, u_zero), (v, v_zero) = directions(promote_to_float32(x)), directions(promote_to_float32(y))
-        u, v = shift_towards_zero(u, v)
-        return (u, jnp.sum(u * u, axis=-1) + u_zero), (-2 * v, jnp.sum(v * v, axis=-1) + v_zero)
-
-    return prepare
+def _prepare_chords(x: Array, y: Array, directions: Callable[[Array], Directions]) -> tuple[Chords, Chords]:
+    (u, u_zero), (v, v_zero) = directions(x), directions(y)
+    u, v = shift_towards_zero(u, v)
+    return (u, jnp.sum(u * u, axis=-1) + u_zero), (-2 * v, jnp.sum(v * v, axis=-1) + v_zero)
 
 
 def _chords(x: Chords, y: Chords) -> Array:
     """Compute |u - v|^2, [r, m], from 0 to 4."""
-    products = dot_products(*pad_single_feature(x[0], y[0]))
+    products = row_products(*pad_single_feature(x[0], y[0]))
     return jnp.minimum(jax.nn.relu(x[1][:, None] + y[1][None] + products), 4.0)
 
 
-def _prepare_signals(x: Array, y: Array) -> tuple[tuple[Chords, Array], tuple[Chords, Array]]:
-    rows, columns = _prepare_chords(_centered_directions)(x, y)
-    deviations = (_deviations(promote_to_float32(a) / 2) for a in (x, y))
-    x_norms, y_norms = (norm(d * scale) for d, scale in deviations)
-    return (rows, x_norms), (columns, y_norms)
-
-
-def _signal_to_noise(x: tuple[Chords, Array], y: tuple[Chords, Array]) -> Array:
-    """Compute |a - b|^2 / |a|^2 = (1 - r)^2 + r |u - v|^2 of deviations a = |a| u and b = |b| v, with r = |b| / |a|."""
-    (x_chords, x_norms), (y_chords, y_norms) = x, y
-    x_norms, y_norms = x_norms[:, None], y_norms[None]
-    finite, r = _ratio_with_finite_square(y_norms, x_norms)
-    s = jnp.where(finite, (1 - r) ** 2 + r * _chords(x_chords, y_chords), jnp.inf)
-    return jnp.where((x_norms == 0) & (y_norms == 0), 0.0, s)
+def _search_chords(x: Array, y: Array, directions: Callable[[Array], Directions]) -> tuple[Array, Array, bool]:
+    """Return queries and keys as `_euclidean.search_rows`; unit vectors need no scale."""
+    (rows, _), (columns, squares) = _prepare_chords(x, y, directions)
+    queries = jnp.pad(rows, ((0, 0), (0, 1)), constant_values=1)
+    return queries, -jnp.concatenate([columns, squares[:, None]], axis=1), True
 
 
 def _half_chords(x: Chords, y: Chords) -> Array:
@@ -215,15 +202,19 @@ def _chord_lengths(x: Chords, y: Chords) -> Array:
     return safe_sqrt(_chords(x, y))
 
 
-def _search_chords(directions: Callable[[Array], Directions]) -> Callable[[Array, Array], tuple[Array, Array, bool]]:
-    """Return a `search` function, see `_euclidean.search_rows`; unit vectors need no scale."""
+def _prepare_signals(x: Array, y: Array) -> tuple[tuple[Chords, Array], tuple[Chords, Array]]:
+    rows, columns = _prepare_chords(x, y, _centered_directions)
+    x_norms, y_norms = (norm(deviation * scale) for deviation, scale in (_deviations(x / 2), _deviations(y / 2)))
+    return (rows, x_norms), (columns, y_norms)
 
-    def search(x: Array, y: Array) -> tuple[Array, Array, bool]:
-        (rows, _), (columns, squares) = _prepare_chords(directions)(x, y)
-        queries = jnp.pad(rows, ((0, 0), (0, 1)), constant_values=1)
-        return queries, -jnp.concatenate([columns, squares[:, None]], axis=1), True
 
-    return search
+def _signal_to_noise(x: tuple[Chords, Array], y: tuple[Chords, Array]) -> Array:
+    """Compute |a - b|^2 / |a|^2 = (1 - r)^2 + r |u - v|^2 of deviations a = |a| u and b = |b| v, with r = |b| / |a|."""
+    (x_chords, x_norms), (y_chords, y_norms) = x, y
+    x_norms, y_norms = x_norms[:, None], y_norms[None]
+    finite, r = _ratio_with_finite_square(y_norms, x_norms)
+    s = jnp.where(finite, (1 - r) ** 2 + r * _chords(x_chords, y_chords), jnp.inf)
+    return jnp.where((x_norms == 0) & (y_norms == 0), 0.0, s)
 
 
 Coordinates = tuple[Array, Array]
@@ -245,12 +236,8 @@ def _haversine(x: Coordinates, y: Coordinates) -> Array:
     return 2 * jnp.arctan2(safe_sqrt(h), safe_sqrt(rest))
 
 
-def _prepare_coordinates(x: Array, y: Array) -> tuple[Coordinates, Coordinates]:
-    return _coordinates("x", promote_to_float32(x)), _coordinates("y", promote_to_float32(y))
-
-
-def _haversine_of_tile(x: Coordinates, y: Coordinates) -> Array:
-    return _haversine((x[0][:, None], x[1][:, None]), (y[0][None], y[1][None]))
+def _haversine_of_tile(x: Array, y: Array) -> Array:
+    return _haversine(_coordinates("x", x[:, None]), _coordinates("y", y[None]))
 
 
 for _function, _name, _directions_of, _matrix, _largest in (
@@ -262,9 +249,9 @@ for _function, _name, _directions_of, _matrix, _largest in (
     define(
         _function,
         _name,
-        prepare=_prepare_chords(_directions_of),
+        prepare=partial(_prepare_chords, directions=_directions_of),
         matrix=_matrix,
-        search=_search_chords(_directions_of),
+        search=partial(_search_chords, directions=_directions_of),
         range=(0.0, _largest),
         exact_zero=True,
         precision="highest",
@@ -278,4 +265,4 @@ define(
     exact_zero=True,
     precision="highest",
 )
-define(haversine_distance, prepare=_prepare_coordinates, matrix=_haversine_of_tile, range=(0.0, float(jnp.pi)))
+define(haversine_distance, matrix=_haversine_of_tile, range=(0.0, float(jnp.pi)))

@@ -11,23 +11,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Num, Shaped
 
-from simjax.core import (
-    InputError,
-    as_float_array,
-    as_number_array,
-    check_at_least,
-    promote_to_float32,
-    replace_non_finite_rows,
-)
+from simjax.core import as_number_array, check_at_least, replace_non_finite_rows
 from simjax.similarity._featurewise import reduce_features_of_tile
-from simjax.similarity._measure import MEASURES, Measure
+from simjax.similarity._measure import MEASURES, Measure, pair_arguments
 
 SIMILARITY_SUFFIXES = ("_similarity", "_product", "_kernel", "_index", "_coefficient")
+
+Vectors = Shaped[Array, "*#b d"]
+"""Argument of a measure, [..., d]; leading axes broadcast."""
+
+Values = Num[Array, "*b"]
 
 Reduce = Callable[..., tuple[Array, ...]]
 """reduce(terms, x, y, combine="sum", **parameters of the terms), see `_featurewise.reduce_features_of_tile`."""
@@ -39,7 +37,7 @@ def pair_function(
     """Return a decorator that makes a formula of x, y [..., d] a public function.
 
     The function checks its inputs, takes whatever can be converted to an array, computes in float32 or wider under
-    `jax.jit`, and returns the inputs' common type.
+    `jax.jit`, and returns the inputs' common type. Its attribute `unchecked` only computes.
 
     Args:
         minimum: Smallest value of each parameter that has one; -inf only rejects NaN. Default: no parameter has one.
@@ -50,7 +48,7 @@ def pair_function(
     def decorate(formula: Callable[..., Array]) -> Callable[..., Array]:
         @jax.jit
         @functools.wraps(formula)
-        def compiled(x: Array, y: Array, **parameters: Any) -> Array:
+        def unchecked(x: Array, y: Array, **parameters: Any) -> Array:
             if not propagates_nan:
                 return formula(x, y, **parameters)
             (x, x_nan), (y, y_nan) = replace_non_finite_rows(x), replace_non_finite_rows(y)
@@ -58,28 +56,16 @@ def pair_function(
 
         @functools.wraps(formula)
         def function(x: ArrayLike, y: ArrayLike, **parameters: Any) -> Array:
-            x, y = as_float_array("x", x), as_float_array("y", y)
-            if not x.ndim or not y.ndim or x.shape[-1] != y.shape[-1]:
-                raise InputError(f"y: expected as many features as x, got shapes {x.shape} and {y.shape}")
-            try:
-                rank = len(jnp.broadcast_shapes(x.shape, y.shape))
-            except ValueError:
-                raise InputError(f"y: expected a shape that goes with x, got {x.shape} and {y.shape}") from None
+            x, y, dtype = pair_arguments(x, y)
             for name, minimum in smallest.items():
                 check_at_least(name, parameters.get(name), minimum)
             parameters = {n: as_number_array(n, p) if isinstance(p, np.ndarray) else p for n, p in parameters.items()}
-            x32, y32 = (promote_to_float32(a).reshape((1,) * (rank - a.ndim) + a.shape) for a in (x, y))
-            return compiled(x32, y32, **parameters).astype(jnp.result_type(x, y))
+            return unchecked(x, y, **parameters).astype(dtype)
 
-        function.__dict__.update(minimum=smallest, propagates_nan=propagates_nan)  # `define` reads them
+        function.__dict__.update(unchecked=unchecked, minimum=smallest, propagates_nan=propagates_nan)
         return function
 
     return decorate
-
-
-def promote_rows(x: Array, y: Array, **_: Any) -> tuple[Array, Array]:
-    """Return rows and columns in float32 or wider."""
-    return promote_to_float32(x), promote_to_float32(y)
 
 
 def define(
@@ -87,12 +73,10 @@ def define(
     name: str | None = None,
     *,
     matrix: Callable[..., Array],
-    prepare: Callable[..., tuple[Any, Any]] = promote_rows,
+    prepare: Callable[..., tuple[Any, Any]] | None = None,
     search: Callable[..., tuple[Array, Array, Any]] | None = None,
-    range: tuple[float, float] = (-float("inf"), float("inf")),
     symmetric: bool = True,
-    exact_zero: bool = False,
-    precision: str | None = None,
+    **fields: Any,
 ) -> None:
     """Register a public function as a named measure, whose direction follows from the suffix of the function's name.
 
@@ -103,9 +87,9 @@ def define(
     keywords = [p for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY]
     defaults = {p.name: p.default for p in keywords}
 
-    def bind_defaults(f: Callable[..., Any]) -> Callable[..., Any]:
+    def bind_defaults(f: Callable[..., Any] | None) -> Any:
         # A default is a constant of the compiled code (x^3 becomes two products), a given parameter an argument of it.
-        return functools.partial(f, **defaults)
+        return f and functools.partial(f, **defaults)
 
     name = name or function.__name__.rsplit("_", 1)[0]
     MEASURES[name] = Measure(
@@ -113,14 +97,12 @@ def define(
         higher_is_closer=function.__name__.endswith(SIMILARITY_SUFFIXES),
         matrix=bind_defaults(matrix),
         prepare=bind_defaults(prepare),
-        range=range,
+        search=bind_defaults(search),
         name=name,
         minimum=tuple(function.__dict__["minimum"].items()),
-        search=None if search is None else bind_defaults(search),
-        exact_zero=exact_zero,
         symmetric=symmetric,
-        precision=precision,
         propagates_nan=function.__dict__["propagates_nan"],
+        **fields,
     )
 
 
@@ -128,7 +110,7 @@ def define_featurewise(
     function: Callable[..., Array],
     formula: Callable[..., Array],
     *,
-    prepare: Callable[..., tuple[Any, Any]] = promote_rows,
+    prepare: Callable[..., tuple[Any, Any]] | None = None,
     range: tuple[float, float] = (0.0, float("inf")),
 ) -> None:
     """Register a measure whose `formula(reduce, x, y, **parameters)` sums terms over the features, see `define`."""

@@ -12,39 +12,40 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np  # noqa: F401 (in doctests)
 from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
-from jaxtyping import Num, Shaped
+from jaxtyping import Num
 
 from simjax.core import (
     InputError,
     as_float_array,
     check_choice,
     current_precision,
-    dot_products,
     promote_to_float32,
     replace_non_finite_rows,
+    row_products,
 )
-from simjax.similarity._define import define, pair_function
+from simjax.similarity._define import Values, Vectors, define, pair_function
 from simjax.similarity._finite import clip_to_range, largest, power_of_two
 
 
 def unit_vectors(x: Num[ArrayLike, "*batch d"]) -> Num[Array, "*batch d"]:
-    """Divide vectors by their Euclidean norms, x / |x|.
+    """Divide vectors [..., d] by their Euclidean norms, x / |x|; norms from 1e-30 to 1e30 do not under- or overflow.
 
-    Args:
-        x: [..., d]; norms from 1e-30 to 1e30 neither underflow nor overflow.
-
-    Returns:
-        [..., d]; a zero vector stays zero, with zero gradient, and a vector with NaN or infinity becomes NaN.
+    A zero vector stays zero, with zero gradient, and a vector with NaN or infinity becomes NaN.
 
     Example:
         >>> print(unit_vectors(jnp.array([[5.0, 0.0], [0.0, 0.0]])))
         [[1. 0.]
          [0. 0.]]
     """
-    given = as_float_array("x", x)
+    return _unit_vectors(as_float_array("x", x))
+
+
+@jax.jit
+def _unit_vectors(given: Array) -> Array:
     x, nan = replace_non_finite_rows(promote_to_float32(given))
     return (normalize_rows(x) + nan[..., None]).astype(given.dtype)
 
@@ -60,15 +61,12 @@ def combine_embeddings(embeddings: Sequence[Num[ArrayLike, "n _"]], how: str = "
     Returns:
         [n, sum of all e].
 
-    Raises:
-        InputError: If there is no array, or the numbers of rows differ.
-
     Example:
         One encoder gives two inputs the same direction, another one a right angle:
 
-        >>> a, b = jnp.array([[1.0, 0.0], [2.0, 0.0]]), jnp.array([[3.0, 0.0], [0.0, 5.0]])
-        >>> x, y = combine_embeddings([a, b])
-        >>> print(f"{jnp.dot(x, y):.3f}")
+        >>> a, b = np.array([[1.0, 0.0], [2.0, 0.0]]), np.array([[3.0, 0.0], [0.0, 5.0]])
+        >>> x, y = np.asarray(combine_embeddings([a, b]))
+        >>> print(f"{np.dot(x, y):.3f}")
         0.500
     """
     check_choice("how", how, ("average", "concatenate"))
@@ -81,7 +79,7 @@ def combine_embeddings(embeddings: Sequence[Num[ArrayLike, "n _"]], how: str = "
 
 
 @pair_function()
-def dot_product(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def dot_product(x: Vectors, y: Vectors) -> Values:
     """Compute x . y.
 
     Example:
@@ -92,7 +90,7 @@ def dot_product(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Arr
 
 
 @pair_function()
-def cosine_similarity(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def cosine_similarity(x: Vectors, y: Vectors) -> Values:
     """Compute x . y / (|x| |y|), in [-1, 1]; 0 for a zero vector.
 
     Example:
@@ -103,15 +101,8 @@ def cosine_similarity(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> N
 
 
 @pair_function(minimum={"matrix": -float("inf")})
-def bilinear_similarity(
-    x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, matrix: ArrayLike | None = None
-) -> Num[Array, "*b"]:
-    """Compute x^T M y, a learned dot product, symmetric if M is.
-
-    Args:
-        x: [..., d].
-        y: [..., d].
-        matrix: M, [d, d]. Default: the identity.
+def bilinear_similarity(x: Vectors, y: Vectors, *, matrix: ArrayLike | None = None) -> Values:
+    """Compute x^T M y, a learned dot product, symmetric if `matrix` M [d, d] is. Default: M is the identity.
 
     Example:
         >>> print(bilinear_similarity(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]), matrix=jnp.array([[0, 1], [1, 0]])))
@@ -128,18 +119,17 @@ def normalize_rows(x: Array) -> Array:
     """Divide finite rows [..., d] by their norms; see `unit_vectors`."""
     if x.shape[-1:] == (1,):
         return jnp.sign(x)  # XLA would multiply by the rounded inverse of the norm
-    size = largest(x)
-    scaled = x / power_of_two(size)
+    scaled = x / power_of_two(largest(x))
     square = jnp.sum(scaled * scaled, axis=-1, keepdims=True)
-    return jnp.where(size > 0, scaled / jnp.sqrt(jnp.where(size > 0, square, 1.0)), 0.0)
+    return jnp.where(square > 0, scaled / jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
 def square_matrix(matrix: ArrayLike, x: Array) -> Array:
-    """Return a parameter of shape [d, d] in the type of x [..., d]; raise InputError for any other shape."""
+    """Return a parameter of shape [d, d] in the type of x [..., d], at least float32."""
     matrix, d = as_float_array("matrix", matrix), x.shape[-1]
     if matrix.shape != (d, d):
         raise InputError(f"matrix: expected shape {(d, d)}, got {matrix.shape}")
-    return matrix.astype(x.dtype)
+    return matrix.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _scales(x: Array) -> Array:
@@ -188,7 +178,7 @@ ScaledRows = tuple[Array, Array]
 
 def prepare_products(x: Array, y: Array, matrix: ArrayLike | None = None, **_: Any) -> tuple[ScaledRows, ScaledRows]:
     """Return rows x (or x M) and columns y for `multiply_tile`."""
-    x = x if matrix is None else dot_products(promote_to_float32(x), square_matrix(matrix, promote_to_float32(x)).T)
+    x = x if matrix is None else row_products(promote_to_float32(x), square_matrix(matrix, x).T)
     return (x, _scales(x)), (y, _scales(y))
 
 
@@ -199,22 +189,28 @@ def multiply_tile(x: ScaledRows, y: ScaledRows, **_: Any) -> Array:
 
 def search_products(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array, bool]:
     """Return queries x (or x M) and columns y; queries are divided so that no dot product overflows."""
-    x = promote_to_float32(prepare_products(x, y, **parameters)[0][0])
-    return x / power_of_two(largest(x)) * 2.0 ** -(x.shape[1].bit_length() + 1), promote_to_float32(y), True
+    x = prepare_products(x, y, **parameters)[0][0]
+    return x / power_of_two(largest(x)) * 2.0 ** -(x.shape[1].bit_length() + 1), y, True
 
 
 def _prepare_cosines(x: Array, y: Array) -> tuple[Array, Array]:
-    return normalize_rows(promote_to_float32(x)), normalize_rows(promote_to_float32(y))
+    return normalize_rows(x), normalize_rows(y)
 
 
 def _cosines(x: Array, y: Array) -> Array:
-    return clip_to_range(dot_products(x, y), -1.0, 1.0)
+    return clip_to_range(row_products(x, y), -1.0, 1.0)
 
 
 def _search_cosines(x: Array, y: Array) -> tuple[Array, Array, bool]:
-    return *_prepare_cosines(x, y), True
+    return normalize_rows(x), normalize_rows(y), True
 
 
-define(dot_product, prepare=prepare_products, matrix=multiply_tile, search=search_products)
-define(bilinear_similarity, prepare=prepare_products, matrix=multiply_tile, search=search_products, symmetric=False)
+PRODUCTS: dict[str, Any] = {
+    "prepare": prepare_products,
+    "matrix": multiply_tile,
+    "search": search_products,
+    "keeps_half": True,
+}
+define(dot_product, **PRODUCTS)
+define(bilinear_similarity, **PRODUCTS, symmetric=False)
 define(cosine_similarity, prepare=_prepare_cosines, matrix=_cosines, search=_search_cosines, range=(-1.0, 1.0))

@@ -6,16 +6,14 @@ See `_dot_products` for the arguments, types and errors that all measures share.
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Num, Shaped
 
-from simjax.core import promote_to_float32
-from simjax.similarity._define import Reduce, define_featurewise, pair_function
+from simjax.similarity._define import Reduce, Values, Vectors, define_featurewise, pair_function
 from simjax.similarity._featurewise import reduce_features
 from simjax.similarity._finite import absolute, largest, power_of_two, ratio, safe_sqrt
 
 
 @pair_function()
-def manhattan_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def manhattan_distance(x: Vectors, y: Vectors) -> Values:
     """Compute sum_k |x_k - y_k|. The gradient where x_k = y_k is 0.
 
     Example:
@@ -26,7 +24,7 @@ def manhattan_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> 
 
 
 @pair_function()
-def chebyshev_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def chebyshev_distance(x: Vectors, y: Vectors) -> Values:
     """Compute max_k |x_k - y_k|. The whole gradient goes to the first of equal features.
 
     Example:
@@ -37,12 +35,10 @@ def chebyshev_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> 
 
 
 @pair_function(minimum={"p": 1.0})
-def minkowski_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, p: ArrayLike = 3) -> Num[Array, "*b"]:
+def minkowski_distance(x: Vectors, y: Vectors, *, p: ArrayLike = 3) -> Values:
     """Compute (sum_k |x_k - y_k|^p)^(1/p). The gradient where x_k = y_k is 0.
 
     Args:
-        x: [..., d].
-        y: [..., d].
         p: At least 1; infinity gives the Chebyshev distance. May be learned.
 
     Example:
@@ -55,7 +51,7 @@ def minkowski_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, 
 
 
 @pair_function()
-def canberra_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def canberra_distance(x: Vectors, y: Vectors) -> Values:
     """Compute sum_k |x_k - y_k| / (|x_k| + |y_k|), in [0, d].
 
     A feature that is 0 in both vectors adds 0, with zero gradient.
@@ -71,7 +67,7 @@ def canberra_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> N
 
 
 @pair_function()
-def bray_curtis_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def bray_curtis_distance(x: Vectors, y: Vectors) -> Values:
     """Compute sum_k |x_k - y_k| / sum_k |x_k + y_k|, in [0, 1] for numbers that are not negative.
 
     Example:
@@ -87,7 +83,7 @@ def bray_curtis_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -
 
 
 @pair_function()
-def hamming_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def hamming_distance(x: Vectors, y: Vectors) -> Values:
     """Compute the fraction of features with x_k != y_k, in [0, 1]. The gradient is 0 everywhere.
 
     Example:
@@ -101,9 +97,7 @@ def hamming_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Nu
 
 
 @pair_function(minimum={"base": 1.0})
-def jensen_shannon_distance(
-    x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, base: ArrayLike | None = None
-) -> Num[Array, "*b"]:
+def jensen_shannon_distance(x: Vectors, y: Vectors, *, base: ArrayLike | None = None) -> Values:
     """Compute sqrt((KL(p | m) + KL(q | m)) / 2), with p = x / sum(x), q = y / sum(y), m = (p + q) / 2.
 
     The gradient is 0 at p = q and, for each outcome, where one of its probabilities is 0.
@@ -182,9 +176,7 @@ def _hamming(reduce: Reduce, x: Array, y: Array) -> Array:
 
 def _jensen_shannon(reduce: Reduce, p: Array, q: Array, *, base: ArrayLike | None) -> Array:
     square = reduce(_divergence, p, q)[0]
-    if base is not None:
-        square = square / jnp.log(jnp.asarray(base, square.dtype))
-    return safe_sqrt(square)
+    return safe_sqrt(square if base is None else square / jnp.log(jnp.asarray(base, square.dtype)))
 
 
 def _divergence(p: Array, q: Array) -> tuple[Array]:
@@ -213,7 +205,7 @@ def _distributions(x: Array, y: Array, **_: ArrayLike | None) -> tuple[Array, Ar
         x = x / power_of_two(largest(x))
         return ratio(x, jnp.sum(x, axis=-1, keepdims=True))
 
-    return distribution(promote_to_float32(x)), distribution(promote_to_float32(y))
+    return distribution(x), distribution(y)
 
 
 define_featurewise(manhattan_distance, manhattan)

@@ -3,8 +3,8 @@
 The matrix form computes |x - y|^2 = |x|^2 + |y|^2 - 2 x.y with one matrix product. Three things keep the error of a
 pair below 8 eps d (|x|^2 + |y|^2), whatever the other rows are:
 
-    offset   The point closest to 0 in the smallest box around all rows is subtracted from every row. It brings no
-             feature farther from 0 and cancels what the rows have in common.
+    offset   The point closest to 0 in the smallest box around all rows is subtracted from every row. No feature moves
+             away from 0, and an offset that all rows share cancels.
     scale    Each row is divided by its own power of four s, so that the squares of 1e30 and 1e-30 do not overflow or
              underflow: with u = x / s and v = y / t, |x - y|^2 = s t (|u|^2 s / t + |v|^2 t / s - 2 u.v).
     zeros    `Measure.exact_zero` finds identical rows by their fingerprints and sets their distance to 0.
@@ -20,17 +20,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Num, Shaped
 
-from simjax.core import InputError, as_float_array, dot_products, promote_to_float32
-from simjax.similarity._define import Reduce, define, define_featurewise, pair_function
+from simjax.core import InputError, as_float_array, row_products
+from simjax.similarity._define import Reduce, Values, Vectors, define, define_featurewise, pair_function
 from simjax.similarity._dot_products import square_matrix
 from simjax.similarity._featurewise import reduce_features
-from simjax.similarity._finite import largest, power_of_two, safe_sqrt, saturate
+from simjax.similarity._finite import largest, norm, power_of_two, safe_sqrt, saturate
 
 
 @pair_function()
-def squared_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def squared_euclidean_distance(x: Vectors, y: Vectors) -> Values:
     """Compute |x - y|^2.
 
     Example:
@@ -42,7 +41,7 @@ def squared_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b 
 
 
 @pair_function()
-def euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def euclidean_distance(x: Vectors, y: Vectors) -> Values:
     """Compute |x - y|. The gradient at x = y is 0.
 
     Example:
@@ -53,14 +52,10 @@ def euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> 
 
 
 @pair_function(minimum={"variance": 0.0})
-def standardized_euclidean_distance(
-    x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, variance: ArrayLike | None = None
-) -> Num[Array, "*b"]:
+def standardized_euclidean_distance(x: Vectors, y: Vectors, *, variance: ArrayLike | None = None) -> Values:
     """Compute sqrt(sum_k (x_k - y_k)^2 / variance_k). The gradient at x = y is 0.
 
     Args:
-        x: [..., d].
-        y: [..., d].
         variance: [d] or a scalar, at least 0. A feature of variance 0 is ignored. Default: 1.
 
     Example:
@@ -74,16 +69,12 @@ def standardized_euclidean_distance(
 
 
 @pair_function(minimum={"matrix": -float("inf")})
-def mahalanobis_distance(
-    x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, matrix: ArrayLike | None = None
-) -> Num[Array, "*b"]:
+def mahalanobis_distance(x: Vectors, y: Vectors, *, matrix: ArrayLike | None = None) -> Values:
     """Compute sqrt((x - y)^T M (x - y)). The gradient at x = y is 0.
 
     The distance is 0 where a matrix that is not positive semidefinite makes the square negative.
 
     Args:
-        x: [..., d].
-        y: [..., d].
         matrix: M, [d, d], the inverse of a covariance, or learned, for instance as L L^T. Only its symmetric part has
             an effect. Default: the identity.
 
@@ -104,16 +95,11 @@ def mahalanobis_distance(
 
 
 @pair_function(propagates_nan=False)
-def nan_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def nan_euclidean_distance(x: Vectors, y: Vectors) -> Values:
     """Compute sqrt(d / p sum_k (x_k - y_k)^2) over the p features that are present in both x and y.
 
-    Args:
-        x: [..., d]; NaN is a missing feature.
-        y: [..., d]; NaN is a missing feature.
-
-    Returns:
-        [...]; infinite without a common feature, so that such a row is never the nearest. The gradient of a missing
-        feature is 0.
+    NaN is a missing feature, whose gradient is 0. The distance is infinite without a common feature, so that such a row
+    is never the nearest.
 
     Example:
         >>> print(nan_euclidean_distance(jnp.array([3.0, jnp.nan]), jnp.array([1.0, 5.0])).round(4))
@@ -125,13 +111,6 @@ def nan_euclidean_distance(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"])
     Differs from: scikit-learn gives NaN without a common feature.
     """
     return _nan_euclidean(reduce_features, x, y)
-
-
-def norm(x: Array) -> Array:
-    """Compute |x| of rows [..., d], with gradient 0 at 0; 1e30 and 1e-30 do not overflow or underflow."""
-    scale = power_of_two(largest(x))
-    scaled = x / scale
-    return scale[..., 0] * safe_sqrt(jnp.sum(scaled * scaled, axis=-1))
 
 
 def _weights(variance: ArrayLike | None, x: Array) -> Array:
@@ -149,7 +128,7 @@ def _times(x: Array, matrix: ArrayLike | None) -> Array:
         return x
     m = square_matrix(matrix, x)
     with jax.default_matmul_precision("highest"):
-        return dot_products(x.reshape(-1, x.shape[-1]), (m + m.T) / 2).reshape(x.shape)
+        return row_products(x.reshape(-1, x.shape[-1]), (m + m.T) / 2).reshape(x.shape)
 
 
 def _nan_euclidean(reduce: Reduce, x: Array, y: Array) -> Array:
@@ -174,33 +153,32 @@ def _nan_euclidean(reduce: Reduce, x: Array, y: Array) -> Array:
 
 
 class Rows(NamedTuple):
-    """Rows prepared for a tile (a block of rows of the distance matrix), each divided by its own scale."""
+    """Rows prepared for a tile (a block of rows of the distance matrix), each divided by its own scale.
+
+    vectors: [n, d]; columns are multiplied by -2, which takes less time here than in the tile.
+    squares: Squared norms after the division, times the scale over `_unit`, [n].
+    inverses: `_unit` over the scale, [n].
+    roots: Square roots of the scales, powers of two, [n].
+    norms: Norms before the division, [n], without gradient.
+    """
 
     vectors: Array
-    """[n, d]; columns are multiplied by -2, which takes less time here than in the tile."""
     squares: Array
-    """Squared norms after the division, times the scale over `_unit`, [n]."""
     inverses: Array
-    """`_unit` over the scale, [n]."""
     roots: Array
-    """Square roots of the scales, powers of two, [n]."""
     norms: Array
-    """Norms before the division, [n], without gradient."""
 
 
 def _unit(d: int) -> float:
-    """Return a power of four, relative to which the scales of rows of d features are stored.
-
-    It prevents overflow of the squares of the largest numbers and of the inverses of the smallest numbers.
-    """
+    """Return a power of four, relative to which the scales of rows of d features neither over- nor underflow."""
     return 4.0 ** (d.bit_length() // 2 + 3)
 
 
 def shift_towards_zero(x: Array, y: Array) -> tuple[Array, Array]:
     """Subtract the point closest to 0 in the smallest box around the rows x [n, d] and y [m, d]."""
-    rows = lax.stop_gradient((x, y))
-    low = functools.reduce(jnp.minimum, (jnp.min(a, axis=0, initial=jnp.inf) for a in rows))
-    high = functools.reduce(jnp.maximum, (jnp.max(a, axis=0, initial=-jnp.inf) for a in rows))
+    a, b = lax.stop_gradient((x, y))
+    low = jnp.minimum(jnp.min(a, axis=0, initial=jnp.inf), jnp.min(b, axis=0, initial=jnp.inf))
+    high = jnp.maximum(jnp.max(a, axis=0, initial=-jnp.inf), jnp.max(b, axis=0, initial=-jnp.inf))
     offset = jnp.clip(jnp.zeros_like(low), low, high)[None]
     return x - offset, y - offset
 
@@ -208,12 +186,9 @@ def shift_towards_zero(x: Array, y: Array) -> tuple[Array, Array]:
 def prepare_rows(x: Array, y: Array, multiply: Callable[[Array], Array] = lambda x: x, **_: Any) -> tuple[Rows, Rows]:
     """Prepare rows x [n, d] and columns y [m, d] for `squares` and `distances`.
 
-    Args:
-        x: [n, d].
-        y: [m, d].
-        multiply: Product of rows [n, d] with a symmetric matrix M, for the distance sqrt((x - y)^T M (x - y)).
+    `multiply` is the product of rows with a symmetric matrix M, for the distance sqrt((x - y)^T M (x - y)).
     """
-    x, y = shift_towards_zero(promote_to_float32(x), promote_to_float32(y))
+    x, y = shift_towards_zero(x, y)
     (x, x_root), (y, y_root) = _scaled(x), _scaled(y)
     product = multiply(x)
     rows = _with_norms(product, jnp.sum(product * x, axis=-1), x_root)
@@ -238,7 +213,7 @@ def _relative_squares(x: Rows, y: Rows) -> Array:
 
     It is infinite where one row is more than 1e30 times as long as the other.
     """
-    products = dot_products(*pad_single_feature(x.vectors, y.vectors))
+    products = row_products(*pad_single_feature(x.vectors, y.vectors))
     return x.squares[:, None] * y.inverses[None] + x.inverses[:, None] * y.squares[None] + products
 
 
@@ -263,29 +238,26 @@ def distances(x: Rows, y: Rows, **_: Any) -> Array:
     return jnp.where(square == jnp.inf, x.norms[:, None] + y.norms[None], distance)
 
 
-def search_rows(prepare: Callable[..., tuple[Rows, Rows]]) -> Callable[..., tuple[Array, Array, Array]]:
-    """Return a `search` function: the closest y has the largest 2 x . y - |y|^2, a dot product with one more feature.
+def search_rows(
+    x: Array, y: Array, *, prepare: Callable[..., tuple[Rows, Rows]] = prepare_rows, **parameters: Any
+) -> tuple[Array, Array, Array]:
+    """Return queries and keys for a search: the closest y has the largest 2 x . y - |y|^2.
 
     Each query is divided by its own scale, which does not change the order of its columns; columns need a common
     scale. The third result is True if no square of a divided row overflows or underflows.
     """
-
-    def search(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array, Array]:
-        rows, columns = prepare(x, y, **parameters)
-        roots = jnp.concatenate([rows.roots, columns.roots])
-        largest_root, smallest_root = jnp.max(roots, initial=0.0), jnp.min(roots, initial=jnp.inf)
-        queries = jnp.concatenate([rows.vectors, ((largest_root / rows.roots) ** 2)[:, None]], axis=1)
-        scales = ((columns.roots / largest_root) ** 2)[:, None]
-        # squares * inverses is the squared norm after the division
-        squares = (columns.squares * columns.inverses)[:, None] * scales * scales
-        keys = -jnp.concatenate([columns.vectors * scales, squares], axis=1)
-        return queries, keys, smallest_root >= largest_root * 2.0**-30
-
-    return search
+    rows, columns = prepare(x, y, **parameters)
+    roots = jnp.concatenate([rows.roots, columns.roots])
+    largest_root, smallest_root = jnp.max(roots, initial=0.0), jnp.min(roots, initial=jnp.inf)
+    queries = jnp.concatenate([rows.vectors, ((largest_root / rows.roots) ** 2)[:, None]], axis=1)
+    scales = ((columns.roots / largest_root) ** 2)[:, None]
+    # squares * inverses is the squared norm after the division
+    squares = (columns.squares * columns.inverses)[:, None] * scales * scales
+    keys = -jnp.concatenate([columns.vectors * scales, squares], axis=1)
+    return queries, keys, smallest_root >= largest_root * 2.0**-30
 
 
 def _prepare_standardized(x: Array, y: Array, variance: ArrayLike | None) -> tuple[Rows, Rows]:
-    x, y = promote_to_float32(x), promote_to_float32(y)
     weights = _weights(variance, x)[None]
     return prepare_rows(x * weights, y * weights)
 
@@ -304,7 +276,7 @@ for _function, _prepare, _matrix in (
         _function,
         prepare=_prepare,
         matrix=_matrix,
-        search=search_rows(_prepare),
+        search=functools.partial(search_rows, prepare=_prepare),
         range=(0.0, float("inf")),
         exact_zero=True,
         precision="highest",

@@ -28,10 +28,7 @@ def _ratio_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> t
 
 @jax.custom_jvp
 def safe_sqrt(x: Array) -> Array:
-    """Compute the square root, with gradient 0 at 0; 0 below 0, and NaN of NaN.
-
-    The derivative needs the root only, so the backward pass reads one array.
-    """
+    """Compute the square root, with gradient 0 at 0; 0 below 0, and NaN of NaN."""
     return jnp.sqrt(jnp.where(x <= 0, 0.0, x))
 
 
@@ -71,3 +68,10 @@ def clip_to_range(x: Array, low: float, high: float) -> Array:
 def largest(x: Array) -> Array:
     """Return the largest absolute value of each row, [..., 1]; 0 for a row without features."""
     return jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0.0)
+
+
+def norm(x: Array) -> Array:
+    """Compute |x| of rows [..., d], with gradient 0 at 0; 1e30 and 1e-30 do not overflow or underflow."""
+    scale = power_of_two(largest(x))
+    scaled = x / scale
+    return scale[..., 0] * safe_sqrt(jnp.sum(scaled * scaled, axis=-1))

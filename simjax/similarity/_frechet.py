@@ -91,10 +91,6 @@ def moments(features: Num[ArrayLike, "n d"], mask: Bool[ArrayLike, " n"] | None 
     Args:
         features: [n, d]; n = 0 gives the empty state.
         mask: [n], True for valid rows, for batches that are padded to a fixed size. Default: all.
-
-    Raises:
-        InputError: If features are no matrix, or the mask has another length.
-        TypeError: For complex numbers and text.
     """
     x = as_float_array("features", features)
     if x.ndim != 2:
@@ -108,20 +104,13 @@ def moments(features: Num[ArrayLike, "n d"], mask: Bool[ArrayLike, " n"] | None 
 def frechet_distance(x: Num[ArrayLike, "n d"] | Moments, y: Num[ArrayLike, "m d"] | Moments) -> Float[Array, ""]:
     """Compute |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)) of the means and unbiased covariances of two sets.
 
-    Differentiable once, in forward or reverse mode; a second derivative raises NotImplementedError.
-
-    Args:
-        x: Samples [n, d], or the `Moments` of samples in batches. Samples are more accurate than `Moments`: a
-            covariance has lost half of the digits of its smallest eigenvalues.
-        y: Samples [m, d], or `Moments`.
+    x and y are samples [n, d] and [m, d], or the `Moments` of samples in batches. Samples are more accurate than
+    `Moments`: a covariance has lost half of the digits of its smallest eigenvalues.
 
     Returns:
         A squared distance in the dtype of the samples, at least 0. For equal sets it is 0 up to the square of the
-        rounding error, with zero gradient. The covariance of a single sample is 0.
-
-    Raises:
-        InputError: If shapes do not match or there are no samples.
-        TypeError: For complex numbers and text.
+        rounding error, with zero gradient. The covariance of a single sample is 0. Differentiable once, in forward or
+        reverse mode; a second derivative raises NotImplementedError.
 
     Example:
         >>> x = jnp.array([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0]])
@@ -131,25 +120,21 @@ def frechet_distance(x: Num[ArrayLike, "n d"] | Moments, y: Num[ArrayLike, "m d"
     Differs from: torchmetrics and pytorch-fid sum the roots of the eigenvalues of S_1 S_2. For singular covariances the
         sum is off by the root of the rounding error and may be negative or complex; one sample gives NaN.
     """
-    x, y = _samples("x", x), _samples("y", y)
-    (d, x_dtype), (e, y_dtype) = ((a.shape[-1], a.dtype) for a in (_mean_like(x), _mean_like(y)))
+    (x, d, x_dtype), (y, e, y_dtype) = _samples("x", x), _samples("y", y)
     if d != e:
         raise InputError(f"y: expected {d} features as in x, got {e}")
     return _frechet_distance(x, y).astype(jnp.promote_types(x_dtype, y_dtype))
 
 
-def _samples(name: str, x: ArrayLike | Moments) -> Array | Moments:
+def _samples(name: str, x: ArrayLike | Moments) -> tuple[Array | Moments, int, Any]:
+    """Return samples or their moments, the number of features and the dtype."""
     if isinstance(x, Moments):
-        return x
+        return x, x.mean.shape[-1], x.mean.dtype
     x = as_float_array(name, x)
     if x.ndim != 2:
         raise InputError(f"{name}: expected samples [n, d], got shape {x.shape}")
     check_at_least(f"samples of {name}", x.shape[0], 1)
-    return x
-
-
-def _mean_like(x: Array | Moments) -> Array:
-    return x.mean if isinstance(x, Moments) else x
+    return x, x.shape[-1], x.dtype
 
 
 @jax.jit
@@ -168,9 +153,9 @@ def _frechet_distance(x: Array | Moments, y: Array | Moments) -> Array:
 def _mean_and_factor(x: Array | Moments) -> tuple[tuple[Array, Array], Array, Array | bool]:
     """Return the mean and its rest, a factor A [r, d] of the covariance A^T A, and whether A^T A is finite.
 
-    A covariance has many factors, and a function of the covariance does not depend on the choice. The derivative of the
-    factor must therefore only reproduce the derivative of the covariance. It does not divide by the small numbers by
-    which the derivative of a QR or an eigenvalue decomposition divides.
+    A function of the covariance does not depend on the choice of the factor, so the derivative of the factor only
+    reproduces the derivative of the covariance. It does not divide by small numbers, as the derivative of a QR or an
+    eigenvalue decomposition does.
     """
     if isinstance(x, Moments):
         finite = ~jnp.any(jnp.isinf(x.covariance))
@@ -231,7 +216,7 @@ def _moments(x: Array, valid: Array) -> Moments:
 def center(x: Array, valid: Array | bool, count: Array | int) -> tuple[Array, Array, Array]:
     """Subtract their mean from rows [n, d]; return them and the mean as a sum of two numbers [d].
 
-    A float32 mean of many rows is rounded; the mean of the differences is the error of the first.
+    A float32 mean of many rows is rounded; the mean of the differences is its error.
     """
     n = jnp.maximum(jnp.asarray(count).astype(x.dtype), 1)
     x = jnp.where(valid, x, 0.0)

@@ -19,7 +19,8 @@ independent copy of x, and y' of y,
 With a characteristic kernel, such as the Gaussian, it is 0 only for equal distributions. The biased estimate includes
 the pairs of each sample with itself and is at least 0. The unbiased estimate leaves them out; its expectation is 0 for
 two samples of the same distribution, so it can be negative. Kernels are scores (larger is closer): a distance is
-negated, so "euclidean" gives the energy distance. A tile is a block of rows of a kernel matrix, with all columns.
+negated, so "euclidean" gives the energy distance. A tile is a block of rows of a kernel matrix, with all columns; no
+n x n matrix is stored. All functions raise InputError for shapes that do not match or too few samples.
 
 References:
     Kornblith, Norouzi, Lee, Hinton (2019), Similarity of Neural Network Representations Revisited.
@@ -35,6 +36,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np  # noqa: F401 (in doctests)
 from jax import Array, lax
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
@@ -56,7 +58,7 @@ from simjax.similarity._frechet import center
 from simjax.similarity._masks import Mask, exclude_self
 from simjax.similarity._measure import Measure
 from simjax.similarity._measure import measure as as_measure
-from simjax.similarity._reduce_rows import reduce_rows
+from simjax.similarity._reduce_rows import reduce_rows_of_arrays
 from simjax.similarity._reductions import mean
 
 
@@ -71,8 +73,6 @@ def centered_kernel_alignment(
 ) -> Float[Array, ""]:
     """Compute the centered kernel alignment <K, L> / sqrt(<K, K> <L, L>) of two representations.
 
-    The kernel matrices are computed in blocks of rows; no n x n matrix is stored.
-
     Args:
         x: Features of n inputs, [n, d].
         y: Features of the same inputs in the same order, [n, e].
@@ -80,22 +80,17 @@ def centered_kernel_alignment(
             each of x and y; or a `Measure` such as `measure("rbf", gamma=0.1)` for both.
         bandwidth: s divided by the median distance, for "rbf". The median is the lower median of the n (n - 1) / 2
             distances; no gradient flows through it.
-        unbiased: Leave out the pairs of an input with itself.
+        unbiased: Leave out the pairs of an input with itself, which needs 4 inputs.
         block_size: Rows per block. Default: chosen from a memory budget.
 
     Returns:
         Scalar in [0, 1], or in [-1, 1] if unbiased, in the dtype of the features; 0, with zero gradient, if a
         representation is the same for all inputs.
 
-    Raises:
-        InputError: For shapes that do not match, an unknown kernel, a negative bandwidth, or no inputs (unbiased: fewer
-            than 4).
-        TypeError: For complex numbers and text.
-
     Example:
-        >>> x = jnp.array([[1.0, 0.0], [0.0, 2.0], [3.0, 1.0]])
-        >>> print(centered_kernel_alignment(x, 5 * x[:, ::-1]).round(4))  # the same but for a reflection and a scale
-        1.0
+        >>> x = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 1.0]])
+        >>> print(f"{centered_kernel_alignment(x, 5 * x[:, ::-1]):.4f}")  # the same but for a reflection and a scale
+        1.0000
     """
     x, y = _same_inputs(x, y, 4 if unbiased else 1)
     state = _alignment(x, y, _kernel(kernel, bandwidth), unbiased=unbiased, block_size=block_size)
@@ -105,13 +100,7 @@ def centered_kernel_alignment(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """Kernel of an alignment.
-
-    Args:
-        name: "linear", "rbf", or "measure".
-        measure: The `Measure` of a kernel with the name "measure".
-        bandwidth: See `centered_kernel_alignment`.
-    """
+    """Kernel of an alignment: its name, "linear", "rbf", or "measure" with a `Measure`, and the bandwidth of "rbf"."""
 
     name: str = dataclasses.field(metadata={"static": True})
     measure: Measure | None
@@ -132,12 +121,12 @@ class Alignment:
         kernel: Kernel of both representations.
 
     Example:
-        >>> x = jax.random.normal(jax.random.key(0), (20, 8, 3))  # 20 batches of 8 inputs
-        >>> seen = alignment(x[0], 2 * x[0])
-        >>> for batch in x[1:]:
+        >>> first, *others = np.random.default_rng(0).normal(size=(20, 8, 3))  # 20 batches of 8 inputs
+        >>> seen = alignment(first, 2 * first)
+        >>> for batch in others:
         ...     seen = seen.update(batch, 2 * batch)
-        >>> print(seen.value.round(4))
-        1.0
+        >>> print(f"{seen.value:.4f}")
+        1.0000
     """
 
     # Any: JAX also stores shapes, axes and shardings in the place of arrays.
@@ -181,10 +170,6 @@ def alignment(
         kernel: See `centered_kernel_alignment`.
         bandwidth: See `centered_kernel_alignment`.
         block_size: Rows per block. Default: chosen from a memory budget.
-
-    Raises:
-        InputError: For shapes that do not match, an unknown kernel, a negative bandwidth or fewer than 4 inputs.
-        TypeError: For complex numbers and text.
     """
     x, y = _same_inputs(x, y, 4)
     return _alignment(x, y, _kernel(kernel, bandwidth), unbiased=True, block_size=block_size)
@@ -200,8 +185,6 @@ def maximum_mean_discrepancy(
 ) -> Float[Array, ""]:
     """Estimate the squared maximum mean discrepancy of two samples, MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y).
 
-    No pairwise matrix is stored, forward or backward.
-
     Args:
         x: Samples of the first distribution, [n, d].
         y: Samples of the second distribution, [m, d].
@@ -213,14 +196,10 @@ def maximum_mean_discrepancy(
         Scalar, MMD^2 in the dtype of the samples. The biased estimate is at least 0, with zero gradient at 0; the
         unbiased estimate can be negative.
 
-    Raises:
-        InputError: For shapes that do not match, an unknown measure, or no samples (unbiased: fewer than 2).
-        TypeError: For complex numbers and text.
-
     Example:
         The energy distance of two sets, 2 E|x - y| - E|x - x'| - E|y - y'|:
 
-        >>> x, y = jnp.array([[0.0], [2.0]]), jnp.array([[4.0], [6.0]])
+        >>> x, y = np.array([[0.0], [2.0]]), np.array([[4.0], [6.0]])
         >>> print(maximum_mean_discrepancy(x, y, measure="euclidean"))
         4.0
     """
@@ -262,9 +241,8 @@ def _same_inputs(x: ArrayLike, y: ArrayLike, minimum: int) -> tuple[Array, Array
 
 def _kernel(kernel: str | Measure, bandwidth: float) -> Kernel:
     check_at_least("bandwidth", bandwidth, 0)
-    if isinstance(kernel, Measure):
-        return Kernel("measure", kernel, jnp.asarray(bandwidth, float))
-    return Kernel(check_choice("kernel", kernel, ("linear", "rbf")), None, jnp.asarray(bandwidth, float))
+    name = "measure" if isinstance(kernel, Measure) else check_choice("kernel", kernel, ("linear", "rbf"))
+    return Kernel(name, kernel if isinstance(kernel, Measure) else None, jnp.asarray(bandwidth, float))
 
 
 @jax.jit
@@ -293,7 +271,10 @@ def _alignment(x: Array, y: Array, kernel: Kernel, *, unbiased: bool, block_size
         else:
             scales = jnp.stack([x_scale, y_scale])
     if kernel.name == "linear" and max(d, e) <= n and not unbiased:
-        products = jnp.stack([_squared_products(a, b, block_size) for a, b in ((x, y), (x, x), (y, y))])
+        # <K, L> = |X^T Y|^2 / n^2, from the dot products of the features of x and y
+        options: dict[str, Any] = {"block_size": block_size, "precision": "highest"}
+        squares = [reduce_rows_of_arrays(_SQUARES, x_measure, a.T, b.T, **options) for a, b in ((x, y), (x, x), (y, y))]
+        products = jnp.stack([jnp.sum(s / n**2) for s in squares])
     else:
         products = _kernel_products(x, y, x_measure, y_measure, unbiased, block_size)
     return Alignment(products, scales, kernel)
@@ -306,14 +287,7 @@ def _centered_and_scaled(x: Array) -> tuple[Array, Array]:
     return center(x / scale, varies, x.shape[0])[0], scale
 
 
-def _squared_products(x: Array, y: Array, block_size: int | None) -> Array:
-    """Compute |X^T Y|^2 / n^2, a mean over pairs of inputs, from the dot products of the features of x and y."""
-    squares = reduce_rows(_sum_of_squares, x.T, y.T, measure="dot", block_size=block_size, precision="highest")
-    return jnp.sum(squares / x.shape[0] ** 2)
-
-
-def _sum_of_squares(s: Array, i: Array, j: Array) -> Array:
-    return jnp.sum(s * s, axis=1)
+_SQUARES = Partial(lambda s, i, j: jnp.sum(s * s, axis=1))
 
 
 def _kernel_products(
@@ -378,12 +352,12 @@ def median_squared_distance(x: Float[Array, "n d"], block_size: int | None = Non
     median is found four bits at a time: each of eight steps counts the distances up to 15 thresholds, which divide the
     remaining range into sixteen parts.
     """
-    n = x.shape[0]
+    n, measure = x.shape[0], as_measure("squared_euclidean")
 
     def refine(lower: Array, shift: Array) -> tuple[Array, None]:
         thresholds = lower + (jnp.arange(1, 16, dtype=jnp.uint32) << shift) - 1
         count = Partial(_count_up_to, thresholds)
-        counts = reduce_rows(count, x, measure="squared_euclidean", block_size=block_size)  # [n, 15]
+        counts = reduce_rows_of_arrays(count, measure, x, x, block_size=block_size)  # [n, 15]
         below = jnp.sum(counts.astype(jnp.float32), axis=0) < n * (n - 1) / 2  # pairs (i, j) and (j, i) are counted
         return lower + (jnp.sum(below, dtype=jnp.uint32) << shift), None
 

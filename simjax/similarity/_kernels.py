@@ -1,18 +1,20 @@
 """Kernels: functions of the dot product, of a distance, or of the chi-squared statistic of histograms.
 
-Names and defaults are those of scikit-learn: gamma is 1 / d (1 for chi-squared), coef0 1 and degree 3. All parameters
-but the degree may be learned. See `_dot_products` for the arguments, types and errors that all measures share.
+Names and defaults are those of scikit-learn: gamma, at least 0, is 1 / d (1 for chi-squared), coef0 1 and degree 3. All
+parameters but the degree may be learned. See `_dot_products` for the arguments, types and errors that all measures
+share.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Num, Shaped
 
 from simjax.core import current_precision
-from simjax.similarity._define import Reduce, define, define_featurewise, pair_function
+from simjax.similarity._define import Reduce, Values, Vectors, define, define_featurewise, pair_function
 from simjax.similarity._dot_products import (
     ScaledRows,
     dot_product,
@@ -21,7 +23,7 @@ from simjax.similarity._dot_products import (
     search_products,
 )
 from simjax.similarity._elementwise import manhattan
-from simjax.similarity._euclidean import prepare_rows, search_rows, squared_euclidean_distance
+from simjax.similarity._euclidean import search_rows, squared_euclidean_distance
 from simjax.similarity._featurewise import reduce_features
 from simjax.similarity._finite import ratio, saturate
 from simjax.similarity._measure import measure
@@ -31,18 +33,11 @@ SQUARED_EUCLIDEAN = measure("squared_euclidean")
 
 @pair_function(minimum={"degree": 0.0, "gamma": 0.0, "coef0": -float("inf")})
 def polynomial_kernel(
-    x: Shaped[Array, "*#b d"],
-    y: Shaped[Array, "*#b d"],
-    *,
-    degree: ArrayLike = 3,
-    gamma: ArrayLike | None = None,
-    coef0: ArrayLike = 1.0,
-) -> Num[Array, "*b"]:
+    x: Vectors, y: Vectors, *, degree: ArrayLike = 3, gamma: ArrayLike | None = None, coef0: ArrayLike = 1.0
+) -> Values:
     """Compute (gamma x . y + coef0)^degree; infinite, with zero gradient, where it overflows.
 
     Args:
-        x: [..., d].
-        y: [..., d].
         degree: A whole number, at least 0.
         gamma: At least 0. Default: 1 / d.
         coef0: Any number.
@@ -55,18 +50,10 @@ def polynomial_kernel(
 
 
 @pair_function(minimum={"gamma": 0.0, "coef0": -float("inf")})
-def sigmoid_kernel(
-    x: Shaped[Array, "*#b d"],
-    y: Shaped[Array, "*#b d"],
-    *,
-    gamma: ArrayLike | None = None,
-    coef0: ArrayLike = 1.0,
-) -> Num[Array, "*b"]:
+def sigmoid_kernel(x: Vectors, y: Vectors, *, gamma: ArrayLike | None = None, coef0: ArrayLike = 1.0) -> Values:
     """Compute tanh(gamma x . y + coef0), in [-1, 1].
 
     Args:
-        x: [..., d].
-        y: [..., d].
         gamma: At least 0. Default: 1 / d.
         coef0: Any number.
 
@@ -78,15 +65,8 @@ def sigmoid_kernel(
 
 
 @pair_function(minimum={"gamma": 0.0})
-def rbf_kernel(
-    x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, gamma: ArrayLike | None = None
-) -> Num[Array, "*b"]:
+def rbf_kernel(x: Vectors, y: Vectors, *, gamma: ArrayLike | None = None) -> Values:
     """Compute exp(-gamma |x - y|^2), in [0, 1].
-
-    Args:
-        x: [..., d].
-        y: [..., d].
-        gamma: At least 0. Default: 1 / d.
 
     Example:
         >>> print(rbf_kernel(jnp.array([0.0, 0.0]), jnp.array([0.0, 2.0])).round(4))
@@ -96,15 +76,8 @@ def rbf_kernel(
 
 
 @pair_function(minimum={"gamma": 0.0})
-def laplacian_kernel(
-    x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, gamma: ArrayLike | None = None
-) -> Num[Array, "*b"]:
+def laplacian_kernel(x: Vectors, y: Vectors, *, gamma: ArrayLike | None = None) -> Values:
     """Compute exp(-gamma sum_k |x_k - y_k|), in [0, 1].
-
-    Args:
-        x: [..., d].
-        y: [..., d].
-        gamma: At least 0. Default: 1 / d.
 
     Example:
         >>> print(laplacian_kernel(jnp.array([0.0, 0.0]), jnp.array([3.0, -1.0])).round(4))
@@ -114,12 +87,10 @@ def laplacian_kernel(
 
 
 @pair_function()
-def additive_chi2_kernel(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -> Num[Array, "*b"]:
+def additive_chi2_kernel(x: Vectors, y: Vectors) -> Values:
     """Compute -sum_k (x_k - y_k)^2 / (x_k + y_k), at most 0.
 
-    Args:
-        x: Histograms [..., d], at least 0. A feature whose sum is not positive adds 0, with zero gradient.
-        y: Histograms [..., d].
+    x and y are histograms, at least 0. A feature whose sum is not positive adds 0, with zero gradient.
 
     Example:
         >>> print(additive_chi2_kernel(jnp.array([1.0, 0.0]), jnp.array([3.0, 0.0])))
@@ -135,13 +106,8 @@ def additive_chi2_kernel(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"]) -
 
 
 @pair_function(minimum={"gamma": 0.0})
-def chi2_kernel(x: Shaped[Array, "*#b d"], y: Shaped[Array, "*#b d"], *, gamma: ArrayLike = 1.0) -> Num[Array, "*b"]:
+def chi2_kernel(x: Vectors, y: Vectors, *, gamma: ArrayLike = 1.0) -> Values:
     """Compute exp(-gamma sum_k (x_k - y_k)^2 / (x_k + y_k)), in [0, 1]; see `additive_chi2_kernel`.
-
-    Args:
-        x: Histograms [..., d], at least 0.
-        y: Histograms [..., d].
-        gamma: At least 0.
 
     Example:
         >>> print(chi2_kernel(jnp.array([1.0, 0.0]), jnp.array([3.0, 0.0]), gamma=2.0).round(4))
@@ -169,6 +135,10 @@ def _sigmoid(dot: Array, d: int, gamma: ArrayLike | None, coef0: ArrayLike) -> A
     return jnp.tanh(_affine(dot, d, gamma, coef0))
 
 
+def _of_products(function: Callable[..., Array], x: ScaledRows, y: ScaledRows, **parameters: Any) -> Array:
+    return function(multiply_tile(x, y), x[0].shape[-1], **parameters)
+
+
 def _decay(distance: Array, d: int, gamma: ArrayLike | None) -> Array:
     return jnp.exp(-saturate(distance) * _gamma(gamma, d))
 
@@ -189,14 +159,6 @@ def _chi2(reduce: Reduce, x: Array, y: Array, *, gamma: ArrayLike) -> Array:
     return jnp.exp(gamma * saturate(_additive_chi2(reduce, x, y)))
 
 
-def _polynomial_of_tile(x: ScaledRows, y: ScaledRows, **parameters: Any) -> Array:
-    return _polynomial(multiply_tile(x, y), x[0].shape[-1], **parameters)
-
-
-def _sigmoid_of_tile(x: ScaledRows, y: ScaledRows, **parameters: Any) -> Array:
-    return _sigmoid(multiply_tile(x, y), x[0].shape[-1], **parameters)
-
-
 def _prepare_rbf(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
     return SQUARED_EUCLIDEAN.tile_inputs(x, y)
 
@@ -206,19 +168,20 @@ def _rbf_of_tile(x: Any, y: Any, *, gamma: ArrayLike | None) -> Array:
     return _decay(SQUARED_EUCLIDEAN.tile(x, y, current_precision()), x[0].vectors.shape[-1], gamma)
 
 
-define(polynomial_kernel, prepare=prepare_products, matrix=_polynomial_of_tile)
+define(polynomial_kernel, prepare=prepare_products, matrix=partial(_of_products, _polynomial), keeps_half=True)
 define(
     sigmoid_kernel,
     prepare=prepare_products,
-    matrix=_sigmoid_of_tile,
+    matrix=partial(_of_products, _sigmoid),
     search=search_products,
     range=(-1.0, 1.0),
+    keeps_half=True,
 )
 define(
     rbf_kernel,
     prepare=_prepare_rbf,
     matrix=_rbf_of_tile,
-    search=search_rows(prepare_rows),
+    search=search_rows,
     range=(0.0, 1.0),
     precision="highest",
 )

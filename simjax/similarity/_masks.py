@@ -9,6 +9,7 @@ same shape do not trigger recompilation.
 from collections.abc import Callable
 from typing import Any
 
+import jax  # noqa: F401 (in doctests)
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -27,18 +28,14 @@ def as_pytree_function(function: Callable[..., Any] | None) -> Callable[..., Any
 
 
 def same_label(rows: Num[ArrayLike, " n"], columns: Num[ArrayLike, " m"] | None = None) -> Mask:
-    """Return a mask of pairs with equal labels.
-
-    Args:
-        rows: Labels of the rows, [n].
-        columns: Labels of the columns, [m]. Default: the labels of the rows.
+    """Return a mask of pairs with equal labels of the rows [n] and of the columns [m], by default those of the rows.
 
     Example:
-        >>> mask = all_of(same_label(jnp.array([4, 7, 4])), exclude_self)
-        >>> print(mask(jnp.arange(3)[:, None], jnp.arange(3)[None]).astype(int))
-        [[0 0 1]
-         [0 0 0]
-         [1 0 0]]
+        >>> mask = all_of(same_label(np.array([4, 7, 4])), exclude_self)
+        >>> print(jax.jit(mask)(*np.ogrid[:3, :3]))
+        [[False False  True]
+         [False False False]
+         [ True False False]]
     """
     return Partial(_same, *_labels(rows, columns))
 
@@ -64,25 +61,18 @@ def all_of(*masks: Mask) -> Mask:
 
 
 def _labels(row_labels: ArrayLike, column_labels: ArrayLike | None) -> tuple[Array, Array]:
-    given = {"rows": _as_integers_if_exact(row_labels)}
+    given = {"rows": as_host_array(row_labels)}
     if column_labels is not None:
-        given["columns"] = _as_integers_if_exact(column_labels)
+        given["columns"] = as_host_array(column_labels)
+    for argument, a in given.items():
+        # Integer-valued floats of NumPy become integers, because float32 would merge some of them.
+        if isinstance(a, np.ndarray) and a.dtype.kind == "f" and np.all((np.abs(a) < 2**63) & (a == np.trunc(a))):
+            given[argument] = a.astype(np.int64)
     if any(jnp.issubdtype(a.dtype, jnp.floating) or a.dtype == bool for a in given.values()):
         labels = {argument: as_number_array(argument, a) for argument, a in given.items()}
     else:
         labels = comparable_ids(given)
     return labels["rows"], labels.get("columns", labels["rows"])
-
-
-def _as_integers_if_exact(labels: ArrayLike) -> np.ndarray | Array:
-    """Convert a NumPy array of integer-valued floats to integers, because float32 would merge some of them."""
-    array = as_host_array(labels)
-    is_integer_valued = (
-        isinstance(array, np.ndarray)
-        and array.dtype.kind == "f"
-        and np.all((np.abs(array) < 2**63) & (array == np.trunc(array)))
-    )
-    return array.astype(np.int64) if is_integer_valued else array
 
 
 def _same(row_labels: Array, column_labels: Array, i: Array, j: Array) -> Array:

@@ -2,9 +2,10 @@
 
     maxsim(x, y) = sum over the tokens i of x of max_j measure(x_i, y_j)
 
-Each token of a query is compared with the closest token of a document. Documents of different lengths are padded to a
-common length, and masks mark the valid tokens. MaxSim is not symmetric. Among equally close tokens, the first receives
-the whole gradient. A query or a document without valid tokens has MaxSim 0 with zero gradient.
+Each token of a query is compared with the closest token of a document: with a distance, the smallest one is taken.
+Documents of different lengths are padded to a common length, and masks mark the valid tokens. MaxSim is not symmetric.
+Among equally close tokens, the first receives the whole gradient. A query or a document without valid tokens has MaxSim
+0 with zero gradient, also with a distance, so exclude it from a ranking.
 
 References:
     Khattab, Zaharia (2020), ColBERT: Efficient and Effective Passage Search via Contextualized Late Interaction.
@@ -15,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np  # noqa: F401 (in doctests)
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Num
@@ -35,28 +37,20 @@ def maxsim_similarity(
     measure: str | Measure = "dot",
     reduce: str = "sum",
 ) -> Num[Array, "*b"]:
-    """Compute MaxSim of pairs of sets of token vectors.
+    """Compute MaxSim of pairs of sets of token vectors, [*b].
 
     Args:
         x: Tokens of queries, [*b, t, d].
         y: Tokens of documents, [*b, s, d].
         x_mask: Boolean [*b, t], True for valid tokens. Default: all are valid.
         y_mask: Boolean [*b, s], as `x_mask`.
-        measure: Measure of two tokens, a name or a `Measure`. With a distance, the smallest distances are reduced.
+        measure: Measure of two tokens, a name or a `Measure`.
         reduce: "sum" over the tokens of x, or "mean" over its valid tokens.
-
-    Returns:
-        [*b], values of the measure; 0 for sets without valid tokens, also with a distance, so exclude them from a
-        ranking.
-
-    Raises:
-        InputError: If shapes do not match, or the measure or reduction is unknown.
-        TypeError: If x or y does not hold real numbers.
 
     Example:
         The best matches of two words among three are 0.75 and 0.5:
 
-        >>> query, document = jnp.eye(2), jnp.array([[0.75, 0.0], [0.0, 0.25], [0.5, 0.5]])
+        >>> query, document = np.eye(2), np.array([[0.75, 0.0], [0.0, 0.25], [0.5, 0.5]])
         >>> print(maxsim_similarity(query, document))
         1.25
     """
@@ -78,26 +72,19 @@ def maxsim_matrix(
     reduce: str = "sum",
     block_size: int | None = None,
 ) -> Num[Array, "n m"]:
-    """Compute MaxSim of every query and every document in blocks, without an array [n, m, t, s].
+    """Compute MaxSim of every query and every document in blocks, [n, m], without an array [n, m, t, s].
 
     Args:
         x: Tokens of n queries, [n, t, d].
         y: Tokens of m documents, [m, s, d].
-        x_mask: Boolean [n, t], True for valid tokens. Default: all are valid.
-        y_mask: Boolean [m, s], as `x_mask`.
-        measure: Measure of two tokens, a name or a `Measure`.
-        reduce: "sum" or "mean", see `maxsim_similarity`.
+        x_mask: Boolean [n, t], see `maxsim_similarity`.
+        y_mask: Boolean [m, s].
+        measure: See `maxsim_similarity`.
+        reduce: See `maxsim_similarity`.
         block_size: Queries per block. Default: chosen from a memory budget.
 
-    Returns:
-        [n, m].
-
-    Raises:
-        InputError: If shapes do not match, or the measure or reduction is unknown.
-        TypeError: If x or y does not hold real numbers.
-
     Example:
-        >>> queries, documents = jnp.eye(2)[:, None], jnp.array([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.5, 0.0]]])
+        >>> queries, documents = np.eye(2)[:, None], np.array([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.5, 0.0]]])
         >>> print(maxsim_matrix(queries, documents))
         [[1. 1.]
          [1. 0.]]

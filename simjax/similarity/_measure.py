@@ -16,6 +16,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from simjax.core import (
+    InputError,
     as_float_array,
     as_number_array,
     check_at_least,
@@ -29,10 +30,6 @@ from simjax.core import (
 )
 
 
-def _promote_rows(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
-    return promote_to_float32(x), promote_to_float32(y)
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Measure:
@@ -44,7 +41,7 @@ class Measure:
         matrix: Function of r prepared rows, of all prepared columns and of the parameters, returning a tile [r, m]
             without an array [r, m, d]. Default: `pair`, with broadcasting.
         prepare: Function of x [n, d], y [m, d] and of the parameters, returning a pytree of arrays [n, ...] and any
-            pytree for the columns. It is called once, not for each block. Default: promotion to float32.
+            pytree for the columns. It is called once, not for each block. Default: x and y.
         range: Smallest and largest value.
         name: Name in `measure=`.
         parameters: Keyword arguments of the functions; arrays may be traced or learned.
@@ -56,12 +53,13 @@ class Measure:
         precision: Precision of matrix products, as in `jax.default_matmul_precision`. Default: JAX's.
         propagates_nan: The matrix form gives NaN for every pair of a row that holds NaN or infinity, as `pair` does.
             False passes such rows to `matrix`, for measures that give them a meaning.
+        keeps_half: `prepare` receives float16 and bfloat16 rows as they are. Default: in float32.
     """
 
     pair: Callable[..., Array] = dataclasses.field(metadata={"static": True})
     higher_is_closer: bool = dataclasses.field(metadata={"static": True})
     matrix: Callable[..., Array] | None = dataclasses.field(default=None, metadata={"static": True})
-    prepare: Callable[..., tuple[Any, Any]] = dataclasses.field(default=_promote_rows, metadata={"static": True})
+    prepare: Callable[..., tuple[Any, Any]] | None = dataclasses.field(default=None, metadata={"static": True})
     range: tuple[float, float] = dataclasses.field(default=(-float("inf"), float("inf")), metadata={"static": True})
     name: str = dataclasses.field(default="", metadata={"static": True})
     parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -71,6 +69,7 @@ class Measure:
     symmetric: bool = dataclasses.field(default=False, metadata={"static": True})
     precision: str | None = dataclasses.field(default=None, metadata={"static": True})
     propagates_nan: bool = dataclasses.field(default=True, metadata={"static": True})
+    keeps_half: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @classmethod
     def from_pair(cls, pair: Callable[..., Array], *, higher_is_closer: bool, **parameters: Any) -> "Measure":
@@ -86,13 +85,23 @@ class Measure:
 
     def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
         """Compute the measure of pairs x, y [..., d], returning [...]."""
-        x, y = as_float_array("x", x), as_float_array("y", y)
-        return self.pair(promote_to_float32(x), promote_to_float32(y), **self.parameters).astype(jnp.result_type(x, y))
+        x, y, dtype = pair_arguments(x, y)
+        return self.of_pairs(x, y).astype(dtype)
+
+    def of_pairs(self, x: Array, y: Array) -> Array:
+        """Compute pairs x, y [..., d] that have one number of axes and float32 or wider, without checks."""
+        return getattr(self.pair, "unchecked", self.pair)(x, y, **self.parameters)
 
     def tile_inputs(self, x: Array, y: Array) -> tuple[Any, Any]:
         """Prepare x [n, d] and y [m, d] for `tile`: rows, a pytree of arrays [n, ...], and columns, any pytree."""
-        (x, x_nan), (y, y_nan) = self._finite_rows(x), self._finite_rows(y)
-        rows, columns = _promote_rows(x, y) if self.matrix is None else self.prepare(x, y, **self.parameters)
+        if not self.keeps_half:
+            x, y = promote_to_float32(x), promote_to_float32(y)
+        if self.propagates_nan:
+            x, x_nan = replace_non_finite_rows(x, fill_with_minimum=True)
+            y, y_nan = replace_non_finite_rows(y, fill_with_minimum=True)
+        else:
+            x_nan, y_nan = jnp.zeros(len(x), x.dtype), jnp.zeros(len(y), y.dtype)
+        rows, columns = (x, y) if self.prepare is None else self.prepare(x, y, **self.parameters)
         prints = (fingerprints(x), fingerprints(y)) if self.exact_zero else (None, None)
         return (rows, prints[0], x_nan), (columns, prints[1], y_nan)
 
@@ -105,16 +114,11 @@ class Measure:
         """Compute `tile` without adding the NaN of rows and columns, the last elements of `tile_inputs`."""
         (r, r_prints, _), (c, c_prints, _) = rows, columns
         if self.matrix is None:
-            s = self.pair(r[:, None], c[None], **self.parameters)
+            s = self.of_pairs(r[:, None], c[None])
         else:
             with jax.default_matmul_precision(precision or self.precision or current_precision()):
                 s = self.matrix(r, c, **self.parameters)
         return jnp.where(same_fingerprint(r_prints, c_prints), 0.0, s) if self.exact_zero else s
-
-    def _finite_rows(self, x: Array) -> tuple[Array, Array]:
-        if not self.propagates_nan:
-            return x, jnp.zeros(len(x), x.dtype)
-        return replace_non_finite_rows(x, fill_with_minimum=True)
 
     def all_pairs(self, x: Array, y: Array, precision: str | None = None) -> Array:
         """Compute the values [n, m] of x [n, d] and y [m, d] in one block."""
@@ -130,20 +134,25 @@ class Measure:
         return values if self.higher_is_closer else -values
 
 
+def pair_arguments(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array, Any]:
+    """Check vectors [..., d]; return them with one number of axes in float32 or wider, and their common dtype."""
+    x, y = as_float_array("x", x), as_float_array("y", y)
+    if not x.ndim or not y.ndim or x.shape[-1] != y.shape[-1]:
+        raise InputError(f"y: expected as many features as x, got shapes {x.shape} and {y.shape}")
+    try:
+        rank = len(jnp.broadcast_shapes(x.shape, y.shape))
+    except ValueError:
+        raise InputError(f"y: expected a shape that goes with x, got {x.shape} and {y.shape}") from None
+    x, y, dtype = promote_to_float32(x), promote_to_float32(y), jnp.result_type(x, y)
+    return x.reshape((1,) * (rank - x.ndim) + x.shape), y.reshape((1,) * (rank - y.ndim) + y.shape), dtype
+
+
 MEASURES: dict[str, Measure] = {}
 """Measures by name, which the modules of `simjax.similarity` register."""
 
 
 def measure(name: "str | Measure", **parameters: Any) -> Measure:
-    """Return the measure of a name, with parameters.
-
-    Args:
-        name: Name of a measure; a `Measure` is also accepted.
-        **parameters: Keyword arguments of the measure; arrays may be traced or learned.
-
-    Raises:
-        InputError: If the name is unknown, or a parameter is out of range.
-        TypeError: If the measure does not take a parameter.
+    """Return the measure of a name (or a given `Measure`), with parameters: its keyword arguments, traced or learned.
 
     Example:
         >>> near = measure("rbf", gamma=0.5)
@@ -153,12 +162,10 @@ def measure(name: "str | Measure", **parameters: Any) -> Measure:
     found = name if isinstance(name, Measure) else MEASURES[check_choice("measure", name, MEASURES)]
     if not parameters:
         return found
-    known = [p for p in inspect.signature(found.pair).parameters.values() if p.kind == p.KEYWORD_ONLY]
+    known = [p.name for p in inspect.signature(found.pair).parameters.values() if p.kind == p.KEYWORD_ONLY]
     for parameter in parameters:
-        if parameter not in [p.name for p in known]:
-            raise TypeError(
-                f"{found.name}: unknown parameter {parameter!r}{suggestion(parameter, [p.name for p in known])}"
-            )
+        if parameter not in known:
+            raise TypeError(f"{found.name}: unknown parameter {parameter!r}{suggestion(parameter, known)}")
     for parameter, minimum in found.minimum:
         check_at_least(parameter, parameters.get(parameter), minimum)
     # A jitted function would truncate wide integers of a NumPy array.

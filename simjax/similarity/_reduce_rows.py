@@ -71,10 +71,6 @@ def reduce_rows(
     Returns:
         A pytree of arrays [n, ...].
 
-    Raises:
-        InputError: If shapes do not match or the measure is unknown.
-        TypeError: If x or y does not hold real numbers.
-
     Example:
         The number of other rows within a distance of 1.5:
 
@@ -108,11 +104,6 @@ def default_block_size(
 ) -> int:
     """Return the number of rows that `reduce_rows` computes in one block by default.
 
-    Args:
-        x: [n, d].
-        y: [m, d]. Default: x.
-        measure: Name of a measure or a `Measure`.
-
     Example:
         >>> x = jnp.zeros((65536, 128))
         >>> default_block_size(x), default_block_size(x, measure="manhattan")
@@ -136,7 +127,7 @@ def reduce_rows_of_arrays(
     axis_name: str | tuple[str, ...] | None = None,
     cast_result: bool = False,
 ) -> Any:
-    """`reduce_rows` of arguments that are already checked and converted."""
+    """Compute `reduce_rows` of arguments that are already checked and converted; `function` is a pytree."""
 
     def reduce(function: Any, measure: Measure, x: Array, y: Array, rows: Any, first: Any = 0) -> Any:
         if axis_name is not None:

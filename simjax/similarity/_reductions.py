@@ -1,8 +1,8 @@
 """Reductions of the rows of S = measure(x_i, y_j): sums, extremes, softmax, order.
 
-S has the values of the measure: the closest pair is the maximum of a similarity and the minimum of a distance. For a
-row without valid pairs, a weighted sum, a sum, a mean and a count are 0, logsumexp is -inf, min is +inf and max is -inf
-with index -1, all with zero gradient.
+S has the values of the measure: the closest pair is the maximum of a similarity and the minimum of a distance. Every
+reduction takes rows x [n, d], columns y [m, d] and `ReductionOptions`. For a row without valid pairs, a weighted sum, a
+sum, a mean and a count are 0, logsumexp is -inf, min is +inf and max is -inf with index -1, all with zero gradient.
 """
 
 import functools
@@ -21,9 +21,13 @@ from simjax.similarity._masks import Mask, as_pytree_function
 from simjax.similarity._measure import Measure
 from simjax.similarity._reduce_rows import reduce_rows
 
+Rows = Shaped[ArrayLike, "n d"]
+Columns = Shaped[ArrayLike, "m d"] | None
+"""Default: the rows."""
+
 
 class ReductionOptions(TypedDict, total=False):
-    """Options that every reduction of x [n, d] and y [m, d] takes. Default of y: x.
+    """Options that every reduction takes.
 
     mask: Function of row and column that is True for valid pairs, see `same_label`. Default: all pairs are valid.
     function: Elementwise function that is applied to S first, for instance a division by a temperature.
@@ -39,10 +43,8 @@ class ReductionOptions(TypedDict, total=False):
     axis_name: str | tuple[str, ...] | None
 
 
-def logsumexp(
-    x: Shaped[ArrayLike, "n d"], y: Shaped[ArrayLike, "m d"] | None = None, **options: Unpack[ReductionOptions]
-) -> Num[Array, " n"]:
-    """Compute log sum_j exp S_ij of each row i without overflow, [n]. See `ReductionOptions`.
+def logsumexp(x: Rows, y: Columns = None, **options: Unpack[ReductionOptions]) -> Num[Array, " n"]:
+    """Compute log sum_j exp S_ij of each row i without overflow, [n].
 
     Example:
         The InfoNCE loss of a pair at temperature 0.1 is this minus the scaled similarity of the pair:
@@ -56,21 +58,15 @@ def logsumexp(
 
 
 def softmax_weighted_sum(
-    x: Shaped[ArrayLike, "n d"],
-    y: Shaped[ArrayLike, "m d"],
-    values: Num[ArrayLike, "m e"],
-    **options: Unpack[ReductionOptions],
+    x: Rows, y: Shaped[ArrayLike, "m d"], values: Num[ArrayLike, "m e"], **options: Unpack[ReductionOptions]
 ) -> Num[Array, "n e"]:
-    """Compute sum_j softmax_j(S_ij) values_j of each row i: attention, and soft nearest neighbours.
+    """Compute sum_j softmax_j(S_ij) values_j of each row i, [n, e]: attention, and soft nearest neighbours.
 
     Args:
         x: [n, d].
         y: [m, d].
         values: [m, e].
         **options: See `ReductionOptions`.
-
-    Returns:
-        [n, e]; 0 for rows without valid pairs.
     """
     values = promote_to_float32(as_float_array("values", values))
     if (axis_name := options.get("axis_name")) is not None:
@@ -78,28 +74,18 @@ def softmax_weighted_sum(
     return _reduce(Partial(row_reductions.softmax_weighted_sum, values), x, y, **options)
 
 
-def sum(
-    x: Shaped[ArrayLike, "n d"], y: Shaped[ArrayLike, "m d"] | None = None, **options: Unpack[ReductionOptions]
-) -> Num[Array, " n"]:
-    """Compute the sum of function(S_ij) over the valid pairs of each row i, [n]. See `ReductionOptions`."""
+def sum(x: Rows, y: Columns = None, **options: Unpack[ReductionOptions]) -> Num[Array, " n"]:
+    """Compute the sum of function(S_ij) over the valid pairs of each row i, [n]."""
     return _reduce(row_reductions.sum, x, y, **options)
 
 
-def mean(
-    x: Shaped[ArrayLike, "n d"], y: Shaped[ArrayLike, "m d"] | None = None, **options: Unpack[ReductionOptions]
-) -> Num[Array, " n"]:
-    """Compute the mean of function(S_ij) over the valid pairs of each row i, [n]. See `ReductionOptions`."""
+def mean(x: Rows, y: Columns = None, **options: Unpack[ReductionOptions]) -> Num[Array, " n"]:
+    """Compute the mean of function(S_ij) over the valid pairs of each row i, [n]."""
     return _reduce(row_reductions.mean, x, y, **options)
 
 
-def count(
-    x: Shaped[ArrayLike, "n d"],
-    y: Shaped[ArrayLike, "m d"] | None = None,
-    **options: Unpack[ReductionOptions],
-) -> Int[Array, " n"]:
-    """Count the valid pairs of each row i for which function(S_ij) is True, int32 [n]. See `ReductionOptions`.
-
-    `function` is required, and must return booleans.
+def count(x: Rows, y: Columns = None, **options: Unpack[ReductionOptions]) -> Int[Array, " n"]:
+    """Count the valid pairs of each row i for which `function`, which must be given, is True, int32 [n].
 
     Example:
         >>> x = jnp.array([[0.0], [1.0], [2.0], [9.0]])
@@ -109,73 +95,46 @@ def count(
     return _reduce(row_reductions.count, x, y, **options)
 
 
-def min(
-    x: Shaped[ArrayLike, "n d"], y: Shaped[ArrayLike, "m d"] | None = None, **options: Unpack[ReductionOptions]
-) -> tuple[Num[Array, " n"], Int[Array, " n"]]:
-    """Return the smallest S_ij of each row i and its column, the lowest of equal ones. See `ReductionOptions`.
-
-    Returns:
-        Values [n] and columns int32 [n]; +inf and -1 for rows without valid pairs.
-    """
+def min(x: Rows, y: Columns = None, **options: Unpack[ReductionOptions]) -> tuple[Num[Array, " n"], Int[Array, " n"]]:
+    """Return the smallest S_ij of each row i, [n], and its column, int32 [n], the lowest of equal ones."""
     return _reduce(row_reductions.min, x, y, **options)
 
 
-def max(
-    x: Shaped[ArrayLike, "n d"], y: Shaped[ArrayLike, "m d"] | None = None, **options: Unpack[ReductionOptions]
-) -> tuple[Num[Array, " n"], Int[Array, " n"]]:
-    """Return the largest S_ij of each row i and its column, the lowest of equal ones. See `ReductionOptions`.
-
-    Returns:
-        Values [n] and columns int32 [n]; -inf and -1 for rows without valid pairs.
-    """
+def max(x: Rows, y: Columns = None, **options: Unpack[ReductionOptions]) -> tuple[Num[Array, " n"], Int[Array, " n"]]:
+    """Return the largest S_ij of each row i, [n], and its column, int32 [n], the lowest of equal ones."""
     return _reduce(row_reductions.max, x, y, **options)
 
 
 def largest_k(
-    x: Shaped[ArrayLike, "n d"],
-    y: Shaped[ArrayLike, "m d"] | None = None,
-    *,
-    k: int,
-    **options: Unpack[ReductionOptions],
+    x: Rows, y: Columns = None, *, k: int, **options: Unpack[ReductionOptions]
 ) -> tuple[Num[Array, "n {k}"], Int[Array, "n {k}"]]:
     """Return the k largest S_ij of each row i and their columns, the lowest column first among equal values.
 
     Args:
         x: [n, d].
-        y: [m, d]. Default: x.
+        y: [m, d].
         k: At most m.
         **options: See `ReductionOptions`; `function=jnp.negative` finds the smallest distances.
 
     Returns:
         Values [n, k] and columns int32 [n, k]. NaN comes after all numbers. With fewer than k valid pairs, the
         remaining entries are -inf and -1.
-
-    Raises:
-        InputError: If k is out of range.
     """
     return _reduce(_cached_partial(row_reductions.largest_k, k=k), x, y, **options)
 
 
 def order_statistics(
-    x: Shaped[ArrayLike, "n d"],
-    y: Shaped[ArrayLike, "m d"] | None = None,
-    *,
-    ks: Sequence[int],
-    **options: Unpack[ReductionOptions],
+    x: Rows, y: Columns = None, *, ks: Sequence[int], **options: Unpack[ReductionOptions]
 ) -> Num[Array, "n _k"]:
-    """Return the k-th smallest S_ij of each row i, for several k. NaN comes after all numbers.
+    """Return the k-th smallest S_ij of each row i, for several k, [n, len(ks)].
+
+    NaN comes after all numbers. Where a row has fewer than k valid pairs, the result is +inf.
 
     Args:
         x: [n, d].
-        y: [m, d]. Default: x.
+        y: [m, d].
         ks: Numbers from 1 to m.
         **options: See `ReductionOptions`.
-
-    Returns:
-        [n, len(ks)]; +inf where a row has fewer than k valid pairs.
-
-    Raises:
-        InputError: If a k is out of range.
 
     Example:
         The distances to the nearest and the second nearest other row:
@@ -190,8 +149,8 @@ def order_statistics(
 
 
 def histogram(
-    x: Shaped[ArrayLike, "n d"],
-    y: Shaped[ArrayLike, "m d"] | None = None,
+    x: Rows,
+    y: Columns = None,
     *,
     edges: Num[ArrayLike, " _b"],
     soft: bool = False,
@@ -201,7 +160,7 @@ def histogram(
 
     Args:
         x: [n, d].
-        y: [m, d]. Default: x.
+        y: [m, d].
         edges: Ascending edges of the bins, [b].
         soft: Share each value linearly between the two nearest edges, which is differentiable (on an edge, with
             the slope to its right). Default: count the values between two edges, including the last edge, as NumPy

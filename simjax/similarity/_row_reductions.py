@@ -33,12 +33,10 @@ def reduce_tile(
 
 
 def softmax_of_tile(s: Array, valid: Array | bool = True) -> tuple[Array, Array]:
-    """Compute the softmax over the last axis of s [..., m], and the log of its normalizer.
+    """Compute the softmax over the last axis of s [..., m], and the log of its normalizer, [...].
 
-    An infinite entry is replaced by the largest finite number. NaN stays NaN.
-
-    Returns:
-        Weights [..., m], 0 for invalid entries, and logsumexp [...], -inf without valid entries.
+    Invalid entries have weight 0; without valid entries the log is -inf. An infinite entry is replaced by the largest
+    finite number. NaN stays NaN.
     """
     largest = jnp.finfo(s.dtype).max
     s = jnp.where(valid, jnp.minimum(s, largest), -jnp.inf)
@@ -52,10 +50,9 @@ def softmax_of_tile(s: Array, valid: Array | bool = True) -> tuple[Array, Array]
 
 
 def first_largest(s: Array, valid: Array) -> Array:
-    """Return the column of the largest valid entry of each row, int32 [r].
+    """Return the first column of the largest valid entry of each row, int32 [r]; -1 without valid entries.
 
-    It is the first column among equal entries, and -1 for a row without valid entries. NaN is the largest, as in NumPy.
-    This takes two reductions, because XLA on a CPU computes an argmax ten times as slowly.
+    NaN is the largest, as in NumPy. Two reductions, because XLA on a CPU computes an argmax ten times as slowly.
     """
     s, columns = lax.stop_gradient(s), jnp.arange(s.shape[1], dtype=jnp.int32)[None]
     top = jnp.max(jnp.where(valid, s, -jnp.inf), axis=1, keepdims=True, initial=-jnp.inf)
@@ -123,12 +120,7 @@ def histogram(edges: Array, s: Array, valid: Array) -> Array:
 
 
 def soft_histogram(edges: Array, s: Array, valid: Array) -> Array:
-    """Compute a histogram in which each valid entry is shared linearly by the two nearest edges [b], [r, b].
-
-    Example:
-        >>> print(soft_histogram(jnp.array([0.0, 1.0, 2.0]), jnp.array([[0.25, 1.0, 7.0]]), jnp.full((1, 3), True)))
-        [[0.75 1.25 0.  ]]
-    """
+    """Compute a histogram in which each valid entry is shared linearly by the two nearest edges [b], [r, b]."""
     in_range = valid & (s >= edges[0]) & (s <= edges[-1])
     below = jnp.concatenate([edges[:1] - 1, edges[:-1]])
     above = jnp.concatenate([edges[1:], edges[-1:] + 1])

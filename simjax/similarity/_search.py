@@ -6,13 +6,13 @@ negated.
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.core import Tracer
-from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Int, Num, Shaped
 
@@ -21,7 +21,6 @@ from simjax.core import (
     as_exact_array,
     as_matrices,
     auto_axes,
-    dot_products,
     map_rows,
     promote_to_float32,
     rank_keys,
@@ -30,10 +29,7 @@ from simjax.core import (
 )
 from simjax.similarity._measure import Measure
 from simjax.similarity._measure import measure as as_measure
-from simjax.similarity._reduce_rows import reduce_rows, reduce_rows_of_arrays
-
-BY_PRODUCTS = Measure(dot_products, higher_is_closer=True, matrix=dot_products, propagates_nan=False)
-"""The dot product of vectors that cannot overflow, without a gradient."""
+from simjax.similarity._reduce_rows import reduce_rows
 
 SPARE = 8
 """Candidates beyond 1.25 k, because the rounding of a matrix product changes the order of scores."""
@@ -47,20 +43,14 @@ def pairwise(
     block_size: int | None = None,
     precision: str | None = None,
 ) -> Num[Array, "n _m"]:
-    """Compute the matrix S_ij = measure(x_i, y_j).
+    """Compute the matrix S_ij = measure(x_i, y_j), [n, m]. Identical rows have a distance of exactly 0.
 
     Args:
         x: [n, d].
-        y: [m, d]. Identical rows have a distance of exactly 0. Default: x.
+        y: [m, d]. Default: x.
         measure: Name of a measure or a `Measure`.
         block_size: Rows per block. Default: chosen from a memory budget.
         precision: Precision of matrix products, see `reduce_rows`. Default: the precision of the measure.
-
-    Returns:
-        [n, m].
-
-    Raises:
-        InputError: If shapes do not match or the measure is unknown.
 
     Example:
         >>> colours = jnp.array([[255.0, 0, 0], [255, 105, 180], [0, 255, 0]])
@@ -105,9 +95,6 @@ def top_k(
 
     Returns:
         Values of the measure [q, k] and indices int32 [q, k], closest first, equal values by index; NaN comes last.
-
-    Raises:
-        InputError: If shapes do not match, k is out of range or the measure is unknown.
     """
     query, gallery = as_matrices(query, gallery, ("query", "gallery"))
     available = gallery.shape[0] - (exclude is not None)
@@ -123,46 +110,61 @@ def _checked_row_indices(argument: str, rows: ArrayLike, n: int, m: int) -> Arra
     if numbers.shape != (n,) or not jnp.issubdtype(numbers.dtype, jnp.integer):
         given = f"{numbers.dtype} {numbers.shape}"
         raise InputError(f"{argument}: expected one integer for each of {n} queries, got {given}")
-    if n and not isinstance(numbers, Tracer) and (numbers.min() < 0 or numbers.max() >= m):
-        given = f"{numbers.min()} to {numbers.max()}"
-        raise InputError(f"{argument}: expected rows 0 to {m - 1} of the gallery, got {given}")
+    if n and not isinstance(numbers, Tracer):
+        smallest, largest = np.asarray(numbers).min(), np.asarray(numbers).max()
+        if smallest < 0 or largest >= m:
+            raise InputError(f"{argument}: expected rows 0 to {m - 1} of the gallery, got {smallest} to {largest}")
     return numbers
 
 
 @partial(jax.jit, static_argnames=("k", "block_size", "precision"))
 @auto_axes
 def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block_size: int | None, precision: str | None):
-    count = min(k + k // 4 + SPARE, gallery.shape[0])
+    dtype, count = gallery.dtype, min(k + k // 4 + SPARE, gallery.shape[0])
+    query, gallery = promote_to_float32(query), promote_to_float32(gallery)
+    j = jnp.arange(gallery.shape[0], dtype=jnp.int32)[None]
 
-    def candidates_of_tile(by: Measure, s: Array, i: Array, j: Array, *excluded: Array) -> Array:
-        scores = by.as_score(s)
+    def candidates(scores: Array, *excluded: Array) -> Array:
         keys = rank_keys(scores, j != excluded[0][:, None]) if excluded else scores
         # In ascending order, so that the lowest index is the first of equal scores.
         return jnp.sort(top_k_of_rows(keys, count)[1], axis=1)
 
-    def find_candidates(by: Measure, x: Array, y: Array) -> Array:
-        options = {"block_size": block_size, "precision": precision or measure.precision}
-        return reduce_rows_of_arrays(Partial(candidates_of_tile, by), by, x, y, excluded, **options)
+    def find_by_products(x: Array, y: Array) -> Array:
+        def find(x: Array, *excluded: Array) -> Array:
+            return candidates(jnp.matmul(x, y.T, precision=precision or measure.precision), *excluded)
+
+        return map_rows(find, x, *excluded, block_size=block_size, row_bytes=y.shape[0] * y.dtype.itemsize)
+
+    def find_by_measure(x: Array, y: Array) -> Array:
+        by = dataclasses.replace(measure, exact_zero=False)
+        rows, columns = by.tile_inputs(x, y)
+
+        def find(rows: Any, *excluded: Array) -> Array:
+            return candidates(by.as_score(by.tile(rows, columns, precision)), *excluded)
+
+        return map_rows(find, rows, *excluded, block_size=block_size, row_bytes=by.row_bytes(x, y))
 
     def compare(query: Array, columns: Array, *excluded: Array) -> tuple[Array, Array]:
-        candidates = promote_to_float32(gallery[columns])  # [r, count, d]
-        values = measure.pair(promote_to_float32(query)[:, None], candidates, **measure.parameters)
+        found = gallery[columns]  # [r, count, d]
+        values = measure.of_pairs(query[:, None], found)
         if measure.exact_zero:
-            values = jnp.where(jnp.all(query[:, None] == candidates, axis=-1) & ~jnp.isnan(values), 0.0, values)
+            values = jnp.where(jnp.all(query[:, None] == found, axis=-1) & ~jnp.isnan(values), 0.0, values)
         valid = columns != excluded[0][:, None] if excluded else jnp.ones_like(columns, bool)
-        _, order = jax.lax.top_k(rank_keys(jax.lax.stop_gradient(measure.as_score(values)), valid), k)
+        _, order = lax.top_k(rank_keys(lax.stop_gradient(measure.as_score(values)), valid), k)
         closest = jnp.take_along_axis(values, order, axis=1)
-        return closest.astype(gallery.dtype), jnp.take_along_axis(columns, order, axis=1)
+        return closest.astype(dtype), jnp.take_along_axis(columns, order, axis=1)
 
-    x, y = jax.lax.stop_gradient((query, gallery))
-    by_measure = partial(find_candidates, dataclasses.replace(measure, exact_zero=False), x, y)
+    x, y = lax.stop_gradient((query, gallery))
     if measure.search is None:
-        columns = by_measure()
+        columns = find_by_measure(x, y)
     else:
-        (x, _), (y, y_nan) = (replace_non_finite_rows(a, fill_with_minimum=True) for a in (x, y))
-        x, y, cannot_overflow = measure.search(x, y, **measure.parameters)
-        x, y = jax.lax.stop_gradient((x, y + y_nan[:, None]))
-        by_products = partial(find_candidates, BY_PRODUCTS, x, y)
-        columns = by_products() if cannot_overflow is True else jax.lax.cond(cannot_overflow, by_products, by_measure)
+        queries, _ = replace_non_finite_rows(x, fill_with_minimum=True)
+        keys, nan = replace_non_finite_rows(y, fill_with_minimum=True)
+        queries, keys, cannot_overflow = measure.search(queries, keys, **measure.parameters)
+        products = lax.stop_gradient((queries, keys + nan[:, None]))
+        if cannot_overflow is True:
+            columns = find_by_products(*products)
+        else:
+            columns = lax.cond(cannot_overflow, lambda: find_by_products(*products), lambda: find_by_measure(x, y))
     row_bytes = count * gallery.shape[1] * gallery.dtype.itemsize
     return map_rows(compare, query, columns, *excluded, block_size=block_size, row_bytes=row_bytes)

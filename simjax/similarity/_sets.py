@@ -32,16 +32,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Num, Shaped
 
-from simjax.core import dot_products, promote_to_float32
-from simjax.similarity._define import define, pair_function
+from simjax.core import row_products
+from simjax.similarity._define import Values, Vectors, define, pair_function
 from simjax.similarity._featurewise import reduce_features, reduce_features_of_tile
 from simjax.similarity._finite import clip_to_range, power_of_two, ratio
 
 
 @pair_function()
-def jaccard_index(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def jaccard_index(x: Vectors, y: Vectors) -> Values:
     """Compute sum_k min(x_k, y_k) / sum_k max(x_k, y_k), the Jaccard index of weighted sets.
 
     Example:
@@ -57,16 +56,12 @@ def jaccard_index(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) 
 
 
 @pair_function(minimum={"alpha": 0.0, "beta": 0.0})
-def tversky_index(
-    x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"], *, alpha: ArrayLike = 1.0, beta: ArrayLike = 1.0
-) -> Num[Array, "*b"]:
+def tversky_index(x: Vectors, y: Vectors, *, alpha: ArrayLike = 1.0, beta: ArrayLike = 1.0) -> Values:
     """Compute common / (common + alpha (only x) + beta (only y)), the Tversky index of weighted sets.
 
     alpha = beta = 1 is the Jaccard index, 1/2 the Dice coefficient; alpha = 1, beta = 0 the share of x that is in y.
 
     Args:
-        x: Weights, [..., d].
-        y: Weights, [..., d].
         alpha: Weight of the features that only x has, at least 0.
         beta: Weight of the features that only y has, at least 0.
 
@@ -84,7 +79,7 @@ def tversky_index(
 
 
 @pair_function()
-def dice_coefficient(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def dice_coefficient(x: Vectors, y: Vectors) -> Values:
     """Compute 2 sum_k min(x_k, y_k) / (sum_k x_k + sum_k y_k), the Dice (or Sorensen) coefficient of weighted sets.
 
     Example:
@@ -98,7 +93,7 @@ def dice_coefficient(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"
 
 
 @pair_function()
-def overlap_coefficient(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def overlap_coefficient(x: Vectors, y: Vectors) -> Values:
     """Compute sum_k min(x_k, y_k) / min(sum_k x_k, sum_k y_k), the overlap (or Szymkiewicz-Simpson) coefficient.
 
     It is the share of the smaller of two weighted sets that is in the other, 1 if one set is part of the other.
@@ -111,33 +106,33 @@ def overlap_coefficient(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b
 
 
 @pair_function()
-def jaccard_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def jaccard_distance(x: Vectors, y: Vectors) -> Values:
     """Compute (TF + FT) / (TT + TF + FT), in [0, 1], 1 - the Jaccard index of boolean vectors.
 
     Example:
         >>> print(jaccard_distance(jnp.array([1, 1, 1, 0]), jnp.array([0, 1, 1, 1])))
         0.5
     """
-    return _distance_of_pairs(_jaccard_distance, x, y)
+    return _distance_of_pairs("jaccard_distance", x, y)
 
 
 @pair_function()
-def dice_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def dice_distance(x: Vectors, y: Vectors) -> Values:
     """Compute (TF + FT) / (2 TT + TF + FT), in [0, 1], 1 - the Dice coefficient of boolean vectors.
 
     Differs from: SciPy's `dice` multiplies numbers that are no booleans; here they are converted, as by its `cdist`.
     """
-    return _distance_of_pairs(_dice_distance, x, y)
+    return _distance_of_pairs("dice_distance", x, y)
 
 
 @pair_function()
-def rogers_tanimoto_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def rogers_tanimoto_distance(x: Vectors, y: Vectors) -> Values:
     """Compute 2 (TF + FT) / (TT + FF + 2 (TF + FT)), in [0, 1], also known as the Sokal-Michener distance."""
-    return _distance_of_pairs(_rogers_tanimoto, x, y)
+    return _distance_of_pairs("rogers_tanimoto", x, y)
 
 
 @pair_function()
-def russell_rao_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def russell_rao_distance(x: Vectors, y: Vectors) -> Values:
     """Compute (TF + FT + FF) / d, in [0, 1].
 
     The distance of a vector to itself is the share of its features that are 0.
@@ -146,23 +141,19 @@ def russell_rao_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#
         >>> print(russell_rao_distance(jnp.array([1, 1, 1, 0]), jnp.array([1, 1, 1, 0])))
         0.25
     """
-    return _distance_of_pairs(_russell_rao, x, y)
+    return _distance_of_pairs("russell_rao", x, y)
 
 
 @pair_function()
-def sokal_sneath_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def sokal_sneath_distance(x: Vectors, y: Vectors) -> Values:
     """Compute 2 (TF + FT) / (TT + 2 (TF + FT)), in [0, 1]."""
-    return _distance_of_pairs(_sokal_sneath, x, y)
+    return _distance_of_pairs("sokal_sneath", x, y)
 
 
 @pair_function()
-def yule_distance(x: Shaped[ArrayLike, "*#b d"], y: Shaped[ArrayLike, "*#b d"]) -> Num[Array, "*b"]:
+def yule_distance(x: Vectors, y: Vectors) -> Values:
     """Compute 2 TF FT / (TT FF + TF FT), in [0, 2]; 0 if one set is a subset of the other."""
-    return _distance_of_pairs(_yule, x, y)
-
-
-Index = Callable[..., Array]
-"""index(common, x_size, y_size, **parameters), see the module."""
+    return _distance_of_pairs("yule", x, y)
 
 
 def _tversky(common: Array, x_size: Array, y_size: Array, *, alpha: ArrayLike = 1.0, beta: ArrayLike = 1.0) -> Array:
@@ -203,16 +194,15 @@ def _common(x: Array, y: Array) -> tuple[Array]:
     return (_minimum(x, y),)
 
 
-def _without_overflow(x: ArrayLike, y: ArrayLike, axis: int | None = None) -> tuple[Array, Array]:
+def _without_overflow(x: Array, y: Array, axis: int | None = None) -> tuple[Array, Array]:
     """Divide x and y by a power of two, for each pair or for all, such that no sum of their features overflows."""
-    x, y = promote_to_float32(jnp.asarray(x)), promote_to_float32(jnp.asarray(y))
     x_size, y_size = (jnp.max(jnp.abs(a), axis=axis, keepdims=True, initial=0.0) for a in (x, y))
     size = jnp.maximum(x_size, y_size)
     scale = power_of_two(jnp.maximum(size / (jnp.finfo(size.dtype).max / (8 * max(x.shape[-1], 1))), 1.0))
     return x / scale, y / scale
 
 
-def _index_of_pairs(index: Index, x: ArrayLike, y: ArrayLike, **parameters: ArrayLike) -> Array:
+def _index_of_pairs(index: Callable[..., Array], x: Any, y: Any, **parameters: ArrayLike) -> Array:
     x, y = _without_overflow(x, y, axis=-1)
     return index(*reduce_features(_common, x, y), jnp.sum(x, axis=-1), jnp.sum(y, axis=-1), **parameters)
 
@@ -226,65 +216,41 @@ def _prepare_weights(x: Array, y: Array, **_: Any) -> tuple[Sets, Sets]:
     return (x, jnp.sum(x, axis=-1)), (y, jnp.sum(y, axis=-1))
 
 
-def _index_of_tile(index: Index) -> Callable[..., Array]:
-    def matrix(x: Sets, y: Sets, **parameters: ArrayLike) -> Array:
-        return index(*reduce_features_of_tile(_common, x[0], y[0]), x[1][:, None], y[1][None], **parameters)
-
-    return matrix
+def _index_of_tile(x: Sets, y: Sets, *, index: Callable[..., Array], **parameters: ArrayLike) -> Array:
+    return index(*reduce_features_of_tile(_common, x[0], y[0]), x[1][:, None], y[1][None], **parameters)
 
 
-Distance = Callable[[Array, Array, Array, Array], Array]
-"""distance(TT, TF, FT, FF), see the module."""
+BOOLEAN: dict[str, Callable[[Array, Array, Array, Array], Array]] = {
+    "jaccard_distance": lambda tt, tf, ft, ff: ratio(tf + ft, tt + tf + ft),
+    "dice_distance": lambda tt, tf, ft, ff: ratio(tf + ft, 2 * tt + tf + ft),
+    "rogers_tanimoto": lambda tt, tf, ft, ff: ratio(2 * (tf + ft), tt + ff + 2 * (tf + ft)),
+    "russell_rao": lambda tt, tf, ft, ff: ratio(tf + ft + ff, tt + tf + ft + ff),
+    "sokal_sneath": lambda tt, tf, ft, ff: ratio(2 * (tf + ft), tt + 2 * (tf + ft)),
+    "yule": lambda tt, tf, ft, ff: ratio(2 * tf * ft, tt * ff + tf * ft),
+}
+"""Distances of boolean vectors by name, as functions of the counts TT, TF, FT and FF."""
 
 
-def _jaccard_distance(tt: Array, tf: Array, ft: Array, ff: Array) -> Array:
-    return ratio(tf + ft, tt + tf + ft)
-
-
-def _dice_distance(tt: Array, tf: Array, ft: Array, ff: Array) -> Array:
-    return ratio(tf + ft, 2 * tt + tf + ft)
-
-
-def _rogers_tanimoto(tt: Array, tf: Array, ft: Array, ff: Array) -> Array:
-    return ratio(2 * (tf + ft), tt + ff + 2 * (tf + ft))
-
-
-def _russell_rao(tt: Array, tf: Array, ft: Array, ff: Array) -> Array:
-    return ratio(tf + ft + ff, tt + tf + ft + ff)
-
-
-def _sokal_sneath(tt: Array, tf: Array, ft: Array, ff: Array) -> Array:
-    return ratio(2 * (tf + ft), tt + 2 * (tf + ft))
-
-
-def _yule(tt: Array, tf: Array, ft: Array, ff: Array) -> Array:
-    return ratio(2 * tf * ft, tt * ff + tf * ft)
-
-
-def _booleans(x: ArrayLike) -> Sets:
-    x = jnp.asarray(x)
-    x = (x != 0).astype(promote_to_float32(x).dtype)
+def _booleans(x: Any) -> Sets:
+    x = (x != 0).astype(x.dtype)
     return x, jnp.sum(x, axis=-1)
 
 
-def _from_counts(distance: Distance, tt: Array, x_size: Array, y_size: Array, d: int) -> Array:
-    return distance(tt, x_size - tt, y_size - tt, d - x_size - y_size + tt)
+def _from_counts(name: str, tt: Array, x_size: Array, y_size: Array, d: int) -> Array:
+    return BOOLEAN[name](tt, x_size - tt, y_size - tt, d - x_size - y_size + tt)
 
 
-def _distance_of_pairs(distance: Distance, x: ArrayLike, y: ArrayLike) -> Array:
+def _distance_of_pairs(name: str, x: Any, y: Any) -> Array:
     (a, x_size), (b, y_size) = _booleans(x), _booleans(y)
-    return _from_counts(distance, jnp.sum(a * b, axis=-1), x_size, y_size, a.shape[-1])
+    return _from_counts(name, jnp.sum(a * b, axis=-1), x_size, y_size, a.shape[-1])
 
 
 def _prepare_booleans(x: Array, y: Array) -> tuple[Sets, Sets]:
     return _booleans(x), _booleans(y)
 
 
-def _distance_of_tile(distance: Distance) -> Callable[[Sets, Sets], Array]:
-    def matrix(x: Sets, y: Sets) -> Array:
-        return _from_counts(distance, dot_products(x[0], y[0]), x[1][:, None], y[1][None], x[0].shape[-1])
-
-    return matrix
+def _distance_of_tile(x: Sets, y: Sets, *, name: str) -> Array:
+    return _from_counts(name, row_products(x[0], y[0]), x[1][:, None], y[1][None], x[0].shape[-1])
 
 
 for _function, _index in (
@@ -296,16 +262,17 @@ for _function, _index in (
     define(
         _function,
         prepare=_prepare_weights,
-        matrix=_index_of_tile(_index),
+        matrix=partial(_index_of_tile, index=_index),
         range=(0.0, 1.0),
         symmetric=_function is not tversky_index,
     )
-for _function, _name, _distance, _largest in (
-    (jaccard_distance, "jaccard_distance", _jaccard_distance, 1.0),  # "jaccard" and "dice" are the similarities
-    (dice_distance, "dice_distance", _dice_distance, 1.0),
-    (rogers_tanimoto_distance, "rogers_tanimoto", _rogers_tanimoto, 1.0),
-    (russell_rao_distance, "russell_rao", _russell_rao, 1.0),
-    (sokal_sneath_distance, "sokal_sneath", _sokal_sneath, 1.0),
-    (yule_distance, "yule", _yule, 2.0),
+for _name, _function in (
+    ("jaccard_distance", jaccard_distance),  # "jaccard" and "dice" are the similarities
+    ("dice_distance", dice_distance),
+    ("rogers_tanimoto", rogers_tanimoto_distance),
+    ("russell_rao", russell_rao_distance),
+    ("sokal_sneath", sokal_sneath_distance),
+    ("yule", yule_distance),
 ):
-    define(_function, _name, prepare=_prepare_booleans, matrix=_distance_of_tile(_distance), range=(0.0, _largest))
+    matrix = partial(_distance_of_tile, name=_name)
+    define(_function, _name, prepare=_prepare_booleans, matrix=matrix, range=(0.0, 2.0 if _name == "yule" else 1.0))

@@ -48,10 +48,6 @@ def sliced_wasserstein_distance(
     Returns:
         A distance, at least 0 and exactly 0 for equal arrays, in the dtype of the samples.
 
-    Raises:
-        InputError: If shapes do not match, there are no samples or projections, or p is below 1.
-        TypeError: For complex numbers and text.
-
     Example:
         >>> x, y = jnp.array([[0.0], [1.0]]), jnp.array([[0.0], [1.0], [5.0]])
         >>> print(sliced_wasserstein_distance(x, y, key=jax.random.key(0), p=1).round(4))
@@ -73,7 +69,7 @@ def sliced_wasserstein_distance(
 def _pieces(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Return the lengths of the pieces where steps of 1/n and of 1/m are constant, and the indices of both steps.
 
-    Return None if n = m, where the pieces are the steps.
+    None if n = m, where the pieces are the steps.
     """
     if n == m:
         return None

@@ -1,7 +1,8 @@
 """Integers beyond int32, compared with NumPy: JAX alone keeps the low 32 bits of wider integers."""
 
+from typing import Any
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,16 +10,30 @@ from hypothesis import strategies as st
 
 from simjax import attention, core, pairs, similarity
 from simjax.core import InputError
+from tests.similarity.arrays import float32
+from tests.slow import mostly_slow
 
 SECOND = 1_700_000_000_000  # milliseconds since 1970, beyond int32
 
 
+@jax.jit
+def mask_of_tile(mask, i, j):
+    return mask(i, j)
+
+
 def matrix(mask, n, m):
-    return np.broadcast_to(mask(jnp.arange(n)[:, None], jnp.arange(m)[None]), (n, m))
+    return mask_of_tile(mask, *np.ogrid[:n, :m])
 
 
-def positive_matrix(relation, n, m):
-    return relation.masks(jnp.arange(n)[:, None], jnp.arange(m)[None])[0]
+@jax.jit
+def masks_of_tile(relation, i, j):
+    return relation.masks(i, j)
+
+
+def masks(relation):
+    """Return the matrices of the positive and the negative pairs."""
+    n, m = relation.shape
+    return masks_of_tile(relation, *np.ogrid[:n, :m])
 
 
 interesting = st.sampled_from([0, 1, -1, 2**31 - 1, -(2**31), 2**32, -(2**32), 2**53 + 1, 2**63, 2**64 - 1, -(2**63)])
@@ -35,12 +50,14 @@ def test_ids_are_equal_exactly_if_the_python_integers_are(rows, columns, ignore)
     relation = pairs.by_class(rows, columns, ignore=tuple(ignore))
     known = np.array([[a not in ignore and b not in ignore for b in columns] for a in rows])
     same = np.array([[a == b for b in columns] for a in rows])
-    positive, negative = relation.masks(jnp.arange(len(rows))[:, None], jnp.arange(len(columns))[None])
+    positive, negative = masks(relation)
     np.testing.assert_array_equal(positive, same & known)
     np.testing.assert_array_equal(negative, ~same & known)
-    for found, given_ids in zip(relation.classes, (rows, columns), strict=True):  # small ids are unchanged
+    assert relation.classes is not None
+    for found, given_ids in zip(map(np.asarray, relation.classes), (rows, columns), strict=True):
+        # small ids are unchanged
         unchanged = [i for i, a in enumerate(given_ids) if -(2**31) < a < 2**31 and a not in ignore]
-        assert np.asarray(found)[unchanged].tolist() == [given_ids[i] for i in unchanged]
+        assert found[unchanged].tolist() == [given_ids[i] for i in unchanged]
         assert all(found[i] == core.NO_CLASS for i, a in enumerate(given_ids) if a in ignore)
         assert all(found[i] < 0 for i, a in enumerate(given_ids) if abs(a) >= 2**31)
 
@@ -67,7 +84,7 @@ def test_masks_of_labels_of_every_type(x64):
 
 def test_wide_ids_are_not_compared_with_traced_ones():
     def positive(labels, ref):
-        return pairs.by_class(labels, ref).masks(jnp.arange(2)[:, None], jnp.arange(2)[None])[0]
+        return masks(pairs.by_class(labels, ref))[0]
 
     np.testing.assert_array_equal(jax.jit(lambda a: positive(a, np.array([0, 7])))(np.array([7, 1])), [[0, 1], [0, 0]])
     with pytest.raises(InputError, match="ref_labels: expected ids that int32 holds"):
@@ -87,13 +104,13 @@ def test_attributes_grades_and_sets_beyond_int32():
         pairs.by_function(near, times)
     expected = [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
     with jax.enable_x64(True):
-        np.testing.assert_array_equal(positive_matrix(pairs.by_function(near, times), 3, 3), expected)
+        np.testing.assert_array_equal(masks(pairs.by_function(near, times))[0], expected)
     with pytest.raises(InputError, match=r"attributes: expected arrays of one length, got \[2, 3\]"):
         pairs.by_function(near, (times[:2] - SECOND, np.arange(3)))
     grades = np.array([[2**32, -(2**32)], [0, 1]])
-    np.testing.assert_array_equal(positive_matrix(pairs.by_grade(grades), 2, 2), grades > 0.5)
+    np.testing.assert_array_equal(masks(pairs.by_grade(grades))[0], grades > 0.5)
     sets = np.array([[2**32, 0], [1, 1]])
-    np.testing.assert_array_equal(positive_matrix(pairs.by_shared_label(sets), 2, 2), [[1, 1], [1, 1]])
+    np.testing.assert_array_equal(masks(pairs.by_shared_label(sets))[0], [[1, 1], [1, 1]])
     with pytest.raises(TypeError, match=r"attributes: .*np.unique\(attributes, return_inverse=True\)\[1\]"):
         pairs.by_function(near, np.array(["a", "b"]))
     with pytest.raises(InputError, match="rows: expected integers that int32 holds"):
@@ -118,7 +135,7 @@ FEATURES = {
 }
 
 
-@pytest.mark.parametrize("name", FEATURES)
+@pytest.mark.parametrize("name", mostly_slow(FEATURES, "pairwise"))
 def test_integer_features_are_rounded_to_floats(name):
     for x in (SIGNED, UNSIGNED):
         np.testing.assert_array_equal(FEATURES[name](x), FEATURES[name](x.astype(np.float32)))
@@ -129,19 +146,21 @@ def test_integer_features_are_rounded_to_floats(name):
 
 @pytest.mark.usefixtures("unchecked")
 def test_lists_numbers_and_text():
-    np.testing.assert_array_equal(similarity.pairwise([[3_000_000_000]], [[0]], "manhattan"), [[3e9]])
+    lists: Any = [[3_000_000_000]], [[0]]
+    np.testing.assert_array_equal(similarity.pairwise(lists[0], lists[1], "manhattan"), [[3e9]])
     assert core.as_float_array("x", 2**40) == 2.0**40
     assert (2 * core.as_float_array("x", 3)).weak_type  # as any Python number, it does not determine the dtype
-    traced = jax.jit(lambda a: core.as_float_array("x", [a, 1.0]))(2.0)
+    as_float_array: Any = core.as_float_array
+    traced = jax.jit(lambda a: as_float_array("x", [a, 1.0]))(2.0)
     np.testing.assert_array_equal(traced, [2, 1])
     for wrong in ([["a"]], np.array([["1.5"]]), np.array([[None]]), 10**400):
         with pytest.raises((TypeError, OverflowError)):
-            core.as_float_array("x", wrong)
+            as_float_array("x", wrong)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_rows_to_exclude_and_lengths_of_sequences():
-    x = jnp.float32(np.random.default_rng(0).normal(size=(3, 2)))
+    x = float32(np.random.default_rng(0).normal(size=(3, 2)))
     with pytest.raises(InputError, match="exclude: expected integers that int32 holds"):
         similarity.top_k(x, x, 1, exclude=np.array([0, 1, 2**32 + 2]))
     with pytest.raises(InputError, match=r"exclude: expected one integer for each of 3 queries, got int32 \(1,\)"):

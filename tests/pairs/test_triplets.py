@@ -7,6 +7,7 @@ import pytest
 
 from simjax import similarity
 from simjax.pairs._triplets import fold_positives, sum_over_positives, take_columns
+from tests.similarity.arrays import float32
 from tests.slow import mostly_slow
 
 
@@ -47,14 +48,14 @@ def brute_force(x, labels, margin):
 @pytest.mark.parametrize("block_size", mostly_slow([1, 4, 11], 4))
 def test_the_loss_of_all_triplets_equals_enumeration(random, block_size):
     with jax.enable_x64(True):
-        x, labels = jnp.asarray(random.normal(size=(11, 3))), np.array([0, 1, 0, 2, 0, 1, 3, 2, 0, 1, 1])
-        found = jax.value_and_grad(all_triplets)(x, jnp.asarray(labels), 0.7, block_size)
-        expected = jax.value_and_grad(brute_force)(x, labels, 0.7)
+        x, labels = random.normal(size=(11, 3)), np.array([0, 1, 0, 2, 0, 1, 3, 2, 0, 1, 1])
+        found = jax.jit(lambda x: jax.value_and_grad(all_triplets)(x, jnp.asarray(labels), 0.7, block_size))(x)
+        expected = jax.jit(lambda x: jax.value_and_grad(brute_force)(x, labels, 0.7))(x)
         jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-10, atol=1e-12), found, expected)
 
 
 def test_other_numbers_of_positives_do_not_compile_again(random, caplog):
-    x = jnp.asarray(random.normal(size=(11, 3)), jnp.float32)
+    x = float32(random.normal(size=(11, 3)))
     step = jax.jit(jax.grad(lambda x, labels: all_triplets(x, labels, 0.7, 4)))
     with jax.log_compiles():
         for classes in (1, 2, 5, 11):
@@ -83,36 +84,43 @@ def softly_enumerated(c, positive, negative, scale):
 @pytest.mark.slow
 def test_a_sum_over_positives_has_derivatives_of_any_order(random):
     with jax.enable_x64(True):
-        c, weights = jnp.asarray(random.normal(size=(5, 7))), jnp.asarray(random.normal(size=5))
-        positive = jnp.asarray(random.random((5, 7)) < 0.4).at[0].set(False)
-        negative = ~positive & jnp.asarray(random.random((5, 7)) < 0.7)
-        scale = jnp.asarray(0.7)
+        c, weights = random.normal(size=(5, 7)), random.normal(size=5)
+        positive = random.random((5, 7)) < 0.4
+        positive[0] = False
+        negative = ~positive & (random.random((5, 7)) < 0.7)
 
-        def weighted(route):
-            return lambda c, scale: jnp.sum(weights * route(c, positive, negative, scale))
+        @jax.jit
+        def derivatives(c, scale, positive, negative):
+            found = []
+            for route in (softly, softly_enumerated):
+                f = lambda c, scale, route=route: jnp.sum(weights * route(c, positive, negative, scale))  # noqa: E731
+                gradient = jax.grad(f, argnums=(0, 1))
+                third = jax.grad(jax.grad(jax.grad(f, argnums=1), argnums=1), argnums=1)
+                mapped = jax.vmap(jax.grad(f), in_axes=(0, None))(jnp.stack([c, -c]), scale)
+                second = jax.jacrev(gradient, argnums=(0, 1))(c, scale)
+                found.append((f(c, scale), gradient(c, scale), second, third(c, scale), mapped))
+            return found
 
-        for make in (
-            lambda f: f(c, scale),
-            lambda f: jax.jit(jax.grad(f, argnums=(0, 1)))(c, scale),
-            lambda f: jax.jit(jax.jacrev(jax.grad(f, argnums=(0, 1)), argnums=(0, 1)))(c, scale),
-            lambda f: jax.grad(jax.grad(jax.grad(f, argnums=1), argnums=1), argnums=1)(c, scale),
-            lambda f: jax.vmap(jax.grad(f), in_axes=(0, None))(jnp.stack([c, -c]), scale),
-        ):
-            found, expected = make(weighted(softly)), make(weighted(softly_enumerated))
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), found, expected)
+        found, expected = derivatives(c, 0.7, positive, negative)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), found, expected)
         with pytest.raises(TypeError, match="forward-mode"):
-            jax.jvp(lambda c: softly(c, positive, negative, scale), (c,), (c,))
+            forward(c, positive, negative)
+
+
+@jax.jit
+def forward(c, positive, negative):
+    return jax.jvp(lambda c: softly(c, positive, negative, jnp.ones(())), (c,), (c,))
 
 
 def test_a_sum_over_no_columns_is_its_start():
-    empty = jnp.zeros((2, 0))
-    found = softly(empty, empty > 0, empty > 0, jnp.ones(()))
+    empty = np.zeros((2, 0), np.float32)
+    found = jax.jit(softly)(empty, empty > 0, empty > 0, 1.0)
     np.testing.assert_array_equal(found, [1, 1])
 
 
 def test_memory_does_not_grow_with_the_number_of_positives():
-    c, positive = jnp.zeros((64, 512)), jnp.zeros((64, 512), bool)
-    gradient = jax.jit(jax.grad(lambda c: jnp.sum(softly(c, positive, ~positive, jnp.ones(())))))
-    memory = gradient.lower(c).compile().memory_analysis()
+    c, positive = np.zeros((64, 512), np.float32), np.zeros((64, 512), bool)
+    gradient = jax.jit(jax.grad(lambda c, positive: jnp.sum(softly(c, positive, ~positive, jnp.float32(1)))))
+    memory = gradient.lower(c, positive).compile().memory_analysis()
     assert memory is not None
     assert memory.temp_size_in_bytes < 12 * c.nbytes  # saved iterations would need 512 tiles

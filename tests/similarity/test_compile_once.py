@@ -3,10 +3,11 @@
 import logging
 
 import jax
-import numpy as np
 import pytest
 
 from simjax import similarity
+from tests.similarity.arrays import float32
+from tests.slow import mostly_slow
 
 KEY = jax.random.key(0)
 CALLS = {
@@ -20,10 +21,10 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_ten_eager_calls_compile_once(random, caplog, name):
+@pytest.mark.parametrize("name", mostly_slow(CALLS, "_moments"))
+def test_eager_calls_compile_once(random, caplog, name):
     # A size that no other test has, so that the first call is the one that compiles.
-    sets = [np.float32(random.normal(size=(43, 3))) for _ in range(10)]
+    sets = [float32(random.normal(size=(43, 3))) for _ in range(3)]
     with caplog.at_level(logging.WARNING), jax.log_compiles():
         for x in sets:
             CALLS[name](x, sets[0])

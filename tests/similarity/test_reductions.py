@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 
 from simjax import similarity
-from tests.slow import mostly_slow
+from tests.similarity.arrays import float32
+from tests.similarity.derivatives import assert_derivatives
+from tests.slow import mostly_slow, slow_unless
 
 N, M, D = 13, 17, 5
 INF = float("inf")
@@ -24,10 +25,6 @@ def rows(random):
 
 def table(keep):
     return jax.tree_util.Partial(lambda keep, i, j: keep[i, j], jnp.asarray(keep))
-
-
-def tenth(s):
-    return s / 10
 
 
 def some(s, keep):
@@ -54,32 +51,43 @@ ORACLES = {
 }
 
 
-@pytest.mark.parametrize("block_size", mostly_slow([None, 1, 4, N], 4))
-@pytest.mark.parametrize("measure", mostly_slow(["dot", "euclidean", "manhattan"], "euclidean"))
-@pytest.mark.parametrize("name", ORACLES)
-def test_reduction_equals_numpy_on_the_whole_matrix(rows, name, measure, block_size):
+@pytest.mark.parametrize(
+    ("measure", "block_size"),
+    mostly_slow(
+        [("dot", 1), *((m, b) for m in ("dot", "euclidean", "manhattan") for b in (None, 4))], ("euclidean", 4)
+    ),
+)
+def test_reductions_equal_numpy_on_the_whole_matrix(rows, measure, block_size):
     x, y, keep = rows
-    s = np.asarray(similarity.measure(measure).all_pairs(*map(jnp.asarray, (x, y))), np.float64)
-    found = getattr(similarity, name)(x, y, measure=measure, mask=table(keep), function=tenth, block_size=block_size)
-    jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-5, atol=1e-6), found, ORACLES[name](s, keep))
+    values = np.random.default_rng(1).normal(size=(M, 3)).astype(np.float32)
 
+    @jax.jit
+    def reduce(x, y, keep):
+        options = {"measure": measure, "mask": table(keep), "block_size": block_size}
+        found = {n: getattr(similarity, n)(x, y, function=lambda s: s / 10, **options) for n in ORACLES}
+        counts = similarity.count(x, y, function=lambda s: s > 0.5, **options)
+        weighted = similarity.softmax_weighted_sum(x, y, values, **options)
+        return similarity.measure(measure).all_pairs(x, y), found, counts, weighted
 
-@pytest.mark.parametrize("block_size", [None, 4])
-def test_count_and_softmax_weighted_sum(rows, random, block_size):
-    x, y, keep = rows
-    s, values = x @ y.T, random.normal(size=(M, 3)).astype(np.float32)
-    counted = similarity.count(x, y, mask=table(keep), function=lambda s: s > 0.5, block_size=block_size)
-    np.testing.assert_array_equal(counted, np.sum(keep & (s > 0.5), axis=1))
+    s, found, counts, weighted = reduce(x, y, keep)
+    s = np.asarray(s, np.float64)
+    for name, oracle in ORACLES.items():
+        for f, e in zip(jax.tree.leaves(found[name]), jax.tree.leaves(oracle(s, keep), is_leaf=_is_list), strict=True):
+            np.testing.assert_allclose(f, e, rtol=1e-5, atol=1e-6, err_msg=name)
+    np.testing.assert_array_equal(counts, np.sum(keep & (s > 0.5), axis=1))
     e = np.where(keep, np.exp(s), 0)
     weights = e / np.maximum(e.sum(1, keepdims=True), 1e-30)
-    found = similarity.softmax_weighted_sum(x, y, values, mask=table(keep), block_size=block_size)
-    np.testing.assert_allclose(found, weights @ values, rtol=1e-4, atol=1e-5)
-    assert not found[3].any()
+    np.testing.assert_allclose(weighted, weights @ values, rtol=1e-4, atol=1e-5)
+    assert not np.asarray(weighted)[3].any()
+
+
+def _is_list(value):
+    return isinstance(value, list)
 
 
 def test_a_count_needs_a_boolean():
     with pytest.raises(TypeError, match="function: expected a boolean for each pair to count, got float32"):
-        similarity.count(jnp.ones((2, 2)), function=lambda s: s)
+        similarity.count(np.ones((2, 2), np.float32), function=lambda s: s)
 
 
 def test_masks_of_labels_and_of_the_diagonal(random):
@@ -109,96 +117,119 @@ LOSSES = {
     "top_k": lambda x, y, b: similarity.largest_k(x, y, k=3, block_size=b)[0],
     "order_statistics": lambda x, y, b: similarity.order_statistics(x, y, ks=(2, 5), measure="euclidean", block_size=b),
     "soft_histogram": lambda x, y, b: (
-        similarity.histogram(x, y, edges=jnp.linspace(-9.0, 9, 7), soft=True, block_size=b) ** 2
+        similarity.histogram(x, y, edges=np.linspace(-9, 9, 7), soft=True, block_size=b) ** 2
     ),
 }
 
 
-@pytest.mark.parametrize(("block_size", "order"), [(4, 2), (N, 1)])  # one block is plain JAX code
 @pytest.mark.parametrize("name", mostly_slow(LOSSES, "logsumexp"))
-def test_gradients_of_first_and_second_order_in_both_modes(random, name, block_size, order):
-    with jax.enable_x64(True):
-        x, y = random.normal(size=(N, D)), random.normal(size=(M, D))
-        # Small steps, so that the order of entries does not change.
-        check_grads(
-            lambda x, y: LOSSES[name](x, y, block_size),
-            (x, y),
-            order=order,
-            modes=["fwd", "rev"],
-            rtol=1e-5,
-            atol=1e-5,
-            eps=1e-5,
-        )
+def test_derivatives_of_first_and_second_order_in_both_modes(random, name):
+    x, y = random.normal(size=(N, D)), random.normal(size=(M, D))
+    assert_derivatives(lambda x, y: LOSSES[name](x, y, 4), x, y, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", mostly_slow(LOSSES, "logsumexp"))
-def test_vmap_is_a_loop(random, name):
+OTHERS = tuple(name for name in LOSSES if name not in ("logsumexp", "top_k"))
+some_and_others = pytest.mark.parametrize(
+    "names", [("logsumexp", "top_k"), slow_unless(False, OTHERS)], ids=["some", "others"]
+)
+
+
+@pytest.mark.slow
+@some_and_others
+def test_vmap_is_a_loop(random, names):
     x, y = (random.normal(size=(3, n, D)).astype(np.float32) for n in (N, M))
-    together = jax.vmap(lambda x, y: LOSSES[name](x, y, 4))(x, y)
-    np.testing.assert_allclose(
-        together, jnp.stack([LOSSES[name](a, b, 4) for a, b in zip(x, y, strict=True)]), rtol=1e-5, atol=1e-5
-    )
+
+    @jax.jit
+    def both(x, y):
+        functions = {name: lambda x, y, name=name: LOSSES[name](x, y, 4) for name in names}
+        return {n: (jax.vmap(f)(x, y), jax.lax.map(lambda rows, f=f: f(*rows), (x, y))) for n, f in functions.items()}
+
+    for name, (together, loop) in both(x, y).items():
+        np.testing.assert_allclose(together, loop, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize(("kind", "tolerance"), [(jnp.float16, 1e-2), (jnp.bfloat16, 8e-2)])
-@pytest.mark.parametrize("name", mostly_slow(LOSSES, "logsumexp", "top_k"))
-def test_float16_accumulates_in_float32_and_returns_float16(random, name, kind, tolerance):
-    x, y = (jnp.asarray(random.normal(size=(n, D)), kind) for n in (N, M))
-    found = LOSSES[name](x, y, 4)
-    assert found.dtype == kind
-    expected = LOSSES[name](x.astype(jnp.float32), y.astype(jnp.float32), 4)
-    np.testing.assert_allclose(found.astype(jnp.float32), expected, rtol=tolerance, atol=tolerance)
+@pytest.mark.slow
+@some_and_others
+def test_half_precision_accumulates_in_float32_and_returns_half(random, names):
+    @jax.jit
+    def both(x, y):
+        return {name: (LOSSES[name](x, y, 4), LOSSES[name](jnp.float32(x), jnp.float32(y), 4)) for name in names}
+
+    for kind, tolerance in ((jnp.float16, 1e-2), (jnp.bfloat16, 8e-2)):
+        x, y = (random.normal(size=(n, D)).astype(jnp.dtype(kind)) for n in (N, M))
+        for name, (found, expected) in both(x, y).items():
+            assert found.dtype == kind
+            np.testing.assert_allclose(float32(found), expected, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 EMPTY = {"logsumexp": -INF, "sum": 0, "mean": 0, "max": -INF, "min": INF}
 
 
-@pytest.mark.parametrize("name", EMPTY)
-def test_empty_sets_have_a_value_and_zero_gradient(random, name):
+def test_empty_sets_have_a_value_and_zero_gradient(random):
     x = random.normal(size=(3, D)).astype(np.float32)
 
     def none_valid(i, j):
         return (i < 0) & (j < 0)
 
-    def value(x, y, mask):
-        out = getattr(similarity, name)(x, y, mask=mask)
-        return out[0] if isinstance(out, tuple) else out
+    @jax.jit
+    def reduce(x, y):
+        found = {}
+        for name in EMPTY:
 
-    for y, mask in ((x, none_valid), (np.zeros((0, D), np.float32), None)):
-        np.testing.assert_array_equal(value(x, y, mask), [EMPTY[name]] * 3)
-        _, pull = jax.vjp(lambda x, y, mask=mask: value(x, y, mask), x, y)
-        for gradient in pull(jnp.ones(3)):
-            assert not gradient.any()
-    if name in ("max", "min"):
-        assert getattr(similarity, name)(x, mask=none_valid)[1].tolist() == [-1] * 3
-    assert value(np.zeros((0, D), np.float32), x, None).shape == (0,)
+            def total(x, y, mask, name=name):
+                out = getattr(similarity, name)(x, y, mask=mask)
+                return jnp.sum(jax.tree.leaves(out)[0]), out
+
+            gradient = jax.grad(total, argnums=(0, 1), has_aux=True)
+            found[name] = gradient(x, x, none_valid), gradient(x, y, None)
+        return found, [getattr(similarity, name)(y, x) for name in EMPTY]
+
+    found, of_no_rows = reduce(x, np.zeros((0, D), np.float32))
+    for name, cases in found.items():
+        for gradients, out in cases:
+            values, *columns = jax.tree.leaves(out)
+            np.testing.assert_array_equal(values, [EMPTY[name]] * 3)
+            assert [list(column) for column in columns] == [[-1] * 3] * (name in ("max", "min"))
+            assert not any(np.any(gradient) for gradient in gradients)
+    assert {a.shape for a in jax.tree.leaves(of_no_rows)} == {(0,)}
 
 
 def test_infinite_similarity_gives_infinity_and_no_nan():
-    x = jnp.array([[1e30, 0.0], [1.0, 0.0]])
-    np.testing.assert_array_equal(similarity.logsumexp(x), jnp.float32(jnp.array([INF, 1e30])))
-    for loss in (similarity.logsumexp, lambda x: similarity.softmax_weighted_sum(x, x, x)):
-        assert not jnp.isnan(loss(x)).any()
-        assert not jnp.isnan(jax.grad(lambda x, loss=loss: jnp.sum(loss(x)))(x)).any()
+    @jax.jit
+    def values_and_gradients(x):
+        losses = (similarity.logsumexp, lambda x: similarity.softmax_weighted_sum(x, x, x))
+        return [(loss(x), jax.grad(lambda x, loss=loss: jnp.sum(loss(x)))(x)) for loss in losses]
+
+    found = values_and_gradients(float32([[1e30, 0], [1, 0]]))
+    np.testing.assert_array_equal(found[0][0], float32([INF, 1e30]))
+    assert not any(np.isnan(a).any() for a in jax.tree.leaves(found))
 
 
 def test_large_scores_do_not_overflow():
-    x = jnp.array([[200.0], [-200.0]])
+    x = float32([[200], [-200]])
     np.testing.assert_allclose(similarity.logsumexp(x), [40000.0, 40000.0])
 
 
 def test_the_whole_gradient_of_an_extreme_goes_to_the_first_among_equals():
-    x, y = jnp.array([[1.0]]), jnp.array([[2.0], [5.0], [5.0]])
-    np.testing.assert_array_equal(jax.grad(lambda y: similarity.max(x, y)[0][0])(y), [[0], [1], [0]])
-    np.testing.assert_array_equal(jax.grad(lambda y: similarity.min(x, -y)[0][0])(y), [[0], [-1], [0]])
+    x = float32([[1]])
+
+    @jax.jit
+    def gradients(y):
+        return jax.grad(lambda y: similarity.max(x, y)[0][0])(y), jax.grad(lambda y: similarity.min(x, -y)[0][0])(y)
+
+    np.testing.assert_array_equal(gradients(float32([[2], [5], [5]])), [[[0], [1], [0]], [[0], [-1], [0]]])
 
 
 def test_reductions_of_rows_and_columns_give_the_clip_loss(random):
     x, y = (random.normal(size=(N, D)).astype(np.float32) for _ in range(2))
     s = x @ y.T
     paired = np.diag(s)
-    rows = similarity.logsumexp(x, y, block_size=4) - similarity.sum(x, y, mask=lambda i, j: i == j, block_size=4)
-    columns = similarity.logsumexp(y, x, block_size=4) - similarity.sum(y, x, mask=lambda i, j: i == j, block_size=4)
+
+    @jax.jit
+    def loss(x, y):
+        return similarity.logsumexp(x, y, block_size=4) - similarity.sum(x, y, mask=lambda i, j: i == j, block_size=4)
+
+    rows, columns = np.asarray(loss(x, y)), np.asarray(loss(y, x))
     expected = (np.log(np.exp(s).sum(1)) + np.log(np.exp(s).sum(0)) - 2 * paired).mean() / 2
     np.testing.assert_allclose((rows + columns).mean() / 2, expected, rtol=1e-5)
 
@@ -206,27 +237,30 @@ def test_reductions_of_rows_and_columns_give_the_clip_loss(random):
 def test_a_reduction_reads_the_result_of_another(random):
     """Mutual nearest neighbours: a statistic of every row, then a reduction that reads it at i and at j."""
     x = random.normal(size=(N, D)).astype(np.float32)
-    _, nearest = similarity.min(x, mask=similarity.exclude_self, measure="euclidean", block_size=4)
-    mutual = similarity.count(
-        x, mask=lambda i, j: (nearest[i] == j) & (nearest[j] == i), function=lambda s: s >= 0, measure="euclidean"
-    )
+
+    @jax.jit
+    def are_mutual(x):
+        _, nearest = similarity.min(x, mask=similarity.exclude_self, measure="euclidean", block_size=4)
+        return similarity.count(
+            x, mask=lambda i, j: (nearest[i] == j) & (nearest[j] == i), function=lambda s: s >= 0, measure="euclidean"
+        )
+
     d = np.linalg.norm(x[:, None] - x, axis=-1) + np.diag([INF] * N)
     closest = d.argmin(1)
-    np.testing.assert_array_equal(mutual, closest[closest] == np.arange(N))
+    np.testing.assert_array_equal(are_mutual(x), closest[closest] == np.arange(N))
 
 
 @pytest.mark.slow
 def test_a_learned_temperature_and_parameters_of_a_measure_get_their_gradient(random):
-    with jax.enable_x64(True):
-        x = random.normal(size=(N, D))
+    x = random.normal(size=(N, D))
 
-        def loss(temperature, gamma):
-            near = similarity.Measure.from_pair(
-                lambda x, y, gamma: jnp.exp(-gamma * jnp.sum((x - y) ** 2, -1)), higher_is_closer=True, gamma=gamma
-            )
-            return similarity.logsumexp(x, measure=near, function=lambda s: s / temperature, block_size=4)
+    def loss(temperature, gamma):
+        near = similarity.Measure.from_pair(
+            lambda x, y, gamma: jnp.exp(-gamma * jnp.sum((x - y) ** 2, -1)), higher_is_closer=True, gamma=gamma
+        )
+        return similarity.logsumexp(x, measure=near, function=lambda s: s / temperature, block_size=4)
 
-        check_grads(loss, (0.5, 0.7), order=2, modes=["fwd", "rev"], rtol=1e-5)
+    assert_derivatives(loss, 0.5, 0.7, rtol=1e-5)
 
 
 def test_masks_that_carry_arrays_compile_once(random, caplog):

@@ -1,6 +1,9 @@
+"""Similarities of weighted sets. All of them are computed by one program for each shape and dtype."""
+
+import functools
+
 import jax
 import jax.numpy as jnp
-import jax.test_util
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,22 +11,50 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from simjax.core import InputError
-from simjax.similarity import measure, pairwise
-from simjax.similarity._sets import (
+from simjax.similarity import (
     dice_coefficient,
-    jaccard_distance,
     jaccard_index,
+    measure,
     overlap_coefficient,
+    pairwise,
     tversky_index,
 )
-from tests.slow import mostly_slow
+from tests.similarity.arrays import float32, float64
+from tests.similarity.derivatives import assert_derivatives
+from tests.slow import slow_unless
 
-SETS = {
-    "jaccard": jaccard_index,
-    "tversky": tversky_index,
-    "dice": dice_coefficient,
-    "overlap": overlap_coefficient,
+CASES = {
+    "jaccard": ("jaccard", jaccard_index, {}),
+    "tversky": ("tversky", tversky_index, {}),
+    "dice": ("dice", dice_coefficient, {}),
+    "overlap": ("overlap", overlap_coefficient, {}),
+    "tversky, 0.3 and 2": ("tversky", tversky_index, {"alpha": 0.3, "beta": 2.0}),
+    "tversky, 2 and 0.3": ("tversky", tversky_index, {"alpha": 2.0, "beta": 0.3}),
+    "tversky, 0.5 and 0.5": ("tversky", tversky_index, {"alpha": 0.5, "beta": 0.5}),
+    "tversky, 1 and 0": ("tversky", tversky_index, {"alpha": 1, "beta": 0}),
 }
+SETS = ("jaccard", "tversky", "dice", "overlap")
+
+
+@jax.jit
+def forms(x, y):
+    """Return the matrix by pairs and by tiles."""
+    return {
+        name: (function(x[:, None], y[None], **parameters), pairwise(x, y, measure(m, **parameters), block_size=2))
+        for name, (m, function, parameters) in CASES.items()
+    }
+
+
+@jax.jit
+def gradients(x, y):
+    """Return the sum of the matrix and its gradients, by pairs and by tiles."""
+    found = {}
+    for name in SETS:
+        m = measure(name)
+        for form in (lambda x, y, m=m: m(x[:, None], y[None]), m.all_pairs):
+            total = lambda x, y, form=form: jnp.sum(form(x, y))  # noqa: E731
+            found.setdefault(name, []).append(jax.value_and_grad(total, argnums=(0, 1))(x, y))
+    return found
 
 
 def by_loops(name, x, y, alpha=1.0, beta=1.0):
@@ -37,169 +68,141 @@ def by_loops(name, x, y, alpha=1.0, beta=1.0):
     }[name]()
 
 
-def forms(name):
-    """Yield functions of x, y [n, d] giving the sum over pairs and its gradients, by the pair and the matrix form."""
-    for compare in (SETS[name], lambda x, y: jnp.diagonal(pairwise(x, y, name))):
-        yield jax.jit(jax.value_and_grad(lambda x, y, f=compare: jnp.sum(f(x, y)), argnums=(0, 1)))
-
-
-def weights(seed, n, d):
+def weights(seed, n=5, d=19):
     """Return sparse weights, many of which are 0 in both sets; no set is empty."""
     random = np.random.default_rng(seed)
     x = random.exponential(size=(n, d)) * (random.random((n, d)) < 0.6)
     x[:, 0] += 0.1
-    return x
+    return float32(x)
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [(name, {}) for name in SETS] + [("tversky", {"alpha": 0.3, "beta": 2.0}), ("tversky", {"alpha": 1, "beta": 0})],
-)
-def test_agrees_with_loops(name, parameters):
-    x, y = weights(0, 7, 37), weights(1, 11, 37)
-    expected = [[by_loops(name, a, b, **parameters) for b in y] for a in x]
-    m = measure(name, **parameters)
-    np.testing.assert_allclose(pairwise(x, y, m), expected, rtol=1e-5)
-    np.testing.assert_allclose(SETS[name](x[:, None], y[None], **parameters), expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", SETS)
-def test_pair_form_equals_matrix_form_in_float64(name):
-    with jax.enable_x64(True):
-        x, y = weights(2, 5, 13), weights(3, 7, 13)
-        m = measure(name)
-        np.testing.assert_allclose(pairwise(x, y, m, block_size=2), m(x[:, None], y[None]), rtol=1e-13)
+@pytest.mark.parametrize("x64", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_agrees_with_loops(x64):
+    x, y = weights(0), weights(1, 7)
+    with jax.enable_x64(x64):
+        found = forms(*(float64(a) if x64 else a for a in (x, y)))
+    for name, both in found.items():
+        m, _, parameters = CASES[name]
+        expected = [[by_loops(m, a, b, **parameters) for b in float64(y)] for a in float64(x)]
+        for form in both:
+            np.testing.assert_allclose(form, expected, rtol=1e-13 if x64 else 1e-5, err_msg=name)
 
 
 def test_boolean_sets_agree_with_scipy(random):
-    x, y = random.random((7, 41)) < 0.4, random.random((11, 41)) < 0.5
+    x, y = random.random((5, 19)) < 0.4, random.random((7, 19)) < 0.5
+    found = forms(float32(x), float32(y))
     for name in ("jaccard", "dice"):
-        found = pairwise(x.astype(int), y.astype(int), name)
-        np.testing.assert_allclose(found, 1 - cdist(x, y, name), rtol=1e-6)
-    np.testing.assert_allclose(jaccard_index(x[:7], y[:7]), 1 - jaccard_distance(x[:7], y[:7]), rtol=1e-6)
+        for form in found[name]:
+            np.testing.assert_allclose(form, 1 - cdist(x, y, name), rtol=1e-6)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000))
-def test_symmetry_range_and_identity(seed):
-    x = jnp.float32(weights(seed, 6, 19))
-    for name in SETS:
-        s = np.asarray(pairwise(x, measure=name))
-        np.testing.assert_allclose(s, s.T, rtol=1e-6)
-        assert s.min() >= 0
-        assert s.max() <= 1
-        np.testing.assert_allclose(np.diag(s), 1, rtol=1e-6)
-
-
-def test_tversky_generalizes_jaccard_and_dice_and_is_not_symmetric():
-    x, y = jnp.float32(weights(4, 7, 13)), jnp.float32(weights(5, 7, 13))
-    np.testing.assert_allclose(tversky_index(x, y), jaccard_index(x, y), rtol=1e-6)
-    np.testing.assert_allclose(tversky_index(x, y, alpha=0.5, beta=0.5), dice_coefficient(x, y), rtol=1e-6)
-    swapped = tversky_index(y, x, alpha=2.0, beta=0.3)
-    np.testing.assert_allclose(tversky_index(x, y, alpha=0.3, beta=2.0), swapped, rtol=1e-6)
-    assert not np.allclose(tversky_index(x, y, alpha=2.0, beta=0.3), swapped, rtol=1e-2)
+def test_symmetry_range_identity_and_relations(seed):
+    x = weights(seed, 7)
+    for k in range(2):
+        s = {name: np.asarray(found[k]) for name, found in forms(x, x).items()}
+        for name in SETS:
+            np.testing.assert_allclose(s[name], s[name].T, rtol=1e-6)
+            assert s[name].min() >= 0
+            assert s[name].max() <= 1
+            np.testing.assert_allclose(np.diag(s[name]), 1, rtol=1e-6)
+        np.testing.assert_allclose(s["tversky"], s["jaccard"], rtol=1e-6)
+        np.testing.assert_allclose(s["tversky, 0.5 and 0.5"], s["dice"], rtol=1e-6)
+        np.testing.assert_allclose(s["tversky, 0.3 and 2"], s["tversky, 2 and 0.3"].T, rtol=1e-6)
+        assert not np.allclose(s["tversky, 0.3 and 2"], s["tversky, 0.3 and 2"].T, rtol=1e-2)
 
 
 def test_the_overlap_of_a_subset_is_one():
-    x = jnp.float32(weights(6, 5, 17))
-    np.testing.assert_allclose(overlap_coefficient(x / 2, x), 1, rtol=1e-6)
-    np.testing.assert_allclose(jaccard_index(x / 2, x), 0.5, rtol=1e-6)
+    x = weights(6, 7)
+    found = forms(x / 2, x)
+    for k in range(2):
+        np.testing.assert_allclose(np.diag(found["overlap"][k]), 1, rtol=1e-6)
+        np.testing.assert_allclose(np.diag(found["jaccard"][k]), 0.5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_empty_sets_have_a_defined_value_and_zero_gradient(name):
-    empty, some = jnp.zeros((1, 3)), jnp.array([[1.0, 2.0, 0.0]])
-    for compare in forms(name):
-        for x, y, expected in ((empty, empty, 1), (empty, some, 0), (some, empty, 0)):
-            value, gradients = compare(x, y)
-            assert value == expected
-            assert np.isfinite(gradients).all()
-        np.testing.assert_array_equal(compare(empty, empty)[1], 0)
+def test_empty_sets_have_a_defined_value_and_zero_gradient():
+    empty, some = np.zeros((1, 3), np.float32), float32([[1, 2, 0]])
+    for x, y, expected in ((empty, empty, 1), (empty, some, 0), (some, empty, 0)):
+        for both in gradients(x, y).values():
+            for value, slopes in both:
+                assert value == expected
+                assert np.isfinite(slopes).all()
+                if x is y:
+                    np.testing.assert_array_equal(slopes, 0)
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_gradient_is_zero_at_equal_sets_and_the_mean_of_both_sides_at_ties(name):
-    x = jnp.array([1.0, 2.0, 0.0, 5.0])
-    np.testing.assert_allclose(jax.grad(SETS[name])(x, x), 0, atol=1e-7)
-    y, step = jnp.array([3.0, 2.0, 1.0, 0.5]), 2.0**-6  # a tie in the second feature
-    above, below = (float(SETS[name](x.at[1].add(h), y)) for h in (step, -step))
-    found = jax.grad(SETS[name])(x, y)[1]
-    np.testing.assert_allclose(found, (above - below) / (2 * step), rtol=1e-2)
+def test_gradient_is_zero_at_equal_sets_and_the_mean_of_both_sides_at_ties():
+    x, y, step = float32([[1, 2, 0, 5]]), float32([[3, 2, 1, 0.5]]), 2.0**-6  # a tie in the second feature
+    change = float32([[0, step, 0, 0]])
+    equal, at, above, below = gradients(x, x), gradients(x, y), gradients(x + change, y), gradients(x - change, y)
+    for name in SETS:
+        for k in range(2):
+            np.testing.assert_allclose(equal[name][k][1], 0, atol=1e-7)
+            expected = (above[name][k][0] - below[name][k][0]) / (2 * step)
+            np.testing.assert_allclose(at[name][k][1][0][0, 1], expected, rtol=1e-2, err_msg=name)
 
 
-@pytest.mark.parametrize("name", mostly_slow(SETS, "tversky"))
-def test_gradients_in_float64(name):
-    with jax.enable_x64(True):
-        x, y = (np.random.default_rng(i).uniform(0.1, 1, (3, 5)) for i in (1, 2))
-        jax.test_util.check_grads(SETS[name], (x, y), order=1)
-        matrix = jax.jit(lambda x, y: pairwise(x, y, name))
-        jax.test_util.check_grads(matrix, (x, y), order=1, modes=["rev"])
+@pytest.mark.slow
+def test_derivatives_of_weights_and_parameters():
+    x, y = (np.random.default_rng(i).uniform(0.1, 1, (3, 5)) for i in (1, 2))
+
+    def values(x, y, alpha, beta):
+        of_tversky = measure("tversky", alpha=alpha, beta=beta)
+        return [(m(x[:, None], y[None]), pairwise(x, y, m, block_size=2)) for m in (of_tversky, measure("overlap"))]
+
+    gradient = assert_derivatives(values, x, y, 0.7, 1.3)
+    assert all(np.abs(a).min() > 1e-3 for a in gradient[2:])
 
 
-def test_gradients_of_the_parameters_and_second_order():
-    with jax.enable_x64(True):
-        x, y = (np.random.default_rng(i).uniform(0.1, 1, (3, 5)) for i in (1, 2))
-
-        @jax.jit
-        def matrix(x, alpha, beta):
-            return pairwise(x, y, measure("tversky", alpha=alpha, beta=beta))
-
-        jax.test_util.check_grads(matrix, (x, 0.7, 1.3), order=2, modes=["rev"])
-
-
-@pytest.mark.parametrize("name", mostly_slow(SETS, "tversky"))
-def test_huge_and_tiny_weights(name):
+def test_huge_and_tiny_weights():
     """Sums of 6e37 overflow; the value is the same at every scale, the gradient is proportional to 1 / scale."""
-    x, y = (np.random.default_rng(i).uniform(1, 5, (3, 7)) for i in (1, 2))
-    for compare in forms(name):
-        expected, small = compare(jnp.float32(x), jnp.float32(y))
-        for scale in (1e-30, 1e30, 6e37):
-            found, gradients = compare(jnp.float32(x * scale), jnp.float32(y * scale))
-            np.testing.assert_allclose(found, expected, rtol=1e-5)
-            assert np.isfinite(gradients).all()
-            if scale < 1e37:  # beyond, 1 / scale is below the smallest number
-                np.testing.assert_allclose(np.multiply(gradients, scale), small, rtol=1e-4, atol=1e-6)
+    x, y = float32(np.random.default_rng(1).uniform(1, 5, (2, 1, 4)))
+    expected = gradients(x, y)
+    for scale in (1e-30, 1e30, 6e37):
+        found = gradients(*(float32(float64(a) * scale) for a in (x, y)))
+        for name in SETS:
+            for (value, slopes), (expected_value, expected_slopes) in zip(found[name], expected[name], strict=True):
+                np.testing.assert_allclose(value, expected_value, rtol=1e-5)
+                assert np.isfinite(slopes).all()
+                if scale < 1e37:  # beyond, 1 / scale is below the smallest number
+                    np.testing.assert_allclose(np.multiply(slopes, scale), expected_slopes, rtol=1e-4, atol=1e-6)
 
 
 def test_huge_and_tiny_sets_in_one_matrix():
-    x = jnp.float32([[1e30, 2e30, 0], [1e-30, 2e-30, 0], [2e-30, 1e-30, 0]])
-    np.testing.assert_allclose(pairwise(x, measure="jaccard"), [[1, 0, 0], [0, 1, 0.5], [0, 0.5, 1]], atol=1e-6)
+    x = np.zeros((5, 19), np.float32)
+    x[:3, :2] = [[1e30, 2e30], [1e-30, 2e-30], [2e-30, 1e-30]]
+    found = forms(x, np.concatenate([x, x[:2]]))["jaccard"]
+    for form in found:
+        np.testing.assert_allclose(np.asarray(form)[:3, :3], [[1, 0, 0], [0, 1, 0.5], [0, 0.5, 1]], atol=1e-6)
 
 
 def test_a_huge_parameter_gives_finite_numbers():
-    x, y = jnp.array([1e30, 1.0]), jnp.array([1.0, 1e30])
-    value, gradient = jax.value_and_grad(tversky_index)(x, y, alpha=1e30)
+    x, y = float32([1e30, 1]), float32([1, 1e30])
+    value, gradient = jax.value_and_grad(functools.partial(tversky_index, alpha=1e30))(x, y)
     assert value == 0
     assert np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("kind", [jnp.float16, jnp.bfloat16, jnp.int32])
-@pytest.mark.parametrize("name", SETS)
-def test_other_types_are_computed_in_float32(name, kind):
-    x, y = (jnp.asarray(np.random.default_rng(i).integers(0, 200, (5, 7)), kind) for i in (1, 2))
-    exact = SETS[name](jnp.float32(x), jnp.float32(y))
-    result = jnp.float32 if kind == jnp.int32 else kind
-    for found in (SETS[name](x, y), jnp.diagonal(pairwise(x, y, name))):
-        assert found.dtype == result
-        np.testing.assert_allclose(jnp.float32(found), jnp.float32(exact.astype(result)), rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", SETS)
-def test_transformations(name):
-    x, y = jnp.float32(weights(7, 3, 11)), jnp.float32(weights(8, 3, 11))
-    function = SETS[name]
-    np.testing.assert_allclose(jax.jit(function)(x, y), function(x, y), rtol=1e-6)
-    np.testing.assert_allclose(jax.vmap(function)(x, y), [function(a, b) for a, b in zip(x, y, strict=True)], rtol=1e-6)
+@pytest.mark.parametrize("kind", ["int32", *(slow_unless(False, kind) for kind in ("float16", "bfloat16"))])
+def test_other_types_are_computed_in_float32(kind):
+    x, y = (np.asarray(np.random.default_rng(n).integers(0, 200, (n, 19)), jnp.dtype(kind)) for n in (5, 7))
+    exact = forms(float32(x), float32(y))
+    result = jnp.dtype(jnp.float32 if kind == "int32" else kind)
+    for name, both in forms(x, y).items():
+        for form, expected in zip(both, exact[name], strict=True):
+            assert form.dtype == result
+            np.testing.assert_allclose(float32(form), float32(np.asarray(expected).astype(result)), rtol=1e-6)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_errors():
-    x = jnp.ones(3)
+    x = np.ones(3, np.float32)
     with pytest.raises(InputError, match="alpha: expected at least 0, got -1"):
         tversky_index(x, x, alpha=-1.0)
     with pytest.raises(InputError, match="beta: expected at least 0, got nan"):
         measure("tversky", beta=float("nan"))
     with pytest.raises(InputError, match="y: expected as many features as x"):
-        jaccard_index(x, jnp.ones(4))
+        jaccard_index(x, np.ones(4, np.float32))
     with pytest.raises(TypeError, match="x: expected real numbers, got complex64"):
-        dice_coefficient(x * 1j, x)
+        dice_coefficient(x * np.complex64(1j), x)
