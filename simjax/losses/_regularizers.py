@@ -26,7 +26,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
@@ -64,7 +64,8 @@ def zero_mean_regularizer(embeddings: Embeddings) -> Scalar:
         >>> print(zero_mean_regularizer(jnp.array([[1.0, -1.0], [1.0, 2.0]])))
         1.5
     """
-    return _mean(jnp.abs(jnp.sum(_as_matrix("embeddings", embeddings), axis=1)))
+    sums = jnp.sum(_as_matrix("embeddings", embeddings), axis=1)
+    return _mean(sums * lax.stop_gradient(jnp.sign(sums)))  # the gradient of `jnp.abs` at 0 is 1
 
 
 def global_orthogonal_regularizer(
