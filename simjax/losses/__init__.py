@@ -1,4 +1,22 @@
-"""Losses that learn similarity: pure functions of embeddings and of who is similar to whom."""
+"""Losses that learn similarity: pure functions of embeddings and labels that return a scalar.
+
+Most losses have these arguments, which their own docstrings do not repeat:
+
+    embeddings    rows to compare, [n, d]; they need not have unit length
+    labels        class ids [n], or a `Relation` that says which pairs are positive and negative, as a miner returns
+    proxies       learned vectors of c classes, [c, d], or k of each class, [c, k, d]; they need not have unit length.
+                  Class ids are then from 0 to c - 1, and a row with a negative id has no term.
+    measure       name of a measure or a `Measure`; by default cosine
+    **options     see `PairOptions`, `ReferenceOptions` and `ClassOptions`; the default reducer is "mean"
+
+A loss computes terms, and a reducer makes them one number, by default their mean. If there are no terms, the loss is 0
+with zero gradient. Without reference embeddings the columns are the rows, a row is not paired with itself, and each
+pair of a batch is compared in both directions. Scores s_ij of rows i and columns j are larger for closer pairs: a
+distance is negated. The similarity matrix is computed in tiles, blocks of rows with all columns, and never stored.
+
+Every loss raises an `InputError` if shapes do not match, a hyper-parameter is outside its range, or the name of a
+measure, reducer or variant is unknown, and a `TypeError` if labels are not integers or an option is unknown.
+"""
 
 from simjax.losses._contrastive import (
     contrastive_loss,
@@ -7,7 +25,6 @@ from simjax.losses._contrastive import (
     signal_to_noise_contrastive_loss,
     threshold_consistent_margin_loss,
 )
-from simjax.losses._dynamic_soft_margin import dynamic_soft_margin_histogram, dynamic_soft_margin_loss
 from simjax.losses._graded import angle_loss, cosent_loss, score_distillation_loss, similarity_distillation_loss
 from simjax.losses._margin import margin_loss, ranked_list_loss
 from simjax.losses._multi_pair import (
@@ -48,7 +65,12 @@ from simjax.losses._softmax_margin import (
 )
 from simjax.losses._sub_centers import SubCenterOutliers, soft_triple_loss, sub_center_arcface_loss, sub_center_outliers
 from simjax.losses._terms import REDUCERS, LossTerms, Reducer, unreduced
-from simjax.losses._triplet import angular_loss, triplet_margin_loss
+from simjax.losses._triplet import (
+    angular_loss,
+    dynamic_soft_margin_histogram,
+    dynamic_soft_margin_loss,
+    triplet_margin_loss,
+)
 from simjax.losses._wrappers import combined_loss, encode_in_chunks, matryoshka_loss
 
 __all__ = [

@@ -1,9 +1,15 @@
-"""Contrastive losses, which compare the score (larger is closer) of each pair with a margin.
+"""Contrastive losses, which compare the score of each pair with a margin.
 
 contrastive                    positive pairs within a distance, negative pairs a margin apart
 signal to noise                the same, for the variance of the difference divided by the variance of the anchor
 threshold-consistent margin    positive and negative pairs on the correct sides of two thresholds
 intra-pair variance            positive pairs should have equal scores, and so should negative pairs
+
+References:
+    Hadsell, Chopra, LeCun (2006), Dimensionality Reduction by Learning an Invariant Mapping (contrastive). Yuan, Deng,
+    Tang, Tang, Chen (2019), Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric Learning (signal to noise).
+    Zhang, Xu, Tang, Fang, Wu, Tighe, Xing (2024), Threshold-Consistent Margin Loss for Open-World Deep Metric Learning
+    (threshold-consistent margin). Yu, Tao (2019), Deep Metric Learning with Tuplet Margin Loss (intra-pair variance).
 """
 
 import dataclasses
@@ -14,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Num
 
 from simjax.core import (
     InputError,
@@ -27,7 +33,7 @@ from simjax.core import (
 )
 from simjax.losses._options import Labels, PairOptions, ReferenceOptions, resolve_options
 from simjax.losses._pair_loss import Terms, compute_pair_loss, square
-from simjax.losses._terms import RowSums
+from simjax.losses._terms import Embeddings, RowSums, Scalar
 from simjax.pairs import Relation
 from simjax.pairs._relation import rows_and_relation
 from simjax.similarity import Measure, reduce_rows, unit_vectors
@@ -49,15 +55,9 @@ def contrastive_terms(
     Args:
         distance: Distances of pairs, any shape, at least 0.
         same: Whether a pair is positive, boolean of the same shape. (Sources disagree on the meaning of y = 1.)
-        margin: Negative pairs farther apart than this have zero loss.
+        margin: Negative pairs farther apart than this have zero loss. The gradient at a margin is 0.
         positive_margin: Positive pairs closer than this have zero loss.
         variant: See `contrastive_loss`.
-
-    Returns:
-        Array of the same shape. The gradient at a margin is 0.
-
-    Raises:
-        InputError: For an unknown variant.
 
     Example:
         >>> print(contrastive_terms(jnp.array([0.5, 0.5]), jnp.array([True, False]), margin=2.0))
@@ -70,14 +70,14 @@ def contrastive_terms(
 
 
 def contrastive_loss(
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     labels: Labels,
     *,
     margin: ArrayLike = 1.0,
     positive_margin: ArrayLike | None = None,
     variant: Literal["linear", "hadsell", "squared"] = "linear",
     **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Pull positive pairs together and push negative pairs at least a margin apart.
 
         linear     d      for positive pairs,    max(0, margin - d)        for negative pairs
@@ -85,30 +85,19 @@ def contrastive_loss(
         squared    d^2                           max(0, margin^2 - d^2)
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
-        margin: Negative pairs farther apart than this have zero loss. In units of the measure.
-        positive_margin: Positive pairs closer than this have zero loss. Default: 0 for a distance.
+        margin: Negative pairs farther apart than this have zero loss. In units of the measure; for distances 0 or more.
+        positive_margin: Positive pairs closer than this have zero loss. Default: 0, for a distance.
         variant: See above.
         **options: See `PairOptions`. Default measure: normalized_euclidean; a similarity needs both margins, which are
             then upper and lower bounds, and the variant linear or hadsell. Default reducer: "mean_active".
 
     Returns:
-        Mean over the positive pairs with a loss above 0 plus mean over the negative pairs with a loss above 0 (of which
-        there are many more); 0 with zero gradient if there are none.
-
-    Raises:
-        InputError: For shapes that do not match, an unknown variant or measure, or a similarity without its margins.
+        Mean over the positive pairs with a loss above 0 plus mean over the negative pairs with a loss above 0.
 
     Example:
-        A positive pair at distance 1; the negative pairs are farther apart than the margin:
-
         >>> x = jnp.array([[0.0], [1.0], [3.0]])
-        >>> print(contrastive_loss(x, jnp.array([0, 0, 1]), measure="euclidean"))
+        >>> print(contrastive_loss(x, jnp.array([0, 0, 1]), measure="euclidean"))  # the distance of the positive pair
         1.0
-
-    References:
-        Hadsell, Chopra, LeCun (2006), Dimensionality Reduction by Learning an Invariant Mapping.
     """
     check_choice("variant", variant, VARIANTS)
     resolved = resolve_options(contrastive_loss, options, measure="normalized_euclidean", reducer="mean_active")
@@ -121,16 +110,9 @@ def contrastive_loss(
     positive_margin = 0.0 if positive_margin is None else positive_margin
     for name, value in (("margin", margin), ("positive_margin", positive_margin)):
         check_number(name, value) if is_similarity else check_at_least(name, value, 0)
-    return compute_pair_loss(
-        _contrastive_terms,
-        embeddings,
-        labels,
-        resolved,
-        static=(variant,),
-        # Distances are negated scores, so the margins of a similarity are negated as well.
-        margin=-resolved.as_score(margin),
-        positive_margin=-resolved.as_score(positive_margin),
-    )
+    # Distances are negated scores, so the margins of a similarity are negated as well.
+    margins = {"margin": -resolved.as_score(margin), "positive_margin": -resolved.as_score(positive_margin)}
+    return compute_pair_loss(_contrastive_terms, embeddings, labels, resolved, static=(variant,), **margins)
 
 
 def _contrastive_terms(
@@ -148,7 +130,7 @@ def _contrastive_of_distances(d: Array, margin: Array, positive_margin: Array, v
 
 
 def signal_to_noise_contrastive_loss(
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     labels: Labels,
     *,
     margin: ArrayLike = 1.0,
@@ -156,7 +138,7 @@ def signal_to_noise_contrastive_loss(
     zero_mean: ArrayLike | None = None,
     normalize: bool = True,
     **options: Unpack[ReferenceOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute the contrastive loss of signal-to-noise distances, where the signal is the anchor.
 
         d(x, y) = var(x - y) / var(x)    positive pairs: max(0, d - positive_margin)    negative: max(0, margin - d)
@@ -167,63 +149,34 @@ def signal_to_noise_contrastive_loss(
         zero_mean * mean over rows of |sum over features of x|
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
         margin: Negative pairs farther apart than this have zero loss.
         positive_margin: Positive pairs closer than this have zero loss.
-        zero_mean: Weight of the regularizer of the embeddings as given. Default: no regularizer.
+        zero_mean: Weight of the regularizer of the embeddings as given, at least 0. Default: no regularizer.
         normalize: Scale rows to unit length first.
         **options: See `ReferenceOptions`. Default reducer: "mean_active".
-
-    Returns:
-        Mean over the positive pairs with a loss above 0 plus mean over the negative pairs with a loss above 0 (plus the
-        regularizer); 0 with zero gradient if there are none.
-
-    Raises:
-        InputError: For shapes that do not match, or a negative weight.
 
     Differs from pytorch-metric-learning: A row with equal features has no signal, so its distances are infinite. There
     the loss is infinite or NaN; here such pairs are not valid.
 
     Example:
-        A positive pair, at distance 1 / 4 from the first row and 1 / 9 from the second, which has more variance:
-
         >>> x, labels = jnp.array([[-1.0, 1.0], [-1.0, 2.0]]), jnp.array([0, 0])
         >>> loss = signal_to_noise_contrastive_loss(x, labels, normalize=False)
-        >>> print(round(float(loss), 4))  # (1 / 4 + 1 / 9) / 2
+        >>> print(round(float(loss), 4))  # mean of the distances 1 / 4 and 1 / 9
         0.1806
-        >>> regularized = signal_to_noise_contrastive_loss(x, labels, normalize=False, zero_mean=1.0)
-        >>> print(round(float(regularized - loss), 4))  # (0 + 1) / 2
-        0.5
-
-    References:
-        Yuan, Deng, Tang, Tang, Chen (2019), Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric Learning.
     """
     check_at_least("margin", margin, 0)
     check_at_least("positive_margin", positive_margin, 0)
     check_at_least("zero_mean", zero_mean, 0)
-    resolved = resolve_options(
-        signal_to_noise_contrastive_loss,
-        options,
-        accepted=ReferenceOptions,
-        measure="signal_to_noise",
-        reducer="mean_active",
-    )
+    defaults = {"measure": "signal_to_noise", "reducer": "mean_active"}
+    resolved = resolve_options(signal_to_noise_contrastive_loss, options, accepted=ReferenceOptions, **defaults)
     x = as_float_array("embeddings", embeddings)
     penalty = {}
     if zero_mean is not None:
         penalty = {"penalty": zero_mean * jnp.abs(jnp.sum(promote_to_float32(x), axis=-1))}
     if normalize:
         x, resolved = unit_vectors(x), resolved.with_unit_vectors()
-    return compute_pair_loss(
-        _signal_to_noise_terms,
-        x,
-        labels,
-        resolved,
-        row_parameters=penalty,
-        margin=margin,
-        positive_margin=positive_margin,
-    )
+    margins = {"margin": margin, "positive_margin": positive_margin}
+    return compute_pair_loss(_signal_to_noise_terms, x, labels, resolved, row_parameters=penalty, **margins)
 
 
 def _signal_to_noise_terms(
@@ -248,7 +201,7 @@ def _signal_to_noise_terms(
 
 
 def threshold_consistent_margin_loss(
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     labels: Labels,
     *,
     positive_margin: ArrayLike = 0.9,
@@ -256,7 +209,7 @@ def threshold_consistent_margin_loss(
     positive_weight: ArrayLike = 1.0,
     negative_weight: ArrayLike = 1.0,
     **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Move pairs on the wrong side of a threshold towards it, so that one threshold suits every class.
 
         positive_weight * mean over positive pairs with s <= positive_margin of (positive_margin - s)
@@ -265,46 +218,27 @@ def threshold_consistent_margin_loss(
     It is added to another loss as a regularizer: the other loss ranks pairs, and this loss calibrates the threshold.
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
         positive_margin: Threshold of positive pairs, in units of the measure.
         negative_margin: Threshold of negative pairs, in units of the measure.
         positive_weight: Weight of the positive pairs, at least 0.
         negative_weight: Weight of the negative pairs, at least 0.
-        **options: See `PairOptions`. Default measure: cosine.
-
-    Returns:
-        Weighted sum of both means; 0 if no pair is on the wrong side.
-
-    Raises:
-        InputError: For shapes that do not match, or a negative weight.
 
     Differs from pytorch-metric-learning, which indexes the embeddings instead of the reference embeddings.
 
     Example:
-        A positive pair at a cosine of 0.6, negative pairs at 0 and 0.8:
-
         >>> x = jnp.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
-        >>> print(round(float(threshold_consistent_margin_loss(x, jnp.array([0, 0, 1]))), 4))  # 0.3 + 0.3
+        >>> loss = threshold_consistent_margin_loss(x, jnp.array([0, 0, 1]))
+        >>> print(round(float(loss), 4))  # (0.9 - 0.6) of the positive pair + (0.8 - 0.5) of a negative pair
         0.6
-
-    References:
-        Zhang, Xu, Tang, Fang, Wu, Tighe, Xing (2024), Threshold-Consistent Margin Loss for Open-World Deep Metric
-        Learning.
     """
     check_number("positive_margin", positive_margin)
     check_number("negative_margin", negative_margin)
     check_at_least("positive_weight", positive_weight, 0)
     check_at_least("negative_weight", negative_weight, 0)
     resolved = resolve_options(threshold_consistent_margin_loss, options)
-    return compute_pair_loss(
-        _threshold_terms,
-        embeddings,
-        labels,
-        resolved,
-        margins=(resolved.as_score(positive_margin), resolved.as_score(negative_margin)),
-        pair_weights=(positive_weight, negative_weight),
-    )
+    margins = resolved.as_score(positive_margin), resolved.as_score(negative_margin)
+    parameters = {"margins": margins, "pair_weights": (positive_weight, negative_weight)}
+    return compute_pair_loss(_threshold_terms, embeddings, labels, resolved, **parameters)
 
 
 def _threshold_terms(
@@ -318,64 +252,45 @@ def _threshold_terms(
 
 
 def intra_pair_variance_loss(
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     labels: Labels,
     *,
     positive_eps: ArrayLike = 0.01,
     negative_eps: ArrayLike = 0.01,
     **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Move positive pairs towards the mean of positives, and negative pairs towards the mean of negatives.
 
         positive pair: max(0, (1 - positive_eps) mean+ - s)^2    negative pair: max(0, s - (1 + negative_eps) mean-)^2
 
     s is a similarity; for a distance the sides are exchanged. mean+ and mean- are the means over all positive and over
     all negative pairs of the batch, and gradients flow through them. They are computed before the loss, so the
-    similarity matrix is computed twice. It is added to another pair loss as a regularizer.
+    similarity matrix is computed twice. Pairs at an infinite distance are ignored. The result is the mean over the
+    positive pairs plus the mean over the negative pairs, to be added to another pair loss as a regularizer.
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
         positive_eps: Tolerance of positive pairs as a fraction of their mean, at least 0.
         negative_eps: Tolerance of negative pairs as a fraction of their mean, at least 0.
-        **options: See `PairOptions`. Default measure: cosine.
-
-    Returns:
-        Mean over the positive pairs plus mean over the negative pairs; 0 if there are none. Pairs at an infinite
-        distance are ignored.
-
-    Raises:
-        InputError: For shapes that do not match, or a negative eps.
 
     Example:
-        Three positive pairs with cosines 1, 0 and 0, whose mean is 1 / 3:
-
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> loss = intra_pair_variance_loss(x, jnp.array([0, 0, 0]), positive_eps=0.0)
-        >>> print(round(float(loss), 4))  # two thirds of (1 / 3)^2
+        >>> print(round(float(loss), 4))  # the cosines are 1, 0 and 0; two thirds of (1 / 3)^2
         0.0741
-
-    References:
-        Yu, Tao (2019), Deep Metric Learning with Tuplet Margin Loss.
     """
     check_at_least("positive_eps", positive_eps, 0)
     check_at_least("negative_eps", negative_eps, 0)
     resolved = resolve_options(intra_pair_variance_loss, options)
     x, y, relation = rows_and_relation(embeddings, labels, resolved.ref_embeddings, resolved.ref_labels)
     measure = resolved.measure
-    sums = reduce_rows(
-        Partial(_sums_and_counts, relation, measure), x, y, measure=measure, block_size=resolved.block_size
-    )
+    function = Partial(_sums_and_counts, relation, measure)
+    sums = reduce_rows(function, x, y, measure=measure, block_size=resolved.block_size)
     positive_mean, negative_mean = (jnp.sum(total) / jnp.maximum(jnp.sum(count), 1) for total, count in sums)
     sign = resolved.as_score(1.0)  # the mean score of a distance is negative
-    return compute_pair_loss(
-        _intra_pair_variance_terms,
-        x,
-        relation,
-        dataclasses.replace(resolved, ref_labels=None),
-        lowest=(1 - sign * jnp.asarray(positive_eps)) * positive_mean,
-        highest=(1 + sign * jnp.asarray(negative_eps)) * negative_mean,
-    )
+    lowest = (1 - sign * jnp.asarray(positive_eps)) * positive_mean
+    highest = (1 + sign * jnp.asarray(negative_eps)) * negative_mean
+    resolved = dataclasses.replace(resolved, ref_labels=None)
+    return compute_pair_loss(_intra_pair_variance_terms, x, relation, resolved, lowest=lowest, highest=highest)
 
 
 def _sums_and_counts(

@@ -1,4 +1,4 @@
-"""Losses of graded pairs, and distillation: scores (larger is closer) should follow given target scores.
+"""Losses of graded pairs, and distillation: the scores of pairs should follow given target scores.
 
 CoSENT and AnglE order n pairs by their target scores. With s_a the similarity of pair a = (x_a, y_a) and t_a its
 target score,
@@ -12,8 +12,7 @@ may have another size. T is a temperature:
     margin_mse    loss_i = mean over positives p and negatives n of ((s_ip - s_in) - (t_ip - t_in))^2
 
 margin_mse does not change if a constant is added to all scores of a row. With e = s - t it equals
-var_p(e) + var_n(e) + (mean_p(e) - mean_n(e))^2, so the triplets are never stored. A tile is a block of rows of the
-similarity matrix, with all columns.
+var_p(e) + var_n(e) + (mean_p(e) - mean_n(e))^2, so the triplets are never stored.
 
 References:
     Su (2022), CoSENT: A More Efficient Sentence Vector Scheme than Sentence-BERT. Li, Li (2023), AnglE-optimized Text
@@ -31,7 +30,7 @@ import numpy as np
 from jax import Array, lax
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
-from jaxtyping import Float, Num
+from jaxtyping import Num
 
 from simjax.core import (
     InputError,
@@ -46,7 +45,8 @@ from simjax.core import (
     promote_to_float32,
 )
 from simjax.losses._options import Labels, PairOptions, ResolvedOptions, resolve_options
-from simjax.losses._pair_loss import compute_pair_loss, log_sum_exp
+from simjax.losses._pair_loss import Terms, compute_pair_loss, log_sum_exp
+from simjax.losses._terms import Embeddings, Scalar
 from simjax.pairs import Relation
 from simjax.similarity import Measure, cosine_similarity, unit_vectors
 from simjax.similarity import measure as as_measure
@@ -54,16 +54,11 @@ from simjax.similarity._row_reductions import softmax_of_tile
 
 
 def cosent_loss(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "n d"],
-    score: Num[ArrayLike, " n"],
-    *,
-    scale: ArrayLike = 20.0,
-    block_size: int | None = None,
-) -> Float[Array, ""]:
+    x: Embeddings, y: Embeddings, score: Num[ArrayLike, " n"], *, scale: ArrayLike = 20.0, block_size: int | None = None
+) -> Scalar:
     """Penalize pairs whose cosine similarities are ordered differently from their target scores.
 
-    Takes O(n^2) time; the n x n matrix of differences is processed in blocks.
+    Takes O(n^2) time; the n x n matrix of differences is processed in blocks. A target score of NaN is an error.
 
     Args:
         x: Embeddings, [n, d].
@@ -72,15 +67,7 @@ def cosent_loss(
         scale: Multiplier of the similarity differences (inverse temperature), above 0.
         block_size: Pairs per block. Default: chosen from a memory budget.
 
-    Returns:
-        Scalar; 0 if all target scores are equal.
-
-    Raises:
-        InputError: If shapes do not match, a target score is NaN, or the scale is not positive.
-
     Example:
-        The first pair has the higher target score and the higher similarity:
-
         >>> x, y = jnp.array([[1.0, 0.0], [1.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 1.0]])
         >>> print(round(float(cosent_loss(x, y, jnp.array([5, 1]), scale=1.0)), 4))  # log(1 + exp(0 - 1))
         0.3133
@@ -90,19 +77,13 @@ def cosent_loss(
 
 
 def angle_loss(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "n d"],
-    score: Num[ArrayLike, " n"],
-    *,
-    scale: ArrayLike = 20.0,
-    block_size: int | None = None,
-) -> Float[Array, ""]:
+    x: Embeddings, y: Embeddings, score: Num[ArrayLike, " n"], *, scale: ArrayLike = 20.0, block_size: int | None = None
+) -> Scalar:
     """Penalize pairs whose angles, as complex vectors, are ordered differently from their target scores.
 
     Near 0 and 180 degrees the gradient of the cosine vanishes, and the gradient of the angle does not. The first half
     of a vector holds real parts, the second half imaginary parts. For unit vectors the similarity is
-    |sum over features of Re z + Im z| with z = x conj(y). Other arguments, the result and errors are those of
-    `cosent_loss`.
+    |sum over features of Re z + Im z| with z = x conj(y). Other arguments are those of `cosent_loss`.
 
     Args:
         x: [n, d] with an even d.
@@ -119,7 +100,7 @@ def angle_loss(
 
 
 def similarity_distillation_loss(
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     teacher: Num[ArrayLike, "n e"],
     labels: Labels | None = None,
     *,
@@ -128,10 +109,11 @@ def similarity_distillation_loss(
     ref_teacher: Num[ArrayLike, "m e"] | None = None,
     teacher_measure: str | Measure | None = None,
     **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Fit the scores of embeddings to the scores of a teacher's embeddings.
 
-    Takes O(n m (d + e)) time and the memory of two tiles.
+    Takes O(n m (d + e)) time and the memory of two tiles. The result is by default the mean over the rows that have a
+    pair, or for "margin_mse" a positive and a negative.
 
     Args:
         embeddings: Embeddings of the student, [n, d].
@@ -143,12 +125,6 @@ def similarity_distillation_loss(
         ref_teacher: Embeddings of the teacher for `ref_embeddings`, [m, e].
         teacher_measure: Measure of the teacher. Default: the measure of the student.
         **options: See `PairOptions`. Default measure: dot.
-
-    Returns:
-        Scalar; by default the mean over rows with a pair, for "margin_mse" over rows with a positive and a negative.
-
-    Raises:
-        InputError: If shapes do not match, the variant is unknown, or the temperature is not positive.
 
     Example:
         The scores of the student are equal, and the scores of the teacher differ by 2:
@@ -174,17 +150,17 @@ def similarity_distillation_loss(
 
 
 def score_distillation_loss(
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     scores: Num[ArrayLike, "n m"],
     labels: Labels | None = None,
     *,
     variant: Literal["kl", "margin_mse"] = "kl",
     temperature: ArrayLike = 1.0,
     **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Fit the scores of embeddings to given scores, for instance those of a cross-encoder.
 
-    Other arguments, the result and errors are those of `similarity_distillation_loss`.
+    Other arguments are those of `similarity_distillation_loss`.
 
     Args:
         scores: Scores of the teacher, higher for more similar pairs, [n, m]. No gradient flows through them.
@@ -240,7 +216,7 @@ def _distillation_loss(
     temperature: ArrayLike,
     teacher: tuple[Any, Any, Measure | None],
     shape: tuple[int, int],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute a loss from a teacher, given as (row inputs, column inputs, measure) or (scores [n, m], None, None)."""
     check_choice("variant", variant, ("kl", "margin_mse"))
     check_positive("temperature", temperature)
@@ -272,7 +248,7 @@ def _distillation_terms(
     teacher_columns: Any,
     teacher_measure: Measure | None,
     temperature: Array,
-) -> dict[str, tuple[Array, Array]]:
+) -> Terms:
     target = rows = jax.tree.map(lambda a: a[:, 0], teacher_rows)  # scores [r, m], or inputs of the measure [r, ...]
     if teacher_measure is not None:
         target = teacher_measure.as_score(teacher_measure.tile(rows, teacher_columns))

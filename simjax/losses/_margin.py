@@ -3,7 +3,9 @@
 margin         a boundary beta, which may be learned, with a margin on both sides
 ranked list    two radii, and pairs weighted by their distance from the correct side
 
-Scores are larger for closer pairs: a distance is negated.
+References:
+    Wu, Manmatha, Smola, Krähenbühl (2017), Sampling Matters in Deep Embedding Learning (margin). Wang, Hua, Kodirov,
+    Hu, Garnier, Robertson (2019), Ranked List Loss for Deep Metric Learning (ranked list).
 """
 
 from typing import Any, Unpack
@@ -11,12 +13,12 @@ from typing import Any, Unpack
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Float, Num
+from jaxtyping import Num
 
 from simjax.core import InputError, as_float_array, check_at_least, check_fraction, check_number, save_for_backward
 from simjax.losses._options import Labels, PairOptions, resolve_options, values_of_rows
 from simjax.losses._pair_loss import Terms, compute_pair_loss
-from simjax.losses._terms import RowSums
+from simjax.losses._terms import Embeddings, RowSums, Scalar
 from simjax.pairs import Relation
 from simjax.pairs._triplets import count_triplets
 
@@ -25,14 +27,14 @@ SMALLEST_WEIGHT = 1e-5
 
 
 def margin_loss(
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     labels: Labels,
     *,
     beta: Num[ArrayLike, ""] | Num[ArrayLike, " c"] = 1.2,
     margin: ArrayLike = 0.2,
     nu: ArrayLike | None = None,
     **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Keep positive pairs closer than a boundary beta and negative pairs farther than it, both by a margin.
 
         positive pair: max(0, d - beta + margin)    negative pair: max(0, beta - d + margin)
@@ -41,38 +43,23 @@ def margin_loss(
     negative pair once for each positive.
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
         beta: Boundary in units of the measure, or one for each class [c], selected by the class of the row. A traced id
-            that is not from 0 to c - 1 gives NaN.
-        margin: Distance from the boundary, in units of the measure.
+            that is not from 0 to c - 1 gives NaN, a known one is an error.
+        margin: Distance from the boundary, in units of the measure, at least 0.
         nu: Weight of a regularizer that keeps a learned boundary small, nu times the mean boundary of the rows with a
-            triplet. Default: no regularizer.
+            triplet; at least 0. Default: no regularizer.
         **options: See `PairOptions`; the reducer must be a name. Default measure: normalized_euclidean. Default
             reducer: "mean_active".
-
-    Returns:
-        Mean over the pairs with a loss above 0, each once for every triplet it is in; 0 if there are none.
-
-    Raises:
-        InputError: For shapes that do not match, boundaries of classes and a relation without class ids, a known id
-            without a boundary, or a negative nu.
 
     Differs from pytorch-metric-learning, which adds nu times the sum of the boundaries of all triplets, divided by the
     number of pairs with a loss above 0, so that the weight grows as fewer are left. With one boundary for all classes
     both are equal.
 
     Example:
-        Two triplets. Their positive pairs at distance 1 have a loss of 0.3, the negative pairs at 3 and 2 have none.
-
         >>> x, labels = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1])
-        >>> print(round(float(margin_loss(x, labels, beta=0.9, measure="euclidean")), 4))
-        0.3
-        >>> print(round(float(margin_loss(x, labels, beta=0.9, nu=0.5, measure="euclidean")), 4))  # plus 0.5 * 0.9
+        >>> loss = margin_loss(x, labels, beta=0.9, nu=0.5, measure="euclidean")
+        >>> print(round(float(loss), 4))  # (1 - 0.9 + 0.2) + 0.5 * 0.9
         0.75
-
-    References:
-        Wu, Manmatha, Smola, Krähenbühl (2017), Sampling Matters in Deep Embedding Learning.
     """
     check_at_least("margin", margin, 0)
     check_number("beta", beta)
@@ -124,7 +111,7 @@ def _margin_terms(
 
 
 def ranked_list_loss(
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     labels: Labels,
     *,
     margin: ArrayLike = 0.4,
@@ -133,7 +120,7 @@ def ranked_list_loss(
     positive_temperature: ArrayLike = 0.0,
     negative_temperature: ArrayLike = 10.0,
     **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Keep the positives of a row within a ball around it, and the negatives outside of a larger ball.
 
         v_p = max(0, d_ip - (alpha - margin))        v_n = max(0, alpha - d_in)
@@ -144,50 +131,31 @@ def ranked_list_loss(
     The means are over the pairs of row i with v > 0; 1e-5 for each of the m columns is added to the sum of the weights.
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
-        margin: Difference of the two radii, in units of the measure.
+        margin: Difference of the two radii, in units of the measure, at least 0.
         alpha: Radius that negatives should be outside of. Default: 1 + margin / 2.
         imbalance: Weight of the negatives, from 0 to 1.
-        positive_temperature: Tp; 0 weights all violating positives equally.
-        negative_temperature: Tn; larger values give more weight to the closest negatives.
+        positive_temperature: Tp, at least 0, which weights all violating positives equally.
+        negative_temperature: Tn, at least 0; larger values give more weight to the closest negatives.
         **options: See `PairOptions`. Default measure: normalized_euclidean.
-
-    Returns:
-        Mean over the rows that have a pair.
-
-    Raises:
-        InputError: For shapes that do not match, a temperature below 0, or an imbalance outside of [0, 1].
 
     Differs from pytorch-metric-learning, where margin and Tn have no defaults (the defaults here are from the paper), a
     negative at distance 0 is ignored, and large temperatures overflow.
 
     Example:
-        The first row has a positive at distance 1.5 and a negative at 0.5; the radii are 0.8 and 1.2:
-
         >>> x, labels = jnp.array([[0.0], [1.5], [-0.5]]), jnp.array([0, 0, 1])
         >>> loss = ranked_list_loss(x, labels, measure="euclidean")
         >>> print(round(float(loss), 3))  # mean of (0.7 + 0.7) / 2, and of 0.7 / 2 for the two others
         0.467
-
-    References:
-        Wang, Hua, Kodirov, Hu, Garnier, Robertson (2019), Ranked List Loss for Deep Metric Learning.
     """
     check_at_least("margin", margin, 0)
     check_fraction("imbalance", imbalance)
     check_at_least("positive_temperature", positive_temperature, 0)
     check_at_least("negative_temperature", negative_temperature, 0)
     resolved = resolve_options(ranked_list_loss, options, measure="normalized_euclidean")
-    return compute_pair_loss(
-        _ranked_list_terms,
-        embeddings,
-        labels,
-        resolved,
-        margin=margin,
-        boundary=resolved.as_score(1 + jnp.asarray(margin) / 2 if alpha is None else alpha),
-        imbalance=imbalance,
-        temperatures=(positive_temperature, negative_temperature),
-    )
+    boundary = resolved.as_score(1 + jnp.asarray(margin) / 2 if alpha is None else alpha)
+    temperatures = positive_temperature, negative_temperature
+    parameters = {"margin": margin, "boundary": boundary, "imbalance": imbalance, "temperatures": temperatures}
+    return compute_pair_loss(_ranked_list_terms, embeddings, labels, resolved, **parameters)
 
 
 def _ranked_list_terms(

@@ -6,7 +6,12 @@ tuplet margin                  each positive pair against all negatives of its r
 lifted structure               each positive pair against the negatives of both of its rows
 generalized lifted structure   all positives against all negatives of a row
 
-Scores s_ij are larger for closer pairs: a distance is negated.
+References:
+    Wang et al. (2019), Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning (multi-similarity).
+    Sun et al. (2020), Circle Loss: A Unified Perspective of Pair Similarity Optimization (circle). Yu, Tao (2019), Deep
+    Metric Learning with Tuplet Margin Loss (tuplet margin). Song, Xiang, Jegelka, Savarese (2016), Deep Metric Learning
+    via Lifted Structured Feature Embedding (lifted structure). Hermans, Beyer, Leibe (2017), In Defense of the Triplet
+    Loss for Person Re-Identification (generalized lifted structure).
 """
 
 import dataclasses
@@ -16,50 +21,37 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Float, Num
 
 from simjax.core import InputError, check_at_least, check_number, check_positive
 from simjax.losses._options import Labels, PairOptions, ResolvedOptions, resolve_options
 from simjax.losses._pair_loss import Terms, compute_pair_loss, compute_terms, log_sum_exp, square
-from simjax.losses._terms import REDUCERS, LossTerms
+from simjax.losses._terms import REDUCERS, Embeddings, LossTerms, Scalar
 from simjax.pairs._relation import rows_and_relation
 
 
 def multi_similarity_loss(
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     labels: Labels,
     *,
     alpha: ArrayLike = 2.0,
     beta: ArrayLike = 50.0,
     base: ArrayLike = 0.5,
     **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute the multi-similarity loss, one term for each row.
 
         loss_i = 1 / alpha log(1 + sum over positives of exp(alpha (base - s_ip)))
                + 1 / beta  log(1 + sum over negatives of exp(beta (s_in - base)))
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
-        alpha: Larger values give more weight to the hardest positives.
-        beta: Larger values give more weight to the hardest negatives.
+        alpha: Larger values give more weight to the hardest positives; above 0.
+        beta: Larger values give more weight to the hardest negatives; above 0.
         base: Score that positives should exceed and negatives stay below, in units of the measure.
-        **options: See `PairOptions`. Default measure: cosine.
-
-    Returns:
-        Mean over all rows.
-
-    Raises:
-        InputError: For shapes that do not match, or an alpha or beta that is not positive.
 
     Example:
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> print(round(float(multi_similarity_loss(x, jnp.array([0, 0, 1]))), 4))  # 2/3 of log(1 + exp(-1)) / 2
         0.1044
-
-    References:
-        Wang et al. (2019), Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning.
     """
     check_number("base", base)
     check_positive("alpha", alpha)
@@ -79,13 +71,13 @@ def _multi_similarity_terms(
 
 
 def circle_loss(
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     labels: Labels,
     *,
     margin: ArrayLike = 0.4,
     gamma: ArrayLike = 80.0,
     **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute the circle loss, one term for each row that has positives and negatives.
 
         loss_i = softplus( log sum over negatives of exp(gamma max(0, s_in + m) (s_in - m))
@@ -94,26 +86,15 @@ def circle_loss(
     No gradient flows through the weights max(0, ...).
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
-        margin: m; positives should exceed 1 - m, negatives stay below m.
-        gamma: Factor of the scores.
+        margin: m, at least 0; positives should exceed 1 - m, negatives stay below m.
+        gamma: Factor of the scores, above 0.
         **options: See `PairOptions`. The measure must be a similarity whose largest value is 1. Default measure:
             cosine. Default reducer: "mean_active".
-
-    Returns:
-        Mean over the rows with a loss above 0; 0 if there are none.
-
-    Raises:
-        InputError: For shapes that do not match, a distance, or a gamma that is not positive.
 
     Example:
         >>> x = jnp.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
         >>> print(round(float(circle_loss(x, jnp.array([0, 0, 1]), gamma=10.0)), 4))
         2.496
-
-    References:
-        Sun et al. (2020), Circle Loss: A Unified Perspective of Pair Similarity Optimization.
     """
     check_at_least("margin", margin, 0)
     check_positive("gamma", gamma)
@@ -137,44 +118,31 @@ def _has_both(positive: Array, negative: Array) -> Array:
 
 
 def tuplet_margin_loss(
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     labels: Labels,
     *,
     margin: ArrayLike = 5.73,
     scale: ArrayLike = 64.0,
     **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute the tuplet margin loss, one term for each positive pair (i, p), with angles theta.
 
         loss_ip = log(1 + sum over negatives n of exp(scale (cos theta_in - cos(theta_ip - margin))))
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
-        margin: Degrees by which the angle of a positive pair is reduced.
-        scale: Factor of the cosines.
-        **options: See `PairOptions`. Default measure: cosine.
-
-    Returns:
-        Mean over the positive pairs; 0 if there are none.
-
-    Raises:
-        InputError: For shapes that do not match, or a scale that is not positive.
+        margin: Degrees by which the angle of a positive pair is reduced, at least 0.
+        scale: Factor of the cosines, above 0.
 
     Example:
         >>> x = jnp.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
         >>> print(round(float(tuplet_margin_loss(x, jnp.array([0, 0, 1]), scale=1.0, margin=0.0)), 4))
         0.6178
-
-    References:
-        Yu, Tao (2019), Deep Metric Learning with Tuplet Margin Loss.
     """
     check_at_least("margin", margin, 0)
     check_positive("scale", scale)
     resolved = resolve_options(tuplet_margin_loss, options)
-    return compute_pair_loss(
-        _tuplet_margin_terms, embeddings, labels, resolved, margin=jnp.deg2rad(margin), scale=scale
-    )
+    radians = jnp.deg2rad(margin)
+    return compute_pair_loss(_tuplet_margin_terms, embeddings, labels, resolved, margin=radians, scale=scale)
 
 
 def _tuplet_margin_terms(scores: Array, positive: Array, negative: Array, *, margin: Array, scale: Array) -> Terms:
@@ -185,71 +153,50 @@ def _tuplet_margin_terms(scores: Array, positive: Array, negative: Array, *, mar
 
 
 def lifted_structure_loss(
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     labels: Labels,
     *,
     positive_margin: ArrayLike = 0.0,
     negative_margin: ArrayLike = 1.0,
     **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute the lifted structure loss, one term for each positive pair (i, p), against the negatives of both rows.
 
         loss_ip = max(0, J_ip)^2 / 2
         J_ip    = d_ip - positive_margin + log( sum over negatives n of i of exp(negative_margin - d_in)
                                               + sum over negatives n of p of exp(negative_margin - d_pn) )
 
-    The sums of the columns p are computed before the loss, so the similarity matrix is computed twice.
+    Only pairs with a negative of either row have a term. The sums of the columns p are computed before the loss, so the
+    similarity matrix is computed twice.
 
     Args:
-        embeddings: [n, d].
         labels: Class ids [n] or a `Relation`, not a mined relation if there are reference embeddings.
         positive_margin: Distance that positives should be within, in units of the measure.
         negative_margin: Distance that negatives should be outside of, in units of the measure.
         **options: See `PairOptions`. Default measure: normalized_euclidean. The negatives of a reference row are
             embeddings.
 
-    Returns:
-        Mean over the positive pairs with a negative of either row, in both directions; 0 if there are none.
-
-    Raises:
-        InputError: For shapes that do not match, or a mined relation with reference embeddings.
-
     Differs from pytorch-metric-learning, which with reference embeddings takes the negatives of the *embedding* that
     has the index of the positive reference row.
 
     Example:
-        A positive pair at distance 0; each of its rows has one negative, at distance 2^0.5:
-
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> loss = lifted_structure_loss(x, jnp.array([0, 0, 1]), negative_margin=2.0)
         >>> print(round(float(loss), 4))  # (log 2 + 2 - 2^0.5)^2 / 2
         0.8178
-
-    References:
-        Song, Xiang, Jegelka, Savarese (2016), Deep Metric Learning via Lifted Structured Feature Embedding.
     """
     check_number("positive_margin", positive_margin)
     check_number("negative_margin", negative_margin)
     resolved = resolve_options(lifted_structure_loss, options, measure="normalized_euclidean")
     x, y, relation = rows_and_relation(embeddings, labels, resolved.ref_embeddings, resolved.ref_labels)
     has_references = resolved.ref_embeddings is not None
-    margins = {
-        "positive_margin": resolved.as_score(positive_margin),
-        "negative_margin": resolved.as_score(negative_margin),
-    }
-    of_columns = ResolvedOptions(
-        resolved.measure,
-        REDUCERS["sum"],
-        ref_embeddings=x if has_references else None,
-        block_size=resolved.block_size,
+    lowest, highest = resolved.as_score(positive_margin), resolved.as_score(negative_margin)
+    references = x if has_references else None
+    for_columns = ResolvedOptions(
+        resolved.measure, REDUCERS["sum"], ref_embeddings=references, block_size=resolved.block_size
     )
-    columns = compute_terms(
-        _negatives_of_row,
-        y,
-        relation.transposed() if has_references else relation,
-        of_columns,
-        negative_margin=margins["negative_margin"],
-    )["row"]
+    by_column = relation.transposed() if has_references else relation
+    columns = compute_terms(_negatives_of_row, y, by_column, for_columns, negative_margin=highest)["row"]
     return compute_pair_loss(
         _lifted_structure_terms,
         x,
@@ -257,7 +204,8 @@ def lifted_structure_loss(
         dataclasses.replace(resolved, ref_labels=None),
         row_parameters=None if has_references else {"rows": columns},
         column_parameters={"columns": columns},
-        **margins,
+        positive_margin=lowest,
+        negative_margin=highest,
     )
 
 
@@ -287,30 +235,22 @@ def _lifted_structure_terms(
 
 
 def generalized_lifted_structure_loss(
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     labels: Labels,
     *,
     positive_margin: ArrayLike = 0.0,
     negative_margin: ArrayLike = 1.0,
     **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute the generalized lifted structure loss, one term for each row that has positives and negatives.
 
         loss_i = max(0, log sum over positives of exp(d_ip - positive_margin)
                       + log sum over negatives of exp(negative_margin - d_in))
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
         positive_margin: Distance that positives should be within, in units of the measure.
         negative_margin: Distance that negatives should be outside of, in units of the measure.
         **options: See `PairOptions`. Default measure: normalized_euclidean.
-
-    Returns:
-        Mean over the rows that have both; 0 if there are none.
-
-    Raises:
-        InputError: For shapes that do not match.
 
     Differs from pytorch-metric-learning, where a row without positives has a term of its negatives alone.
 
@@ -319,26 +259,17 @@ def generalized_lifted_structure_loss(
         >>> loss = generalized_lifted_structure_loss(x, jnp.array([0, 0, 1]), negative_margin=2.0)
         >>> print(round(float(loss), 4))  # 2 - 2^0.5
         0.5858
-
-    References:
-        Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss for Person Re-Identification.
     """
     check_number("positive_margin", positive_margin)
     check_number("negative_margin", negative_margin)
     resolved = resolve_options(generalized_lifted_structure_loss, options, measure="normalized_euclidean")
-    return compute_pair_loss(
-        _generalized_lifted_structure_terms,
-        embeddings,
-        labels,
-        resolved,
-        positive_margin=resolved.as_score(positive_margin),
-        negative_margin=resolved.as_score(negative_margin),
-    )
+    margins = {"lowest": resolved.as_score(positive_margin), "highest": resolved.as_score(negative_margin)}
+    return compute_pair_loss(_generalized_lifted_structure_terms, embeddings, labels, resolved, **margins)
 
 
 def _generalized_lifted_structure_terms(
-    scores: Array, positive: Array, negative: Array, *, positive_margin: Array, negative_margin: Array
+    scores: Array, positive: Array, negative: Array, *, lowest: Array, highest: Array
 ) -> Terms:
-    of_positives = log_sum_exp(positive_margin - scores, positive)
-    of_negatives = log_sum_exp(scores - negative_margin, negative)
+    of_positives = log_sum_exp(lowest - scores, positive)
+    of_negatives = log_sum_exp(scores - highest, negative)
     return {"row": (jax.nn.relu(of_positives + of_negatives), _has_both(positive, negative))}

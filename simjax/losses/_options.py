@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Float, Integer, Num
+from jaxtyping import Integer, Num
 
 from simjax.core import (
     NO_CLASS,
@@ -27,7 +27,7 @@ from simjax.core import (
     suggestion,
     take_rows,
 )
-from simjax.losses._terms import REDUCERS, LossTerms, Reducer, TermRecorder
+from simjax.losses._terms import REDUCERS, LossTerms, Reducer, Scalar, TermRecorder
 from simjax.pairs import Relation, by_class
 from simjax.pairs._relation import Labels
 from simjax.similarity import Measure, unit_vectors
@@ -89,7 +89,7 @@ class ResolvedOptions:
         y = self.ref_embeddings
         return self if y is None else dataclasses.replace(self, ref_embeddings=unit_vectors(y))
 
-    def reduce(self, *parts: LossTerms) -> Float[Array, ""]:
+    def reduce(self, *parts: LossTerms) -> Scalar:
         """Reduce each part of a loss separately, and return the sum."""
         if self.recorder is not None:
             for part in parts:
@@ -105,7 +105,7 @@ def resolve_options(
     measure: str | Measure = "cosine",
     reducer: str = "mean",
 ) -> ResolvedOptions:
-    """Check the names, types and shapes of options, before anything is computed, and fill in defaults.
+    """Check the names, types and shapes of options, before anything is computed, and fill in the defaults of a loss.
 
     Args:
         loss: The loss, whose own arguments an error message suggests as well.
@@ -113,10 +113,6 @@ def resolve_options(
         accepted: The `TypedDict` with the names of valid options.
         measure: Default measure.
         reducer: Default reducer.
-
-    Raises:
-        InputError: For an unknown measure or reducer, or a wrong shape.
-        TypeError: For an unknown option, with the nearest name, or a value of a wrong type.
     """
     for name in options:
         if name not in accepted.__annotations__:
@@ -153,19 +149,9 @@ def resolve_options(
 
 
 def values_of_rows(values: Array, labels: Labels, name: str) -> Array:
-    """Return the value of the class of each row: values [c] to [n].
+    """Return the value of the class of each row: values [c] to [n]. Errors call the values by their name, a plural.
 
-    Args:
-        values: One value for each class, [c], at least one.
-        labels: Class ids [n] or a `Relation`.
-        name: Name of the values in errors, a plural.
-
-    Returns:
-        [n]; NaN if a traced id is not from 0 to c - 1.
-
-    Raises:
-        InputError: For a relation without class ids, or a known id that is not from 0 to c - 1.
-        TypeError: For labels that are not integers.
+    A known class id that is not from 0 to c - 1 is an error, a traced one gives NaN.
     """
     relation, c = labels if isinstance(labels, Relation) else by_class(labels), len(values)
     if relation.classes is None:

@@ -1,10 +1,9 @@
 """The engine of pair losses.
 
 A pair loss is a formula on a tile, a block of rows of the similarity matrix with all columns: a term function takes the
-scores [r, m] of the tile and two masks, for the positive and for the negative pairs, and returns terms. Scores are
-larger for closer pairs: a distance is negated. The engine maps the term function over tiles, so that no n x m array is
-stored, forward or backward. Relations, weights, reference embeddings, measures, reducers and the NaN policy are the
-same for all losses. The time is that of the matrix product and of the term function.
+scores [r, m] of the tile (larger for closer pairs: a distance is negated) and two masks, for the positive and for the
+negative pairs, and returns terms. The engine maps the term function over tiles, so that no n x m array is stored,
+forward or backward. It handles relations, weights, reference embeddings, measures, reducers and NaN for all losses.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -15,12 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
-from jax.typing import ArrayLike
-from jaxtyping import Float, Num
 
 from simjax.core import InputError, as_float_array, auto_axes, map_rows, promote_to_float32
 from simjax.losses._options import Labels, PairOptions, ResolvedOptions, resolve_options, values_of_rows
-from simjax.losses._terms import LossTerms, Reducer, RowSums
+from simjax.losses._terms import Embeddings, LossTerms, Reducer, RowSums, Scalar
 from simjax.pairs._relation import rows_and_relation
 from simjax.pairs._triplets import all_negatives
 from simjax.similarity import Measure
@@ -38,31 +35,21 @@ TermFunction = Callable[..., Terms]
 
 def pair_loss(
     term_function: TermFunction,
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     labels: Labels,
     *,
     parameters: Mapping[str, Any] | None = None,
     row_parameters: Mapping[str, Any] | None = None,
     column_parameters: Mapping[str, Any] | None = None,
     **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute a loss from its term function.
 
     Args:
         term_function: See `TermFunction`. Compiled once for each function object: define it at module level.
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
         parameters: Keyword arguments of the term function; arrays may be traced and learned.
         row_parameters: Parameters with a value for each row, [n, ...]; the term function gets them as [r, 1, ...].
         column_parameters: Parameters with a value for each column, [m, ...].
-        **options: See `PairOptions`. Default measure: cosine. Default reducer: "mean".
-
-    Returns:
-        Scalar; 0 with zero gradient if no term is active.
-
-    Raises:
-        InputError: For shapes that do not match, an unknown measure or reducer.
-        TypeError: For labels that are not integers, or an unknown option.
 
     Example:
         Pull positive pairs together that are at a right angle or more:
@@ -73,31 +60,21 @@ def pair_loss(
         >>> print(pair_loss(terms, x, jnp.array([0, 0, 1])))
         1.0
     """
-    return compute_pair_loss(
-        term_function,
-        embeddings,
-        labels,
-        resolve_options(pair_loss, options),
-        row_parameters=row_parameters,
-        column_parameters=column_parameters,
-        **(parameters or {}),
-    )
+    resolved = resolve_options(pair_loss, options)
+    arguments = {"row_parameters": row_parameters, "column_parameters": column_parameters, **(parameters or {})}
+    return compute_pair_loss(term_function, embeddings, labels, resolved, **arguments)
 
 
 def compute_pair_loss(
-    term_function: TermFunction,
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Labels,
-    options: ResolvedOptions,
-    **arguments: Any,
-) -> Float[Array, ""]:
+    term_function: TermFunction, embeddings: Embeddings, labels: Labels, options: ResolvedOptions, **arguments: Any
+) -> Scalar:
     """Compute a loss from its term function and resolved options. The arguments are those of `compute_terms`."""
     return options.reduce(*compute_terms(term_function, embeddings, labels, options, **arguments).values())
 
 
 def compute_terms(
     term_function: TermFunction,
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     labels: Labels,
     options: ResolvedOptions,
     *,

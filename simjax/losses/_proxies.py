@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
-from jaxtyping import Float, Integer, Num
+from jaxtyping import Num
 
 from simjax.core import (
     NO_CLASS,
@@ -47,21 +47,12 @@ from simjax.core import (
     vary_over_same_axes,
 )
 from simjax.losses._options import ClassOptions, Labels, resolve_options
-from simjax.losses._pair_loss import compute_pair_loss, log_sum_exp
+from simjax.losses._pair_loss import Terms, compute_pair_loss, log_sum_exp
 from simjax.losses._softmax import earlier_positives, nca_loss, nt_xent_loss
 from simjax.losses._softmax_margin import as_proxies
-from simjax.losses._terms import LossTerms, Reducer
+from simjax.losses._terms import ClassIds, Embeddings, LossTerms, Proxies, Reducer, Scalar
 from simjax.pairs import Relation, by_class
 from simjax.similarity import Measure, unit_vectors
-
-
-class ProxyOptions(ClassOptions, total=False):
-    """Options of `proxy_nca_loss`: those of `ClassOptions`, and
-
-    measure: Name of a measure or a `Measure`. Default: squared Euclidean distance.
-    """
-
-    measure: str | Measure
 
 
 class ManifoldOptions(TypedDict, total=False):
@@ -72,47 +63,45 @@ class ManifoldOptions(TypedDict, total=False):
 
 
 def proxy_nca_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Integer[ArrayLike, " n"],
+    embeddings: Embeddings,
+    labels: ClassIds,
     *,
-    proxies: Num[ArrayLike, "c d"],
+    proxies: Proxies,
     scale: ArrayLike = 1.0,
     normalize: bool = True,
-    **options: Unpack[ProxyOptions],
-) -> Float[Array, ""]:
+    measure: str | Measure = "squared_euclidean",
+    **options: Unpack[ClassOptions],
+) -> Scalar:
     """Compute neighborhood components analysis of embeddings with proxies as neighbors.
 
     The sum in the denominator includes the proxy of the row's class, as in most implementations but not in the paper.
-    Other arguments, the result and errors are those of `normalized_softmax_loss`.
 
     Args:
-        scale: Factor of the negated squared distance, above 0.
+        scale: Factor of the scores, the negated squared distances by default, above 0.
         normalize: Compare unit vectors.
-        **options: See `ProxyOptions`.
 
     Example:
         >>> print(round(float(proxy_nca_loss(jnp.eye(2), jnp.arange(2), proxies=jnp.eye(2))), 4))  # log(1 + exp(-2))
         0.1269
     """
-    resolve_options(proxy_nca_loss, options, accepted=ProxyOptions)
+    resolve_options(proxy_nca_loss, options, accepted=ClassOptions, measure=measure)
     w, ids, classes = as_proxies(labels, proxies)
-    references = {"ref_embeddings": w, "ref_labels": classes, "scale": scale, "normalize": normalize}
-    return nca_loss(embeddings, ids, **references, **options)
+    parameters = {"ref_embeddings": w, "ref_labels": classes, "scale": scale, "normalize": normalize}
+    return nca_loss(embeddings, ids, **parameters, measure=measure, **options)
 
 
 def proxy_anchor_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Integer[ArrayLike, " n"],
+    embeddings: Embeddings,
+    labels: ClassIds,
     *,
-    proxies: Num[ArrayLike, "c d"],
+    proxies: Proxies,
     margin: ArrayLike = 0.1,
     alpha: ArrayLike = 32.0,
     **options: Unpack[ClassOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute a loss with proxies as anchors and the rows of the batch as their positives and negatives.
 
-    By default the result is the sum of the two means above. Other arguments and errors are those of
-    `normalized_softmax_loss`.
+    By default the result is the sum of the two means above.
 
     Args:
         margin: Difference of cosines, at least 0.
@@ -134,30 +123,18 @@ def proxy_anchor_loss(
 
 
 def instance_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Labels | None = None,
-    *,
-    gamma: ArrayLike = 64.0,
-    **options: Unpack[ClassOptions],
-) -> Float[Array, ""]:
+    embeddings: Embeddings, labels: Labels | None = None, *, gamma: ArrayLike = 64.0, **options: Unpack[ClassOptions]
+) -> Scalar:
     """Compute the cross entropy of cosines with the first row of each class in the batch.
 
     This is NT-Xent at temperature 1 / gamma of a relation whose columns are the first rows of classes, and in which a
     first row is its own positive. Without labels each row is its own class, and rows are only pushed apart.
 
     Args:
-        embeddings: [n, d].
         labels: Class ids [n] or a `Relation`. If its positive pairs do not form groups, the columns are the rows
             without an earlier positive, and a row has one term for each column that is its positive. A row is its own
             positive if the relation says so. Default: each row is a class.
         gamma: Factor of the cosines, above 0.
-        **options: See `ClassOptions`.
-
-    Returns:
-        Scalar; by default the mean over rows.
-
-    Raises:
-        InputError: If shapes do not match, or `gamma` is not positive.
 
     Differs from pytorch-metric-learning, which uses row k of the batch as the proxy of the k-th class, whatever the
     class of row k, and treats all further rows as negatives. Both are equal if each row is its own class and the ids
@@ -177,45 +154,35 @@ def instance_loss(
 
 
 def manifold_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Integer[ArrayLike, " n"],
+    embeddings: Embeddings,
+    labels: ClassIds,
     *,
-    proxies: Num[ArrayLike, "c d"],
+    proxies: Proxies,
     alpha: ArrayLike = 0.8,
     margin: ArrayLike = 5e-4,
     context_weight: ArrayLike = 1.0,
     **options: Unpack[ManifoldOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute a loss of similarities of rows and proxies that follow from a random walk on their graph.
 
     The graph connects every node with every other node, so the loss stores a matrix: it takes O((n + c)^2) memory and
-    O((n + c)^3) time. Other arguments and errors are those of `normalized_softmax_loss`.
+    O((n + c)^3) time. By default the result is the mean of the terms of the walk plus the weighted mean of the terms of
+    the context.
 
     Args:
-        labels: The proxy of each row, [n]. The paper draws the ids at random, see the example.
+        labels: The proxy of each row, [n]. The paper draws the ids at random, for instance each of c proxies equally
+            often by `jax.random.permutation(key, jnp.arange(n) % c)`.
         alpha: Probability that the walk continues, in (0, 1).
         margin: Difference of similarities, at least 0.
         context_weight: Weight of the terms of the context, at least 0.
         **options: See `ManifoldOptions`.
 
-    Returns:
-        Scalar; by default the mean of the terms of the walk plus the weighted mean of the terms of the context.
-
     Differs from pytorch-metric-learning, which draws the ids itself, and gives infinity for an infinite weight of the
     context.
 
     Example:
-        Rows that are equal to their proxies and orthogonal to the other pair have zero loss. Equal proxies cannot be
-        distinguished: both terms are log(1 + exp(margin)).
-
-        >>> print(manifold_loss(jnp.eye(2), jnp.array([0, 1]), proxies=jnp.eye(2)))
-        0.0
         >>> print(round(float(manifold_loss(jnp.eye(2), jnp.array([0, 1]), proxies=jnp.ones((2, 2)), margin=0.1)), 4))
         1.4888
-
-        Assign one of three proxies to each of six rows at random, each proxy to two rows:
-
-        >>> ids = jax.random.permutation(jax.random.key(0), jnp.arange(6) % 3)
     """
     check_at_least("margin", margin, 0)
     check_between("alpha", alpha, 0.0, 1.0)
@@ -231,9 +198,7 @@ def manifold_loss(
     return resolved.reduce(by_walk, by_context * context_weight)
 
 
-def _proxy_anchor_terms(
-    c: Array, positive: Array, negative: Array, *, margin: Array, alpha: Array
-) -> dict[str, tuple[Array, Array]]:
+def _proxy_anchor_terms(c: Array, positive: Array, negative: Array, *, margin: Array, alpha: Array) -> Terms:
     of_positives = jax.nn.softplus(log_sum_exp(-alpha * (c - margin), positive))
     of_negatives = jax.nn.softplus(log_sum_exp(alpha * (c + margin), negative))
     has_positive = jnp.any(positive, axis=1, keepdims=True)

@@ -11,6 +11,12 @@ SmoothAP and PNP smoothly count the columns n whose score s_in (larger is closer
 
 A small temperature approximates the true count, but has a gradient only if two scores are close to each other. Without
 reference embeddings, a row is one of its own positives and ranked first; without another positive it has no term.
+
+References:
+    Brown, Xie, Kalogeiton, Zisserman (2020), Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval
+    (SmoothAP). Li, Min, Song, Zheng, Wang (2021), Rethinking the Optimization of Average Precision: Only Penalizing
+    Negative Instances before Positive Ones is Enough (PNP). Cakir, He, Xia, Kulis, Sclaroff (2019), Deep Metric
+    Learning to Rank (FastAP). Ustinova, Lempitsky (2016), Learning Deep Embeddings with Histogram Loss (histogram).
 """
 
 from functools import partial
@@ -22,54 +28,38 @@ import numpy as np
 from jax import Array, lax
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
-from jaxtyping import Float, Num
 
 from simjax.core import InputError, as_float_array, check_at_least, check_choice, check_positive, promote_to_float32
 from simjax.losses._options import Labels, PairOptions, ReferenceOptions, ResolvedOptions, resolve_options
 from simjax.losses._pair_loss import TermFunction, Terms, compute_pair_loss
-from simjax.losses._terms import RowSums
+from simjax.losses._terms import Embeddings, RowSums, Scalar
 from simjax.pairs import Relation
 from simjax.pairs._relation import rows_and_relation
 from simjax.pairs._triplets import sum_over_positives, take_columns
 from simjax.similarity import Measure, reduce_rows, unit_vectors
 
+Bounds = tuple[float | Array, float | Array]
+"""Lowest and highest score of a measure."""
+
 
 def smooth_ap_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Labels,
-    *,
-    temperature: ArrayLike = 0.01,
-    **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+    embeddings: Embeddings, labels: Labels, *, temperature: ArrayLike = 0.01, **options: Unpack[PairOptions]
+) -> Scalar:
     """Compute 1 - smooth average precision, one term for each row with a positive, in time n m for each positive.
 
         loss_i = 1 - mean over p of (1 + before(p) among other positives) / (1 + before(p) among all other columns)
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n], classes of any sizes in any order, or a `Relation`.
-        temperature: Temperature of the sigmoid, in units of the measure; may be learned.
-        **options: See `PairOptions`. Default measure: cosine.
-
-    Returns:
-        Mean over the rows with a positive; 0 if there are none.
-
-    Raises:
-        InputError: For shapes that do not match, or a temperature that is not positive.
+        temperature: Temperature of the sigmoid, in units of the measure, above 0; may be learned.
 
     Differs from pytorch-metric-learning, which is correct only if rows are ordered by class and each class has as many
     rows as there are classes, and which gives a row without positives a term.
 
     Example:
-        The negative has the same score as the positive for the first row, and as the row itself for the second:
-
         >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
         >>> loss = smooth_ap_loss(x, jnp.array([0, 0, 1]))
         >>> print(round(float(loss), 4))  # 1 - mean of 1 / 1, 2 / 2.5, 1 / 1.5 and 2 / 3
         0.2167
-
-    References:
-        Brown, Xie, Kalogeiton, Zisserman (2020), Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval.
     """
     resolved = resolve_options(smooth_ap_loss, options)
     return _rank_loss(_smooth_ap_terms, embeddings, labels, resolved, temperature)
@@ -120,9 +110,8 @@ def _smooth_ap_terms(
     in_pair = positive | negative
     lowest = jnp.min(scores, axis=1, keepdims=True, where=in_pair, initial=0.0) - 100 * temperature
     scores = jnp.where(in_pair, scores, lax.stop_gradient(lowest))
-    total = sum_over_positives(
-        _precision, jnp.zeros(scores.shape[0], scores.dtype), positive, (positive,), scores, temperature
-    )
+    zeros = jnp.zeros(scores.shape[0], scores.dtype)
+    total = sum_over_positives(_precision, zeros, positive, (positive,), scores, temperature)
     return {"row": (1 - total[:, None] / jnp.maximum(jnp.sum(positive, axis=1, keepdims=True), 1), has_positive)}
 
 
@@ -135,7 +124,7 @@ def _precision(indices: Array, is_valid: Array, positive: Array, scores: Array, 
 
 
 def pnp_loss(
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     labels: Labels,
     *,
     variant: Literal["O", "Iu", "Ib", "Ds", "Dq"] = "O",
@@ -143,7 +132,7 @@ def pnp_loss(
     alpha: ArrayLike = 1.0,
     b: ArrayLike = 2.0,
     **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Penalize the negatives before each positive, one term for each row with a positive, in time n m for each.
 
     With R the smooth count of negatives before a positive, the loss of a row is the mean over positives of a penalty:
@@ -155,31 +144,16 @@ def pnp_loss(
         Dq    1 - (1 + R)^-alpha             few negatives have a larger weight; positives with many are ignored
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
         variant: See above.
-        temperature: Temperature of the sigmoid, in units of the measure; may be learned.
-        alpha: Exponent of the variant Dq.
-        b: Parameter of the variant Ib.
-        **options: See `PairOptions`. Default measure: cosine.
-
-    Returns:
-        Mean over the rows with a positive; 0 if there are none.
-
-    Raises:
-        InputError: For shapes that do not match, an unknown variant, or a temperature, alpha or b that is not positive.
+        temperature: Temperature of the sigmoid, in units of the measure, above 0; may be learned.
+        alpha: Exponent of the variant Dq, above 0.
+        b: Parameter of the variant Ib, above 0.
 
     Example:
-        In the ranking of the first row, the negative has the same score as the positive, and is behind the row itself:
-
         >>> from simjax.losses import unreduced
         >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
         >>> print(unreduced(pnp_loss)(x, jnp.array([0, 0, 1])).total)  # 0.5 / 2, (0.5 + 1) / 2
         [0.25 0.75 0.  ]
-
-    References:
-        Li, Min, Song, Zheng, Wang (2021), Rethinking the Optimization of Average Precision: Only Penalizing Negative
-        Instances before Positive Ones is Enough.
     """
     check_choice("variant", variant, ("O", "Iu", "Ib", "Ds", "Dq"))
     check_positive("alpha", alpha)
@@ -190,44 +164,21 @@ def pnp_loss(
 
 
 def _pnp_terms(
-    scores: Array,
-    positive: Array,
-    negative: Array,
-    variant: str,
-    *,
-    rows: Array,
-    columns: Array,
-    temperature: Array,
-    alpha: Array,
-    b: Array,
+    scores: Array, positive: Array, negative: Array, variant: str, *, rows: Array, columns: Array, **parameters: Array
 ) -> Terms:
     has_positive = jnp.any(positive, axis=1, keepdims=True)
     positive = _with_itself(positive, rows, columns)
-    total = sum_over_positives(
-        partial(_penalty, variant),
-        jnp.zeros(scores.shape[0], scores.dtype),
-        positive,
-        (negative,),
-        scores,
-        temperature,
-        alpha,
-        b,
-    )
+    zeros = jnp.zeros(scores.shape[0], scores.dtype)
+    total = sum_over_positives(partial(_penalty, variant), zeros, positive, (negative,), scores, parameters)
     return {"row": (total[:, None] / jnp.maximum(jnp.sum(positive, axis=1, keepdims=True), 1), has_positive)}
 
 
 def _penalty(
-    variant: str,
-    indices: Array,
-    is_valid: Array,
-    negative: Array,
-    scores: Array,
-    temperature: Array,
-    alpha: Array,
-    b: Array,
+    variant: str, indices: Array, is_valid: Array, negative: Array, scores: Array, parameters: dict[str, Array]
 ) -> Array:
     """Return the sum of the penalties of the positives [r, k] of each row, [r]."""
-    r = jnp.sum(jnp.where(negative[:, None], _before(indices, scores, temperature), 0), axis=2)
+    alpha, b = parameters["alpha"], parameters["b"]
+    r = jnp.sum(jnp.where(negative[:, None], _before(indices, scores, parameters["temperature"]), 0), axis=2)
     if variant == "Iu":
         penalty = (1 + r) * jnp.log1p(r)
     elif variant == "Ib":
@@ -240,12 +191,8 @@ def _penalty(
 
 
 def fast_ap_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Labels,
-    *,
-    bins: int = 10,
-    **options: Unpack[ReferenceOptions],
-) -> Float[Array, ""]:
+    embeddings: Embeddings, labels: Labels, *, bins: int = 10, **options: Unpack[ReferenceOptions]
+) -> Scalar:
     """Compute 1 - average precision from soft histograms of distances, one term for each row with a positive.
 
         loss_i = 1 - 1 / N+ sum over bins of h+ H+ / H
@@ -256,42 +203,31 @@ def fast_ap_loss(
 
     Args:
         embeddings: [n, d]; scaled to unit length.
-        labels: Class ids [n] or a `Relation`.
-        bins: Number of bins without the one that starts at 0.
+        bins: Number of bins without the one that starts at 0, at least 1.
         **options: See `ReferenceOptions`. Reference rows are scaled to unit length.
 
-    Returns:
-        Mean over the rows with a positive; 0 if there are none.
-
-    Raises:
-        InputError: For shapes that do not match, or fewer than one bin.
-
     Example:
-        The positive is ranked before the negative:
-
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
-        >>> print(fast_ap_loss(x, jnp.array([0, 0, 1])))
+        >>> print(fast_ap_loss(x, jnp.array([0, 0, 1])))  # the positive is ranked before the negative
         0.0
-
-    References:
-        Cakir, He, Xia, Kulis, Sclaroff (2019), Deep Metric Learning to Rank.
     """
     check_at_least("bins", bins, 1)
     resolved = resolve_options(fast_ap_loss, options, accepted=ReferenceOptions, measure="squared_euclidean")
-    centers = 4 * jnp.arange(bins + 1, dtype=jnp.float32) / bins
     x = unit_vectors(embeddings)
-    return compute_pair_loss(_fast_ap_terms, x, labels, resolved.with_unit_vectors(), centers=centers)
+    return compute_pair_loss(_fast_ap_terms, x, labels, resolved.with_unit_vectors(), static=(int(bins),))
 
 
-def _fast_ap_terms(scores: Array, positive: Array, negative: Array, *, centers: Array) -> Terms:
-    width = centers[1] - centers[0]
+def _fast_ap_terms(scores: Array, positive: Array, negative: Array, bins: int) -> Terms:
+    width = 4 / bins
 
     def counts(center: Array) -> tuple[Array, Array]:
         share = jax.nn.relu(1 - jnp.abs(-scores - center) / width)
         in_bin = jnp.where(positive, share, 0), jnp.where(positive | negative, share, 0)
         return jnp.sum(in_bin[0], axis=1), jnp.sum(in_bin[1], axis=1)
 
-    of_positives, of_all = jax.lax.map(jax.checkpoint(counts), centers)  # [bins + 1, r]
+    of_positives, of_all = lax.map(
+        jax.checkpoint(counts), width * jnp.arange(bins + 1, dtype=scores.dtype)
+    )  # [bins + 1, r]
     cumulative, cumulative_of_all = jnp.cumsum(of_positives, axis=0), jnp.cumsum(of_all, axis=0)
     has_any = cumulative_of_all > 0
     precision = jnp.where(has_any, of_positives * cumulative / jnp.where(has_any, cumulative_of_all, 1), 0)
@@ -301,80 +237,55 @@ def _fast_ap_terms(scores: Array, positive: Array, negative: Array, *, centers: 
 
 
 def histogram_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Labels,
-    *,
-    bins: int = 100,
-    **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+    embeddings: Embeddings, labels: Labels, *, bins: int = 100, **options: Unpack[PairOptions]
+) -> Scalar:
     """Compute the probability that a negative pair is closer than a positive pair, one term for each negative pair.
 
         loss = sum over edges r of p-(r) (p+(1) + ... + p+(r))
 
     p+ and p- are soft histograms of the scores of all positive and of all negative pairs of the batch; each pair is
     shared linearly by the two nearest edges. The loss is the mean, over the negative pairs, of the share of positive
-    pairs that are no closer. The histogram of the positives is computed first, and then the loss.
+    pairs that are no closer, in [0, 1]. The histogram of the positives is computed first, and then the loss.
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
-        bins: Number of bins of the histogram.
+        bins: Number of bins of the histogram, at least 1.
         **options: See `PairOptions`; the reducer must be a name other than "mean_active", the measure must have a
             bounded range. Default measure: cosine.
-
-    Returns:
-        Mean over the negative pairs, in [0, 1]; 0 if there are no positive or no negative pairs.
-
-    Raises:
-        InputError: For shapes that do not match, fewer than one bin, or a measure without bounds.
 
     Differs from pytorch-metric-learning, which ignores negative pairs of two rows without positives, and fails if a
     similarity is 1.
 
     Example:
-        The positive pair has cosine 0, one negative pair 0.6 and the other 0.8: both are closer.
-
         >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
-        >>> print(round(float(histogram_loss(x, jnp.array([0, 0, 1]))), 4))
+        >>> print(round(float(histogram_loss(x, jnp.array([0, 0, 1]))), 4))  # both negative pairs are closer
         1.0
-
-    References:
-        Ustinova, Lempitsky (2016), Learning Deep Embeddings with Histogram Loss.
     """
     check_at_least("bins", bins, 1)
     resolved = resolve_options(histogram_loss, options)
     measure = resolved.measure
     if not np.isfinite(measure.range).all():
         raise InputError(f"measure: expected one with a bounded range, got {measure.name} with {measure.range}")
-    low, high = measure.range if measure.higher_is_closer else (-measure.range[1], -measure.range[0])
+    bounds = measure.range if measure.higher_is_closer else (-measure.range[1], -measure.range[0])
     x, y, relation = rows_and_relation(embeddings, labels, resolved.ref_embeddings, resolved.ref_labels)
-    no_closer = _share_of_positives(x, y, relation, measure, low, high, bins=bins, block_size=resolved.block_size)
-    return compute_pair_loss(_histogram_terms, x, labels, resolved, low=low, high=high, no_closer=no_closer)
+    no_closer = _share_of_positives(x, y, relation, measure, bounds, bins=bins, block_size=resolved.block_size)
+    return compute_pair_loss(_histogram_terms, x, labels, resolved, bounds=bounds, no_closer=no_closer)
 
 
 @partial(jax.jit, static_argnames=("bins", "block_size"))
 def _share_of_positives(
-    x: Array,
-    y: Array,
-    relation: Relation,
-    measure: Measure,
-    low: ArrayLike,
-    high: ArrayLike,
-    *,
-    bins: int,
-    block_size: int | None,
+    x: Array, y: Array, relation: Relation, measure: Measure, bounds: Bounds, *, bins: int, block_size: int | None
 ) -> Array:
     """Return the share of all positive pairs up to each edge, [bins + 1]; 0 if there are none."""
-    function = Partial(partial(_histogram_of_positives, bins), relation, measure, low, high)
+    function = Partial(partial(_histogram_of_positives, bins), relation, measure, bounds)
     sums = jnp.cumsum(jnp.sum(reduce_rows(function, x, y, measure=measure, block_size=block_size), axis=0))
     return sums / jnp.where(sums[-1] > 0, sums[-1], 1)
 
 
 def _histogram_of_positives(
-    bins: int, relation: Relation, measure: Measure, low: Array, high: Array, tile: Array, i: Array, j: Array
+    bins: int, relation: Relation, measure: Measure, bounds: Bounds, tile: Array, i: Array, j: Array
 ) -> Array:
     """Return the soft histogram of the positives of each row, [r, bins + 1]."""
-    edge, fraction = _edge(promote_to_float32(measure.as_score(tile)), low, high, bins)
+    edge, fraction = _edge(promote_to_float32(measure.as_score(tile)), bounds, bins)
     positive = relation.masks(i, j)[0]
     rows = jnp.arange(len(edge), dtype=jnp.int32)[:, None]
     counts = jnp.zeros((len(edge), bins + 1), fraction.dtype)
@@ -383,18 +294,17 @@ def _histogram_of_positives(
     return counts
 
 
-def _histogram_terms(
-    scores: Array, positive: Array, negative: Array, *, low: Array, high: Array, no_closer: Array
-) -> Terms:
-    edge, fraction = _edge(scores, low, high, len(no_closer) - 1)
+def _histogram_terms(scores: Array, positive: Array, negative: Array, *, bounds: Bounds, no_closer: Array) -> Terms:
+    edge, fraction = _edge(scores, bounds, len(no_closer) - 1)
     below, above = (no_closer.at[k].get(mode="promise_in_bounds") for k in (edge, edge + 1))
     total = jnp.sum(jnp.where(negative, (1 - fraction) * below + fraction * above, 0), axis=1)
     has_positives = no_closer[-1] > 0
     return {"negative": RowSums(total, None, jnp.sum(negative, axis=1, dtype=jnp.int32) * has_positives)}
 
 
-def _edge(scores: Array, low: Array, high: Array, bins: int) -> tuple[Array, Array]:
+def _edge(scores: Array, bounds: Bounds, bins: int) -> tuple[Array, Array]:
     """Return the edge below each score, and the fraction of the way to the next edge, 0 to 1."""
+    low, high = bounds
     position = (jnp.clip(scores, low, high) - low) * (bins / (high - low))  # rounding errors may leave the range
     edge = jnp.clip(position.astype(jnp.int32), 0, bins - 1)
     return edge, position - edge

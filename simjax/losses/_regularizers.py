@@ -15,8 +15,6 @@ Of proxies w, one [c, d] or several [c, k, d] per class:
     regular_face         mean over classes of the cosine with the nearest proxy of another class
     sparse_centers       half the mean distance between two proxies of one class, as unit vectors
 
-All of them raise an `InputError` if the argument does not have the stated shape.
-
 References:
     Zhang, Yu, Kumar, Chang (2017), Learning Spread-out Local Feature Descriptors (global orthogonal). Wu, Liu, Li, Fu
     (2017), Deep Face Recognition with Center Invariant Loss. Zhao, Xu, Cheng (2019), RegularFace: Deep Face Recognition
@@ -28,30 +26,24 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
-from jaxtyping import Float, Integer, Num
+from jaxtyping import Num
 
 from simjax import similarity
 from simjax.core import InputError, as_float_array, check_at_least, check_positive, promote_to_float32
+from simjax.losses._terms import ClassIds, Embeddings, Proxies, Scalar
 from simjax.pairs import Relation, as_relation, by_position
 from simjax.similarity import euclidean_distance, minkowski_distance, pairwise, reduce_rows
 
 
-def lp_regularizer(embeddings: Num[ArrayLike, "n d"], *, p: ArrayLike = 2, power: ArrayLike = 1.0) -> Float[Array, ""]:
-    """Compute the mean p-norm of embeddings, raised to a power.
+def lp_regularizer(embeddings: Embeddings, *, p: ArrayLike = 2, power: ArrayLike = 1.0) -> Scalar:
+    """Compute the mean p-norm of embeddings, raised to a power. The gradient of a zero vector is 0.
 
     Args:
-        embeddings: [n, d].
         p: Order of the norm, at least 1; with infinity the norm is the largest absolute feature.
         power: Exponent of the norm, above 0. With 2 and `p=2` the result is the mean squared length.
-
-    Returns:
-        Scalar; the gradient of a zero vector is 0.
-
-    Raises:
-        InputError: If embeddings are not a matrix, `p` is below 1, or `power` is not positive.
 
     Example:
         >>> print(lp_regularizer(jnp.array([[3.0, 4.0], [0.0, 0.0]])))
@@ -65,50 +57,35 @@ def lp_regularizer(embeddings: Num[ArrayLike, "n d"], *, p: ArrayLike = 2, power
     return _mean_power(minkowski_distance(x, jnp.zeros_like(x), p=p), power)
 
 
-def zero_mean_regularizer(embeddings: Num[ArrayLike, "n d"]) -> Float[Array, ""]:
-    """Compute the mean absolute sum of the features of each embedding.
-
-    Args:
-        embeddings: [n, d].
-
-    Returns:
-        Scalar; the gradient of a row whose features sum to 0 is 0.
+def zero_mean_regularizer(embeddings: Embeddings) -> Scalar:
+    """Compute the mean absolute sum of the features of each embedding. The gradient of a row whose sum is 0 is 0.
 
     Example:
         >>> print(zero_mean_regularizer(jnp.array([[1.0, -1.0], [1.0, 2.0]])))
         1.5
     """
-    return _mean(jnp.abs(jnp.sum(_as_matrix("embeddings", embeddings), axis=1)))
+    sums = jnp.sum(_as_matrix("embeddings", embeddings), axis=1)
+    return _mean(sums * lax.stop_gradient(jnp.sign(sums)))  # the gradient of `jnp.abs` at 0 is 1
 
 
 def global_orthogonal_regularizer(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Integer[ArrayLike, " n"] | Relation | None = None,
+    embeddings: Embeddings,
+    labels: ClassIds | Relation | None = None,
     *,
     mean_weight: ArrayLike = 1.0,
     second_moment_weight: ArrayLike = 1.0,
     threshold: ArrayLike | None = None,
     block_size: int | None = None,
-) -> Float[Array, ""]:
-    """Compute how far negative pairs are from uniform on the sphere.
-
-    Takes O(n^2 d) time; the n x n matrix is processed in blocks.
+) -> Scalar:
+    """Compute how far negative pairs are from uniform on the sphere, in O(n^2 d) time. Without such pairs it is 0.
 
     Args:
-        embeddings: [n, d], of any length.
         labels: Class ids [n] or a `Relation`, whose negative pairs are averaged. Default: all pairs of two rows.
         mean_weight: Weight of M1^2, at least 0.
         second_moment_weight: Weight of max(0, M2 - threshold), at least 0.
         threshold: Value of M2 below which its term is 0. Default: 1 / d. EmbeddingGemma (2025) uses 0, and a
             `mean_weight` of 0.
         block_size: Rows per block. Default: chosen from a memory budget.
-
-    Returns:
-        Scalar; 0 if there are no negative pairs.
-
-    Raises:
-        InputError: If embeddings are not a matrix, labels do not match them, or a weight is negative.
-        TypeError: If labels are not integers.
 
     Example:
         Two rows of three are equal, the others at right angles: M1 = M2 = 1/3, and d = 4.
@@ -127,14 +104,10 @@ def global_orthogonal_regularizer(
     return jnp.asarray(mean_weight) * jnp.square(first) + jnp.asarray(second_moment_weight) * excess
 
 
-def center_invariant_regularizer(proxies: Num[ArrayLike, "c d"]) -> Float[Array, ""]:
-    """Compute a quarter of the variance of the squared lengths of proxies.
+def center_invariant_regularizer(proxies: Proxies) -> Scalar:
+    """Compute a quarter of the variance of the squared lengths of proxies [c, d].
 
-    Args:
-        proxies: [c, d]. Lengths above about 1e8, whose fourth power would overflow float32, are clipped.
-
-    Returns:
-        Scalar, at least 0.
+    Lengths above about 1e8, whose fourth power would overflow float32, are clipped.
 
     Example:
         >>> print(center_invariant_regularizer(jnp.array([[1.0, 0.0], [0.0, 3.0]])))  # (16 + 16) / 2 / 4
@@ -143,17 +116,14 @@ def center_invariant_regularizer(proxies: Num[ArrayLike, "c d"]) -> Float[Array,
     return _center_invariant(_as_matrix("proxies", proxies))
 
 
-def regular_face_regularizer(proxies: Num[ArrayLike, "c d"], *, block_size: int | None = None) -> Float[Array, ""]:
-    """Compute the mean cosine of each proxy with the nearest proxy of another class.
+def regular_face_regularizer(proxies: Proxies, *, block_size: int | None = None) -> Scalar:
+    """Compute the mean cosine of each proxy with the nearest proxy of another class, in O(c^2 d) time.
 
-    Takes O(c^2 d) time; the c x c matrix is processed in blocks.
+    It is in [-1, 1], and 0 if there is only one class. Of several nearest proxies the first one has the gradient.
 
     Args:
-        proxies: [c, d], of any length.
+        proxies: [c, d].
         block_size: Rows per block. Default: chosen from a memory budget.
-
-    Returns:
-        Scalar in [-1, 1]; 0 if there is only one class. Of several nearest proxies the first one has the gradient.
 
     Example:
         >>> print(regular_face_regularizer(jnp.array([[1.0, 0.0], [0.0, 2.0], [0.0, 3.0]])))  # (0 + 1 + 1) / 3
@@ -164,16 +134,10 @@ def regular_face_regularizer(proxies: Num[ArrayLike, "c d"], *, block_size: int 
     return _mean(jnp.where(index >= 0, nearest, 0))
 
 
-def sparse_centers_regularizer(proxies: Num[ArrayLike, "c k d"]) -> Float[Array, ""]:
-    """Compute half the mean distance between the proxies of each class; memory c k^2.
+def sparse_centers_regularizer(proxies: Num[ArrayLike, "c k d"]) -> Scalar:
+    """Compute half the mean distance between the proxies [c, k, d] of each class, in memory c k^2.
 
-    Proxies of a class that are not needed become equal.
-
-    Args:
-        proxies: [c, k, d], of any length.
-
-    Returns:
-        Scalar in [0, 1]; 0 with one proxy per class.
+    It is in [0, 1], and 0 with one proxy per class. Proxies of a class that are not needed become equal.
 
     Example:
         >>> print(sparse_centers_regularizer(jnp.array([[[1.0, 0.0], [-2.0, 0.0]], [[0.0, 1.0], [0.0, 3.0]]])))
@@ -185,11 +149,7 @@ def sparse_centers_regularizer(proxies: Num[ArrayLike, "c k d"]) -> Float[Array,
 
 
 def check_several_proxies(proxies: Array) -> None:
-    """Check that proxies have the shape [c, k, d], with at least one proxy per class.
-
-    Raises:
-        InputError: If they have another shape.
-    """
+    """Check that proxies have the shape [c, k, d], with at least one proxy per class."""
     if proxies.ndim != 3 or not proxies.shape[1]:
         raise InputError(f"proxies: expected k proxies of each class, [c, k, d], got shape {proxies.shape}")
 

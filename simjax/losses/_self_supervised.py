@@ -7,7 +7,6 @@
 V is the mean over features of max(0, 1 - standard deviation), averaged over both views. K is the sum of the squared
 covariances of different features, divided by d and added over both views. C [d, d] is the correlation of the features
 of x with the features of y. None of these three losses has negative pairs or stores an n x n matrix.
-They raise an `InputError` if the shapes of the views differ.
 
 `self_supervised_loss` applies any pair loss to two or more views.
 
@@ -24,10 +23,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Float, Num, Shaped
+from jaxtyping import Shaped
 
 from simjax.core import InputError, as_float_array, as_matrices, auto_axes, promote_to_float32
-from simjax.losses._terms import LossTerms
+from simjax.losses._terms import Embeddings, LossTerms, Scalar
 from simjax.similarity import cosine_similarity
 
 Loss = TypeVar("Loss", Array, LossTerms)
@@ -35,14 +34,14 @@ Loss = TypeVar("Loss", Array, LossTerms)
 
 
 def vicreg_loss(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "n d"],
+    x: Embeddings,
+    y: Embeddings,
     *,
     invariance: ArrayLike = 25.0,
     variance: ArrayLike = 25.0,
     covariance: ArrayLike = 1.0,
     epsilon: ArrayLike = 1e-4,
-) -> Float[Array, ""]:
+) -> Scalar:
     """Make views equal, the variance of each feature at least 1, and features uncorrelated.
 
     Takes O(n d^2) time and O(d^2) memory.
@@ -55,14 +54,9 @@ def vicreg_loss(
         covariance: Weight of K, see above.
         epsilon: Added to variances before the square root.
 
-    Returns:
-        Scalar.
-
     Example:
-        Both features have the variance 1 and are uncorrelated:
-
         >>> x = jnp.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]) * 1.5**0.5
-        >>> print(vicreg_loss(x, x))
+        >>> print(vicreg_loss(x, x))  # both features have the variance 1 and are uncorrelated
         0.0
     """
     x, y = _as_views(x, y)
@@ -70,20 +64,15 @@ def vicreg_loss(
     return _vicreg(x, y, weights, epsilon)
 
 
-def barlow_twins_loss(
-    x: Num[ArrayLike, "n d"], y: Num[ArrayLike, "n d"], *, redundancy: ArrayLike = 5e-3
-) -> Float[Array, ""]:
-    """Make the correlation matrix of the features of two views the identity.
+def barlow_twins_loss(x: Embeddings, y: Embeddings, *, redundancy: ArrayLike = 5e-3) -> Scalar:
+    """Make the correlation matrix of the features of two views the identity, in O(n d^2) time and O(d^2) memory.
 
-    Takes O(n d^2) time and O(d^2) memory.
+    A feature that is the same for all rows has correlation 0, with zero gradient.
 
     Args:
         x: Embeddings of one view, [n, d].
         y: Embeddings of the other view, [n, d].
         redundancy: Weight of the correlations of different features.
-
-    Returns:
-        Scalar. A feature that is the same for all rows has correlation 0, with zero gradient.
 
     Example:
         >>> x = jnp.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
@@ -95,13 +84,13 @@ def barlow_twins_loss(
 
 
 def simsiam_loss(
-    prediction: Num[ArrayLike, "n d"],
-    projection: Num[ArrayLike, "n d"],
+    prediction: Embeddings,
+    projection: Embeddings,
     *,
-    other_prediction: Num[ArrayLike, "n d"] | None = None,
-    other_projection: Num[ArrayLike, "n d"] | None = None,
-) -> Float[Array, ""]:
-    """Predict the projection of one view from the other view.
+    other_prediction: Embeddings | None = None,
+    other_projection: Embeddings | None = None,
+) -> Scalar:
+    """Predict the projection of one view from the other view. The loss is in [-1, 1].
 
     Args:
         prediction: Output of the predictor for one view, [n, d].
@@ -109,13 +98,6 @@ def simsiam_loss(
         other_prediction: Output of the predictor for the other view, [n, d]; then the loss is the mean of both
             directions. Default: one direction.
         other_projection: Projection of the first view, [n, d]; together with `other_prediction`.
-
-    Returns:
-        Scalar in [-1, 1].
-
-    Raises:
-        InputError: If a prediction and its projection are not matrices of the same shape, or only one of
-            `other_prediction` and `other_projection` is given.
 
     Example:
         >>> print(simsiam_loss(jnp.eye(2), jnp.eye(2)))
@@ -131,8 +113,8 @@ def simsiam_loss(
 
 def self_supervised_loss(
     loss: Callable[..., Loss],
-    x: Num[ArrayLike, "n d"],
-    *views: Num[ArrayLike, "n d"],
+    x: Embeddings,
+    *views: Embeddings,
     symmetric: bool = True,
     weights: Shaped[ArrayLike, " n"] | None = None,
     **options: Any,
@@ -153,12 +135,7 @@ def self_supervised_loss(
         The result of the loss. The rows of the terms of `unreduced(loss)` are those of all views, one view after
         another, or those of x if not `symmetric`.
 
-    Raises:
-        InputError: If there is no view other than x, or the shapes of the views differ.
-
     Example:
-        Each row has its positive at cosine 1 and two negatives at 0:
-
         >>> from simjax.losses import nt_xent_loss
         >>> loss = self_supervised_loss(nt_xent_loss, jnp.eye(2), jnp.eye(2), temperature=1.0)
         >>> print(round(float(loss), 4))  # log(1 + 2 exp(0 - 1))

@@ -6,7 +6,12 @@ SupCon              each positive against all pairs, averaged over the positives
 NCA                 the positives of a row together against all pairs
 SigLIP              each pair separately, by a sigmoid
 
-Scores s_ij are larger for closer pairs: a distance is negated.
+References:
+    Chen, Kornblith, Norouzi, Hinton (2020), A Simple Framework for Contrastive Learning of Visual Representations
+    (NT-Xent). van den Oord, Li, Vinyals (2018), Representation Learning with Contrastive Predictive Coding (InfoNCE).
+    Sohn (2016), Improved Deep Metric Learning with Multi-class N-pair Loss Objective (N-pairs). Khosla et al. (2020),
+    Supervised Contrastive Learning (SupCon). Goldberger, Roweis, Hinton, Salakhutdinov (2004), Neighbourhood Components
+    Analysis (NCA). Zhai, Mustafa, Kolesnikov, Beyer (2023), Sigmoid Loss for Language Image Pre-Training (SigLIP).
 """
 
 import dataclasses
@@ -19,11 +24,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int, Num
+from jaxtyping import Int
 
 from simjax.core import InputError, as_float_array, auto_axes, check_choice, check_positive, map_rows
 from simjax.losses._options import ClassOptions, Labels, PairOptions, ResolvedOptions, resolve_options
 from simjax.losses._pair_loss import Terms, compute_pair_loss, log_sum_exp, softplus
+from simjax.losses._terms import Embeddings, References, Scalar
 from simjax.pairs import Relation, as_relation, by_position
 from simjax.similarity import Measure, unit_vectors
 
@@ -31,37 +37,19 @@ LOG_TEN = math.log(10)
 
 
 def nt_xent_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Labels,
-    *,
-    temperature: ArrayLike = 0.07,
-    **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+    embeddings: Embeddings, labels: Labels, *, temperature: ArrayLike = 0.07, **options: Unpack[PairOptions]
+) -> Scalar:
     """Compute the normalized temperature-scaled cross entropy, one term for each positive pair (i, p).
 
         loss_ip = -log( exp(s_ip / t) / (exp(s_ip / t) + sum over negatives n of exp(s_in / t)) )
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
-        temperature: t; may be learned.
-        **options: See `PairOptions`. Default measure: cosine.
-
-    Returns:
-        Mean over the positive pairs, in both directions; 0 if there are none.
-
-    Raises:
-        InputError: For shapes that do not match, or a temperature that is not positive.
+        temperature: t, above 0; may be learned.
 
     Example:
-        Two equal rows of one class, and a third at a right angle to both:
-
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> print(round(float(nt_xent_loss(x, jnp.array([0, 0, 1]), temperature=1.0)), 4))  # log(1 + exp(0 - 1))
         0.3133
-
-    References:
-        Chen, Kornblith, Norouzi, Hinton (2020), A Simple Framework for Contrastive Learning of Visual Representations.
     """
     check_positive("temperature", temperature)
     resolved = resolve_options(nt_xent_loss, options)
@@ -69,14 +57,14 @@ def nt_xent_loss(
 
 
 def info_nce_loss(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "n d"],
+    x: Embeddings,
+    y: Embeddings,
     *,
     temperature: ArrayLike = 0.07,
     directions: Literal["rows", "both"] = "rows",
     measure: str | Measure = "cosine",
     **options: Unpack[ClassOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute InfoNCE: row i of x has row i of y as its positive and all other rows of y as negatives.
 
     It is `nt_xent_loss` with these pairs.
@@ -84,24 +72,13 @@ def info_nce_loss(
     Args:
         x: Queries, [n, d].
         y: Keys, [n, d].
-        temperature: Divisor of the scores; may be learned.
+        temperature: Divisor of the scores, above 0; may be learned.
         directions: "rows" compares each row of x with all rows of y; "both" averages this and the loss of each row of y
             with all rows of x, as CLIP does.
-        measure: Name of a measure or a `Measure`.
-        **options: See `ClassOptions`.
-
-    Returns:
-        Mean over the rows (and over both directions).
-
-    Raises:
-        InputError: For shapes that do not match, an unknown direction, or a temperature that is not positive.
 
     Example:
         >>> print(round(float(info_nce_loss(jnp.eye(2), jnp.eye(2), temperature=1.0, directions="both")), 4))
         0.3133
-
-    References:
-        van den Oord, Li, Vinyals (2018), Representation Learning with Contrastive Predictive Coding.
     """
     check_positive("temperature", temperature)
     check_choice("directions", directions, ("rows", "both"))
@@ -128,12 +105,8 @@ def _nt_xent_terms(scores: Array, positive: Array, negative: Array, *, temperatu
 
 
 def n_pairs_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Labels,
-    *,
-    measure: str | Measure = "cosine",
-    **options: Unpack[ClassOptions],
-) -> Float[Array, ""]:
+    embeddings: Embeddings, labels: Labels, *, measure: str | Measure = "cosine", **options: Unpack[ClassOptions]
+) -> Scalar:
     """Compute NT-Xent at temperature 1 of one pair of each class: its first two rows (a_k, p_k) in the batch.
 
         loss_k = log( sum over pairs l of exp(s(a_k, p_l)) ) - s(a_k, p_k)
@@ -141,27 +114,14 @@ def n_pairs_loss(
     All other rows are ignored. If anchors and positives are two arrays, use `info_nce_loss` at temperature 1.
 
     Args:
-        embeddings: [n, d].
         labels: Class ids [n], or a `Relation` whose positive pairs form groups. If they do not, an anchor is a row
             without an earlier positive, and its positives are the rows that have it as their only earlier positive.
         measure: Name of a measure or a `Measure`. The paper uses "dot", and penalizes squared lengths.
-        **options: See `ClassOptions`.
-
-    Returns:
-        Mean over the pairs; 0 if there are none.
-
-    Raises:
-        InputError: For shapes that do not match.
 
     Example:
-        Two pairs of equal rows, at a right angle to each other. The last row is the third of its class.
-
         >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
         >>> print(round(float(n_pairs_loss(x, jnp.array([0, 1, 0, 1, 1]))), 4))  # log(1 + exp(0 - 1))
         0.3133
-
-    References:
-        Sohn (2016), Improved Deep Metric Learning with Multi-class N-pair Loss Objective.
     """
     resolved = resolve_options(n_pairs_loss, options, accepted=ClassOptions, measure=measure)
     x = as_float_array("embeddings", embeddings)
@@ -177,18 +137,7 @@ def _is_first_pair(earlier: Array, i: Array, j: Array) -> Array:
 @partial(jax.jit, static_argnames="block_size")
 @auto_axes
 def earlier_positives(relation: Relation, *, block_size: int | None = None) -> Int[Array, " n"]:
-    """Count the positives of each row that come before it: 0 for the first row of a class, 1 for the second.
-
-    Args:
-        relation: Relation of n rows with themselves.
-        block_size: Rows per block. Time is n^2; the n x n matrix is processed in blocks. Default: chosen from a memory
-            budget.
-
-    Example:
-        >>> from simjax.pairs import by_class
-        >>> print(earlier_positives(by_class(jnp.array([7, 4, 7, 4, 7]))))
-        [0 0 1 1 2]
-    """
+    """Count the positives of each row that come before it: 0 for the first row of a class, 1 for the second."""
     rows = jnp.arange(relation.shape[0], dtype=jnp.int32)
 
     def count(i: Array) -> Array:
@@ -199,36 +148,21 @@ def earlier_positives(relation: Relation, *, block_size: int | None = None) -> I
 
 
 def supervised_contrastive_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Labels,
-    *,
-    temperature: ArrayLike = 0.1,
-    **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+    embeddings: Embeddings, labels: Labels, *, temperature: ArrayLike = 0.1, **options: Unpack[PairOptions]
+) -> Scalar:
     """Compute SupCon, one term for each row with a positive, averaged over its positives P_i.
 
         loss_i = -1 / |P_i| sum over positives p of log( exp(s_ip / t) / sum over all pairs a of exp(s_ia / t) )
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
-        temperature: t; may be learned.
+        temperature: t, above 0; may be learned.
         **options: See `PairOptions`. Default measure: cosine. Default reducer: "mean_active".
-
-    Returns:
-        Mean over the rows with a positive and a loss above 0; 0 if there are none.
-
-    Raises:
-        InputError: For shapes that do not match, or a temperature that is not positive.
 
     Example:
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> loss = supervised_contrastive_loss(x, jnp.array([0, 0, 1]), temperature=1.0)
         >>> print(round(float(loss), 4))  # log(1 + exp(0 - 1))
         0.3133
-
-    References:
-        Khosla et al. (2020), Supervised Contrastive Learning.
     """
     check_positive("temperature", temperature)
     resolved = resolve_options(supervised_contrastive_loss, options, reducer="mean_active")
@@ -243,39 +177,29 @@ def _supervised_contrastive_terms(scores: Array, positive: Array, negative: Arra
 
 
 def nca_loss(
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     labels: Labels,
     *,
     scale: ArrayLike = 1.0,
     normalize: bool = True,
     **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
-    """Compute neighbourhood components analysis: the probability that a soft nearest neighbour is a positive.
+) -> Scalar:
+    """Compute neighbourhood components analysis, one term for each row with a positive.
 
         loss_i = -log( sum over positives of exp(scale s_ip) / sum over positives and negatives of exp(scale s_ia) )
 
-    By default s is the negated squared distance. Unlike in SupCon, one close positive is enough.
+    The logarithm is of the probability that a soft nearest neighbour is a positive. By default s is the negated squared
+    distance. Unlike in SupCon, one close positive is enough.
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] or a `Relation`.
-        scale: Factor of the scores, the inverse of a temperature.
+        scale: Factor of the scores, the inverse of a temperature, above 0.
         normalize: Scale rows to unit length first.
         **options: See `PairOptions`. Default measure: squared_euclidean.
-
-    Returns:
-        Mean over the rows with a positive; 0 if there are none.
-
-    Raises:
-        InputError: For shapes that do not match, or a scale that is not positive.
 
     Example:
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> print(round(float(nca_loss(x, jnp.array([0, 0, 1]))), 4))  # log(1 + exp(-2))
         0.1269
-
-    References:
-        Goldberger, Roweis, Hinton, Salakhutdinov (2004), Neighbourhood Components Analysis.
     """
     check_positive("scale", scale)
     resolved = resolve_options(nca_loss, options, measure="squared_euclidean")
@@ -292,15 +216,15 @@ def _nca_terms(scores: Array, positive: Array, negative: Array, *, scale: Array)
 
 
 def siglip_loss(
-    x: Num[ArrayLike, "n d"],
-    y: Num[ArrayLike, "m d"],
+    x: Embeddings,
+    y: References,
     relation: Relation | None = None,
     *,
     log_scale: ArrayLike = LOG_TEN,
     bias: ArrayLike = -10.0,
     measure: str | Measure = "cosine",
     **options: Unpack[ClassOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute the sigmoid loss of two sets, one term for each row, the sum over its pairs.
 
         loss_i = -sum over pairs j of log sigmoid( y_ij (exp(log_scale) s_ij + bias) ),    y = 1 if positive, else -1
@@ -312,21 +236,10 @@ def siglip_loss(
         log_scale: Logarithm of the factor of the scores, to be learned from log 10 in the paper. `nn.ScaleAndBias`
             learns it and keeps the factor at 100 or less.
         bias: To be learned from -10 in the paper.
-        measure: Name of a measure or a `Measure`.
-        **options: See `ClassOptions`.
-
-    Returns:
-        Mean over the rows of x.
-
-    Raises:
-        InputError: For shapes that do not match.
 
     Example:
         >>> print(round(float(siglip_loss(jnp.eye(2), jnp.eye(2))), 4))  # log(1 + exp(10 - 10)) + log(1 + exp(-10))
         0.6932
-
-    References:
-        Zhai, Mustafa, Kolesnikov, Beyer (2023), Sigmoid Loss for Language Image Pre-Training.
     """
     resolved = resolve_options(siglip_loss, options, accepted=ClassOptions, measure=measure)
     x, y = as_float_array("x", x), as_float_array("y", y)

@@ -14,8 +14,7 @@ psi(theta) = (-1)^j cos(margin theta) - 2 j, j = floor(margin theta / pi), falls
 P2SGrad is the mean over rows and classes of (c_k - [k = y])^2. The paper defines the gradients of this loss: those of a
 softmax with cosines in place of probabilities, which have neither a scale nor a margin.
 
-Proxies are an argument, so they are learned like any other parameter. The similarity matrix has the shape [n, c] and is
-computed in tiles, which are blocks of rows with all columns.
+Proxies are an argument, so they are learned like any other parameter.
 
 References:
     Wang, Xiang, Cheng, Yuille (2017), NormFace (normalized softmax). Wang et al. (2018), CosFace. Deng, Guo, Xue,
@@ -35,7 +34,6 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Float, Integer, Num
 
 from simjax.core import (
     NO_CLASS,
@@ -49,32 +47,23 @@ from simjax.core import (
     promote_to_float32,
 )
 from simjax.losses._options import ClassOptions, resolve_options
-from simjax.losses._pair_loss import TermFunction, compute_pair_loss, log_sum_exp
+from simjax.losses._pair_loss import TermFunction, Terms, compute_pair_loss, log_sum_exp
+from simjax.losses._terms import ClassIds, Embeddings, Proxies, Scalar
 from simjax.similarity import euclidean_distance
 
 
 def normalized_softmax_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Integer[ArrayLike, " n"],
+    embeddings: Embeddings,
+    labels: ClassIds,
     *,
-    proxies: Num[ArrayLike, "c d"],
+    proxies: Proxies,
     temperature: ArrayLike = 0.05,
     **options: Unpack[ClassOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute the cross entropy of cosines with proxies.
 
     Args:
-        embeddings: [n, d].
-        labels: Class ids [n] below c. A row with a negative id has no term.
-        proxies: [c, d], of any length.
         temperature: Divisor of the cosines, above 0.
-        **options: See `ClassOptions`.
-
-    Returns:
-        Scalar; by default the mean over rows.
-
-    Raises:
-        InputError: If shapes do not match, an id is not below c, or the temperature is not positive.
 
     Example:
         >>> loss = normalized_softmax_loss(jnp.eye(2), jnp.arange(2), proxies=jnp.eye(2), temperature=1.0)
@@ -87,17 +76,15 @@ def normalized_softmax_loss(
 
 
 def cosface_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Integer[ArrayLike, " n"],
+    embeddings: Embeddings,
+    labels: ClassIds,
     *,
-    proxies: Num[ArrayLike, "c d"],
+    proxies: Proxies,
     margin: ArrayLike = 0.35,
     scale: ArrayLike = 64.0,
     **options: Unpack[ClassOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute the cross entropy of cosines with proxies, with a margin subtracted from the cosine of the own class.
-
-    Other arguments, the result and errors are those of `normalized_softmax_loss`.
 
     Args:
         margin: Difference of cosines, at least 0.
@@ -115,19 +102,18 @@ def cosface_loss(
 
 
 def arcface_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Integer[ArrayLike, " n"],
+    embeddings: Embeddings,
+    labels: ClassIds,
     *,
-    proxies: Num[ArrayLike, "c d"],
+    proxies: Proxies,
     margin: ArrayLike = 28.6,
     scale: ArrayLike = 64.0,
     **options: Unpack[ClassOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute the cross entropy of cosines with proxies, with a margin added to the angle to the correct proxy.
 
     If the sum of angle and margin exceeds 180 degrees, its cosine would increase again. There f(cos theta) is
-    cos(theta) - margin sin(margin), which continues to decrease. Other arguments, the result and errors are those of
-    `normalized_softmax_loss`.
+    cos(theta) - margin sin(margin), which continues to decrease.
 
     Args:
         margin: Difference of angles in degrees, at least 0.
@@ -145,84 +131,68 @@ def arcface_loss(
 
 
 def sphereface_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Integer[ArrayLike, " n"],
+    embeddings: Embeddings,
+    labels: ClassIds,
     *,
-    proxies: Num[ArrayLike, "c d"],
+    proxies: Proxies,
     margin: int = 4,
     scale: ArrayLike = 1.0,
     **options: Unpack[ClassOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute the cross entropy of |x| cos(theta), with the angle to the own class multiplied by an integer.
 
-    The gradient of a zero vector is 0. Other arguments, the result and errors are those of `normalized_softmax_loss`.
+    The gradient of a zero vector is 0.
 
     Args:
         margin: Factor of the angle, at least 1.
         scale: Factor of the logits, above 0.
 
     Example:
-        A row at 45 degrees from both proxies; twice this angle is a right angle:
-
         >>> x = jnp.array([[1.0, 1.0]])
         >>> loss = sphereface_loss(x, jnp.array([0]), proxies=7 * jnp.eye(2), margin=2)
         >>> print(round(float(loss), 4))  # log(1 + exp(1 - 0))
         1.3133
     """
-    x, w = as_matrices(embeddings, proxies, ("embeddings", "proxies"))
-    proxy_lengths = jnp.ones(len(w), jnp.float32)
-    return _compute_multiplied_angle_loss(sphereface_loss, x, labels, w, options, margin, scale, proxy_lengths)
+    return _compute_multiplied_angle_loss(sphereface_loss, embeddings, labels, proxies, options, margin, scale)
 
 
 def large_margin_softmax_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Integer[ArrayLike, " n"],
+    embeddings: Embeddings,
+    labels: ClassIds,
     *,
-    proxies: Num[ArrayLike, "c d"],
+    proxies: Proxies,
     margin: int = 4,
     scale: ArrayLike = 1.0,
     **options: Unpack[ClassOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute the cross entropy of dot products, with the angle to the own class multiplied by an integer.
 
-    This is `sphereface_loss` with logits that are proportional to the lengths of proxies, too. Other arguments, the
-    result and errors are those of `normalized_softmax_loss`.
+    This is `sphereface_loss` with logits that are proportional to the lengths of proxies, too.
 
     Args:
         margin: Factor of the angle, at least 1, with which the loss is a softmax without biases.
         scale: Factor of the logits, above 0.
 
     Example:
-        A row at 45 degrees from both proxies; twice this angle is a right angle:
-
-        >>> x = jnp.array([[1.0, 1.0]])
-        >>> loss = large_margin_softmax_loss(x, jnp.array([0]), proxies=jnp.eye(2), margin=2)
-        >>> print(round(float(loss), 4))  # log(1 + exp(1 - 0))
+        >>> loss = large_margin_softmax_loss(jnp.array([[1.0, 1.0]]), jnp.array([0]), proxies=jnp.eye(2), margin=2)
+        >>> print(round(float(loss), 4))
         1.3133
     """
-    x, w = as_matrices(embeddings, proxies, ("embeddings", "proxies"))
-    loss, proxy_lengths = large_margin_softmax_loss, _lengths(w)
-    return _compute_multiplied_angle_loss(loss, x, labels, w, options, margin, scale, proxy_lengths)
+    loss = large_margin_softmax_loss
+    return _compute_multiplied_angle_loss(loss, embeddings, labels, proxies, options, margin, scale)
 
 
 def p2s_grad_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Integer[ArrayLike, " n"],
-    *,
-    proxies: Num[ArrayLike, "c d"],
-    **options: Unpack[ClassOptions],
-) -> Float[Array, ""]:
+    embeddings: Embeddings, labels: ClassIds, *, proxies: Proxies, **options: Unpack[ClassOptions]
+) -> Scalar:
     """Compute the squared difference of each cosine from 1 for the own class and from 0 for other classes.
 
-    By default the result is the mean over all pairs of a row and a class. Other arguments and errors are those of
-    `normalized_softmax_loss`.
+    By default the result is the mean over all pairs of a row and a class.
 
     Args:
         **options: See `ClassOptions`.
 
     Example:
-        The first row is equal to the proxy of its class, the second row to the proxy of the other class:
-
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0]])
         >>> print(p2s_grad_loss(x, jnp.array([0, 1]), proxies=jnp.eye(2)))  # (0 + 0 + 1 + 1) / 4
         0.5
@@ -237,10 +207,6 @@ def as_proxies(labels: ArrayLike, proxies: ArrayLike) -> tuple[Array, Array, Arr
     """Return proxies as an array [c, ...], the class id of each row [n], and the ids 0 to c - 1 of the proxies.
 
     Negative ids, and traced ids that are not below c, become `NO_CLASS`.
-
-    Raises:
-        InputError: If a known id is not below c.
-        TypeError: If labels are not integers.
     """
     w = as_float_array("proxies", proxies)
     given = as_integer_array("labels", labels)
@@ -259,18 +225,11 @@ def compute_proxy_loss(
     proxies: ArrayLike,
     options: ClassOptions,
     **parameters: Any,
-) -> Float[Array, ""]:
-    """Compute a loss from its term function of cosines with proxies.
+) -> Scalar:
+    """Compute a loss from its term function of cosines with proxies [c, d] or [c, k, d], and its unchecked options.
 
-    Args:
-        loss: The public function, whose name and arguments appear in messages about wrong options.
-        term_function: See `compute_pair_loss`. The columns of a tile are the classes, or with several proxies per class
-            the proxies of the first class, then the proxies of the second class, and so on.
-        embeddings: [n, d].
-        labels: Class ids [n].
-        proxies: [c, d] or [c, k, d].
-        options: Options that the loss collected.
-        **parameters: Other arguments of `compute_pair_loss`.
+    The columns of a tile are the classes, or with several proxies per class the proxies of the first class, then those
+    of the second class, and so on. Parameters are other arguments of `compute_pair_loss`.
     """
     resolved = resolve_options(loss, options, accepted=ClassOptions)
     w, ids, classes = as_proxies(labels, proxies)
@@ -280,7 +239,7 @@ def compute_proxy_loss(
     return compute_pair_loss(term_function, embeddings, ids, resolved, **parameters)
 
 
-def _cross_entropy(logits: Array, target: Array, positive: Array) -> dict[str, tuple[Array, Array]]:
+def _cross_entropy(logits: Array, target: Array, positive: Array) -> Terms:
     """Compute one term per row, with `target` [r, c] or [r, 1] in place of the logit [r, c] of the own class."""
     z = jnp.where(positive, target, logits)
     own = jnp.sum(jnp.where(positive, z, 0), axis=1, keepdims=True)
@@ -288,20 +247,16 @@ def _cross_entropy(logits: Array, target: Array, positive: Array) -> dict[str, t
     return {"row": (jnp.where(has_class, log_sum_exp(z, jnp.ones_like(positive)) - own, 0), has_class)}
 
 
-def _softmax_terms(c: Array, positive: Array, negative: Array, *, scale: Array) -> dict[str, tuple[Array, Array]]:
+def _softmax_terms(c: Array, positive: Array, negative: Array, *, scale: Array) -> Terms:
     return _cross_entropy(scale * c, scale * c, positive)
 
 
-def cosface_terms(
-    c: Array, positive: Array, negative: Array, *, margin: Array, scale: Array
-) -> dict[str, tuple[Array, Array]]:
+def cosface_terms(c: Array, positive: Array, negative: Array, *, margin: Array, scale: Array) -> Terms:
     """Compute the terms of CosFace from cosines [r, c]."""
     return _cross_entropy(scale * c, scale * (c - margin), positive)
 
 
-def arcface_terms(
-    c: Array, positive: Array, negative: Array, *, margin: Array, scale: Array
-) -> dict[str, tuple[Array, Array]]:
+def arcface_terms(c: Array, positive: Array, negative: Array, *, margin: Array, scale: Array) -> Terms:
     """Compute the terms of ArcFace from cosines [r, c], with the margin in radians."""
     # cos(theta + margin) without the arc cosine, whose slope is infinite at 1.
     sine = jnp.sqrt(jnp.maximum(1 - c * c, jnp.finfo(c.dtype).eps))
@@ -310,21 +265,22 @@ def arcface_terms(
     return _cross_entropy(scale * c, scale * target, positive)
 
 
-def _p2s_grad_terms(c: Array, positive: Array, negative: Array) -> dict[str, tuple[Array, Array]]:
+def _p2s_grad_terms(c: Array, positive: Array, negative: Array) -> Terms:
     has_class = jnp.any(positive, axis=1, keepdims=True)
     return {"pair": (jnp.square(jnp.where(positive, 1 - c, c)), (positive | negative) & has_class)}
 
 
 def _compute_multiplied_angle_loss(
     loss: Callable[..., Any],
-    x: Array,
+    embeddings: ArrayLike,
     labels: ArrayLike,
-    proxies: Array,
+    proxies: ArrayLike,
     options: ClassOptions,
     margin: int,
     scale: ArrayLike,
-    proxy_lengths: Array,
-) -> Float[Array, ""]:
+) -> Scalar:
+    x, w = as_matrices(embeddings, proxies, ("embeddings", "proxies"))
+    proxy_lengths = jnp.ones(len(w), jnp.float32) if loss is sphereface_loss else _lengths(w)
     if not isinstance(margin, int | np.integer) or margin < 1:
         raise InputError(f"margin: expected an integer of at least 1, got {margin}")
     check_positive("scale", scale)
@@ -334,7 +290,7 @@ def _compute_multiplied_angle_loss(
         "column_parameters": {"proxy_lengths": proxy_lengths},
         "scale": scale,
     }
-    return compute_proxy_loss(loss, _multiplied_angle_terms, x, labels, proxies, options, **parameters)
+    return compute_proxy_loss(loss, _multiplied_angle_terms, x, labels, w, options, **parameters)
 
 
 def _lengths(x: Array) -> Array:
@@ -344,7 +300,7 @@ def _lengths(x: Array) -> Array:
 
 def _multiplied_angle_terms(
     c: Array, positive: Array, negative: Array, margin: int, *, length: Array, proxy_lengths: Array, scale: Array
-) -> dict[str, tuple[Array, Array]]:
+) -> Terms:
     # Far below the largest number, so that neither a logit nor a sum of logits overflows.
     factor = jnp.minimum(length * proxy_lengths[None], jnp.finfo(c.dtype).max / 2**24) * scale
     own = jnp.sum(jnp.where(positive, c, 0), axis=1, keepdims=True)

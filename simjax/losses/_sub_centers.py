@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int, Integer, Num
+from jaxtyping import Bool, Float, Int, Num
 
 from simjax.core import (
     InputError,
@@ -37,33 +37,31 @@ from simjax.core import (
     promote_to_float32,
 )
 from simjax.losses._options import ClassOptions
+from simjax.losses._pair_loss import Terms
 from simjax.losses._regularizers import check_several_proxies, sparse_centers_regularizer
 from simjax.losses._softmax_margin import arcface_terms, as_proxies, compute_proxy_loss, cosface_terms
+from simjax.losses._terms import ClassIds, Embeddings, Scalar
 from simjax.similarity import unit_vectors
 
 
 def sub_center_arcface_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Integer[ArrayLike, " n"],
+    embeddings: Embeddings,
+    labels: ClassIds,
     *,
     proxies: Num[ArrayLike, "c k d"],
     margin: ArrayLike = 28.6,
     scale: ArrayLike = 64.0,
     **options: Unpack[ClassOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute ArcFace with the nearest proxy of each class.
 
-    Takes O(n c k d) time; the matrix [n, c k] is processed in blocks of rows.
-
-    Of the proxies of a class only the nearest has a gradient, the first one if several are equally near. Other
-    arguments, the result and errors are those of `arcface_loss`.
+    Takes O(n c k d) time. Of the proxies of a class only the nearest has a gradient, the first one if several are
+    equally near. Other arguments are those of `arcface_loss`.
 
     Args:
         proxies: [c, k, d], of any length.
 
     Example:
-        The second proxy of its class is equal to the row:
-
         >>> proxies = jnp.array([[[0.0, -1.0], [1.0, 0.0]], [[0.0, 1.0], [-1.0, 0.0]]])
         >>> x, label = jnp.array([[1.0, 0.0]]), jnp.array([0])
         >>> loss = sub_center_arcface_loss(x, label, proxies=proxies, margin=60.0, scale=1.0)
@@ -79,8 +77,8 @@ def sub_center_arcface_loss(
 
 
 def soft_triple_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Integer[ArrayLike, " n"],
+    embeddings: Embeddings,
+    labels: ClassIds,
     *,
     proxies: Num[ArrayLike, "c k d"],
     scale: ArrayLike = 20.0,
@@ -88,12 +86,10 @@ def soft_triple_loss(
     margin: ArrayLike = 0.01,
     tau: ArrayLike = 0.0,
     **options: Unpack[ClassOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute CosFace with a softmax over the proxies of each class.
 
-    Takes O(n c k d) time; the matrix [n, c k] is processed in blocks of rows.
-
-    Other arguments, the result and errors are those of `cosface_loss`.
+    Takes O(n c k d) time.
 
     Args:
         proxies: [c, k, d], of any length. The paper uses k = 10.
@@ -103,8 +99,6 @@ def soft_triple_loss(
         tau: Weight of the regularizer, which is added to the reduced loss. The paper uses 0.2.
 
     Example:
-        Both proxies of a class are equal, and orthogonal to the proxies of the other class:
-
         >>> proxies = jnp.repeat(jnp.eye(2)[:, None], 2, axis=1)
         >>> loss = soft_triple_loss(jnp.eye(2), jnp.arange(2), proxies=proxies, scale=1.0, margin=0.5, tau=0.2)
         >>> print(round(float(loss), 4))  # log(1 + exp(0 - 0.5))
@@ -140,8 +134,8 @@ class SubCenterOutliers:
 
 
 def sub_center_outliers(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Integer[ArrayLike, " n"],
+    embeddings: Embeddings,
+    labels: ClassIds,
     *,
     proxies: Num[ArrayLike, "c k d"],
     threshold: ArrayLike = 75.0,
@@ -150,17 +144,10 @@ def sub_center_outliers(
     """Find the rows that are far from the dominant proxy of their class, in O(n k d) time.
 
     Args:
-        embeddings: [n, d].
         labels: Class ids [n]. A row with a negative id is not an outlier.
         proxies: [c, k, d], of any length.
-        threshold: Largest angle between a row and the dominant proxy of its class, in degrees.
+        threshold: Largest angle between a row and the dominant proxy of its class, in degrees, at least 0.
         block_size: Rows per block. Default: chosen from a memory budget.
-
-    Returns:
-        The outliers and the dominant proxy of each class.
-
-    Raises:
-        InputError: If shapes do not match, or an id is not below c.
 
     Example:
         Two of three rows are nearest to the first proxy, and the third row is orthogonal to it:
@@ -182,7 +169,7 @@ def sub_center_outliers(
 
 def _sub_center_terms(
     cosines: Array, positive: Array, negative: Array, k: int, *, margin: Array, scale: Array
-) -> dict[str, tuple[Array, Array]]:
+) -> Terms:
     """Compute the terms from cosines [r, c k]."""
     c = _by_class(cosines, k)
     first_nearest = jnp.argmax(c, axis=2, keepdims=True) == jnp.arange(k)[None, None]
@@ -193,7 +180,7 @@ def _sub_center_terms(
 
 def _soft_triple_terms(
     cosines: Array, positive: Array, negative: Array, k: int, *, gamma: Array, margin: Array, scale: Array
-) -> dict[str, tuple[Array, Array]]:
+) -> Terms:
     """Compute the terms from cosines [r, c k]."""
     c = _by_class(cosines, k)
     similarity = jnp.sum(jax.nn.softmax(c / gamma, axis=2) * c, axis=2)

@@ -1,4 +1,4 @@
-"""Terms of a loss, and reducers, which turn them into one number.
+"""Types of arguments and results, terms of a loss, and reducers, which turn terms into one number.
 
 A loss computes terms: the sum and the number of the active terms of each row. A reducer divides their total:
 
@@ -7,8 +7,7 @@ A loss computes terms: the sum and the number of the active terms of each row. A
     sum            by 1
     per_row        average within each row, then over the rows with at least one term
 
-If no term is active, the loss is 0 with zero gradient. A tile is a block of rows of the similarity matrix, with all
-columns.
+If no term is active, the loss is 0 with zero gradient.
 """
 
 import dataclasses
@@ -20,11 +19,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Float, Integer, Num
 
 from simjax.core import InputError, promote_to_float32
 
 P = ParamSpec("P")
+Embeddings = Num[ArrayLike, "n d"]
+References = Num[ArrayLike, "m d"]
+ClassIds = Integer[ArrayLike, " n"]
+Proxies = Num[ArrayLike, "c d"]
+Scalar = Float[Array, ""]
 
 
 @jax.tree_util.register_dataclass
@@ -85,15 +89,7 @@ class Reducer:
     divide_by: Literal["terms", "rows"] | None = dataclasses.field(default="terms", metadata={"static": True})
 
     def sum_rows(self, terms: RowSums | tuple[Array, Array], weights: Array) -> LossTerms:
-        """Sum the active terms of each row of a tile.
-
-        Args:
-            terms: Terms [r, k] and a mask of the valid ones [r, k], or their sums.
-            weights: Factor for each row, [r].
-
-        Raises:
-            InputError: For bounds on single terms if only their sums are known.
-        """
+        """Sum the active terms of each row: terms [r, k] and a mask of valid ones, or their sums; weights [r]."""
         if isinstance(terms, RowSums):
             if self.below is not None or self.above not in (None, 0):
                 raise InputError("reducer: this loss knows only sums of terms, which have no bounds but above=0")
@@ -116,7 +112,7 @@ class Reducer:
         return LossTerms(total * weights, count)
 
     @jax.jit
-    def scalar(self, terms: LossTerms) -> Float[Array, ""]:
+    def scalar(self, terms: LossTerms) -> Scalar:
         """Reduce the terms of all rows."""
         total, count = promote_to_float32(terms.total), terms.count.astype(jnp.float32)
         if self.divide_by is None:
@@ -151,17 +147,12 @@ def unreduced(loss: Callable[P, Array]) -> Callable[P, LossTerms]:
     """Return a function that computes the terms of a loss instead of the loss.
 
     The terms are those that the default reducer of the loss would reduce. A loss with several parts adds the terms of
-    all parts; a regularizer that a loss adds after the reduction is not included.
+    all parts; a regularizer that a loss adds after the reduction is not included. The function takes the arguments of
+    the loss other than `reducer`.
 
     Args:
         loss: A loss of this package that takes `reducer`, not yet transformed by `jax.jit` or `jax.grad`; these can
             be applied to the result.
-
-    Returns:
-        A function of the arguments of the loss other than `reducer`, which returns `LossTerms`.
-
-    Raises:
-        TypeError: When called with a `reducer`, or if the loss does not take one.
 
     Example:
         >>> from simjax.losses import contrastive_loss

@@ -2,46 +2,56 @@
 
     triplet margin    the positive should be closer than the negative, by a margin
     angular           the angle at the negative should be small
+    dynamic soft      a triplet has a weight instead of a margin, its rank among recent triplets
 
-A row of the similarity matrix is an anchor. A tile is a block of its rows, with all columns. Scores are larger for
-closer pairs: a distance is negated. A batch of n has up to n^3 triplets, which are never stored: each iteration of a
-loop adds the terms of a few positives of each row with all negatives.
+A row of the similarity matrix is an anchor. A batch of n has up to n^3 triplets, which are never stored: each iteration
+of a loop adds the terms of a few positives of each row with all negatives.
+
+References:
+    Schroff, Kalenichenko, Philbin (2015), FaceNet. Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss.
+    Balntas, Riba, Ponsa, Mikolajczyk (2016), Learning Local Feature Descriptors with Triplets (swap). Wang, Zhou, Wen,
+    Liu, Lin (2017), Deep Metric Learning with Angular Loss (angular). Zhang, Rusinkiewicz (2019), Learning Local
+    Descriptors with a CDF-Based Dynamic Soft Margin (dynamic soft margin).
 """
 
 from functools import partial
-from typing import Unpack
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
-from jaxtyping import Float, Num
+from jaxtyping import Float, Integer, Num
 
 from simjax.core import (
     as_float_array,
     check_at_least,
     check_between,
+    check_fraction,
+    check_positive,
     dot_products,
     promote_to_float32,
     replace_non_finite_rows,
 )
 from simjax.losses._options import Labels, PairOptions, ReferenceOptions, ResolvedOptions, resolve_options
 from simjax.losses._pair_loss import Terms, compute_pair_loss, log_sum_exp, softplus
-from simjax.losses._terms import RowSums
-from simjax.pairs._triplets import sum_over_positives, take_columns
-from simjax.similarity import Measure, unit_vectors
+from simjax.losses._terms import Embeddings, RowSums, Scalar
+from simjax.pairs import Relation
+from simjax.pairs._relation import rows_and_relation
+from simjax.pairs._triplets import fold_positives, sum_over_positives, take_columns
+from simjax.similarity import Measure, reduce_rows, unit_vectors
 
 
 def triplet_margin_loss(
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     labels: Labels,
     *,
     margin: ArrayLike = 0.05,
     swap: bool = False,
     smooth: bool = False,
     **options: Unpack[PairOptions],
-) -> Float[Array, ""]:
+) -> Scalar:
     """Compute the triplet loss over all triplets (a, p, n) of a batch.
 
         max(0, d(a, p) - d(a, n) + margin)
@@ -49,33 +59,18 @@ def triplet_margin_loss(
     Time is n m for each positive of a row.
 
     Args:
-        embeddings: [n, d].
         labels: Class ids [n] or a `Relation`; a mined relation selects the triplets, for instance
             `mining.semi_hard(embeddings, labels)`.
-        margin: In units of the measure.
+        margin: In units of the measure, at least 0.
         swap: Replace d(a, n) by min(d(a, n), d(p, n)), in time n m d for each positive of a row.
         smooth: Replace max(0, x) by log(1 + exp(x)).
         **options: See `PairOptions`; the reducer must be a name. Default measure: normalized_euclidean. Default
             reducer: "mean_active".
 
-    Returns:
-        Mean over the triplets with a loss above 0; 0 with zero gradient if there are none.
-
-    Raises:
-        InputError: For shapes that do not match, an unknown measure or reducer.
-
     Example:
-        A positive pair at distance 1, with negatives at distances 3 and 2: only margins above 1 are violated.
-
         >>> x, labels = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1])
-        >>> for margin in (1.0, 2.0):
-        ...     print(triplet_margin_loss(x, labels, margin=margin, measure="euclidean"))
-        0.0
+        >>> print(triplet_margin_loss(x, labels, margin=2.0, measure="euclidean"))  # 1 - 2 + 2; 1 - 3 + 2 is not active
         1.0
-
-    References:
-        Schroff, Kalenichenko, Philbin (2015), FaceNet. Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss.
-        Balntas, Riba, Ponsa, Mikolajczyk (2016), Learning Local Feature Descriptors with Triplets (swap).
     """
     check_at_least("margin", margin, 0)
     resolved = resolve_options(triplet_margin_loss, options, measure="normalized_euclidean", reducer="mean_active")
@@ -98,40 +93,20 @@ def _columns(embeddings: ArrayLike, options: ResolvedOptions) -> Array:
 
 
 def _triplet_margin_terms(
-    scores: Array,
-    positive: Array,
-    negatives_of: Partial,
-    smooth: bool,
-    *,
-    margin: Array,
-    measure: Measure,
-    columns: Array | None = None,
+    scores: Array, positive: Array, negatives_of: Partial, smooth: bool, **parameters: Any
 ) -> Terms:
     zeros = jnp.zeros(scores.shape[0], scores.dtype)
-    total, above_zero, count = sum_over_positives(
-        partial(_triplet_margin_of_positives, smooth),
-        (zeros, zeros, zeros),
-        positive,
-        (negatives_of,),
-        scores,
-        jnp.asarray(margin),
-        columns,
-        measure,
-    )
+    function = partial(_triplet_margin_of_positives, smooth)
+    sums = sum_over_positives(function, (zeros, zeros, zeros), positive, (negatives_of,), scores, parameters)
+    total, above_zero, count = sums
     return {"triplet": RowSums(total, above_zero.astype(jnp.int32), count.astype(jnp.int32))}
 
 
 def _triplet_margin_of_positives(
-    smooth: bool,
-    indices: Array,
-    is_valid: Array,
-    negatives_of: Partial,
-    scores: Array,
-    margin: Array,
-    columns: Array | None,
-    measure: Measure,
+    smooth: bool, indices: Array, is_valid: Array, negatives_of: Partial, scores: Array, parameters: dict[str, Any]
 ) -> tuple[Array, ...]:
     """Return the sum of the terms of positives [r, k], the number of terms above 0, and the number of terms, [r]."""
+    margin, measure, columns = parameters["margin"], parameters["measure"], parameters.get("columns")
     closest = scores[:, None]
     if columns is not None:  # swap
         of_positives = measure.as_score(measure.all_pairs(columns[indices.reshape(-1)], columns))
@@ -145,12 +120,8 @@ def _triplet_margin_of_positives(
 
 
 def angular_loss(
-    embeddings: Num[ArrayLike, "n d"],
-    labels: Labels,
-    *,
-    alpha: ArrayLike = 40.0,
-    **options: Unpack[ReferenceOptions],
-) -> Float[Array, ""]:
+    embeddings: Embeddings, labels: Labels, *, alpha: ArrayLike = 40.0, **options: Unpack[ReferenceOptions]
+) -> Scalar:
     """Bound the angle at a negative n of the triangle with an anchor a and a positive p, one term for each pair (a, p).
 
         loss_ap = log(1 + sum over negatives n of exp(4 tan^2(alpha) (a + p) . n - 2 (1 + tan^2(alpha)) a . p))
@@ -161,28 +132,16 @@ def angular_loss(
 
     Args:
         embeddings: [n, d]; scaled to unit length.
-        labels: Class ids [n] or a `Relation`.
         alpha: Largest angle at a negative, in degrees, between 0 and 90.
         **options: See `ReferenceOptions`; the reducer must be a name. Reference rows are scaled to unit length.
-
-    Returns:
-        Mean over the positive pairs, in both directions; 0 if there are none.
-
-    Raises:
-        InputError: For shapes that do not match, or an alpha that is not between 0 and 90.
 
     Differs from pytorch-metric-learning, which does not scale negatives. For unit vectors both are equal; for other
     vectors the exponent does not bound the angle.
 
     Example:
-        A negative at a right angle to an anchor and its positive, which are equal; tan^2 of 45 degrees is 1:
-
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> print(round(float(angular_loss(x, jnp.array([0, 0, 1]), alpha=45.0)), 4))  # log(1 + exp(-4))
         0.0181
-
-    References:
-        Wang, Zhou, Wen, Liu, Lin (2017), Deep Metric Learning with Angular Loss.
     """
     check_between("alpha", alpha, 0.0, 90.0)
     resolved = resolve_options(angular_loss, options, accepted=ReferenceOptions)
@@ -252,3 +211,174 @@ def _angular_of_positives(
 def _sum_softplus(z: Array, mask: Array) -> tuple[Array, Array]:
     terms = jnp.where(mask, jax.nn.softplus(z), 0)
     return jnp.sum(terms, axis=1), jnp.sum(terms > 0, axis=1, dtype=terms.dtype)
+
+
+class HistogramOptions(TypedDict, total=False):
+    """Options of `dynamic_soft_margin_histogram`: those of `PairOptions` without `weights` and `reducer`."""
+
+    ref_embeddings: Num[ArrayLike, "m d"] | None
+    ref_labels: Integer[ArrayLike, " m"] | None
+    measure: str | Measure | None
+    block_size: int | None
+
+
+def dynamic_soft_margin_loss(
+    embeddings: Embeddings,
+    labels: Labels,
+    *,
+    histogram: Num[ArrayLike, " bins"] | None = None,
+    bins: int = 10,
+    spread: ArrayLike = 2.0,
+    **options: Unpack[PairOptions],
+) -> Scalar:
+    """Compute a triplet loss that weights each triplet by the share of recent triplets that are not harder.
+
+        loss = mean over all triplets of F(delta) delta,    delta = d(a, p) - d(a, n)
+
+    It is below 0 if most positives are closer than the negatives. F is the empirical CDF of the differences, from a
+    histogram; no gradient flows through it. F takes the place of a margin. The caller stores the histogram, like the
+    state of an optimizer:
+
+        histogram = dynamic_soft_margin_histogram(embeddings, labels, previous=histogram)
+        loss = dynamic_soft_margin_loss(embeddings, labels, histogram=histogram)
+
+    Args:
+        histogram: From `dynamic_soft_margin_histogram`, [bins]. Default: the histogram of this batch.
+        bins: Number of bins of the histogram of this batch, at least 1; ignored if a histogram is given.
+        spread: Half-width of the histogram, above 0; a delta outside of [-spread, spread] is clipped.
+        **options: See `PairOptions`; the reducer must be a name other than "mean_active". Default measure:
+            normalized_euclidean.
+
+    Differs from pytorch-metric-learning, which gives the same value in the first step (`histogram=None`). It also
+    backpropagates through the stored histogram, which the paper treats as constant, so a second backward pass raises an
+    error. Its variant without labels, which compares each positive pair with its nearest negative, is not implemented
+    here.
+
+    Example:
+        Two triplets have delta = -2 and -1. The bins are at -5, -2.5, 0 and 2.5; the histogram is [0, 0.6, 0.4, 0], and
+        both triplets have the weight F = 0 + 0.6:
+
+        >>> x, labels = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1])
+        >>> loss = dynamic_soft_margin_loss(x, labels, measure="euclidean", spread=5.0, bins=4)
+        >>> print(round(float(loss), 4))  # mean of 0.6 * -2 and 0.6 * -1
+        -0.9
+    """
+    resolved = resolve_options(dynamic_soft_margin_loss, options, measure="normalized_euclidean")
+    if histogram is None:
+        histogram = _update_histogram(embeddings, labels, resolved, None, 1.0, bins, spread)
+    check_positive("spread", spread)
+    parameters = {"histogram": promote_to_float32(as_float_array("histogram", histogram)), "spread": spread}
+    return compute_pair_loss(_dynamic_soft_margin_terms, embeddings, labels, resolved, **parameters)
+
+
+def dynamic_soft_margin_histogram(
+    embeddings: Embeddings,
+    labels: Labels,
+    *,
+    previous: Num[ArrayLike, " bins"] | None = None,
+    momentum: ArrayLike = 0.01,
+    bins: int = 10,
+    spread: ArrayLike = 2.0,
+    **options: Unpack[HistogramOptions],
+) -> Float[Array, " bins"]:
+    """Compute the histogram of delta = d(a, p) - d(a, n) over the triplets of a batch, averaged with earlier batches.
+
+    Bin k is at -spread + 2 k spread / bins. A delta between two bins is shared between them linearly, and a delta
+    beyond the first or the last bin is counted in that bin.
+
+    Args:
+        previous: Histogram of earlier batches, [bins]. Default: zeros, which stand for no earlier batch.
+        momentum: Weight of this batch, from 0 to 1; the first batch has the weight 1.
+        bins: Number of bins if `previous` is not given, at least 1.
+        spread: Half-width of the histogram, above 0.
+        **options: See `HistogramOptions`. Default measure: normalized_euclidean.
+
+    Returns:
+        [bins] with the sum 1, without gradient; `previous` if the batch has no triplet.
+
+    Differs from pytorch-metric-learning, which averages the counts of the batch, not their shares: after a batch of
+    10,000 triplets the earlier batches have a weight of 1% instead of 99%.
+
+    Example:
+        Two triplets with delta = -1 and -2, and bins at -4, -2, 0 and 2:
+
+        >>> x, labels = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1])
+        >>> print(dynamic_soft_margin_histogram(x, labels, measure="euclidean", spread=4.0, bins=4))
+        [0.   0.75 0.25 0.  ]
+    """
+    defaults = {"accepted": HistogramOptions, "measure": "normalized_euclidean"}
+    resolved = resolve_options(dynamic_soft_margin_histogram, options, **defaults)
+    return _update_histogram(embeddings, labels, resolved, previous, momentum, bins, spread)
+
+
+def _update_histogram(
+    embeddings: ArrayLike,
+    labels: Labels,
+    options: ResolvedOptions,
+    previous: ArrayLike | None,
+    momentum: ArrayLike,
+    bins: int,
+    spread: ArrayLike,
+) -> Array:
+    check_at_least("bins", bins, 1)
+    check_positive("spread", spread)
+    check_fraction("momentum", momentum)
+    x, y, relation = rows_and_relation(embeddings, labels, options.ref_embeddings, options.ref_labels)
+    earlier = jnp.zeros(bins) if previous is None else promote_to_float32(as_float_array("previous", previous))
+    arguments = x, y, relation, options.measure, spread
+    return _average_histograms(arguments, earlier, momentum, block_size=options.block_size)
+
+
+@partial(jax.jit, static_argnames="block_size")
+def _average_histograms(
+    arguments: tuple[Any, ...], earlier: Array, momentum: Array, *, block_size: int | None
+) -> Array:
+    x, y, relation, measure, spread = lax.stop_gradient(arguments)
+    function = Partial(partial(_histogram_of_rows, len(earlier)), relation, measure, spread)
+    counts = jnp.sum(reduce_rows(function, x, y, measure=measure, block_size=block_size), axis=0)
+    total = jnp.sum(counts)
+    weight = jnp.where(jnp.sum(earlier) > 0, momentum, 1.0)
+    averaged = (1 - weight) * earlier + weight * counts / jnp.where(total == 0, 1, total)
+    return jnp.where(total == 0, earlier, averaged)
+
+
+def _histogram_of_rows(
+    bins: int, relation: Relation, measure: Measure, spread: Array, tile: Array, i: Array, j: Array
+) -> Array:
+    scores = promote_to_float32(measure.as_score(tile))
+    positive, negative = relation.masks(i, j)
+    bin_indices = jnp.arange(bins, dtype=scores.dtype)
+
+    def add_positive(counts: Array, column: Array, valid: Array) -> Array:
+        position = _position(scores - take_columns(scores, column)[:, 0], spread, bins)
+        counts_of_bins = lax.map(
+            lambda k: jnp.sum(jnp.where(negative, jax.nn.relu(1 - jnp.abs(position - k)), 0), axis=1), bin_indices
+        )
+        return counts + jnp.where(valid, counts_of_bins.T, 0)
+
+    return fold_positives(add_positive, jnp.zeros((scores.shape[0], bins), scores.dtype), positive)
+
+
+def _dynamic_soft_margin_terms(
+    scores: Array, positive: Array, negative: Array, *, histogram: Array, spread: Array
+) -> Terms:
+    # Scores are negated distances, so delta = d(a, p) - d(a, n) = s(a, n) - s(a, p). The sum of F(delta) delta is
+    # therefore linear in the scores, apart from F: F(delta) is added to the coefficient of the negative, and subtracted
+    # from the coefficient of the positive. The coefficients have no gradient.
+    scores_without_gradient, spread, cdf = lax.stop_gradient((scores, spread, jnp.cumsum(histogram)))
+    columns = jnp.arange(scores.shape[1], dtype=jnp.int32)[None]
+
+    def add_positive(coefficients: Array, column: Array, valid: Array) -> Array:
+        delta = scores_without_gradient - take_columns(scores_without_gradient, column)[:, 0]
+        bin_index = jnp.floor(_position(delta, spread, len(cdf))).astype(jnp.int32)
+        weights = jnp.where(negative & valid, cdf[bin_index], 0)
+        return coefficients + weights - jnp.where(columns == column, jnp.sum(weights, axis=1, keepdims=True), 0)
+
+    coefficients = fold_positives(add_positive, jnp.zeros_like(scores_without_gradient), positive)
+    count = jnp.sum(positive, axis=1, dtype=jnp.int32) * jnp.sum(negative, axis=1, dtype=jnp.int32)
+    return {"triplet": RowSums(jnp.sum(coefficients * scores, axis=1), None, count)}
+
+
+def _position(delta: Array, spread: Array, bins: int) -> Array:
+    """Return the fractional bin index of a difference, from 0 to bins - 1."""
+    return jnp.clip((delta + spread) / (2 * spread / bins), 0, bins - 1)

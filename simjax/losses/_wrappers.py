@@ -23,14 +23,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Num
 
 from simjax.core import InputError, as_float_array, check_at_least, check_choice, map_rows
-from simjax.losses._terms import LossTerms
+from simjax.losses._self_supervised import Loss
+from simjax.losses._terms import Embeddings
 from simjax.similarity import unit_vectors
-
-Loss = TypeVar("Loss", Array, LossTerms)
-"""A scalar, or the terms of `unreduced(loss)`."""
 
 Encoded = TypeVar("Encoded")
 """An array [n, d] or a pytree of arrays [n, ...]."""
@@ -45,26 +42,18 @@ def combined_loss(
     loss_weights: Mapping[str, ArrayLike] | None = None,
     **options: Any,
 ) -> tuple[Loss, dict[str, Loss]]:
-    """Compute a weighted sum of losses of the same arguments.
+    """Compute a weighted sum of losses of the same arguments, and the losses by name without their weights.
 
-    To pass arguments to one loss only, wrap it in `functools.partial` or a function.
+    `jax.value_and_grad(..., has_aux=True)` takes this result. To pass arguments to one loss only, wrap it in
+    `functools.partial`.
 
     Args:
-        losses: Losses by name.
+        losses: Losses by name, at least one.
         *args: Positional arguments of every loss, for instance embeddings and labels.
         loss_weights: Factors by name, numbers or learned scalars. Default: 1 for each name that is left out.
         **options: Keyword arguments of every loss.
 
-    Returns:
-        The weighted sum, and the losses by name without their weights, as `jax.value_and_grad(..., has_aux=True)`
-        expects them.
-
-    Raises:
-        InputError: If there is no loss, or `loss_weights` has an unknown name.
-
     Example:
-        Two rows of one class at distance 5:
-
         >>> from functools import partial
         >>> from simjax.losses import contrastive_loss
         >>> losses = {"linear": contrastive_loss, "wide": partial(contrastive_loss, positive_margin=1.0)}
@@ -84,14 +73,14 @@ def combined_loss(
 
 def matryoshka_loss(
     loss: Callable[..., Loss],
-    embeddings: Num[ArrayLike, "n d"],
+    embeddings: Embeddings,
     *args: Any,
     sizes: Sequence[int],
     size_weights: Sequence[ArrayLike] | None = None,
     normalize: bool = False,
     **options: Any,
 ) -> Loss:
-    """Compute the sum of a loss of the first k features of embeddings over several k.
+    """Compute the weighted sum of a loss, or of the terms of `unreduced(loss)`, of the first k features for several k.
 
     Every argument that holds embeddings is truncated: the first one, and those named y, views, ref_embeddings, proxies,
     projection, other_prediction and other_projection. Other arguments, such as labels or the embeddings of a teacher,
@@ -99,28 +88,19 @@ def matryoshka_loss(
 
     Args:
         loss: A function of `simjax.losses`, or any function with similar arguments.
-        embeddings: [n, d].
         *args: Other positional arguments of the loss.
         sizes: Numbers of features k, each in [1, d]. Include d to train whole embeddings as well.
         size_weights: Factor for each size, numbers or learned scalars. Default: 1.
         normalize: Scale truncated embeddings to unit length, for measures that do not normalize them.
         **options: Keyword arguments of the loss.
 
-    Returns:
-        The weighted sum of the losses, or of the terms of `unreduced(loss)`.
-
-    Raises:
-        InputError: If there is no size, a size is not in [1, d], or there is not one weight for each size.
-
     Differs from sentence-transformers, which always scales truncated embeddings to unit length. Here the measure
     decides, so that the size d alone gives the loss itself. With a cosine or normalized measure both are the same.
 
     Example:
-        Two rows of one class have distance 3 in their first feature, and 5 in both features:
-
         >>> from simjax.losses import contrastive_loss
         >>> x, labels = jnp.array([[3.0, 0.0], [0.0, 4.0]]), jnp.array([0, 0])
-        >>> print(matryoshka_loss(contrastive_loss, x, labels, sizes=(1, 2), measure="euclidean"))
+        >>> print(matryoshka_loss(contrastive_loss, x, labels, sizes=(1, 2), measure="euclidean"))  # distances 3 and 5
         8.0
     """
     x = as_float_array("embeddings", embeddings)
@@ -163,25 +143,14 @@ def encode_in_chunks(
             start, whose results are dropped.
         key: For dropout. Each chunk gets its own key, which is the same when the chunk is encoded again.
 
-    Returns:
-        The results of the encoder for all n rows, an argument of any loss.
-
-    Raises:
-        InputError: If `chunk_size` is below 1, or the inputs have different numbers of rows.
-
     Example:
-        Split a Flax NNX model outside of the encoder and merge it inside; call a model of two towers twice.
+        Split a Flax NNX model outside of the encoder, and call `nnx.merge(definition, parameters)(rows)` inside. Encode
+        the two inputs of a model with two towers separately.
 
-        >>> from flax import nnx
-        >>> from simjax.losses import nt_xent_loss
-        >>> definition, parameters = nnx.split(nnx.Linear(8, 4, rngs=nnx.Rngs(0)))
-        >>> images, labels = jax.random.normal(jax.random.key(0), (64, 8)), jnp.arange(64) // 2
-        >>> def loss(parameters, chunk_size):
-        ...     encoder = lambda rows: nnx.merge(definition, parameters)(rows)
-        ...     return nt_xent_loss(encode_in_chunks(encoder, images, chunk_size=chunk_size), labels)
-        >>> in_chunks, at_once = (jax.grad(loss)(parameters, chunk_size) for chunk_size in (16, 64))
-        >>> print(jnp.allclose(in_chunks.kernel[...], at_once.kernel[...], atol=1e-5))
-        True
+        >>> x, weights = jnp.arange(6.0).reshape(3, 2), jnp.ones((2, 1))
+        >>> loss = lambda weights: jnp.sum(encode_in_chunks(lambda rows: rows @ weights, x, chunk_size=2))
+        >>> print(jax.grad(loss)(weights).T)  # sums of columns
+        [[6. 9.]]
     """
     check_at_least("chunk_size", chunk_size, 1)
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(inputs)}

@@ -1,12 +1,22 @@
-"""Relations and their masks, and degenerate batches, for tests of losses."""
+"""Relations and their masks, degenerate batches, and checks of gradients, for tests of losses."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
-from simjax import pairs
+from simjax import losses, pairs
 from tests.slow import slow_unless
 
 N, M, D = 11, 7, 5
+
+
+def loss_named(name):
+    return getattr(losses, f"{name}_loss")
+
+
+def float32(values: ArrayLike) -> np.ndarray:
+    return np.asarray(values, np.float32)
 
 
 def unit(x):
@@ -83,3 +93,32 @@ DEGENERATE = {
     "huge": (np.full((4, 4), 1e15), [0, 0, 1, 1]),
     "tiny": (np.eye(4) * 1e-30, [0, 0, 1, 1]),
 }
+
+
+def degenerate_batches(dtype):
+    """Yield name, embeddings and labels. Dtypes other than float32 come without the cases of fewer than four rows."""
+    for case, (x, labels) in DEGENERATE.items():
+        if dtype == "float32" or len(x) == 4:
+            x = np.clip(x, -6e4, 6e4) if dtype == "float16" else x
+            yield case, jnp.asarray(x, dtype), np.asarray(labels, np.int32)
+
+
+def assert_no_nan(loss, dtype, zero=()):
+    """Compute a loss and its gradient for every degenerate batch; both are 0 in the cases `zero`."""
+    both = jax.jit(jax.value_and_grad(loss))
+    for case, x, labels in degenerate_batches(dtype):
+        value, gradient = both(x, labels)
+        assert np.isfinite(value), case
+        assert np.isfinite(np.float32(gradient)).all(), case
+        if case in zero:
+            assert float(value) == 0, case
+            np.testing.assert_array_equal(gradient, 0, err_msg=case)
+
+
+def assert_gradient_equals_slope(value_and_gradient, x, random, step=1e-6):
+    """Compare the derivative of a jitted function along one direction with finite differences."""
+    direction = random.normal(size=np.shape(x))
+    ahead, behind = (value_and_gradient(x + sign * step * direction)[0] for sign in (1, -1))
+    slope = np.sum(np.asarray(value_and_gradient(x)[1]) * direction)
+    assert abs(slope) > 1e-4
+    np.testing.assert_allclose(slope, (float(ahead) - float(behind)) / (2 * step), rtol=1e-6)

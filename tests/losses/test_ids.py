@@ -12,6 +12,7 @@ import pytest
 
 from simjax import losses, pairs
 from simjax.core import InputError
+from tests.losses.cases import float32
 from tests.slow import mostly_slow
 
 RANKED = np.array([0, 1, 0, 2, 1, 2])
@@ -31,9 +32,9 @@ def arguments(name):
     random = np.random.default_rng(1)
     known = {
         "term_function": pair_terms,
-        "proxies": np.float32(random.normal(size=PROXIES.get(name, (3, 4)))),
-        "teacher": np.float32(random.normal(size=(6, 3))),
-        "scores": np.float32(random.normal(size=(6, 6))),
+        "proxies": float32(random.normal(size=PROXIES.get(name, (3, 4)))),
+        "teacher": float32(random.normal(size=(6, 3))),
+        "scores": float32(random.normal(size=(6, 6))),
     }
     needed = [p for p in inspect.signature(getattr(losses, name)).parameters.values() if p.default is p.empty]
     return {p.name: known[p.name] for p in needed if p.name in known}
@@ -43,7 +44,7 @@ def assert_equal(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-@pytest.mark.parametrize("name", mostly_slow(NAMES, "arcface_loss", "supervised_contrastive_loss", "margin_loss"))
+@pytest.mark.parametrize("name", mostly_slow(NAMES, "arcface_loss", "margin_loss"))
 @pytest.mark.usefixtures("unchecked")
 def test_labels_and_features_of_64_bits(name):
     given = arguments(name)
@@ -52,7 +53,7 @@ def test_labels_and_features_of_64_bits(name):
     def value(x, labels):
         return getattr(losses, name)(embeddings=x, labels=labels, **given)
 
-    expected = value(np.float32(x), RANKED)
+    expected = value(float32(x), RANKED)
     assert np.isfinite(jax.tree.leaves(expected)[0]).all()
     assert_equal(value(x, RANKED), expected)
     assert_equal(value(x.tolist(), RANKED.tolist()), expected)
@@ -69,7 +70,7 @@ def test_labels_and_features_of_64_bits(name):
 
 
 def test_labels_and_reference_labels_of_different_dtypes(random):
-    x, y = (jnp.float32(random.normal(size=(n, 4))) for n in (6, 5))
+    x, y = (float32(random.normal(size=(n, 4))) for n in (6, 5))
     ids, ref = np.array([2**64 - 1, 5, 7, 5, 2**63, 7], np.uint64), np.array([-1, 5, 7, 7, -(2**63)])
     plain = losses.supervised_contrastive_loss(
         x, np.array([3, 5, 7, 5, 4, 7]), ref_embeddings=y, ref_labels=np.array([-1, 5, 7, 7, -2])
@@ -80,7 +81,7 @@ def test_labels_and_reference_labels_of_different_dtypes(random):
     np.testing.assert_allclose(in_jit(x), plain, rtol=1e-6)
 
 
-WEIGHTS = np.float32([1.0, 10.0, 100.0])
+WEIGHTS = float32([1.0, 10.0, 100.0])
 WEIGHTED = {
     "class weights": lambda x, labels: losses.nt_xent_loss(
         x, labels, reducer=losses.Reducer(class_weights=WEIGHTS, divide_by=None)
@@ -89,9 +90,10 @@ WEIGHTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", WEIGHTED)
 def test_a_class_without_a_value_is_an_error_or_nan_if_traced(what, random):
-    x, loss = jnp.float32(random.normal(size=(6, 4))), WEIGHTED[what]
+    x, loss = float32(random.normal(size=(6, 4))), WEIGHTED[what]
     for wrong in (3, 2**32):
         with pytest.raises(InputError, match=f"labels: expected class ids below 3, the number of {what}, got {wrong}"):
             loss(x, np.where(RANKED == 2, wrong, RANKED))
@@ -110,11 +112,10 @@ def test_a_class_without_a_value_is_an_error_or_nan_if_traced(what, random):
         np.testing.assert_allclose(found, loss(x[RANKED != 2], RANKED[RANKED != 2]), rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", mostly_slow(("arcface_loss", "proxy_nca_loss", "proxy_anchor_loss"), "proxy_anchor_loss")
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["arcface_loss", "proxy_nca_loss", "proxy_anchor_loss"])
 def test_rows_without_a_proxy_are_ignored(name, random):
-    x, proxies = jnp.float32(random.normal(size=(6, 4))), jnp.float32(random.normal(size=(3, 4)))
+    x, proxies = float32(random.normal(size=(6, 4))), float32(random.normal(size=(3, 4)))
     weighted = {} if name == "proxy_anchor_loss" else {"reducer": losses.Reducer(class_weights=WEIGHTS)}
 
     @jax.jit

@@ -1,7 +1,5 @@
 """A batch encoded in chunks has the gradients of the whole batch, in the memory of a chunk."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +8,13 @@ from flax import nnx
 
 from simjax import losses
 from simjax.core import InputError
+from tests.slow import mostly_slow
 
 N, FEATURES, LAYERS = 12, 8, 3
 
 
 def layers(width=FEATURES, count=LAYERS):
-    return [jax.random.normal(jax.random.key(k), (width, width)) / width**0.5 for k in range(count)]
+    return [np.random.default_rng(k).normal(size=(width, width)) / width**0.5 for k in range(count)]
 
 
 def encode(weights, x):
@@ -29,11 +28,11 @@ def close(found, expected):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("chunk", [5, 100])
-def test_gradients_are_those_of_the_whole_batch(chunk):
+@pytest.mark.parametrize("chunk", mostly_slow([5, 100], 5))
+def test_gradients_are_those_of_the_whole_batch(random, chunk):
     labels = np.arange(N) // 2
     with jax.enable_x64(True):
-        weights, x = layers(), jax.random.normal(jax.random.key(9), (N, FEATURES))
+        weights, x = layers(), random.normal(size=(N, FEATURES))
 
         def plain(weights, x):
             return losses.multi_similarity_loss(encode(weights, x), labels)
@@ -42,13 +41,17 @@ def test_gradients_are_those_of_the_whole_batch(chunk):
             embeddings = losses.encode_in_chunks(lambda part: encode(weights, part), x, chunk_size=chunk)
             return losses.multi_similarity_loss(embeddings, labels)
 
-        assert x.dtype == jnp.float64
-        close(*(jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(weights, x) for loss in (cached, plain)))
+        @jax.jit
+        def compute(weights, x):
+            return [jax.value_and_grad(loss, argnums=(0, 1))(weights, x) for loss in (cached, plain)]
+
+        close(*compute(weights, x))
 
 
-def test_two_towers_with_shared_layers():
+@pytest.mark.slow
+def test_two_towers_with_shared_layers(random):
     with jax.enable_x64(True):
-        images, texts = (jax.random.normal(jax.random.key(k), (N, FEATURES)) for k in (7, 8))
+        images, texts = map(jnp.asarray, random.normal(size=(2, N, FEATURES)))
         towers = {"images": layers(count=1), "texts": layers(count=2), "shared": layers(count=1)}
 
         def loss(towers, run):
@@ -62,21 +65,23 @@ def test_two_towers_with_shared_layers():
         def at_once(encoder, inputs):
             return encoder(inputs)
 
-        close(*(jax.jit(jax.value_and_grad(lambda t, run=run: loss(t, run)))(towers) for run in (in_chunks, at_once)))
+        compute = jax.jit(lambda towers: [jax.value_and_grad(loss)(towers, run) for run in (in_chunks, at_once)])
+        close(*compute(towers))
 
 
 def test_dropout_differs_between_chunks():
-    ones = jnp.ones((N, 64))
-    found = losses.encode_in_chunks(
-        lambda part, key: part * jax.random.bernoulli(key, 0.5, part.shape), ones, chunk_size=3, key=jax.random.key(0)
-    )
-    first_of_chunks = np.asarray(found[::3])
+    def encoder(part, key):
+        return part * jax.random.bernoulli(key, 0.5, part.shape)
+
+    compute = jax.jit(lambda x: losses.encode_in_chunks(encoder, x, chunk_size=3, key=jax.random.key(0)))
+    first_of_chunks = np.asarray(compute(np.ones((N, 64), np.float32)))[::3]
     assert len(np.unique(first_of_chunks, axis=0)) == 4
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_one_chunk():
     n, width, depth = 1024, 64, 40
-    labels, x = jnp.arange(n) // 2, jax.ShapeDtypeStruct((n, width), jnp.float32)
+    labels, x = np.arange(n) // 2, jax.ShapeDtypeStruct((n, width), jnp.float32)
     weights = [jax.ShapeDtypeStruct((width, width), jnp.float32)] * depth
 
     def temporary_bytes(chunk):
@@ -103,10 +108,11 @@ class Model(nnx.Module):
         return self.last(self.drop(nnx.relu(self.first(x)), rngs=nnx.Rngs(dropout=key)))
 
 
-def test_dropout_of_a_flax_model_is_the_same_in_the_backward_pass():
+@pytest.mark.slow
+def test_dropout_of_a_flax_model_is_the_same_in_the_backward_pass(random):
     """Compare with a loop over padded chunks that stores all activations."""
     definition, parameters = nnx.split(Model(nnx.Rngs(0)))
-    x, labels, key = jax.random.normal(jax.random.key(1), (N, FEATURES)), np.arange(N) // 2, jax.random.key(2)
+    x, labels, key = jnp.asarray(random.normal(size=(N, FEATURES)), jnp.float32), np.arange(N) // 2, jax.random.key(2)
 
     def in_chunks(model):
         definition, parameters = model
@@ -119,18 +125,20 @@ def test_dropout_of_a_flax_model_is_the_same_in_the_backward_pass():
         parts = [nnx.merge(*model)(full[s : s + 5], jax.random.fold_in(key, s)) for s in (0, 5, 10)]
         return jnp.concatenate(parts)[:N]
 
-    @partial(jax.jit, static_argnums=1)
-    @jax.value_and_grad
-    def both(parameters, encode):
-        return losses.nt_xent_loss(encode((definition, parameters)), labels)
+    @jax.jit
+    def compute(parameters):
+        def loss(parameters, encode):
+            return losses.nt_xent_loss(encode((definition, parameters)), labels)
 
-    found, expected = both(parameters, in_chunks), both(parameters, by_hand)
+        return [jax.value_and_grad(loss)(parameters, encode) for encode in (in_chunks, by_hand)]
+
+    found, expected = compute(parameters)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_inputs_and_results_may_be_pytrees():
-    inputs = {"tokens": jnp.arange(14.0).reshape(7, 2), "mask": jnp.arange(7) % 2 == 0}
+    inputs = {"tokens": np.arange(14, dtype=np.float32).reshape(7, 2), "mask": np.arange(7) % 2 == 0}
 
     def encoder(part):
         return {"sum": jnp.where(part["mask"], part["tokens"].sum(1), 0), "twice": 2 * part["tokens"]}
@@ -141,14 +149,17 @@ def test_inputs_and_results_may_be_pytrees():
 
 
 def test_an_empty_batch():
-    empty = jnp.zeros((0, FEATURES))
-    for key in (None, jax.random.key(0)):
-        found = losses.encode_in_chunks(lambda part, *_: encode(layers(), part), empty, chunk_size=2, key=key)
-        assert found.shape == (0, FEATURES)
+    empty = np.zeros((0, FEATURES), np.float32)
+
+    @jax.jit
+    def compute(x, key=None):
+        return losses.encode_in_chunks(lambda part, *_: jnp.tanh(part), x, chunk_size=2, key=key)
+
+    assert compute(empty).shape == compute(empty, jax.random.key(0)).shape == (0, FEATURES)
 
 
 def test_invalid_arguments():
-    x = jnp.ones((3, 2))
+    x = np.ones((3, 2), np.float32)
     with pytest.raises(InputError, match="chunk_size: expected at least 1, got 0"):
         losses.encode_in_chunks(jnp.tanh, x, chunk_size=0)
     with pytest.raises(InputError, match=r"same number of rows, got \[2, 3\]"):

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from simjax import losses
+from tests.losses.cases import float32
 
-X, LABELS = np.float32(np.arange(12).reshape(6, 2)), np.array([0, 1, 0, 2, 1, 2])
+X, LABELS = float32(np.arange(12).reshape(6, 2)), np.array([0, 1, 0, 2, 1, 2])
 REQUIRED = {
     "x": X,
     "y": X,
     "teacher": X,
     "scores": X @ X.T,
-    "proxies": np.float32(np.eye(3, 2)),
+    "proxies": float32(np.eye(3, 2)),
     "term_function": lambda scores, positive, negative: {"pair": (scores, positive | negative)},
 }
 SHAPES = {"sub_center_arcface_loss": (3, 1, 2), "soft_triple_loss": (3, 1, 2)}
@@ -100,4 +101,4 @@ def test_unreduced_takes_no_reducer(name):
     with pytest.raises(TypeError, match="reducer: expected none"):
         losses.unreduced(LOSSES[name])(X, LABELS, reducer="sum")
     with pytest.raises(TypeError, match="expected a loss that takes a reducer, got <lambda>"):
-        losses.unreduced(lambda x, reducer: x)(X)
+        losses.unreduced(lambda x, reducer=None: x)(X)

@@ -1,7 +1,6 @@
 """Proxy losses and regularizers are equal to those of pytorch-metric-learning (`.[bench]`)."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,7 +10,7 @@ theirs = pytest.importorskip("pytorch_metric_learning.losses", reason="pytorch-m
 regularizers = pytest.importorskip("pytorch_metric_learning.regularizers")
 torch = pytest.importorskip("torch")
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 N, C, K, D = 23, 4, 3, 7
 
 WITH_PROXIES = {  # their loss, its attribute with proxies as columns, and the shape of our proxies
@@ -27,7 +26,7 @@ def batch(random):
 
 
 def assert_the_same(ours, arguments, value, leaves):
-    found, gradients = jax.value_and_grad(ours, argnums=tuple(range(len(arguments))))(*map(jnp.asarray, arguments))
+    found, gradients = jax.jit(jax.value_and_grad(ours, argnums=tuple(range(len(arguments)))))(*arguments)
     value.backward()
     np.testing.assert_allclose(found, value.item(), rtol=1e-4)
     for gradient, leaf in zip(gradients, leaves, strict=True):
@@ -53,9 +52,8 @@ def test_p2s_grad_is_equal_except_for_the_gradient_along_proxies(random):
     module, leaf = theirs.P2SGradLoss(D, C), torch.tensor(x, requires_grad=True)
     expected = module(leaf, torch.tensor(labels))
     proxies = module.weight.detach().numpy().T
-    value, (of_x, of_proxies) = jax.value_and_grad(
-        lambda x, p: losses.p2s_grad_loss(x, labels, proxies=p), argnums=(0, 1)
-    )(jnp.asarray(x), jnp.asarray(proxies))
+    both = jax.value_and_grad(lambda x, p: losses.p2s_grad_loss(x, labels, proxies=p), argnums=(0, 1))
+    value, (of_x, of_proxies) = jax.jit(both)(x, proxies)
     expected.backward()
     orthogonal = module.weight.grad.numpy().T
     orthogonal -= np.sum(orthogonal * proxies, axis=1, keepdims=True) * proxies
@@ -116,6 +114,6 @@ def test_sparse_centers_regularizer_is_equal(random):
     leaf = torch.tensor(centers.reshape(C * K, D), requires_grad=True)
     expected = regularizers.SparseCentersRegularizer(C, K)(leaf)
     expected.backward()
-    value, gradient = jax.value_and_grad(losses.sparse_centers_regularizer)(jnp.asarray(centers))
+    value, gradient = jax.jit(jax.value_and_grad(losses.sparse_centers_regularizer))(centers)
     np.testing.assert_allclose(value, expected.item(), rtol=1e-5)
     np.testing.assert_allclose(gradient.reshape(C * K, D), leaf.grad.numpy(), rtol=1e-3, atol=1e-6)

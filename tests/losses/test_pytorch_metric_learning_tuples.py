@@ -1,7 +1,6 @@
 """Losses of ranks, histograms and tuples beside pytorch-metric-learning, where it is installed (`.[bench]`)."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,6 +8,8 @@ from simjax import losses
 
 theirs = pytest.importorskip("pytorch_metric_learning.losses", reason="pytorch-metric-learning is not installed")
 torch = pytest.importorskip("torch")
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
 CASES = {
     "ranked_list": ({}, lambda: theirs.RankedListLoss(margin=0.4, Tn=10)),
@@ -26,7 +27,7 @@ CASES = {
 
 def of_ours(name, x, labels, **options):
     loss = getattr(losses, f"{name.split(',')[0]}_loss")
-    return jax.jit(jax.value_and_grad(lambda x: loss(x, labels, **options)))(jnp.asarray(x))
+    return jax.jit(jax.value_and_grad(lambda x: loss(x, labels, **options)))(x)
 
 
 def of_theirs(loss, x, labels, **options):
@@ -43,7 +44,6 @@ def check(ours, expected):
     np.testing.assert_allclose(ours[1], expected[1], rtol=1e-3, atol=2e-4 * np.abs(expected[1]).max())
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CASES)
 def test_the_same(random, name):
     x = np.float32(random.normal(size=(25, 7)))
@@ -52,22 +52,20 @@ def test_the_same(random, name):
     check(of_ours(name, x, labels, **options), of_theirs(make(), x, labels))
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_angular_with_reference(random):
     x, y = (np.float32(random.normal(size=(n, 7))) for n in (23, 17))
     labels, ref = random.permutation(23) % 4, random.permutation(17) % 4
-    ours = of_ours("angular", x, labels, ref_embeddings=jnp.asarray(y), ref_labels=ref)
+    ours = of_ours("angular", x, labels, ref_embeddings=y, ref_labels=ref)
     other = {"ref_emb": torch.nn.functional.normalize(torch.tensor(y)), "ref_labels": torch.tensor(ref)}
     check(ours, of_theirs(theirs.AngularLoss(), x, labels, **other))
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("with_reference", [False, True])
 def test_the_first_dynamic_soft_margin(random, with_reference):
     """Value and histogram; their gradient flows through the histogram."""
     x, y = (np.float32(random.normal(size=(n, 7))) for n in (23, 17))
     labels, ref = random.permutation(23) % 4, random.permutation(17) % 4
-    ours = {"ref_embeddings": jnp.asarray(y), "ref_labels": ref} if with_reference else {}
+    ours = {"ref_embeddings": y, "ref_labels": ref} if with_reference else {}
     other = {"ref_emb": torch.tensor(y), "ref_labels": torch.tensor(ref)} if with_reference else {}
     module = theirs.DynamicSoftMarginLoss()
     expected = module(torch.tensor(x), torch.tensor(labels), **other).item()

@@ -4,14 +4,22 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import jax.test_util
 import numpy as np
 import pytest
 
 from simjax import losses
 from simjax.core import InputError
-from tests.losses.cases import DEGENERATE, D, M, N, cosine, mean, related, unit
-from tests.losses.test_pair_losses import contrastive, multi_similarity, nt_xent, supervised_contrastive
+from tests.losses.cases import (
+    D,
+    M,
+    N,
+    assert_gradient_equals_slope,
+    assert_no_nan,
+    float32,
+    related,
+    unit,
+)
+from tests.losses.oracles import contrastive, multi_similarity, nt_xent, supervised_contrastive
 from tests.slow import mostly_slow
 
 SIZES, FACTORS = (2, D), (0.5, 2.0)
@@ -22,19 +30,18 @@ def x(random):
     return random.normal(size=(N, D))
 
 
-@pytest.mark.parametrize("kind", ["shared labels", "reference"])
+@pytest.mark.parametrize("kind", mostly_slow(["shared labels", "reference"], "reference"))
 def test_matryoshka_equals_loops(random, x, kind):
     labels, ref_labels, positive, negative = related(kind, random)
     y = x if ref_labels is None else random.normal(size=(M, D))
     if ref_labels is None:
         positive, negative = positive & ~np.eye(N, dtype=bool), negative & ~np.eye(N, dtype=bool)
-    options = {} if ref_labels is None else {"ref_embeddings": jnp.float32(y), "ref_labels": ref_labels}
+    options = {} if ref_labels is None else {"ref_embeddings": float32(y), "ref_labels": ref_labels}
     found = losses.matryoshka_loss(
-        losses.multi_similarity_loss, jnp.float32(x), labels, sizes=SIZES, size_weights=FACTORS, block_size=4, **options
+        losses.multi_similarity_loss, float32(x), labels, sizes=SIZES, size_weights=FACTORS, block_size=4, **options
     )
     expected = [
-        w * multi_similarity(cosine(x[:, :k], y[:, :k]), positive, negative)
-        for k, w in zip(SIZES, FACTORS, strict=True)
+        w * multi_similarity(x[:, :k], y[:, :k], positive, negative) for k, w in zip(SIZES, FACTORS, strict=True)
     ]
     np.testing.assert_allclose(found, sum(expected), rtol=2e-5)
 
@@ -61,123 +68,146 @@ TRUNCATED = {  # loss, its arguments, and whether arguments beside the first one
 }
 
 
-@pytest.mark.parametrize("case", TRUNCATED)
+@pytest.mark.parametrize("case", mostly_slow(TRUNCATED, "a second view by name", "not a teacher"))
 def test_matryoshka_truncates_every_argument_that_holds_embeddings(random, x, case):
     loss, arguments, others_too = TRUNCATED[case]
-    arrays = [jnp.float32(a) for a in (x, random.normal(size=(N, D)), random.normal(size=(3, D)))]
-    args, options = arguments(*arrays)
-    found = losses.matryoshka_loss(loss, *args, sizes=SIZES, **options)
-    expected = 0.0
-    for k in SIZES:
-        args, options = arguments(*(np.asarray(a)[:, : k if others_too or a is arrays[0] else D] for a in arrays))
-        expected += loss(*args, **options)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+    @jax.jit
+    def compute(x, y, p):
+        args, options = arguments(x, y, p)
+        found = losses.matryoshka_loss(loss, *args, sizes=SIZES, **options)
+        expected = 0.0
+        for k in SIZES:
+            other = k if others_too else D
+            args, options = arguments(x[:, :k], y[:, :other], p[:, :other])
+            expected += loss(*args, **options)
+        return found, expected
+
+    shapes = ((N, D), (3, D))
+    np.testing.assert_allclose(*compute(float32(x), *(float32(random.normal(size=s)) for s in shapes)), rtol=1e-6)
 
 
-def test_matryoshka_of_all_features_is_the_loss(x):
-    a, labels = jnp.float32(x), np.arange(N) % 3
-    found = losses.matryoshka_loss(losses.nt_xent_loss, a, labels, sizes=(D,), measure="dot")
-    np.testing.assert_array_equal(found, losses.nt_xent_loss(a, labels, measure="dot"))
+@pytest.mark.slow
+def test_matryoshka_of_all_features_is_the_loss_and_may_normalize(x):
+    a, labels = float32(x), np.arange(N) % 3
 
+    @jax.jit
+    def compute(a, unit_rows):
+        nt_xent = losses.nt_xent_loss
+        whole = losses.matryoshka_loss(nt_xent, a, labels, sizes=(D,), measure="dot"), nt_xent(a, labels, measure="dot")
+        normalized = losses.matryoshka_loss(nt_xent, a, labels, sizes=SIZES, normalize=True, measure="dot")
+        return whole, (normalized, sum(nt_xent(rows, labels, measure="dot") for rows in unit_rows))
 
-def test_matryoshka_of_unit_vectors(x):
-    a, labels = jnp.float32(x), np.arange(N) % 3
-    found = losses.matryoshka_loss(losses.nt_xent_loss, a, labels, sizes=SIZES, normalize=True, measure="dot")
-    expected = sum(losses.nt_xent_loss(jnp.float32(unit(x[:, :k])), labels, measure="dot") for k in SIZES)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    whole, normalized = compute(a, [float32(unit(x[:, :k])) for k in SIZES])
+    np.testing.assert_array_equal(*whole)
+    np.testing.assert_allclose(*normalized, rtol=1e-6)
 
 
 def test_matryoshka_adds_weighted_terms(x):
-    a, labels = jnp.float32(x), np.arange(N) % 3
-    terms = losses.matryoshka_loss(
-        losses.unreduced(losses.nt_xent_loss), a, labels, sizes=SIZES, size_weights=FACTORS, weights=jnp.ones(N)
-    )
-    parts = [losses.unreduced(losses.nt_xent_loss)(a[:, :k], labels) for k in SIZES]
-    np.testing.assert_allclose(terms.total, sum(w * t.total for w, t in zip(FACTORS, parts, strict=True)), rtol=1e-6)
-    np.testing.assert_array_equal(terms.count, sum(t.count for t in parts))
+    labels, nt_xent = np.arange(N) % 3, losses.unreduced(losses.nt_xent_loss)
+
+    @jax.jit
+    def compute(a):
+        weights = np.ones(N, np.float32)
+        terms = losses.matryoshka_loss(nt_xent, a, labels, sizes=SIZES, size_weights=FACTORS, weights=weights)
+        return terms, [nt_xent(a[:, :k], labels) for k in SIZES]
+
+    terms, parts = compute(float32(x))
+    expected = sum(w * np.asarray(t.total) for w, t in zip(FACTORS, parts, strict=True))
+    np.testing.assert_allclose(terms.total, expected, rtol=1e-6)
+    np.testing.assert_array_equal(terms.count, sum(np.asarray(t.count) for t in parts))
 
 
-def test_matryoshka_has_gradients_of_embeddings_and_weights(x):
+@pytest.mark.slow
+def test_matryoshka_has_gradients_of_embeddings_and_weights(random, x):
     labels = np.arange(N) % 3
     with jax.enable_x64(True):
-        a = jnp.asarray(x)
 
         @jax.jit
-        def loss(a, w):
-            return losses.matryoshka_loss(losses.nt_xent_loss, a, labels, sizes=SIZES, size_weights=(w, 1))
+        def compute(a, w):
+            def loss(a, w):
+                return losses.matryoshka_loss(losses.nt_xent_loss, a, labels, sizes=SIZES, size_weights=(w, 1))
 
-        jax.test_util.check_grads(loss, (a, 0.5), order=1, modes=["rev"])
-        at_two = losses.nt_xent_loss(a[:, :2], labels)
-        np.testing.assert_allclose(jax.grad(loss, argnums=1)(a, 0.5), at_two, rtol=1e-12)
+            return jax.value_and_grad(loss, argnums=(0, 1))(a, w), losses.nt_xent_loss(a[:, :2], labels)
+
+        (_, (_, by_weight)), at_two = compute(x, 0.5)
+        np.testing.assert_allclose(by_weight, at_two, rtol=1e-12)
+
+        def value_and_gradient(a):
+            value, (gradient, _) = compute(a, 0.5)[0]
+            return value, gradient
+
+        assert_gradient_equals_slope(value_and_gradient, x, random)
 
 
 def test_combined_equals_the_weighted_sum_of_its_parts(random, x):
     labels = random.integers(0, 3, N)
-    a, same = jnp.float32(x), labels[:, None] == labels
+    same = labels[:, None] == labels
     three = {
         "pairs": losses.contrastive_loss,
         "warm": partial(losses.nt_xent_loss, temperature=0.5),
-        "classes": lambda a, labels: losses.arcface_loss(a, labels, proxies=jnp.eye(D)[:3]),
+        "squares": lambda x, labels: jnp.mean(x**2),
     }
+    with jax.enable_x64(True):
 
-    @jax.jit
-    @partial(jax.value_and_grad, has_aux=True)
-    def combined(a):
-        return losses.combined_loss(three, a, labels, loss_weights={"pairs": 0.25, "classes": 0.0})
+        @jax.jit
+        @partial(jax.value_and_grad, has_aux=True)
+        def compute(x):
+            return losses.combined_loss(three, x, labels, loss_weights={"pairs": 0.25, "squares": 0.0})
 
-    (total, parts), gradient = combined(a)
+        (total, parts), _ = compute(x)
+        assert_gradient_equals_slope(lambda x: (compute(x)[0][0], compute(x)[1]), x, random)
     positive, negative = same & ~np.eye(N, dtype=bool), ~same
-    distance = np.linalg.norm(unit(x)[:, None] - unit(x)[None], axis=2)
     expected = {
-        "pairs": contrastive(distance, positive, negative),
-        "warm": nt_xent(cosine(x, x), positive, negative, t=0.5),
+        "pairs": contrastive(x, x, positive, negative),
+        "warm": nt_xent(x, x, positive, negative, t=0.5),
+        "squares": np.mean(x**2),
     }
     assert set(parts) == set(three)
     for name, value in expected.items():
         np.testing.assert_allclose(parts[name], value, rtol=2e-5)
-    np.testing.assert_allclose(parts["classes"], three["classes"](a, labels), rtol=1e-6)
     np.testing.assert_allclose(total, 0.25 * expected["pairs"] + expected["warm"], rtol=2e-5)
-    by_parts = jax.jit(jax.grad(lambda a: 0.25 * three["pairs"](a, labels) + three["warm"](a, labels)))(a)
-    np.testing.assert_allclose(gradient, by_parts, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("symmetric", mostly_slow([True, False], True))
 def test_self_supervised_equals_loops(random, x, symmetric):
-    y = random.normal(size=(N, D))
+    """Values, and the weights of rows, which hold in all views."""
+    y, weights = random.normal(size=(N, D)), float32(random.random(N))
     if symmetric:
         both, ids = np.concatenate([x, y]), np.tile(np.arange(N), 2)
         same = ids[:, None] == ids
-        expected = supervised_contrastive(cosine(both, both), same & ~np.eye(2 * N, dtype=bool), ~same)
+        expected = supervised_contrastive(both, both, same & ~np.eye(2 * N, dtype=bool), ~same)
     else:
-        expected = supervised_contrastive(cosine(x, y), np.eye(N, dtype=bool), ~np.eye(N, dtype=bool))
-    found = losses.self_supervised_loss(
-        losses.supervised_contrastive_loss, jnp.float32(x), jnp.float32(y), symmetric=symmetric, block_size=4
-    )
+        expected = supervised_contrastive(x, y, np.eye(N, dtype=bool), ~np.eye(N, dtype=bool))
+
+    @jax.jit
+    def compute(x, y):
+        def of(loss, **options):
+            return losses.self_supervised_loss(loss, x, y, symmetric=symmetric, **options)
+
+        terms = losses.unreduced(losses.supervised_contrastive_loss)
+        return of(losses.supervised_contrastive_loss, block_size=4), of(terms), of(terms, weights=weights)
+
+    found, plain, weighted = compute(float32(x), float32(y))
     np.testing.assert_allclose(found, expected, rtol=2e-5)
+    np.testing.assert_allclose(weighted.total, np.asarray(plain.total) * np.tile(weights, 1 + symmetric), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_self_supervised_of_three_views(random, x):
     views = [x, *random.normal(size=(2, N, D))]
-    s = cosine(np.concatenate(views), np.concatenate(views)) / 0.07
-    terms = []
-    for i in range(3 * N):
-        positives = [k for k in range(3 * N) if k % N == i % N and k != i]
-        negatives = sum(np.exp(s[i, k]) for k in range(3 * N) if k % N != i % N)
-        terms += [-np.log(np.exp(s[i, k]) / (np.exp(s[i, k]) + negatives)) for k in positives]
-    found = losses.self_supervised_loss(losses.nt_xent_loss, *map(jnp.float32, views))
-    np.testing.assert_allclose(found, mean(terms), rtol=2e-5)
-    terms_of_first = losses.self_supervised_loss(
-        losses.unreduced(losses.nt_xent_loss), *map(jnp.float32, views), symmetric=False
-    )
-    np.testing.assert_array_equal(terms_of_first.count, np.full(N, 2))
+    all_rows, ids = np.concatenate(views), np.tile(np.arange(N), 3)
+    same = ids[:, None] == ids
 
+    @jax.jit
+    def compute(*views):
+        terms = losses.unreduced(losses.nt_xent_loss)
+        of_first = losses.self_supervised_loss(terms, *views, symmetric=False)
+        return losses.self_supervised_loss(losses.nt_xent_loss, *views), of_first.count
 
-@pytest.mark.parametrize("symmetric", [True, False])
-def test_self_supervised_weights_rows_in_all_views(random, x, symmetric):
-    a, b, weights = jnp.float32(x), jnp.float32(random.normal(size=(N, D))), jnp.float32(random.random(N))
-    of = partial(losses.self_supervised_loss, losses.unreduced(losses.nt_xent_loss), a, b, symmetric=symmetric)
-    plain, weighted = of(), of(weights=weights)
-    np.testing.assert_allclose(weighted.total, plain.total * jnp.tile(weights, 1 + symmetric), rtol=1e-5)
+    found, counts = compute(*map(float32, views))
+    np.testing.assert_allclose(found, nt_xent(all_rows, all_rows, same & ~np.eye(3 * N, dtype=bool), ~same), rtol=2e-5)
+    np.testing.assert_array_equal(counts, np.full(N, 2))
 
 
 WRAPPED = {
@@ -186,26 +216,17 @@ WRAPPED = {
 }
 
 
-@pytest.mark.parametrize("name", mostly_slow(WRAPPED, *list(WRAPPED)[:1]))
-@pytest.mark.parametrize(
-    "dtype", ["float32", *(pytest.param(t, marks=pytest.mark.slow) for t in ("bfloat16", "float16"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRAPPED)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_no_nan_at_degenerate_batches(name, dtype):
-    both = jax.jit(jax.value_and_grad(WRAPPED[name]))
-    for case, (x, labels) in DEGENERATE.items():
-        with np.errstate(over="ignore"):
-            x = jnp.asarray(np.clip(x, -6e4, 6e4) if dtype == "float16" else x, dtype)
-        value, gradient = both(x, jnp.asarray(labels, jnp.int32))
-        assert np.isfinite(value), case
-        assert np.isfinite(np.float32(gradient)).all(), case
-        if "row" in case and name != "self_supervised":  # its row has a positive in the other view
-            assert float(value) == 0, case
-            assert not np.any(gradient), case
+    # The single row of a batch has a positive in the other view.
+    assert_no_nan(WRAPPED[name], dtype, () if name == "self_supervised" else ("no row", "one row"))
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_invalid_arguments():
-    x, labels = jnp.ones((3, 4)), jnp.array([0, 1, 1])
+    x, labels = np.ones((3, 4), np.float32), np.array([0, 1, 1])
     for sizes in ((), (0, 2), (5,)):
         with pytest.raises(InputError, match=r"sizes: expected numbers of features from 1 to 4, got \("):
             losses.matryoshka_loss(losses.nt_xent_loss, x, labels, sizes=sizes)
