@@ -37,6 +37,7 @@ from simjax.losses._terms import Embeddings, RowSums, Scalar
 from simjax.pairs import Relation
 from simjax.pairs._relation import rows_and_relation
 from simjax.similarity import Measure, reduce_rows, unit_vectors
+from simjax.similarity._finite import absolute
 
 VARIANTS = ("linear", "hadsell", "squared")
 
@@ -172,7 +173,7 @@ def signal_to_noise_contrastive_loss(
     x = as_float_array("embeddings", embeddings)
     penalty = {}
     if zero_mean is not None:
-        penalty = {"penalty": zero_mean * jnp.abs(jnp.sum(promote_to_float32(x), axis=-1))}
+        penalty = {"penalty": zero_mean * absolute(jnp.sum(promote_to_float32(x), axis=-1))}
     if normalize:
         x, resolved = unit_vectors(x), resolved.with_unit_vectors()
     margins = {"margin": margin, "positive_margin": positive_margin}

@@ -50,6 +50,7 @@ from simjax.losses._terms import Embeddings, Scalar
 from simjax.pairs import Relation
 from simjax.similarity import Measure, cosine_similarity, unit_vectors
 from simjax.similarity import measure as as_measure
+from simjax.similarity._finite import absolute
 from simjax.similarity._row_reductions import softmax_of_tile
 
 
@@ -194,7 +195,7 @@ def _check_graded_pairs(x: Any, y: Any, score: ArrayLike, scale: ArrayLike) -> t
 @jax.jit
 def _angle_similarity(x: Array, y: Array) -> Array:
     (a, b), (c, d) = (jnp.split(unit_vectors(v), 2, axis=1) for v in (x, y))
-    return jnp.abs(jnp.sum((a * c + b * d) + (b * c - a * d), axis=1))
+    return absolute(jnp.sum((a * c + b * d) + (b * c - a * d), axis=1))
 
 
 @partial(jax.jit, static_argnames="block_size")

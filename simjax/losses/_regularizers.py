@@ -26,7 +26,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
@@ -36,6 +36,7 @@ from simjax.core import InputError, as_float_array, check_at_least, check_positi
 from simjax.losses._terms import ClassIds, Embeddings, Proxies, Scalar
 from simjax.pairs import Relation, as_relation, by_position
 from simjax.similarity import euclidean_distance, minkowski_distance, pairwise, reduce_rows
+from simjax.similarity._finite import absolute
 
 
 def lp_regularizer(embeddings: Embeddings, *, p: ArrayLike = 2, power: ArrayLike = 1.0) -> Scalar:
@@ -64,8 +65,7 @@ def zero_mean_regularizer(embeddings: Embeddings) -> Scalar:
         >>> print(zero_mean_regularizer(jnp.array([[1.0, -1.0], [1.0, 2.0]])))
         1.5
     """
-    sums = jnp.sum(_as_matrix("embeddings", embeddings), axis=1)
-    return _mean(sums * lax.stop_gradient(jnp.sign(sums)))  # the gradient of `jnp.abs` at 0 is 1
+    return _mean(absolute(jnp.sum(_as_matrix("embeddings", embeddings), axis=1)))
 
 
 def global_orthogonal_regularizer(
