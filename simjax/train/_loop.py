@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -88,12 +87,7 @@ class FitResult(NamedTuple):
 
 
 def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
-    """Train until the last step.
-
-    Args:
-        training: Inputs.
-        folder: Folder of the run.
-        resume: Continue from the newest checkpoint if there is one.
+    """Train until the last step. With `resume`, continue from the newest checkpoint if there is one.
 
     Raises:
         InputError: If a loss or gradient is not finite, or the disk is full. The last good checkpoint is kept.
@@ -103,7 +97,7 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
     optimizer, schedule = build_optimizer(settings, objective.steps)
     structure, state = initial_state(learner, optimizer, settings.seed)
     take_steps = build_steps(structure, optimizer, objective, build_augmentation(settings), settings.dtype)
-    images, labels = jnp.asarray(splits.train.images), jnp.asarray(splits.train.labels)
+    images, labels = jax.device_put((splits.train.images, splits.train.labels))
     checkpoints, previous_seconds = Checkpoints(folder.checkpoints / name), 0.0
     if resume and (restored := checkpoints.restore(state)) is not None:
         state, previous_seconds = restored
@@ -138,7 +132,11 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
             is_last, is_log_step = step == steps, step % log_every == 0 or step == steps
             if not is_log_step and not stop.requested:
                 continue
-            check_finite(state.metrics, folder)
+            if (nonfinite_step := int(state.metrics.first_nonfinite_step)) >= 0:
+                raise InputError(
+                    f"loss or gradient is not finite at step {nonfinite_step + 1}; the last good checkpoint is kept in "
+                    f"{folder.checkpoints}; a lower `optimizer.learning_rate` may help"
+                )
             if is_log_step:
                 state = log.training(step, state)
             if is_log_step and (step % validate_every == 0 or is_last):
@@ -154,28 +152,14 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
     return FitResult(trained, encoder_of(state), steps, timer.seconds(), speed)
 
 
-def check_finite(metrics: Metrics, folder: RunFolder) -> None:
-    """Raise an `InputError` if the loss or the gradient of a step was not finite."""
-    if metrics.first_nonfinite_step >= 0:
-        raise InputError(
-            f"loss or gradient is not finite at step {int(metrics.first_nonfinite_step) + 1}; the last good "
-            f"checkpoint is kept in {folder.checkpoints}; a lower `optimizer.learning_rate` may help"
-        )
-
-
 class Logger:
     """Write lines of metrics.jsonl and show them on the terminal."""
 
     def __init__(
-        self,
-        training: Training,
-        folder: RunFolder,
-        display: ProgressDisplay,
-        schedule: optax.Schedule,
-        timer: "Timer",
+        self, training: Training, folder: RunFolder, display: ProgressDisplay, schedule: optax.Schedule, timer: "Timer"
     ):
         self._training, self._folder, self._display = training, folder, display
-        self._schedule, self._timer = schedule, timer
+        self._schedule, self._timer = jax.jit(schedule), timer
 
     def training(self, step: int, state: State) -> State:
         """Log the metrics of the steps since the last line, and return the state with metrics reset."""
@@ -190,15 +174,10 @@ class Logger:
 
     def validation(self, step: int, encoder: Encoder) -> None:
         """Log loss and accuracy of the validation images, if there are any."""
-        splits = self._training.splits
-        if len(splits.validation.labels) > 1:
-            encoded = encoder(splits.validation.images)
-            line = validation_scores(
-                encoded,
-                self._training.objective,
-                splits.validation.labels,
-                known_classes=splits.known_validation_classes,
-            )
+        splits, objective = self._training.splits, self._training.objective
+        images, labels, _ = splits.validation
+        if len(labels) > 1:
+            line = validation_scores(encoder(images), objective, labels, known_classes=splits.known_validation_classes)
             self._write(step, line)
             self._display.validation({"step": step} | line)
 
