@@ -36,24 +36,14 @@ MIN_CLASS_SIZE = 4
 
 
 class DataSplits(NamedTuple):
-    """Images of a run.
-
-    Attributes:
-        train: Training images.
-        validation: Images that are split off from the training images; may be empty.
-        test: Test images, used for the final evaluation only.
-        known_classes: Whether training images have the classes of the test images; then `test.labels` are labels of
-            `train`.
-        fingerprint: Hash of all images and labels. Runs on the same data have the same fingerprint.
-        known_validation_classes: Whether training images have the classes of the validation images.
-    """
+    """Images of a run."""
 
     train: Dataset
-    validation: Dataset
-    test: Dataset
-    known_classes: bool
-    fingerprint: str
-    known_validation_classes: bool = True
+    validation: Dataset  # split off from the training images; may be empty
+    test: Dataset  # used for the final evaluation only
+    known_classes: bool  # training images have the classes of the test images, with the same labels
+    fingerprint: str  # hash of all images and labels, equal for runs on the same data
+    known_validation_classes: bool = True  # training images have the classes of the validation images
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -151,17 +151,11 @@ def _setting_in_errors(name: str) -> Iterator[None]:
 
 
 class Encoded(NamedTuple):
-    """Output of a learner.
+    """Output of a learner."""
 
-    Attributes:
-        embeddings: float32 [n, e].
-        logits: float32 [n, classes], or None without a classifier.
-        loss_arguments: Learned arguments of the loss by name, or None for an ensemble, in which each encoder has its
-            own arguments.
-    """
-
-    embeddings: np.ndarray
-    logits: np.ndarray | None = None
+    embeddings: np.ndarray  # float32 [n, e]
+    logits: np.ndarray | None = None  # float32 [n, classes] of a classifier
+    # Learned arguments of the loss by name; None for an ensemble, in which each encoder has arguments of its own.
     loss_arguments: dict[str, Array] | None = None
 
 

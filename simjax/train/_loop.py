@@ -47,43 +47,25 @@ class Interrupted(Exception):
 
 
 class Training(NamedTuple):
-    """Inputs of one training.
+    """Inputs of one training."""
 
-    Attributes:
-        settings: Settings with their defaults filled in.
-        splits: Images.
-        learner: Learner with its initial parameters.
-        objective: Loss and batches.
-        normalization: Scaling of the images.
-        name: Subfolder for checkpoints, used by runs with several trainings.
-        previous_steps: Steps of previous trainings of the run; the log continues from there.
-    """
-
-    settings: Settings
+    settings: Settings  # with their defaults filled in
     splits: DataSplits
-    learner: Learner
+    learner: Learner  # with its initial parameters
     objective: Objective
     normalization: Normalization
-    name: str = ""
-    previous_steps: int = 0
+    name: str = ""  # subfolder for checkpoints, used by runs with several trainings
+    previous_steps: int = 0  # of previous trainings of the run; the log continues from there
 
 
 class FitResult(NamedTuple):
-    """Result of one training.
-
-    Attributes:
-        learner: The trained learner.
-        encoder: The same learner, in evaluation mode.
-        steps: Steps of the training.
-        seconds: Training time, including interrupted parts.
-        images_per_second: Median over the log lines, or None without a readable log.
-    """
+    """Result of one training."""
 
     learner: Learner
-    encoder: Encoder
+    encoder: Encoder  # the same learner, in evaluation mode
     steps: int
-    seconds: float
-    images_per_second: float | None
+    seconds: float  # training time, including interrupted parts
+    images_per_second: float | None  # median over the log lines, or None without a readable log
 
 
 def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:

@@ -28,25 +28,15 @@ CURRICULUM = {"hardness": 0.2, "start": 0.0, "length": 0.5}
 
 
 class LossInputs(NamedTuple):
-    """Inputs of the loss of a step.
+    """Inputs of the loss of a step."""
 
-    Attributes:
-        embeddings: float32 [b, e].
-        labels: int32 [b].
-        logits: float32 [b, classes] of a classifier, or None.
-        loss_arguments: Learned arguments of the loss by name, such as proxies.
-        key: Random key of the step, for random miners.
-        step: Number of earlier steps, int32 [], for a curriculum.
-        memory: Embeddings of this and earlier batches, or None.
-    """
-
-    embeddings: Array
-    labels: Array
-    logits: Array | None
-    loss_arguments: dict[str, Array]
-    key: Array
-    step: Array
-    memory: mining.CrossBatchMemory | None = None
+    embeddings: Array  # float32 [b, e]
+    labels: Array  # int32 [b]
+    logits: Array | None  # float32 [b, classes] of a classifier
+    loss_arguments: dict[str, Array]  # learned arguments of the loss by name, such as proxies
+    key: Array  # random key of the step, for random miners
+    step: Array  # number of earlier steps, int32 [], for a curriculum
+    memory: mining.CrossBatchMemory | None = None  # embeddings of this and earlier batches
 
 
 LossFunction = Callable[[LossInputs], tuple[Array, Array]]
@@ -58,27 +48,16 @@ Returns embeddings, a relation of the selected pairs, and keyword arguments for 
 
 
 class Objective(NamedTuple):
-    """Loss of a run and the batches that it needs.
+    """Loss of a run and the batches that it needs."""
 
-    Attributes:
-        images: Images per step.
-        is_classifier: Whether the loss takes logits.
-        has_views: Whether a batch has two augmented views of each image; the loss is undefined for other batches.
-        steps_per_epoch: Steps that process as many images as there are training images.
-        steps: Steps of the whole training.
-        sample: Returns the indices of the images of a step; see `SampleFunction`.
-        loss: See `LossFunction`.
-        measure: Measure by which embeddings are compared after training.
-    """
-
-    images: int
-    is_classifier: bool
-    has_views: bool
-    steps_per_epoch: int
-    steps: int
-    sample: SampleFunction
+    images: int  # per step
+    is_classifier: bool  # the loss takes logits
+    has_views: bool  # a batch has two augmented views of each image; the loss is undefined for other batches
+    steps_per_epoch: int  # steps that process as many images as there are training images
+    steps: int  # of the whole training
+    sample: SampleFunction  # returns the indices of the images of a step
     loss: LossFunction
-    measure: Measure
+    measure: Measure  # compares embeddings after training
 
 
 def build_objective(settings: Settings, labels: np.ndarray, classes: int) -> Objective:

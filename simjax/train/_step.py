@@ -17,19 +17,12 @@ from simjax.train._settings import Settings
 
 
 class Metrics(NamedTuple):
-    """Sums over the steps since the last log line. They stay on the device until the next log line is written.
+    """Sums over the steps since the last log line. They stay on the device until the next log line is written."""
 
-    Attributes:
-        loss: Sum of the losses, float32 [].
-        correct_count: Number of correctly classified images, float32 [].
-        steps: Number of steps, int32 [].
-        first_nonfinite_step: First step whose loss or gradient was not finite, or -1, int32 [].
-    """
-
-    loss: Array
-    correct_count: Array
-    steps: Array
-    first_nonfinite_step: Array
+    loss: Array  # sum of the losses, float32 []
+    correct_count: Array  # number of correctly classified images, float32 []
+    steps: Array  # number of steps, int32 []
+    first_nonfinite_step: Array  # first step whose loss or gradient was not finite, or -1, int32 []
 
     @classmethod
     def zeros(cls) -> "Metrics":
@@ -43,22 +36,13 @@ class Metrics(NamedTuple):
 
 
 class State(NamedTuple):
-    """State of a training. A checkpoint contains all of it.
+    """State of a training. A checkpoint contains all of it."""
 
-    Attributes:
-        params: Parameters of the learner.
-        statistics: Variables of the learner without a gradient: batch statistics and cross-batch memory.
-        optimizer: State of the optimizer.
-        step: Number of steps taken, int32 [].
-        key: Random key of the run. The key of a step is `fold_in(key, step)`.
-        metrics: See `Metrics`.
-    """
-
-    params: Any
-    statistics: Any
-    optimizer: Any
-    step: Array
-    key: Array
+    params: Any  # parameters of the learner
+    statistics: Any  # variables of the learner without a gradient: batch statistics and cross-batch memory
+    optimizer: Any  # state of the optimizer
+    step: Array  # number of steps taken, int32 []
+    key: Array  # random key of the run; the key of a step is `fold_in(key, step)`
     metrics: Metrics
 
 

@@ -95,7 +95,7 @@ def test_half_of_the_images_are_flipped_left_to_right(random):
 
 def test_cutout_is_a_square_of_the_given_side():
     images = np.ones((500, 10, 10, 2), np.float32)
-    assert (np.asarray(cut_out(images[:1], np.float32([[5.0, 2.0]]), 0.4))[0, :, :, 1] == 0).sum() == 16
+    assert (np.asarray(cut_out(images[:1], np.array([[5.0, 2.0]], np.float32), 0.4))[0, :, :, 1] == 0).sum() == 16
     removed = (augmented(images, Augmentation(cutout=0.4)) == 0).sum((1, 2))
     assert (removed[:, 0] == removed[:, 1]).all()
     assert (removed.min(), removed.max()) == (4, 16)  # a quarter of it at a corner

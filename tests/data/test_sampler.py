@@ -22,7 +22,7 @@ from simjax.data._sampler import _floyd
 KEY = jax.random.key(4)
 COUNTS = np.array([7, 0, 3, 11, 1])
 LABELS = np.random.default_rng(1).permutation(np.repeat(np.arange(5), COUNTS))
-SCORES = np.float32([0.5, 0, 2, 1, 0, 4])
+SCORES = np.array([0.5, 0, 2, 1, 0, 4], np.float32)
 
 draw_classes = jax.jit(jax.vmap(lambda key, table: sample_m_per_class(key, table, 2, 9), (0, None)))
 draw_by_score = jax.jit(jax.vmap(lambda step, scores: sample_by_score(KEY, step, scores, 6), (0, None)))
@@ -169,7 +169,7 @@ def test_each_image_is_drawn_in_proportion_to_its_score_among_the_remaining():
 
 def test_scores_of_every_magnitude_and_no_positive_score():
     def draws(*scores: float) -> np.ndarray:
-        return np.asarray(draw_by_score(np.arange(20_000), np.float32(scores)))
+        return np.asarray(draw_by_score(np.arange(20_000), np.array(scores, np.float32)))
 
     assert (np.sort(draws(0, 0, 0, 0, 0, 0)) == np.arange(6)).all()
     assert (np.sort(draws(1e-30, 0, 1e30, 3e-38, 0, 0)[:, :3]) == [0, 2, 3]).all()
@@ -245,11 +245,13 @@ def test_wrong_arguments_of_scores_and_unique_labels_are_errors(table):
 
 @pytest.mark.usefixtures("unchecked")
 def test_class_ids_of_64_bits_are_exact_or_errors():
-    for labels in (np.array([1, 0, 1], np.uint64), [1, 0, 1]):
+    given: list[Any] = [np.array([1, 0, 1], np.uint64), [1, 0, 1]]
+    for labels in given:
         assert class_table(labels, 2).rows.tolist() == [[1, 1], [0, 2]]
     with pytest.raises(InputError, match=r"labels: expected 0 \.\. 1, got 0 \.\. 4294967297"):
         class_table(np.array([0, 2**32 + 1]), 2)
+    names: Any = ["cat", "dog"]
     with pytest.raises(TypeError, match=r"labels: .*pass np.unique\(labels, return_inverse=True\)\[1\]"):
-        class_table(["cat", "dog"], 2)
+        class_table(names, 2)
     with pytest.raises(TypeError, match=r"labels: expected integer class ids, got float64; pass labels.astype\(int\)"):
         class_table(np.array([0.0, 1.0]), 2)

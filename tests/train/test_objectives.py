@@ -34,7 +34,7 @@ from simjax.train._objectives import (
 )
 from simjax.train._recipes import fill_defaults
 from simjax.train._settings import Settings, from_dict
-from simjax.train._step import State, StepsFunction, build_optimizer, build_steps, initial_state
+from simjax.train._step import State, build_optimizer, build_steps, initial_state
 from simjax.train._validation import check_options
 
 NO_OBJECTIVES = {
@@ -114,7 +114,7 @@ def loss_inputs(step: ArrayLike = 0, memory: mining.CrossBatchMemory | None = No
     return LossInputs(*arrays)
 
 
-def build_training(**values: Any) -> tuple[StepsFunction, State, tuple[Any, ...], Built]:
+def build_training(**values: Any) -> tuple[Any, State, tuple[Any, ...], Built]:
     """Return the compiled steps, the first state, the other inputs of the steps, and what they were built from."""
     built = build(optimizer={"warmup": 0.0}, **values)
     optimizer, _ = build_optimizer(built.settings, 2)
@@ -137,7 +137,9 @@ def value_and_grad(built: Built) -> tuple[Callable[[Any], tuple[Any, Any]], Any]
         embeddings, logits = learner(jnp.asarray(images))
         memory = learner.remember(embeddings, jnp.asarray(labels))
         arguments = learner.loss_arguments(embeddings)
-        return objective.loss(LossInputs(embeddings, labels, logits, arguments, KEY, jnp.int32(0), memory))[0]
+        return objective.loss(
+            LossInputs(embeddings, jnp.asarray(labels), logits, arguments, KEY, jnp.int32(0), memory)
+        )[0]
 
     return jax.value_and_grad(loss), params
 
@@ -315,7 +317,10 @@ def test_learned_parameters_have_given_initial_values_and_their_own_learning_rat
     assert {name: round(float(value), 4) for name, value in found.items()} == {"log_scale": 1.0, "bias": -2.0}
     assert build(objective="margin", loss={"boundary": "fixed"}).learner.loss_arguments() == {}
     assert build(objective="soft_triple", loss={"centers": 5}).learner.loss_arguments()["proxies"].shape == (3, 5, 4)
-    params = {"encoder": {"kernel": np.float32([1.0, -2.0])}, "learned": {"proxies": np.float32([3.0, 4.0])}}
+    params = {
+        "encoder": {"kernel": np.array([1.0, -2.0], np.float32)},
+        "learned": {"proxies": np.array([3.0, 4.0], np.float32)},
+    }
 
     @jax.jit
     def first_updates() -> list[Any]:

@@ -118,7 +118,7 @@ def test_only_kernels_decay():
 def test_random_pairs_have_the_contrastive_loss():
     options = {"pairs": "random", "margin": 2.0, "variant": "hadsell", "normalize": False}
     objective = build_objective(settings_of(objective="contrastive", loss=options), LABELS, 10)
-    embeddings = np.float32([[0, 0], [0, 0], [3, 4], [0.5, 0]])  # pairs: rows 0, 2 and rows 1, 3
+    embeddings = np.array([[0, 0], [0, 0], [3, 4], [0.5, 0]], np.float32)  # pairs: rows 0, 2 and rows 1, 3
     arrays: list[Any] = [embeddings, np.array([1, 1, 1, 2]), None, {}, KEY, 0]
     loss = jax.jit(lambda: objective.loss(LossInputs(*arrays))[0])()
     np.testing.assert_allclose(loss, (25.0 + 1.5**2) / 2)
