@@ -198,6 +198,7 @@ prepare("mnist", sys.argv[1], sys.argv[2], lambda *step: os.kill(os.getpid(), si
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_partial_data_set(mnist_files, tmp_path):
     root = tmp_path / "data"
     done = subprocess.run([sys.executable, "-c", KILLED, root, mnist_files.folder], capture_output=True)

@@ -64,13 +64,13 @@ MINED = [name for name, spec in OBJECTIVES.items() if spec.mined]
 BY_ANOTHER_MEASURE = {name: "manhattan" for name in OBJECTIVES if "measure" in settings_of_objective(name)}
 BY_ANOTHER_MEASURE |= {"circle": "jaccard", "histogram": "angular"}  # a similarity; a bounded measure
 REPRESENTATIVE = [
-    {"objective": "triplet", "mining": {"miner": "semi_hard"}},
-    {"objective": "multi_similarity", "mining": {"miner": "curriculum"}},
     {"objective": "nt_xent", "loss": {"positives": "views", "learn_temperature": True}},
     {"objective": "soft_triple", "loss": {"tau": 0.2, "centers": 2}},
     {"objective": "simsiam"},
 ]
 LEARNED = [
+    {"objective": "triplet", "mining": {"miner": "semi_hard"}},
+    {"objective": "multi_similarity", "mining": {"miner": "curriculum"}},
     {"objective": "contrastive", "loss": {"pairs": "random"}},
     {"objective": "margin", "loss": {"boundary": "classes"}, "mining": {"miner": "distance_weighted"}},
     {"objective": "sphereface", "loss": {"margin": 2.0}},

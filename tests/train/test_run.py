@@ -9,14 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flax import nnx
 
 from simjax.core import InputError
 from simjax.data import load
 from simjax.train import _loop, train
-from simjax.train._data import Normalization
-from simjax.train._learner import Encoder, build_learner
-from simjax.train._recipes import fill_defaults
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import from_dict
 
@@ -131,15 +127,6 @@ def test_the_attention_of_a_vision_transformer_is_saved(tmp_path):
     samples = np.load(tmp_path / "vit" / "samples.npz")
     assert samples["attention"].shape == (8, 4, 4, 4)
     assert 0 < samples["attention"].sum((2, 3)).max() < 1  # without the attention of the class token to itself
-
-
-def test_the_attention_of_the_class_token_is_that_to_each_patch():
-    settings = fill_defaults(from_dict({"model": "vit", "vit": {"depth": 1, "width": 8, "pooling": "class"}}), 100)
-    learner = build_learner(settings, (8, 8, 1), 10)
-    structure, params, statistics = nnx.split(learner, nnx.Param, ...)
-    attention = Encoder(structure, params, statistics, Normalization.unit(1)).attention(load("digits", "test").images)
-    assert attention.shape == (450, 4, 4, 4)
-    assert 0 < attention.sum((2, 3)).max() < 1  # without the attention of the class token to itself
 
 
 def folder_of_digits(path: Path, digits: tuple[int, ...], each: int) -> Path:
