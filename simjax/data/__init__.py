@@ -1,6 +1,6 @@
 """Data sources, image decoding, preprocessing, samplers of batches, and augmentation."""
 
-from simjax.data._augment import Augmentation, augment, default_augmentation
+from simjax.data._augment import Augmentation, augment, default_augmentation, normalize, statistics
 from simjax.data._balanced_sampler import (
     Hierarchy,
     fixed_triplets,
@@ -14,7 +14,6 @@ from simjax.data._dataset import Dataset, export, select_classes
 from simjax.data._decode import resize
 from simjax.data._folder import has_test_folder
 from simjax.data._load import DATASETS, load, resolve_folders, split_name
-from simjax.data._normalization import normalize, statistics
 from simjax.data._prepare import prepare
 from simjax.data._sampler import (
     ClassTable,

@@ -1,6 +1,7 @@
-"""Random changes of training images that preserve their class, inside the jitted training step.
+"""Augmentation and normalization of images, inside the jitted training step.
 
-Rotation, scale and shift are one affine map with bilinear interpolation; pixels from outside the image are zero.
+Augmentation changes training images at random, but not their class. Rotation, scale and shift are one affine map with
+bilinear interpolation; pixels from outside the image are zero.
 """
 
 from dataclasses import dataclass, fields
@@ -8,10 +9,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from simjax.core import InputError
+
+IMAGES_PER_CHUNK = 2048  # bounds the memory of the squared pixels
 
 
 @dataclass(frozen=True)
@@ -57,18 +61,12 @@ def default_augmentation(name: str) -> Augmentation:
 
 @partial(jax.jit, static_argnames="augmentation")
 def augment(key: Array, images: ArrayLike, augmentation: Augmentation) -> Array:
-    """Change every image at random.
+    """Change every image at random; return images of the same shape and dtype.
 
     Args:
         key: PRNG key.
         images: Floating-point [b, h, w, c], before `normalize`, so that zero is the background.
         augmentation: The largest changes. A shift without rotation and scale is by whole pixels.
-
-    Returns:
-        [b, h, w, c], in the dtype of the images.
-
-    Raises:
-        TypeError: If the images are not floating-point.
     """
     images = jnp.asarray(images)
     if not jnp.issubdtype(images.dtype, jnp.floating):
@@ -93,14 +91,48 @@ def augment(key: Array, images: ArrayLike, augmentation: Augmentation) -> Array:
     return images
 
 
-def _affine(images: Array, angle: Array, factor: Array, shift: Array) -> Array:
-    """Rotate images anticlockwise about their centre, scale them, and shift them down and right.
+def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the mean and standard deviation of each channel of uint8 images [n, h, w, c], scaled to [0, 1].
+
+    Returns:
+        float32 [c] and float32 [c], exact to float32. The deviation of a constant channel is replaced by 1.
+
+    Example:
+        >>> mean, std = statistics(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
+        >>> mean.tolist(), std.tolist()
+        ([0.5], [0.5])
+    """
+    total = squares = np.zeros(images.shape[-1], np.int64)
+    for start in range(0, len(images), IMAGES_PER_CHUNK):
+        pixels = images[start : start + IMAGES_PER_CHUNK].reshape(-1, images.shape[-1]).astype(np.uint32)
+        total = total + pixels.sum(0, dtype=np.int64)
+        squares = squares + np.square(pixels).sum(0, dtype=np.int64)
+    count = max(images.size // images.shape[-1], 1)
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return (mean / 255).astype(np.float32), np.where(deviation > 0, deviation / 255, 1).astype(np.float32)
+
+
+@jax.jit
+def normalize(images: ArrayLike, mean: ArrayLike, std: ArrayLike) -> Array:
+    """Compute (images / 255 - mean) / std.
 
     Args:
-        images: [b, h, w, c].
-        angle: In radians, [b].
-        factor: [b].
-        shift: In pixels, [b, 2].
+        images: [b, h, w, c] in 0..255, uint8 or, after augmentation, floating-point.
+        mean: Mean of each channel of images / 255, [c].
+        std: Standard deviation of each channel of images / 255, [c].
+
+    Returns:
+        float32 [b, h, w, c].
+    """
+    mean, std = (jnp.asarray(values)[None, None, None] for values in (mean, std))  # [1, 1, 1, c]
+    return (jnp.asarray(images, jnp.float32) / 255 - mean) / std
+
+
+def _affine(images: Array, angle: Array, factor: Array, shift: Array) -> Array:
+    """Rotate images [b, h, w, c] anticlockwise about their centre, scale them, and shift them down and right.
+
+    Angles are in radians [b], factors [b], shifts in pixels [b, 2].
     """
     b, h, w, c = images.shape
     # The source of each pixel of the result: the inverse map, about the centre.

@@ -3,7 +3,8 @@
 Independent draws leave some classes out for long: if each batch has k of c classes, a fraction (1 - k / c)^b of the
 classes is missing in b batches. Here a batch is a function of the key and the number of the batch alone, so that a run
 resumes at any step without saved state, and all hosts draw the same. The order of an epoch is a random permutation, of
-which `permutation_at` computes single elements by a swap-or-not shuffle.
+which `permutation_at` computes single elements by a swap-or-not shuffle. Arguments that are out of range are an
+`InputError`, and labels and triplets that are not integers a `TypeError`.
 
 Batches of triplets serve data without classes, of which only judgements "a is more similar to p than to n" are known.
 Rows are anchors, and columns are the positives and negatives of the batch:
@@ -55,9 +56,6 @@ def sample_balanced(
     Returns:
         int32 [classes_per_batch * m], the m images of a class next to each other.
 
-    Raises:
-        InputError: If `classes_per_batch` or `m` is out of range.
-
     Differs from pytorch-metric-learning: its MPerClassSampler draws the classes of each batch independently if a batch
     size is given, and always draws the images independently.
 
@@ -91,11 +89,7 @@ def hierarchy(labels: ArrayLike, super_labels: ArrayLike) -> Hierarchy:
 
     Args:
         labels: Class of each image, int [n] from 0.
-        super_labels: Super-class of each image, int [n] from 0.
-
-    Raises:
-        InputError: If the lengths disagree, an id is negative or beyond int32, or a class has two super-classes.
-        TypeError: If labels are not integers.
+        super_labels: Super-class of each image, int [n] from 0. All images of a class have the same.
 
     Example:
         >>> cats_and_cars = hierarchy(np.array([0, 1, 1, 2]), np.array([0, 0, 0, 1]))
@@ -116,28 +110,23 @@ def hierarchy(labels: ArrayLike, super_labels: ArrayLike) -> Hierarchy:
         )
     children = class_table(pairs[1], int(pairs[1].max(initial=-1)) + 1)  # rows are positions in `classes`
     if len(classes):
-        children = children._replace(rows=jnp.asarray(classes, jnp.int32)[children.rows])
+        children = children._replace(rows=jax.device_put(classes.astype(np.int32)[np.asarray(children.rows)]))
     return Hierarchy(class_table(labels, int(labels.max(initial=-1)) + 1), children)
 
 
 @partial(jax.jit, static_argnames=("super_classes_per_batch", "classes_per_super_class", "m"))
 def sample_hierarchical(
-    key: Array,
-    step: ArrayLike,
-    table: Hierarchy,
-    super_classes_per_batch: int,
-    classes_per_super_class: int,
-    m: int,
+    key: Array, step: ArrayLike, table: Hierarchy, super_classes_per_batch: int, classes_per_super_class: int, m: int
 ) -> Int[Array, " s_k_m"]:
-    """Draw classes of a few super-classes, so that most negatives of a batch are similar classes.
+    """Draw classes of a few super-classes, so that most negatives of a batch are of similar classes.
 
     Super-classes are drawn without replacement within an epoch of ceil(s / super_classes_per_batch) batches. The
     classes of each super-class and the images of each class are drawn in the same way over its draws; see
     `sample_balanced`.
 
     Args:
-        key: Key of the run.
-        step: Number of the batch, from 0 over all epochs. May be traced.
+        key: As in `sample_balanced`.
+        step: As in `sample_balanced`.
         table: See `hierarchy`.
         super_classes_per_batch: At most the number of super-classes s.
         classes_per_super_class: Distinct if the super-class has enough classes; otherwise each is drawn once before any
@@ -146,9 +135,6 @@ def sample_hierarchical(
 
     Returns:
         int32 [super_classes_per_batch * classes_per_super_class * m], ordered by super-class, then by class.
-
-    Raises:
-        InputError: If one of the numbers is out of range.
 
     Differs from pytorch-metric-learning: its HierarchicalSampler lists batches for every combination of super-classes;
     here an epoch has every super-class once, in random combinations.
@@ -168,19 +154,11 @@ def sample_hierarchical(
 
 
 def fixed_triplets(key: Array, table: ClassTable, n_triplets: int) -> Int[Array, "{n_triplets} 3"]:
-    """Draw a fixed set of independent triplets from classes.
-
-    Args:
-        key: Key of the set.
-        table: See `class_table`.
-        n_triplets: The number of triplets t, at least 1.
+    """Draw a fixed set of t = `n_triplets` independent triplets from the classes of a `class_table`.
 
     Returns:
         int32 [t, 3]: two images of a class, which is uniformly random among those with two images, and one image of
         another class, which is uniformly random among the others.
-
-    Raises:
-        InputError: If there are no two classes with images, or none with two images.
 
     Differs from pytorch-metric-learning: in its FixedSetOfTriplets an anchor whose class has no other image is its own
     positive.
@@ -221,17 +199,13 @@ def sample_triplets(
     An epoch has ceil(t / batch) batches. If its last batch is not full, it is padded with triplets of the same epoch.
 
     Args:
-        key: Key of the run.
-        step: Number of the batch, from 0 over all epochs. May be traced.
-        triplets: Images as (anchor, positive, negative), [t, 3].
+        key: As in `sample_balanced`.
+        step: As in `sample_balanced`.
+        triplets: Images as (anchor, positive, negative), int [t, 3].
         batch: The number of triplets, at most t.
 
     Returns:
         Anchors, positives and negatives, int32 [batch] each.
-
-    Raises:
-        InputError: If `batch` is not 1 .. t, or the triplets have another shape or a number beyond int32.
-        TypeError: If the triplets are not integers.
 
     Example:
         >>> triplets = jnp.array([[0, 1, 2], [3, 4, 5]])
@@ -255,15 +229,9 @@ def _sample_triplets(key: Array, step: ArrayLike, triplets: Array, batch: int) -
 
 
 def permutation_at(key: Array, position: Int[ArrayLike, "*s"], n: ArrayLike) -> Int[Array, "*s"]:
-    """Compute elements of a random permutation of 0 .. n - 1.
+    """Compute the elements at `position`, integers in 0 .. n - 1, of a random permutation of 0 .. n - 1.
 
-    Args:
-        key: Key of the permutation.
-        position: Integers in 0 .. n - 1.
-        n: The length of the permutation, at least 1. May be traced.
-
-    Returns:
-        int32 of the same shape; different positions give different elements.
+    The elements are int32 of the shape of `position`. n is at least 1 and may be traced.
 
     Example:
         >>> order = permutation_at(jax.random.key(0), jnp.arange(5), 5)
@@ -287,36 +255,21 @@ def permutation_at(key: Array, position: Int[ArrayLike, "*s"], n: ArrayLike) -> 
 
 
 class Selection(NamedTuple):
-    """Selected members of a group, [k] each. A member is a class or an image.
+    """Selected members of a group, [k] each. A member is a class or an image."""
 
-    Attributes:
-        indices: The members.
-        keys: Key of the draws within each member.
-        draws: How often each member was drawn before.
-        repeat: How often each member occurs before in this selection, if it has fewer than k members.
-        repeats: The largest number of occurrences of a member in this selection.
-    """
-
-    indices: Array
-    keys: Array
-    draws: Array
-    repeat: Array
-    repeats: Array
+    indices: Array  # the members
+    keys: Array  # of the draws within each member
+    draws: Array  # how often each member was drawn before
+    repeat: Array  # how often each member occurs before in this selection, if the group has fewer than k members
+    repeats: Array  # the largest number of occurrences of a member in this selection
 
 
 def _draw(key: Array, draw: Array, n: Array, k: int, repeat: ArrayLike = 0, repeats: ArrayLike = 1) -> Selection:
     """Select the next k of n members of a group, without replacement within an epoch.
 
     If k does not divide n, the last draw of an epoch is padded with the first members of the epoch. The draws within a
-    padded member use a key of their own, so that its next regular draw is not affected.
-
-    Args:
-        key: Key of the group.
-        draw: Number of the draw from this group. One draw selects k members for each of `repeats` occurrences.
-        n: The number of members.
-        k: The number of members to select.
-        repeat: The occurrence of the group in the batch.
-        repeats: The number of occurrences of the group in the batch.
+    padded member use a key of their own, so that its next regular draw is not affected. The group occurs `repeats`
+    times in the batch. Draw number `draw` selects k members for each occurrence; this call is for number `repeat`.
     """
     n = jnp.maximum(n, 1)
     members_per_draw = k * jnp.asarray(repeats, jnp.int32)

@@ -45,13 +45,8 @@ def concatenate(datasets: Sequence[Dataset]) -> Dataset:
 def stratified_split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Split the images of every class into 75% for training and 25% for the test, with a fixed seed.
 
-    Every class has at least one training image, and at least one test image if it has two images.
-
-    Args:
-        labels: int [n].
-
-    Returns:
-        The indices of the training images and of the test images, both ascending.
+    Every class has at least one training image, and at least one test image if it has two images. The results are the
+    indices of the training images and of the test images, both ascending.
 
     Example:
         >>> labels = np.array([0, 0, 0, 0, 1, 1, 2])
@@ -70,12 +65,7 @@ def stratified_split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def select_classes(dataset: Dataset, classes: str) -> Dataset:
     """Select the images of some classes and renumber the labels.
 
-    Args:
-        dataset: The data set with all classes.
-        classes: Names of classes, class numbers from 0, or ranges of numbers, separated by commas.
-
-    Raises:
-        InputError: If `classes` is empty or has an unknown class; the message suggests the nearest name.
+    `classes` has names of classes, class numbers from 0, or ranges of numbers, separated by commas.
 
     Example:
         >>> data = Dataset(np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 1, 2, 2], np.int32), ("cat", "dog", "owl"))
@@ -104,11 +94,7 @@ def select_classes(dataset: Dataset, classes: str) -> Dataset:
 
 
 def load_digits(split: str) -> Dataset:
-    """Load scikit-learn's handwritten digits: 1,347 training and 450 test images of 8x8 pixels, stratified.
-
-    Args:
-        split: "train", "test" or "all".
-    """
+    """Load scikit-learn's handwritten digits: 1,347 training and 450 test images of 8x8 pixels, stratified."""
     from sklearn import datasets
     from sklearn.model_selection import train_test_split
 
@@ -121,18 +107,9 @@ def load_digits(split: str) -> Dataset:
 
 
 def export(dataset: Dataset, out: Path, classes: tuple[str, ...] | None = None) -> int:
-    """Write the images of some classes to out/CLASS/INDEX.png.
+    """Write the images of the named classes (default: all) to out/CLASS/INDEX.png, and return their number.
 
-    Args:
-        dataset: The data set.
-        out: A folder that does not exist yet. It is renamed into place when it is complete.
-        classes: Names of classes. Default: all classes.
-
-    Returns:
-        The number of images written.
-
-    Raises:
-        InputError: If a class is unknown, or if the folder exists or cannot be written.
+    The folder `out` must not exist. It is renamed into place when it is complete.
     """
     from PIL import Image
 

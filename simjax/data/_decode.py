@@ -76,25 +76,15 @@ class PixelRange(NamedTuple):
 class UnreadableImageError(Exception):
     """An image cannot be decoded. `index` is its position among the sources."""
 
-    def __init__(self, index: int, reason: Exception):
+    def __init__(self, index: int, reason: Exception | str):
         super().__init__(str(reason))
         self.index = index
 
 
 def resize(dataset: Dataset, size: tuple[int, int], channels: int, aspect: Aspect = "pad") -> Dataset:
-    """Resize the images of a data set and convert their channels.
+    """Resize the images of a data set to (height, width) and convert their channels to 1 or 3; see `load` for `aspect`.
 
-    Args:
-        dataset: A data set with images uint8 [n, h, w, c].
-        size: (height, width).
-        channels: 1 or 3.
-        aspect: See `load`.
-
-    Returns:
-        A data set with images uint8 [n, *size, channels]; the same object if its images have this shape already.
-
-    Raises:
-        InputError: If the size is not positive or the number of channels is not 1 or 3.
+    A data set whose images have this shape already is returned as it is.
     """
     check_format(size, channels)
     images = dataset.images
@@ -117,8 +107,7 @@ def check_format(size: tuple[int, int] | None, channels: int | None) -> None:
 def decode_images(sources: Sequence[Source] | np.ndarray, wanted: Format, name: str = "images") -> np.ndarray:
     """Decode images to one format, uint8 [n, h, w, c]. `name` is the name of the images in a warning.
 
-    Raises:
-        UnreadableImageError: For the first image that is truncated, corrupt or not an image.
+    The first image that is truncated, corrupt or not an image is an `UnreadableImageError`.
     """
     images = np.empty((len(sources), *wanted.size, wanted.channels), np.uint8)
     ranges: list[PixelRange] = []
@@ -126,8 +115,7 @@ def decode_images(sources: Sequence[Source] | np.ndarray, wanted: Format, name: 
     def decode(index: int) -> None:
         images[index] = _decode(sources[index], wanted, ranges)
 
-    failures = _run_in_threads(decode, len(sources), wanted.max_pixels)
-    if failures:
+    if failures := _run_in_threads(decode, len(sources), wanted.max_pixels):
         raise failures[0]
     _warn_of_range(ranges, wanted.input_range, name)
     return images
@@ -149,9 +137,6 @@ def common_format(sources: Sequence[Source], options: ReadOptions) -> tuple[Form
     Returns:
         The format, and a sentence about resizing if some image has another size. If the options have both size and
         channels, no image is opened and there is no sentence.
-
-    Raises:
-        UnreadableImageError: For the first file whose header cannot be read.
     """
     size, channels, rest = options.image_size, options.channels, options[2:5]
     if size is not None and channels is not None:
@@ -161,8 +146,7 @@ def common_format(sources: Sequence[Source], options: ReadOptions) -> tuple[Form
     def read_header(index: int) -> None:
         headers[index] = _header(sources[index])
 
-    failures = _run_in_threads(read_header, len(sources), options.max_pixels)
-    if failures:
+    if failures := _run_in_threads(read_header, len(sources), options.max_pixels):
         raise failures[0]
     channels = channels or (1 if all(is_grey for _, is_grey in headers) else 3)
     sizes = [size for size, _ in headers]
@@ -180,10 +164,8 @@ def _default_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
 
 
 def _describe_resizing(sizes: Sequence[tuple[int, int]], size: tuple[int, int], aspect: Aspect) -> str:
-    smallest, largest = min(sizes, key=math.prod), max(sizes, key=math.prod)
-    between = f"{smallest[0]}x{smallest[1]}"
-    if len(set(sizes)) > 1:
-        between += f" to {largest[0]}x{largest[1]}"
+    smallest, largest = (f"{h}x{w}" for h, w in (min(sizes, key=math.prod), max(sizes, key=math.prod)))
+    between = smallest if len(set(sizes)) == 1 else f"{smallest} to {largest}"
     how = {"pad": "padded", "crop": "cropped at the centre", "stretch": "stretched"}[aspect]
     return (
         f"images of {between} pixels (height x width) are resized to {size[0]}x{size[1]}; those of another aspect "
@@ -204,11 +186,11 @@ def _run_in_threads(work: Callable[[int], object], n: int, max_pixels: int | Non
             try:
                 work(index)
             except UnidentifiedImageError:
-                failures.append(UnreadableImageError(index, ValueError("no image format that Pillow knows")))
+                failures.append(UnreadableImageError(index, "no image format that Pillow knows"))
             except Image.DecompressionBombError as error:
                 pixels, limit = (int(float(number)) for number in re.findall(r"\d+(?:\.\d+)?", str(error))[:2])
                 reason = f"it has {pixels:,} pixels, more than {limit:,}; `max_pixels={pixels}` allows it"
-                failures.append(UnreadableImageError(index, ValueError(reason)))
+                failures.append(UnreadableImageError(index, reason))
             except broken as error:
                 failures.append(UnreadableImageError(index, error))
         return failures
@@ -270,7 +252,7 @@ def _decode(source: Source, wanted: Format, ranges: list[PixelRange]) -> np.ndar
         upright = image if isinstance(source, np.ndarray) else ImageOps.exif_transpose(image)
         if low_bytes is not None:
             low_bytes = ImageOps.exif_transpose(low_bytes)
-        opaque = _opaque_8_bit(upright, low_bytes, wanted.input_range, ranges)
+        opaque = _opaque_8_bit(upright, low_bytes, wanted, ranges)
         pixels = _resize_image(opaque.convert("L" if wanted.channels == 1 else "RGB"), wanted.size, wanted.aspect)
         return pixels.reshape(*wanted.size, wanted.channels)
 
@@ -314,10 +296,7 @@ def _low_bytes(source: Source, image: "Image.Image") -> "Image.Image | None":
 
 
 def _opaque_8_bit(
-    image: "Image.Image",
-    low_bytes: "Image.Image | None",
-    input_range: tuple[float, float] | None,
-    ranges: list[PixelRange],
+    image: "Image.Image", low_bytes: "Image.Image | None", wanted: Format, ranges: list[PixelRange]
 ) -> "Image.Image":
     """Convert an image to 8 bits a channel, with white behind transparent pixels."""
     from PIL import Image
@@ -325,10 +304,10 @@ def _opaque_8_bit(
     if image.mode.startswith("I") or image.mode == "F":
         pixels = np.asarray(image).astype(np.float64)
         assumed = 1.0 if image.mode == "F" else 65535.0
-        image = Image.fromarray(_map_to_bytes(pixels, assumed, image.mode, input_range, ranges))
+        image = Image.fromarray(_map_to_bytes(pixels, assumed, image.mode, wanted.input_range, ranges))
     elif low_bytes is not None:
         pixels = np.asarray(image).astype(np.float64) * 256 + np.asarray(low_bytes)
-        colours = _map_to_bytes(pixels[..., :3], 65535.0, image.mode, input_range, ranges)
+        colours = _map_to_bytes(pixels[..., :3], 65535.0, image.mode, wanted.input_range, ranges)
         opacity = np.asarray(image)[..., 3:]
         image = Image.fromarray(np.concatenate([colours, opacity], axis=2))
     if image.has_transparency_data:
@@ -361,8 +340,8 @@ def _warn_of_range(ranges: Sequence[PixelRange], input_range: tuple[float, float
             warnings.warn(f"{name}: no image has more than 8 bits, so `input_range` changes nothing", stacklevel=3)
         return
     for assumed in sorted({r.assumed for r in ranges}):
-        low = min(r.low for r in ranges if r.assumed == assumed)
-        high = max(r.high for r in ranges if r.assumed == assumed)
+        lows, highs, _ = zip(*(r for r in ranges if r.assumed == assumed), strict=True)
+        low, high = min(lows), max(highs)
         if high - low < assumed / 2:
             warnings.warn(
                 f"{name}: pixels from {low:g} to {high:g} were read as if they could be from 0 to {assumed:g}, so the "

@@ -109,19 +109,12 @@ def _describe(skipped: Skipped) -> str:
 
 
 class FoundClasses(NamedTuple):
-    """The classes of a folder.
-
-    Attributes:
-        train: Image files of the training part.
-        test: Image files of the test part.
-        is_flat: Whether images lie directly in the folder, without classes.
-        skipped: A description of skipped files and folders, or "".
-    """
+    """The classes of a folder."""
 
     train: Classes
     test: Classes
-    is_flat: bool
-    skipped: str
+    is_flat: bool  # images lie directly in the folder, without classes
+    skipped: str  # a description of skipped files and folders, or ""
 
 
 def _find_classes(root: Path, name: str, options: ReadOptions) -> FoundClasses:
@@ -160,14 +153,16 @@ def _train_and_test(folders: list[Path]) -> tuple[Path, Path] | None:
     return train, test
 
 
-def _split(classes: Classes) -> tuple[Classes, Classes]:
+def _split(classes: Classes) -> list[Classes]:
     """Split every class into a training and a test part."""
     files = [(name, file) for name, members in classes.items() for file in members]
     labels = np.repeat(np.arange(len(classes)), [len(members) for members in classes.values()])
-    parts: tuple[Classes, Classes] = ({}, {})
-    for part, index in zip(parts, stratified_split(labels), strict=True):
+    parts: list[Classes] = []
+    for index in stratified_split(labels):
+        part: defaultdict[str, list[Path]] = defaultdict(list)
         for name, file in (files[i] for i in index):
-            part.setdefault(name, []).append(file)
+            part[name].append(file)
+        parts.append(dict(part))
     return parts
 
 
@@ -176,10 +171,8 @@ def _read_classes(
 ) -> tuple[Classes, bool]:
     """Find the image files in each sub-folder, or those directly in the folder if no sub-folder has any.
 
+    Return the classes, and whether the images lie directly in the folder; these form one class with the name of `root`.
     Skipped files are counted in `skipped`; sub-folders without images are appended to `unused` with the reason.
-
-    Returns:
-        The classes, and whether the images lie directly in the folder; these form one class with the name of `root`.
     """
     parents = (os.path.realpath(root),)
     sub_folders, images = _list_folder(folder, skipped, parents)

@@ -69,9 +69,6 @@ def load(
             the cache.
         progress: See `Progress`. Called during download and preparation, and once if image files are resized.
 
-    Returns:
-        The data set.
-
     Raises:
         InputError: If the name is unknown, the data set is missing and cannot be downloaded, or images cannot be read.
 

@@ -31,19 +31,12 @@ IDX_SHA256 = {
 
 
 class CifarLayout(NamedTuple):
-    """The contents of the archive of a CIFAR data set.
+    """The contents of the archive of a CIFAR data set."""
 
-    Attributes:
-        folder: The folder in the archive.
-        files: The files of each split.
-        names: The file with the class names of each kind of label, in the order of the labels in a record.
-        records: The number of records of each split.
-    """
-
-    folder: str
-    files: dict[str, tuple[str, ...]]
-    names: dict[str, str]
-    records: dict[str, int]
+    folder: str  # in the archive
+    files: dict[str, tuple[str, ...]]  # of each split
+    names: dict[str, str]  # file of class names for each kind of label, in the order of the labels in a record
+    records: dict[str, int] = {"train": 50_000, "test": 10_000}
 
 
 CIFAR = {
@@ -51,30 +44,22 @@ CIFAR = {
         "cifar-10-batches-bin",
         {"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)},
         {"label": "batches.meta.txt"},
-        {"train": 50_000, "test": 10_000},
     ),
     "cifar100": CifarLayout(
         "cifar-100-binary",
         {"train": ("train.bin",), "test": ("test.bin",)},
         {"coarse_label": "coarse_label_names.txt", "label": "fine_label_names.txt"},
-        {"train": 50_000, "test": 10_000},
     ),
 }
 OFFICIAL = ("mnist", "fashion_mnist", *CIFAR)
 
 
 class Originals(NamedTuple):
-    """The content of the original files of a data set.
+    """The content of the original files of a data set."""
 
-    Attributes:
-        images: The images of each split, uint8 [n, h, w, c].
-        labels: The labels of each split and kind, uint8 [n].
-        names: The class names of each kind of label, if the files contain them.
-    """
-
-    images: dict[str, np.ndarray]
-    labels: dict[str, dict[str, np.ndarray]]
-    names: dict[str, list[str]]
+    images: dict[str, np.ndarray]  # of each split, uint8 [n, h, w, c]
+    labels: dict[str, dict[str, np.ndarray]]  # of each split and kind, uint8 [n]
+    names: dict[str, list[str]]  # class names of each kind of label, if the files contain them
 
 
 def read_originals(name: str, source: Path, sha256: dict[str, str]) -> Originals:

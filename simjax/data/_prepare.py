@@ -49,15 +49,11 @@ def prepare(
         name: mnist, fashion_mnist, cifar10 or cifar100.
         data_dir: Directory of prepared data sets. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         source: The folder with the original files (four IDX files, compressed or not; the CIFAR archive or its unpacked
-            folder). Default: the files are downloaded.
+            folder), whose checksums are verified. Default: the files are downloaded.
         progress: See `Progress`.
 
     Returns:
         The folder of the prepared version, which is not changed if it exists.
-
-    Raises:
-        InputError: If a file is missing, damaged or not the published one, the download fails, or the directory cannot
-            be written.
     """
     check_choice("dataset", name, OFFICIAL)
     progress = progress or (lambda what, done, total: None)
@@ -139,12 +135,8 @@ def _published(name: str) -> dict[str, tuple[str, int, str]]:
 def _official_builder(name: str) -> Any:
     from tensorflow_datasets import image_classification as official
 
-    return {
-        "mnist": official.MNIST,
-        "fashion_mnist": official.FashionMNIST,
-        "cifar10": official.Cifar10,
-        "cifar100": official.Cifar100,
-    }[name]
+    names = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "Cifar10", "cifar100": "Cifar100"}
+    return getattr(official, names[name])
 
 
 @contextlib.contextmanager
@@ -231,10 +223,8 @@ def _builder(name: str, originals: Originals, data_dir: Path, progress: Progress
                         progress(f"preparing {name}", before + index, total)
                     yield index, {"image": encode(image), **example}
 
-            def _log_download_bytes(self) -> None:
-                """Do not print."""
+            def _log_download_bytes(self) -> None: ...  # these would print
 
-            def _log_download_done(self) -> None:
-                """Do not print."""
+            def _log_download_done(self) -> None: ...
 
     return Builder(data_dir=data_dir)

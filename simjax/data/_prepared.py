@@ -58,12 +58,10 @@ def _version(folder: Path) -> tuple[int, ...]:
 
 
 def read_prepared(folder: Path, split: str, options: ReadOptions) -> Dataset:
-    """Read a prepared data set with the features `image` and `label`.
+    """Read a prepared data set with the features `image` and `label`; see `load` for the arguments.
 
     The validation split is the test split of a data set without one. A data set that has neither is split by class, 75
-    to 25, with a fixed seed.
-
-    The default size and channels are those that the data set declares. See `load` for the arguments.
+    to 25, with a fixed seed. The default size and channels are those that the data set declares.
     """
     info = _read_json(folder / "dataset_info.json")
     if info.get("fileFormat") != "array_record":
@@ -109,10 +107,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _declared_format(folder: Path) -> tuple[tuple[int, int] | None, int | None]:
-    """Return the size and the channels that the description of a data set declares; None for those it does not.
-
-    The description is read as JSON, which is a thousand times faster than importing TFDS.
-    """
+    """Return the size and the channels that the description of a data set declares; None for those it does not."""
+    # Read as JSON, which is a thousand times faster than importing TFDS.
     features = _read_json(folder / "features.json").get("featuresDict", {}).get("features", {})
     if not {"image", "label"} <= features.keys():
         raise InputError(
@@ -166,8 +162,7 @@ def cached(
     if cache is None or cache_gigabytes <= 0:
         return decode()
     path = cache / "images" / f"{CACHE_PREFIX}{_hash_files(folder, key)}.npy"
-    found = _read_cache(path)
-    if found is None:
+    if (found := _read_cache(path)) is None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             decoded = decode()

@@ -8,6 +8,8 @@ class, and all classes are drawn at once.
 Drawing images one after the other in proportion to their scores, without replacement, is the same as adding Gumbel
 noise to the logarithm of every score and selecting the largest.
 
+Arguments that are out of range are an `InputError`, and labels that are not integers are a `TypeError`.
+
 References:
     Bentley, Floyd (1987), A Sample of Brilliance, CACM 30(9).
     Vieira (2014), Gumbel-max trick and weighted reservoir sampling.
@@ -48,15 +50,7 @@ class ClassTable(NamedTuple):
 
 
 def class_table(labels: ArrayLike, n_classes: int) -> ClassTable:
-    """Make a table of the images of each class, once, on the host.
-
-    Args:
-        labels: int [n] in 0 .. n_classes - 1.
-        n_classes: The number of classes c.
-
-    Raises:
-        InputError: If a label is out of range.
-        TypeError: If labels are not integers.
+    """Make a table of the images of each class, once, on the host, from labels, int [n] in 0 .. n_classes - 1.
 
     Example:
         >>> table = class_table(np.array([1, 0, 1, 1]), 2)
@@ -71,7 +65,7 @@ def class_table(labels: ArrayLike, n_classes: int) -> ClassTable:
     order, starts = np.append(np.argsort(labels, kind="stable"), 0), np.cumsum(counts) - counts
     column = np.arange(counts.max(initial=1))[None] % np.maximum(counts, 1)[:, None]  # [c, max_count]
     rows = np.where(counts[:, None] > 0, order[starts[:, None] + column], 0)
-    return ClassTable(jnp.asarray(rows, jnp.int32), jnp.asarray(counts, jnp.int32))
+    return ClassTable(*jax.device_put((rows.astype(np.int32), counts.astype(np.int32))))
 
 
 @partial(jax.jit, static_argnames="n")
@@ -91,14 +85,11 @@ def sample_m_per_class(key: Array, table: ClassTable, classes_per_batch: int, m:
     Args:
         key: Key of the batch.
         table: See `class_table`.
-        classes_per_batch: At most the number of classes.
+        classes_per_batch: From 1 to the number of classes.
         m: Images of each selected class.
 
     Returns:
         int32 [classes_per_batch * m], the m images of a class next to each other, in random order.
-
-    Raises:
-        InputError: If `classes_per_batch` is not positive or exceeds the number of classes.
     """
     if not 0 < classes_per_batch <= table.rows.shape[0]:
         raise InputError(f"classes_per_batch: expected 1 .. {table.rows.shape[0]} classes, got {classes_per_batch}")
@@ -141,15 +132,12 @@ def sample_pairs(
         key: Key of the batch.
         n: The number of images.
         batch: The number of pairs.
-        table: See `class_table`. Required with `same_fraction`.
+        table: A `class_table` of two classes or more, which `same_fraction` needs.
         same_fraction: Fraction of pairs of one class, in [0, 1].
 
     Returns:
-        int32 [batch] and int32 [batch], the first and the second image of each pair. If no class has two images, a pair
-        of one class is an image and itself.
-
-    Raises:
-        InputError: If the fraction is out of range, or the table is missing or has only one class.
+        The first and the second image of each pair, int32 [batch] each. If no class has two images, a pair of one class
+        is an image and itself.
     """
     first_key, second_key = jax.random.split(key)
     if same_fraction is None:
@@ -196,15 +184,9 @@ def sample_by_score(key: Array, step: ArrayLike, scores: Num[ArrayLike, " n"], b
     Args:
         key: Key of the run.
         step: Number of the batch. May be traced.
-        scores: Score of each image [n], at least 0. If fewer than `batch` scores are positive, their images repeat; if
-            none is, all images are equally likely.
-        batch: The number of images, at most n.
-
-    Returns:
-        int32 [batch].
-
-    Raises:
-        InputError: If `batch` is not 1 .. n, or a concrete score is negative or NaN. A traced one is treated as 0.
+        scores: Score of each image [n]. If fewer than `batch` scores are positive, their images repeat; if none is, all
+            images are equally likely. A negative score or NaN is an error; it is treated as 0 if scores are traced.
+        batch: The number of images, 1 to n.
 
     Differs from pytorch-metric-learning: its TuplesToWeightsSampler draws with replacement.
 
@@ -237,14 +219,11 @@ def sample_unique_labels(key: Array, step: ArrayLike, table: ClassTable, batch: 
         key: Key of the run.
         step: Number of the batch. May be traced.
         table: See `class_table`.
-        batch: The number of images, at most the number of classes with images.
+        batch: The number of images, at most the number of classes with images. With a traced table, which cannot be
+            checked, classes repeat if there are fewer.
 
     Returns:
         int32 [batch], images of distinct classes; the images of a class are equally likely.
-
-    Raises:
-        InputError: If `batch` is not positive or exceeds the number of classes with images. With a traced table classes
-            repeat instead.
 
     Differs from sentence-transformers: its NoDuplicatesBatchSampler iterates over a list on the host and postpones
     duplicates, so that an epoch has each row once and its last batches are short.

@@ -42,11 +42,7 @@ class Checkpoints:
         return time.perf_counter() - self._last_save
 
     def save(self, state: State, seconds: float) -> None:
-        """Save the state and the training time.
-
-        Raises:
-            InputError: If it cannot be written. Previous checkpoints stay.
-        """
+        """Save the state and the training time. On an `InputError`, previous checkpoints stay."""
         args = self._ocp.args
         arrays = jax.tree.map(np.array, _numbered_leaves(state))  # copies, because the next step donates the buffers
         needed = sum(a.nbytes for a in arrays.values()) * 3 // 2 + METADATA_BYTES
@@ -72,11 +68,7 @@ class Checkpoints:
     def restore(self, like: State) -> tuple[State, float] | None:
         """Return the newest state and its training time, or None if there is no checkpoint.
 
-        Args:
-            like: State with the same structure, shapes and types.
-
-        Raises:
-            InputError: If the checkpoint cannot be read.
+        `like` is a state with the same structure, shapes and types. An unreadable checkpoint is an `InputError`.
         """
         step = self._manager.latest_step()
         if step is None:
@@ -94,7 +86,8 @@ class Checkpoints:
                 f"cannot read the checkpoint {self.folder / str(step)}: {_reason(error)}; without that folder the "
                 "run goes on from the checkpoint before it, or from the start"
             ) from error
-        leaves = jax.tree.leaves(restored["state"])
+        # Arrays that are not committed to a device, as those of a new state, for which steps are compiled.
+        leaves = jax.device_put([np.asarray(a) for a in jax.tree.leaves(restored["state"])])
         state = jax.tree.unflatten(jax.tree.structure(_with_key_data(like)), leaves)
         return state._replace(key=jax.random.wrap_key_data(state.key)), restored["run"]["seconds"]
 

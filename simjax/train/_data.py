@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -35,24 +36,14 @@ MIN_CLASS_SIZE = 4
 
 
 class DataSplits(NamedTuple):
-    """Images of a run.
-
-    Attributes:
-        train: Training images.
-        validation: Images that are split off from the training images; may be empty.
-        test: Test images, used for the final evaluation only.
-        known_classes: Whether training images have the classes of the test images; then `test.labels` are labels of
-            `train`.
-        fingerprint: Hash of all images and labels. Runs on the same data have the same fingerprint.
-        known_validation_classes: Whether training images have the classes of the validation images.
-    """
+    """Images of a run."""
 
     train: Dataset
-    validation: Dataset
-    test: Dataset
-    known_classes: bool
-    fingerprint: str
-    known_validation_classes: bool = True
+    validation: Dataset  # split off from the training images; may be empty
+    test: Dataset  # used for the final evaluation only
+    known_classes: bool  # training images have the classes of the test images, with the same labels
+    fingerprint: str  # hash of all images and labels, equal for runs on the same data
+    known_validation_classes: bool = True  # training images have the classes of the validation images
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -70,12 +61,12 @@ class Normalization(NamedTuple):
     @classmethod
     def of(cls, mean: ArrayLike, std: ArrayLike) -> "Normalization":
         """Return the scaling to mean 0 and standard deviation 1, given those of image / 255, [c] each."""
-        return cls(jnp.asarray(mean), jnp.asarray(std))
+        return cls(*jax.device_put((np.asarray(mean, np.float32), np.asarray(std, np.float32))))
 
     @classmethod
     def unit(cls, channels: int) -> "Normalization":
         """Return the scaling to [0, 1]."""
-        return cls(jnp.zeros(channels), jnp.ones(channels))
+        return cls.of(np.zeros(channels), np.ones(channels))
 
 
 def build_normalization(settings: Settings, splits: DataSplits) -> Normalization:
@@ -86,20 +77,13 @@ def build_normalization(settings: Settings, splits: DataSplits) -> Normalization
 
 
 SampleFunction = Callable[[Array, Array, Array], Array]
-"""Takes a key, the step and the permutation of image indices of the epoch [n]. Returns the image indices of the batch,
-[b]."""
+"""Takes a key, the step and the image indices of the epoch in random order [n]. Returns those of the batch, [b]."""
 
 
 def build_batches(settings: Settings, labels: np.ndarray, classes: int) -> tuple[int, int, SampleFunction]:
     """Return the number of images per step, the number of steps per epoch, and the function that samples a batch.
 
-    Args:
-        settings: Settings with their defaults filled in.
-        labels: Labels of the training images, int [n].
-        classes: Number of classes.
-
-    Raises:
-        InputError: If a batch is too small for the given number of samples per class.
+    `labels` are those of the training images, int [n]. A batch that is too small for the samples per class is an error.
     """
     n = len(labels)
     batch = min(settings.batch_size, n)
@@ -115,7 +99,16 @@ def build_batches(settings: Settings, labels: np.ndarray, classes: int) -> tuple
 
         return views * batch, steps, sample_in_order
 
-    m, classes_per_batch = _samples_and_classes(settings, batch, labels)
+    per_class = settings.loss.samples_per_class
+    classes_per_batch = min(len(np.unique(labels)), batch // (per_class or 4))
+    if classes_per_batch < 2 and per_class is None:
+        raise InputError(f"batch_size: a batch of {batch} cannot hold 4 images of 2 classes each, give 8 or more")
+    if classes_per_batch < 2:
+        raise InputError(
+            f"loss.samples_per_class: a batch of {batch} cannot hold {per_class} images of 2 classes each, give at "
+            f"most {batch // 2}"
+        )
+    m = per_class or batch // classes_per_batch
     table, images = class_table(labels, classes), m * classes_per_batch
     steps = max(1, n // images)
     return images, steps, lambda key, step, order: sample_m_per_class(key, table, classes_per_batch, m)
@@ -126,31 +119,17 @@ def has_views(settings: Settings) -> bool:
     return OBJECTIVES[settings.objective].batch == "views" or settings.loss.positives == "views"
 
 
-def _samples_and_classes(settings: Settings, batch: int, labels: np.ndarray) -> tuple[int, int]:
-    """Return the number of samples per class and the number of classes of a batch."""
-    per_class = settings.loss.samples_per_class
-    classes = min(len(np.unique(labels)), batch // (per_class or 4))
-    if classes >= 2:
-        return per_class or batch // classes, classes
-    if per_class is None:
-        raise InputError(f"batch_size: a batch of {batch} cannot hold 4 images of 2 classes each, give 8 or more")
-    raise InputError(
-        f"loss.samples_per_class: a batch of {batch} cannot hold {per_class} images of 2 classes each, give at most "
-        f"{batch // 2}"
-    )
-
-
 def load_splits(settings: Settings, start: Path = Path()) -> DataSplits:
     """Read the images that the settings name.
 
-    Args:
-        settings: Settings of the run.
-        start: Folder for relative paths that exist there. Other relative paths are relative to the working directory.
-
-    Raises:
-        InputError: If a data set is unknown, missing or unreadable.
+    `start` is the folder for relative paths that exist there. Others are relative to the working directory.
     """
-    s, data = _with_paths_from(settings, start), settings.data
+    s, data = settings, settings.data
+    # Names of folders that do not exist under `start` stay as they are.
+    test_dataset = None if s.test_dataset is None else resolve_folders(s.test_dataset, start)
+    s = dataclasses.replace(s, dataset=resolve_folders(s.dataset, start), test_dataset=test_dataset)
+    if s.data_dir is not None and (start / Path(s.data_dir).expanduser()).is_dir():
+        s = dataclasses.replace(s, data_dir=str(start / Path(s.data_dir).expanduser()))
     needs_classes = not has_views(s)
     options: dict[str, Any] = {field.name: getattr(data, field.name) for field in dataclasses.fields(Reading)}
     options |= {"cache_gigabytes": s.cache_gigabytes, "progress": PreparationDisplay(), "needs_classes": needs_classes}
@@ -173,18 +152,12 @@ def load_splits(settings: Settings, start: Path = Path()) -> DataSplits:
         if of_classes.any():
             is_validation, known_validation_classes = of_classes, False
     train, validation = subset(whole, ~is_validation), subset(whole, is_validation)
-    fingerprint = _fingerprint(train, validation, test)
-    return DataSplits(train, validation, test, known, fingerprint, known_validation_classes)
-
-
-def _with_paths_from(settings: Settings, start: Path) -> Settings:
-    s = settings
-    test_dataset = None if s.test_dataset is None else resolve_folders(s.test_dataset, start)
-    prepared = None if s.data_dir is None else start / Path(s.data_dir).expanduser()
-    data_dir = str(prepared) if prepared is not None and prepared.is_dir() else s.data_dir
-    return dataclasses.replace(
-        s, dataset=resolve_folders(s.dataset, start), test_dataset=test_dataset, data_dir=data_dir
-    )
+    digest = hashlib.sha256()
+    for dataset in (train, validation, test):
+        digest.update(str((dataset.images.shape, dataset.class_names)).encode())
+        digest.update(np.ascontiguousarray(dataset.images).data)
+        digest.update(np.ascontiguousarray(dataset.labels).data)
+    return DataSplits(train, validation, test, known, digest.hexdigest()[:16], known_validation_classes)
 
 
 def _load_test(settings: Settings, train: Dataset, options: dict[str, Any]) -> tuple[Dataset, bool]:
@@ -213,8 +186,7 @@ def count_verification_pairs(labels: np.ndarray) -> int:
 def threshold_source(splits: DataSplits) -> tuple[str | None, str]:
     """Return the images on which the verification threshold is chosen, and a sentence for the report.
 
-    Returns:
-        "validation", "train", or None if training images have no positive or no negative pairs; and the sentence.
+    The images are "validation", "train", or None if training images have no positive or no negative pairs.
     """
     images, pairs = len(splits.validation.labels), count_verification_pairs(splits.validation.labels)
     if pairs >= MIN_PAIRS:
@@ -232,7 +204,7 @@ def threshold_source(splits: DataSplits) -> tuple[str | None, str]:
 def _stratified_mask(labels: np.ndarray, fraction: float) -> np.ndarray:
     """Return a mask of a share of every class, at least two images of a class with `MIN_CLASS_SIZE` images.
 
-    The images do not depend on the seed of the run.
+    The choice does not depend on the seed of the run.
     """
     random = np.random.default_rng(0)
     mask = np.zeros(len(labels), bool)
@@ -261,12 +233,3 @@ def _whole_classes_mask(labels: np.ndarray) -> np.ndarray:
 def subset(dataset: Dataset, mask: np.ndarray) -> Dataset:
     """Return the images of a data set where a boolean mask [n] is True."""
     return dataset._replace(images=dataset.images[mask], labels=dataset.labels[mask])
-
-
-def _fingerprint(*datasets: Dataset) -> str:
-    digest = hashlib.sha256()
-    for dataset in datasets:
-        digest.update(str((dataset.images.shape, dataset.class_names)).encode())
-        digest.update(np.ascontiguousarray(dataset.images).data)
-        digest.update(np.ascontiguousarray(dataset.labels).data)
-    return digest.hexdigest()[:16]

@@ -23,21 +23,20 @@ from simjax.train._run_folder import RunFolder
 
 
 def fit_all(training: Training, folder: RunFolder, *, resume: bool) -> list[FitResult]:
-    """Train a single encoder, or all encoders of an ensemble.
+    """Train a single encoder, or all encoders of an ensemble, each with its own subfolder for checkpoints; see `fit`.
 
     Args:
         training: Training of the first encoder, on all images.
-        folder: Folder of the run. Each training of an ensemble has a subfolder for checkpoints.
+        folder: Folder of the run.
         resume: Continue from the newest checkpoints.
 
     Returns:
         Results of all trainings. The last `settings.ensemble.size` belong to the encoders of the ensemble.
 
     Raises:
-        InputError: If a cluster has a single class, or as in `fit`.
-        Interrupted: On Ctrl-C or SIGTERM, after saving a checkpoint.
+        InputError: If a cluster has a single class.
     """
-    settings = training.settings
+    settings, splits = training.settings, training.splits
     size = settings.ensemble.size
     if size == 1:
         return [fit(training, folder, resume=resume)]
@@ -46,19 +45,20 @@ def fit_all(training: Training, folder: RunFolder, *, resume: bool) -> list[FitR
     if settings.ensemble.each == "clusters":
         say(f"training an encoder whose embeddings are clustered: {training.objective.steps:,} steps")
         results.append(fit(training._replace(name="all"), folder, resume=resume))
-        clusters = _cluster(results[0].encoder, training.splits.train.images, size)
+        clusters = _cluster(results[0].encoder, splits.train.images, size)
     for k in range(size):
+        # The first encoder has the seed of the run, the others a hash of that seed and of their number.
+        seed = int(np.random.SeedSequence([settings.seed, k]).generate_state(1)[0]) if k else settings.seed
         member = training._replace(
-            settings=replace(settings, seed=_member_seed(settings.seed, k)),
+            settings=replace(settings, seed=seed),
             name=f"encoder_{k + 1}",
             previous_steps=sum(result.steps for result in results),
         )
         if clusters is not None:
             member = _on_cluster(member._replace(learner=results[0].learner), clusters == k)
         elif k:
-            splits = member.splits
-            learner = build_learner(member.settings, splits.image_shape, len(splits.train.class_names))
-            member = member._replace(learner=learner)
+            classes = len(splits.train.class_names)
+            member = member._replace(learner=build_learner(member.settings, splits.image_shape, classes))
         say(f"encoder {k + 1} of {size}: {len(member.splits.train.labels):,} images")
         results.append(fit(member, folder, resume=resume))
     return results
@@ -71,11 +71,6 @@ def _on_cluster(training: Training, mask: np.ndarray) -> Training:
         raise InputError("ensemble.size: one of the clusters has images of a single class, give fewer")
     objective = build_objective(training.settings, cluster.labels, len(cluster.class_names))
     return training._replace(splits=training.splits._replace(train=cluster), objective=objective)
-
-
-def _member_seed(seed: int, member: int) -> int:
-    """Return the seed of an encoder: the seed of the run for the first one, otherwise a hash of both numbers."""
-    return int(np.random.SeedSequence([seed, member]).generate_state(1)[0]) if member else seed
 
 
 def _cluster(encoder: Encoder, images: np.ndarray, clusters: int) -> np.ndarray:

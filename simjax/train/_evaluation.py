@@ -28,9 +28,7 @@ from simjax.train._settings import Settings
 VERIFICATION_PAIRS = 20_000
 THRESHOLD_IMAGES = 5_000
 QUERIES, NEIGHBOURS, SHOWN_PAIRS, ATTENTION_IMAGES = 10, 8, 16, 8
-
-PARTS = 8
-"""Parts of an evaluation that `evaluate_run` announces."""
+PARTS = 8  # parts of an evaluation that `evaluate_run` announces
 
 T = TypeVar("T")
 
@@ -40,12 +38,8 @@ def validation_scores(
 ) -> dict[str, float]:
     """Compute the validation line of the log.
 
-    Args:
-        encoded: Validation images.
-        objective: Objective of the training.
-        labels: Labels of the images, int [n].
-        known_classes: Whether training images have these classes. If not, there is no loss, and the accuracy is that
-            of the nearest neighbour.
+    With `known_classes`, training images have the classes of these images. Otherwise there is no loss, and the accuracy
+    is that of the nearest neighbour.
     """
     scores: dict[str, float] = {}
     if known_classes and (loss := mean_loss(encoded, objective, labels)) is not None:
@@ -96,18 +90,9 @@ def evaluate_run(
     objective: Objective,
     begin: Callable[[str], None] = lambda part: None,
 ) -> dict[str, Any]:
-    """Evaluate on the test images, and save predictions.npz and samples.npz.
+    """Evaluate on the test images, save predictions.npz and samples.npz, and return the metrics of the report.
 
-    Args:
-        settings: Settings of the run.
-        folder: Folder of the run.
-        splits: Images.
-        encoder: The trained encoder.
-        objective: Objective of the training.
-        begin: Called with the name of each part when it begins, at most `PARTS` times.
-
-    Returns:
-        The metrics of the report.
+    `begin` is called with the name of each part when it begins, at most `PARTS` times.
     """
     test, measure = splits.test, objective.measure
     encoded = encoder(test.images)
@@ -123,18 +108,16 @@ def evaluate_run(
             not_evaluated[name] = str(error)
             return missing
 
-    classification = attempt("accuracy", lambda: _classification(inputs), _NO_CLASSIFICATION)
+    names = ("accuracy", "accuracy_of", "knn_accuracy", "per_class_accuracy", "confusion")
+    no_classification: tuple[dict[str, Any], np.ndarray | None] = dict.fromkeys(names), None
+    classification, predicted = attempt("accuracy", lambda: _classification(inputs), no_classification)
     verification, curve, scale = attempt("verification", lambda: _verification(inputs), (None, {}, None))
     retrieval = attempt("retrieval", lambda: _retrieval(inputs), None)
     test_loss = attempt("test_loss", lambda: _test_loss(inputs, objective), None)
     few_shot = attempt("few_shot", lambda: _few_shot(inputs), None)
 
-    predicted = classification["predicted"]
-    predictions = {
-        "index": np.arange(len(test.labels), dtype=np.int32),
-        "label": test.labels,
-        "embedding": encoded.embeddings,
-    }
+    index = np.arange(len(test.labels), dtype=np.int32)
+    predictions = {"index": index, "label": test.labels, "embedding": encoded.embeddings}
     if predicted is not None:
         predictions["predicted"] = np.asarray(predicted, np.int32)
     folder.write_arrays("predictions.npz", predictions)
@@ -149,12 +132,8 @@ def evaluate_run(
         samples["attention"] = encoder.attention(test.images[rows])
     folder.write_arrays("samples.npz", samples)
     return {
-        "model": settings.model,
-        "dataset": settings.dataset,
-        "test_dataset": settings.test_dataset,
-        "objective": settings.objective,
-        "seed": settings.seed,
-        **{name: value for name, value in classification.items() if name != "predicted"},
+        **{name: getattr(settings, name) for name in ("model", "dataset", "test_dataset", "objective", "seed")},
+        **classification,
         "test_loss": test_loss,
         "retrieval": retrieval,
         "verification": verification,
@@ -177,13 +156,12 @@ class _Inputs(NamedTuple):
             raise InputError("the test images have no classes; test_dataset names images with classes")
 
 
-_NO_CLASSIFICATION: dict[str, Any] = dict.fromkeys(
-    ("accuracy", "accuracy_of", "knn_accuracy", "per_class_accuracy", "confusion", "predicted")
-)
+def _classification(inputs: _Inputs) -> tuple[dict[str, Any], np.ndarray]:
+    """Classify the test images with nearest neighbours and, if it knows their classes, with the trained classifier.
 
-
-def _classification(inputs: _Inputs) -> dict[str, Any]:
-    """Classify the test images with the classifier, if it was trained on their classes, and with nearest neighbours."""
+    Returns:
+        The metrics, and the predicted classes.
+    """
     (splits, encoder, encoded, measure), test = inputs, inputs.splits.test
     inputs.require_classes()
     if splits.known_classes:
@@ -192,18 +170,20 @@ def _classification(inputs: _Inputs) -> dict[str, Any]:
         raise InputError("there is one test image, which has no neighbours")
     else:  # the neighbours of a test image are other test images
         gallery, gallery_labels, exclude = encoded.embeddings, test.labels, np.arange(len(test.labels))
-    knn_predicted = evaluate.knn_predict(encoded.embeddings, gallery, gallery_labels, measure=measure, exclude=exclude)
-    is_classified = encoded.logits is not None and splits.known_classes
-    predicted = encoded.logits.argmax(1) if is_classified and encoded.logits is not None else knn_predicted
+    predicted = knn_predicted = evaluate.knn_predict(
+        encoded.embeddings, gallery, gallery_labels, measure=measure, exclude=exclude
+    )
+    accuracy_of = "knn"
+    if encoded.logits is not None and splits.known_classes:
+        predicted, accuracy_of = encoded.logits.argmax(1), "classifier"
     metrics = evaluate.classification_metrics(test.labels, predicted, len(test.class_names))
     return {
         "accuracy": metrics["accuracy"],
-        "accuracy_of": "classifier" if is_classified else "knn",
+        "accuracy_of": accuracy_of,
         "knn_accuracy": float(np.mean(knn_predicted == test.labels)),
         "per_class_accuracy": metrics["per_class_accuracy"],
         "confusion": np.asarray(metrics["confusion"]).tolist(),
-        "predicted": predicted,
-    }
+    }, predicted
 
 
 def _retrieval(inputs: _Inputs) -> dict[str, Any]:
@@ -227,10 +207,7 @@ def _test_loss(inputs: _Inputs, objective: Objective) -> float | None:
 def _verification(
     inputs: _Inputs,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[float, float] | None]:
-    """Return the verification metrics of test pairs, the ROC curve and the scale of the dissimilarity.
-
-    The threshold and the scale are fitted on other images.
-    """
+    """Return the verification metrics of test pairs, the ROC curve and the scale of the dissimilarity."""
     splits, encoder, encoded, measure = inputs
     if not count_verification_pairs(splits.test.labels):
         raise InputError("the test images have no pairs of one class, or none of two classes")
@@ -247,16 +224,10 @@ def _verification(
         scores, same, higher_is_closer=measure.higher_is_closer, threshold=threshold
     )
     curve = metrics.pop("roc")
-    roc = {
-        "roc_false_positive_rate": np.asarray(curve["false_positive_rate"]),
-        "roc_true_positive_rate": np.asarray(curve["true_positive_rate"]),
-    }
-    if (
-        threshold is None
-    ):  # then `metrics` has a threshold that was chosen on the test pairs, so these values are biased
-        metrics |= dict.fromkeys(
-            ("threshold", "accuracy", "balanced_accuracy", "true_accept_rate", "false_accept_rate")
-        )
+    roc = {f"roc_{name}": np.asarray(curve[name]) for name in ("false_positive_rate", "true_positive_rate")}
+    if threshold is None:  # the threshold of `metrics` is then chosen on the test pairs, so these values are biased
+        biased = ("threshold", "accuracy", "balanced_accuracy", "true_accept_rate", "false_accept_rate")
+        metrics |= dict.fromkeys(biased)
     else:
         roc["roc_point"] = np.array([metrics["false_accept_rate"], metrics["true_accept_rate"]])
     return metrics | {"pairs": len(same), "threshold_from": source, "threshold_note": sentence}, roc, scale
@@ -271,19 +242,14 @@ def _few_shot(inputs: _Inputs) -> dict[str, Any] | None:
     """Compute the accuracy of few-shot tasks, or None if training images have the classes of the test images."""
     if inputs.splits.known_classes:
         return None
+    embeddings, labels = inputs.encoded.embeddings, inputs.splits.test.labels
     tasks: dict[str, Any] = {}
-    for ways in (5, 20):
-        for shots in (1, 5):
-            result = evaluate.few_shot_accuracy(
-                inputs.encoded.embeddings, inputs.splits.test.labels, ways=ways, shots=shots, measure=inputs.measure
-            )
-            if result["mean"] is not None:  # with fewer classes than `ways`, `result["ways"]` is their number
-                tasks[f"{result['ways']}-way {shots}-shot"] = {
-                    "accuracy": result["mean"],
-                    "interval": result["confidence_95"],
-                    "ways": result["ways"],
-                    "shots": shots,
-                }
+    for ways, shots in ((5, 1), (5, 5), (20, 1), (20, 5)):
+        result = evaluate.few_shot_accuracy(embeddings, labels, ways=ways, shots=shots, measure=inputs.measure)
+        ways = result["ways"]  # the number of classes, if that is smaller
+        if result["mean"] is not None:
+            accuracy = {"accuracy": result["mean"], "interval": result["confidence_95"]}
+            tasks[f"{ways}-way {shots}-shot"] = accuracy | {"ways": ways, "shots": shots}
     if not tasks:
         raise InputError("fewer than two test classes have two images")
     return tasks
@@ -292,12 +258,10 @@ def _few_shot(inputs: _Inputs) -> dict[str, Any] | None:
 def _diverse_rows(labels: np.ndarray, count: int) -> np.ndarray:
     """Return the indices of `count` images of as many classes as possible; the choice does not depend on the seed."""
     order = np.random.default_rng(0).permutation(len(labels))
-    last_rank: dict[int, int] = {}
-    rank = np.empty(len(labels), int)  # number of earlier rows of the same class in `order`
-    for row in order:
-        label = int(labels[row])
-        rank[row] = last_rank[label] = last_rank.get(label, -1) + 1
-    return order[np.lexsort((labels[order], rank[order]))][:count]
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    first = np.searchsorted(labels[by_class], labels[by_class])
+    rank = np.arange(len(labels)) - first  # number of earlier images of the same class
+    return by_class[np.argsort(rank, kind="stable")][:count]
 
 
 def _neighbours(inputs: _Inputs) -> dict[str, np.ndarray]:
@@ -306,20 +270,19 @@ def _neighbours(inputs: _Inputs) -> dict[str, np.ndarray]:
     k = min(NEIGHBOURS, len(test.labels) - 1)
     if k < 1:
         raise InputError("there is one test image, which has no neighbours")
-    scores, indices = top_k(embeddings[rows], embeddings, k, inputs.measure, exclude=rows)
-    indices = np.asarray(indices)
+    scores, indices = (np.asarray(a) for a in top_k(embeddings[rows], embeddings, k, inputs.measure, exclude=rows))
     return {
         "query_images": test.images[rows],
         "query_labels": test.labels[rows],
         "neighbour_images": test.images[indices],
         "neighbour_labels": test.labels[indices],
-        "neighbour_scores": np.asarray(scores),
+        "neighbour_scores": scores,
     }
 
 
 def _class_similarity(inputs: _Inputs) -> dict[str, np.ndarray]:
-    test = inputs.splits.test
     inputs.require_classes()
+    test = inputs.splits.test
     similarity = evaluate.class_similarity(inputs.encoded.embeddings, test.labels, len(test.class_names))
     return {"class_similarity": similarity}
 
@@ -328,9 +291,9 @@ def _pairs(inputs: _Inputs, scale: tuple[float, float]) -> dict[str, np.ndarray]
     """Return positive and negative pairs of test images with their predicted dissimilarity."""
     test, embeddings = inputs.splits.test, inputs.encoded.embeddings
     i, j, _ = evaluate.sample_pairs_for_verification(test.labels, SHOWN_PAIRS, 1)
-    scores = np.asarray(inputs.measure(embeddings[i], embeddings[j]))
+    scores = inputs.measure(embeddings[i], embeddings[j])
     return {
         "pair_images": np.stack([test.images[i], test.images[j]], axis=1),
         "pair_labels": np.stack([test.labels[i], test.labels[j]], axis=1),
-        "pair_dissimilarity": np.asarray(evaluate.dissimilarity_probability(scores, *scale)),
+        "pair_dissimilarity": np.asarray(evaluate.dissimilarity_probability(np.asarray(scores), *scale)),
     }

@@ -1,16 +1,17 @@
 """The network that is trained: an encoder and the other trainable parameters of its loss."""
 
-import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 from simjax import mining, nn
 from simjax.core import InputError
@@ -51,9 +52,7 @@ class Learner(nnx.Module):
         embedding_size: int,
         memory: int = 0,
     ):
-        self.encoder = encoder
-        self.head = head
-        self.predictor = predictor
+        self.encoder, self.head, self.predictor = encoder, head, predictor
         self.learned = nnx.Dict(learned or {})
         self.memory = MemoryVariable(mining.cross_batch_memory(memory, embedding_size)) if memory else None
         self.embedding_size = embedding_size
@@ -86,45 +85,24 @@ class Learner(nnx.Module):
         return arguments
 
 
+ENCODERS: dict[str, Callable[..., Callable[[Array], Array]]] = {
+    "cnn": nn.SiameseCNN,
+    "vit": nn.VisionTransformer,
+    "dnn": nn.DenseNetwork,
+}
+"""Encoders by `Settings.model`. The settings in the section of this name are the keyword arguments of its encoder."""
+
+
 def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes: int) -> Learner:
     """Return the learner that the settings describe, with initial parameters.
 
-    Args:
-        settings: Settings with their defaults filled in.
-        image_shape: Height, width and channels.
-        classes: Number of classes.
-
     Raises:
-        InputError: If the images are too small for the network, or its settings do not fit together.
+        InputError: If the images [h, w, c] are too small for the network, or its settings do not fit together.
     """
     rngs = nnx.Rngs(settings.seed)
     embedding_size = settings.embedding_size or 64
-    if settings.model == "cnn":
-        c = settings.cnn
-        encoder: Callable[[Array], Array] = nn.SiameseCNN(
-            image_shape,
-            variant=c.variant,
-            widths=c.widths,
-            residual=c.residual,
-            embedding_size=embedding_size,
-            rngs=rngs,
-        )
-    elif settings.model == "vit":
-        v = settings.vit
-        encoder = nn.VisionTransformer(
-            image_shape,
-            patch_size=v.patch_size,
-            width=v.width,
-            depth=v.depth,
-            heads=v.heads,
-            mlp_ratio=v.mlp_ratio,
-            positions=v.positions,
-            pooling=v.pooling,
-            embedding_size=embedding_size,
-            rngs=rngs,
-        )
-    else:
-        encoder = nn.DenseNetwork(image_shape, widths=settings.dnn.widths, embedding_size=embedding_size, rngs=rngs)
+    options = asdict(getattr(settings, settings.model))
+    encoder = ENCODERS[settings.model](image_shape, embedding_size=embedding_size, rngs=rngs, **options)
     extra = OBJECTIVES[settings.objective].extra_parameters
     head = nn.HEADS[settings.loss.head](embedding_size, classes, rngs=rngs) if extra == "head" else None
     predictor = nn.Predictor(embedding_size, rngs=rngs) if extra == "predictor" else None
@@ -134,7 +112,15 @@ def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes
 
 def _build_loss_modules(settings: Settings, embedding_size: int, classes: int, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
     """Return the modules whose outputs are arguments of the loss, by name; see `Learner.learned`."""
-    extra, loss_settings = OBJECTIVES[settings.objective].extra_parameters, settings.loss
+    spec, loss_settings = OBJECTIVES[settings.objective], settings.loss
+    extra = spec.extra_parameters
+
+    def initial_value(name: str) -> float:
+        """Return the setting, or else the default of the loss function, which all learned hyper-parameters have."""
+        assert spec.loss is not None
+        value = getattr(loss_settings, name)
+        return float(hyper_parameters(spec.loss)[name].default if value is None else value)
+
     modules: dict[str, nnx.Module] = {}
     if extra == "proxies":
         modules["proxies"] = nn.Proxies(embedding_size, classes, rngs=rngs)
@@ -142,50 +128,34 @@ def _build_loss_modules(settings: Settings, embedding_size: int, classes: int, r
         per_class = loss_settings.centers or DEFAULT_CENTERS_PER_CLASS
         modules["proxies"] = nn.Proxies(embedding_size, classes, per_class=per_class, rngs=rngs)
     elif extra == "beta" and loss_settings.boundary != "fixed":
-        beta = _initial_value(settings, "beta")
-        modules["beta"] = nn.Beta(beta, classes=classes if loss_settings.boundary == "classes" else None)
+        beta_classes = classes if loss_settings.boundary == "classes" else None
+        modules["beta"] = nn.Beta(initial_value("beta"), classes=beta_classes)
     elif extra == "scale_and_bias":
         # math.exp overflows above 709. With the bound, ScaleAndBias raises an InputError instead.
-        scale = math.exp(min(_initial_value(settings, "log_scale"), 700.0))
-        bias = _initial_value(settings, "bias")
-        modules["scale_and_bias"] = _build_with_setting_in_errors(
-            "loss.log_scale", partial(nn.ScaleAndBias, scale=scale, bias=bias)
-        )
+        scale = math.exp(min(initial_value("log_scale"), 700.0))
+        with _setting_in_errors("loss.log_scale"):
+            modules["scale_and_bias"] = nn.ScaleAndBias(scale=scale, bias=initial_value("bias"))
     if loss_settings.learn_temperature:
-        temperature = _initial_value(settings, "temperature")
-        modules["temperature"] = _build_with_setting_in_errors("loss.temperature", partial(nn.Temperature, temperature))
+        with _setting_in_errors("loss.temperature"):
+            modules["temperature"] = nn.Temperature(initial_value("temperature"))
     return modules
 
 
-def _build_with_setting_in_errors(setting: str, build: Callable[[], nnx.Module]) -> nnx.Module:
-    """Call `build` and prefix its `InputError`s with the name of the setting."""
+@contextmanager
+def _setting_in_errors(name: str) -> Iterator[None]:
+    """Prefix `InputError`s with the name of a setting."""
     try:
-        return build()
+        yield
     except InputError as error:
-        raise InputError(f"setting {setting!r}: {error}") from None
-
-
-def _initial_value(settings: Settings, name: str) -> float:
-    """Return the initial value of a learned hyper-parameter: the setting, or else the default of the loss function."""
-    loss_function, value = OBJECTIVES[settings.objective].loss, getattr(settings.loss, name)
-    assert loss_function is not None
-    default = hyper_parameters(loss_function)[name].default
-    assert default is not inspect.Parameter.empty  # all losses have defaults for their learned hyper-parameters
-    return float(default if value is None else value)
+        raise InputError(f"setting {name!r}: {error}") from None
 
 
 class Encoded(NamedTuple):
-    """Output of a learner.
+    """Output of a learner."""
 
-    Attributes:
-        embeddings: float32 [n, e].
-        logits: float32 [n, classes], or None without a classifier.
-        loss_arguments: Learned arguments of the loss by name, or None for an ensemble, in which each encoder has its
-            own arguments.
-    """
-
-    embeddings: np.ndarray
-    logits: np.ndarray | None = None
+    embeddings: np.ndarray  # float32 [n, e]
+    logits: np.ndarray | None = None  # float32 [n, classes] of a classifier
+    # Learned arguments of the loss by name; None for an ensemble, in which each encoder has arguments of its own.
     loss_arguments: dict[str, Array] | None = None
 
 
@@ -200,10 +170,8 @@ class Encoder:
         """Compute embeddings, logits and learned arguments of the loss for uint8 images [n, h, w, c]."""
         n = len(images)
         padded = np.concatenate([images, np.repeat(images[:1], -n % ENCODE_BATCH, axis=0)])
-        batches = [
-            _encode(self._structure, *self._arrays, jnp.asarray(padded[i : i + ENCODE_BATCH]))
-            for i in range(0, len(padded), ENCODE_BATCH)
-        ]
+        starts = range(0, len(padded), ENCODE_BATCH)
+        batches = [_encode(self._structure, *self._arrays, padded[i : i + ENCODE_BATCH]) for i in starts]
         embeddings = np.concatenate([np.asarray(embeddings) for embeddings, _ in batches])[:n]
         logits = [np.asarray(logits) for _, logits in batches if logits is not None]
         loss_arguments = self._learner().loss_arguments()
@@ -215,7 +183,7 @@ class Encoder:
         Returns:
             float32 [n, heads, grid rows, grid columns]: attention of the class token, or the mean over all tokens.
         """
-        weights = np.asarray(_attention(self._structure, *self._arrays, jnp.asarray(images)))
+        weights = np.asarray(_attention(self._structure, *self._arrays, images))
         encoder = self._learner().encoder
         patch_weights = weights[:, :, 0, 1:] if encoder.class_token is not None else weights.mean(axis=2)
         return patch_weights.reshape(*patch_weights.shape[:2], *encoder.grid)
@@ -247,12 +215,12 @@ def _evaluation_mode(structure: Any, params: Any, statistics: Any) -> Any:
 
 @partial(jax.jit, static_argnums=0)
 def _encode(
-    structure: Any, params: Any, statistics: Any, normalization: Normalization, images: Array
+    structure: Any, params: Any, statistics: Any, normalization: Normalization, images: ArrayLike
 ) -> tuple[Array, Array | None]:
     return _evaluation_mode(structure, params, statistics)(normalize(images, *normalization))
 
 
 @partial(jax.jit, static_argnums=0)
-def _attention(structure: Any, params: Any, statistics: Any, normalization: Normalization, images: Array) -> Array:
+def _attention(structure: Any, params: Any, statistics: Any, normalization: Normalization, images: ArrayLike) -> Array:
     encoder = _evaluation_mode(structure, params, statistics).encoder
     return encoder(normalize(images, *normalization), return_attention=True)[1]

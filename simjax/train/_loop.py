@@ -11,7 +11,6 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -48,52 +47,29 @@ class Interrupted(Exception):
 
 
 class Training(NamedTuple):
-    """Inputs of one training.
+    """Inputs of one training."""
 
-    Attributes:
-        settings: Settings with their defaults filled in.
-        splits: Images.
-        learner: Learner with its initial parameters.
-        objective: Loss and batches.
-        normalization: Scaling of the images.
-        name: Subfolder for checkpoints, used by runs with several trainings.
-        previous_steps: Steps of previous trainings of the run; the log continues from there.
-    """
-
-    settings: Settings
+    settings: Settings  # with their defaults filled in
     splits: DataSplits
-    learner: Learner
+    learner: Learner  # with its initial parameters
     objective: Objective
     normalization: Normalization
-    name: str = ""
-    previous_steps: int = 0
+    name: str = ""  # subfolder for checkpoints, used by runs with several trainings
+    previous_steps: int = 0  # of previous trainings of the run; the log continues from there
 
 
 class FitResult(NamedTuple):
-    """Result of one training.
-
-    Attributes:
-        learner: The trained learner.
-        encoder: The same learner, in evaluation mode.
-        steps: Steps of the training.
-        seconds: Training time, including interrupted parts.
-        images_per_second: Median over the log lines, or None without a readable log.
-    """
+    """Result of one training."""
 
     learner: Learner
-    encoder: Encoder
+    encoder: Encoder  # the same learner, in evaluation mode
     steps: int
-    seconds: float
-    images_per_second: float | None
+    seconds: float  # training time, including interrupted parts
+    images_per_second: float | None  # median over the log lines, or None without a readable log
 
 
 def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
-    """Train until the last step.
-
-    Args:
-        training: Inputs.
-        folder: Folder of the run.
-        resume: Continue from the newest checkpoint if there is one.
+    """Train until the last step. With `resume`, continue from the newest checkpoint if there is one.
 
     Raises:
         InputError: If a loss or gradient is not finite, or the disk is full. The last good checkpoint is kept.
@@ -103,7 +79,7 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
     optimizer, schedule = build_optimizer(settings, objective.steps)
     structure, state = initial_state(learner, optimizer, settings.seed)
     take_steps = build_steps(structure, optimizer, objective, build_augmentation(settings), settings.dtype)
-    images, labels = jnp.asarray(splits.train.images), jnp.asarray(splits.train.labels)
+    images, labels = jax.device_put((splits.train.images, splits.train.labels))
     checkpoints, previous_seconds = Checkpoints(folder.checkpoints / name), 0.0
     if resume and (restored := checkpoints.restore(state)) is not None:
         state, previous_seconds = restored
@@ -138,7 +114,11 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
             is_last, is_log_step = step == steps, step % log_every == 0 or step == steps
             if not is_log_step and not stop.requested:
                 continue
-            check_finite(state.metrics, folder)
+            if (nonfinite_step := int(state.metrics.first_nonfinite_step)) >= 0:
+                raise InputError(
+                    f"loss or gradient is not finite at step {nonfinite_step + 1}; the last good checkpoint is kept in "
+                    f"{folder.checkpoints}; a lower `optimizer.learning_rate` may help"
+                )
             if is_log_step:
                 state = log.training(step, state)
             if is_log_step and (step % validate_every == 0 or is_last):
@@ -154,28 +134,14 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
     return FitResult(trained, encoder_of(state), steps, timer.seconds(), speed)
 
 
-def check_finite(metrics: Metrics, folder: RunFolder) -> None:
-    """Raise an `InputError` if the loss or the gradient of a step was not finite."""
-    if metrics.first_nonfinite_step >= 0:
-        raise InputError(
-            f"loss or gradient is not finite at step {int(metrics.first_nonfinite_step) + 1}; the last good "
-            f"checkpoint is kept in {folder.checkpoints}; a lower `optimizer.learning_rate` may help"
-        )
-
-
 class Logger:
     """Write lines of metrics.jsonl and show them on the terminal."""
 
     def __init__(
-        self,
-        training: Training,
-        folder: RunFolder,
-        display: ProgressDisplay,
-        schedule: optax.Schedule,
-        timer: "Timer",
+        self, training: Training, folder: RunFolder, display: ProgressDisplay, schedule: optax.Schedule, timer: "Timer"
     ):
         self._training, self._folder, self._display = training, folder, display
-        self._schedule, self._timer = schedule, timer
+        self._schedule, self._timer = jax.jit(schedule), timer
 
     def training(self, step: int, state: State) -> State:
         """Log the metrics of the steps since the last line, and return the state with metrics reset."""
@@ -190,15 +156,10 @@ class Logger:
 
     def validation(self, step: int, encoder: Encoder) -> None:
         """Log loss and accuracy of the validation images, if there are any."""
-        splits = self._training.splits
-        if len(splits.validation.labels) > 1:
-            encoded = encoder(splits.validation.images)
-            line = validation_scores(
-                encoded,
-                self._training.objective,
-                splits.validation.labels,
-                known_classes=splits.known_validation_classes,
-            )
+        splits, objective = self._training.splits, self._training.objective
+        images, labels, _ = splits.validation
+        if len(labels) > 1:
+            line = validation_scores(encoder(images), objective, labels, known_classes=splits.known_validation_classes)
             self._write(step, line)
             self._display.validation({"step": step} | line)
 

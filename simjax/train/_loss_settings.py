@@ -7,7 +7,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from simjax import losses
 from simjax.train._objectives import MINERS, OBJECTIVES, settings_of_miner, settings_of_objective
@@ -22,28 +22,8 @@ else:
     ReducerName = Literal[*losses.REDUCERS]
 
 Strategy = Literal["hard", "semi_hard", "easy", "all"]
-SettingsClass = TypeVar("SettingsClass")
 
 
-def _name_takers(
-    names: Iterable[str], settings_of: Callable[[str], frozenset[str]]
-) -> Callable[[type[SettingsClass]], type[SettingsClass]]:
-    """Return a class decorator that replaces {takers} by the names of the objectives or miners that take the field.
-
-    The command line shows the attributes' descriptions as help.
-    """
-
-    def takers(field: re.Match[str]) -> str:
-        return f"{field[1]}: {', '.join(name for name in names if field[1] in settings_of(name))}"
-
-    def decorate(cls: type[SettingsClass]) -> type[SettingsClass]:
-        cls.__doc__ = re.sub(r"(\w+): \{takers\}", takers, cls.__doc__ or "")
-        return cls
-
-    return decorate
-
-
-@_name_takers(OBJECTIVES, settings_of_objective)
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
     """Hyper-parameters of the objective; None: the default of the loss (docs/losses.md).
@@ -153,7 +133,6 @@ class LossSettings:
     redundancy: float | None = None
 
 
-@_name_takers(MINERS, settings_of_miner)
 @dataclasses.dataclass(frozen=True)
 class MiningSettings:
     """Selection of pairs and triplets, for losses of pairs, triplets and ranking; None: the default of the miner.
@@ -210,3 +189,16 @@ class MiningSettings:
     hardness: float | None = None
     start: float | None = None
     length: float | None = None
+
+
+def _name_takers(section: type, names: Iterable[str], settings_of: Callable[[str], frozenset[str]]) -> None:
+    """Replace {takers} in the descriptions that the command line shows by the objectives or miners with the field."""
+
+    def takers(field: re.Match[str]) -> str:
+        return f"{field[1]}: {', '.join(name for name in names if field[1] in settings_of(name))}"
+
+    section.__doc__ = re.sub(r"(\w+): \{takers\}", takers, section.__doc__ or "")
+
+
+_name_takers(LossSettings, OBJECTIVES, settings_of_objective)
+_name_takers(MiningSettings, MINERS, settings_of_miner)

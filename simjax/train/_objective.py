@@ -28,25 +28,15 @@ CURRICULUM = {"hardness": 0.2, "start": 0.0, "length": 0.5}
 
 
 class LossInputs(NamedTuple):
-    """Inputs of the loss of a step.
+    """Inputs of the loss of a step."""
 
-    Attributes:
-        embeddings: float32 [b, e].
-        labels: int32 [b].
-        logits: float32 [b, classes] of a classifier, or None.
-        loss_arguments: Learned arguments of the loss by name, such as proxies.
-        key: Random key of the step, for random miners.
-        step: Number of earlier steps, int32 [], for a curriculum.
-        memory: Embeddings of this and earlier batches, or None.
-    """
-
-    embeddings: Array
-    labels: Array
-    logits: Array | None
-    loss_arguments: dict[str, Array]
-    key: Array
-    step: Array
-    memory: mining.CrossBatchMemory | None = None
+    embeddings: Array  # float32 [b, e]
+    labels: Array  # int32 [b]
+    logits: Array | None  # float32 [b, classes] of a classifier
+    loss_arguments: dict[str, Array]  # learned arguments of the loss by name, such as proxies
+    key: Array  # random key of the step, for random miners
+    step: Array  # number of earlier steps, int32 [], for a curriculum
+    memory: mining.CrossBatchMemory | None = None  # embeddings of this and earlier batches
 
 
 LossFunction = Callable[[LossInputs], tuple[Array, Array]]
@@ -58,36 +48,20 @@ Returns embeddings, a relation of the selected pairs, and keyword arguments for 
 
 
 class Objective(NamedTuple):
-    """Loss of a run and the batches that it needs.
+    """Loss of a run and the batches that it needs."""
 
-    Attributes:
-        images: Images per step.
-        is_classifier: Whether the loss takes logits.
-        has_views: Whether a batch has two augmented views of each image; the loss is undefined for other batches.
-        steps_per_epoch: Steps that process as many images as there are training images.
-        steps: Steps of the whole training.
-        sample: Returns the indices of the images of a step; see `SampleFunction`.
-        loss: See `LossFunction`.
-        measure: Measure by which embeddings are compared after training.
-    """
-
-    images: int
-    is_classifier: bool
-    has_views: bool
-    steps_per_epoch: int
-    steps: int
-    sample: SampleFunction
+    images: int  # per step
+    is_classifier: bool  # the loss takes logits
+    has_views: bool  # a batch has two augmented views of each image; the loss is undefined for other batches
+    steps_per_epoch: int  # steps that process as many images as there are training images
+    steps: int  # of the whole training
+    sample: SampleFunction  # returns the indices of the images of a step
     loss: LossFunction
-    measure: Measure
+    measure: Measure  # compares embeddings after training
 
 
 def build_objective(settings: Settings, labels: np.ndarray, classes: int) -> Objective:
-    """Return the objective that the settings describe.
-
-    Args:
-        settings: Settings with their defaults filled in.
-        labels: Labels of the training images, int [n].
-        classes: Number of classes.
+    """Return the objective that the settings describe; `labels` are those of the training images, int [n].
 
     Raises:
         InputError: If the objective does not take a setting, or a batch is too small for the samples per class.
@@ -122,11 +96,7 @@ def evaluation_measure(settings: Settings) -> Measure:
 
 
 def dry_run(objective: Objective, learner: Learner) -> None:
-    """Trace the loss without computing it, so that invalid hyper-parameters are found before training.
-
-    Raises:
-        InputError: If the loss or the miner rejects a hyper-parameter.
-    """
+    """Trace the loss without computing it, so that errors of hyper-parameters are raised before training."""
     # In evaluation mode tracing does not update the statistics of batch normalization.
     learner = nnx.view(learner, use_running_average=True, raise_if_not_found=False)
 
@@ -141,21 +111,18 @@ def dry_run(objective: Objective, learner: Learner) -> None:
 
 
 def build_loss(settings: Settings, steps: int) -> LossFunction:
-    """Return the loss with its miner.
-
-    Args:
-        settings: Settings with their defaults filled in.
-        steps: Steps of the whole training, for a curriculum.
-
-    Raises:
-        InputError: If a fraction is given for a hyper-parameter that must be a whole number.
-    """
+    """Return the loss with its miner. `steps` are those of the whole training, for a curriculum."""
     spec = OBJECTIVES[settings.objective]
     if spec.loss is None:
         return partial(_cross_entropy, settings.loss.label_smoothing)
     if settings.loss.pairs == "random":
         return partial(_contrastive_loss_of_random_pairs, settings.loss)
-    loss = partial(spec.loss, **_loss_options(settings))
+    options = given_options(settings.loss, spec.loss)
+    if settings.loss.reducer is not None:
+        options["reducer"] = settings.loss.reducer
+    if not settings.loss.normalize and spec.unit_distance:
+        options["measure"] = "euclidean"
+    loss = partial(spec.loss, **options)
     if spec.extra_parameters == "predictor":
         return partial(_simsiam_loss, loss)
     if spec.batch == "views":
@@ -163,24 +130,8 @@ def build_loss(settings: Settings, steps: int) -> LossFunction:
     return partial(_batch_loss, loss, build_miner(settings, steps), has_views(settings))
 
 
-def _loss_options(settings: Settings) -> dict[str, Any]:
-    """Return the keyword arguments that the settings give to the loss."""
-    loss = OBJECTIVES[settings.objective].loss
-    assert loss is not None
-    options = given_options(settings.loss, loss)
-    if settings.loss.reducer is not None:
-        options["reducer"] = settings.loss.reducer
-    if not settings.loss.normalize and OBJECTIVES[settings.objective].unit_distance:
-        options["measure"] = "euclidean"
-    return options
-
-
 def given_options(section: LossSettings | MiningSettings, function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the settings that are not None and that a loss or a miner takes, as keyword arguments.
-
-    Raises:
-        InputError: If a fraction is given for a hyper-parameter that must be a whole number.
-    """
+    """Return the settings that are not None and that a loss or a miner takes, as keyword arguments."""
     options: dict[str, Any] = {}
     for name, parameter in hyper_parameters(function).items():
         value = getattr(section, name)
@@ -230,21 +181,15 @@ def _contrastive_loss_of_random_pairs(settings: LossSettings, inputs: LossInputs
     embeddings, labels = inputs.embeddings, inputs.labels
     if settings.normalize and settings.measure is None:
         embeddings = unit_vectors(embeddings)
-    half = len(labels) // 2
-    distance = measure(settings.measure or "euclidean")(embeddings[:half], embeddings[half : 2 * half])
-    same = labels[:half] == labels[half : 2 * half]
+    distance = measure(settings.measure or "euclidean")(*jnp.split(embeddings, 2))
+    same = jnp.equal(*jnp.split(labels, 2))
     options = given_options(settings, losses.contrastive_loss)
     options.pop("measure", None)
     return losses.contrastive_terms(distance, same, **options).mean(), jnp.zeros(())
 
 
 def build_miner(settings: Settings, steps: int) -> Miner | None:
-    """Return the miner, or None if all pairs are used.
-
-    Args:
-        settings: Settings with their defaults filled in.
-        steps: Steps of the whole training, for a curriculum.
-    """
+    """Return the miner, or None if all pairs are used. `steps` are those of the whole training, for a curriculum."""
     if settings.mining.miner == "none":
         return None
     miner = MINERS[settings.mining.miner]
@@ -276,5 +221,5 @@ def curriculum_hardness(settings: MiningSettings, step: Array, steps: int) -> Ar
     """Compute the hardness at a step: constant, then a linear increase to exactly 1, which selects all pairs."""
     given = {name: getattr(settings, name) for name in CURRICULUM}
     first, start, length = (CURRICULUM[name] if value is None else value for name, value in given.items())
-    progress = jnp.clip((step / steps - start) / max(length, 1 / steps), 0.0, 1.0)
+    progress = jnp.clip((step - start * steps) / max(length * steps, 1), 0.0, 1.0)
     return 1 - (1 - first) * (1 - progress)

@@ -24,8 +24,7 @@ class ObjectiveSpec(NamedTuple):
         batch: Images of a step. "classes": m images of each of several classes, so that there are positive pairs;
             "images": the next images of the epoch; "views": two augmented views of the next images of the epoch.
         extra_parameters: Trainable parameters other than those of the encoder: a classification head, one proxy per
-            class, several proxies per class ("centers"), beta, scale and bias of a sigmoid, or a predictor. Default:
-            none.
+            class, several proxies per class ("centers"), beta, scale and bias of a sigmoid, or a predictor.
         mined: Whether a miner may select the pairs and triplets.
         unit_distance: Whether the loss measures Euclidean distances between unit vectors by default; without
             `loss.normalize` it measures them between the embeddings as they are.

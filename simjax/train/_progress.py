@@ -20,14 +20,9 @@ PLAIN_SECONDS = 5.0
 
 
 def progress_line(title: str, share: float | None, details: Sequence[str], width: int, *, ascii_only: bool) -> str:
-    """Return a line with a title, a progress bar and the first details, as many as the width allows.
+    """Return a line with a title, a progress bar and the first details, as many as the width in columns allows.
 
-    Args:
-        title: Text on the left.
-        share: Finished share of the work in [0, 1], or None for no bar.
-        details: Texts on the right, the most important first.
-        width: Columns.
-        ascii_only: Draw the bar with ASCII characters.
+    `share` is the finished share of the work in [0, 1], or None for no bar.
     """
     bar_space = 0 if share is None else MIN_BAR + 2
     shown: list[str] = []
@@ -49,8 +44,7 @@ class _Line:
 
     def __init__(self, title: str, share: float | None = None):
         self.console = Console(highlight=False)
-        self.title = title
-        self.share = share
+        self.title, self.share = title, share
         self.details: Callable[[], Sequence[str]] = list
         self.live = Live(self, console=self.console, refresh_per_second=4)
 
@@ -107,14 +101,9 @@ class ProgressDisplay:
 
 @contextmanager
 def phase(title: str, parts: int = 0) -> Iterator[Callable[[str], None]]:
-    """Display a phase of the work other than training, such as the evaluation.
+    """Display a phase of the work other than training; yield a function that displays the name of each part of it.
 
-    Args:
-        title: Description of the phase.
-        parts: Number of parts of the phase. Default: the phase has no parts.
-
-    Yields:
-        A function that displays the name of the part that begins.
+    With `parts`, the expected number of parts, there is a progress bar.
     """
     line = _Line(title, 0.0 if parts else None)
     start = printed = time.perf_counter()

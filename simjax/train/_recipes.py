@@ -18,12 +18,7 @@ EMBEDDING_SIZE, CLASSIC_EMBEDDING_SIZE = 64, 2
 
 
 def fill_defaults(settings: Settings, train_images: int) -> Settings:
-    """Return settings with None replaced by the default of the recipe, if it has one.
-
-    Args:
-        settings: Any settings. Those that are not None stay as they are.
-        train_images: Number of training images.
-    """
+    """Return settings with None replaced by the default of the recipe, if it has one."""
     s, optimizer = settings, settings.optimizer
     dataset, _ = split_name(s.dataset)  # a selection of classes has the recipe of the whole data set
     is_classic = s.model == "cnn" and s.cnn.variant == "classic"

@@ -19,15 +19,8 @@ from simjax.train._settings import STORAGE_SETTINGS, Settings, differences, from
 from simjax.train._step import warmup_steps
 
 RUN_ENTRIES = {
-    "config.json",
-    "metrics.jsonl",
-    "report.json",
-    "report.md",
-    "report.html",
-    "predictions.npz",
-    "samples.npz",
-    "figures",
-    "checkpoints",
+    *("config.json", "metrics.jsonl", "report.json", "report.md", "report.html"),
+    *("predictions.npz", "samples.npz", "figures", "checkpoints"),
 }
 """Files and folders that a run writes. A folder with other entries is never overwritten."""
 
@@ -41,15 +34,10 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     def begin(self, settings: Settings, *, resume: bool, overwrite: bool) -> Settings:
-        """Check that a run may use this folder, without writing or deleting anything.
+        """Check that a run may use this folder, without changing it, and return the settings of the run.
 
-        Returns:
-            The settings of the run. A resumed run has its saved settings, except that folders and the number of epochs
-            or steps may change; see `check_same_data` and `extend` for the conditions.
-
-        Raises:
-            InputError: If the folder contains other files; if it contains a run, and neither `resume` nor
-                `overwrite` is given; or if the saved settings differ from the given ones.
+        A resumed run has its saved settings, except that folders and the number of epochs or steps may change; see
+        `check_same_data` and `extend` for the conditions. A folder with other files is never used.
         """
         if resume and overwrite:
             raise InputError("`resume` and `overwrite` exclude each other")
@@ -85,14 +73,7 @@ class RunFolder:
         return replace(saved, **changes)
 
     def check_same_data(self, data: dict[str, Any]) -> None:
-        """Check that a resumed run has the same images as at its start.
-
-        Args:
-            data: Description of the images, as in config.json.
-
-        Raises:
-            InputError: If the fingerprints differ. The message says how the images differ.
-        """
+        """Check that the description of the images of a resumed run has the fingerprint in config.json."""
         saved = self.config().get("data", {})
         if saved.get("fingerprint") != data["fingerprint"]:
             raise InputError(
@@ -111,11 +92,7 @@ class RunFolder:
             raise InputError(f"cannot use {self.path}: {error.strerror}") from error
 
     def saved_settings(self) -> Settings:
-        """Return the settings of the run in the folder.
-
-        Raises:
-            InputError: If there is no run in the folder.
-        """
+        """Return the settings of the run in the folder."""
         config = self.config()
         try:
             return from_dict(config["settings"])
@@ -123,11 +100,7 @@ class RunFolder:
             raise InputError(f"cannot resume {self.path}: its config.json cannot be read ({error})") from error
 
     def config(self) -> dict[str, Any]:
-        """Return the content of config.json.
-
-        Raises:
-            InputError: If there is no run in the folder.
-        """
+        """Return the content of config.json; an `InputError` if there is no run in the folder."""
         try:
             config = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
         except FileNotFoundError as error:
@@ -187,15 +160,12 @@ def extend(saved: Settings, settings: Settings, steps_per_epoch: int) -> Setting
 
     The steps already taken must not depend on the length of the run. So the learning rate must be constant after the
     warm-up, and the warm-up keeps its number of steps. A run that has these settings from the start takes the same
-    steps.
+    steps. A run that would be shorter, or that cannot be extended, is an `InputError`.
 
     Args:
         saved: Settings of the run.
         settings: The same settings with another number of epochs or steps.
         steps_per_epoch: Steps per epoch of the run.
-
-    Raises:
-        InputError: If the run would be shorter, or cannot be extended.
     """
     old, new = (total_steps(s, steps_per_epoch) for s in (saved, settings))
     if new == old:

@@ -187,11 +187,7 @@ def to_dict(settings: Settings) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any], base: Settings | None = None) -> Settings:
-    """Return settings with the given values in place of those of `base`, section by section.
-
-    Args:
-        values: Nested values, as `to_dict` returns them. Missing settings stay as they are.
-        base: Settings to change. Default: `Settings()`.
+    """Return the settings `base` (default: `Settings()`) with the given values, nested as `to_dict` returns them.
 
     Raises:
         InputError: If a key is unknown, or a value has the wrong type or is not among the choices.

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import Array
@@ -16,24 +17,17 @@ from simjax.train._settings import Settings
 
 
 class Metrics(NamedTuple):
-    """Sums over the steps since the last log line. They stay on the device until the next log line is written.
+    """Sums over the steps since the last log line. They stay on the device until the next log line is written."""
 
-    Attributes:
-        loss: Sum of the losses, float32 [].
-        correct_count: Number of correctly classified images, float32 [].
-        steps: Number of steps, int32 [].
-        first_nonfinite_step: First step whose loss or gradient was not finite, or -1, int32 [].
-    """
-
-    loss: Array
-    correct_count: Array
-    steps: Array
-    first_nonfinite_step: Array
+    loss: Array  # sum of the losses, float32 []
+    correct_count: Array  # number of correctly classified images, float32 []
+    steps: Array  # number of steps, int32 []
+    first_nonfinite_step: Array  # first step whose loss or gradient was not finite, or -1, int32 []
 
     @classmethod
     def zeros(cls) -> "Metrics":
         """Return the metrics before the first step."""
-        return cls(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
+        return cls(*jax.device_put((np.float32(0), np.float32(0), np.int32(0), np.int32(-1))))
 
     def means(self, objective: Objective) -> dict[str, float | None]:
         """Return the mean loss and accuracy; without a classifier the accuracy is None."""
@@ -42,38 +36,33 @@ class Metrics(NamedTuple):
 
 
 class State(NamedTuple):
-    """State of a training. A checkpoint contains all of it.
+    """State of a training. A checkpoint contains all of it."""
 
-    Attributes:
-        params: Parameters of the learner.
-        statistics: Variables of the learner without a gradient: batch statistics and cross-batch memory.
-        optimizer: State of the optimizer.
-        step: Number of steps taken, int32 [].
-        key: Random key of the run. The key of a step is `fold_in(key, step)`.
-        metrics: See `Metrics`.
-    """
-
-    params: Any
-    statistics: Any
-    optimizer: Any
-    step: Array
-    key: Array
+    params: Any  # parameters of the learner
+    statistics: Any  # variables of the learner without a gradient: batch statistics and cross-batch memory
+    optimizer: Any  # state of the optimizer
+    step: Array  # number of steps taken, int32 []
+    key: Array  # random key of the run; the key of a step is `fold_in(key, step)`
     metrics: Metrics
 
 
 StepsFunction = Callable[[State, int, Array, Array, Array, Normalization], State]
-"""Takes the state, the number of steps, all training images uint8 [n, h, w, c], their labels [n], the permutation of
-image indices of the epoch [n], and the normalization. Returns the state after the steps. The buffers of the given state
+"""Takes the state, the number of steps, all training images uint8 [n, h, w, c], their labels [n], the image indices of
+the epoch in random order [n], and the normalization. Returns the state after the steps. The buffers of the given state
 are donated, so it must not be used again."""
 
 
 def initial_state(learner: nnx.Module, optimizer: optax.GradientTransformation, seed: int) -> tuple[Any, State]:
     """Return the structure of the learner and the state before the first step."""
     structure, params, statistics = nnx.split(learner, nnx.Param, ...)
-    zero, key = jnp.zeros((), jnp.int32), jax.random.key(seed)
-    state = State(params, statistics, optimizer.init(params), zero, key, Metrics.zeros())
-    # Copied because a step donates the buffers of its state, which the learner still uses.
-    return structure, jax.tree.map(lambda a: a.copy(), state)
+
+    @jax.jit
+    def build(params: Any, statistics: Any) -> State:
+        # Copies, because a step donates the buffers of its state, which the learner still uses.
+        params, statistics = jax.tree.map(jnp.copy, (params, statistics))
+        return State(params, statistics, optimizer.init(params), jnp.int32(0), jax.random.key(seed), Metrics.zeros())
+
+    return structure, build(params, statistics)
 
 
 def build_steps(
@@ -100,16 +89,7 @@ def build_steps(
     def loss(
         params: Any, statistics: Any, images: Array, labels: Array, key: Array, step: Array
     ) -> tuple[Array, tuple[Array, Any]]:
-        """Compute the loss of a batch of normalized images, the number of correct predictions and the new statistics.
-
-        Args:
-            params: Parameters of the learner.
-            statistics: Batch statistics and cross-batch memory before the step.
-            images: Augmented, normalized images of the batch, float32 [b, h, w, c].
-            labels: Labels of the batch, [b].
-            key: Random key of the miner.
-            step: Number of earlier steps, int32 [].
-        """
+        """Return the loss of a batch of augmented, normalized images, the number of correct ones, new statistics."""
         encoder = jax.tree.map(lambda a: a.astype(dtype), params["encoder"])
         learner = nnx.merge(structure, nnx.State({**params, "encoder": encoder}), statistics, copy=True)
         embeddings, logits = learner(images.astype(dtype))
@@ -120,15 +100,7 @@ def build_steps(
         return value, (correct_count, nnx.split(learner, nnx.Param, ...)[2])
 
     def take_step(state: State, images: Array, labels: Array, order: Array, normalization: Normalization) -> State:
-        """Sample a batch, augment it and update the parameters.
-
-        Args:
-            state: State before the step.
-            images: All training images on the device, uint8 [n, h, w, c].
-            labels: Their labels, [n].
-            order: Permutation of the image indices of the epoch, [n].
-            normalization: Scaling of the images.
-        """
+        """Sample a batch, augment it and update the parameters; see `StepsFunction` for the arguments."""
         sample_key, augment_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
         indices = objective.sample(sample_key, state.step, order)  # of the images of the batch
         batch = augment(augment_key, images[indices].astype(jnp.float32), augmentation)
@@ -164,12 +136,7 @@ def build_steps(
 
 
 def build_optimizer(settings: Settings, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Return AdamW with warm-up and its learning rate schedule.
-
-    Args:
-        settings: Settings with their defaults filled in.
-        steps: Steps of the whole training.
-    """
+    """Return AdamW and its learning rate schedule for a training of `steps` steps."""
     o = settings.optimizer
     peak = o.learning_rate or 0.0
     warmup = warmup_steps(settings, steps)
@@ -191,7 +158,7 @@ def warmup_steps(settings: Settings, steps: int) -> int:
 
 
 def build_augmentation(settings: Settings) -> Augmentation:
-    """Return the augmentation of the images; the settings have their defaults filled in."""
+    """Return the augmentation of the training images."""
     a = settings.augment
     return Augmentation(a.shift or 0.0, a.rotation or 0.0, a.scale or 0.0, a.flip or False)
 

@@ -64,7 +64,7 @@ def train(
 
     Example:
         >>> import tempfile
-        >>> from simjax.train import from_dict, train
+        >>> from simjax.train import from_dict
         >>> settings = from_dict({"model": "dnn", "dnn": {"widths": [16]}, "steps": 2})
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     result = train(settings, Path(folder) / "run")  # doctest: +ELLIPSIS
@@ -138,10 +138,9 @@ def _load_same_splits(settings: Settings, folder: RunFolder, saved: dict[str, An
 
 
 def _config(settings: Settings, splits: DataSplits, normalization: Normalization, command: str) -> dict[str, Any]:
-    """Return the content of config.json.
+    """Return the content of config.json, sufficient to repeat the run and to use its encoder without training images.
 
-    It is sufficient to repeat the run and to use its encoder without the training images. The fingerprint identifies
-    runs on the same data.
+    Runs on the same data have the same fingerprint.
     """
     mean, std = (np.asarray(array).tolist() for array in normalization)
     return {
@@ -168,9 +167,8 @@ def _describe(splits: DataSplits) -> dict[str, Any]:
 def _saved_normalization(config: dict[str, Any]) -> Normalization | None:
     """Return the normalization of a run, or None if its config.json does not have it."""
     data = config.get("data", {})
-    if "pixel_mean" not in data or "pixel_std" not in data:
-        return None
-    return Normalization.of(np.float32(data["pixel_mean"]), np.float32(data["pixel_std"]))
+    has_both = "pixel_mean" in data and "pixel_std" in data
+    return Normalization.of(data["pixel_mean"], data["pixel_std"]) if has_both else None
 
 
 def environment() -> dict[str, Any]:

@@ -11,56 +11,33 @@ from simjax.similarity import measure
 from simjax.train._objectives import MINERS, OBJECTIVES, settings_of_miner, settings_of_objective
 from simjax.train._settings import EnsembleSettings, Settings
 
-Range = tuple[Callable[[float], bool], str]
+ABOVE_0 = "a number above 0"
 
-_POSITIVE: Range = (lambda value: 0 < value < inf, "a number above 0")
-_NOT_NEGATIVE: Range = (lambda value: value >= 0, "0 or more")
-_FINITE: Range = (lambda value: 0 <= value < inf, "0 or more")
-_AT_LEAST_2: Range = (lambda value: value >= 2, "at least 2")
-_BELOW_1: Range = (lambda value: 0 <= value < 1, "0 or more, below 1")
-_SHARE: Range = (lambda value: 0 <= value <= 1, "0 to 1")
-
-RANGES: dict[str, Range] = {
-    "epochs": _POSITIVE,
-    "steps": _POSITIVE,
-    "embedding_size": _POSITIVE,
-    "seed": (lambda value: 0 <= value < 2**32, "0 to 4294967295"),
-    "batch_size": _AT_LEAST_2,
-    "checkpoint_seconds": _NOT_NEGATIVE,
-    "cache_gigabytes": _NOT_NEGATIVE,
-    "vit.patch_size": _POSITIVE,
-    "vit.width": _POSITIVE,
-    "vit.depth": _POSITIVE,
-    "vit.heads": _POSITIVE,
-    "vit.mlp_ratio": _POSITIVE,
-    "loss.margin": _POSITIVE,
-    "loss.parameters_rate": _POSITIVE,
-    "loss.centers": _POSITIVE,
-    "loss.temperature": _POSITIVE,
-    "loss.label_smoothing": _BELOW_1,
-    "loss.samples_per_class": _AT_LEAST_2,
-    "mining.hardness": _SHARE,
-    "mining.start": _SHARE,
-    "mining.length": _SHARE,
-    "ensemble.size": (lambda value: value >= 1, "at least 1"),
-    "optimizer.learning_rate": _POSITIVE,
-    "optimizer.weight_decay": _NOT_NEGATIVE,
-    "optimizer.warmup": _BELOW_1,
-    "optimizer.clip_norm": _NOT_NEGATIVE,
-    "augment.shift": _FINITE,
-    "augment.rotation": _FINITE,
-    "augment.scale": _FINITE,
-    "data.max_pixels": _POSITIVE,
-    "data.validation_fraction": (lambda value: 0 <= value < 0.9, "0 to 0.9"),
-}
+RANGES: tuple[tuple[Callable[[float], bool], str, str], ...] = (
+    (
+        lambda value: 0 < value < inf,
+        ABOVE_0,
+        "epochs steps embedding_size vit.patch_size vit.width vit.depth vit.heads vit.mlp_ratio loss.margin "
+        "loss.parameters_rate loss.centers loss.temperature optimizer.learning_rate data.max_pixels",
+    ),
+    (
+        lambda value: value >= 0,
+        "0 or more",
+        "checkpoint_seconds cache_gigabytes optimizer.weight_decay optimizer.clip_norm",
+    ),
+    (lambda value: 0 <= value < inf, "0 or more", "augment.shift augment.rotation augment.scale"),
+    (lambda value: value >= 2, "at least 2", "batch_size loss.samples_per_class"),
+    (lambda value: 0 <= value < 1, "0 or more, below 1", "loss.label_smoothing optimizer.warmup"),
+    (lambda value: 0 <= value <= 1, "0 to 1", "mining.hardness mining.start mining.length"),
+    (lambda value: 0 <= value < 2**32, "0 to 4294967295", "seed"),
+    (lambda value: value >= 1, "at least 1", "ensemble.size"),
+    (lambda value: 0 <= value < 0.9, "0 to 0.9", "data.validation_fraction"),
+)
+"""Ranges of numbers: whether a value is valid, the range in words, and the settings."""
 
 
 def validate(settings: Settings) -> None:
-    """Check everything that can be checked without data: ranges, and see `check_options`.
-
-    Raises:
-        InputError: The message names the setting.
-    """
+    """Check everything that can be checked without data: ranges, and see `check_options`."""
     _check_ranges(settings)
     check_options(settings)
 
@@ -68,22 +45,22 @@ def validate(settings: Settings) -> None:
 def check_options(settings: Settings) -> None:
     """Check that the objective and the miner take the given settings, and that the settings can be combined.
 
-    Raises:
-        InputError: The message names the setting, and the objectives or miners that take it.
+    An `InputError` names the setting, and the objectives or miners that take it.
     """
     _check_settings_are_taken(settings)
     _check_combinations(settings)
 
 
 def _check_ranges(settings: Settings) -> None:
-    for name, (is_valid, expected) in RANGES.items():
-        value = operator.attrgetter(name)(settings)
-        _require(name, value is None or is_valid(value), expected, value)
+    for is_valid, expected, names in RANGES:
+        for name in names.split():
+            value = operator.attrgetter(name)(settings)
+            _require(name, value is None or is_valid(value), expected, value)
     for name, widths in (("cnn.widths", settings.cnn.widths), ("dnn.widths", settings.dnn.widths)):
         _require(name, widths and min(widths) >= 1, "one or more numbers above 0", list(widths))
     size = settings.data.image_size
     for side in size if isinstance(size, tuple) else (size,):
-        _require("data.image_size", side is None or side > 0, _POSITIVE[1], side)
+        _require("data.image_size", side is None or side > 0, ABOVE_0, side)
     if settings.data.input_range is not None:
         low, high = settings.data.input_range
         is_valid = -inf < low < high < inf
@@ -103,23 +80,21 @@ def _require(name: str, is_valid: Any, expected: str, value: Any) -> None:
 
 def _check_settings_are_taken(settings: Settings) -> None:
     objective, miner = settings.objective, settings.mining.miner
-    for name in _changed(settings.loss):
-        if name not in settings_of_objective(objective):
-            takers = [other for other in OBJECTIVES if name in settings_of_objective(other)]
-            raise _not_taken(f"loss.{name}", f"the objective {objective}", takers)
+    for name in sorted(_changed(settings.loss) - settings_of_objective(objective)):
+        takers = [other for other in OBJECTIVES if name in settings_of_objective(other)]
+        raise _not_taken(f"loss.{name}", f"the objective {objective}", takers)
     has_random_pairs = settings.loss.pairs == "random"
     if miner != "none" and (has_random_pairs or not OBJECTIVES[objective].mined):
         refusing = "random pairs" if has_random_pairs else f"the objective {objective}"
         raise _not_taken("mining.miner", refusing, [name for name, spec in OBJECTIVES.items() if spec.mined])
-    for name in _changed(settings.mining):
-        if name != "miner" and name not in settings_of_miner(miner):
-            takers = [other for other in MINERS if name in settings_of_miner(other)]
-            raise _not_taken(f"mining.{name}", f"the miner {miner}", takers)
+    for name in sorted(_changed(settings.mining) - settings_of_miner(miner) - {"miner"}):
+        takers = [other for other in MINERS if name in settings_of_miner(other)]
+        raise _not_taken(f"mining.{name}", f"the miner {miner}", takers)
 
 
-def _changed(section: Any) -> list[str]:
+def _changed(section: Any) -> set[str]:
     """Return the names of the fields that do not have their default value."""
-    return [field.name for field in dataclasses.fields(section) if getattr(section, field.name) != field.default]
+    return {field.name for field in dataclasses.fields(section) if getattr(section, field.name) != field.default}
 
 
 def _not_taken(name: str, refusing: str, takers: list[str]) -> InputError:

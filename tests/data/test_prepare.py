@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def test_a_prepared_data_set_is_read_by_plain_tfds(mnist_files, tmp_path):
     assert folder == tmp_path / "data" / "mnist" / "3.0.1"
     assert lines == [("preparing mnist", 0, 40), ("preparing mnist", 30, 40), ("preparing mnist", 40, 40)]
     assert os.listdir(tmp_path / "data") == ["mnist"]
-    source = tfds.data_source("mnist", data_dir=tmp_path / "data", download=False)
+    source: Any = tfds.data_source("mnist", data_dir=tmp_path / "data", download=False)
     assert set(source) == {"train", "test"}
     found = load("mnist", "train", tmp_path / "data")
     by_tfds = list(source["train"])
@@ -60,7 +61,8 @@ def test_cifar_has_its_official_ids_and_names(tmp_path, random):
     names = {"coarse_label": [f"group{i}" for i in range(20)], "label": [f"kind{i}" for i in range(100)]}
     work, root = tmp_path / "work", tmp_path / "data"
     _prepare._write("cifar100", Originals(images, labels, names), root, work, lambda *step: None)
-    for record in tfds.data_source("cifar100", data_dir=root, download=False)["train"]:
+    source: Any = tfds.data_source("cifar100", data_dir=root, download=False)
+    for record in source["train"]:
         index = int(record["id"].decode().removeprefix("train_"))
         assert np.array_equal(record["image"], images["train"][index])
         assert (record["label"], record["coarse_label"]) == (index % 100, index % 20)
@@ -196,6 +198,7 @@ prepare("mnist", sys.argv[1], sys.argv[2], lambda *step: os.kill(os.getpid(), si
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_partial_data_set(mnist_files, tmp_path):
     root = tmp_path / "data"
     done = subprocess.run([sys.executable, "-c", KILLED, root, mnist_files.folder], capture_output=True)

@@ -1,25 +1,29 @@
-"""Every objective and every miner, for two jitted steps on a tiny network with random images."""
+"""Every objective and every miner, with a tiny network and random images."""
 
 import dataclasses
 import inspect
 import re
 import typing
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from jax.typing import ArrayLike
 
 from simjax import losses, mining
 from simjax.core import InputError
 from simjax.data import Augmentation
 from simjax.train._checkpoint import Checkpoints
 from simjax.train._data import Normalization
-from simjax.train._learner import build_learner
+from simjax.train._learner import Learner, build_learner
 from simjax.train._loss_settings import LossSettings, MinerName, MiningSettings, ObjectiveName
-from simjax.train._objective import LossInputs, build_objective, curriculum_hardness, dry_run
+from simjax.train._objective import LossInputs, Objective, build_objective, curriculum_hardness, dry_run
 from simjax.train._objectives import (
     MINERS,
     NO_SETTINGS,
@@ -30,7 +34,7 @@ from simjax.train._objectives import (
 )
 from simjax.train._recipes import fill_defaults
 from simjax.train._settings import Settings, from_dict
-from simjax.train._step import build_optimizer, build_steps, initial_state
+from simjax.train._step import State, build_optimizer, build_steps, initial_state
 from simjax.train._validation import check_options
 
 NO_OBJECTIVES = {
@@ -53,90 +57,124 @@ NO_MINERS = {
     "statistics": "tells, and keeps nothing",
 }
 CLASSES, IMAGES = 3, 24
-REPRESENTATIVE = [
-    {"objective": "triplet", "mining": {"miner": "semi_hard"}},
-    {"objective": "margin", "loss": {"boundary": "classes"}, "mining": {"miner": "distance_weighted"}},
-    {"objective": "multi_similarity", "mining": {"miner": "curriculum"}},
-    {"objective": "nt_xent", "loss": {"positives": "views", "learn_temperature": True}},
-    {"objective": "fast_ap", "loss": {"memory": 24}},
-    {"objective": "soft_triple", "loss": {"tau": 0.2, "centers": 2}},
-    {"objective": "sphereface", "loss": {"margin": 2.0}},
-    {"objective": "normalized_softmax", "loss": {"learn_temperature": True, "parameters_rate": 10.0}},
-    {"objective": "multi_similarity", "loss": {"reducer": "sum"}},
-    {"objective": "simsiam"},
-]
+LABELS = np.arange(IMAGES, dtype=np.int32) % CLASSES
+EMBEDDINGS = np.random.default_rng(1).normal(size=(12, 4)).astype(np.float32)
+KEY = jax.random.key(5)
+MINED = [name for name, spec in OBJECTIVES.items() if spec.mined]
 BY_ANOTHER_MEASURE = {name: "manhattan" for name in OBJECTIVES if "measure" in settings_of_objective(name)}
 BY_ANOTHER_MEASURE |= {"circle": "jaccard", "histogram": "angular"}  # a similarity; a bounded measure
-OTHERS = [
+REPRESENTATIVE = [
+    {"objective": "nt_xent", "loss": {"positives": "views", "learn_temperature": True}},
+    {"objective": "soft_triple", "loss": {"tau": 0.2, "centers": 2}},
+    {"objective": "simsiam"},
+]
+LEARNED = [
+    {"objective": "triplet", "mining": {"miner": "semi_hard"}},
+    {"objective": "multi_similarity", "mining": {"miner": "curriculum"}},
     {"objective": "contrastive", "loss": {"pairs": "random"}},
+    {"objective": "margin", "loss": {"boundary": "classes"}, "mining": {"miner": "distance_weighted"}},
+    {"objective": "sphereface", "loss": {"margin": 2.0}},
+    {"objective": "normalized_softmax", "loss": {"learn_temperature": True}},
+    {"objective": "multi_similarity", "loss": {"reducer": "sum"}},
+    {"objective": "fast_ap", "loss": {"memory": 24}},
     *[{"objective": name} for name in OBJECTIVES],
-    *[{"objective": "triplet", "mining": {"miner": name}} for name in MINERS],
     *[{"objective": "supervised_contrastive", "mining": {"miner": name}} for name in MINERS],
-    *[
-        {"objective": n, "mining": {"miner": m}}
-        for n, o in OBJECTIVES.items()
-        if o.mined
-        for m in ("n_hard", "angular", "cluster_hard")
-    ],
+]
+TRACED = [
+    *[{"objective": "triplet", "mining": {"miner": name}} for name in MINERS],
+    *[{"objective": n, "mining": {"miner": m}} for n in MINED for m in ("n_hard", "angular", "cluster_hard")],
     *[{"objective": n, "loss": {"positives": "views"}} for n, o in OBJECTIVES.items() if o.batch == "classes"],
-    *[{"objective": n, "loss": {"memory": 24}} for n, o in OBJECTIVES.items() if o.mined],
-    *[
-        {"objective": "triplet", "loss": {"memory": 24}, "mining": {"miner": name}}
-        for name in MINERS
-        if name != "cluster_hard"
-    ],
+    *[{"objective": n, "loss": {"memory": 24}} for n in MINED],
+    *[{"objective": "triplet", "loss": {"memory": 24}, "mining": {"miner": m}} for m in MINERS if m != "cluster_hard"],
     *[{"objective": n, "loss": {"normalize": False}} for n in OBJECTIVES if "normalize" in settings_of_objective(n)],
     *[{"objective": n, "loss": {"reducer": "per_row"}} for n in OBJECTIVES if "reducer" in settings_of_objective(n)],
     *[{"objective": n, "loss": {"measure": m}} for n, m in BY_ANOTHER_MEASURE.items()],
 ]
 
 
-def name_of(values):
+def name_of(values: dict[str, Any]) -> str:
     parts = [values["objective"], *(f"{k}={v}" for part in ("loss", "mining") for k, v in values.get(part, {}).items())]
     return "-".join(parts)
 
 
-def prepared(batch_size=12, **values) -> tuple[Any, ...]:
-    small = {"model": "dnn", "dnn": {"widths": []}, "embedding_size": 4, "steps": 2, "batch_size": batch_size}
+class Built(NamedTuple):
+    settings: Settings
+    objective: Objective
+    learner: Learner
+
+
+def build(**values: Any) -> Built:
+    small = {"model": "dnn", "dnn": {"widths": []}, "embedding_size": 4, "steps": 2, "batch_size": 12}
     settings = fill_defaults(from_dict(small | values), IMAGES)
-    random = np.random.default_rng(0)
-    labels = np.arange(IMAGES, dtype=np.int32) % CLASSES
-    images = random.integers(0, 255, (IMAGES, 4, 4, 1), dtype=np.uint8)
-    learner = build_learner(settings, (4, 4, 1), CLASSES)
-    objective = build_objective(settings, labels, CLASSES)
-    optimizer, _ = build_optimizer(settings, 2)
-    structure, state = initial_state(learner, optimizer, 0)
-    augmentation = Augmentation(shift=0.25) if objective.has_views else Augmentation()
-    steps = build_steps(structure, optimizer, objective, augmentation, settings.dtype)
-    inputs = (jnp.asarray(images), jnp.asarray(labels), jnp.arange(IMAGES), Normalization.unit(1))
-    return steps, state, inputs, objective, learner
+    return Built(settings, build_objective(settings, LABELS, CLASSES), build_learner(settings, (4, 4, 1), CLASSES))
 
 
-def learns(**values):
-    """Take two steps by one compiled program, and check that every parameter changed and all values are finite."""
-    steps, state, inputs, objective, learner = prepared(optimizer={"warmup": 0.0}, **values)
-    dry_run(objective, learner)
-    before = jax.tree.map(np.asarray, state.params)
-    for _ in range(2):
-        state = steps(state, 1, *inputs)
-    assert int(state.metrics.first_nonfinite_step) == -1
-    assert np.isfinite(float(state.metrics.loss))
-    assert steps._cache_size() == 1
-    for path, old in jax.tree_util.tree_leaves_with_path(before):
-        new = dict(jax.tree_util.tree_leaves_with_path(state.params))[path]
+def loss_inputs(step: ArrayLike = 0, memory: mining.CrossBatchMemory | None = None, **learned: Any) -> LossInputs:
+    arrays: list[Any] = [EMBEDDINGS, LABELS[:12], None, learned, KEY, step, memory]
+    return LossInputs(*arrays)
+
+
+def build_training(**values: Any) -> tuple[Any, State, tuple[Any, ...], Built]:
+    """Return the compiled steps, the first state, the other inputs of the steps, and what they were built from."""
+    built = build(optimizer={"warmup": 0.0}, **values)
+    optimizer, _ = build_optimizer(built.settings, 2)
+    structure, state = initial_state(built.learner, optimizer, 0)
+    augmentation = Augmentation(shift=0.25) if built.objective.has_views else Augmentation()
+    steps = build_steps(structure, optimizer, built.objective, augmentation, "float32")
+    images = np.random.default_rng(0).integers(0, 255, (IMAGES, 4, 4, 1), dtype=np.uint8)
+    return steps, state, (images, LABELS, np.arange(IMAGES), Normalization.unit(1)), built
+
+
+def value_and_grad(built: Built) -> tuple[Callable[[Any], tuple[Any, Any]], Any]:
+    """Return the loss of a batch and its gradient as a function of the parameters of a learner, and the parameters."""
+    _, objective, learner = built
+    structure, params, statistics = nnx.split(learner, nnx.Param, ...)
+    labels = np.arange(objective.images, dtype=np.int32) % CLASSES
+    images = np.random.default_rng(0).normal(size=(objective.images, 4, 4, 1)).astype(np.float32)
+
+    def loss(params: Any) -> Any:
+        learner = nnx.merge(structure, params, statistics, copy=True)
+        embeddings, logits = learner(jnp.asarray(images))
+        memory = learner.remember(embeddings, jnp.asarray(labels))
+        arguments = learner.loss_arguments(embeddings)
+        return objective.loss(
+            LossInputs(embeddings, jnp.asarray(labels), logits, arguments, KEY, jnp.int32(0), memory)
+        )[0]
+
+    return jax.value_and_grad(loss), params
+
+
+def check_gradient(built: Built) -> None:
+    """Check that the loss is finite and that every parameter has a finite gradient other than 0."""
+    dry_run(built.objective, built.learner)
+    function, params = value_and_grad(built)
+    value, gradient = jax.device_get(jax.jit(function)(params))
+    assert np.isfinite(value)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        assert np.isfinite(leaf).all()
         if "bias" not in str(path):  # a shift of all embeddings changes no distance
-            assert np.any(np.asarray(new) != old), jax.tree_util.keystr(path)
+            assert np.any(leaf != 0), jax.tree_util.keystr(path)
 
 
 @pytest.mark.parametrize("values", REPRESENTATIVE, ids=name_of)
-def test_steps_learn(values):
-    learns(**values)
+def test_every_parameter_is_learned(values):
+    check_gradient(build(**values))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("values", [v for v in OTHERS if v not in REPRESENTATIVE], ids=name_of)
-def test_steps_learn_with_every_objective_and_miner(values):
-    learns(**values)
+@pytest.mark.parametrize("values", LEARNED, ids=name_of)
+def test_every_parameter_is_learned_with_every_objective_and_miner(values):
+    check_gradient(build(**values))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("values", TRACED, ids=name_of)
+def test_objectives_are_differentiable_with_other_settings(values):
+    """The values of losses with these options are compared with oracles in the tests of losses and miners."""
+    function, params = value_and_grad(build(**values))
+    value, gradient = jax.eval_shape(function, params)
+    assert (value.shape, value.dtype) == ((), jnp.float32)
+    assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, params)
 
 
 def fields(section):
@@ -156,15 +194,16 @@ def test_every_loss_and_miner_is_registered_or_excluded_for_a_reason():
 
 
 def test_the_registry_knows_which_losses_measure_distances_of_unit_vectors():
-    random = np.random.default_rng(2)
-    x, y = jnp.asarray(random.normal(size=(12, 4)), jnp.float32), jnp.arange(12, dtype=jnp.int32) % 3
+    """With the default measure named explicitly, a loss is traced to the same program."""
     for name, spec in OBJECTIVES.items():
         if spec.loss is not None and "measure" in settings_of_objective(name) and spec.batch == "classes":
+            default, by_distance = (partial(spec.loss, **m) for m in ({}, {"measure": "normalized_euclidean"}))
+            program = str(jax.make_jaxpr(default)(EMBEDDINGS, LABELS[:12]))
             try:
-                by_distance = float(spec.loss(x, y, measure="normalized_euclidean"))
+                is_same = program == str(jax.make_jaxpr(by_distance)(EMBEDDINGS, LABELS[:12]))
             except InputError:  # a loss of similarities
-                by_distance = None
-            assert (float(spec.loss(x, y)) == by_distance) == spec.unit_distance, name
+                is_same = False
+            assert is_same == spec.unit_distance, name
 
 
 def test_every_parameter_is_a_setting_and_every_setting_a_parameter():
@@ -203,143 +242,141 @@ def test_the_documentation_lists_the_miners_of_each_objective():
 @pytest.mark.slow
 def test_hyper_parameters_reach_the_loss():
     """The loss of a step equals the loss of the library with the given and the learned values."""
-    random = np.random.default_rng(1)
-    x, y = jnp.asarray(random.normal(size=(12, 4)), jnp.float32), jnp.arange(12, dtype=jnp.int32) % 3
-    proxies = jnp.asarray(random.normal(size=(3, 4)), jnp.float32)
-    key = jax.random.key(5)
-    two = {"positives": "views", "temperature": 0.3}
-    anchors, references, related = mining.cluster_hard(x, y)
-    cases = [
-        ({"objective": "circle", "loss": {"gamma": 9.0, "margin": 0.3}}, losses.circle_loss(x, y, gamma=9, margin=0.3)),
-        ({"objective": "fast_ap", "loss": {"bins": 5}}, losses.fast_ap_loss(x, y, bins=5)),
-        ({"objective": "triplet"}, losses.triplet_margin_loss(x, y, margin=0.2)),
-        (
-            {"objective": "triplet", "mining": {"miner": "batch_hard"}, "loss": {"normalize": False, "swap": True}},
-            losses.triplet_margin_loss(
-                x, mining.batch_hard(x, y, measure="euclidean"), margin=0.2, swap=True, measure="euclidean"
-            ),
-        ),
-        (
-            {"objective": "margin", "mining": {"miner": "distance_weighted", "cutoff": 0.3}},
-            losses.margin_loss(x, mining.distance_weighted(x, y, key=key, cutoff=0.3), beta=0.9),
-        ),
-        (
-            {"objective": "proxy_anchor", "loss": {"alpha": 16.0}},
-            losses.proxy_anchor_loss(x, y, proxies=proxies, alpha=16.0),
-        ),
-        (
-            {"objective": "nt_xent", "loss": two},
-            losses.self_supervised_loss(losses.nt_xent_loss, x[:6], x[6:], temperature=0.3),
-        ),
-        (
-            {"objective": "multi_similarity", "loss": {"reducer": "sum"}},
-            losses.multi_similarity_loss(x, y, reducer="sum"),
-        ),
-        (
-            {"objective": "triplet", "mining": {"miner": "cluster_hard"}},
-            losses.triplet_margin_loss(anchors, related, ref_embeddings=references, margin=0.2),
-        ),
-        ({"objective": "info_nce"}, losses.info_nce_loss(x[:6], x[6:])),
+    x, y = jnp.asarray(EMBEDDINGS), jnp.asarray(LABELS[:12])
+    proxies = jnp.asarray(np.random.default_rng(2).normal(size=(3, 4)), jnp.float32)
+    learned = {"margin": {"beta": jnp.float32(0.9)}, "proxy_anchor": {"proxies": proxies}}
+    cases: list[dict[str, Any]] = [
+        {"objective": "circle", "loss": {"gamma": 9.0, "margin": 0.3}},
+        {"objective": "fast_ap", "loss": {"bins": 5}},
+        {"objective": "triplet"},
+        {"objective": "triplet", "mining": {"miner": "batch_hard"}, "loss": {"normalize": False, "swap": True}},
+        {"objective": "margin", "mining": {"miner": "distance_weighted", "cutoff": 0.3}},
+        {"objective": "proxy_anchor", "loss": {"alpha": 16.0}},
+        {"objective": "nt_xent", "loss": {"positives": "views", "temperature": 0.3}},
+        {"objective": "multi_similarity", "loss": {"reducer": "sum"}},
+        {"objective": "triplet", "mining": {"miner": "cluster_hard"}},
+        {"objective": "info_nce"},
     ]
-    for values, expected in cases:
-        objective = prepared(**values)[3]
-        learned = {"margin": {"beta": jnp.float32(0.9)}, "proxy_anchor": {"proxies": proxies}}
-        seen = LossInputs(x, y, None, learned.get(values["objective"], {}), key, jnp.int32(0))
-        np.testing.assert_allclose(objective.loss(seen)[0], expected, rtol=1e-6, err_msg=str(values))
+
+    @jax.jit
+    def found_and_expected() -> tuple[list[Any], list[Any]]:
+        anchors, references, related = mining.cluster_hard(x, y)
+        of_distances = {"margin": 0.2, "swap": True, "measure": "euclidean"}
+        expected = [
+            losses.circle_loss(x, y, gamma=9, margin=0.3),
+            losses.fast_ap_loss(x, y, bins=5),
+            losses.triplet_margin_loss(x, y, margin=0.2),
+            losses.triplet_margin_loss(x, mining.batch_hard(x, y, measure="euclidean"), **of_distances),
+            losses.margin_loss(x, mining.distance_weighted(x, y, key=KEY, cutoff=0.3), beta=0.9),
+            losses.proxy_anchor_loss(x, y, proxies=proxies, alpha=16.0),
+            losses.self_supervised_loss(losses.nt_xent_loss, x[:6], x[6:], temperature=0.3),
+            losses.multi_similarity_loss(x, y, reducer="sum"),
+            losses.triplet_margin_loss(anchors, related, ref_embeddings=references, margin=0.2),
+            losses.info_nce_loss(x[:6], x[6:]),
+        ]
+        inputs = [loss_inputs(**learned.get(values["objective"], {})) for values in cases]
+        found = [build(**values).objective.loss(i)[0] for values, i in zip(cases, inputs, strict=True)]
+        return found, expected
+
+    for values, found, expected in zip(cases, *found_and_expected(), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6, err_msg=str(values))
 
 
 def test_curriculum_hardness_rises_linearly():
-    steps = jnp.array([0, 24, 25, 50, 75, 100])
-    schedule = MiningSettings(hardness=0.5, start=0.25, length=0.5)
-    found = jax.vmap(lambda step: curriculum_hardness(schedule, step, 100))(steps)
-    np.testing.assert_array_equal(found, [0.5, 0.5, 0.5, 0.75, 1.0, 1.0])
+    rising = MiningSettings(hardness=0.5, start=0.25, length=0.5)
     at_once = MiningSettings(hardness=0.3, start=0.5, length=0.0)
-    np.testing.assert_allclose([curriculum_hardness(at_once, jnp.int32(s), 10) for s in (5, 6)], [0.3, 1.0])
+    hardness = jax.jit(lambda a, b: (curriculum_hardness(rising, a, 100), curriculum_hardness(at_once, b, 10)))
+    found = hardness(np.array([0, 24, 25, 50, 75, 100]), np.array([5, 6]))
+    np.testing.assert_array_equal(found[0], [0.5, 0.5, 0.5, 0.75, 1.0, 1.0])
+    np.testing.assert_allclose(found[1], [0.3, 1.0])
 
 
 def test_a_curriculum_selects_more_pairs_over_time():
-    objective = prepared(objective="contrastive", mining={"miner": "curriculum", "hardness": 0.0}, steps=100)[3]
-    random = np.random.default_rng(1)
-    x, y = jnp.asarray(random.normal(size=(12, 4)), jnp.float32), jnp.arange(12, dtype=jnp.int32) % 3
-    at = [
-        float(objective.loss(LossInputs(x, y, None, {}, jax.random.key(0), jnp.int32(s)))[0]) for s in (0, 25, 50, 100)
-    ]
+    values = {"objective": "contrastive", "mining": {"miner": "curriculum", "hardness": 0.0}, "steps": 100}
+    objective = build(**values).objective
+    at_step = jax.vmap(lambda step: objective.loss(loss_inputs(step))[0])
+    all_pairs = partial(losses.contrastive_loss, EMBEDDINGS, LABELS[:12], margin=0.5)
+    at, expected = jax.device_get(jax.jit(lambda steps: (at_step(steps), all_pairs()))(np.array([0, 25, 50, 100])))
     assert at[0] < at[1] < at[2] == at[3]
-    np.testing.assert_allclose(at[3], losses.contrastive_loss(x, y, margin=0.5), rtol=1e-6)
+    np.testing.assert_allclose(at[3], expected, rtol=1e-6)
 
 
 def test_both_views_are_of_the_same_images_and_differ():
-    objective = prepared(objective="info_nce")[3]
-    rows = objective.sample(jax.random.key(0), jnp.int32(1), jnp.arange(IMAGES))
+    steps, state, inputs, built = build_training(objective="info_nce", loss={"temperature": 1.0})
+    rows = jax.jit(built.objective.sample)(KEY, 1, np.arange(IMAGES))
     np.testing.assert_array_equal(rows, np.tile(np.arange(12, 24), 2))
-    assert (objective.images, objective.steps_per_epoch) == (24, 2)
-    steps, state, inputs, _, _ = prepared(objective="info_nce", loss={"temperature": 1.0})
-    alike = losses.info_nce_loss(*(2 * [jnp.ones((12, 4))]), temperature=1.0)
-    assert float(steps(state, 1, *inputs).metrics.loss) < float(alike)
+    assert (built.objective.images, built.objective.steps_per_epoch) == (24, 2)
+    loss_of_equal_rows = np.log(12)
+    assert float(steps(state, 1, *inputs).metrics.loss) < loss_of_equal_rows
 
 
 def test_learned_parameters_have_given_initial_values_and_their_own_learning_rate():
-    learner = prepared(objective="margin", loss={"beta": 0.7, "boundary": "classes"})[4]
+    learner = build(objective="margin", loss={"beta": 0.7, "boundary": "classes"}).learner
     np.testing.assert_allclose(learner.loss_arguments()["beta"], [0.7] * 3)
-    found = prepared(objective="siglip", loss={"log_scale": 1.0, "bias": -2.0})[4].loss_arguments()
+    found = build(objective="siglip", loss={"log_scale": 1.0, "bias": -2.0}).learner.loss_arguments()
     assert {name: round(float(value), 4) for name, value in found.items()} == {"log_scale": 1.0, "bias": -2.0}
-    assert prepared(objective="margin", loss={"boundary": "fixed"})[4].loss_arguments() == {}
-    assert prepared(objective="soft_triple", loss={"centers": 5})[4].loss_arguments()["proxies"].shape == (3, 5, 4)
-    moved = []
-    for rate in (1.0, 4.0):
-        values = {"objective": "proxy_anchor", "loss": {"parameters_rate": rate}, "optimizer": {"warmup": 0.0}}
-        steps, state, inputs, _, _ = prepared(**values)
-        before = jax.tree.map(np.asarray, state.params)
-        after = steps(state, 1, *inputs).params
-        moved.append(jax.tree.map(lambda a, b: np.abs(np.asarray(a) - b).max(), after, before))
-    assert moved[0]["encoder"] == moved[1]["encoder"]
-    np.testing.assert_allclose(
-        *(m["learned"]["proxies"]["vectors"][...] * s for m, s in zip(moved, (4, 1), strict=True))
-    )
+    assert build(objective="margin", loss={"boundary": "fixed"}).learner.loss_arguments() == {}
+    assert build(objective="soft_triple", loss={"centers": 5}).learner.loss_arguments()["proxies"].shape == (3, 5, 4)
+    params = {
+        "encoder": {"kernel": np.array([1.0, -2.0], np.float32)},
+        "learned": {"proxies": np.array([3.0, 4.0], np.float32)},
+    }
 
+    @jax.jit
+    def first_updates() -> list[Any]:
+        rates = [from_dict({"loss": {"parameters_rate": rate}, "optimizer": {"warmup": 0.0}}) for rate in (1.0, 4.0)]
+        optimizers = [build_optimizer(fill_defaults(settings, 100), 10)[0] for settings in rates]
+        return [optimizer.update(params, optimizer.init(params), params)[0] for optimizer in optimizers]
 
-def test_a_loss_with_a_memory_compares_with_earlier_batches():
-    steps, state, inputs, objective, learner = prepared(objective="multi_similarity", loss={"memory": 30})
-    state = steps(state, 3, *inputs)  # 36 images
-    memory = state.statistics["memory"].get_value()
-    assert (int(memory.filled), int(memory.place)) == (30, 6)
-    assert np.bincount(memory.labels, minlength=CLASSES).sum() == 30
-    x, y = jnp.asarray(np.random.default_rng(0).normal(size=(12, 4)), jnp.float32), jnp.arange(12) % CLASSES
-    related = mining.against(memory, y)
-    expected = losses.multi_similarity_loss(x, related, ref_embeddings=memory.embeddings)
-    seen = LossInputs(x, y, None, {}, jax.random.key(0), jnp.int32(0), memory)
-    np.testing.assert_allclose(objective.loss(seen)[0], expected, rtol=1e-6)
-    assert abs(float(objective.loss(seen._replace(memory=None))[0]) - float(expected)) > 1e-3
-
-
-RESUMED = {
-    "normalized_softmax": {"learn_temperature": True, "parameters_rate": 10.0},
-    "contrastive": {"memory": 30},
-}
+    slow, fast = first_updates()
+    np.testing.assert_array_equal(fast["encoder"]["kernel"], slow["encoder"]["kernel"])
+    np.testing.assert_allclose(fast["learned"]["proxies"], 4 * slow["learned"]["proxies"], rtol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:.*sharding:UserWarning")
-@pytest.mark.parametrize("objective", RESUMED)
-def test_learned_parameters_and_memory_are_resumed_bit_for_bit(tmp_path, objective):
-    steps, state, inputs, _, _ = prepared(objective=objective, loss=RESUMED[objective], steps=6)
-    fresh = jax.tree.map(lambda a: a.copy(), state)
+def test_learned_parameters_and_a_memory_are_updated_and_resumed_bit_for_bit(tmp_path):
+    loss = {"boundary": "classes", "memory": 30}
+    steps, state, inputs, (_, objective, learner) = build_training(
+        objective="margin", loss=loss, mining={"miner": "distance_weighted"}, steps=6
+    )
+    dry_run(objective, learner)
+    before, fresh = jax.tree.map(np.array, state.params), jax.jit(lambda a: jax.tree.map(jnp.copy, a))(state)
     state = steps(state, 2, *inputs)
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     checkpoints.save(state, 1.0)
-    whole = steps(state, 3, *inputs)
+    whole = steps(state, 1, *inputs)  # 36 images so far
     restored = checkpoints.restore(fresh)
     checkpoints.close()
     assert restored is not None
-    again = steps(restored[0], 3, *inputs)
-    assert int(again.step) == 5
-    if objective == "normalized_softmax":
-        assert set(again.params["learned"]) == {"proxies", "temperature"}
-    else:
-        assert int(again.statistics["memory"].get_value().filled) == 30
-    for x, y in zip(jax.tree.leaves(again.statistics), jax.tree.leaves(whole.statistics), strict=True):
-        np.testing.assert_array_equal(x, y)
-    jax.tree.map(np.testing.assert_array_equal, again.params, whole.params)
-    jax.tree.map(np.testing.assert_array_equal, again.optimizer, whole.optimizer)
+    again = steps(restored[0], 1, *inputs)
+    assert steps._cache_size() == 1
+    assert int(again.step) == 3
+    assert int(again.metrics.first_nonfinite_step) == -1
+    assert set(again.params["learned"]) == {"beta"}
+    memory = again.statistics["memory"].get_value()
+    assert (int(memory.filled), int(memory.place)) == (30, 6)
+    assert np.bincount(memory.labels, minlength=CLASSES).sum() == 30
+    for resumed, uninterrupted in zip(jax.tree.leaves(again[:3]), jax.tree.leaves(whole[:3]), strict=True):
+        np.testing.assert_array_equal(resumed, uninterrupted)
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(again.params), strict=True):
+        assert np.any(np.asarray(new) != old)
+
+
+def test_a_loss_with_a_memory_compares_with_earlier_batches():
+    objective = build(objective="multi_similarity", loss={"memory": 30}).objective
+
+    @jax.jit
+    def compare() -> tuple[Any, Any, Any]:
+        memory = mining.cross_batch_memory(30, 4)
+        for shift in (0.0, 1.0, 2.0):
+            memory = mining.push(memory, EMBEDDINGS + shift, LABELS[:12])
+        related = mining.against(memory, LABELS[:12])
+        expected = losses.multi_similarity_loss(EMBEDDINGS, related, ref_embeddings=memory.embeddings)
+        return objective.loss(loss_inputs(memory=memory))[0], expected, objective.loss(loss_inputs())[0]
+
+    found, expected, without = compare()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert abs(float(without) - float(expected)) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -385,10 +422,10 @@ def test_settings_without_effect_are_rejected(values, message):
 
 def test_values_are_checked_before_training():
     with pytest.raises(InputError, match="margin: expected a whole number, got 2.5"):
-        prepared(objective="sphereface", loss={"margin": 2.5})
-    *_, objective, learner = prepared(objective="smooth_ap")
+        build(objective="sphereface", loss={"margin": 2.5})
+    _, objective, learner = build(objective="smooth_ap")
     dry_run(objective, learner)
-    *_, objective, learner = prepared(objective="triplet", mining={"miner": "hard_aware", "share": 1.5})
+    _, objective, learner = build(objective="triplet", mining={"miner": "hard_aware", "share": 1.5})
     with pytest.raises(InputError, match="share"):
         dry_run(objective, learner)
 

@@ -1,16 +1,22 @@
 """Whole runs, in this process, on the embedded digits."""
 
+import functools
 import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from simjax.core import InputError
-from simjax.train import train
+from simjax.data import load
+from simjax.train import _loop, train
+from simjax.train._run_folder import RunFolder
 from simjax.train._settings import from_dict
-from tests.slow import slow_unless
 
-QUICK = {
+QUICK: dict[str, Any] = {
     "model": "dnn",
     "steps": 60,
     "dnn": {"widths": [64]},
@@ -19,15 +25,40 @@ QUICK = {
 }
 
 
-def report_without_times(path):
+def report_without_times(path: Path) -> dict[str, Any]:
     report = json.loads((path / "report.json").read_text())
     for name in ("train_seconds", "step_milliseconds", "images_per_second"):
         report.pop(name)
     return report
 
 
+def log_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def train_until_stopped(values: dict[str, Any], out: Path, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train, with a KeyboardInterrupt in place of the call that takes more than `steps` steps in all."""
+    build_steps, taken = _loop.build_steps, []
+
+    def build_stopping(*arguments: Any) -> Callable[..., Any]:
+        take_steps = build_steps(*arguments)
+
+        def stopping(state: Any, count: int, *rest: Any) -> Any:
+            taken.append(count)
+            if sum(taken) > steps:
+                raise KeyboardInterrupt
+            return take_steps(state, count, *rest)
+
+        return stopping
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_loop, "build_steps", build_stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(from_dict(values), out)
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "dnn"
     train(from_dict(QUICK), out, command="train")
     return out
@@ -44,17 +75,17 @@ def test_a_run_saves_everything_that_a_report_needs(finished):
     arrays = np.load(finished / "predictions.npz")
     assert arrays["embedding"].shape == (450, 64)
     assert np.mean(arrays["predicted"] == arrays["label"]) == report["accuracy"]
-    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    lines = log_lines(finished)
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 61))
     assert lines[-1]["validation_accuracy"] > 0.5
 
 
-@pytest.mark.slow
-def test_the_same_run_twice_gives_the_same_numbers(finished, tmp_path):
-    train(from_dict(QUICK), tmp_path / "again")
-    assert report_without_times(tmp_path / "again") == report_without_times(finished)
-    a, b = (np.load(p / "predictions.npz")["embedding"] for p in (finished, tmp_path / "again"))
-    np.testing.assert_array_equal(a, b)
+def test_a_finished_run_is_resumed_by_evaluating_it(finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "copy")
+    (out / "report.json").unlink()
+    assert train(from_dict(QUICK), out, resume=True).report["accuracy"] > 0.8
+    assert report_without_times(out) == report_without_times(finished)
+    assert (out / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
 
 
 @pytest.mark.slow
@@ -67,37 +98,20 @@ def test_another_seed_gives_another_network_on_the_same_data(finished, tmp_path)
 
 @pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_run(finished, tmp_path, monkeypatch):
-    from simjax.train import _loop
-
+    """This also shows that two runs with the same settings give the same numbers."""
     out = tmp_path / "stopped"
-    real = _loop.build_steps
-
-    def stopping(*arguments):
-        steps = real(*arguments)
-
-        def counted(state, count, *rest):
-            if state.step >= 17:
-                raise KeyboardInterrupt
-            return steps(state, count, *rest)
-
-        return counted
-
-    monkeypatch.setattr(_loop, "build_steps", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        train(from_dict(QUICK), out)
-    monkeypatch.setattr(_loop, "build_steps", real)
+    train_until_stopped(QUICK, out, 17, monkeypatch)
+    assert log_lines(out)[-1]["step"] < 60
     train(from_dict(QUICK), out, resume=True)
     assert report_without_times(out) == report_without_times(finished)
     for name in ("loss", "accuracy"):
-        curves = [
-            [json.loads(line).get(name) for line in (p / "metrics.jsonl").read_text().splitlines()]
-            for p in (out, finished)
-        ]
-        assert curves[0] == curves[1]
+        assert [line.get(name) for line in log_lines(out)] == [line.get(name) for line in log_lines(finished)]
+    a, b = (np.load(p / "predictions.npz")["embedding"] for p in (finished, out))
+    np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("objective", ["contrastive", "triplet"])
 @pytest.mark.slow
+@pytest.mark.parametrize("objective", ["contrastive", "triplet"])
 def test_metric_objectives_report_the_accuracy_of_nearest_neighbours(objective, tmp_path):
     settings = from_dict(
         QUICK | {"objective": objective, "model": "cnn", "cnn": {"widths": [8, 16], "residual": False}, "steps": 20}
@@ -107,6 +121,7 @@ def test_metric_objectives_report_the_accuracy_of_nearest_neighbours(objective, 
     assert report["accuracy"] == report["knn_accuracy"] > 0.6
 
 
+@pytest.mark.slow
 def test_the_attention_of_a_vision_transformer_is_saved(tmp_path):
     train(from_dict({"model": "vit", "steps": 3, "vit": {"depth": 1, "pooling": "class"}}), tmp_path / "vit")
     samples = np.load(tmp_path / "vit" / "samples.npz")
@@ -114,10 +129,8 @@ def test_the_attention_of_a_vision_transformer_is_saved(tmp_path):
     assert 0 < samples["attention"].sum((2, 3)).max() < 1  # without the attention of the class token to itself
 
 
-def folder_of_digits(path, digits, each):
+def folder_of_digits(path: Path, digits: tuple[int, ...], each: int) -> Path:
     from PIL import Image
-
-    from simjax.data import load
 
     data = load("digits", "train")
     for digit in digits:
@@ -129,7 +142,7 @@ def folder_of_digits(path, digits, each):
 
 @pytest.mark.slow
 def test_new_classes_are_evaluated_by_neighbours_and_few_shot_tasks(tmp_path):
-    a, b = (folder_of_digits(tmp_path / name, digits, 24) for name, digits in (("a", range(4)), ("b", (8, 9))))
+    a, b = (folder_of_digits(tmp_path / name, digits, 24) for name, digits in (("a", (0, 1, 2, 3)), ("b", (8, 9))))
     settings = from_dict(
         QUICK | {"objective": "triplet", "dataset": f"folder:{a}", "test_dataset": f"folder:{b}", "batch_size": 16}
     )
@@ -156,15 +169,13 @@ def test_known_classes_of_other_images_are_evaluated_by_the_classifier(tmp_path)
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        slow_unless(False, {"vit": {"depth": 5}}, "cannot resume .*: vit.depth was 4 and is now 5"),
-        slow_unless(True, {"seed": 3}, "seed was 0 and is now 3"),
+        ({"vit": {"depth": 5}}, "cannot resume .*: vit.depth was 4 and is now 5"),
+        ({"seed": 3}, "seed was 0 and is now 3"),
     ],
 )
 def test_resuming_with_other_settings_is_refused(finished, values, message):
-    before = sorted(p.name for p in finished.iterdir())
     with pytest.raises(InputError, match=message):
-        train(from_dict(QUICK | values), finished, resume=True)
-    assert sorted(p.name for p in finished.iterdir()) == before
+        RunFolder(finished).begin(from_dict(QUICK | values), resume=True, overwrite=False)
 
 
 def test_a_folder_in_use_is_not_changed(finished, tmp_path):
@@ -184,16 +195,103 @@ def test_invalid_settings_create_no_files(tmp_path):
     for values, message in (
         ({"dataset": "digitz"}, "did you mean digits"),
         ({"model": "cnn", "cnn": {"variant": "classic"}}, "too small for the classic cnn"),
-        ({"objective": "triplet", "batch_size": 4}, "cannot hold 4 images of 2 classes"),
+        ({"model": "dnn", "objective": "triplet", "batch_size": 4}, "cannot hold 4 images of 2 classes"),
         ({"model": "vit", "vit": {"heads": 5}}, "divisor of the width 64, got 5"),
+        ({"ensemble": {"each": "clusters"}}, "'ensemble.size': expected 2 or more if other settings"),
     ):
         with pytest.raises(InputError, match=message):
             train(from_dict(values), out)
         assert not out.exists()
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
-    settings = from_dict(QUICK | {"optimizer": {"learning_rate": 1e30, "clip_norm": 0.0, "warmup": 0.2}})
-    with pytest.raises(InputError, match=r"not finite at step \d+; the last good checkpoint is kept"):
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    """The steps give up at the third one."""
+    steps: list[int] = []
+
+    def build_steps(*arguments: Any) -> Callable[..., Any]:
+        def take_steps(state: Any, count: int, *rest: Any) -> Any:
+            steps.append(count)
+            first = np.int32(2 if sum(steps) > 2 else -1)
+            metrics = state.metrics._replace(steps=np.int32(count), first_nonfinite_step=first)
+            return state._replace(step=state.step + count, metrics=metrics)
+
+        return take_steps
+
+    monkeypatch.setattr(_loop, "build_steps", build_steps)
+    settings = from_dict(QUICK | {"data": {"validation_fraction": 0.0}})
+    with pytest.raises(InputError, match="not finite at step 3; the last good checkpoint is kept in"):
         train(settings, tmp_path / "run")
     assert not (tmp_path / "run" / "report.json").exists()
+    assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
+
+
+ENSEMBLES: dict[str, dict[str, Any]] = {
+    "alone": {},
+    "triplets": {"ensemble": {"size": 2}},
+    "clusters": {"ensemble": {"size": 2, "each": "clusters", "combine": "concatenate"}},
+}
+
+
+def ensemble_settings(name: str) -> dict[str, Any]:
+    small = {"steps": 40, "objective": "triplet", "dnn": {"widths": [32]}, "embedding_size": 8}
+    return QUICK | small | ENSEMBLES[name]
+
+
+def embeddings(folder: Path) -> np.ndarray:
+    return np.load(folder / "predictions.npz")["embedding"]
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory) -> Callable[[str], Path]:
+    """Return a function that trains an ensemble, or a single encoder, on first use, and returns its folder."""
+    out = tmp_path_factory.mktemp("ensembles")
+
+    @functools.cache
+    def run(name: str) -> Path:
+        train(from_dict(ensemble_settings(name)), out / name)
+        return out / name
+
+    return run
+
+
+@pytest.mark.slow
+def test_each_encoder_has_triplets_of_its_own(ensemble):
+    both, alone = embeddings(ensemble("triplets")), embeddings(ensemble("alone"))
+    unit = alone / np.linalg.norm(alone, axis=1, keepdims=True)
+    np.testing.assert_allclose(both[:, :8], unit / np.sqrt(2), atol=1e-6)
+    assert np.abs(both[:, :8] - both[:, 8:]).max() > 0.1
+    report, single = (json.loads((ensemble(name) / "report.json").read_text()) for name in ("triplets", "alone"))
+    assert report["steps"] == 80
+    assert report["parameters"] == 2 * single["parameters"]
+    assert report["accuracy"] > 0.9
+    assert [line["step"] for line in log_lines(ensemble("triplets")) if "loss" in line] == list(range(1, 81))
+
+
+@pytest.mark.slow
+def test_each_encoder_continues_on_a_cluster_of_its_own(ensemble):
+    both, alone = embeddings(ensemble("clusters")), embeddings(ensemble("alone"))
+    assert both.shape == (450, 16)
+    for own in (both[:, :8], both[:, 8:]):  # a copy of the first encoder that was trained further
+        assert np.abs(own - alone).max() > 0.1
+        assert np.corrcoef(own.ravel(), alone.ravel())[0, 1] > 0.5
+    report = json.loads((ensemble("clusters") / "report.json").read_text())
+    assert report["steps"] == 120
+    assert report["accuracy"] > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["triplets", "clusters"])
+def test_a_resumed_ensemble_equals_an_uninterrupted_one(ensemble, tmp_path, monkeypatch, name):
+    out = tmp_path / "run"
+    train_until_stopped(ensemble_settings(name), out, 57, monkeypatch)  # in the second training
+    for _ in range(2):  # the second time, the finished run is evaluated
+        train(from_dict(ensemble_settings(name)), out, resume=True)
+        np.testing.assert_array_equal(embeddings(out), embeddings(ensemble(name)))
+        assert [line.get("loss") for line in log_lines(out)] == [line.get("loss") for line in log_lines(ensemble(name))]
+
+
+@pytest.mark.slow
+def test_a_cluster_of_a_single_class_is_rejected(tmp_path):
+    values = ensemble_settings("clusters") | {"dataset": "digits[0-1]"}
+    with pytest.raises(InputError, match="one of the clusters has images of a single class, give fewer"):
+        train(from_dict(values), tmp_path / "run")

@@ -99,6 +99,7 @@ def test_whole_classes_become_validation_images_only_if_test_classes_are_new(tmp
     assert len(np.unique(known.train.labels)) == 60
 
 
+@pytest.mark.slow
 def test_numbers_that_cannot_be_computed_are_reported_and_all_others_are_saved(tmp_path):
     one, pairs = folder(tmp_path / "one", 12, 1, "a"), folder(tmp_path / "pairs", 4, 3, "b")
     singles, run = folder(tmp_path / "singles", 3, 1, "c"), tmp_path / "run"
