@@ -1,7 +1,6 @@
 """Every test runs with strict JAX: shapes in annotations are checked, ranks are never promoted silently.
 
-The number of compilations of a run is printed at its end: most of the suite's time is the compiler's. Most functions
-run once, so XLA's optimizations would take longer than they save; commands that tests start compile as for a user.
+The number of compilations of a run is printed at its end: most of the suite's time is the compiler's.
 """
 
 import collections
@@ -26,7 +25,6 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
-jax.config.update("jax_disable_most_optimizations", True)
 
 COMPILATION = "/jax/core/compile/backend_compile_duration"
 compilations: collections.Counter[str] = collections.Counter()  # and their seconds
