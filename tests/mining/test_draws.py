@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from simjax import mining
 from tests.losses.cases import D, N, euclidean
@@ -32,6 +33,7 @@ def test_distance_weighted_draws_by_the_inverse_of_the_density():
     np.testing.assert_allclose(share, expected, atol=4 * np.sqrt(0.25 / 4000))
 
 
+@pytest.mark.slow
 def test_distance_weighted_gives_one_negative_to_every_positive(random):
     x, labels = np.float32(random.normal(size=(N, D))), random.integers(0, 3, N)
 

@@ -85,7 +85,8 @@ def test_equals_loops(random, measure):
         assert found.tolist() == wanted, options
 
 
-@pytest.mark.parametrize("kind", mostly_slow(RELATIONS, "classes, some ignored"))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", RELATIONS)
 def test_every_relation_equals_loops(random, kind):
     labels, ref_labels, positive, negative = related(kind, random)
     x = np.float32(random.normal(size=(N, D)))
@@ -156,6 +157,7 @@ def test_random_candidates_are_equally_likely(random):
         np.testing.assert_allclose(share, 2 / len(row), atol=0.05)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_size_of_the_matrix():
     n = 60_000
     mine = jax.jit(lambda x, y: hard_negatives(x, y, k=10, range_min=5, relative_margin=0.05, max_score=0.9))
