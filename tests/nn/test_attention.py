@@ -14,12 +14,12 @@ B, T, S, WIDTH, HEADS = 2, 5, 7, 12, 3
 
 @pytest.fixture
 def tokens(random):
-    return random.normal(size=(B, T, WIDTH)).astype(np.float32)
+    return jnp.asarray(random.normal(size=(B, T, WIDTH)), jnp.float32)
 
 
 @pytest.fixture
 def context(random):
-    return (random.normal(size=(B, S, WIDTH)) + 1).astype(np.float32)
+    return jnp.asarray(random.normal(size=(B, S, WIDTH)) + 1, jnp.float32)
 
 
 def as_flax(layer):
@@ -56,7 +56,7 @@ def test_returned_weights_average_the_values(tokens, context):
 
 def test_masked_tokens_have_no_influence(tokens, context):
     layer = nn.MultiHeadAttention(WIDTH, HEADS, rngs=nnx.Rngs(0))
-    later = tokens.copy()
+    later = np.array(tokens)
     later[:, 3:] = 9.0
 
     @jax.jit

@@ -32,6 +32,7 @@ def test_equals_flax_in_training_and_evaluation(random, shape):
     np.testing.assert_allclose(*alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients():
     with jax.enable_x64(True):
         random = np.random.default_rng(0)

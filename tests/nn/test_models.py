@@ -1,3 +1,4 @@
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,11 @@ from simjax import nn
 from simjax.core import InputError
 from tests.slow import mostly_slow
 
-MODELS = {"cnn": nn.SiameseCNN, "vit": nn.VisionTransformer, "dnn": nn.DenseNetwork}
+MODELS = {
+    "cnn": partial(nn.SiameseCNN, widths=(4, 8)),
+    "vit": partial(nn.VisionTransformer, width=16, depth=2),
+    "dnn": partial(nn.DenseNetwork, widths=(32,)),
+}
 
 
 @nnx.jit
@@ -38,19 +43,25 @@ def test_evaluation_is_independent_of_the_batch(random, name):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_classic_network(random):
+def test_the_classic_network_has_the_parameters_of_its_layers():
     model = nn.SiameseCNN((28, 28, 1), variant="classic", rngs=nnx.Rngs(0))
     weights = 9 * 32 + 32 + 9 * 32 * 64 + 64 + 9 * 64 * 128 + 128 + 128 * 64 + 64 + 64 * 2 + 2
     norms = 2 * (32 + 64 + 128 + 64)
     assert nn.count_parameters(model) == weights + norms == 101_634
     assert not any(layer in (jax.nn.relu, jax.nn.gelu) for layer in model.layers.layers)
-    # No activations and, before training, no offsets: twice the image is embedded twice as far from the origin.
+
+
+@pytest.mark.slow
+def test_the_classic_network_is_linear(random):
+    """Without activations and, before training, without offsets, twice the image has twice the embedding."""
+    model = nn.SiameseCNN((28, 28, 1), variant="classic", rngs=nnx.Rngs(0))
     fresh = nnx.view(model, use_running_average=True)
     x = random.normal(size=(1, 28, 28, 1)).astype(np.float32)
     assert embed(fresh, x).shape == (1, 2)
     np.testing.assert_allclose(embed(fresh, 2 * x), 2 * np.asarray(embed(fresh, x)), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_batch_statistics_follow_the_batches():
     model = nn.SiameseCNN((8, 8, 1), widths=(4,), rngs=nnx.Rngs(0))
     norm: Any = model.layers.layers[1]
@@ -63,7 +74,7 @@ def test_batch_statistics_follow_the_batches():
     ("pooling", "positions"), mostly_slow([("mean", "sincos"), ("class", "learned")], ("class", "learned"))
 )
 def test_vision_transformer_returns_its_attention(random, pooling, positions):
-    options = {"patch_size": 4, "depth": 2, "pooling": pooling, "positions": positions}
+    options = {"patch_size": 4, "depth": 2, "width": 16, "pooling": pooling, "positions": positions}
     model = nn.VisionTransformer((9, 10, 3), rngs=nnx.Rngs(0), **options)
     images = random.normal(size=(2, 9, 10, 3)).astype(np.float32)
     (embeddings, weights), alone = jax.jit(lambda x: (model(x, return_attention=True), model(x)))(images)
