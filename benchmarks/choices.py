@@ -72,7 +72,9 @@ def convolutions(images: int, side: int, channels: int, filters: int) -> Ways:
     def shifted(x: Array, kernel: Array) -> Array:
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         places = [(i, j) for i in range(3) for j in range(3)]
-        return sum(core.dense(padded[:, i : i + side, j : j + side], kernel[i, j]) for i, j in places)
+        return functools.reduce(
+            jnp.add, [core.dense(padded[:, i : i + side, j : j + side], kernel[i, j]) for i, j in places]
+        )
 
     x, kernel = random(images, side, side, channels), random(3, 3, channels, filters)
     cotangent = random(images, side, side, filters)
@@ -106,7 +108,9 @@ def attentions(images: int, tokens: int, heads: int, size: int) -> Ways:
         return jnp.einsum("bhts,bshd->bthd", weights, value)
 
     def ours(query: Array, key: Array, value: Array) -> Array:
-        return attention(query, key, value, temperature=size**0.5)
+        out = attention(query, key, value, temperature=size**0.5)
+        assert isinstance(out, Array)
+        return out
 
     parts = [random(images, tokens, heads, size) for _ in range(3)]
     return {"plain": learned(plain, *parts), "simjax": learned(ours, *parts)}
