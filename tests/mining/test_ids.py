@@ -37,7 +37,7 @@ def found(name, x, labels):
     out = function(x, labels, **given)
     rows, columns = np.arange(6)[:, None], np.arange(12 if name == "cluster_hard" else 6)[None]
     parts = out if isinstance(out, tuple) else (out,)
-    return [masks(part, rows, columns) if isinstance(part, Relation) else np.asarray(part) for part in parts]
+    return [masks(part, rows, columns) if isinstance(part, Relation) else jax.tree.leaves(part) for part in parts]
 
 
 @pytest.mark.parametrize("name", mostly_slow(NAMES, "semi_hard", "hard_negatives"))
