@@ -1,5 +1,6 @@
 """Whole matrices of every measure that SciPy's `cdist` or scikit-learn's `metrics.pairwise` has, too."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -140,14 +141,15 @@ def contenders(name: str, peers: Peers) -> dict[str, Callable[..., Ready]]:
         from scipy.spatial.distance import cdist
 
         x, y = (a if a.dtype == bool else a.astype(np.float64) for a in (x, y))
-        return Ready(lambda: cdist(x, y, peers.scipy, **keywords(value)))
+        metric: Any = peers.scipy  # a name
+        return Ready(lambda: cdist(x, y, metric, **keywords(value)))
 
     def sklearn_jobs(jobs: int) -> Callable[..., Ready]:
         def build(x: np.ndarray, y: np.ndarray, value: Any) -> Ready:
             from sklearn.metrics import pairwise as functions
 
             metric, more = peers.sklearn or (peers.scipy, keywords(value))
-            function = functions.pairwise_kernels if metric in KERNELS else functions.pairwise_distances
+            function: Any = functions.pairwise_kernels if metric in KERNELS else functions.pairwise_distances
             return Ready(lambda: function(x, y, metric=metric, n_jobs=jobs, **more))
 
         return build
@@ -155,9 +157,10 @@ def contenders(name: str, peers: Peers) -> dict[str, Callable[..., Ready]]:
     def eager_torch(x: np.ndarray, y: np.ndarray, value: Any) -> Ready:
         import torch
 
+        assert peers.torch is not None
         torch.set_num_threads(CORES)
         a, b = torch.from_numpy(x), torch.from_numpy(y)
-        return Ready(lambda: peers.torch(torch, a, b))
+        return Ready(functools.partial(peers.torch, torch, a, b))
 
     def keywords(value: Any) -> dict[str, Any]:
         return {peers.parameter[1]: value} if peers.parameter else {}

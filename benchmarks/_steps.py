@@ -146,10 +146,12 @@ def theirs(settings: Settings, images: np.ndarray, labels: np.ndarray, *, best_l
     settings = fill_defaults(settings, len(images))
     learner = build_learner(settings, images.shape[1:], CLASSES)
     network = same_network(learner.encoder)
-    if learner.head is not None:
-        network = torch.nn.Sequential(network, same_network(learner.head.dense))
+    head: Any = learner.head
+    if head is not None:
+        network = torch.nn.Sequential(network, same_network(head.dense))
     if best_layout:
         network = network.to(memory_format=torch.channels_last)
+    assert settings.optimizer.weight_decay is not None  # of the filled settings
     optimizer = torch.optim.AdamW(
         decayed(network, settings.optimizer.weight_decay), lr=settings.optimizer.learning_rate, fused=best_layout
     )

@@ -70,7 +70,8 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Ready:
     start = time.perf_counter()
     program = jax.jit(function).lower(*arguments).compile()
     seconds = time.perf_counter() - start
-    temporary = program.memory_analysis().temp_size_in_bytes
+    memory = program.memory_analysis()
+    temporary = None if memory is None else memory.temp_size_in_bytes
     return Ready(lambda: jax.block_until_ready(program(*arguments)), seconds, temporary)
 
 
@@ -107,7 +108,7 @@ def race(contest: Contest, runs: int, pause: float = PAUSE, turn: float = TURN) 
 def timed(contender: Ready, pause: float, turn: float) -> tuple[float, Any]:
     """Seconds that the task takes, the mean of as many runs as fit in a turn, and the result."""
     time.sleep(pause)
-    start, runs, elapsed = time.perf_counter(), 0, 0.0
+    start, runs, elapsed, result = time.perf_counter(), 0, 0.0, None
     while not runs or elapsed < turn:
         result = contender.run()
         runs, elapsed = runs + 1, time.perf_counter() - start

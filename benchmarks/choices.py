@@ -110,7 +110,9 @@ def attentions(images: int, tokens: int, heads: int, size: int) -> Ways:
         return jnp.einsum("bhts,bshd->bthd", weights, value)
 
     def ours(query: Array, key: Array, value: Array) -> Array:
-        return attention(query, key, value, temperature=size**0.5)
+        out = attention(query, key, value, temperature=size**0.5)
+        assert isinstance(out, Array)
+        return out
 
     parts = [random(images, tokens, heads, size) for _ in range(3)]
     return {"plain": learned(plain, *parts), "simjax": learned(ours, *parts)}

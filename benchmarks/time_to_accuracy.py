@@ -89,7 +89,7 @@ def theirs(model: str, seed: int) -> Epochs:
     settings, sources, objective, learner = prepared(model, seed)
     each, size, o = objective.steps_per_epoch, settings.batch_size, settings.optimizer
     _, schedule = build_optimizer(settings, round(settings.epochs * each))
-    rates = [float(schedule(i)) for i in range(round(settings.epochs * each))]
+    rates = [float(np.asarray(schedule(i))) for i in range(round(settings.epochs * each))]
     network = torch.nn.Sequential(same_network(learner.encoder), same_network(learner.head.dense))
     network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(decayed(network, o.weight_decay), lr=o.learning_rate, fused=True)

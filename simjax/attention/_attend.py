@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jax.sharding import PartitionSpec
 from jax.tree_util import Partial
 
-from simjax.attention._masks import as_bias, as_masks, broadcast_axes, evaluate
+from simjax.attention._masks import as_masks, broadcast_axes, evaluate
 from simjax.core import (
     InputError,
     as_float_array,
@@ -33,6 +33,7 @@ from simjax.core import (
     rows_per_block,
 )
 from simjax.similarity import PRECISIONS, Measure
+from simjax.similarity._masks import as_pytree_function
 from simjax.similarity._row_reductions import softmax_of_tile
 
 
@@ -63,21 +64,14 @@ def attend(
         precision = precision.name.lower()
     if precision is not None:
         check_choice("precision", str(precision), PRECISIONS)
-    terms = {name: as_float_array(name, number) for name, number in scale.items()}
+    terms: dict[str, Any] = {name: as_float_array(name, number) for name, number in scale.items()}
     if bias is not None:
-        terms["bias"] = as_bias(bias)
-    out = _attend(
-        measure,
-        query,
-        key,
-        value,
-        terms | as_masks(mask, query.shape, key.shape, **masks),
-        dropout(dropout_rng, dropout_rate, deterministic),
-        broadcast_dropout=broadcast_dropout,
-        precision=precision,
-        extras=("residual",) * return_residual + ("weights",) * return_weights,
-        block_size=block_size,
-    )
+        terms["bias"] = as_pytree_function(bias) if callable(bias) else as_float_array("bias", bias)
+    terms |= as_masks(mask, query.shape, key.shape, **masks)
+    extras = ("residual",) * return_residual + ("weights",) * return_weights
+    options = {"broadcast_dropout": broadcast_dropout, "precision": precision, "block_size": block_size}
+    drop = dropout(dropout_rng, dropout_rate, deterministic)
+    out = _attend(measure, query, key, value, terms, drop, extras=extras, **options)
     return out if return_residual or return_weights else out[0]
 
 
@@ -135,20 +129,11 @@ def _attend_heads(
     extras: tuple[str, ...],
     block_size: int | None,
 ) -> dict[str, Array]:
-    """Attend on one device; returns a dict of [b, t, h, ...].
+    """Attend on one device; returns "out", and "residual" or "weights" if they are in `extras`, [b, t, h, ...] each.
 
-    Args:
-        whole: The measure, the biases and masks that are functions, and the dropout.
-        query: [b, t, h, k].
-        key: [b, s, g, k].
-        value: [b, s, g, e].
-        batch: Numbers of the batch elements, [b].
-        heads: Numbers of the heads, [h].
-        arrays: The scale, biases and masks that are arrays, [b or 1, h or 1, t or 1, s or 1].
-        broadcast_dropout: Drop the same positions in all heads and batch elements.
-        precision: Precision of matrix products.
-        extras: Names of results beside "out": "residual", "weights".
-        block_size: Queries per block, counted over heads and batch elements.
+    `whole` has the measure, the biases and masks that are functions, and the dropout. `batch` [b] and `heads` [h] are
+    the numbers of the batch elements and heads. `arrays` has the scale, biases and masks that are arrays,
+    [b or 1, h or 1, t or 1, s or 1]. `block_size` is counted over heads and batch elements.
     """
     measure, functions, dropout = whole
     (b, t, h, size), (s, g, e) = query.shape, value.shape[1:]
@@ -157,9 +142,9 @@ def _attend_heads(
 
     def block_of(n: int, queries: int) -> int:
         """Return the number of entries per block, of n entries with so many queries each."""
-        return (
-            max(1, block_size // max(queries, 1)) if block_size else rows_per_block(n, queries * row_bytes, min_rows=1)
-        )
+        if block_size:
+            return max(1, block_size // max(queries, 1))
+        return rows_per_block(n, queries * row_bytes, min_rows=1)
 
     def attend_batch(block: Any) -> Any:
         return _map_axis(attend_group, 1, g, block, block_size=block_of(g, u * t))
@@ -258,20 +243,11 @@ def drop(
     return jnp.where(kept, weights / (1 - rate), 0.0)
 
 
-def _on_mesh(
-    function: Callable[..., Any],
-    whole: Any,
-    query: Array,
-    key: Array,
-    value: Array,
-    batch: Array,
-    heads: Array,
-    arrays: dict[str, Array],
-) -> Any:
-    """Call `function` on each device of an Explicit mesh over which the batch or the heads are sharded."""
+def _on_mesh(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `_attend_heads` on each device of an Explicit mesh over which the batch or the heads are sharded."""
+    _, query, *_, arrays = arguments
     sharding = jax.typeof(query).sharding
     b, h = (*sharding.spec, None, None, None)[0:3:2]
-    arguments = (whole, query, key, value, batch, heads, arrays)
     if not sharding.mesh.are_all_axes_explicit or (b is None and h is None):
         return function(*replicated(arguments))
     by_head = PartitionSpec(b, None, h)

@@ -4,7 +4,8 @@
     scaled dot-product attention: softmax(Q K^T / sqrt(k)) V
 
 The matrix of scores is reduced in blocks of rows, so that memory grows with the length and not with its square, forward
-and backward.
+and backward. Unsuitable shapes, numbers out of range and unknown names raise an `InputError`, unsuitable dtypes a
+`TypeError`.
 
 References:
     Vaswani et al. (2017), Attention Is All You Need. Tsai et al. (2019), Transformer Dissection: An Unified
@@ -91,10 +92,6 @@ def attention(
         [*batch, t, h, e] in the dtype of `value`, computed in float32 or wider. A query without valid keys gives zeros
         with zero gradient. With `return_residual` or `return_weights`, a tuple that also holds these, in this order.
 
-    Raises:
-        InputError: If shapes do not match, the measure is unknown or a number is out of range.
-        TypeError: If an array has an unsuitable dtype.
-
     Example:
         With a Euclidean distance each colour attends to itself:
 
@@ -132,11 +129,7 @@ def dot_product_attention(
     `attention_fn`.
 
     Args:
-        query: [*batch, t, h, k].
-        key: [*batch, s, g, k], as in `attention`.
-        value: [*batch, s, g, e].
-        bias: As in `attention`.
-        mask: As in `attention`.
+        query, key, value, bias, mask: As in `attention`.
         scale: Factor of the scores. Default: 1 / sqrt(k).
         implementation: "xla" is this library's own; "cudnn" is NVIDIA's fused kernel for half precision, which does
             not support all options. Default: "xla".
@@ -148,8 +141,7 @@ def dot_product_attention(
         As `attention`.
 
     Raises:
-        InputError: If shapes do not match, a number is out of range or "cudnn" does not support an option.
-        TypeError: If an array has an unsuitable dtype.
+        InputError: If "cudnn" does not support an option.
 
     Differs from:
         `jax.nn.dot_product_attention` and Flax, which return the mean of the values for a fully masked row, and whose

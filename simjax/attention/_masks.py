@@ -20,11 +20,6 @@ from simjax.similarity import causal
 from simjax.similarity._masks import as_pytree_function
 
 
-def as_bias(bias: ArrayLike | Callable[..., Any]) -> Any:
-    """Return a bias as a floating-point array or a pytree function."""
-    return as_pytree_function(bias) if callable(bias) else as_float_array("bias", bias)
-
-
 def as_masks(
     mask: ArrayLike | Callable[..., Any] | None,
     query_shape: tuple[int, ...],
@@ -79,11 +74,7 @@ def _lengths(argument: str, lengths: ArrayLike, batch: tuple[int, ...]) -> Array
 
 
 def broadcast_axes(argument: str, a: Array, shape: tuple[int, ...]) -> Array:
-    """Return an array that broadcasts to [*batch, h, t, s] as [b or 1, h or 1, t or 1, s or 1].
-
-    Raises:
-        InputError: If it does not broadcast to the shape.
-    """
+    """Return an array that broadcasts to [*batch, h, t, s] as [b or 1, h or 1, t or 1, s or 1]."""
     own = (1,) * (len(shape) - a.ndim) + a.shape
     if len(own) != len(shape) or any(n not in (1, size) for n, size in zip(own, shape, strict=True)):
         raise InputError(f"{argument}: expected a shape that broadcasts to {shape}, got {a.shape}")
@@ -93,19 +84,9 @@ def broadcast_axes(argument: str, a: Array, shape: tuple[int, ...]) -> Array:
 
 
 def evaluate(argument: str, function: Partial, i: Array, j: Array, heads: Array, batch: Array) -> Array:
-    """Return the values of a function of position for a tile, an array that broadcasts to [b, g, u, r, s].
+    """Return the values of a bias or mask function for a tile, an array that broadcasts to [b, g, u, r, s].
 
-    Args:
-        argument: "bias", or the name of a mask.
-        function: Function of (i, j), (i, j, head) or (i, j, head, batch).
-        i: Numbers of the queries, [r, 1].
-        j: Numbers of the keys, [1, s].
-        heads: Numbers of the heads, [g, u].
-        batch: Numbers of the batch elements, [b].
-
-    Raises:
-        InputError: If the function returns an array of another shape.
-        TypeError: If a mask does not return booleans.
+    The numbers of the queries are i [r, 1], of the keys j [1, s], of the heads [g, u], and of the batch elements [b].
     """
     tile = (i.shape[0], j.shape[1])
 

@@ -16,19 +16,16 @@ Miners share these arguments:
     measure: Name of a measure or a `Measure`, a similarity or a distance.
     block_size: Rows per block. Default: chosen from a memory budget.
 
-and raise these errors:
-
-    InputError: If shapes do not match, a measure or an option is unknown, or a number is out of range.
-    TypeError: If labels are not integers.
+They raise an `InputError` if shapes do not match, a measure or an option is unknown, or a number is out of range, and a
+`TypeError` if labels are not integers. A `margin` or another hyperparameter of type `ArrayLike` may be traced.
 """
 
 from simjax.mining._batch_hard import batch_easy_hard, batch_hard, cluster_hard, n_hard
 from simjax.mining._cross_batch_memory import CrossBatchMemory, against, cross_batch_memory, push
 from simjax.mining._hard_negatives import hard_negatives
-from simjax.mining._pairs import curriculum, guided, hard_aware, multi_similarity, pair_margin
-from simjax.mining._sampling import distance_weighted, uniform_histogram
+from simjax.mining._pairs import curriculum, guided, hard_aware, multi_similarity, pair_margin, uniform_histogram
 from simjax.mining._statistics import MiningStatistics, statistics
-from simjax.mining._triplets import angular, semi_hard, triplet_margin
+from simjax.mining._triplets import angular, distance_weighted, semi_hard, triplet_margin
 
 __all__ = [
     "CrossBatchMemory",

@@ -32,11 +32,7 @@ def check_inputs(
     ref_labels: RefLabels,
     names: tuple[str, str] = ("embeddings", "ref_embeddings"),
 ) -> tuple[Array, Array, Relation]:
-    """Return rows x [n, d] and columns y [m, d], both without gradient, and their relation.
-
-    Raises:
-        InputError: If shapes do not match, or the relation consists of mined pairs or triplets.
-    """
+    """Return rows x [n, d] and columns y [m, d], both without gradient, and their relation, which must not be mined."""
     x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels, names)
     if relation.triplets is not None or relation.indices is not None:
         raise InputError("labels: expected class ids or a relation of pairs, got triplets that a miner selected")
@@ -70,8 +66,7 @@ def relation_of_indices(
     positives: Array, negatives: Array, shape: tuple[int, int], classes: tuple[Array, Array] | None
 ) -> Relation:
     """Return the relation of columns [n, k] and [n, l] of the positives and negatives of each row, padded with -1."""
-    indices = (positives, negatives)
-    return Relation(Partial(_is_listed, indices), shape, classes, indices=indices)
+    return Relation(Partial(_is_listed, positives, negatives), shape, classes, indices=(positives, negatives))
 
 
 def row_min(values: Array, mask: Array) -> Array:
@@ -99,16 +94,12 @@ def _score_tile(measure: Measure, rows: PyTree, columns: PyTree, i: Array, j: Ar
 
 
 def _selected_masks(
-    select: Callable[..., Masks],
-    tiles: Tiles,
-    pair_masks: Callable[[Array, Array], Masks],
-    i: Array,
-    j: Array,
+    select: Callable[..., Masks], tiles: Tiles, pair_masks: Callable[[Array, Array], Masks], i: Array, j: Array
 ) -> Masks:
     scores, is_nan = _without_nan(tiles(i, j))
     positive, negative = pair_masks(i, j)
-    selected = select(scores, i, positive, negative)
-    return selected[0] | (positive & is_nan), selected[1] | (negative & is_nan)
+    selected_positive, selected_negative = select(scores, i, positive, negative)
+    return selected_positive | (positive & is_nan), selected_negative | (negative & is_nan)
 
 
 def _selected_triplets(
@@ -127,6 +118,6 @@ def _without_nan(scores: Array) -> tuple[Array, Array]:
     return jnp.where(is_nan, 0, scores), is_nan
 
 
-def _is_listed(indices: tuple[Array, Array], i: Array, j: Array) -> Masks:
-    positive, negative = (jnp.any(columns[i[:, 0], :, None] == j[:, None], axis=1) for columns in indices)
+def _is_listed(positives: Array, negatives: Array, i: Array, j: Array) -> Masks:
+    positive, negative = (jnp.any(a[i[:, 0], :, None] == j[:, None], axis=1) for a in (positives, negatives))
     return positive, negative

@@ -36,7 +36,6 @@ from simjax.similarity._row_reductions import first_largest
 
 Strategy = Literal["hard", "semi_hard", "easy", "all"]
 Range = tuple[float, float]
-Ranges = tuple[Array | None, ...]
 
 
 def batch_hard(
@@ -51,7 +50,7 @@ def batch_hard(
     """Select the farthest positive and the nearest negative of each row that has both.
 
     Args:
-        embeddings, labels, ref_embeddings, ref_labels, measure, block_size: See `simjax.mining`, also for errors.
+        Others: See `simjax.mining`.
 
     Returns:
         A relation with `indices`, so a loss computes these pairs only.
@@ -96,12 +95,10 @@ def batch_easy_hard(
         all          every pair
 
     Args:
-        positive: Strategy for positives, see above.
-        negative: Strategy for negatives, see above.
-        positive_range: Smallest and largest value by the measure of a positive that may be selected. Ignored by "all".
-            Default: any value.
-        negative_range: Smallest and largest value of a negative that may be selected.
-        embeddings, labels, ref_embeddings, ref_labels, measure, block_size: See `simjax.mining`, also for errors.
+        positive, negative: Strategies, see above.
+        positive_range, negative_range: Smallest and largest value by the measure of a pair that may be selected.
+            Ignored by "all". Default: any value.
+        Others: See `simjax.mining`.
 
     Returns:
         A relation. Unless a strategy is "all", a row without a selected positive or negative has no pair.
@@ -153,9 +150,8 @@ def n_hard(
     """Select the n farthest positives and the n nearest negatives of each row.
 
     Args:
-        n_positive: Number of positives; fewer if the row has fewer.
-        n_negative: Number of negatives; fewer if the row has fewer.
-        embeddings, labels, ref_embeddings, ref_labels, measure, block_size: See `simjax.mining`, also for errors.
+        n_positive, n_negative: Numbers of positives and negatives; fewer if the row has fewer.
+        Others: See `simjax.mining`.
 
     Returns:
         A relation with `indices`, so a loss computes these pairs only.
@@ -191,7 +187,7 @@ def cluster_hard(
 
     Args:
         labels: Class ids [n], or a `Relation` whose positives are classes.
-        embeddings, measure, block_size: See `simjax.mining`, also for errors.
+        Others: See `simjax.mining`.
 
     Returns:
         Anchors [n, d]: the mean of the class of each row. References [2 n, d]: the embeddings, then the anchors. And
@@ -216,17 +212,11 @@ def cluster_hard(
 
 @partial(jax.jit, static_argnames=("strategies", "block_size"))
 def _pair_of_rows(
-    x: Array,
-    y: Array,
-    relation: Relation,
-    measure: Measure,
-    ranges: Ranges,
-    strategies: tuple[Strategy, Strategy],
-    block_size: int | None,
+    x: Array, y: Array, relation: Relation, measure: Measure, ranges: tuple, strategies: tuple, block_size: int | None
 ) -> tuple[Array, Array]:
     """Return the column of the selected positive and negative of each row, int32 [n], -1 if there is none."""
 
-    def select(relation: Relation, measure: Measure, ranges: Ranges, s: Array, i: Array, j: Array) -> tuple[Array, ...]:
+    def select(relation: Relation, measure: Measure, ranges: tuple, s: Array, i: Array, j: Array) -> tuple[Array, ...]:
         scores = promote_to_float32(measure.as_score(s))
         columns = [jnp.full(len(s), -1), jnp.full(len(s), -1)]
         masks = relation.masks(i, j)

@@ -67,17 +67,13 @@ def cross_batch_memory(size: int, width: int, dtype: DTypeLike = jnp.float32) ->
         size: Number of rows that are stored, at least the batch size.
         width: Number of features of a row.
         dtype: Floating-point dtype of the embeddings.
-
-    Raises:
-        InputError: If size or width is below 1.
-        TypeError: If the dtype is not floating-point.
     """
     check_at_least("size", size, 1)
     check_at_least("width", width, 1)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype: expected a floating-point type, got {jnp.dtype(dtype)}")
-    zeros = jnp.zeros((size, width), dtype), jnp.zeros(size, int)
-    return CrossBatchMemory(*zeros, filled=jnp.zeros((), jnp.int32), place=jnp.zeros((), jnp.int32))
+    shapes = (((size, width), dtype), (size, int), ((), jnp.int32), ((), jnp.int32))
+    return CrossBatchMemory(*(jnp.zeros(*shape) for shape in shapes))
 
 
 def push(
@@ -90,13 +86,6 @@ def push(
         embeddings: [b, d], b at most the size of the memory. Stored without gradient in the dtype of the memory.
         labels: Class ids [b] that fit the dtype of the memory's labels. Larger ids are refused instead of replaced,
             because ids of different calls are compared.
-
-    Returns:
-        A new memory.
-
-    Raises:
-        InputError: If shapes do not match, or ids do not fit the dtype of the memory's labels.
-        TypeError: If labels are not integers.
 
     Example:
         >>> memory = push(cross_batch_memory(3, 1), jnp.array([[1.0], [2.0]]), jnp.array([4, 7]))
@@ -141,7 +130,7 @@ def against(memory: CrossBatchMemory, labels: Labels, *, own: bool = False) -> R
     Indices without a stored row are in no pair.
 
     Args:
-        memory: A memory of size m.
+        memory: Its size is m.
         labels: Class ids [b] of the rows, or a `Relation` of b rows and m columns, for example
             `pairs.by_function(f, attributes[ids], attributes[memory.labels])`.
         own: Pair a row with its own copy. False: the batch was pushed immediately before, and the i-th of the last b
@@ -151,10 +140,6 @@ def against(memory: CrossBatchMemory, labels: Labels, *, own: bool = False) -> R
     Returns:
         A relation of b rows with m columns. Pass it with `ref_embeddings=memory.embeddings` to a loss, or to a miner
         and its result to the loss.
-
-    Raises:
-        InputError: If the relation has another shape, or, without `own`, more rows than the size of the memory.
-        TypeError: If labels are not integers.
 
     Example:
         >>> labels = jnp.array([4, 7])

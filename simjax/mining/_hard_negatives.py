@@ -16,7 +16,7 @@ References:
 """
 
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +35,6 @@ from simjax.similarity import measure as as_measure
 Sampling = Literal["top", "random"]
 Positive = Literal["farthest", "nearest", "mean"]
 Bounds = dict[str, ArrayLike | None]
-
-CANDIDATES = 10  # default number of candidates per negative that is drawn at random
 
 
 def hard_negatives(
@@ -80,7 +78,7 @@ def hard_negatives(
         sampling: "top" returns the first k candidates, "random" draws k candidates.
         key: PRNG key of the draw.
         precision: Precision of matrix products, see `simjax.similarity.reduce_rows`.
-        embeddings, labels, ref_embeddings, ref_labels, measure, block_size: See `simjax.mining`, also for errors.
+        Others: See `simjax.mining`.
 
     Returns:
         int32 [n, k], row indices of the reference embeddings (or of the embeddings), closest first, the lowest first
@@ -109,60 +107,60 @@ def hard_negatives(
     check_at_least("absolute_margin", absolute_margin, 0)
     check_at_least("relative_margin", relative_margin, 0)
     if range_max is None:
-        range_max = range_min + (k if sampling == "top" else CANDIDATES * k)
+        range_max = range_min + (k if sampling == "top" else 10 * k)
     if range_max <= range_min:
         raise InputError(f"range_max: expected more than range_min = {range_min}, got {range_max}")
     if sampling == "random" and key is None:
         raise InputError('key: expected a key, because sampling is "random"; got None')
     x, y, relation = check_inputs(embeddings, labels, ref_embeddings, ref_labels)
-    bounds: Bounds = {
-        "max_score": max_score,
-        "min_score": min_score,
-        "absolute_margin": absolute_margin,
-        "relative_margin": relative_margin,
-    }
-    key = key if sampling == "random" else None
+    limits: Bounds = {"max_score": max_score, "min_score": min_score}
+    margins: Bounds = {"absolute_margin": absolute_margin, "relative_margin": relative_margin}
+    options = {"measure": as_measure(measure), "block_size": block_size, "precision": precision}
     return _hard_negatives(
-        x, y, relation, as_measure(measure), bounds, key, positive, k, range_min, range_max, block_size, precision
+        x,
+        y,
+        relation,
+        limits | margins,
+        key if sampling == "random" else None,
+        positive,
+        k,
+        range_min,
+        range_max,
+        **options,
     )
 
 
-@partial(jax.jit, static_argnums=(6, 7, 8, 9, 10, 11))
+@partial(jax.jit, static_argnums=(5, 6, 7, 8), static_argnames=("block_size", "precision"))
 def _hard_negatives(
     x: Array,
     y: Array,
     relation: Relation,
-    measure: Measure,
     bounds: Bounds,
     key: Array | None,
     positive: Positive,
     k: int,
-    range_min: int,
-    range_max: int,
-    block_size: int | None,
-    precision: str | None,
+    start: int,
+    stop: int,
+    *,
+    measure: Measure,
+    **options: Any,
 ) -> Array:
-    depth = min(range_max, y.shape[0])
-    if depth <= range_min:
+    depth = min(stop, y.shape[0])
+    if depth <= start:
         return jnp.full((x.shape[0], k), -1, jnp.int32)
     function = Partial(partial(_closest, positive, depth), relation, measure, bounds)
-    columns = reduce_rows(function, x, y, measure=measure, block_size=block_size, precision=precision)
-    candidates = columns[:, range_min:]
+    candidates = reduce_rows(function, x, y, measure=measure, **options)[:, start:]
     if key is not None:
-        candidates = _draw(key, candidates, k)
+        # Draw at most k candidates of each row with equal probability, in their order.
+        priority = jnp.where(candidates >= 0, jax.random.uniform(key, candidates.shape), -1.0)
+        indices = jax.lax.top_k(priority, min(k, candidates.shape[1]))[1]
+        candidates = jnp.take_along_axis(candidates, jnp.sort(indices, axis=1), axis=1)
     missing = max(k - candidates.shape[1], 0)
     return jnp.pad(candidates[:, :k], ((0, 0), (0, missing)), constant_values=-1)
 
 
 def _closest(
-    positive: Positive,
-    depth: int,
-    relation: Relation,
-    measure: Measure,
-    bounds: Bounds,
-    s: Array,
-    i: Array,
-    j: Array,
+    positive: Positive, depth: int, relation: Relation, measure: Measure, bounds: Bounds, s: Array, i: Array, j: Array
 ) -> Array:
     """Return the columns of the closest negatives within bounds, int32 [r, depth], padded with -1."""
     scores = measure.as_score(promote_to_float32(s))
@@ -190,10 +188,3 @@ def _score_of_positive(positive: Positive, scores: Array, mask: Array) -> Array:
         return row_max(scores, mask)
     total = jnp.sum(jnp.where(mask, scores, 0), axis=1, keepdims=True)
     return total / jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
-
-
-def _draw(key: Array, candidates: Array, k: int) -> Array:
-    """Draw at most k candidates of each row with equal probability, in their order."""
-    priority = jnp.where(candidates >= 0, jax.random.uniform(key, candidates.shape), -1.0)
-    indices = jax.lax.top_k(priority, min(k, candidates.shape[1]))[1]
-    return jnp.take_along_axis(candidates, jnp.sort(indices, axis=1), axis=1)

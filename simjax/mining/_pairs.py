@@ -1,4 +1,4 @@
-"""Miners of pairs: by margins, by the hardest pairs of the row or of the batch, by a schedule, and by a guide.
+"""Miners of pairs: by margins, by the hardest pairs of the row or of the batch, by a schedule, by a guide, at random.
 
 A score is larger for closer pairs: a similarity, or a negated distance. A tile is a block of rows of the similarity
 matrix, with all columns. The hardness of a negative pair is its score, and that of a positive pair its negated score.
@@ -23,8 +23,10 @@ from simjax.core import InputError, as_carry, check_at_least, check_fraction, ch
 from simjax.mining._base import check_inputs, row_max, row_min, score_tiles, select_pairs
 from simjax.pairs import Relation
 from simjax.pairs._relation import Labels, Masks, RefLabels
-from simjax.similarity import Measure, reduce_rows
+from simjax.similarity import Measure, histogram, reduce_rows
+from simjax.similarity import max as max_of_rows
 from simjax.similarity import measure as as_measure
+from simjax.similarity import min as min_of_rows
 
 TOLERANCE = 64  # rounding errors by which scores may differ between block sizes
 FIRST_FLOAT, LAST_FLOAT = 0x007FFFFF, 0xFF800000  # positions of -inf and inf in the order of float32 numbers
@@ -43,9 +45,8 @@ def pair_margin(
     """Select positive pairs farther apart than a margin, and negative pairs closer than another margin.
 
     Args:
-        positive_margin: In units of the measure. May be traced.
-        negative_margin: In units of the measure. May be traced.
-        embeddings, labels, ref_embeddings, ref_labels, measure: See `simjax.mining`, also for errors.
+        positive_margin, negative_margin: In units of the measure.
+        Others: See `simjax.mining`.
     """
     check_number("positive_margin", positive_margin)
     check_number("negative_margin", negative_margin)
@@ -70,8 +71,8 @@ def multi_similarity(
     at most epsilon farther than the farthest positive of the row.
 
     Args:
-        epsilon: In units of the measure. May be traced.
-        embeddings, labels, ref_embeddings, ref_labels, measure: See `simjax.mining`, also for errors.
+        epsilon: In units of the measure.
+        Others: See `simjax.mining`.
 
     Returns:
         A relation of pairs. A row without a positive or without a negative has no pairs.
@@ -107,7 +108,7 @@ def hard_aware(
 
     Args:
         share: Fraction of the pairs, above 0, at most 1. Rounded up to an integer number of pairs.
-        embeddings, labels, ref_embeddings, ref_labels, measure, block_size: See `simjax.mining`, also for errors.
+        Others: See `simjax.mining`.
 
     Returns:
         A relation of pairs. All pairs that are, up to rounding, as hard as the k-th are selected.
@@ -143,9 +144,9 @@ def curriculum(
     """Select pairs up to a hardness, relative to the easiest and the hardest pair of each row.
 
     Args:
-        hardness: 0 selects the nearest positive and the farthest negative of each row, 1 selects all pairs. May be
-            traced, for example `optax.linear_schedule(0.2, 1.0, steps)(step)`.
-        embeddings, labels, ref_embeddings, ref_labels, measure: See `simjax.mining`, also for errors.
+        hardness: 0 selects the nearest positive and the farthest negative of each row, 1 selects all pairs. For
+            example `optax.linear_schedule(0.2, 1.0, steps)(step)`.
+        Others: See `simjax.mining`.
 
     Example:
         Row 0 has negatives at 2, 3 and 6; a hardness of 0.5 is a distance of 4, which excludes 2 and 3:
@@ -200,6 +201,45 @@ def guided(
     """
     x, y, relation = check_inputs(guide, labels, ref_guide, ref_labels, ("guide", "ref_guide"))
     return select_pairs(Partial(_guided, margin), score_tiles(x, y, as_measure(measure)), relation)
+
+
+def uniform_histogram(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    key: Array,
+    bins: int = 100,
+    positives_per_bin: int = 10,
+    negatives_per_bin: int = 10,
+    ref_embeddings: Num[ArrayLike, "m d"] | None = None,
+    ref_labels: RefLabels = None,
+    measure: str | Measure = "normalized_euclidean",
+    block_size: int | None = None,
+) -> Relation:
+    """Draw about the same number of pairs from every bin of a histogram of their distances (values of the measure).
+
+    Positive pairs and negative pairs have a histogram each, with bins of equal width between the smallest and the
+    largest value.
+
+    Args:
+        key: PRNG key of the draw.
+        bins: Number of bins of each histogram.
+        positives_per_bin, negatives_per_bin: Expected numbers of pairs drawn from each bin; all, if there are fewer.
+        Others: See `simjax.mining`.
+
+    Differs from pytorch-metric-learning, which draws a fixed number from each bin with replacement. Here each pair is
+    drawn independently, with the probability that gives the expected number.
+    """
+    check_at_least("bins", bins, 1)
+    check_at_least("positives_per_bin", positives_per_bin, 1)
+    check_at_least("negatives_per_bin", negatives_per_bin, 1)
+    x, y, relation = check_inputs(embeddings, labels, ref_embeddings, ref_labels)
+    m = as_measure(measure)
+    per_bin = jnp.float32(positives_per_bin), jnp.float32(negatives_per_bin)
+    histograms = _bins_of_pairs(x, y, relation, m, per_bin, bins, block_size)
+    # `as_score` negates distances, so sign * score is the value of the measure, which the bins refer to.
+    select = Partial(_draw_pairs, key, m.as_score(jnp.ones(())), histograms)
+    return select_pairs(select, score_tiles(x, y, m), relation)
 
 
 def _between(near: Array, far: Array, scores: Array, i: Array, positive: Array, negative: Array) -> Masks:
@@ -267,3 +307,41 @@ def _count_selected(relation: Relation, measure: Measure, hardness: Array, s: Ar
     scores = promote_to_float32(measure.as_score(s))
     selected = _at_least_as_hard(hardness, scores, i, *relation.masks(i, j))
     return jnp.stack([jnp.sum(mask, axis=1, dtype=jnp.uint32) for mask in selected], axis=1)
+
+
+@partial(jax.jit, static_argnames=("bins", "block_size"))
+def _bins_of_pairs(
+    x: Array, y: Array, relation: Relation, measure: Measure, per_bin: tuple, bins: int, block_size: int | None
+) -> list[tuple[Array, Array]]:
+    """Return the edges of the bins [bins + 1] and the probability of a draw from each bin [bins], for both kinds."""
+    histograms = []
+    for kind, wanted in enumerate(per_bin):
+        mask = Partial(partial(_mask, kind), relation)
+        options = {"measure": measure, "mask": mask, "block_size": block_size}
+        low = jnp.min(min_of_rows(x, y, **options)[0], initial=jnp.inf)
+        high = jnp.max(max_of_rows(x, y, **options)[0], initial=-jnp.inf)
+        has_pairs = low <= high
+        edges = jnp.linspace(jnp.where(has_pairs, low, 0), jnp.where(has_pairs, high, 1), bins + 1)
+        counts = jnp.sum(histogram(x, y, edges=edges, **options), axis=0)
+        histograms.append((edges, wanted / jnp.maximum(counts, 1)))
+    return histograms
+
+
+def _mask(kind: int, relation: Relation, i: Array, j: Array) -> Array:
+    return relation.masks(i, j)[kind]
+
+
+def _draw_pairs(
+    key: Array, sign: Array, histograms: list, scores: Array, i: Array, positive: Array, negative: Array
+) -> Masks:
+    def uniform(row: Array) -> Array:
+        return jax.random.uniform(jax.random.fold_in(key, row), scores.shape[1:])
+
+    def is_drawn(mask: Array, edges: Array, probabilities: Array) -> Array:
+        range_of_values = jnp.where(edges[-1] > edges[0], edges[-1] - edges[0], 1)
+        positions = (sign * scores - edges[0]) / range_of_values * len(probabilities)
+        bin_indices = jnp.clip(positions, 0, len(probabilities) - 1).astype(jnp.int32)
+        return mask & (random_numbers < probabilities[bin_indices])
+
+    random_numbers = jax.vmap(uniform)(i[:, 0])
+    return is_drawn(positive, *histograms[0]), is_drawn(negative, *histograms[1])

@@ -53,11 +53,8 @@ def statistics(
     """Count the pairs of a relation, for example a mined one, and summarize their values.
 
     Args:
-        labels: Class ids [n] or a `Relation`.
-        embeddings, ref_embeddings, ref_labels, measure, block_size: See `simjax.mining`, also for errors.
-
-    Returns:
-        `MiningStatistics`, on the device.
+        labels: Class ids [n] or a `Relation`, which may be mined.
+        Others: See `simjax.mining`.
 
     Example:
         >>> x = jnp.array([[0.0], [1.0], [4.0]])

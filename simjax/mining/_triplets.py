@@ -1,21 +1,23 @@
-"""Miners of triplets: by the margin violation, semi-hard, and by the angle at the negative.
+"""Miners of triplets: by the margin violation, semi-hard, by the angle at the negative, and by random draws.
 
 References:
     Schroff, Kalenichenko, Philbin (2015), FaceNet: A Unified Embedding for Face Recognition and Clustering (semi-hard).
-    Wang, Zhou, Wen, Liu, Lin (2017), Deep Metric Learning with Angular Loss.
+    Wang, Zhou, Wen, Liu, Lin (2017), Deep Metric Learning with Angular Loss. Wu, Manmatha, Smola, Krähenbühl (2017),
+    Sampling Matters in Deep Embedding Learning (distance weighted).
 """
 
 from collections.abc import Callable
 from typing import Literal, get_args
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Num
 
-from simjax.core import check_at_least, check_choice, check_number
-from simjax.mining._base import Tiles, check_inputs, score_tiles, select_triplets
+from simjax.core import InputError, check_at_least, check_choice, check_number
+from simjax.mining._base import Tiles, check_inputs, row_max, score_tiles, select_triplets
 from simjax.pairs import Relation
 from simjax.pairs._relation import Labels, RefLabels
 from simjax.pairs._triplets import take_columns
@@ -46,12 +48,9 @@ def triplet_margin(
     For a similarity s the difference is s(anchor, positive) - s(anchor, negative).
 
     Args:
-        margin: In units of the measure. May be traced.
+        margin: In units of the measure.
         kind: See above.
-        embeddings, labels, ref_embeddings, ref_labels, measure: See `simjax.mining`, also for errors.
-
-    Returns:
-        A relation of triplets.
+        Others: See `simjax.mining`.
     """
     check_number("margin", margin)
     check_choice("kind", kind, get_args(Kind))
@@ -71,10 +70,10 @@ def semi_hard(
     """Select the nearest negative that is farther than the positive, or else the farthest negative.
 
     Args:
-        embeddings, labels, ref_embeddings, ref_labels, measure: See `simjax.mining`, also for errors.
+        embeddings and others: See `simjax.mining`.
 
     Returns:
-        A relation of triplets: one for each positive pair of a row that has a negative.
+        One triplet for each positive pair of a row that has a negative.
     """
     x, y, relation = check_inputs(embeddings, labels, ref_embeddings, ref_labels)
     return select_triplets(Partial(_semi_hard), score_tiles(x, y, as_measure(measure)), relation)
@@ -97,11 +96,8 @@ def angular(
     Time is n m d for each positive of a row.
 
     Args:
-        angle: In degrees. May be traced.
-        embeddings, labels, ref_embeddings, ref_labels: See `simjax.mining`, also for errors. Rows are normalized.
-
-    Returns:
-        A relation of triplets.
+        angle: In degrees.
+        Others: See `simjax.mining`. Rows are normalized.
 
     Differs from pytorch-metric-learning, which does not normalize embeddings. For unit vectors both select the same
     triplets.
@@ -111,6 +107,43 @@ def angular(
     cosine = as_measure("cosine")
     select = Partial(_angular, slope=2 * jnp.tan(jnp.deg2rad(angle)), between_columns=score_tiles(y, y, cosine))
     return select_triplets(select, score_tiles(x, y, cosine), relation)
+
+
+def distance_weighted(
+    embeddings: Num[ArrayLike, "n d"],
+    labels: Labels,
+    *,
+    key: Array,
+    cutoff: float = 0.5,
+    nonzero_loss_cutoff: float = 1.4,
+    ref_embeddings: Num[ArrayLike, "m d"] | None = None,
+    ref_labels: RefLabels = None,
+) -> Relation:
+    """Draw one negative for each positive pair, with equal probability for all distances.
+
+    The distance D of random unit vectors in d dimensions has a density that is very high near sqrt(2):
+
+        q(D) proportional to D^(d - 2) (1 - D^2 / 4)^((d - 3) / 2)
+
+    A negative at distance D is drawn with a probability proportional to 1 / q(D).
+
+    Args:
+        key: PRNG key of the draw.
+        cutoff: Smaller distances have the weight of this distance, which bounds the weight of very close negatives.
+        nonzero_loss_cutoff: Negatives at this distance or farther are never drawn.
+        Others: See `simjax.mining`. Rows are normalized.
+
+    Returns:
+        A relation of triplets. A row whose negatives all have weight 0 has no triplets.
+
+    Differs from pytorch-metric-learning: the weights of a row are scaled so that the largest is 1, and the weights of
+    far negatives do not underflow. The probabilities are the same.
+    """
+    if not 0 < cutoff < nonzero_loss_cutoff:
+        raise InputError(f"cutoff: expected above 0 and below nonzero_loss_cutoff {nonzero_loss_cutoff}, got {cutoff}")
+    x, y, relation = check_inputs(embeddings, labels, ref_embeddings, ref_labels)
+    select = Partial(_distance_weighted, key=key, cutoff=cutoff, limit=nonzero_loss_cutoff, features=x.shape[1])
+    return select_triplets(select, score_tiles(x, y, as_measure("normalized_euclidean")), relation)
 
 
 _CONDITIONS: dict[str, Callable[[Array, Array], Array]] = {
@@ -155,3 +188,28 @@ def _has_angle(scores: Array, negative: Array, slope: Array, between_columns: Ti
     to_midpoint = jnp.maximum(1 + (1 + to_positive) / 2 - (scores[:, None] + positive_to_negative), 0)
     side = jnp.maximum(2 - 2 * to_positive, 0)
     return negative[:, None] & (jnp.sqrt(side) > slope * jnp.sqrt(to_midpoint))
+
+
+def _distance_weighted(
+    scores: Array, i: Array, negative: Array, *, key: Array, cutoff: Array, limit: Array, features: Array
+) -> Partial:
+    distance = jnp.maximum(-scores, cutoff)
+    has_weight = negative & (distance < limit) & (distance < 2)
+    d = jnp.where(has_weight, distance, 1.0)
+    log_weights = (2.0 - features) * jnp.log(d) - (features - 3) / 2 * jnp.log(1 - d * d / 4)
+    largest = row_max(log_weights, has_weight)
+    weights = jnp.where(has_weight, jnp.exp(log_weights - jnp.where(largest > -jnp.inf, largest, 0)), 0)
+    return Partial(_draw_negatives, jnp.cumsum(weights, axis=1), i[:, 0], key)
+
+
+def _draw_negatives(cumulative: Array, rows: Array, key: Array, columns: Array) -> Array:
+    """Draw one negative of each row for each positive [r, k, m], by the cumulative weights of the row [r, m]."""
+
+    def uniform(row: Array, column: Array) -> Array:
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, row), column))
+
+    total = cumulative[:, -1:]
+    thresholds = jax.vmap(jax.vmap(uniform, (None, 0)))(rows, columns) * total  # [r, k], below the total
+    drawn_column = jnp.sum(cumulative[:, None] <= thresholds[:, :, None], axis=2, keepdims=True)
+    j = jnp.arange(cumulative.shape[1], dtype=jnp.int32)[None, None]
+    return (j == drawn_column) & (total > 0)[:, None]

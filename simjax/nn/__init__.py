@@ -1,4 +1,8 @@
-"""Flax NNX modules on the dot-product core: layers, encoders of images, heads, loss parameters, learned measures."""
+"""Flax NNX modules on the dot-product core: layers, encoders of images, heads, loss parameters, learned measures.
+
+A module with random parameters takes `rngs` to initialize them. Unknown names, numbers out of range and sizes that do
+not match raise an `InputError`.
+"""
 
 from simjax.nn._heads import HEADS, CosinePrototypes, LinearHead, Predictor
 from simjax.nn._layers import (

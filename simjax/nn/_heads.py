@@ -1,4 +1,4 @@
-"""Heads that map an embedding to a logit for each class, or to a prediction of another embedding."""
+"""Heads that map embeddings [b, e] to logits [b, classes], or to predictions [b, e] of other embeddings."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from jax import Array
 
 from simjax.core import dot_products
 from simjax.nn._layers import BatchNorm, Dense
-from simjax.nn._loss_parameters import LOG_LIMIT, MAX_SCALE, bounded, check_scale, log_limit, random_directions
+from simjax.nn._loss_parameters import MAX_SCALE, bounded, check_scale, random_directions
 from simjax.similarity import unit_vectors
 
 
@@ -18,7 +18,6 @@ class LinearHead(nnx.Module):
         self.dense = Dense(embedding_size, classes, init="lecun_normal", rngs=rngs)
 
     def __call__(self, embeddings: Array) -> Array:
-        """Compute logits [b, classes] of embeddings [b, e]."""
         return self.dense(embeddings)
 
 
@@ -30,10 +29,6 @@ class CosinePrototypes(nnx.Module):
         classes: Number of classes.
         scale: Initial scale.
         max_scale: Largest scale, see `Temperature`. None: the largest with finite gradients.
-        rngs: Initializes the proxies.
-
-    Raises:
-        InputError: If the scale is not above 0 or is above max_scale.
 
     References:
         Zhai, Wu (2019), Classification is a Strong Baseline for Deep Metric Learning.
@@ -54,9 +49,8 @@ class CosinePrototypes(nnx.Module):
         self.log_scale = nnx.Param(jnp.log(jnp.float32(scale)))
 
     def __call__(self, embeddings: Array) -> Array:
-        """Compute logits [b, classes] of embeddings [b, e]."""
         cosine = dot_products(unit_vectors(embeddings), unit_vectors(self.prototypes[...]))
-        return jnp.exp(bounded(self.log_scale[...], -LOG_LIMIT, log_limit(self.max_scale))) * cosine
+        return jnp.exp(bounded(self.log_scale[...], self.max_scale)) * cosine
 
 
 class Predictor(nnx.Module):
@@ -65,7 +59,6 @@ class Predictor(nnx.Module):
     Args:
         embedding_size: Size of both embeddings.
         width: Hidden neurons. Default: a quarter of the embedding size, as in the paper.
-        rngs: Initializes the parameters.
 
     References:
         Chen, He (2021), Exploring Simple Siamese Representation Learning.
@@ -78,7 +71,6 @@ class Predictor(nnx.Module):
         self.second = Dense(width, embedding_size, init="lecun_normal", rngs=rngs)
 
     def __call__(self, embeddings: Array) -> Array:
-        """Compute predictions [b, e] of embeddings [b, e]."""
         return self.second(jax.nn.relu(self.norm(self.first(embeddings))))
 
 

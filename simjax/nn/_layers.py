@@ -19,7 +19,6 @@ class Dense(nnx.Module):
         features_out: Size of the last axis of the result.
         use_bias: Add a learned bias, zero at the start.
         init: Name of a factory in `flax.nnx.initializers`, which initializes the kernel.
-        rngs: Initializes the parameters.
     """
 
     def __init__(
@@ -44,7 +43,6 @@ class Convolution(nnx.Module):
         stride: Step between patches, in pixels.
         padding: Zeros added on every side.
         use_bias: Add a learned bias, zero at the start.
-        rngs: Initializes the parameters.
     """
 
     def __init__(
@@ -72,10 +70,10 @@ class Convolution(nnx.Module):
 class BatchNorm(nnx.Module):
     """Normalize each feature of x [..., features] over the batch, then scale and shift it.
 
-    y = a x + b with a = scale / sqrt(variance + epsilon) and b = bias - a mean. In this form the forward pass reads x
-    once to compute two sums and once to compute y. The backward pass, by automatic differentiation, likewise reads the
-    gradient of y once for two sums and once for the gradient of x. The sums are of x - c and its square, where c is the
-    running mean: any c gives the same variance, and a c close to the mean avoids cancellation.
+        y = scale (x - mean) / sqrt(variance + epsilon) + bias
+
+    Mean and variance are computed from the sums of x - c and of its square, where c is the running mean. Any c gives
+    the same variance, and a c close to the mean avoids cancellation.
 
     `nnx.view(module, use_running_average=True)` normalizes by the running statistics instead, so that the result for an
     image does not depend on its batch.
@@ -102,11 +100,10 @@ class BatchNorm(nnx.Module):
         self.use_running_average = False
 
     def __call__(self, x: Array) -> Array:
-        """Normalize x [..., features]."""
         rows = x.reshape(-1, x.shape[-1])
         rows = rows - self.mean[...][None]  # float16 becomes float32
         if self.use_running_average:
-            mean, var = 0.0, self.var[...]
+            mean, var = jnp.zeros(x.shape[-1:]), self.var[...]
         else:
             mean = jnp.mean(rows, axis=0)
             var = jax.nn.relu(jnp.mean(rows * rows, axis=0) - mean * mean)
@@ -114,8 +111,8 @@ class BatchNorm(nnx.Module):
             self.var[...] = lax.stop_gradient(momentum * self.var[...] + (1 - momentum) * var)
             self.mean[...] = lax.stop_gradient(self.mean[...] + (1 - momentum) * mean)
         a = self.scale[...] * lax.rsqrt(var + self.epsilon)
-        b = self.bias[...] - mean * a
-        return (rows * a[None] + b[None]).reshape(x.shape).astype(x.dtype)
+        y = (rows - mean[None]) * a[None] + self.bias[...][None]
+        return y.reshape(x.shape).astype(x.dtype)
 
     def set_view(self, use_running_average: bool | None = None) -> None:
         """Set whether running statistics are used, as `nnx.view` does."""
@@ -130,7 +127,6 @@ class Residual(nnx.Module):
         self.inner = inner
 
     def __call__(self, x: Array) -> Array:
-        """Compute x + inner(x)."""
         return x + self.inner(x)
 
 

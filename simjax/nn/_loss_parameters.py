@@ -26,11 +26,8 @@ from jax import Array
 from simjax.core import InputError, check_at_least, check_positive
 from simjax.similarity import unit_vectors
 
-MAX_SCALE = 100.0
-"""Largest scale, as in CLIP."""
-
-LOG_LIMIT = 40.0
-"""Largest absolute logarithm: exp(80) and exp(-80), the squares, are in the range of float32."""
+MAX_SCALE = 100.0  # as in CLIP
+LOG_LIMIT = 40.0  # largest absolute logarithm: the squares exp(80) and exp(-80) are in the range of float32
 
 
 class Proxies(nnx.Module):
@@ -45,10 +42,6 @@ class Proxies(nnx.Module):
         classes: Number of classes c.
         per_class: Proxies per class k, for `sub_center_arcface_loss` and `soft_triple_loss`. Default: one, without the
             axis k.
-        rngs: Initializes the proxies.
-
-    Raises:
-        InputError: If `per_class` is not positive.
 
     Example:
         >>> one = Proxies(8, 5, rngs=nnx.Rngs(0))
@@ -63,7 +56,6 @@ class Proxies(nnx.Module):
         self.vectors = nnx.Param(random_directions(rngs.params(), (*shape, embedding_size)))
 
     def __call__(self) -> Array:
-        """Return the proxies."""
         return self.vectors[...]
 
 
@@ -82,16 +74,10 @@ class Temperature(nnx.Module):
         initial: Initial temperature. Default: the value of CLIP.
         max_scale: Largest inverse of the temperature. None: exp(40), the largest with finite gradients.
 
-    Raises:
-        InputError: If `initial` is not above 0 or below 1 / max_scale.
-
     Example:
         >>> temperature = Temperature(0.25)
         >>> print(temperature(), temperature.scale)
         0.25 4.0
-
-    References:
-        Radford et al. (2021), Learning Transferable Visual Models From Natural Language Supervision (CLIP).
     """
 
     def __init__(self, initial: float = 0.07, *, max_scale: float | None = MAX_SCALE):
@@ -100,16 +86,12 @@ class Temperature(nnx.Module):
         self.log_scale = nnx.Param(-jnp.log(jnp.float32(initial)))
 
     def __call__(self) -> Array:
-        """Return the temperature."""
-        return jnp.exp(-self._bounded())
+        return 1 / self.scale
 
     @property
     def scale(self) -> Array:
         """The inverse of the temperature, for losses with a scale of cosines."""
-        return jnp.exp(self._bounded())
-
-    def _bounded(self) -> Array:
-        return bounded(self.log_scale[...], -LOG_LIMIT, log_limit(self.max_scale))
+        return jnp.exp(bounded(self.log_scale[...], self.max_scale))
 
 
 class ScaleAndBias(nnx.Module):
@@ -122,9 +104,6 @@ class ScaleAndBias(nnx.Module):
         scale: Initial scale. Default: the value of the paper.
         bias: Initial bias. Default: the value of the paper.
         max_scale: Largest scale. None: exp(40), the largest with finite gradients.
-
-    Raises:
-        InputError: If the scale is not above 0 or is above max_scale.
 
     Example:
         >>> learned = ScaleAndBias(scale=1.0)()
@@ -143,8 +122,7 @@ class ScaleAndBias(nnx.Module):
 
     def __call__(self) -> dict[str, Array]:
         """Return the keyword arguments `log_scale` and `bias` of `siglip_loss`."""
-        log_scale = jnp.asarray(bounded(self.log_scale[...], -LOG_LIMIT, log_limit(self.max_scale)))
-        return {"log_scale": log_scale, "bias": self.bias[...]}
+        return {"log_scale": bounded(self.log_scale[...], self.max_scale), "bias": self.bias[...]}
 
 
 class Beta(nnx.Module):
@@ -153,9 +131,6 @@ class Beta(nnx.Module):
     Args:
         initial: Initial value, in units of the measure. Default: the value of the paper, for unit vectors.
         classes: Number of classes, each with its own beta. Default: one beta for all.
-
-    Raises:
-        InputError: If `classes` is not positive.
 
     Example:
         >>> print(Beta()(), Beta(0.5, classes=3)())
@@ -170,13 +145,7 @@ class Beta(nnx.Module):
         self.beta = nnx.Param(jnp.full(() if classes is None else (classes,), initial, jnp.float32))
 
     def __call__(self) -> Array:
-        """Return beta, [] or [classes]."""
         return self.beta[...]
-
-
-def log_limit(max_scale: float | None) -> float:
-    """Return the largest logarithm of a scale; without a `max_scale`, the largest with finite gradients."""
-    return LOG_LIMIT if max_scale is None else min(math.log(max_scale), LOG_LIMIT)
 
 
 def check_scale(argument: str, value: float, max_scale: float | None, *, inverse: bool = False) -> None:
@@ -190,19 +159,20 @@ def check_scale(argument: str, value: float, max_scale: float | None, *, inverse
         raise InputError(f"{argument}: expected {expected}, got {value:g}")
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def bounded(x: Array, low: float, high: float) -> Array:
-    """Clip x to [low, high], with the gradient of projected descent.
+def bounded(logarithm: Array, max_scale: float | None = None) -> Array:
+    """Clip the logarithm of a scale to [-LOG_LIMIT, log(max_scale)], with the gradient of projected descent.
 
-    The gradient is unchanged inside the bounds. At and beyond a bound, it is 0 if a descent step would move x further
-    out, and unchanged if a step moves x back, so that x can leave the bound. The gradient is not linear, and is
-    therefore defined in reverse mode only.
+    The gradient is unchanged inside the bounds. At and beyond a bound, it is 0 if a descent step would move the
+    logarithm further out, and unchanged if a step moves it back, so that it can leave the bound. The gradient is not
+    linear, and is therefore defined in reverse mode only.
     """
+    high = LOG_LIMIT if max_scale is None else min(math.log(max_scale), LOG_LIMIT)
+    return jnp.asarray(_clip(logarithm, -LOG_LIMIT, high))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _clip(x: Array, low: float, high: float) -> Array:
     return jnp.clip(x, low, high)
-
-
-def _forward(x: Array, low: float, high: float) -> tuple[Array, Array]:
-    return bounded(x, low, high), x
 
 
 def _backward(low: float, high: float, x: Array, gradient: Array) -> tuple[Array]:
@@ -210,4 +180,4 @@ def _backward(low: float, high: float, x: Array, gradient: Array) -> tuple[Array
     return (jnp.where(outwards, 0, gradient),)
 
 
-bounded.defvjp(_forward, _backward)
+_clip.defvjp(lambda x, low, high: (jnp.clip(x, low, high), x), _backward)

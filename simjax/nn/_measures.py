@@ -1,7 +1,7 @@
 """Measures that are learned: a linear map before a distance, a network of two vectors, parameters of a named measure.
 
-Each is a module whose method `measure` returns a `Measure` with the module's arrays as parameters, for losses, search
-and attention. Gradients reach the module:
+Calling a module computes the measure of pairs x, y [..., features]. Its method `measure` returns a `Measure` with the
+module's arrays as parameters, for losses, search and attention. Gradients reach the module:
 
     def loss(module):
         return triplet_margin_loss(embeddings, labels, measure=module.measure())
@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from simjax import similarity
 from simjax.core import InputError, promote_to_float32
-from simjax.nn._loss_parameters import LOG_LIMIT, bounded
+from simjax.nn._loss_parameters import bounded
 from simjax.similarity._define import pair_function
 from simjax.similarity._featurewise import reduce_features, reduce_features_of_tile
 
@@ -52,11 +52,10 @@ class LowRankMahalanobis(nnx.Module):
         self.projection = nnx.Param(jax.random.normal(rngs.params(), (features, rank)) / rank**0.5)
 
     def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
-        """Compute the distance of pairs x, y [..., features], returning [...]."""
         return self.measure()(x, y)
 
     def measure(self) -> similarity.Measure:
-        """Return the distance as a `Measure` whose parameter is L."""
+        """Return the distance, with L as its parameter."""
         return similarity.Measure(
             _mapped_pair,
             higher_is_closer=False,
@@ -70,8 +69,7 @@ class LowRankMahalanobis(nnx.Module):
         )
 
 
-SMALLER = 2.0**-4
-"""Factor of vectors before a linear map, so that the map of the largest numbers does not overflow."""
+SMALLER = 2.0**-4  # factor of vectors before a linear map, so that the map of the largest numbers does not overflow
 
 
 @pair_function()
@@ -82,9 +80,7 @@ def _mapped_pair(x: Array, y: Array, *, projection: Array) -> Array:
 
 
 def _map_rows(x: Array, y: Array, *, projection: Array) -> tuple[Any, Any]:
-    return EUCLIDEAN.prepare(
-        _map(promote_to_float32(x) * SMALLER, projection), _map(promote_to_float32(y) * SMALLER, projection)
-    )
+    return EUCLIDEAN.prepare(*(_map(promote_to_float32(a) * SMALLER, projection) for a in (x, y)))
 
 
 def _mapped_matrix(x: Any, y: Any, *, projection: Array) -> Array:
@@ -113,7 +109,6 @@ class PairNetwork(nnx.Module):
     Args:
         features: Number of features of the vectors.
         hidden: Neurons of the hidden layer.
-        rngs: Initializes the parameters.
 
     Example:
         >>> network = PairNetwork(3, 8, rngs=nnx.Rngs(0))
@@ -130,7 +125,6 @@ class PairNetwork(nnx.Module):
         self.offset = nnx.Param(jnp.zeros(()))
 
     def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
-        """Compute the similarity of pairs x, y [..., features], returning [...]."""
         return self.measure()(x, y)
 
     def measure(self) -> similarity.Measure:
@@ -146,8 +140,7 @@ class PairNetwork(nnx.Module):
         )
 
 
-Halves = tuple[Array, Array]
-"""W1 x + b and W2 x of a vector x, [..., hidden] each."""
+Halves = tuple[Array, Array]  # W1 x + b and W2 x of a vector x, [..., hidden] each
 
 
 def _halves(x: Array, kernel: Array, bias: Array) -> Halves:
@@ -192,10 +185,6 @@ class TunedMeasure(nnx.Module):
         name: Name of a measure, see `similarity.measure`.
         **initial: Initial values of the learned parameters, positive numbers or arrays.
 
-    Raises:
-        InputError: If the name is unknown or a value is not above 0.
-        TypeError: If the measure does not take a parameter.
-
     Example:
         >>> tuned = TunedMeasure("tversky", alpha=1.0, beta=0.5)
         >>> print(tuned(jnp.array([1.0, 1.0, 0.0]), jnp.array([0.0, 1.0, 1.0])))
@@ -211,10 +200,9 @@ class TunedMeasure(nnx.Module):
         self.logarithms = nnx.Dict({p: nnx.Param(jnp.log(jnp.asarray(v, float))) for p, v in initial.items()})
 
     def __call__(self, x: ArrayLike, y: ArrayLike) -> Array:
-        """Compute the measure of pairs x, y [..., features], returning [...]."""
         return self.measure()(x, y)
 
     def measure(self) -> similarity.Measure:
         """Return the measure with the learned parameters."""
-        values = {p: jnp.exp(bounded(v[...], -LOG_LIMIT, LOG_LIMIT)) for p, v in self.logarithms.items()}
+        values = {p: jnp.exp(bounded(v[...])) for p, v in self.logarithms.items()}
         return similarity.measure(self.name, **values)

@@ -25,7 +25,7 @@ VARIANTS = ("modern", "classic")
 
 
 class SiameseCNN(nnx.Module):
-    """A convolutional network from images [b, h, w, c] to embeddings [b, embedding_size].
+    """A convolutional network from normalized images [b, h, w, c] to embeddings [b, embedding_size].
 
     Args:
         image_shape: (h, w, c) of the images. The modern variant needs at least 2^n pixels per side for n widths, the
@@ -37,10 +37,6 @@ class SiameseCNN(nnx.Module):
         widths: Channels of the stages; only for "modern".
         residual: Add a residual block to each stage after the first; only for "modern".
         embedding_size: Size of the embeddings. Default: 64 for "modern", 2 for "classic".
-        rngs: Initializes the parameters.
-
-    Raises:
-        InputError: If the variant is unknown or the images are too small.
     """
 
     def __init__(
@@ -67,12 +63,11 @@ class SiameseCNN(nnx.Module):
             self.layers = _modern(image_shape[2], widths, residual, self.embedding_size, rngs)
 
     def __call__(self, images: Array) -> Array:
-        """Embed normalized images [b, h, w, c], returning [b, embedding_size]."""
         return self.layers(images)
 
 
 class DenseNetwork(nnx.Module):
-    """A dense network from images [b, h, w, c] to embeddings [b, embedding_size].
+    """A dense network from normalized images [b, h, w, c] to embeddings [b, embedding_size].
 
     Each hidden layer is dense, batch norm, ReLU.
 
@@ -80,7 +75,6 @@ class DenseNetwork(nnx.Module):
         image_shape: (h, w, c) of the images.
         widths: Neurons of the hidden layers.
         embedding_size: Size of the embeddings.
-        rngs: Initializes the parameters.
     """
 
     def __init__(
@@ -99,7 +93,6 @@ class DenseNetwork(nnx.Module):
         self.embedding_size = embedding_size
 
     def __call__(self, images: Array) -> Array:
-        """Embed normalized images [b, h, w, c], returning [b, embedding_size]."""
         return self.layers(images)
 
 

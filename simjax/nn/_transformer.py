@@ -38,10 +38,6 @@ class MultiHeadAttention(nnx.Module):
             `TunedMeasure`, whose parameters are then learned.
         temperature: Divisor of the attention scores. Default: sqrt(width / heads) for "dot", and 1 for other measures.
         dropout_rate: Fraction of attention weights that are dropped in a call with a `dropout_key`.
-        rngs: Initializes the parameters.
-
-    Raises:
-        InputError: If the heads do not divide the width.
 
     Example:
         >>> layer = MultiHeadAttention(8, 2, rngs=nnx.Rngs(0))
@@ -81,16 +77,11 @@ class MultiHeadAttention(nnx.Module):
         dropout_key: Array | None = None,
         return_weights: bool = False,
     ) -> Any:
-        """Attend from tokens [b, t, width] to the context, returning [b, t, width].
+        """Attend from tokens [b, t, width] to the context [b, s, width], returning [b, t, width].
 
-        Args:
-            tokens: Tokens that attend, [b, t, width].
-            context: Tokens that are attended to, [b, s, width]. Default: `tokens`.
-            bias: Added to the attention scores, see `attention.attention`.
-            mask: True for the context that a token attends to, see `attention.attention`.
-            is_causal: Token i attends to tokens 0 to i only.
-            dropout_key: Key of dropout. Default: no dropout.
-            return_weights: Also return the attention weights before dropout, [b, heads, t, s].
+        The default context is the tokens.
+        `bias`, `mask` and `is_causal` are those of `attention.attention`. Weights are dropped if there is a
+        `dropout_key`. With `return_weights`, also return the weights before dropout, [b, heads, t, s].
         """
         b, t, width = tokens.shape
         query, key, value = self._projections(tokens, context)
@@ -133,7 +124,6 @@ class TransformerBlock(nnx.Module):
         width: Size of a token.
         heads: Heads of the attention.
         mlp_ratio: Hidden neurons of the dense layers, as a multiple of the width.
-        rngs: Initializes the parameters.
         **options: Options of `MultiHeadAttention`: measure, temperature, dropout_rate.
     """
 
@@ -145,13 +135,7 @@ class TransformerBlock(nnx.Module):
         self.out = Dense(mlp_ratio * width, width, init="glorot_uniform", rngs=rngs)
 
     def __call__(self, tokens: Array, *, return_weights: bool = False, **options: Any) -> Any:
-        """Transform tokens [b, t, width].
-
-        Args:
-            tokens: [b, t, width].
-            return_weights: Also return the attention weights, [b, heads, t, t].
-            **options: Options of a call of `MultiHeadAttention`: bias, mask, is_causal, dropout_key.
-        """
+        """Transform tokens [b, t, width]; the options are those of a call of `MultiHeadAttention`."""
         b, t, width = tokens.shape
         # XLA on a CPU computes norms and dense layers of [b t, width] faster than of [b, t, width].
         x = tokens.reshape(b * t, width)
@@ -181,10 +165,6 @@ class VisionTransformer(nnx.Module):
         positions: "learned" or "sincos" (fixed).
         pooling: "mean" of the tokens or "class" token.
         embedding_size: Size of the embeddings.
-        rngs: Initializes the parameters.
-
-    Raises:
-        InputError: If a choice is unknown, the heads do not divide the width, or a patch is larger than the image.
     """
 
     def __init__(

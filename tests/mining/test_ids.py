@@ -25,6 +25,9 @@ NAMES = sorted(
 )
 
 
+masks = jax.jit(Relation.masks)
+
+
 def found(name, x, labels):
     """Return the result of a miner as arrays."""
     function = getattr(mining, name)
@@ -32,12 +35,12 @@ def found(name, x, labels):
     parameters = inspect.signature(function).parameters.values()
     given = {p.name: known[p.name] for p in parameters if p.default is p.empty and p.name in known}
     out = function(x, labels, **given)
-    rows, columns = jnp.arange(6)[:, None], jnp.arange(12 if name == "cluster_hard" else 6)[None]
+    rows, columns = np.arange(6)[:, None], np.arange(12 if name == "cluster_hard" else 6)[None]
     parts = out if isinstance(out, tuple) else (out,)
-    return [part.masks(rows, columns) if isinstance(part, Relation) else part for part in parts]
+    return [masks(part, rows, columns) if isinstance(part, Relation) else jax.tree.leaves(part) for part in parts]
 
 
-@pytest.mark.parametrize("name", mostly_slow(NAMES, "batch_hard", "semi_hard", "hard_negatives"))
+@pytest.mark.parametrize("name", mostly_slow(NAMES, "semi_hard", "hard_negatives"))
 @pytest.mark.usefixtures("unchecked")
 def test_labels_and_features_of_64_bits(name):
     x = np.random.default_rng(0).integers(-(2**40), 2**40, (6, 4))
@@ -55,8 +58,8 @@ def test_a_memory_refuses_ids_that_do_not_fit_its_dtype():
         with pytest.raises(InputError, match="labels: expected ids that fit int32, the dtype of the memory"):
             mining.push(memory, rows, wrong)
     # Ids to compare with the memory may be any integers; they equal no id of the memory.
-    positive, negative = mining.against(memory, np.array([2**32 + 7, 7]), own=True).masks(
-        jnp.arange(2)[:, None], jnp.arange(4)[None]
+    positive, negative = masks(
+        mining.against(memory, np.array([2**32 + 7, 7]), own=True), np.arange(2)[:, None], np.arange(4)[None]
     )
     np.testing.assert_array_equal(positive, [[0, 0, 0, 0], [1, 0, 0, 0]])
     np.testing.assert_array_equal(negative, [[1, 1, 0, 0], [0, 1, 0, 0]])
@@ -66,15 +69,15 @@ def test_a_memory_made_with_x64_stores_ids_of_64_bits():
     with jax.enable_x64(True):
         memory = mining.cross_batch_memory(4, 2)
         assert memory.labels.dtype == jnp.int64
-        memory = mining.push(memory, jnp.eye(2), np.array([0, 2**32]))
-        memory = jax.jit(mining.push)(memory, jnp.eye(2), np.array([2**33, 2**32]))
+        memory = mining.push(memory, np.eye(2), np.array([0, 2**32]))
+        memory = jax.jit(mining.push)(memory, np.eye(2), np.array([2**33, 2**32]))
         assert memory.labels.tolist() == [0, 2**32, 2**33, 2**32]
-        positive, _ = mining.against(memory, np.array([2**32, 0]), own=True).masks(
-            jnp.arange(2)[:, None], jnp.arange(4)[None]
+        positive, _ = masks(
+            mining.against(memory, np.array([2**32, 0]), own=True), np.arange(2)[:, None], np.arange(4)[None]
         )
         np.testing.assert_array_equal(positive, [[0, 1, 0, 1], [1, 0, 0, 0]])
         with pytest.raises(InputError, match="labels: expected ids that fit int64, the dtype of the memory"):
-            mining.push(memory, jnp.eye(2), np.array([0, 2**63], np.uint64))
+            mining.push(memory, np.eye(2), np.array([0, 2**63], np.uint64))
         narrow = mining.CrossBatchMemory(**{**vars(memory), "labels": memory.labels.astype(jnp.int32)})
         with pytest.raises(InputError, match="labels: expected ids that fit int32, the dtype of the memory, got int64"):
-            jax.jit(mining.push)(narrow, jnp.eye(2), np.array([0, 2**32]))
+            jax.jit(mining.push)(narrow, np.eye(2), np.array([0, 2**32]))

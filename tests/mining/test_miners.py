@@ -1,5 +1,10 @@
-"""Every miner equals loops over pairs and triplets, for several kinds of relation; losses accept every miner."""
+"""Every miner equals loops over pairs and triplets, for several kinds of relation; losses accept every miner.
 
+All miners are compiled in one program for each kind of relation, whose results the tests share.
+"""
+
+import functools
+import logging
 from typing import Any
 
 import jax
@@ -9,7 +14,7 @@ import pytest
 
 from simjax import losses, mining, pairs, similarity
 from simjax.core import InputError
-from tests.losses.cases import DEGENERATE, D, M, N, cosine, euclidean, kind, related
+from tests.losses.cases import DEGENERATE, D, M, N, cosine, euclidean, related
 from tests.slow import mostly_slow
 
 RELATIONS = ("classes", "classes, some ignored", "shared labels", "function", "grades", "reference")
@@ -91,6 +96,21 @@ def curriculum(d, positive, negative):
     return tuple(masks)
 
 
+def guided(d, positive, negative):
+    """Exclude negatives that are closer than the nearest positive of the row, or less than 0.1 farther."""
+    left = [
+        (i, k)
+        for i, p, q in columns_of_rows(positive, negative)
+        for k in q
+        if not len(p) or d[i, k] >= min(d[i, p]) + 0.1
+    ]
+    return positive, as_mask(d.shape, left)
+
+
+def mine_guided(x, labels, ref_embeddings=None, ref_labels=None, **settings):
+    return mining.guided(x, labels, ref_guide=ref_embeddings, ref_labels=ref_labels, **settings)
+
+
 OF_PAIRS = {
     "batch_hard": (mining.batch_hard, {}, euclidean, batch_hard),
     "easy, semi-hard": (mining.batch_easy_hard, {}, euclidean, easy_semi_hard),
@@ -106,51 +126,8 @@ OF_PAIRS = {
     "n_hard": (mining.n_hard, {"n_positive": 2, "n_negative": 3}, euclidean, two_and_three_hardest),
     "hard_aware": (mining.hard_aware, {"share": 0.3}, euclidean, hard_aware),
     "curriculum": (mining.curriculum, {"hardness": 0.6}, euclidean, curriculum),
+    "guided": (mine_guided, {"margin": 0.1, "measure": "normalized_euclidean"}, euclidean, guided),
 }
-
-
-def batch(kind, random):
-    """Return embeddings, reference embeddings, options of a miner, and the masks of pairs."""
-    labels, ref_labels, positive, negative = related(kind, random)
-    x = np.float32(random.normal(size=(N, D)))
-    if ref_labels is None:
-        away = ~np.eye(N, dtype=bool)
-        return x, x, labels, {}, positive & away, negative & away
-    y = np.float32(random.normal(size=(M, D)))
-    return x, y, labels, {"ref_embeddings": y, "ref_labels": ref_labels}, positive, negative
-
-
-def masks(relation, block_size=4):
-    """Return the masks of a relation, computed tile by tile as in a loss."""
-    n, m = relation.shape
-
-    @jax.jit
-    def masks_of_rows(relation, i):
-        return relation.masks(i[:, None], jnp.arange(m, dtype=jnp.int32)[None])
-
-    parts = [
-        masks_of_rows(relation, jnp.arange(i, min(i + block_size, n), dtype=jnp.int32)) for i in range(0, n, block_size)
-    ]
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
-
-
-@pytest.mark.parametrize("kind", mostly_slow(RELATIONS, "classes"))
-@pytest.mark.parametrize("name", OF_PAIRS)
-def test_pairs_equal_loops(random, name, kind):
-    miner, settings, compare, oracle = OF_PAIRS[name]
-    x, y, labels, options, positive, negative = batch(kind, random)
-    found = masks(miner(x, labels, **settings, **options))
-    for mask, expected in zip(found, oracle(compare(x, y), positive, negative), strict=True):
-        np.testing.assert_array_equal(mask, expected)
-
-
-def triplet_set(relation):
-    """Return the set of all triplets of a relation."""
-    n, m = relation.shape
-    i, j = jnp.arange(n, dtype=jnp.int32)[:, None], jnp.arange(m, dtype=jnp.int32)[None]
-    positive, negatives_of = relation.triplets_of(i, j)
-    selected = np.asarray(negatives_of(jnp.broadcast_to(j, (n, m)))) & np.asarray(positive)[:, :, None]
-    return {(int(a), int(p), int(q)) for a, p, q in zip(*np.nonzero(selected), strict=True)}
 
 
 def every_triplet(positive, negative):
@@ -200,134 +177,199 @@ OF_TRIPLETS = {
 }
 
 
-@pytest.mark.parametrize("kind", mostly_slow(RELATIONS, "classes"))
-@pytest.mark.parametrize("name", OF_TRIPLETS)
-def test_triplets_equal_loops(random, name, kind):
-    miner, settings, oracle = OF_TRIPLETS[name]
-    x, y, labels, options, positive, negative = batch(kind, random)
-    relation = miner(x, labels, **settings, **options)
-    expected = oracle(x, y, positive, negative)
-    assert triplet_set(relation) == expected
-    as_pairs = masks(relation)
-    np.testing.assert_array_equal(as_pairs[0], as_mask(relation.shape, [(i, a) for i, a, _ in expected]))
-    np.testing.assert_array_equal(as_pairs[1], as_mask(relation.shape, [(i, b) for i, _, b in expected]))
-
-
-@pytest.mark.parametrize("kind", [kind(name) for name in ("classes", "shared labels", "grades")])
-@pytest.mark.parametrize(
-    "name", mostly_slow(["batch_hard", "semi-hard", "multi_similarity", "hard_aware", "angular"], "semi-hard")
-)
-def test_losses_of_mined_relations_equal_losses_of_enumerated_pairs(random, name, kind):
-    """Value and gradient are those of the same pairs or triplets, enumerated."""
-    miner, settings = (OF_PAIRS | OF_TRIPLETS)[name][:2]
-    x, y, labels, options, _, _ = batch(kind, random)
-    relation = miner(x, labels, **settings, **options)
-    refs: dict[str, Any] = {"ref_embeddings": jnp.asarray(y)} if options else {}
-
-    def distances(x):
-        return similarity.normalized_euclidean_distance(x[:, None], jnp.asarray(y)[None] if refs else x[None])
-
-    def of_enumerated_triplets(x):
-        a, p, q = (jnp.array(t) for t in zip(*sorted(triplet_set(relation)), strict=True))
-        terms = jax.nn.relu(distances(x)[a, p] - distances(x)[a, q] + 0.5)
-        return jnp.sum(terms) / jnp.maximum(jnp.sum(terms > 0), 1)
-
-    def of_enumerated_pairs(x):
-        positive, negative = masks(relation)
-        return losses.contrastive_loss(x, pairs.by_matrix(positive, negative), **refs)
-
-    for ours, enumerated in (
-        (lambda x: losses.triplet_margin_loss(x, relation, margin=0.5, block_size=4, **refs), of_enumerated_triplets),
-        (lambda x: losses.contrastive_loss(x, relation, block_size=4, **refs), of_enumerated_pairs),
-    ):
-        found, expected = jax.value_and_grad(ours)(x), jax.value_and_grad(enumerated)(x)
-        np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
-        np.testing.assert_allclose(found[1], expected[1], rtol=1e-4, atol=1e-6)
-
-
-def test_statistics_equal_loops(random):
-    x, labels = random.normal(size=(N, D)), random.integers(0, 3, N)
-    relation = mining.multi_similarity(jnp.float32(x), labels)
-    found, d = mining.statistics(jnp.float32(x), relation, block_size=4), euclidean(x, x)
-    for which, mask in enumerate(masks(relation)):
-        assert float(found.pairs[which]) == mask.sum()
-        assert int(found.rows[which]) == mask.any(1).sum()
-        expected = (d[mask].min(), d[mask].mean(), d[mask].max())
-        got = (found.nearest[which], found.mean[which], found.farthest[which])
-        np.testing.assert_allclose(got, expected, rtol=1e-4)
-
-
-MINERS = {
+MINERS: dict[str, tuple[Any, dict[str, Any]]] = {
     **{name: (miner, settings) for name, (miner, settings, *_) in (OF_PAIRS | OF_TRIPLETS).items()},
     "distance_weighted": (mining.distance_weighted, {"key": jax.random.key(0)}),
     "uniform_histogram": (mining.uniform_histogram, {"key": jax.random.key(0), "bins": 4}),
 }
 
 
-@pytest.mark.parametrize("name", mostly_slow(MINERS, "semi-hard"))
-def test_degenerate_batches_have_finite_losses_and_gradients(name):
-    miner, settings = MINERS[name]
+def batch(kind):
+    """Return embeddings, reference embeddings, labels, options of a miner, and the masks of pairs."""
+    random = np.random.default_rng(0)
+    labels, ref_labels, positive, negative = related(kind, random)
+    x = np.float32(random.normal(size=(N, D)))
+    if ref_labels is None:
+        away = ~np.eye(N, dtype=bool)
+        return x, x, labels, {}, positive & away, negative & away
+    y = np.float32(random.normal(size=(M, D)))
+    return x, y, labels, {"ref_embeddings": y, "ref_labels": ref_labels}, positive, negative
+
+
+@functools.partial(jax.jit, static_argnames="block_size")
+def masks(relation, block_size=4):
+    """Return the masks of a relation, computed tile by tile as in a loss."""
+    n, m = relation.shape
+    j = jnp.arange(m, dtype=jnp.int32)[None]
+    rows = jnp.minimum(jnp.arange(-(-n // block_size) * block_size, dtype=jnp.int32), n - 1)
+    tiles = jax.lax.map(lambda i: relation.masks(i[:, None], j), rows.reshape(-1, block_size))
+    return tuple(tile.reshape(-1, m)[:n] for tile in tiles)
+
+
+@jax.jit
+def triplets(relation):
+    """Return whether row i, positive a and negative b are a triplet of the relation, [n, m, m]."""
+    n, m = relation.shape
+    i, j = jnp.arange(n, dtype=jnp.int32)[:, None], jnp.arange(m, dtype=jnp.int32)[None]
+    positive, negatives_of = relation.triplets_of(i, j)
+    return negatives_of(jnp.broadcast_to(j, (n, m))) & positive[:, :, None]
+
+
+def triplet_set(relation):
+    """Return the set of all triplets of a relation."""
+    return {tuple(triplet) for triplet in np.argwhere(triplets(relation)).tolist()}
+
+
+@functools.cache
+def selected(kind):
+    """Return the masks that every miner selects, and the triplets of miners of triplets."""
+    x, _, labels, options, _, _ = batch(kind)
 
     @jax.jit
-    def both(x, labels):
-        def loss(x):
-            relation = miner(x, labels, **settings)
-            return losses.triplet_margin_loss(x, relation) + losses.contrastive_loss(x, relation)
+    def mine(x, labels, options):
+        mined = {name: miner(x, labels, **settings, **options) for name, (miner, settings) in MINERS.items()}
+        as_pairs = {name: masks(mined[name]) for name in (*OF_PAIRS, "semi-hard", "angular")}
+        return as_pairs, {name: triplets(mined[name]) for name in OF_TRIPLETS}
 
-        return jax.value_and_grad(loss)(x)
+    return jax.tree.map(np.asarray, mine(x, labels, options))
 
-    for case, (x, labels) in DEGENERATE.items():
-        with np.errstate(over="ignore"):
-            value, gradient = both(jnp.asarray(x, jnp.float32), jnp.asarray(labels, jnp.int32))
-        assert np.isfinite(value), case
-        assert np.isfinite(gradient).all(), case
-        if "row" in case:
-            assert float(value) == 0, case
+
+@pytest.mark.parametrize("kind", mostly_slow(RELATIONS, "classes"))
+@pytest.mark.parametrize("name", OF_PAIRS)
+def test_pairs_equal_loops(name, kind):
+    *_, compare, oracle = OF_PAIRS[name]
+    x, y, _, _, positive, negative = batch(kind)
+    for mask, expected in zip(selected(kind)[0][name], oracle(compare(x, y), positive, negative), strict=True):
+        np.testing.assert_array_equal(mask, expected)
+
+
+@pytest.mark.parametrize("kind", mostly_slow(RELATIONS, "classes"))
+@pytest.mark.parametrize("name", OF_TRIPLETS)
+def test_triplets_equal_loops(name, kind):
+    x, y, _, _, positive, negative = batch(kind)
+    as_pairs, found = selected(kind)
+    expected = OF_TRIPLETS[name][-1](x, y, positive, negative)
+    assert {tuple(triplet) for triplet in np.argwhere(found[name]).tolist()} == expected
+    if name in as_pairs:
+        for mask, k in zip(as_pairs[name], (1, 2), strict=True):
+            np.testing.assert_array_equal(mask, as_mask(mask.shape, [(t[0], t[k]) for t in expected]))
+
+
+RELATIONS_OF_LOSSES = [("semi-hard", "classes"), ("semi-hard", "grades"), ("batch_hard", "classes")]
+
+
+@pytest.mark.parametrize(("name", "kind"), mostly_slow(RELATIONS_OF_LOSSES, ("semi-hard", "classes")))
+def test_a_triplet_loss_of_a_mined_relation_is_that_of_its_triplets(name, kind):
+    x, _, labels, _, _, _ = batch(kind)
+    as_pairs, found = selected(kind)
+    positive, negative = as_pairs[name]
+    a, p, q = np.argwhere(found.get(name, positive[:, :, None] & negative[:, None])).T
+
+    def of_enumerated_triplets(x):
+        d = similarity.normalized_euclidean_distance(x[:, None], x[None])
+        terms = jax.nn.relu(d[a, p] - d[a, q] + 0.5)
+        return jnp.sum(terms) / jnp.maximum(jnp.sum(terms > 0), 1)
+
+    def of_mined_triplets(x, labels):
+        miner, settings = MINERS[name]
+        return losses.triplet_margin_loss(x, miner(x, labels, **settings), margin=0.5, block_size=4)
+
+    assert_same_gradient(of_mined_triplets, lambda x, labels: of_enumerated_triplets(x), x, labels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), [*RELATIONS_OF_LOSSES, ("hard_aware", "classes")])
+def test_a_pair_loss_of_a_mined_relation_is_that_of_its_pairs(name, kind):
+    x, _, labels, _, _, _ = batch(kind)
+
+    def of_mined_pairs(x, labels):
+        miner, settings = MINERS[name]
+        return losses.contrastive_loss(x, miner(x, labels, **settings), block_size=4)
+
+    def of_enumerated_pairs(x, labels):
+        return losses.contrastive_loss(x, pairs.by_matrix(*selected(kind)[0][name]))
+
+    assert_same_gradient(of_mined_pairs, of_enumerated_pairs, x, labels)
+
+
+def assert_same_gradient(found, expected, x, labels):
+    """Compare value and gradient; no gradient flows through the selection."""
+    both = jax.jit(lambda x, labels: [jax.value_and_grad(loss)(x, labels) for loss in (found, expected)])
+    (value, gradient), (wanted, slope) = both(x, labels)
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-6)
+
+
+def test_statistics_equal_loops():
+    x, _, labels, _, _, _ = batch("classes")
+    of_mined = jax.jit(lambda x, labels: mining.statistics(x, mining.multi_similarity(x, labels), block_size=4))
+    found, d = of_mined(x, labels), euclidean(x, x)
+    found = {name: np.asarray(a) for name, a in vars(found).items()}
+    for which, mask in enumerate(selected("classes")[0]["multi_similarity"]):
+        assert found["pairs"][which] == mask.sum()
+        assert found["rows"][which] == mask.any(1).sum()
+        expected = (d[mask].min(), d[mask].mean(), d[mask].max())
+        got = (found["nearest"][which], found["mean"][which], found["farthest"][which])
+        np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
+@jax.jit
+def of_degenerate(x, labels):
+    """Return the masks of every miner, [miners, n, n] each, and losses of these pairs with their gradients."""
+    mined = [miner(x, labels, **settings) for miner, settings in MINERS.values()]
+    j = jnp.arange(len(x), dtype=jnp.int32)
+    positive, negative = map(jnp.stack, zip(*(relation.masks(j[:, None], j[None]) for relation in mined), strict=True))
+
+    def loss(x, positive, negative):
+        relation = pairs.by_matrix(positive, negative)
+        return losses.triplet_margin_loss(x, relation) + losses.contrastive_loss(x, relation)
+
+    return positive, negative, jax.vmap(jax.value_and_grad(loss), (None, 0, 0))(x, positive, negative)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_every_miner_of_a_degenerate_batch_has_finite_losses_and_gradients(case):
+    x, labels = (np.asarray(a) for a in DEGENERATE[case])
+    x, labels = x.astype(np.float32), labels.astype(np.int32)
+    positive, negative, (values, gradients) = jax.tree.map(np.asarray, of_degenerate(x, labels))
+    same = labels[:, None] == labels
+    assert not (positive & ~(same & ~np.eye(len(x), dtype=bool))).any()
+    assert not (negative & same).any()
+    assert np.isfinite(values).all()
+    assert np.isfinite(gradients).all()
+    if "row" in case:
+        np.testing.assert_array_equal(values, 0)
 
 
 def test_other_labels_do_not_compile_again(random, caplog):
-    import logging
-
-    x = jnp.float32(random.normal(size=(29, D)))
-
-    @jax.jit
-    def step(x, labels, hardness):
-        total = losses.contrastive_loss(x, mining.curriculum(x, labels, hardness=hardness))
-        for name in ("batch_hard", "multi_similarity", "semi-hard"):
-            miner, settings = MINERS[name]
-            total += losses.triplet_margin_loss(x, miner(x, labels, **settings))
-        return total
-
+    x = np.float32(random.normal(size=(29, D)))
     with caplog.at_level(logging.WARNING), jax.log_compiles():
-        for seed in range(10):
+        for seed in range(5):
             labels = np.random.default_rng(seed).integers(0, 1 + seed, 29)
-            step(x, labels, seed / 10)
-            losses.contrastive_loss(x, mining.multi_similarity(x, labels))  # and outside of jit
+            losses.contrastive_loss(x, mining.curriculum(x, labels, hardness=seed / 10))
     messages = [r.getMessage() for r in caplog.records]
-    for function in ("step", "_pair_terms"):
-        assert sum(f"Finished XLA compilation of jit({function})" in m for m in messages) == 1
+    assert sum("Finished XLA compilation of jit(_pair_terms)" in m for m in messages) == 1
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_wrong_arguments_raise_errors():
-    x, labels = jnp.zeros((3, 2)), jnp.array([0, 1, 1])
-    for call, message in (
-        (lambda: mining.batch_easy_hard(x, labels, positive="semihard"), "did you mean semi_hard"),
-        (
-            lambda: mining.batch_easy_hard(x, labels, positive="semi_hard", negative="all"),
-            "expected semi_hard together with hard or easy",
-        ),
-        (lambda: mining.batch_easy_hard(x, labels, positive_range=(2.0, 1.0)), "expected the smallest value first"),
-        (lambda: mining.triplet_margin(x, labels, kind="soft"), "unknown value 'soft'|kind"),
-        (lambda: mining.n_hard(x, labels, n_negative=0), "n_negative: expected at least 1"),
-        (lambda: mining.hard_aware(x, labels, share=0.0), "share: expected above 0"),
-        (lambda: mining.uniform_histogram(x, labels, key=jax.random.key(0), bins=0), "bins: expected at least 1"),
-        (lambda: mining.distance_weighted(x, labels, key=jax.random.key(0), cutoff=2.0), "cutoff: expected"),
-        (lambda: mining.batch_hard(x, labels[:2]), r"relation of \(3, 3\) rows and columns, got \(2, 2\)"),
-        (lambda: mining.multi_similarity(x, mining.batch_hard(x, labels)), "got triplets that a miner selected"),
-    ):
+    x, labels, key = jnp.zeros((3, 2)), jnp.array([0, 1, 1]), jax.random.key(0)
+    cases: list[tuple[Any, dict[str, Any], str]] = [
+        (mining.batch_easy_hard, {"positive": "semihard"}, "did you mean semi_hard"),
+        (mining.batch_easy_hard, {"positive": "semi_hard", "negative": "all"}, "expected semi_hard together with hard"),
+        (mining.batch_easy_hard, {"positive_range": (2.0, 1.0)}, "expected the smallest value first"),
+        (mining.triplet_margin, {"kind": "soft"}, "unknown kind 'soft'"),
+        (mining.n_hard, {"n_negative": 0}, "n_negative: expected at least 1"),
+        (mining.hard_aware, {"share": 0.0}, "share: expected above 0"),
+        (mining.uniform_histogram, {"key": key, "bins": 0}, "bins: expected at least 1"),
+        (mining.distance_weighted, {"key": key, "cutoff": 2.0}, "cutoff: expected"),
+        (mining.batch_hard, {"labels": labels[:2]}, r"relation of \(3, 3\) rows and columns, got \(2, 2\)"),
+        (mining.multi_similarity, {"labels": mining.batch_hard(x, labels)}, "got triplets that a miner selected"),
+    ]
+    for miner, options, message in cases:
         with pytest.raises(InputError, match=message):
-            call()
+            miner(x, **{"labels": labels, **options})
 
 
 LOSSES = (
@@ -347,8 +389,8 @@ LOSSES = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MINERS)
-def test_every_loss_of_every_miner_is_finite_for_degenerate_batches(name):
+@pytest.mark.parametrize("name", ["semi-hard", "batch_hard"])  # a relation of triplets, and one of indices
+def test_losses_of_mined_degenerate_batches_are_finite(name):
     miner, settings = MINERS[name]
 
     @jax.jit
@@ -359,6 +401,7 @@ def test_every_loss_of_every_miner_is_finite_for_degenerate_batches(name):
         return {loss: of(getattr(losses, f"{loss}_loss")) for loss in LOSSES}
 
     for case, (x, labels) in DEGENERATE.items():
-        for loss, (value, gradient) in every(jnp.asarray(x, jnp.float32), jnp.asarray(labels, jnp.int32)).items():
-            assert np.isfinite(value), (case, loss)
-            assert np.isfinite(gradient).all(), (case, loss)
+        if len(x) == 4:
+            for loss, (value, gradient) in every(np.float32(x), np.int32(labels)).items():
+                assert np.isfinite(value), (case, loss)
+                assert np.isfinite(gradient).all(), (case, loss)

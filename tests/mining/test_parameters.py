@@ -3,7 +3,7 @@
 import inspect
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from simjax import losses, mining
@@ -20,12 +20,12 @@ ANY_NUMBER = {  # in units of a measure that may be a similarity, so negative nu
     "triplet_margin": {"margin"},
 }
 ARGUMENTS = {
-    "embeddings": jnp.eye(4),
-    "labels": jnp.array([0, 0, 1, 1]),
+    "embeddings": np.eye(4),
+    "labels": np.array([0, 0, 1, 1]),
     "key": jax.random.key(0),
-    "proxies": jnp.ones((2, 4)),
-    "teacher": jnp.eye(4),
-    "scores": jnp.zeros((4, 4)),
+    "proxies": np.ones((2, 4)),
+    "teacher": np.eye(4),
+    "scores": np.zeros((4, 4)),
 }
 OF_CENTERS = {"sub_center_arcface_loss", "sub_center_outliers", "soft_triple_loss"}
 
@@ -48,7 +48,7 @@ def test_numbers_out_of_range_are_refused(function, parameter):
     taken = inspect.signature(function).parameters
     options = {name: value for name, value in ARGUMENTS.items() if name in taken}
     if function.__name__ in OF_CENTERS:
-        options["proxies"] = jnp.ones((2, 2, 4))
+        options["proxies"] = np.ones((2, 2, 4))
     wrong = [float("nan")] if parameter in ANY_NUMBER.get(function.__name__, ()) else [float("nan"), -1.0]
     for value in wrong:
         with pytest.raises(InputError, match=rf"^{parameter}\b|^cutoff"):

@@ -1,3 +1,6 @@
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,81 +12,94 @@ from simjax import nn
 from simjax.core import InputError
 from tests.slow import mostly_slow
 
-MODELS = {"cnn": nn.SiameseCNN, "vit": nn.VisionTransformer, "dnn": nn.DenseNetwork}
+MODELS = {
+    "cnn": partial(nn.SiameseCNN, widths=(4, 8)),
+    "vit": partial(nn.VisionTransformer, width=16, depth=2),
+    "dnn": partial(nn.DenseNetwork, widths=(32,)),
+}
+
+
+@nnx.jit
+def embed(model, images):
+    return model(images)
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(
-    ("h", "w", "c"),
-    mostly_slow([(8, 8, 1), (9, 13, 3), (28, 28, 1), (31, 33, 3), (64, 64, 3)], (9, 13, 3)),
-)
-def test_images_of_any_size_become_embeddings(name, h, w, c):
-    shape = h, w, c
+@pytest.mark.parametrize("shape", mostly_slow([((8, 8, 1),), ((9, 13, 3),), ((64, 64, 3),)], ((9, 13, 3),)), ids=str)
+def test_images_of_any_size_become_embeddings(random, name, shape):
     model = MODELS[name](shape, rngs=nnx.Rngs(0))
-    images = jax.random.normal(jax.random.key(1), (3, *shape))
-    embeddings = nnx.jit(lambda model, images: model(images))(model, images)
+    embeddings = np.asarray(embed(model, random.normal(size=(3, *shape)).astype(np.float32)))
     assert embeddings.shape == (3, 64)
-    assert float(jnp.std(embeddings, axis=0).min()) > 1e-3  # every feature depends on the image
+    assert np.std(embeddings, axis=0).min() > 1e-3  # every feature depends on the image
     assert np.isfinite(embeddings).all()
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.slow
-def test_evaluation_is_independent_of_the_batch(name):
+def test_evaluation_is_independent_of_the_batch(random, name):
     model = nnx.view(MODELS[name]((12, 12, 1), rngs=nnx.Rngs(0)), use_running_average=True, raise_if_not_found=False)
-    images = jax.random.normal(jax.random.key(1), (5, 12, 12, 1))
-    np.testing.assert_allclose(model(images)[2], model(images[2:3])[0], rtol=1e-4, atol=1e-5)
+    images = random.normal(size=(5, 12, 12, 1)).astype(np.float32)
+    found, expected = jax.jit(lambda images: (model(images)[2], model(images[2:3])[0]))(images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_classic_network():
+def test_the_classic_network_has_the_parameters_of_its_layers():
     model = nn.SiameseCNN((28, 28, 1), variant="classic", rngs=nnx.Rngs(0))
     weights = 9 * 32 + 32 + 9 * 32 * 64 + 64 + 9 * 64 * 128 + 128 + 128 * 64 + 64 + 64 * 2 + 2
     norms = 2 * (32 + 64 + 128 + 64)
     assert nn.count_parameters(model) == weights + norms == 101_634
-    assert model(jnp.ones((3, 28, 28, 1))).shape == (3, 2)
-    # No activations and, before training, no offsets: twice the image is embedded twice as far from the origin.
-    fresh = nn.SiameseCNN((28, 28, 1), variant="classic", rngs=nnx.Rngs(0))
-    fresh = nnx.view(fresh, use_running_average=True)
-    x = jax.random.normal(jax.random.key(0), (1, 28, 28, 1))
-    np.testing.assert_allclose(fresh(2 * x), 2 * fresh(x), rtol=1e-4)
-    assert not any(layer in (jax.nn.relu, jax.nn.gelu) for layer in fresh.layers.layers)
-
-
-def test_batch_statistics_follow_the_batches():
-    model = nn.SiameseCNN((8, 8, 1), rngs=nnx.Rngs(0))
-    norm = model.layers.layers[1]
-    before = np.asarray(norm.mean[...])
-    model(jnp.ones((4, 8, 8, 1)))
-    assert not np.allclose(before, norm.mean[...])
-
-
-@pytest.mark.parametrize("pooling", mostly_slow(["mean", "class"], "class"))
-@pytest.mark.parametrize("positions", mostly_slow(["learned", "sincos"], "learned"))
-def test_vision_transformer_returns_its_attention(pooling, positions):
-    model = nn.VisionTransformer((9, 10, 3), patch_size=4, pooling=pooling, positions=positions, rngs=nnx.Rngs(0))
-    images = jax.random.normal(jax.random.key(0), (2, 9, 10, 3))
-    embeddings, weights = model(images, return_attention=True)
-    tokens = 3 * 3 + (pooling == "class")
-    assert model.grid == (3, 3)
-    assert weights.shape == (2, 4, tokens, tokens)
-    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
-    np.testing.assert_array_equal(embeddings, model(images))
+    assert not any(layer in (jax.nn.relu, jax.nn.gelu) for layer in model.layers.layers)
 
 
 @pytest.mark.slow
-def test_positions_distinguish_patches():
-    images = jax.random.normal(jax.random.key(0), (1, 8, 8, 1))
-    swapped = jnp.concatenate([images[:, 4:], images[:, :4]], axis=1)
+def test_the_classic_network_is_linear(random):
+    """Without activations and, before training, without offsets, twice the image has twice the embedding."""
+    model = nn.SiameseCNN((28, 28, 1), variant="classic", rngs=nnx.Rngs(0))
+    fresh = nnx.view(model, use_running_average=True)
+    x = random.normal(size=(1, 28, 28, 1)).astype(np.float32)
+    assert embed(fresh, x).shape == (1, 2)
+    np.testing.assert_allclose(embed(fresh, 2 * x), 2 * np.asarray(embed(fresh, x)), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_batch_statistics_follow_the_batches():
+    model = nn.SiameseCNN((8, 8, 1), widths=(4,), rngs=nnx.Rngs(0))
+    norm: Any = model.layers.layers[1]
+    before = np.asarray(norm.mean[...])
+    embed(model, np.ones((4, 8, 8, 1), np.float32))
+    assert not np.allclose(before, norm.mean[...])
+
+
+@pytest.mark.parametrize(
+    ("pooling", "positions"), mostly_slow([("mean", "sincos"), ("class", "learned")], ("class", "learned"))
+)
+def test_vision_transformer_returns_its_attention(random, pooling, positions):
+    options = {"patch_size": 4, "depth": 2, "width": 16, "pooling": pooling, "positions": positions}
+    model = nn.VisionTransformer((9, 10, 3), rngs=nnx.Rngs(0), **options)
+    images = random.normal(size=(2, 9, 10, 3)).astype(np.float32)
+    (embeddings, weights), alone = jax.jit(lambda x: (model(x, return_attention=True), model(x)))(images)
+    tokens = 3 * 3 + (pooling == "class")
+    assert model.grid == (3, 3)
+    assert weights.shape == (2, 4, tokens, tokens)
+    np.testing.assert_allclose(np.sum(weights, axis=-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(embeddings, alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_positions_distinguish_patches(random):
+    images = random.normal(size=(1, 8, 8, 1)).astype(np.float32)
+    swapped = np.concatenate([images[:, 4:], images[:, :4]], axis=1)
     for positions in ("learned", "sincos"):
         model = nn.VisionTransformer((8, 8, 1), patch_size=4, positions=positions, rngs=nnx.Rngs(0))
-        assert float(jnp.abs(model(images) - model(swapped)).max()) > 1e-3
+        assert np.abs(np.asarray(embed(model, images)) - np.asarray(embed(model, swapped))).max() > 1e-3
 
 
 def test_pooling_equals_windows(random):
-    x = jnp.float32(random.normal(size=(2, 7, 9, 3)))
-    windows = np.asarray(x)[:, :6, :8].reshape(2, 3, 2, 4, 2, 3)
-    np.testing.assert_array_equal(nn.max_pool(x), windows.max((2, 4)))
-    np.testing.assert_allclose(nn.average_pool(x), windows.mean((2, 4)), rtol=1e-5, atol=1e-6)
+    x = random.normal(size=(2, 7, 9, 3)).astype(np.float32)
+    windows = x[:, :6, :8].reshape(2, 3, 2, 4, 2, 3)
+    largest, mean = jax.jit(lambda x: (nn.max_pool(x), nn.average_pool(x)))(x)
+    np.testing.assert_array_equal(largest, windows.max((2, 4)))
+    np.testing.assert_allclose(mean, windows.mean((2, 4)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -92,18 +108,19 @@ def test_the_gradient_of_a_maximum_goes_to_the_first_of_the_largest():
     gradient = jax.grad(lambda x: jnp.sum(nn.max_pool(x) * jnp.float32([5, 7]).reshape(1, 1, 2, 1)))(x)
     np.testing.assert_array_equal(gradient[0, :, :, 0], [[0, 5, 7, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
     with jax.enable_x64(True):
-        smooth = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 4, 3)))
+        smooth = np.random.default_rng(0).normal(size=(2, 5, 4, 3))
         check_grads(jax.jit(nn.max_pool), (smooth,), order=2, modes=["fwd", "rev"])
 
 
 def test_heads(random):
-    embeddings = jnp.float32(random.normal(size=(5, 7)))
+    embeddings = random.normal(size=(5, 7)).astype(np.float32)
     head = nn.CosinePrototypes(7, 3, scale=10.0, rngs=nnx.Rngs(0))
-    prototypes = np.asarray(head.prototypes[...])
-    unit = np.asarray(embeddings) / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    np.testing.assert_allclose(head(embeddings), 10 * unit @ prototypes.T, rtol=1e-4, atol=1e-4)
     linear = nn.LinearHead(7, 3, rngs=nnx.Rngs(0))
-    np.testing.assert_allclose(linear(embeddings), embeddings @ linear.dense.kernel[...], rtol=1e-4, atol=1e-5)
+    found, found_linear = jax.jit(lambda x: (head(x), linear(x)))(embeddings)
+    prototypes, kernel = (np.asarray(a[...]) for a in (head.prototypes, linear.dense.kernel))
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, 10 * unit @ prototypes.T, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found_linear, embeddings @ kernel, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
