@@ -30,7 +30,7 @@ COMPILATION = "/jax/core/compile/backend_compile_duration"
 compilations: collections.Counter[str] = collections.Counter()  # and their seconds
 
 
-def count_compilation(event: str, duration: float, **_: object) -> None:
+def count_compilation(event: str, duration: float, **_: str | int) -> None:
     if event == COMPILATION:
         compilations.update(number=1, milliseconds=round(1000 * duration))
 

@@ -36,7 +36,7 @@ def batch():
         "query": normal(4, 5, 4, 3),
         "key": normal(4, 7, 2, 3),
         "value": normal(4, 7, 2, 3),
-        "lengths": np.int32([7, 3, 5, 6]),
+        "lengths": np.array([7, 3, 5, 6], np.int32),
     }
 
 

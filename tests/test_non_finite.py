@@ -100,7 +100,7 @@ def test_a_nan_matters_as_a_negative_and_not_outside_of_all_pairs(name):
 
 
 def test_hard_negatives_rank_nan_after_all_numbers_and_before_missing_columns():
-    x = np.float32([[0.0], [1.0], [np.nan], [3.0], [0.5]])
+    x = np.array([[0.0], [1.0], [np.nan], [3.0], [0.5]], np.float32)
     found = mining.hard_negatives(x, np.array([0, 1, 1, 1, 0]), k=4, measure="euclidean")
     np.testing.assert_array_equal(found[0], [1, 3, 2, -1])
 

@@ -25,7 +25,7 @@ def views(random):
 
 def test_angle_similarity_of_0_has_gradient_0():
     """Re z + Im z of the first pair is 0, where the absolute value has a kink."""
-    x, y = np.float32([[1, 0], [1, 0]]), np.float32([[1, 1], [1, 0]])
+    x, y = np.array([[1, 0], [1, 0]], np.float32), np.array([[1, 1], [1, 0]], np.float32)
     value, gradient = jax.jit(jax.value_and_grad(losses.angle_loss))(x, y, np.array([1, 0]))
     np.testing.assert_allclose(value, 20.0, rtol=1e-6)  # log(1 + exp(20 (1 - 0)))
     np.testing.assert_array_equal(gradient[0], [0, 0])

@@ -182,7 +182,8 @@ def test_signal_to_noise_of_rows_without_a_signal_and_with_a_mean(random):
 
 
 def test_a_zero_mean_adds_no_gradient():
-    x, labels = np.float32([[1, -1, 0], [0, 2, -2], [-3, 1, 2], [4, 0, -4]]), np.array([0, 0, 1, 1])
+    x = np.array([[1, -1, 0], [0, 2, -2], [-3, 1, 2], [4, 0, -4]], np.float32)
+    labels = np.array([0, 0, 1, 1])
     gradient = jax.jit(jax.grad(losses.signal_to_noise_contrastive_loss))
     np.testing.assert_array_equal(gradient(x, labels, zero_mean=0.3), gradient(x, labels, zero_mean=0.0))
 

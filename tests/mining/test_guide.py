@@ -8,7 +8,7 @@ import pytest
 from simjax import losses, mining, pairs
 from simjax.core import InputError
 from tests.losses.cases import D, N, cosine
-from tests.losses.test_pair_losses import nt_xent
+from tests.losses.oracles import nt_xent
 
 E = 3  # features of the guide
 
