@@ -1,9 +1,9 @@
 """Build public functions of pairs of vectors, and register them as named measures.
 
 Every measure has a pair form, the public function of x, y [..., d], and a matrix form that computes a tile [r, m]: r
-rows of the similarity matrix with all m columns. A measure that is no matrix product has one
-`formula(reduce, x, y, **parameters)` for both forms, in which `reduce` sums terms over the features: `reduce_features`
-in the pair form, `reduce_features_of_tile` in the matrix form. See `Reduce`.
+rows of the similarity matrix with all m columns. A measure that sums a term of each feature has one
+`formula(reduce, x, y, **parameters)` for both forms, in which `reduce` computes the sum: `reduce_features` in the pair
+form, `reduce_features_of_tile` in the matrix form. See `Reduce`.
 """
 
 import functools
