@@ -1,8 +1,11 @@
-"""The computation behind every attention: tiles of scores, each reduced when it is computed.
+"""The computation of all attention functions: scores are computed in tiles, each multiplied with the values at once.
 
-Arrays have the axes [b, g, u, t, ...]: batch elements, heads of the keys, heads of the query that share one head of the
-keys, queries. A tile is a block of the scores [b, g, u, t, s] that fits a memory budget: many batch elements of short
-sequences, or some queries of one head.
+The axes are: b batch elements, t queries, s keys and values, h heads of the query, g heads of the keys, u = h / g
+heads of the query that share one head of the keys, k features of queries and keys, e features of values. Arguments and
+results of `_attend_heads` are [b, t, h, ...]; inside it arrays are [b, g, u, t, ...].
+
+A tile is a block of the scores [b, g, u, t, s] that fits a memory budget: many batch elements of short sequences, or r
+of the t queries of one head. The residual of a query is the logsumexp of its scores.
 """
 
 from collections.abc import Callable
@@ -64,14 +67,14 @@ def attend(
         precision = precision.name.lower()
     if precision is not None:
         check_choice("precision", str(precision), PRECISIONS)
-    terms: dict[str, Any] = {name: as_float_array(name, number) for name, number in scale.items()}
+    scale_bias_masks: dict[str, Any] = {name: as_float_array(name, number) for name, number in scale.items()}
     if bias is not None:
-        terms["bias"] = as_pytree_function(bias) if callable(bias) else as_float_array("bias", bias)
-    terms |= as_masks(mask, query.shape, key.shape, **masks)
+        scale_bias_masks["bias"] = as_pytree_function(bias) if callable(bias) else as_float_array("bias", bias)
+    scale_bias_masks |= as_masks(mask, query.shape, key.shape, **masks)
     extras = ("residual",) * return_residual + ("weights",) * return_weights
     options = {"broadcast_dropout": broadcast_dropout, "precision": precision, "block_size": block_size}
-    drop = dropout(dropout_rng, dropout_rate, deterministic)
-    out = _attend(measure, query, key, value, terms, drop, extras=extras, **options)
+    key_and_rate = dropout(dropout_rng, dropout_rate, deterministic)
+    out = _attend(measure, query, key, value, scale_bias_masks, key_and_rate, extras=extras, **options)
     return out if return_residual or return_weights else out[0]
 
 
@@ -89,7 +92,7 @@ def check_shapes(query: Array, key: Array, value: Array) -> None:
 
 
 def dropout(key: Array | None, rate: float | Array, deterministic: bool) -> tuple[Array, float | Array] | None:
-    """Return the key and the rate of dropout, or None without dropout."""
+    """Check the key and the rate of dropout and return them, or None without dropout."""
     is_known = not isinstance(rate, Tracer)
     if is_known and not 0 <= rate < 1:
         raise InputError(f"dropout_rate: expected 0 to less than 1, got {rate}")
@@ -101,22 +104,22 @@ def dropout(key: Array | None, rate: float | Array, deterministic: bool) -> tupl
 
 
 @partial(jax.jit, static_argnames=("broadcast_dropout", "precision", "extras", "block_size"))
-def _attend(measure, query, key, value, terms, dropout, *, extras, **options):
+def _attend(measure, query, key, value, scale_bias_masks, dropout, *, extras, **options):
     *batch, t, h, _ = query.shape
     shape = (*batch, h, t, key.shape[-3])
-    arrays = {name: broadcast_axes(name, a, shape) for name, a in terms.items() if not callable(a)}
-    functions = {name: f for name, f in terms.items() if callable(f)}
+    arrays = {name: broadcast_axes(name, a, shape) for name, a in scale_bias_masks.items() if not callable(a)}
+    functions = {name: f for name, f in scale_bias_masks.items() if callable(f)}
     query, key, value = (a.reshape(prod(batch), *a.shape[-3:]) for a in (query, key, value))
-    numbers = jnp.arange(prod(batch)), jnp.arange(h)
+    indices = jnp.arange(prod(batch)), jnp.arange(h)
     compute = partial(_attend_heads, extras=extras, **options)
-    out = _on_mesh(compute, (measure, functions, dropout), query, key, value, *numbers, arrays)
+    out = _on_mesh(compute, (measure, functions, dropout), query, key, value, *indices, arrays)
     if "weights" in out:
-        out["weights"] = out["weights"].swapaxes(1, 2)
+        out["weights"] = out["weights"].swapaxes(1, 2)  # [b, h, t, s]
     return tuple(out[name].reshape(*batch, *out[name].shape[1:]) for name in ("out", *extras))
 
 
 def _attend_heads(
-    whole: tuple[Measure, dict[str, Partial], tuple[Array, Array] | None],
+    shared: tuple[Measure, dict[str, Partial], tuple[Array, Array] | None],
     query: Array,
     key: Array,
     value: Array,
@@ -131,93 +134,105 @@ def _attend_heads(
 ) -> dict[str, Array]:
     """Attend on one device; returns "out", and "residual" or "weights" if they are in `extras`, [b, t, h, ...] each.
 
-    `whole` has the measure, the biases and masks that are functions, and the dropout. `batch` [b] and `heads` [h] are
-    the numbers of the batch elements and heads. `arrays` has the scale, biases and masks that are arrays,
-    [b or 1, h or 1, t or 1, s or 1]. `block_size` is counted over heads and batch elements.
+    Args:
+        shared: The inputs shared by all batch elements and heads: the measure, the bias and masks that are functions,
+            and the key and the rate of dropout.
+        query: [b, t, h, k].
+        key: [b, s, g, k].
+        value: [b, s, g, e].
+        batch: Indices of the batch elements, [b].
+        heads: Indices of the heads, [h].
+        arrays: The scale, bias and masks that are arrays, [b or 1, h or 1, t or 1, s or 1].
+        broadcast_dropout: See `AttentionOptions`.
+        precision: See `AttentionOptions`.
+        extras: Names of the results besides "out".
+        block_size: Queries per block, of all its batch elements and heads together.
     """
-    measure, functions, dropout = whole
-    (b, t, h, size), (s, g, e) = query.shape, value.shape[1:]
+    measure, functions, dropout = shared
+    (b, t, h, k), (s, g, e) = query.shape, value.shape[1:]
     u = h // g
-    row_bytes = measure.row_bytes(query, jnp.zeros((s, size), key.dtype))
+    row_bytes = measure.row_bytes(query, jnp.zeros((s, k), key.dtype))
 
-    def block_of(n: int, queries: int) -> int:
-        """Return the number of entries per block, of n entries with so many queries each."""
+    def entries_per_block(n: int, queries: int) -> int:
+        """Return the number of entries per block of an axis with n entries, each of which has the given queries."""
         if block_size:
             return max(1, block_size // max(queries, 1))
         return rows_per_block(n, queries * row_bytes, min_rows=1)
 
     def attend_batch(block: Any) -> Any:
-        return _map_axis(attend_group, 1, g, block, block_size=block_of(g, u * t))
+        return _map_axis(attend_group, 1, g, block, block_size=entries_per_block(g, u * t))
 
     def attend_group(block: Any) -> Any:
         query, key, value, batch, heads, arrays = block
-        b, g = query.shape[:2]
+        b, g = query.shape[:2]  # the sizes of the block
         rows, columns = jax.vmap(jax.vmap(tile_inputs))(query, key)
         values, value_nan = replace_non_finite_rows(promote_to_float32(value))
 
         def attend_rows(block: Any) -> dict[str, Array]:
             rows, i, arrays = block
-            i, j = i.reshape(i.shape[3], 1), jnp.arange(s)[None]
-            terms = arrays | {name: evaluate(name, f, i, j, heads[0], batch[:, 0]) for name, f in functions.items()}
-            scale = terms.pop("scale") if "scale" in terms else 1 / terms.pop("temperature")
-            bias = terms.pop("bias", None)
-            valid = reduce(jnp.logical_and, terms.values(), True)  # the other terms are masks
+            i, j = i.reshape(i.shape[3], 1), jnp.arange(s)[None]  # indices of the queries and keys
+            masks = arrays | {name: evaluate(name, f, i, j, heads[0], batch[:, 0]) for name, f in functions.items()}
+            scale = masks.pop("scale") if "scale" in masks else 1 / masks.pop("temperature")
+            bias = masks.pop("bias", None)
+            valid = reduce(jnp.logical_and, masks.values(), True)
             shape = (b, g, u, len(i), s)
-            # XLA on a CPU computes the gradients of a product and of a softmax 1.4 times as slowly with more axes.
-            lead = (b * g,) if b * g != 1 else ()
-            inputs = jax.tree.map(lambda a: a.reshape(*lead, *a.shape[2:]), (rows, columns))
-            scores = (jax.vmap(tile) if lead else tile)(*inputs)
+            # The axes b and g are merged, or dropped if both are 1, and u and r are merged: with more axes, XLA on a
+            # CPU computes the gradients of a product and of a softmax 1.4 times as slowly.
+            leading = (b * g,) if b * g != 1 else ()
+            inputs = jax.tree.map(lambda a: a.reshape(*leading, *a.shape[2:]), (rows, columns))
+            scores = (jax.vmap(tile) if leading else tile)(*inputs)
             scores = promote_to_float32(measure.as_score(scores)).reshape(shape)
             scores = scores * scale.astype(scores.dtype)
             scores = scores if bias is None else scores + bias.astype(scores.dtype)
-            # NaN of a query, a key or a value becomes NaN of its scores, which a mask removes.
+            # rows[2], columns[2] and value_nan are NaN for a query, a key or a value that holds NaN or infinity, else
+            # 0. They make its scores NaN, which a mask removes.
             scores = scores + (rows[2][..., None] + (columns[2] + value_nan)[:, :, None, None])
-            flat = (*lead, u * len(i), s)
-            valid = valid if valid is True else jnp.broadcast_to(valid, shape).reshape(flat)
-            weights, residual = softmax_of_tile(scores.reshape(flat), valid)
-            kept = weights
+            flat_shape = (*leading, u * len(i), s)
+            valid = valid if valid is True else jnp.broadcast_to(valid, shape).reshape(flat_shape)
+            weights, residual = softmax_of_tile(scores.reshape(flat_shape), valid)
+            final_weights = weights
             if dropout is not None:
-                numbers = () if broadcast_dropout else (batch[:, 0], heads[0])
-                kept = drop(weights.reshape(shape), i[:, 0], *dropout, *numbers).reshape(flat)
+                indices = () if broadcast_dropout else (batch[:, 0], heads[0])
+                final_weights = drop(weights.reshape(shape), i[:, 0], *dropout, *indices).reshape(flat_shape)
             with jax.default_matmul_precision(precision or current_precision()):
-                out = matrix_product(kept, values.reshape(*lead, s, e)).astype(value.dtype)
+                out = matrix_product(final_weights, values.reshape(*leading, s, e)).astype(value.dtype)
             results = {"out": out, "residual": residual, "weights": weights.astype(value.dtype)}
             shapes = {"out": (*shape[:-1], e), "residual": shape[:-1], "weights": shape}
             return {name: results[name].reshape(shapes[name]) for name in ("out", *extras)}
 
         i = jnp.arange(t)[None, None, None]
-        size = max(1, block_size // (b * g * u)) if block_size else None
-        return _map_axis(attend_rows, 3, t, (rows, i, arrays), block_size=size, row_bytes=b * g * u * row_bytes)
+        queries = max(1, block_size // (b * g * u)) if block_size else None
+        return _map_axis(attend_rows, 3, t, (rows, i, arrays), block_size=queries, row_bytes=b * g * u * row_bytes)
 
     def tile_inputs(query: Array, key: Array) -> tuple[Any, Any]:
-        """Prepare the queries [u, t, k] and keys [s, k] of one head of the keys; the measure sees u * t rows."""
-        rows, columns = measure.tile_inputs(query.reshape(u * t, size), key)
+        """Prepare the queries [u, t, k] and keys [s, k] of one head of the keys: u * t rows and s columns of a tile."""
+        rows, columns = measure.tile_inputs(query.reshape(u * t, k), key)
         return jax.tree.map(lambda a: a.reshape(u, t, *a.shape[1:]), rows), columns
 
     def tile(rows: Any, columns: Any) -> Array:
-        """Compute the scores [u * r, s] of one head of the keys."""
+        """Compute the values of the measure, [u * r, s], for one head of the keys."""
         rows = jax.tree.map(lambda a: a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]), rows)
         return measure.finite_tile(rows, columns, precision)
 
-    query = query.reshape(b, t, g, u, size).transpose(0, 2, 3, 1, 4)
+    query = query.reshape(b, t, g, u, k).transpose(0, 2, 3, 1, 4)
     key, value = key.swapaxes(1, 2), value.swapaxes(1, 2)  # [b, g, s, ...]
     # [b or 1, g or 1, u or 1, t or 1, s or 1]
     arrays = {n: a.reshape(len(a), *((g, u) if a.shape[1] == h else (1, 1)), *a.shape[2:]) for n, a in arrays.items()}
     block = (query, key, value, batch[:, None], heads.reshape(1, g, u), arrays)
-    out = _map_axis(attend_batch, 0, b, block, block_size=block_of(b, h * t))
+    out = _map_axis(attend_batch, 0, b, block, block_size=entries_per_block(b, h * t))
     return {name: a.reshape(b, h, *a.shape[3:]).swapaxes(1, 2) for name, a in out.items()}
 
 
 def _map_axis(
     function: Callable[[Any], Any], axis: int, n: int, arrays: Any, *, block_size: int | None, row_bytes: int = 0
 ) -> Any:
-    """Compute `function(arrays)` in blocks of an axis of size n. An array of size 1 belongs to every block."""
+    """Compute `function(arrays)` in blocks of an axis of size n. Arrays of size 1 on it belong to every block."""
     leaves, tree = jax.tree.flatten(arrays)
-    rows = {k: jnp.moveaxis(a, axis, 0) for k, a in enumerate(leaves) if a.shape[axis] == n}
+    rows = {leaf: jnp.moveaxis(a, axis, 0) for leaf, a in enumerate(leaves) if a.shape[axis] == n}
 
     def on_block(rows: dict[int, Array]) -> Any:
-        block = tree.unflatten([jnp.moveaxis(rows[k], 0, axis) if k in rows else a for k, a in enumerate(leaves)])
-        return {name: jnp.moveaxis(a, axis, 0) for name, a in function(block).items()}
+        block = [jnp.moveaxis(rows[leaf], 0, axis) if leaf in rows else a for leaf, a in enumerate(leaves)]
+        return {name: jnp.moveaxis(a, axis, 0) for name, a in function(tree.unflatten(block)).items()}
 
     out = map_rows(on_block, rows, block_size=block_size, row_bytes=row_bytes)
     return {name: jnp.moveaxis(a, 0, axis) for name, a in out.items()}
@@ -228,31 +243,47 @@ def drop(
 ) -> Array:
     """Set weights [b, g, u, r, s] to 0 with probability `rate`, and divide the others by 1 - rate.
 
-    The random bits depend on the key and on the numbers of the query i [r], the batch element [b] and the head [g, u],
-    not on the sizes of blocks. By default all batch elements and heads have the same bits.
+    The random bits depend on the key and on the indices of the query i [r], of the batch element [b] and of the head
+    [g, u], not on the sizes of blocks. By default all batch elements and heads have the same bits.
     """
     if batch is not None and heads is not None:
         keys = jax.vmap(partial(jax.random.fold_in, key))(batch)
         key = jax.vmap(lambda key: jax.vmap(jax.vmap(partial(jax.random.fold_in, key)))(heads))(keys)  # [b, g, u]
 
-    def is_kept(key: Array) -> Array:
+    def random_mask(key: Array) -> Array:
         keys = jax.vmap(partial(jax.random.fold_in, key))(i)
         return jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, weights.shape[-1:]))(keys)
 
-    kept = is_kept(key)[None, None, None] if batch is None else jax.vmap(jax.vmap(jax.vmap(is_kept)))(key)
-    return jnp.where(kept, weights / (1 - rate), 0.0)
+    is_kept = random_mask(key)[None, None, None] if batch is None else jax.vmap(jax.vmap(jax.vmap(random_mask)))(key)
+    return jnp.where(is_kept, weights / (1 - rate), 0.0)
 
 
-def _on_mesh(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call `_attend_heads` on each device of an Explicit mesh over which the batch or the heads are sharded."""
-    _, query, *_, arrays = arguments
+def _on_mesh(
+    function: Callable[..., Any],
+    shared: Any,
+    query: Array,
+    key: Array,
+    value: Array,
+    batch: Array,
+    heads: Array,
+    arrays: dict[str, Array],
+) -> Any:
+    """Call a function with the arguments of `_attend_heads` on each device, with its batch elements and heads.
+
+    This needs a mesh with `AxisType.Explicit` axes over which the batch or the heads of the query are sharded.
+    Otherwise arguments that are sharded over such a mesh are replicated, and every device computes everything.
+    """
+    arguments = (shared, query, key, value, batch, heads, arrays)
     sharding = jax.typeof(query).sharding
-    b, h = (*sharding.spec, None, None, None)[0:3:2]
-    if not sharding.mesh.are_all_axes_explicit or (b is None and h is None):
+    # The mesh axes of [b, t, h, ...]; a specification may be shorter than the shape.
+    batch_axis, _, head_axis = (*sharding.spec, None, None, None)[:3]
+    if not sharding.mesh.are_all_axes_explicit or (batch_axis is None and head_axis is None):
         return function(*replicated(arguments))
-    by_head = PartitionSpec(b, None, h)
-    by_array = {
-        name: PartitionSpec(b if a.shape[0] > 1 else None, h if a.shape[1] > 1 else None) for name, a in arrays.items()
+    by_batch_and_head = PartitionSpec(batch_axis, None, head_axis)
+    array_specs = {  # an array of size 1 on an axis is not sharded over it
+        name: PartitionSpec(batch_axis if a.shape[0] > 1 else None, head_axis if a.shape[1] > 1 else None)
+        for name, a in arrays.items()
     }
-    specs = (PartitionSpec(), by_head, by_head, by_head, PartitionSpec(b), PartitionSpec(h), by_array)
-    return call_on_devices(function, sharding.mesh, specs, by_head, *arguments)
+    inputs = (by_batch_and_head,) * 3  # query, key and value
+    specs = (PartitionSpec(), *inputs, PartitionSpec(batch_axis), PartitionSpec(head_axis), array_specs)
+    return call_on_devices(function, sharding.mesh, specs, by_batch_and_head, *arguments)

@@ -1,8 +1,10 @@
 """Convolution as dot products of every filter with every patch of an image.
 
-A convolution is a dense layer whose matrix is sparse and shares its weights; `convolution_matrix` returns that matrix.
-XLA's CPU convolution is single-threaded inside a loop, so a CPU computes matrix products of image rows instead
-(docs/performance.md); other devices use XLA's convolution.
+A convolution is a dense layer whose matrix is sparse and repeats the weights of the filters; `convolution_matrix`
+returns that matrix. On a CPU, XLA's convolution uses a single thread inside `lax.scan` and `lax.while_loop`, so matrix
+products of image rows are computed instead (docs/performance.md); other devices use XLA's convolution.
+
+Shapes: b images of h x w pixels with c channels, k filters of kh x kw pixels, and h' x w' patches of each image.
 """
 
 import jax
@@ -24,23 +26,23 @@ SHORT_PATCH = 64
 def patches(
     x: Num[ArrayLike, "b h w c"], size: tuple[int, int], *, stride: int = 1, padding: int = 0
 ) -> Num[Array, "b _h _w _d"]:
-    """Extract the patches of images, [b, h', w', size[0] * size[1] * c], with h' as in `convolution`.
+    """Extract the patches of images, [b, h', w', kh * kw * c], each flattened in the order row, column, channel.
 
-    A patch is flattened in the order row, column, channel.
+    h' = (h + 2 padding - kh) // stride + 1, and w' likewise.
 
     Args:
         x: [b, h, w, c].
-        size: Height and width of a patch.
-        stride: See `convolution`.
-        padding: See `convolution`.
+        size: Height kh and width kw of a patch.
+        stride: Step between patches, in pixels.
+        padding: Zeros added on every side.
 
     Raises:
-        InputError: If the image is smaller than a patch.
+        InputError: If the padded image is smaller than a patch.
     """
-    x = _pad(as_number_array("x", x), padding, padding)
-    if x.shape[1] < size[0] or x.shape[2] < size[1]:
-        raise InputError(f"x: expected images of at least {size[0]}x{size[1]}, padding included, got {x.shape}")
-    return _extract(x, size, (stride, stride))
+    x = as_number_array("x", x)
+    padded = _pad(x, padding, padding)
+    _check_size(x, size, padding)
+    return _extract(padded, size, (stride, stride))
 
 
 def convolution(
@@ -63,7 +65,8 @@ def convolution(
         padding: Zeros added on every side.
 
     Raises:
-        InputError: If the kernel does not have four axes, the channels differ, or the image is smaller than a filter.
+        InputError: If the kernel does not have four axes, the channels differ, or the padded image is smaller than a
+            filter.
     """
     x, kernel = as_float_array("x", x), as_float_array("kernel", kernel)
     if kernel.ndim != 4:
@@ -71,8 +74,7 @@ def convolution(
     kh, kw, c, _ = kernel.shape
     if x.ndim != 4 or x.shape[-1] != c:
         raise InputError(f"x: expected [b, h, w, {c}] to match the filters, got {x.shape}")
-    if min(x.shape[1] - kh, x.shape[2] - kw) + 2 * padding < 0:
-        raise InputError(f"x: expected images of at least {kh}x{kw}, padding included, got {x.shape}")
+    _check_size(x, (kh, kw), padding)
     compute = _by_products if jax.default_backend() == "cpu" else _by_xla
     out = compute(x, kernel, stride, padding)
     return out if bias is None else out + as_float_array("bias", bias)
@@ -106,12 +108,12 @@ def convolution_matrix(
 
 
 def _by_products(x: Array, kernel: Array, stride: int, padding: int) -> Array:
-    """Convolve by matrix products, in blocks of images whose patches stay in the cache."""
+    """Compute a convolution by matrix products, in blocks of images whose patches stay in the cache."""
     kh, kw, c, k = kernel.shape
     if kh * kw * c <= SHORT_PATCH or kh == kw == stride:  # short patches, or patches that do not overlap
         x = _pad(x, padding, padding)
         return dense(_extract(x, (kh, kw), (stride, stride)), kernel.reshape(-1, k))
-    stop = x.shape[1] + 2 * padding - kh + 1  # end of the range of the first rows of patches
+    row_stop = x.shape[1] + 2 * padding - kh + 1  # end of the range of the first rows of patches
 
     def convolve(x: Array) -> Array:
         rows = _extract(_pad(x, 0, padding), (1, kw), (1, stride))  # rows of patches, [b, h, w', kw c]
@@ -120,10 +122,10 @@ def _by_products(x: Array, kernel: Array, stride: int, padding: int) -> Array:
             # no product.
             kernel_matrix = jnp.moveaxis(kernel, 0, 2).reshape(kw * c, kh * k)
             products = jnp.split(dense(rows, kernel_matrix), kh, axis=-1)
-            products = [_pad(p, padding, 0)[:, i : i + stop : stride] for i, p in enumerate(products)]
+            products = [_pad(p, padding, 0)[:, i : i + row_stop : stride] for i, p in enumerate(products)]
         else:
             # Without padding, each row of a filter is multiplied with only h' of the h rows of the image.
-            products = [dense(rows[:, i : i + stop : stride], kernel[i].reshape(-1, k)) for i in range(kh)]
+            products = [dense(rows[:, i : i + row_stop : stride], kernel[i].reshape(-1, k)) for i in range(kh)]
         return sum(products[1:], products[0])
 
     positions = x.shape[1] * ((x.shape[2] + 2 * padding - kw) // stride + 1)
@@ -143,8 +145,20 @@ def _pad(x: Array, rows: int, columns: int) -> Array:
     return jnp.pad(x, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
 
 
+def _check_size(x: Array, size: tuple[int, int], padding: int) -> None:
+    kh, kw = size
+    if min(x.shape[1] - kh, x.shape[2] - kw) + 2 * padding < 0:
+        raise InputError(
+            f"x: expected images of at least {kh}x{kw}, padding included, got {x.shape} with padding {padding}"
+        )
+
+
 def _extract(x: Array, size: tuple[int, int], strides: tuple[int, int]) -> Array:
-    """Extract the patches of images [b, h, w, c] without padding, [b, h', w', size[0] * size[1] * c]."""
-    height, width = x.shape[1] - size[0] + 1, x.shape[2] - size[1] + 1
-    offsets = [(i, j) for i in range(size[0]) for j in range(size[1])]
-    return jnp.concatenate([x[:, i : i + height : strides[0], j : j + width : strides[1]] for i, j in offsets], axis=-1)
+    """Return the patches of images [b, h, w, c], without padding, as [b, h', w', kh * kw * c]."""
+    kh, kw = size
+    # Ends of the ranges of the first rows and of the first columns of patches.
+    row_stop, column_stop = x.shape[1] - kh + 1, x.shape[2] - kw + 1
+    pixels = [
+        x[:, i : i + row_stop : strides[0], j : j + column_stop : strides[1]] for i in range(kh) for j in range(kw)
+    ]
+    return jnp.concatenate(pixels, axis=-1)

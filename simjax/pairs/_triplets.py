@@ -1,16 +1,18 @@
-"""Sums over the triplets of a relation, without enumerating the triplets.
+"""Sums over the triplets of a relation (the positive and negative pairs), without enumerating the triplets.
 
-A triplet is an anchor (a row), one of its positives and one of its negatives. The functions of this module loop over
-the positives: an iteration takes the next `chunk_size` positives of every row and compares them with all columns of the
-tile, so memory is that of one iteration. The number of iterations is the largest number of positives of a row, which is
-known only at run time, so no shape depends on the labels.
+A triplet is an anchor (a row), one of its positives and one of its negatives. The functions of this module take a tile:
+r rows of the similarity matrix with all m columns. They loop over the positives: an iteration compares the next
+`chunk_size` positives of every row with all columns, so memory is that of one iteration. The number of iterations is
+the largest number of positives of a row, divided by `chunk_size` and rounded up. The loop computes it at run time, so
+that no shape depends on the labels.
 
-JAX does not differentiate a loop of unknown length. There are two ways to a gradient:
+JAX has no reverse-mode derivative of such a loop. There are two ways to a gradient:
 
-- `fold_positives` and `count_triplets` give constants: how often each pair is active, and with which sign. A loss that
-  is piecewise linear in the scores is the sum of the scores weighted by these constants.
+- `count_triplets` counts the triplets that contribute to a loss: in how many of them each pair is the positive and the
+  negative. These counts are constants for the gradient, and a loss that is piecewise linear in the scores has the
+  gradient of the sum of the scores weighted by them. `fold_positives` is the general loop behind it.
 - `sum_over_positives` sums a smooth function. The derivative of the sum is the sum of the derivatives, so the backward
-  pass is the same loop over derivatives, and no iteration is saved.
+  pass is the same loop over derivatives, and stores no intermediate values of the forward pass.
 """
 
 from collections.abc import Callable
@@ -26,8 +28,9 @@ from jaxtyping import Bool, Int, Shaped
 from simjax.core import as_carry, vary_over_same_axes
 
 Carry = TypeVar("Carry")
+Total = TypeVar("Total")
 NegativesOf = Callable[[Array], Array]
-"""Takes columns [r, k] of positives and returns their negatives, boolean [r, k, m]."""
+"""Takes the columns of k positives of each row, [r, k], and returns a mask of their negatives, [r, k or 1, m]."""
 
 CHUNK_SIZE = 2  # positives per iteration; with more, the arrays of an iteration leave the cache of a CPU
 
@@ -37,7 +40,12 @@ def count_triplets(
 ) -> tuple[Int[Array, "r m"], Int[Array, "r m"]]:
     """Count in how many triplets of its row each pair of a tile is the positive and the negative, int32 [r, m] each.
 
-    The counts are constants for the gradient. `take_columns(tile, columns)` helps to write a `negatives_of`.
+    The counts are constants for the gradient.
+
+    Args:
+        positive: Mask of the positive pairs, [r, m].
+        negatives_of: Function of the columns of k positives of each row, int32 [r, k], that returns a mask
+            [r, k or 1, m] of the negatives that form a triplet with each. `take_columns` helps to write it.
 
     Example:
         Distances from one anchor to two positives and two negatives. The only triplet whose negative is nearer than its
@@ -89,7 +97,8 @@ def fold_positives(
 
     Args:
         function: Takes the carry, the columns of the next positives of each row, int32 [r, chunk_size], and whether the
-            row has these positives, boolean [r, chunk_size]. Returns the next carry.
+            row has these positives, boolean [r, chunk_size]; the column of a positive that it does not have is 0.
+            Returns the next carry.
         carry: A pytree of arrays. The last carry is a constant for the gradient.
         positive: Mask of the positive pairs, [r, m].
         chunk_size: Positives of each row per iteration.
@@ -107,21 +116,21 @@ def fold_positives(
 
 
 def sum_over_positives(
-    function: Callable[..., Carry],
-    start: Carry,
+    function: Callable[..., Total],
+    start: Total,
     positive: Bool[Array, "r m"],
     constants: tuple[Any, ...],
     *arguments: Any,
     chunk_size: int = CHUNK_SIZE,
-) -> Carry:
+) -> Total:
     """Sum `function(columns, valid, *constants, *arguments)` over positives, `chunk_size` of every row per iteration.
 
     Differentiable in reverse mode, to any order; forward mode raises a TypeError.
 
     Args:
         function: Takes `columns` and `valid` as in `fold_positives`, the constants and the arguments. Returns
-            floating-point arrays, a pytree like `start`. Must not close over traced arrays, and must be finite for any
-            columns.
+            floating-point arrays, a pytree like `start`. It must add nothing where `valid` is False, but be finite
+            there, in value and derivative. Must not close over traced arrays.
         start: Initial value of the sum, an array or a pytree of arrays.
         positive: Mask of the positive pairs, [r, m].
         constants: Pytrees of arrays without a gradient, for example masks.
@@ -129,7 +138,7 @@ def sum_over_positives(
         chunk_size: Positives of each row per iteration.
 
     Example:
-        The sum over all triplets of the softplus of how much closer the negative is, and its derivative:
+        The sum of softplus(negative score - positive score) over all triplets, and its derivative:
 
         >>> scores, positive = jnp.array([[2.0, 2.0, 2.0]]), jnp.array([[True, True, False]])
         >>> def terms(columns, valid, negative, scores):
@@ -143,9 +152,12 @@ def sum_over_positives(
     """
     if not positive.size:
         return start
-    # Devices may need different numbers of iterations, so an iteration must not sum a derivative over devices.
+    # In `jax.shard_map`, the derivative of an input that is the same on all devices is summed over the devices. No
+    # iteration may compute this sum, because devices may need different numbers of iterations. So all inputs are marked
+    # as varying over the same mesh axes, and the sum is computed after the loop.
     start, positive, constants, arguments = vary_over_same_axes((start, positive, constants, arguments))
     zeros = jax.tree.map(jnp.zeros_like, start)
+    # `start` is added here, because `_sum` has no gradient of its initial value.
     return jax.tree.map(jnp.add, start, _sum(function, chunk_size, zeros, positive, constants, arguments))
 
 
@@ -175,8 +187,9 @@ def _sum_backward(function: Callable[..., Any], chunk_size: int, inputs: Any, co
 _sum.defvjp(_sum_forward, _sum_backward)
 
 
-def _derivative(function: Callable[..., Any], n: int, columns: Array, valid: Array, *inputs: Any) -> Any:
-    constants, arguments, cotangent = inputs[:n], inputs[n:-1], inputs[-1]
+def _derivative(function: Callable[..., Any], n_constants: int, columns: Array, valid: Array, *inputs: Any) -> Any:
+    """Compute the gradient of a function with respect to its arguments, given the cotangent, the last input."""
+    constants, arguments, cotangent = inputs[:n_constants], inputs[n_constants:-1], inputs[-1]
     return jax.vjp(lambda *arguments: function(columns, valid, *constants, *arguments), *arguments)[1](cotangent)
 
 
@@ -185,16 +198,18 @@ def _fold(step: Callable[[Any, Array, Array], Any], carry: Any, positive: Array,
         return carry
     r, m = positive.shape
     rank = jnp.cumsum(positive, axis=1, dtype=jnp.int32)  # 1 at the first positive of a row
-    number = rank[:, -1:]
-    # The columns of the positives of each row, in order: the k-th positive writes its column to place k - 1.
+    n_positives = rank[:, -1:]
+    # The columns of the positives of each row, in order: the k-th positive writes its column to place k - 1. The last
+    # chunk may need places after the m-th. Columns that are not positive write to the place `width`, which is dropped.
     rows, j = jnp.arange(r, dtype=jnp.int32)[:, None], jnp.arange(m, dtype=jnp.int32)[None]
-    size = m + chunk_size
-    columns = jnp.zeros((r, size), jnp.int32).at[rows, jnp.where(positive, rank - 1, size)].set(j, mode="drop")
+    width = m + chunk_size
+    columns = jnp.zeros((r, width), jnp.int32).at[rows, jnp.where(positive, rank - 1, width)].set(j, mode="drop")
 
     def iterate(state: tuple[Array, Any]) -> tuple[Array, Any]:
         done, carry = state
-        valid = done + jnp.arange(chunk_size, dtype=jnp.int32)[None] < number
+        valid = done + jnp.arange(chunk_size, dtype=jnp.int32)[None] < n_positives
         return done + chunk_size, step(carry, lax.dynamic_slice_in_dim(columns, done, chunk_size, axis=1), valid)
 
+    # In `jax.shard_map`, the initial state must be marked as varying over the same mesh axes as the next one.
     start = as_carry(iterate, (jnp.zeros((), jnp.int32), carry))
-    return lax.while_loop(lambda state: state[0] < jnp.max(number), iterate, start)[1]
+    return lax.while_loop(lambda state: state[0] < jnp.max(n_positives), iterate, start)[1]

@@ -1,8 +1,13 @@
-"""Distances of directions: cosine, angular, normalized Euclidean, correlation, signal to noise, and haversine.
+"""Distances between directions: cosine, angular, normalized Euclidean, correlation, signal to noise, and haversine.
 
-All but the last are functions of q = |u - v|^2 = 2 - 2 cos, where u and v are the unit vectors. arccos(cos) and
-1 - cos lose half of the digits of a small angle, and the former has an infinite gradient at 0; |u - v| loses none.
-Where a measure needs an angle, a zero vector is at a right angle to every other (q = 2) and at 0 from itself.
+The first five are functions of q = |u - v|^2 = 2 - 2 cos, the squared chord between the unit vectors u and v of x and
+y (for correlation and signal to noise, of x and y minus their means); signal to noise also depends on the norms.
+arccos(cos) and 1 - cos lose half of the digits of a small angle, and the former has an infinite gradient at 0; |u - v|
+loses none. Where a measure needs an angle, a zero vector is at a right angle to every other vector (q = 2), and at
+distance 0 from an identical one.
+
+Each measure has a function of pairs, made public by `_define.pair_function`, and a function of a tile: r rows of the
+similarity matrix with all m columns.
 
 See `_dot_products` for the arguments, types and errors that all measures share.
 """
@@ -86,22 +91,23 @@ def signal_to_noise_distance(x: Vectors, y: Vectors) -> Values:
     References:
         Yuan, Deng, Tang, Tang, Chen (2019), Signal-to-noise ratio: a robust distance metric for deep metric learning.
     """
-    (x, x_scale), (y, y_scale) = _deviations(x / 2), _deviations(y / 2)
+    (x, x_scale), (y, y_scale) = _deviations(x / 2), _deviations(y / 2)  # halved: no difference overflows
     signal, noise = norm(x * x_scale), norm(x * x_scale - y * y_scale)
-    finite, quotient = _ratio_with_finite_square(noise, signal)
-    return jnp.where(finite, quotient * quotient, jnp.inf)
+    is_finite, quotient = _ratio_with_finite_square(noise, signal)
+    return jnp.where(is_finite, quotient * quotient, jnp.inf)
 
 
 @pair_function()
 def haversine_distance(x: Shaped[Array, "*#b 2"], y: Shaped[Array, "*#b 2"]) -> Values:
-    """Compute the angle between two points on a sphere, in radians, in [0, pi]; times the radius it is their distance.
+    """Compute the angle between two points on a sphere, in radians, in [0, pi].
 
-    With half differences and half sums of latitude f and longitude l, both
+    Multiplied by the radius it is the distance along the surface. With a and b half the differences of the latitudes
+    and of the longitudes, and c half the sum of the latitudes,
 
-        h = cos^2(dl) sin^2(df) + sin^2(dl) cos^2(sf)    and    1 - h = cos^2(dl) cos^2(df) + sin^2(dl) sin^2(sf)
+        h = cos^2(b) sin^2(a) + sin^2(b) cos^2(c)    and    1 - h = cos^2(b) cos^2(a) + sin^2(b) sin^2(c)
 
-    are sums of squares. The angle 2 arctan(sqrt(h) / sqrt(1 - h)) is accurate also for opposite points, where
-    2 arcsin(sqrt(h)) is not. The gradient is 0 at identical and at opposite points.
+    are sums of squares, in which nothing cancels. The angle 2 arctan(sqrt(h) / sqrt(1 - h)) is accurate also for
+    opposite points, where 2 arcsin(sqrt(h)) is not. The gradient is 0 at identical and at opposite points.
 
     Args:
         x: Latitude and longitude in radians, [..., 2].
@@ -121,7 +127,10 @@ def haversine_distance(x: Shaped[Array, "*#b 2"], y: Shaped[Array, "*#b 2"]) -> 
 
 
 Directions = tuple[Array, Array]
-"""Unit vectors [..., d], and 1 for a zero vector, else 0, [...]. Adding both to |u - v|^2 gives the right angle."""
+"""Unit vectors u [..., d], and numbers [...] that are 1 where u is 0, and else 0.
+
+Adding the numbers of x and of y to q gives 2, a right angle, between a zero vector and any other.
+"""
 
 
 def _directions(x: Array) -> Directions:
@@ -130,7 +139,7 @@ def _directions(x: Array) -> Directions:
 
 
 def _units(x: Array) -> Directions:
-    """Return directions for `normalized_euclidean_distance`, which needs no angle of a zero vector."""
+    """Return directions for `normalized_euclidean_distance`, which needs no angle: the numbers are 0."""
     units = normalize_rows(x)
     return units, jnp.zeros(units.shape[:-1], units.dtype)
 
@@ -148,26 +157,29 @@ def _deviations(x: Array) -> tuple[Array, Array]:
 
 
 def _squared_chords(x: Array, y: Array, x_directions: Directions, y_directions: Directions) -> tuple[Array, Array]:
-    """Compute |u - v|^2 and |u + v|^2 of pairs x, y [..., d], with their directions."""
+    """Compute q = |u - v|^2 and |u + v|^2 = 4 - q of pairs x, y [..., d], from their directions."""
     (u, u_zero), (v, v_zero) = x_directions, y_directions
     same = jnp.all(x == y, axis=-1)
-    chord, opposite = (jnp.sum(a * a, axis=-1) + u_zero + v_zero for a in (u - v, u + v))
-    return jnp.where(same, 0.0, clip_to_range(chord, 0.0, 4.0)), opposite
+    q, opposite_q = (jnp.sum(a * a, axis=-1) + u_zero + v_zero for a in (u - v, u + v))
+    return jnp.where(same, 0.0, clip_to_range(q, 0.0, 4.0)), opposite_q
 
 
-def _angle(chord: Array, opposite: Array) -> Array:
-    """Return the angle over pi from |u - v|^2 and |u + v|^2."""
-    return jnp.arctan2(safe_sqrt(chord), safe_sqrt(opposite)) * (2 / jnp.pi)
+def _angle(q: Array, opposite_q: Array) -> Array:
+    """Return the angle between u and v, divided by pi, from q = |u - v|^2 and |u + v|^2."""
+    return jnp.arctan2(safe_sqrt(q), safe_sqrt(opposite_q)) * (2 / jnp.pi)
 
 
 def _ratio_with_finite_square(a: Array, b: Array) -> tuple[Array, Array]:
     """Return whether (a / b)^2 is finite, and a / b if so, else 0; 0 / 0 is 0."""
-    finite = (a <= jnp.sqrt(jnp.finfo(a.dtype).max) / 2 * b) | (a == 0)
-    return finite, ratio(jnp.where(finite, a, 0.0), b)
+    is_finite = (a <= jnp.sqrt(jnp.finfo(a.dtype).max) / 2 * b) | (a == 0)
+    return is_finite, ratio(jnp.where(is_finite, a, 0.0), b)
 
 
 Chords = tuple[Array, Array]
-"""Rows u (or columns -2 v) [n, d], and their squared norms [n] plus 1 for a zero vector."""
+"""Rows u [n, d] (or columns -2 v [m, d]), and |u|^2 [n] (|v|^2 [m]) plus the numbers of `Directions`.
+
+u and v are shifted by the same vector, so |u - v|^2 = |u|^2 + |v|^2 - 2 u . v is unchanged and loses fewer digits.
+"""
 
 
 def _prepare_chords(x: Array, y: Array, directions: Callable[[Array], Directions]) -> tuple[Chords, Chords]:
@@ -176,30 +188,30 @@ def _prepare_chords(x: Array, y: Array, directions: Callable[[Array], Directions
     return (u, jnp.sum(u * u, axis=-1) + u_zero), (-2 * v, jnp.sum(v * v, axis=-1) + v_zero)
 
 
-def _chords(x: Chords, y: Chords) -> Array:
-    """Compute |u - v|^2, [r, m], from 0 to 4."""
+def _tile_of_q(x: Chords, y: Chords) -> Array:
+    """Compute q, [r, m], in [0, 4]."""
     products = row_products(*pad_single_feature(x[0], y[0]))
     return jnp.minimum(jax.nn.relu(x[1][:, None] + y[1][None] + products), 4.0)
 
 
 def _search_chords(x: Array, y: Array, directions: Callable[[Array], Directions]) -> tuple[Array, Array, bool]:
-    """Return queries and keys as `_euclidean.search_rows`; unit vectors need no scale."""
+    """Return vectors for `Measure.search`, whose dot products 2 u . v - |v|^2 are largest for the smallest q."""
     (rows, _), (columns, squares) = _prepare_chords(x, y, directions)
     queries = jnp.pad(rows, ((0, 0), (0, 1)), constant_values=1)
     return queries, -jnp.concatenate([columns, squares[:, None]], axis=1), True
 
 
-def _half_chords(x: Chords, y: Chords) -> Array:
-    return _chords(x, y) / 2
+def _half_q(x: Chords, y: Chords) -> Array:
+    return _tile_of_q(x, y) / 2
 
 
 def _angles(x: Chords, y: Chords) -> Array:
-    square = _chords(x, y)
-    return _angle(square, 4 - square)
+    q = _tile_of_q(x, y)
+    return _angle(q, 4 - q)
 
 
 def _chord_lengths(x: Chords, y: Chords) -> Array:
-    return safe_sqrt(_chords(x, y))
+    return safe_sqrt(_tile_of_q(x, y))
 
 
 def _prepare_signals(x: Array, y: Array) -> tuple[tuple[Chords, Array], tuple[Chords, Array]]:
@@ -209,11 +221,11 @@ def _prepare_signals(x: Array, y: Array) -> tuple[tuple[Chords, Array], tuple[Ch
 
 
 def _signal_to_noise(x: tuple[Chords, Array], y: tuple[Chords, Array]) -> Array:
-    """Compute |a - b|^2 / |a|^2 = (1 - r)^2 + r |u - v|^2 of deviations a = |a| u and b = |b| v, with r = |b| / |a|."""
+    """Compute |a - b|^2 / |a|^2 = (1 - r)^2 + r q of deviations a = |a| u and b = |b| v, with r = |b| / |a|."""
     (x_chords, x_norms), (y_chords, y_norms) = x, y
     x_norms, y_norms = x_norms[:, None], y_norms[None]
-    finite, r = _ratio_with_finite_square(y_norms, x_norms)
-    s = jnp.where(finite, (1 - r) ** 2 + r * _chords(x_chords, y_chords), jnp.inf)
+    is_finite, r = _ratio_with_finite_square(y_norms, x_norms)
+    s = jnp.where(is_finite, (1 - r) ** 2 + r * _tile_of_q(x_chords, y_chords), jnp.inf)
     return jnp.where((x_norms == 0) & (y_norms == 0), 0.0, s)
 
 
@@ -228,12 +240,14 @@ def _coordinates(name: str, x: Array) -> Coordinates:
 
 
 def _haversine(x: Coordinates, y: Coordinates) -> Array:
-    difference, longitude = (x[0] - y[0]) / 2, (x[1] - y[1]) / 2
-    total = (x[0] + y[0]) / 2
-    near, far = jnp.cos(longitude) ** 2, jnp.sin(longitude) ** 2
-    h = near * jnp.sin(difference) ** 2 + far * jnp.cos(total) ** 2
-    rest = near * jnp.cos(difference) ** 2 + far * jnp.sin(total) ** 2
-    return 2 * jnp.arctan2(safe_sqrt(h), safe_sqrt(rest))
+    """Compute the angle, in the notation of `haversine_distance`."""
+    (x_latitude, x_longitude), (y_latitude, y_longitude) = x, y
+    a, b = (x_latitude - y_latitude) / 2, (x_longitude - y_longitude) / 2
+    c = (x_latitude + y_latitude) / 2
+    cos2_b, sin2_b = jnp.cos(b) ** 2, jnp.sin(b) ** 2
+    h = cos2_b * jnp.sin(a) ** 2 + sin2_b * jnp.cos(c) ** 2
+    one_minus_h = cos2_b * jnp.cos(a) ** 2 + sin2_b * jnp.sin(c) ** 2
+    return 2 * jnp.arctan2(safe_sqrt(h), safe_sqrt(one_minus_h))
 
 
 def _haversine_of_tile(x: Array, y: Array) -> Array:
@@ -241,10 +255,10 @@ def _haversine_of_tile(x: Array, y: Array) -> Array:
 
 
 for _function, _name, _directions_of, _matrix, _largest in (
-    (cosine_distance, "cosine_distance", _directions, _half_chords, 2.0),  # "cosine" is the similarity
+    (cosine_distance, "cosine_distance", _directions, _half_q, 2.0),  # "cosine" is the similarity
     (angular_distance, "angular", _directions, _angles, 1.0),
     (normalized_euclidean_distance, "normalized_euclidean", _units, _chord_lengths, 2.0),
-    (correlation_distance, "correlation", _centered_directions, _half_chords, 2.0),
+    (correlation_distance, "correlation", _centered_directions, _half_q, 2.0),
 ):
     define(
         _function,

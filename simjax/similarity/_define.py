@@ -1,8 +1,9 @@
 """Build public functions of pairs of vectors, and register them as named measures.
 
-A measure that is no matrix product has one formula(reduce, x, y, **parameters), in which `reduce` sums terms over the
-features: `reduce_features` for pairs of vectors, `reduce_features_of_tile` for all pairs of rows and columns. So one
-definition gives the pair form and the matrix form.
+Every measure has a pair form, the public function of x, y [..., d], and a matrix form that computes a tile [r, m]: r
+rows of the similarity matrix with all m columns. A measure that sums a term of each feature has one
+`formula(reduce, x, y, **parameters)` for both forms, in which `reduce` computes the sum: `reduce_features` in the pair
+form, `reduce_features_of_tile` in the matrix form. See `Reduce`.
 """
 
 import functools
@@ -28,7 +29,12 @@ Vectors = Shaped[Array, "*#b d"]
 Values = Num[Array, "*b"]
 
 Reduce = Callable[..., tuple[Array, ...]]
-"""reduce(terms, x, y, combine="sum", **parameters of the terms), see `_featurewise.reduce_features_of_tile`."""
+"""`reduce(terms, x, y, combine="sum", **parameters)` sums terms over the features, or takes the largest ("max").
+
+`terms(x, y, **parameters)` computes elementwise on features and returns a tuple; each of its arrays becomes one array
+of the result, [...] in the pair form and [r, m] for a tile. The parameters are scalars or have the shape of the result.
+See `_featurewise`.
+"""
 
 
 def pair_function(
@@ -36,14 +42,14 @@ def pair_function(
 ) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
     """Return a decorator that makes a formula of x, y [..., d] a public function.
 
-    The function checks its inputs, takes whatever can be converted to an array, computes in float32 or wider under
-    `jax.jit`, and returns the inputs' common type. Its attribute `unchecked` only computes.
+    The function converts its inputs to arrays and checks them, computes in float32 or wider under `jax.jit`, and
+    returns the common type of the inputs. Its attribute `unchecked` only computes.
 
     Args:
         minimum: Smallest value of each parameter that has one; -inf only rejects NaN. Default: no parameter has one.
         propagates_nan: Give NaN for a vector with NaN or infinity. With False the formula receives such vectors.
     """
-    smallest = dict(minimum or {})
+    minimums = dict(minimum or {})
 
     def decorate(formula: Callable[..., Array]) -> Callable[..., Array]:
         @jax.jit
@@ -52,17 +58,17 @@ def pair_function(
             if not propagates_nan:
                 return formula(x, y, **parameters)
             (x, x_nan), (y, y_nan) = replace_non_finite_rows(x), replace_non_finite_rows(y)
-            return formula(x, y, **parameters) + (x_nan + y_nan)
+            return formula(x, y, **parameters) + (x_nan + y_nan)  # which are 0 or NaN
 
         @functools.wraps(formula)
         def function(x: ArrayLike, y: ArrayLike, **parameters: Any) -> Array:
             x, y, dtype = pair_arguments(x, y)
-            for name, minimum in smallest.items():
-                check_at_least(name, parameters.get(name), minimum)
+            for name, smallest in minimums.items():
+                check_at_least(name, parameters.get(name), smallest)
             parameters = {n: as_number_array(n, p) if isinstance(p, np.ndarray) else p for n, p in parameters.items()}
             return unchecked(x, y, **parameters).astype(dtype)
 
-        function.__dict__.update(unchecked=unchecked, minimum=smallest, propagates_nan=propagates_nan)
+        function.__dict__.update(unchecked=unchecked, minimum=minimums, propagates_nan=propagates_nan)
         return function
 
     return decorate
@@ -78,11 +84,12 @@ def define(
     symmetric: bool = True,
     **fields: Any,
 ) -> None:
-    """Register a public function as a named measure, whose direction follows from the suffix of the function's name.
+    """Register a public function as a named measure: a similarity if its suffix is in `SIMILARITY_SUFFIXES`.
 
     The keyword arguments of the function, made by `pair_function`, are the parameters of the measure; `matrix`,
     `prepare` and `search` receive all of them. The name for `measure=` is by default the function's name without its
-    suffix. The other arguments are fields of `Measure`; `precision` is "highest" where squares cancel.
+    suffix. The other arguments are fields of `Measure`; `precision` is "highest" where the matrix form subtracts nearly
+    equal squares.
     """
     keywords = [p for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY]
     defaults = {p.name: p.default for p in keywords}
@@ -113,5 +120,5 @@ def define_featurewise(
     prepare: Callable[..., tuple[Any, Any]] | None = None,
     range: tuple[float, float] = (0.0, float("inf")),
 ) -> None:
-    """Register a measure whose `formula(reduce, x, y, **parameters)` sums terms over the features, see `define`."""
+    """Register a measure by its `formula(reduce, x, y, **parameters)`; see `define` for the other arguments."""
     define(function, matrix=functools.partial(formula, reduce_features_of_tile), prepare=prepare, range=range)

@@ -1,5 +1,9 @@
 """Distances that sum (or take the largest of) one term for each feature: Manhattan, Chebyshev, Minkowski and others.
 
+Each formula such as `manhattan(reduce, x, y)` gives two forms of a measure. `reduce(terms, x, y, **parameters)` sums
+`terms(x_k, y_k, **parameters)` over the features k, either of pairs x, y [..., d] or of a tile: r rows x [r, d] of the
+similarity matrix with all m columns y [m, d]. See `_define.Reduce`, and `_define.pair_function` for the decorator.
+
 See `_dot_products` for the arguments, types and errors that all measures share.
 """
 
@@ -25,7 +29,7 @@ def manhattan_distance(x: Vectors, y: Vectors) -> Values:
 
 @pair_function()
 def chebyshev_distance(x: Vectors, y: Vectors) -> Values:
-    """Compute max_k |x_k - y_k|. The whole gradient goes to the first of equal features.
+    """Compute max_k |x_k - y_k|. The whole gradient goes to the first feature with the largest difference.
 
     Example:
         >>> print(chebyshev_distance(jnp.array([0.0, 0.0]), jnp.array([3.0, -4.0])))
@@ -68,7 +72,7 @@ def canberra_distance(x: Vectors, y: Vectors) -> Values:
 
 @pair_function()
 def bray_curtis_distance(x: Vectors, y: Vectors) -> Values:
-    """Compute sum_k |x_k - y_k| / sum_k |x_k + y_k|, in [0, 1] for numbers that are not negative.
+    """Compute sum_k |x_k - y_k| / sum_k |x_k + y_k|, in [0, 1] for non-negative numbers.
 
     Example:
         >>> print(bray_curtis_distance(jnp.array([1.0, 0.0, 2.0]), jnp.array([3.0, 0.0, 2.0])))
@@ -120,7 +124,7 @@ def jensen_shannon_distance(x: Vectors, y: Vectors, *, base: ArrayLike | None = 
 
 
 def manhattan(reduce: Reduce, x: Array, y: Array) -> Array:
-    """Compute the Manhattan distance of pairs or of a tile, see `_define`."""
+    """Compute the Manhattan distance, of pairs or of a tile."""
     return reduce(_absolute_difference, x, y)[0]
 
 
@@ -133,26 +137,30 @@ def _chebyshev(reduce: Reduce, x: Array, y: Array) -> Array:
 
 
 def _minkowski(reduce: Reduce, x: Array, y: Array, *, p: ArrayLike) -> Array:
-    """Divide all terms t_k by the largest one, s, because t^p may overflow where its p-th root does not.
+    """Compute the Minkowski distance from the differences t_k = |x_k - y_k| divided by the largest one.
 
-    s (sum_k (t_k / s)^p)^(1/p) is the same number for every s > 0, so s needs no gradient.
+    t_k^p may overflow where the distance does not. s * (sum_k (t_k / s)^p)^(1/p) is the same number for every scale
+    s > 0, so s needs no gradient.
     """
-    x, y = x / 4, y / 4  # neither x - y nor one over it may overflow
-    size = _chebyshev(reduce, x, y)
-    finite = jnp.isfinite(p)
-    power = jnp.where(finite, p, 1.0).astype(size.dtype)
-    scale = lax.stop_gradient(jnp.where(size > 0, size, 1.0))
+    # So that x - y does not overflow, and the inverse of a difference in the range of the dtype is not subnormal: XLA
+    # rounds subnormal numbers to 0.
+    x, y = x / 4, y / 4
+    largest_difference = _chebyshev(reduce, x, y)
+    is_finite_p = jnp.isfinite(p)
+    power = jnp.where(is_finite_p, p, 1.0).astype(largest_difference.dtype)
+    scale = lax.stop_gradient(jnp.where(largest_difference > 0, largest_difference, 1.0))
 
-    def term(a: Array, b: Array, per_scale: Array) -> tuple[Array]:
-        t = absolute(a - b) * per_scale
-        return (t**p if isinstance(p, int) else _power(t, power),)
+    def term(a: Array, b: Array, inverse_scale: Array) -> tuple[Array]:
+        scaled = absolute(a - b) * inverse_scale
+        return (scaled**p if isinstance(p, int) else _power(scaled, power),)  # p = 3, the default, is two products
 
-    total = reduce(term, x, y, per_scale=1 / scale)[0]
-    return 4 * jnp.where(finite, scale * _power(total, 1 / power), size)
+    # The scale is an argument of the term and not closed over: `reduce` aligns it with the pairs or the tile.
+    total = reduce(term, x, y, inverse_scale=1 / scale)[0]
+    return 4 * jnp.where(is_finite_p, scale * _power(total, 1 / power), largest_difference)
 
 
 def _power(t: Array, p: Array) -> Array:
-    """Compute t^p for t >= 0, with gradient 0 where 1 / t^2 overflows."""
+    """Compute t^p for t >= 0; 0, with gradient 0, for t so small that t^2, by which derivatives divide, underflows."""
     usable = t > float(jnp.finfo(t.dtype).tiny) ** 0.5
     return jnp.where(usable, jnp.exp(p * jnp.log(jnp.where(usable, t, 1.0))), 0.0)
 
@@ -175,23 +183,24 @@ def _hamming(reduce: Reduce, x: Array, y: Array) -> Array:
 
 
 def _jensen_shannon(reduce: Reduce, p: Array, q: Array, *, base: ArrayLike | None) -> Array:
-    square = reduce(_divergence, p, q)[0]
-    return safe_sqrt(square if base is None else square / jnp.log(jnp.asarray(base, square.dtype)))
+    divergence = reduce(_divergence, p, q)[0]
+    return safe_sqrt(divergence if base is None else divergence / jnp.log(jnp.asarray(base, divergence.dtype)))
 
 
 def _divergence(p: Array, q: Array) -> tuple[Array]:
-    """Compute m ((1 + t) log(1 + t) + (1 - t) log(1 - t)) / 2 with p + q = 2 m and t = (p - q) / (p + q).
+    """Compute (p log(p / m) + q log(q / m)) / 2, the Jensen-Shannon divergence of one outcome, with m = (p + q) / 2.
 
-    Both summands cancel for a small t, where the series t^2 + t^4/6 + t^6/15 + ... keeps every digit: below 0.1 six
-    terms are exact in float64, above it the logarithms lose less than one digit.
+    With t = (p - q) / (p + q) it is m ((1 + t) log(1 + t) + (1 - t) log(1 - t)) / 2. The two summands cancel for a
+    small t, where the series m (t^2 + t^4/6 + t^6/15 + ...) / 2 keeps every digit: below 0.1 six terms are exact in
+    float64, above it the logarithms lose less than one digit.
     """
     total = p + q
     t = ratio(p - q, total)
     small = jnp.abs(t) < 0.1
-    near, far = jnp.where(small, t, 0.0), jnp.where(small, 0.5, t)
-    s = near * near
+    small_t, large_t = jnp.where(small, t, 0.0), jnp.where(small, 0.5, t)
+    s = small_t * small_t
     series = s * (1 + s * (1 / 6 + s * (1 / 15 + s * (1 / 28 + s * (1 / 45 + s / 66)))))
-    return (total / 4 * jnp.where(small, series, _x_log_x(1 + far) + _x_log_x(1 - far)),)
+    return (total / 4 * jnp.where(small, series, _x_log_x(1 + large_t) + _x_log_x(1 - large_t)),)
 
 
 def _x_log_x(x: Array) -> Array:
@@ -200,6 +209,8 @@ def _x_log_x(x: Array) -> Array:
 
 
 def _distributions(x: Array, y: Array, **_: ArrayLike | None) -> tuple[Array, Array]:
+    """Divide x and y [..., d] by their sums; negative numbers become 0."""
+
     def distribution(x: Array) -> Array:
         x = jnp.where(x > 0, x, 0.0)
         x = x / power_of_two(largest(x))
