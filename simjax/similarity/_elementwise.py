@@ -144,7 +144,7 @@ def _minkowski(reduce: Reduce, x: Array, y: Array, *, p: ArrayLike) -> Array:
     """
     # So that x - y does not overflow, and the inverse of a difference in the range of the dtype is not subnormal: XLA
     # rounds subnormal numbers to 0.
-    x, y = x / 4, y / 4
+    x, y = x / 8, y / 8
     largest_difference = _chebyshev(reduce, x, y)
     is_finite_p = jnp.isfinite(p)
     power = jnp.where(is_finite_p, p, 1.0).astype(largest_difference.dtype)
@@ -156,7 +156,7 @@ def _minkowski(reduce: Reduce, x: Array, y: Array, *, p: ArrayLike) -> Array:
 
     # The scale is an argument of the term and not closed over: `reduce` aligns it with the pairs or the tile.
     total = reduce(term, x, y, inverse_scale=1 / scale)[0]
-    return 4 * jnp.where(is_finite_p, scale * _power(total, 1 / power), largest_difference)
+    return 8 * jnp.where(is_finite_p, scale * _power(total, 1 / power), largest_difference)
 
 
 def _power(t: Array, p: Array) -> Array:

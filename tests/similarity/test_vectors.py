@@ -295,3 +295,14 @@ def test_unit_vectors_of_one_feature_are_exact(random):
     np.testing.assert_array_equal(similarity.unit_vectors(x), np.sign(x))
     slope = jax.jit(jax.grad(lambda x: jnp.sum(similarity.unit_vectors(x))))(x)
     np.testing.assert_array_equal(slope, np.zeros_like(x))
+
+
+@pytest.mark.slow
+def test_distances_of_the_largest_numbers_are_infinite():
+    largest = np.finfo(np.float32).max
+    for name in ("minkowski", "chebyshev", "manhattan", "euclidean", "squared_euclidean"):
+        compute = jax.jit(lambda x, y, of=similarity.measure(name): (of(x, y), pairwise(x[None], y[None], of)))
+        for x in (largest, 0.7 * largest):
+            pair, matrix = compute(np.array([x], np.float32), np.array([-x], np.float32))
+            assert pair == np.inf, (name, x)
+            assert matrix == np.inf, (name, x)
