@@ -83,7 +83,7 @@ def _list_of_commands(arguments: Sequence[str]) -> str:
     for name, command in listed.items():
         text = f"  {name:<14}{command.arguments.__doc__}"
         lines += textwrap.wrap(text, shutil.get_terminal_size().columns, subsequent_indent=" " * 16)
-    return "\n".join([*lines, "", "simjax COMMAND --help describes a command."])
+    return "\n".join([*lines, "", "simjax COMMAND --help lists its options."])
 
 
 def _help(name: str, command: Command, arguments: Sequence[str]) -> str:

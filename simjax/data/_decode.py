@@ -82,9 +82,13 @@ class UnreadableImageError(Exception):
 
 
 def resize(dataset: Dataset, size: tuple[int, int], channels: int, aspect: Aspect = "pad") -> Dataset:
-    """Resize the images of a data set to (height, width) and convert their channels to 1 or 3; see `load` for `aspect`.
+    """Resize the images of a data set and convert their channels; images of this shape already are not copied.
 
-    A data set whose images have this shape already is returned as it is.
+    Args:
+        dataset: Images [n, h, w, c].
+        size: Height and width in pixels.
+        channels: 1 or 3.
+        aspect: See `load`.
     """
     check_format(size, channels)
     images = dataset.images
