@@ -1,8 +1,8 @@
 """Settings of a run: frozen dataclasses that define the command line, TOML files and config.json.
 
 Where the text of a setting does not explain `None`, the setting is not used (`steps`, `test_dataset`) or has a default:
-that of the loss or the miner for its hyper-parameters, otherwise that of `_recipes`, which depends on the model, the
-data set and the objective. The config.json of a run has the settings in effect.
+that of `_recipes`, which depends on the model, the data set and the objective, or for the other hyper-parameters of a
+loss or a miner that of its signature. The config.json of a run has the settings in effect.
 """
 
 import dataclasses
