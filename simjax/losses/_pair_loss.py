@@ -182,7 +182,7 @@ def _sum_terms(
     rows = jax.tree.map(lambda value: value[:, None], row_parameters)
     scores = promote_to_float32(measure.as_score(tile))
     # A comparison with NaN is False, so a term function would ignore the pair; and in the gradient of an excluded
-    # entry, 0 * NaN is NaN. Term functions therefore get 0 instead, and a used NaN pair sets the total of its row to NaN.
+    # entry, 0 * NaN is NaN. Term functions therefore get 0 instead, and the total of a row with a NaN in a mask is NaN.
     is_nan = jnp.isnan(scores)
     terms_by_name = term_function(jnp.where(is_nan, 0, scores), *pairs, *static, **arguments[3], **rows)
     used = is_nan & (masks[0] | masks[1])
