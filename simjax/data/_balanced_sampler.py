@@ -158,7 +158,7 @@ def fixed_triplets(key: Array, table: ClassTable, n_triplets: int) -> Int[Array,
     """Draw the triplets of a run for `sample_triplets`, independently, so a triplet may occur twice.
 
     Args:
-        key: Key of the triplets.
+        key: Random key.
         table: See `class_table`.
         n_triplets: The number of triplets t.
 
@@ -179,7 +179,7 @@ def fixed_triplets(key: Array, table: ClassTable, n_triplets: int) -> Int[Array,
     if np.sum(counts > 0) < 2 or counts.max() < 2:
         raise InputError(
             "table: expected at least two classes with images, one of them with at least two images, got "
-            f"{np.sum(counts > 0)} classes with images, the largest with {counts.max(initial=0)}"
+            f"{np.sum(counts > 0)} classes with images, the largest with {counts.max(initial=0)} images"
         )
     return _fixed_triplets(key, table, n_triplets)
 
