@@ -1,13 +1,14 @@
 """Samplers without replacement within an epoch: every class or triplet is drawn once per epoch, in a new random order.
 
-Independent draws leave some classes out for long: if each batch has k of c classes, a fraction (1 - k / c)^b of the
-classes is missing in b batches. Here a batch is a function of the key and the number of the batch alone, so that a run
-resumes at any step without saved state, and all hosts draw the same. The order of an epoch is a random permutation, of
-which `permutation_at` computes single elements by a swap-or-not shuffle. Arguments that are out of range are an
+Independent draws leave out some classes for a long time: if each batch has k of c classes, a fraction (1 - k / c)^s of
+the classes is missing in s batches. Here a batch is a function of the key and the number of the batch alone, so that a
+run resumes at any step without saved state, and all hosts draw the same. The order of an epoch is a random permutation,
+of which `permutation_at` computes single elements by a swap-or-not shuffle. Arguments that are out of range raise an
 `InputError`, and labels and triplets that are not integers a `TypeError`.
 
-Batches of triplets serve data without classes, of which only judgements "a is more similar to p than to n" are known.
-Rows are anchors, and columns are the positives and negatives of the batch:
+Batches of triplets are for data without classes, of which only judgements "a is more similar to p than to n" are known.
+`fixed_triplets` instead draws triplets of classes, independently and once before the training. The relation of a batch
+of b triplets has their anchors as rows, and their positives and negatives as columns:
 
     anchor, positive, negative = sample_triplets(key, step, triplets, b)
     relation = pairs.by_matrix(jnp.eye(b, 2 * b, dtype=bool), jnp.eye(b, 2 * b, k=b, dtype=bool))
@@ -32,7 +33,7 @@ from simjax.core import InputError, as_exact_array, as_integer_array, check_at_l
 from simjax.data._sampler import ClassTable, class_table, locate
 
 ROUNDS = 32
-"""With half as many rounds, 60,000 permutations of 5 or 37 elements passed the tests of uniformity."""
+"""Rounds of the shuffle. With half as many, 60,000 permutations of 5 or 37 elements passed the tests of uniformity."""
 
 
 @partial(jax.jit, static_argnames=("classes_per_batch", "m"))
@@ -154,11 +155,17 @@ def sample_hierarchical(
 
 
 def fixed_triplets(key: Array, table: ClassTable, n_triplets: int) -> Int[Array, "{n_triplets} 3"]:
-    """Draw a fixed set of t = `n_triplets` independent triplets from the classes of a `class_table`.
+    """Draw the triplets of a run for `sample_triplets`, independently, so a triplet may occur twice.
+
+    Args:
+        key: Random key.
+        table: See `class_table`.
+        n_triplets: The number of triplets t.
 
     Returns:
-        int32 [t, 3]: two images of a class, which is uniformly random among those with two images, and one image of
-        another class, which is uniformly random among the others.
+        Indices of images (anchor, positive, negative), int32 [t, 3]. Anchor and positive are different images of a
+        class that is drawn uniformly from the classes with at least two images. The negative is an image of another
+        class, which is drawn uniformly from the other classes with images.
 
     Differs from pytorch-metric-learning: in its FixedSetOfTriplets an anchor whose class has no other image is its own
     positive.
@@ -171,8 +178,8 @@ def fixed_triplets(key: Array, table: ClassTable, n_triplets: int) -> Int[Array,
     counts = np.asarray(table.counts)
     if np.sum(counts > 0) < 2 or counts.max() < 2:
         raise InputError(
-            f"table: expected two classes with images, one of them with two, got at most {counts.max(initial=0)} "
-            f"images in {np.sum(counts > 0)} classes"
+            "table: expected at least two classes with images, one of them with at least two images, got "
+            f"{np.sum(counts > 0)} classes with images, the largest with {counts.max(initial=0)} images"
         )
     return _fixed_triplets(key, table, n_triplets)
 
@@ -180,15 +187,19 @@ def fixed_triplets(key: Array, table: ClassTable, n_triplets: int) -> Int[Array,
 @partial(jax.jit, static_argnames="t")
 def _fixed_triplets(key: Array, table: ClassTable, t: int) -> Array:
     keys = jax.random.split(key, 5)
-    valid, paired = (table.counts > 0).astype(jnp.int32), (table.counts > 1).astype(jnp.int32)
-    own, _ = locate(jax.random.randint(keys[0], (t,), 0, paired.sum()), paired)
-    rank = jnp.cumsum(valid)[own] - 1  # of the own class among those with images
-    other = jax.random.randint(keys[1], (t,), 0, valid.sum() - 1)
-    other, _ = locate(other + (other >= rank), valid)
-    anchor = jax.random.randint(keys[2], (t,), 0, table.counts[own])
-    positive = (anchor + jax.random.randint(keys[3], (t,), 1, table.counts[own])) % table.counts[own]
-    negative = jax.random.randint(keys[4], (t,), 0, table.counts[other])
-    return jnp.stack([table.rows[own, anchor], table.rows[own, positive], table.rows[other, negative]], axis=1)
+    has_image, has_pair = (table.counts > 0).astype(jnp.int32), (table.counts > 1).astype(jnp.int32)
+    # `locate` returns the class with a given rank among the classes with a 1.
+    own_class, _ = locate(jax.random.randint(keys[0], (t,), 0, has_pair.sum()), has_pair)
+    own_rank = jnp.cumsum(has_image)[own_class] - 1
+    other_rank = jax.random.randint(keys[1], (t,), 0, has_image.sum() - 1)
+    other_class, _ = locate(other_rank + (other_rank >= own_rank), has_image)  # skips the own class
+    # Positions in the lists of images of these classes, the rows of the table.
+    own_count, other_count = table.counts[own_class], table.counts[other_class]
+    anchor = jax.random.randint(keys[2], (t,), 0, own_count)
+    positive = (anchor + jax.random.randint(keys[3], (t,), 1, own_count)) % own_count
+    negative = jax.random.randint(keys[4], (t,), 0, other_count)
+    rows = table.rows
+    return jnp.stack([rows[own_class, anchor], rows[own_class, positive], rows[other_class, negative]], axis=1)
 
 
 def sample_triplets(
@@ -243,8 +254,8 @@ def permutation_at(key: Array, position: Int[ArrayLike, "*s"], n: ArrayLike) -> 
     # A permutation by sorting, computed at each step, takes 34 ms for 8 classes of MNIST and 53 ms for 60,000 triplets
     # instead of 0.6 ms (2 cores, busy); a training step of a small CNN takes about 27 ms.
     n = jnp.asarray(n, jnp.uint32)
-    sums, salts = jax.random.bits(key, (2, ROUNDS))
-    sums = sums % n
+    sums, salts = jax.random.bits(key, (2, ROUNDS))  # two random numbers for each round
+    sums = sums % n  # an element and its partner in round i add up to sums[i] modulo n
 
     def swap(i: Array, x: Array) -> Array:
         partner = (sums[i] + n - x) % n
@@ -279,10 +290,11 @@ def _draw(key: Array, draw: Array, n: Array, k: int, repeat: ArrayLike = 0, repe
     position = first + jnp.arange(k, dtype=jnp.int32)
     indices, occurrence = permutation_at(jax.random.fold_in(key, epoch), position % n, n), position // n
     has_too_few = n < members_per_draw
-    own = -1 - (indices + jnp.where(has_too_few, 0, occurrence) * n)  # no epoch has a number below 0
+    # The keys of epochs are folded from numbers from 0, so those of members are folded from numbers below 0.
+    key_numbers = -1 - (indices + jnp.where(has_too_few, 0, occurrence) * n)
     return Selection(
         indices,
-        jax.vmap(jax.random.fold_in, (None, 0))(key, own),
+        jax.vmap(jax.random.fold_in, (None, 0))(key, key_numbers),
         jnp.broadcast_to(epoch, k),
         jnp.where(has_too_few, occurrence, 0),
         jnp.broadcast_to(jnp.where(has_too_few, -(-members_per_draw // n), 1), k),

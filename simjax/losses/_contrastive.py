@@ -5,6 +5,10 @@ signal to noise                the same, for the variance of the difference divi
 threshold-consistent margin    positive and negative pairs on the correct sides of two thresholds
 intra-pair variance            positive pairs should have equal scores, and so should negative pairs
 
+A term function (`_..._terms`) gets the scores [r, m] of a tile, r rows of the similarity matrix, and the masks of its
+positive and negative pairs. It returns `Terms`: the terms by name, [r, m] (one for each pair) or [r, 1] (one for each
+row), each with the mask of its valid terms, or the sums of the terms of each row (`RowSums`).
+
 References:
     Hadsell, Chopra, LeCun (2006), Dimensionality Reduction by Learning an Invariant Mapping (contrastive). Yuan, Deng,
     Tang, Tang, Chen (2019), Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric Learning (signal to noise).

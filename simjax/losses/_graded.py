@@ -1,18 +1,22 @@
-"""Losses of graded pairs, and distillation: the scores of pairs should follow given target scores.
+"""Losses of graded pairs, each of which has a target score, and distillation from the scores of a teacher.
 
-CoSENT and AnglE order n pairs by their target scores. With s_a the similarity of pair a = (x_a, y_a) and t_a its
-target score,
+CoSENT and AnglE penalize similarities of n pairs that are not in the order of the target scores. With s_a the
+similarity of pair a = (x_a, y_a) and t_a its target score,
 
     loss = log(1 + sum over pairs a, b with t_a > t_b of exp(scale (s_b - s_a)))
 
-Distillation fits the scores s of a student, over the pairs of each row, to the scores t of a teacher, whose embeddings
-may have another size. T is a temperature:
+Distillation fits the scores s of a student to the scores t of a teacher, whose embeddings may have another size. Row i
+is an embedding that is compared with m others, the columns. A score is a similarity or a negated distance. T is a
+temperature:
 
     kl            loss_i = T^2 KL(softmax of t_i / T  ||  softmax of s_i / T)
     margin_mse    loss_i = mean over positives p and negatives n of ((s_ip - s_in) - (t_ip - t_in))^2
 
 margin_mse does not change if a constant is added to all scores of a row. With e = s - t it equals
-var_p(e) + var_n(e) + (mean_p(e) - mean_n(e))^2, so the triplets are never stored.
+var_p(e) + var_n(e) + (mean_p(e) - mean_n(e))^2, so the triplets (i, p, n) are never stored.
+
+A tile is a block of r rows of the similarity matrix with all columns. Its `Terms` are the losses of its rows and the
+mask of the rows that have one, [r, 1] each.
 
 References:
     Su (2022), CoSENT: A More Efficient Sentence Vector Scheme than Sentence-BERT. Li, Li (2023), AnglE-optimized Text
@@ -113,14 +117,14 @@ def similarity_distillation_loss(
 ) -> Scalar:
     """Fit the scores of embeddings to the scores of a teacher's embeddings.
 
-    Takes O(n m (d + e)) time and the memory of two tiles. The result is by default the mean over the rows that have a
-    pair, or for "margin_mse" a positive and a negative.
+    Takes O(n m (d + e)) time and the memory of two tiles, one of the student and one of the teacher. The result is by
+    default the mean over the rows that have a pair, or for "margin_mse" a positive and a negative.
 
     Args:
         embeddings: Embeddings of the student, [n, d].
         teacher: Embeddings of the teacher for the same rows, [n, e]. No gradient flows through them.
         labels: Class ids [n] or a `Relation`. "kl" uses its positive and negative pairs, "margin_mse" every positive
-            with every negative. Default: all pairs; "margin_mse" then uses every pair of different columns.
+            with every negative. Default: all pairs; "margin_mse" then compares every two columns of a row.
         variant: "kl" compares the softmax over each row, "margin_mse" the differences of scores.
         temperature: Divisor of both scores in "kl", above 0.
         ref_teacher: Embeddings of the teacher for `ref_embeddings`, [m, e].
@@ -172,12 +176,12 @@ def score_distillation_loss(
         0.0
     """
     resolved = resolve_options(score_distillation_loss, options, measure="dot")
-    given = lax.stop_gradient(as_float_array("scores", scores))
+    teacher_scores = lax.stop_gradient(as_float_array("scores", scores))
     columns = embeddings if resolved.ref_embeddings is None else resolved.ref_embeddings
-    expected = np.shape(embeddings)[0], np.shape(columns)[0]
-    if given.shape != expected:
-        raise InputError(f"scores: expected shape {expected}, got {given.shape}")
-    return _distillation_loss(embeddings, labels, resolved, variant, temperature, (given, None, None), expected)
+    shape = np.shape(embeddings)[0], np.shape(columns)[0]
+    if teacher_scores.shape != shape:
+        raise InputError(f"scores: expected shape {shape}, got {teacher_scores.shape}")
+    return _distillation_loss(embeddings, labels, resolved, variant, temperature, (teacher_scores, None, None), shape)
 
 
 def _check_graded_pairs(x: Any, y: Any, score: ArrayLike, scale: ArrayLike) -> tuple[Array, Array, Array]:
@@ -204,9 +208,9 @@ def _ordering_loss(s: Array, targets: Array, scale: Array, *, block_size: int | 
     def log_sum_of_rows(s_a: Array, t_a: Array) -> Array:
         return log_sum_exp(scale * (s[None] - s_a[:, None]), t_a[:, None] > targets[None])[:, 0]
 
-    rows = map_rows(log_sum_of_rows, s, targets, block_size=block_size, row_bytes=4 * max(s.shape[0], 1))
+    log_sums = map_rows(log_sum_of_rows, s, targets, block_size=block_size, row_bytes=4 * max(s.shape[0], 1))
     # softplus(z) = log(1 + exp(z)), and z is the logarithm of the sum, so the sum cannot overflow.
-    return jax.nn.softplus(log_sum_exp(rows[None], jnp.ones((1, rows.shape[0]), bool))[0, 0])
+    return jax.nn.softplus(log_sum_exp(log_sums[None], jnp.ones((1, log_sums.shape[0]), bool))[0, 0])
 
 
 def _distillation_loss(
@@ -215,10 +219,14 @@ def _distillation_loss(
     options: ResolvedOptions,
     variant: str,
     temperature: ArrayLike,
-    teacher: tuple[Any, Any, Measure | None],
+    teacher_inputs: tuple[Any, Any, Measure | None],
     shape: tuple[int, int],
 ) -> Scalar:
-    """Compute a loss from a teacher, given as (row inputs, column inputs, measure) or (scores [n, m], None, None)."""
+    """Compute a distillation loss.
+
+    `teacher_inputs` are the two results of `measure.tile_inputs` (for rows and for columns) and the measure, or the
+    scores [n, m] of the teacher, None and None. `shape` is (n, m), the numbers of rows and columns.
+    """
     check_choice("variant", variant, ("kl", "margin_mse"))
     check_positive("temperature", temperature)
     return compute_pair_loss(
@@ -227,16 +235,17 @@ def _distillation_loss(
         Relation(Partial(_all_pairs), shape) if labels is None else labels,
         options,
         static=(variant,),
-        row_parameters={"teacher_rows": teacher[0]},
-        column_parameters={"teacher_columns": teacher[1]},
-        teacher_measure=teacher[2],
+        row_parameters={"teacher_rows": teacher_inputs[0]},
+        column_parameters={"teacher_columns": teacher_inputs[1]},
+        teacher_measure=teacher_inputs[2],
         temperature=temperature,
     )
 
 
 def _all_pairs(i: Array, j: Array) -> tuple[Array, Array]:
-    masks = jnp.ones((i.shape[0], j.shape[1]), bool)
-    return masks, masks
+    """Return two masks by which every pair of rows i [r, 1] and columns j [1, m] is both positive and negative."""
+    mask = jnp.ones((i.shape[0], j.shape[1]), bool)
+    return mask, mask
 
 
 def _distillation_terms(
@@ -250,34 +259,41 @@ def _distillation_terms(
     teacher_measure: Measure | None,
     temperature: Array,
 ) -> Terms:
-    target = rows = jax.tree.map(lambda a: a[:, 0], teacher_rows)  # scores [r, m], or inputs of the measure [r, ...]
-    if teacher_measure is not None:
-        target = teacher_measure.as_score(teacher_measure.tile(rows, teacher_columns))
-    target = promote_to_float32(target)
+    teacher_rows = jax.tree.map(lambda a: a[:, 0], teacher_rows)  # row parameters come as [r, 1, ...]
+    if teacher_measure is None:
+        teacher_scores = teacher_rows
+    else:
+        teacher_scores = teacher_measure.as_score(teacher_measure.tile(teacher_rows, teacher_columns))
+    teacher_scores = promote_to_float32(teacher_scores)
     if variant == "margin_mse":
-        return {"row": _margin_mse(scores, target, positive, negative)}
-    divergence = _divergence(scores / temperature, target / temperature, positive | negative)
-    return {"row": (temperature**2 * divergence, jnp.any(positive | negative, axis=1, keepdims=True))}
+        return {"row": _margin_mse(scores, teacher_scores, positive, negative)}
+    mask = positive | negative
+    divergence = _kl_divergence(teacher_scores / temperature, scores / temperature, mask)
+    return {"row": (temperature**2 * divergence, jnp.any(mask, axis=1, keepdims=True))}
 
 
-def _divergence(student: Array, teacher: Array, mask: Array) -> Array:
+def _kl_divergence(teacher: Array, student: Array, mask: Array) -> Array:
+    """Return KL(softmax of teacher || softmax of student) over the entries of each row in the mask, [r, 1]."""
     difference = (teacher - log_sum_exp(teacher, mask)) - (student - log_sum_exp(student, mask))
-    return jnp.sum(jnp.where(mask, softmax_of_tile(teacher, mask)[0] * difference, 0), axis=1, keepdims=True)
+    teacher_weights, _ = softmax_of_tile(teacher, mask)
+    return jnp.sum(jnp.where(mask, teacher_weights * difference, 0), axis=1, keepdims=True)
 
 
 def _margin_mse(student: Array, teacher: Array, positive: Array, negative: Array) -> tuple[Array, Array]:
-    # Clipped so that neither a square nor the sum of many squares overflows.
+    """Return the loss of each row, and whether the row has a triplet, [r, 1] each."""
+    # Clipped so that the sum of up to 2^18 squares does not overflow.
     largest = jnp.sqrt(jnp.finfo(student.dtype).max) / 1024
     e = jnp.clip(student, -largest, largest) - jnp.clip(teacher, -largest, largest)
-    e = jnp.where(positive | negative, e, 0)  # a masked NaN of the teacher would be NaN in the gradient
-    (mean_p, var_p, p), (mean_n, var_n, n) = (_mean_and_variance(e, mask) for mask in (positive, negative))
+    e = jnp.where(positive | negative, e, 0)  # a NaN outside of both masks would make the gradient NaN
+    (mean_p, var_p, count_p), (mean_n, var_n, count_n) = (_mean_and_variance(e, mask) for mask in (positive, negative))
     same = jnp.sum(positive & negative, axis=1, keepdims=True)  # triplets whose positive is also the negative add 0
-    triplets = p * n - same
-    return (var_p + var_n + jnp.square(mean_p - mean_n)) * (p * n / jnp.maximum(triplets, 1)), triplets > 0
+    all_triplets = count_p * count_n
+    triplets = all_triplets - same
+    return (var_p + var_n + jnp.square(mean_p - mean_n)) * (all_triplets / jnp.maximum(triplets, 1)), triplets > 0
 
 
 def _mean_and_variance(e: Array, mask: Array) -> tuple[Array, Array, Array]:
-    """Compute mean, variance and number of the masked entries of each row, [r, 1] each; 0 for a row without entries."""
+    """Compute mean, variance and number of the entries of each row in the mask, [r, 1] each; 0 if there are none."""
     count = jnp.sum(mask, axis=1, keepdims=True, dtype=e.dtype)
     mean = jnp.sum(jnp.where(mask, e, 0), axis=1, keepdims=True) / jnp.maximum(count, 1)
     squares = jnp.where(mask, jnp.square(e - mean), 0)

@@ -3,6 +3,10 @@
 margin         a boundary beta, which may be learned, with a margin on both sides
 ranked list    two radii, and pairs weighted by their distance from the correct side
 
+A term function (`_..._terms`) gets the scores [r, m] of a tile, r rows of the similarity matrix, and the masks of its
+positive and negative pairs. It returns `Terms`: the terms by name, [r, m] (one for each pair) or [r, 1] (one for each
+row), each with the mask of its valid terms, or the sums of the terms of each row (`RowSums`).
+
 References:
     Wu, Manmatha, Smola, Krähenbühl (2017), Sampling Matters in Deep Embedding Learning (margin). Wang, Hua, Kodirov,
     Hu, Garnier, Robertson (2019), Ranked List Loss for Deep Metric Learning (ranked list).

@@ -1,10 +1,17 @@
-"""Losses that weight the pairs of a row, or of a batch, against each other.
+"""Losses that combine several pairs of a row, or of two rows, in one term.
 
 multi-similarity               hard positives and hard negatives of a row get exponentially larger weights
-circle                         each pair gets a weight that grows with its distance from the optimum
+circle                         each pair gets a weight that is larger the farther its score is from the best score
 tuplet margin                  each positive pair against all negatives of its row, with a margin between angles
 lifted structure               each positive pair against the negatives of both of its rows
 generalized lifted structure   all positives against all negatives of a row
+
+In the formulas, p is a positive and n a negative of row i. s_ip and s_in are their scores, which are larger for closer
+pairs (a distance is negated), and d = -s.
+
+A term function (`_..._terms`) gets the scores [r, m] of a tile, r rows of the similarity matrix, and the masks of its
+positive and negative pairs. It returns `Terms`: the terms by name, [r, m] (one for each pair) or [r, 1] (one for each
+row), each with the mask of its valid terms.
 
 References:
     Wang et al. (2019), Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning (multi-similarity).
@@ -38,19 +45,22 @@ def multi_similarity_loss(
     base: ArrayLike = 0.5,
     **options: Unpack[PairOptions],
 ) -> Scalar:
-    """Compute the multi-similarity loss, one term for each row.
+    """Compute the multi-similarity loss, one term for each row, also for one without positives or negatives.
 
-        loss_i = 1 / alpha log(1 + sum over positives of exp(alpha (base - s_ip)))
-               + 1 / beta  log(1 + sum over negatives of exp(beta (s_in - base)))
+        loss_i = (1 / alpha) log(1 + sum over positives of exp(alpha (base - s_ip)))
+               + (1 / beta)  log(1 + sum over negatives of exp(beta (s_in - base)))
 
     Args:
         alpha: Larger values give more weight to the hardest positives; above 0.
         beta: Larger values give more weight to the hardest negatives; above 0.
-        base: Score that positives should exceed and negatives stay below, in units of the measure.
+        base: Value of the measure that separates positives from negatives: positives should be closer.
+        **options: See `PairOptions`. Default measure: cosine.
 
     Example:
+        The terms are log(1 + exp(-1)) / 2 for the rows 0 and 1, and about 0 for the row 2, which has no positive:
+
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-        >>> print(round(float(multi_similarity_loss(x, jnp.array([0, 0, 1]))), 4))  # 2/3 of log(1 + exp(-1)) / 2
+        >>> print(round(float(multi_similarity_loss(x, jnp.array([0, 0, 1]))), 4))
         0.1044
     """
     check_number("base", base)
@@ -64,9 +74,9 @@ def multi_similarity_loss(
 def _multi_similarity_terms(
     scores: Array, positive: Array, negative: Array, *, alpha: Array, beta: Array, base: Array
 ) -> Terms:
-    of_positives = jax.nn.softplus(log_sum_exp(alpha * (base - scores), positive)) / alpha
-    of_negatives = jax.nn.softplus(log_sum_exp(beta * (scores - base), negative)) / beta
-    loss = of_positives + of_negatives
+    positive_part = jax.nn.softplus(log_sum_exp(alpha * (base - scores), positive)) / alpha
+    negative_part = jax.nn.softplus(log_sum_exp(beta * (scores - base), negative)) / beta
+    loss = positive_part + negative_part
     return {"row": (loss, jnp.ones_like(loss, bool))}
 
 
@@ -107,9 +117,9 @@ def circle_loss(
 def _circle_terms(scores: Array, positive: Array, negative: Array, *, margin: Array, gamma: Array) -> Terms:
     positive_weight = jax.nn.relu(lax.stop_gradient(1 + margin - scores))
     negative_weight = jax.nn.relu(lax.stop_gradient(scores + margin))
-    of_positives = log_sum_exp(-gamma * positive_weight * (scores - 1 + margin), positive)
-    of_negatives = log_sum_exp(gamma * negative_weight * (scores - margin), negative)
-    return {"row": (jax.nn.softplus(of_positives + of_negatives), _has_both(positive, negative))}
+    positive_part = log_sum_exp(-gamma * positive_weight * (scores - 1 + margin), positive)
+    negative_part = log_sum_exp(gamma * negative_weight * (scores - margin), negative)
+    return {"row": (jax.nn.softplus(positive_part + negative_part), _has_both(positive, negative))}
 
 
 def _has_both(positive: Array, negative: Array) -> Array:
@@ -125,13 +135,16 @@ def tuplet_margin_loss(
     scale: ArrayLike = 64.0,
     **options: Unpack[PairOptions],
 ) -> Scalar:
-    """Compute the tuplet margin loss, one term for each positive pair (i, p), with angles theta.
+    """Compute the tuplet margin loss, one term for each positive pair (i, p).
 
         loss_ip = log(1 + sum over negatives n of exp(scale (cos theta_in - cos(theta_ip - margin))))
+
+    theta is the angle between two embeddings, whose cosine is the score.
 
     Args:
         margin: Degrees by which the angle of a positive pair is reduced, at least 0.
         scale: Factor of the cosines, above 0.
+        **options: See `PairOptions`. Default measure: cosine.
 
     Example:
         >>> x = jnp.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
@@ -148,8 +161,8 @@ def tuplet_margin_loss(
 def _tuplet_margin_terms(scores: Array, positive: Array, negative: Array, *, margin: Array, scale: Array) -> Terms:
     # cos(theta - margin) without the arc cosine, whose slope is infinite at 1.
     sine = jnp.sqrt(jnp.maximum(1 - scores * scores, jnp.finfo(scores.dtype).eps))
-    reduced = scores * jnp.cos(margin) + sine * jnp.sin(margin)
-    return {"positive": (jax.nn.softplus(log_sum_exp(scale * scores, negative) - scale * reduced), positive)}
+    cosine = scores * jnp.cos(margin) + sine * jnp.sin(margin)
+    return {"positive": (jax.nn.softplus(log_sum_exp(scale * scores, negative) - scale * cosine), positive)}
 
 
 def lifted_structure_loss(
@@ -166,13 +179,13 @@ def lifted_structure_loss(
         J_ip    = d_ip - positive_margin + log( sum over negatives n of i of exp(negative_margin - d_in)
                                               + sum over negatives n of p of exp(negative_margin - d_pn) )
 
-    Only pairs with a negative of either row have a term. The sums of the columns p are computed before the loss, so the
-    similarity matrix is computed twice.
+    A positive pair has a term if i or p has a negative. The sums over the negatives of the columns p are computed
+    before the loss, so the similarity matrix is computed twice.
 
     Args:
         labels: Class ids [n] or a `Relation`, not a mined relation if there are reference embeddings.
-        positive_margin: Distance that positives should be within, in units of the measure.
-        negative_margin: Distance that negatives should be outside of, in units of the measure.
+        positive_margin: Value of the measure that positives should be closer than.
+        negative_margin: Value of the measure that negatives should be farther than.
         **options: See `PairOptions`. Default measure: normalized_euclidean. The negatives of a reference row are
             embeddings.
 
@@ -190,28 +203,31 @@ def lifted_structure_loss(
     resolved = resolve_options(lifted_structure_loss, options, measure="normalized_euclidean")
     x, y, relation = rows_and_relation(embeddings, labels, resolved.ref_embeddings, resolved.ref_labels)
     has_references = resolved.ref_embeddings is not None
-    lowest, highest = resolved.as_score(positive_margin), resolved.as_score(negative_margin)
-    references = x if has_references else None
-    for_columns = ResolvedOptions(
-        resolved.measure, REDUCERS["sum"], ref_embeddings=references, block_size=resolved.block_size
+    positive_margin, negative_margin = resolved.as_score(positive_margin), resolved.as_score(negative_margin)
+    column_options = ResolvedOptions(
+        resolved.measure,
+        REDUCERS["sum"],
+        ref_embeddings=x if has_references else None,
+        block_size=resolved.block_size,
     )
-    by_column = relation.transposed() if has_references else relation
-    columns = compute_terms(_negatives_of_row, y, by_column, for_columns, negative_margin=highest)["row"]
+    column_relation = relation.transposed() if has_references else relation  # else column p is row p
+    columns = compute_terms(_negative_terms, y, column_relation, column_options, negative_margin=negative_margin)["row"]
     return compute_pair_loss(
         _lifted_structure_terms,
         x,
         relation,
-        dataclasses.replace(resolved, ref_labels=None),
+        dataclasses.replace(resolved, ref_labels=None),  # `relation` has them
         row_parameters=None if has_references else {"rows": columns},
         column_parameters={"columns": columns},
-        positive_margin=lowest,
-        negative_margin=highest,
+        positive_margin=positive_margin,
+        negative_margin=negative_margin,
     )
 
 
-def _negatives_of_row(
+def _negative_terms(
     scores: Array, positive: Array, negative: Array, *, negative_margin: Array
 ) -> dict[str, tuple[Array, Array]]:
+    """Return the logarithm of the sum over the negatives of each row."""
     return {"row": (log_sum_exp(scores - negative_margin, negative), jnp.any(negative, axis=1, keepdims=True))}
 
 
@@ -225,12 +241,13 @@ def _lifted_structure_terms(
     columns: LossTerms,
     rows: LossTerms | None = None,
 ) -> Terms:
+    """Compute the terms from `_negative_terms` of the rows and columns; rows of None are those of this tile."""
     if rows is None:
-        total, is_valid = _negatives_of_row(scores, positive, negative, negative_margin=negative_margin)["row"]
+        total, is_valid = _negative_terms(scores, positive, negative, negative_margin=negative_margin)["row"]
         rows = LossTerms(total, is_valid)
-    lowest = jnp.finfo(scores.dtype).min / 4
-    of_rows, of_columns = (jnp.where(side.count > 0, side.total, lowest) for side in (rows, columns))
-    violation = jax.nn.relu(jnp.logaddexp(of_rows, of_columns) + positive_margin - scores)
+    lowest = jnp.finfo(scores.dtype).min / 4  # as in `log_sum_exp`, for a row or column without negatives
+    row_part, column_part = (jnp.where(side.count > 0, side.total, lowest) for side in (rows, columns))
+    violation = jax.nn.relu(jnp.logaddexp(row_part, column_part) + positive_margin - scores)
     return {"positive": (square(violation) / 2, positive & ((rows.count > 0) | (columns.count > 0)))}
 
 
@@ -248,8 +265,8 @@ def generalized_lifted_structure_loss(
                       + log sum over negatives of exp(negative_margin - d_in))
 
     Args:
-        positive_margin: Distance that positives should be within, in units of the measure.
-        negative_margin: Distance that negatives should be outside of, in units of the measure.
+        positive_margin: Value of the measure that positives should be closer than.
+        negative_margin: Value of the measure that negatives should be farther than.
         **options: See `PairOptions`. Default measure: normalized_euclidean.
 
     Differs from pytorch-metric-learning, where a row without positives has a term of its negatives alone.
@@ -263,13 +280,14 @@ def generalized_lifted_structure_loss(
     check_number("positive_margin", positive_margin)
     check_number("negative_margin", negative_margin)
     resolved = resolve_options(generalized_lifted_structure_loss, options, measure="normalized_euclidean")
-    margins = {"lowest": resolved.as_score(positive_margin), "highest": resolved.as_score(negative_margin)}
+    positive_margin, negative_margin = resolved.as_score(positive_margin), resolved.as_score(negative_margin)
+    margins = {"positive_margin": positive_margin, "negative_margin": negative_margin}
     return compute_pair_loss(_generalized_lifted_structure_terms, embeddings, labels, resolved, **margins)
 
 
 def _generalized_lifted_structure_terms(
-    scores: Array, positive: Array, negative: Array, *, lowest: Array, highest: Array
+    scores: Array, positive: Array, negative: Array, *, positive_margin: Array, negative_margin: Array
 ) -> Terms:
-    of_positives = log_sum_exp(lowest - scores, positive)
-    of_negatives = log_sum_exp(scores - highest, negative)
-    return {"row": (jax.nn.relu(of_positives + of_negatives), _has_both(positive, negative))}
+    positive_part = log_sum_exp(positive_margin - scores, positive)
+    negative_part = log_sum_exp(scores - negative_margin, negative)
+    return {"row": (jax.nn.relu(positive_part + negative_part), _has_both(positive, negative))}

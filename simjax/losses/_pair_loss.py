@@ -25,8 +25,9 @@ from simjax.similarity._reduce_rows import reduce_rows_of_arrays
 from simjax.similarity._row_reductions import softmax_of_tile
 
 Terms = Mapping[str, tuple[Array, Array] | RowSums]
-"""Terms of a tile by name. They are terms and the mask of valid terms, both [r, m] (one for each pair) or [r, 1] (one
-for each row), or the sums of the terms. Each name is reduced separately, and the results are added.
+"""Terms of a tile by name, as {"positive": (terms, valid)}: terms and the mask of the valid ones, both [r, m] (one for
+each pair) or [r, 1] (one for each row), or the sums of the terms of each row (`RowSums`). Any name may be used: the
+terms of each name are reduced separately, and the results are added.
 """
 
 TermFunction = Callable[..., Terms]
@@ -180,8 +181,8 @@ def _sum_terms(
     reducer: Reducer = arguments[1]
     rows = jax.tree.map(lambda value: value[:, None], row_parameters)
     scores = promote_to_float32(measure.as_score(tile))
-    # A comparison with NaN is False, so a term function would ignore the pair; and in the gradient of a masked entry,
-    # 0 * NaN is NaN. Term functions therefore get 0 instead, and the total of a row with a used NaN pair is set to NaN.
+    # A comparison with NaN is False, so a term function would ignore the pair; and in the gradient of an excluded
+    # entry, 0 * NaN is NaN. Term functions therefore get 0 instead, and the total of a row with a NaN in a mask is NaN.
     is_nan = jnp.isnan(scores)
     terms_by_name = term_function(jnp.where(is_nan, 0, scores), *pairs, *static, **arguments[3], **rows)
     used = is_nan & (masks[0] | masks[1])
@@ -202,9 +203,9 @@ def _sum_terms(
 
 
 def log_sum_exp(z: Array, mask: Array) -> Array:
-    """Return the logarithm of the sum of the exponentials of masked entries, [r, m] to [r, 1].
+    """Return the logarithm of the sum of the exponentials of the entries in the mask, [r, m] to [r, 1].
 
-    The result of a row without masked entries is the lowest number / 4, not minus infinity: the difference of two
+    The result of a row without entries in the mask is the lowest number / 4, not minus infinity: the difference of two
     infinities would be NaN.
     """
     return jnp.maximum(softmax_of_tile(z, mask)[1], jnp.finfo(z.dtype).min / 4)[:, None]

@@ -17,6 +17,9 @@ random walk that continues with probability alpha reaches node j from node i wit
 
 The loss has two terms for each row: f_ik = F_ik, and f_ik = the cosine of rows i and k of F, the context.
 
+In Proxy-Anchor, the rows of the similarity matrix are the proxies. A tile is a block of r rows, and its `Terms` are, by
+name, one term for each row and the mask of the valid terms, [r, 1] each.
+
 References:
     Movshovitz-Attias et al. (2017), No Fuss Distance Metric Learning using Proxies (Proxy-NCA). Kim, Kim, Cho, Kwak
     (2020), Proxy Anchor Loss for Deep Metric Learning. Zheng, Zheng, Garrett, Yang, Xu, Shen (2020), Dual-Path

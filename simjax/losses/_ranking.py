@@ -12,6 +12,10 @@ SmoothAP and PNP smoothly count the columns n whose score s_in (larger is closer
 A small temperature approximates the true count, but has a gradient only if two scores are close to each other. Without
 reference embeddings, a row is one of its own positives and ranked first; without another positive it has no term.
 
+A term function (`_..._terms`) gets the scores [r, m] of a tile, r rows of the similarity matrix, and the masks of its
+positive and negative pairs. It returns `Terms`: the terms by name, [r, m] (one for each pair) or [r, 1] (one for each
+row), each with the mask of its valid terms, or the sums of the terms of each row (`RowSums`).
+
 References:
     Brown, Xie, Kalogeiton, Zisserman (2020), Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval
     (SmoothAP). Li, Min, Song, Zheng, Wang (2021), Rethinking the Optimization of Average Precision: Only Penalizing

@@ -6,6 +6,10 @@ SupCon              each positive against all pairs, averaged over the positives
 NCA                 the positives of a row together against all pairs
 SigLIP              each pair separately, by a sigmoid
 
+A term function (`_..._terms`) gets the scores [r, m] of a tile, r rows of the similarity matrix, and the masks of its
+positive and negative pairs. It returns `Terms`: the terms by name, [r, m] (one for each pair) or [r, 1] (one for each
+row), each with the mask of its valid terms.
+
 References:
     Chen, Kornblith, Norouzi, Hinton (2020), A Simple Framework for Contrastive Learning of Visual Representations
     (NT-Xent). van den Oord, Li, Vinyals (2018), Representation Learning with Contrastive Predictive Coding (InfoNCE).

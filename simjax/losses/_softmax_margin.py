@@ -16,6 +16,10 @@ softmax with cosines in place of probabilities, which have neither a scale nor a
 
 Proxies are an argument, so they are learned like any other parameter.
 
+A term function (`..._terms`) gets the cosines [r, c] of a tile, r rows with all proxies, and the masks of the own
+class of each row and of the other classes. It returns `Terms`: the terms by name, [r, c] (one for each class) or [r, 1]
+(one for each row), each with the mask of its valid terms.
+
 References:
     Wang, Xiang, Cheng, Yuille (2017), NormFace (normalized softmax). Wang et al. (2018), CosFace. Deng, Guo, Xue,
     Zafeiriou (2019), ArcFace. Liu, Wen, Yu, Yang (2016), Large-Margin Softmax Loss for Convolutional Neural Networks.

@@ -12,6 +12,9 @@ If labels are wrong, one proxy of a class becomes the center of the correct rows
 training, `sub_center_outliers` finds the rows that are far from the dominant proxy of their class, that is the nearest
 proxy of most rows of the class: drop these rows, keep the dominant proxies, and train again.
 
+A tile is a block of r rows with all proxies. Its `Terms` are one term for each row and the mask of the valid terms,
+[r, 1] each.
+
 References:
     Deng, Guo, Liu, Gong, Zafeiriou (2020), Sub-center ArcFace: Boosting Face Recognition by Large-Scale Noisy Web
     Faces. Qian, Shang, Sun, Hu, Li, Jin (2019), SoftTriple Loss: Deep Metric Learning Without Triplet Sampling.

@@ -7,6 +7,9 @@
 A row of the similarity matrix is an anchor. A batch of n has up to n^3 triplets, which are never stored: each iteration
 of a loop adds the terms of a few positives of each row with all negatives.
 
+A tile is a block of r rows of the similarity matrix with all m columns. Its `Terms` are, by name, the sum and the
+number of the terms of each row (`RowSums`).
+
 References:
     Schroff, Kalenichenko, Philbin (2015), FaceNet. Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss.
     Balntas, Riba, Ponsa, Mikolajczyk (2016), Learning Local Feature Descriptors with Triplets (swap). Wang, Zhou, Wen,

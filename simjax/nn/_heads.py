@@ -7,7 +7,7 @@ from jax import Array
 
 from simjax.core import dot_products
 from simjax.nn._layers import BatchNorm, Dense
-from simjax.nn._loss_parameters import MAX_SCALE, bounded, check_scale, random_directions
+from simjax.nn._loss_parameters import MAX_SCALE, check_scale, clip_logarithm, random_directions
 from simjax.similarity import unit_vectors
 
 
@@ -50,7 +50,7 @@ class CosinePrototypes(nnx.Module):
 
     def __call__(self, embeddings: Array) -> Array:
         cosine = dot_products(unit_vectors(embeddings), unit_vectors(self.prototypes[...]))
-        return jnp.exp(bounded(self.log_scale[...], self.max_scale)) * cosine
+        return jnp.exp(clip_logarithm(self.log_scale[...], self.max_scale)) * cosine
 
 
 class Predictor(nnx.Module):

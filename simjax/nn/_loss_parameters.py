@@ -9,7 +9,7 @@ Each is a module; calling it returns the argument of the loss:
 
 A scale is learned as its logarithm, and bounded. Without a bound it grows as long as this lowers the loss, until its
 gradient overflows. CLIP clips the parameter after each step; here the forward pass clips it and the gradient is that of
-projected descent, which works with any optimizer and training loop.
+projected gradient descent, which works with any optimizer and training loop.
 
 References:
     Radford et al. (2021), Learning Transferable Visual Models From Natural Language Supervision (CLIP).
@@ -27,7 +27,9 @@ from simjax.core import InputError, check_at_least, check_positive
 from simjax.similarity import unit_vectors
 
 MAX_SCALE = 100.0  # as in CLIP
-LOG_LIMIT = 40.0  # largest absolute logarithm: the squares exp(80) and exp(-80) are in the range of float32
+LOG_LIMIT = 40.0
+"""Largest absolute logarithm of a scale. Gradients contain the squares of the scale and of its inverse, as that of a
+division by the temperature does. At the limit these are exp(80) and exp(-80), which are in the range of float32."""
 
 
 class Proxies(nnx.Module):
@@ -91,7 +93,7 @@ class Temperature(nnx.Module):
     @property
     def scale(self) -> Array:
         """The inverse of the temperature, for losses with a scale of cosines."""
-        return jnp.exp(bounded(self.log_scale[...], self.max_scale))
+        return jnp.exp(clip_logarithm(self.log_scale[...], self.max_scale))
 
 
 class ScaleAndBias(nnx.Module):
@@ -122,7 +124,7 @@ class ScaleAndBias(nnx.Module):
 
     def __call__(self) -> dict[str, Array]:
         """Return the keyword arguments `log_scale` and `bias` of `siglip_loss`."""
-        return {"log_scale": bounded(self.log_scale[...], self.max_scale), "bias": self.bias[...]}
+        return {"log_scale": clip_logarithm(self.log_scale[...], self.max_scale), "bias": self.bias[...]}
 
 
 class Beta(nnx.Module):
@@ -149,7 +151,7 @@ class Beta(nnx.Module):
 
 
 def check_scale(argument: str, value: float, max_scale: float | None, *, inverse: bool = False) -> None:
-    """Raise an InputError if an initial scale, or with `inverse` a temperature, is not above 0 or exceeds the limit."""
+    """Raise an InputError unless a scale (with `inverse`: 1 / a temperature) is above 0 and at most `max_scale`."""
     check_positive(argument, value)
     if max_scale is None:
         return
@@ -159,15 +161,16 @@ def check_scale(argument: str, value: float, max_scale: float | None, *, inverse
         raise InputError(f"{argument}: expected {expected}, got {value:g}")
 
 
-def bounded(logarithm: Array, max_scale: float | None = None) -> Array:
-    """Clip the logarithm of a scale to [-LOG_LIMIT, log(max_scale)], with the gradient of projected descent.
+def clip_logarithm(logarithm: Array, max_scale: float | None = None) -> Array:
+    """Clip the logarithm of a scale, with the gradient of projected gradient descent.
 
-    The gradient is unchanged inside the bounds. At and beyond a bound, it is 0 if a descent step would move the
-    logarithm further out, and unchanged if a step moves it back, so that it can leave the bound. The gradient is not
-    linear, and is therefore defined in reverse mode only.
+    The bounds are -LOG_LIMIT and the smaller of LOG_LIMIT and log(max_scale). The gradient is unchanged inside the
+    bounds. At and beyond a bound, it is 0 if a descent step would move the logarithm further out, and unchanged if a
+    step moves it back, so that it can leave the bound. It depends on the sign of the incoming gradient, so it is no
+    linear function of it, and there is no derivative in forward mode.
     """
     high = LOG_LIMIT if max_scale is None else min(math.log(max_scale), LOG_LIMIT)
-    return jnp.asarray(_clip(logarithm, -LOG_LIMIT, high))
+    return _clip(logarithm, -LOG_LIMIT, high)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))

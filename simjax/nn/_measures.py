@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from simjax import similarity
 from simjax.core import InputError, promote_to_float32
-from simjax.nn._loss_parameters import bounded
+from simjax.nn._loss_parameters import clip_logarithm
 from simjax.similarity._define import pair_function
 from simjax.similarity._featurewise import reduce_features, reduce_features_of_tile
 
@@ -204,5 +204,5 @@ class TunedMeasure(nnx.Module):
 
     def measure(self) -> similarity.Measure:
         """Return the measure with the learned parameters."""
-        values = {p: jnp.exp(bounded(v[...])) for p, v in self.logarithms.items()}
+        values = {p: jnp.exp(clip_logarithm(v[...])) for p, v in self.logarithms.items()}
         return similarity.measure(self.name, **values)

@@ -18,7 +18,7 @@ from simjax.train._data import subset
 from simjax.train._learner import Encoder, build_learner
 from simjax.train._loop import FitResult, Training, fit
 from simjax.train._objective import build_objective
-from simjax.train._progress import say
+from simjax.train._progress import print_line
 from simjax.train._run_folder import RunFolder
 
 
@@ -43,7 +43,7 @@ def fit_all(training: Training, folder: RunFolder, *, resume: bool) -> list[FitR
     results: list[FitResult] = []
     clusters = None
     if settings.ensemble.each == "clusters":
-        say(f"training an encoder whose embeddings are clustered: {training.objective.steps:,} steps")
+        print_line(f"training an encoder whose embeddings are clustered: {training.objective.steps:,} steps")
         results.append(fit(training._replace(name="all"), folder, resume=resume))
         clusters = _cluster(results[0].encoder, splits.train.images, size)
     for k in range(size):
@@ -59,7 +59,7 @@ def fit_all(training: Training, folder: RunFolder, *, resume: bool) -> list[FitR
         elif k:
             classes = len(splits.train.class_names)
             member = member._replace(learner=build_learner(member.settings, splits.image_shape, classes))
-        say(f"encoder {k + 1} of {size}: {len(member.splits.train.labels):,} images")
+        print_line(f"encoder {k + 1} of {size}: {len(member.splits.train.labels):,} images")
         results.append(fit(member, folder, resume=resume))
     return results
 

@@ -22,7 +22,7 @@ from simjax.train._data import DataSplits, Normalization
 from simjax.train._evaluation import validation_scores
 from simjax.train._learner import Encoder, Learner
 from simjax.train._objective import Objective
-from simjax.train._progress import ProgressDisplay, say
+from simjax.train._progress import ProgressDisplay, print_line
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
 from simjax.train._step import Metrics, State, build_augmentation, build_optimizer, build_steps, initial_state
@@ -83,7 +83,7 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
     checkpoints, previous_seconds = Checkpoints(folder.checkpoints / name), 0.0
     if resume and (restored := checkpoints.restore(state)) is not None:
         state, previous_seconds = restored
-        say(f"resumed at step {int(state.step):,} of {objective.steps:,}")
+        print_line(f"resumed at step {int(state.step):,} of {objective.steps:,}")
     step, steps = int(state.step), objective.steps
     if step < steps:
         folder.truncate_metrics(previous_steps + step)
@@ -151,7 +151,7 @@ class Logger:
         line |= timer.lap(step, objective.images)
         line["learning_rate"] = np.asarray(self._schedule(step - 1)).item()
         self._write(step, line)
-        self._display.training({"step": step} | line, timer.seconds_left(step, objective.steps))
+        self._display.show_training({"step": step} | line, timer.seconds_left(step, objective.steps))
         return state._replace(metrics=Metrics.zeros())
 
     def validation(self, step: int, encoder: Encoder) -> None:
@@ -161,7 +161,7 @@ class Logger:
         if len(labels) > 1:
             line = validation_scores(encoder(images), objective, labels, known_classes=splits.known_validation_classes)
             self._write(step, line)
-            self._display.validation({"step": step} | line)
+            self._display.show_validation({"step": step} | line)
 
     def _write(self, step: int, line: dict[str, Any]) -> None:
         self._folder.log({"step": self._training.previous_steps + step} | line)

@@ -14,13 +14,13 @@ from rich.text import Text
 
 MIN_BAR, MAX_BAR = 4, 40  # width of a progress bar in columns
 PLAIN_LINES = 20
-"""Maximum number of log lines of a training if the output is not a terminal, without validation lines."""
+"""Maximum number of lines printed in one training run if the output is not a terminal, not counting validation."""
 PLAIN_SECONDS = 5.0
-"""Minimum time between two lines of a phase if the output is not a terminal."""
+"""Minimum time between two lines of a phase if the output is not a terminal, in seconds."""
 
 
 def progress_line(title: str, share: float | None, details: Sequence[str], width: int, *, ascii_only: bool) -> str:
-    """Return a line with a title, a progress bar and the first details, as many as the width in columns allows.
+    """Return a line with a title, a progress bar and the first details, as many as fit into `width` columns.
 
     `share` is the finished share of the work in [0, 1], or None for no bar.
     """
@@ -40,12 +40,15 @@ def progress_line(title: str, share: float | None, details: Sequence[str], width
 
 
 class _Line:
-    """A progress line that is formatted at each refresh for the current width of the terminal."""
+    """A progress line that is formatted at each refresh for the current width of the terminal.
+
+    `get_details` is called at each refresh, so that a line can show the time.
+    """
 
     def __init__(self, title: str, share: float | None = None):
         self.console = Console(highlight=False)
         self.title, self.share = title, share
-        self.details: Callable[[], Sequence[str]] = list
+        self.get_details: Callable[[], Sequence[str]] = lambda: []
         self.live = Live(self, console=self.console, refresh_per_second=4)
 
     @property
@@ -53,18 +56,19 @@ class _Line:
         return self.console.is_terminal
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        line = progress_line(self.title, self.share, self.details(), options.max_width, ascii_only=options.ascii_only)
+        details, width = self.get_details(), options.max_width
+        line = progress_line(self.title, self.share, details, width, ascii_only=options.ascii_only)
         yield Text(line, no_wrap=True, overflow="crop")
 
 
 class ProgressDisplay:
-    """Display the progress of a training; a context manager."""
+    """Context manager that displays the progress of training from step `start` to step `total_steps`."""
 
     def __init__(self, total_steps: int, start: int = 0):
         self._total = total_steps
-        self._printed = start
+        self._last_printed_step = start
         self._line = _Line(f"step {start:,}/{total_steps:,}", start / max(total_steps, 1))
-        self._line.details = lambda: ["compiling"]
+        self._line.get_details = lambda: ["compiling"]
 
     def __enter__(self) -> "ProgressDisplay":
         if self._line.on_terminal:
@@ -76,27 +80,30 @@ class ProgressDisplay:
     ) -> None:
         self._line.live.stop()
 
-    def training(self, line: dict[str, Any], seconds_left: float) -> None:
-        """Display a line of the training log."""
-        step, accuracy = line["step"], line["accuracy"]
-        details = [f"loss {line['loss']:.4f}", f"{_clock(seconds_left)} left"]
+    def show_training(self, entry: dict[str, Any], seconds_left: float) -> None:
+        """Display an entry of the training log; without a terminal, at most PLAIN_LINES of all entries.
+
+        The entry contains step, loss, accuracy (None without a classifier) and images_per_second.
+        """
+        step, accuracy = entry["step"], entry["accuracy"]
+        details = [f"loss {entry['loss']:.4f}", f"{_minutes_and_seconds(seconds_left)} left"]
         details += [] if accuracy is None else [f"accuracy {accuracy:.4f}"]
-        details += [f"{line['images_per_second']:,.0f} images/s"]
+        details += [f"{entry['images_per_second']:,.0f} images/s"]
         if self._line.on_terminal:
             self._line.title, self._line.share = f"step {step:,}/{self._total:,}", step / self._total
-            self._line.details = lambda: details
-        elif step == self._total or step - self._printed >= self._total / PLAIN_LINES:
-            self._printed = step
-            say("  ".join([f"step {step:,}/{self._total:,}", *details]))
+            self._line.get_details = lambda: details
+        elif step == self._total or step - self._last_printed_step >= self._total / PLAIN_LINES:
+            self._last_printed_step = step
+            print_line("  ".join([f"step {step:,}/{self._total:,}", *details]))
 
-    def validation(self, line: dict[str, Any]) -> None:
-        """Display the loss and the accuracy of the validation images."""
-        loss = f"loss {line['validation_loss']:.4f}  " if "validation_loss" in line else ""
-        text = f"step {line['step']:,}/{self._total:,}  validation {loss}accuracy {line['validation_accuracy']:.4f}"
+    def show_validation(self, entry: dict[str, Any]) -> None:
+        """Display an entry of the validation log: step, validation_accuracy and, if there is one, validation_loss."""
+        loss = f"loss {entry['validation_loss']:.4f}  " if "validation_loss" in entry else ""
+        text = f"step {entry['step']:,}/{self._total:,}  validation {loss}accuracy {entry['validation_accuracy']:.4f}"
         if self._line.on_terminal:
             self._line.console.print(text, soft_wrap=True)
         else:
-            say(text)
+            print_line(text)
 
 
 @contextmanager
@@ -106,20 +113,20 @@ def phase(title: str, parts: int = 0) -> Iterator[Callable[[str], None]]:
     With `parts`, the expected number of parts, there is a progress bar.
     """
     line = _Line(title, 0.0 if parts else None)
-    start = printed = time.perf_counter()
+    start = last_printed = time.perf_counter()
     part_number, name = 0, ""
 
     def begin(part: str) -> None:
-        nonlocal part_number, name, printed
+        nonlocal part_number, name, last_printed
         part_number, name = part_number + 1, part
         line.share = (part_number - 1) / parts if parts else None
-        if not line.on_terminal and time.perf_counter() - printed >= PLAIN_SECONDS:
-            printed = time.perf_counter()
-            say(f"{title}: {part} ({part_number} of {parts})")
+        if not line.on_terminal and time.perf_counter() - last_printed >= PLAIN_SECONDS:
+            last_printed = time.perf_counter()
+            print_line(f"{title}: {part} ({part_number} of {parts})")
 
-    line.details = lambda: [_clock(time.perf_counter() - start), *([name] if name else [])]
+    line.get_details = lambda: [_minutes_and_seconds(time.perf_counter() - start), *([name] if name else [])]
     if not line.on_terminal:
-        say(title)
+        print_line(title)
         yield begin
         return
     with line.live:
@@ -133,17 +140,17 @@ class PreparationDisplay:
     def __init__(self) -> None:
         self._lines: dict[str, _Line] = {}
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, description: str, done: int, total: int) -> None:
         """Display progress: a bar on a terminal, otherwise one line per description."""
-        new = what not in self._lines
-        line = self._lines.setdefault(what, _Line(what, 0.0))
-        if not line.on_terminal or (new and done >= total):
-            if new:
-                say(what)
+        is_new = description not in self._lines
+        line = self._lines.setdefault(description, _Line(description, 0.0))
+        if not line.on_terminal or (is_new and done >= total):
+            if is_new:
+                print_line(description)
             return
-        if new:
+        if is_new:
             start = time.perf_counter()
-            line.details = lambda: [_clock(time.perf_counter() - start)]
+            line.get_details = lambda: [_minutes_and_seconds(time.perf_counter() - start)]
         line.share = done / max(total, 1)
         if done >= total:
             line.live.stop()
@@ -152,11 +159,11 @@ class PreparationDisplay:
             atexit.register(line.live.stop)  # an error or Ctrl-C must not leave the cursor hidden
 
 
-def say(text: str) -> None:
-    """Print a line."""
+def print_line(text: str) -> None:
+    """Print a line at once, also if the output is buffered."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
-def _clock(seconds: float) -> str:
+def _minutes_and_seconds(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,7 +1,8 @@
 """Settings of a run: frozen dataclasses that define the command line, TOML files and config.json.
 
-`None` is a default that depends on the model, the data set or the objective: see `_recipes` for the former, and the
-signature of the loss or the miner for its hyper-parameters. The config.json of a run has the settings in effect.
+Where the text of a setting does not explain `None`, the setting is not used (`steps`, `test_dataset`) or has a default:
+that of `_recipes`, which depends on the model, the data set and the objective, or for the other hyper-parameters of a
+loss or a miner that of its signature. The config.json of a run has the settings in effect.
 """
 
 import dataclasses
@@ -187,19 +188,19 @@ def to_dict(settings: Settings) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any], base: Settings | None = None) -> Settings:
-    """Return the settings `base` (default: `Settings()`) with the given values, nested as `to_dict` returns them.
+    """Return `base` (default: `Settings()`) with the given values, nested as in `to_dict`, in place of its own.
 
     Raises:
         InputError: If a key is unknown, or a value has the wrong type or is not among the choices.
     """
-    return _replaced(Settings() if base is None else base, values, "")
+    return _replace(Settings() if base is None else base, values, "")
 
 
 def load_toml(path: str | Path, base: Settings | None = None) -> Settings:
-    """Return the settings of a TOML file; see `from_dict`.
+    """Return `base` (default: `Settings()`) with the values of a configuration file in TOML in place of its own.
 
     Raises:
-        InputError: If the file is missing, is not TOML, or contains an unknown setting.
+        InputError: If the file cannot be read or is not TOML, or contains an unknown setting or an invalid value.
     """
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -211,7 +212,7 @@ def load_toml(path: str | Path, base: Settings | None = None) -> Settings:
 
 
 def differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Return (dotted name, value in a, value in b) of each setting that differs."""
+    """Return (dotted name, value in a, value in b) of each setting that differs; `prefix` is for nested settings."""
     differing = []
     for field in dataclasses.fields(a):
         x, y = getattr(a, field.name), getattr(b, field.name)
@@ -222,7 +223,8 @@ def differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
     return differing
 
 
-def _replaced(section: SettingsClass, values: Mapping[str, Any], prefix: str) -> SettingsClass:
+def _replace(section: SettingsClass, values: Mapping[str, Any], prefix: str) -> SettingsClass:
+    """Return a section of settings with the given values; `prefix` is its dotted name for messages, as "loss."."""
     types = typing.get_type_hints(type(section))
     changes: dict[str, Any] = {}
     for key, value in values.items():
@@ -233,7 +235,7 @@ def _replaced(section: SettingsClass, values: Mapping[str, Any], prefix: str) ->
         if not dataclasses.is_dataclass(current):
             changes[key] = _convert(name, value, types[key])
         elif isinstance(value, Mapping):
-            changes[key] = _replaced(current, value, f"{name}.")
+            changes[key] = _replace(current, value, f"{name}.")
         else:
             raise InputError(f"setting {name!r}: expected a section of settings, got {value!r}")
     return dataclasses.replace(typing.cast(Any, section), **changes)
@@ -247,17 +249,18 @@ def _convert(name: str, value: Any, annotation: Any) -> Any:
             raise InputError(f"setting {name!r}: unknown value {value!r}{suggestion(str(value), map(str, choices))}")
         return value
     if annotation in _TUPLES:
-        expected, numbers, length = _TUPLES[annotation]
-        is_valid = isinstance(value, (list, tuple)) and all(type(number) in numbers for number in value)
-        if not is_valid or len(value) != (length or len(value)):
+        expected, element_types, length = _TUPLES[annotation]
+        is_valid = isinstance(value, (list, tuple)) and all(type(element) in element_types for element in value)
+        if not is_valid or (length is not None and len(value) != length):
             raise InputError(f"setting {name!r}: expected {expected}, got {value!r}")
-        return tuple(map(numbers[-1], value))
-    options = [option for option in typing.get_args(annotation) if option is not type(None)]
-    if options:
+        return tuple(map(element_types[-1], value))
+    members = [member for member in typing.get_args(annotation) if member is not type(None)]  # of a union
+    if members:
         if value is None:
             return None
+        # A list is checked by the tuple of the union, another value by the other type.
         is_list = isinstance(value, (list, tuple))
-        return _convert(name, value, next((o for o in options if (o in _TUPLES) == is_list), options[0]))
+        return _convert(name, value, next((m for m in members if (m in _TUPLES) == is_list), members[0]))
     if annotation is float and type(value) is int:
         return float(value)
     if type(value) is not annotation:
@@ -267,7 +270,8 @@ def _convert(name: str, value: Any, annotation: Any) -> Any:
 
 _TUPLES: dict[Any, tuple[str, tuple[type, ...], int | None]] = {
     tuple[int, ...]: ("a list of whole numbers", (int,), None),
-    tuple[int, int]: ("one or two whole numbers", (int,), 2),
+    tuple[int, int]: ("one or two whole numbers", (int,), 2),  # image_size, whose annotation also allows one number
     tuple[float, float]: ("a list of two numbers", (int, float), 2),
 }
-"""Annotations of lists: the description of the value, the types of its elements, and the length if it is fixed."""
+"""Annotations of tuples, which are lists in TOML and JSON: the description of the value, the accepted types of its
+elements, which are converted to the last of these types, and the length if it is fixed."""

@@ -17,7 +17,7 @@ from simjax.train._evaluation import PARTS, evaluate_run
 from simjax.train._learner import Encoder, EnsembleEncoder, build_learner
 from simjax.train._loop import Training
 from simjax.train._objective import build_objective, dry_run
-from simjax.train._progress import phase, say
+from simjax.train._progress import phase, print_line
 from simjax.train._recipes import fill_defaults
 from simjax.train._run_folder import RunFolder, extend
 from simjax.train._settings import Settings, to_dict
@@ -76,7 +76,7 @@ def train(
     folder = RunFolder(Path(out))
     settings = folder.begin(settings, resume=resume, overwrite=overwrite)
     saved = folder.config() if resume else None
-    say(f"{settings.model} on {settings.dataset}, {settings.objective}, seed {settings.seed}: {out}")
+    print_line(f"{settings.model} on {settings.dataset}, {settings.objective}, seed {settings.seed}: {out}")
 
     splits = load_splits(settings) if saved is None else _load_same_splits(settings, folder, saved)
     normalization = _saved_normalization(saved or {}) or build_normalization(settings, splits)
@@ -98,12 +98,12 @@ def train(
         folder.write_json("config.json", _config(settings, splits, normalization, command))
 
     height, width, channels = splits.image_shape
-    say(
+    print_line(
         f"{len(splits.train.labels):,} training, {len(splits.validation.labels):,} validation and "
         f"{len(splits.test.labels):,} test images of {height}x{width}x{channels}; {classes} classes; "
         f"{parameters:,} parameters; {objective.steps:,} steps of {objective.images} images"
     )
-    say(threshold_source(splits)[1])
+    print_line(threshold_source(splits)[1])
     results = fit_all(Training(settings, splits, learner, objective, normalization), folder, resume=resume)
 
     encoders = [result.encoder for result in results[-settings.ensemble.size :]]

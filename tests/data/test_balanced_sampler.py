@@ -309,7 +309,7 @@ def test_the_loss_of_a_batch_of_triplets(random):
 @pytest.mark.usefixtures("unchecked")
 def test_wrong_arguments_of_triplets_are_errors():
     for labels in ([0, 0, 0], [0, 1, 2], []):
-        with pytest.raises(InputError, match="table: expected two classes with images, one of them with two"):
+        with pytest.raises(InputError, match="table: expected at least two classes with images, one of them"):
             fixed_triplets(KEY, class_table(np.array(labels, int), 3), 4)
     with pytest.raises(InputError, match="n_triplets: expected at least 1"):
         fixed_triplets(KEY, class_table(np.array([0, 0, 1]), 2), 0)
