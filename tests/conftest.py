@@ -30,9 +30,9 @@ COMPILATION = "/jax/core/compile/backend_compile_duration"
 compilations: collections.Counter[str] = collections.Counter()  # and their seconds
 
 
-def count_compilation(event: str, duration: float, **_: str | int) -> None:
+def count_compilation(event: str, duration_secs: float, **kwargs: str | int) -> None:
     if event == COMPILATION:
-        compilations.update(number=1, milliseconds=round(1000 * duration))
+        compilations.update(number=1, milliseconds=round(1000 * duration_secs))
 
 
 jax.monitoring.register_event_duration_secs_listener(count_compilation)
