@@ -275,7 +275,7 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("block_size", mostly_slow([None, 2], 2))
+@pytest.mark.parametrize("block_size", mostly_slow([None, 2]))
 def test_functions_of_position_equal_arrays(random, block_size):
     q, k, v = qkv(random)
 

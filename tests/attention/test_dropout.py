@@ -64,6 +64,7 @@ def test_no_dropout_by_default():
         np.testing.assert_allclose(found, 1, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_gradient_uses_the_same_random_bits(random):
     """The gradient equals that of a dense softmax times the factors of dropout."""
     q, k, v = (np.float32(random.normal(size=(B, n, H, K))) for n in (T, S, S))

@@ -12,6 +12,7 @@ from simjax.cli import main
 from simjax.data import load, statistics
 from tests.cli.conftest import DATA, QUICK
 from tests.cli.runs import assert_same_parameters, fails, read, start, wait_for
+from tests.slow import mostly_slow
 
 CHANGES = {
     "added": (lambda p: shutil.copy(p / "images/a/0.png", p / "images/b/zz.png"), "train images, now"),
@@ -29,7 +30,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", mostly_slow(CHANGES, "another pixel", "test class renamed"))
 def test_a_run_is_not_resumed_on_changed_images(place, capsys, name):
     change, message = CHANGES[name]
     change(place)

@@ -125,6 +125,7 @@ def test_ctrl_c_before_training_begins_advises_no_resumption(tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_that_python_discards_ends_the_process_all_the_same():
     """Python discards exceptions in callbacks of the garbage collector, and replaces those in imports."""
     code = """

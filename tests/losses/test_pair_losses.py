@@ -173,7 +173,7 @@ def test_terms_without_positive_pairs(name):
         assert not np.any(terms.total)
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
+@pytest.mark.parametrize("name", mostly_slow(ONE_OF_EACH_KIND, "contrastive"))
 def test_reducers(random, name):
     x, labels, weights = float32(random.normal(size=(N, D))), random.integers(0, 3, N), float32(random.random(N))
     loss = loss_named(name)

@@ -55,6 +55,7 @@ def test_losses_of_groups_equal_loops(random, name, kind):
     np.testing.assert_allclose(loss_named(name)(float32(x), labels, block_size=4), expected, rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_margin_loss_of_mined_triplets(random):
     x, labels = random.normal(size=(N, D)), random.integers(0, 3, N)
     d, same = euclidean(x, x), labels[:, None] == labels
@@ -181,6 +182,7 @@ def test_signal_to_noise_of_rows_without_a_signal_and_with_a_mean(random):
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_a_zero_mean_adds_no_gradient():
     x = np.array([[1, -1, 0], [0, 2, -2], [-3, 1, 2], [4, 0, -4]], np.float32)
     labels = np.array([0, 0, 1, 1])

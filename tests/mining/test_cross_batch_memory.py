@@ -81,7 +81,7 @@ def test_relations_with_the_memory(random):
                 np.testing.assert_array_equal(mask, wanted & valid)
 
 
-@pytest.mark.parametrize("name", mostly_slow(LOSSES, "multi_similarity"))
+@pytest.mark.parametrize("name", mostly_slow(LOSSES))
 def test_a_loss_compares_with_filled_places_only(random, name):
     """Value and gradient are those of the filled places as constants, with the pairs as matrices."""
 

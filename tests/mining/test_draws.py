@@ -50,6 +50,7 @@ def test_distance_weighted_gives_one_negative_to_every_positive(random):
     assert all(labels[i] != labels[b] for i, _, b in found)
 
 
+@pytest.mark.slow
 def test_uniform_histogram_draws_equally_from_all_bins():
     random = np.random.default_rng(0)
     x, labels = np.float32(random.normal(size=(200, 16))), random.integers(0, 2, 200)

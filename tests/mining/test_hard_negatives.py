@@ -132,6 +132,7 @@ def test_a_relative_margin_of_a_negative_similarity_excludes_closer_negatives():
     assert [found.tolist() for found in mine(x)] == [[3, -1], [2, 3]]
 
 
+@pytest.mark.slow
 def test_random_candidates_are_equally_likely(random):
     x, labels = np.float32(random.normal(size=(N, D))), random.integers(0, 3, N)
     options: dict[str, Any] = {"range_min": 1, "range_max": 6, "max_score": 0.7}

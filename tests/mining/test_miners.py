@@ -258,7 +258,7 @@ def test_triplets_equal_loops(name, kind):
 RELATIONS_OF_LOSSES = [("semi-hard", "classes"), ("semi-hard", "grades"), ("batch_hard", "classes")]
 
 
-@pytest.mark.parametrize(("name", "kind"), mostly_slow(RELATIONS_OF_LOSSES, ("semi-hard", "classes")))
+@pytest.mark.parametrize(("name", "kind"), mostly_slow(RELATIONS_OF_LOSSES))
 def test_a_triplet_loss_of_a_mined_relation_is_that_of_its_triplets(name, kind):
     x, _, labels, _, _, _ = batch(kind)
     as_pairs, found = selected(kind)

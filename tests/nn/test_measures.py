@@ -53,7 +53,7 @@ def both_forms(module, x, y):
     return module(x[:, None], y[None]), *matrices
 
 
-@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("name", mostly_slow(LEARNED, "mahalanobis"))
 def test_equals_scipy_and_is_symmetric(random, name):
     module = LEARNED[name]()
     module = module if name == "tuned" else moved(module)
@@ -101,7 +101,7 @@ def test_gradients_of_vectors_and_parameters_in_float64(random, name):
             jax.test_util.check_grads(jax.jit(compare), (x, y, state), order=1, modes=["rev"])
 
 
-@pytest.mark.parametrize("name", mostly_slow(LEARNED, "tuned"))
+@pytest.mark.parametrize("name", mostly_slow(LEARNED))
 def test_gradients_reach_a_module_through_jit_and_split(random, name):
     x, labels = random.normal(size=(13, 5)).astype(np.float32), np.arange(13) % 3
     module = LEARNED[name]()
@@ -128,6 +128,7 @@ def forms(module, x, y):
     ]
 
 
+@pytest.mark.slow
 def test_a_mapped_distance_at_degenerate_points():
     module = LEARNED["mahalanobis"](2)
     length = 2 * np.linalg.norm(np.asarray(module.projection[...], np.float64)[1])
@@ -141,6 +142,7 @@ def test_a_mapped_distance_at_degenerate_points():
             np.testing.assert_array_equal(gradients, 0)
 
 
+@pytest.mark.slow
 def test_a_network_is_finite():
     module = LEARNED["network"](3)
     for value in (0.0, 1e-30, 1e13, 1e30):

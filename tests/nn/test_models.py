@@ -24,7 +24,7 @@ def embed(model, images):
     return model(images)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_slow(MODELS, "vit"))
 @pytest.mark.parametrize("shape", mostly_slow([((8, 8, 1),), ((9, 13, 3),), ((64, 64, 3),)], ((9, 13, 3),)), ids=str)
 def test_images_of_any_size_become_embeddings(random, name, shape):
     model = MODELS[name](shape, rngs=nnx.Rngs(0))

@@ -121,6 +121,7 @@ def test_the_overlap_of_a_subset_is_one():
         np.testing.assert_allclose(np.diag(found["jaccard"][k]), 0.5, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_empty_sets_have_a_defined_value_and_zero_gradient():
     empty, some = np.zeros((1, 3), np.float32), float32([[1, 2, 0]])
     for x, y, expected in ((empty, empty, 1), (empty, some, 0), (some, empty, 0)):

@@ -291,6 +291,7 @@ def test_curriculum_hardness_rises_linearly():
     np.testing.assert_allclose(found[1], [0.3, 1.0])
 
 
+@pytest.mark.slow
 def test_a_curriculum_selects_more_pairs_over_time():
     values = {"objective": "contrastive", "mining": {"miner": "curriculum", "hardness": 0.0}, "steps": 100}
     objective = build(**values).objective
@@ -301,6 +302,7 @@ def test_a_curriculum_selects_more_pairs_over_time():
     np.testing.assert_allclose(at[3], expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_both_views_are_of_the_same_images_and_differ():
     steps, state, inputs, built = build_training(objective="info_nce", loss={"temperature": 1.0})
     rows = jax.jit(built.objective.sample)(KEY, 1, np.arange(IMAGES))
@@ -310,6 +312,7 @@ def test_both_views_are_of_the_same_images_and_differ():
     assert float(steps(state, 1, *inputs).metrics.loss) < loss_of_equal_rows
 
 
+@pytest.mark.slow
 def test_learned_parameters_have_given_initial_values_and_their_own_learning_rate():
     learner = build(objective="margin", loss={"beta": 0.7, "boundary": "classes"}).learner
     np.testing.assert_allclose(learner.loss_arguments()["beta"], [0.7] * 3)

@@ -89,6 +89,7 @@ def test_steps_are_a_function_of_their_state_and_their_division_into_calls_chang
     assert in_parts.metrics == whole.metrics
 
 
+@pytest.mark.slow
 def test_steps_in_separate_programs_equal_steps_in_one_program(dense, monkeypatch):
     steps, state, batch = dense
     expected = steps(copied(state), 3, *batch)
