@@ -222,7 +222,8 @@ def test_every_parameter_is_a_setting_and_every_setting_a_parameter():
 )
 def test_the_description_of_a_setting_begins_with_its_takers(section, names, settings_of):
     families = {"positives", "batches", "samples_per_class", "memory", "reducer", "parameters_rate", "miner"}
-    descriptions = dict(re.findall(r"^ {8}(\w+): (.*)", section.__doc__, re.MULTILINE))
+    text = inspect.cleandoc(section.__doc__)  # Python 3.13 removes the indentation
+    descriptions = dict(re.findall(r"^ {4}(\w+): (.*)", text, re.MULTILINE))
     assert set(descriptions) == fields(section)
     for field in set(descriptions) - families - ({"measure"} if section is MiningSettings else set()):
         takers = descriptions[field].split(":")[0].split(", ")
