@@ -251,8 +251,8 @@ def permutation_at(key: Array, position: Int[ArrayLike, "*s"], n: ArrayLike) -> 
         >>> permutation_at(jax.random.key(0), 3, 5) == order[3]
         Array(True, dtype=bool)
     """
-    # A permutation by sorting, computed at each step, takes 34 ms for 8 classes of MNIST and 53 ms for 60,000 triplets
-    # instead of 0.6 ms (2 cores, busy); a training step of a small CNN takes about 27 ms.
+    # Sorting random numbers at each step instead takes 30 times as long for 60,000 images, and a notable part of a
+    # training step (`python -m benchmarks.choices`).
     n = jnp.asarray(n, jnp.uint32)
     sums, salts = jax.random.bits(key, (2, ROUNDS))  # two random numbers for each round
     sums = sums % n  # an element and its partner in round i add up to sums[i] modulo n

@@ -79,7 +79,7 @@ def _statistics(x: Array, y: Array, relation: Relation, measure: Measure, block_
     pairs = jnp.sum(counts.astype(jnp.float32), axis=0)  # their number may exceed int32
 
     def value_or_nan(score: Array) -> Array:
-        # `as_score` negates a distance and returns a similarity unchanged, so it also turns a score into a value.
+        # `as_score` negates a distance and returns a similarity unchanged, so it also gives the value of a score.
         return jnp.where(pairs > 0, measure.as_score(score), jnp.nan)
 
     return MiningStatistics(

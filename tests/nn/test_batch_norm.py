@@ -76,4 +76,5 @@ def test_one_row_and_equal_rows_are_finite():
     for x in (np.ones((1, 3)), np.full((5, 3), 1e4), np.zeros((5, 3))):
         value, gradient = loss(x.astype(np.float32))
         np.testing.assert_allclose(value, x.size)
-        np.testing.assert_allclose(gradient, 0, atol=1e-6)  # sums of terms of up to 632 that cancel
+        atol = 1e-6 if np.any(x > 1) and len(x) > 1 else 0  # sums of terms of up to 632 that cancel
+        np.testing.assert_allclose(gradient, 0, atol=atol)
