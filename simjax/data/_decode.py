@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, Union
 
 import numpy as np
 
@@ -29,8 +29,8 @@ from simjax.data._dataset import Dataset, Progress
 if TYPE_CHECKING:
     from PIL import Image
 
-Source = Path | bytes | np.ndarray
-"""An image: a file, the content of a file, or pixels [h, w] or [h, w, c]."""
+Source: TypeAlias = Union[Path, bytes, np.ndarray, "Image.Image"]
+"""An image: a file, the content of a file, pixels [h, w] or [h, w, c], or a Pillow image."""
 
 MAX_UNCHANGED_SIDE = 64  # images of one common size up to this height and width are not resized
 DEFAULT_SIDE = 32  # other images are resized to about as many pixels as a square of this side
@@ -226,6 +226,8 @@ def _open(source: Source) -> "Image.Image":
 
     if isinstance(source, np.ndarray):
         return Image.fromarray(source[..., 0] if source.shape[2:] == (1,) else source)
+    if isinstance(source, Image.Image):
+        return source.copy()  # the caller closes the result
     return Image.open(BytesIO(source) if isinstance(source, bytes) else source)
 
 

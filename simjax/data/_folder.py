@@ -87,6 +87,15 @@ def read_folder(path: str | os.PathLike[str], split: str, options: ReadOptions) 
     return Dataset(images, np.array([label for _, label in files], np.int32), tuple(class_names))
 
 
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return the image files in a folder at any depth, in alphabetical order; a warning reports skipped files."""
+    skipped = Skipped()
+    files = _find_images(Path(folder), skipped, ())
+    if description := _describe(skipped):
+        warnings.warn(f"{folder}: left out {description}", stacklevel=2)
+    return files
+
+
 def has_test_folder(path: str | os.PathLike[str]) -> bool:
     """Return whether a folder of images has separate folders of training and test images."""
     root = Path(os.path.expanduser(path))

@@ -21,6 +21,10 @@ from simjax.nn._measures import LowRankMahalanobis, PairNetwork, TunedMeasure
 from simjax.nn._networks import DenseNetwork, SiameseCNN
 from simjax.nn._transformer import MultiHeadAttention, TransformerBlock, VisionTransformer
 
+NETWORKS = {"cnn": SiameseCNN, "vit": VisionTransformer, "dnn": DenseNetwork}
+"""Encoder networks by the name of a model. They take the image shape, `embedding_size`, `rngs` and their own options.
+"""
+
 __all__ = [
     "BatchNorm",
     "Beta",
@@ -33,6 +37,7 @@ __all__ = [
     "LinearHead",
     "LowRankMahalanobis",
     "MultiHeadAttention",
+    "NETWORKS",
     "PairNetwork",
     "Predictor",
     "Residual",

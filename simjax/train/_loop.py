@@ -17,10 +17,11 @@ from flax import nnx
 
 from simjax.core import InputError
 from simjax.data import epoch_order
+from simjax.encoder import Encoder, EncoderConfig
 from simjax.train._checkpoint import Checkpoints
 from simjax.train._data import DataSplits, Normalization
 from simjax.train._evaluation import validation_scores
-from simjax.train._learner import Encoder, Learner
+from simjax.train._learner import Learner, encode
 from simjax.train._objective import Objective
 from simjax.train._progress import ProgressDisplay, print_line
 from simjax.train._run_folder import RunFolder
@@ -54,6 +55,7 @@ class Training(NamedTuple):
     learner: Learner  # with its initial parameters
     objective: Objective
     normalization: Normalization
+    encoder_config: EncoderConfig
     name: str = ""  # subfolder for checkpoints, used by runs with several trainings
     previous_steps: int = 0  # of previous trainings of the run; the log continues from there
 
@@ -62,7 +64,7 @@ class FitResult(NamedTuple):
     """Result of one training."""
 
     learner: Learner
-    encoder: Encoder  # the same learner, in evaluation mode
+    encoder: Encoder
     steps: int
     seconds: float  # training time, including interrupted parts
     images_per_second: float | None  # median over the log lines, or None without a readable log
@@ -75,7 +77,7 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
         InputError: If a loss or gradient is not finite, or the disk is full. The last good checkpoint is kept.
         Interrupted: On Ctrl-C or SIGTERM, after saving a checkpoint.
     """
-    settings, splits, learner, objective, normalization, name, previous_steps = training
+    settings, splits, learner, objective, normalization, config, name, previous_steps = training
     optimizer, schedule = build_optimizer(settings, objective.steps)
     structure, state = initial_state(learner, optimizer, settings.seed)
     take_steps = build_steps(structure, optimizer, objective, build_augmentation(settings), settings.dtype)
@@ -93,8 +95,8 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
         key = jax.random.fold_in(jax.random.key(settings.seed + 1), epoch)
         return epoch_order(key, len(labels))
 
-    def encoder_of(state: State) -> Encoder:
-        return Encoder(structure, state.params, state.statistics, normalization)
+    def trained(state: State) -> Learner:
+        return nnx.merge(structure, state.params, state.statistics, copy=True)
 
     log_every = max(1, min(steps // LOG_LINES, LOG_STEPS))
     validate_every = log_every * max(1, steps // VALIDATIONS // log_every)
@@ -122,7 +124,7 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
             if is_log_step:
                 state = log.training(step, state)
             if is_log_step and (step % validate_every == 0 or is_last):
-                log.validation(step, encoder_of(state))
+                log.validation(step, trained(state))
             if is_last or stop.requested or checkpoints.seconds_since_save() >= settings.checkpoint_seconds:
                 checkpoints.save(state, timer.seconds())
             timer.exclude_pause()
@@ -130,8 +132,8 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
                 raise Interrupted(previous_steps + step, folder.path)
 
     speed = folder.images_per_second(previous_steps, previous_steps + steps)
-    trained = nnx.merge(structure, state.params, state.statistics)
-    return FitResult(trained, encoder_of(state), steps, timer.seconds(), speed)
+    learner = trained(state)
+    return FitResult(learner, Encoder([learner.encoder], config), steps, timer.seconds(), speed)
 
 
 class Logger:
@@ -154,12 +156,13 @@ class Logger:
         self._display.show_training({"step": step} | line, timer.seconds_left(step, objective.steps))
         return state._replace(metrics=Metrics.zeros())
 
-    def validation(self, step: int, encoder: Encoder) -> None:
+    def validation(self, step: int, learner: Learner) -> None:
         """Log loss and accuracy of the validation images, if there are any."""
         splits, objective = self._training.splits, self._training.objective
         images, labels, _ = splits.validation
         if len(labels) > 1:
-            line = validation_scores(encoder(images), objective, labels, known_classes=splits.known_validation_classes)
+            encoded = encode(Encoder([learner.encoder], self._training.encoder_config), learner, images)
+            line = validation_scores(encoded, objective, labels, known_classes=splits.known_validation_classes)
             self._write(step, line)
             self._display.show_validation({"step": step} | line)
 
