@@ -1,10 +1,11 @@
 """The encoder: from images to embeddings, and from embeddings to similarities and probabilities."""
 
 import os
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Sequence, Sized
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -64,14 +65,37 @@ class Encoder:
         """Hash of the weights, the network and the preprocessing, 16 hexadecimal digits."""
         return fingerprint(self.config, self.networks)
 
+    @overload
     def encode(
         self,
         images: Images,
         *,
         batch_size: int = 256,
         normalize: bool = False,
+        layers: Literal[False] = False,
         progress: Progress | None = None,
-    ) -> np.ndarray:
+    ) -> np.ndarray: ...
+
+    @overload
+    def encode(
+        self,
+        images: Images,
+        *,
+        batch_size: int = 256,
+        normalize: bool = False,
+        layers: Literal[True],
+        progress: Progress | None = None,
+    ) -> dict[str, np.ndarray]: ...
+
+    def encode(
+        self,
+        images: Images,
+        *,
+        batch_size: int = 256,
+        normalize: bool = False,
+        layers: bool = False,
+        progress: Progress | None = None,
+    ) -> np.ndarray | dict[str, np.ndarray]:
         """Compute the embeddings of images of any size and mode.
 
         Args:
@@ -79,35 +103,47 @@ class Encoder:
                 [n, h, w, c], [n, h, w], [h, w, c] or [h, w], or an iterable of these.
             batch_size: Images that are decoded and embedded at once.
             normalize: Scale embeddings to unit length.
+            layers: Return the outputs of all layers of the network instead; not for ensembles.
             progress: Called after each batch with a text, the number of images done and the number of all images, or
                 that number again if it is not known.
 
         Returns:
             float32 [n, embedding_size], in the order of the images; the files of a folder are in alphabetical order.
+            With `layers`, a dictionary of arrays [n, ...] by the name of the layer, in the order of computation; the
+            last one is the embedding.
 
         Raises:
             InputError: If an image cannot be read. The message names its path or its position.
         """
         check_at_least("batch_size", batch_size, 1)
-        total = len(images) if hasattr(images, "__len__") and not isinstance(images, str | bytes) else 0  # type: ignore[arg-type]
-        embeddings: list[np.ndarray] = []
+        if layers and len(self.networks) > 1:
+            raise InputError("layers: expected a single network, got an ensemble")
+        total = len(images) if isinstance(images, Sized) and not isinstance(images, str | bytes) else 0
+        parts: list[dict[str, np.ndarray]] = []
         done = 0
         for pixels in batches_of_pixels(images, self.config.preprocessing, batch_size):
-            embeddings.append(self._embed(pixels, batch_size))
+            parts.append(self._layers(pixels, batch_size) if layers else {"": self._embed(pixels, batch_size)})
             done += len(pixels)
             if progress is not None:
                 progress("encoding images", done, max(total, done))
-        if not embeddings:
-            return np.zeros((0, self.embedding_size), np.float32)
-        found = np.concatenate(embeddings)
-        return np.asarray(similarity.unit_vectors(found)) if normalize else found
+        if not parts:
+            parts = [{"": np.zeros((0, self.embedding_size), np.float32)}]
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        *_, last = joined
+        if normalize:
+            joined[last] = np.asarray(similarity.unit_vectors(joined[last]))
+        return joined if layers else joined[last]
 
     def _embed(self, pixels: np.ndarray, batch_size: int) -> np.ndarray:
-        """Compute the embeddings of at most `batch_size` uint8 images; padding keeps one shape and one compilation."""
-        padded = np.concatenate([pixels, np.repeat(pixels[:1], batch_size - len(pixels), axis=0)])
+        """Compute the embeddings of at most `batch_size` uint8 images."""
+        padded = _pad(pixels, batch_size)
         parts = [_embed(graph, state, *self._normalization, padded)[: len(pixels)] for graph, state in self._split]
         combined = parts[0] if len(parts) == 1 else similarity.combine_embeddings(parts, self.config.combine)
         return np.asarray(combined)
+
+    def _layers(self, pixels: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
+        outputs = _layer_outputs(*self._split[0], *self._normalization, _pad(pixels, batch_size))
+        return {name: np.asarray(output)[: len(pixels)] for name, output in outputs.items()}
 
     def similarity(self, a: Any, b: Any) -> np.ndarray:
         """Compute the matrix of the measure of a and b, float32 [n, m]; a distance is smaller for closer pairs.
@@ -172,6 +208,11 @@ class Encoder:
         return f"Encoder({self.name}: {number}{self.config.network}, {size} -> {self.embedding_size})"
 
 
+def _pad(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Repeat the first image up to `size` images, so that all batches have one shape and one compilation."""
+    return np.concatenate([pixels, np.repeat(pixels[:1], size - len(pixels), axis=0)])
+
+
 def _evaluation_mode(network: nnx.Module) -> Any:
     return nnx.view(network, use_running_average=True, raise_if_not_found=False)
 
@@ -179,6 +220,12 @@ def _evaluation_mode(network: nnx.Module) -> Any:
 @partial(jax.jit, static_argnums=0)
 def _embed(graph: Any, state: Any, mean: Array, std: Array, images: ArrayLike) -> Array:
     return nnx.merge(graph, state)(normalize(images, mean, std)).astype(jnp.float32)
+
+
+@partial(jax.jit, static_argnums=0)
+def _layer_outputs(graph: Any, state: Any, mean: Array, std: Array, images: ArrayLike) -> OrderedDict[str, Array]:
+    # JAX sorts the keys of other dictionaries.
+    return OrderedDict(nnx.merge(graph, state)(normalize(images, mean, std), return_layers=True)[1])
 
 
 @partial(jax.jit, static_argnums=0)

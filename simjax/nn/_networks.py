@@ -4,6 +4,7 @@ A Siamese network has one encoder, which embeds both images of a pair; a measure
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 from flax import nnx
@@ -62,8 +63,9 @@ class SiameseCNN(nnx.Module):
         else:
             self.layers = _modern(image_shape[2], widths, residual, self.embedding_size, rngs)
 
-    def __call__(self, images: Array) -> Array:
-        return self.layers(images)
+    def __call__(self, images: Array, *, return_layers: bool = False) -> Any:
+        """Compute embeddings; with `return_layers` also a dictionary of the outputs of all layers, [b, ...] each."""
+        return _apply(self.layers, images, return_layers)
 
 
 class DenseNetwork(nnx.Module):
@@ -92,8 +94,19 @@ class DenseNetwork(nnx.Module):
         self.layers = nnx.Sequential(*layers, Dense(sizes[-1], embedding_size, init="lecun_normal", rngs=rngs))
         self.embedding_size = embedding_size
 
-    def __call__(self, images: Array) -> Array:
-        return self.layers(images)
+    def __call__(self, images: Array, *, return_layers: bool = False) -> Any:
+        """Compute embeddings; with `return_layers` also a dictionary of the outputs of all layers, [b, ...] each."""
+        return _apply(self.layers, images, return_layers)
+
+
+def _apply(layers: nnx.Sequential, x: Array, return_layers: bool) -> Any:
+    """Apply the layers; with `return_layers` also return the output of each, named such as "0.Convolution"."""
+    outputs: dict[str, Array] = {}
+    for index, layer in enumerate(layers.layers):
+        x = layer(x)
+        function = getattr(layer, "func", layer)  # of a `partial`
+        outputs[f"{index}.{getattr(function, '__name__', type(function).__name__)}"] = x
+    return (x, outputs) if return_layers else x
 
 
 def _classic(image_shape: tuple[int, int, int], embedding_size: int, rngs: nnx.Rngs) -> nnx.Sequential:

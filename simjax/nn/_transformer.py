@@ -202,11 +202,13 @@ class VisionTransformer(nnx.Module):
         self.norm = nnx.LayerNorm(width, rngs=rngs)
         self.embed = Dense(width, embedding_size, init="lecun_normal", rngs=rngs)
 
-    def __call__(self, images: Array, *, return_attention: bool = False) -> Any:
+    def __call__(self, images: Array, *, return_attention: bool = False, return_layers: bool = False) -> Any:
         """Embed normalized images [b, h, w, c], returning [b, embedding_size].
 
         With `return_attention`, also return the attention weights of the last block, [b, heads, t, t]. Tokens are the
-        patches in row order, after the class token if there is one.
+        patches in row order, after the class token if there is one. With `return_layers`, also return a dictionary of
+        the tokens [b, t, width] after the patch embedding, after each block and after the last norm, and of the
+        embedding.
         """
         b, h, w, _ = images.shape
         p = self.patch_size
@@ -215,13 +217,18 @@ class VisionTransformer(nnx.Module):
         x = self.embed_patch(x.reshape(b, -1, x.shape[-1])) + self.position[...][None]  # [b, t, width]
         if self.class_token is not None:
             x = jnp.concatenate([jnp.broadcast_to(self.class_token[...], (b, 1, x.shape[-1])), x], axis=1)
-        *blocks, last = self.blocks
-        for block in blocks:
-            x = block(x)
-        x, *weights = last(x, return_weights=True) if return_attention else (last(x),)
-        x = self.norm(x)
-        embedding = self.embed(x[:, 0] if self.class_token is not None else jnp.mean(x, axis=1))
-        return (embedding, *weights) if return_attention else embedding
+        layers, extra = {"patches": x}, []
+        for index, block in enumerate(self.blocks):
+            if return_attention and index == len(self.blocks) - 1:
+                x, weights = block(x, return_weights=True)
+                extra.append(weights)
+            else:
+                x = block(x)
+            layers[f"block.{index}"] = x
+        layers["norm"] = x = self.norm(x)
+        layers["embedding"] = embedding = self.embed(x[:, 0] if self.class_token is not None else jnp.mean(x, axis=1))
+        extra += [layers] if return_layers else []
+        return (embedding, *extra) if extra else embedding
 
 
 def _sincos(grid: tuple[int, int], width: int) -> Array:
