@@ -59,12 +59,13 @@ class Option:
     default: object  # dataclasses.MISSING for a required option
     doc: str
     section: str = ""  # description of the section of settings that has the field; "" at the top level
+    short: tuple[str, ...] = ()  # other forms, such as "-k"
 
     @property
     def flags(self) -> list[str]:
         """The option as it is typed; a switch also has a negative form, such as "--data.no-download"."""
         if self.type is not bool:
-            return [self.flag]
+            return [*self.short, self.flag]
         head, dot, last = self.flag.removeprefix("--").rpartition(".")
         return [self.flag, f"--{head}{dot}no-{last}"]
 
@@ -110,8 +111,11 @@ def options_of(kind: type, prefix: str = "", section: str = "") -> tuple[Option,
             options += options_of(field_type, f"{prefix}{field.name}.", (field_type.__doc__ or "").split("\n")[0])
             continue
         name = next((marker.name for marker in markers if getattr(marker, "name", None)), field.name)
+        short = next((tuple(marker.aliases) for marker in markers if getattr(marker, "aliases", None)), ())
         flag = field.name.upper() if Positional in markers else f"--{prefix}{name}".replace("_", "-")
-        options.append(Option(prefix + field.name, flag, field_type, field.default, docs.get(field.name, ""), section))
+        options.append(
+            Option(prefix + field.name, flag, field_type, field.default, docs.get(field.name, ""), section, short)
+        )
     return tuple(options)
 
 

@@ -1,4 +1,4 @@
-"""The command line: `simjax train | compare | data prepare | data export`, also as `python -m simjax`.
+"""The command line, `simjax COMMAND ...`, also as `python -m simjax COMMAND ...`.
 
 A mistake of the user ends in one line `error: ...` on stderr and exit status 2. Only a bug leaves a traceback.
 """
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from simjax.cli import _commands, _train
+from simjax.cli import _commands, _encoders, _gallery, _train
 from simjax.cli._arguments import did_you_mean, join, with_flags
 from simjax.cli._help import Command, help_text
 from simjax.cli._interrupt import exit_on_interrupt
@@ -40,6 +40,41 @@ COMMANDS = {
         ["mnist --split train --classes 0 1 2 --out images"],
         common=("name", "out", "split", "classes", "data_dir", "data.image_size", "data.skip_unreadable"),
     ),
+    "encoders": Command(_encoders.encoders, _encoders.EncodersArguments),
+    "embed": Command(_encoders.embed, _encoders.EmbedArguments, ["digits-cnn photos --out photos.npz"]),
+    "calibrate": Command(
+        _encoders.calibrate, _encoders.CalibrateArguments, ["runs/cnn-digits-softmax-0 --images FOLDER"]
+    ),
+    "verify": Command(_encoders.verify, _encoders.VerifyArguments, ["glyphs-cnn a.png b.png --fmr 0.01"]),
+    "gallery create": Command(
+        _gallery.create,
+        _gallery.CreateArguments,
+        ["people.gallery --encoder ENCODER --images FOLDER", "photos.gallery --encoder ENCODER --images FOLDER --flat"],
+    ),
+    "gallery add": Command(
+        _gallery.add, _gallery.AddArguments, ["people.gallery new.png --identity Ada --metadata source=camera"]
+    ),
+    "gallery remove": Command(
+        _gallery.remove, _gallery.RemoveArguments, ["people.gallery 3 7", "people.gallery --identity Ada"]
+    ),
+    "gallery search": Command(
+        _gallery.search, _gallery.SearchArguments, ["photos.gallery query.png -k 10 --html hits.html"]
+    ),
+    "gallery identify": Command(
+        _gallery.identify, _gallery.IdentifyArguments, ["people.gallery probe.png --fpir 0.01"]
+    ),
+    "gallery recommend": Command(_gallery.recommend, _gallery.RecommendArguments, ["photos.gallery --like 3 7 -k 10"]),
+    "gallery duplicates": Command(
+        _gallery.duplicates,
+        _gallery.DuplicatesArguments,
+        ["photos.gallery", "FOLDER --encoder digits-cnn --min-score 0.99"],
+    ),
+    "gallery verify": Command(_gallery.verify, _gallery.GalleryVerifyArguments, ["people.gallery a.png b.png"]),
+    "gallery calibrate": Command(
+        _gallery.calibrate, _gallery.GalleryCalibrateArguments, ["people.gallery --images OTHER_PEOPLE"]
+    ),
+    "gallery info": Command(_gallery.info, _gallery.InfoArguments, ["people.gallery --json"]),
+    "gallery list": Command(_gallery.list_items, _gallery.ListArguments, ["people.gallery --where identity=Ada"]),
 }
 
 
@@ -81,8 +116,8 @@ def _list_of_commands(arguments: Sequence[str]) -> str:
         raise InputError(f"unknown command {got!r}; {advice}")
     lines = ["usage: simjax COMMAND ...", ""]
     for name, command in listed.items():
-        text = f"  {name:<14}{command.arguments.__doc__}"
-        lines += textwrap.wrap(text, shutil.get_terminal_size().columns, subsequent_indent=" " * 16)
+        text = f"  {name:<20}{command.arguments.__doc__}"
+        lines += textwrap.wrap(text, shutil.get_terminal_size().columns, subsequent_indent=" " * 22)
     return "\n".join([*lines, "", "simjax COMMAND --help lists its options."])
 
 

@@ -26,17 +26,21 @@ def load_encoder(path_or_name: str | os.PathLike[str]) -> Encoder:
     Raises:
         InputError: If there is no such encoder, or its folder is damaged or of a newer format.
     """
-    path = Path(path_or_name).expanduser()
-    if (path / WEIGHTS).is_file():
-        folder, name = path, path.resolve().name
-    elif (path / "encoder" / WEIGHTS).is_file():
-        folder, name = path / "encoder", path.resolve().name
-    elif str(path_or_name) in ready_encoders():
-        folder, name = READY / str(path_or_name), str(path_or_name)
-    elif path.is_dir():
-        raise InputError(f"{path}: has no encoder; expected the folder of an encoder or of a finished run")
-    else:
-        near = suggestion(str(path_or_name), ready_encoders())
-        raise InputError(f"{path}: no such folder, and no ready encoder has this name{near}")
+    folder = encoder_folder(path_or_name)
     config, networks, calibration = read_encoder(folder)
-    return Encoder(networks, config, calibration=calibration, name=name)
+    named = folder.parent if folder.name == "encoder" else folder
+    return Encoder(networks, config, calibration=calibration, name=named.resolve().name)
+
+
+def encoder_folder(path_or_name: str | os.PathLike[str]) -> Path:
+    """Return the folder of an encoder; see `load_encoder`."""
+    path = Path(path_or_name).expanduser()
+    for folder in (path, path / "encoder"):
+        if (folder / WEIGHTS).is_file():
+            return folder
+    if str(path_or_name) in ready_encoders():
+        return READY / str(path_or_name)
+    if path.is_dir():
+        raise InputError(f"{path}: has no encoder; expected the folder of an encoder or of a finished run")
+    near = suggestion(str(path_or_name), ready_encoders())
+    raise InputError(f"{path}: no such folder, and no ready encoder has this name{near}")

@@ -92,15 +92,17 @@ def escape_markdown(text: str) -> str:
 
 def to_html(page: Page) -> str:
     """Return the page as one HTML file."""
+    sections = (
+        "\n".join([f"<h2>{escape_html(title)}</h2>", "<section>", *map(_html_block, blocks), "</section>"])
+        for title, blocks in page.sections
+    )
+    return page_html(page.title, page.lead, "\n".join(sections))
+
+
+def page_html(title: str, lead: str, sections: str, style: str = "") -> str:
+    """Return an HTML file with a title, a summary, sections in HTML, and additional CSS."""
     return _PAGE.format(
-        policy=_POLICY,
-        style=_STYLE,
-        title=escape_html(page.title),
-        lead=escape_html(page.lead),
-        sections="\n".join(
-            "\n".join([f"<h2>{escape_html(title)}</h2>", "<section>", *map(_html_block, blocks), "</section>"])
-            for title, blocks in page.sections
-        ),
+        policy=_POLICY, style=_STYLE + style, title=escape_html(title), lead=escape_html(lead), sections=sections
     )
 
 

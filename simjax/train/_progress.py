@@ -45,8 +45,8 @@ class _Line:
     `get_details` is called at each refresh, so that a line can show the time.
     """
 
-    def __init__(self, title: str, share: float | None = None):
-        self.console = Console(highlight=False)
+    def __init__(self, title: str, share: float | None = None, *, stderr: bool = False):
+        self.console = Console(highlight=False, stderr=stderr)
         self.title, self.share = title, share
         self.get_details: Callable[[], Sequence[str]] = lambda: []
         self.live = Live(self, console=self.console, refresh_per_second=4)
@@ -135,17 +135,21 @@ def phase(title: str, parts: int = 0) -> Iterator[Callable[[str], None]]:
 
 
 class PreparationDisplay:
-    """Display downloads and the preparation of a data set; called with a description, the work done and the total."""
+    """Display downloads and other preparations; called with a description, the work done and the total.
 
-    def __init__(self) -> None:
+    With `stderr`, a bar is shown on a terminal, and nothing otherwise, because stdout is for the result of a command.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
         self._lines: dict[str, _Line] = {}
+        self._stderr = stderr
 
     def __call__(self, description: str, done: int, total: int) -> None:
         """Display progress: a bar on a terminal, otherwise one line per description."""
         is_new = description not in self._lines
-        line = self._lines.setdefault(description, _Line(description, 0.0))
+        line = self._lines.setdefault(description, _Line(description, 0.0, stderr=self._stderr))
         if not line.on_terminal or (is_new and done >= total):
-            if is_new:
+            if is_new and not self._stderr:
                 print_line(description)
             return
         if is_new:
