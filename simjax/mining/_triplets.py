@@ -50,7 +50,7 @@ def triplet_margin(
     Args:
         margin: In units of the measure.
         kind: See above.
-        Others: See `simjax.mining`.
+        Other arguments: See `simjax.mining`.
     """
     check_number("margin", margin)
     check_choice("kind", kind, get_args(Kind))
@@ -70,7 +70,7 @@ def semi_hard(
     """Select the nearest negative that is farther than the positive, or else the farthest negative.
 
     Args:
-        embeddings and others: See `simjax.mining`.
+        Arguments: See `simjax.mining`.
 
     Returns:
         One triplet for each positive pair of a row that has a negative.
@@ -97,7 +97,7 @@ def angular(
 
     Args:
         angle: In degrees.
-        Others: See `simjax.mining`. Rows are normalized.
+        Other arguments: See `simjax.mining`. Rows are normalized.
 
     Differs from pytorch-metric-learning, which does not normalize embeddings. For unit vectors both select the same
     triplets.
@@ -125,13 +125,13 @@ def distance_weighted(
 
         q(D) proportional to D^(d - 2) (1 - D^2 / 4)^((d - 3) / 2)
 
-    A negative at distance D is drawn with a probability proportional to 1 / q(D).
+    A negative at distance D has the weight 1 / q(D), and is drawn with a probability proportional to its weight.
 
     Args:
         key: PRNG key of the draw.
         cutoff: Smaller distances have the weight of this distance, which bounds the weight of very close negatives.
         nonzero_loss_cutoff: Negatives at this distance or farther are never drawn.
-        Others: See `simjax.mining`. Rows are normalized.
+        Other arguments: See `simjax.mining`. Rows are normalized.
 
     Returns:
         A relation of triplets. A row whose negatives all have weight 0 has no triplets.
