@@ -131,7 +131,7 @@ def class_ids(argument: str, labels: ArrayLike) -> Array:
 
 
 def comparable_ids(labels: dict[str, Any]) -> dict[str, Array]:
-    """Return arrays of class ids as JAX's default integer type, with equal ids exactly where the given ids are equal.
+    """Return class ids in JAX's default integer type, with equal ids exactly where the given ids are equal.
 
     Unused negative ids replace the ids that this type cannot represent. Unused ids are found by value, so an InputError
     is raised if an id is to be replaced and one of the arrays is traced.

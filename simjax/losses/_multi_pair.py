@@ -188,8 +188,8 @@ def lifted_structure_loss(
         **options: See `PairOptions`. Default measure: normalized_euclidean. The negatives of a reference row are among
             the embeddings.
 
-    Differs from pytorch-metric-learning, which with reference embeddings, for a positive that is reference row k, takes
-    the negatives of embedding k.
+    Differs from pytorch-metric-learning, which takes the negatives of embedding k instead of those of a positive that
+    is reference row k.
 
     Example:
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -240,7 +240,7 @@ def _lifted_structure_terms(
     columns: LossTerms,
     rows: LossTerms | None = None,
 ) -> Terms:
-    """Compute the terms from `_negative_terms` of the columns and of the rows, which are by default computed here."""
+    """Compute the terms from `_negative_terms` of the columns and of the rows. Default: computed from this tile."""
     if rows is None:
         total, is_valid = _negative_terms(scores, positive, negative, negative_margin=negative_margin)["row"]
         rows = LossTerms(total, is_valid)

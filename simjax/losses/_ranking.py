@@ -5,8 +5,8 @@
     FastAP       average precision, from histograms of distances
     histogram    probability that a negative pair is closer than a positive pair
 
-Among a set of columns j, SmoothAP and PNP count those whose score s_ij (larger is closer) exceeds that of a positive p
-of row i:
+SmoothAP and PNP count the columns j, of all or of the negatives, whose score s_ij (larger is closer) exceeds that of a
+positive p of row i:
 
     before(p) = sum over j of sigmoid((s_ij - s_ip) / temperature)
 
@@ -107,7 +107,7 @@ def _with_itself(positive: Array, own_columns: Array, columns: Array) -> Array:
 
 
 def _before(indices: Array, scores: Array, temperature: Array) -> Array:
-    """Compare each of m columns with columns `indices` [r, k]: [r, k, m], 1 before, 1/2 at and 0 after their scores."""
+    """Return sigmoids [r, k, m]: near 1 for columns before `indices` [r, k], 1/2 for equal scores, near 0 after."""
     return jax.nn.sigmoid((scores[:, None] - take_columns(scores, indices)) / temperature)
 
 
@@ -144,7 +144,7 @@ def pnp_loss(
     b: ArrayLike = 2.0,
     **options: Unpack[PairOptions],
 ) -> Scalar:
-    """Penalize the negatives before each positive, one term for each row with a positive, in time n m for each.
+    """Penalize the negatives before each positive, one term for each row with a positive, in time n m per positive.
 
     With R the smooth count of negatives before a positive, the loss of a row is the mean over positives of a penalty:
 
@@ -152,7 +152,7 @@ def pnp_loss(
         Iu    (1 + R) log(1 + R)             many negatives have a larger weight, without bound
         Ib    (b R - log(1 + b R)) / b^2     many negatives have a larger weight, up to a bound
         Ds    log(1 + R)                     few negatives have a larger weight
-        Dq    1 - (1 + R)^-alpha             few negatives have a larger weight; positives with many are ignored
+        Dq    1 - (1 + R)^-alpha             few negatives have a larger weight, and many have almost none
 
     Args:
         variant: See above.
@@ -214,7 +214,7 @@ def fast_ap_loss(
 
         loss_i = 1 - 1 / N+ sum over bins of h+ H+ / H
 
-    The squared distances of unit vectors are in [0, 4], which has `bins` + 1 triangular bins. h+ is the number of
+    The squared distances of unit vectors are in [0, 4], a range of `bins` + 1 triangular bins. h+ is the number of
     positives of a row in a bin, h the number of positives and negatives, H+ and H are the cumulative sums of h+ and h,
     and N+ is the number of positives. Time is n m (d + bins).
 
@@ -258,7 +258,7 @@ def histogram_loss(
 ) -> Scalar:
     """Compute the probability that a negative pair is closer than a positive pair, one term for each negative pair.
 
-        loss = sum over edges r of p-(r) (p+(1) + ... + p+(r))
+        loss = sum over edges k of p-(k) (p+(1) + ... + p+(k))
 
     p+ and p- are soft histograms of the scores of all positive and of all negative pairs of the batch; each pair is
     shared linearly by the two nearest edges. The loss is the mean, over the negative pairs, of the share of positive
@@ -292,7 +292,7 @@ def histogram_loss(
 def _share_of_positives(
     x: Array, y: Array, relation: Relation, measure: Measure, bounds: Bounds, *, bins: int, block_size: int | None
 ) -> Array:
-    """Return the share of all positive pairs up to each edge, [bins + 1]; 0 if there are none."""
+    """Return the share of positive pairs that are no closer than each edge, [bins + 1]; 0 without positive pairs."""
     function = Partial(partial(_histogram_of_positives, bins), relation, measure, bounds)
     sums = jnp.cumsum(jnp.sum(reduce_rows(function, x, y, measure=measure, block_size=block_size), axis=0))
     return sums / jnp.where(sums[-1] > 0, sums[-1], 1)
@@ -323,7 +323,7 @@ def _histogram_terms(scores: Array, positive: Array, negative: Array, *, bounds:
 
 
 def _edge(scores: Array, bounds: Bounds, bins: int) -> tuple[Array, Array]:
-    """Return the edge below each score, and the fraction of the way to the next edge, 0 to 1."""
+    """Return the index of the edge below each score, and the fraction of the way to the next edge, 0 to 1."""
     low, high = bounds
     position = (jnp.clip(scores, low, high) - low) * (bins / (high - low))  # rounding errors may leave the range
     edge = jnp.clip(position.astype(jnp.int32), 0, bins - 1)

@@ -11,8 +11,8 @@ With c_k = cos(x, w_k), y the class of x, and a scale s:
     large-margin softmax    as SphereFace, and s c_k is multiplied by |w_k| as well
 
 psi(theta) = (-1)^j cos(margin theta) - 2 j, j = floor(margin theta / pi), falls `margin` times as fast as the cosine.
-P2SGrad is the mean over rows and classes of (c_k - [k = y])^2. The paper defines only its gradients, which are those of
-a softmax with cosines in place of probabilities, without scale and margin.
+P2SGrad is the mean over rows and classes of (c_k - [k = y])^2. The paper defines only the gradients: as for a softmax,
+with cosines in place of probabilities, and without scale and margin.
 
 Proxies are an argument, so they are learned like any other parameter.
 

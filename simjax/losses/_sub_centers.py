@@ -210,6 +210,6 @@ def _outliers(
     cosines = map_rows(cosines_with_own_class, x, classes, block_size=block_size, row_bytes=4 * k * d)  # [n, k]
     votes = jnp.zeros((c, k), jnp.int32).at[classes, jnp.argmax(cosines, axis=1)].add(has_class)
     dominant = jnp.argmax(votes, axis=1).astype(jnp.int32)
-    with_dominant = jnp.take_along_axis(cosines, dominant[classes][:, None], axis=1)[:, 0]
+    dominant_cosines = jnp.take_along_axis(cosines, dominant[classes][:, None], axis=1)[:, 0]
     dominant_proxies = jnp.take_along_axis(proxies, dominant[:, None, None], axis=1)[:, 0]
-    return SubCenterOutliers(has_class & ~(with_dominant >= minimum_cosine), dominant, dominant_proxies)
+    return SubCenterOutliers(has_class & ~(dominant_cosines >= minimum_cosine), dominant, dominant_proxies)

@@ -169,7 +169,7 @@ def _angular_terms(scores: Array, positive: Array, negative: Array, *, columns: 
 def _angular_by_products(
     zeros: tuple[Array, Array], scores: Array, positive: Array, negative: Array, y: Array, tangent: Array
 ) -> tuple[Array, Array]:
-    """Return the sum of the terms of each row and the number of those above 0, [r] each.
+    """Return the sum of the terms of each row and the number of terms above 0, [r] each.
 
     exp(a . n + p . n) is exp(a . n) exp(p . n), and the sum of these over n is a product of matrices. Columns that are
     a positive of any row of the tile are computed for all rows, and then masked.

@@ -38,7 +38,7 @@ from simjax.similarity._row_reductions import first_largest
 
 Strategy = Literal["hard", "semi_hard", "easy", "all"]
 Range = tuple[float, float]
-POSITIVE, NEGATIVE = 0, 1  # indices of what is given for both kinds, for example of the masks of a relation
+POSITIVE, NEGATIVE = 0, 1  # indices of the two kinds in a pair of masks, ranges, strategies or columns
 
 
 def batch_hard(

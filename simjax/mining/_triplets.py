@@ -142,7 +142,7 @@ def distance_weighted(
     if not 0 < cutoff < nonzero_loss_cutoff:
         raise InputError(f"cutoff: expected above 0 and below nonzero_loss_cutoff {nonzero_loss_cutoff}, got {cutoff}")
     x, y, relation = check_inputs(embeddings, labels, ref_embeddings, ref_labels)
-    select = Partial(_distance_weighted, key=key, cutoff=cutoff, limit=nonzero_loss_cutoff, features=x.shape[1])
+    select = Partial(_distance_weighted, key=key, cutoff=cutoff, limit=nonzero_loss_cutoff, n_features=x.shape[1])
     return select_triplets(select, score_tiles(x, y, as_measure("normalized_euclidean")), relation)
 
 
@@ -191,12 +191,12 @@ def _has_angle(scores: Array, negative: Array, slope: Array, between_columns: Ti
 
 
 def _distance_weighted(
-    scores: Array, i: Array, negative: Array, *, key: Array, cutoff: Array, limit: Array, features: Array
+    scores: Array, i: Array, negative: Array, *, key: Array, cutoff: Array, limit: Array, n_features: Array
 ) -> Partial:
     distance = jnp.maximum(-scores, cutoff)
     has_weight = negative & (distance < limit) & (distance < 2)
     d = jnp.where(has_weight, distance, 1.0)
-    log_weights = (2.0 - features) * jnp.log(d) - (features - 3) / 2 * jnp.log(1 - d * d / 4)
+    log_weights = (2.0 - n_features) * jnp.log(d) - (n_features - 3) / 2 * jnp.log(1 - d * d / 4)
     largest = row_max(log_weights, has_weight)
     weights = jnp.where(has_weight, jnp.exp(log_weights - jnp.where(largest > -jnp.inf, largest, 0)), 0)
     return Partial(_draw_negatives, jnp.cumsum(weights, axis=1), i[:, 0], key)

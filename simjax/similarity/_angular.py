@@ -82,7 +82,7 @@ def correlation_distance(x: Vectors, y: Vectors) -> Values:
 def signal_to_noise_distance(x: Vectors, y: Vectors) -> Values:
     """Compute var(x - y) / var(x), the noise of y relative to the signal x; not symmetric.
 
-    It is infinite, with zero gradient, for a constant x, unless y is x plus a constant, which gives 0.
+    For a constant x the distance is infinite, with zero gradient; 0 if y is constant as well.
 
     Example:
         >>> print(signal_to_noise_distance(jnp.array([-1.0, 1.0]), jnp.array([-1.0, 2.0])))

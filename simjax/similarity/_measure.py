@@ -41,7 +41,7 @@ class Measure:
         matrix: Function of r prepared rows, of all prepared columns and of the parameters, returning a tile [r, m]
             without an array [r, m, d]. Default: `pair`, with broadcasting.
         prepare: Function of x [n, d], y [m, d] and of the parameters, returning a pytree of arrays [n, ...] and any
-            pytree for the columns. It is called once, not for each block. Default: x and y.
+            pytree for the columns. Called once, not for each block. Default: x and y.
         range: Smallest and largest value.
         name: Name in `measure=`.
         parameters: Keyword arguments of the functions; arrays may be traced or learned.
@@ -125,7 +125,7 @@ class Measure:
         return self.tile(*self.tile_inputs(x, y), precision)
 
     def row_bytes(self, x: Array, y: Array) -> int:
-        """Return the size of one row of a tile; [m, d] for a measure without a matrix form, which broadcasts."""
+        """Return the bytes of one row of a tile, [m]; [m, d] for a measure without a matrix form, which broadcasts."""
         entries = y.shape[0] * (y.shape[1] if self.matrix is None else 1)
         return entries * jnp.promote_types(jnp.result_type(x, y), jnp.float32).itemsize
 

@@ -118,14 +118,14 @@ def _checked_row_indices(argument: str, rows: ArrayLike, n: int, m: int) -> Arra
 @auto_axes
 def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block_size: int | None, precision: str | None):
     """Compute `top_k` of checked arguments; `excluded` is () or (exclude,)."""
-    dtype, count = gallery.dtype, min(k + k // 4 + SPARE, gallery.shape[0])
+    dtype, n_candidates = gallery.dtype, min(k + k // 4 + SPARE, gallery.shape[0])
     query, gallery = promote_to_float32(query), promote_to_float32(gallery)
     j = jnp.arange(gallery.shape[0], dtype=jnp.int32)[None]
 
     def candidates(scores: Array, *excluded: Array) -> Array:
         sort_keys = rank_keys(scores, j != excluded[0][:, None]) if excluded else scores
         # In ascending order, so that the lowest index is the first of equal scores.
-        return jnp.sort(top_k_of_rows(sort_keys, count)[1], axis=1)
+        return jnp.sort(top_k_of_rows(sort_keys, n_candidates)[1], axis=1)
 
     def find_by_products(x: Array, y: Array) -> Array:
         def find(x: Array, *excluded: Array) -> Array:
@@ -143,7 +143,7 @@ def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block_size: in
         return map_rows(find, rows, *excluded, block_size=block_size, row_bytes=rounded.row_bytes(x, y))
 
     def compare(query: Array, columns: Array, *excluded: Array) -> tuple[Array, Array]:
-        found = gallery[columns]  # [r, count, d]
+        found = gallery[columns]  # [r, n_candidates, d]
         values = measure.of_pairs(query[:, None], found)
         if measure.exact_zero:
             values = jnp.where(jnp.all(query[:, None] == found, axis=-1) & ~jnp.isnan(values), 0.0, values)
@@ -164,5 +164,5 @@ def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block_size: in
             columns = find_by_products(*products)
         else:
             columns = lax.cond(cannot_overflow, lambda: find_by_products(*products), lambda: find_by_measure(x, y))
-    row_bytes = count * gallery.shape[1] * gallery.dtype.itemsize
+    row_bytes = n_candidates * gallery.shape[1] * gallery.dtype.itemsize
     return map_rows(compare, query, columns, *excluded, block_size=block_size, row_bytes=row_bytes)

@@ -119,7 +119,7 @@ def jaccard_distance(x: Vectors, y: Vectors) -> Values:
 def dice_distance(x: Vectors, y: Vectors) -> Values:
     """Compute (TF + FT) / (2 TT + TF + FT), in [0, 1], 1 - the Dice coefficient of boolean vectors.
 
-    Differs from: SciPy's `dice` multiplies numbers that are no booleans; here they are converted, as by its `cdist`.
+    Differs from: SciPy's `dice` multiplies numbers; here they are converted to booleans, as in SciPy's `cdist`.
     """
     return _distance_of_pairs("dice_distance", x, y)
 
