@@ -134,7 +134,7 @@ def dot_product_attention(
         query, key, value, bias, mask: As in `attention`.
         scale: Factor of the scores: a scalar or an array that broadcasts to [*batch, h, t, s]. Default: 1 / sqrt(k).
         implementation: "xla" is the implementation of this package. "cudnn" calls NVIDIA's fused kernel for half
-            precision through `jax.nn.dot_product_attention`; it does not support all options. Default: "xla".
+            precision through `jax.nn.dot_product_attention`; unsupported options are an InputError. Default: "xla".
         dtype: Dtype to which query, key and value are converted first, and so that of the result; scores are computed
             in float32 or wider. Default: no conversion.
         module: A Flax module that stores the weights as `attention_weights`. Default: none.
@@ -142,9 +142,6 @@ def dot_product_attention(
 
     Returns:
         As `attention`; with "cudnn", as `jax.nn.dot_product_attention`.
-
-    Raises:
-        InputError: If "cudnn" does not support an option.
 
     Differs from:
         `jax.nn.dot_product_attention` and Flax, which return the mean of the values for a query without valid keys

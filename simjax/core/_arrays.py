@@ -87,8 +87,6 @@ def as_exact_array(argument: str, x: Any, dtype: DTypeLike | None = None, *, hin
     """Return x as a JAX array in which every integer is unchanged.
 
     Args:
-        argument: Name of the argument in error messages.
-        x: Anything that converts to an array.
         dtype: Integer type of the result if x holds integers. Default: that of x, or its 32-bit form without
             `jax_enable_x64`.
         hint: End of the error message about integers that `dtype` cannot represent.

@@ -60,10 +60,6 @@ def convolution(
         kernel: k filters, [kh, kw, c, k].
         bias: [k]. Default: no bias.
         stride, padding: See `patches`.
-
-    Raises:
-        InputError: If the kernel does not have four axes, the channels differ, or the padded image is smaller than a
-            filter.
     """
     x, kernel = as_float_array("x", x), as_float_array("kernel", kernel)
     if kernel.ndim != 4:

@@ -111,8 +111,7 @@ def resolve_options(
         loss: The loss, whose own arguments an error message suggests as well.
         options: The keyword arguments that the loss collected.
         accepted: The `TypedDict` with the names of valid options.
-        measure: Default measure.
-        reducer: Default reducer.
+        measure, reducer: Defaults of the loss.
     """
     for name in options:
         if name not in accepted.__annotations__:

@@ -242,9 +242,8 @@ def _fast_ap_terms(scores: Array, positive: Array, negative: Array, bins: int) -
         of_positives, of_all = jnp.where(positive, share, 0), jnp.where(positive | negative, share, 0)
         return jnp.sum(of_positives, axis=1), jnp.sum(of_all, axis=1)
 
-    of_positives, of_all = lax.map(
-        jax.checkpoint(counts), width * jnp.arange(bins + 1, dtype=scores.dtype)
-    )  # [bins + 1, r]
+    centers = width * jnp.arange(bins + 1, dtype=scores.dtype)
+    of_positives, of_all = lax.map(jax.checkpoint(counts), centers)  # [bins + 1, r]
     cumulative, cumulative_of_all = jnp.cumsum(of_positives, axis=0), jnp.cumsum(of_all, axis=0)
     has_any = cumulative_of_all > 0
     precision = jnp.where(has_any, of_positives * cumulative / jnp.where(has_any, cumulative_of_all, 1), 0)

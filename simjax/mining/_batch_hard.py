@@ -98,16 +98,13 @@ def batch_easy_hard(
         all          every pair
 
     Args:
-        positive, negative: Strategies, see above.
+        positive, negative: Strategies, see above. "semi_hard" needs "hard" or "easy" for the other kind.
         positive_range, negative_range: Only pairs whose value of the measure is in this range, ends included, are
             selected. Ignored by "all". Default: any value.
         Other arguments: See `simjax.mining`.
 
     Returns:
         A relation. Unless a strategy is "all", a row without a selected positive or negative has no pair.
-
-    Raises:
-        InputError: If both strategies depend on each other, or a range is reversed.
 
     Example:
         The nearest positive, and the nearest negative that is farther than this positive:

@@ -75,16 +75,13 @@ def hard_negatives(
         positive: The positive that margins refer to: the farthest, the nearest, or the mean score of all positives of
             the row. Margins do not apply to rows without positives.
         sampling: "top" returns the first k candidates, "random" draws k candidates.
-        key: PRNG key of the draw.
+        key: PRNG key of the draw; required if `sampling` is "random".
         precision: Precision of matrix products, see `simjax.similarity.reduce_rows`.
         Other arguments: See `simjax.mining`.
 
     Returns:
         int32 [n, k], row indices of the reference embeddings (or of the embeddings), closest first, the lowest first
         among equal scores; NaN scores last; padded with -1.
-
-    Raises:
-        InputError: If the range is empty, or "random" has no key.
 
     Differs from mine_hard_negatives of sentence-transformers, which applies the bounds to the nearest rows only and so
     misses candidates. Its relative margin is a share of s_p instead of |s_p|, which admits negatives closer than the

@@ -39,7 +39,6 @@ def polynomial_kernel(
 
     Args:
         degree: A whole number, at least 0.
-        gamma: At least 0. Default: 1 / d.
 
     Example:
         >>> print(polynomial_kernel(jnp.array([1.0, 2.0]), jnp.array([3.0, 0.5]), degree=2))
