@@ -34,7 +34,7 @@ class SiameseCNN(nnx.Module):
             in each stage after the first. "classic" is the network of `configs/classic_siamese.toml`: three
             convolutions, each with batch norm and pooling, then two dense layers with batch norm between them; no
             nonlinear activations.
-        widths: Channels of the stages; only for "modern".
+        widths: Number of channels of each stage; only for "modern".
         residual: Add a residual block to each stage after the first; only for "modern".
         embedding_size: Size of the embeddings. Default: 64 for "modern", 2 for "classic".
     """
@@ -69,11 +69,11 @@ class SiameseCNN(nnx.Module):
 class DenseNetwork(nnx.Module):
     """A dense network from normalized images [b, h, w, c] to embeddings [b, embedding_size].
 
-    Each hidden layer is dense, batch norm, ReLU.
+    Each hidden layer is a dense layer, batch norm and a ReLU.
 
     Args:
         image_shape: (h, w, c) of the images.
-        widths: Neurons of the hidden layers.
+        widths: Number of neurons of each hidden layer.
         embedding_size: Size of the embeddings.
     """
 
