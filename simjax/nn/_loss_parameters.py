@@ -29,7 +29,7 @@ from simjax.similarity import unit_vectors
 MAX_SCALE = 100.0  # as in CLIP
 LOG_LIMIT = 40.0
 """Largest absolute logarithm of a scale. Gradients contain the squares of the scale and of its inverse, for example the
-gradient of a division by the temperature. At the limit the squares are exp(80) and exp(-80), in the range of float32."""
+gradient of a division by the temperature. At the limit the squares are exp(80) and exp(-80), which fit into float32."""
 
 
 class Proxies(nnx.Module):
