@@ -15,7 +15,7 @@ def write_file(path: Path, content: str | bytes) -> None:
             then unchanged.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # of this process, as others may write the same file
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # another process may write the same file
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)

@@ -98,7 +98,7 @@ def _option_lines(option: Option, computed_default: str | None, width: int, *, i
 
 
 def as_typed(value: object) -> str:
-    """Return a value as it would be typed on the command line."""
+    """Return a value as it is typed on the command line; a switch is "on" or "off"."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):

@@ -41,7 +41,7 @@ class ClassTable(NamedTuple):
     """The images of each class.
 
     Attributes:
-        rows: int32 [c, max_count], the images of each class, repeated from the first to fill the row.
+        rows: int32 [c, max_count], the indices of the images of each class, repeated from the first to fill the row.
         counts: int32 [c], the number of images of each class.
     """
 
@@ -149,7 +149,7 @@ def sample_pairs(
         raise InputError("table: expected a table of at least two classes, because same_fraction is given")
     n_same = round(batch * same_fraction)
     keys = jax.random.split(first_key)
-    # Only classes with two images have pairs.
+    # Only classes with two or more images have pairs.
     paired = jnp.where(table.counts >= 2, table.counts, 0)
     paired = jnp.where(paired.sum() > 0, paired, table.counts)
     row, column = locate(jax.random.randint(keys[0], (n_same,), 0, paired.sum()), paired)

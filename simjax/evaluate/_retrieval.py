@@ -90,7 +90,7 @@ def retrieval_metrics(
             precision = np.cumsum(is_hit, axis=1, dtype=np.int32) / rank
             results[rows, 0] = np.sum(precision * is_hit, axis=1) / r
             results[rows, 1] = np.sum(is_hit, axis=1) / r
-            for column, k in enumerate((1, *ks), start=2):
+            for column, k in enumerate((1, *ks), start=2):  # precision at 1 equals recall at 1
                 results[rows, column] = is_relevant[:, :k].any(axis=1)
         found = dict(zip(names, results.mean(axis=0).tolist(), strict=True))
     recall = {str(k): found.pop(str(k)) for k in dict.fromkeys(ks)}

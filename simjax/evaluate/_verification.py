@@ -186,7 +186,7 @@ def sample_pairs_for_verification(
     order = np.argsort(classes, kind="stable")
     position = np.arange(len(order))
     ends = np.searchsorted(classes[order], classes[order], side="right")  # end of each row's class
-    ranges = ((position + 1, ends), (ends, np.full_like(ends, len(order))))  # of partners of the same and other classes
+    ranges = ((position + 1, ends), (ends, np.full_like(ends, len(order))))  # starts and ends, of both kinds
     totals = [int(np.sum(stop - start)) for start, stop in ranges]
     count = min(n_pairs // 2, *totals)
     rng = np.random.default_rng(seed)
@@ -219,7 +219,7 @@ def _count_accepted(scores: np.ndarray, same: np.ndarray) -> Accepted:
 
 def _most_accurate_threshold(accepted: Accepted) -> float:
     thresholds = accepted.thresholds
-    best = int(np.argmax(accepted.same - accepted.different))  # the correct decisions, but for a constant
+    best = int(np.argmax(accepted.same - accepted.different))  # N + this difference decisions are correct
     if best in (0, len(thresholds) - 1):
         return float(thresholds[best])
     this, following = thresholds[best], thresholds[best + 1]

@@ -30,7 +30,7 @@ def write(run: Path, begin: Callable[[str], None] = lambda section: None) -> Non
 
     run = Path(run)
     page = run_page(read_run(run), begin)
-    as_markdown, as_html = to_markdown(page), to_html(page)  # before the first file is replaced
+    as_markdown, as_html = to_markdown(page), to_html(page)  # an error here leaves all files unchanged
     try:
         (run / "figures").mkdir(exist_ok=True)
     except OSError as error:

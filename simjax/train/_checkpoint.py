@@ -1,4 +1,4 @@
-"""Checkpoints of the whole state of a training, saved and restored by Orbax."""
+"""Checkpoints of the whole training state, saved and restored by Orbax."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ METADATA_BYTES = 2**17  # size of the files of a checkpoint other than its array
 
 
 class Checkpoints:
-    """The last two checkpoints of a training, in a folder.
+    """The last two checkpoints of a training run, in a folder.
 
     A checkpoint gets its final name when it is complete, so earlier checkpoints survive a killed process or a full
     disk.

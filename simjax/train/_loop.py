@@ -49,9 +49,9 @@ class Interrupted(Exception):
 class Training(NamedTuple):
     """Inputs of one training. A run has several trainings if it trains an ensemble."""
 
-    settings: Settings  # with their defaults filled in
+    settings: Settings  # defaults are filled in
     splits: DataSplits
-    learner: Learner  # with its initial parameters
+    learner: Learner  # has the initial parameters
     objective: Objective
     normalization: Normalization
     name: str = ""  # subfolder for checkpoints, if the run has several trainings

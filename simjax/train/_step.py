@@ -36,7 +36,7 @@ class Metrics(NamedTuple):
 
 
 class State(NamedTuple):
-    """The whole state of a training, as a checkpoint contains it."""
+    """The whole training state, as a checkpoint contains it."""
 
     params: Any  # parameters of the learner
     statistics: Any  # variables of the learner without a gradient: batch statistics and cross-batch memory
