@@ -95,11 +95,9 @@ def _placeholder_and_description(kind: Any, word: str) -> tuple[str, str]:
         return simple[kind]
     if get_origin(kind) is tuple:
         first, second = get_args(kind)
-        placeholder, description = _placeholder_and_description(first, word)
+        one, description = _placeholder_and_description(first, word)
         plural = description.removeprefix("a ") + "s"
-        if second is Ellipsis:
-            return f"{placeholder} ...", plural
-        return f"{placeholder} {placeholder}", f"two {plural}"
+        return (f"{one} ...", plural) if second is Ellipsis else (f"{one} {one}", f"two {plural}")
     parts = [_placeholder_and_description(part, word) for part in get_args(kind) if part is not NoneType]
     return "|".join(placeholder for placeholder, _ in parts), " or ".join(description for _, description in parts)
 

@@ -9,36 +9,27 @@ from collections.abc import Callable, Mapping, Sequence
 from simjax.cli._arguments import MAX_LISTED, Option, join, options_of
 
 DESCRIPTION_COLUMN = 27  # start of descriptions
-NARROW_WIDTH = 70  # in terminals with fewer columns, descriptions start at NARROW_COLUMN
-NARROW_COLUMN = 6
+NARROW_WIDTH, NARROW_COLUMN = 70, 6  # in terminals with fewer columns than 70, descriptions start at column 6
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command and its help.
+    """A command and its help. The typed arguments are the words after the name of the command."""
 
-    Attributes:
-        run: Runs the command with the typed arguments, the words after its name.
-        dataclass: Defines the arguments.
-        examples: Typed arguments of example calls.
-        common: Names of the options that --help shows; --help-all shows all. Empty: --help shows all, too.
-        defaults: Returns the defaults that depend on the typed arguments, as text by the name of the option.
-        note: Last paragraph of the help, which explains a term.
-    """
-
-    run: Callable[[Sequence[str]], None]
-    dataclass: type
-    examples: Sequence[str] = ()
-    common: Sequence[str] = ()
+    run: Callable[[Sequence[str]], None]  # takes the typed arguments
+    dataclass: type  # defines the arguments
+    examples: Sequence[str] = ()  # typed arguments of example calls
+    common: Sequence[str] = ()  # names of the options that --help shows, empty for all; --help-all shows all
+    # Returns the defaults that depend on the typed arguments, as text by the name of the option.
     defaults: Callable[[Sequence[str]], Mapping[str, str]] = lambda typed: {}
-    note: str = ""
+    note: str = ""  # last paragraph of the help, which explains a term
 
 
 def help_text(command: Command, program: str, typed: Sequence[str], *, show_all: bool, width: int) -> str:
     """Return the help of a command.
 
     Args:
-        command: The command.
+        command: Its arguments and examples are described.
         program: Words that call the command, such as "simjax train".
         typed: Arguments that were typed after these words, other than --help.
         show_all: Show all options with their whole descriptions. Otherwise show the common options, each with one flag

@@ -21,7 +21,6 @@ from simjax.core import InputError
 
 HELP_OPTIONS = {"-h", "--help", "--help-all"}
 
-
 COMMANDS = {
     "train": Command(
         _train.train, _train.TrainArguments, _train.EXAMPLES, _train.COMMON, _train.default_texts, _train.RECIPE_NOTE

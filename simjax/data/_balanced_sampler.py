@@ -126,8 +126,7 @@ def sample_hierarchical(
     `sample_balanced`.
 
     Args:
-        key: As in `sample_balanced`.
-        step: As in `sample_balanced`.
+        key, step: See `sample_balanced`.
         table: From `hierarchy`.
         super_classes_per_batch: At most the number of super-classes.
         classes_per_super_class: Classes of each super-class. They are distinct if the super-class has enough classes;
@@ -210,8 +209,7 @@ def sample_triplets(
     An epoch has ceil(t / batch) batches. If its last batch is not full, it is padded with triplets of the same epoch.
 
     Args:
-        key: As in `sample_balanced`.
-        step: As in `sample_balanced`.
+        key, step: See `sample_balanced`.
         triplets: Indices of images (anchor, positive, negative), int [t, 3].
         batch: The number of triplets, at most t.
 

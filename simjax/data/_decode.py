@@ -29,8 +29,7 @@ from simjax.data._dataset import Dataset, Progress
 if TYPE_CHECKING:
     from PIL import Image
 
-Source = Path | bytes | np.ndarray
-"""An image: a file, the content of a file, or pixels [h, w] or [h, w, c]."""
+Source = Path | bytes | np.ndarray  # an image: a file, the content of a file, or pixels [h, w] or [h, w, c]
 
 MAX_UNCHANGED_SIDE = 64  # images of one common size up to this height and width are not resized
 DEFAULT_SIDE = 32  # other images are resized to about as many pixels as a square of this side

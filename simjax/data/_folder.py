@@ -40,8 +40,7 @@ OTHER_IMAGES = {
 }
 MAX_DETAILS = 5  # largest number of details in the description of one kind of skipped files
 
-Classes = dict[str, list[Path]]
-"""The image files of each class."""
+Classes = dict[str, list[Path]]  # the image files of each class
 
 Skipped = Counter[tuple[str, str]]
 """Counts of skipped files by (kind, detail). A kind, such as "hidden file{s}", has `{s}` at the place of the plural s.
@@ -60,15 +59,13 @@ def read_folder(path: str | os.PathLike[str], split: str, options: ReadOptions) 
         raise InputError(f"{name}: {'it is a file, not a folder' if root.exists() else 'no such folder'}")
     found = _find_classes(root, name, options)
     class_names = sorted(found.train.keys() | found.test.keys())
-    and_skipped = f"; {found.skipped}" if found.skipped else ""
+    also = f"; {found.skipped}" if found.skipped else ""
     if options.needs_classes and (found.is_flat or len(class_names) < 2):
         count = sum(len(files) for part in (found.train, found.test) for files in part.values())
         got = f"{count:,} images directly in it" if found.is_flat else ", ".join(class_names) or "none"
-        raise InputError(
-            f"{name}: expected a sub-folder with images for each of two or more classes, got {got}{and_skipped}"
-        )
+        raise InputError(f"{name}: expected a sub-folder with images for each of two or more classes, got {got}{also}")
     if not class_names:
-        raise InputError(f"{name}: expected images, got none{and_skipped}")
+        raise InputError(f"{name}: expected images, got none{also}")
     test_only = sorted(found.test.keys() - found.train.keys())
     if test_only and split != "all":
         raise InputError(f"{name}: classes in its test folder but not in its train folder: {', '.join(test_only)}")
@@ -208,10 +205,7 @@ def _readable(files: list[Path], options: ReadOptions) -> list[Path]:
 
 
 def _list_folder(folder: Path, skipped: Skipped, parents: tuple[str, ...] = ()) -> tuple[list[Path], list[Path]]:
-    """Return the sub-folders and the images of a folder, and count other files in `skipped`.
-
-    `parents` are the real paths of the folders above it, to which links are not followed.
-    """
+    """Return the sub-folders and images of a folder, and count other files; `parents` are real paths of its parents."""
     try:
         with os.scandir(folder) as scanned:
             entries = sorted(scanned, key=lambda entry: entry.name)

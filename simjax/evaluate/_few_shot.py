@@ -100,8 +100,7 @@ def _draw_distinct(rng: np.random.Generator, size: np.ndarray, count: int) -> np
 def _episode_accuracy(x: Array, images: Array, valid: Array, measure: Measure, *, shots: int) -> Array:
     """Compute the fraction of correctly classified queries in each episode, [e].
 
-    `images` [e, w, s + q] has the indices in x of s support and q query images of each class, and `valid` is a mask of
-    the images that exist.
+    `images` are indices of s support and q query images of each class, `valid` is their mask, both [e, w, s + q].
     """
     (_, ways, per_class), width = images.shape, x.shape[1]
     x = unit_vectors(x) if measure.name in LENGTH_INVARIANT else x

@@ -27,8 +27,7 @@ from simjax.evaluate._checks import as_labels, as_rows, gallery_and_queries
 from simjax.similarity import Measure, pairwise, top_k
 from simjax.similarity import measure as as_measure
 
-TILE_ENTRIES = 2**21
-"""Number of entries of a tile by default: 8 MB of float32, and 16 MB for the integers that `_rank` sorts."""
+TILE_ENTRIES = 2**21  # of a tile by default: 8 MB of float32, and 16 MB for the integers that `_rank` sorts
 
 
 def retrieval_metrics(
@@ -68,12 +67,9 @@ def retrieval_metrics(
     if any(k < 1 for k in ks):
         raise InputError(f"ks: expected at least 1, got {tuple(ks)}")
     m, is_self_search = as_measure(measure), query_embeddings is None
-    gallery, gallery_labels, query, true_labels = gallery_and_queries(
-        embeddings, labels, query_embeddings, query_labels
-    )
-    ids = np.unique(np.concatenate([gallery_labels, true_labels]), return_inverse=True)[1]
-    gallery_ids, query_ids = np.split(ids, [len(gallery)])
-    n_relevant = np.bincount(gallery_ids, minlength=len(ids))[query_ids] - is_self_search
+    gallery, gallery_ids, query, query_ids = gallery_and_queries(embeddings, labels, query_embeddings, query_labels)
+    ids = np.unique(np.concatenate([gallery_ids, query_ids]), return_inverse=True)[1]  # from 0
+    n_relevant = np.bincount(ids[: len(gallery)], minlength=len(ids))[ids[len(gallery) :]] - is_self_search
     active = np.flatnonzero(n_relevant > 0)
     names = ["mean_average_precision_at_r", "r_precision", "precision_at_1", *map(str, ks)]
     found = dict.fromkeys(names)
@@ -152,24 +148,19 @@ def knn_accuracy(
     k: int = 5,
     measure: str | Measure = "cosine",
 ) -> float | None:
-    """Compute the accuracy of `knn_predict` in [0, 1].
+    """Compute the accuracy of `knn_predict`, or None without queries or without gallery rows other than the query.
 
     Args:
         embeddings, labels, query_embeddings, query_labels: See `retrieval_metrics`.
         k, measure: See `knn_predict`.
-
-    Returns:
-        The accuracy, or None if there is no query, or no gallery row other than the query itself.
     """
-    gallery, gallery_labels, query, true_labels = gallery_and_queries(
-        embeddings, labels, query_embeddings, query_labels
-    )
+    gallery, gallery_ids, query, query_ids = gallery_and_queries(embeddings, labels, query_embeddings, query_labels)
     is_self_search = query_embeddings is None
     if not len(query) or len(gallery) - is_self_search < 1:
         return None
     exclude = np.arange(len(query)) if is_self_search else None
-    predicted = knn_predict(query, gallery, gallery_labels, k=k, measure=measure, exclude=exclude)
-    return float(np.mean(predicted == true_labels))
+    predicted = knn_predict(query, gallery, gallery_ids, k=k, measure=measure, exclude=exclude)
+    return float(np.mean(predicted == query_ids))
 
 
 def tiles(

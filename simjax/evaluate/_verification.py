@@ -35,8 +35,7 @@ from numpy.typing import ArrayLike
 from simjax.core import InputError, check_at_least, check_number
 from simjax.evaluate._checks import as_finite, as_labels, as_scored_pairs
 
-ROC_POINTS = 200
-"""Largest number of points of an ROC, enough for a drawing."""
+ROC_POINTS = 200  # largest number of points of an ROC, enough for a drawing
 
 
 def verification_metrics(

@@ -54,9 +54,7 @@ class CosinePrototypes(nnx.Module):
 
 
 class Predictor(nnx.Module):
-    """Predict the embedding of one augmented view from that of the other view, for `simsiam_loss`.
-
-    The layers are dense, batch norm, ReLU, dense.
+    """Predict the embedding of one view from that of the other, for `simsiam_loss`: dense, batch norm, ReLU, dense.
 
     Args:
         embedding_size: Size of both embeddings.

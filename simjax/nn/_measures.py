@@ -141,15 +141,15 @@ class PairNetwork(nnx.Module):
         )
 
 
-Projections = tuple[Array, Array]  # W1 x + b and W2 x of a vector x, [..., hidden] each
+Projected = tuple[Array, Array]  # W1 x + b and W2 x of a vector x, [..., hidden] each
 
 
-def _project(x: Array, kernel: Array, bias: Array) -> Projections:
+def _project(x: Array, kernel: Array, bias: Array) -> Projected:
     first, second = jnp.split(kernel, 2)
     return jnp.matmul(x, first) + bias.reshape((1,) * (x.ndim - 1) + bias.shape), jnp.matmul(x, second)
 
 
-def _contributions(x: Projections, y_and_out: tuple[Projections, Array]) -> tuple[Array]:
+def _contributions(x: Projected, y_and_out: tuple[Projected, Array]) -> tuple[Array]:
     """Compute the contribution of each hidden neuron to the similarity."""
     (x_first, x_second), ((y_first, y_second), out) = x, y_and_out
     return ((_gelu(x_first + y_second) + _gelu(y_first + x_second)) * out / 2,)
@@ -159,10 +159,8 @@ def _gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)  # the cube of the tanh approximation overflows at 1e13
 
 
-def _network(
-    sum_neurons: Callable[..., tuple[Array, ...]], x: Projections, y: Projections, out: Array, offset: Array
-) -> Array:
-    return sum_neurons(_contributions, x, (y, out))[0] + offset
+def _network(reduce: Callable[..., tuple[Array, ...]], x: Projected, y: Projected, out: Array, offset: Array) -> Array:
+    return reduce(_contributions, x, (y, out))[0] + offset
 
 
 @pair_function()
@@ -171,11 +169,11 @@ def _network_pair(x: Array, y: Array, *, kernel: Array, bias: Array, out: Array,
     return _network(reduce_features, _project(x, kernel, bias), _project(y, kernel, bias), out, offset)
 
 
-def _project_rows(x: Array, y: Array, *, kernel: Array, bias: Array, **_: Array) -> tuple[Projections, Projections]:
+def _project_rows(x: Array, y: Array, *, kernel: Array, bias: Array, **_: Array) -> tuple[Projected, Projected]:
     return _project(promote_to_float32(x), kernel, bias), _project(promote_to_float32(y), kernel, bias)
 
 
-def _network_matrix(x: Projections, y: Projections, *, out: Array, offset: Array, **_: Array) -> Array:
+def _network_matrix(x: Projected, y: Projected, *, out: Array, offset: Array, **_: Array) -> Array:
     return _network(reduce_features_of_tile, x, y, out[None], offset)
 
 

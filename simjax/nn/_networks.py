@@ -97,10 +97,7 @@ class DenseNetwork(nnx.Module):
 
 
 def _classic(image_shape: tuple[int, int, int], embedding_size: int, rngs: nnx.Rngs) -> nnx.Sequential:
-    """Return three convolutions, each with batch norm and pooling, and two dense layers with batch norm between them.
-
-    The network has no nonlinear activations.
-    """
+    """Return the layers of the classic variant of `SiameseCNN`."""
     height, width, channels = image_shape
     # Two 2x2 poolings divide a side by 4, the convolution without padding takes 2 off, and 5x5 average pooling follows.
     positions = ((height // 4 - 2) // 5) * ((width // 4 - 2) // 5)

@@ -17,8 +17,7 @@ ANNOTATED_MATRIX = 20  # matrices of more classes have no text in their cells
 MAX_TICKS = 34  # largest number of labels along one side of a matrix
 MAX_POINTS = 3000  # largest number of points of a scatter plot
 
-Curve = tuple[str, list[float], list[float]]
-"""Label, steps and values."""
+Curve = tuple[str, list[float], list[float]]  # label, steps and values
 
 
 def training_curves(run: Run) -> list[Picture]:
@@ -144,10 +143,7 @@ def _matrix(
     x: str,
     y: str,
 ) -> Figure:
-    """Draw a matrix of classes as coloured cells, with the texts `cells` if there are few classes.
-
-    `limits` are the values at the ends of the colour bar, `title` its label, and `x` and `y` the labels of the axes.
-    """
+    """Draw a matrix of classes as colours, explained by `title`, and the texts `cells` if there are few classes."""
     classes = len(names)
     inches = 4.8 if classes <= SMALL_MATRIX else 6.2 if classes <= ANNOTATED_MATRIX else 7.6
     figure, axes = style.chart(inches, 0.92 * inches)

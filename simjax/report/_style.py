@@ -47,8 +47,7 @@ def chart(width: float = 4.8, height: float = 3.4) -> tuple[Figure, Axes]:
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     """Return a transparent canvas for photographs.
 
-    Coordinates begin in the upper left corner and point right and down. The unit of coordinates, width and height is
-    0.9 inches.
+    Coordinates begin in the upper left corner and point right and down. All lengths are in units of 0.9 inches.
     """
     figure = Figure(figsize=(0.9 * width, 0.9 * height), dpi=DPI, facecolor="none")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
@@ -57,7 +56,6 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def label_axes(axes: Axes, x: str, y: str) -> None:
-    """Label both axes."""
     axes.set_xlabel(x, fontsize=9, color=INK)
     axes.set_ylabel(y, fontsize=9, color=INK)
 

@@ -68,11 +68,8 @@ class Checkpoints:
     def restore(self, like: State) -> tuple[State, float] | None:
         """Return the newest state and its seconds of training, or None if there is no checkpoint.
 
-        Args:
-            like: A state with the structure, shapes and types of the saved one, for instance a new state.
-
-        Raises:
-            InputError: If the checkpoint cannot be read. The checkpoints are then closed.
+        `like` is a state with the structure, shapes and types of the saved state, such as a new one. An `InputError` is
+        raised if the checkpoint cannot be read; this object is then closed.
         """
         step = self._manager.latest_step()
         if step is None:

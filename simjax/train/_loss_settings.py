@@ -192,10 +192,7 @@ class MiningSettings:
 
 
 def _name_takers(section: type, names: Iterable[str], settings_of: Callable[[str], frozenset[str]]) -> None:
-    """Replace {takers} in the description of each field by the names of the objectives or miners that take it.
-
-    The command line shows the descriptions.
-    """
+    """Replace {takers} in the description of each field, for the help, by the objectives or miners that take it."""
 
     def takers(match: re.Match[str]) -> str:
         return f"{match[1]}: {', '.join(name for name in names if match[1] in settings_of(name))}"

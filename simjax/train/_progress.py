@@ -12,11 +12,10 @@ from rich.console import Console, ConsoleOptions
 from rich.live import Live
 from rich.text import Text
 
-MIN_BAR, MAX_BAR = 4, 40  # width of a progress bar in columns
-PLAIN_LINES = 20
-"""Maximum number of lines printed in one training run if the output is not a terminal, not counting validation."""
-PLAIN_SECONDS = 5.0
-"""Minimum time between two lines of a phase if the output is not a terminal, in seconds."""
+MIN_BAR, MAX_BAR = 4, 40  # smallest and largest width of a progress bar in columns
+# If the output is not a terminal:
+PLAIN_LINES = 20  # maximum number of lines printed in one training, not counting validation
+PLAIN_SECONDS = 5.0  # minimum time between two lines of a phase
 
 
 def progress_line(title: str, share: float | None, details: Sequence[str], width: int, *, ascii_only: bool) -> str:
