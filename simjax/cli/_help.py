@@ -29,7 +29,7 @@ def help_text(command: Command, program: str, typed: Sequence[str], *, show_all:
     """Return the help of a command.
 
     Args:
-        command: Its arguments and examples are described.
+        command: The command to describe.
         program: Words that call the command, such as "simjax train".
         typed: Arguments that were typed after these words, other than --help.
         show_all: Show all options with their whole descriptions. Otherwise show the common options, each with one flag

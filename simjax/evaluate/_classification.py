@@ -48,7 +48,7 @@ def classification_metrics(labels: ArrayLike, predicted: ArrayLike, n_classes: i
 def class_similarity(
     embeddings: ArrayLike, labels: ArrayLike, n_classes: int, measure: str | Measure = "cosine"
 ) -> np.ndarray:
-    """Compute the mean of a measure over all pairs of rows of each two classes.
+    """Compute the mean of a measure over all pairs of rows, for each pair of classes.
 
     Args:
         embeddings: [n, d].

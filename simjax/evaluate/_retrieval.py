@@ -68,7 +68,7 @@ def retrieval_metrics(
         raise InputError(f"ks: expected at least 1, got {tuple(ks)}")
     m, is_self_search = as_measure(measure), query_embeddings is None
     gallery, gallery_ids, query, query_ids = gallery_and_queries(embeddings, labels, query_embeddings, query_labels)
-    ids = np.unique(np.concatenate([gallery_ids, query_ids]), return_inverse=True)[1]  # from 0
+    ids = np.unique(np.concatenate([gallery_ids, query_ids]), return_inverse=True)[1]  # class ids from 0
     n_relevant = np.bincount(ids[: len(gallery)], minlength=len(ids))[ids[len(gallery) :]] - is_self_search
     active = np.flatnonzero(n_relevant > 0)
     names = ["mean_average_precision_at_r", "r_precision", "precision_at_1", *map(str, ks)]

@@ -218,7 +218,7 @@ def _count_accepted(scores: np.ndarray, same: np.ndarray) -> Accepted:
 
 def _most_accurate_threshold(accepted: Accepted) -> float:
     thresholds = accepted.thresholds
-    best = int(np.argmax(accepted.same - accepted.different))  # N + this difference decisions are correct
+    best = int(np.argmax(accepted.same - accepted.different))  # the number of correct decisions, minus N
     if best in (0, len(thresholds) - 1):
         return float(thresholds[best])
     this, following = thresholds[best], thresholds[best + 1]

@@ -19,8 +19,8 @@ def write(run: Path, begin: Callable[[str], None] = lambda section: None) -> Non
     """Write report.html (self-contained), report.md and figures/*.png into the folder of a finished run.
 
     Args:
-        run: Folder of the run with config.json and report.json. The sections of other files are omitted if these are
-            missing: the curves need metrics.jsonl, the figures predictions.npz and samples.npz.
+        run: Folder of the run with config.json and report.json. Sections whose files are missing are omitted: the
+            curves need metrics.jsonl, the figures predictions.npz and samples.npz.
         begin: Called with the title of each section before its figures are drawn.
 
     Raises:
