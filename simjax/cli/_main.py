@@ -21,7 +21,6 @@ from simjax.core import InputError
 
 HELP_OPTIONS = {"-h", "--help", "--help-all"}
 
-
 COMMANDS = {
     "train": Command(
         _train.train, _train.TrainArguments, _train.EXAMPLES, _train.COMMON, _train.default_texts, _train.RECIPE_NOTE
@@ -83,8 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     name = next((name for name in (" ".join(arguments[:n]) for n in (1, 2)) if name in COMMANDS), None)
     command = COMMANDS[name] if name is not None else None
-    kind = None if command is None else command.arguments
-    warnings.showwarning = functools.partial(_show_warning_once, kind, set())
+    dataclass = None if command is None else command.dataclass
+    warnings.showwarning = functools.partial(_show_warning_once, dataclass, set())
     try:
         with exit_on_interrupt(lambda: "interrupted"):
             if command is None or name is None:
@@ -95,14 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 command.run(arguments[len(name.split()) :])
             sys.stdout.flush()
     except InputError as error:
-        fail(with_flags(str(error), kind))
+        fail(with_flags(str(error), dataclass))
     except BrokenPipeError:  # a pipe such as `| head` was closed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
 
 
 def _list_of_commands(arguments: Sequence[str]) -> str:
-    """Return the text that lists all commands, or those that begin with the given word, as `data`.
+    """Return a list of all commands, or of the commands that begin with the given word, such as `data`.
 
     Raises:
         InputError: If the arguments name an unknown command.
@@ -116,16 +115,16 @@ def _list_of_commands(arguments: Sequence[str]) -> str:
         raise InputError(f"unknown command {got!r}; {advice}")
     lines = ["usage: simjax COMMAND ...", ""]
     for name, command in listed.items():
-        text = f"  {name:<20}{command.arguments.__doc__}"
+        text = f"  {name:<20}{command.dataclass.__doc__}"
         lines += textwrap.wrap(text, shutil.get_terminal_size().columns, subsequent_indent=" " * 22)
     return "\n".join([*lines, "", "simjax COMMAND --help lists its options."])
 
 
 def _help(name: str, command: Command, arguments: Sequence[str]) -> str:
     program = "python train.py" if Path(sys.argv[0]).name == "train.py" else f"simjax {name}"
-    others = [word for word in arguments if word not in HELP_OPTIONS]
+    typed = [word for word in arguments if word not in HELP_OPTIONS]
     width = min(shutil.get_terminal_size().columns, 100)
-    return help_text(command, program, others, show_all="--help-all" in arguments, width=width)
+    return help_text(command, program, typed, show_all="--help-all" in arguments, width=width)
 
 
 def fail(message: str) -> None:
@@ -135,14 +134,14 @@ def fail(message: str) -> None:
 
 
 def _show_warning_once(
-    kind: type | None,
+    dataclass: type | None,
     shown: set[str],
     message: Warning | str,
     category: type[Warning],
     *rest: object,
     **options: object,
 ) -> None:
-    """Print a warning of simjax once, in one line. Warnings of other categories, from libraries, are not printed."""
+    """Print a UserWarning once, in one line. Warnings of other categories come from libraries and are not printed."""
     if category is UserWarning and str(message) not in shown:
         shown.add(str(message))
-        sys.stderr.write(f"warning: {with_flags(str(message), kind)}\n")
+        sys.stderr.write(f"warning: {with_flags(str(message), dataclass)}\n")

@@ -35,7 +35,7 @@ class SiameseCNN(nnx.Module):
             in each stage after the first. "classic" is the network of `configs/classic_siamese.toml`: three
             convolutions, each with batch norm and pooling, then two dense layers with batch norm between them; no
             nonlinear activations.
-        widths: Channels of the stages; only for "modern".
+        widths: Number of channels of each stage; only for "modern".
         residual: Add a residual block to each stage after the first; only for "modern".
         embedding_size: Size of the embeddings. Default: 64 for "modern", 2 for "classic".
     """
@@ -71,11 +71,11 @@ class SiameseCNN(nnx.Module):
 class DenseNetwork(nnx.Module):
     """A dense network from normalized images [b, h, w, c] to embeddings [b, embedding_size].
 
-    Each hidden layer is dense, batch norm, ReLU.
+    Each hidden layer is a dense layer, batch norm and a ReLU.
 
     Args:
         image_shape: (h, w, c) of the images.
-        widths: Neurons of the hidden layers.
+        widths: Number of neurons of each hidden layer.
         embedding_size: Size of the embeddings.
     """
 
@@ -110,10 +110,7 @@ def _apply(layers: nnx.Sequential, x: Array, return_layers: bool) -> Any:
 
 
 def _classic(image_shape: tuple[int, int, int], embedding_size: int, rngs: nnx.Rngs) -> nnx.Sequential:
-    """Return three convolutions, each with batch norm and pooling, and two dense layers with batch norm between them.
-
-    The network has no nonlinear activations.
-    """
+    """Return the layers of the classic variant of `SiameseCNN`."""
     height, width, channels = image_shape
     # Two 2x2 poolings divide a side by 4, the convolution without padding takes 2 off, and 5x5 average pooling follows.
     positions = ((height // 4 - 2) // 5) * ((width // 4 - 2) // 5)

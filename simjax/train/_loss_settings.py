@@ -1,4 +1,4 @@
-"""Settings of losses and miners: the hyper-parameters of all of them, under their own names.
+"""Settings of losses and miners: the hyper-parameters of all losses and miners, under the names of their arguments.
 
 `None` is the default of the loss or the miner. A setting that the objective or the miner does not take is an error; see
 `_validation`.
@@ -192,10 +192,10 @@ class MiningSettings:
 
 
 def _name_takers(section: type, names: Iterable[str], settings_of: Callable[[str], frozenset[str]]) -> None:
-    """Replace {takers} in the descriptions that the command line shows by the objectives or miners with the field."""
+    """Replace {takers} in the description of each field, for the help, by the objectives or miners that take it."""
 
-    def takers(field: re.Match[str]) -> str:
-        return f"{field[1]}: {', '.join(name for name in names if field[1] in settings_of(name))}"
+    def takers(match: re.Match[str]) -> str:
+        return f"{match[1]}: {', '.join(name for name in names if match[1] in settings_of(name))}"
 
     section.__doc__ = re.sub(r"(\w+): \{takers\}", takers, section.__doc__ or "")
 

@@ -33,11 +33,11 @@ RANGES: tuple[tuple[Callable[[float], bool], str, str], ...] = (
     (lambda value: value >= 1, "at least 1", "ensemble.size"),
     (lambda value: 0 <= value < 0.9, "0 to 0.9", "data.validation_fraction"),
 )
-"""Ranges of numbers: whether a value is valid, the range in words, and the settings."""
+"""Ranges of numbers: whether a value is valid, the range in words, and the names of the settings."""
 
 
 def validate(settings: Settings) -> None:
-    """Check everything that can be checked without data: ranges, and see `check_options`."""
+    """Check the ranges of numbers and, by `check_options`, whether the settings fit together. No data is read."""
     _check_ranges(settings)
     check_options(settings)
 
@@ -93,7 +93,7 @@ def _check_settings_are_taken(settings: Settings) -> None:
 
 
 def _changed(section: Any) -> set[str]:
-    """Return the names of the fields that do not have their default value."""
+    """Return the names of the fields whose value is not the default."""
     return {field.name for field in dataclasses.fields(section) if getattr(section, field.name) != field.default}
 
 
