@@ -71,6 +71,20 @@ class VerifyArguments:
     """Print one JSON document."""
 
 
+@dataclasses.dataclass(frozen=True)
+class FIDArguments:
+    """Compare two sets of images by the Frechet distance of their embeddings."""
+
+    encoder: Positional[str]
+    """Folder of a run or of an encoder, or the name of a ready one."""
+    a: Positional[str]
+    """Folder of images."""
+    b: Positional[str]
+    """Folder of images."""
+    json: bool = False
+    """Print one JSON document."""
+
+
 def encoders(arguments: Sequence[str]) -> None:
     """List the ready encoders."""
     parsed = parse(EncodersArguments, arguments)
@@ -183,6 +197,25 @@ def _one_image(path: str, find_images: Any) -> Path:
     if os.path.isdir(path):
         raise InputError(f"{path}: expected an image, got a folder")
     return find_images(path)[0]
+
+
+def fid(arguments: Sequence[str]) -> None:
+    """Compute the Frechet distance of two folders of images."""
+    parsed = parse(FIDArguments, arguments)
+    from simjax.encoder import find_images, load_encoder
+    from simjax.similarity import frechet_distance
+    from simjax.train._progress import PreparationDisplay
+
+    encoder = load_encoder(parsed.encoder)
+    paths = [find_images(folder) for folder in (parsed.a, parsed.b)]
+    a, b = (encoder.encode(files, progress=PreparationDisplay(stderr=True)) for files in paths)
+    distance = float(frechet_distance(a, b))
+    if parsed.json:
+        print_json({"frechet_distance": distance, "images": [len(a), len(b)], "encoder": encoder.name})
+    else:
+        print(f"Frechet distance {distance:.4g} between {len(a):,} and {len(b):,} images, by {encoder.name}")
+        if min(len(a), len(b)) <= encoder.embedding_size:
+            print("the distance of so few images is biased upwards; compare only values for equal numbers of images")
 
 
 def print_verification(result: dict[str, Any], measure: str, how_to_calibrate: str, as_json: bool) -> None:

@@ -45,6 +45,7 @@ COMMANDS = {
         _encoders.calibrate, _encoders.CalibrateArguments, ["runs/cnn-digits-softmax-0 --images FOLDER"]
     ),
     "verify": Command(_encoders.verify, _encoders.VerifyArguments, ["glyphs-cnn a.png b.png --fmr 0.01"]),
+    "fid": Command(_encoders.fid, _encoders.FIDArguments, ["digits-cnn real generated"]),
     "gallery create": Command(
         _gallery.create,
         _gallery.CreateArguments,

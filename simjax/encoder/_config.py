@@ -40,7 +40,8 @@ class EncoderConfig:
         options: Keyword arguments of the network.
         embedding_size: Size of the embeddings of each network.
         preprocessing: See `Preprocessing`.
-        measure: Name of the measure that compares embeddings.
+        measure: Name of the measure that compares embeddings, or of a learned one, `simjax.nn.LEARNED_MEASURES`.
+        measure_size: Rank or hidden neurons of a learned measure.
         networks: Number of networks; several form an ensemble, whose embeddings are combined.
         combine: How an ensemble combines embeddings, see `simjax.similarity.combine_embeddings`.
         class_names: Classes of the training images.
@@ -52,6 +53,7 @@ class EncoderConfig:
     embedding_size: int
     preprocessing: Preprocessing
     measure: str = "cosine"
+    measure_size: int | None = None
     networks: int = 1
     combine: Literal["average", "concatenate"] = "average"
     class_names: tuple[str, ...] = ()

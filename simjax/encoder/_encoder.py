@@ -29,6 +29,7 @@ class Encoder:
     Args:
         networks: Modules from normalized images [b, h, w, c] to embeddings [b, e].
         config: Description of the networks, the preprocessing and the measure.
+        learned_measure: Module of `simjax.nn` whose method `measure` returns the measure. Default: that of the config.
         calibration: Converts scores to probabilities and sets thresholds. Default: the encoder is not calibrated.
         name: Name for messages.
 
@@ -44,12 +45,14 @@ class Encoder:
         networks: Sequence[nnx.Module],
         config: EncoderConfig,
         *,
+        learned_measure: nnx.Module | None = None,
         calibration: Calibration | None = None,
         name: str = "encoder",
     ):
         self.networks = [_evaluation_mode(network) for network in networks]
         self.config, self.calibration, self.name = config, calibration, name
-        self.measure = similarity.measure(config.measure)
+        self.learned_measure: Any = learned_measure
+        self.measure = similarity.measure(config.measure) if learned_measure is None else self.learned_measure.measure()
         self.embedding_size = config.embedding_size * len(networks)
         mean, std = config.preprocessing.mean, config.preprocessing.std
         self._split = [nnx.split(network) for network in self.networks]
@@ -63,7 +66,7 @@ class Encoder:
     @property
     def fingerprint(self) -> str:
         """Hash of the weights, the network and the preprocessing, 16 hexadecimal digits."""
-        return fingerprint(self.config, self.networks)
+        return fingerprint(self.config, self.networks, self.learned_measure)
 
     @overload
     def encode(
@@ -192,7 +195,8 @@ class Encoder:
 
     def calibrated(self, calibration: Calibration | None) -> "Encoder":
         """Return the same encoder with a calibration."""
-        return Encoder(self.networks, self.config, calibration=calibration, name=self.name)
+        learned = self.learned_measure
+        return Encoder(self.networks, self.config, learned_measure=learned, calibration=calibration, name=self.name)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the encoder to a folder: config.json, model.safetensors, README.md and its calibration, if it has one.
@@ -200,7 +204,8 @@ class Encoder:
         Raises:
             InputError: If the folder exists and `overwrite` is False, or it cannot be written. It is then unchanged.
         """
-        save_encoder(Path(folder), self.config, self.networks, self.calibration, overwrite=overwrite)
+        modules = self.networks, self.learned_measure
+        save_encoder(Path(folder), self.config, *modules, self.calibration, overwrite=overwrite)
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.config.preprocessing.image_shape))

@@ -27,9 +27,10 @@ def load_encoder(path_or_name: str | os.PathLike[str]) -> Encoder:
         InputError: If there is no such encoder, or its folder is damaged or of a newer format.
     """
     folder = encoder_folder(path_or_name)
-    config, networks, calibration = read_encoder(folder)
+    config, networks, learned, calibration = read_encoder(folder)
     named = folder.parent if folder.name == "encoder" else folder
-    return Encoder(networks, config, calibration=calibration, name=named.resolve().name)
+    name = named.resolve().name
+    return Encoder(networks, config, learned_measure=learned, calibration=calibration, name=name)
 
 
 def encoder_folder(path_or_name: str | os.PathLike[str]) -> Path:

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 def validation_scores(
-    encoded: Encoded, objective: Objective, labels: np.ndarray, *, known_classes: bool
+    encoded: Encoded, objective: Objective, labels: np.ndarray, measure: Measure, *, known_classes: bool
 ) -> dict[str, float]:
     """Compute the validation line of the log.
 
@@ -48,7 +48,7 @@ def validation_scores(
     if known_classes and encoded.logits is not None:
         scores["validation_accuracy"] = float(np.mean(encoded.logits.argmax(1) == labels))
     else:
-        accuracy = evaluate.knn_accuracy(encoded.embeddings, labels, k=1, measure=objective.measure)
+        accuracy = evaluate.knn_accuracy(encoded.embeddings, labels, k=1, measure=measure)
         scores["validation_accuracy"] = accuracy or 0.0
     return scores
 
@@ -96,7 +96,7 @@ def evaluate_run(
 
     `begin` is called with the name of each part when it begins, at most `PARTS` times.
     """
-    test, measure = splits.test, objective.measure
+    test, measure = splits.test, encoder.measure
     encoded = encode(encoder, learner, test.images)
     inputs = _Inputs(splits, encoder, encoded, measure)
     not_evaluated: dict[str, str] = {}

@@ -69,15 +69,15 @@ class Learner(nnx.Module):
         self.memory.set_value(memory)
         return memory
 
-    def loss_arguments(self, embeddings: Array | None = None) -> dict[str, Array]:
-        """Return the learned arguments of the loss by name, such as proxies.
+    def loss_arguments(self, embeddings: Array | None = None) -> dict[str, Any]:
+        """Return the learned arguments of the loss by name, such as proxies or a measure.
 
         Args:
             embeddings: Input of the predictor, [b, e]. Default: no predictions.
         """
-        arguments: dict[str, Array] = {}
+        arguments: dict[str, Any] = {}
         for name, module in self.learned.items():
-            value = module()
+            value = module.measure() if name == "measure" else module()
             arguments |= value if isinstance(value, dict) else {name: value}
         if self.predictor is not None and embeddings is not None:
             arguments["prediction"] = self.predictor(embeddings)
@@ -126,6 +126,9 @@ def _build_loss_modules(settings: Settings, embedding_size: int, classes: int, r
         scale = math.exp(min(initial_value("log_scale"), 700.0))
         with _setting_in_errors("loss.log_scale"):
             modules["scale_and_bias"] = nn.ScaleAndBias(scale=scale, bias=initial_value("bias"))
+    if loss_settings.learned_measure is not None:
+        build_measure = nn.LEARNED_MEASURES[loss_settings.learned_measure]
+        modules["measure"] = build_measure(embedding_size, loss_settings.measure_size, rngs=rngs)
     if loss_settings.learn_temperature:
         with _setting_in_errors("loss.temperature"):
             modules["temperature"] = nn.Temperature(initial_value("temperature"))
@@ -147,7 +150,12 @@ class Encoded(NamedTuple):
     embeddings: np.ndarray  # float32 [n, e]
     logits: np.ndarray | None = None  # float32 [n, classes] of a classifier
     # Learned arguments of the loss by name; None for an ensemble, in which each encoder has arguments of its own.
-    loss_arguments: dict[str, Array] | None = None
+    loss_arguments: dict[str, Any] | None = None
+
+
+def encoder_of(learner: Learner, config: EncoderConfig) -> Encoder:
+    """Return the encoder of a learner, with its learned measure if it has one."""
+    return Encoder([learner.encoder], config, learned_measure=learner.learned.get("measure"))
 
 
 def encode(encoder: Encoder, learner: Learner | None, images: np.ndarray) -> Encoded:
@@ -165,7 +173,10 @@ def _logits(graph: Any, state: Any, embeddings: ArrayLike) -> Array:
 
 
 def encoder_config(settings: Settings, splits: DataSplits, normalization: Normalization, measure: str) -> EncoderConfig:
-    """Return the description of the encoder that a run trains, without the facts of its model card."""
+    """Return the description of the encoder that a run trains, without the facts of its model card.
+
+    `measure` is the name of the measure unless the measure is learned.
+    """
     mean, std = (tuple(np.asarray(array).tolist()) for array in normalization)
     data = settings.data
     return EncoderConfig(
@@ -173,6 +184,7 @@ def encoder_config(settings: Settings, splits: DataSplits, normalization: Normal
         options=asdict(getattr(settings, settings.model)),
         embedding_size=settings.embedding_size or DEFAULT_EMBEDDING_SIZE,
         preprocessing=Preprocessing(splits.image_shape, mean, std, data.aspect, data.input_range, data.max_pixels),
-        measure=measure,
+        measure=settings.loss.learned_measure or measure,
+        measure_size=settings.loss.measure_size if settings.loss.learned_measure else None,
         class_names=splits.train.class_names,
     )

@@ -21,7 +21,7 @@ from simjax.encoder import Encoder, EncoderConfig
 from simjax.train._checkpoint import Checkpoints
 from simjax.train._data import DataSplits, Normalization
 from simjax.train._evaluation import validation_scores
-from simjax.train._learner import Learner, encode
+from simjax.train._learner import Learner, encode, encoder_of
 from simjax.train._objective import Objective
 from simjax.train._progress import ProgressDisplay, print_line
 from simjax.train._run_folder import RunFolder
@@ -133,7 +133,7 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
 
     speed = folder.images_per_second(previous_steps, previous_steps + steps)
     learner = trained(state)
-    return FitResult(learner, Encoder([learner.encoder], config), steps, timer.seconds(), speed)
+    return FitResult(learner, encoder_of(learner, config), steps, timer.seconds(), speed)
 
 
 class Logger:
@@ -161,8 +161,10 @@ class Logger:
         splits, objective = self._training.splits, self._training.objective
         images, labels, _ = splits.validation
         if len(labels) > 1:
-            encoded = encode(Encoder([learner.encoder], self._training.encoder_config), learner, images)
-            line = validation_scores(encoded, objective, labels, known_classes=splits.known_validation_classes)
+            encoder = encoder_of(learner, self._training.encoder_config)
+            encoded = encode(encoder, learner, images)
+            known = splits.known_validation_classes
+            line = validation_scores(encoded, objective, labels, encoder.measure, known_classes=known)
             self._write(step, line)
             self._display.show_validation({"step": step} | line)
 

@@ -42,6 +42,9 @@ class LossSettings:
             image is compared; 0: those of the batch
         normalize: {takers}: compare embeddings scaled to unit length
         measure: {takers}: name of the measure, such as cosine or manhattan
+        learned_measure: {takers}: learn the measure with the encoder, a Mahalanobis distance of low rank or a network
+            of two embeddings
+        measure_size: {takers}: rank or hidden neurons of the learned measure
         reducer: all but softmax, vicreg, barlow_twins, simsiam: mean of all terms, mean of the terms above 0, sum, or
             mean over rows of the mean of each row
         learn_temperature: {takers}: learn the temperature, starting from the given one
@@ -94,6 +97,8 @@ class LossSettings:
     memory: int = 0
     normalize: bool = True
     measure: str | None = None
+    learned_measure: Literal["low_rank_mahalanobis", "pair_network"] | None = None
+    measure_size: int = 32
     reducer: ReducerName | None = None
     learn_temperature: bool = False
     parameters_rate: float = 1.0

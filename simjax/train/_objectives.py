@@ -142,6 +142,8 @@ def settings_of_objective(name: str) -> frozenset[str]:
         "normalize": spec.unit_distance,
         "centers": spec.extra_parameters == "centers",
         "boundary": spec.extra_parameters == "beta",
+        "learned_measure": spec.mined and "measure" in own,
+        "measure_size": spec.mined and "measure" in own,
         "reducer": "options" in inspect.signature(spec.loss).parameters,
         "learn_temperature": "temperature" in own,
         "parameters_rate": "temperature" in own

@@ -113,7 +113,8 @@ def train(
     size = settings.ensemble.size
     networks = [result.learner.encoder for result in results[-size:]]
     config = replace(config, networks=size, combine=settings.ensemble.combine)
-    encoder = Encoder(networks, config, name=folder.path.name)
+    learned_measure = results[-1].learner.learned.get("measure")
+    encoder = Encoder(networks, config, learned_measure=learned_measure, name=folder.path.name)
     speed = results[-1].images_per_second
     with phase(f"evaluating {len(splits.test.labels):,} test images", PARTS) as begin:
         learner = results[-1].learner if size == 1 else None
@@ -126,7 +127,8 @@ def train(
         "images_per_second": speed,
         "environment": environment(),
     }
-    encoder = Encoder(networks, replace(config, about=_facts(settings, splits, report)), name=folder.path.name)
+    config = replace(config, about=_facts(settings, splits, report))
+    encoder = Encoder(networks, config, learned_measure=learned_measure, name=folder.path.name)
     encoder.save(folder.path / "encoder", overwrite=True)
     folder.write_json("report.json", report)
     return TrainResult(encoder, report, settings, folder.path)
