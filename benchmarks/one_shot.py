@@ -23,7 +23,7 @@ if not __package__:  # as `python benchmarks/one_shot.py`
 
 import numpy as np
 
-COMMON: dict[str, Any] = {"model": "cnn", "cnn": {"widths": [32, 64, 128]}, "embedding_size": 128, "batch_size": 256}
+COMMON: dict[str, Any] = {"model": "cnn", "cnn": {"widths": [24, 48, 96]}, "embedding_size": 128}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "supervised_contrastive": {"objective": "supervised_contrastive"},
     "multi_similarity": {"objective": "multi_similarity"},
@@ -173,7 +173,8 @@ def page(report: dict[str, Any]) -> str:
         "",
         f"`python -m benchmarks.one_shot FOLDER`: a CNN is trained for {report['epochs']:g} epochs on 600 characters",
         "in 10 fonts. 100 characters that it has never seen are enrolled with one image each, in a font that it has",
-        "never seen, and searched with their images in 4 other fonts (probes) and with 100 characters that nobody enrolled.",
+        "never seen, and searched with their images in 4 other fonts (probes) and with 100 characters that nobody",
+        "enrolled.",
         f"The wanted false positive identification rate (FPIR) is {WANTED_FPIR:g}, in a gallery of N = 100 identities.",
         "",
         "The objective is chosen by the false negative identification rate (FNIR: the enrolled character is not first,",

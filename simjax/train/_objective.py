@@ -43,8 +43,8 @@ LossFunction = Callable[[LossInputs], tuple[Array, Array]]
 """Returns the loss and the number of correctly classified images (0 without a classifier)."""
 
 Miner = Callable[[Array, Any, dict[str, Array], LossInputs], tuple[Array, Any, dict[str, Array]]]
-"""Takes embeddings, their labels or relation, keyword arguments for the reference embeddings, and the inputs of the loss.
-Returns embeddings, a relation of the selected pairs, and keyword arguments for the reference embeddings."""
+"""Takes embeddings, their labels or relation, keyword arguments for the reference embeddings, and the inputs of the
+loss. Returns embeddings, a relation of the selected pairs, and keyword arguments for the reference embeddings."""
 
 
 class Objective(NamedTuple):
