@@ -44,10 +44,12 @@ def ours(model: str, seed: int) -> Epochs:
     import jax
     import jax.numpy as jnp
     import numpy as np
+    from flax import nnx
 
     from simjax.data import epoch_order
+    from simjax.encoder import Encoder
     from simjax.train._data import build_normalization
-    from simjax.train._learner import Encoder
+    from simjax.train._learner import encode, encoder_config
     from simjax.train._loop import LOG_STEPS, StepsPerCall
     from simjax.train._step import build_augmentation, build_optimizer, build_steps, initial_state
 
@@ -68,7 +70,9 @@ def ours(model: str, seed: int) -> Epochs:
                 state = jax.block_until_ready(steps(state, count, images, labels, order, pixels))
             done += count
         seconds += time.perf_counter() - start
-        logits = Encoder(structure, state.params, state.statistics, pixels)(sources.test.images).logits
+        trained = nnx.merge(structure, state.params, state.statistics, copy=True)
+        encoder = Encoder([trained.encoder], encoder_config(settings, sources, pixels, objective.measure.name))
+        logits = encode(encoder, trained, sources.test.images).logits
         assert logits is not None
         yield seconds, float(np.mean(logits.argmax(1) == sources.test.labels))
 

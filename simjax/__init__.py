@@ -8,15 +8,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simjax import attention, core, data, evaluate, losses, mining, nn, pairs, report, similarity, train
+    from simjax import attention, core, data, encoder, evaluate, losses, mining, nn, pairs, report, similarity, train
+    from simjax.encoder import Encoder, load_encoder
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Encoder",
     "attention",
     "core",
     "data",
+    "encoder",
     "evaluate",
+    "load_encoder",
     "losses",
     "mining",
     "nn",
@@ -28,7 +32,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a package when it is first used."""
+    """Import a package, or a name of the package `encoder`, when it is first used."""
+    if name in ("Encoder", "load_encoder"):
+        return getattr(importlib.import_module("simjax.encoder"), name)
     if name in __all__:
         return importlib.import_module(f"simjax.{name}")
     raise AttributeError(f"module 'simjax' has no attribute {name!r}")

@@ -8,13 +8,14 @@ from simjax.core import InputError
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file atomically: a temporary file in the same folder is renamed at the end.
+    """Write a file atomically: write a temporary file in the same folder, then rename it to `path`.
 
     Raises:
-        InputError: If the file cannot be written, for instance because the disk is full. A former file is not changed.
+        InputError: If the file cannot be written, for instance because the disk is full. An existing file at `path` is
+            then unchanged.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # another process may write the same file
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)

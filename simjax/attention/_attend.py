@@ -1,11 +1,11 @@
-"""The computation of all attention functions: scores are computed in tiles, each multiplied with the values at once.
+"""The computation of all attention functions, in tiles: scores of a tile are multiplied with the values at once.
 
 The axes are: b batch elements, t queries, s keys and values, h heads of the query, g heads of the keys, u = h / g
 heads of the query that share one head of the keys, k features of queries and keys, e features of values. Arguments and
 results of `_attend_heads` are [b, t, h, ...]; inside it arrays are [b, g, u, t, ...].
 
 A tile is a block of the scores [b, g, u, t, s] that fits a memory budget: many batch elements of short sequences, or r
-of the t queries of one head. The residual of a query is the logsumexp of its scores.
+of the t queries of one head. The residual of a query is the logsumexp of its scores over the valid keys.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def attend(
     mask: Any,
     *,
     measure: Measure,
-    scale: dict[str, Any],
+    scaling: dict[str, Any],
     dropout_rng: Array | None = None,
     dropout_rate: float | Array = 0.0,
     broadcast_dropout: bool = True,
@@ -59,7 +59,7 @@ def attend(
     block_size: int | None = None,
     **masks: Any,
 ) -> Any:
-    """Check arguments and compute `attention`; `scale` is {"scale": factor} or {"temperature": divisor}."""
+    """Check arguments and compute `attention`; `scaling` is {"scale": factor} or {"temperature": divisor}."""
     query, key, value = as_float_array("query", query), as_float_array("key", key), as_float_array("value", value)
     check_shapes(query, key, value)
     check_at_least("block_size", block_size, 1)
@@ -67,14 +67,14 @@ def attend(
         precision = precision.name.lower()
     if precision is not None:
         check_choice("precision", str(precision), PRECISIONS)
-    scale_bias_masks: dict[str, Any] = {name: as_float_array(name, number) for name, number in scale.items()}
+    scale_bias_masks: dict[str, Any] = {name: as_float_array(name, value) for name, value in scaling.items()}
     if bias is not None:
         scale_bias_masks["bias"] = as_pytree_function(bias) if callable(bias) else as_float_array("bias", bias)
     scale_bias_masks |= as_masks(mask, query.shape, key.shape, **masks)
     extras = ("residual",) * return_residual + ("weights",) * return_weights
     options = {"broadcast_dropout": broadcast_dropout, "precision": precision, "block_size": block_size}
-    key_and_rate = dropout(dropout_rng, dropout_rate, deterministic)
-    out = _attend(measure, query, key, value, scale_bias_masks, key_and_rate, extras=extras, **options)
+    rng_and_rate = check_dropout(dropout_rng, dropout_rate, deterministic)
+    out = _attend(measure, query, key, value, scale_bias_masks, rng_and_rate, extras=extras, **options)
     return out if return_residual or return_weights else out[0]
 
 
@@ -91,16 +91,16 @@ def check_shapes(query: Array, key: Array, value: Array) -> None:
         raise InputError(f"value: expected batch, length and heads of key {key.shape}, got {value.shape}")
 
 
-def dropout(key: Array | None, rate: float | Array, deterministic: bool) -> tuple[Array, float | Array] | None:
-    """Check the key and the rate of dropout and return them, or None without dropout."""
+def check_dropout(rng: Array | None, rate: float | Array, deterministic: bool) -> tuple[Array, float | Array] | None:
+    """Check the PRNG key and the rate of dropout and return them, or None if no weight is dropped."""
     is_known = not isinstance(rate, Tracer)
     if is_known and not 0 <= rate < 1:
         raise InputError(f"dropout_rate: expected 0 to less than 1, got {rate}")
     if deterministic or (is_known and rate == 0):
         return None
-    if key is None:
-        raise InputError(f"dropout_rng: expected a key to drop weights at rate {rate}, got None")
-    return key, rate
+    if rng is None:
+        raise InputError(f"dropout_rng: expected a PRNG key to drop weights at rate {rate}, got None")
+    return rng, rate
 
 
 @partial(jax.jit, static_argnames=("broadcast_dropout", "precision", "extras", "block_size"))
@@ -136,17 +136,13 @@ def _attend_heads(
 
     Args:
         shared: The inputs shared by all batch elements and heads: the measure, the bias and masks that are functions,
-            and the key and the rate of dropout.
-        query: [b, t, h, k].
-        key: [b, s, g, k].
-        value: [b, s, g, e].
+            and the PRNG key and the rate of dropout.
+        query, key, value: [b, t, h, k], [b, s, g, k] and [b, s, g, e].
         batch: Indices of the batch elements, [b].
         heads: Indices of the heads, [h].
         arrays: The scale, bias and masks that are arrays, [b or 1, h or 1, t or 1, s or 1].
-        broadcast_dropout: See `AttentionOptions`.
-        precision: See `AttentionOptions`.
         extras: Names of the results besides "out".
-        block_size: Queries per block, of all its batch elements and heads together.
+        broadcast_dropout, precision, block_size: See `AttentionOptions`.
     """
     measure, functions, dropout = shared
     (b, t, h, k), (s, g, e) = query.shape, value.shape[1:]
@@ -184,9 +180,10 @@ def _attend_heads(
             scores = promote_to_float32(measure.as_score(scores)).reshape(shape)
             scores = scores * scale.astype(scores.dtype)
             scores = scores if bias is None else scores + bias.astype(scores.dtype)
-            # rows[2], columns[2] and value_nan are NaN for a query, a key or a value that holds NaN or infinity, else
-            # 0. They make its scores NaN, which a mask removes.
-            scores = scores + (rows[2][..., None] + (columns[2] + value_nan)[:, :, None, None])
+            # NaN for a query, a key or a value that holds NaN or infinity, else 0. All scores of such a query or key
+            # become NaN; masked scores have no effect.
+            (*_, query_nan), (*_, key_nan) = rows, columns
+            scores = scores + (query_nan[..., None] + (key_nan + value_nan)[:, :, None, None])
             flat_shape = (*leading, u * len(i), s)
             valid = valid if valid is True else jnp.broadcast_to(valid, shape).reshape(flat_shape)
             weights, residual = softmax_of_tile(scores.reshape(flat_shape), valid)
@@ -226,7 +223,7 @@ def _attend_heads(
 def _map_axis(
     function: Callable[[Any], Any], axis: int, n: int, arrays: Any, *, block_size: int | None, row_bytes: int = 0
 ) -> Any:
-    """Compute `function(arrays)` in blocks of an axis of size n. Arrays of size 1 on it belong to every block."""
+    """Compute `function(arrays)` in blocks of an axis of size n. Arrays with size 1 on the axis are in every block."""
     leaves, tree = jax.tree.flatten(arrays)
     rows = {leaf: jnp.moveaxis(a, axis, 0) for leaf, a in enumerate(leaves) if a.shape[axis] == n}
 
@@ -239,22 +236,22 @@ def _map_axis(
 
 
 def drop(
-    weights: Array, i: Array, key: Array, rate: float | Array, batch: Array | None = None, heads: Array | None = None
+    weights: Array, i: Array, rng: Array, rate: float | Array, batch: Array | None = None, heads: Array | None = None
 ) -> Array:
     """Set weights [b, g, u, r, s] to 0 with probability `rate`, and divide the others by 1 - rate.
 
-    The random bits depend on the key and on the indices of the query i [r], of the batch element [b] and of the head
-    [g, u], not on the sizes of blocks. By default all batch elements and heads have the same bits.
+    The random bits depend on the PRNG key and on the indices of the query i [r], of the batch element [b] and of the
+    head [g, u], not on the sizes of blocks. By default all batch elements and heads have the same bits.
     """
     if batch is not None and heads is not None:
-        keys = jax.vmap(partial(jax.random.fold_in, key))(batch)
-        key = jax.vmap(lambda key: jax.vmap(jax.vmap(partial(jax.random.fold_in, key)))(heads))(keys)  # [b, g, u]
+        rngs = jax.vmap(partial(jax.random.fold_in, rng))(batch)
+        rng = jax.vmap(lambda rng: jax.vmap(jax.vmap(partial(jax.random.fold_in, rng)))(heads))(rngs)  # [b, g, u]
 
-    def random_mask(key: Array) -> Array:
-        keys = jax.vmap(partial(jax.random.fold_in, key))(i)
-        return jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, weights.shape[-1:]))(keys)
+    def random_mask(rng: Array) -> Array:
+        rngs = jax.vmap(partial(jax.random.fold_in, rng))(i)
+        return jax.vmap(lambda rng: jax.random.bernoulli(rng, 1 - rate, weights.shape[-1:]))(rngs)
 
-    is_kept = random_mask(key)[None, None, None] if batch is None else jax.vmap(jax.vmap(jax.vmap(random_mask)))(key)
+    is_kept = random_mask(rng)[None, None, None] if batch is None else jax.vmap(jax.vmap(jax.vmap(random_mask)))(rng)
     return jnp.where(is_kept, weights / (1 - rate), 0.0)
 
 

@@ -1,7 +1,7 @@
 """Masks and biases of scores: arrays that broadcast to [*batch, h, t, s], or functions of position.
 
-A function takes the numbers of some queries i [r, 1] and of all keys j [1, s], and optionally the numbers of the head
-and of the batch element. It is called for one tile at a time, so that no array of queries x keys is stored.
+A function takes the indices of some queries i [r, 1] and of all keys j [1, s], and optionally the index of the head and
+that of the batch element. It is called for one tile at a time, so that no array of queries x keys is stored.
 """
 
 import inspect
@@ -30,7 +30,7 @@ def as_masks(
     query_seq_lengths: ArrayLike | None = None,
     key_value_seq_lengths: ArrayLike | None = None,
 ) -> dict[str, Any]:
-    """Return all masks by the names of their arguments: boolean arrays and functions. Valid pairs are True in all."""
+    """Return masks by argument name: boolean arrays and functions. A pair is valid if it is True in all of them."""
     masks: dict[str, Any] = {}
     if mask is not None:
         masks["mask"] = as_pytree_function(mask) if callable(mask) else _booleans(mask)
@@ -59,7 +59,7 @@ def _booleans(mask: ArrayLike) -> Array:
     array = as_number_array("mask", mask)
     if array.dtype != bool:
         as_float_array("mask", mask)
-        check_at_least("mask", mask, 0)  # an array of 0 and -inf is a bias
+        check_at_least("mask", mask, 0)  # an array of 0 and -inf is to be passed as a bias
     return array != 0
 
 
@@ -75,23 +75,23 @@ def _lengths(argument: str, lengths: ArrayLike, batch: tuple[int, ...]) -> Array
 
 def broadcast_axes(argument: str, a: Array, shape: tuple[int, ...]) -> Array:
     """Return an array that broadcasts to [*batch, h, t, s] as [b or 1, h or 1, t or 1, s or 1]."""
-    own = (1,) * (len(shape) - a.ndim) + a.shape
-    if len(own) != len(shape) or any(n not in (1, size) for n, size in zip(own, shape, strict=True)):
+    own_shape = (1,) * (len(shape) - a.ndim) + a.shape
+    if len(own_shape) != len(shape) or any(n not in (1, size) for n, size in zip(own_shape, shape, strict=True)):
         raise InputError(f"{argument}: expected a shape that broadcasts to {shape}, got {a.shape}")
-    if prod(own[:-3]) != 1:
-        own = (*shape[:-3], *own[-3:])
-    return jnp.broadcast_to(a, own).reshape(prod(own[:-3]), *own[-3:])
+    if prod(own_shape[:-3]) != 1:
+        own_shape = (*shape[:-3], *own_shape[-3:])
+    return jnp.broadcast_to(a, own_shape).reshape(prod(own_shape[:-3]), *own_shape[-3:])
 
 
 def evaluate(argument: str, function: Partial, i: Array, j: Array, heads: Array, batch: Array) -> Array:
     """Return the values of a bias or mask function for a tile, an array that broadcasts to [b, g, u, r, s].
 
-    The numbers of the queries are i [r, 1], of the keys j [1, s], of the heads [g, u], and of the batch elements [b].
+    The indices are i [r, 1] of the queries, j [1, s] of the keys, [g, u] of the heads, and [b] of the batch elements.
     """
     tile = (i.shape[0], j.shape[1])
 
-    def values(*numbers: Array) -> Array:
-        a = jnp.asarray(function(i, j, *numbers))
+    def values(*head_and_batch: Array) -> Array:
+        a = jnp.asarray(function(i, j, *head_and_batch))
         shape = (1,) * (2 - a.ndim) + a.shape
         if len(shape) != 2 or any(n not in (1, size) for n, size in zip(shape, tile, strict=True)):
             raise InputError(f"{argument}: expected a function of (i, j) that gives {tile}, got shape {a.shape}")
@@ -101,7 +101,7 @@ def evaluate(argument: str, function: Partial, i: Array, j: Array, heads: Array,
             raise TypeError(f"{argument}: expected a function that gives booleans, got {a.dtype}")
         return a.reshape(shape)
 
-    # An argument with a default is not one of the four numbers.
+    # A parameter with a default is not one of (i, j, head, batch).
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     n = sum(p.kind in kinds and p.default is p.empty for p in parameters)
@@ -109,4 +109,4 @@ def evaluate(argument: str, function: Partial, i: Array, j: Array, heads: Array,
         return values()[None, None, None]
     if n == 3:
         return jax.vmap(jax.vmap(values))(heads)[None]
-    return jax.vmap(lambda number: jax.vmap(jax.vmap(lambda head: values(head, number)))(heads))(batch)
+    return jax.vmap(lambda element: jax.vmap(jax.vmap(lambda head: values(head, element)))(heads))(batch)

@@ -20,7 +20,7 @@ from simjax.core import InputError
 
 T = TypeVar("T")
 
-# Options of this program, and their names in other programs, all without dashes.
+# Options of this program, and their names in other programs, separated by spaces. All are without leading dashes.
 OTHER_NAMES = {
     "augment.no-enabled": "no-augment",
     "batch-size": "b bs",
@@ -46,7 +46,7 @@ OTHER_NAMES = {
 EQUIVALENT_OPTIONS = {other: name for name, others in OTHER_NAMES.items() for other in others.split()}
 DEVICE_OPTIONS = {"gpu", "gpus", "cuda", "device", "cpu", "tpu", "accelerator"}
 DEVICE_ADVICE = "JAX uses a GPU or TPU if it finds one; the environment variable JAX_PLATFORMS=cpu selects the CPU"
-MAX_LISTED = 6  # more choices are not listed in an error or in the short help
+MAX_LISTED = 6  # number of choices up to which errors and placeholders list all of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +57,20 @@ class Option:
     flag: str  # as it is typed, such as "--optimizer.learning-rate", or the name of a positional argument
     type: Any
     default: object  # dataclasses.MISSING for a required option
-    doc: str
+    description: str
     section: str = ""  # description of the section of settings that has the field; "" at the top level
+    short: tuple[str, ...] = ()  # other forms, such as "-k"
+
+    @property
+    def is_positional(self) -> bool:
+        """Whether the value is typed without a flag."""
+        return not self.flag.startswith("-")
 
     @property
     def flags(self) -> list[str]:
-        """The option as it is typed; a switch also has a negative form, such as "--data.no-download"."""
+        """The flag, and for a switch also its negative form, such as "--data.no-download"."""
         if self.type is not bool:
-            return [self.flag]
+            return [*self.short, self.flag]
         head, dot, last = self.flag.removeprefix("--").rpartition(".")
         return [self.flag, f"--{head}{dot}no-{last}"]
 
@@ -74,13 +80,13 @@ class Option:
         kinds = [kind for kind in (self.type, *get_args(self.type)) if get_origin(kind) is Literal]
         return [str(value) for kind in kinds for value in get_args(kind)]
 
-    def values(self) -> tuple[str, str]:
+    def placeholder_and_description(self) -> tuple[str, str]:
         """Return the placeholder of the value for the usage, and a description of valid values for errors."""
-        placeholder = re.split(r"[._]", self.name)[-1].upper()
+        word = re.split(r"[._]", self.name)[-1].upper()
         if self.choices:
             is_listed = len(self.choices) <= MAX_LISTED
-            return f"{{{','.join(self.choices)}}}" if is_listed else placeholder, join(self.choices)
-        return _placeholder_and_description(self.type, placeholder)
+            return f"{{{','.join(self.choices)}}}" if is_listed else word, join(self.choices)
+        return _placeholder_and_description(self.type, word)
 
 
 def _placeholder_and_description(kind: Any, word: str) -> tuple[str, str]:
@@ -90,19 +96,19 @@ def _placeholder_and_description(kind: Any, word: str) -> tuple[str, str]:
         return simple[kind]
     if get_origin(kind) is tuple:
         first, second = get_args(kind)
-        each, words = _placeholder_and_description(first, word)
-        plural = words.removeprefix("a ") + "s"
-        return (f"{each} ...", plural) if second is Ellipsis else (f"{each} {each}", f"two {plural}")
+        one, description = _placeholder_and_description(first, word)
+        plural = description.removeprefix("a ") + "s"
+        return (f"{one} ...", plural) if second is Ellipsis else (f"{one} {one}", f"two {plural}")
     parts = [_placeholder_and_description(part, word) for part in get_args(kind) if part is not NoneType]
-    return "|".join(symbol for symbol, _ in parts), " or ".join(words for _, words in parts)
+    return "|".join(placeholder for placeholder, _ in parts), " or ".join(description for _, description in parts)
 
 
 @functools.cache
-def options_of(kind: type, prefix: str = "", section: str = "") -> tuple[Option, ...]:
+def options_of(dataclass: type, prefix: str = "", section: str = "") -> tuple[Option, ...]:
     """Return the options of a dataclass; the options of a nested dataclass have dotted names."""
     options: list[Option] = []
-    docs, types = _field_docs(kind), get_type_hints(kind, include_extras=True)
-    for field in dataclasses.fields(kind):
+    descriptions, types = _field_descriptions(dataclass), get_type_hints(dataclass, include_extras=True)
+    for field in dataclasses.fields(dataclass):
         field_type, markers = types[field.name], ()
         if get_origin(field_type) is Annotated:
             field_type, *markers = get_args(field_type)
@@ -110,31 +116,33 @@ def options_of(kind: type, prefix: str = "", section: str = "") -> tuple[Option,
             options += options_of(field_type, f"{prefix}{field.name}.", (field_type.__doc__ or "").split("\n")[0])
             continue
         name = next((marker.name for marker in markers if getattr(marker, "name", None)), field.name)
+        short = next((tuple(marker.aliases) for marker in markers if getattr(marker, "aliases", None)), ())
         flag = field.name.upper() if Positional in markers else f"--{prefix}{name}".replace("_", "-")
-        options.append(Option(prefix + field.name, flag, field_type, field.default, docs.get(field.name, ""), section))
+        description = descriptions.get(field.name, "")
+        options.append(Option(prefix + field.name, flag, field_type, field.default, description, section, short))
     return tuple(options)
 
 
-def _field_docs(kind: type) -> dict[str, str]:
+def _field_descriptions(dataclass: type) -> dict[str, str]:
     """Return the description of each field of a dataclass and of its bases.
 
-    It is the string below the field, or the entry in the section "Attributes:" of the class.
+    A description is the string below the field, or the entry in the section "Attributes:" of the class.
     """
-    docs: dict[str, str] = {}
-    for base in reversed(kind.__mro__[:-1]):
+    descriptions: dict[str, str] = {}
+    for base in reversed(dataclass.__mro__[:-1]):
         _, _, attributes = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")
         for entry in re.split(r"\n {4}(?=\w)", f"\n{attributes}")[1:]:
             name, _, text = entry.partition(": ")
-            docs[name] = " ".join(text.split())
+            descriptions[name] = " ".join(text.split())
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         assert isinstance(tree, ast.ClassDef)
         for field, text in itertools.pairwise(tree.body):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                docs[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
-    return docs
+                descriptions[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
+    return descriptions
 
 
-def parse(kind: type[T], arguments: Sequence[str], *, default: T | None = None) -> T:
+def parse(dataclass: type[T], arguments: Sequence[str], *, default: T | None = None) -> T:
     """Return an instance of a dataclass from command-line arguments, or raise an InputError about the first mistake."""
     import tyro
 
@@ -142,19 +150,19 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T | None = None) 
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(kind, args=list(arguments), add_help=False, **options)
+            return tyro.cli(dataclass, args=list(arguments), add_help=False, **options)
     except SystemExit:
-        raise InputError(_explain(kind, arguments, errors.getvalue())) from None
+        raise InputError(_explain(dataclass, arguments, errors.getvalue())) from None
 
 
-def _explain(kind: type, arguments: Sequence[str], printed: str) -> str:
+def _explain(dataclass: type, arguments: Sequence[str], printed: str) -> str:
     """Return a message about the first mistake in the arguments; `printed` is the error message of tyro."""
-    options = {flag: option for option in options_of(kind) for flag in option.flags}
+    options = {flag: option for option in options_of(dataclass) for flag in option.flags}
     for argument in arguments:
         flag = argument.split("=")[0].replace("_", "-")
         if re.match(r"-{1,2}[a-zA-Z]", argument) and flag not in options and flag not in ("-inf", "-nan"):
             return _unknown_option(flag, [*options, "--help", "--help-all"])
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", printed).split())
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", printed).split())  # without colours and frames
     named = re.search(r"--[a-z][\w.-]*\w", text)
     if re.search("Value error|Missing argument|Invalid choice", text) and named and named[0] in options:
         return _invalid_value(options[named[0]], values_after(named[0], arguments))
@@ -163,13 +171,15 @@ def _explain(kind: type, arguments: Sequence[str], printed: str) -> str:
         before = " ".join(itertools.takewhile(lambda word: word != extra[1], arguments))
         option = before[before.rfind("--") :] if "--" in before else ""
         return f"unexpected argument {extra[1]!r}" + (f" after {option}" if option else "; options are --NAME VALUE")
-    required = [option for option in options_of(kind) if option.default is dataclasses.MISSING]
-    missing = [option for option in required if option.doc.rstrip(".") in text] or required
-    names = [option.flag if option.flag[0] == "-" else option.values()[0] for option in missing]
+    required = [option for option in options_of(dataclass) if option.default is dataclasses.MISSING]
+    # tyro prints the descriptions of missing options.
+    missing = [option for option in required if option.description.rstrip(".") in text] or required
+    names = [option.placeholder_and_description()[0] if option.is_positional else option.flag for option in missing]
     return f"missing {join(names, 'and')}; --help describes the options" if "Missing from" in text else text
 
 
 def _unknown_option(flag: str, flags: list[str]) -> str:
+    """Return a message that suggests a flag with the same meaning, the same last part or a similar name."""
     word = flag.lstrip("-")
     if word in DEVICE_OPTIONS:
         return f"unknown option {flag}: {DEVICE_ADVICE}"
@@ -183,24 +193,24 @@ def _unknown_option(flag: str, flags: list[str]) -> str:
 
 
 def _invalid_value(option: Option, given: list[str]) -> str:
-    got = " ".join(given)
+    got, is_listed = " ".join(given), len(option.choices) <= MAX_LISTED
+    _, expected = option.placeholder_and_description()
     if not given:
-        expected = option.values()[1] if len(option.choices) <= MAX_LISTED else "a value"
-        return f"{option.flag}: missing value, expected {expected}"
-    if len(option.choices) > MAX_LISTED:
-        advice = did_you_mean(got, option.choices, "--help-all lists the valid values")
-        return f"{option.flag}: unknown value {got!r}; {advice}"
-    return f"{option.flag}: expected {option.values()[1]}, got {got!r}"
+        return f"{option.flag}: missing value, expected {expected if is_listed else 'a value'}"
+    if is_listed:
+        return f"{option.flag}: expected {expected}, got {got!r}"
+    advice = did_you_mean(got, option.choices, "--help-all lists the valid values")
+    return f"{option.flag}: unknown value {got!r}; {advice}"
 
 
 def did_you_mean(name: str, choices: Iterable[str], otherwise: str) -> str:
-    """Return a question with the three nearest choices, or another text if no choice is near."""
+    """Return a question with the three nearest choices, or `otherwise` if no choice is near."""
     near = difflib.get_close_matches(name.lower(), choices, n=3, cutoff=0.5)
     return f"did you mean {join(near)}?" if near else otherwise
 
 
 def values_after(flag: str, arguments: Sequence[str]) -> list[str]:
-    """Return the words of the value of an option."""
+    """Return the words of the value of an option, none if the option is not given."""
     for i, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name.replace("_", "-") == flag:
@@ -214,22 +224,22 @@ def join(words: Sequence[str], conjunction: str = "or") -> str:
     return f" {conjunction} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def with_flags(message: str, kind: type | None) -> str:
+def with_flags(message: str, dataclass: type | None) -> str:
     """Replace arguments in backticks in a message of the library, such as `image_size=32`, by options of a command.
 
     Arguments that the dataclass of the command lacks are not replaced.
     """
-    if kind is None:
+    if dataclass is None:
         return message
-    options = {}
-    for option in options_of(kind):
-        options |= {option.name: option.flags, option.name.rpartition(".")[2]: option.flags}
+    flags_of = {}
+    for option in options_of(dataclass):
+        flags_of |= {option.name: option.flags, option.name.rpartition(".")[2]: option.flags}
 
     def as_flag(match: re.Match[str]) -> str:
         name, value = match[1], match[2]
-        if name not in options:
+        if name not in flags_of:
             return match[0]
         words = "" if value in (None, "True", "False") else re.sub(r"[(),]", "", value)
-        return f"`{options[name][-1 if value == 'False' else 0]} {words}".rstrip() + "`"
+        return f"`{flags_of[name][-1 if value == 'False' else 0]} {words}".rstrip() + "`"
 
     return re.sub(r"`([\w.]+)(?:=([^`]*))?`", as_flag, message)

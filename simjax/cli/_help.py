@@ -1,4 +1,4 @@
-"""The help of a command, generated from the fields and docstrings of its dataclass."""
+"""The help of a command, generated from the fields of its dataclass and their descriptions."""
 
 import dataclasses
 import itertools
@@ -8,43 +8,44 @@ from collections.abc import Callable, Mapping, Sequence
 
 from simjax.cli._arguments import MAX_LISTED, Option, join, options_of
 
-DESCRIPTION_COLUMN = 27  # where descriptions start
-NARROW_WIDTH, NARROW_COLUMN = 70, 6  # terminals with fewer columns, and where descriptions start there
+DESCRIPTION_COLUMN = 27  # start of descriptions
+NARROW_WIDTH, NARROW_COLUMN = 70, 6  # in terminals with fewer columns than 70, descriptions start at column 6
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command and its help."""
+    """A command and its help. The typed arguments are the words after the name of the command."""
 
-    run: Callable[[Sequence[str]], None]
-    arguments: type  # the dataclass of the arguments
-    examples: Sequence[str] = ()  # arguments of example calls
-    common: Sequence[str] = ()  # options that --help shows, if not all; --help-all shows all
-    defaults: Callable[[Sequence[str]], Mapping[str, str]] = lambda arguments: {}  # those that depend on arguments
-    note: str = ""  # explains a term of the help
+    run: Callable[[Sequence[str]], None]  # takes the typed arguments
+    dataclass: type  # defines the arguments
+    examples: Sequence[str] = ()  # typed arguments of example calls
+    common: Sequence[str] = ()  # names of the options that --help shows, empty for all; --help-all shows all
+    # Returns the defaults that depend on the typed arguments, as text by the name of the option.
+    defaults: Callable[[Sequence[str]], Mapping[str, str]] = lambda typed: {}
+    note: str = ""  # last paragraph of the help, which explains a term
 
 
-def help_text(command: Command, program: str, arguments: Sequence[str], *, show_all: bool, width: int) -> str:
+def help_text(command: Command, program: str, typed: Sequence[str], *, show_all: bool, width: int) -> str:
     """Return the help of a command.
 
     Args:
-        command: The command.
-        program: The command as it is typed.
-        arguments: Other arguments, on which defaults may depend.
-        show_all: Show all options with their docstrings. Otherwise show the common options, if the command has them,
-            with the first clauses of their docstrings (up to a period or a semicolon).
-        width: Columns.
+        command: The command to describe.
+        program: Words that call the command, such as "simjax train".
+        typed: Arguments that were typed after these words, other than --help.
+        show_all: Show all options with their whole descriptions. Otherwise show the common options, each with one flag
+            and the first clause of its description, up to a period or a semicolon.
+        width: Width of the terminal in columns.
     """
-    options, common = options_of(command.arguments), () if show_all else command.common
-    defaults, note = command.defaults(arguments), command.note
-    required = [o for o in options if o.default is dataclasses.MISSING or o.flag[0] != "-"]
-    usage = " ".join([program, *(_flags_and_placeholder(option) for option in required), "[OPTIONS]"])
-    lines = [f"usage: {usage}", "", *textwrap.wrap(" ".join((command.arguments.__doc__ or "").split()), width)]
+    options, common = options_of(command.dataclass), () if show_all else command.common
+    defaults, note = command.defaults(typed), command.note
+    in_usage = [option for option in options if option.is_positional or option.default is dataclasses.MISSING]
+    usage = " ".join([program, *map(_flags_and_placeholder, in_usage), "[OPTIONS]"])
+    lines = [f"usage: {usage}", "", *textwrap.wrap(" ".join((command.dataclass.__doc__ or "").split()), width)]
     if command.examples:
         lines += ["", "Examples:", *(f"  {program} {example}" for example in command.examples)]
     shown = [option for option in options if option.name in common] if common else options
     for section, members in itertools.groupby(shown, lambda option: "" if common else option.section):
-        lines += ["", f"{section.rstrip('.') or 'Options'}:"]
+        lines += ["", f"{section.rstrip('.') or 'Options'}:"]  # a section is a sentence of a docstring
         for option in members:
             lines += _option_lines(option, defaults.get(option.name), width, is_short=bool(common))
     if common:
@@ -56,24 +57,25 @@ def help_text(command: Command, program: str, arguments: Sequence[str], *, show_
 
 def _flags_and_placeholder(option: Option, *, all_flags: bool = True) -> str:
     """Return an option as it is typed, such as "--seed N", or the placeholder of a positional argument."""
-    placeholder = option.values()[0]
-    if option.flag[0] != "-":
+    placeholder, _ = option.placeholder_and_description()
+    if option.is_positional:
         return placeholder
     return f"{' | '.join(option.flags if all_flags else option.flags[:1])} {placeholder}".rstrip()
 
 
-def _option_lines(option: Option, given_default: str | None, width: int, *, is_short: bool) -> list[str]:
+def _option_lines(option: Option, computed_default: str | None, width: int, *, is_short: bool) -> list[str]:
     """Return the lines of one option: its flags on the left, its description on the right.
 
-    "Default: ..." in the docstring of the field takes precedence over `given_default`, and this over the default of the
-    field. The short form has one flag and the first clause of the docstring.
+    The default is the first of: "Default: ..." in the description, `computed_default`, the default of the field. The
+    short form has one flag and the first clause of the description.
     """
-    text, _, documented_default = option.doc.rstrip(".").partition("Default: ")
-    default = documented_default or given_default
-    if default is None and not any(option.default is missing for missing in (None, False, dataclasses.MISSING)):
+    text, _, described_default = option.description.rstrip(".").partition("Default: ")
+    default = described_default or computed_default
+    # `is`, because 0 == False: the default 0 of a number is shown, the default False of a switch is not.
+    if default is None and not any(option.default is hidden for hidden in (None, False, dataclasses.MISSING)):
         default = as_typed(option.default)
     text = (re.split(r"; |\. ", text)[0] if is_short else text).strip().rstrip(".")
-    if len(option.choices) > MAX_LISTED:
+    if len(option.choices) > MAX_LISTED:  # the placeholder lists fewer choices
         first, count = ", ".join(option.choices[:3]), len(option.choices)
         text += f": {first}, ... ({count})" if is_short else f". Valid: {join(option.choices)}"
     text += f" (default: {default})" if default else ""
@@ -82,11 +84,12 @@ def _option_lines(option: Option, given_default: str | None, width: int, *, is_s
     wrapped = textwrap.wrap(text, width - indent, break_on_hyphens=False)
     if len(left) < indent - 1 and wrapped:
         return [left.ljust(indent) + wrapped[0], *(" " * indent + line for line in wrapped[1:])]
-    return [*textwrap.wrap(left, width, subsequent_indent=" " * 6), *(" " * indent + line for line in wrapped)]
+    left_lines = textwrap.wrap(left, width, subsequent_indent=" " * NARROW_COLUMN)
+    return [*left_lines, *(" " * indent + line for line in wrapped)]
 
 
 def as_typed(value: object) -> str:
-    """Return a value as it would be typed on the command line."""
+    """Return a value as it is typed on the command line; a switch is "on" or "off"."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):

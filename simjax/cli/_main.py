@@ -1,4 +1,4 @@
-"""The command line: `simjax train | compare | data prepare | data export`, also as `python -m simjax`.
+"""The command line, `simjax COMMAND ...`, also as `python -m simjax COMMAND ...`.
 
 A mistake of the user ends in one line `error: ...` on stderr and exit status 2. Only a bug leaves a traceback.
 """
@@ -13,14 +13,13 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from simjax.cli import _commands, _train
+from simjax.cli import _commands, _encoders, _gallery, _train
 from simjax.cli._arguments import did_you_mean, join, with_flags
 from simjax.cli._help import Command, help_text
 from simjax.cli._interrupt import exit_on_interrupt
 from simjax.core import InputError
 
 HELP_OPTIONS = {"-h", "--help", "--help-all"}
-
 
 COMMANDS = {
     "train": Command(
@@ -40,6 +39,42 @@ COMMANDS = {
         ["mnist --split train --classes 0 1 2 --out images"],
         common=("name", "out", "split", "classes", "data_dir", "data.image_size", "data.skip_unreadable"),
     ),
+    "encoders": Command(_encoders.encoders, _encoders.EncodersArguments),
+    "embed": Command(_encoders.embed, _encoders.EmbedArguments, ["digits-cnn photos --out photos.npz"]),
+    "calibrate": Command(
+        _encoders.calibrate, _encoders.CalibrateArguments, ["runs/cnn-digits-softmax-0 --images FOLDER"]
+    ),
+    "verify": Command(_encoders.verify, _encoders.VerifyArguments, ["glyphs-cnn a.png b.png --fmr 0.01"]),
+    "fid": Command(_encoders.fid, _encoders.FIDArguments, ["digits-cnn real generated"]),
+    "gallery create": Command(
+        _gallery.create,
+        _gallery.CreateArguments,
+        ["people.gallery --encoder ENCODER --images FOLDER", "photos.gallery --encoder ENCODER --images FOLDER --flat"],
+    ),
+    "gallery add": Command(
+        _gallery.add, _gallery.AddArguments, ["people.gallery new.png --identity Ada --metadata source=camera"]
+    ),
+    "gallery remove": Command(
+        _gallery.remove, _gallery.RemoveArguments, ["people.gallery 3 7", "people.gallery --identity Ada"]
+    ),
+    "gallery search": Command(
+        _gallery.search, _gallery.SearchArguments, ["photos.gallery query.png -k 10 --html hits.html"]
+    ),
+    "gallery identify": Command(
+        _gallery.identify, _gallery.IdentifyArguments, ["people.gallery probe.png --fpir 0.01"]
+    ),
+    "gallery recommend": Command(_gallery.recommend, _gallery.RecommendArguments, ["photos.gallery --like 3 7 -k 10"]),
+    "gallery duplicates": Command(
+        _gallery.duplicates,
+        _gallery.DuplicatesArguments,
+        ["photos.gallery", "FOLDER --encoder digits-cnn --min-score 0.99"],
+    ),
+    "gallery verify": Command(_gallery.verify, _gallery.GalleryVerifyArguments, ["people.gallery a.png b.png"]),
+    "gallery calibrate": Command(
+        _gallery.calibrate, _gallery.GalleryCalibrateArguments, ["people.gallery --images OTHER_PEOPLE"]
+    ),
+    "gallery info": Command(_gallery.info, _gallery.InfoArguments, ["people.gallery --json"]),
+    "gallery list": Command(_gallery.list_items, _gallery.ListArguments, ["people.gallery --where identity=Ada"]),
 }
 
 
@@ -48,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     name = next((name for name in (" ".join(arguments[:n]) for n in (1, 2)) if name in COMMANDS), None)
     command = COMMANDS[name] if name is not None else None
-    kind = None if command is None else command.arguments
-    warnings.showwarning = functools.partial(_show_warning_once, kind, set())
+    dataclass = None if command is None else command.dataclass
+    warnings.showwarning = functools.partial(_show_warning_once, dataclass, set())
     try:
         with exit_on_interrupt(lambda: "interrupted"):
             if command is None or name is None:
@@ -60,14 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 command.run(arguments[len(name.split()) :])
             sys.stdout.flush()
     except InputError as error:
-        fail(with_flags(str(error), kind))
+        fail(with_flags(str(error), dataclass))
     except BrokenPipeError:  # a pipe such as `| head` was closed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
 
 
 def _list_of_commands(arguments: Sequence[str]) -> str:
-    """Return the text that lists all commands, or those that begin with the given word, as `data`.
+    """Return a list of all commands, or of the commands that begin with the given word, such as `data`.
 
     Raises:
         InputError: If the arguments name an unknown command.
@@ -81,16 +116,16 @@ def _list_of_commands(arguments: Sequence[str]) -> str:
         raise InputError(f"unknown command {got!r}; {advice}")
     lines = ["usage: simjax COMMAND ...", ""]
     for name, command in listed.items():
-        text = f"  {name:<14}{command.arguments.__doc__}"
-        lines += textwrap.wrap(text, shutil.get_terminal_size().columns, subsequent_indent=" " * 16)
+        text = f"  {name:<20}{command.dataclass.__doc__}"
+        lines += textwrap.wrap(text, shutil.get_terminal_size().columns, subsequent_indent=" " * 22)
     return "\n".join([*lines, "", "simjax COMMAND --help lists its options."])
 
 
 def _help(name: str, command: Command, arguments: Sequence[str]) -> str:
     program = "python train.py" if Path(sys.argv[0]).name == "train.py" else f"simjax {name}"
-    others = [word for word in arguments if word not in HELP_OPTIONS]
+    typed = [word for word in arguments if word not in HELP_OPTIONS]
     width = min(shutil.get_terminal_size().columns, 100)
-    return help_text(command, program, others, show_all="--help-all" in arguments, width=width)
+    return help_text(command, program, typed, show_all="--help-all" in arguments, width=width)
 
 
 def fail(message: str) -> None:
@@ -100,14 +135,14 @@ def fail(message: str) -> None:
 
 
 def _show_warning_once(
-    kind: type | None,
+    dataclass: type | None,
     shown: set[str],
     message: Warning | str,
     category: type[Warning],
     *rest: object,
     **options: object,
 ) -> None:
-    """Print a warning of simjax once, in one line. Warnings of other categories, from libraries, are not printed."""
+    """Print a UserWarning once, in one line. Warnings of other categories come from libraries and are not printed."""
     if category is UserWarning and str(message) not in shown:
         shown.add(str(message))
-        sys.stderr.write(f"warning: {with_flags(str(message), kind)}\n")
+        sys.stderr.write(f"warning: {with_flags(str(message), dataclass)}\n")

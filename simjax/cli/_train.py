@@ -22,7 +22,7 @@ COMMON = (
     *("model", "dataset", "test_dataset", "objective", "mining.miner", "epochs", "batch_size", "embedding_size"),
     *("optimizer.learning_rate", "seed", "out", "config", "resume", "overwrite"),
 )
-RECIPE_NOTE = "The recipe is the set of defaults for this model and data set."  # a term of `default_texts`
+RECIPE_NOTE = "The recipe is the set of defaults for this model and data set."  # explains a word of `default_texts`
 EXAMPLES = (
     "--model vit",
     "--dataset folder:photos --objective triplet --epochs 20",
@@ -55,19 +55,19 @@ def train(arguments: Sequence[str]) -> None:
 
     config = out / "config.json"
     config_time = _modification_time(config)
-    resume = f"go on with: {shlex.join(['python', 'train.py', '--resume', '--out', str(out)])}"
+    how_to_resume = f"go on with: {shlex.join(['python', 'train.py', '--resume', '--out', str(out)])}"
 
     def after_interrupt() -> str:
         # Before the settings are saved, the folder has no run, or the run that --overwrite replaces.
         has_run = parsed.resume or _modification_time(config) != config_time
-        return f"interrupted; {resume}" if has_run else "interrupted"
+        return f"interrupted; {how_to_resume}" if has_run else "interrupted"
 
     command = shlex.join(["python", "train.py", *arguments])
     try:
         with exit_on_interrupt(after_interrupt):
             report = train_and_report(settings, out, resume=parsed.resume, overwrite=parsed.overwrite, command=command)
     except Interrupted as stop:
-        sys.stderr.write(f"stopped at step {stop.step:,}; {resume}\n")
+        sys.stderr.write(f"stopped at step {stop.step:,}; {how_to_resume}\n")
         sys.exit(130)
     print("\n".join([*summary_lines(report), f"report: {out / 'report.html'}"]))
 
@@ -78,7 +78,7 @@ def train_and_report(
     """Train an encoder, evaluate it and write report.html, report.md and figures, as the command `simjax train` does.
 
     Args:
-        settings: Settings of the run. None is replaced by the default for the model and the data set.
+        settings: Settings of the run. A setting that is None gets the default for the model and the data set.
         out: Folder of the run.
         resume: Continue the run in `out` from its last checkpoint.
         overwrite: Replace the run in `out`.
@@ -105,7 +105,7 @@ def default_texts(arguments: Sequence[str]) -> Mapping[str, str]:
     """Return a description of the default of each setting by its dotted name, for the help.
 
     A setting that is None gets its value from the recipe (defaults for this model and data set), from the objective or
-    from the miner. Settings that the arguments or a TOML file give have their given value.
+    from the miner. For a setting in the arguments or in a TOML file, the description is the given value.
     """
     from simjax.train._recipes import fill_defaults
 

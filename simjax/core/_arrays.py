@@ -3,14 +3,15 @@
 | function | accepts | returns |
 |---|---|---|
 | `as_float_array` | real numbers | JAX array of floats |
-| `as_number_array` | numbers | JAX array; integers beyond JAX's integer type become floats |
-| `as_exact_array` | numbers | JAX array; integers beyond the integer type are an error |
-| `as_integer_array` | integers | array of integers of any width, NumPy or JAX |
-| `comparable_ids` | integers | JAX arrays; integers beyond the integer type are replaced by unused ones |
+| `as_number_array` | numbers | JAX array; integers that JAX would truncate become floats |
+| `as_exact_array` | numbers | JAX array; integers that its dtype cannot represent are an error |
+| `as_integer_array` | integers | NumPy or JAX array of integers of any width |
+| `comparable_ids` | integers | JAX arrays; integers beyond JAX's default integer type are replaced by unused ones |
 
-JAX keeps the low 32 bits of wider integers unless `jax_enable_x64` is set (2^32 becomes 0). Arguments are therefore
-converted before JAX sees them. The values of traced arrays are unknown, and are not checked. All functions raise a
-TypeError for text, objects and, except `as_number_array` and `as_exact_array`, for complex numbers.
+JAX keeps the low 32 bits of wider integers unless `jax_enable_x64` is set (2^32 becomes 0), and its default integer
+type is int32, or int64 with `jax_enable_x64`. Arguments are therefore converted before JAX sees them. The values of
+traced arrays are unknown, and are not checked. All functions raise a TypeError for text and objects; all but
+`as_number_array` and `as_exact_array` also raise it for complex numbers.
 """
 
 from typing import Any
@@ -59,9 +60,9 @@ def as_float_array(argument: str, x: ArrayLike) -> Array:
 
 
 def as_number_array(argument: str, x: ArrayLike) -> Array:
-    """Return x as an array of numbers. Integers beyond JAX's integer type become JAX's default float type."""
+    """Return x as an array of numbers. Integers that JAX would truncate become JAX's default float type."""
     try:
-        if isinstance(x, bool | int | float | complex):  # no NumPy array, which would lose the weak type
+        if isinstance(x, bool | int | float | complex):  # a NumPy array of it would lose the weak type
             return jnp.asarray(float(x) if isinstance(x, int) and abs(x) >= 2**31 else x)
         array = as_host_array(x)
         if np.issubdtype(array.dtype, np.integer) and not fits_dtype(array, canonicalize_dtype(array.dtype)):
@@ -86,9 +87,8 @@ def as_exact_array(argument: str, x: Any, dtype: DTypeLike | None = None, *, hin
     """Return x as a JAX array in which every integer is unchanged.
 
     Args:
-        argument: Name of the argument in error messages.
-        x: Anything that converts to an array.
-        dtype: Integer type of the result if x holds integers. Default: JAX's type for the integer type of x.
+        dtype: Integer type of the result if x holds integers. Default: that of x, or its 32-bit form without
+            `jax_enable_x64`.
         hint: End of the error message about integers that `dtype` cannot represent.
     """
     array = as_host_array(x)
@@ -107,15 +107,15 @@ def as_exact_array(argument: str, x: Any, dtype: DTypeLike | None = None, *, hin
 def as_integer_array(argument: str, x: Any) -> np.ndarray | Array:
     """Return x as an array of integers of any width: a JAX array if x is one, otherwise a NumPy array.
 
-    The TypeError for other numbers says how to convert them.
+    An empty array of any type counts as integers. The TypeError for anything else says how to convert it.
     """
     array = as_host_array(x)
     if jnp.issubdtype(array.dtype, jnp.integer):
         return array
-    if isinstance(x, list | tuple) and all(type(value) is int for value in x):
-        return np.asarray(x, object if x else int)  # integers that NumPy would convert to floats
     if isinstance(array, np.ndarray) and not array.size:
         return array.astype(int)
+    if isinstance(x, list | tuple) and all(type(value) is int for value in x):
+        return np.asarray(x, object)  # such as [2**63, -1], which NumPy converts to floats
     kinds = {"U": "text", "T": "text", "S": "bytes", "O": "objects"}
     is_float = jnp.issubdtype(array.dtype, jnp.floating)
     fix = f"{argument}.astype(int)" if is_float else f"np.unique({argument}, return_inverse=True)[1]"
@@ -124,40 +124,42 @@ def as_integer_array(argument: str, x: Any) -> np.ndarray | Array:
 
 
 def class_ids(argument: str, labels: ArrayLike) -> Array:
-    """Return class ids [n] as integers of JAX's default type, see `comparable_ids`."""
+    """Return class ids [n] as JAX's default integer type, see `comparable_ids`."""
     return comparable_ids({argument: labels})[argument]
 
 
 def comparable_ids(labels: dict[str, Any]) -> dict[str, Array]:
-    """Return class ids [n] as integers of JAX's default type that are equal exactly where the given ids are equal.
+    """Return class ids in JAX's default integer type, with equal ids exactly where the given ids are equal.
 
-    Ids that the type cannot represent are replaced by unused negative ids. If they are compared with traced ids, an
-    InputError is raised.
+    Unused negative ids replace the ids that this type cannot represent. Unused ids are found by value, so an InputError
+    is raised if an id is to be replaced and one of the arrays is traced.
 
     Args:
-        labels: Class ids by the name of the argument.
+        labels: Arrays of class ids, of any lengths, by the argument name that errors mention. The result has the same
+            keys.
     """
     dtype = jnp.result_type(int)
-    ids, too_large = {}, ""
+    ids, unfit_argument = {}, ""
     for argument, given in labels.items():
         ids[argument] = as_integer_array(argument, given)
         if ids[argument].ndim != 1:
             raise InputError(f"{argument}: expected one class id for each row, got shape {ids[argument].shape}")
         if not fits_dtype(ids[argument], dtype):
-            too_large = too_large or argument
-    if not too_large:
+            unfit_argument = unfit_argument or argument
+    if not unfit_argument:
         return {argument: jnp.asarray(a).astype(dtype) for argument, a in ids.items()}
     if any(isinstance(a, Tracer) for a in ids.values()):
         raise InputError(
-            f"{too_large}: expected ids that {dtype} holds, because they are compared with traced ids; "
+            f"{unfit_argument}: expected ids that {dtype} holds, because they are compared with traced ids; "
             "pass np.unique(ids, return_inverse=True)[1] of all ids together, or set jax_enable_x64"
         )
     arrays = [np.asarray(a) for a in ids.values()]
     common = np.result_type(*arrays)
-    common = common if np.issubdtype(common, np.integer) else object  # uint64 and int64 would become float64
+    common = common if np.issubdtype(common, np.integer) else object  # float64, for uint64 and int64, rounds ids
     values, positions = np.unique(np.concatenate([a.astype(common) for a in arrays]), return_inverse=True)
-    smallest, largest = jnp.iinfo(dtype).min + 1, jnp.iinfo(dtype).max  # the minimum is NO_CLASS
-    representable = ((smallest <= values) & (values <= largest)).astype(bool)
+    smallest, largest = jnp.iinfo(dtype).min + 1, jnp.iinfo(dtype).max  # the minimum of int32 is NO_CLASS
+    representable = (smallest <= values) & (values <= largest)
+    # Of len(values) candidates, the representable ids use at most one each, which leaves one for every other id.
     unused = np.setdiff1d(np.arange(smallest, smallest + len(values)), values[representable].astype(np.int64))
     values[~representable] = unused[: np.sum(~representable)]
     parts = np.split(values.astype(dtype)[positions], np.cumsum([len(a) for a in arrays])[:-1])
@@ -176,7 +178,6 @@ def replace_non_finite_rows(x: Array, *, fill_with_minimum: bool = False) -> tup
     of a masked pair 0 * NaN would be NaN.
 
     Args:
-        x: [..., d].
         fill_with_minimum: Fill a row of a matrix [n, d] with the minimum of each feature over the finite rows, which
             does not enlarge their bounding box. Default: fill it with 0.
     """

@@ -1,10 +1,9 @@
-"""Map a function over blocks of rows: the engine under every reduction of a similarity matrix.
+"""Map a function over blocks of rows, as every reduction of a similarity matrix does.
 
-A reduction of the rows of S = measure(x_i, y_j) needs one tile of S at a time: the scores of a block of rows with all
+A reduction of the rows of S = measure(x_i, y_j) needs one tile of S at a time: the values of a block of rows with all
 columns. `map_rows` calls a function with the rows of x block by block; the function computes its tile with ordinary
 `jnp` code and reduces it. Each block is checkpointed: the backward pass computes its tile again, so no more than one
-tile exists at a time, forward or backward. One block with all rows is the dense path; there is no second
-implementation.
+tile exists at a time, forward or backward. If all rows fit into one block, the function is called without a loop.
 """
 
 from collections.abc import Callable
@@ -42,12 +41,12 @@ def rows_per_block(n: int, row_bytes: int, min_rows: int = MIN_ROWS) -> int:
         250
     """
     row_bytes = max(row_bytes, 1)
-    most = max(TILE_BYTES // row_bytes, min(min_rows, LARGEST_TILE_BYTES // row_bytes), 1)
-    fewest = max(1, -(-n // most))
-    for blocks in range(fewest, 2 * fewest):
+    most_rows = max(TILE_BYTES // row_bytes, min(min_rows, LARGEST_TILE_BYTES // row_bytes), 1)
+    fewest_blocks = max(1, -(-n // most_rows))
+    for blocks in range(fewest_blocks, 2 * fewest_blocks):
         if n % blocks == 0 and n >= blocks * min_rows:  # no padding, whose removal would copy the result
             return max(1, n // blocks)
-    return max(1, -(-n // fewest))
+    return max(1, -(-n // fewest_blocks))
 
 
 def save_for_backward(values: Any) -> Any:
@@ -72,9 +71,9 @@ def map_rows(function: Callable[..., Any], *rows: Any, block_size: int | None = 
     if block_size >= n:
         return function(*rows)
     blocks = -(-n // block_size)
-    missing = blocks * block_size - n
-    # The padding repeats the first rows, because the function is defined there; at zeros its gradient may be NaN.
-    padded = jax.tree.map(lambda a: jnp.concatenate([a, a[:missing]]) if missing else a, replicated(rows))
+    padding = blocks * block_size - n
+    # The padding repeats the first rows instead of zeros, at which the gradient of the function may be NaN.
+    padded = jax.tree.map(lambda a: jnp.concatenate([a, a[:padding]]) if padding else a, replicated(rows))
     split = jax.tree.map(lambda a: a.reshape(blocks, block_size, *a.shape[1:]), padded)
     split = jax.tree.map(shard_second_axis, split, rows)  # each device computes its rows of every block
     policy = jax.checkpoint_policies.save_only_these_names(*saved)

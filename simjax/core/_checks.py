@@ -56,14 +56,7 @@ def check_positive(argument: str, value: ArrayLike) -> None:
 
 
 def check_between(argument: str, value: ArrayLike, low: int | float, high: int | float) -> None:
-    """Raise an InputError if a known value is not between two numbers.
-
-    Args:
-        argument: Name in the error message.
-        value: A number or an array.
-        low: All values must be larger.
-        high: All values must be smaller.
-    """
+    """Raise an InputError if a known value is not larger than `low` and smaller than `high`."""
     if not isinstance(value, Tracer) and not np.all((np.asarray(value) > low) & (np.asarray(value) < high)):
         raise InputError(f"{argument}: expected a number between {low:g} and {high:g}, got {value}")
 

@@ -55,18 +55,11 @@ def convolution(
 ) -> Num[Array, "b _h _w k"]:
     """Compute the dot product of every filter with every patch of every image, [b, h', w', k].
 
-    h' = (h + 2 padding - kh) // stride + 1, and w' likewise.
-
     Args:
         x: [b, h, w, c].
         kernel: k filters, [kh, kw, c, k].
         bias: [k]. Default: no bias.
-        stride: Step between patches, in pixels.
-        padding: Zeros added on every side.
-
-    Raises:
-        InputError: If the kernel does not have four axes, the channels differ, or the padded image is smaller than a
-            filter.
+        stride, padding: See `patches`.
     """
     x, kernel = as_float_array("x", x), as_float_array("kernel", kernel)
     if kernel.ndim != 4:
@@ -90,8 +83,7 @@ def convolution_matrix(
     Args:
         kernel: [kh, kw, c, k].
         shape: Shape of one image, (h, w, c).
-        stride: See `convolution`.
-        padding: See `convolution`.
+        stride, padding: See `patches`.
 
     Example:
         A 3x3 filter on a 28x28 image gives each neuron at most 9 of its 784 possible inputs:
@@ -130,7 +122,7 @@ def _by_products(x: Array, kernel: Array, stride: int, padding: int) -> Array:
 
     positions = x.shape[1] * ((x.shape[2] + 2 * padding - kw) // stride + 1)
     image_bytes = positions * max(kw * c, kh * k) * x.dtype.itemsize
-    # A block consists of images here, so one image may be a block.
+    # The rows of `map_rows` are whole images here, so even a single one is enough work for a block.
     return map_rows(convolve, x, block_size=rows_per_block(len(x), image_bytes, min_rows=1))
 
 

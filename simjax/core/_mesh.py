@@ -66,7 +66,7 @@ def replicated(values: Any) -> Any:
 
 
 def shard_second_axis(a: Array, like: Array) -> Array:
-    """Shard the second axis of an array over the Explicit mesh axes of another one's first axis, if they divide it."""
+    """Shard the second axis of a over the Explicit mesh axes of the first axis of `like`, if they divide its size."""
     mesh = explicit_mesh(like)
     axes = mesh and jax.typeof(like).sharding.spec[0]
     if not axes or a.shape[1] % math.prod(mesh.shape[axis] for axis in ([axes] if isinstance(axes, str) else axes)):
@@ -95,9 +95,9 @@ def call_on_devices(
 
 
 def auto_axes(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a function of pytrees with Auto instead of Explicit mesh axes; its results are replicated.
+    """Return the function with Auto instead of Explicit mesh axes: XLA shards intermediates, results are replicated.
 
-    The function must not close over arrays that are sharded over Explicit axes.
+    The arguments are pytrees. The function must not close over arrays that are sharded over Explicit axes.
     """
 
     @functools.wraps(function)
@@ -119,5 +119,5 @@ def auto_axes(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @auto_axes
 def take_rows(a: Array, rows: Array) -> Array:
-    """Return `a[rows]`, whatever Explicit axes the two arrays are sharded over."""
+    """Return `a[rows]`. Either array may be sharded over Explicit mesh axes."""
     return a[rows]

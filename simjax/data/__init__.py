@@ -10,9 +10,9 @@ from simjax.data._balanced_sampler import (
     sample_hierarchical,
     sample_triplets,
 )
-from simjax.data._dataset import Dataset, export, select_classes
-from simjax.data._decode import resize
-from simjax.data._folder import has_test_folder
+from simjax.data._dataset import Dataset, Progress, export, select_classes
+from simjax.data._decode import Format, UnreadableImageError, decode_images, resize
+from simjax.data._folder import has_test_folder, list_images
 from simjax.data._load import DATASETS, load, resolve_folders, split_name
 from simjax.data._prepare import prepare
 from simjax.data._sampler import (
@@ -30,15 +30,20 @@ __all__ = [
     "ClassTable",
     "DATASETS",
     "Dataset",
+    "Format",
     "Hierarchy",
+    "Progress",
+    "UnreadableImageError",
     "augment",
     "class_table",
+    "decode_images",
     "default_augmentation",
     "epoch_order",
     "export",
     "fixed_triplets",
     "has_test_folder",
     "hierarchy",
+    "list_images",
     "load",
     "normalize",
     "permutation_at",

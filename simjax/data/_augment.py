@@ -1,7 +1,8 @@
-"""Augmentation and normalization of images, inside the jitted training step.
+"""Augmentation and normalization of images.
 
 Augmentation changes training images at random, but not their class. Rotation, scale and shift are one affine map with
-bilinear interpolation; pixels from outside the image are zero.
+bilinear interpolation; pixels from outside the image are zero. `augment` and `normalize` run inside the jitted training
+step, `statistics` in NumPy before the training.
 """
 
 from dataclasses import dataclass, fields
@@ -20,7 +21,7 @@ IMAGES_PER_CHUNK = 2048  # bounds the memory of the squared pixels
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Largest change of each kind. Changes are uniformly random and independent for each image.
+    """Largest random change of each kind. Changes are uniformly distributed and independent for each image.
 
     Attributes:
         shift: Largest shift, as a fraction of the height and the width.
@@ -55,7 +56,7 @@ DEFAULTS = {
 
 
 def default_augmentation(name: str) -> Augmentation:
-    """Return the default for a data set; for an unknown one only a small shift, because a flip may change the class."""
+    """Return the default for a data set; for an unknown name only a small shift, as a flip may change the class."""
     return DEFAULTS.get(name.removeprefix("tfds:"), Augmentation(shift=1 / 16))
 
 
@@ -66,7 +67,7 @@ def augment(key: Array, images: ArrayLike, augmentation: Augmentation) -> Array:
     Args:
         key: PRNG key.
         images: Floating-point [b, h, w, c], before `normalize`, so that zero is the background.
-        augmentation: The largest changes. A shift without rotation and scale is by whole pixels.
+        augmentation: The largest changes. Without rotation and scale, images are shifted by whole pixels.
     """
     images = jnp.asarray(images)
     if not jnp.issubdtype(images.dtype, jnp.floating):
@@ -92,24 +93,26 @@ def augment(key: Array, images: ArrayLike, augmentation: Augmentation) -> Array:
 
 
 def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the mean and standard deviation of each channel of uint8 images [n, h, w, c], scaled to [0, 1].
+    """Compute the mean and standard deviation of each channel of images / 255, for uint8 images [n, h, w, c].
 
     Returns:
-        float32 [c] and float32 [c], exact to float32. The deviation of a constant channel is replaced by 1.
+        float32 [c] and float32 [c], rounded from sums of integers. The deviation of a constant channel is replaced by
+        1, because `normalize` divides by it.
 
     Example:
         >>> mean, std = statistics(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
         >>> mean.tolist(), std.tolist()
         ([0.5], [0.5])
     """
-    total = squares = np.zeros(images.shape[-1], np.int64)
+    channels = images.shape[-1]
+    total, total_of_squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
     for start in range(0, len(images), IMAGES_PER_CHUNK):
-        pixels = images[start : start + IMAGES_PER_CHUNK].reshape(-1, images.shape[-1]).astype(np.uint32)
-        total = total + pixels.sum(0, dtype=np.int64)
-        squares = squares + np.square(pixels).sum(0, dtype=np.int64)
-    count = max(images.size // images.shape[-1], 1)
+        pixels = images[start : start + IMAGES_PER_CHUNK].reshape(-1, channels).astype(np.uint32)  # holds squares
+        total += pixels.sum(0, dtype=np.int64)
+        total_of_squares += np.square(pixels).sum(0, dtype=np.int64)
+    count = max(images.size // channels, 1)
     mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    deviation = np.sqrt(np.maximum(total_of_squares / count - mean**2, 0))
     return (mean / 255).astype(np.float32), np.where(deviation > 0, deviation / 255, 1).astype(np.float32)
 
 
@@ -135,7 +138,7 @@ def _affine(images: Array, angle: Array, factor: Array, shift: Array) -> Array:
     Angles are in radians [b], factors [b], shifts in pixels [b, 2].
     """
     b, h, w, c = images.shape
-    # The source of each pixel of the result: the inverse map, about the centre.
+    # The inverse map, about the centre, gives the source (y, x) of each pixel of the result.
     centre = jnp.array([h - 1, w - 1]) / 2
     down, right = jnp.meshgrid(jnp.arange(h) - centre[0], jnp.arange(w) - centre[1], indexing="ij")
     down, right = (axis[None] - shift[:, i, None, None] for i, axis in enumerate((down, right)))  # [b, h, w]
@@ -147,19 +150,19 @@ def _affine(images: Array, angle: Array, factor: Array, shift: Array) -> Array:
     y, x = jnp.clip(y, -1, h) + 1, jnp.clip(x, -1, w) + 1
     top, left = jnp.floor(y), jnp.floor(x)
     lower_weight, right_weight = ((a - floor)[..., None].astype(images.dtype) for a, floor in ((y, top), (x, left)))
-    row = w + 3
-    corner = (jnp.arange(b)[:, None, None] * (h + 3) + top.astype(int)) * row + left.astype(int)
+    row_length = w + 3
+    corner = (jnp.arange(b)[:, None, None] * (h + 3) + top.astype(int)) * row_length + left.astype(int)
 
     def neighbour(offset: int) -> Array:
         return padded.at[corner + offset].get(mode="promise_in_bounds")
 
     upper = neighbour(0) * (1 - right_weight) + neighbour(1) * right_weight
-    lower = neighbour(row) * (1 - right_weight) + neighbour(row + 1) * right_weight
+    lower = neighbour(row_length) * (1 - right_weight) + neighbour(row_length + 1) * right_weight
     return upper * (1 - lower_weight) + lower * lower_weight
 
 
 def _cut_out(images: Array, centre: Array, side: float) -> Array:
-    """Set a rectangle of `side` times the size of the images to zero around `centre`, in pixels, [b, 2]."""
+    """Set a rectangle around `centre` (in pixels, [b, 2]) to zero; its sides are `side` times those of the images."""
     _, h, w, _ = images.shape
     in_rows = jnp.abs(jnp.arange(h)[None] + 0.5 - centre[:, :1]) < side * h / 2  # [b, h]
     in_columns = jnp.abs(jnp.arange(w)[None] + 0.5 - centre[:, 1:]) < side * w / 2  # [b, w]

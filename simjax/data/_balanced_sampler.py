@@ -1,12 +1,12 @@
 """Samplers without replacement within an epoch: every class or triplet is drawn once per epoch, in a new random order.
 
 Independent draws leave out some classes for a long time: if each batch has k of c classes, a fraction (1 - k / c)^s of
-the classes is missing in s batches. Here a batch is a function of the key and the number of the batch alone, so that a
-run resumes at any step without saved state, and all hosts draw the same. The order of an epoch is a random permutation,
-of which `permutation_at` computes single elements by a swap-or-not shuffle. Arguments that are out of range raise an
-`InputError`, and labels and triplets that are not integers a `TypeError`.
+the classes is missing in s batches. Here a batch is a function of a PRNG key and the index of the batch alone, so that
+a run resumes at any step without saved state, and all hosts draw the same batches. The order of an epoch is a random
+permutation, of which `permutation_at` computes single elements by a swap-or-not shuffle. Arguments that are out of
+range raise an `InputError`, and labels and triplets that are not integers a `TypeError`.
 
-Batches of triplets are for data without classes, of which only judgements "a is more similar to p than to n" are known.
+Batches of triplets are for data with judgements "a is more similar to p than to n" instead of classes.
 `fixed_triplets` instead draws triplets of classes, independently and once before the training. The relation of a batch
 of b triplets has their anchors as rows, and their positives and negatives as columns:
 
@@ -47,9 +47,9 @@ def sample_balanced(
     once, in ceil(count / m) draws of the class, before any is drawn again.
 
     Args:
-        key: Key of the run.
-        step: Number of the batch, from 0 over all epochs. May be traced.
-        table: See `class_table`.
+        key: PRNG key of the run.
+        step: Index of the batch, counted from 0 over all epochs. May be traced.
+        table: The images of each class, from `class_table`.
         classes_per_batch: At most the number of classes. Classes repeat if fewer classes have images.
         m: Images of each class. They are distinct within a batch if the class has enough images; otherwise each is
             drawn once before any is drawn again.
@@ -126,12 +126,11 @@ def sample_hierarchical(
     `sample_balanced`.
 
     Args:
-        key: As in `sample_balanced`.
-        step: As in `sample_balanced`.
-        table: See `hierarchy`.
-        super_classes_per_batch: At most the number of super-classes s.
-        classes_per_super_class: Distinct if the super-class has enough classes; otherwise each is drawn once before any
-            is drawn again.
+        key, step: See `sample_balanced`.
+        table: From `hierarchy`.
+        super_classes_per_batch: At most the number of super-classes.
+        classes_per_super_class: Classes of each super-class. They are distinct if the super-class has enough classes;
+            otherwise each is drawn once before any is drawn again.
         m: Images of each class, as in `sample_balanced`.
 
     Returns:
@@ -158,8 +157,8 @@ def fixed_triplets(key: Array, table: ClassTable, n_triplets: int) -> Int[Array,
     """Draw the triplets of a run for `sample_triplets`, independently, so a triplet may occur twice.
 
     Args:
-        key: Random key.
-        table: See `class_table`.
+        key: PRNG key.
+        table: The images of each class, from `class_table`.
         n_triplets: The number of triplets t.
 
     Returns:
@@ -188,12 +187,12 @@ def fixed_triplets(key: Array, table: ClassTable, n_triplets: int) -> Int[Array,
 def _fixed_triplets(key: Array, table: ClassTable, t: int) -> Array:
     keys = jax.random.split(key, 5)
     has_image, has_pair = (table.counts > 0).astype(jnp.int32), (table.counts > 1).astype(jnp.int32)
-    # `locate` returns the class with a given rank among the classes with a 1.
+    # With counts of 0 and 1, `locate` returns the class with a given rank among the classes with count 1.
     own_class, _ = locate(jax.random.randint(keys[0], (t,), 0, has_pair.sum()), has_pair)
     own_rank = jnp.cumsum(has_image)[own_class] - 1
     other_rank = jax.random.randint(keys[1], (t,), 0, has_image.sum() - 1)
-    other_class, _ = locate(other_rank + (other_rank >= own_rank), has_image)  # skips the own class
-    # Positions in the lists of images of these classes, the rows of the table.
+    other_class, _ = locate(other_rank + (other_rank >= own_rank), has_image)  # the own rank is skipped
+    # Positions in the lists of images of both classes, which are rows of the table.
     own_count, other_count = table.counts[own_class], table.counts[other_class]
     anchor = jax.random.randint(keys[2], (t,), 0, own_count)
     positive = (anchor + jax.random.randint(keys[3], (t,), 1, own_count)) % own_count
@@ -210,13 +209,12 @@ def sample_triplets(
     An epoch has ceil(t / batch) batches. If its last batch is not full, it is padded with triplets of the same epoch.
 
     Args:
-        key: As in `sample_balanced`.
-        step: As in `sample_balanced`.
-        triplets: Images as (anchor, positive, negative), int [t, 3].
+        key, step: See `sample_balanced`.
+        triplets: Indices of images (anchor, positive, negative), int [t, 3].
         batch: The number of triplets, at most t.
 
     Returns:
-        Anchors, positives and negatives, int32 [batch] each.
+        Indices of anchors, positives and negatives, int32 [batch] each.
 
     Example:
         >>> triplets = jnp.array([[0, 1, 2], [3, 4, 5]])
@@ -269,7 +267,7 @@ class Selection(NamedTuple):
     """Selected members of a group, [k] each. A member is a class or an image."""
 
     indices: Array  # the members
-    keys: Array  # of the draws within each member
+    keys: Array  # PRNG keys for draws within each member
     draws: Array  # how often each member was drawn before
     repeat: Array  # how often each member occurs before in this selection, if the group has fewer than k members
     repeats: Array  # the largest number of occurrences of a member in this selection
@@ -278,9 +276,10 @@ class Selection(NamedTuple):
 def _draw(key: Array, draw: Array, n: Array, k: int, repeat: ArrayLike = 0, repeats: ArrayLike = 1) -> Selection:
     """Select the next k of n members of a group, without replacement within an epoch.
 
-    If k does not divide n, the last draw of an epoch is padded with the first members of the epoch. The draws within a
-    padded member use a key of their own, so that its next regular draw is not affected. The group occurs `repeats`
-    times in the batch. Draw number `draw` selects k members for each occurrence; this call is for number `repeat`.
+    If k does not divide n, the last draw of an epoch is padded with the first members of the epoch. The draws within
+    such a repeated member use a key of their own, so that its next regular draw is not affected. The group occurs
+    `repeats` times in the batch. The draw with index `draw` selects k members for each occurrence; this call is for the
+    occurrence with index `repeat`.
     """
     n = jnp.maximum(n, 1)
     members_per_draw = k * jnp.asarray(repeats, jnp.int32)
@@ -290,11 +289,11 @@ def _draw(key: Array, draw: Array, n: Array, k: int, repeat: ArrayLike = 0, repe
     position = first + jnp.arange(k, dtype=jnp.int32)
     indices, occurrence = permutation_at(jax.random.fold_in(key, epoch), position % n, n), position // n
     has_too_few = n < members_per_draw
-    # The keys of epochs are folded from numbers from 0, so those of members are folded from numbers below 0.
-    key_numbers = -1 - (indices + jnp.where(has_too_few, 0, occurrence) * n)
+    # Numbers below 0, because the keys of epochs are folded from the numbers from 0.
+    fold_numbers = -1 - (indices + jnp.where(has_too_few, 0, occurrence) * n)
     return Selection(
         indices,
-        jax.vmap(jax.random.fold_in, (None, 0))(key, key_numbers),
+        jax.vmap(jax.random.fold_in, (None, 0))(key, fold_numbers),
         jnp.broadcast_to(epoch, k),
         jnp.where(has_too_few, occurrence, 0),
         jnp.broadcast_to(jnp.where(has_too_few, -(-members_per_draw // n), 1), k),
@@ -309,7 +308,7 @@ def _draw_groups(key: Array, step: ArrayLike, table: ClassTable, k: int) -> Sele
 
 
 def _draw_within(groups: Selection, table: ClassTable, m: int) -> Selection:
-    """Select the next m members of each selected group, [k * m] in all, those of a group next to each other."""
+    """Select the next m members of each selected group, [k * m] in all; members of a group are next to each other."""
     draw = jax.vmap(_draw, (0, 0, 0, None, 0, 0))
     within = draw(groups.keys, groups.draws, table.counts[groups.indices], m, groups.repeat, groups.repeats)
     rows = table.rows[groups.indices[:, None], within.indices]

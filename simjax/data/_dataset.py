@@ -31,9 +31,9 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def select(dataset: Dataset, index: np.ndarray) -> Dataset:
-    """Return the images of a data set at `index`, int [m]."""
-    return dataset._replace(images=dataset.images[index], labels=dataset.labels[index])
+def select(dataset: Dataset, rows: np.ndarray) -> Dataset:
+    """Return the images of a data set with the indices `rows`, int [m], or with a mask, bool [n]."""
+    return dataset._replace(images=dataset.images[rows], labels=dataset.labels[rows])
 
 
 def concatenate(datasets: Sequence[Dataset]) -> Dataset:
@@ -65,7 +65,7 @@ def stratified_split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def select_classes(dataset: Dataset, classes: str) -> Dataset:
     """Select the images of some classes and renumber the labels.
 
-    `classes` has names of classes, class numbers from 0, or ranges of numbers, separated by commas.
+    `classes` has names of classes, labels, or ranges of labels such as 0-7, separated by commas.
 
     Example:
         >>> data = Dataset(np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 1, 2, 2], np.int32), ("cat", "dog", "owl"))
@@ -77,7 +77,7 @@ def select_classes(dataset: Dataset, classes: str) -> Dataset:
     selected: set[int] = set()
     for item in filter(None, (part.strip() for part in classes.split(","))):
         bounds = re.fullmatch(r"(\d+)(?:-(\d+))?", item)
-        first, last = (int(bounds[1]), int(bounds[2] or bounds[1])) if bounds else (0, -1)
+        first, last = (int(bounds[1]), int(bounds[2] or bounds[1])) if bounds else (0, -1)  # else an empty range
         if item in names:
             selected.add(names.index(item))
         elif first <= last < len(names):
@@ -87,10 +87,10 @@ def select_classes(dataset: Dataset, classes: str) -> Dataset:
             raise InputError(f"classes: expected names or numbers below {len(names)}, got {item!r}{near}")
     if not selected:
         raise InputError(f"classes: expected at least one in brackets, got [{classes}]")
-    numbers = np.array(sorted(selected))
-    found = select(dataset, np.isin(dataset.labels, numbers))
-    labels = np.searchsorted(numbers, found.labels).astype(np.int32)
-    return Dataset(found.images, labels, tuple(names[number] for number in numbers))
+    old_labels = np.array(sorted(selected))
+    found = select(dataset, np.isin(dataset.labels, old_labels))
+    labels = np.searchsorted(old_labels, found.labels).astype(np.int32)
+    return Dataset(found.images, labels, tuple(names[label] for label in old_labels))
 
 
 def load_digits(split: str) -> Dataset:
@@ -99,17 +99,17 @@ def load_digits(split: str) -> Dataset:
     from sklearn.model_selection import train_test_split
 
     pixels, target = datasets.load_digits(return_X_y=True)
-    images = np.rint(pixels * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)  # from 0..16
+    images = np.rint(pixels * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)  # pixels are 0..16
     digits = Dataset(images, target.astype(np.int32), tuple(map(str, range(10))))
-    index = train_test_split(np.arange(len(target)), test_size=TEST_FRACTION, stratify=target, random_state=SEED)
-    train, test = (select(digits, np.asarray(part)) for part in index)
+    parts = train_test_split(np.arange(len(target)), test_size=TEST_FRACTION, stratify=target, random_state=SEED)
+    train, test = (select(digits, np.asarray(part)) for part in parts)
     return {"train": train, "test": test, "all": concatenate([train, test])}[split]
 
 
 def export(dataset: Dataset, out: Path, classes: tuple[str, ...] | None = None) -> int:
     """Write the images of the named classes (default: all) to out/CLASS/INDEX.png, and return their number.
 
-    The folder `out` must not exist. It is renamed into place when it is complete.
+    The folder `out` must not exist. The images are written to a temporary folder, which is renamed to `out` at the end.
     """
     from PIL import Image
 
@@ -119,19 +119,19 @@ def export(dataset: Dataset, out: Path, classes: tuple[str, ...] | None = None) 
             raise InputError(f"unknown class {name!r}{suggestion(name, dataset.class_names)}")
     if out.exists():
         raise InputError(f"{out} exists; choose another folder")
-    work = out.with_name(f".{out.name}.part")
+    temporary = out.with_name(f".{out.name}.part")
     written = 0
     try:
         for name in names:
-            folder = work / name.replace("/", "_")
+            folder = temporary / name.replace("/", "_")
             folder.mkdir(parents=True)
             for row in (dataset.labels == dataset.class_names.index(name)).nonzero()[0]:
                 image = dataset.images[row]
                 Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(folder / f"{row:06d}.png")
                 written += 1
-        work.rename(out)
+        temporary.rename(out)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return written

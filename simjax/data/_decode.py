@@ -1,9 +1,9 @@
 """Decode and resize images of any format to uint8 pixels, in threads.
 
 - The EXIF orientation is applied. Transparent pixels become white. Only the first frame of an animation is read.
-- 1-bit images become 0 and 255. 16-bit and 32-bit integers are mapped from 0..65535 and floating-point pixels from
-  0..1, or both from the given input range, with values outside clipped. A warning is given if all images together use
-  less than half of the assumed range.
+- Pixels of 1 bit become 0 and 255. Integers of 16 and 32 bits are mapped from 0..65535 and floating-point pixels from
+  0..1. If an input range is given, both are mapped from this range, and values outside are clipped. Otherwise a warning
+  is given if all images together use less than half of the assumed range.
 - Images are resized by antialiased bicubic resampling. An image of another aspect ratio is padded by repeating its
   border pixels, cropped at its centre, or stretched.
 - One channel becomes three by repetition; three become one by luminance (ITU-R 601, 0.299 R + 0.587 G + 0.114 B).
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, Union
 
 import numpy as np
 
@@ -29,12 +29,12 @@ from simjax.data._dataset import Dataset, Progress
 if TYPE_CHECKING:
     from PIL import Image
 
-Source = Path | bytes | np.ndarray
-"""An image: a file, the content of a file, or pixels [h, w] or [h, w, c]."""
+# An image: a file, the content of a file, pixels [h, w] or [h, w, c], or a Pillow image.
+Source: TypeAlias = Union[Path, bytes, np.ndarray, "Image.Image"]
 
 MAX_UNCHANGED_SIDE = 64  # images of one common size up to this height and width are not resized
 DEFAULT_SIDE = 32  # other images are resized to about as many pixels as a square of this side
-MAX_ASPECT_RATIO = 4.0  # of a default size
+MAX_ASPECT_RATIO = 4.0  # limit of the aspect ratio of a default size
 IMAGES_PER_TASK = 16  # decoding a tiny PNG takes less time than scheduling a task
 CACHE_GIGABYTES = 4.0
 
@@ -56,7 +56,7 @@ class ReadOptions(NamedTuple):
 
 
 class Format(NamedTuple):
-    """The size (height, width) and channels (1 or 3) of decoded images, and how they are reached; see `load`."""
+    """The size (height, width) and channels (1 or 3) of decoded images, and how images are converted; see `load`."""
 
     size: tuple[int, int]
     channels: int
@@ -82,7 +82,7 @@ class UnreadableImageError(Exception):
 
 
 def resize(dataset: Dataset, size: tuple[int, int], channels: int, aspect: Aspect = "pad") -> Dataset:
-    """Resize the images of a data set and convert their channels; images of this shape already are not copied.
+    """Resize the images of a data set and convert their channels; images that have this shape already are not copied.
 
     Args:
         dataset: Images [n, h, w, c].
@@ -111,7 +111,8 @@ def check_format(size: tuple[int, int] | None, channels: int | None) -> None:
 def decode_images(sources: Sequence[Source] | np.ndarray, wanted: Format, name: str = "images") -> np.ndarray:
     """Decode images to one format, uint8 [n, h, w, c]. `name` is the name of the images in a warning.
 
-    The first image that is truncated, corrupt or not an image is an `UnreadableImageError`.
+    Raises:
+        UnreadableImageError: For the first source that is truncated, corrupt or not an image.
     """
     images = np.empty((len(sources), *wanted.size, wanted.channels), np.uint8)
     ranges: list[PixelRange] = []
@@ -135,14 +136,15 @@ def unreadable_images(sources: Sequence[Source], options: ReadOptions | None = N
 def common_format(sources: Sequence[Source], options: ReadOptions) -> tuple[Format, str | None]:
     """Choose one format for images: the size and channels of the options, or defaults that depend on the images.
 
-    If all images have one size of at most 64x64, the default is this size. Otherwise it has about 32 * 32 pixels and
-    the median aspect ratio of the images, at most 4:1. By default there is one channel if every image is greyscale.
+    If all images have one size of at most 64x64, this is the default size. Otherwise the default size has about 32 * 32
+    pixels and the median aspect ratio of the images, at most 4:1. By default there is one channel if every image is
+    greyscale, else three.
 
     Returns:
         The format, and a sentence about resizing if some image has another size. If the options have both size and
         channels, no image is opened and there is no sentence.
     """
-    size, channels, rest = options.image_size, options.channels, options[2:5]
+    size, channels, rest = options.image_size, options.channels, options[2:5]  # rest: aspect to max_pixels
     if size is not None and channels is not None:
         return Format(size, channels, *rest), None
     headers: list[tuple[tuple[int, int], bool]] = [((1, 1), False)] * len(sources)
@@ -178,7 +180,7 @@ def _describe_resizing(sizes: Sequence[tuple[int, int]], size: tuple[int, int], 
 
 
 def _run_in_threads(work: Callable[[int], object], n: int, max_pixels: int | None) -> list[UnreadableImageError]:
-    """Call work(0) .. work(n - 1) in threads, and return an error for each image that it cannot read, in order."""
+    """Call work(0) .. work(n - 1) in threads, and return an error for each image that cannot be read, in order."""
     from PIL import Image, UnidentifiedImageError
 
     # Pillow's decoders raise all of these for broken files.
@@ -226,6 +228,8 @@ def _open(source: Source) -> "Image.Image":
 
     if isinstance(source, np.ndarray):
         return Image.fromarray(source[..., 0] if source.shape[2:] == (1,) else source)
+    if isinstance(source, Image.Image):
+        return source.copy()  # the caller closes the result
     return Image.open(BytesIO(source) if isinstance(source, bytes) else source)
 
 
@@ -239,7 +243,7 @@ def _header(source: Source) -> tuple[tuple[int, int], bool]:
             palette = np.reshape(image.getpalette() or [], (-1, 3))
             is_grey = bool((palette == palette[:, :1]).all())
         if max(image.size) <= MAX_UNCHANGED_SIDE:
-            image.load()  # a PNG may store its orientation behind the pixels; a large image is not read for it
+            image.load()  # a PNG may store its orientation after the pixels; large images are not read only for this
         width, height = image.size
         # Not image.getexif(), which reads all pixels of a PNG.
         is_sideways = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) >= 5
@@ -250,7 +254,7 @@ def _decode(source: Source, wanted: Format, ranges: list[PixelRange]) -> np.ndar
     from PIL import ImageOps
 
     with _open(source) as image:
-        # Pillow decodes a JPEG much faster at 1/2, 1/4 or 1/8 of its size; here at no less than twice the wanted size.
+        # Pillow decodes a JPEG much faster at 1/2, 1/4 or 1/8 of its size, here at least at twice the wanted size.
         image.draft(image.mode, (2 * max(wanted.size), 2 * max(wanted.size)))
         low_bytes = _low_bytes(source, image)
         upright = image if isinstance(source, np.ndarray) else ImageOps.exif_transpose(image)
@@ -280,9 +284,9 @@ def _resize_image(image: "Image.Image", size: tuple[int, int], aspect: Aspect) -
 
 
 def _low_bytes(source: Source, image: "Image.Image") -> "Image.Image | None":
-    """Return the low bytes of an image with several channels of 16 bits, of which Pillow reads only the high bytes.
+    """Return the low bytes of an image with several channels of 16 bits, and None for other images.
 
-    If the numbers are read in the opposite byte order, Pillow reads the low bytes instead.
+    Pillow reads only the high bytes of such an image, and only the low bytes if told the opposite byte order.
     """
     tiles = getattr(image, "tile", None)
     args = tiles[0].args if tiles else ""
@@ -323,7 +327,7 @@ def _opaque_8_bit(
 def _map_to_bytes(
     pixels: np.ndarray, assumed: float, mode: str, input_range: tuple[float, float] | None, ranges: list[PixelRange]
 ) -> np.ndarray:
-    """Map pixels from the given range, or from 0..assumed, to uint8 0..255, and append their range to `ranges`."""
+    """Map pixels from `input_range`, or from 0..assumed, to uint8 0..255, and append their range to `ranges`."""
     low, high = float(pixels.min()), float(pixels.max())
     if math.isnan(low):
         raise ValueError(f"NaN among the pixels of an image of mode {mode}")
@@ -338,7 +342,7 @@ def _map_to_bytes(
 
 
 def _warn_of_range(ranges: Sequence[PixelRange], input_range: tuple[float, float] | None, name: str) -> None:
-    """Warn if images with more than 8 bits use less than half of the range that they are mapped from."""
+    """Warn if images with more than 8 bits use less than half of the assumed range, or if `input_range` is unused."""
     if input_range is not None:
         if not ranges:
             warnings.warn(f"{name}: no image has more than 8 bits, so `input_range` changes nothing", stacklevel=3)

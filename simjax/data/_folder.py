@@ -7,8 +7,8 @@ directly in PATH, or in its `train` and `test` folders.
 
 Skipped files are counted and reported in one warning. Hidden folders (`.ipynb_checkpoints`), system folders (Synology's
 `@eaDir`) and hidden files contain copies and previews of images rather than data. Links to files and folders are
-followed, except a link to a folder that contains the link: following it would lead to the same images again, or from
-one class to the images of the others.
+followed, except a link to a folder that contains the link: it would lead to the same images again, or from one class to
+the images of other classes.
 """
 
 import functools
@@ -36,15 +36,15 @@ SYSTEM_FOLDERS = {
 NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow identifies but cannot decode
 OTHER_IMAGES = {
     *(".heic", ".heif", ".hif", ".avif", ".jxl", ".svg", ".exr", ".dcm"),
-    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".srw", ".pef"),  # of cameras
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".srw", ".pef"),  # raw files of cameras
 }
-MAX_DETAILS = 5  # names in the description of one kind of skipped files
+MAX_DETAILS = 5  # largest number of details in the description of one kind of skipped files
 
-Classes = dict[str, list[Path]]
-"""The image files of each class."""
+Classes = dict[str, list[Path]]  # the image files of each class
 
 Skipped = Counter[tuple[str, str]]
-"""Counts of skipped files by kind, with `{s}` at the end of the noun, and by detail: a name, an extension, or ""."""
+"""Counts of skipped files by (kind, detail). A kind, such as "hidden file{s}", has `{s}` at the place of the plural s.
+A detail is a name, an extension, or ""."""
 
 
 def read_folder(path: str | os.PathLike[str], split: str, options: ReadOptions) -> Dataset:
@@ -66,9 +66,9 @@ def read_folder(path: str | os.PathLike[str], split: str, options: ReadOptions) 
         raise InputError(f"{name}: expected a sub-folder with images for each of two or more classes, got {got}{also}")
     if not class_names:
         raise InputError(f"{name}: expected images, got none{also}")
-    new = sorted(found.test.keys() - found.train.keys())
-    if new and split != "all":
-        raise InputError(f"{name}: classes in its test folder but not in its train folder: {', '.join(new)}")
+    test_only = sorted(found.test.keys() - found.train.keys())
+    if test_only and split != "all":
+        raise InputError(f"{name}: classes in its test folder but not in its train folder: {', '.join(test_only)}")
     if found.skipped:
         warnings.warn(f"{name}: {found.skipped}", stacklevel=2)
     parts = {"train": [found.train], "test": [found.test], "all": [found.train, found.test]}[split]
@@ -85,6 +85,15 @@ def read_folder(path: str | os.PathLike[str], split: str, options: ReadOptions) 
             f"{sources[error.index]}: cannot be read ({error}); `skip_unreadable=True` leaves out such images"
         ) from error
     return Dataset(images, np.array([label for _, label in files], np.int32), tuple(class_names))
+
+
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return the image files in a folder at any depth, in alphabetical order; a warning reports skipped files."""
+    skipped = Skipped()
+    files = _find_images(Path(folder), skipped, ())
+    if description := _describe(skipped):
+        warnings.warn(f"{folder}: left out {description}", stacklevel=2)
+    return files
 
 
 def has_test_folder(path: str | os.PathLike[str]) -> bool:
@@ -169,10 +178,10 @@ def _split(classes: Classes) -> list[Classes]:
 def _read_classes(
     folder: Path, root: Path, options: ReadOptions, skipped: Skipped, unused: list[str]
 ) -> tuple[Classes, bool]:
-    """Find the image files in each sub-folder, or those directly in the folder if no sub-folder has any.
+    """Find the image files in each sub-folder, or the images directly in the folder if no sub-folder has any.
 
-    Return the classes, and whether the images lie directly in the folder; these form one class with the name of `root`.
-    Skipped files are counted in `skipped`; sub-folders without images are appended to `unused` with the reason.
+    Return the classes, and whether the images lie directly in the folder; such images form one class with the name of
+    `root`. Skipped files are counted in `skipped`; sub-folders without images are appended to `unused` with the reason.
     """
     parents = (os.path.realpath(root),)
     sub_folders, images = _list_folder(folder, skipped, parents)
@@ -195,7 +204,7 @@ def _read_classes(
 
 
 def _readable(files: list[Path], options: ReadOptions) -> list[Path]:
-    """Return the files that can be decoded and warn of the others; return all files unless they are to be skipped."""
+    """Return the files that can be decoded and warn of others; without `options.skip_unreadable` return all files."""
     if not options.skip_unreadable:
         return files
     failures = {error.index: error for error in unreadable_images(files, options)}
@@ -205,7 +214,7 @@ def _readable(files: list[Path], options: ReadOptions) -> list[Path]:
 
 
 def _list_folder(folder: Path, skipped: Skipped, parents: tuple[str, ...] = ()) -> tuple[list[Path], list[Path]]:
-    """Return the sub-folders and the images of a folder whose parents have the given real paths."""
+    """Return the sub-folders and images of a folder, and count other files; `parents` are real paths of its parents."""
     try:
         with os.scandir(folder) as scanned:
             entries = sorted(scanned, key=lambda entry: entry.name)

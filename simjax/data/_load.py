@@ -58,8 +58,8 @@ def load(
         channels: 1 or 3. Default: the number of channels of the data set.
         aspect: How an image of another aspect ratio is resized: "pad" repeats its border pixels, "crop" crops it at its
             centre, "stretch" changes its aspect ratio.
-        input_range: Lowest and highest value of pixels with more than 8 bits, which become 0 and 255; values outside
-            are clipped. Default: 0 to 65535 for integers and 0 to 1 for floating-point pixels.
+        input_range: For pixels with more than 8 bits, the values that become 0 and 255; values outside are clipped.
+            Default: 0 and 65535 for integers, 0 and 1 for floating-point pixels.
         max_pixels: Largest number of pixels of an image file. Default: Pillow's limit of 178,956,970.
         skip_unreadable: Whether corrupt images of a folder are skipped with a warning.
         needs_classes: Whether a folder needs sub-folders for two or more classes. If False, images may lie directly
@@ -91,8 +91,8 @@ def load(
     names = [name] if _is_folder(name) and _suggest_folder(name) else _split_sum(name)
     parts = [_load_part(part, split, data_root(data_dir), options, download) for part in names]
     shapes = [part.images.shape[1:] for part in parts]
-    height, width, depth = (max(extents) for extents in zip(*shapes, strict=True))
-    parts = [resize(part, size or (height, width), channels or depth, aspect) for part in parts]
+    height, width, max_channels = (max(extents) for extents in zip(*shapes, strict=True))
+    parts = [resize(part, size or (height, width), channels or max_channels, aspect) for part in parts]
     return parts[0] if len(parts) == 1 else _concatenate_with_separate_classes(names, parts)
 
 
@@ -131,7 +131,7 @@ def resolve_folders(name: str, start: Path) -> str:
 
 
 def _load_part(name: str, split: str, root: Path, options: ReadOptions, download: bool) -> Dataset:
-    """Load one data set of a sum."""
+    """Load one data set of a sum `a+b`."""
     name, classes = split_name(name)
     if classes is not None:
         return select_classes(_load_part(name, split, root, options, download), classes)

@@ -1,8 +1,8 @@
 """Parse the original files of the official data sets without TensorFlow.
 
 MNIST and Fashion-MNIST are four IDX files: a big-endian header (two zero bytes, the type 8 for bytes, the number of
-axes and their extents) and the values. Their checksums are of the uncompressed content, because differently compressed
-files are in use. CIFAR is a tar archive of records: one byte for each label, then 3 x 32 x 32 pixels.
+axes and their extents) and the values. Their checksums are those of the uncompressed content, because differently
+compressed files are in use. CIFAR is a tar archive of records: one byte for each label, then 3 x 32 x 32 pixels.
 """
 
 import gzip
@@ -33,10 +33,10 @@ IDX_SHA256 = {
 class CifarLayout(NamedTuple):
     """The contents of the archive of a CIFAR data set."""
 
-    folder: str  # in the archive
-    files: dict[str, tuple[str, ...]]  # of each split
+    folder: str  # folder of the files in the archive
+    files: dict[str, tuple[str, ...]]  # files of each split
     names: dict[str, str]  # file of class names for each kind of label, in the order of the labels in a record
-    records: dict[str, int] = {"train": 50_000, "test": 10_000}
+    records: dict[str, int] = {"train": 50_000, "test": 10_000}  # number of records of each split
 
 
 CIFAR = {
@@ -57,15 +57,15 @@ OFFICIAL = ("mnist", "fashion_mnist", *CIFAR)
 class Originals(NamedTuple):
     """The content of the original files of a data set."""
 
-    images: dict[str, np.ndarray]  # of each split, uint8 [n, h, w, c]
-    labels: dict[str, dict[str, np.ndarray]]  # of each split and kind, uint8 [n]
-    names: dict[str, list[str]]  # class names of each kind of label, if the files contain them
+    images: dict[str, np.ndarray]  # images of each split, uint8 [n, h, w, c]
+    labels: dict[str, dict[str, np.ndarray]]  # labels of each split and kind of label, uint8 [n]
+    names: dict[str, list[str]]  # class names of each kind of label; empty if the files have no class names
 
 
 def read_originals(name: str, source: Path, sha256: dict[str, str]) -> Originals:
     """Read and verify the original files of an official data set in the folder `source`, or a CIFAR archive.
 
-    `sha256` has the published checksum of each archive, by its name.
+    `sha256` has the published checksum of each archive, by the name of the archive.
     """
     return _read_cifar(CIFAR[name], source, sha256) if name in CIFAR else _read_mnist(name, source)
 
@@ -133,15 +133,15 @@ def _parse_cifar(layout: CifarLayout, source: Path, content: Callable[[str], byt
 
     names = {kind: read(file).decode().splitlines() for kind, file in layout.names.items()}
     names = {kind: [line.strip() for line in lines if line.strip()] for kind, lines in names.items()}
-    width = len(names) + 3072
+    size = len(names) + 3 * 32 * 32  # bytes of a record
     images, labels = {}, {}
     for split, files in layout.files.items():
         raw = np.frombuffer(b"".join(map(read, files)), np.uint8)
-        if raw.size != layout.records[split] * width:
+        if raw.size != layout.records[split] * size:
             raise InputError(
-                f"{source}: {', '.join(files)} truncated: expected {layout.records[split]} records of {width} bytes"
+                f"{source}: {', '.join(files)} truncated: expected {layout.records[split]} records of {size} bytes"
             )
-        records = raw.reshape(-1, width)
+        records = raw.reshape(-1, size)
         labels[split] = {kind: records[:, i] for i, kind in enumerate(names)}
         images[split] = records[:, len(names) :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # [n, 32, 32, 3]
         for kind, values in labels[split].items():

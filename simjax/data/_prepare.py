@@ -2,8 +2,8 @@
 
 A subclass of the official TFDS builder gets the parsed images as PNG bytes, because the parsing and encoding of TFDS
 need TensorFlow. Name, version, features, keys and therefore the order of the records are the official ones, and plain
-`tfds.data_source` reads the result anywhere. Everything is written to a folder beside the final one, which is renamed
-at the end: a run that is killed leaves no partial data set.
+`tfds.data_source` reads the result anywhere. Everything is written to a temporary folder, which is renamed at the end,
+so that a run that is killed leaves no partial data set.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from simjax.data._originals import OFFICIAL, Originals, read_originals
 from simjax.data._prepared import data_root, find_prepared
 
 WORK_PREFIX = ".simjax-preparing-"
-ABANDONED_SECONDS = 3600.0  # a work folder that did not change for so long belongs to a run that was killed
+ABANDONED_SECONDS = 3600.0  # a work folder without a change for this time belongs to a run that was killed
 CONNECT_SECONDS = 6.0
 READ_SECONDS = 30.0
 CHUNK_BYTES = 2**18
@@ -99,7 +99,7 @@ def connection_error(url: str) -> str | None:
         except NETWORK_ERRORS as error:
             reasons.append(str(error).strip("<>"))
 
-    # In a thread, because no timeout applies to the look-up of a host's name.
+    # The request runs in a thread, because no timeout applies to the look-up of a host's name.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(CONNECT_SECONDS)
@@ -141,7 +141,7 @@ def _official_builder(name: str) -> Any:
 
 @contextlib.contextmanager
 def _work_folder(root: Path, name: str) -> Iterator[Path]:
-    """Make a temporary folder beside the prepared data sets, and delete those of runs that were killed."""
+    """Make a temporary folder beside the prepared data sets, and delete the temporary folders of killed runs."""
     prefix = f"{WORK_PREFIX}{name}-"
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -223,7 +223,7 @@ def _builder(name: str, originals: Originals, data_dir: Path, progress: Progress
                         progress(f"preparing {name}", before + index, total)
                     yield index, {"image": encode(image), **example}
 
-            def _log_download_bytes(self) -> None: ...  # these would print
+            def _log_download_bytes(self) -> None: ...  # the official methods print
 
             def _log_download_done(self) -> None: ...
 

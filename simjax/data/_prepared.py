@@ -40,7 +40,7 @@ def find_prepared(name: str, root: Path) -> Path | None:
     """Return the folder of the newest prepared version of a data set, `name` or `name/config`, or None."""
     folder = root / name
     if (folder / "dataset_info.json").is_file():
-        return folder  # the name includes the version
+        return folder  # `name` includes the version
     versions = [path.parent for path in folder.glob("*/dataset_info.json") if _version(path.parent)]
     return max(versions, key=_version, default=None)
 
@@ -60,7 +60,7 @@ def _version(folder: Path) -> tuple[int, ...]:
 def read_prepared(folder: Path, split: str, options: ReadOptions) -> Dataset:
     """Read a prepared data set with the features `image` and `label`; see `load` for the arguments.
 
-    The validation split is the test split of a data set without one. A data set that has neither is split by class, 75
+    A data set without a test split is tested on its validation split. A data set that has neither is split by class, 75
     to 25, with a fixed seed. The default size and channels are those that the data set declares.
     """
     info = _read_json(folder / "dataset_info.json")
@@ -79,7 +79,7 @@ def read_prepared(folder: Path, split: str, options: ReadOptions) -> Dataset:
     )
 
     def read(name: str, options: ReadOptions) -> Dataset:
-        key = "-".join(str(option) for option in (name, *options[:4]))
+        key = "-".join(str(option) for option in (name, *options[:4]))  # the options from image_size to input_range
         found, resizing = cached(folder, key, lambda: _read_split(folder, name, options), options.cache_gigabytes)
         if resizing and options.progress is not None:
             options.progress(f"{folder.parent.name}: {resizing}", 1, 1)
@@ -107,7 +107,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _declared_format(folder: Path) -> tuple[tuple[int, int] | None, int | None]:
-    """Return the size and the channels that the description of a data set declares; None for those it does not."""
+    """Return the size and the channels that the description of a data set declares, each None if undeclared."""
     # Read as JSON, which is a thousand times faster than importing TFDS.
     features = _read_json(folder / "features.json").get("featuresDict", {}).get("features", {})
     if not {"image", "label"} <= features.keys():
@@ -136,8 +136,7 @@ def _read_split(folder: Path, split: str, options: ReadOptions) -> DecodedSplit:
         records: list[dict[str, Any]] = []
         for start in range(0, len(source), RECORDS_PER_READ):
             records += source.__getitems__(range(start, min(start + RECORDS_PER_READ, len(source))))
-    # The readers raise errors of absl, protobuf and Python.
-    except Exception as error:
+    except Exception as error:  # the readers raise errors of absl, protobuf and Python
         raise InputError(f"{folder}: split {split!r} cannot be read ({error}); prepare the data set again") from error
     labels = np.array([record["label"] for record in records], np.int32)
     if len(labels) == 0 or labels.min() < 0:
@@ -154,9 +153,9 @@ def _read_split(folder: Path, split: str, options: ReadOptions) -> DecodedSplit:
 def cached(
     folder: Path, key: str, decode: Callable[[], DecodedSplit], cache_gigabytes: float = CACHE_GIGABYTES
 ) -> DecodedSplit:
-    """Return the result of `decode`, from the cache if it was stored for the same key and files in `folder`.
+    """Return the result of `decode`, from the cache if a result was stored for the same key and files in `folder`.
 
-    Warnings that `decode` gives are stored and given again.
+    The warnings of `decode` are stored with the result and given again.
     """
     cache = user_cache()
     if cache is None or cache_gigabytes <= 0:
@@ -176,7 +175,7 @@ def cached(
 
 
 def _hash_files(folder: Path, key: str) -> str:
-    """Hash the key, the description of a data set, and the names, sizes and times of its records."""
+    """Hash the key, the description of a data set, and the names, sizes and modification times of its other files."""
     digest = hashlib.sha256(f"{folder.parent.name} {key}".encode())
     for path in sorted(folder.iterdir()):
         if path.name.startswith((CACHE_PREFIX, ".")) or not path.is_file():

@@ -1,4 +1,4 @@
-"""Samplers of independent batches: pure functions of a key that run inside a jitted training step.
+"""Samplers of independent batches: pure functions of a PRNG key that run inside a jitted training step.
 
 A loss over the pairs of a batch needs several images of each class, so `sample_m_per_class` draws a few classes and m
 images of each. Distinct images are drawn by Floyd's algorithm: to draw m of N without replacement, draw a random t in
@@ -41,7 +41,7 @@ class ClassTable(NamedTuple):
     """The images of each class.
 
     Attributes:
-        rows: int32 [c, max_count], the images of each class, repeated from the first to fill the row.
+        rows: int32 [c, max_count], the indices of the images of each class, repeated from the first to fill the row.
         counts: int32 [c], the number of images of each class.
     """
 
@@ -83,8 +83,8 @@ def sample_m_per_class(key: Array, table: ClassTable, classes_per_batch: int, m:
     repeat.
 
     Args:
-        key: Key of the batch.
-        table: See `class_table`.
+        key: PRNG key of the batch.
+        table: The images of each class, from `class_table`.
         classes_per_batch: From 1 to the number of classes.
         m: Images of each selected class.
 
@@ -104,7 +104,7 @@ def sample_m_per_class(key: Array, table: ClassTable, classes_per_batch: int, m:
 
 
 def _floyd(key: Array, counts: Array, m: int) -> Array:
-    """Draw m of 0 .. N-1 for each count N, distinct if N >= m, otherwise all and random others; int32 [k, m]."""
+    """Draw m of 0 .. N-1 for each count N, distinct if N >= m, otherwise all and some repeatedly; int32 [k, m]."""
     counts = jnp.maximum(counts, 1)[:, None]  # [k, 1]
     step = jnp.arange(m)[None]
     last = jnp.where(step < counts, counts - jnp.minimum(counts, m) + step, counts - 1)  # [k, m]
@@ -129,7 +129,7 @@ def sample_pairs(
     the pairs of one class, and the others among the pairs of two classes.
 
     Args:
-        key: Key of the batch.
+        key: PRNG key of the batch.
         n: The number of images.
         batch: The number of pairs.
         table: A `class_table` of two classes or more, which `same_fraction` needs.
@@ -149,14 +149,14 @@ def sample_pairs(
         raise InputError("table: expected a table of at least two classes, because same_fraction is given")
     n_same = round(batch * same_fraction)
     keys = jax.random.split(first_key)
-    # Only classes with two images have pairs.
+    # Only classes with two or more images have pairs.
     paired = jnp.where(table.counts >= 2, table.counts, 0)
     paired = jnp.where(paired.sum() > 0, paired, table.counts)
     row, column = locate(jax.random.randint(keys[0], (n_same,), 0, paired.sum()), paired)
     count = table.counts[row]
     other = (column + jax.random.randint(second_key, (n_same,), 1, jnp.maximum(count, 2))) % count
-    # In the list of all images, class after class, the images of other classes are those from the end of the image's
-    # own class around to the start of this class.
+    # In the list of all images, class after class, continued at its start, the images of other classes follow the own
+    # class of an image.
     position = jax.random.randint(keys[1], (batch - n_same,), 0, n)
     row_1, column_1 = locate(position, table.counts)
     own = table.counts[row_1]
@@ -169,7 +169,7 @@ def sample_pairs(
 def locate(position: Array, counts: Array) -> tuple[Array, Array]:
     """Return the class of a position in the list of all images, class after class, and the position in this class.
 
-    With counts of 0 and 1, this is the class with the given rank among those with a 1.
+    With counts of 0 and 1, this is the class with the given rank among the classes with count 1.
     """
     ends = jnp.cumsum(counts)
     row = jnp.searchsorted(ends, position, side="right")
@@ -182,10 +182,10 @@ def sample_by_score(key: Array, step: ArrayLike, scores: Num[ArrayLike, " n"], b
     A score may be the image's last loss, how often it was mined as a hard negative, or one over the size of its class.
 
     Args:
-        key: Key of the run.
-        step: Number of the batch. May be traced.
-        scores: Score of each image [n]. If fewer than `batch` scores are positive, their images repeat; if none is, all
-            images are equally likely. A negative score or NaN is an error; it is treated as 0 if scores are traced.
+        key: PRNG key of the run.
+        step: Index of the batch. May be traced.
+        scores: Score of each image [n]. If fewer than `batch` scores are positive, their images repeat; if no score is
+            positive, all images are equally likely. A negative score or NaN is an error, or 0 if scores are traced.
         batch: The number of images, 1 to n.
 
     Differs from pytorch-metric-learning: its TuplesToWeightsSampler draws with replacement.
@@ -212,13 +212,13 @@ def _sample_by_score(key: Array, step: ArrayLike, scores: Array, batch: int) -> 
 def sample_unique_labels(key: Array, step: ArrayLike, table: ClassTable, batch: int) -> Int[Array, " batch"]:
     """Draw at most one image of each class, so that no row of the batch is a false negative of another.
 
-    The classes are distributed as if images were drawn one by one and those of a class already drawn were rejected, so
+    The classes are distributed as if images were drawn one by one and images of a class already drawn were rejected, so
     large classes are drawn more often. (`sample_balanced` with m = 1 draws every class equally often.)
 
     Args:
-        key: Key of the run.
-        step: Number of the batch. May be traced.
-        table: See `class_table`.
+        key: PRNG key of the run.
+        step: Index of the batch. May be traced.
+        table: The images of each class, from `class_table`.
         batch: The number of images, at most the number of classes with images. With a traced table, which cannot be
             checked, classes repeat if there are fewer.
 

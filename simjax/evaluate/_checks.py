@@ -20,7 +20,7 @@ def as_rows(argument: str, x: ArrayLike, dtype: DTypeLike | None = None) -> np.n
 
 
 def as_labels(argument: str, labels: ArrayLike, n: int, n_classes: int | None = None) -> np.ndarray:
-    """Return class ids as integers [n], in 0 .. n_classes - 1 if that is given; int64 if their values fit."""
+    """Return class ids as integers [n], in 0 .. n_classes - 1 if `n_classes` is given; int64 if their values fit."""
     try:
         ids = np.asarray(as_integer_array(argument, labels))
     except TypeError as error:
@@ -42,7 +42,7 @@ def as_identities(argument: str, identities: ArrayLike, n: int) -> list[Any]:
     return given.tolist()
 
 
-def as_search(
+def gallery_and_queries(
     embeddings: ArrayLike, labels: ArrayLike, query_embeddings: ArrayLike | None, query_labels: ArrayLike | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the gallery [m, d], its labels [m], queries [q, d] and their labels [q]. Default queries: the gallery."""
@@ -53,11 +53,11 @@ def as_search(
     if query_embeddings is None or query_labels is None:
         return gallery, gallery_labels, gallery, gallery_labels
     query = as_rows("query_embeddings", query_embeddings)
-    true_labels = as_labels("query_labels", query_labels, len(query))
-    if gallery_labels.dtype != true_labels.dtype:  # NumPy would promote uint64 and int64 to float64
-        both = np.concatenate([gallery_labels.astype(object), true_labels.astype(object)])
-        gallery_labels, true_labels = np.split(np.unique(both, return_inverse=True)[1], [len(gallery_labels)])
-    return gallery, gallery_labels, query, true_labels
+    query_labels = as_labels("query_labels", query_labels, len(query))
+    if gallery_labels.dtype != query_labels.dtype:  # the common type of uint64 and int64 is float64, which rounds ids
+        both = np.concatenate([gallery_labels.astype(object), query_labels.astype(object)])
+        gallery_labels, query_labels = np.split(np.unique(both, return_inverse=True)[1], [len(gallery_labels)])
+    return gallery, gallery_labels, query, query_labels
 
 
 def as_scored_pairs(scores: ArrayLike, same: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -78,8 +78,8 @@ def as_finite(argument: str, x: ArrayLike | JaxArrayLike, dtype: DTypeLike | Non
     if not is_floating and not jnp.issubdtype(given.dtype, jnp.integer) and given.dtype != bool:
         as_float_array(argument, given)  # raises the TypeError
     if dtype is None:
-        own = given.dtype if is_floating else jnp.result_type(float)
-        dtype = canonicalize_dtype(jnp.promote_types(own, jnp.float32))
+        given_dtype = given.dtype if is_floating else jnp.result_type(float)
+        dtype = canonicalize_dtype(jnp.promote_types(given_dtype, jnp.float32))
     with np.errstate(over="ignore"):
         values = np.asarray(given).astype(dtype)
     wrong = np.asarray(~np.isfinite(values))
@@ -88,7 +88,7 @@ def as_finite(argument: str, x: ArrayLike | JaxArrayLike, dtype: DTypeLike | Non
 
 
 def _check_rows(expected: str, given: np.ndarray, wrong: np.ndarray) -> None:
-    """Raise an InputError with the first wrong number and its row if any is wrong."""
+    """Raise an InputError with the first wrong number and its row, if the mask `wrong` marks any."""
     if not wrong.any():
         return
     rows = np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1)) if wrong.ndim else [0]

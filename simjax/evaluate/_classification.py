@@ -48,16 +48,16 @@ def classification_metrics(labels: ArrayLike, predicted: ArrayLike, n_classes: i
 def class_similarity(
     embeddings: ArrayLike, labels: ArrayLike, n_classes: int, measure: str | Measure = "cosine"
 ) -> np.ndarray:
-    """Compute the mean of a measure over all pairs of a row of one class and a row of another.
+    """Compute the mean of a measure over all pairs of rows, for each pair of classes.
 
     Args:
         embeddings: [n, d].
         labels: Integers [n].
         n_classes: The number of classes c. Labels are in 0 .. c - 1.
-        measure: See `simjax.evaluate`.
+        measure: Name of a measure, or a `Measure`.
 
     Returns:
-        float64 [c, c]; 0 if there are no pairs. On the diagonal, rows are not paired with themselves.
+        float64 [c, c]; 0 where there are no pairs. On the diagonal, rows are not paired with themselves.
 
     Example:
         >>> print(class_similarity([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]], [0, 0, 1], 2))
@@ -68,10 +68,10 @@ def class_similarity(
     classes = as_labels("labels", labels, len(rows), n_classes)
     is_member = (classes[:, None] == np.arange(n_classes)).astype(rows.dtype)  # [n, c]
     total = np.zeros((n_classes, n_classes))
-    for index, values in tiles(rows, rows, as_measure(measure)):
+    for indices, values in tiles(rows, rows, as_measure(measure)):
         values = values.copy()
-        values[np.arange(len(index)), index] = 0
-        total += is_member[index].astype(np.float64).T @ (values @ is_member)
+        values[np.arange(len(indices)), indices] = 0
+        total += is_member[indices].astype(np.float64).T @ (values @ is_member)
     count = is_member.sum(axis=0, dtype=np.float64)
     pairs = np.outer(count, count) - np.diag(count)
     return np.divide(total, pairs, out=np.zeros_like(total), where=pairs > 0)

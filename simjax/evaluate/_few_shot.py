@@ -46,7 +46,7 @@ def few_shot_accuracy(
         queries: Query images of each class, none of them a support image; fewer if a class has fewer images left.
         episodes: The number of episodes.
         seed: Seed of the episodes.
-        measure: See `simjax.evaluate`.
+        measure: Name of a measure, or a `Measure`.
 
     Returns:
         `mean`, the mean over episodes of the fraction of correctly classified queries; `confidence_95`, half the width
@@ -72,19 +72,20 @@ def few_shot_accuracy(
     if ways < 2:
         return {"mean": None, "confidence_95": None, "ways": ways}
     rng = np.random.default_rng(seed)
-    drawn = large[_draw_distinct(rng, np.full(episodes, large.size), ways)]  # [e, w]
-    number = _draw_distinct(rng, size[drawn.ravel()], shots + queries).reshape(episodes, ways, -1)
-    valid = np.arange(shots + queries) < size[drawn][..., None]  # [e, w, s + q]
-    images = members[np.where(valid, start[drawn][..., None] + number, 0)]
+    drawn = large[_draw_distinct(rng, np.full(episodes, large.size), ways)]  # classes [e, w]
+    # Positions in the list of images of a class, [e, w, s + q], and whether the class has that many images.
+    position = _draw_distinct(rng, size[drawn.ravel()], shots + queries).reshape(episodes, ways, -1)
+    valid = np.arange(shots + queries) < size[drawn][..., None]
+    images = members[np.where(valid, start[drawn][..., None] + position, 0)]
     accuracy = np.asarray(_episode_accuracy(rows, images, valid, m, shots=shots), np.float64)
-    half = 1.96 * float(np.std(accuracy, ddof=1)) / episodes**0.5 if episodes > 1 else None
-    return {"mean": float(np.mean(accuracy)), "confidence_95": half, "ways": ways}
+    half_width = 1.96 * float(np.std(accuracy, ddof=1)) / episodes**0.5 if episodes > 1 else None
+    return {"mean": float(np.mean(accuracy)), "confidence_95": half_width, "ways": ways}
 
 
 def _draw_distinct(rng: np.random.Generator, size: np.ndarray, count: int) -> np.ndarray:
-    """Draw `count` distinct integers below each of the sizes [m], in random order, int64 [m, count].
+    """Draw `count` distinct integers below each size [m], in random order, int64 [m, count].
 
-    If a size is smaller than `count`, the last integers of its row are not valid.
+    In the row of a size below `count`, the integers after the first `size` are not valid.
     """
     drawn = np.empty((len(size), count), np.int64)
     for i in range(count):
@@ -99,19 +100,20 @@ def _draw_distinct(rng: np.random.Generator, size: np.ndarray, count: int) -> np
 def _episode_accuracy(x: Array, images: Array, valid: Array, measure: Measure, *, shots: int) -> Array:
     """Compute the fraction of correctly classified queries in each episode, [e].
 
-    `images` are the row numbers of the support and query images, and `valid` tells which of them exist, [e, w, s + q].
+    `images` are indices of s support and q query images of each class, `valid` is their mask, both [e, w, s + q].
     """
-    (_, ways, drawn), width = images.shape, x.shape[1]
+    (_, ways, per_class), width = images.shape, x.shape[1]
     x = unit_vectors(x) if measure.name in LENGTH_INVARIANT else x
 
-    def block(images: Array, valid: Array) -> Array:
+    def accuracy_of(images: Array, valid: Array) -> Array:
         z = x[images]  # [r, w, s + q, d]
         prototypes = jnp.mean(z[:, :, :shots], axis=2)  # [r, w, d]
         queries = z[:, :, shots:].reshape(z.shape[0], -1, width)  # [r, w q, d]
         scores = measure.as_score(jax.vmap(measure.all_pairs)(queries, prototypes))  # [r, w q, w]
-        predicted = jnp.argmax(scores, axis=-1).reshape(-1, ways, drawn - shots)
+        predicted = jnp.argmax(scores, axis=-1).reshape(-1, ways, per_class - shots)
         correct = (predicted == jnp.arange(ways)[None, :, None]) & valid[:, :, shots:]
         return jnp.sum(correct, axis=(1, 2)) / jnp.sum(valid[:, :, shots:], axis=(1, 2))
 
-    entries = ways * drawn * (width if measure.matrix is not None else ways * width)
-    return map_rows(block, images, valid, row_bytes=entries * x.dtype.itemsize)
+    # Without a matrix form, a measure computes features of every pair of a query and a prototype.
+    entries = ways * per_class * (width if measure.matrix is not None else ways * width)
+    return map_rows(accuracy_of, images, valid, row_bytes=entries * x.dtype.itemsize)

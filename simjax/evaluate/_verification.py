@@ -1,9 +1,9 @@
 """Verification: decide from a score whether two inputs have the same class.
 
-With P pairs of one class, N pairs of two classes, and a threshold t:
+With P same pairs (of one class), N different pairs (of two classes), and a threshold t:
 
-    true accept rate   TAR(t) = same pairs at least as close as t / P
-    false accept rate  FAR(t) = different pairs at least as close as t / N
+    true accept rate   TAR(t) = (number of same pairs at least as close as t) / P
+    false accept rate  FAR(t) = (number of different pairs at least as close as t) / N
     ROC                TAR against FAR; the area under it is the probability that a same pair is closer than a different
                        pair, where ties count half
     equal error rate   FAR where FAR = 1 - TAR, by linear interpolation between the points of the ROC
@@ -35,8 +35,7 @@ from numpy.typing import ArrayLike
 from simjax.core import InputError, check_at_least, check_number
 from simjax.evaluate._checks import as_finite, as_labels, as_scored_pairs
 
-ROC_POINTS = 200
-"""Most points of a curve, enough for a drawing."""
+ROC_POINTS = 200  # largest number of points of an ROC, enough for a drawing
 
 
 def verification_metrics(
@@ -71,25 +70,25 @@ def verification_metrics(
     is_accepted = np.zeros(0, bool) if threshold is None else sign * values >= sign * threshold
     true_accepts, false_accepts = _fraction(is_accepted[is_same]), _fraction(is_accepted[~is_same])
     balanced = None if true_accepts is None or false_accepts is None else (true_accepts + 1 - false_accepts) / 2
-    both = balanced is not None
+    has_both = balanced is not None
     return {
-        "roc_auc": _area(accepted) if both else None,
-        "equal_error_rate": _equal_error_rate(accepted) if both else None,
+        "roc_auc": _area(accepted) if has_both else None,
+        "equal_error_rate": _equal_error_rate(accepted) if has_both else None,
         "threshold": None if threshold is None else float(threshold),
         "accuracy": _fraction(is_accepted == is_same),
         "balanced_accuracy": balanced,
         "true_accept_rate": true_accepts,
         "false_accept_rate": false_accepts,
         "pairs": is_same.size,
-        "roc": _curve(accepted, sign, ROC_POINTS if both else 0),
+        "roc": _curve(accepted, sign, ROC_POINTS if has_both else 0),
     }
 
 
 def best_threshold(scores: ArrayLike, same: ArrayLike, higher_is_closer: bool = True) -> float:
-    """Return the threshold with the highest accuracy, halfway between two scores; among equals the strictest.
+    """Return the threshold with the highest accuracy, halfway between two scores; of several, the strictest.
 
-    It is just beyond the closest pair if accepting no pair is best, and the score of the farthest pair if accepting all
-    pairs is best. The arguments are those of `verification_metrics`.
+    The threshold is just beyond the closest pair if accepting no pair is best, and the score of the farthest pair if
+    accepting all pairs is best. For the arguments see `verification_metrics`.
 
     Raises:
         InputError: If there are no pairs.
@@ -126,10 +125,10 @@ def _logistic(x: JaxArrayLike, a: JaxArrayLike, b: JaxArrayLike) -> Array:
 
 
 def fit_dissimilarity(scores: ArrayLike, same: ArrayLike) -> tuple[float, float]:
-    """Fit the slope a and the intercept b of `dissimilarity_probability` to labelled pairs; see `verification_metrics`.
+    """Fit the slope a and the intercept b of `dissimilarity_probability` to labelled pairs.
 
     a is positive for an informative distance and negative for an informative similarity. If all scores are equal, a = 0
-    and the probability is the mean target; without pairs a = b = 0.
+    and the probability is the mean target; without pairs a = b = 0. For the arguments see `verification_metrics`.
 
     Example:
         >>> a, b = fit_dissimilarity([0.1, 0.2, 0.3, 0.8, 0.9, 1.0], [True, True, True, False, False, False])
@@ -181,28 +180,28 @@ def sample_pairs_for_verification(
     """
     classes = as_labels("labels", labels, np.size(labels))
     check_at_least("n_pairs", n_pairs, 0)
-    # In rows sorted by class, the later partners of a row are one range of its own class and one of other classes. So
-    # pairs are numbered, and numbers are drawn, without a list of all pairs.
+    # Sort the rows by class. The partners after a row then are a range of its own class and a range of other classes.
+    # Pairs are numbered row by row along these ranges, and random numbers are drawn, without a list of all pairs.
     order = np.argsort(classes, kind="stable")
     position = np.arange(len(order))
     ends = np.searchsorted(classes[order], classes[order], side="right")  # end of each row's class
-    ranges = ((position + 1, ends), (ends, np.full_like(ends, len(order))))  # of same and different partners
+    ranges = ((position + 1, ends), (ends, np.full_like(ends, len(order))))  # starts and ends, of both kinds
     totals = [int(np.sum(stop - start)) for start, stop in ranges]
     count = min(n_pairs // 2, *totals)
     rng = np.random.default_rng(seed)
-    pairs = np.empty((count, 2, 2), np.int32)  # number, kind, i and j
+    pairs = np.empty((count, 2, 2), np.int32)  # axes: pair; same and different; i and j
     for kind, ((start, stop), total) in enumerate(zip(ranges, totals, strict=True)):
         number = rng.choice(total, count, replace=False) if count else np.zeros(0, int)
-        last = np.cumsum(stop - start)
-        row = np.searchsorted(last, number, side="right")
+        number_ends = np.cumsum(stop - start)  # end of the numbers of each row's pairs
+        row = np.searchsorted(number_ends, number, side="right")
         pairs[:, kind, 0] = order[row]
-        pairs[:, kind, 1] = order[stop[row] - last[row] + number]
+        pairs[:, kind, 1] = order[stop[row] - number_ends[row] + number]
     i, j = pairs.reshape(-1, 2).T
     return i, j, np.tile([True, False], count)
 
 
 class Accepted(NamedTuple):
-    """Numbers of accepted pairs of one class and of two, [t], at each threshold [t], from strict to lenient."""
+    """Counts of accepted same pairs and different pairs, [t], at each threshold, [t], from strict to lenient."""
 
     thresholds: np.ndarray
     same: np.ndarray
@@ -212,7 +211,7 @@ class Accepted(NamedTuple):
 def count_accepted(scores: np.ndarray, same: np.ndarray) -> Accepted:
     """Count the accepted pairs for scores where larger is closer; the first threshold is beyond the closest pair."""
     levels, level_of = np.unique(-scores, return_inverse=True)
-    counts = [np.bincount(level_of[kind], minlength=len(levels)) for kind in (same, ~same)]
+    counts = [np.bincount(level_of[mask], minlength=len(levels)) for mask in (same, ~same)]
     thresholds = np.concatenate([np.nextafter(-levels[:1], np.inf), -levels])
     return Accepted(thresholds, *(np.concatenate([[0], np.cumsum(c)]) for c in counts))
 
@@ -249,7 +248,7 @@ def _equal_error_rate(accepted: Accepted) -> float:
 
 
 def _curve(accepted: Accepted, sign: float, points: int) -> dict[str, list[float]]:
-    """Return the corners of the ROC; of too many corners, evenly spaced ones."""
+    """Return the corners of the ROC, or `points` evenly spaced corners if there are more."""
     bends = [np.diff(a, n=2) != 0 for a in (accepted.same, accepted.different)]
     corners = np.flatnonzero(np.concatenate([[True], bends[0] | bends[1], [True]])) if points else np.zeros(0, int)
     if len(corners) > points:

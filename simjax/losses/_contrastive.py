@@ -5,9 +5,9 @@ signal to noise                the same, for the variance of the difference divi
 threshold-consistent margin    positive and negative pairs on the correct sides of two thresholds
 intra-pair variance            positive pairs should have equal scores, and so should negative pairs
 
-A term function (`_..._terms`) gets the scores [r, m] of a tile, r rows of the similarity matrix, and the masks of its
-positive and negative pairs. It returns `Terms`: the terms by name, [r, m] (one for each pair) or [r, 1] (one for each
-row), each with the mask of its valid terms, or the sums of the terms of each row (`RowSums`).
+A term function (`_..._terms`) takes the scores [r, m] of a tile, r rows of the similarity matrix, the masks of its
+positive and negative pairs, and the parameters of the loss. It returns `Terms`, a dict from names to (terms, mask of
+the valid ones), both [r, m] with a term for each pair, or to `RowSums`, the sum of the terms of each row.
 
 References:
     Hadsell, Chopra, LeCun (2006), Dimensionality Reduction by Learning an Invariant Mapping (contrastive). Yuan, Deng,
@@ -59,10 +59,8 @@ def contrastive_terms(
 
     Args:
         distance: Distances of pairs, any shape, at least 0.
-        same: Whether a pair is positive, boolean of the same shape. (Sources disagree on the meaning of y = 1.)
-        margin: Negative pairs farther apart than this have zero loss. The gradient at a margin is 0.
-        positive_margin: Positive pairs closer than this have zero loss.
-        variant: See `contrastive_loss`.
+        same: Whether a pair is positive, boolean of the same shape. (Papers disagree whether y = 1 means positive.)
+        margin, positive_margin, variant: See `contrastive_loss`. The gradient at a margin is 0.
 
     Example:
         >>> print(contrastive_terms(jnp.array([0.5, 0.5]), jnp.array([True, False]), margin=2.0))
@@ -160,8 +158,8 @@ def signal_to_noise_contrastive_loss(
         normalize: Scale rows to unit length first.
         **options: See `ReferenceOptions`. Default reducer: "mean_active".
 
-    Differs from pytorch-metric-learning: A row with equal features has no signal, so its distances are infinite. There
-    the loss is infinite or NaN; here such pairs are not valid.
+    Differs from pytorch-metric-learning: A row with equal features has no signal, so its distances are infinite. Such
+    pairs make the loss infinite or NaN there, and are not valid here.
 
     Example:
         >>> x, labels = jnp.array([[-1.0, 1.0], [-1.0, 2.0]]), jnp.array([0, 0])
@@ -220,13 +218,11 @@ def threshold_consistent_margin_loss(
         positive_weight * mean over positive pairs with s <= positive_margin of (positive_margin - s)
         + negative_weight * mean over negative pairs with s >= negative_margin of (s - negative_margin)
 
-    It is added to another loss as a regularizer: the other loss ranks pairs, and this loss calibrates the threshold.
+    Added to another loss, it is a regularizer: the other loss ranks pairs, and this loss calibrates the threshold.
 
     Args:
-        positive_margin: Threshold of positive pairs, in units of the measure.
-        negative_margin: Threshold of negative pairs, in units of the measure.
-        positive_weight: Weight of the positive pairs, at least 0.
-        negative_weight: Weight of the negative pairs, at least 0.
+        positive_margin, negative_margin: Thresholds of the two kinds of pairs, in units of the measure.
+        positive_weight, negative_weight: Weights of the two kinds of pairs, at least 0.
 
     Differs from pytorch-metric-learning, which indexes the embeddings instead of the reference embeddings.
 
@@ -249,10 +245,11 @@ def threshold_consistent_margin_loss(
 def _threshold_terms(
     scores: Array, positive: Array, negative: Array, *, margins: tuple[Array, Array], pair_weights: tuple[Array, Array]
 ) -> Terms:
-    too_far, too_close = margins[0] - scores, scores - margins[1]
+    (positive_margin, negative_margin), (positive_weight, negative_weight) = margins, pair_weights
+    too_far, too_close = positive_margin - scores, scores - negative_margin
     return {
-        "positive": (pair_weights[0] * too_far, positive & (too_far >= 0)),
-        "negative": (pair_weights[1] * too_close, negative & (too_close >= 0)),
+        "positive": (positive_weight * too_far, positive & (too_far >= 0)),
+        "negative": (negative_weight * too_close, negative & (too_close >= 0)),
     }
 
 
@@ -274,8 +271,7 @@ def intra_pair_variance_loss(
     positive pairs plus the mean over the negative pairs, to be added to another pair loss as a regularizer.
 
     Args:
-        positive_eps: Tolerance of positive pairs as a fraction of their mean, at least 0.
-        negative_eps: Tolerance of negative pairs as a fraction of their mean, at least 0.
+        positive_eps, negative_eps: Tolerances as fractions of mean+ and mean-, at least 0.
 
     Example:
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -301,7 +297,10 @@ def intra_pair_variance_loss(
 def _sums_and_counts(
     relation: Relation, measure: Measure, tile: Array, i: Array, j: Array
 ) -> tuple[tuple[Array, Array], ...]:
-    """Return the sum and number of the finite scores of each row, for its positives and for its negatives."""
+    """Return the sum and number of the finite scores of each row, for its positives and for its negatives.
+
+    The tile [r, m] has values of the measure, of the row indices i [r, 1] and the column indices j [1, m].
+    """
     scores = promote_to_float32(measure.as_score(tile))
     finite = [mask & ~jnp.isinf(scores) for mask in relation.masks(i, j)]
     return tuple(

@@ -12,11 +12,11 @@ temperature:
     kl            loss_i = T^2 KL(softmax of t_i / T  ||  softmax of s_i / T)
     margin_mse    loss_i = mean over positives p and negatives n of ((s_ip - s_in) - (t_ip - t_in))^2
 
-margin_mse does not change if a constant is added to all scores of a row. With e = s - t it equals
-var_p(e) + var_n(e) + (mean_p(e) - mean_n(e))^2, so the triplets (i, p, n) are never stored.
+margin_mse does not change if a constant is added to all scores of a row. With e = s - t, and its mean and variance over
+p and over n, it equals var_p(e) + var_n(e) + (mean_p(e) - mean_n(e))^2, so the triplets (i, p, n) are never stored.
 
 A tile is a block of r rows of the similarity matrix with all columns. Its `Terms` are the losses of its rows and the
-mask of the rows that have one, [r, 1] each.
+mask of the valid ones, [r, 1] each.
 
 References:
     Su (2022), CoSENT: A More Efficient Sentence Vector Scheme than Sentence-BERT. Li, Li (2023), AnglE-optimized Text
@@ -66,8 +66,7 @@ def cosent_loss(
     Takes O(n^2) time; the n x n matrix of differences is processed in blocks. A target score of NaN is an error.
 
     Args:
-        x: Embeddings, [n, d].
-        y: Embeddings, [n, d]; row i forms a pair with row i of x.
+        x, y: Embeddings, [n, d] each; row i of x and row i of y form a pair.
         score: Target score of each pair, higher for more similar pairs, [n]. Only the order matters.
         scale: Multiplier of the similarity differences (inverse temperature), above 0.
         block_size: Pairs per block. Default: chosen from a memory budget.
@@ -123,7 +122,7 @@ def similarity_distillation_loss(
     Args:
         embeddings: Embeddings of the student, [n, d].
         teacher: Embeddings of the teacher for the same rows, [n, e]. No gradient flows through them.
-        labels: Class ids [n] or a `Relation`. "kl" uses its positive and negative pairs, "margin_mse" every positive
+        labels: Class ids [n] or a `Relation`. "kl" uses all positive and negative pairs, "margin_mse" every positive
             with every negative. Default: all pairs; "margin_mse" then compares every two columns of a row.
         variant: "kl" compares the softmax over each row, "margin_mse" the differences of scores.
         temperature: Divisor of both scores in "kl", above 0.

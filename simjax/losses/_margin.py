@@ -3,9 +3,9 @@
 margin         a boundary beta, which may be learned, with a margin on both sides
 ranked list    two radii, and pairs weighted by their distance from the correct side
 
-A term function (`_..._terms`) gets the scores [r, m] of a tile, r rows of the similarity matrix, and the masks of its
-positive and negative pairs. It returns `Terms`: the terms by name, [r, m] (one for each pair) or [r, 1] (one for each
-row), each with the mask of its valid terms, or the sums of the terms of each row (`RowSums`).
+A term function (`_..._terms`) takes the scores [r, m] of a tile, r rows of the similarity matrix, the masks of its
+positive and negative pairs, and the parameters of the loss. It returns `Terms`, a dict from names to (terms, mask of
+the valid ones), both [r, 1] with a term for each row, or to `RowSums`, the sum of the terms of each row.
 
 References:
     Wu, Manmatha, Smola, Krähenbühl (2017), Sampling Matters in Deep Embedding Learning (margin). Wang, Hua, Kodirov,
@@ -56,8 +56,8 @@ def margin_loss(
             reducer: "mean_active".
 
     Differs from pytorch-metric-learning, which adds nu times the sum of the boundaries of all triplets, divided by the
-    number of pairs with a loss above 0, so that the weight grows as fewer are left. With one boundary for all classes
-    both are equal.
+    number of pairs with a loss above 0: the fewer such pairs, the larger is the weight of the regularizer. With one
+    boundary for all classes both are equal.
 
     Example:
         >>> x, labels = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1])
@@ -100,10 +100,10 @@ def _margin_terms_of_mined_triplets(scores: Array, positive: Array, negatives_of
 def _margin_terms(
     scores: Array, as_positive: Array, as_negative: Array, *, beta: Array, margin: Array, nu: Array | None
 ) -> Terms:
-    """Return terms, given the number of triplets in which each pair is positive and negative, int32 [r, m]."""
+    """Return terms, given in how many triplets each pair is the positive and the negative, int32 [r, m] each."""
     total, above_zero = jnp.zeros(scores.shape[0], scores.dtype), jnp.zeros(scores.shape[0], jnp.int32)
     for loss, times in ((margin + beta - scores, as_positive), (margin + scores - beta, as_negative)):
-        active = jnp.where(~(loss <= 0), times, 0)  # a NaN of beta is active
+        active = jnp.where(~(loss <= 0), times, 0)  # also if beta is NaN
         total += jnp.sum(jnp.where(active > 0, loss * active.astype(scores.dtype), 0), axis=1)
         above_zero += jnp.sum(active, axis=1)
     count = jnp.sum(as_positive, axis=1)
@@ -138,7 +138,7 @@ def ranked_list_loss(
         margin: Difference of the two radii, in units of the measure, at least 0.
         alpha: Radius that negatives should be outside of. Default: 1 + margin / 2.
         imbalance: Weight of the negatives, from 0 to 1.
-        positive_temperature: Tp, at least 0, which weights all violating positives equally.
+        positive_temperature: Tp, at least 0; 0 gives the same weight to all positives with v > 0.
         negative_temperature: Tn, at least 0; larger values give more weight to the closest negatives.
         **options: See `PairOptions`. Default measure: normalized_euclidean.
 
@@ -172,8 +172,9 @@ def _ranked_list_terms(
     imbalance: Array,
     temperatures: tuple[Array, Array],
 ) -> Terms:
-    of_positives = _mean_violation(boundary + margin - scores, positive, temperatures[0])
-    of_negatives = _mean_violation(scores - boundary, negative, temperatures[1])
+    positive_temperature, negative_temperature = temperatures
+    of_positives = _mean_violation(boundary + margin - scores, positive, positive_temperature)
+    of_negatives = _mean_violation(scores - boundary, negative, negative_temperature)
     loss = (1 - imbalance) * of_positives + imbalance * of_negatives
     return {"row": (loss, jnp.any(positive | negative, axis=1, keepdims=True))}
 

@@ -9,9 +9,9 @@ generalized lifted structure   all positives against all negatives of a row
 In the formulas, p is a positive and n a negative of row i. s_ip and s_in are their scores, which are larger for closer
 pairs (a distance is negated), and d = -s.
 
-A term function (`_..._terms`) gets the scores [r, m] of a tile, r rows of the similarity matrix, and the masks of its
-positive and negative pairs. It returns `Terms`: the terms by name, [r, m] (one for each pair) or [r, 1] (one for each
-row), each with the mask of its valid terms.
+A term function (`_..._terms`) takes the scores [r, m] of a tile, r rows of the similarity matrix, the masks of its
+positive and negative pairs, and the parameters of the loss. It returns `Terms`, a dict from names to (terms, mask of
+the valid ones), both [r, m] with a term for each pair or [r, 1] with a term for each row.
 
 References:
     Wang et al. (2019), Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning (multi-similarity).
@@ -51,8 +51,7 @@ def multi_similarity_loss(
                + (1 / beta)  log(1 + sum over negatives of exp(beta (s_in - base)))
 
     Args:
-        alpha: Larger values give more weight to the hardest positives; above 0.
-        beta: Larger values give more weight to the hardest negatives; above 0.
+        alpha, beta: Larger values give more weight to the hardest positives (alpha) and negatives (beta); above 0.
         base: Value of the measure that separates positives from negatives: positives should be closer.
         **options: See `PairOptions`. Default measure: cosine.
 
@@ -184,13 +183,13 @@ def lifted_structure_loss(
 
     Args:
         labels: Class ids [n] or a `Relation`, not a mined relation if there are reference embeddings.
-        positive_margin: Value of the measure that positives should be closer than.
-        negative_margin: Value of the measure that negatives should be farther than.
-        **options: See `PairOptions`. Default measure: normalized_euclidean. The negatives of a reference row are
-            embeddings.
+        positive_margin, negative_margin: Positives should be closer than the first value of the measure, negatives
+            farther than the second.
+        **options: See `PairOptions`. Default measure: normalized_euclidean. The negatives of a reference row are among
+            the embeddings.
 
-    Differs from pytorch-metric-learning, which with reference embeddings takes the negatives of the *embedding* that
-    has the index of the positive reference row.
+    Differs from pytorch-metric-learning, which takes the negatives of embedding k instead of those of a positive that
+    is reference row k.
 
     Example:
         >>> x = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -210,13 +209,13 @@ def lifted_structure_loss(
         ref_embeddings=x if has_references else None,
         block_size=resolved.block_size,
     )
-    column_relation = relation.transposed() if has_references else relation  # else column p is row p
+    column_relation = relation.transposed() if has_references else relation  # without references, columns are rows
     columns = compute_terms(_negative_terms, y, column_relation, column_options, negative_margin=negative_margin)["row"]
     return compute_pair_loss(
         _lifted_structure_terms,
         x,
         relation,
-        dataclasses.replace(resolved, ref_labels=None),  # `relation` has them
+        dataclasses.replace(resolved, ref_labels=None),  # `relation` includes the ids of the reference rows
         row_parameters=None if has_references else {"rows": columns},
         column_parameters={"columns": columns},
         positive_margin=positive_margin,
@@ -227,7 +226,7 @@ def lifted_structure_loss(
 def _negative_terms(
     scores: Array, positive: Array, negative: Array, *, negative_margin: Array
 ) -> dict[str, tuple[Array, Array]]:
-    """Return the logarithm of the sum over the negatives of each row."""
+    """Return log(sum of exp(negative_margin - d)) over the negatives of each row, and whether the row has any."""
     return {"row": (log_sum_exp(scores - negative_margin, negative), jnp.any(negative, axis=1, keepdims=True))}
 
 
@@ -241,7 +240,7 @@ def _lifted_structure_terms(
     columns: LossTerms,
     rows: LossTerms | None = None,
 ) -> Terms:
-    """Compute the terms from `_negative_terms` of the rows and columns; rows of None are those of this tile."""
+    """Compute the terms from `_negative_terms` of the columns and of the rows. Default: computed from this tile."""
     if rows is None:
         total, is_valid = _negative_terms(scores, positive, negative, negative_margin=negative_margin)["row"]
         rows = LossTerms(total, is_valid)
@@ -265,8 +264,7 @@ def generalized_lifted_structure_loss(
                       + log sum over negatives of exp(negative_margin - d_in))
 
     Args:
-        positive_margin: Value of the measure that positives should be closer than.
-        negative_margin: Value of the measure that negatives should be farther than.
+        positive_margin, negative_margin: See `lifted_structure_loss`.
         **options: See `PairOptions`. Default measure: normalized_euclidean.
 
     Differs from pytorch-metric-learning, where a row without positives has a term of its negatives alone.

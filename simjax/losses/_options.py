@@ -111,8 +111,7 @@ def resolve_options(
         loss: The loss, whose own arguments an error message suggests as well.
         options: The keyword arguments that the loss collected.
         accepted: The `TypedDict` with the names of valid options.
-        measure: Default measure.
-        reducer: Default reducer.
+        measure, reducer: Defaults of the loss.
     """
     for name in options:
         if name not in accepted.__annotations__:
@@ -149,9 +148,9 @@ def resolve_options(
 
 
 def values_of_rows(values: Array, labels: Labels, name: str) -> Array:
-    """Return the value of the class of each row: values [c] to [n]. Errors call the values by their name, a plural.
+    """Return the value of the class of each row: values [c] to [n]. In errors `name`, a plural, stands for the values.
 
-    A known class id that is not from 0 to c - 1 is an error, a traced one gives NaN.
+    A known class id that is not from 0 to c - 1 raises an InputError, a traced one gives NaN.
     """
     relation, c = labels if isinstance(labels, Relation) else by_class(labels), len(values)
     if relation.classes is None:

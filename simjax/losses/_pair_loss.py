@@ -1,9 +1,9 @@
-"""The engine of pair losses.
+"""Computation of pair losses from term functions.
 
 A pair loss is a formula on a tile, a block of rows of the similarity matrix with all columns: a term function takes the
 scores [r, m] of the tile (larger for closer pairs: a distance is negated) and two masks, for the positive and for the
-negative pairs, and returns terms. The engine maps the term function over tiles, so that no n x m array is stored,
-forward or backward. It handles relations, weights, reference embeddings, measures, reducers and NaN for all losses.
+negative pairs, and returns terms. `pair_loss` maps the term function over tiles, so that no n x m array is stored,
+forward or backward, and handles relations, weights, reference embeddings, measures, reducers and NaN for all losses.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -17,21 +17,22 @@ from jax.tree_util import Partial
 
 from simjax.core import InputError, as_float_array, auto_axes, map_rows, promote_to_float32
 from simjax.losses._options import Labels, PairOptions, ResolvedOptions, resolve_options, values_of_rows
-from simjax.losses._terms import Embeddings, LossTerms, Reducer, RowSums, Scalar
+from simjax.losses._terms import Embeddings, LossTerms, RowSums, Scalar
 from simjax.pairs._relation import rows_and_relation
 from simjax.pairs._triplets import all_negatives
-from simjax.similarity import Measure
 from simjax.similarity._reduce_rows import reduce_rows_of_arrays
 from simjax.similarity._row_reductions import softmax_of_tile
 
 Terms = Mapping[str, tuple[Array, Array] | RowSums]
-"""Terms of a tile by name, as {"positive": (terms, valid)}: terms and the mask of the valid ones, both [r, m] (one for
-each pair) or [r, 1] (one for each row), or the sums of the terms of each row (`RowSums`). Any name may be used: the
-terms of each name are reduced separately, and the results are added.
+"""Terms of a tile, a dict from any names to (terms, mask of the valid ones), both [r, m] with a term for each pair or
+[r, 1] with a term for each row, or to `RowSums`, the sum of the terms of each row. The terms of each name are reduced
+separately, and the results are added.
 """
 
 TermFunction = Callable[..., Terms]
-"""term_function(scores, positive, negative, *static, **parameters), with scores and masks [r, m]."""
+"""term_function(scores, positive, negative, *static, **parameters), with scores and masks [r, m]. Parameters of rows
+come as [r, 1, ...], parameters of columns as [m, ...].
+"""
 
 
 def pair_loss(
@@ -50,7 +51,7 @@ def pair_loss(
         term_function: See `TermFunction`. Compiled once for each function object: define it at module level.
         parameters: Keyword arguments of the term function; arrays may be traced and learned.
         row_parameters: Parameters with a value for each row, [n, ...]; the term function gets them as [r, 1, ...].
-        column_parameters: Parameters with a value for each column, [m, ...].
+        column_parameters: Parameters with a value for each column, [m, ...]; the term function gets them whole.
 
     Example:
         Pull positive pairs together that are at a right angle or more:
@@ -110,24 +111,25 @@ def compute_terms(
         x,
         y,
         (weights, dict(row_parameters or {})),
-        every_column=bool(column_parameters),
+        needs_all_columns=bool(column_parameters),
     )
 
 
-@partial(jax.jit, static_argnums=0, static_argnames="every_column")
+@partial(jax.jit, static_argnums=0, static_argnames="needs_all_columns")
 def _pair_terms(
-    variant: tuple[Any, ...], arguments: tuple[Any, ...], x: Array, y: Array, rows: Any, *, every_column: bool
+    constants: tuple[Any, ...], arguments: tuple[Any, ...], x: Array, y: Array, rows: Any, *, needs_all_columns: bool
 ) -> dict[str, LossTerms]:
-    *_, chunk_size, block_size = variant
+    """Compute terms from hashable `constants` and pytrees `arguments`, both in the order given by `compute_terms`."""
+    *_, chunk_size, block_size = constants
     measure, _, relation, _ = arguments
-    if relation.indices is not None and not every_column:
-        return _terms_of_indices(variant, arguments, x, y, rows)
-    function = Partial(partial(_terms_of_tile, variant), arguments)
+    if relation.indices is not None and not needs_all_columns:
+        return _terms_of_indices(constants, arguments, x, y, rows)
+    function = Partial(partial(_terms_of_tile, constants), arguments)
     return reduce_rows_of_arrays(function, measure, x, y, rows, chunk_size=chunk_size, block_size=block_size)
 
 
 def _terms_of_tile(
-    variant: tuple[Any, ...],
+    constants: tuple[Any, ...],
     arguments: tuple[Any, ...],
     tile: Array,
     i: Array,
@@ -135,39 +137,42 @@ def _terms_of_tile(
     weights: Array,
     row_parameters: dict[str, Any],
 ) -> dict[str, LossTerms]:
-    relation, triplets = arguments[2], variant[2]
-    masks = pairs = relation.pair_masks(i, j)
+    """Sum the terms of a tile [r, m] with the row indices i [r, 1] and the column indices j [1, m]."""
+    _, _, triplets, *_ = constants
+    _, _, relation, _ = arguments
+    masks = pairs = positive, negative = relation.pair_masks(i, j)
     if triplets:
         is_mined = relation.triplets is not None
-        pairs = masks[0], relation.triplets(i, j, *masks) if is_mined else all_negatives(masks[1])
+        pairs = positive, relation.triplets(i, j, *masks) if is_mined else all_negatives(negative)
     elif relation.triplets is not None:
         pairs = relation.masks(i, j)
-    return _sum_terms(variant, arguments, tile, masks, pairs, weights, row_parameters)
+    return _sum_terms(constants, arguments, tile, masks, pairs, weights, row_parameters)
 
 
 @auto_axes
 def _terms_of_indices(
-    variant: tuple[Any, ...], arguments: tuple[Any, ...], x: Array, y: Array, rows: Any
+    constants: tuple[Any, ...], arguments: tuple[Any, ...], x: Array, y: Array, rows: Any
 ) -> dict[str, LossTerms]:
     """Compute the pairs of a relation that lists a few columns for each row, instead of whole rows."""
-    triplets, block_size = variant[2], variant[4]
+    _, _, triplets, _, block_size = constants
     measure, _, relation, _ = arguments
+    positives, _ = relation.indices
     columns = jnp.concatenate(relation.indices, axis=1)
-    is_positive = jnp.arange(columns.shape[1])[None] < relation.indices[0].shape[1]
+    is_positive = jnp.arange(columns.shape[1])[None] < positives.shape[1]
     y = promote_to_float32(y)
 
     def terms(x: Array, columns: Array, weights: Array, row_parameters: dict[str, Any]) -> dict[str, LossTerms]:
         tile = measure(promote_to_float32(x)[:, None], y[jnp.maximum(columns, 0)])
-        masks = (columns >= 0) & is_positive, (columns >= 0) & ~is_positive
-        pairs = (masks[0], all_negatives(masks[1])) if triplets else masks
-        return _sum_terms(variant, arguments, tile, masks, pairs, weights, row_parameters)
+        masks = positive, negative = (columns >= 0) & is_positive, (columns >= 0) & ~is_positive
+        pairs = (positive, all_negatives(negative)) if triplets else masks
+        return _sum_terms(constants, arguments, tile, masks, pairs, weights, row_parameters)
 
     row_bytes = columns.shape[1] * x.shape[1] * y.dtype.itemsize
     return map_rows(terms, x, columns, *rows, block_size=block_size, row_bytes=row_bytes)
 
 
 def _sum_terms(
-    variant: tuple[Any, ...],
+    constants: tuple[Any, ...],
     arguments: tuple[Any, ...],
     tile: Array,
     masks: tuple[Array, Array],
@@ -175,27 +180,29 @@ def _sum_terms(
     weights: Array,
     row_parameters: dict[str, Any],
 ) -> dict[str, LossTerms]:
-    """Call the term function for a tile, and sum its terms."""
-    term_function, static, triplets, *_ = variant
-    measure: Measure = arguments[0]
-    reducer: Reducer = arguments[1]
+    """Call the term function for a tile, and sum its terms; `pairs` are the masks, or triplets, that it takes."""
+    term_function, static, triplets, *_ = constants
+    measure, reducer, _, parameters = arguments
     rows = jax.tree.map(lambda value: value[:, None], row_parameters)
     scores = promote_to_float32(measure.as_score(tile))
     # A comparison with NaN is False, so a term function would ignore the pair; and in the gradient of an excluded
     # entry, 0 * NaN is NaN. Term functions therefore get 0 instead, and the total of a row with a NaN in a mask is NaN.
     is_nan = jnp.isnan(scores)
-    terms_by_name = term_function(jnp.where(is_nan, 0, scores), *pairs, *static, **arguments[3], **rows)
-    used = is_nan & (masks[0] | masks[1])
-    any_positive, any_negative, any_nan = (jnp.any(mask, axis=1) for mask in (*masks, used))
+    terms_by_name = term_function(jnp.where(is_nan, 0, scores), *pairs, *static, **parameters, **rows)
+    positive, negative = masks
+    used_nan = is_nan & (positive | negative)
+    any_positive, any_negative, any_nan = (jnp.any(mask, axis=1) for mask in (positive, negative, used_nan))
     sums = {}
     for name, terms in terms_by_name.items():
         if isinstance(terms, RowSums):
             has_terms = any_positive & any_negative if triplets else terms.count > 0
         elif terms[0].shape == scores.shape:  # one term for each pair, which may depend on all pairs of its row
-            sums[name] = reducer.sum_rows((jnp.where(used, jnp.nan, terms[0]), terms[1] | used), weights)
+            values, valid = terms
+            sums[name] = reducer.sum_rows((jnp.where(used_nan, jnp.nan, values), valid | used_nan), weights)
             continue
         else:
-            has_terms = jnp.any(terms[1], axis=1)
+            _, valid = terms
+            has_terms = jnp.any(valid, axis=1)
         part = reducer.sum_rows(terms, weights)
         nan = jnp.where(any_nan & has_terms, jnp.nan, 0).astype(part.total.dtype)
         sums[name] = LossTerms(part.total + nan, part.count)

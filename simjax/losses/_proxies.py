@@ -10,15 +10,15 @@ Proxies are learned, except in the instance loss, where the proxy of a class is 
 batch. A batch needs no positive pairs, and there are n c pairs instead of n^2.
 
 The manifold loss compares rows and proxies along the manifold on which they lie. The n rows and c proxies are the nodes
-of a graph with weights W = exp(2 max(0, cos)) between any two nodes; S = D^(-1/2) W D^(-1/2) with the degrees D. A
-random walk that continues with probability alpha reaches node j from node i with probability proportional to
+of a graph with weights W = exp(2 max(0, cos)) between any two nodes; S = D^(-1/2) W D^(-1/2), where D are the row sums
+of W. A random walk that continues with probability alpha reaches node j from node i with probability proportional to
 
     F = (1 - alpha) (I - alpha S)^(-1)
 
-The loss has two terms for each row: f_ik = F_ik, and f_ik = the cosine of rows i and k of F, the context.
+The loss has two terms for each row, with two similarities f_ik: F_ik, and the cosine of rows i and k of F ("context").
 
-In Proxy-Anchor, the rows of the similarity matrix are the proxies. A tile is a block of r rows, and its `Terms` are, by
-name, one term for each row and the mask of the valid terms, [r, 1] each.
+In Proxy-Anchor, the rows of the similarity matrix are the proxies. A tile is a block of r rows, and its `Terms` are a
+dict from names to one term for each row and the mask of the valid terms, [r, 1] each.
 
 References:
     Movshovitz-Attias et al. (2017), No Fuss Distance Metric Learning using Proxies (Proxy-NCA). Kim, Kim, Cho, Kwak
@@ -104,7 +104,7 @@ def proxy_anchor_loss(
 ) -> Scalar:
     """Compute a loss with proxies as anchors and the rows of the batch as their positives and negatives.
 
-    By default the result is the sum of the two means above.
+    By default the result is the sum of two means: over the proxies with positives, and over all proxies.
 
     Args:
         margin: Difference of cosines, at least 0.
@@ -134,9 +134,9 @@ def instance_loss(
     first row is its own positive. Without labels each row is its own class, and rows are only pushed apart.
 
     Args:
-        labels: Class ids [n] or a `Relation`. If its positive pairs do not form groups, the columns are the rows
-            without an earlier positive, and a row has one term for each column that is its positive. A row is its own
-            positive if the relation says so. Default: each row is a class.
+        labels: Class ids [n] or a `Relation`. If the positive pairs do not form groups, the columns are the rows
+            without an earlier positive, and a row has one term for each column that is a positive of the row. A row is
+            its own positive if the relation says so. Default: each row is a class.
         gamma: Factor of the cosines, above 0.
 
     Differs from pytorch-metric-learning, which uses row k of the batch as the proxy of the k-th class, whatever the
@@ -201,15 +201,15 @@ def manifold_loss(
     return resolved.reduce(by_walk, by_context * context_weight)
 
 
-def _proxy_anchor_terms(c: Array, positive: Array, negative: Array, *, margin: Array, alpha: Array) -> Terms:
-    of_positives = jax.nn.softplus(log_sum_exp(-alpha * (c - margin), positive))
-    of_negatives = jax.nn.softplus(log_sum_exp(alpha * (c + margin), negative))
+def _proxy_anchor_terms(cosines: Array, positive: Array, negative: Array, *, margin: Array, alpha: Array) -> Terms:
+    of_positives = jax.nn.softplus(log_sum_exp(-alpha * (cosines - margin), positive))
+    of_negatives = jax.nn.softplus(log_sum_exp(alpha * (cosines + margin), negative))
     has_positive = jnp.any(positive, axis=1, keepdims=True)
     return {"positive": (of_positives, has_positive), "negative": (of_negatives, jnp.ones_like(has_positive))}
 
 
-def _is_first(earlier: Array, i: Array, j: Array) -> Array:
-    return earlier[j] == 0
+def _is_first(n_earlier: Array, i: Array, j: Array) -> Array:
+    return n_earlier[j] == 0
 
 
 @jax.jit
@@ -223,12 +223,12 @@ def _manifold_terms(
         walk = _random_walk(nodes, alpha)  # [n + c, n + c]
         directions = unit_vectors(walk)
         context = directions[:n] @ directions[n:].T
-    own = ids[:, None] == jnp.arange(len(proxies), dtype=ids.dtype)[None]  # [n, c]
-    has_proxy = jnp.any(own, axis=1, keepdims=True)
+    is_own = ids[:, None] == jnp.arange(len(proxies), dtype=ids.dtype)[None]  # [n, c]
+    has_proxy = jnp.any(is_own, axis=1, keepdims=True)
 
     def terms(f: Array) -> LossTerms:
-        violation = f - jnp.sum(jnp.where(own, f, 0), axis=1, keepdims=True) + margin
-        loss = jax.nn.softplus(log_sum_exp(violation, ~own & ~(violation < 0)))
+        violation = f - jnp.sum(jnp.where(is_own, f, 0), axis=1, keepdims=True) + margin
+        loss = jax.nn.softplus(log_sum_exp(violation, ~is_own & ~(violation < 0)))
         return reducer.sum_rows((loss, has_proxy), weights)
 
     return terms(walk[:n, n:]), terms(context)

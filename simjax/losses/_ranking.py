@@ -1,20 +1,22 @@
-"""Losses over the ranking of the columns by each row.
+"""Losses of the order of positives and negatives: of the columns of each row, or of all pairs (histogram).
 
-    SmoothAP     average precision, with ranks counted by sigmoids
-    PNP          penalty of the negatives ranked before each positive, counted by sigmoids
+    SmoothAP     average precision, with sigmoids in place of the steps that count ranks
+    PNP          (penalizing negatives before positives) the number of negatives before each positive, by sigmoids
     FastAP       average precision, from histograms of distances
     histogram    probability that a negative pair is closer than a positive pair
 
-SmoothAP and PNP smoothly count the columns n whose score s_in (larger is closer) exceeds that of a positive p:
+SmoothAP and PNP count the columns j, of all or of the negatives, whose score s_ij (larger is closer) exceeds that of a
+positive p of row i:
 
-    before(p) = sum over n of sigmoid((s_in - s_ip) / temperature)
+    before(p) = sum over j of sigmoid((s_ij - s_ip) / temperature)
 
-A small temperature approximates the true count, but has a gradient only if two scores are close to each other. Without
-reference embeddings, a row is one of its own positives and ranked first; without another positive it has no term.
+With a small temperature the sum is close to the true count, but its gradient is almost 0 unless two scores are close.
+Without reference embeddings, the column of the row itself counts as a positive, ranked first, in these two losses; a
+row without another positive has no term.
 
-A term function (`_..._terms`) gets the scores [r, m] of a tile, r rows of the similarity matrix, and the masks of its
-positive and negative pairs. It returns `Terms`: the terms by name, [r, m] (one for each pair) or [r, 1] (one for each
-row), each with the mask of its valid terms, or the sums of the terms of each row (`RowSums`).
+A term function (`_..._terms`) takes the scores [r, m] of a tile, r rows of the similarity matrix, the masks of its
+positive and negative pairs, and the parameters of the loss. It returns `Terms`, a dict from names to (terms, mask of
+the valid ones), both [r, 1] with a term for each row, or to `RowSums`, the sum of the terms of each row.
 
 References:
     Brown, Xie, Kalogeiton, Zisserman (2020), Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval
@@ -66,10 +68,10 @@ def smooth_ap_loss(
         0.2167
     """
     resolved = resolve_options(smooth_ap_loss, options)
-    return _rank_loss(_smooth_ap_terms, embeddings, labels, resolved, temperature)
+    return _sigmoid_rank_loss(_smooth_ap_terms, embeddings, labels, resolved, temperature)
 
 
-def _rank_loss(
+def _sigmoid_rank_loss(
     term_function: TermFunction,
     embeddings: ArrayLike,
     labels: Labels,
@@ -78,38 +80,42 @@ def _rank_loss(
     static: tuple[str, ...] = (),
     **parameters: Any,
 ) -> Array:
-    """Compute a loss whose term function also gets the indices of rows and columns; -1 for a row without own column."""
+    """Compute a pair loss whose term function also takes the indices of columns, and the own column of each row.
+
+    The own column of row i is i, or -1 with reference embeddings, where no column is the row itself. `static` and
+    `parameters` are the other arguments of the term function, as in `compute_terms`.
+    """
     check_positive("temperature", temperature)
     x, y = as_float_array("embeddings", embeddings), options.ref_embeddings
-    rows = jnp.arange(len(x), dtype=jnp.int32) if y is None else jnp.full(len(x), -1, jnp.int32)
+    own_columns = jnp.arange(len(x), dtype=jnp.int32) if y is None else jnp.full(len(x), -1, jnp.int32)
     return compute_pair_loss(
         term_function,
         x,
         labels,
         options,
         static=static,
-        row_parameters={"rows": rows},
+        row_parameters={"own_columns": own_columns},  # [n], of which a term function gets its rows, [r, 1]
         column_parameters={"columns": jnp.arange(len(x if y is None else y), dtype=jnp.int32)},
         temperature=temperature,
         **parameters,
     )
 
 
-def _with_itself(positive: Array, rows: Array, columns: Array) -> Array:
-    """Add to the positives [r, m] the own column of each row that has a positive."""
-    return positive | ((columns[None] == rows) & jnp.any(positive, axis=1, keepdims=True))
+def _with_itself(positive: Array, own_columns: Array, columns: Array) -> Array:
+    """Add the own column [r, 1] of each row that has a positive to the positives [r, m]; `columns` is [m]."""
+    return positive | ((columns[None] == own_columns) & jnp.any(positive, axis=1, keepdims=True))
 
 
 def _before(indices: Array, scores: Array, temperature: Array) -> Array:
-    """Return soft indicators, [r, k, m] in [0, 1], that a column is before columns [r, k]; 1/2 for equal scores."""
+    """Return sigmoids [r, k, m]: near 1 for columns before `indices` [r, k], 1/2 for equal scores, near 0 after."""
     return jax.nn.sigmoid((scores[:, None] - take_columns(scores, indices)) / temperature)
 
 
 def _smooth_ap_terms(
-    scores: Array, positive: Array, negative: Array, *, rows: Array, columns: Array, temperature: Array
+    scores: Array, positive: Array, negative: Array, *, own_columns: Array, columns: Array, temperature: Array
 ) -> Terms:
     has_positive = jnp.any(positive, axis=1, keepdims=True)
-    positive = _with_itself(positive, rows, columns)
+    positive = _with_itself(positive, own_columns, columns)
     # Columns that are in no pair get a score so low that they are ranked last: the sigmoid of -100 is 4e-44.
     in_pair = positive | negative
     lowest = jnp.min(scores, axis=1, keepdims=True, where=in_pair, initial=0.0) - 100 * temperature
@@ -120,9 +126,10 @@ def _smooth_ap_terms(
 
 
 def _precision(indices: Array, is_valid: Array, positive: Array, scores: Array, temperature: Array) -> Array:
-    """Return the sum over positives [r, k] of the precision at the rank of each, [r]."""
+    """Return the sum over the positives `indices` [r, k] of the precision at the rank of each, [r]."""
     before = _before(indices, scores, temperature)
-    positives = 0.5 + jnp.sum(jnp.where(positive[:, None], before, 0), axis=2)  # `before` has 1/2 for itself
+    # A positive is 1/2 before itself; another 1/2 makes its rank start at 1.
+    positives = 0.5 + jnp.sum(jnp.where(positive[:, None], before, 0), axis=2)
     precision = positives / (0.5 + jnp.sum(before, axis=2))
     return jnp.sum(jnp.where(is_valid, precision, 0), axis=1)
 
@@ -137,7 +144,7 @@ def pnp_loss(
     b: ArrayLike = 2.0,
     **options: Unpack[PairOptions],
 ) -> Scalar:
-    """Penalize the negatives before each positive, one term for each row with a positive, in time n m for each.
+    """Penalize the negatives before each positive, one term for each row with a positive, in time n m per positive.
 
     With R the smooth count of negatives before a positive, the loss of a row is the mean over positives of a penalty:
 
@@ -145,13 +152,12 @@ def pnp_loss(
         Iu    (1 + R) log(1 + R)             many negatives have a larger weight, without bound
         Ib    (b R - log(1 + b R)) / b^2     many negatives have a larger weight, up to a bound
         Ds    log(1 + R)                     few negatives have a larger weight
-        Dq    1 - (1 + R)^-alpha             few negatives have a larger weight; positives with many are ignored
+        Dq    1 - (1 + R)^-alpha             few negatives have a larger weight, and many have almost none
 
     Args:
         variant: See above.
         temperature: Temperature of the sigmoid, in units of the measure, above 0; may be learned.
-        alpha: Exponent of the variant Dq, above 0.
-        b: Parameter of the variant Ib, above 0.
+        alpha, b: Parameters of the variants Dq and Ib, above 0.
 
     Example:
         >>> from simjax.losses import unreduced
@@ -164,14 +170,21 @@ def pnp_loss(
     check_positive("b", b)
     resolved = resolve_options(pnp_loss, options)
     parameters = {"alpha": as_float_array("alpha", alpha), "b": as_float_array("b", b)}
-    return _rank_loss(_pnp_terms, embeddings, labels, resolved, temperature, static=(variant,), **parameters)
+    return _sigmoid_rank_loss(_pnp_terms, embeddings, labels, resolved, temperature, static=(variant,), **parameters)
 
 
 def _pnp_terms(
-    scores: Array, positive: Array, negative: Array, variant: str, *, rows: Array, columns: Array, **parameters: Array
+    scores: Array,
+    positive: Array,
+    negative: Array,
+    variant: str,
+    *,
+    own_columns: Array,
+    columns: Array,
+    **parameters: Array,
 ) -> Terms:
     has_positive = jnp.any(positive, axis=1, keepdims=True)
-    positive = _with_itself(positive, rows, columns)
+    positive = _with_itself(positive, own_columns, columns)
     zeros = jnp.zeros(scores.shape[0], scores.dtype)
     total = sum_over_positives(partial(_penalty, variant), zeros, positive, (negative,), scores, parameters)
     return {"row": (total[:, None] / jnp.maximum(jnp.sum(positive, axis=1, keepdims=True), 1), has_positive)}
@@ -180,7 +193,7 @@ def _pnp_terms(
 def _penalty(
     variant: str, indices: Array, is_valid: Array, negative: Array, scores: Array, parameters: dict[str, Array]
 ) -> Array:
-    """Return the sum of the penalties of the positives [r, k] of each row, [r]."""
+    """Return the sum of the penalties of the positives `indices` [r, k] of each row, [r]."""
     alpha, b = parameters["alpha"], parameters["b"]
     r = jnp.sum(jnp.where(negative[:, None], _before(indices, scores, parameters["temperature"]), 0), axis=2)
     if variant == "Iu":
@@ -201,7 +214,7 @@ def fast_ap_loss(
 
         loss_i = 1 - 1 / N+ sum over bins of h+ H+ / H
 
-    The squared distances of unit vectors are in [0, 4], which has `bins` + 1 triangular bins. h+ is the number of
+    The squared distances of unit vectors are in [0, 4], a range of `bins` + 1 triangular bins. h+ is the number of
     positives of a row in a bin, h the number of positives and negatives, H+ and H are the cumulative sums of h+ and h,
     and N+ is the number of positives. Time is n m (d + bins).
 
@@ -226,12 +239,11 @@ def _fast_ap_terms(scores: Array, positive: Array, negative: Array, bins: int) -
 
     def counts(center: Array) -> tuple[Array, Array]:
         share = jax.nn.relu(1 - jnp.abs(-scores - center) / width)
-        in_bin = jnp.where(positive, share, 0), jnp.where(positive | negative, share, 0)
-        return jnp.sum(in_bin[0], axis=1), jnp.sum(in_bin[1], axis=1)
+        of_positives, of_all = jnp.where(positive, share, 0), jnp.where(positive | negative, share, 0)
+        return jnp.sum(of_positives, axis=1), jnp.sum(of_all, axis=1)
 
-    of_positives, of_all = lax.map(
-        jax.checkpoint(counts), width * jnp.arange(bins + 1, dtype=scores.dtype)
-    )  # [bins + 1, r]
+    centers = width * jnp.arange(bins + 1, dtype=scores.dtype)
+    of_positives, of_all = lax.map(jax.checkpoint(counts), centers)  # [bins + 1, r]
     cumulative, cumulative_of_all = jnp.cumsum(of_positives, axis=0), jnp.cumsum(of_all, axis=0)
     has_any = cumulative_of_all > 0
     precision = jnp.where(has_any, of_positives * cumulative / jnp.where(has_any, cumulative_of_all, 1), 0)
@@ -245,7 +257,7 @@ def histogram_loss(
 ) -> Scalar:
     """Compute the probability that a negative pair is closer than a positive pair, one term for each negative pair.
 
-        loss = sum over edges r of p-(r) (p+(1) + ... + p+(r))
+        loss = sum over edges k of p-(k) (p+(1) + ... + p+(k))
 
     p+ and p- are soft histograms of the scores of all positive and of all negative pairs of the batch; each pair is
     shared linearly by the two nearest edges. The loss is the mean, over the negative pairs, of the share of positive
@@ -279,7 +291,7 @@ def histogram_loss(
 def _share_of_positives(
     x: Array, y: Array, relation: Relation, measure: Measure, bounds: Bounds, *, bins: int, block_size: int | None
 ) -> Array:
-    """Return the share of all positive pairs up to each edge, [bins + 1]; 0 if there are none."""
+    """Return the share of positive pairs that are no closer than each edge, [bins + 1]; 0 without positive pairs."""
     function = Partial(partial(_histogram_of_positives, bins), relation, measure, bounds)
     sums = jnp.cumsum(jnp.sum(reduce_rows(function, x, y, measure=measure, block_size=block_size), axis=0))
     return sums / jnp.where(sums[-1] > 0, sums[-1], 1)
@@ -288,7 +300,10 @@ def _share_of_positives(
 def _histogram_of_positives(
     bins: int, relation: Relation, measure: Measure, bounds: Bounds, tile: Array, i: Array, j: Array
 ) -> Array:
-    """Return the soft histogram of the positives of each row, [r, bins + 1]."""
+    """Return the soft histogram of the positives of each row, [r, bins + 1].
+
+    The tile [r, m] has values of the measure, of the row indices i [r, 1] and the column indices j [1, m].
+    """
     edge, fraction = _edge(promote_to_float32(measure.as_score(tile)), bounds, bins)
     positive = relation.masks(i, j)[0]
     rows = jnp.arange(len(edge), dtype=jnp.int32)[:, None]
@@ -307,7 +322,7 @@ def _histogram_terms(scores: Array, positive: Array, negative: Array, *, bounds:
 
 
 def _edge(scores: Array, bounds: Bounds, bins: int) -> tuple[Array, Array]:
-    """Return the edge below each score, and the fraction of the way to the next edge, 0 to 1."""
+    """Return the index of the edge below each score, and the fraction of the way to the next edge, 0 to 1."""
     low, high = bounds
     position = (jnp.clip(scores, low, high) - low) * (bins / (high - low))  # rounding errors may leave the range
     edge = jnp.clip(position.astype(jnp.int32), 0, bins - 1)

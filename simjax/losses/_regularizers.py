@@ -81,8 +81,7 @@ def global_orthogonal_regularizer(
 
     Args:
         labels: Class ids [n] or a `Relation`, whose negative pairs are averaged. Default: all pairs of two rows.
-        mean_weight: Weight of M1^2, at least 0.
-        second_moment_weight: Weight of max(0, M2 - threshold), at least 0.
+        mean_weight, second_moment_weight: Weights of M1^2 and of max(0, M2 - threshold), at least 0.
         threshold: Value of M2 below which its term is 0. Default: 1 / d. EmbeddingGemma (2025) uses 0, and a
             `mean_weight` of 0.
         block_size: Rows per block. Default: chosen from a memory budget.
@@ -119,10 +118,9 @@ def center_invariant_regularizer(proxies: Proxies) -> Scalar:
 def regular_face_regularizer(proxies: Proxies, *, block_size: int | None = None) -> Scalar:
     """Compute the mean cosine of each proxy with the nearest proxy of another class, in O(c^2 d) time.
 
-    It is in [-1, 1], and 0 if there is only one class. Of several nearest proxies the first one has the gradient.
+    The mean is in [-1, 1], and 0 if there is only one class. Of several nearest proxies the first has the gradient.
 
     Args:
-        proxies: [c, d].
         block_size: Rows per block. Default: chosen from a memory budget.
 
     Example:
@@ -137,7 +135,7 @@ def regular_face_regularizer(proxies: Proxies, *, block_size: int | None = None)
 def sparse_centers_regularizer(proxies: Num[ArrayLike, "c k d"]) -> Scalar:
     """Compute half the mean distance between the proxies [c, k, d] of each class, in memory c k^2.
 
-    It is in [0, 1], and 0 with one proxy per class. Proxies of a class that are not needed become equal.
+    The result is in [0, 1], and 0 with one proxy per class. Proxies of a class that are not needed become equal.
 
     Example:
         >>> print(sparse_centers_regularizer(jnp.array([[[1.0, 0.0], [-2.0, 0.0]], [[0.0, 1.0], [0.0, 3.0]]])))
@@ -178,10 +176,11 @@ def _cosine_moments(x: Array, relation: Relation, *, block_size: int | None) -> 
     return first / jnp.maximum(count, 1), second / jnp.maximum(count, 1)
 
 
-def _sums_of_tile(relation: Relation, s: Array, i: Array, j: Array) -> tuple[Array, Array, Array]:
+def _sums_of_tile(relation: Relation, cosines: Array, i: Array, j: Array) -> tuple[Array, Array, Array]:
+    """Return the sum, the sum of squares and the number of the negatives of rows i [r, 1] among columns j [1, m]."""
     _, negative = relation.masks(i, j)
-    s = jnp.where(negative, s, 0)
-    return jnp.sum(s, axis=1), jnp.sum(s * s, axis=1), jnp.sum(negative, axis=1, dtype=jnp.float32)
+    cosines = jnp.where(negative, cosines, 0)
+    return jnp.sum(cosines, axis=1), jnp.sum(cosines**2, axis=1), jnp.sum(negative, axis=1, dtype=jnp.float32)
 
 
 @jax.jit
@@ -194,5 +193,5 @@ def _center_invariant(w: Array) -> Array:
 @jax.jit
 def _sparse_centers(w: Array) -> Array:
     c, k, _ = w.shape
-    distances = jax.vmap(lambda own: pairwise(own, measure="normalized_euclidean"))(w)  # [c, k, k]
+    distances = jax.vmap(lambda of_class: pairwise(of_class, measure="normalized_euclidean"))(w)  # [c, k, k]
     return jnp.sum(distances) / max(2 * c * k * (k - 1), 1)

@@ -47,8 +47,7 @@ def vicreg_loss(
     Takes O(n d^2) time and O(d^2) memory.
 
     Args:
-        x: Embeddings of one view, [n, d].
-        y: Embeddings of the other view, [n, d].
+        x, y: Embeddings of the two views, [n, d] each.
         invariance: Weight of the mean squared difference of the views.
         variance: Weight of V, see above.
         covariance: Weight of K, see above.
@@ -70,8 +69,7 @@ def barlow_twins_loss(x: Embeddings, y: Embeddings, *, redundancy: ArrayLike = 5
     A feature that is the same for all rows has correlation 0, with zero gradient.
 
     Args:
-        x: Embeddings of one view, [n, d].
-        y: Embeddings of the other view, [n, d].
+        x, y: Embeddings of the two views, [n, d] each.
         redundancy: Weight of the correlations of different features.
 
     Example:

@@ -1,14 +1,14 @@
 """Losses that compare the positives of a row with the other pairs of the row by a softmax or a sigmoid.
 
-NT-Xent, InfoNCE    each positive against it and all negatives
+NT-Xent, InfoNCE    each positive against itself and all negatives
 N-pairs             NT-Xent with one positive pair of each class
 SupCon              each positive against all pairs, averaged over the positives of a row
 NCA                 the positives of a row together against all pairs
 SigLIP              each pair separately, by a sigmoid
 
-A term function (`_..._terms`) gets the scores [r, m] of a tile, r rows of the similarity matrix, and the masks of its
-positive and negative pairs. It returns `Terms`: the terms by name, [r, m] (one for each pair) or [r, 1] (one for each
-row), each with the mask of its valid terms.
+A term function (`_..._terms`) takes the scores [r, m] of a tile, r rows of the similarity matrix, the masks of its
+positive and negative pairs, and the parameters of the loss. It returns `Terms`, a dict from names to (terms, mask of
+the valid ones), both [r, m] with a term for each pair or [r, 1] with a term for each row.
 
 References:
     Chen, Kornblith, Norouzi, Hinton (2020), A Simple Framework for Contrastive Learning of Visual Representations
@@ -71,11 +71,9 @@ def info_nce_loss(
 ) -> Scalar:
     """Compute InfoNCE: row i of x has row i of y as its positive and all other rows of y as negatives.
 
-    It is `nt_xent_loss` with these pairs.
+    This is `nt_xent_loss` with these pairs.
 
     Args:
-        x: Queries, [n, d].
-        y: Keys, [n, d].
         temperature: Divisor of the scores, above 0; may be learned.
         directions: "rows" compares each row of x with all rows of y; "both" averages this and the loss of each row of y
             with all rows of x, as CLIP does.
@@ -118,8 +116,8 @@ def n_pairs_loss(
     All other rows are ignored. If anchors and positives are two arrays, use `info_nce_loss` at temperature 1.
 
     Args:
-        labels: Class ids [n], or a `Relation` whose positive pairs form groups. If they do not, an anchor is a row
-            without an earlier positive, and its positives are the rows that have it as their only earlier positive.
+        labels: Class ids [n], or a `Relation` whose positive pairs form groups. Without groups, an anchor is a row
+            without an earlier positive, and its positives are the rows whose only earlier positive is the anchor.
         measure: Name of a measure or a `Measure`. The paper uses "dot", and penalizes squared lengths.
 
     Example:
@@ -134,8 +132,8 @@ def n_pairs_loss(
     return compute_pair_loss(_nt_xent_terms, x, pairs, resolved, temperature=1.0)
 
 
-def _is_first_pair(earlier: Array, i: Array, j: Array) -> Array:
-    return (earlier[i] == 0) & (earlier[j] == 1)
+def _is_first_pair(n_earlier: Array, i: Array, j: Array) -> Array:
+    return (n_earlier[i] == 0) & (n_earlier[j] == 1)
 
 
 @partial(jax.jit, static_argnames="block_size")
@@ -234,12 +232,10 @@ def siglip_loss(
         loss_i = -sum over pairs j of log sigmoid( y_ij (exp(log_scale) s_ij + bias) ),    y = 1 if positive, else -1
 
     Args:
-        x: [n, d].
-        y: [m, d].
         relation: A `Relation` of n rows and m columns. Default: the positive of row i is row i of y.
-        log_scale: Logarithm of the factor of the scores, to be learned from log 10 in the paper. `nn.ScaleAndBias`
-            learns it and keeps the factor at 100 or less.
-        bias: To be learned from -10 in the paper.
+        log_scale: Logarithm of the factor of the scores; in the paper it is learned and starts at log 10.
+            `nn.ScaleAndBias` learns it and keeps the factor at 100 or less.
+        bias: Added to the scaled scores; in the paper it is learned and starts at -10.
 
     Example:
         >>> print(round(float(siglip_loss(jnp.eye(2), jnp.eye(2))), 4))  # log(1 + exp(10 - 10)) + log(1 + exp(-10))

@@ -8,17 +8,17 @@ With c_k = cos(x, w_k), y the class of x, and a scale s:
     CosFace                 f(c) = c - margin
     ArcFace                 f(cos theta) = cos(theta + margin)
     SphereFace              f(cos theta) = psi(theta), and s is multiplied by |x|
-    large-margin softmax    the same, and s c_k is multiplied by |w_k|
+    large-margin softmax    as SphereFace, and s c_k is multiplied by |w_k| as well
 
 psi(theta) = (-1)^j cos(margin theta) - 2 j, j = floor(margin theta / pi), falls `margin` times as fast as the cosine.
-P2SGrad is the mean over rows and classes of (c_k - [k = y])^2. The paper defines the gradients of this loss: those of a
-softmax with cosines in place of probabilities, which have neither a scale nor a margin.
+P2SGrad is the mean over rows and classes of (c_k - [k = y])^2. The paper defines only the gradients: as for a softmax,
+with cosines in place of probabilities, and without scale and margin.
 
 Proxies are an argument, so they are learned like any other parameter.
 
-A term function (`..._terms`) gets the cosines [r, c] of a tile, r rows with all proxies, and the masks of the own
-class of each row and of the other classes. It returns `Terms`: the terms by name, [r, c] (one for each class) or [r, 1]
-(one for each row), each with the mask of its valid terms.
+A term function (`..._terms`) takes the cosines [r, c] of a tile, r rows with all proxies, the masks of the own class of
+each row and of the other classes, and the parameters of the loss. It returns `Terms`, a dict from names to (terms, mask
+of the valid ones), both [r, c] with a term for each class or [r, 1] with a term for each row.
 
 References:
     Wang, Xiang, Cheng, Yuille (2017), NormFace (normalized softmax). Wang et al. (2018), CosFace. Deng, Guo, Xue,
@@ -202,7 +202,7 @@ def p2s_grad_loss(
         0.5
 
     Differs from pytorch-metric-learning, which scales proxies to unit length in place before each step. Here they have
-    any length, and their gradient is orthogonal to them: it lacks the part that such scaling would undo.
+    any length, and the gradient of a proxy is orthogonal to it, so it lacks the part that such scaling would undo.
     """
     return compute_proxy_loss(p2s_grad_loss, _p2s_grad_terms, embeddings, labels, proxies, options)
 
@@ -245,33 +245,34 @@ def compute_proxy_loss(
 
 def _cross_entropy(logits: Array, target: Array, positive: Array) -> Terms:
     """Compute one term per row, with `target` [r, c] or [r, 1] in place of the logit [r, c] of the own class."""
-    z = jnp.where(positive, target, logits)
-    own = jnp.sum(jnp.where(positive, z, 0), axis=1, keepdims=True)
+    logits = jnp.where(positive, target, logits)
+    own_logit = jnp.sum(jnp.where(positive, logits, 0), axis=1, keepdims=True)
     has_class = jnp.any(positive, axis=1, keepdims=True)
-    return {"row": (jnp.where(has_class, log_sum_exp(z, jnp.ones_like(positive)) - own, 0), has_class)}
+    loss = log_sum_exp(logits, jnp.ones_like(positive)) - own_logit
+    return {"row": (jnp.where(has_class, loss, 0), has_class)}
 
 
-def _softmax_terms(c: Array, positive: Array, negative: Array, *, scale: Array) -> Terms:
-    return _cross_entropy(scale * c, scale * c, positive)
+def _softmax_terms(cosines: Array, positive: Array, negative: Array, *, scale: Array) -> Terms:
+    return _cross_entropy(scale * cosines, scale * cosines, positive)
 
 
-def cosface_terms(c: Array, positive: Array, negative: Array, *, margin: Array, scale: Array) -> Terms:
+def cosface_terms(cosines: Array, positive: Array, negative: Array, *, margin: Array, scale: Array) -> Terms:
     """Compute the terms of CosFace from cosines [r, c]."""
-    return _cross_entropy(scale * c, scale * (c - margin), positive)
+    return _cross_entropy(scale * cosines, scale * (cosines - margin), positive)
 
 
-def arcface_terms(c: Array, positive: Array, negative: Array, *, margin: Array, scale: Array) -> Terms:
+def arcface_terms(cosines: Array, positive: Array, negative: Array, *, margin: Array, scale: Array) -> Terms:
     """Compute the terms of ArcFace from cosines [r, c], with the margin in radians."""
     # cos(theta + margin) without the arc cosine, whose slope is infinite at 1.
-    sine = jnp.sqrt(jnp.maximum(1 - c * c, jnp.finfo(c.dtype).eps))
-    shifted = c * jnp.cos(margin) - sine * jnp.sin(margin)
-    target = jnp.where(c > -jnp.cos(margin), shifted, c - margin * jnp.sin(margin))
-    return _cross_entropy(scale * c, scale * target, positive)
+    sines = jnp.sqrt(jnp.maximum(1 - cosines * cosines, jnp.finfo(cosines.dtype).eps))
+    shifted = cosines * jnp.cos(margin) - sines * jnp.sin(margin)
+    target = jnp.where(cosines > -jnp.cos(margin), shifted, cosines - margin * jnp.sin(margin))
+    return _cross_entropy(scale * cosines, scale * target, positive)
 
 
-def _p2s_grad_terms(c: Array, positive: Array, negative: Array) -> Terms:
+def _p2s_grad_terms(cosines: Array, positive: Array, negative: Array) -> Terms:
     has_class = jnp.any(positive, axis=1, keepdims=True)
-    return {"pair": (jnp.square(jnp.where(positive, 1 - c, c)), (positive | negative) & has_class)}
+    return {"pair": (jnp.square(jnp.where(positive, 1 - cosines, cosines)), (positive | negative) & has_class)}
 
 
 def _compute_multiplied_angle_loss(
@@ -303,18 +304,18 @@ def _lengths(x: Array) -> Array:
 
 
 def _multiplied_angle_terms(
-    c: Array, positive: Array, negative: Array, margin: int, *, length: Array, proxy_lengths: Array, scale: Array
+    cosines: Array, positive: Array, negative: Array, margin: int, *, length: Array, proxy_lengths: Array, scale: Array
 ) -> Terms:
     # Far below the largest number, so that neither a logit nor a sum of logits overflows.
-    factor = jnp.minimum(length * proxy_lengths[None], jnp.finfo(c.dtype).max / 2**24) * scale
-    own = jnp.sum(jnp.where(positive, c, 0), axis=1, keepdims=True)
-    return _cross_entropy(factor * c, factor * _psi(own, margin), positive)
+    factor = jnp.minimum(length * proxy_lengths[None], jnp.finfo(cosines.dtype).max / 2**24) * scale
+    own_cosine = jnp.sum(jnp.where(positive, cosines, 0), axis=1, keepdims=True)
+    return _cross_entropy(factor * cosines, factor * _psi(own_cosine, margin), positive)
 
 
-def _psi(c: Array, margin: int) -> Array:
-    """Compute psi(theta) from c = cos(theta), as a polynomial: the slope of the arc cosine is infinite at 1 and -1."""
-    previous, multiple = jnp.ones_like(c), c  # cos(0), cos(theta)
+def _psi(cosine: Array, margin: int) -> Array:
+    """Compute psi(theta) from cos(theta), as a polynomial: the slope of the arc cosine is infinite at 1 and -1."""
+    previous, multiple = jnp.ones_like(cosine), cosine  # cos(0), cos(theta)
     for _ in range(margin - 1):  # cos((a + 1) theta) = 2 cos(theta) cos(a theta) - cos((a - 1) theta)
-        previous, multiple = multiple, 2 * c * multiple - previous
-    j = sum((c <= math.cos(math.pi * i / margin) for i in range(1, margin)), jnp.zeros(c.shape, jnp.int32))
+        previous, multiple = multiple, 2 * cosine * multiple - previous
+    j = sum((cosine <= math.cos(math.pi * i / margin) for i in range(1, margin)), jnp.zeros(cosine.shape, jnp.int32))
     return jnp.where(j % 2 == 1, -multiple, multiple) - 2 * j

@@ -12,8 +12,8 @@ If labels are wrong, one proxy of a class becomes the center of the correct rows
 training, `sub_center_outliers` finds the rows that are far from the dominant proxy of their class, that is the nearest
 proxy of most rows of the class: drop these rows, keep the dominant proxies, and train again.
 
-A tile is a block of r rows with all proxies. Its `Terms` are one term for each row and the mask of the valid terms,
-[r, 1] each.
+A tile is a block of r rows with all proxies. A term function (`_..._terms`) takes its cosines [r, c k] and returns
+`Terms`, one term for each row and the mask of the valid ones, [r, 1] each.
 
 References:
     Deng, Guo, Liu, Gong, Zafeiriou (2020), Sub-center ArcFace: Boosting Face Recognition by Large-Scale Noisy Web
@@ -173,10 +173,9 @@ def sub_center_outliers(
 def _sub_center_terms(
     cosines: Array, positive: Array, negative: Array, k: int, *, margin: Array, scale: Array
 ) -> Terms:
-    """Compute the terms from cosines [r, c k]."""
-    c = _by_class(cosines, k)
-    first_nearest = jnp.argmax(c, axis=2, keepdims=True) == jnp.arange(k)[None, None]
-    nearest = jnp.sum(jnp.where(first_nearest, c, 0), axis=2)
+    cosines = _by_class(cosines, k)
+    is_first_nearest = jnp.argmax(cosines, axis=2, keepdims=True) == jnp.arange(k)[None, None]
+    nearest = jnp.sum(jnp.where(is_first_nearest, cosines, 0), axis=2)
     masks = _by_class(positive, k)[:, :, 0], _by_class(negative, k)[:, :, 0]
     return arcface_terms(nearest, *masks, margin=margin, scale=scale)
 
@@ -184,14 +183,14 @@ def _sub_center_terms(
 def _soft_triple_terms(
     cosines: Array, positive: Array, negative: Array, k: int, *, gamma: Array, margin: Array, scale: Array
 ) -> Terms:
-    """Compute the terms from cosines [r, c k]."""
-    c = _by_class(cosines, k)
-    similarity = jnp.sum(jax.nn.softmax(c / gamma, axis=2) * c, axis=2)
+    cosines = _by_class(cosines, k)
+    similarity = jnp.sum(jax.nn.softmax(cosines / gamma, axis=2) * cosines, axis=2)
     masks = _by_class(positive, k)[:, :, 0], _by_class(negative, k)[:, :, 0]
     return cosface_terms(similarity, *masks, margin=margin, scale=scale)
 
 
 def _by_class(a: Array, k: int) -> Array:
+    """Reshape an array [r, c k] to [r, c, k]."""
     return a.reshape(a.shape[0], a.shape[1] // k, k)
 
 
@@ -203,14 +202,14 @@ def _outliers(
     c, k, d = proxies.shape
     units = unit_vectors(promote_to_float32(proxies))
     has_class = (labels >= 0) & (labels < c)
-    own = jnp.where(has_class, labels, 0)
+    classes = jnp.where(has_class, labels, 0)
 
-    def cosines_with_own_class(x: Array, own: Array) -> Array:
-        return jnp.sum(unit_vectors(promote_to_float32(x))[:, None] * units[own], axis=2)
+    def cosines_with_own_class(x: Array, classes: Array) -> Array:
+        return jnp.sum(unit_vectors(promote_to_float32(x))[:, None] * units[classes], axis=2)
 
-    cosines = map_rows(cosines_with_own_class, x, own, block_size=block_size, row_bytes=4 * k * d)  # [n, k]
-    votes = jnp.zeros((c, k), jnp.int32).at[own, jnp.argmax(cosines, axis=1)].add(has_class)
+    cosines = map_rows(cosines_with_own_class, x, classes, block_size=block_size, row_bytes=4 * k * d)  # [n, k]
+    votes = jnp.zeros((c, k), jnp.int32).at[classes, jnp.argmax(cosines, axis=1)].add(has_class)
     dominant = jnp.argmax(votes, axis=1).astype(jnp.int32)
-    with_dominant = jnp.take_along_axis(cosines, dominant[own][:, None], axis=1)[:, 0]
+    dominant_cosines = jnp.take_along_axis(cosines, dominant[classes][:, None], axis=1)[:, 0]
     dominant_proxies = jnp.take_along_axis(proxies, dominant[:, None, None], axis=1)[:, 0]
-    return SubCenterOutliers(has_class & ~(with_dominant >= minimum_cosine), dominant, dominant_proxies)
+    return SubCenterOutliers(has_class & ~(dominant_cosines >= minimum_cosine), dominant, dominant_proxies)

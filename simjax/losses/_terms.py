@@ -92,20 +92,20 @@ class Reducer:
         """Sum the active terms of each row: terms [r, k] and a mask of valid ones, or their sums; weights [r]."""
         if isinstance(terms, RowSums):
             if self.below is not None or self.above not in (None, 0):
-                raise InputError("reducer: this loss knows only sums of terms, which have no bounds but above=0")
+                raise InputError("reducer: expected no bound but above=0, because this loss only sums its terms")
             total, count = terms.total, terms.count if self.above is None else terms.above_zero
             if count is None:
                 raise InputError("reducer: this loss does not know how many of its terms are above 0; use 'mean'")
         else:
-            each, active = terms
+            values, active = terms
             if self.above is not None:
-                active = active & ~(each <= self.above)
+                active = active & ~(values <= self.above)
             if self.below is not None:
-                active = active & ~(each >= self.below)
-            each = jnp.where(active, each, 0)
-            total = jnp.sum(each, axis=1)
+                active = active & ~(values >= self.below)
+            values = jnp.where(active, values, 0)
+            total = jnp.sum(values, axis=1)
             # XLA on a CPU fuses the sum of signs with the sum of the terms, but not the sum of the mask.
-            signs = lax.stop_gradient(jnp.sign(each)) if self.above == 0 else active
+            signs = lax.stop_gradient(jnp.sign(values)) if self.above == 0 else active
             count = jnp.nan_to_num(jnp.sum(signs, axis=1)).astype(jnp.int32)
         if self.class_weights is not None:
             weights = jnp.where(count > 0, weights, 0)  # a traced id without a weight has NaN

@@ -7,8 +7,8 @@
 A row of the similarity matrix is an anchor. A batch of n has up to n^3 triplets, which are never stored: each iteration
 of a loop adds the terms of a few positives of each row with all negatives.
 
-A tile is a block of r rows of the similarity matrix with all m columns. Its `Terms` are, by name, the sum and the
-number of the terms of each row (`RowSums`).
+A tile is a block of r rows of the similarity matrix with all m columns. Its `Terms` are the sum and the number of the
+terms of each row (`RowSums`), in a dict with one name.
 
 References:
     Schroff, Kalenichenko, Philbin (2015), FaceNet. Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss.
@@ -108,10 +108,10 @@ def _triplet_margin_terms(
 def _triplet_margin_of_positives(
     smooth: bool, indices: Array, is_valid: Array, negatives_of: Partial, scores: Array, parameters: dict[str, Any]
 ) -> tuple[Array, ...]:
-    """Return the sum of the terms of positives [r, k], the number of terms above 0, and the number of terms, [r]."""
+    """Return the sum of the terms of positives `indices` [r, k], the number above 0, and the number of terms, [r]."""
     margin, measure, columns = parameters["margin"], parameters["measure"], parameters.get("columns")
     closest = scores[:, None]
-    if columns is not None:  # swap
+    if columns is not None:  # given for `swap`
         of_positives = measure.as_score(measure.all_pairs(columns[indices.reshape(-1)], columns))
         of_positives = promote_to_float32(of_positives).reshape(*indices.shape, -1)
         closest = jnp.where(closest >= of_positives, closest, of_positives)
@@ -169,10 +169,10 @@ def _angular_terms(scores: Array, positive: Array, negative: Array, *, columns: 
 def _angular_by_products(
     zeros: tuple[Array, Array], scores: Array, positive: Array, negative: Array, y: Array, tangent: Array
 ) -> tuple[Array, Array]:
-    """Return the sum of the terms of each row and the number of those above 0, [r] each.
+    """Return the sum of the terms of each row and the number of terms above 0, [r] each.
 
-    exp(a . n + p . n) is exp(a . n) exp(p . n), and the sum of these over n is a product of matrices. The columns with
-    a positive in any row of the tile are taken as positives of all rows.
+    exp(a . n + p . n) is exp(a . n) exp(p . n), and the sum of these over n is a product of matrices. Columns that are
+    a positive of any row of the tile are computed for all rows, and then masked.
     """
     is_used = jnp.any(positive, axis=0)[None]
     of_anchors = jnp.where(negative, _exponential(scores, tangent), 0)
@@ -198,7 +198,7 @@ def _exponential(cosines: Array, tangent: Array) -> Array:
 def _angular_by_sums(
     zeros: tuple[Array, Array], scores: Array, positive: Array, negative: Array, y: Array, tangent: Array
 ) -> tuple[Array, Array]:
-    """Return the same as `_angular_by_products` without underflow: add exponents first, one positive at a time."""
+    """Return the same as `_angular_by_products` without underflow: exponents are added before the exponential."""
     return sum_over_positives(_angular_of_positives, zeros, positive, (negative,), scores, y, tangent)
 
 
@@ -238,9 +238,9 @@ def dynamic_soft_margin_loss(
 
         loss = mean over all triplets of F(delta) delta,    delta = d(a, p) - d(a, n)
 
-    It is below 0 if most positives are closer than the negatives. F is the empirical CDF of the differences, from a
-    histogram; no gradient flows through it. F takes the place of a margin. The caller stores the histogram, like the
-    state of an optimizer:
+    The loss is below 0 if most positives are closer than the negatives. F is the empirical CDF of the differences, from
+    a histogram; no gradient flows through F, which takes the place of a margin. The caller stores the histogram, like
+    the state of an optimizer:
 
         histogram = dynamic_soft_margin_histogram(embeddings, labels, previous=histogram)
         loss = dynamic_soft_margin_loss(embeddings, labels, histogram=histogram)
@@ -300,7 +300,7 @@ def dynamic_soft_margin_histogram(
         [bins] with the sum 1, without gradient; `previous` if the batch has no triplet.
 
     Differs from pytorch-metric-learning, which averages the counts of the batch, not their shares: after a batch of
-    10,000 triplets the earlier batches have a weight of 1% instead of 99%.
+    10,000 triplets the earlier batches have a weight of 1% there, and of 99% here.
 
     Example:
         Two triplets with delta = -1 and -2, and bins at -4, -2, 0 and 2:
@@ -348,6 +348,7 @@ def _average_histograms(
 def _histogram_of_rows(
     bins: int, relation: Relation, measure: Measure, spread: Array, tile: Array, i: Array, j: Array
 ) -> Array:
+    """Return the histogram of delta over the triplets of rows i [r, 1] with columns j [1, m], [r, bins]."""
     scores = promote_to_float32(measure.as_score(tile))
     positive, negative = relation.masks(i, j)
     bin_indices = jnp.arange(bins, dtype=scores.dtype)

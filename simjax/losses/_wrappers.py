@@ -131,17 +131,18 @@ def encode_in_chunks(
 ) -> Encoded:
     """Compute `encoder(inputs)` in the memory of one chunk's activations, forward and backward.
 
-    Gradients with respect to the inputs and to all values that the encoder closes over are exact. It takes the time of
+    Gradients with respect to the inputs and to all values that the encoder closes over are exact. They take the time of
     one more forward pass. The encoder must compute each row independently: batch normalization in training mode would
     use the statistics of a chunk instead of the statistics of the batch.
 
     Args:
-        encoder: A pure function of an array [r, ...] or a pytree of such arrays that returns arrays of r rows. With a
-            key it takes the key of the chunk as its second argument.
+        encoder: A pure function of an array [r, ...] or a pytree of such arrays that returns arrays of r rows. If `key`
+            is given, the second argument is the PRNG key of the chunk.
         inputs: An array [n, ...] or a pytree of such arrays.
         chunk_size: Rows per chunk, at least 1. If it does not divide n, the last chunk is padded with rows from the
             start, whose results are dropped.
-        key: For dropout. Each chunk gets its own key, which is the same when the chunk is encoded again.
+        key: PRNG key, for dropout. Each chunk gets its own key, which is the same when the chunk is encoded again.
+            Default: the encoder takes no key.
 
     Example:
         Split a Flax NNX model outside of the encoder, and call `nnx.merge(definition, parameters)(rows)` inside. Encode

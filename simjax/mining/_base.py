@@ -23,6 +23,7 @@ from simjax.pairs._triplets import NegativesOf, take_columns
 from simjax.similarity import Measure
 
 Tiles = Callable[[Array, Array], Array]
+"""Function of the row indices i [r, 1] and of all column indices j [1, m] that returns the scores [r, m] of a tile."""
 
 
 def check_inputs(
@@ -32,7 +33,7 @@ def check_inputs(
     ref_labels: RefLabels,
     names: tuple[str, str] = ("embeddings", "ref_embeddings"),
 ) -> tuple[Array, Array, Relation]:
-    """Return rows x [n, d] and columns y [m, d], both without gradient, and their relation, which must not be mined."""
+    """Return rows x [n, d] and columns y [m, d], without gradient, and their relation; InputError if it was mined."""
     x, y, relation = rows_and_relation(embeddings, labels, ref_embeddings, ref_labels, names)
     if relation.triplets is not None or relation.indices is not None:
         raise InputError("labels: expected class ids or a relation of pairs, got triplets that a miner selected")
@@ -40,8 +41,8 @@ def check_inputs(
 
 
 def score_tiles(x: Array, y: Array, measure: Measure) -> Tiles:
-    """Return a function of rows i [r, 1] and all columns j [1, m] that computes their tile of scores [r, m]."""
-    return Partial(_score_tile, measure, *_tile_inputs(measure, x, y))  # the inputs are prepared once for all tiles
+    """Return the function that computes the scores of x and y by tiles; the inputs are prepared once for all tiles."""
+    return Partial(_score_tile, measure, *_tile_inputs(measure, x, y))
 
 
 def select_pairs(select: Callable[..., Masks], tiles: Tiles, relation: Relation) -> Relation:
@@ -65,7 +66,7 @@ def select_triplets(select: Callable[..., NegativesOf], tiles: Tiles, relation: 
 def relation_of_indices(
     positives: Array, negatives: Array, shape: tuple[int, int], classes: tuple[Array, Array] | None
 ) -> Relation:
-    """Return the relation of columns [n, k] and [n, l] of the positives and negatives of each row, padded with -1."""
+    """Return the relation with these columns: of positives [n, k] and negatives [n, l] of each row, padded with -1."""
     return Relation(Partial(_is_listed, positives, negatives), shape, classes, indices=(positives, negatives))
 
 

@@ -1,6 +1,8 @@
-"""Batch-hard miners: the hardest, or an easier, positive and negative of each row or class.
+"""Batch-hard miners: select one positive and one negative of each row or class, the hardest or an easier one.
 
 A score is larger for closer pairs (a distance is negated): hard positives have low scores, hard negatives high scores.
+A tile is a block of rows of the similarity matrix, with all columns. Functions of a tile take its values of the measure
+s [r, m], its row indices i [r, 1] and its column indices j [1, m], and return arrays [r, ...].
 
 References:
     Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss for Person Re-Identification (batch hard). Xuan,
@@ -36,6 +38,7 @@ from simjax.similarity._row_reductions import first_largest
 
 Strategy = Literal["hard", "semi_hard", "easy", "all"]
 Range = tuple[float, float]
+POSITIVE, NEGATIVE = 0, 1  # indices of the two kinds in a pair of masks, ranges, strategies or columns
 
 
 def batch_hard(
@@ -50,7 +53,7 @@ def batch_hard(
     """Select the farthest positive and the nearest negative of each row that has both.
 
     Args:
-        Others: See `simjax.mining`.
+        Other arguments: See `simjax.mining`.
 
     Returns:
         A relation with `indices`, so a loss computes these pairs only.
@@ -95,16 +98,13 @@ def batch_easy_hard(
         all          every pair
 
     Args:
-        positive, negative: Strategies, see above.
-        positive_range, negative_range: Smallest and largest value by the measure of a pair that may be selected.
-            Ignored by "all". Default: any value.
-        Others: See `simjax.mining`.
+        positive, negative: Strategies, see above. "semi_hard" needs "hard" or "easy" for the other kind.
+        positive_range, negative_range: Only pairs whose value of the measure is in this range, ends included, are
+            selected. Ignored by "all". Default: any value.
+        Other arguments: See `simjax.mining`.
 
     Returns:
         A relation. Unless a strategy is "all", a row without a selected positive or negative has no pair.
-
-    Raises:
-        InputError: If both strategies depend on each other, or a range is reversed.
 
     Example:
         The nearest positive, and the nearest negative that is farther than this positive:
@@ -127,13 +127,13 @@ def batch_easy_hard(
     x, y, relation = check_inputs(embeddings, labels, ref_embeddings, ref_labels)
     ranges = tuple(None if r is None else jnp.asarray(r, jnp.float32) for r in (positive_range, negative_range))
     strategies = (positive, negative)
-    columns = _pair_of_rows(x, y, relation, as_measure(measure), ranges, strategies, block_size)
+    columns = _selected_columns(x, y, relation, as_measure(measure), ranges, strategies, block_size)
     if "all" not in strategies:
-        has_both = (columns[0] >= 0) & (columns[1] >= 0)
+        has_both = (columns[POSITIVE] >= 0) & (columns[NEGATIVE] >= 0)
         positives, negatives = (jnp.where(has_both, c, -1)[:, None] for c in columns)
         return relation_of_indices(positives, negatives, relation.shape, relation.classes)
     selected = tuple(None if s == "all" else c for s, c in zip(strategies, columns, strict=True))
-    return dataclasses.replace(relation, pair_masks=Partial(_one_of_kind, relation.pair_masks, selected))
+    return dataclasses.replace(relation, pair_masks=Partial(_restrict_to_columns, relation.pair_masks, selected))
 
 
 def n_hard(
@@ -151,7 +151,7 @@ def n_hard(
 
     Args:
         n_positive, n_negative: Numbers of positives and negatives; fewer if the row has fewer.
-        Others: See `simjax.mining`.
+        Other arguments: See `simjax.mining`.
 
     Returns:
         A relation with `indices`, so a loss computes these pairs only.
@@ -165,8 +165,8 @@ def n_hard(
     check_at_least("n_positive", n_positive, 1)
     check_at_least("n_negative", n_negative, 1)
     x, y, relation = check_inputs(embeddings, labels, ref_embeddings, ref_labels)
-    numbers = (min(n_positive, max(len(y), 1)), min(n_negative, max(len(y), 1)))
-    positives, negatives = _hardest(x, y, relation, as_measure(measure), numbers, block_size)
+    counts = (min(n_positive, max(len(y), 1)), min(n_negative, max(len(y), 1)))
+    positives, negatives = _hardest(x, y, relation, as_measure(measure), counts, block_size)
     return relation_of_indices(positives, negatives, relation.shape, relation.classes)
 
 
@@ -187,14 +187,16 @@ def cluster_hard(
 
     Args:
         labels: Class ids [n], or a `Relation` whose positives are classes.
-        Others: See `simjax.mining`.
+        Other arguments: See `simjax.mining`.
 
     Returns:
-        Anchors [n, d]: the mean of the class of each row. References [2 n, d]: the embeddings, then the anchors. And
-        their relation: one triplet for each class of at least two rows, at the first row of the class.
+        Anchors [n, d]: the mean of the class of each row. References [2 n, d]: the embeddings, then the anchors. The
+        relation of anchors and references: one triplet for each class of at least two rows, at the first row of the
+        class; other rows have no pairs.
 
     Example:
-        Class means are 1 and 6; their farthest members are rows 2 and 4; the means start at reference 5:
+        Class means are 1 and 6. The farthest member of the first class is row 2; both of the second are equally far, so
+        it is row 3. The mean of row i is reference 5 + i:
 
         >>> x = jnp.array([[0.0], [0.5], [2.5], [6.0], [6.0]])
         >>> anchors, references, relation = cluster_hard(x, jnp.array([0, 0, 0, 1, 1]), measure="euclidean")
@@ -211,31 +213,39 @@ def cluster_hard(
 
 
 @partial(jax.jit, static_argnames=("strategies", "block_size"))
-def _pair_of_rows(
+def _selected_columns(
     x: Array, y: Array, relation: Relation, measure: Measure, ranges: tuple, strategies: tuple, block_size: int | None
 ) -> tuple[Array, Array]:
-    """Return the column of the selected positive and negative of each row, int32 [n], -1 if there is none."""
+    """Return the columns of the selected positive and of the selected negative of each row, int32 [n] each.
+
+    -1 stands for a missing one. `ranges` (arrays [2] or None) and `strategies` are for positives and for negatives; the
+    columns of a kind with strategy "all" are not used.
+    """
 
     def select(relation: Relation, measure: Measure, ranges: tuple, s: Array, i: Array, j: Array) -> tuple[Array, ...]:
         scores = promote_to_float32(measure.as_score(s))
         columns = [jnp.full(len(s), -1), jnp.full(len(s), -1)]
         masks = relation.masks(i, j)
-        for index in (1, 0) if strategies[0] == "semi_hard" else (0, 1):  # a semi-hard pair depends on the other pair
-            strategy, mask, bounds = strategies[index], masks[index], ranges[index]
-            hardness = scores if index == 1 else -scores
-            # Negated comparisons are true for NaN, which every miner selects.
+        # The semi-hard kind comes last, because it depends on the selected pair of the other kind.
+        for kind in (NEGATIVE, POSITIVE) if strategies[POSITIVE] == "semi_hard" else (POSITIVE, NEGATIVE):
+            strategy, mask, bounds = strategies[kind], masks[kind], ranges[kind]
+            hardness = scores if kind == NEGATIVE else -scores
+            # Comparisons with NaN are False. They are negated, so that a pair with a NaN stays in the mask;
+            # `first_largest` prefers NaN, and the loss becomes NaN.
             if bounds is not None:
                 mask = mask & ~((s < bounds[0]) | (s > bounds[1]))
-            if strategy == "semi_hard" and s.shape[1]:
-                other = columns[1 - index][:, None]
-                mask = mask & (other >= 0) & ~(hardness >= jnp.take_along_axis(hardness, jnp.maximum(other, 0), axis=1))
-            columns[index] = first_largest(-hardness if strategy == "easy" else hardness, mask)
+            if strategy == "semi_hard" and s.shape[1]:  # there is an index 0
+                other = columns[NEGATIVE if kind == POSITIVE else POSITIVE][:, None]
+                # The hardness that this kind has at the distance of the selected pair of the other kind.
+                limit = jnp.take_along_axis(hardness, jnp.maximum(other, 0), axis=1)
+                mask = mask & (other >= 0) & ~(hardness >= limit)
+            columns[kind] = first_largest(-hardness if strategy == "easy" else hardness, mask)
         return tuple(columns)
 
     return reduce_rows(Partial(select, relation, measure, ranges), x, y, measure=measure, block_size=block_size)
 
 
-def _one_of_kind(
+def _restrict_to_columns(
     pair_masks: Callable[[Array, Array], Masks], selected: tuple[Array | None, ...], i: Array, j: Array
 ) -> Masks:
     """Return the masks of pairs, restricted to the selected column of each row where columns are given."""
@@ -246,38 +256,41 @@ def _one_of_kind(
     return positive, negative
 
 
-@partial(jax.jit, static_argnames=("numbers", "block_size"))
+@partial(jax.jit, static_argnames=("counts", "block_size"))
 def _hardest(
-    x: Array, y: Array, relation: Relation, measure: Measure, numbers: tuple[int, int], block_size: int | None
+    x: Array, y: Array, relation: Relation, measure: Measure, counts: tuple[int, int], block_size: int | None
 ) -> tuple[Array, Array]:
-    """Return the columns of the hardest positives [n, k] and negatives [n, l], padded with -1."""
+    """Return the columns of the hardest positives [n, k] and negatives [n, l]; `counts` is (k, l). Padded with -1."""
 
     def select(relation: Relation, measure: Measure, s: Array, i: Array, j: Array) -> tuple[Array, ...]:
         scores = promote_to_float32(measure.as_score(s))
         columns = []
-        for hardness, mask, k in zip((-scores, scores), relation.masks(i, j), numbers, strict=True):
+        for hardness, mask, k in zip((-scores, scores), relation.masks(i, j), counts, strict=True):
             hardness = jnp.where(jnp.isnan(scores), jnp.inf, hardness)
-            values, found = top_k_of_rows(jnp.where(mask, hardness, -jnp.inf), k)
-            columns.append(jnp.where(values > -jnp.inf, found, -1))
+            values, hardest = top_k_of_rows(jnp.where(mask, hardness, -jnp.inf), k)
+            columns.append(jnp.where(values > -jnp.inf, hardest, -1))
         return tuple(columns)
 
     if not x.shape[0] or not y.shape[0]:
-        positives, negatives = (jnp.full((x.shape[0], k), -1, jnp.int32) for k in numbers)
+        positives, negatives = (jnp.full((x.shape[0], k), -1, jnp.int32) for k in counts)
         return positives, negatives
     return reduce_rows(Partial(select, relation, measure), x, y, measure=measure, block_size=block_size)
 
 
 @partial(jax.jit, static_argnames="block_size")
 def _class_means(x: Array, relation: Relation, measure: Measure, block_size: int | None) -> tuple[Array, Array, Array]:
-    """Return the mean of each row's class, its farthest member and the nearest other mean, at first rows of a class."""
+    """Return the mean of the class of each row [n, d] and, for the first row of a class, two row indices, int32 [n].
+
+    They are the farthest member and the first row of the class with the nearest mean; -1 at other rows.
+    """
 
     def mean(relation: Relation, x: Array, s: Array, i: Array, j: Array) -> tuple[Array, Array, Array]:
         positive, _ = relation.masks(i, j)
-        member = positive | (i == j)
+        is_member = positive | (i == j)
         x, nan = replace_non_finite_rows(x)  # NaN affects only the mean of its own class
-        members = member.astype(x.dtype)
-        means = jnp.matmul(members, x, precision="highest") / jnp.sum(members, axis=1, keepdims=True)
-        means = means + jnp.sum(jnp.where(member, nan[None], 0), axis=1, keepdims=True)
+        weights = is_member.astype(x.dtype)
+        means = jnp.matmul(weights, x, precision="highest") / jnp.sum(weights, axis=1, keepdims=True)
+        means = means + jnp.sum(jnp.where(is_member, nan[None], 0), axis=1, keepdims=True)
         return means, ~jnp.any(positive & (j < i), axis=1), jnp.any(positive, axis=1)
 
     def farthest_member(relation: Relation, measure: Measure, s: Array, i: Array, j: Array) -> Array:

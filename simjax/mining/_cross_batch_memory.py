@@ -8,7 +8,7 @@ then compared with thousands of rows at the cost of one matrix product:
     loss = losses.contrastive_loss(embeddings, against(memory, labels), ref_embeddings=memory.embeddings)
 
 The batch is pushed first, so it is also compared with itself; `against` excludes each row's own copy. In the first
-steps the encoder changes fast, and a training may use the loss of the batch alone until then:
+steps the encoder changes fast, so the loss of the batch alone may be used there:
 
     loss = jnp.where(step >= 1000, loss, losses.contrastive_loss(embeddings, labels))
 
@@ -82,7 +82,6 @@ def push(
     """Return the memory with the oldest rows replaced by a batch.
 
     Args:
-        memory: Made by `cross_batch_memory`.
         embeddings: [b, d], b at most the size of the memory. Stored without gradient in the dtype of the memory.
         labels: Class ids [b] that fit the dtype of the memory's labels. Larger ids are refused instead of replaced,
             because ids of different calls are compared.
@@ -125,21 +124,19 @@ def _push(memory: CrossBatchMemory, rows: Array, ids: Array) -> CrossBatchMemory
 
 
 def against(memory: CrossBatchMemory, labels: Labels, *, own: bool = False) -> Relation:
-    """Return the relation of the rows of a batch with the rows of the memory.
-
-    Indices without a stored row are in no pair.
+    """Return the relation of the rows of a batch with the rows of the memory, without pairs of its empty rows.
 
     Args:
         memory: Its size is m.
         labels: Class ids [b] of the rows, or a `Relation` of b rows and m columns, for example
             `pairs.by_function(f, attributes[ids], attributes[memory.labels])`.
-        own: Pair a row with its own copy. False: the batch was pushed immediately before, and the i-th of the last b
-            rows of the memory is not paired with row i. True: the batch was not pushed, or another augmented view of it
+        own: Pair a row with its own copy. False: the batch was pushed immediately before, and row i is not paired with
+            the i-th of the last b rows of the memory. True: the batch was not pushed, or another augmented view of it
             was.
 
     Returns:
-        A relation of b rows with m columns. Pass it with `ref_embeddings=memory.embeddings` to a loss, or to a miner
-        and its result to the loss.
+        A relation of b rows with m columns. Pass it to a loss with `ref_embeddings=memory.embeddings`, or to a miner,
+        whose result is passed to the loss.
 
     Example:
         >>> labels = jnp.array([4, 7])

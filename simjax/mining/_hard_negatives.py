@@ -5,8 +5,8 @@ and each row gets a list of negatives to sample from. The closest negatives are 
 positives. Bounds exclude them: a negative must be farther than the positives by a margin, or have at most a maximum
 score.
 
-The similarity matrix is reduced in tiles, which are blocks of rows with all columns, so memory does not grow with n m;
-time is n m d. The number of rows of which a row is a hard negative can be the score for `data.sample_by_score`:
+The similarity matrix is reduced in tiles, blocks of rows with all columns, so memory does not grow with n m; time is
+n m d. The number of rows of which a row is a hard negative can be the score for `data.sample_by_score`:
 
     counts = jnp.zeros(n).at[columns].add(columns >= 0)
 
@@ -59,16 +59,15 @@ def hard_negatives(
 ) -> Int[Array, "n {k}"]:
     """Return k of the closest negatives within bounds for each row.
 
-    The negatives of a row that satisfy all bounds are ranked from 0, the closest first; those with ranks range_min to
-    range_max - 1 are candidates. Scores s are values of the measure here, not negated: for a distance, a limit of how
-    close a negative may be is the smallest distance.
+    The negatives of a row that satisfy all bounds are ranked from 0, the closest first; the candidates are the
+    negatives with ranks range_min to range_max - 1. Scores s are values of the measure here, not negated: for a
+    distance, a limit of how close a negative may be is the smallest distance.
 
     Args:
         k: Number of negatives for each row.
         range_min: Number of closest negatives to skip.
         range_max: End of the range of ranks. Default: range_min + k, or range_min + 10 k if `sampling` is "random".
-        max_score: Limit of how close a negative may be.
-        min_score: Limit of how far a negative may be.
+        max_score, min_score: Limits of how close and of how far a negative may be.
         absolute_margin: Margin to the score s_p of the row's positive: s <= s_p - margin, or d >= d_p + margin for a
             distance.
         relative_margin: Margin as a share of the score of the positive: s <= s_p - margin |s_p|, or d >= d_p + margin
@@ -76,16 +75,13 @@ def hard_negatives(
         positive: The positive that margins refer to: the farthest, the nearest, or the mean score of all positives of
             the row. Margins do not apply to rows without positives.
         sampling: "top" returns the first k candidates, "random" draws k candidates.
-        key: PRNG key of the draw.
+        key: PRNG key of the draw; required if `sampling` is "random".
         precision: Precision of matrix products, see `simjax.similarity.reduce_rows`.
-        Others: See `simjax.mining`.
+        Other arguments: See `simjax.mining`.
 
     Returns:
         int32 [n, k], row indices of the reference embeddings (or of the embeddings), closest first, the lowest first
         among equal scores; NaN scores last; padded with -1.
-
-    Raises:
-        InputError: If the range is empty, or "random" has no key.
 
     Differs from mine_hard_negatives of sentence-transformers, which applies the bounds to the nearest rows only and so
     misses candidates. Its relative margin is a share of s_p instead of |s_p|, which admits negatives closer than the
@@ -111,7 +107,7 @@ def hard_negatives(
     if range_max <= range_min:
         raise InputError(f"range_max: expected more than range_min = {range_min}, got {range_max}")
     if sampling == "random" and key is None:
-        raise InputError('key: expected a key, because sampling is "random"; got None')
+        raise InputError('key: expected a PRNG key, because sampling is "random"; got None')
     x, y, relation = check_inputs(embeddings, labels, ref_embeddings, ref_labels)
     limits: Bounds = {"max_score": max_score, "min_score": min_score}
     margins: Bounds = {"absolute_margin": absolute_margin, "relative_margin": relative_margin}
@@ -162,7 +158,10 @@ def _hard_negatives(
 def _closest(
     positive: Positive, depth: int, relation: Relation, measure: Measure, bounds: Bounds, s: Array, i: Array, j: Array
 ) -> Array:
-    """Return the columns of the closest negatives within bounds, int32 [r, depth], padded with -1."""
+    """Return the columns of the closest negatives within bounds, int32 [r, depth], padded with -1.
+
+    The tile s [r, m] has values of the measure, of the row indices i [r, 1] and the column indices j [1, m].
+    """
     scores = measure.as_score(promote_to_float32(s))
     is_positive, allowed = relation.masks(i, j)
     # Negated comparisons are true for NaN, so NaN scores are allowed; they rank after all other scores.

@@ -1,7 +1,8 @@
 """Miners of pairs: by margins, by the hardest pairs of the row or of the batch, by a schedule, by a guide, at random.
 
 A score is larger for closer pairs: a similarity, or a negated distance. A tile is a block of rows of the similarity
-matrix, with all columns. The hardness of a negative pair is its score, and that of a positive pair its negated score.
+matrix, with all columns; functions of a tile take its row indices i [r, 1] and its column indices j [1, m]. The
+hardness of a negative pair is its score, and that of a positive pair its negated score.
 
 References:
     Wang et al. (2019), Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning.
@@ -46,7 +47,7 @@ def pair_margin(
 
     Args:
         positive_margin, negative_margin: In units of the measure.
-        Others: See `simjax.mining`.
+        Other arguments: See `simjax.mining`.
     """
     check_number("positive_margin", positive_margin)
     check_number("negative_margin", negative_margin)
@@ -72,7 +73,7 @@ def multi_similarity(
 
     Args:
         epsilon: In units of the measure.
-        Others: See `simjax.mining`.
+        Other arguments: See `simjax.mining`.
 
     Returns:
         A relation of pairs. A row without a positive or without a negative has no pairs.
@@ -108,7 +109,7 @@ def hard_aware(
 
     Args:
         share: Fraction of the pairs, above 0, at most 1. Rounded up to an integer number of pairs.
-        Others: See `simjax.mining`.
+        Other arguments: See `simjax.mining`.
 
     Returns:
         A relation of pairs. All pairs that are, up to rounding, as hard as the k-th are selected.
@@ -146,7 +147,7 @@ def curriculum(
     Args:
         hardness: 0 selects the nearest positive and the farthest negative of each row, 1 selects all pairs. For
             example `optax.linear_schedule(0.2, 1.0, steps)(step)`.
-        Others: See `simjax.mining`.
+        Other arguments: See `simjax.mining`.
 
     Example:
         Row 0 has negatives at 2, 3 and 6; a hardness of 0.5 is a distance of 4, which excludes 2 and 3:
@@ -181,7 +182,7 @@ def guided(
 
     Args:
         guide: Embeddings of the rows by the guide model, [n, e].
-        labels: Class ids [n] or a `Relation`. All its positives are selected.
+        labels: Class ids [n] or a `Relation`. All positives are selected.
         margin: Negatives that score less than the margin below the positive are excluded too. In units of the measure.
         ref_guide: Embeddings of the columns by the guide model, [m, e]. Default: the embeddings of the rows.
         ref_labels: Class ids [m], if `labels` are class ids and there is a `ref_guide`.
@@ -225,7 +226,7 @@ def uniform_histogram(
         key: PRNG key of the draw.
         bins: Number of bins of each histogram.
         positives_per_bin, negatives_per_bin: Expected numbers of pairs drawn from each bin; all, if there are fewer.
-        Others: See `simjax.mining`.
+        Other arguments: See `simjax.mining`.
 
     Differs from pytorch-metric-learning, which draws a fixed number from each bin with replacement. Here each pair is
     drawn independently, with the probability that gives the expected number.
@@ -266,7 +267,8 @@ def _guided(margin: Array, scores: Array, i: Array, positive: Array, negative: A
 
 
 def _at_least_as_hard(hardness: Array, scores: Array, i: Array, positive: Array, negative: Array) -> Masks:
-    return positive & (-scores >= hardness[0]), negative & (scores >= hardness[1])
+    of_positives, of_negatives = hardness
+    return positive & (-scores >= of_positives), negative & (scores >= of_negatives)
 
 
 @partial(jax.jit, static_argnames="block_size")
@@ -288,8 +290,8 @@ def _kth_hardest(
     def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         middle = low + (high - low) // 2
-        enough = count(_float_at(middle)) >= k
-        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+        has_k_pairs = count(_float_at(middle)) >= k
+        return jnp.where(has_k_pairs, middle, low), jnp.where(has_k_pairs, high, middle)
 
     bounds = jnp.full(2, FIRST_FLOAT, jnp.uint32), jnp.full(2, LAST_FLOAT + 1, jnp.uint32)
     bounds = as_carry(partial(halve, jnp.int32(0)), bounds)
@@ -298,8 +300,8 @@ def _kth_hardest(
 
 def _float_at(position: Array) -> Array:
     """Return the float32 at a position, uint32, in the increasing order of all float32 numbers."""
-    zero = jnp.uint32(1 << 31)  # the position of 0.0, whose bits are 0
-    bits = jnp.where(position < zero, ~position, position - zero)
+    position_of_zero = jnp.uint32(1 << 31)  # the bits of 0.0 are 0
+    bits = jnp.where(position < position_of_zero, ~position, position - position_of_zero)
     return lax.bitcast_convert_type(bits, jnp.float32)
 
 
@@ -313,9 +315,12 @@ def _count_selected(relation: Relation, measure: Measure, hardness: Array, s: Ar
 def _bins_of_pairs(
     x: Array, y: Array, relation: Relation, measure: Measure, per_bin: tuple, bins: int, block_size: int | None
 ) -> list[tuple[Array, Array]]:
-    """Return the edges of the bins [bins + 1] and the probability of a draw from each bin [bins], for both kinds."""
+    """Return the edges of the bins [bins + 1] and the probability of a draw from each bin [bins], for both kinds.
+
+    Kind 0 are the positive pairs, kind 1 the negative pairs; `per_bin` are the expected numbers of drawn pairs.
+    """
     histograms = []
-    for kind, wanted in enumerate(per_bin):
+    for kind, expected in enumerate(per_bin):
         mask = Partial(partial(_mask, kind), relation)
         options = {"measure": measure, "mask": mask, "block_size": block_size}
         low = jnp.min(min_of_rows(x, y, **options)[0], initial=jnp.inf)
@@ -323,7 +328,7 @@ def _bins_of_pairs(
         has_pairs = low <= high
         edges = jnp.linspace(jnp.where(has_pairs, low, 0), jnp.where(has_pairs, high, 1), bins + 1)
         counts = jnp.sum(histogram(x, y, edges=edges, **options), axis=0)
-        histograms.append((edges, wanted / jnp.maximum(counts, 1)))
+        histograms.append((edges, expected / jnp.maximum(counts, 1)))
     return histograms
 
 
@@ -344,4 +349,5 @@ def _draw_pairs(
         return mask & (random_numbers < probabilities[bin_indices])
 
     random_numbers = jax.vmap(uniform)(i[:, 0])
-    return is_drawn(positive, *histograms[0]), is_drawn(negative, *histograms[1])
+    of_positives, of_negatives = histograms
+    return is_drawn(positive, *of_positives), is_drawn(negative, *of_negatives)

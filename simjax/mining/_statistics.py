@@ -56,7 +56,7 @@ def statistics(
 
     Args:
         labels: Class ids [n] or a `Relation`, which may be mined.
-        Others: See `simjax.mining`.
+        Other arguments: See `simjax.mining`.
 
     Example:
         >>> x = jnp.array([[0.0], [1.0], [4.0]])

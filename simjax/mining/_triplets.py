@@ -50,7 +50,7 @@ def triplet_margin(
     Args:
         margin: In units of the measure.
         kind: See above.
-        Others: See `simjax.mining`.
+        Other arguments: See `simjax.mining`.
     """
     check_number("margin", margin)
     check_choice("kind", kind, get_args(Kind))
@@ -70,7 +70,7 @@ def semi_hard(
     """Select the nearest negative that is farther than the positive, or else the farthest negative.
 
     Args:
-        embeddings and others: See `simjax.mining`.
+        Arguments: See `simjax.mining`.
 
     Returns:
         One triplet for each positive pair of a row that has a negative.
@@ -97,7 +97,7 @@ def angular(
 
     Args:
         angle: In degrees.
-        Others: See `simjax.mining`. Rows are normalized.
+        Other arguments: See `simjax.mining`. Rows are normalized.
 
     Differs from pytorch-metric-learning, which does not normalize embeddings. For unit vectors both select the same
     triplets.
@@ -125,13 +125,13 @@ def distance_weighted(
 
         q(D) proportional to D^(d - 2) (1 - D^2 / 4)^((d - 3) / 2)
 
-    A negative at distance D is drawn with a probability proportional to 1 / q(D).
+    A negative at distance D has the weight 1 / q(D), and is drawn with a probability proportional to its weight.
 
     Args:
         key: PRNG key of the draw.
         cutoff: Smaller distances have the weight of this distance, which bounds the weight of very close negatives.
         nonzero_loss_cutoff: Negatives at this distance or farther are never drawn.
-        Others: See `simjax.mining`. Rows are normalized.
+        Other arguments: See `simjax.mining`. Rows are normalized.
 
     Returns:
         A relation of triplets. A row whose negatives all have weight 0 has no triplets.
@@ -142,7 +142,7 @@ def distance_weighted(
     if not 0 < cutoff < nonzero_loss_cutoff:
         raise InputError(f"cutoff: expected above 0 and below nonzero_loss_cutoff {nonzero_loss_cutoff}, got {cutoff}")
     x, y, relation = check_inputs(embeddings, labels, ref_embeddings, ref_labels)
-    select = Partial(_distance_weighted, key=key, cutoff=cutoff, limit=nonzero_loss_cutoff, features=x.shape[1])
+    select = Partial(_distance_weighted, key=key, cutoff=cutoff, limit=nonzero_loss_cutoff, n_features=x.shape[1])
     return select_triplets(select, score_tiles(x, y, as_measure("normalized_euclidean")), relation)
 
 
@@ -191,12 +191,12 @@ def _has_angle(scores: Array, negative: Array, slope: Array, between_columns: Ti
 
 
 def _distance_weighted(
-    scores: Array, i: Array, negative: Array, *, key: Array, cutoff: Array, limit: Array, features: Array
+    scores: Array, i: Array, negative: Array, *, key: Array, cutoff: Array, limit: Array, n_features: Array
 ) -> Partial:
     distance = jnp.maximum(-scores, cutoff)
     has_weight = negative & (distance < limit) & (distance < 2)
     d = jnp.where(has_weight, distance, 1.0)
-    log_weights = (2.0 - features) * jnp.log(d) - (features - 3) / 2 * jnp.log(1 - d * d / 4)
+    log_weights = (2.0 - n_features) * jnp.log(d) - (n_features - 3) / 2 * jnp.log(1 - d * d / 4)
     largest = row_max(log_weights, has_weight)
     weights = jnp.where(has_weight, jnp.exp(log_weights - jnp.where(largest > -jnp.inf, largest, 0)), 0)
     return Partial(_draw_negatives, jnp.cumsum(weights, axis=1), i[:, 0], key)

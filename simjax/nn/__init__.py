@@ -21,6 +21,13 @@ from simjax.nn._measures import LowRankMahalanobis, PairNetwork, TunedMeasure
 from simjax.nn._networks import DenseNetwork, SiameseCNN
 from simjax.nn._transformer import MultiHeadAttention, TransformerBlock, VisionTransformer
 
+LEARNED_MEASURES = {"low_rank_mahalanobis": LowRankMahalanobis, "pair_network": PairNetwork}
+"""Learned measures by name. They take the number of features, their size (rank or hidden neurons) and `rngs`."""
+
+NETWORKS = {"cnn": SiameseCNN, "vit": VisionTransformer, "dnn": DenseNetwork}
+"""Encoder networks by the name of a model. They take the image shape, `embedding_size`, `rngs` and their own options.
+"""
+
 __all__ = [
     "BatchNorm",
     "Beta",
@@ -32,7 +39,9 @@ __all__ = [
     "HEADS",
     "LinearHead",
     "LowRankMahalanobis",
+    "LEARNED_MEASURES",
     "MultiHeadAttention",
+    "NETWORKS",
     "PairNetwork",
     "Predictor",
     "Residual",

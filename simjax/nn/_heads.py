@@ -12,23 +12,23 @@ from simjax.similarity import unit_vectors
 
 
 class LinearHead(nnx.Module):
-    """The dot product of the embedding with a vector for each class, plus a bias."""
+    """The dot products of the embedding with a learned vector for each of `classes` classes, plus a bias."""
 
     def __init__(self, embedding_size: int, classes: int, *, rngs: nnx.Rngs):
-        self.dense = Dense(embedding_size, classes, init="lecun_normal", rngs=rngs)
+        self.dense = Dense(embedding_size, classes, init="lecun_normal", rngs=rngs)  # no ReLU follows
 
     def __call__(self, embeddings: Array) -> Array:
         return self.dense(embeddings)
 
 
 class CosinePrototypes(nnx.Module):
-    """The cosine similarity of the embedding with a proxy for each class, times a learned scale.
+    """The cosine similarities of the embedding with a learned prototype for each class, times a learned scale.
 
     Args:
         embedding_size: Size of the embeddings.
         classes: Number of classes.
-        scale: Initial scale.
-        max_scale: Largest scale, see `Temperature`. None: the largest with finite gradients.
+        scale: Initial factor of the cosine similarities.
+        max_scale: Larger factors are clipped to this one. None: exp(40), so that gradients do not overflow float32.
 
     References:
         Zhai, Wu (2019), Classification is a Strong Baseline for Deep Metric Learning.
@@ -54,11 +54,11 @@ class CosinePrototypes(nnx.Module):
 
 
 class Predictor(nnx.Module):
-    """Predict the embedding of one augmented view from another, for `simsiam_loss`: dense, batch norm, ReLU, dense.
+    """Predict the embedding of one view from that of the other, for `simsiam_loss`: dense, batch norm, ReLU, dense.
 
     Args:
         embedding_size: Size of both embeddings.
-        width: Hidden neurons. Default: a quarter of the embedding size, as in the paper.
+        width: Number of hidden neurons. Default: a quarter of the embedding size, as in the paper.
 
     References:
         Chen, He (2021), Exploring Simple Siamese Representation Learning.
@@ -68,7 +68,7 @@ class Predictor(nnx.Module):
         width = max(1, embedding_size // 4) if width is None else width
         self.first = Dense(embedding_size, width, use_bias=False, rngs=rngs)
         self.norm = BatchNorm(width)
-        self.second = Dense(width, embedding_size, init="lecun_normal", rngs=rngs)
+        self.second = Dense(width, embedding_size, init="lecun_normal", rngs=rngs)  # no ReLU follows
 
     def __call__(self, embeddings: Array) -> Array:
         return self.second(jax.nn.relu(self.norm(self.first(embeddings))))

@@ -18,7 +18,8 @@ class Dense(nnx.Module):
         features_in: Size of the last axis of x.
         features_out: Size of the last axis of the result.
         use_bias: Add a learned bias, zero at the start.
-        init: Name of a factory in `flax.nnx.initializers`, which initializes the kernel.
+        init: Name of a factory in `flax.nnx.initializers`, which initializes the kernel. The default is for a layer
+            that a ReLU follows.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Convolution(nnx.Module):
     """A convolution of images, see `core.convolution`. The kernel has He normal initialization.
 
     Args:
-        channels_in: Channels of x.
+        channels_in: Number of channels of x.
         channels_out: Number of filters.
         size: Height and width of the filters.
         stride: Step between patches, in pixels.
@@ -103,15 +104,15 @@ class BatchNorm(nnx.Module):
         rows = x.reshape(-1, x.shape[-1])
         rows = rows - self.mean[...][None]  # float16 becomes float32
         if self.use_running_average:
-            mean, var = jnp.zeros(x.shape[-1:]), self.var[...]
+            mean, var = jnp.zeros(x.shape[-1:]), self.var[...]  # the mean is that of the shifted rows
         else:
             mean = jnp.mean(rows, axis=0)
             var = jax.nn.relu(jnp.mean(rows * rows, axis=0) - mean * mean)
             momentum = self.momentum
             self.var[...] = lax.stop_gradient(momentum * self.var[...] + (1 - momentum) * var)
             self.mean[...] = lax.stop_gradient(self.mean[...] + (1 - momentum) * mean)
-        a = self.scale[...] * lax.rsqrt(var + self.epsilon)
-        y = (rows - mean[None]) * a[None] + self.bias[...][None]
+        factor = self.scale[...] * lax.rsqrt(var + self.epsilon)
+        y = (rows - mean[None]) * factor[None] + self.bias[...][None]
         return y.reshape(x.shape).astype(x.dtype)
 
     def set_view(self, use_running_average: bool | None = None) -> None:

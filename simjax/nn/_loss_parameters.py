@@ -7,9 +7,9 @@ Each is a module; calling it returns the argument of the loss:
     def loss(temperature, x, y):
         return losses.info_nce_loss(x, y, temperature=temperature())
 
-A scale is learned as its logarithm, and bounded. Without a bound it grows as long as this lowers the loss, until its
-gradient overflows. CLIP clips the parameter after each step; here the forward pass clips it and the gradient is that of
-projected gradient descent, which works with any optimizer and training loop.
+A scale is learned as its logarithm, and bounded. Without a bound the scale grows as long as this lowers the loss, until
+its gradient overflows. CLIP clips the parameter after each step; here the forward pass clips it and the gradient is
+that of projected gradient descent, so that no step of the training loop is needed.
 
 References:
     Radford et al. (2021), Learning Transferable Visual Models From Natural Language Supervision (CLIP).
@@ -28,8 +28,8 @@ from simjax.similarity import unit_vectors
 
 MAX_SCALE = 100.0  # as in CLIP
 LOG_LIMIT = 40.0
-"""Largest absolute logarithm of a scale. Gradients contain the squares of the scale and of its inverse, as that of a
-division by the temperature does. At the limit these are exp(80) and exp(-80), which are in the range of float32."""
+"""Largest absolute logarithm of a scale. Gradients contain the squares of the scale and of its inverse, for example the
+gradient of a division by the temperature. At the limit the squares are exp(80) and exp(-80), which fit into float32."""
 
 
 class Proxies(nnx.Module):
@@ -42,8 +42,8 @@ class Proxies(nnx.Module):
     Args:
         embedding_size: Number of features d.
         classes: Number of classes c.
-        per_class: Proxies per class k, for `sub_center_arcface_loss` and `soft_triple_loss`. Default: one, without the
-            axis k.
+        per_class: Number of proxies per class k, for `sub_center_arcface_loss` and `soft_triple_loss`. Default: one
+            proxy, without the axis k.
 
     Example:
         >>> one = Proxies(8, 5, rngs=nnx.Rngs(0))
@@ -62,7 +62,7 @@ class Proxies(nnx.Module):
 
 
 def random_directions(key: Array, shape: tuple[int, ...]) -> Array:
-    """Return unit vectors [..., d], uniform on the sphere."""
+    """Return random unit vectors [..., d], uniform on the sphere, from a PRNG key."""
     return unit_vectors(jax.random.normal(key, shape))
 
 
@@ -74,7 +74,7 @@ class Temperature(nnx.Module):
 
     Args:
         initial: Initial temperature. Default: the value of CLIP.
-        max_scale: Largest inverse of the temperature. None: exp(40), the largest with finite gradients.
+        max_scale: Largest inverse of the temperature. None: exp(40), so that gradients do not overflow float32.
 
     Example:
         >>> temperature = Temperature(0.25)
@@ -99,13 +99,13 @@ class Temperature(nnx.Module):
 class ScaleAndBias(nnx.Module):
     """Scale and bias of the sigmoid loss: `siglip_loss(x, y, **scale_and_bias())`.
 
-    The parameter is the logarithm of the scale. The bias starts far below 0 because nearly all pairs are negative. The
-    scale is at most 100, where it has the gradient of `Temperature`.
+    The logarithm of the scale is learned. The bias starts far below 0 because nearly all pairs are negative. The scale
+    is at most 100; for its gradient at this bound see `Temperature`.
 
     Args:
         scale: Initial scale. Default: the value of the paper.
         bias: Initial bias. Default: the value of the paper.
-        max_scale: Largest scale. None: exp(40), the largest with finite gradients.
+        max_scale: Largest scale. None: exp(40), so that gradients do not overflow float32.
 
     Example:
         >>> learned = ScaleAndBias(scale=1.0)()
@@ -151,7 +151,7 @@ class Beta(nnx.Module):
 
 
 def check_scale(argument: str, value: float, max_scale: float | None, *, inverse: bool = False) -> None:
-    """Raise an InputError unless a scale (with `inverse`: 1 / a temperature) is above 0 and at most `max_scale`."""
+    """Raise an InputError unless a scale is above 0 and at most `max_scale`; with `inverse` the scale is 1 / value."""
     check_positive(argument, value)
     if max_scale is None:
         return
@@ -166,8 +166,8 @@ def clip_logarithm(logarithm: Array, max_scale: float | None = None) -> Array:
 
     The bounds are -LOG_LIMIT and the smaller of LOG_LIMIT and log(max_scale). The gradient is unchanged inside the
     bounds. At and beyond a bound, it is 0 if a descent step would move the logarithm further out, and unchanged if a
-    step moves it back, so that it can leave the bound. It depends on the sign of the incoming gradient, so it is no
-    linear function of it, and there is no derivative in forward mode.
+    step moves the logarithm back. The returned gradient is not a linear function of the incoming one, because it
+    depends on its sign, so there is no derivative in forward mode.
     """
     high = LOG_LIMIT if max_scale is None else min(math.log(max_scale), LOG_LIMIT)
     return _clip(logarithm, -LOG_LIMIT, high)

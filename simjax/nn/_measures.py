@@ -1,4 +1,4 @@
-"""Measures that are learned: a linear map before a distance, a network of two vectors, parameters of a named measure.
+"""Learned measures: a distance after a linear map, a network that compares two vectors, a measure with parameters.
 
 Calling a module computes the measure of pairs x, y [..., features]. Its method `measure` returns a `Measure` with the
 module's arrays as parameters, for losses, search and attention. Gradients reach the module:
@@ -34,7 +34,7 @@ class LowRankMahalanobis(nnx.Module):
     Args:
         features: Number of features of the vectors.
         rank: Number of rows of L.
-        rngs: Initializes L, such that it preserves squared lengths on average.
+        rngs: Initializes L, so that L preserves squared lengths on average.
 
     Example:
         >>> learned = LowRankMahalanobis(3, 2, rngs=nnx.Rngs(0))
@@ -69,31 +69,32 @@ class LowRankMahalanobis(nnx.Module):
         )
 
 
-SMALLER = 2.0**-4  # factor of vectors before a linear map, so that the map of the largest numbers does not overflow
+DOWNSCALE = 2.0**-4  # factor of vectors before a linear map, so that the map of the largest numbers does not overflow
 
 
 @pair_function()
 def _mapped_pair(x: Array, y: Array, *, projection: Array) -> Array:
-    half = x / 2 - y / 2  # subtracted before the map, whose result is rounded; halved, because x - y could overflow
-    mapped = _map(half * SMALLER, projection)
-    return _times(EUCLIDEAN(mapped, jnp.zeros_like(mapped)), 2 / SMALLER)
+    # Subtracted before the map, because the map rounds its result; halved, because x - y could overflow.
+    half_difference = x / 2 - y / 2
+    mapped = _map(half_difference * DOWNSCALE, projection)
+    return _rescale(EUCLIDEAN(mapped, jnp.zeros_like(mapped)), 2 / DOWNSCALE)
 
 
 def _map_rows(x: Array, y: Array, *, projection: Array) -> tuple[Any, Any]:
-    return EUCLIDEAN.prepare(*(_map(promote_to_float32(a) * SMALLER, projection) for a in (x, y)))
+    return EUCLIDEAN.prepare(*(_map(promote_to_float32(a) * DOWNSCALE, projection) for a in (x, y)))
 
 
 def _mapped_matrix(x: Any, y: Any, *, projection: Array) -> Array:
-    return _times(EUCLIDEAN.matrix(x, y), 1 / SMALLER)
+    return _rescale(EUCLIDEAN.matrix(x, y), 1 / DOWNSCALE)
 
 
 def _map(x: Array, projection: Array) -> Array:
     return jnp.matmul(x, projection, precision="highest")
 
 
-def _times(distance: Array, scale: float) -> Array:
-    """Compute distance * scale, with zero gradient where the product is infinite."""
-    product = distance * scale
+def _rescale(distance: Array, factor: float) -> Array:
+    """Compute distance * factor, with zero gradient where the product is infinite."""
+    product = distance * factor
     return jnp.where(jnp.isinf(product), lax.stop_gradient(product), product)
 
 
@@ -102,13 +103,13 @@ class PairNetwork(nnx.Module):
 
         g(x, y) = out . gelu(W1 x + W2 y + b) + c        similarity = (g(x, y) + g(y, x)) / 2
 
-    Unlike a distance of embeddings it can learn any relation, for instance that opposite vectors are similar. Averaging
-    both orders makes it symmetric. W1 x and W2 x are computed once per row; each pair then sums one term per hidden
-    neuron, without an array [n, m, hidden]. (The projections of vectors near the largest float overflow.)
+    Unlike a distance of embeddings the network can learn any relation, for instance that opposite vectors are similar.
+    The mean over both orders is symmetric. W1 x and W2 x are computed once per row; each pair then sums one term per
+    hidden neuron, without an array [n, m, hidden]. (W1 x and W2 x overflow for vectors near the largest float.)
 
     Args:
         features: Number of features of the vectors.
-        hidden: Neurons of the hidden layer.
+        hidden: Number of hidden neurons.
 
     Example:
         >>> network = PairNetwork(3, 8, rngs=nnx.Rngs(0))
@@ -119,7 +120,7 @@ class PairNetwork(nnx.Module):
 
     def __init__(self, features: int, hidden: int, *, rngs: nnx.Rngs):
         initializer = nnx.initializers.lecun_normal()
-        self.kernel = nnx.Param(initializer(rngs.params(), (2 * features, hidden)))  # rows of x, then rows of y
+        self.kernel = nnx.Param(initializer(rngs.params(), (2 * features, hidden)))  # W1 and W2, transposed
         self.bias = nnx.Param(jnp.zeros(hidden))
         self.out = nnx.Param(initializer(rngs.params(), (hidden, 1))[:, 0])
         self.offset = nnx.Param(jnp.zeros(()))
@@ -133,46 +134,46 @@ class PairNetwork(nnx.Module):
         return similarity.Measure(
             _network_pair,
             higher_is_closer=True,
-            prepare=_first_layers,
+            prepare=_project_rows,
             matrix=_network_matrix,
             name="pair_network",
             parameters=weights,
         )
 
 
-Halves = tuple[Array, Array]  # W1 x + b and W2 x of a vector x, [..., hidden] each
+Projected = tuple[Array, Array]  # W1 x + b and W2 x of a vector x, [..., hidden] each
 
 
-def _halves(x: Array, kernel: Array, bias: Array) -> Halves:
-    as_x, as_y = jnp.split(kernel, 2)
-    return jnp.matmul(x, as_x) + bias.reshape((1,) * (x.ndim - 1) + bias.shape), jnp.matmul(x, as_y)
+def _project(x: Array, kernel: Array, bias: Array) -> Projected:
+    first, second = jnp.split(kernel, 2)
+    return jnp.matmul(x, first) + bias.reshape((1,) * (x.ndim - 1) + bias.shape), jnp.matmul(x, second)
 
 
-def _neurons(x: Halves, y: tuple[Halves, Array]) -> tuple[Array]:
+def _contributions(x: Projected, y_and_out: tuple[Projected, Array]) -> tuple[Array]:
     """Compute the contribution of each hidden neuron to the similarity."""
-    (y_first, y_second), out = y
-    return ((_gelu(x[0] + y_second) + _gelu(y_first + x[1])) * out / 2,)
+    (x_first, x_second), ((y_first, y_second), out) = x, y_and_out
+    return ((_gelu(x_first + y_second) + _gelu(y_first + x_second)) * out / 2,)
 
 
 def _gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)  # the cube of the tanh approximation overflows at 1e13
 
 
-def _network(reduce: Callable[..., tuple[Array, ...]], x: Halves, y: Halves, out: Array, offset: Array) -> Array:
-    return reduce(_neurons, x, (y, out))[0] + offset
+def _network(reduce: Callable[..., tuple[Array, ...]], x: Projected, y: Projected, out: Array, offset: Array) -> Array:
+    return reduce(_contributions, x, (y, out))[0] + offset
 
 
 @pair_function()
 def _network_pair(x: Array, y: Array, *, kernel: Array, bias: Array, out: Array, offset: Array) -> Array:
     out = out.reshape((1,) * (max(x.ndim, y.ndim) - 1) + out.shape)
-    return _network(reduce_features, _halves(x, kernel, bias), _halves(y, kernel, bias), out, offset)
+    return _network(reduce_features, _project(x, kernel, bias), _project(y, kernel, bias), out, offset)
 
 
-def _first_layers(x: Array, y: Array, *, kernel: Array, bias: Array, **_: Array) -> tuple[Halves, Halves]:
-    return _halves(promote_to_float32(x), kernel, bias), _halves(promote_to_float32(y), kernel, bias)
+def _project_rows(x: Array, y: Array, *, kernel: Array, bias: Array, **_: Array) -> tuple[Projected, Projected]:
+    return _project(promote_to_float32(x), kernel, bias), _project(promote_to_float32(y), kernel, bias)
 
 
-def _network_matrix(x: Halves, y: Halves, *, out: Array, offset: Array, **_: Array) -> Array:
+def _network_matrix(x: Projected, y: Projected, *, out: Array, offset: Array, **_: Array) -> Array:
     return _network(reduce_features_of_tile, x, y, out[None], offset)
 
 

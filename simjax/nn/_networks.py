@@ -4,6 +4,7 @@ A Siamese network has one encoder, which embeds both images of a pair; a measure
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 from flax import nnx
@@ -34,7 +35,7 @@ class SiameseCNN(nnx.Module):
             in each stage after the first. "classic" is the network of `configs/classic_siamese.toml`: three
             convolutions, each with batch norm and pooling, then two dense layers with batch norm between them; no
             nonlinear activations.
-        widths: Channels of the stages; only for "modern".
+        widths: Number of channels of each stage; only for "modern".
         residual: Add a residual block to each stage after the first; only for "modern".
         embedding_size: Size of the embeddings. Default: 64 for "modern", 2 for "classic".
     """
@@ -62,18 +63,19 @@ class SiameseCNN(nnx.Module):
         else:
             self.layers = _modern(image_shape[2], widths, residual, self.embedding_size, rngs)
 
-    def __call__(self, images: Array) -> Array:
-        return self.layers(images)
+    def __call__(self, images: Array, *, return_layers: bool = False) -> Any:
+        """Compute embeddings; with `return_layers` also a dictionary of the outputs of all layers, [b, ...] each."""
+        return _apply(self.layers, images, return_layers)
 
 
 class DenseNetwork(nnx.Module):
     """A dense network from normalized images [b, h, w, c] to embeddings [b, embedding_size].
 
-    Each hidden layer is dense, batch norm, ReLU.
+    Each hidden layer is a dense layer, batch norm and a ReLU.
 
     Args:
         image_shape: (h, w, c) of the images.
-        widths: Neurons of the hidden layers.
+        widths: Number of neurons of each hidden layer.
         embedding_size: Size of the embeddings.
     """
 
@@ -92,15 +94,23 @@ class DenseNetwork(nnx.Module):
         self.layers = nnx.Sequential(*layers, Dense(sizes[-1], embedding_size, init="lecun_normal", rngs=rngs))
         self.embedding_size = embedding_size
 
-    def __call__(self, images: Array) -> Array:
-        return self.layers(images)
+    def __call__(self, images: Array, *, return_layers: bool = False) -> Any:
+        """Compute embeddings; with `return_layers` also a dictionary of the outputs of all layers, [b, ...] each."""
+        return _apply(self.layers, images, return_layers)
+
+
+def _apply(layers: nnx.Sequential, x: Array, return_layers: bool) -> Any:
+    """Apply the layers; with `return_layers` also return the output of each, named such as "0.Convolution"."""
+    outputs: dict[str, Array] = {}
+    for index, layer in enumerate(layers.layers):
+        x = layer(x)
+        function = getattr(layer, "func", layer)  # of a `partial`
+        outputs[f"{index}.{getattr(function, '__name__', type(function).__name__)}"] = x
+    return (x, outputs) if return_layers else x
 
 
 def _classic(image_shape: tuple[int, int, int], embedding_size: int, rngs: nnx.Rngs) -> nnx.Sequential:
-    """Return three convolutions, each with batch norm and pooling, and two dense layers with batch norm between them.
-
-    The network has no nonlinear activations.
-    """
+    """Return the layers of the classic variant of `SiameseCNN`."""
     height, width, channels = image_shape
     # Two 2x2 poolings divide a side by 4, the convolution without padding takes 2 off, and 5x5 average pooling follows.
     positions = ((height // 4 - 2) // 5) * ((width // 4 - 2) // 5)

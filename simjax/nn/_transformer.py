@@ -32,12 +32,12 @@ class MultiHeadAttention(nnx.Module):
     Tokens attend to each other (self-attention) or to the tokens of a second input (cross-attention).
 
     Args:
-        width: Size of a token; each head has width / heads features.
+        width: Number of features of a token; each head has width / heads features.
         heads: Number of heads; must divide the width.
-        measure: Measure of queries and keys: a name, a `Measure`, or a module with a method `measure`, such as
-            `TunedMeasure`, whose parameters are then learned.
+        measure: Compares queries with keys: the name of a measure, a `Measure`, or a module with a method `measure`,
+            such as `TunedMeasure`, whose parameters are then learned.
         temperature: Divisor of the attention scores. Default: sqrt(width / heads) for "dot", and 1 for other measures.
-        dropout_rate: Fraction of attention weights that are dropped in a call with a `dropout_key`.
+        dropout_rate: Fraction of the attention weights that is dropped in a call with a PRNG key `dropout_key`.
 
     Example:
         >>> layer = MultiHeadAttention(8, 2, rngs=nnx.Rngs(0))
@@ -79,9 +79,8 @@ class MultiHeadAttention(nnx.Module):
     ) -> Any:
         """Attend from tokens [b, t, width] to the context [b, s, width], returning [b, t, width].
 
-        The default context is the tokens.
-        `bias`, `mask` and `is_causal` are those of `attention.attention`. Weights are dropped if there is a
-        `dropout_key`. With `return_weights`, also return the weights before dropout, [b, heads, t, s].
+        The default context is the tokens. For `bias`, `mask` and `is_causal` see `attention.attention`. Weights are
+        dropped if a PRNG key is given. With `return_weights`, also return the weights before dropout, [b, heads, t, s].
         """
         b, t, width = tokens.shape
         query, key, value = self._projections(tokens, context)
@@ -121,9 +120,9 @@ class TransformerBlock(nnx.Module):
     """x + attention(norm(x)), then x + dense layers(norm(x)).
 
     Args:
-        width: Size of a token.
-        heads: Heads of the attention.
-        mlp_ratio: Hidden neurons of the dense layers, as a multiple of the width.
+        width: Number of features of a token.
+        heads: Number of attention heads.
+        mlp_ratio: Number of hidden neurons of the dense layers, as a multiple of the width.
         **options: Options of `MultiHeadAttention`: measure, temperature, dropout_rate.
     """
 
@@ -135,7 +134,7 @@ class TransformerBlock(nnx.Module):
         self.out = Dense(mlp_ratio * width, width, init="glorot_uniform", rngs=rngs)
 
     def __call__(self, tokens: Array, *, return_weights: bool = False, **options: Any) -> Any:
-        """Transform tokens [b, t, width]; the options are those of a call of `MultiHeadAttention`."""
+        """Transform tokens [b, t, width]; the options are the arguments of a call of `MultiHeadAttention`."""
         b, t, width = tokens.shape
         # XLA on a CPU computes norms and dense layers of [b t, width] faster than of [b, t, width].
         x = tokens.reshape(b * t, width)
@@ -158,12 +157,12 @@ class VisionTransformer(nnx.Module):
     Args:
         image_shape: (h, w, c) of the images.
         patch_size: Side of a patch in pixels. Default: an eighth of the shorter side of the image, at least 2.
-        width: Size of a token.
+        width: Number of features of a token.
         depth: Number of transformer blocks.
-        heads: Heads of the attention; must divide the width.
-        mlp_ratio: Hidden neurons of a block's dense layers, as a multiple of the width.
-        positions: "learned" or "sincos" (fixed).
-        pooling: "mean" of the tokens or "class" token.
+        heads: Number of attention heads; must divide the width.
+        mlp_ratio: Number of hidden neurons of a block's dense layers, as a multiple of the width.
+        positions: Position embedding, "learned" or "sincos" (fixed sines and cosines).
+        pooling: Whether the last dense layer maps the "mean" of the tokens or a "class" token.
         embedding_size: Size of the embeddings.
     """
 
@@ -202,11 +201,13 @@ class VisionTransformer(nnx.Module):
         self.norm = nnx.LayerNorm(width, rngs=rngs)
         self.embed = Dense(width, embedding_size, init="lecun_normal", rngs=rngs)
 
-    def __call__(self, images: Array, *, return_attention: bool = False) -> Any:
+    def __call__(self, images: Array, *, return_attention: bool = False, return_layers: bool = False) -> Any:
         """Embed normalized images [b, h, w, c], returning [b, embedding_size].
 
-        With `return_attention`, also return the attention weights of the last block, [b, heads, t, t]. Tokens are the
-        patches in row order, after the class token if there is one.
+        With `return_attention`, also return the attention weights of the last block, [b, heads, t, t]. The tokens are
+        the class token, if there is one, and the patches row by row. With `return_layers`, also return a dictionary of
+        the tokens [b, t, width] after the patch embedding, after each block and after the last norm, and of the
+        embedding.
         """
         b, h, w, _ = images.shape
         p = self.patch_size
@@ -215,13 +216,18 @@ class VisionTransformer(nnx.Module):
         x = self.embed_patch(x.reshape(b, -1, x.shape[-1])) + self.position[...][None]  # [b, t, width]
         if self.class_token is not None:
             x = jnp.concatenate([jnp.broadcast_to(self.class_token[...], (b, 1, x.shape[-1])), x], axis=1)
-        *blocks, last = self.blocks
-        for block in blocks:
-            x = block(x)
-        x, *weights = last(x, return_weights=True) if return_attention else (last(x),)
-        x = self.norm(x)
-        embedding = self.embed(x[:, 0] if self.class_token is not None else jnp.mean(x, axis=1))
-        return (embedding, *weights) if return_attention else embedding
+        layers, extra = {"patches": x}, []
+        for index, block in enumerate(self.blocks):
+            if return_attention and index == len(self.blocks) - 1:
+                x, weights = block(x, return_weights=True)
+                extra.append(weights)
+            else:
+                x = block(x)
+            layers[f"block.{index}"] = x
+        layers["norm"] = x = self.norm(x)
+        layers["embedding"] = embedding = self.embed(x[:, 0] if self.class_token is not None else jnp.mean(x, axis=1))
+        extra += [layers] if return_layers else []
+        return (embedding, *extra) if extra else embedding
 
 
 def _sincos(grid: tuple[int, int], width: int) -> Array:

@@ -1,19 +1,20 @@
 """Relations: which pairs of rows and columns of a similarity matrix are positive or negative.
 
 A positive pair should be close, a negative pair should be far apart; a pair may also be neither. A relation computes
-the masks of one tile of the matrix at a time, so no n x m array exists unless the user gave one. Losses and miners
-convert class ids to a relation themselves. Other relations are made by
+the masks of one tile at a time, which is a block of rows of the matrix with some or all columns, so no n x m array
+exists unless the user gave one. Relations are made by
 
     by_class(labels)            one class id per row; pairs of ignored ids are neither positive nor negative
-    by_shared_label(sets)       several labels per row as rows of 0 and 1; positive if two rows share a label
+    by_shared_label(sets)       several labels per row, as 0s and 1s [n, c]; positive if two rows share a label
     by_function(f, a, b)        any comparison of attributes of two rows
     by_matrix(positive)         boolean matrices
     by_grade(grades)            a matrix of similarity grades
-    by_position(n)              row i with column i only: two augmented views, questions and answers
+    by_position(n)              positive only for row i with column i: two augmented views, questions and answers
 
-They raise InputError for shapes that do not match and TypeError for labels that are not integers. Labels are data:
-another batch of the same shape does not compile again. A miner selects pairs or triplets of a relation and returns
-another relation (`simjax.mining`).
+These functions raise InputError for shapes that do not match and TypeError for labels that are not integers. Losses and
+miners call `by_class` themselves. Without reference embeddings, they leave out the pairs of a row with itself. Labels
+are arrays of the relation, a pytree, so a jitted function is not compiled again for a batch of the same shape. A miner
+selects pairs or triplets of a relation and returns another relation (`simjax.mining`).
 """
 
 import dataclasses
@@ -53,15 +54,16 @@ class Relation:
     """Which pairs of rows and columns are positive, and which are negative.
 
     Attributes:
-        pair_masks: Function of row numbers i [r, 1] and column numbers j [1, m] that returns the masks of the positive
+        pair_masks: Function of row indices i [r, 1] and column indices j [1, m] that returns the masks of the positive
             and of the negative pairs, boolean [r, m]. A pytree, for example a `Partial`.
         shape: (n, m), the numbers of rows and columns.
         classes: Class ids of the rows [n] and of the columns [m], for losses that weight by class; `NO_CLASS` for an
             ignored id. Default: the relation has no classes.
-        triplets: Function of i, j and both masks that returns a `negatives_of` as in `count_triplets`. Default: every
-            positive forms a triplet with every negative of its row.
+        triplets: Function of i, j and both masks that returns another function, `negatives_of`: from the columns [r, k]
+            of k positives of each row to the mask [r, k or 1, m] of the negatives that form a triplet with each.
+            Default: every positive forms a triplet with every negative of its row.
         indices: Columns of all positives [n, k] and of all negatives [n, l] of each row, int32, padded with -1. A loss
-            then computes n (k + l) pairs instead of n m. Default: the relation is not sparse.
+            then computes n (k + l) pairs instead of n m. Default: a loss computes all n m pairs.
         needs_all_columns: Whether `pair_masks` must be given all columns in order, because a miner compares the scores
             of a whole row.
     """
@@ -85,7 +87,7 @@ class Relation:
         return save_for_backward((as_positive > 0, as_negative > 0))
 
     def triplets_of(self, i: Array, j: Array) -> tuple[Array, NegativesOf]:
-        """Return the mask of positive pairs [r, m] and a `negatives_of` as in `count_triplets`."""
+        """Return the mask of positive pairs [r, m] and the `negatives_of` of the attribute `triplets`."""
         positive, negative = self.pair_masks(i, j)
         if self.triplets is None:
             return positive, all_negatives(negative)
@@ -101,12 +103,12 @@ class Relation:
         return dataclasses.replace(self, pair_masks=masks, indices=indices)
 
     def where(self, keep: Mask) -> "Relation":
-        """Return the relation of the pairs that a mask keeps."""
+        """Return the relation with the pairs that a mask includes."""
         masks = Partial(_restrict, Partial(Relation.masks, self), as_pytree_function(keep))
         return Relation(masks, self.shape, self.classes, needs_all_columns=self.needs_all_columns)
 
     def transposed(self) -> "Relation":
-        """Return the relation of columns with rows; an InputError if it was mined, because a miner needs whole rows."""
+        """Return the relation of columns with rows; InputError for a mined relation, because miners need whole rows."""
         if self.needs_all_columns or self.triplets is not None:
             raise InputError(
                 "labels: expected class ids or an unmined relation, because this loss also compares columns with rows; "
@@ -128,10 +130,12 @@ def by_class(
     """Return a relation whose pairs are positive if their classes are equal, and negative otherwise.
 
     Args:
-        labels: Class ids of the rows [n], integers of any width. JAX truncates 64-bit ids to 32 bits if they are
-            arguments of a jitted function; pass `np.unique(ids, return_inverse=True)[1]` there.
+        labels: Class ids of the rows [n], integers of any width. Without `jax_enable_x64`, JAX truncates 64-bit
+            arguments of a jitted function; replace them before the call, all ids together, by
+            `np.unique(all_ids, return_inverse=True)[1]`.
         ref_labels: Class ids of the columns [m]. Default: those of the rows.
-        ignore: Ids whose rows and columns belong to no pair, for example an id for unknown classes.
+        ignore: Ids whose rows and columns have neither positive nor negative pairs, for example an id for unknown
+            classes.
 
     Example:
         >>> relation = by_class(np.array([4, 7, 4, -1]), ignore=(-1,))
@@ -144,26 +148,27 @@ def by_class(
     """
     given = {"labels": labels, "ref_labels": ref_labels, "ignore": list(ignore) or None}
     ids = comparable_ids({argument: a for argument, a in given.items() if a is not None})
-    rows, columns = ids["labels"], ids.get("ref_labels", ids["labels"])
-    masks = Partial(_with_complement, Partial(_same_class, rows, columns))
+    row_ids, column_ids = ids["labels"], ids.get("ref_labels", ids["labels"])
+    masks = Partial(_with_complement, Partial(_same_class, row_ids, column_ids))
     if ignore:
-        (rows, rows_known), (columns, columns_known) = (_without_ignored(a, ids["ignore"]) for a in (rows, columns))
-        masks = Partial(_restrict, masks, Partial(_is_known, rows_known, columns_known))
-    return Relation(masks, (len(rows), len(columns)), (rows, columns))
+        row_ids, row_is_kept = _mark_ignored(row_ids, ids["ignore"])
+        column_ids, column_is_kept = _mark_ignored(column_ids, ids["ignore"])
+        masks = Partial(_restrict, masks, Partial(_are_both_kept, row_is_kept, column_is_kept))
+    return Relation(masks, (len(row_ids), len(column_ids)), (row_ids, column_ids))
 
 
 @jax.jit
-def _without_ignored(ids: Array, ignore: Array) -> tuple[Array, Array]:
-    """Return the ids, `NO_CLASS` for ignored ones, and which are not ignored."""
-    known = ~jnp.isin(ids, ignore)
-    return jnp.where(known, ids, NO_CLASS), known
+def _mark_ignored(ids: Array, ignore: Array) -> tuple[Array, Array]:
+    """Return the ids with `NO_CLASS` in the place of ignored ones, and the mask of those that are not ignored."""
+    is_kept = ~jnp.isin(ids, ignore)
+    return jnp.where(is_kept, ids, NO_CLASS), is_kept
 
 
 def by_shared_label(sets: Shaped[ArrayLike, "n c"], ref_sets: Shaped[ArrayLike, "m c"] | None = None) -> Relation:
     """Return a relation whose pairs are positive if the rows share a label, and negative otherwise.
 
     Args:
-        sets: Which of c labels each row has, booleans or 0 and 1, [n, c].
+        sets: Labels of the rows, as booleans or 0 and 1, with one column for each of c labels, [n, c].
         ref_sets: The same for the columns, [m, c]. Default: `sets`.
 
     Example:
@@ -222,7 +227,6 @@ def by_grade(grades: Num[ArrayLike, "n m"], *, above: float = 0.5, below: float 
         grades: Any numbers, [n, m].
         above: Pairs with a larger grade are positive.
         below: Pairs with at most this grade are negative. Default: `above`, so that every pair is one of the two.
-
     """
     matrix = as_number_array("grades", grades)
     if matrix.ndim != 2:
@@ -269,7 +273,7 @@ def rows_and_relation(
     ref_labels: RefLabels = None,
     names: tuple[str, str] = ("embeddings", "ref_embeddings"),
 ) -> tuple[Array, Array, Relation]:
-    """Return rows x [n, d], columns y [m, d] and their relation, see `as_relation`; `names` are those in errors."""
+    """Return rows x [n, d], columns y [m, d] and their relation (`as_relation`); errors call the arguments `names`."""
     x, y = as_matrices(embeddings, embeddings if ref_embeddings is None else ref_embeddings, names)
     return x, y, as_relation(labels, ref_labels, x.shape[0], None if ref_embeddings is None else y.shape[0])
 
@@ -284,8 +288,8 @@ def _attributes(argument: str, attributes: Any) -> tuple[Any, int]:
     return arrays, lengths[0]
 
 
-# Functions of rows i [r, 1] and columns j [1, m], which a `Partial` binds to arrays. They are at module level, because
-# a new function object would be compiled again.
+# Functions of row indices i [r, 1] and column indices j [1, m]; a `Partial` supplies the arguments before i. They are
+# at module level, because a new function object would be compiled again.
 
 
 def _with_complement(positive: Mask, i: Array, j: Array) -> Masks:
@@ -303,16 +307,16 @@ def _transpose(masks: Callable[[Array, Array], Masks], i: Array, j: Array) -> Ma
     return positive.T, negative.T
 
 
-def _same_class(rows: Array, columns: Array, i: Array, j: Array) -> Array:
-    return rows[i] == columns[j]
+def _same_class(row_ids: Array, column_ids: Array, i: Array, j: Array) -> Array:
+    return row_ids[i] == column_ids[j]
 
 
-def _is_known(rows: Array, columns: Array, i: Array, j: Array) -> Array:
-    return rows[i] & columns[j]
+def _are_both_kept(row_is_kept: Array, column_is_kept: Array, i: Array, j: Array) -> Array:
+    return row_is_kept[i] & column_is_kept[j]
 
 
-def _shares_label(rows: Array, columns: Array, i: Array, j: Array) -> Array:
-    return jnp.matmul(rows[i[:, 0]], columns[j[0]].T) > 0.5
+def _shares_label(row_sets: Array, column_sets: Array, i: Array, j: Array) -> Array:
+    return jnp.matmul(row_sets[i[:, 0]], column_sets[j[0]].T) > 0.5
 
 
 def _compare(function: Callable[[Any, Any], Array], rows: Any, columns: Any, i: Array, j: Array) -> Array:

@@ -10,7 +10,7 @@ JAX has no reverse-mode derivative of such a loop. There are two ways to a gradi
 
 - `count_triplets` counts the triplets that contribute to a loss: in how many of them each pair is the positive and the
   negative. These counts are constants for the gradient, and a loss that is piecewise linear in the scores has the
-  gradient of the sum of the scores weighted by them. `fold_positives` is the general loop behind it.
+  gradient of the sum of the scores weighted by the counts. `fold_positives` is the general loop of `count_triplets`.
 - `sum_over_positives` sums a smooth function. The derivative of the sum is the sum of the derivatives, so the backward
   pass is the same loop over derivatives, and stores no intermediate values of the forward pass.
 """
@@ -97,9 +97,9 @@ def fold_positives(
 
     Args:
         function: Takes the carry, the columns of the next positives of each row, int32 [r, chunk_size], and whether the
-            row has these positives, boolean [r, chunk_size]; the column of a positive that it does not have is 0.
+            row has these positives, boolean [r, chunk_size]; the column of a positive that the row does not have is 0.
             Returns the next carry.
-        carry: A pytree of arrays. The last carry is a constant for the gradient.
+        carry: A pytree of arrays. The result, the last carry, is a constant for the gradient.
         positive: Mask of the positive pairs, [r, m].
         chunk_size: Positives of each row per iteration.
 
@@ -129,8 +129,8 @@ def sum_over_positives(
 
     Args:
         function: Takes `columns` and `valid` as in `fold_positives`, the constants and the arguments. Returns
-            floating-point arrays, a pytree like `start`. It must add nothing where `valid` is False, but be finite
-            there, in value and derivative. Must not close over traced arrays.
+            floating-point arrays, a pytree like `start`. The function must add nothing where `valid` is False, but be
+            finite there, in value and derivative. It must not close over traced arrays.
         start: Initial value of the sum, an array or a pytree of arrays.
         positive: Mask of the positive pairs, [r, m].
         constants: Pytrees of arrays without a gradient, for example masks.

@@ -1,6 +1,7 @@
 """Tables, figures, Markdown and HTML from saved runs."""
 
 from simjax.report._compare import compare
+from simjax.report._image_rows import write_image_rows
 from simjax.report._write import SECTIONS, summary_lines, write
 
 __all__ = [
@@ -8,4 +9,5 @@ __all__ = [
     "compare",
     "summary_lines",
     "write",
+    "write_image_rows",
 ]

@@ -11,14 +11,13 @@ from simjax.report import _style as style
 from simjax.report._page import Picture
 from simjax.report._run import Run
 
-LONG_CURVE = 60  # points; longer curves are smoothed, and the original is drawn as a faint line
-SMALL_MATRIX = 12  # classes; matrices with more classes get the full width of the page
-ANNOTATED_MATRIX = 20  # classes; matrices with more classes have no numbers in their cells
-MAX_TICKS = 34  # labels along one side of a matrix
-MAX_POINTS = 3000  # points of a scatter plot
+LONG_CURVE = 60  # curves of more points are smoothed, and the original is drawn as a faint line
+SMALL_MATRIX = 12  # matrices of more classes get the full width of the page
+ANNOTATED_MATRIX = 20  # matrices of more classes have no text in their cells
+MAX_TICKS = 34  # largest number of labels along one side of a matrix
+MAX_POINTS = 3000  # largest number of points of a scatter plot
 
-Curve = tuple[str, list[float], list[float]]
-"""Label, steps and values."""
+Curve = tuple[str, list[float], list[float]]  # label, steps and values
 
 
 def training_curves(run: Run) -> list[Picture]:
@@ -52,7 +51,7 @@ def overlaid_curves(runs: Sequence[Run], run_names: Sequence[str]) -> list[Pictu
 
 
 def _curves(requests: Sequence[tuple[str, Run, str]]) -> list[Curve]:
-    """Return the curves of (label, run, name of a series), without those that have no values."""
+    """Return the curves of (label, run, name of a series), without curves that have no values."""
     curves = [(label, *run.series(series)) for label, run, series in requests]
     return [(label, steps, values) for label, steps, values in curves if values]
 
@@ -103,7 +102,7 @@ def confusion_matrix(confusion: np.ndarray, names: list[str]) -> Picture:
         "Rows are true classes, columns predicted classes. Images on the diagonal are classified correctly; a dark "
         "cell off the diagonal is a frequent confusion. Colour is the share of the row"
         f"{'; numbers are counts' if len(names) <= ANNOTATED_MATRIX else ''}.{_tick_note(len(names))}",
-        wide=len(names) > SMALL_MATRIX,
+        is_wide=len(names) > SMALL_MATRIX,
     )
 
 
@@ -125,7 +124,7 @@ def class_similarity(similarity: np.ndarray, names: list[str]) -> Picture:
         "model separates the classes well, only the diagonal is blue; a blue cell off the diagonal is a pair of "
         "similar classes."
         f"{_tick_note(len(names))}",
-        wide=len(names) > SMALL_MATRIX,
+        is_wide=len(names) > SMALL_MATRIX,
     )
 
 
@@ -144,7 +143,7 @@ def _matrix(
     x: str,
     y: str,
 ) -> Figure:
-    """Draw a matrix as coloured cells with class names, and with the text of each cell if there are few classes."""
+    """Draw a matrix of classes as colours, explained by `title`, and the texts `cells` if there are few classes."""
     classes = len(names)
     inches = 4.8 if classes <= SMALL_MATRIX else 6.2 if classes <= ANNOTATED_MATRIX else 7.6
     figure, axes = style.chart(inches, 0.92 * inches)
@@ -172,7 +171,7 @@ def _matrix(
 
 
 def roc_curve(false_positive: np.ndarray, true_positive: np.ndarray, point: np.ndarray | None, area: object) -> Picture:
-    """Draw the ROC curve: rates of each threshold [n], and at the chosen threshold `point`, the two rates or None."""
+    """Draw the ROC curve of the rates at each threshold [n]; `point` has both rates at the chosen one, or is None."""
     figure, axes = style.chart()
     axes.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.9, linestyle=":", label="x")
     axes.plot(false_positive, true_positive, color=style.BLUE, linewidth=1.6, label="x")
@@ -221,5 +220,5 @@ def embedding_scatter(embedding: np.ndarray, label: np.ndarray, names: list[str]
         f"Scatter plot of {numbers.count(len(label))} test images by their two-dimensional embedding.",
         f"Each point is a test image: close points are similar images for the model, colours are true classes, and "
         f"{labels}. Clusters of one colour are classes that the model separates.",
-        wide=True,
+        is_wide=True,
     )

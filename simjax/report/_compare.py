@@ -30,7 +30,7 @@ def compare(runs: Sequence[Path], out: Path) -> None:
 
     Args:
         runs: Folders of two or more finished runs on the same data with the same split.
-        out: Folder to write. It may be empty or contain a former comparison, which is replaced.
+        out: Folder to write. It may be empty or contain an earlier comparison, which is replaced.
 
     Raises:
         InputError: For fewer than two runs, the same run twice, a folder that is not a finished run, a file that cannot
@@ -68,7 +68,9 @@ def _check_out(out: Path) -> None:
     entries = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
     if entries and (entries - _FILES or "compare.json" not in entries):
         other = min(entries - _FILES, default=min(entries))
-        raise InputError(f"out: expected a new or empty folder or a former comparison, got {out}, which holds {other}")
+        raise InputError(
+            f"out: expected a new or empty folder or an earlier comparison, got {out}, which holds {other}"
+        )
 
 
 def _check_same_data(runs: Sequence[Run]) -> None:
@@ -77,8 +79,8 @@ def _check_same_data(runs: Sequence[Run]) -> None:
         for name, value in _data_facts(other).items():
             if value != expected[name]:
                 raise InputError(
-                    f"runs: expected the same data and split in all, got {name} {expected[name]!r} in {runs[0].path} "
-                    f"and {value!r} in {other.path}"
+                    f"runs: expected the same data and split in all runs, got {name} {expected[name]!r} in "
+                    f"{runs[0].path} and {value!r} in {other.path}"
                 )
 
 
@@ -95,18 +97,18 @@ def _data_facts(run: Run) -> dict[str, Any]:
 
 
 def _replace(out: Path, temporary: Path) -> None:
-    """Rename `temporary` to `out`. A former comparison is deleted afterwards, or restored if renaming fails."""
+    """Rename `temporary` to `out`. An earlier comparison is deleted afterwards, or restored if renaming fails."""
     if not out.exists():
         os.rename(temporary, out)
         return
-    former = out.with_name(f".{out.name}.{os.getpid()}.former")
-    os.rename(out, former)
+    earlier = out.with_name(f".{out.name}.{os.getpid()}.earlier")
+    os.rename(out, earlier)
     try:
         os.rename(temporary, out)
     except BaseException:
-        os.rename(former, out)
+        os.rename(earlier, out)
         raise
-    shutil.rmtree(former)
+    shutil.rmtree(earlier)
 
 
 def _page(runs: Sequence[Run]) -> Page:
@@ -121,7 +123,7 @@ def _page(runs: Sequence[Run]) -> Page:
         ("Mean over seeds", _means_over_seeds(runs, names)),
         ("Training", [*overlaid_curves(runs, names)]),
         ("Different settings", _different_settings(runs, names)),
-        ("Metrics", [Table(["Metric", "Meaning"], meanings, "ll")]),
+        ("Metrics", [Table(["Metric", "Meaning"], meanings, align="ll")]),
     ]
     return Page(
         f"{len(runs)} runs on {numbers.text(first.value('dataset'))}",
@@ -189,7 +191,7 @@ def _results(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
             " The accuracies are not comparable: some runs use their own classifier, others the nearest neighbours. "
             "Compare the k-NN accuracy, which all runs measure in the same way."
         )
-    return [Table(titles, rows, "l" + "r" * len(COLUMNS)), Text(note)]
+    return [Table(titles, rows, align="l" + "r" * len(COLUMNS)), Text(note)]
 
 
 def _groups(runs: Sequence[Run]) -> list[list[int]]:
@@ -227,19 +229,20 @@ def _means_over_seeds(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
         "Mean ± standard deviation of runs with the same settings, apart from the seed. Differences smaller than the "
         "standard deviation may be due to chance; run more seeds to tell."
     )
-    return [Text(text), Table(columns, rows, "l" + "r" * len(groups))]
+    return [Text(text), Table(columns, rows, align="l" + "r" * len(groups))]
 
 
 def _different_settings(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
-    """Return a table of the settings that are not the same in all runs."""
+    """Return a table of the settings that are not the same in all runs, if any."""
     settings = [_flatten(run.part("settings")) for run in runs]
-    keys = dict.fromkeys(key for of_run in settings for key in of_run if key not in _IGNORED_SETTINGS - {"seed"})
+    keys = dict.fromkeys(key for one in settings for key in one if key not in _IGNORED_SETTINGS - {"seed"})
+    values = {key: [one.get(key) for one in settings] for key in keys}
     rows: list[Row] = [
-        [key, *(numbers.text(of_run.get(key)) for of_run in settings)]
-        for key in keys
-        if any(of_run.get(key) != settings[0].get(key) for of_run in settings)
+        [key, *map(numbers.text, of_runs)]
+        for key, of_runs in values.items()
+        if any(value != of_runs[0] for value in of_runs)
     ]
-    return [Table(["Setting", *names], rows, "l" * (1 + len(runs)))] if rows else []
+    return [Table(["Setting", *names], rows, align="l" * (1 + len(runs)))] if rows else []
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

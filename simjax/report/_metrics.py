@@ -9,11 +9,11 @@ from simjax.report import _numbers as numbers
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A metric."""
+    """A metric in the tables of reports."""
 
     name: str  # dotted path in report.json
     title: str
-    show: Callable[[object], str]  # formats a value
+    show: Callable[[object], str]  # returns a value as text
     better: Literal["highest", "lowest"]
     meaning: str
     compared: bool = True  # comparisons of runs include the metric

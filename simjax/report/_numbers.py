@@ -15,7 +15,7 @@ def number(value: object) -> float | None:
 
 
 def _formatter(format_number: Callable[[float], str]) -> Callable[[object], str]:
-    """Return a function that formats a finite number, and any other value as a dash."""
+    """Return a function that formats a finite number with `format_number`, and any other value as a dash."""
 
     def show(value: object) -> str:
         x = number(value)
@@ -32,7 +32,7 @@ def _duration(x: float) -> str:
     return f"{hours} h {minutes:02d} m" if hours else f"{minutes} m {rest:02d} s"
 
 
-percent = _formatter(lambda x: f"{100 * x:.2f}%")  # of a share in [0, 1]
+percent = _formatter(lambda x: f"{100 * x:.2f}%")  # formats a share in [0, 1]
 decimal = _formatter(lambda x: f"{x:,.4f}")
 count = _formatter(lambda x: f"{x:,.0f}")
 milliseconds = _formatter(lambda x: f"{x:,.0f} ms" if abs(x) >= 100 else f"{x:.3g} ms")  # three significant digits
@@ -40,6 +40,6 @@ seconds = _formatter(_duration)
 
 
 def text(value: object) -> str:
-    """Format any other value of a report."""
-    missing = value is None or value == "" or (isinstance(value, float) and not math.isfinite(value))
-    return DASH if missing else str(value)
+    """Return a value as text, a missing value as a dash."""
+    is_missing = value is None or value == "" or (isinstance(value, float) and not math.isfinite(value))
+    return DASH if is_missing else str(value)

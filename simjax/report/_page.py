@@ -1,4 +1,4 @@
-"""The content of a report, independent of Markdown and HTML. All strings are plain text, which the renderers escape."""
+"""The content of a report, independent of Markdown and HTML. All strings are plain text, which `_render` escapes."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Code:
-    """Preformatted text, hidden below `summary` if it is not empty."""
+    """Preformatted text. If `summary` is not empty, the page shows the summary, which opens the text."""
 
     text: str
     summary: str = ""
@@ -43,12 +43,12 @@ class Table:
 class Picture:
     """A figure: a chart on white, or photographs on a transparent background."""
 
-    name: str  # of its file, without extension
+    name: str  # name of the file, without extension
     png: bytes
     alt: str  # description for readers who cannot see the figure
     caption: str
-    photo: bool = False
-    wide: bool = False  # a chart that needs the whole width of the page, as photographs do
+    is_photo: bool = False
+    is_wide: bool = False  # a chart that needs the whole width of the page, as photographs do
 
 
 Block = Text | Code | Table | Picture

@@ -1,6 +1,6 @@
 """Figures of photographs: nearest neighbours, pairs with their predicted dissimilarity, attention maps.
 
-Images are uint8, labels are class numbers, and `names` are the names of all classes.
+Images are uint8, labels are class ids, which count from 0, and `names` are the names of all classes.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ def nearest_neighbours(
     names: list[str],
     measure: str,
 ) -> Picture:
-    """Draw test images [q, h, w, c] with their k neighbours [q, k, h, w, c], nearest first, and their scores [q, k]."""
+    """Draw test images [q, h, w, c] with their neighbours [q, k, h, w, c], nearest first, and the scores [q, k]."""
     rows, columns = min(len(query), MAX_QUERIES), min(image.shape[1], MAX_NEIGHBOURS)
     is_correct = label[:rows, :columns] == query_label[:rows, None]
     class_names = style.class_labels(names, 12)
@@ -44,7 +44,7 @@ def nearest_neighbours(
         "neighbours are of the query's class.",
         "Each row: a test image and its nearest neighbours, nearest first, with their class and score "
         f"({measure}). A green frame with ✓ marks the class of the test image, a red frame with ✗ another class.",
-        photo=True,
+        is_photo=True,
     )
 
 
@@ -65,9 +65,9 @@ def pairs(image: np.ndarray, label: np.ndarray, dissimilarity: np.ndarray, names
         _text(axes, x + 1, y + LINE, f"dissimilarity {dissimilarity[i]:.2f}")
     same = label[:count, 0] == label[:count, 1]
     means = "; ".join(
-        f"{title} {numbers.decimal(float(dissimilarity[:count][which].mean()))} on average"
-        for title, which in (("pairs of one class", same), ("pairs of two classes", ~same))
-        if which.any()
+        f"{title} {numbers.decimal(float(dissimilarity[:count][mask].mean()))} on average"
+        for title, mask in (("pairs of one class", same), ("pairs of two classes", ~same))
+        if mask.any()
     )
     return Picture(
         "pairs",
@@ -75,7 +75,7 @@ def pairs(image: np.ndarray, label: np.ndarray, dissimilarity: np.ndarray, names
         f"{count} pairs of test images with their predicted dissimilarity: {means}.",
         "Pairs of test images with their predicted dissimilarity, from 0 (similar) to 1 (dissimilar). Blue frames and "
         "= are pairs of one class and should be near 0; orange frames and ≠ are pairs of two classes, near 1.",
-        photo=True,
+        is_photo=True,
     )
 
 
@@ -98,7 +98,7 @@ def attention_maps(image: np.ndarray, attention: np.ndarray, label: np.ndarray, 
         f"{rows} test images with the attention of the last transformer block as an overlay.",
         "Attention of the last transformer block to each patch, in orange, each map on its own scale. Heads may attend "
         "to different patches; the first map is the mean of all heads.",
-        photo=True,
+        is_photo=True,
     )
 
 
@@ -110,13 +110,14 @@ def _overlay(weights: np.ndarray) -> np.ndarray:
 
 
 def _box(x: float, y: float) -> tuple[float, float, float, float]:
+    """Return the left, right, lower and upper edge of the photograph in the unit square with the corner (x, y)."""
     return x + 0.05, x + 0.95, y + 0.95, y + 0.05
 
 
 def _photo(
     axes: Axes, image: np.ndarray, x: float, y: float, lines: list[str], colour: str = style.NEUTRAL, sign: str = ""
 ) -> None:
-    """Draw a framed photograph at (x, y) with lines of text below and a sign on a disc in its corner."""
+    """Draw a framed photograph in the box at (x, y), lines of text below, and a sign on a disc in its corner."""
     left, right, bottom, top = _box(x, y)
     shown = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
     axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top), zorder=1)

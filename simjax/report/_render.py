@@ -1,7 +1,8 @@
 """Pages as HTML and as Markdown.
 
-The HTML file is self-contained: figures are embedded, and it has no script and no request. Charts are drawn on white;
-on a dark page, CSS inverts their lightness and rotates their hue back. Photographs are not inverted.
+The HTML file is self-contained: figures are embedded, no script runs, and nothing is loaded from the network. Charts
+are drawn on white; on a dark page, CSS inverts their colours and then rotates the hue by 180 degrees, so that only the
+lightness changes. Photographs are not inverted.
 
 All text is escaped here. Class names are folder names, so they may contain markup, control characters, lone surrogates
 and characters that reverse the direction of writing.
@@ -92,15 +93,17 @@ def escape_markdown(text: str) -> str:
 
 def to_html(page: Page) -> str:
     """Return the page as one HTML file."""
+    sections = (
+        "\n".join([f"<h2>{escape_html(title)}</h2>", "<section>", *map(_html_block, blocks), "</section>"])
+        for title, blocks in page.sections
+    )
+    return page_html(page.title, page.lead, "\n".join(sections))
+
+
+def page_html(title: str, lead: str, sections: str, style: str = "") -> str:
+    """Return an HTML file with a title, a summary, sections in HTML, and additional CSS."""
     return _PAGE.format(
-        policy=_POLICY,
-        style=_STYLE,
-        title=escape_html(page.title),
-        lead=escape_html(page.lead),
-        sections="\n".join(
-            "\n".join([f"<h2>{escape_html(title)}</h2>", "<section>", *map(_html_block, blocks), "</section>"])
-            for title, blocks in page.sections
-        ),
+        policy=_POLICY, style=_STYLE + style, title=escape_html(title), lead=escape_html(lead), sections=sections
     )
 
 
@@ -119,15 +122,17 @@ def _html_block(block: Block) -> str:
 
 
 def _html_figure(picture: Picture) -> str:
-    from PIL import Image
+    """Return a figure with the embedded image and its caption; `_STYLE` defines the classes."""
+    from PIL import Image  # only for pages with figures
 
-    # WebP is a third of the size of PNG: lossless for charts, lossy for photographs.
-    with Image.open(io.BytesIO(picture.png)) as image, io.BytesIO() as file:
-        image.save(file, format="webp", lossless=not picture.photo, quality=85, method=4)
-        data, (width, height) = base64.b64encode(file.getvalue()).decode("ascii"), image.size
-    kind, size = "photo" if picture.photo else "chart", "wide" if picture.wide or picture.photo else "half"
+    # WebP, lossless for charts and lossy for photographs, takes a third of the space of PNG.
+    with Image.open(io.BytesIO(picture.png)) as image, io.BytesIO() as buffer:
+        image.save(buffer, format="webp", lossless=not picture.is_photo, quality=85, method=4)
+        data, (width, height) = base64.b64encode(buffer.getvalue()).decode("ascii"), image.size
+    kind = "photo" if picture.is_photo else "chart"
+    layout = "wide" if picture.is_photo or picture.is_wide else "half"
     return (
-        f'<figure class="{size}"><div class="scroll">'
+        f'<figure class="{layout}"><div class="scroll">'
         f'<img class="{kind}" width="{width}" height="{height}" alt="{escape_html(picture.alt)}" '
         f'src="data:image/webp;base64,{data}"></div>\n'
         f"<figcaption>{escape_html(picture.caption)}</figcaption></figure>"

@@ -37,7 +37,7 @@ class Run:
         return [step for step, _ in valid], [value for _, value in valid]
 
     def class_names(self, classes: int) -> list[str]:
-        """Return the names of the first test classes, or their numbers if config.json has too few names."""
+        """Return the names of the first `classes` test classes, or class ids if config.json has too few names."""
         data = self.part("data")
         names = data.get("test_class_names") or data.get("class_names")
         if isinstance(names, list) and len(names) >= classes:
@@ -64,7 +64,7 @@ def value_at(report: Any, name: str) -> Any:
 
 
 def read_run(path: Path) -> Run:
-    """Read a finished run; raise an InputError if the folder is none, or if one of its files cannot be read."""
+    """Read a finished run; raise an InputError if the folder is not one, or if one of its files cannot be read."""
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"run: expected the folder of a finished run, got {path}, which is not a folder")

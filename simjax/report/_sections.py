@@ -1,4 +1,8 @@
-"""The sections of the report of one run. Sections without data are omitted."""
+"""The sections of the report of one run. A section without content is omitted.
+
+`Run.part` and `Run.config` read config.json, `Run.value` reads report.json, and `Run.arrays` reads arrays. `_numbers`
+formats a missing value as a dash.
+"""
 
 import functools
 import json
@@ -40,7 +44,7 @@ def run_page(run: Run, begin: Callable[[str], None]) -> Page:
         ),
         "Attention": lambda: _figure(photographs.attention_maps, run, samples, *attention),
         "Few-shot classification": lambda: _few_shot(run),
-        "How to reproduce": lambda: _reproduce(run),
+        "How to reproduce": lambda: _how_to_reproduce(run),
     }
     sections = []
     for title, build in builders.items():
@@ -62,7 +66,7 @@ def _headline(run: Run) -> list[Block]:
         rows.append([metric.title, metric.show(run.value(metric.name)), metric.meaning + note])
     missing = run.value("not_evaluated") or {}
     notes = [Text(f"Not evaluated: {name}, because {reason}.") for name, reason in missing.items()]
-    return [Table(["Metric", "Value", "Meaning"], rows, "lrl"), *notes]
+    return [Table(["Metric", "Value", "Meaning"], rows, align="lrl"), *notes]
 
 
 def _get(arrays: Arrays, *names: str) -> list[np.ndarray]:
@@ -71,7 +75,7 @@ def _get(arrays: Arrays, *names: str) -> list[np.ndarray]:
 
 
 def _figure(draw: Callable[..., Picture], run: Run, arrays: Arrays, *names: str) -> list[Block]:
-    """Return a figure of arrays with their class names, or no block if one of the arrays is missing or empty."""
+    """Return the figure `draw(*arrays, class names)`, or no block if one of the named arrays is missing or empty."""
     selected = _get(arrays, *names)
     if not selected:
         return []
@@ -145,20 +149,22 @@ def _few_shot(run: Run) -> list[Block]:
         "Accuracy of classifying images of new classes from a few labelled images per class, averaged over many random "
         "tasks, with its 95% confidence interval."
     )
-    return [Text(explanation), Table(["Task", "Classes", "Images per class", "Accuracy", "±"], rows, "lrrrr")]
+    columns = ["Task", "Classes", "Images per class", "Accuracy", "±"]
+    return [Text(explanation), Table(columns, rows, align="lrrrr")]
 
 
-def _reproduce(run: Run) -> list[Block]:
+def _how_to_reproduce(run: Run) -> list[Block]:
+    """Return the command, facts about the data and the machine, the versions and the settings of the run."""
     data, command = run.part("data"), run.config.get("command")
     shape = data.get("image_shape")
     facts = {f"{name} images": numbers.count(data.get(f"{key}_images")) for key, name in _SPLITS.items()}
     facts["Image shape"] = " x ".join(map(str, shape)) if isinstance(shape, list) else numbers.text(shape)
-    facts["Fingerprint of the data"] = numbers.text(data.get("fingerprint"))
+    facts["Hash of the images and labels"] = numbers.text(data.get("fingerprint"))
     machine = run.value("environment") or {}
-    facts |= {f"Machine: {key}": numbers.text(value) for key, value in machine.items() if not isinstance(value, dict)}
+    facts |= {f"Machine: {key}": numbers.text(value) for key, value in machine.items() if key != "versions"}
     blocks: list[Block] = [Code(str(command))] if command else []
-    blocks.append(Table(["Property", "Value"], [[key, value] for key, value in facts.items()], "ll"))
-    for part in ("versions", "settings"):
-        if run.part(part):
-            blocks.append(Code(json.dumps(run.part(part), indent=2, ensure_ascii=False), part.capitalize()))
+    blocks.append(Table(["Property", "Value"], [[key, value] for key, value in facts.items()], align="ll"))
+    for name in ("versions", "settings"):
+        if part := run.part(name):
+            blocks.append(Code(json.dumps(part, indent=2, ensure_ascii=False), summary=name.capitalize()))
     return blocks

@@ -47,7 +47,7 @@ def chart(width: float = 4.8, height: float = 3.4) -> tuple[Figure, Axes]:
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     """Return a transparent canvas for photographs.
 
-    Coordinates begin in the upper left corner and point right and down. Their unit, also of the sizes, is 0.9 inches.
+    Coordinates begin in the upper left corner and point right and down. All lengths are in units of 0.9 inches.
     """
     figure = Figure(figsize=(0.9 * width, 0.9 * height), dpi=DPI, facecolor="none")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
@@ -56,7 +56,6 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def label_axes(axes: Axes, x: str, y: str) -> None:
-    """Label both axes."""
     axes.set_xlabel(x, fontsize=9, color=INK)
     axes.set_ylabel(y, fontsize=9, color=INK)
 
@@ -82,20 +81,22 @@ def shorten(text: str, length: int) -> str:
 
 
 @functools.cache
-def _letters() -> frozenset[int]:
+def _code_points() -> frozenset[int]:
+    """Return the code points of the letters that the font of the figures has."""
     return frozenset(FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap())
 
 
 def class_labels(names: Sequence[str], length: int = 16) -> list[str]:
     """Return the labels of classes in figures: the shortened name, or #NUMBER if the font lacks one of its letters."""
     shortened = [shorten(name, length) for name in names]
-    return [text if text and _letters().issuperset(map(ord, text)) else f"#{i}" for i, text in enumerate(shortened)]
+    known = _code_points()
+    return [text if text and known.issuperset(map(ord, text)) else f"#{i}" for i, text in enumerate(shortened)]
 
 
 def to_png(figure: Figure) -> bytes:
     """Return the figure as the content of a PNG file."""
-    with io.BytesIO() as file, warnings.catch_warnings():
+    with io.BytesIO() as buffer, warnings.catch_warnings():
         # Names of runs may have letters that the font lacks; Matplotlib draws boxes for them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(file, format="png", metadata={"Software": None})
-        return file.getvalue()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+        return buffer.getvalue()

@@ -11,7 +11,7 @@ from simjax.report import _numbers as numbers
 from simjax.report._render import to_html, to_markdown
 from simjax.report._run import read_run, value_at
 
-SECTIONS = 10  # sections of the report of one run, each of which `write` announces
+SECTIONS = 10  # number of calls of `begin` by `write`, one for each section of the report
 _METHODS = {"classifier": " by its own classifier", "knn": " by its nearest neighbours"}
 
 
@@ -19,8 +19,8 @@ def write(run: Path, begin: Callable[[str], None] = lambda section: None) -> Non
     """Write report.html (self-contained), report.md and figures/*.png into the folder of a finished run.
 
     Args:
-        run: Folder of the run with config.json and report.json. Sections without data are omitted: the curves need
-            metrics.jsonl, the figures predictions.npz and samples.npz.
+        run: Folder of the run with config.json and report.json. Sections whose files are missing are omitted: the
+            curves need metrics.jsonl, the figures predictions.npz and samples.npz.
         begin: Called with the title of each section before its figures are drawn.
 
     Raises:
@@ -30,7 +30,7 @@ def write(run: Path, begin: Callable[[str], None] = lambda section: None) -> Non
 
     run = Path(run)
     page = run_page(read_run(run), begin)
-    as_markdown, as_html = to_markdown(page), to_html(page)  # before the first file is replaced
+    as_markdown, as_html = to_markdown(page), to_html(page)  # an error here leaves all files unchanged
     try:
         (run / "figures").mkdir(exist_ok=True)
     except OSError as error:

@@ -82,7 +82,7 @@ def correlation_distance(x: Vectors, y: Vectors) -> Values:
 def signal_to_noise_distance(x: Vectors, y: Vectors) -> Values:
     """Compute var(x - y) / var(x), the noise of y relative to the signal x; not symmetric.
 
-    It is infinite, with zero gradient, for a constant x, unless y is x plus a constant, which gives 0.
+    For a constant x the distance is infinite, with zero gradient; 0 if y is constant as well.
 
     Example:
         >>> print(signal_to_noise_distance(jnp.array([-1.0, 1.0]), jnp.array([-1.0, 2.0])))
@@ -110,8 +110,7 @@ def haversine_distance(x: Shaped[Array, "*#b 2"], y: Shaped[Array, "*#b 2"]) -> 
     opposite points, where 2 arcsin(sqrt(h)) is not. The gradient is 0 at identical and at opposite points.
 
     Args:
-        x: Latitude and longitude in radians, [..., 2].
-        y: As x.
+        x, y: Latitude and longitude in radians, [..., 2].
 
     Example:
         From Paris to Bangalore, in kilometres:
@@ -127,9 +126,9 @@ def haversine_distance(x: Shaped[Array, "*#b 2"], y: Shaped[Array, "*#b 2"]) -> 
 
 
 Directions = tuple[Array, Array]
-"""Unit vectors u [..., d], and numbers [...] that are 1 where u is 0, and else 0.
+"""Unit vectors u [..., d], and a correction of q, [...]: 1 where u is 0, and else 0.
 
-Adding the numbers of x and of y to q gives 2, a right angle, between a zero vector and any other.
+With the corrections of x and y added to it, q is 2, a right angle, between a zero vector and any other.
 """
 
 
@@ -139,7 +138,7 @@ def _directions(x: Array) -> Directions:
 
 
 def _units(x: Array) -> Directions:
-    """Return directions for `normalized_euclidean_distance`, which needs no angle: the numbers are 0."""
+    """Return directions for `normalized_euclidean_distance`, which needs no angle: the corrections are 0."""
     units = normalize_rows(x)
     return units, jnp.zeros(units.shape[:-1], units.dtype)
 
@@ -158,10 +157,10 @@ def _deviations(x: Array) -> tuple[Array, Array]:
 
 def _squared_chords(x: Array, y: Array, x_directions: Directions, y_directions: Directions) -> tuple[Array, Array]:
     """Compute q = |u - v|^2 and |u + v|^2 = 4 - q of pairs x, y [..., d], from their directions."""
-    (u, u_zero), (v, v_zero) = x_directions, y_directions
-    same = jnp.all(x == y, axis=-1)
-    q, opposite_q = (jnp.sum(a * a, axis=-1) + u_zero + v_zero for a in (u - v, u + v))
-    return jnp.where(same, 0.0, clip_to_range(q, 0.0, 4.0)), opposite_q
+    (u, u_correction), (v, v_correction) = x_directions, y_directions
+    is_same = jnp.all(x == y, axis=-1)
+    q, opposite_q = (jnp.sum(a * a, axis=-1) + u_correction + v_correction for a in (u - v, u + v))
+    return jnp.where(is_same, 0.0, clip_to_range(q, 0.0, 4.0)), opposite_q
 
 
 def _angle(q: Array, opposite_q: Array) -> Array:
@@ -176,22 +175,23 @@ def _ratio_with_finite_square(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 Chords = tuple[Array, Array]
-"""Rows u [n, d] (or columns -2 v [m, d]), and |u|^2 [n] (|v|^2 [m]) plus the numbers of `Directions`.
+"""Rows u [n, d] (or columns -2 v [m, d]), and |u|^2 [n] (|v|^2 [m]) plus the corrections of `Directions`.
 
 u and v are shifted by the same vector, so |u - v|^2 = |u|^2 + |v|^2 - 2 u . v is unchanged and loses fewer digits.
 """
 
 
 def _prepare_chords(x: Array, y: Array, directions: Callable[[Array], Directions]) -> tuple[Chords, Chords]:
-    (u, u_zero), (v, v_zero) = directions(x), directions(y)
+    (u, u_correction), (v, v_correction) = directions(x), directions(y)
     u, v = shift_towards_zero(u, v)
-    return (u, jnp.sum(u * u, axis=-1) + u_zero), (-2 * v, jnp.sum(v * v, axis=-1) + v_zero)
+    return (u, jnp.sum(u * u, axis=-1) + u_correction), (-2 * v, jnp.sum(v * v, axis=-1) + v_correction)
 
 
 def _tile_of_q(x: Chords, y: Chords) -> Array:
     """Compute q, [r, m], in [0, 4]."""
-    products = row_products(*pad_single_feature(x[0], y[0]))
-    return jnp.minimum(jax.nn.relu(x[1][:, None] + y[1][None] + products), 4.0)
+    (rows, row_squares), (columns, column_squares) = x, y
+    products = row_products(*pad_single_feature(rows, columns))
+    return jnp.minimum(jax.nn.relu(row_squares[:, None] + column_squares[None] + products), 4.0)
 
 
 def _search_chords(x: Array, y: Array, directions: Callable[[Array], Directions]) -> tuple[Array, Array, bool]:

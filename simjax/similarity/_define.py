@@ -43,7 +43,7 @@ def pair_function(
     """Return a decorator that makes a formula of x, y [..., d] a public function.
 
     The function converts its inputs to arrays and checks them, computes in float32 or wider under `jax.jit`, and
-    returns the common type of the inputs. Its attribute `unchecked` only computes.
+    returns the common dtype of the inputs. The attribute `unchecked` of the function omits checks and conversions.
 
     Args:
         minimum: Smallest value of each parameter that has one; -inf only rejects NaN. Default: no parameter has one.
@@ -58,7 +58,7 @@ def pair_function(
             if not propagates_nan:
                 return formula(x, y, **parameters)
             (x, x_nan), (y, y_nan) = replace_non_finite_rows(x), replace_non_finite_rows(y)
-            return formula(x, y, **parameters) + (x_nan + y_nan)  # which are 0 or NaN
+            return formula(x, y, **parameters) + (x_nan + y_nan)  # 0, or NaN for a vector with NaN or infinity
 
         @functools.wraps(formula)
         def function(x: ArrayLike, y: ArrayLike, **parameters: Any) -> Array:

@@ -141,16 +141,18 @@ def _scales(x: Array) -> Array:
     return jnp.ldexp(jnp.ones_like(exponents, dtype), jnp.maximum(exponents - limit, 0))
 
 
-def _multiply_pairs(x: Array, y: Array, *scales: Array) -> Array:
+def _multiply_pairs(x: Array, y: Array, x_scale: Array | None = None, y_scale: Array | None = None) -> Array:
     s = jnp.sum(x * y, axis=-1)
-    return s * scales[0][..., 0] * scales[1][..., 0] if scales else s
+    return s if x_scale is None or y_scale is None else s * x_scale[..., 0] * y_scale[..., 0]
 
 
-def _multiply_tile(x: Array, y: Array, *scales: Array, precision: Any) -> Array:
+def _multiply_tile(
+    x: Array, y: Array, x_scale: Array | None = None, y_scale: Array | None = None, *, precision: Any
+) -> Array:
     # float16 and bfloat16 are multiplied as they are, with sums in float32: tensor cores do so at full speed.
     dtype = jnp.promote_types(jnp.result_type(x, y), jnp.float32)
     s = jnp.matmul(x, y.T, precision=precision, preferred_element_type=dtype)
-    return s * scales[0] * scales[1].T if scales else s
+    return s if x_scale is None or y_scale is None else s * x_scale * y_scale.T
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -177,19 +179,21 @@ ScaledRows = tuple[Array, Array]
 
 
 def prepare_products(x: Array, y: Array, matrix: ArrayLike | None = None, **_: Any) -> tuple[ScaledRows, ScaledRows]:
-    """Return rows x (or x M) and columns y for `multiply_tile`."""
+    """Return rows x (or x M) and columns y with their scales, for `multiply_tile`."""
     x = x if matrix is None else row_products(promote_to_float32(x), square_matrix(matrix, x).T)
     return (x, _scales(x)), (y, _scales(y))
 
 
 def multiply_tile(x: ScaledRows, y: ScaledRows, **_: Any) -> Array:
     """Compute the dot products of rows and columns, [r, m], in float32 or wider."""
-    return _scaled_product(functools.partial(_multiply_tile, precision=current_precision()), x[0], y[0], x[1], y[1])
+    (rows, row_scales), (columns, column_scales) = x, y
+    multiply = functools.partial(_multiply_tile, precision=current_precision())
+    return _scaled_product(multiply, rows, columns, row_scales, column_scales)
 
 
 def search_products(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array, bool]:
     """Return queries x (or x M) and columns y; queries are divided so that no dot product overflows."""
-    x = prepare_products(x, y, **parameters)[0][0]
+    (x, _), _ = prepare_products(x, y, **parameters)
     return x / power_of_two(largest(x)) * 2.0 ** -(x.shape[1].bit_length() + 1), y, True
 
 

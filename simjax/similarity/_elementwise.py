@@ -107,8 +107,7 @@ def jensen_shannon_distance(x: Vectors, y: Vectors, *, base: ArrayLike | None = 
     The gradient is 0 at p = q and, for each outcome, where one of its probabilities is 0.
 
     Args:
-        x: [..., d], at least 0; a negative number is taken as 0. A vector of zeros has probabilities of 0.
-        y: [..., d], as x.
+        x, y: [..., d], at least 0; a negative number is taken as 0. A vector of zeros has probabilities of 0.
         base: Base of the logarithm, larger than 1. Default: e, with which the distance is at most sqrt(log 2).
 
     Example:

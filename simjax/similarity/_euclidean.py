@@ -137,8 +137,9 @@ def _nan_euclidean(reduce: Reduce, x: Array, y: Array) -> Array:
     known_x, known_y = ((jnp.where(jnp.isnan(a), 0.0, a / 2), (~jnp.isnan(a)).astype(a.dtype)) for a in (x, y))
 
     def difference(x: tuple[Array, Array], y: tuple[Array, Array]) -> tuple[Array, Array]:
-        present = x[1] * y[1]
-        return (x[0] - y[0]) * present, present
+        (a, has_a), (b, has_b) = x, y
+        present = has_a * has_b
+        return (a - b) * present, present
 
     size, _ = reduce(lambda x, y: tuple(map(jnp.abs, difference(x, y))), known_x, known_y, "max")
     scale = power_of_two(lax.stop_gradient(size))

@@ -1,17 +1,18 @@
-"""Fréchet distance between two sets of samples (FID, for features of any encoder), and their moments over batches.
+"""Fréchet distance between two sets of samples (FID, for features of any encoder), and moments of samples in batches.
 
     |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2))
 
-The matrix square root is never computed. With factors S_1 = A^T A and S_2 = B^T B, the second summand is the minimum of
+with the means mu and the covariances S of the two sets; |.| is the Euclidean or the Frobenius norm. The matrix square
+root is never computed. With factors S_1 = A^T A and S_2 = B^T B, the second summand is the minimum of
 
     |A - O B|^2    over all orthogonal O,
 
-which is reached at O = U V for the singular value decomposition A B^T = U s V. So it is a sum of squares: never
-negative, and accurate for nearly equal sets, where a difference of traces is only rounding error. The factors come from
-the samples, not from covariances, so singular covariances (fewer samples than features, constant features) lose
-no digits: the root of an eigenvalue would turn a rounding error of 1e-7 into 3e-4.
+at O = U V^T for the singular value decomposition A B^T = U s V^T. The minimum is a sum of squares: never negative, and
+accurate for nearly equal sets, where a difference of traces is only rounding error. The factors are computed from the
+samples, if these are given, not from their covariance: singular covariances (fewer samples than features, constant
+features) then lose no digits, while the root of an eigenvalue turns a rounding error of 1e-7 into 3e-4.
 
-At the minimum a change of O has no effect to first order, so O is a constant of the gradient. The gradient is exact
+At the minimum a change of O has no effect to first order, so the gradient treats O as a constant. The gradient is exact
 where S_1 S_2 has full rank, one of the subgradients elsewhere, and finite everywhere.
 
 References:
@@ -39,15 +40,15 @@ from simjax.similarity._finite import power_of_two
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Count, mean and covariance of rows, accumulated over batches: a pytree of fixed shapes, made by `moments`.
+    """Count, mean and scatter of rows, accumulated over batches: a pytree of fixed shapes, made by `moments`.
 
-    Two sets a and b are merged by (delta = mean_b - mean_a, n = n_a + n_b)
+    With delta = mean_b - mean_a and n = n_a + n_b, two sets a and b are merged by
 
         mean = mean_a + delta n_b / n,    scatter = scatter_a + scatter_b + delta delta^T n_a n_b / n,
 
-    which subtracts no large numbers. The mean is stored with its rounding error, so that neither a mean of 10,000 nor
-    millions of rows cost digits. `jax.jit(Moments.update, donate_argnums=0)` updates in place; `merge` joins the states
-    of several devices or hosts, in any order.
+    without a difference of sums of squares. The mean is stored with its rounding error, so the covariance stays
+    accurate for means of 10,000 and for millions of rows. `jax.jit(Moments.update, donate_argnums=0)` updates in place;
+    `merge` combines the moments from several devices or hosts, in any order.
 
     Args:
         count: Number of rows, uint32 []; exact up to 4,294,967,295.
@@ -63,7 +64,7 @@ class Moments:
          [ 6. 12.]]
     """
 
-    # Any: JAX also stores shapes, axes and shardings in the place of arrays.
+    # Any, because JAX also makes objects of this class with shapes, axes or shardings in the place of arrays.
     count: Any
     mean: Any
     mean_rest: Any
@@ -71,25 +72,25 @@ class Moments:
 
     @property
     def covariance(self) -> Float[Array, "d d"]:
-        """The unbiased covariance [d, d], divided by count - 1 as `numpy.cov` does; 0 for fewer than two rows."""
+        """The unbiased covariance [d, d], scatter / (count - 1) as in `numpy.cov`; 0 for fewer than two rows."""
         return self.scatter / jnp.maximum(self.count.astype(self.scatter.dtype) - 1, 1)
 
     def update(self, features: Num[ArrayLike, "n d"], mask: Bool[ArrayLike, " n"] | None = None) -> "Moments":
-        """Return the moments with more rows, in the type of this state; for arguments see `moments`."""
+        """Return the moments with more rows, in the dtype of these moments; for arguments see `moments`."""
         return self.merge(moments(as_float_array("features", features).astype(self.mean.dtype), mask))
 
     def merge(self, other: "Moments") -> "Moments":
-        """Return the moments of the rows of both, in the type of this state."""
+        """Return the moments of the rows of both, in the dtype of these moments."""
         if self.mean.shape != other.mean.shape:
             raise InputError(f"features: expected {self.mean.shape[-1]} as seen before, got {other.mean.shape[-1]}")
         return _merge(self, jax.tree.map(lambda a, b: b.astype(a.dtype), self, other))
 
 
 def moments(features: Num[ArrayLike, "n d"], mask: Bool[ArrayLike, " n"] | None = None) -> Moments:
-    """Compute count, mean and covariance of rows, as a state that `update` and `merge` continue.
+    """Compute the `Moments` of rows, to which `Moments.update` adds rows and `Moments.merge` adds other moments.
 
     Args:
-        features: [n, d]; n = 0 gives the empty state.
+        features: [n, d]; n = 0 gives the moments of no rows.
         mask: [n], True for valid rows, for batches that are padded to a fixed size. Default: all.
     """
     x = as_float_array("features", features)
@@ -151,11 +152,10 @@ def _frechet_distance(x: Array | Moments, y: Array | Moments) -> Array:
 
 
 def _mean_and_factor(x: Array | Moments) -> tuple[tuple[Array, Array], Array, Array | bool]:
-    """Return the mean and its rest, a factor A [r, d] of the covariance A^T A, and whether A^T A is finite.
+    """Return the mean and its rounding error, a factor A [r, d] of the covariance A^T A, and whether A^T A is finite.
 
-    A function of the covariance does not depend on the choice of the factor, so the derivative of the factor only
-    reproduces the derivative of the covariance. It does not divide by small numbers, as the derivative of a QR or an
-    eigenvalue decomposition does.
+    A function of the covariance does not depend on the choice of the factor, so the derivative of the factor must only
+    reproduce that of the covariance. The derivative of a QR or eigenvalue decomposition would divide by small numbers.
     """
     if isinstance(x, Moments):
         finite = ~jnp.any(jnp.isinf(x.covariance))
@@ -182,8 +182,8 @@ def _squared_procrustes(a: Array, b: Array) -> Array:
     rows = max(a.shape[0], b.shape[0])
     a, b = (_differentiable_once(jnp.pad(f, ((0, rows - f.shape[0]), (0, 0)))) for f in (a, b))
     constant_a, constant_b = lax.stop_gradient((a, b))
-    u, _, v = jnp.linalg.svd(constant_a @ constant_b.T)
-    rotation = u @ v
+    u, _, v_transposed = jnp.linalg.svd(constant_a @ constant_b.T)
+    rotation = u @ v_transposed
     # Equal factors need no rotation; the identity has no rounding error.
     is_identity = jnp.sum((constant_a - constant_b) ** 2) <= jnp.sum((constant_a - rotation @ constant_b) ** 2)
     rotation = jnp.where(is_identity, jnp.eye(rows, dtype=a.dtype), rotation)
@@ -192,7 +192,7 @@ def _squared_procrustes(a: Array, b: Array) -> Array:
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _differentiable_once(x: Array, order: int = 0) -> Array:
-    """Return x; a second derivative, which the constants above would make wrong, raises NotImplementedError."""
+    """Return x. A second derivative raises NotImplementedError, because O and the QR factor are not constants in it."""
     return x
 
 
@@ -204,26 +204,26 @@ def _differentiable_once_jvp(order: int, primals: tuple[Array], tangents: tuple[
 
 
 @jax.jit
-@auto_axes
+@auto_axes  # XLA chooses how intermediate results are sharded
 def _moments(x: Array, valid: Array) -> Moments:
     count = jnp.sum(valid, dtype=jnp.uint32)
-    centered, mean, rest = center(x, valid[:, None], count)
+    centered, mean, error = center(x, valid[:, None], count)
     with jax.default_matmul_precision("highest"):
         scatter = centered.T @ centered
-    return Moments(count, *_fast_two_sum(mean, rest), scatter)
+    return Moments(count, *_fast_two_sum(mean, error), scatter)
 
 
 def center(x: Array, valid: Array | bool, count: Array | int) -> tuple[Array, Array, Array]:
-    """Subtract their mean from rows [n, d]; return them and the mean as a sum of two numbers [d].
+    """Return rows x [n, d] minus their mean, the computed mean [d], and its rounding error [d], to be added to it.
 
-    A float32 mean of many rows is rounded; the mean of the differences is its error.
+    `valid` is [n, 1], or True for all rows. The rounding error is the mean of x minus the computed mean.
     """
     n = jnp.maximum(jnp.asarray(count).astype(x.dtype), 1)
     x = jnp.where(valid, x, 0.0)
     mean = jnp.sum(x / n, axis=0)  # divided first: the sum of n large numbers can overflow
     x = jnp.where(valid, x - mean[None], 0.0)
-    rest = jnp.sum(x, axis=0) / n
-    return jnp.where(valid, x - rest[None], 0.0), mean, rest
+    error = jnp.sum(x, axis=0) / n
+    return jnp.where(valid, x - error[None], 0.0), mean, error
 
 
 @jax.jit
@@ -236,8 +236,8 @@ def _merge(a: Moments, b: Moments) -> Moments:
     # From the mean of the larger set, so that the mean of an empty set is never the start.
     from_a = n_a >= n_b
     step = jnp.where(from_a, delta * (n_b / n), -delta * (n_a / n))
-    mean, rest = jnp.where(from_a, a.mean, b.mean), jnp.where(from_a, a.mean_rest, b.mean_rest)
-    return Moments(count, *_fast_two_sum(mean, rest + step), a.scatter + b.scatter + shift[:, None] * shift[None])
+    mean, error = jnp.where(from_a, a.mean, b.mean), jnp.where(from_a, a.mean_rest, b.mean_rest)
+    return Moments(count, *_fast_two_sum(mean, error + step), a.scatter + b.scatter + shift[:, None] * shift[None])
 
 
 def _fast_two_sum(a: Array, b: Array) -> tuple[Array, Array]:

@@ -8,8 +8,8 @@ L_ij = k(y_i, y_j), both centered (rows and columns sum to 0),
 and a rotation or a scaling of either representation does not change it. For the linear kernel
 <K, L> = |X^T Y|^2 of the centered features, which needs no matrix of the inputs. The plain inner product of centered
 matrices is biased: for a small number of inputs the alignment of independent representations is high. The unbiased
-inner product leaves out the diagonal and divides the means by n - 2 and n - 1 instead of n. Only this one may be
-averaged over batches, as `Alignment` does.
+inner product leaves out the diagonal and divides the means by n - 2 and n - 1 instead of n. Only the unbiased one may
+be averaged over batches, as `Alignment` does.
 
 Maximum mean discrepancy (MMD) compares the means of two distributions in the feature space of a kernel. With x' an
 independent copy of x, and y' of y,
@@ -74,8 +74,7 @@ def centered_kernel_alignment(
     """Compute the centered kernel alignment <K, L> / sqrt(<K, K> <L, L>) of two representations.
 
     Args:
-        x: Features of n inputs, [n, d].
-        y: Features of the same inputs in the same order, [n, e].
+        x, y: Two sets of features, [n, d] and [n, e], of the same inputs in the same order.
         kernel: "linear"; "rbf", which is exp(-|x - x'|^2 / (2 s^2)) with s relative to the median distance within
             each of x and y; or a `Measure` such as `measure("rbf", gamma=0.1)` for both.
         bandwidth: s divided by the median distance, for "rbf". The median is the lower median of the n (n - 1) / 2
@@ -129,7 +128,7 @@ class Alignment:
         1.0000
     """
 
-    # Any: JAX also stores shapes, axes and shardings in the place of arrays.
+    # Any, because JAX also makes objects of this class with shapes, axes or shardings in the place of arrays.
     products: Any
     scales: Any
     kernel: Kernel
@@ -143,12 +142,12 @@ class Alignment:
     def update(
         self, x: Num[ArrayLike, "n d"], y: Num[ArrayLike, "n e"], *, block_size: int | None = None
     ) -> "Alignment":
-        """Return the alignment with one more batch, in the type of this state; for arguments see `alignment`."""
+        """Return the alignment with one more batch, in the dtype of this one; for arguments see `alignment`."""
         x, y = _same_inputs(x, y, 4)
         return self.merge(_alignment(x, y, self.kernel, unbiased=True, block_size=block_size))
 
     def merge(self, other: "Alignment") -> "Alignment":
-        """Return the alignment of the batches of both, which have the same kernel, in the type of this state."""
+        """Return the alignment of the batches of both, which have the same kernel, in the dtype of this one."""
         if jax.tree.structure(self) != jax.tree.structure(other):
             raise InputError(f"kernel: expected {self.kernel} as seen before, got {other.kernel}")
         return _merge(self, other)
@@ -162,13 +161,11 @@ def alignment(
     bandwidth: float = 0.8,
     block_size: int | None = None,
 ) -> Alignment:
-    """Compute the unbiased alignment of a first batch, as a state that `update` and `merge` continue.
+    """Compute the `Alignment` of a first batch, to which `update` adds batches and `merge` adds other alignments.
 
     Args:
-        x: Features of at least 4 inputs, [n, d].
-        y: Features of the same inputs, [n, e].
-        kernel: See `centered_kernel_alignment`.
-        bandwidth: See `centered_kernel_alignment`.
+        x, y: Two sets of features, [n, d] and [n, e], of the same inputs, at least 4.
+        kernel, bandwidth: See `centered_kernel_alignment`.
         block_size: Rows per block. Default: chosen from a memory budget.
     """
     x, y = _same_inputs(x, y, 4)
@@ -186,8 +183,7 @@ def maximum_mean_discrepancy(
     """Estimate the squared maximum mean discrepancy of two samples, MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y).
 
     Args:
-        x: Samples of the first distribution, [n, d].
-        y: Samples of the second distribution, [m, d].
+        x, y: Samples of the two distributions, [n, d] and [m, d].
         measure: The kernel k, a name or a `Measure`; a distance is negated. Default: "rbf" with gamma = 1 / d.
         unbiased: Leave out the pairs of a sample with itself.
         block_size: Rows per block. Default: chosen from a memory budget.
@@ -287,7 +283,7 @@ def _centered_and_scaled(x: Array) -> tuple[Array, Array]:
     return center(x / scale, varies, x.shape[0])[0], scale
 
 
-_SQUARES = Partial(lambda s, i, j: jnp.sum(s * s, axis=1))
+_SQUARES = Partial(lambda s, i, j: jnp.sum(s * s, axis=1))  # of the values s [r, m] of a tile
 
 
 def _kernel_products(
@@ -330,12 +326,13 @@ def _kernel_products(
     y_rows, (y_tile, y_noise) = centered_kernel(y, y_measure)
 
     def products_of_block(x_block: Any, y_block: Any, i: Array) -> Array:
-        k, m = x_tile(*x_block, i), y_tile(*y_block, i)
-        return jnp.stack([jnp.sum(a * b, axis=1) for a, b in ((k, m), (k, k), (m, m))], axis=1) / (n * pair_divisor)
+        x, y = x_tile(*x_block, i), y_tile(*y_block, i)
+        return jnp.stack([jnp.sum(a * b, axis=1) for a, b in ((x, y), (x, x), (y, y))], axis=1) / (n * pair_divisor)
 
     products = map_rows(products_of_block, x_rows, y_rows, i, block_size=block_size, row_bytes=row_bytes)  # [n, 3]
     products = jnp.sum(products, axis=0)
-    x_varies, y_varies = ~(products[1] <= x_noise), ~(products[2] <= y_noise)
+    _, xx, yy = products
+    x_varies, y_varies = ~(xx <= x_noise), ~(yy <= y_noise)
     return jnp.where(jnp.stack([x_varies & y_varies, x_varies, y_varies]), products, 0.0)
 
 
@@ -366,6 +363,7 @@ def median_squared_distance(x: Float[Array, "n d"], block_size: int | None = Non
     return lax.bitcast_convert_type(bits, jnp.float32)
 
 
-def _count_up_to(thresholds: Array, s: Array, i: Array, j: Array) -> Array:
-    bits = lax.bitcast_convert_type(s.astype(jnp.float32), jnp.uint32)
+def _count_up_to(thresholds: Array, distances: Array, i: Array, j: Array) -> Array:
+    """Count the distances [r, m] of rows i [r, 1] and other rows j [1, m] whose bits are at most each threshold."""
+    bits = lax.bitcast_convert_type(distances.astype(jnp.float32), jnp.uint32)
     return jnp.stack([jnp.sum((bits <= t) & (i != j), axis=1, dtype=jnp.int32) for t in thresholds], axis=1)

@@ -39,8 +39,6 @@ def polynomial_kernel(
 
     Args:
         degree: A whole number, at least 0.
-        gamma: At least 0. Default: 1 / d.
-        coef0: Any number.
 
     Example:
         >>> print(polynomial_kernel(jnp.array([1.0, 2.0]), jnp.array([3.0, 0.5]), degree=2))
@@ -55,7 +53,6 @@ def sigmoid_kernel(x: Vectors, y: Vectors, *, gamma: ArrayLike | None = None, co
 
     Args:
         gamma: At least 0. Default: 1 / d.
-        coef0: Any number.
 
     Example:
         >>> print(sigmoid_kernel(jnp.array([1.0, 2.0]), jnp.array([3.0, -1.5]), coef0=0.0))
@@ -136,7 +133,8 @@ def _sigmoid(dot: Array, d: int, gamma: ArrayLike | None, coef0: ArrayLike) -> A
 
 
 def _of_products(function: Callable[..., Array], x: ScaledRows, y: ScaledRows, **parameters: Any) -> Array:
-    return function(multiply_tile(x, y), x[0].shape[-1], **parameters)
+    rows, _ = x
+    return function(multiply_tile(x, y), rows.shape[-1], **parameters)
 
 
 def _decay(distance: Array, d: int, gamma: ArrayLike | None) -> Array:
@@ -164,8 +162,9 @@ def _prepare_rbf(x: Array, y: Array, **_: Any) -> tuple[Any, Any]:
 
 
 def _rbf_of_tile(x: Any, y: Any, *, gamma: ArrayLike | None) -> Array:
+    rows, *_ = x
     # The tile of the measure, whose distance of identical rows is exactly 0, so that their kernel is exactly 1.
-    return _decay(SQUARED_EUCLIDEAN.tile(x, y, current_precision()), x[0].vectors.shape[-1], gamma)
+    return _decay(SQUARED_EUCLIDEAN.tile(x, y, current_precision()), rows.vectors.shape[-1], gamma)
 
 
 define(polynomial_kernel, prepare=prepare_products, matrix=partial(_of_products, _polynomial), keeps_half=True)

@@ -2,8 +2,8 @@
 
 A tile is a block of r rows of the similarity matrix, with all m columns. A mask takes the row indices i [r, 1] and the
 column indices j [1, m] of a tile and returns booleans [r, m], True for pairs that are included. Any such function is a
-mask. The masks here are `jax.tree_util.Partial` objects: `jax.jit` treats their arrays as data, so new labels of the
-same shape do not trigger recompilation.
+mask. Masks with arrays are `jax.tree_util.Partial` objects here: `jax.jit` treats the arrays as data, so new labels of
+the same shape do not trigger recompilation.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def as_pytree_function(function: Callable[..., Any] | None) -> Callable[..., Any
 
 
 def same_label(rows: Num[ArrayLike, " n"], columns: Num[ArrayLike, " m"] | None = None) -> Mask:
-    """Return a mask of pairs with equal labels of the rows [n] and of the columns [m], by default those of the rows.
+    """Return a mask of pairs with equal labels, `rows` [n] and `columns` [m]; the default of `columns` is `rows`.
 
     Example:
         >>> mask = all_of(same_label(np.array([4, 7, 4])), exclude_self)
@@ -37,12 +37,12 @@ def same_label(rows: Num[ArrayLike, " n"], columns: Num[ArrayLike, " m"] | None 
          [False False False]
          [ True False False]]
     """
-    return Partial(_same, *_labels(rows, columns))
+    return Partial(_same, *_comparable_labels(rows, columns))
 
 
 def different_label(rows: Num[ArrayLike, " n"], columns: Num[ArrayLike, " m"] | None = None) -> Mask:
     """Return a mask of pairs with different labels, see `same_label`."""
-    return Partial(_different, *_labels(rows, columns))
+    return Partial(_different, *_comparable_labels(rows, columns))
 
 
 def exclude_self(i: Array, j: Array) -> Array:
@@ -60,18 +60,20 @@ def all_of(*masks: Mask) -> Mask:
     return Partial(_all, tuple(as_pytree_function(mask) for mask in masks))
 
 
-def _labels(row_labels: ArrayLike, column_labels: ArrayLike | None) -> tuple[Array, Array]:
-    given = {"rows": as_host_array(row_labels)}
-    if column_labels is not None:
-        given["columns"] = as_host_array(column_labels)
-    for argument, a in given.items():
-        # Integer-valued floats of NumPy become integers, because float32 would merge some of them.
+def _comparable_labels(rows: ArrayLike, columns: ArrayLike | None) -> tuple[Array, Array]:
+    """Return the labels of rows and columns as JAX arrays; integers are equal exactly where the given labels are."""
+    labels: dict[str, Any] = {"rows": as_host_array(rows)}  # the keys are the argument names in errors
+    if columns is not None:
+        labels["columns"] = as_host_array(columns)
+    for argument, a in labels.items():
+        # Integers in NumPy floats become int64, because JAX's float32 rounds different ones above 2^24 to one number.
         if isinstance(a, np.ndarray) and a.dtype.kind == "f" and np.all((np.abs(a) < 2**63) & (a == np.trunc(a))):
-            given[argument] = a.astype(np.int64)
-    if any(jnp.issubdtype(a.dtype, jnp.floating) or a.dtype == bool for a in given.values()):
-        labels = {argument: as_number_array(argument, a) for argument, a in given.items()}
+            labels[argument] = a.astype(np.int64)
+    if any(jnp.issubdtype(a.dtype, jnp.floating) or a.dtype == bool for a in labels.values()):
+        # `comparable_ids` takes only integers; other labels are compared as numbers of JAX's types.
+        labels = {argument: as_number_array(argument, a) for argument, a in labels.items()}
     else:
-        labels = comparable_ids(given)
+        labels = comparable_ids(labels)
     return labels["rows"], labels.get("columns", labels["rows"])
 
 

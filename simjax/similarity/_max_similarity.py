@@ -42,8 +42,7 @@ def maxsim_similarity(
     Args:
         x: Tokens of queries, [*b, t, d].
         y: Tokens of documents, [*b, s, d].
-        x_mask: Boolean [*b, t], True for valid tokens. Default: all are valid.
-        y_mask: Boolean [*b, s], as `x_mask`.
+        x_mask, y_mask: Booleans [*b, t] and [*b, s], True for valid tokens. Default: all are valid.
         measure: Measure of two tokens, a name or a `Measure`.
         reduce: "sum" over the tokens of x, or "mean" over its valid tokens.
 
@@ -77,10 +76,8 @@ def maxsim_matrix(
     Args:
         x: Tokens of n queries, [n, t, d].
         y: Tokens of m documents, [m, s, d].
-        x_mask: Boolean [n, t], see `maxsim_similarity`.
-        y_mask: Boolean [m, s].
-        measure: See `maxsim_similarity`.
-        reduce: See `maxsim_similarity`.
+        x_mask, y_mask: Booleans [n, t] and [m, s], True for valid tokens. Default: all are valid.
+        measure, reduce: See `maxsim_similarity`.
         block_size: Queries per block. Default: chosen from a memory budget.
 
     Example:
@@ -142,12 +139,12 @@ def _all_pairs(
     dtype = jnp.result_type(x, y)
     x, y = promote_to_float32(x), promote_to_float32(y)
 
-    def documents(y: Array, y_mask: Array) -> Array:
+    def compare_documents(y: Array, y_mask: Array) -> Array:
         """Compute MaxSim [b, n] of b documents [b, s, d]."""
         b = y.shape[0]
         rows, columns = measure.tile_inputs(x.reshape(n * t, d), y.reshape(b * s, d))
 
-        def queries(rows: Any, x_mask: Array) -> Array:
+        def compare_queries(rows: Any, x_mask: Array) -> Array:
             """Compute MaxSim [r, b] of r queries."""
             r = x_mask.shape[0]
             tokens = jax.tree.map(lambda a: a.reshape(r * t, *a.shape[2:]), rows)
@@ -155,15 +152,15 @@ def _all_pairs(
             return _reduce(_closest(values, y_mask, measure).reshape(r, t, b), x_mask, reduce)
 
         rows = jax.tree.map(lambda a: a.reshape(n, t, *a.shape[1:]), rows)
-        return map_rows(queries, rows, x_mask, block_size=block_size, row_bytes=b * pair_bytes).T
+        return map_rows(compare_queries, rows, x_mask, block_size=block_size, row_bytes=b * pair_bytes).T
 
     # Documents are split as well, if the token similarities of one query exceed the memory budget.
     pair_bytes = t * measure.row_bytes(x, jnp.zeros((s, d), x.dtype))
-    return map_rows(documents, y, y_mask, row_bytes=pair_bytes).T.astype(dtype)
+    return map_rows(compare_documents, y, y_mask, row_bytes=pair_bytes).T.astype(dtype)
 
 
 def _closest(s: Array, mask: Array, measure: Measure) -> Array:
-    """Return the closest valid value of each token in b sets, mapping s [k, b, s] to [k, b]; 0 if none is valid."""
+    """Return the closest valid value of each token in b sets, from values s [k, b, s] to [k, b]; 0 if none is valid."""
     if s.shape[-1] == 0:
         return jnp.zeros(s.shape[:-1], s.dtype)
     scores = jnp.where(mask[None], measure.as_score(s), -jnp.inf)  # larger is closer

@@ -41,14 +41,14 @@ class Measure:
         matrix: Function of r prepared rows, of all prepared columns and of the parameters, returning a tile [r, m]
             without an array [r, m, d]. Default: `pair`, with broadcasting.
         prepare: Function of x [n, d], y [m, d] and of the parameters, returning a pytree of arrays [n, ...] and any
-            pytree for the columns. It is called once, not for each block. Default: x and y.
+            pytree for the columns. Called once, not for each block. Default: x and y.
         range: Smallest and largest value.
         name: Name in `measure=`.
         parameters: Keyword arguments of the functions; arrays may be traced or learned.
         minimum: Pairs of a parameter and its smallest value.
         search: Function like `prepare` that returns vectors [n, e] and [m, e], whose dot products have the order of the
-            scores in each row, and whether the dot products cannot overflow. Default: search computes the measure.
-        exact_zero: The matrix form rounds; identical rows are found by their fingerprints and have distance 0.
+            scores in each row, and whether the dot products cannot overflow. Default: `top_k` computes the measure.
+        exact_zero: Identical rows, found by fingerprints, have distance exactly 0, although the matrix form rounds.
         symmetric: Exchanging x and y changes nothing, whatever the parameters.
         precision: Precision of matrix products, as in `jax.default_matmul_precision`. Default: JAX's.
         propagates_nan: The matrix form gives NaN for every pair of a row that holds NaN or infinity, as `pair` does.
@@ -89,7 +89,7 @@ class Measure:
         return self.of_pairs(x, y).astype(dtype)
 
     def of_pairs(self, x: Array, y: Array) -> Array:
-        """Compute pairs x, y [..., d] that have one number of axes and float32 or wider, without checks."""
+        """Compute the measure of x, y [..., d], float32 or wider with the same number of axes, without checks."""
         return getattr(self.pair, "unchecked", self.pair)(x, y, **self.parameters)
 
     def tile_inputs(self, x: Array, y: Array) -> tuple[Any, Any]:
@@ -102,30 +102,30 @@ class Measure:
         else:
             x_nan, y_nan = jnp.zeros(len(x), x.dtype), jnp.zeros(len(y), y.dtype)
         rows, columns = (x, y) if self.prepare is None else self.prepare(x, y, **self.parameters)
-        prints = (fingerprints(x), fingerprints(y)) if self.exact_zero else (None, None)
-        return (rows, prints[0], x_nan), (columns, prints[1], y_nan)
+        x_prints, y_prints = (fingerprints(x), fingerprints(y)) if self.exact_zero else (None, None)
+        return (rows, x_prints, x_nan), (columns, y_prints, y_nan)
 
     def tile(self, rows: Any, columns: Any, precision: str | None = None) -> Array:
         """Compute the values [r, m] of r rows and all columns, both from `tile_inputs`."""
-        s = self.finite_tile(rows, columns, precision)
-        return s + (rows[2][:, None] + columns[2][None]) if self.propagates_nan else s
+        values, (*_, x_nan), (*_, y_nan) = self.finite_tile(rows, columns, precision), rows, columns
+        return values + (x_nan[:, None] + y_nan[None]) if self.propagates_nan else values
 
     def finite_tile(self, rows: Any, columns: Any, precision: str | None = None) -> Array:
         """Compute `tile` without adding the NaN of rows and columns, the last elements of `tile_inputs`."""
-        (r, r_prints, _), (c, c_prints, _) = rows, columns
+        (x, x_prints, _), (y, y_prints, _) = rows, columns
         if self.matrix is None:
-            s = self.of_pairs(r[:, None], c[None])
+            values = self.of_pairs(x[:, None], y[None])
         else:
             with jax.default_matmul_precision(precision or self.precision or current_precision()):
-                s = self.matrix(r, c, **self.parameters)
-        return jnp.where(same_fingerprint(r_prints, c_prints), 0.0, s) if self.exact_zero else s
+                values = self.matrix(x, y, **self.parameters)
+        return jnp.where(same_fingerprint(x_prints, y_prints), 0.0, values) if self.exact_zero else values
 
     def all_pairs(self, x: Array, y: Array, precision: str | None = None) -> Array:
         """Compute the values [n, m] of x [n, d] and y [m, d] in one block."""
         return self.tile(*self.tile_inputs(x, y), precision)
 
     def row_bytes(self, x: Array, y: Array) -> int:
-        """Return the size of one row of a tile; [m, d] for a measure without a matrix form, which broadcasts."""
+        """Return the bytes of one row of a tile, [m]; [m, d] for a measure without a matrix form, which broadcasts."""
         entries = y.shape[0] * (y.shape[1] if self.matrix is None else 1)
         return entries * jnp.promote_types(jnp.result_type(x, y), jnp.float32).itemsize
 
@@ -135,14 +135,14 @@ class Measure:
 
 
 def pair_arguments(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array, Any]:
-    """Check vectors [..., d]; return them with one number of axes in float32 or wider, and their common dtype."""
+    """Check vectors [..., d]; return them with the same number of axes, float32 or wider, and their common dtype."""
     x, y = as_float_array("x", x), as_float_array("y", y)
     if not x.ndim or not y.ndim or x.shape[-1] != y.shape[-1]:
         raise InputError(f"y: expected as many features as x, got shapes {x.shape} and {y.shape}")
     try:
         rank = len(jnp.broadcast_shapes(x.shape, y.shape))
     except ValueError:
-        raise InputError(f"y: expected a shape that goes with x, got {x.shape} and {y.shape}") from None
+        raise InputError(f"y: expected a shape that broadcasts with x, got {x.shape} and {y.shape}") from None
     x, y, dtype = promote_to_float32(x), promote_to_float32(y), jnp.result_type(x, y)
     return x.reshape((1,) * (rank - x.ndim) + x.shape), y.reshape((1,) * (rank - y.ndim) + y.shape), dtype
 

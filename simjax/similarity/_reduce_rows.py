@@ -54,8 +54,7 @@ def reduce_rows(
         function: Takes a tile s [r, m] of S, the indices of its rows i [r, 1] and of its columns j [1, m], and the
             tile's part of `rows`; returns a pytree of arrays [r, ...]. A new plain function is traced again. A
             function that carries arrays can be a `jax.tree_util.Partial`, which is traced once.
-        x: [n, d].
-        y: [m, d]. Default: x.
+        x, y: [n, d] and [m, d]. Default of y: x.
         measure: Name of a measure or a `Measure`.
         rows: Tuple of arrays [n, ...] that are split like x and passed to the function after i and j.
         chunk_size: The largest array that the function computes is [r, chunk_size, m].
@@ -64,7 +63,7 @@ def reduce_rows(
         precision: Precision of matrix products, one of `PRECISIONS`. Default: the precision of the measure, which
             is the highest for distances.
         axis_name: Inside `jax.shard_map`, the mesh axis over which x and y are sharded. Columns are gathered from all
-            devices, rows stay on their device, and i and j count over all devices.
+            devices, rows stay on their device, and i and j are indices over all devices.
         cast_result: Cast floating-point results to the dtype of x and y. Default: results have the dtype of the
             function, which computes in float32 or wider.
 
@@ -129,11 +128,11 @@ def reduce_rows_of_arrays(
 ) -> Any:
     """Compute `reduce_rows` of arguments that are already checked and converted; `function` is a pytree."""
 
-    def reduce(function: Any, measure: Measure, x: Array, y: Array, rows: Any, first: Any = 0) -> Any:
+    def reduce(function: Any, measure: Measure, x: Array, y: Array, rows: Any, first_row: Any = 0) -> Any:
         if axis_name is not None:
-            first = lax.axis_index(axis_name) * x.shape[0]
+            first_row = lax.axis_index(axis_name) * x.shape[0]
             y = lax.all_gather(y, axis_name, tiled=True)
-        i = first + jnp.arange(x.shape[0], dtype=jnp.int32)
+        i = first_row + jnp.arange(x.shape[0], dtype=jnp.int32)
         j = jnp.arange(y.shape[0], dtype=jnp.int32)[None]
         x_inputs, y_inputs = measure.tile_inputs(x, y)
 
@@ -153,7 +152,7 @@ def reduce_rows_of_arrays(
         return reduce(*replicated((function, measure, x, y, rows)))
 
     def reduce_on_device(function: Any, measure: Measure, x: Array, y: Array, rows: Any) -> Any:
-        return reduce(function, measure, x, y, rows, first=lax.axis_index(axes) * x.shape[0])
+        return reduce(function, measure, x, y, rows, first_row=lax.axis_index(axes) * x.shape[0])
 
     # Rows stay on the devices over which they are sharded; all other arrays are replicated.
     by_row, whole = PartitionSpec(axes), PartitionSpec()

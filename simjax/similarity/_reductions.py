@@ -47,7 +47,7 @@ def logsumexp(x: Rows, y: Columns = None, **options: Unpack[ReductionOptions]) -
     """Compute log sum_j exp S_ij of each row i without overflow, [n].
 
     Example:
-        The InfoNCE loss of a pair at temperature 0.1 is this minus the scaled similarity of the pair:
+        The InfoNCE loss of a pair at temperature 0.1 is logsumexp minus the scaled similarity of the pair:
 
         >>> x, y = jnp.eye(3), jnp.eye(3)
         >>> loss = logsumexp(x, y, measure="cosine", function=lambda s: s / 0.1) - 1 / 0.1
@@ -63,10 +63,7 @@ def softmax_weighted_sum(
     """Compute sum_j softmax_j(S_ij) values_j of each row i, [n, e]: attention, and soft nearest neighbours.
 
     Args:
-        x: [n, d].
-        y: [m, d].
         values: [m, e].
-        **options: See `ReductionOptions`.
     """
     values = promote_to_float32(as_float_array("values", values))
     if (axis_name := options.get("axis_name")) is not None:
@@ -111,8 +108,6 @@ def largest_k(
     """Return the k largest S_ij of each row i and their columns, the lowest column first among equal values.
 
     Args:
-        x: [n, d].
-        y: [m, d].
         k: At most m.
         **options: See `ReductionOptions`; `function=jnp.negative` finds the smallest distances.
 
@@ -131,10 +126,7 @@ def order_statistics(
     NaN comes after all numbers. Where a row has fewer than k valid pairs, the result is +inf.
 
     Args:
-        x: [n, d].
-        y: [m, d].
-        ks: Numbers from 1 to m.
-        **options: See `ReductionOptions`.
+        ks: Values of k, from 1 to m.
 
     Example:
         The distances to the nearest and the second nearest other row:
@@ -159,13 +151,10 @@ def histogram(
     """Count the S_ij of each row i in bins. Values outside of the edges are ignored.
 
     Args:
-        x: [n, d].
-        y: [m, d].
         edges: Ascending edges of the bins, [b].
         soft: Share each value linearly between the two nearest edges, which is differentiable (on an edge, with
             the slope to its right). Default: count the values between two edges, including the last edge, as NumPy
             does.
-        **options: See `ReductionOptions`.
 
     Returns:
         Counts [n, b - 1], or with `soft` shares [n, b] whose sum is the number of values within the edges; NaN for a

@@ -46,8 +46,7 @@ def pairwise(
     """Compute the matrix S_ij = measure(x_i, y_j), [n, m]. Identical rows have a distance of exactly 0.
 
     Args:
-        x: [n, d].
-        y: [m, d]. Default: x.
+        x, y: [n, d] and [m, d]. Default of y: x.
         measure: Name of a measure or a `Measure`.
         block_size: Rows per block. Default: chosen from a memory budget.
         precision: Precision of matrix products, see `reduce_rows`. Default: the precision of the measure.
@@ -84,8 +83,6 @@ def top_k(
     gradient costs one pair for each candidate.
 
     Args:
-        query: [q, d].
-        gallery: [m, d].
         k: At most m.
         measure: Name of a measure or a `Measure`.
         exclude: Index of one gallery row to ignore for each query, for instance the query itself, integers [q].
@@ -106,28 +103,29 @@ def top_k(
 
 def _checked_row_indices(argument: str, rows: ArrayLike, n: int, m: int) -> Array:
     """Return the row indices, one of m rows for each of n queries; the values of traced indices are not checked."""
-    numbers = as_exact_array(argument, rows)
-    if numbers.shape != (n,) or not jnp.issubdtype(numbers.dtype, jnp.integer):
-        given = f"{numbers.dtype} {numbers.shape}"
+    indices = as_exact_array(argument, rows)
+    if indices.shape != (n,) or not jnp.issubdtype(indices.dtype, jnp.integer):
+        given = f"{indices.dtype} {indices.shape}"
         raise InputError(f"{argument}: expected one integer for each of {n} queries, got {given}")
-    if n and not isinstance(numbers, Tracer):
-        smallest, largest = np.asarray(numbers).min(), np.asarray(numbers).max()
+    if n and not isinstance(indices, Tracer):
+        smallest, largest = np.asarray(indices).min(), np.asarray(indices).max()
         if smallest < 0 or largest >= m:
             raise InputError(f"{argument}: expected rows 0 to {m - 1} of the gallery, got {smallest} to {largest}")
-    return numbers
+    return indices
 
 
 @partial(jax.jit, static_argnames=("k", "block_size", "precision"))
 @auto_axes
 def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block_size: int | None, precision: str | None):
-    dtype, count = gallery.dtype, min(k + k // 4 + SPARE, gallery.shape[0])
+    """Compute `top_k` of checked arguments; `excluded` is () or (exclude,)."""
+    dtype, n_candidates = gallery.dtype, min(k + k // 4 + SPARE, gallery.shape[0])
     query, gallery = promote_to_float32(query), promote_to_float32(gallery)
     j = jnp.arange(gallery.shape[0], dtype=jnp.int32)[None]
 
     def candidates(scores: Array, *excluded: Array) -> Array:
-        keys = rank_keys(scores, j != excluded[0][:, None]) if excluded else scores
+        sort_keys = rank_keys(scores, j != excluded[0][:, None]) if excluded else scores
         # In ascending order, so that the lowest index is the first of equal scores.
-        return jnp.sort(top_k_of_rows(keys, count)[1], axis=1)
+        return jnp.sort(top_k_of_rows(sort_keys, n_candidates)[1], axis=1)
 
     def find_by_products(x: Array, y: Array) -> Array:
         def find(x: Array, *excluded: Array) -> Array:
@@ -136,16 +134,16 @@ def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block_size: in
         return map_rows(find, x, *excluded, block_size=block_size, row_bytes=y.shape[0] * y.dtype.itemsize)
 
     def find_by_measure(x: Array, y: Array) -> Array:
-        by = dataclasses.replace(measure, exact_zero=False)
-        rows, columns = by.tile_inputs(x, y)
+        rounded = dataclasses.replace(measure, exact_zero=False)
+        rows, columns = rounded.tile_inputs(x, y)
 
         def find(rows: Any, *excluded: Array) -> Array:
-            return candidates(by.as_score(by.tile(rows, columns, precision)), *excluded)
+            return candidates(rounded.as_score(rounded.tile(rows, columns, precision)), *excluded)
 
-        return map_rows(find, rows, *excluded, block_size=block_size, row_bytes=by.row_bytes(x, y))
+        return map_rows(find, rows, *excluded, block_size=block_size, row_bytes=rounded.row_bytes(x, y))
 
     def compare(query: Array, columns: Array, *excluded: Array) -> tuple[Array, Array]:
-        found = gallery[columns]  # [r, count, d]
+        found = gallery[columns]  # [r, n_candidates, d]
         values = measure.of_pairs(query[:, None], found)
         if measure.exact_zero:
             values = jnp.where(jnp.all(query[:, None] == found, axis=-1) & ~jnp.isnan(values), 0.0, values)
@@ -159,12 +157,12 @@ def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block_size: in
         columns = find_by_measure(x, y)
     else:
         queries, _ = replace_non_finite_rows(x, fill_with_minimum=True)
-        keys, nan = replace_non_finite_rows(y, fill_with_minimum=True)
-        queries, keys, cannot_overflow = measure.search(queries, keys, **measure.parameters)
-        products = lax.stop_gradient((queries, keys + nan[:, None]))
+        vectors, nan = replace_non_finite_rows(y, fill_with_minimum=True)
+        queries, vectors, cannot_overflow = measure.search(queries, vectors, **measure.parameters)
+        products = lax.stop_gradient((queries, vectors + nan[:, None]))
         if cannot_overflow is True:
             columns = find_by_products(*products)
         else:
             columns = lax.cond(cannot_overflow, lambda: find_by_products(*products), lambda: find_by_measure(x, y))
-    row_bytes = count * gallery.shape[1] * gallery.dtype.itemsize
+    row_bytes = n_candidates * gallery.shape[1] * gallery.dtype.itemsize
     return map_rows(compare, query, columns, *excluded, block_size=block_size, row_bytes=row_bytes)

@@ -6,8 +6,8 @@ Weighted sets. A set is a vector of weights at least 0, the amount of each featu
     common = sum_k min(x_k, y_k),    only x = sum_k x_k - common,    only y = sum_k y_k - common
 
 in [0, 1], larger when closer. Two empty sets are equal and give 1; an empty and a nonempty set give 0; both with zero
-gradient. At ties, x_k = y_k or sets of equal size for the overlap, the gradient is the mean of those on both sides.
-Negative weights are not checked for; their result may leave [0, 1].
+gradient. At ties, x_k = y_k or sets of equal size for the overlap, the gradient is the mean of its one-sided limits.
+Negative weights are not an error; with them the result may leave [0, 1].
 
 Boolean vectors. Every number other than 0 is True. `jaccard_distance`, `dice_distance` and the other distances are
 functions of four counts over the features,
@@ -62,8 +62,7 @@ def tversky_index(x: Vectors, y: Vectors, *, alpha: ArrayLike = 1.0, beta: Array
     alpha = beta = 1 is the Jaccard index, 1/2 the Dice coefficient; alpha = 1, beta = 0 the share of x that is in y.
 
     Args:
-        alpha: Weight of the features that only x has, at least 0.
-        beta: Weight of the features that only y has, at least 0.
+        alpha, beta: Weights of the features that only x has and that only y has, at least 0.
 
     Example:
         A horse is part of a herd, a herd is not part of a horse:
@@ -120,7 +119,7 @@ def jaccard_distance(x: Vectors, y: Vectors) -> Values:
 def dice_distance(x: Vectors, y: Vectors) -> Values:
     """Compute (TF + FT) / (2 TT + TF + FT), in [0, 1], 1 - the Dice coefficient of boolean vectors.
 
-    Differs from: SciPy's `dice` multiplies numbers that are no booleans; here they are converted, as by its `cdist`.
+    Differs from: SciPy's `dice` multiplies numbers; here they are converted to booleans, as in SciPy's `cdist`.
     """
     return _distance_of_pairs("dice_distance", x, y)
 
@@ -178,7 +177,7 @@ def _share(part: Array, whole: Array, sizes: Array) -> Array:
     return jnp.where(sizes == 0, 1.0, ratio(part, whole))
 
 
-# The derivative of `jnp.minimum` needs 3.5 times the memory and the time, 1,024 rows of 32 features.
+# The derivative of `jnp.minimum` needs 3.5 times the memory and the time, for 1,024 rows of 32 features.
 @jax.custom_jvp
 def _minimum(x: Array, y: Array) -> Array:
     return jnp.minimum(x, y)
@@ -217,7 +216,8 @@ def _prepare_weights(x: Array, y: Array, **_: Any) -> tuple[Sets, Sets]:
 
 
 def _index_of_tile(x: Sets, y: Sets, *, index: Callable[..., Array], **parameters: ArrayLike) -> Array:
-    return index(*reduce_features_of_tile(_common, x[0], y[0]), x[1][:, None], y[1][None], **parameters)
+    (a, x_size), (b, y_size) = x, y
+    return index(*reduce_features_of_tile(_common, a, b), x_size[:, None], y_size[None], **parameters)
 
 
 BOOLEAN: dict[str, Callable[[Array, Array, Array, Array], Array]] = {
@@ -250,7 +250,8 @@ def _prepare_booleans(x: Array, y: Array) -> tuple[Sets, Sets]:
 
 
 def _distance_of_tile(x: Sets, y: Sets, *, name: str) -> Array:
-    return _from_counts(name, row_products(x[0], y[0]), x[1][:, None], y[1][None], x[0].shape[-1])
+    (a, x_size), (b, y_size) = x, y
+    return _from_counts(name, row_products(a, b), x_size[:, None], y_size[None], a.shape[-1])
 
 
 for _function, _index in (

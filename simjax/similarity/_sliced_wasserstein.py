@@ -38,9 +38,8 @@ def sliced_wasserstein_distance(
     A translation by t has E[SW_2^2] = |t|^2 / d. The gradient is 0 where projections are equal.
 
     Args:
-        x: Samples [n, d].
-        y: Samples [m, d].
-        key: Key of `jax.random`; the directions are `unit_vectors(jax.random.normal(key, (projections, d)))`.
+        x, y: Samples, [n, d] and [m, d].
+        key: PRNG key; the directions are `unit_vectors(jax.random.normal(key, (projections, d)))`.
         projections: Number of directions; the error decreases with its square root.
         p: Finite power, at least 1.
         block_size: Directions per block. Default: chosen from a memory budget.

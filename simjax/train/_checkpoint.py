@@ -1,4 +1,4 @@
-"""Checkpoints of the whole state, saved and restored by Orbax."""
+"""Checkpoints of the whole training state, saved and restored by Orbax."""
 
 import asyncio
 import logging
@@ -15,14 +15,14 @@ import numpy as np
 from simjax.core import InputError
 from simjax.train._step import State
 
-METADATA_BYTES = 2**17  # files of a checkpoint other than its arrays
+METADATA_BYTES = 2**17  # size of the files of a checkpoint other than its arrays
 
 
 class Checkpoints:
-    """The last two states of a training, in a folder.
+    """The last two checkpoints of a training run, in a folder.
 
-    A checkpoint is renamed to its final name after it is complete, so the previous checkpoints survive a killed process
-    or a full disk.
+    A checkpoint gets its final name when it is complete, so earlier checkpoints survive a killed process or a full
+    disk.
     """
 
     def __init__(self, folder: Path):
@@ -42,10 +42,10 @@ class Checkpoints:
         return time.perf_counter() - self._last_save
 
     def save(self, state: State, seconds: float) -> None:
-        """Save the state and the training time. On an `InputError`, previous checkpoints stay."""
+        """Save the state and the seconds of training. If this raises an `InputError`, earlier checkpoints remain."""
         args = self._ocp.args
         arrays = jax.tree.map(np.array, _numbered_leaves(state))  # copies, because the next step donates the buffers
-        needed = sum(a.nbytes for a in arrays.values()) * 3 // 2 + METADATA_BYTES
+        needed = sum(a.nbytes for a in arrays.values()) * 3 // 2 + METADATA_BYTES  # the arrays with a margin of a half
         free = shutil.disk_usage(self.folder).free
         if free < needed:  # checked first, so that a full disk leaves no partial checkpoint
             raise InputError(
@@ -66,9 +66,10 @@ class Checkpoints:
         self._last_save = time.perf_counter()
 
     def restore(self, like: State) -> tuple[State, float] | None:
-        """Return the newest state and its training time, or None if there is no checkpoint.
+        """Return the newest state and its seconds of training, or None if there is no checkpoint.
 
-        `like` is a state with the same structure, shapes and types. An unreadable checkpoint is an `InputError`.
+        `like` is a state with the structure, shapes and types of the saved state, such as a new one. An `InputError` is
+        raised if the checkpoint cannot be read; this object is then closed.
         """
         step = self._manager.latest_step()
         if step is None:
@@ -83,30 +84,34 @@ class Checkpoints:
         except Exception as error:
             self.close()
             raise InputError(
-                f"cannot read the checkpoint {self.folder / str(step)}: {_reason(error)}; without that folder the "
-                "run goes on from the checkpoint before it, or from the start"
+                f"cannot read the checkpoint {self.folder / str(step)}: {_reason(error)}; delete that folder to "
+                "continue from the checkpoint before it, or from the start"
             ) from error
-        # Arrays that are not committed to a device, as those of a new state, for which steps are compiled.
+        # Not committed to a device, like the arrays of a new state. For committed arrays the step would compile again.
         leaves = jax.device_put([np.asarray(a) for a in jax.tree.leaves(restored["state"])])
         state = jax.tree.unflatten(jax.tree.structure(_with_key_data(like)), leaves)
         return state._replace(key=jax.random.wrap_key_data(state.key)), restored["run"]["seconds"]
 
     def close(self) -> None:
-        """Finish writing."""
+        """Wait for pending writes and release the resources of Orbax."""
         self._manager.close()
 
 
 def _with_key_data(state: State) -> State:
+    """Return the state with the PRNG key as integers, which Orbax can save."""
     return state._replace(key=jax.random.key_data(state.key))
 
 
 def _numbered_leaves(state: State) -> dict[str, Any]:
-    """Return the leaves by number, so that checkpoints do not depend on the classes and names of the tree."""
+    """Return the leaves by number, so that checkpoints do not depend on the classes and names of the tree.
+
+    The PRNG key is a leaf of integers. Zeros before the numbers keep the order of the leaves when the names are sorted.
+    """
     return {f"{i:04d}": leaf for i, leaf in enumerate(jax.tree.leaves(_with_key_data(state)))}
 
 
 def _reason(error: Exception) -> str:
-    """Return the reason from the first line of an error of TensorStore, where it is between paths and settings."""
+    """Return the reason in the first line of an error of TensorStore, without paths and settings."""
     lines = [line.strip("'\" ") for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
@@ -127,8 +132,8 @@ class _DrainingEventLoop(asyncio.SelectorEventLoop):
 def _draining_event_loops() -> Iterator[None]:
     """Make Orbax use event loops that finish their tasks.
 
-    If an array cannot be read, Orbax closes its event loop while it still reads other arrays. Each of these then prints
-    a traceback about a closed event loop when the process ends.
+    If an array cannot be read, Orbax closes its event loop while other arrays are still being read. Each unfinished
+    read then prints a traceback about a closed event loop when the process ends.
     """
     original = asyncio.new_event_loop
     asyncio.new_event_loop = _DrainingEventLoop

@@ -14,8 +14,9 @@ from dataclasses import replace
 import numpy as np
 
 from simjax.core import InputError
+from simjax.encoder import Encoder
 from simjax.train._data import subset
-from simjax.train._learner import Encoder, build_learner
+from simjax.train._learner import build_learner
 from simjax.train._loop import FitResult, Training, fit
 from simjax.train._objective import build_objective
 from simjax.train._progress import print_line
@@ -77,6 +78,4 @@ def _cluster(encoder: Encoder, images: np.ndarray, clusters: int) -> np.ndarray:
     """Return the cluster of each image, int [n]."""
     from sklearn.cluster import KMeans
 
-    embeddings = encoder(images).embeddings
-    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return KMeans(clusters, random_state=0).fit_predict(embeddings / np.maximum(norms, 1e-12))
+    return KMeans(clusters, random_state=0).fit_predict(encoder.encode(images, normalize=True))

@@ -18,9 +18,10 @@ from jax import Array
 
 from simjax import evaluate
 from simjax.core import InputError
+from simjax.encoder import Encoder
 from simjax.similarity import Measure, top_k
 from simjax.train._data import DataSplits, count_verification_pairs, threshold_source
-from simjax.train._learner import Encoded, Encoder, EnsembleEncoder
+from simjax.train._learner import Encoded, Learner, encode
 from simjax.train._objective import LossFunction, LossInputs, Objective
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
@@ -34,7 +35,7 @@ T = TypeVar("T")
 
 
 def validation_scores(
-    encoded: Encoded, objective: Objective, labels: np.ndarray, *, known_classes: bool
+    encoded: Encoded, objective: Objective, labels: np.ndarray, measure: Measure, *, known_classes: bool
 ) -> dict[str, float]:
     """Compute the validation line of the log.
 
@@ -47,7 +48,7 @@ def validation_scores(
     if known_classes and encoded.logits is not None:
         scores["validation_accuracy"] = float(np.mean(encoded.logits.argmax(1) == labels))
     else:
-        accuracy = evaluate.knn_accuracy(encoded.embeddings, labels, k=1, measure=objective.measure)
+        accuracy = evaluate.knn_accuracy(encoded.embeddings, labels, k=1, measure=measure)
         scores["validation_accuracy"] = accuracy or 0.0
     return scores
 
@@ -86,7 +87,8 @@ def evaluate_run(
     settings: Settings,
     folder: RunFolder,
     splits: DataSplits,
-    encoder: Encoder | EnsembleEncoder,
+    encoder: Encoder,
+    learner: Learner | None,
     objective: Objective,
     begin: Callable[[str], None] = lambda part: None,
 ) -> dict[str, Any]:
@@ -94,8 +96,8 @@ def evaluate_run(
 
     `begin` is called with the name of each part when it begins, at most `PARTS` times.
     """
-    test, measure = splits.test, objective.measure
-    encoded = encoder(test.images)
+    test, measure = splits.test, encoder.measure
+    encoded = encode(encoder, learner, test.images)
     inputs = _Inputs(splits, encoder, encoded, measure)
     not_evaluated: dict[str, str] = {}
 
@@ -147,7 +149,7 @@ class _Inputs(NamedTuple):
     """Inputs of all parts of an evaluation; `encoded` is the output of the encoder for the test images."""
 
     splits: DataSplits
-    encoder: Encoder | EnsembleEncoder
+    encoder: Encoder
     encoded: Encoded
     measure: Measure
 
@@ -165,7 +167,7 @@ def _classification(inputs: _Inputs) -> tuple[dict[str, Any], np.ndarray]:
     (splits, encoder, encoded, measure), test = inputs, inputs.splits.test
     inputs.require_classes()
     if splits.known_classes:
-        gallery, gallery_labels, exclude = encoder(splits.train.images).embeddings, splits.train.labels, None
+        gallery, gallery_labels, exclude = encoder.encode(splits.train.images), splits.train.labels, None
     elif len(test.labels) < 2:
         raise InputError("there is one test image, which has no neighbours")
     else:  # the neighbours of a test image are other test images
@@ -216,7 +218,7 @@ def _verification(
     if source is not None:
         data = splits.validation if source == "validation" else splits.train
         rows = np.random.default_rng(0).permutation(len(data.labels))[:THRESHOLD_IMAGES]
-        scores, same = _pair_scores(encoder(data.images[rows]).embeddings, data.labels[rows], measure)
+        scores, same = _pair_scores(encoder.encode(data.images[rows]), data.labels[rows], measure)
         threshold = evaluate.best_threshold(scores, same, higher_is_closer=measure.higher_is_closer)
         scale = evaluate.fit_dissimilarity(scores, same)
     scores, same = _pair_scores(encoded.embeddings, splits.test.labels, measure)

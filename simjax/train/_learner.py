@@ -1,13 +1,14 @@
 """The network that is trained: an encoder and the other trainable parameters of its loss."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
@@ -15,14 +16,12 @@ from jax.typing import ArrayLike
 
 from simjax import mining, nn
 from simjax.core import InputError
-from simjax.data import normalize
-from simjax.similarity import combine_embeddings
-from simjax.train._data import Normalization
+from simjax.encoder import Encoder, EncoderConfig, Preprocessing
+from simjax.train._data import DataSplits, Normalization
 from simjax.train._objectives import OBJECTIVES, hyper_parameters
 from simjax.train._settings import Settings
 
-DEFAULT_CENTERS_PER_CLASS = 3
-ENCODE_BATCH = 256  # fixed, so that the encoder is compiled once for any number of images
+DEFAULT_CENTERS_PER_CLASS, DEFAULT_EMBEDDING_SIZE = 3, 64
 
 
 class MemoryVariable(nnx.Variable):
@@ -70,27 +69,19 @@ class Learner(nnx.Module):
         self.memory.set_value(memory)
         return memory
 
-    def loss_arguments(self, embeddings: Array | None = None) -> dict[str, Array]:
-        """Return the learned arguments of the loss by name, such as proxies.
+    def loss_arguments(self, embeddings: Array | None = None) -> dict[str, Any]:
+        """Return the learned arguments of the loss by name, such as proxies or a measure.
 
         Args:
             embeddings: Input of the predictor, [b, e]. Default: no predictions.
         """
-        arguments: dict[str, Array] = {}
+        arguments: dict[str, Any] = {}
         for name, module in self.learned.items():
-            value = module()
+            value = module.measure() if name == "measure" else module()
             arguments |= value if isinstance(value, dict) else {name: value}
         if self.predictor is not None and embeddings is not None:
             arguments["prediction"] = self.predictor(embeddings)
         return arguments
-
-
-ENCODERS: dict[str, Callable[..., Callable[[Array], Array]]] = {
-    "cnn": nn.SiameseCNN,
-    "vit": nn.VisionTransformer,
-    "dnn": nn.DenseNetwork,
-}
-"""Encoders by `Settings.model`. The settings in the section of this name are the keyword arguments of its encoder."""
 
 
 def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes: int) -> Learner:
@@ -100,9 +91,9 @@ def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes
         InputError: If the images [h, w, c] are too small for the network, or its settings do not fit together.
     """
     rngs = nnx.Rngs(settings.seed)
-    embedding_size = settings.embedding_size or 64
-    options = asdict(getattr(settings, settings.model))
-    encoder = ENCODERS[settings.model](image_shape, embedding_size=embedding_size, rngs=rngs, **options)
+    embedding_size = settings.embedding_size or DEFAULT_EMBEDDING_SIZE
+    options = asdict(getattr(settings, settings.model))  # the section with the name of the model
+    encoder = nn.NETWORKS[settings.model](image_shape, embedding_size=embedding_size, rngs=rngs, **options)
     extra = OBJECTIVES[settings.objective].extra_parameters
     head = nn.HEADS[settings.loss.head](embedding_size, classes, rngs=rngs) if extra == "head" else None
     predictor = nn.Predictor(embedding_size, rngs=rngs) if extra == "predictor" else None
@@ -135,6 +126,9 @@ def _build_loss_modules(settings: Settings, embedding_size: int, classes: int, r
         scale = math.exp(min(initial_value("log_scale"), 700.0))
         with _setting_in_errors("loss.log_scale"):
             modules["scale_and_bias"] = nn.ScaleAndBias(scale=scale, bias=initial_value("bias"))
+    if loss_settings.learned_measure is not None:
+        build_measure = nn.LEARNED_MEASURES[loss_settings.learned_measure]
+        modules["measure"] = build_measure(embedding_size, loss_settings.measure_size, rngs=rngs)
     if loss_settings.learn_temperature:
         with _setting_in_errors("loss.temperature"):
             modules["temperature"] = nn.Temperature(initial_value("temperature"))
@@ -151,76 +145,46 @@ def _setting_in_errors(name: str) -> Iterator[None]:
 
 
 class Encoded(NamedTuple):
-    """Output of a learner."""
+    """Output of an encoder, and of the other modules that its objective trains."""
 
     embeddings: np.ndarray  # float32 [n, e]
     logits: np.ndarray | None = None  # float32 [n, classes] of a classifier
     # Learned arguments of the loss by name; None for an ensemble, in which each encoder has arguments of its own.
-    loss_arguments: dict[str, Array] | None = None
+    loss_arguments: dict[str, Any] | None = None
 
 
-class Encoder:
-    """A trained learner in evaluation mode, which takes uint8 images."""
-
-    def __init__(self, structure: Any, params: Any, statistics: Any, normalization: Normalization):
-        self._structure = structure
-        self._arrays = (params, statistics, normalization)
-
-    def __call__(self, images: np.ndarray) -> Encoded:
-        """Compute embeddings, logits and learned arguments of the loss for uint8 images [n, h, w, c]."""
-        n = len(images)
-        padded = np.concatenate([images, np.repeat(images[:1], -n % ENCODE_BATCH, axis=0)])
-        starts = range(0, len(padded), ENCODE_BATCH)
-        batches = [_encode(self._structure, *self._arrays, padded[i : i + ENCODE_BATCH]) for i in starts]
-        embeddings = np.concatenate([np.asarray(embeddings) for embeddings, _ in batches])[:n]
-        logits = [np.asarray(logits) for _, logits in batches if logits is not None]
-        loss_arguments = self._learner().loss_arguments()
-        return Encoded(embeddings, np.concatenate(logits)[:n] if logits else None, loss_arguments)
-
-    def attention(self, images: np.ndarray) -> np.ndarray:
-        """Compute the attention to each patch in the last block of a vision transformer.
-
-        Returns:
-            float32 [n, heads, grid rows, grid columns]: attention of the class token, or the mean over all tokens.
-        """
-        weights = np.asarray(_attention(self._structure, *self._arrays, images))
-        encoder = self._learner().encoder
-        patch_weights = weights[:, :, 0, 1:] if encoder.class_token is not None else weights.mean(axis=2)
-        return patch_weights.reshape(*patch_weights.shape[:2], *encoder.grid)
-
-    def _learner(self) -> Any:
-        return _evaluation_mode(self._structure, *self._arrays[:2])
+def encoder_of(learner: Learner, config: EncoderConfig) -> Encoder:
+    """Return the encoder of a learner, with its learned measure if it has one."""
+    return Encoder([learner.encoder], config, learned_measure=learner.learned.get("measure"))
 
 
-class EnsembleEncoder:
-    """Several encoders whose embeddings are combined."""
-
-    def __init__(self, encoders: Sequence[Encoder], combine: str):
-        self._encoders, self._combine = encoders, combine
-
-    def __call__(self, images: np.ndarray) -> Encoded:
-        """Compute embeddings of uint8 images [n, h, w, c]."""
-        embeddings = [encoder(images).embeddings for encoder in self._encoders]
-        return Encoded(np.asarray(combine_embeddings(embeddings, self._combine)))
-
-    def attention(self, images: np.ndarray) -> np.ndarray:
-        """Compute the attention of the first encoder."""
-        return self._encoders[0].attention(images)
-
-
-def _evaluation_mode(structure: Any, params: Any, statistics: Any) -> Any:
-    learner = nnx.merge(structure, params, statistics, copy=True)
-    return nnx.view(learner, use_running_average=True, raise_if_not_found=False)
+def encode(encoder: Encoder, learner: Learner | None, images: np.ndarray) -> Encoded:
+    """Compute embeddings of uint8 images [n, h, w, c], and the logits and loss arguments of the learner, if given."""
+    embeddings = encoder.encode(images)
+    if learner is None:
+        return Encoded(embeddings)
+    logits = None if learner.head is None else np.asarray(_logits(*nnx.split(learner.head), embeddings))
+    return Encoded(embeddings, logits, learner.loss_arguments())
 
 
 @partial(jax.jit, static_argnums=0)
-def _encode(
-    structure: Any, params: Any, statistics: Any, normalization: Normalization, images: ArrayLike
-) -> tuple[Array, Array | None]:
-    return _evaluation_mode(structure, params, statistics)(normalize(images, *normalization))
+def _logits(graph: Any, state: Any, embeddings: ArrayLike) -> Array:
+    return nnx.merge(graph, state)(jnp.asarray(embeddings))
 
 
-@partial(jax.jit, static_argnums=0)
-def _attention(structure: Any, params: Any, statistics: Any, normalization: Normalization, images: ArrayLike) -> Array:
-    encoder = _evaluation_mode(structure, params, statistics).encoder
-    return encoder(normalize(images, *normalization), return_attention=True)[1]
+def encoder_config(settings: Settings, splits: DataSplits, normalization: Normalization, measure: str) -> EncoderConfig:
+    """Return the description of the encoder that a run trains, without the facts of its model card.
+
+    `measure` is the name of the measure unless the measure is learned.
+    """
+    mean, std = (tuple(np.asarray(array).tolist()) for array in normalization)
+    data = settings.data
+    return EncoderConfig(
+        network=settings.model,
+        options=asdict(getattr(settings, settings.model)),
+        embedding_size=settings.embedding_size or DEFAULT_EMBEDDING_SIZE,
+        preprocessing=Preprocessing(splits.image_shape, mean, std, data.aspect, data.input_range, data.max_pixels),
+        measure=settings.loss.learned_measure or measure,
+        measure_size=settings.loss.measure_size if settings.loss.learned_measure else None,
+        class_names=splits.train.class_names,
+    )

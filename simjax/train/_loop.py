@@ -17,19 +17,20 @@ from flax import nnx
 
 from simjax.core import InputError
 from simjax.data import epoch_order
+from simjax.encoder import Encoder, EncoderConfig
 from simjax.train._checkpoint import Checkpoints
 from simjax.train._data import DataSplits, Normalization
 from simjax.train._evaluation import validation_scores
-from simjax.train._learner import Encoder, Learner
+from simjax.train._learner import Learner, encode, encoder_of
 from simjax.train._objective import Objective
 from simjax.train._progress import ProgressDisplay, print_line
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
 from simjax.train._step import Metrics, State, build_augmentation, build_optimizer, build_steps, initial_state
 
-LOG_LINES = 50  # minimum number of log lines of a training
+LOG_LINES = 50  # minimum number of log lines of one training
 LOG_STEPS = 100  # maximum number of steps between two log lines, so that a long training shows progress
-VALIDATIONS = 10  # approximate number of validations of a training
+VALIDATIONS = 10  # approximate number of validations of one training
 CALL_SECONDS = 3.0  # approximate time of a call of several steps; Ctrl-C is handled between calls
 
 
@@ -47,22 +48,23 @@ class Interrupted(Exception):
 
 
 class Training(NamedTuple):
-    """Inputs of one training."""
+    """Inputs of one training. A run has several trainings if it trains an ensemble."""
 
-    settings: Settings  # with their defaults filled in
+    settings: Settings  # defaults are filled in
     splits: DataSplits
-    learner: Learner  # with its initial parameters
+    learner: Learner  # has the initial parameters
     objective: Objective
     normalization: Normalization
-    name: str = ""  # subfolder for checkpoints, used by runs with several trainings
-    previous_steps: int = 0  # of previous trainings of the run; the log continues from there
+    encoder_config: EncoderConfig
+    name: str = ""  # subfolder for checkpoints, if the run has several trainings
+    previous_steps: int = 0  # total steps of the earlier trainings of the run, added to the steps in the log
 
 
 class FitResult(NamedTuple):
     """Result of one training."""
 
     learner: Learner
-    encoder: Encoder  # the same learner, in evaluation mode
+    encoder: Encoder  # the encoder of the learner
     steps: int
     seconds: float  # training time, including interrupted parts
     images_per_second: float | None  # median over the log lines, or None without a readable log
@@ -72,10 +74,10 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
     """Train until the last step. With `resume`, continue from the newest checkpoint if there is one.
 
     Raises:
-        InputError: If a loss or gradient is not finite, or the disk is full. The last good checkpoint is kept.
+        InputError: If a loss or gradient is not finite, or the disk is full. The last good checkpoint remains.
         Interrupted: On Ctrl-C or SIGTERM, after saving a checkpoint.
     """
-    settings, splits, learner, objective, normalization, name, previous_steps = training
+    settings, splits, learner, objective, normalization, config, name, previous_steps = training
     optimizer, schedule = build_optimizer(settings, objective.steps)
     structure, state = initial_state(learner, optimizer, settings.seed)
     take_steps = build_steps(structure, optimizer, objective, build_augmentation(settings), settings.dtype)
@@ -93,8 +95,8 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
         key = jax.random.fold_in(jax.random.key(settings.seed + 1), epoch)
         return epoch_order(key, len(labels))
 
-    def encoder_of(state: State) -> Encoder:
-        return Encoder(structure, state.params, state.statistics, normalization)
+    def trained(state: State) -> Learner:
+        return nnx.merge(structure, state.params, state.statistics, copy=True)
 
     log_every = max(1, min(steps // LOG_LINES, LOG_STEPS))
     validate_every = log_every * max(1, steps // VALIDATIONS // log_every)
@@ -122,7 +124,7 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
             if is_log_step:
                 state = log.training(step, state)
             if is_log_step and (step % validate_every == 0 or is_last):
-                log.validation(step, encoder_of(state))
+                log.validation(step, trained(state))
             if is_last or stop.requested or checkpoints.seconds_since_save() >= settings.checkpoint_seconds:
                 checkpoints.save(state, timer.seconds())
             timer.exclude_pause()
@@ -130,12 +132,12 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
                 raise Interrupted(previous_steps + step, folder.path)
 
     speed = folder.images_per_second(previous_steps, previous_steps + steps)
-    trained = nnx.merge(structure, state.params, state.statistics)
-    return FitResult(trained, encoder_of(state), steps, timer.seconds(), speed)
+    learner = trained(state)
+    return FitResult(learner, encoder_of(learner, config), steps, timer.seconds(), speed)
 
 
 class Logger:
-    """Write lines of metrics.jsonl and show them on the terminal."""
+    """Writes lines of metrics.jsonl and shows them on the terminal."""
 
     def __init__(
         self, training: Training, folder: RunFolder, display: ProgressDisplay, schedule: optax.Schedule, timer: "Timer"
@@ -144,7 +146,7 @@ class Logger:
         self._schedule, self._timer = jax.jit(schedule), timer
 
     def training(self, step: int, state: State) -> State:
-        """Log the metrics of the steps since the last line, and return the state with metrics reset."""
+        """Log the metrics of the steps since the last log line, and return the state with metrics of zero."""
         objective, timer = self._training.objective, self._timer
         metrics: Metrics = jax.device_get(state.metrics)
         line = {"epoch": step / objective.steps_per_epoch} | metrics.means(objective)
@@ -154,12 +156,15 @@ class Logger:
         self._display.show_training({"step": step} | line, timer.seconds_left(step, objective.steps))
         return state._replace(metrics=Metrics.zeros())
 
-    def validation(self, step: int, encoder: Encoder) -> None:
+    def validation(self, step: int, learner: Learner) -> None:
         """Log loss and accuracy of the validation images, if there are any."""
         splits, objective = self._training.splits, self._training.objective
         images, labels, _ = splits.validation
         if len(labels) > 1:
-            line = validation_scores(encoder(images), objective, labels, known_classes=splits.known_validation_classes)
+            encoder = encoder_of(learner, self._training.encoder_config)
+            encoded = encode(encoder, learner, images)
+            known = splits.known_validation_classes
+            line = validation_scores(encoded, objective, labels, encoder.measure, known_classes=known)
             self._write(step, line)
             self._display.show_validation({"step": step} | line)
 
@@ -168,7 +173,7 @@ class Logger:
 
 
 class Timer:
-    """Measure the total training time, and the time per step without logging, validation and checkpoints."""
+    """Measures the total training time, and the time per step without logging, validation and checkpoints."""
 
     def __init__(self, step: int, previous_seconds: float):
         self._previous_seconds = previous_seconds
@@ -176,17 +181,17 @@ class Timer:
         self._first_step = self._lap_step = step
 
     def seconds(self) -> float:
-        """Return the training time, including the time before a resumption."""
+        """Return the training time, including the time before the training was resumed."""
         return self._previous_seconds + time.perf_counter() - self._start
 
     def lap(self, step: int, images: int) -> dict[str, float]:
-        """Return the speed since the last log line and the training time, as values of the log line of a step."""
+        """Return the speed since the last log line and the training time, for the log line of this step."""
         per_step = (time.perf_counter() - self._lap_start) / (step - self._lap_step)
         self._lap_step = step
         return {"images_per_second": images / per_step, "seconds": self.seconds()}
 
     def exclude_pause(self) -> None:
-        """Exclude the time since the last lap from the next one."""
+        """Exclude the time since the last call of `lap` from the next lap."""
         self._lap_start = time.perf_counter()
 
     def seconds_left(self, step: int, steps: int) -> float:
@@ -196,7 +201,7 @@ class Timer:
 
 
 class StepsPerCall:
-    """Choose the number of steps per call of the compiled function, so that a call takes about `CALL_SECONDS`."""
+    """Chooses the number of steps per call of the compiled function, so that a call takes about `CALL_SECONDS`."""
 
     def __init__(self) -> None:
         self.steps = 1
@@ -210,7 +215,7 @@ class StepsPerCall:
 
 
 class StopSignal:
-    """Context manager that turns the first Ctrl-C or SIGTERM into a flag; a second one stops at once."""
+    """Context manager in which the first Ctrl-C or SIGTERM only sets `requested`; a second one stops at once."""
 
     def __init__(self) -> None:
         self.requested = False

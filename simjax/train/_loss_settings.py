@@ -1,4 +1,4 @@
-"""Settings of losses and miners: the hyper-parameters of all of them, under their own names.
+"""Settings of losses and miners: the hyper-parameters of all losses and miners, under the names of their arguments.
 
 `None` is the default of the loss or the miner. A setting that the objective or the miner does not take is an error; see
 `_validation`.
@@ -42,6 +42,9 @@ class LossSettings:
             image is compared; 0: those of the batch
         normalize: {takers}: compare embeddings scaled to unit length
         measure: {takers}: name of the measure, such as cosine or manhattan
+        learned_measure: {takers}: learn the measure with the encoder, a Mahalanobis distance of low rank or a network
+            of two embeddings
+        measure_size: {takers}: rank or hidden neurons of the learned measure
         reducer: all but softmax, vicreg, barlow_twins, simsiam: mean of all terms, mean of the terms above 0, sum, or
             mean over rows of the mean of each row
         learn_temperature: {takers}: learn the temperature, starting from the given one
@@ -94,6 +97,8 @@ class LossSettings:
     memory: int = 0
     normalize: bool = True
     measure: str | None = None
+    learned_measure: Literal["low_rank_mahalanobis", "pair_network"] | None = None
+    measure_size: int = 32
     reducer: ReducerName | None = None
     learn_temperature: bool = False
     parameters_rate: float = 1.0
@@ -192,10 +197,10 @@ class MiningSettings:
 
 
 def _name_takers(section: type, names: Iterable[str], settings_of: Callable[[str], frozenset[str]]) -> None:
-    """Replace {takers} in the descriptions that the command line shows by the objectives or miners with the field."""
+    """Replace {takers} in the description of each field, for the help, by the objectives or miners that take it."""
 
-    def takers(field: re.Match[str]) -> str:
-        return f"{field[1]}: {', '.join(name for name in names if field[1] in settings_of(name))}"
+    def takers(match: re.Match[str]) -> str:
+        return f"{match[1]}: {', '.join(name for name in names if match[1] in settings_of(name))}"
 
     section.__doc__ = re.sub(r"(\w+): \{takers\}", takers, section.__doc__ or "")
 

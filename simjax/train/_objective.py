@@ -33,7 +33,7 @@ class LossInputs(NamedTuple):
     embeddings: Array  # float32 [b, e]
     labels: Array  # int32 [b]
     logits: Array | None  # float32 [b, classes] of a classifier
-    loss_arguments: dict[str, Array]  # learned arguments of the loss by name, such as proxies
+    loss_arguments: dict[str, Any]  # learned arguments of the loss by name, such as proxies
     key: Array  # random key of the step, for random miners
     step: Array  # number of earlier steps, int32 [], for a curriculum
     memory: mining.CrossBatchMemory | None = None  # embeddings of this and earlier batches
@@ -42,9 +42,9 @@ class LossInputs(NamedTuple):
 LossFunction = Callable[[LossInputs], tuple[Array, Array]]
 """Returns the loss and the number of correctly classified images (0 without a classifier)."""
 
-Miner = Callable[[Array, Any, dict[str, Array], Array, Array], tuple[Array, Any, dict[str, Array]]]
-"""Takes embeddings, their labels or relation, keyword arguments for the reference embeddings, a key and the step.
-Returns embeddings, a relation of the selected pairs, and keyword arguments for the reference embeddings."""
+Miner = Callable[[Array, Any, dict[str, Array], LossInputs], tuple[Array, Any, dict[str, Array]]]
+"""Takes embeddings, their labels or relation, keyword arguments for the reference embeddings, and the inputs of the
+loss. Returns embeddings, a relation of the selected pairs, and keyword arguments for the reference embeddings."""
 
 
 class Objective(NamedTuple):
@@ -163,7 +163,7 @@ def _batch_loss(
     if inputs.memory is not None:
         relation, references = mining.against(inputs.memory, labels), {"ref_embeddings": inputs.memory.embeddings}
     if mine is not None:
-        embeddings, relation, references = mine(embeddings, relation, references, inputs.key, inputs.step)
+        embeddings, relation, references = mine(embeddings, relation, references, inputs)
     return loss(embeddings, relation, **references, **inputs.loss_arguments), jnp.zeros(())
 
 
@@ -195,7 +195,8 @@ def build_miner(settings: Settings, steps: int) -> Miner | None:
     miner = MINERS[settings.mining.miner]
     options = given_options(settings.mining, miner)
     is_curriculum = "hardness" in hyper_parameters(miner)
-    if "measure" in hyper_parameters(miner) and settings.mining.measure is None:
+    takes_measure = "measure" in hyper_parameters(miner) and settings.mining.measure is None
+    if takes_measure:
         if settings.loss.measure is not None:
             options["measure"] = settings.loss.measure
         elif not settings.loss.normalize:
@@ -203,11 +204,13 @@ def build_miner(settings: Settings, steps: int) -> Miner | None:
     takes_key = "key" in inspect.signature(miner).parameters
 
     def mine(
-        embeddings: Array, relation: Any, references: dict[str, Array], key: Array, step: Array
+        embeddings: Array, relation: Any, references: dict[str, Array], inputs: LossInputs
     ) -> tuple[Array, Any, dict[str, Array]]:
-        step_options: dict[str, Any] = {"key": key} if takes_key else {}
+        step_options: dict[str, Any] = {"key": inputs.key} if takes_key else {}
+        if takes_measure and "measure" in inputs.loss_arguments:
+            step_options["measure"] = inputs.loss_arguments["measure"]
         if is_curriculum:
-            step_options["hardness"] = curriculum_hardness(settings.mining, step, steps)
+            step_options["hardness"] = curriculum_hardness(settings.mining, inputs.step, steps)
         mined = miner(embeddings, relation, **options | step_options | references)
         if isinstance(mined, Relation):
             return embeddings, mined, references

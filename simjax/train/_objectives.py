@@ -21,14 +21,14 @@ class ObjectiveSpec(NamedTuple):
 
     Attributes:
         loss: Function of `simjax.losses`, or None for cross-entropy of a classifier.
-        batch: Images of a step. "classes": m images of each of several classes, so that there are positive pairs;
-            "images": the next images of the epoch; "views": two augmented views of the next images of the epoch.
+        batch: How the images of a step are chosen. "classes": m images of each of several classes, so that there are
+            positive pairs; "images": the next images of the epoch; "views": two augmented views of the next images.
         extra_parameters: Trainable parameters other than those of the encoder: a classification head, one proxy per
             class, several proxies per class ("centers"), beta, scale and bias of a sigmoid, or a predictor.
         mined: Whether a miner may select the pairs and triplets.
-        unit_distance: Whether the loss measures Euclidean distances between unit vectors by default; without
-            `loss.normalize` it measures them between the embeddings as they are.
-        measure: Measure by which embeddings are compared after training.
+        unit_distance: Whether the loss measures Euclidean distances between unit vectors by default. Without the
+            setting `loss.normalize` the embeddings are not scaled to unit length.
+        measure: Name of the measure by which embeddings are compared after training.
     """
 
     loss: Callable[..., Any] | None
@@ -120,7 +120,7 @@ def hyper_parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Param
     """Return the hyper-parameters of a loss or a miner, including those of `**options: Unpack[SomeTypedDict]`."""
     parameters = dict(inspect.signature(function, eval_str=True).parameters)
     if "options" in parameters:
-        for options in typing.get_args(parameters["options"].annotation):  # of Unpack[...]; none of Any
+        for options in typing.get_args(parameters["options"].annotation):  # empty if the annotation is Any
             for name in getattr(options, "__annotations__", {}):
                 parameters.setdefault(name, inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY))
     return {name: parameter for name, parameter in parameters.items() if name not in NO_SETTINGS}
@@ -142,6 +142,8 @@ def settings_of_objective(name: str) -> frozenset[str]:
         "normalize": spec.unit_distance,
         "centers": spec.extra_parameters == "centers",
         "boundary": spec.extra_parameters == "beta",
+        "learned_measure": spec.mined and "measure" in own,
+        "measure_size": spec.mined and "measure" in own,
         "reducer": "options" in inspect.signature(spec.loss).parameters,
         "learn_temperature": "temperature" in own,
         "parameters_rate": "temperature" in own

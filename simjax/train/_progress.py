@@ -12,15 +12,14 @@ from rich.console import Console, ConsoleOptions
 from rich.live import Live
 from rich.text import Text
 
-MIN_BAR, MAX_BAR = 4, 40  # width of a progress bar in columns
-PLAIN_LINES = 20
-"""Maximum number of lines printed in one training run if the output is not a terminal, not counting validation."""
-PLAIN_SECONDS = 5.0
-"""Minimum time between two lines of a phase if the output is not a terminal, in seconds."""
+MIN_BAR, MAX_BAR = 4, 40  # smallest and largest width of a progress bar in columns
+# If the output is not a terminal:
+PLAIN_LINES = 20  # maximum number of lines printed in one training, not counting validation
+PLAIN_SECONDS = 5.0  # minimum time between two lines of a phase
 
 
 def progress_line(title: str, share: float | None, details: Sequence[str], width: int, *, ascii_only: bool) -> str:
-    """Return a line with a title, a progress bar and the first details, as many as fit into `width` columns.
+    """Return a line with a title, a progress bar, and as many of the first details as fit into `width` columns.
 
     `share` is the finished share of the work in [0, 1], or None for no bar.
     """
@@ -45,8 +44,8 @@ class _Line:
     `get_details` is called at each refresh, so that a line can show the time.
     """
 
-    def __init__(self, title: str, share: float | None = None):
-        self.console = Console(highlight=False)
+    def __init__(self, title: str, share: float | None = None, *, stderr: bool = False):
+        self.console = Console(highlight=False, stderr=stderr)
         self.title, self.share = title, share
         self.get_details: Callable[[], Sequence[str]] = lambda: []
         self.live = Live(self, console=self.console, refresh_per_second=4)
@@ -81,7 +80,7 @@ class ProgressDisplay:
         self._line.live.stop()
 
     def show_training(self, entry: dict[str, Any], seconds_left: float) -> None:
-        """Display an entry of the training log; without a terminal, at most PLAIN_LINES of all entries.
+        """Display an entry of the training log. Without a terminal, print at most PLAIN_LINES entries of a training.
 
         The entry contains step, loss, accuracy (None without a classifier) and images_per_second.
         """
@@ -97,7 +96,7 @@ class ProgressDisplay:
             print_line("  ".join([f"step {step:,}/{self._total:,}", *details]))
 
     def show_validation(self, entry: dict[str, Any]) -> None:
-        """Display an entry of the validation log: step, validation_accuracy and, if there is one, validation_loss."""
+        """Display an entry of the log with step, validation_accuracy and, if there is one, validation_loss."""
         loss = f"loss {entry['validation_loss']:.4f}  " if "validation_loss" in entry else ""
         text = f"step {entry['step']:,}/{self._total:,}  validation {loss}accuracy {entry['validation_accuracy']:.4f}"
         if self._line.on_terminal:
@@ -108,9 +107,9 @@ class ProgressDisplay:
 
 @contextmanager
 def phase(title: str, parts: int = 0) -> Iterator[Callable[[str], None]]:
-    """Display a phase of the work other than training; yield a function that displays the name of each part of it.
+    """Display a phase of a run other than training, and yield a function that displays the name of the next part.
 
-    With `parts`, the expected number of parts, there is a progress bar.
+    If `parts`, the expected number of parts, is given, there is a progress bar.
     """
     line = _Line(title, 0.0 if parts else None)
     start = last_printed = time.perf_counter()
@@ -135,17 +134,21 @@ def phase(title: str, parts: int = 0) -> Iterator[Callable[[str], None]]:
 
 
 class PreparationDisplay:
-    """Display downloads and the preparation of a data set; called with a description, the work done and the total."""
+    """Display downloads and other preparations, one progress line for each description of the work.
 
-    def __init__(self) -> None:
+    With `stderr`, a bar is shown on a terminal, and nothing otherwise, because stdout is for the result of a command.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
         self._lines: dict[str, _Line] = {}
+        self._stderr = stderr
 
     def __call__(self, description: str, done: int, total: int) -> None:
-        """Display progress: a bar on a terminal, otherwise one line per description."""
+        """Display the amount of work done, of `total`: with a bar on a terminal, otherwise by the description only."""
         is_new = description not in self._lines
-        line = self._lines.setdefault(description, _Line(description, 0.0))
+        line = self._lines.setdefault(description, _Line(description, 0.0, stderr=self._stderr))
         if not line.on_terminal or (is_new and done >= total):
-            if is_new:
+            if is_new and not self._stderr:
                 print_line(description)
             return
         if is_new:
@@ -160,7 +163,7 @@ class PreparationDisplay:
 
 
 def print_line(text: str) -> None:
-    """Print a line at once, also if the output is buffered."""
+    """Print a line and flush the output."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

@@ -36,20 +36,20 @@ class Metrics(NamedTuple):
 
 
 class State(NamedTuple):
-    """State of a training. A checkpoint contains all of it."""
+    """The whole training state, as a checkpoint contains it."""
 
     params: Any  # parameters of the learner
     statistics: Any  # variables of the learner without a gradient: batch statistics and cross-batch memory
     optimizer: Any  # state of the optimizer
     step: Array  # number of steps taken, int32 []
-    key: Array  # random key of the run; the key of a step is `fold_in(key, step)`
+    key: Array  # PRNG key of the training; the key of a step is `fold_in(key, step)`
     metrics: Metrics
 
 
 StepsFunction = Callable[[State, int, Array, Array, Array, Normalization], State]
 """Takes the state, the number of steps, all training images uint8 [n, h, w, c], their labels [n], the image indices of
 the epoch in random order [n], and the normalization. Returns the state after the steps. The buffers of the given state
-are donated, so it must not be used again."""
+are donated, so the given state must not be used again."""
 
 
 def initial_state(learner: nnx.Module, optimizer: optax.GradientTransformation, seed: int) -> tuple[Any, State]:
@@ -58,7 +58,7 @@ def initial_state(learner: nnx.Module, optimizer: optax.GradientTransformation, 
 
     @jax.jit
     def build(params: Any, statistics: Any) -> State:
-        # Copies, because a step donates the buffers of its state, which the learner still uses.
+        # Copied, because a step donates the buffers of its state, and the learner still uses its own.
         params, statistics = jax.tree.map(jnp.copy, (params, statistics))
         return State(params, statistics, optimizer.init(params), jnp.int32(0), jax.random.key(seed), Metrics.zeros())
 
@@ -81,15 +81,15 @@ def build_steps(
     Args:
         structure: Structure of the learner, as `initial_state` returns it.
         optimizer: See `build_optimizer`.
-        objective: Loss and batches.
+        objective: Computes the loss and samples the batches.
         augmentation: Random changes of the images.
-        dtype: Dtype of the encoder's computation. Parameters, head, loss and optimizer are always float32.
+        dtype: Dtype in which the encoder computes. Parameters, head, loss and optimizer are always float32.
     """
 
     def loss(
         params: Any, statistics: Any, images: Array, labels: Array, key: Array, step: Array
     ) -> tuple[Array, tuple[Array, Any]]:
-        """Return the loss of a batch of augmented, normalized images, the number of correct ones, new statistics."""
+        """Return the loss of a batch of normalized images, the number of correctly classified ones, new statistics."""
         encoder = jax.tree.map(lambda a: a.astype(dtype), params["encoder"])
         learner = nnx.merge(structure, nnx.State({**params, "encoder": encoder}), statistics, copy=True)
         embeddings, logits = learner(images.astype(dtype))
@@ -102,7 +102,7 @@ def build_steps(
     def take_step(state: State, images: Array, labels: Array, order: Array, normalization: Normalization) -> State:
         """Sample a batch, augment it and update the parameters; see `StepsFunction` for the arguments."""
         sample_key, augment_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step), 3)
-        indices = objective.sample(sample_key, state.step, order)  # of the images of the batch
+        indices = objective.sample(sample_key, state.step, order)  # the images of the batch
         batch = augment(augment_key, images[indices].astype(jnp.float32), augmentation)
         batch = normalize(batch, *normalization)
 
@@ -136,7 +136,7 @@ def build_steps(
 
 
 def build_optimizer(settings: Settings, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Return AdamW and its learning rate schedule for a training of `steps` steps."""
+    """Return AdamW and its learning rate schedule for `steps` training steps."""
     o = settings.optimizer
     peak = o.learning_rate or 0.0
     warmup = warmup_steps(settings, steps)
@@ -146,14 +146,15 @@ def build_optimizer(settings: Settings, steps: int) -> tuple[optax.GradientTrans
     else:
         schedule = optax.warmup_constant_schedule(initial, peak, warmup)
     optimizer = optax.adamw(schedule, weight_decay=o.weight_decay or 0.0, mask=decay_mask)
-    if settings.loss.parameters_rate != 1:  # after Adam, because Adam ignores the scale of the gradient
-        scaled = optax.masked(optax.scale(settings.loss.parameters_rate), lambda params: _has_key(params, "learned"))
+    if settings.loss.parameters_rate != 1:
+        # The updates are scaled after Adam, because Adam ignores the scale of the gradient.
+        scaled = optax.masked(optax.scale(settings.loss.parameters_rate), lambda params: _is_within(params, "learned"))
         optimizer = optax.chain(optimizer, scaled)
     return (optax.chain(optax.clip_by_global_norm(o.clip_norm), optimizer) if o.clip_norm else optimizer), schedule
 
 
 def warmup_steps(settings: Settings, steps: int) -> int:
-    """Return the number of warm-up steps of a training of `steps` steps."""
+    """Return the number of warm-up steps in `steps` training steps."""
     return int(settings.optimizer.warmup * steps + 1e-9)  # 1e-9: a warm-up of k / steps is k steps despite rounding
 
 
@@ -165,8 +166,9 @@ def build_augmentation(settings: Settings) -> Augmentation:
 
 def decay_mask(params: Any) -> Any:
     """Return a mask of the parameters with weight decay: kernels, but no biases, norms, positions or prototypes."""
-    return _has_key(params, "kernel")
+    return _is_within(params, "kernel")
 
 
-def _has_key(params: Any, name: str) -> Any:
-    return jax.tree.map_with_path(lambda path, _: any(getattr(key, "key", None) == name for key in path), params)
+def _is_within(params: Any, name: str) -> Any:
+    """Return a mask of the parameters whose path contains the name."""
+    return jax.tree.map_with_path(lambda path, _: any(getattr(part, "key", None) == name for part in path), params)

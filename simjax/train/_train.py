@@ -2,6 +2,7 @@
 
 import os
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +11,12 @@ import jax
 import numpy as np
 
 from simjax.core import InputError
+from simjax.encoder import Encoder
 from simjax.nn import count_parameters
 from simjax.train._data import DataSplits, Normalization, build_normalization, load_splits, threshold_source
 from simjax.train._ensemble import fit_all
 from simjax.train._evaluation import PARTS, evaluate_run
-from simjax.train._learner import Encoder, EnsembleEncoder, build_learner
+from simjax.train._learner import build_learner, encoder_config
 from simjax.train._loop import Training
 from simjax.train._objective import build_objective, dry_run
 from simjax.train._progress import phase, print_line
@@ -30,13 +32,13 @@ class TrainResult(NamedTuple):
     """Result of a run.
 
     Attributes:
-        encoder: The trained encoder, or the combined encoders of an ensemble.
+        encoder: The trained encoder, which is also saved in the folder `encoder` of the run.
         report: Evaluation on the test images, as in report.json.
         settings: Settings with their defaults filled in, as in config.json.
         folder: Folder of the run.
     """
 
-    encoder: Encoder | EnsembleEncoder
+    encoder: Encoder
     report: dict[str, Any]
     settings: Settings
     folder: Path
@@ -47,7 +49,8 @@ def train(
 ) -> TrainResult:
     """Train an encoder, evaluate it, and save everything in a folder.
 
-    The folder has config.json, metrics.jsonl, checkpoints/, report.json, predictions.npz and samples.npz.
+    The folder has config.json, metrics.jsonl, checkpoints/, encoder/, report.json, predictions.npz and samples.npz.
+    `simjax.load_encoder(out)` loads the encoder.
     `simjax.report.write(out)` writes a report from these files.
 
     Args:
@@ -104,21 +107,29 @@ def train(
         f"{parameters:,} parameters; {objective.steps:,} steps of {objective.images} images"
     )
     print_line(threshold_source(splits)[1])
-    results = fit_all(Training(settings, splits, learner, objective, normalization), folder, resume=resume)
+    config = encoder_config(settings, splits, normalization, objective.measure.name)
+    results = fit_all(Training(settings, splits, learner, objective, normalization, config), folder, resume=resume)
 
-    encoders = [result.encoder for result in results[-settings.ensemble.size :]]
-    encoder = encoders[0] if len(encoders) == 1 else EnsembleEncoder(encoders, settings.ensemble.combine)
+    size = settings.ensemble.size
+    networks = [result.learner.encoder for result in results[-size:]]
+    config = replace(config, networks=size, combine=settings.ensemble.combine)
+    learned_measure = results[-1].learner.learned.get("measure")
+    encoder = Encoder(networks, config, learned_measure=learned_measure, name=folder.path.name)
     speed = results[-1].images_per_second
     with phase(f"evaluating {len(splits.test.labels):,} test images", PARTS) as begin:
-        evaluation = evaluate_run(settings, folder, splits, encoder, objective, begin)
+        learner = results[-1].learner if size == 1 else None
+        evaluation = evaluate_run(settings, folder, splits, encoder, learner, objective, begin)
     report = evaluation | {
         "steps": sum(result.steps for result in results),
-        "parameters": parameters * len(encoders),
+        "parameters": parameters * size,
         "train_seconds": sum(result.seconds for result in results),
         "step_milliseconds": None if speed is None else 1000 * objective.images / speed,
         "images_per_second": speed,
         "environment": environment(),
     }
+    config = replace(config, about=_facts(settings, splits, report))
+    encoder = Encoder(networks, config, learned_measure=learned_measure, name=folder.path.name)
+    encoder.save(folder.path / "encoder", overwrite=True)
     folder.write_json("report.json", report)
     return TrainResult(encoder, report, settings, folder.path)
 
@@ -161,6 +172,33 @@ def _describe(splits: DataSplits) -> dict[str, Any]:
         "class_names": list(splits.test.class_names),
         "train_class_names": list(splits.train.class_names),
         "image_shape": list(splits.image_shape),
+    }
+
+
+def _facts(settings: Settings, splits: DataSplits, report: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts for the model card of the encoder, see `simjax.encoder.EncoderConfig`."""
+    retrieval, verification = report["retrieval"] or {}, report["verification"] or {}
+    results = {
+        f"Accuracy ({report['accuracy_of']})": report["accuracy"],
+        "Precision at 1": retrieval.get("precision_at_1"),
+        "Area under the ROC curve of verification": verification.get("roc_auc"),
+        "Equal error rate of verification": verification.get("equal_error_rate"),
+    }
+    images = f"{len(splits.test.labels):,} test images of {settings.test_dataset or settings.dataset}"
+    return {
+        "title": f"{settings.model} on {settings.dataset}, {settings.objective}",
+        "data": {
+            "Data set": settings.dataset,
+            "Training images": f"{len(splits.train.labels):,} of {len(splits.train.class_names):,} classes",
+            "Fingerprint of the images": splits.fingerprint,
+        },
+        "recipe": {
+            "Objective": settings.objective,
+            "Steps": f"{report['steps']:,}",
+            "Seed": settings.seed,
+            "simjax": version("simjax"),
+        },
+        "results": {"Measured on": images} | {name: value for name, value in results.items() if value is not None},
     }
 
 

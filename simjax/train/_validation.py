@@ -18,7 +18,7 @@ RANGES: tuple[tuple[Callable[[float], bool], str, str], ...] = (
         lambda value: 0 < value < inf,
         ABOVE_0,
         "epochs steps embedding_size vit.patch_size vit.width vit.depth vit.heads vit.mlp_ratio loss.margin "
-        "loss.parameters_rate loss.centers loss.temperature optimizer.learning_rate data.max_pixels",
+        "loss.parameters_rate loss.measure_size loss.centers loss.temperature optimizer.learning_rate data.max_pixels",
     ),
     (
         lambda value: value >= 0,
@@ -33,11 +33,11 @@ RANGES: tuple[tuple[Callable[[float], bool], str, str], ...] = (
     (lambda value: value >= 1, "at least 1", "ensemble.size"),
     (lambda value: 0 <= value < 0.9, "0 to 0.9", "data.validation_fraction"),
 )
-"""Ranges of numbers: whether a value is valid, the range in words, and the settings."""
+"""Ranges of numbers: whether a value is valid, the range in words, and the names of the settings."""
 
 
 def validate(settings: Settings) -> None:
-    """Check everything that can be checked without data: ranges, and see `check_options`."""
+    """Check the ranges of numbers and, by `check_options`, whether the settings fit together. No data is read."""
     _check_ranges(settings)
     check_options(settings)
 
@@ -93,7 +93,7 @@ def _check_settings_are_taken(settings: Settings) -> None:
 
 
 def _changed(section: Any) -> set[str]:
-    """Return the names of the fields that do not have their default value."""
+    """Return the names of the fields whose value is not the default."""
     return {field.name for field in dataclasses.fields(section) if getattr(section, field.name) != field.default}
 
 
@@ -118,6 +118,9 @@ def _check_combinations(settings: Settings) -> None:
         ("loss.memory", loss.memory and cluster_hard, "the miner cluster_hard compares the centers of the classes"),
         ("loss.memory", loss.memory and (views or random_pairs), no_classes),
         ("loss.reducer", loss.reducer is not None and random_pairs, "loss.pairs='random' takes the mean"),
+        ("loss.measure", loss.learned_measure and loss.measure is not None, "loss.learned_measure is the measure"),
+        ("loss.learned_measure", loss.learned_measure and random_pairs, "loss.pairs='random' has a fixed measure"),
+        ("loss.learned_measure", loss.learned_measure and settings.ensemble.size > 1, "an ensemble has one measure"),
         ("loss.normalize", not loss.normalize and loss.measure is not None, "loss.measure defines the comparison"),
     ):
         if is_excluded:

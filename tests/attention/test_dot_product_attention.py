@@ -396,7 +396,7 @@ def test_the_fused_kernel_receives_the_arguments(random, monkeypatch):
         ({"query_seq_lengths": np.array([1, 2, 3])}, InputError, r"query_seq_lengths: expected 2 .* got \(3,\)"),
         ({"key_value_seq_lengths": np.array([1.0, 2])}, TypeError, r"key_value_seq_lengths: expected integers, got f"),
         ({"local_window_size": (1, -2)}, InputError, r"local_window_size: expected .* got \(1, -2\)"),
-        ({"dropout_rate": 0.5}, InputError, r"dropout_rng: expected a key .* 0.5, got None"),
+        ({"dropout_rate": 0.5}, InputError, r"dropout_rng: expected a PRNG key .* 0.5, got None"),
         ({"dropout_rate": 1.0}, InputError, r"dropout_rate: expected 0 to less than 1, got 1.0"),
         ({"block_size": 0}, InputError, r"block_size: expected at least 1, got 0"),
         ({"precision": "hihgest"}, InputError, r"unknown precision 'hihgest' \(did you mean highest"),

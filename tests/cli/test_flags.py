@@ -28,7 +28,7 @@ BENCHMARKS = re.compile(r"python (?:-m )?benchmarks[./](\w+)(?:\.py)?([^`|&\n]*)
 @pytest.fixture(scope="module")
 def flags():
     """The flags of all commands."""
-    options = [option for command in COMMANDS.values() for option in options_of(command.arguments)]
+    options = [option for command in COMMANDS.values() for option in options_of(command.dataclass)]
     return {"--help", "--help-all", *(flag for option in options for flag in option.flags)}
 
 

@@ -44,8 +44,8 @@ def test_the_help_of_train_has_examples_that_can_be_parsed(capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_full_help_describes_every_option(command, capsys, monkeypatch):
     printed = help_of(capsys, *command.split(), "--help-all", monkeypatch=monkeypatch)
-    for option in options_of(COMMANDS[command].arguments):
-        assert option.doc, f"{option.name} has no docstring"
+    for option in options_of(COMMANDS[command].dataclass):
+        assert option.description, f"{option.name} has no docstring"
         for flag in option.flags:
             assert re.search(rf"(^|[ |]){re.escape(flag)}\b", printed, re.MULTILINE), flag
     assert not re.search(r"\(default:\s+None\)", printed)

@@ -121,7 +121,7 @@ def test_a_broken_checkpoint_is_one_line(place):
     assert status == 2
     assert errors.count("\n") == 1
     assert errors.startswith(f"error: cannot read the checkpoint {place.resolve() / 'run/checkpoints/4'}: ")
-    assert "does not exist; without that folder the run goes on from the checkpoint before it" in errors
+    assert "does not exist; delete that folder to continue from the checkpoint before it" in errors
 
 
 @pytest.mark.slow

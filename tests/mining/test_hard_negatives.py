@@ -189,7 +189,7 @@ def test_wrong_arguments_raise_errors():
         ({"absolute_margin": -0.1}, "absolute_margin: expected at least"),
         ({"relative_margin": np.nan}, "relative_margin: expected at least"),
         ({"range_min": 3, "range_max": 3}, "range_max: expected more than range_min = 3, got 3"),
-        ({"sampling": "random"}, "key: expected a key"),
+        ({"sampling": "random"}, "key: expected a PRNG key"),
     ]
     for options, message in wrong:
         with pytest.raises(InputError, match=message):

@@ -126,7 +126,7 @@ def test_training_curves_are_shown_if_a_run_has_no_validation(make_run, tmp_path
 )
 def test_runs_on_other_data_are_refused(make_run, tmp_path, changes, message):
     runs = [make_run("a"), make_run("b", **changes)]
-    with pytest.raises(InputError, match=f"expected the same data and split in all, {message}"):
+    with pytest.raises(InputError, match=f"expected the same data and split in all runs, {message}"):
         report.compare(runs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -159,7 +159,7 @@ def test_an_error_names_the_broken_json_file(make_run, tmp_path):
 
 def test_an_output_folder_with_other_files_is_refused_and_not_changed(make_run, tmp_path):
     runs = [make_run("a"), make_run("b", settings={"seed": 1})]
-    with pytest.raises(InputError, match=r"former comparison, got .*a, which holds config\.json"):
+    with pytest.raises(InputError, match=r"earlier comparison, got .*a, which holds config\.json"):
         report.compare(runs, runs[0])
     report.compare(runs, tmp_path / "out")
     (tmp_path / "out/thesis.txt").write_text("mine")

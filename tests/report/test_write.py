@@ -123,7 +123,7 @@ def test_the_caption_of_a_matrix_tells_which_classes_are_named(classes):
     picture = _charts.confusion_matrix(np.eye(classes, dtype=int), [f"class {i}" for i in range(classes)])
     assert ("numbers are counts" in picture.caption) == (classes <= 20)
     assert ("One class in 3 is named" in picture.caption) == (classes == 100)
-    assert picture.wide == (classes > 12)
+    assert picture.is_wide == (classes > 12)
     assert f"Confusion matrix of {classes} classes; 100.00% of {classes} test images" in picture.alt
 
 

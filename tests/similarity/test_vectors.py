@@ -247,7 +247,7 @@ def test_integers_and_booleans_are_converted_to_float32(random):
 
 X, Y = np.ones((7, 5), np.float32), np.ones((11, 5), np.float32)
 BAD = [
-    (lambda: similarity.euclidean_distance(X, Y), "y: expected a shape that goes with x, got (7, 5) and (11, 5)"),
+    (lambda: similarity.euclidean_distance(X, Y), "y: expected a shape that broadcasts with x, got (7, 5) and (11, 5)"),
     (lambda: similarity.euclidean_distance(X, X[:, :3]), "y: expected as many features as x"),
     (lambda: similarity.euclidean_distance(1.0, 2.0), "y: expected as many features as x, got shapes () and ()"),
     (lambda: similarity.pairwise(X[0], Y), "x: expected rows [n, d], got shape (5,)"),

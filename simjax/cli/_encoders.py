@@ -1,0 +1,240 @@
+"""`simjax encoders | embed | calibrate | verify`: commands that use an encoder without a gallery."""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tyro.conf import Positional
+
+from simjax._files import write_file
+from simjax.cli._arguments import parse
+from simjax.core import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodersArguments:
+    """List the encoders that are part of simjax, with their data and results."""
+
+    json: bool = False
+    """Print one JSON document."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedArguments:
+    """Write the embeddings of images, with their file names."""
+
+    encoder: Positional[str]
+    """Folder of a run or of an encoder, or the name of a ready one."""
+    images: Positional[tuple[str, ...]]
+    """Images, and folders of images."""
+    out: str
+    """File to write, .npz (arrays `embedding` and `path`) or .csv (a line for each image)."""
+    normalize: bool = False
+    """Scale embeddings to unit length."""
+    batch_size: int = 256
+    """Images that are embedded at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrateArguments:
+    """Fit probabilities and thresholds of an encoder to images of known identities."""
+
+    encoder: Positional[str]
+    """Folder of a run or of an encoder, or the name of a ready one."""
+    images: str
+    """Folder with one sub-folder for each identity, none of which will be enrolled."""
+    method: str = "logistic"
+    """logistic or isotonic."""
+    out: str | None = None
+    """Folder for the calibrated encoder. Default: the folder of the encoder is changed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifyArguments:
+    """Decide whether two images show the same identity."""
+
+    encoder: Positional[str]
+    """Folder of a run or of an encoder, or the name of a ready one."""
+    a: Positional[str]
+    """First image."""
+    b: Positional[str]
+    """Second image."""
+    fmr: float = 0.001
+    """Wanted false match rate: share of pairs of different identities that are accepted."""
+    json: bool = False
+    """Print one JSON document."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FIDArguments:
+    """Compare two sets of images by the Frechet distance of their embeddings."""
+
+    encoder: Positional[str]
+    """Folder of a run or of an encoder, or the name of a ready one."""
+    a: Positional[str]
+    """Folder of images."""
+    b: Positional[str]
+    """Folder of images."""
+    json: bool = False
+    """Print one JSON document."""
+
+
+def encoders(arguments: Sequence[str]) -> None:
+    """List the ready encoders."""
+    parsed = parse(EncodersArguments, arguments)
+    from simjax.encoder import load_encoder, ready_encoders
+
+    found = {name: load_encoder(name) for name in ready_encoders()}
+    if parsed.json:
+        print_json([{"name": name} | _description(encoder) for name, encoder in found.items()])
+        return
+    for name, encoder in found.items():
+        print(name)
+        for key, value in _description(encoder).items():
+            print(f"  {key.replace('_', ' ')}: {_as_text(value)}")
+
+
+def _description(encoder: Any) -> dict[str, Any]:
+    config = encoder.config
+    return {
+        "network": config.network,
+        "input": "x".join(map(str, config.preprocessing.image_shape)),
+        "embedding_size": encoder.embedding_size,
+        "measure": config.measure,
+        **{name: config.about[name] for name in ("source", "licence", "results") if name in config.about},
+    }
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_as_text(v)}" for name, v in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def embed(arguments: Sequence[str]) -> None:
+    """Write the embeddings of images to a file."""
+    parsed = parse(EmbedArguments, arguments)
+    out = Path(parsed.out)
+    if out.suffix not in (".npz", ".csv"):
+        raise InputError(f"`out`: expected a file that ends in .npz or .csv, got {out.name}")
+    from simjax.encoder import find_images, load_encoder
+    from simjax.train._progress import PreparationDisplay
+
+    encoder = load_encoder(parsed.encoder)
+    paths = find_images(parsed.images)
+    progress = PreparationDisplay(stderr=True)
+    found = encoder.encode(paths, batch_size=parsed.batch_size, normalize=parsed.normalize, progress=progress)
+    names = list(map(str, paths))
+    buffer: Any
+    if out.suffix == ".npz":
+        buffer = io.BytesIO()
+        np.savez(buffer, embedding=found, path=np.array(names), fingerprint=np.array(encoder.fingerprint))
+    else:
+        buffer = io.StringIO()
+        writer = csv.writer(buffer)
+        writer.writerow(["path", *(f"e{i}" for i in range(found.shape[1]))])
+        writer.writerows([name, *map(repr, map(float, row))] for name, row in zip(names, found, strict=True))
+    write_file(out, buffer.getvalue())
+    print(f"{len(found):,} embeddings of {found.shape[1]} numbers: {out}")
+
+
+def calibrate(arguments: Sequence[str]) -> None:
+    """Calibrate an encoder on images of known identities."""
+    parsed = parse(CalibrateArguments, arguments)
+    from simjax.encoder import find_identities, load_encoder
+    from simjax.encoder._load import READY, encoder_folder
+    from simjax.evaluate import Calibration
+    from simjax.train._progress import PreparationDisplay
+
+    folder = Path(parsed.out) if parsed.out else encoder_folder(parsed.encoder)
+    if parsed.out is None and folder.is_relative_to(READY):
+        raise InputError(f"{parsed.encoder} is part of simjax and is not changed: `out` names a folder for a copy")
+    encoder = load_encoder(parsed.encoder)
+    paths, identities = find_identities(parsed.images)
+    embeddings = encoder.encode(paths, progress=PreparationDisplay(stderr=True))
+    ids = np.unique(identities, return_inverse=True)[1].astype(np.int32)
+    calibration = Calibration.fit(embeddings, ids, measure=encoder.measure, method=parsed.method)
+    encoder.calibrated(calibration).save(folder, overwrite=parsed.out is None)
+    print(f"calibrated on {len(paths):,} images of {len(set(identities)):,} identities: {folder}")
+    print(str(calibration.pair_threshold(_shown_rate(calibration))))
+
+
+def _shown_rate(calibration: Any) -> float:
+    """Return the false match rate 0.001, or the next of 0.01 and 0.1 that the calibration has enough pairs for."""
+    for rate in (0.001, 0.01):
+        try:
+            calibration.pair_threshold(rate)
+            return rate
+        except InputError:
+            continue
+    return 0.1
+
+
+def verify(arguments: Sequence[str]) -> None:
+    """Compare two images."""
+    parsed = parse(VerifyArguments, arguments)
+    from simjax.encoder import find_images, load_encoder
+
+    encoder = load_encoder(parsed.encoder)
+    pair = encoder.encode([_one_image(parsed.a, find_images), _one_image(parsed.b, find_images)])
+    score = float(encoder.similarity(pair[:1], pair[1:])[0, 0])
+    result: dict[str, Any] = {"score": score, "probability": None, "same": None, "threshold": None, "fmr": None}
+    if encoder.calibration is not None:
+        threshold = encoder.calibration.pair_threshold(parsed.fmr)
+        same = score >= threshold.value if encoder.measure.higher_is_closer else score <= threshold.value
+        probability = float(encoder.probability(np.array([score]))[0])
+        result |= {"probability": probability, "same": same, "threshold": threshold.value, "fmr": parsed.fmr}
+    print_verification(result, encoder.measure.name, f"simjax calibrate {parsed.encoder} --images FOLDER", parsed.json)
+
+
+def _one_image(path: str, find_images: Any) -> Path:
+    if os.path.isdir(path):
+        raise InputError(f"{path}: expected an image, got a folder")
+    return find_images(path)[0]
+
+
+def fid(arguments: Sequence[str]) -> None:
+    """Compute the Frechet distance of two folders of images."""
+    parsed = parse(FIDArguments, arguments)
+    from simjax.encoder import find_images, load_encoder
+    from simjax.similarity import frechet_distance
+    from simjax.train._progress import PreparationDisplay
+
+    encoder = load_encoder(parsed.encoder)
+    paths = [find_images(folder) for folder in (parsed.a, parsed.b)]
+    a, b = (encoder.encode(files, progress=PreparationDisplay(stderr=True)) for files in paths)
+    distance = float(frechet_distance(a, b))
+    if parsed.json:
+        print_json({"frechet_distance": distance, "images": [len(a), len(b)], "encoder": encoder.name})
+    else:
+        print(f"Frechet distance {distance:.4g} between {len(a):,} and {len(b):,} images, by {encoder.name}")
+        if min(len(a), len(b)) <= encoder.embedding_size:
+            print("the distance of so few images is biased upwards; compare only values for equal numbers of images")
+
+
+def print_verification(result: dict[str, Any], measure: str, how_to_calibrate: str, as_json: bool) -> None:
+    """Print the result of `verify`, as a JSON document or as two lines."""
+    if as_json:
+        print_json(result)
+    elif result["threshold"] is None:
+        print(f"{measure} {result['score']:.4f}")
+        print(f"no decision without a calibration: {how_to_calibrate}")
+    else:
+        print(
+            f"{'same' if result['same'] else 'different'} identity (probability of same: {result['probability']:.3f})"
+        )
+        print(
+            f"{measure} {result['score']:.4f}, threshold {result['threshold']:.4f} at a false match rate of "
+            f"{result['fmr']:g}"
+        )
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))

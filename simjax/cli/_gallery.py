@@ -1,0 +1,438 @@
+"""`simjax gallery ...`: create, change, search and calibrate a gallery of images."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from simjax.cli._arguments import parse
+from simjax.cli._encoders import print_json, print_verification
+from simjax.core import InputError
+
+K = Annotated[int, arg(aliases=("-k",))]
+
+
+@dataclasses.dataclass(frozen=True)
+class CreateArguments:
+    """Create a gallery: a folder with the embeddings of images, for search and identification."""
+
+    gallery: Positional[str]
+    """Folder of the gallery."""
+    encoder: str
+    """Folder of a run or of an encoder, or the name of a ready one."""
+    images: str | None = None
+    """Folder with one sub-folder for each identity; with --flat, a folder of images. Default: an empty gallery."""
+    flat: bool = False
+    """Every image is an item of its own, without an identity."""
+    overwrite: bool = False
+    """Replace the gallery."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AddArguments:
+    """Add images to a gallery."""
+
+    gallery: Positional[str]
+    """Folder of the gallery."""
+    images: Positional[tuple[str, ...]]
+    """Images, and folders of images."""
+    identity: str | None = None
+    """Name of the identity that the images show. Default: none."""
+    metadata: tuple[str, ...] = ()
+    """Properties of the images, KEY=VALUE each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RemoveArguments:
+    """Remove items from a gallery."""
+
+    gallery: Positional[str]
+    """Folder of the gallery."""
+    ids: Positional[tuple[int, ...]] = ()
+    """Ids of the items."""
+    identity: str | None = None
+    """Remove all items of this identity."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchArguments:
+    """Find the items of a gallery that are most similar to an image."""
+
+    gallery: Positional[str]
+    """Folder of the gallery."""
+    images: Positional[tuple[str, ...]] = ()
+    """Images, and folders of images."""
+    id: int | None = None
+    """Search with an item of the gallery instead."""
+    k: K = 5
+    """Number of hits."""
+    where: tuple[str, ...] = ()
+    """Search only items with these properties, KEY=VALUE each; the key `identity` is the identity."""
+    json: bool = False
+    """Print one JSON document."""
+    html: str | None = None
+    """Write a page with thumbnails to this file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class IdentifyArguments:
+    """Name the identity that an image shows, or none if it is not in the gallery."""
+
+    gallery: Positional[str]
+    """Folder of the gallery."""
+    images: Positional[tuple[str, ...]]
+    """Images, and folders of images."""
+    fpir: float = 0.01
+    """Wanted false positive identification rate: share of images of unknown identities that are named."""
+    json: bool = False
+    """Print one JSON document."""
+    html: str | None = None
+    """Write a page with thumbnails to this file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RecommendArguments:
+    """Find items that are similar to several items of a gallery, which are left out."""
+
+    gallery: Positional[str]
+    """Folder of the gallery."""
+    like: tuple[int, ...]
+    """Ids of the items."""
+    k: K = 5
+    """Number of hits."""
+    where: tuple[str, ...] = ()
+    """Search only items with these properties, KEY=VALUE each; the key `identity` is the identity."""
+    json: bool = False
+    """Print one JSON document."""
+    html: str | None = None
+    """Write a page with thumbnails to this file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DuplicatesArguments:
+    """Find pairs of images that show the same, in a gallery or in a folder."""
+
+    gallery: Positional[str]
+    """Folder of the gallery, or a folder of images."""
+    encoder: str | None = None
+    """Encoder for a folder of images."""
+    min_score: float | None = None
+    """Score from which pairs are duplicates; for a distance, the largest. Default: a false match rate of 0.001."""
+    json: bool = False
+    """Print one JSON document."""
+    html: str | None = None
+    """Write a page with thumbnails to this file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GalleryVerifyArguments:
+    """Decide whether two images show the same identity, with the calibration of a gallery."""
+
+    gallery: Positional[str]
+    """Folder of the gallery."""
+    a: Positional[str]
+    """First image."""
+    b: Positional[str]
+    """Second image."""
+    fmr: float = 0.001
+    """Wanted false match rate: share of pairs of different identities that are accepted."""
+    json: bool = False
+    """Print one JSON document."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GalleryCalibrateArguments:
+    """Calibrate a gallery with images of identities that are not enrolled."""
+
+    gallery: Positional[str]
+    """Folder of the gallery."""
+    images: str
+    """Folder with one sub-folder for each identity."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InfoArguments:
+    """Describe a gallery: items, identities, encoder, measure and thresholds."""
+
+    gallery: Positional[str]
+    """Folder of the gallery."""
+    json: bool = False
+    """Print one JSON document."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ListArguments:
+    """Print the items of a gallery, one JSON object a line."""
+
+    gallery: Positional[str]
+    """Folder of the gallery."""
+    where: tuple[str, ...] = ()
+    """Print only items with these properties, KEY=VALUE each; the key `identity` is the identity."""
+
+
+def create(arguments: Sequence[str]) -> None:
+    """Create a gallery and add the images of a folder."""
+    parsed = parse(CreateArguments, arguments)
+    from simjax.encoder import find_identities, find_images, load_encoder
+    from simjax.gallery import Gallery
+
+    encoder = load_encoder(parsed.encoder)
+    paths: list[Path] = []
+    identities: list[str] | None = None
+    if parsed.images is not None and parsed.flat:
+        paths = find_images(parsed.images)
+    elif parsed.images is not None:
+        paths, identities = find_identities(parsed.images)
+    embeddings = encoder.encode(paths, progress=_progress())
+    with Gallery.create(parsed.gallery, encoder, overwrite=parsed.overwrite) as gallery:
+        if paths:
+            gallery.add(embeddings, identities, paths=paths)
+        print(f"{_counts(gallery)}: {parsed.gallery}")
+        if gallery.calibration is None:
+            print(f"for probabilities and identification: {_how_to_calibrate(parsed.gallery)}")
+
+
+def add(arguments: Sequence[str]) -> None:
+    """Add images to a gallery."""
+    parsed = parse(AddArguments, arguments)
+    from simjax.encoder import find_images
+
+    metadata = _key_values("metadata", parsed.metadata)
+    with _open(parsed.gallery) as gallery:
+        paths = find_images(parsed.images)
+        ids = gallery.add(paths, parsed.identity, metadata or None, progress=_progress())
+        print(f"added {_number(len(ids), 'item')} with ids {_ranges(ids)}; {_counts(gallery)}")
+
+
+def remove(arguments: Sequence[str]) -> None:
+    """Remove items from a gallery."""
+    parsed = parse(RemoveArguments, arguments)
+    if bool(parsed.ids) == (parsed.identity is not None):
+        raise InputError("expected ids of items or `identity`, one of both")
+    with _open(parsed.gallery) as gallery:
+        if parsed.identity is not None:
+            removed = gallery.remove_identity(parsed.identity)
+        else:
+            gallery.remove(parsed.ids)
+            removed = len(set(parsed.ids))
+        print(f"removed {_number(removed, 'item')}; {_counts(gallery)}")
+
+
+def search(arguments: Sequence[str]) -> None:
+    """Search a gallery with images or with one of its items."""
+    parsed = parse(SearchArguments, arguments)
+    if bool(parsed.images) == (parsed.id is not None):
+        raise InputError("expected images or `id`, one of both")
+    from simjax.encoder import find_images
+
+    with _open(parsed.gallery) as gallery:
+        queries = [parsed.id] if parsed.id is not None else find_images(parsed.images)
+        results = gallery.search(queries, parsed.k, where=_key_values("where", parsed.where) or None)
+        _print_hits(results, parsed, gallery.measure.name)
+
+
+def recommend(arguments: Sequence[str]) -> None:
+    """Find items that are similar to several items."""
+    parsed = parse(RecommendArguments, arguments)
+    with _open(parsed.gallery) as gallery:
+        result = gallery.recommend(parsed.like, parsed.k, where=_key_values("where", parsed.where) or None)
+        _print_hits([result], parsed, gallery.measure.name)
+
+
+def identify(arguments: Sequence[str]) -> None:
+    """Name the identities of images."""
+    parsed = parse(IdentifyArguments, arguments)
+    from simjax.encoder import find_images
+
+    with _open(parsed.gallery) as gallery:
+        paths = find_images(parsed.images)
+        found = gallery.identify(paths, fpir=parsed.fpir)
+        is_calibrated = gallery.calibration is not None
+        if parsed.json:
+            names = ("query", "identity", "score", "probability", "threshold")
+            print_json([{name: _plain(getattr(result, name)) for name in names} for result in found])
+        else:
+            for result in found:
+                probability = "" if result.probability is None else f", probability {result.probability:.3f}"
+                name = result.identity or ("unknown" if is_calibrated else f"closest: {result.closest}")
+                print(f"{result.query}: {name} ({gallery.measure.name} {result.score:.4f}{probability})")
+            if is_calibrated:
+                print(str(gallery.search_threshold(parsed.fpir)))
+            else:
+                print(f"no decision without a calibration: {_how_to_calibrate(parsed.gallery)}")
+        if parsed.html:
+            rows = [(str(r.query), r.query, [(r.path, r.identity or "unknown")]) for r in found]
+            _write_page(parsed.html, f"Identification in {Path(parsed.gallery).name}", rows)
+
+
+def duplicates(arguments: Sequence[str]) -> None:
+    """Find duplicates in a gallery or in a folder of images."""
+    parsed = parse(DuplicatesArguments, arguments)
+    names: dict[Any, Any]
+    if parsed.encoder is None:
+        with _open(parsed.gallery) as gallery:
+            pairs, measure = gallery.duplicates(parsed.min_score), gallery.measure.name
+            names = {item.id: item for item in gallery.items()}
+        path_of = {key: item.path for key, item in names.items()}
+        label_of = {key: f"{key} {item.path or item.identity or ''}".strip() for key, item in names.items()}
+    else:
+        from simjax.encoder import find_images, load_encoder
+        from simjax.gallery import duplicates_of
+
+        encoder = load_encoder(parsed.encoder)
+        paths = find_images(parsed.gallery)
+        embeddings = encoder.encode(paths, progress=_progress())
+        if parsed.min_score is None:
+            raise InputError("`min_score`: expected the score from which images of a folder are duplicates")
+        pairs = duplicates_of(embeddings, encoder.measure, parsed.min_score)
+        measure = encoder.measure.name
+        pairs = [pair._replace(a=str(paths[pair.a]), b=str(paths[pair.b])) for pair in pairs]
+        path_of = {str(path): str(path) for path in paths}
+        label_of = dict(path_of)
+    if parsed.json:
+        print_json([{"a": pair.a, "b": pair.b, "score": float(pair.score)} for pair in pairs])
+    else:
+        for pair in pairs:
+            print(f"{pair.score:.4f}  {label_of[pair.a]}  {label_of[pair.b]}")
+        print(f"{_number(len(pairs), 'pair')} of duplicates ({measure})")
+    if parsed.html:
+        rows = [(f"{measure} {p.score:.4f}", path_of[p.a], [(path_of[p.b], str(label_of[p.b]))]) for p in pairs]
+        _write_page(parsed.html, f"Duplicates in {Path(parsed.gallery).name}", rows)
+
+
+def verify(arguments: Sequence[str]) -> None:
+    """Compare two images by the calibration of a gallery."""
+    parsed = parse(GalleryVerifyArguments, arguments)
+    from simjax.encoder import find_images
+
+    with _open(parsed.gallery) as gallery:
+        (a, b) = find_images([parsed.a, parsed.b])
+        found = gallery.verify(a, b, fmr=parsed.fmr)
+        result = {name: _plain(getattr(found, name)) for name in ("score", "probability", "same", "threshold", "fmr")}
+        print_verification(result, gallery.measure.name, _how_to_calibrate(parsed.gallery), parsed.json)
+
+
+def calibrate(arguments: Sequence[str]) -> None:
+    """Calibrate a gallery."""
+    parsed = parse(GalleryCalibrateArguments, arguments)
+    from simjax.encoder import find_identities
+
+    with _open(parsed.gallery) as gallery:
+        paths, identities = find_identities(parsed.images)
+        gallery.calibrate(gallery.encoder.encode(paths, progress=_progress()), identities)
+        print(f"calibrated on {len(paths):,} images of {len(set(identities)):,} identities")
+        for threshold in gallery.info()["thresholds"]:
+            print(threshold["text"])
+
+
+def info(arguments: Sequence[str]) -> None:
+    """Describe a gallery."""
+    parsed = parse(InfoArguments, arguments)
+    with _open(parsed.gallery) as gallery:
+        found = gallery.info()
+        if parsed.json:
+            print_json(found)
+            return
+        for name in ("items", "identities", "encoder", "measure", "store"):
+            print(f"{name}: {found[name]:,}" if isinstance(found[name], int) else f"{name}: {found[name]}")
+        for threshold in found["thresholds"]:
+            print(threshold["text"])
+        if not found["thresholds"]:
+            print(f"thresholds: none; {_how_to_calibrate(parsed.gallery)}")
+
+
+def list_items(arguments: Sequence[str]) -> None:
+    """Print the items of a gallery as JSON Lines."""
+
+    parsed = parse(ListArguments, arguments)
+    with _open(parsed.gallery) as gallery:
+        for item in gallery.items(where=_key_values("where", parsed.where) or None):
+            print(json.dumps(item._asdict(), ensure_ascii=False))
+
+
+def _open(path: str) -> Any:
+    from simjax.gallery import Gallery
+
+    return Gallery.open(path)
+
+
+def _progress() -> Any:
+    from simjax.train._progress import PreparationDisplay
+
+    return PreparationDisplay(stderr=True)
+
+
+def _key_values(option: str, words: Sequence[str]) -> dict[str, str]:
+    """Return the properties that are given as KEY=VALUE."""
+    pairs = [word.partition("=") for word in words]
+    for (key, equals, _), word in zip(pairs, words, strict=True):
+        if not key or not equals:
+            raise InputError(f"`{option}`: expected KEY=VALUE, got {word!r}")
+    return {key: value for key, _, value in pairs}
+
+
+def _print_hits(results: Sequence[Any], parsed: Any, measure: str) -> None:
+    """Print search results, as a JSON document or as lines, and write the page."""
+    if parsed.json:
+        print_json(
+            [
+                {
+                    "query": _plain(result.query),
+                    "hits": [{name: _plain(value) for name, value in hit._asdict().items()} for hit in result.hits],
+                }
+                for result in results
+            ]
+        )
+    else:
+        for result in results:
+            print(f"{_plain(result.query)}:")
+            for hit in result.hits:
+                print(f"  {_describe(hit, measure)}")
+    if parsed.html:
+        rows = [
+            (str(_plain(result.query)), result.query, [(hit.path, _describe(hit, measure)) for hit in result.hits])
+            for result in results
+        ]
+        _write_page(parsed.html, f"Search in {Path(parsed.gallery).name}", rows)
+
+
+def _describe(hit: Any, measure: str) -> str:
+    probability = "" if hit.probability is None else f", probability {hit.probability:.3f}"
+    name = "  ".join(str(part) for part in (hit.identity, hit.path) if part)
+    return f"{hit.id}  {name}  ({measure} {hit.score:.4f}{probability})"
+
+
+def _write_page(file: str, title: str, rows: Sequence[tuple[str, Any, Sequence[tuple[Any, str]]]]) -> None:
+    """Write a page with a row of thumbnails for each query: the query and its hits, each a path and a caption."""
+    from simjax.report import write_image_rows
+
+    write_image_rows(Path(file), title, rows)
+    sys.stderr.write(f"page: {file}\n")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON can store."""
+    return str(value) if isinstance(value, Path) else value
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _counts(gallery: Any) -> str:
+    found = gallery.info()
+    identities = found["identities"]
+    return f"{_number(found['items'], 'item')} of {identities:,} identit{'y' if identities == 1 else 'ies'}"
+
+
+def _ranges(ids: Sequence[int]) -> str:
+    """Return ids as text, as 7 or 7-12 (new ids are consecutive)."""
+    return str(ids[0]) if len(ids) == 1 else f"{ids[0]}-{ids[-1]}"
+
+
+def _how_to_calibrate(gallery: str) -> str:
+    return f"simjax gallery calibrate {gallery} --images FOLDER (identities that are not enrolled)"

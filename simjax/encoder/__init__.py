@@ -1,0 +1,20 @@
+"""Encoders: a trained network with the preprocessing of its images and the measure that compares its embeddings.
+
+An encoder is saved as a folder with config.json, model.safetensors and README.md, which `load_encoder` reads without
+the training images and without executing anything from it.
+"""
+
+from simjax.encoder._config import EncoderConfig, Preprocessing
+from simjax.encoder._encoder import Encoder
+from simjax.encoder._images import find_identities, find_images
+from simjax.encoder._load import load_encoder, ready_encoders
+
+__all__ = [
+    "Encoder",
+    "EncoderConfig",
+    "Preprocessing",
+    "find_identities",
+    "find_images",
+    "load_encoder",
+    "ready_encoders",
+]

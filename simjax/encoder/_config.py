@@ -1,0 +1,96 @@
+"""The description of an encoder: network, preprocessing and measure, as in its config.json."""
+
+import dataclasses
+import typing
+from typing import Any, Literal
+
+from simjax.core import InputError
+
+FORMAT = 1
+"""Version of the format of an encoder's folder. A reader refuses higher versions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How an image of any size and mode becomes the input of a network.
+
+    Attributes:
+        image_shape: Height, width and channels (1 or 3) of the network's input.
+        mean: Subtracted from pixel / 255, one value for each channel.
+        std: Divides the difference, one value for each channel.
+        aspect: Images of another aspect ratio are padded by their border pixels, cropped or stretched.
+        input_range: Range of pixels with more than 8 bits. Default: 0..65535 for integers, 0..1 for floats.
+        max_pixels: Larger images are refused. Default: Pillow's limit against decompression bombs.
+    """
+
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    aspect: Literal["pad", "crop", "stretch"] = "pad"
+    input_range: tuple[float, float] | None = None
+    max_pixels: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """Description of an encoder.
+
+    Attributes:
+        network: Name of the network, a key of `simjax.nn.NETWORKS`.
+        options: Keyword arguments of the network.
+        embedding_size: Size of the embeddings of each network.
+        preprocessing: See `Preprocessing`.
+        measure: Name of the measure that compares embeddings, or of a learned one, `simjax.nn.LEARNED_MEASURES`.
+        measure_size: Rank or hidden neurons of a learned measure.
+        networks: Number of networks; several form an ensemble, whose embeddings are combined.
+        combine: How an ensemble combines embeddings, see `simjax.similarity.combine_embeddings`.
+        class_names: Classes of the training images.
+        about: Facts for the model card: data, recipe, results, limits.
+    """
+
+    network: str
+    options: dict[str, Any]
+    embedding_size: int
+    preprocessing: Preprocessing
+    measure: str = "cosine"
+    measure_size: int | None = None
+    networks: int = 1
+    combine: Literal["average", "concatenate"] = "average"
+    class_names: tuple[str, ...] = ()
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def config_from_dict(values: Any) -> EncoderConfig:
+    """Return the description in the content of a config.json.
+
+    Raises:
+        InputError: If the content is no description of an encoder, or of a newer format.
+    """
+    if not isinstance(values, dict) or not isinstance(values.get("format"), int):
+        raise InputError("expected the description of an encoder with its format")
+    if values["format"] > FORMAT:
+        raise InputError(f"its format {values['format']} is newer than {FORMAT}; update simjax")
+    try:
+        preprocessing = _build(Preprocessing, values["preprocessing"])
+        config = _build(EncoderConfig, values | {"preprocessing": preprocessing})
+    except (KeyError, TypeError) as error:
+        raise InputError(f"the description of the encoder is incomplete or damaged ({error})") from error
+    channels = config.preprocessing.image_shape[-1]
+    sizes = {len(config.preprocessing.mean), len(config.preprocessing.std)}
+    if len(config.preprocessing.image_shape) != 3 or sizes != {channels}:
+        raise InputError(f"expected a mean and a deviation for each of {channels} channels")
+    return config
+
+
+def _build(kind: type, values: dict[str, Any]) -> Any:
+    """Return a dataclass from the values that belong to its fields. JSON lists become tuples."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    given = {name: value for name, value in values.items() if name in names}
+    for name, value in given.items():
+        expected = typing.get_origin(hints[name]) or hints[name]
+        if isinstance(value, list):
+            given[name] = tuple(value)
+        elif expected in (int, str, dict) and type(value) is not expected:
+            raise TypeError(f"{name}: expected {expected.__name__}, got {value!r}")
+    return kind(**given)

@@ -1,0 +1,238 @@
+"""The encoder: from images to embeddings, and from embeddings to similarities and probabilities."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence, Sized
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jax.typing import ArrayLike
+
+from simjax import similarity
+from simjax.core import InputError, check_at_least
+from simjax.data import Progress, normalize
+from simjax.encoder._config import EncoderConfig
+from simjax.encoder._images import Images, batches_of_pixels
+from simjax.encoder._storage import fingerprint, save_encoder
+from simjax.evaluate import Calibration
+
+
+class Encoder:
+    """A trained network, or an ensemble, with the preprocessing of its images and the measure of its embeddings.
+
+    Args:
+        networks: Modules from normalized images [b, h, w, c] to embeddings [b, e].
+        config: Description of the networks, the preprocessing and the measure.
+        learned_measure: Module of `simjax.nn` whose method `measure` returns the measure. Default: that of the config.
+        calibration: Converts scores to probabilities and sets thresholds. Default: the encoder is not calibrated.
+        name: Name for messages.
+
+    Attributes:
+        measure: Compares embeddings.
+        embedding_size: Size of the embeddings.
+        fingerprint: Hash of the weights, the network and the preprocessing. Embeddings are comparable if the
+            fingerprints of their encoders are equal.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[nnx.Module],
+        config: EncoderConfig,
+        *,
+        learned_measure: nnx.Module | None = None,
+        calibration: Calibration | None = None,
+        name: str = "encoder",
+    ):
+        self.networks = [_evaluation_mode(network) for network in networks]
+        self.config, self.calibration, self.name = config, calibration, name
+        self.learned_measure: Any = learned_measure
+        self.measure = similarity.measure(config.measure) if learned_measure is None else self.learned_measure.measure()
+        self.embedding_size = config.embedding_size * len(networks)
+        mean, std = config.preprocessing.mean, config.preprocessing.std
+        self._split = [nnx.split(network) for network in self.networks]
+        self._normalization = jax.device_put((np.asarray(mean, np.float32), np.asarray(std, np.float32)))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes of the training images."""
+        return self.config.class_names
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the weights, the network and the preprocessing, 16 hexadecimal digits."""
+        return fingerprint(self.config, self.networks, self.learned_measure)
+
+    @overload
+    def encode(
+        self,
+        images: Images,
+        *,
+        batch_size: int = 256,
+        normalize: bool = False,
+        layers: Literal[False] = False,
+        progress: Progress | None = None,
+    ) -> np.ndarray: ...
+
+    @overload
+    def encode(
+        self,
+        images: Images,
+        *,
+        batch_size: int = 256,
+        normalize: bool = False,
+        layers: Literal[True],
+        progress: Progress | None = None,
+    ) -> dict[str, np.ndarray]: ...
+
+    def encode(
+        self,
+        images: Images,
+        *,
+        batch_size: int = 256,
+        normalize: bool = False,
+        layers: bool = False,
+        progress: Progress | None = None,
+    ) -> np.ndarray | dict[str, np.ndarray]:
+        """Compute the embeddings of images of any size and mode.
+
+        Args:
+            images: A path of a file or a folder, a Pillow image, an array (uint8, or floating-point from 0 to 1)
+                [n, h, w, c], [n, h, w], [h, w, c] or [h, w], or an iterable of these.
+            batch_size: Images that are decoded and embedded at once.
+            normalize: Scale embeddings to unit length.
+            layers: Return the outputs of all layers of the network instead; not for ensembles.
+            progress: Called after each batch with a text, the number of images done and the number of all images, or
+                that number again if it is not known.
+
+        Returns:
+            float32 [n, embedding_size], in the order of the images; the files of a folder are in alphabetical order.
+            With `layers`, a dictionary of arrays [n, ...] by the name of the layer, in the order of computation; the
+            last one is the embedding.
+
+        Raises:
+            InputError: If an image cannot be read. The message names its path or its position.
+        """
+        check_at_least("batch_size", batch_size, 1)
+        if layers and len(self.networks) > 1:
+            raise InputError("layers: expected a single network, got an ensemble")
+        total = len(images) if isinstance(images, Sized) and not isinstance(images, str | bytes) else 0
+        parts: list[dict[str, np.ndarray]] = []
+        done = 0
+        for pixels in batches_of_pixels(images, self.config.preprocessing, batch_size):
+            parts.append(self._layers(pixels, batch_size) if layers else {"": self._embed(pixels, batch_size)})
+            done += len(pixels)
+            if progress is not None:
+                progress("encoding images", done, max(total, done))
+        if not parts:
+            parts = [{"": np.zeros((0, self.embedding_size), np.float32)}]
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        *_, last = joined
+        if normalize:
+            joined[last] = np.asarray(similarity.unit_vectors(joined[last]))
+        return joined if layers else joined[last]
+
+    def _embed(self, pixels: np.ndarray, batch_size: int) -> np.ndarray:
+        """Compute the embeddings of at most `batch_size` uint8 images."""
+        padded = _pad(pixels, batch_size)
+        parts = [_embed(graph, state, *self._normalization, padded)[: len(pixels)] for graph, state in self._split]
+        combined = parts[0] if len(parts) == 1 else similarity.combine_embeddings(parts, self.config.combine)
+        return np.asarray(combined)
+
+    def _layers(self, pixels: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
+        outputs = _layer_outputs(*self._split[0], *self._normalization, _pad(pixels, batch_size))
+        return {name: np.asarray(output)[: len(pixels)] for name, output in outputs.items()}
+
+    def similarity(self, a: Any, b: Any) -> np.ndarray:
+        """Compute the matrix of the measure of a and b, float32 [n, m]; a distance is smaller for closer pairs.
+
+        Args:
+            a, b: Embeddings [n, embedding_size] and [m, embedding_size], or images as in `encode`.
+        """
+        return np.asarray(similarity.pairwise(self._as_embeddings(a), self._as_embeddings(b), measure=self.measure))
+
+    def _as_embeddings(self, given: Any) -> np.ndarray:
+        is_matrix = getattr(given, "ndim", 0) == 2 and given.shape[1] == self.embedding_size
+        if is_matrix and np.issubdtype(given.dtype, np.floating):
+            return np.asarray(given, np.float32)
+        return self.encode(given)
+
+    def probability(self, scores: ArrayLike, *, prior: float = 0.5) -> np.ndarray:
+        """Compute the probability that pairs with these scores are of one class or identity.
+
+        Args:
+            scores: Values of the measure, any shape.
+            prior: Share of such pairs among the pairs that will be compared, between 0 and 1.
+
+        Raises:
+            InputError: If the encoder is not calibrated.
+        """
+        if self.calibration is None:
+            raise InputError(
+                "the encoder is not calibrated: `simjax calibrate ENCODER --images FOLDER` fits probabilities on "
+                "images of identities that it was not trained on"
+            )
+        return self.calibration.probability(scores, prior=prior)
+
+    def attention(self, images: Images) -> np.ndarray:
+        """Compute the attention to each patch in the last block of a vision transformer, of an ensemble's first one.
+
+        Returns:
+            float32 [n, heads, grid rows, grid columns]: attention of the class token, or the mean over all tokens.
+        """
+        network: Any = self.networks[0]
+        if not hasattr(network, "grid"):
+            raise InputError(f"attention: expected a vision transformer, got {self.config.network}")
+        pixels = np.concatenate(list(batches_of_pixels(images, self.config.preprocessing, 256)))
+        weights = np.asarray(_attention(*self._split[0], *self._normalization, pixels))
+        patch_weights = weights[:, :, 0, 1:] if network.class_token is not None else weights.mean(axis=2)
+        return patch_weights.reshape(*patch_weights.shape[:2], *network.grid)
+
+    def calibrated(self, calibration: Calibration | None) -> "Encoder":
+        """Return the same encoder with a calibration."""
+        learned = self.learned_measure
+        return Encoder(self.networks, self.config, learned_measure=learned, calibration=calibration, name=self.name)
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the encoder to a folder: config.json, model.safetensors, README.md and its calibration, if it has one.
+
+        Raises:
+            InputError: If the folder exists and `overwrite` is False, or it cannot be written. It is then unchanged.
+        """
+        modules = self.networks, self.learned_measure
+        save_encoder(Path(folder), self.config, *modules, self.calibration, overwrite=overwrite)
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.config.preprocessing.image_shape))
+        number = f"{len(self.networks)} " if len(self.networks) > 1 else ""
+        return f"Encoder({self.name}: {number}{self.config.network}, {size} -> {self.embedding_size})"
+
+
+def _pad(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Repeat the first image up to `size` images, so that all batches have one shape and one compilation."""
+    return np.concatenate([pixels, np.repeat(pixels[:1], size - len(pixels), axis=0)])
+
+
+def _evaluation_mode(network: nnx.Module) -> Any:
+    return nnx.view(network, use_running_average=True, raise_if_not_found=False)
+
+
+@partial(jax.jit, static_argnums=0)
+def _embed(graph: Any, state: Any, mean: Array, std: Array, images: ArrayLike) -> Array:
+    return nnx.merge(graph, state)(normalize(images, mean, std)).astype(jnp.float32)
+
+
+@partial(jax.jit, static_argnums=0)
+def _layer_outputs(graph: Any, state: Any, mean: Array, std: Array, images: ArrayLike) -> OrderedDict[str, Array]:
+    # JAX sorts the keys of other dictionaries.
+    return OrderedDict(nnx.merge(graph, state)(normalize(images, mean, std), return_layers=True)[1])
+
+
+@partial(jax.jit, static_argnums=0)
+def _attention(graph: Any, state: Any, mean: Array, std: Array, images: ArrayLike) -> Array:
+    return nnx.merge(graph, state)(normalize(images, mean, std), return_attention=True)[1]

@@ -1,0 +1,141 @@
+"""Images in any form as uint8 pixels of one size: paths, folders, Pillow images, arrays, encoded bytes, iterators."""
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
+
+import numpy as np
+
+from simjax.core import InputError
+from simjax.data import Format, UnreadableImageError, decode_images, list_images
+from simjax.encoder._config import Preprocessing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+OneImage: TypeAlias = Union[str, os.PathLike[str], bytes, np.ndarray, "Image.Image"]
+Images: TypeAlias = OneImage | Iterable[OneImage]
+"""One image, an array of images [n, h, w, c] or [n, h, w], a folder, or an iterable of images.
+
+Arrays are uint8 with values 0..255 or floating-point with values 0..1. A three-dimensional array is one image
+[h, w, c] if it has at most 4 channels, otherwise grey images [n, h, w].
+"""
+
+MAX_CHANNELS = 4
+
+
+def find_images(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Return image files: files as they are given, and the images in folders at any depth, in alphabetical order.
+
+    Raises:
+        InputError: If a path does not exist, or a folder has no images.
+    """
+    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    found: list[Path] = []
+    for path in map(Path, given):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+        files = list_images(path) if path.is_dir() else [path]
+        if not files:
+            raise InputError(f"{path}: has no images")
+        found += files
+    return found
+
+
+def find_identities(folder: str | os.PathLike[str]) -> tuple[list[Path], list[str]]:
+    """Return the images in a folder with one sub-folder for each identity, and the identity of each image.
+
+    Raises:
+        InputError: If the folder does not exist, or has no sub-folder with images.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"{root}: {'it is a file, not a folder' if root.exists() else 'no such folder'}")
+    sub_folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    files = {sub_folder.name: list_images(sub_folder) for sub_folder in sub_folders}
+    if not any(files.values()):
+        raise InputError(f"{root}: expected one sub-folder with images for each identity, got none")
+    return [f for group in files.values() for f in group], [name for name, group in files.items() for _ in group]
+
+
+def batches_of_pixels(images: Images, preprocessing: Preprocessing, batch_size: int) -> Iterator[np.ndarray]:
+    """Yield uint8 pixels [b, h, w, c] in the order of the images, at most `batch_size` at a time.
+
+    Raises:
+        InputError: If an image cannot be read. The message has its path or its position.
+    """
+    height, width, channels = preprocessing.image_shape
+    wanted = Format(
+        (height, width), channels, preprocessing.aspect, preprocessing.input_range, preprocessing.max_pixels
+    )
+    start = 0
+    for batch in _batches(images, batch_size):
+        if isinstance(batch, np.ndarray) and batch.shape[1:] == preprocessing.image_shape and batch.dtype == np.uint8:
+            yield batch
+        else:
+            try:
+                yield decode_images([_as_source(image) for image in batch], wanted)
+            except UnreadableImageError as error:
+                image = batch[error.index]
+                name = str(image) if isinstance(image, str | os.PathLike) else f"image {start + error.index}"
+                raise InputError(f"{name}: cannot be read ({error})") from error
+        start += len(batch)
+
+
+def _batches(images: Images, batch_size: int) -> Iterator[Sequence[Any]]:
+    """Yield the images in parts of at most `batch_size`: parts of an array, or lists of single images."""
+    if hasattr(images, "__array__") and not isinstance(images, np.ndarray) and not hasattr(images, "getexif"):
+        images = np.asarray(images)  # of JAX or another library
+    if isinstance(images, np.ndarray):
+        stack = _as_stack(images)
+        yield from (stack[i : i + batch_size] for i in range(0, len(stack), batch_size))
+        return
+    if isinstance(images, str | os.PathLike):
+        images = list(find_images(images))
+    elif isinstance(images, bytes) or hasattr(images, "getexif"):
+        images = [images]  # type: ignore[list-item]
+    iterator = iter(images)
+    while batch := list(itertools.islice(iterator, batch_size)):
+        yield batch
+
+
+def _as_stack(array: np.ndarray) -> np.ndarray:
+    """Return images [n, h, w] or [n, h, w, c] from an array that may be a single image."""
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[-1] <= MAX_CHANNELS):
+        return array[None]
+    if array.ndim not in (3, 4):
+        raise InputError(f"images: expected an array [n, h, w, c], [n, h, w], [h, w, c] or [h, w], got {array.shape}")
+    return array
+
+
+def _as_source(image: Any) -> Any:
+    """Return an image in a form that `decode_images` takes."""
+    if isinstance(image, str):
+        return Path(image)
+    if not hasattr(image, "getexif") and hasattr(image, "__array__"):
+        image = np.asarray(image)
+    if isinstance(image, np.ndarray):
+        if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+            raise InputError(
+                f"images: expected an image [h, w] or [h, w, c] with 1, 3 or 4 channels, got {image.shape}"
+            )
+        return _as_bytes(image)
+    if not (isinstance(image, os.PathLike | bytes) or hasattr(image, "getexif")):
+        raise InputError(f"images: expected paths, Pillow images or arrays, got {type(image).__name__}")
+    return image
+
+
+def _as_bytes(image: np.ndarray) -> np.ndarray:
+    """Return uint8 pixels; floating-point pixels are from 0 to 1."""
+    if image.dtype == np.uint8:
+        return image
+    if not np.issubdtype(image.dtype, np.floating):
+        raise InputError(f"images: expected uint8 pixels 0..255 or floating-point pixels 0..1, got {image.dtype}")
+    low, high = float(np.min(image, initial=0)), float(np.max(image, initial=0))
+    if not 0 <= low <= high <= 1:  # also for NaN
+        raise InputError(
+            f"images: expected floating-point pixels from 0 to 1, got {low:g} to {high:g}; convert them to uint8"
+        )
+    return np.rint(image * 255).astype(np.uint8)

@@ -1,0 +1,50 @@
+"""The model card of an encoder: data, recipe, results and limits, in Markdown."""
+
+from typing import Any
+
+from simjax.encoder._config import EncoderConfig
+from simjax.evaluate import Calibration
+
+
+def model_card(config: EncoderConfig, calibration: Calibration | None) -> str:
+    """Return README.md of an encoder.
+
+    The title, the sections "Data", "Recipe" and "Results", and the sentences of "Limits" come from `config.about`;
+    empty sections are omitted.
+    """
+    about, preprocessing = config.about, config.preprocessing
+    height, width, channels = preprocessing.image_shape
+    kind = f"{config.networks} networks ({config.network})" if config.networks > 1 else config.network
+    facts = {
+        "Network": kind,
+        "Input": f"images of any size and mode, converted to {height}x{width} pixels, "
+        + ("grey" if channels == 1 else "color"),
+        "Embedding": f"{config.embedding_size * (config.networks if config.networks > 1 else 1)} numbers",
+        "Measure": config.measure,
+        "Calibration": "none" if calibration is None else f"{len(calibration.embeddings):,} images",
+    }
+    parts = [f"# {about.get('title', 'Encoder')}", "", *_table(facts)]
+    for section in ("data", "recipe", "results"):
+        if about.get(section):
+            parts += ["", f"## {section.capitalize()}", "", *_table(about[section])]
+    parts += ["", "## Use", "", "```python", "import simjax", "", 'encoder = simjax.load_encoder("THIS_FOLDER")']
+    parts += ['embeddings = encoder.encode(["a.png", "b.png"])', "```"]
+    limits = [
+        *about.get("limits", ()),
+        "Images unlike the training images have embeddings that mean little.",
+        "A threshold or a probability is valid for images like those of the calibration only.",
+    ]
+    return "\n".join([*parts, "", "## Limits", "", *(f"- {sentence}" for sentence in limits), ""])
+
+
+def _table(facts: dict[str, Any]) -> list[str]:
+    rows = [f"| {name} | {_text(value)} |" for name, value in facts.items()]
+    return ["| | |", "|---|---|", *rows]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return str(value).replace("|", "\\|").replace("\n", " ")

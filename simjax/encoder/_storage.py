@@ -1,0 +1,176 @@
+"""The folder of an encoder: config.json, model.safetensors, README.md, and calibration.safetensors if it is calibrated.
+
+Nothing in the folder is executed: weights and calibration are arrays in the safetensors format, the rest is JSON and
+text. The names of the weights are the paths of the modules, such as `networks.0.layers.layers.0.kernel`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from simjax import nn
+from simjax.core import InputError
+from simjax.encoder._config import FORMAT, EncoderConfig, config_from_dict
+from simjax.encoder._model_card import model_card
+from simjax.evaluate import Calibration
+
+CONFIG, WEIGHTS, CARD, CALIBRATION = "config.json", "model.safetensors", "README.md", "calibration.safetensors"
+
+
+def save_encoder(
+    folder: Path,
+    config: EncoderConfig,
+    networks: Sequence[nnx.Module],
+    learned_measure: nnx.Module | None,
+    calibration: Calibration | None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write the folder of an encoder. It is complete or, after an error, as before.
+
+    Raises:
+        InputError: If the folder exists and `overwrite` is False, if it has files of something else, or if it cannot be
+            written.
+    """
+    from safetensors.numpy import save
+
+    files = {CONFIG, WEIGHTS, CARD, CALIBRATION}
+    if folder.exists():
+        if not overwrite:
+            raise InputError(f"{folder} exists; choose another folder, or pass `overwrite=True`")
+        if not folder.is_dir() or (unknown := sorted({p.name for p in folder.iterdir()} - files)):
+            raise InputError(f"{folder} is not the folder of an encoder{f' ({unknown[0]})' if folder.is_dir() else ''}")
+    arrays = weights_of(networks, learned_measure)
+    description = {
+        "format": FORMAT,
+        **dataclasses.asdict(config),
+        "fingerprint": _hash(config, arrays),
+        "calibration": None,
+    }
+    contents: dict[str, bytes] = {WEIGHTS: save(arrays), CARD: model_card(config, calibration).encode()}
+    if calibration is not None:
+        calibration_arrays, description["calibration"] = calibration.to_arrays()
+        contents[CALIBRATION] = save(calibration_arrays)
+    contents[CONFIG] = (json.dumps(description, indent=1) + "\n").encode()
+    work = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        work.mkdir(parents=True)
+        for name, content in contents.items():
+            (work / name).write_bytes(content)
+        if folder.exists():
+            folder.rename(old)
+        work.rename(folder)
+    except OSError as error:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def read_encoder(folder: Path) -> tuple[EncoderConfig, list[nnx.Module], nnx.Module | None, Calibration | None]:
+    """Read the folder of an encoder.
+
+    Raises:
+        InputError: If the folder is incomplete, damaged or of a newer format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = config_from_dict(description)
+        arrays = load_file(folder / WEIGHTS)
+        networks, learned_measure = _build_networks(config, arrays), _build_measure(config, arrays)
+        if description.get("fingerprint") != _hash(config, arrays):
+            raise InputError("its weights or its description were changed after it was saved")
+        calibration = None
+        if description.get("calibration") is not None:
+            measure: Any = config.measure if learned_measure is None else learned_measure
+            measure = measure if isinstance(measure, str) else measure.measure()
+            calibration_arrays = load_file(folder / CALIBRATION)
+            calibration = Calibration.from_arrays(calibration_arrays, description["calibration"], measure=measure)
+    except (OSError, ValueError, SafetensorError) as error:  # InputError is a ValueError
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"{folder}: cannot be read as an encoder: {reason}") from error
+    return config, networks, learned_measure, calibration
+
+
+def weights_of(networks: Sequence[nnx.Module], learned_measure: nnx.Module | None) -> dict[str, np.ndarray]:
+    """Return all arrays of the networks and of a learned measure by the path of their module."""
+    modules = {f"networks.{number}": network for number, network in enumerate(networks)}
+    if learned_measure is not None:
+        modules["measure"] = learned_measure
+    return {
+        ".".join(map(str, (prefix, *path))): np.ascontiguousarray(value[...])
+        for prefix, module in modules.items()
+        for path, value in nnx.to_flat_state(nnx.state(module))
+    }
+
+
+def fingerprint(config: EncoderConfig, networks: Sequence[nnx.Module], learned_measure: nnx.Module | None) -> str:
+    """Return a hash of all that embeddings and their comparison depend on: weights, network, preprocessing, measure."""
+    return _hash(config, weights_of(networks, learned_measure))
+
+
+def _hash(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> str:
+    fields = ("network", "options", "embedding_size", "preprocessing", "networks", "combine", "measure")
+    described = dataclasses.asdict(config)
+    digest = hashlib.sha256(json.dumps({name: described[name] for name in fields}, sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(arrays[name].data)
+    return digest.hexdigest()[:16]
+
+
+def _build_networks(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> list[nnx.Module]:
+    """Return the described networks with the given weights."""
+    if config.network not in nn.NETWORKS:
+        raise InputError(f"unknown network {config.network!r}; update simjax")
+
+    def build() -> nnx.Module:
+        shape, size = config.preprocessing.image_shape, config.embedding_size
+        options = {name: tuple(v) if isinstance(v, list) else v for name, v in config.options.items()}
+        return nn.NETWORKS[config.network](shape, embedding_size=size, rngs=nnx.Rngs(0), **options)
+
+    try:
+        return [_with_weights(build, f"networks.{number}", arrays) for number in range(config.networks)]
+    except TypeError as error:
+        raise InputError(f"unknown option of the network {config.network}: {error}") from error
+
+
+def _build_measure(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> nnx.Module | None:
+    """Return the learned measure with the given weights, or None if the measure is not learned."""
+    if config.measure not in nn.LEARNED_MEASURES:
+        return None
+    features, size = config.embedding_size * config.networks, config.measure_size
+    if not isinstance(size, int) or size < 1:
+        raise InputError(f"measure_size: expected a whole number above 0, got {size}")
+    build = nn.LEARNED_MEASURES[config.measure]
+    return _with_weights(lambda: build(features, size, rngs=nnx.Rngs(0)), "measure", arrays)
+
+
+def _with_weights(build: Callable[[], nnx.Module], prefix: str, arrays: Mapping[str, np.ndarray]) -> nnx.Module:
+    """Return a module with the given weights. `build` is only traced, so initial weights are not computed."""
+    graph, abstract = nnx.split(nnx.eval_shape(build))
+    loaded = []
+    for path, leaf in nnx.to_flat_state(abstract):
+        name = ".".join(map(str, (prefix, *path)))
+        array = arrays.get(name)
+        if array is None or array.shape != leaf.shape:
+            got = "nothing" if array is None else f"shape {array.shape}"
+            raise InputError(f"weights {name}: expected shape {leaf.shape}, got {got}")
+        value = jnp.asarray(array, leaf.dtype)
+        loaded.append((path, leaf.replace(value) if isinstance(leaf, nnx.Variable) else value))
+    return nnx.merge(graph, nnx.from_flat_state(loaded))

@@ -1,0 +1,212 @@
+"""Encoders are saved by a run, loaded anywhere, and embed images of any form."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import simjax
+from simjax.core import InputError
+from simjax.data import load
+from simjax.encoder import Encoder, find_identities, find_images, load_encoder
+from simjax.train import train
+from simjax.train._settings import from_dict
+
+UNWANTED = ("simjax.train", "simjax.losses", "simjax.report", "tensorflow_datasets", "orbax", "sklearn", "matplotlib")
+
+
+@pytest.fixture(scope="module")
+def encoder(run) -> Encoder:
+    return load_encoder(run)
+
+
+@pytest.fixture(scope="module")
+def digits() -> np.ndarray:
+    return load("digits", "test").images[:20]
+
+
+@pytest.fixture(scope="module")
+def embeddings(run) -> np.ndarray:
+    return np.load(run / "predictions.npz")["embedding"]
+
+
+def test_a_copied_encoder_gives_the_embeddings_of_the_run_without_its_data_and_training_code(run, tmp_path):
+    shutil.copytree(run / "encoder", tmp_path / "copy")
+    np.save(tmp_path / "images.npy", load("digits", "test").images)
+    code = (
+        "import sys, numpy as np, simjax\n"
+        "found = simjax.load_encoder('copy').encode(np.load('images.npy'))\n"
+        f"print([name for name in {UNWANTED} if name in sys.modules])\n"
+        "np.save('found.npy', found)"
+    )
+    environment = {"PYTHONPATH": str(Path(simjax.__file__).parents[1]), "JAX_PLATFORMS": "cpu", "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+    np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), np.load(run / "predictions.npz")["embedding"])
+
+
+def test_every_form_of_an_image_has_the_same_embedding(encoder, digits, embeddings, tmp_path):
+    one, pillow = digits[0], Image.fromarray(digits[0, ..., 0])
+    pillow.save(tmp_path / "one.png")
+    buffer = io.BytesIO()
+    pillow.convert("RGB").save(buffer, "png")
+    forms = (one, one[..., 0], one[None], one / 255, np.repeat(one, 3, axis=2), pillow, pillow.convert("RGBA"))
+    for form in (
+        *forms,
+        tmp_path / "one.png",
+        str(tmp_path / "one.png"),
+        tmp_path,
+        buffer.getvalue(),
+        [one],
+        iter([one]),
+    ):
+        np.testing.assert_allclose(encoder.encode(form), embeddings[:1], atol=1e-5)
+
+
+def test_batches_of_any_size_keep_the_order_of_an_iterator(encoder, digits, embeddings):
+    seen: list[tuple[int, int]] = []
+    found = encoder.encode(
+        (image for image in digits), batch_size=7, progress=lambda text, done, total: seen.append((done, total))
+    )
+    np.testing.assert_allclose(found, embeddings[:20], atol=1e-5)
+    assert seen == [(7, 7), (14, 14), (20, 20)]
+    assert encoder.encode([]).shape == (0, 8)
+
+
+def test_images_of_other_sizes_are_converted(encoder, digits, embeddings):
+    large = [Image.fromarray(image[..., 0]).resize((80, 80), Image.Resampling.BICUBIC) for image in digits]
+    cosine = np.sum(encoder.encode(large, normalize=True) * encoder.encode(digits, normalize=True), axis=1)
+    assert np.median(cosine) > 0.95
+
+
+def test_layers_are_returned_in_the_order_of_computation(encoder, digits, embeddings):
+    layers = encoder.encode(digits, layers=True)
+    assert list(layers) == ["patches", "block.0", "block.1", "norm", "embedding"]
+    assert layers["block.0"].shape == (20, 16, 16)
+    np.testing.assert_allclose(layers["embedding"], embeddings[:20], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 8, 8, 5, 1)), "expected an array"),
+        (np.zeros((8, 8), np.int32), "int32"),
+        (np.full((8, 8), 255.0), "from 0 to 1"),
+        (np.full((8, 8), np.nan), "from 0 to 1"),
+        ([3], "got int"),
+        ("no/such/file.png", "no such file"),
+    ],
+)
+def test_unusable_images_are_one_clear_error(encoder, images, message):
+    with pytest.raises(InputError, match=message):
+        encoder.encode(images)
+
+
+def test_an_unreadable_image_is_named(encoder, digits, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    Image.fromarray(digits[0, ..., 0]).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"broken\.png: cannot be read"):
+        encoder.encode(tmp_path)
+    with pytest.raises(InputError, match="image 1: cannot be read"):
+        encoder.encode([digits[0], b"no image"])
+
+
+def test_files_and_identities_are_found_in_alphabetical_order(digits, tmp_path):
+    for name in ("b/1.png", "a/x/2.png", "a/1.png", "c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits[0, ..., 0]).save(tmp_path / name)
+    files, identities = find_identities(tmp_path)
+    assert [str(file.relative_to(tmp_path)) for file in files] == ["a/1.png", "a/x/2.png", "b/1.png"]
+    assert identities == ["a", "a", "b"]
+    assert find_images([tmp_path / "c.png", tmp_path / "b"]) == [tmp_path / "c.png", tmp_path / "b/1.png"]
+    with pytest.raises(InputError, match="one sub-folder"):
+        find_identities(tmp_path / "b")
+
+
+def test_similarities_are_those_of_the_measure(encoder, digits, embeddings):
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    np.testing.assert_allclose(encoder.similarity(digits[:3], embeddings), unit[:3] @ unit.T, atol=1e-5)
+
+
+def test_an_uncalibrated_encoder_says_how_to_calibrate(encoder):
+    with pytest.raises(InputError, match="simjax calibrate"):
+        encoder.probability([0.5])
+
+
+def test_an_ensemble_is_an_encoder(tmp_path):
+    settings = {"model": "dnn", "steps": 4, "dnn": {"widths": [8]}, "embedding_size": 4, "ensemble": {"size": 2}}
+    train(from_dict(settings | {"objective": "triplet"}), tmp_path / "run")
+    found = load_encoder(tmp_path / "run")
+    assert len(found.networks) == 2
+    expected = np.load(tmp_path / "run/predictions.npz")["embedding"]
+    np.testing.assert_array_equal(found.encode(load("digits", "test").images), expected)
+
+
+def test_saving_again_is_refused_or_replaces_the_folder(encoder, tmp_path):
+    encoder.save(tmp_path / "saved")
+    with pytest.raises(InputError, match="exists"):
+        encoder.save(tmp_path / "saved")
+    encoder.save(tmp_path / "saved", overwrite=True)
+    assert load_encoder(tmp_path / "saved").fingerprint == encoder.fingerprint
+    (tmp_path / "saved" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt"):
+        encoder.save(tmp_path / "saved", overwrite=True)
+    assert (tmp_path / "saved" / "notes.txt").read_text() == "mine"
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert "vit on digits" in card
+    assert "8x8 pixels, grey" in card
+
+
+def damage_weights(folder: Path) -> None:
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+
+
+def cut_weights(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+
+
+def change_config(**values: object):
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | values))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_weights, "changed after"),
+        (cut_weights, "cannot be read"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
+        (lambda folder: (folder / "config.json").unlink(), "No such file"),
+        (change_config(format=99), "newer"),
+        (change_config(network="rnn"), "unknown network"),
+        (change_config(options={"deep": 3}), "unknown option"),
+        (change_config(embedding_size=9), "expected shape"),
+        (change_config(preprocessing={}), "incomplete"),
+    ],
+)
+def test_a_damaged_encoder_is_refused(encoder, tmp_path, damage, message):
+    encoder.save(tmp_path / "saved")
+    damage(tmp_path / "saved")
+    with pytest.raises(InputError, match=message):
+        load_encoder(tmp_path / "saved")
+
+
+def test_what_is_no_encoder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        load_encoder("no-such-encoder")
+    with pytest.raises(InputError, match="has no encoder"):
+        load_encoder(tmp_path)
