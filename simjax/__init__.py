@@ -8,18 +8,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simjax import attention, core, data, encoder, evaluate, losses, mining, nn, pairs, report, similarity, train
+    from simjax import (
+        attention,
+        core,
+        data,
+        encoder,
+        evaluate,
+        gallery,
+        losses,
+        mining,
+        nn,
+        pairs,
+        report,
+        similarity,
+        train,
+    )
     from simjax.encoder import Encoder, load_encoder
+    from simjax.gallery import Gallery
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Encoder",
+    "Gallery",
     "attention",
     "core",
     "data",
     "encoder",
     "evaluate",
+    "gallery",
     "load_encoder",
     "losses",
     "mining",
@@ -30,11 +47,13 @@ __all__ = [
     "train",
 ]
 
+PACKAGE_OF = {"Encoder": "simjax.encoder", "Gallery": "simjax.gallery", "load_encoder": "simjax.encoder"}
+
 
 def __getattr__(name: str) -> Any:
-    """Import a package, or a name of the package `encoder`, when it is first used."""
-    if name in ("Encoder", "load_encoder"):
-        return getattr(importlib.import_module("simjax.encoder"), name)
+    """Import a package, or a name of the packages `encoder` and `gallery`, when it is first used."""
+    if name in PACKAGE_OF:
+        return getattr(importlib.import_module(PACKAGE_OF[name]), name)
     if name in __all__:
         return importlib.import_module(f"simjax.{name}")
     raise AttributeError(f"module 'simjax' has no attribute {name!r}")

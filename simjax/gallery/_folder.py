@@ -1,0 +1,105 @@
+"""The files of a gallery, and creating or replacing them."""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from simjax.core import InputError
+from simjax.gallery._sql import BUSY, connect, input_errors, primary_code
+
+FORMAT, VERSION = "simjax gallery", 1
+DATABASE, ENCODER, EMBEDDINGS = "items.sqlite", "encoder", "embeddings-{}.f32"
+INTEGERS = ("embedding_size", "generation", "rows", "transaction", "last_rewrite", "calibrated")
+"""Properties that are integers, see `simjax.gallery`."""
+
+SCHEMA = """
+    CREATE TABLE properties (name TEXT PRIMARY KEY, value);
+    CREATE TABLE items (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        identity TEXT,
+        path TEXT,
+        metadata TEXT NOT NULL,
+        row INTEGER NOT NULL UNIQUE
+    );
+    CREATE INDEX items_by_identity ON items (identity, row);
+    CREATE TABLE calibration (name TEXT PRIMARY KEY, array BLOB NOT NULL);
+    CREATE TABLE calibration_identities (name TEXT PRIMARY KEY);
+"""
+
+
+def create_folder(
+    path: Path,
+    properties: dict[str, Any],
+    save_encoder: Callable[[Path], None],
+    *,
+    overwrite: bool,
+    timeout: float,
+) -> None:
+    """Create an empty gallery. The folder is complete or, after an error, as before.
+
+    Args:
+        path: Absolute path of the folder.
+        properties: Name, fingerprint, embedding size and measure of the encoder.
+        save_encoder: Writes the encoder to a folder.
+        overwrite: Replace a gallery that has this path.
+        timeout: Seconds to wait for processes that use the replaced gallery.
+    """
+    _check_replaceable(path, overwrite=overwrite)
+    work, old = (path.with_name(f".{path.name}.{os.getpid()}.{suffix}") for suffix in ("part", "old"))
+    try:
+        with input_errors("write", path):
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            (work / EMBEDDINGS.format(0)).touch()
+            with contextlib.closing(sqlite3.connect(work / DATABASE)) as connection:
+                connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+                stored = {"format": FORMAT, "version": VERSION, **dict.fromkeys(INTEGERS, 0), **properties}
+                connection.executemany("INSERT INTO properties VALUES (?, ?)", stored.items())
+                connection.commit()
+            save_encoder(work / ENCODER)
+            with _lock_before_replacing(path, timeout):
+                if path.exists():
+                    path.rename(old)
+                work.rename(path)
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_replaceable(path: Path, *, overwrite: bool) -> None:
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise InputError(f"{path} is a file, not a folder for a gallery")
+    names = sorted(entry.name for entry in path.iterdir())
+    if names and not overwrite:
+        raise InputError(f"{path} exists; choose another folder, or pass `overwrite=True`")
+    own = (DATABASE, f"{DATABASE}-journal", ENCODER)
+    unknown = [name for name in names if name not in own and not Path(name).match(EMBEDDINGS.format("*"))]
+    if unknown:
+        raise InputError(f"{path} contains {unknown[0]}, which no gallery wrote: not overwritten")
+
+
+@contextlib.contextmanager
+def _lock_before_replacing(path: Path, timeout: float) -> Iterator[None]:
+    """Wait until no process reads or writes a gallery, and keep them out, unless it is damaged.
+
+    A process that has opened the gallery then notices that it was replaced, and never writes to the files of the new
+    one.
+    """
+    if not (path / DATABASE).is_file():
+        yield
+        return
+    with contextlib.closing(connect(path / DATABASE, timeout)) as connection:
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error as error:
+            if primary_code(error) in BUSY:
+                raise
+        yield

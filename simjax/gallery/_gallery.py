@@ -1,0 +1,396 @@
+"""The gallery: enrolling images, searching, verifying, identifying and finding duplicates."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import EllipsisType
+from typing import Any, Literal
+
+import numpy as np
+
+from simjax.core import InputError, check_at_least, check_between, check_number
+from simjax.data import Progress
+from simjax.encoder import Encoder, load_encoder
+from simjax.evaluate import Calibration, Threshold
+from simjax.gallery._folder import ENCODER, create_folder
+from simjax.gallery._hits import as_hits, closest_hits, embeddings_of
+from simjax.gallery._inputs import as_identities, as_ids, as_json, embed, is_ids, stored_paths
+from simjax.gallery._results import Duplicate, Hit, Identification, Item, SearchResult, Verification
+from simjax.gallery._search import close_pairs, closest, mean_values, passes
+from simjax.gallery._store import Contents, Store
+from simjax.gallery._thresholds import FMR, FPIR, NOT_CALIBRATED, Thresholds
+from simjax.similarity import Measure
+
+TIMEOUT = 30.0
+
+
+class Gallery:
+    """Images with identities and metadata, which are searched by the embeddings of an encoder.
+
+    `Gallery.create` and `Gallery.open` return one. Each call is one transaction: it is complete, or nothing was
+    changed. Any number of processes may search a gallery while one writes; a second one waits for it.
+
+    Images are paths of files and folders, arrays and all else that the encoder takes, or embeddings of that encoder: a
+    floating-point array of two axes, [n, embedding_size]. A score is the value of the encoder's measure, so that a
+    distance is smaller for closer pairs.
+    """
+
+    def __init__(self, store: Store, encoder: Encoder | None):
+        self._store = store
+        self._encoder = None if encoder is None else self._checked(encoder, encoder.name)
+        self._thresholds = Thresholds(store, lambda: self.encoder)
+
+    @classmethod
+    def create(
+        cls, path: str | os.PathLike[str], encoder: Encoder, *, overwrite: bool = False, timeout: float = TIMEOUT
+    ) -> "Gallery":
+        """Create an empty gallery.
+
+        Args:
+            path: Folder of the gallery.
+            encoder: Computes embeddings. The gallery keeps a copy of it.
+            overwrite: Replace a gallery that has this path. A folder with other files is never replaced.
+            timeout: Seconds to wait for another process that writes, in this and all later calls.
+
+        Raises:
+            InputError: If the path exists, or cannot be written.
+        """
+        folder = Path(path).expanduser().resolve()
+        properties = {
+            "encoder": encoder.name,
+            "fingerprint": encoder.fingerprint,
+            "embedding_size": encoder.embedding_size,
+            "measure": encoder.measure.name,
+        }
+        create_folder(folder, properties, encoder.save, overwrite=overwrite, timeout=timeout)
+        return cls(Store(folder, timeout), encoder)
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, encoder: Encoder | None = None, timeout: float = TIMEOUT
+    ) -> "Gallery":
+        """Open a gallery.
+
+        Args:
+            path: Folder of the gallery.
+            encoder: The encoder that made its embeddings. Default: the copy in the gallery, loaded when it is needed.
+            timeout: See `create`.
+
+        Raises:
+            InputError: If there is no gallery, it is damaged or of a newer format, or the encoder is another one.
+        """
+        store = Store(Path(path).expanduser().resolve(), timeout)
+        try:
+            return cls(store, encoder)
+        except BaseException:
+            store.close()
+            raise
+
+    def close(self) -> None:
+        """Close the files of the gallery."""
+        self._store.close()
+
+    def __enter__(self) -> "Gallery":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self._store.contents().ids)
+
+    @property
+    def path(self) -> Path:
+        """Folder of the gallery."""
+        return self._store.path
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of the gallery."""
+        if self._encoder is None:
+            self._encoder = self._checked(load_encoder(self.path / ENCODER), str(self.path / ENCODER))
+        return self._encoder
+
+    @property
+    def measure(self) -> Measure:
+        """Compares embeddings."""
+        return self.encoder.measure
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration of the gallery, otherwise of its encoder, otherwise None."""
+        return self._thresholds.calibration
+
+    def search_threshold(self, fpir: float = FPIR) -> Threshold:
+        """Return the threshold of `identify` for a false positive identification rate.
+
+        Raises:
+            InputError: If the gallery has no calibration or no item with an identity, or the calibration has too few
+                images for this rate.
+        """
+        return self._thresholds.of_search(fpir)
+
+    def info(self) -> dict[str, Any]:
+        """Describe the gallery, as a dictionary for JSON.
+
+        Returns:
+            `items` and `identities`, their numbers; `encoder`, its name, and its `fingerprint`, `embedding_size` and
+            `measure`; `store`, the path of the folder; and `thresholds`, a list: for a false match rate of 0.001 and
+            for a false positive identification rate of 0.01, as dictionaries of `Threshold` with a sentence `text`. It
+            is empty without a calibration.
+        """
+        contents = self._store.contents()
+        names = ("encoder", "fingerprint", "embedding_size", "measure")
+        return {
+            "items": len(contents.ids),
+            "identities": self._store.count_identities(),
+            **{name: contents.properties[name] for name in names},
+            "store": str(self.path),
+            "thresholds": self._thresholds.describe(),
+        }
+
+    def items(self, where: Mapping[str, Any] | None = None) -> Iterator[Item]:
+        """Yield the items in the order in which they were added; see `search` for `where`."""
+        return self._store.items(where)
+
+    def add(
+        self,
+        images: Any,
+        identities: str | Sequence[str | None] | None = None,
+        metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        paths: Sequence[str | Path | None] | None = None,
+        progress: Progress | None = None,
+    ) -> list[int]:
+        """Add images.
+
+        Args:
+            images: Images or embeddings, see `Gallery`.
+            identities: Name of the person, object or class: one for all images, or one for each. Default: the images
+                have no identity. They are found by searches, but never identified.
+            metadata: Values by name, as in JSON: for all images, or one dictionary for each.
+            paths: Paths to store, one for each image: a `Path` is stored as an absolute path, text as it is. Default:
+                the paths of images that are files.
+            progress: See `Encoder.encode`.
+
+        Returns:
+            The ids of the new items.
+
+        Raises:
+            InputError: If an image cannot be read, an embedding is not finite, or the numbers of images and identities,
+                metadata or paths differ.
+        """
+        embeddings, files = self._embed(images, progress)
+        n = len(embeddings)
+        names, stored = as_identities(identities, n), stored_paths(paths, files, n)
+        return self._store.add(embeddings, names, stored, as_json(metadata, n))
+
+    def update(
+        self,
+        ids: int | Iterable[int],
+        *,
+        identity: str | None | EllipsisType = ...,
+        metadata: Mapping[str, Any] | None | EllipsisType = ...,
+    ) -> None:
+        """Change the identity or the metadata of items.
+
+        Args:
+            ids: Ids of items.
+            identity: New identity, or None for no identity. Default: unchanged.
+            metadata: Replaces all metadata of the items. Default: unchanged.
+
+        Raises:
+            InputError: If an id does not exist.
+        """
+        values: dict[str, str | None] = {}
+        if not isinstance(identity, EllipsisType):
+            values["identity"] = as_identities(identity, 1)[0]
+        if not isinstance(metadata, EllipsisType):
+            values["metadata"] = as_json(metadata, 1)[0]
+        if values:
+            self._store.update(as_ids(ids).tolist(), values)
+
+    def remove(self, ids: int | Iterable[int]) -> int:
+        """Remove items, and return their number. An id that does not exist is an InputError."""
+        return self._store.remove(as_ids(ids).tolist())
+
+    def remove_identity(self, name: str) -> int:
+        """Remove all items of an identity, and return their number."""
+        return self._store.remove_identity(name)
+
+    def search(self, images_or_ids: Any, k: int = 5, *, where: Mapping[str, Any] | None = None) -> list[SearchResult]:
+        """Find the items that are closest to each query, by exact search as `similarity.top_k`.
+
+        Args:
+            images_or_ids: Images or embeddings, see `Gallery`, or ids of items. An item is not its own hit.
+            k: Number of hits. If there are fewer items, all are returned with a warning.
+            where: Only items are searched whose metadata have all of these values; the key "identity" is their
+                identity. Values are text, numbers, booleans and None.
+
+        Raises:
+            InputError: If an image cannot be read, or an id does not exist.
+        """
+        check_at_least("k", k, 1)
+        queries, embeddings, ids = self._queries(images_or_ids)
+        found = self._closest(lambda: self._store.contents(where), embeddings, k, ids)
+        _warn_if_fewer(found, k)
+        return [SearchResult(query, hits) for query, hits in zip(queries, found, strict=True)]
+
+    def recommend(
+        self, ids: int | Iterable[int], k: int = 5, *, where: Mapping[str, Any] | None = None
+    ) -> SearchResult:
+        """Find the items that are most similar to several items: those with the closest mean score.
+
+        Args:
+            ids: Ids of items. They are not among the hits.
+            k, where: See `search`.
+        """
+        check_at_least("k", k, 1)
+        liked = np.unique(as_ids(ids))
+        queries, found = embeddings_of(self._store, liked), None
+        while found is None:
+            contents = self._store.contents(where)
+            is_other = ~np.isin(contents.ids, liked)
+            contents = contents._replace(ids=contents.ids[is_other], rows=contents.rows[is_other])
+            scores = mean_values(queries, contents.embeddings, contents.rows, self.measure)
+            order = np.argsort(-scores if self.measure.higher_is_closer else scores, kind="stable")[None, :k]
+            found = as_hits(self._store, contents, order, scores[order], self.calibration)
+        _warn_if_fewer(found, k)
+        return SearchResult(liked.tolist(), found[0])
+
+    def verify(self, a: Any, b: Any, fmr: float | None = None) -> Verification:
+        """Decide whether two images show the same identity.
+
+        Args:
+            a, b: An image or an embedding, see `Gallery`, or the id of an item.
+            fmr: Wanted false match rate: the share of pairs of different identities that are taken for the same.
+                Default: 0.001.
+
+        Raises:
+            InputError: If an image cannot be read, or the calibration has too few images for this rate.
+        """
+        pair = [self._queries(given)[1] for given in (a, b)]
+        for name, embeddings in zip("ab", pair, strict=True):
+            if len(embeddings) != 1:
+                raise InputError(f"{name}: expected one image or id, got {len(embeddings)}")
+        values = closest(pair[0], pair[1], np.arange(1), 1, self.measure)[0]
+        score, calibration = float(values[0, 0]), self.calibration
+        if calibration is None:
+            warnings.warn(NOT_CALIBRATED, stacklevel=2)
+            return Verification(score, None, None, None, None)
+        fmr = FMR if fmr is None else fmr
+        threshold = self._thresholds.of_pair(fmr).value
+        probability = float(calibration.probability(values)[0, 0])
+        return Verification(score, probability, passes(score, threshold, self.measure), threshold, fmr)
+
+    def identify(self, images: Any, fpir: float = FPIR) -> list[Identification]:
+        """Find out whose images these are: the identity of the closest item, if it is close enough.
+
+        Args:
+            images: Images or embeddings, see `Gallery`, or ids of items. An item does not identify itself.
+            fpir: Wanted false positive identification rate: the share of images of unknown identities that get one.
+                The threshold for it follows the gallery as it grows.
+
+        Raises:
+            InputError: If an image cannot be read, or the calibration has too few images for this rate.
+        """
+        check_between("fpir", fpir, 0, 1)
+        queries, embeddings, ids = self._queries(images)
+        found = self._closest(self._store.named_contents, embeddings, 1, ids)
+        threshold = None
+        if self.calibration is None:
+            warnings.warn(NOT_CALIBRATED, stacklevel=2)
+        elif any(found):
+            threshold = self.search_threshold(fpir).value
+        results = []
+        for query, hits in zip(queries, found, strict=True):
+            if not hits:
+                results.append(Identification(query, None, None, None, threshold, None, None, None))
+            for id_, name, path, score, probability in hits:
+                identity = name if threshold is not None and passes(score, threshold, self.measure) else None
+                results.append(Identification(query, identity, score, probability, threshold, name, id_, path))
+        return results
+
+    def duplicates(self, min_score: float | None = None, k: int | None = None) -> list[Duplicate]:
+        """Find all pairs of items at least as close as a score, by exact search.
+
+        Args:
+            min_score: Value of the measure; for a distance, the largest one. Default: the threshold of the calibration
+                for a false match rate of 0.001.
+            k: At most this many pairs of each item are found, its closest ones. Default: all.
+
+        Returns:
+            Each pair once, closest first.
+
+        Raises:
+            InputError: If there is neither `min_score` nor a calibration.
+        """
+        check_number("min_score", min_score)
+        check_at_least("k", k, 1)
+        if min_score is None:
+            if self.calibration is None:
+                raise InputError("min_score: expected a score for a gallery without calibration, got None")
+            min_score = self._thresholds.of_pair(FMR).value
+        contents = self._store.contents()
+        pairs, scores = close_pairs(contents.embeddings, contents.rows, min_score, self.measure, k)
+        found = zip(contents.ids[pairs].tolist(), scores.tolist(), strict=True)
+        return [Duplicate(a, b, score) for (a, b), score in found]
+
+    def calibrate(
+        self,
+        images: Any,
+        identities: Sequence[str],
+        *,
+        method: Literal["logistic", "isotonic"] = "logistic",
+        progress: Progress | None = None,
+    ) -> Calibration:
+        """Fit probabilities and thresholds to images of identities that are not enrolled, and store them.
+
+        Args:
+            images: Images or embeddings, see `Gallery`, two or more of some identities.
+            identities: Name of the identity of each image.
+            method: See `Calibration.fit`.
+            progress: See `Encoder.encode`.
+
+        Raises:
+            InputError: If an identity is enrolled, or has no images to compare.
+        """
+        if enrolled := self._store.enrolled(as_identities(identities, len(identities))):
+            raise InputError(f"identities: expected none that are enrolled, got {', '.join(enrolled[:3])}")
+        embeddings, _ = self._embed(images, progress)
+        calibration = Calibration.fit(embeddings, identities, measure=self.measure, method=method)
+        self._store.save_calibration(*calibration.to_arrays(), identities=identities)
+        return calibration
+
+    def _checked(self, encoder: Encoder, name: str) -> Encoder:
+        """Return the encoder; an InputError if the embeddings of the gallery are of another one."""
+        properties = self._store.contents().properties
+        if encoder.fingerprint != properties["fingerprint"]:
+            raise InputError(
+                f"{self.path}: its embeddings are of the encoder {properties['encoder']} (fingerprint "
+                f"{properties['fingerprint']}), not of {name} ({encoder.fingerprint})"
+            )
+        return encoder
+
+    def _queries(self, images_or_ids: Any) -> tuple[Sequence[str | int], np.ndarray, np.ndarray | None]:
+        """Return names and embeddings [q, e] of queries, and their ids [q] if ids were given."""
+        if is_ids(images_or_ids):
+            ids = as_ids(images_or_ids)
+            return ids.tolist(), embeddings_of(self._store, ids), ids
+        embeddings, files = self._embed(images_or_ids)
+        return range(len(embeddings)) if files is None else list(map(str, files)), embeddings, None
+
+    def _embed(self, images: Any, progress: Progress | None = None) -> tuple[np.ndarray, list[Path] | None]:
+        size = self._store.contents().properties["embedding_size"]
+        return embed(images, size, lambda: self.encoder, progress)
+
+    def _closest(
+        self, select: Callable[[], Contents], queries: np.ndarray, k: int, ids: np.ndarray | None
+    ) -> list[list[Hit]]:
+        return closest_hits(self._store, select, queries, k, self.measure, self.calibration, ids=ids)
+
+
+def _warn_if_fewer(found: Sequence[Sequence[Hit]], k: int) -> None:
+    if (fewest := min(map(len, found), default=k)) < k:
+        warnings.warn(f"k: expected at most {fewest}, the number of items to search, got {k}", stacklevel=3)

@@ -1,0 +1,92 @@
+"""Arguments of a gallery: images or embeddings, ids, identities and metadata."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simjax.core import InputError
+from simjax.data import Progress
+from simjax.encoder import Encoder, find_images
+from simjax.gallery._search import finite_rows
+
+
+def embed(
+    images: Any, size: int, encoder: Callable[[], Encoder], progress: Progress | None = None
+) -> tuple[np.ndarray, list[Path] | None]:
+    """Return the finite embeddings of images, float32 [n, size], and the paths of images that are files.
+
+    A floating-point array of two axes already holds embeddings; the encoder is then not loaded.
+    """
+    if hasattr(images, "__array__") and np.ndim(images) == 2 and np.issubdtype(np.asarray(images).dtype, np.floating):
+        return finite_rows("images", images, size), None
+    given = images if isinstance(images, list | tuple) else [images]
+    files = find_images(given) if given and all(isinstance(image, str | os.PathLike) for image in given) else None
+    embeddings = encoder().encode(images if files is None else files, progress=progress)
+    return finite_rows("images", embeddings, size), files
+
+
+def is_ids(given: Any) -> bool:
+    """Return whether these are ids of items: integers, and no images."""
+    if isinstance(given, list | tuple):
+        return len(given) > 0 and all(is_ids(i) and np.ndim(i) == 0 for i in given)
+    if isinstance(given, np.ndarray | np.generic):
+        return given.ndim < 2 and np.issubdtype(given.dtype, np.integer)
+    return isinstance(given, int) and not isinstance(given, bool)
+
+
+def as_ids(ids: int | Iterable[int]) -> np.ndarray:
+    """Return ids of items, int64 [n]."""
+    given = ids if isinstance(ids, int | np.integer | np.ndarray) else list(ids)
+    if not is_ids(given) and np.size(given):
+        raise InputError(f"ids: expected integers, got {given!r}")
+    return np.atleast_1d(np.asarray(given, np.int64))
+
+
+def as_identities(identities: str | Sequence[str | None] | None, n: int) -> list[str | None]:
+    """Return the name of the identity of each of n images, or None; see `Gallery.add`."""
+    names = _one_for_each("identities", identities, str, n)
+    if wrong := [name for name in names if name is not None and (not isinstance(name, str) or not name)]:
+        raise InputError(f"identities: expected names or None, got {wrong[0]!r}")
+    return names
+
+
+def as_json(metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None, n: int) -> list[str]:
+    """Return the metadata of each of n images as a JSON object; see `Gallery.add`."""
+    objects = []
+    for given in _one_for_each("metadata", metadata, Mapping, n):
+        values = dict(given or {})
+        if wrong := [key for key in values if not isinstance(key, str) or key == "identity"]:
+            raise InputError(f"metadata: expected names other than 'identity', got {wrong[0]!r}")
+        try:
+            objects.append(json.dumps(values, ensure_ascii=False, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"metadata: expected values of JSON, got {values} ({error})") from None
+    return objects
+
+
+def stored_paths(paths: Sequence[str | Path | None] | None, files: list[Path] | None, n: int) -> list[str | None]:
+    """Return the paths of n images: those of files, or the given ones. Paths become absolute, text stays as it is."""
+    given = files if paths is None else paths
+    found = _one_for_each("paths", given, (), n)
+    return [str(path.absolute()) if isinstance(path, Path) else path for path in found]
+
+
+def _one_for_each(argument: str, given: Any, kinds: type | tuple[type, ...], n: int) -> list[Any]:
+    """Return a list with one value for each of n images.
+
+    Args:
+        argument: Name of the argument in error messages.
+        given: A value of one of these kinds or None, for all images, or a sequence with one value for each.
+        kinds: Kinds of values that are for all images.
+        n: Number of images.
+    """
+    if given is None or isinstance(given, kinds):
+        return [given] * n
+    values = list(given)
+    if len(values) != n:
+        raise InputError(f"{argument}: expected {n}, one for each image, got {len(values)}")
+    return values

@@ -1,0 +1,97 @@
+"""SQLite: connections, errors, conditions, and the conversion of values."""
+
+import contextlib
+import itertools
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simjax.core import InputError
+from simjax.gallery._results import Item
+
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+OF_THE_FILE_SYSTEM = (
+    *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN),
+    *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM),
+)
+
+
+def connect(path: Path, timeout: float) -> sqlite3.Connection:
+    """Open a database that exists, for reading if it cannot be written. Threads may share the connection."""
+    uri = f"{path.as_uri()}?mode=rw"  # without a mode, a missing file would be created
+    return sqlite3.connect(uri, timeout, isolation_level=None, check_same_thread=False, uri=True)
+
+
+@contextlib.contextmanager
+def input_errors(action: str, path: Path) -> Iterator[None]:
+    """Raise errors of SQLite and of files as InputErrors.
+
+    Args:
+        action: A verb: what is done to the gallery.
+        path: Folder of the gallery.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot {action} {path}: {error.strerror or error}") from error
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise InputError(f"expected Unicode text and integers of at most 64 bits ({error})") from error
+    except sqlite3.ProgrammingError as error:
+        raise InputError(f"{path}: the gallery was closed ({error})") from error
+    except sqlite3.Error as error:
+        if primary_code(error) in BUSY:
+            message = f"another process is writing {path}; try again later"
+        elif primary_code(error) in OF_THE_FILE_SYSTEM:
+            message = f"cannot {action} {path}: {error}"
+        else:
+            message = f"{path}: the gallery is damaged, or its database is of something else ({error})"
+        raise InputError(message) from error
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """Return the primary result code of SQLite, the lowest byte of the extended code; 0 if there is none."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def integer_columns(cursor: Iterable[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return two columns of integers as int64 arrays."""
+    try:
+        both = np.fromiter(itertools.chain.from_iterable(cursor), np.int64).reshape(-1, 2)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise sqlite3.DatabaseError(f"ids and rows are not integers: {error}") from error
+    return np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
+
+
+def item_of(row: tuple[int, str | None, str | None, str]) -> Item:
+    """Return an item from its columns."""
+    try:
+        return Item(*row[:3], json.loads(row[3]))
+    except (TypeError, ValueError) as error:
+        raise sqlite3.DatabaseError(f"the metadata of item {row[0]} is not JSON: {error}") from error
+
+
+def json_list(values: Iterable[Any]) -> str:
+    """Return the parameter of `IN (SELECT value FROM json_each(?))`."""
+    return json.dumps(list(values))
+
+
+def condition(where: Mapping[str, Any] | None) -> tuple[str, list[Any]]:
+    """Return an SQL condition on items with these values of metadata or identity, and its parameters."""
+    terms, values = ["1"], []
+    for key, value in (where or {}).items():
+        if not isinstance(value, str | int | float | None):
+            raise InputError(
+                f"where: expected text, a number, a boolean or None for {key!r}, got {type(value).__name__}"
+            )
+        if key == "identity":
+            terms.append("identity IS ?")
+            values.append(value)
+        else:
+            same = "key = ? AND value IS ? AND type NOT IN ('array', 'object')"
+            terms.append(f"EXISTS (SELECT 1 FROM json_each(items.metadata) WHERE {same})")
+            values += [key, value]
+    return " AND ".join(terms), values

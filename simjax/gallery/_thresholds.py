@@ -1,0 +1,124 @@
+"""Probabilities and thresholds of a gallery. The threshold of a search follows the gallery as it grows."""
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from simjax.core import InputError
+from simjax.encoder import Encoder
+from simjax.evaluate import Calibration, Threshold
+from simjax.gallery._search import closest
+from simjax.gallery._store import Contents, Store
+
+FMR, FPIR = 0.001, 0.01
+"""Default rates of false matches: of a pair, and of a search."""
+
+NOT_CALIBRATED = (
+    "the gallery is not calibrated: there is no probability and no threshold; `gallery.calibrate(images, identities)` "
+    "sets them from images of identities that are not enrolled"
+)
+
+
+class Calibrated(NamedTuple):
+    """A calibration, the transaction that stored it, and its `pair_threshold` with a cache."""
+
+    transaction: int
+    calibration: Calibration
+    pair_threshold: Callable[[float], Threshold]
+
+
+class BestScores(NamedTuple):
+    """The best score of each calibration image, among the items with an identity in the first rows of the embeddings.
+
+    Attributes:
+        state: Transactions that stored the calibration and that last did more than adding items.
+        rows: Number of rows.
+        scores: float32 [n].
+    """
+
+    state: tuple[int, int]
+    rows: int
+    scores: np.ndarray
+
+
+class Thresholds:
+    """The calibration of a gallery, or else of its encoder, and the thresholds that follow from it and the items."""
+
+    def __init__(self, store: Store, encoder: Callable[[], Encoder]):
+        self._store, self._encoder = store, encoder
+        self._calibrated: Calibrated | None = None
+        self._best: BestScores | None = None
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The current calibration, or None."""
+        found = self._current()
+        return None if found is None else found.calibration
+
+    def of_pair(self, fmr: float) -> Threshold:
+        """Return the threshold for a false match rate; an InputError without a calibration."""
+        if (found := self._current()) is None:
+            raise InputError(NOT_CALIBRATED)
+        return found.pair_threshold(fmr)
+
+    def of_search(self, fpir: float) -> Threshold:
+        """Return the threshold for a false positive identification rate among the items with an identity.
+
+        Raises:
+            InputError: If the gallery has no calibration or no such item, or the calibration has too few images.
+        """
+        if (found := self._current()) is None:
+            raise InputError(NOT_CALIBRATED)
+        contents = self._store.named_contents()
+        if not contents.ids.size:
+            raise InputError("fpir: expected a gallery that has items with an identity, got none")
+        if enrolled := self._store.enrolled():
+            warnings.warn(
+                f"the threshold is too strict: identities of the calibration are enrolled now "
+                f"({', '.join(enrolled[:3])}); calibrate again with others",
+                stacklevel=2,
+            )
+        best = self._best_scores(found, contents)
+        return found.calibration.threshold_of_best_scores(fpir, best, gallery_size=self._store.count_identities())
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the thresholds for the default rates as dictionaries, without those that need more images or items."""
+        described = []
+        for threshold, rate in ((self.of_pair, FMR), (self.of_search, FPIR)):
+            try:
+                found = threshold(rate)
+            except InputError:
+                continue
+            described.append({**vars(found), "text": str(found)})
+        return described
+
+    def _current(self) -> Calibrated | None:
+        """Return the calibration. It is read again if any process has stored another one."""
+        transaction, known = self._store.contents().properties["calibrated"], self._calibrated
+        if known is None or known.transaction != transaction:
+            encoder, stored = self._encoder(), self._store.calibration()
+            calibration = encoder.calibration
+            if stored is not None:
+                calibration = Calibration.from_arrays(*stored, measure=encoder.measure)
+            if calibration is None:
+                return None
+            self._calibrated = known = Calibrated(transaction, calibration, functools.cache(calibration.pair_threshold))
+        return known
+
+    def _best_scores(self, calibrated: Calibrated, contents: Contents) -> np.ndarray:
+        """Return the best score of each calibration image, float32 [n]. Only new items are searched if it can be."""
+        properties, measure, known = contents.properties, calibrated.calibration.measure, self._best
+        state = (calibrated.transaction, properties["last_rewrite"])
+        if known is not None and (known.state != state or known.rows > properties["rows"]):
+            known = None
+        rows = contents.rows[contents.rows >= known.rows] if known else contents.rows
+        scores = known.scores if known else np.empty(0, np.float32)
+        if rows.size:
+            queries = calibrated.calibration.embeddings
+            new = closest(queries, contents.embeddings, rows, 1, measure)[0][:, 0]
+            scores = (np.maximum if measure.higher_is_closer else np.minimum)(scores, new) if known else new
+        self._best = BestScores(state, properties["rows"], scores)
+        return scores

@@ -1,0 +1,127 @@
+"""Folders that are no gallery, damaged ones and those of another encoder or version are one clear error."""
+
+import shutil
+import sqlite3
+
+import numpy as np
+import pytest
+
+from simjax.core import InputError
+from simjax.gallery import Gallery
+from tests.gallery.conftest import build_encoder
+
+
+@pytest.fixture
+def filled(gallery, rows):
+    gallery.add(rows, "a")
+    gallery.close()
+    return gallery.path
+
+
+def run_sql(*statements):
+    def change(path):
+        connection = sqlite3.connect(path / "items.sqlite", isolation_level=None)
+        for statement in statements:
+            connection.execute(statement)
+        connection.close()
+
+    return change
+
+
+def cut(name, size):
+    return lambda path: (path / name).write_bytes((path / name).read_bytes()[:size])
+
+
+def overwrite_middle(path):
+    content = bytearray((path / "items.sqlite").read_bytes())
+    content[4096:] = b"x" * (len(content) - 4096)
+    (path / "items.sqlite").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (shutil.rmtree, "no such gallery"),
+        (lambda path: (path / "items.sqlite").unlink(), r"is not a gallery: it has no items\.sqlite"),
+        (lambda path: (path / "items.sqlite").write_text("hello" * 1000), "damaged.*file is not a database"),
+        (lambda path: (path / "items.sqlite").write_bytes(b""), "damaged.*no such table"),
+        (cut("items.sqlite", 9000), "damaged"),
+        (overwrite_middle, "damaged"),
+        (run_sql("DROP TABLE items"), "damaged.*no such table: items"),
+        (run_sql("DROP TABLE properties", "CREATE TABLE properties (a)"), "damaged.*no such column"),
+        (run_sql("UPDATE properties SET value = 'photos' WHERE name = 'format'"), "is not a gallery: .*something else"),
+        (
+            run_sql("UPDATE properties SET value = 2 WHERE name = 'version'"),
+            "its format 2 is newer than 1; update simjax",
+        ),
+        (run_sql("UPDATE properties SET value = 'x' WHERE name = 'rows'"), "damaged: its rows is 'x'"),
+        (run_sql("DELETE FROM properties WHERE name = 'generation'"), "damaged: its generation is None"),
+        (run_sql("UPDATE properties SET value = 12 WHERE name = 'rows'"), "items do not belong to its embeddings"),
+        (run_sql("UPDATE items SET row = row + 50"), "items do not belong to its embeddings"),
+        (run_sql("UPDATE items SET row = -row - 1"), "items do not belong to its embeddings"),
+        (run_sql("UPDATE items SET row = 'x' WHERE id = 3"), "damaged.*not integers"),
+        (cut("embeddings-0.f32", 259), r"damaged: embeddings-0\.f32 is too short \(259 of 260 bytes\)"),
+        (lambda path: (path / "embeddings-0.f32").unlink(), r"damaged: embeddings-0\.f32 is missing"),
+    ],
+)
+def test_a_damaged_or_foreign_folder_is_refused(filled, damage, message):
+    damage(filled)
+    with pytest.raises(InputError, match=message):
+        Gallery.open(filled)
+
+
+def test_a_file_is_no_gallery(filled):
+    with pytest.raises(InputError, match="it is a file, not a gallery"):
+        Gallery.open(filled / "items.sqlite")
+
+
+def test_damage_behind_an_open_gallery_is_noticed_before_anything_is_written(filled, rows):
+    with Gallery.open(filled) as gallery:
+        cut("embeddings-0.f32", 100)(filled)
+        with pytest.raises(InputError, match="too short"):
+            gallery.add(rows)
+    assert (filled / "embeddings-0.f32").stat().st_size == 100
+
+
+def test_metadata_that_is_no_json_is_damage(filled):
+    run_sql("UPDATE items SET metadata = '{'")(filled)
+    with Gallery.open(filled) as gallery, pytest.raises(InputError, match="metadata of item 1 is not JSON"):
+        next(gallery.items())
+
+
+def test_a_damaged_calibration_is_refused(filled):
+    run_sql(
+        "INSERT INTO properties VALUES ('calibration', '{}')", "INSERT INTO calibration VALUES ('embeddings', x'00')"
+    )(filled)
+    with Gallery.open(filled) as gallery, pytest.raises(InputError, match="calibration is damaged"):
+        gallery.calibration  # noqa: B018
+
+
+def test_embeddings_of_another_encoder_are_refused(filled, encoder):
+    other = build_encoder(seed=1)
+    with pytest.raises(
+        InputError, match=f"of the encoder random-0 .*{encoder.fingerprint}.*, not of random-1 .*{other.fingerprint}"
+    ):
+        Gallery.open(filled, encoder=other)
+    shutil.rmtree(filled / "encoder")
+    other.save(filled / "encoder")
+    with Gallery.open(filled) as gallery, pytest.raises(InputError, match="not of .*/encoder"):
+        gallery.search(1, 1)
+
+
+def test_what_an_interrupted_transaction_left_is_discarded(filled, rows):
+    with (filled / "embeddings-0.f32").open("ab") as file:
+        file.write(b"torn" * 7)
+    (filled / "embeddings-1.f32").write_bytes(b"of a rewrite that was interrupted")
+    with Gallery.open(filled) as gallery:
+        assert len(gallery) == 13
+        gallery.add(rows[:2], "b")
+    assert sorted(path.name for path in filled.glob("*.f32")) == ["embeddings-0.f32"]
+    stored = np.fromfile(filled / "embeddings-0.f32", "<f4").reshape(-1, 5)
+    np.testing.assert_array_equal(stored, np.concatenate([rows, rows[:2]]))
+
+
+def test_a_damaged_gallery_is_replaced_if_asked(filled, encoder):
+    (filled / "items.sqlite").write_text("hello" * 1000)
+    with Gallery.create(filled, encoder, overwrite=True) as gallery:
+        assert len(gallery) == 0

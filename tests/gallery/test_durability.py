@@ -1,0 +1,152 @@
+"""Processes are killed while they write, write at once, meet a read-only folder and a full disk."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simjax.core import InputError
+from simjax.gallery import Gallery
+from tests.gallery.test_format import read_gallery
+from tests.gallery.writers import GROUP, embeddings_of
+
+ROOT = Path(__file__).parents[2]
+
+
+class Writers:
+    """Starts tasks of `tests.gallery.writers` in processes of their own."""
+
+    def __init__(self, process: subprocess.Popen, folder: Path):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.stdin, self.stdout, self.folder = process.stdin, process.stdout, folder
+        self.outputs: dict[int, Path] = {}
+
+    def start(self, task: str, *arguments: object) -> int:
+        output = self.folder / f"{len(self.outputs)}.json"
+        self.stdin.write(" ".join(map(str, [task, output, *arguments])) + "\n")
+        self.stdin.flush()
+        number = int(self.stdout.readline())
+        self.outputs[number] = output
+        return number
+
+    def wait(self, number: int) -> None:
+        for _ in range(6000):
+            try:
+                os.kill(number, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.01)
+        raise TimeoutError(f"process {number} did not end")
+
+    def kill(self, number: int) -> None:
+        os.kill(number, signal.SIGKILL)
+        self.wait(number)
+
+    def result(self, number: int):
+        self.wait(number)
+        return json.loads(self.outputs[number].read_text())
+
+
+@pytest.fixture(scope="module")
+def writers(tmp_path_factory):
+    command = [sys.executable, "-W", "ignore", "-m", "tests.gallery.writers"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        found = Writers(process, tmp_path_factory.mktemp("outputs"))
+        yield found
+        found.stdin.close()
+
+
+@pytest.fixture
+def path(gallery):
+    gallery.close()
+    return gallery.path
+
+
+def check_whole_groups(path):
+    """Check that the gallery is in a state between two transactions, also for a reader without simjax."""
+    items = [(identity, row) for _, identity, _, _, row in read_gallery(path)]
+    assert all(count == GROUP for count in Counter(identity for identity, _ in items).values())
+    for group in {identity for identity, _ in items}:
+        np.testing.assert_array_equal([row for identity, row in items if identity == group], embeddings_of(group))
+    with Gallery.open(path, timeout=5) as gallery:
+        assert [item.identity for item in gallery.items()] == [identity for identity, _ in items]
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_killed_process_leaves_the_gallery_between_two_transactions(writers, path, random, kills):
+    transactions = 0
+    for seed in range(kills):
+        number = writers.start("add_and_remove", path, seed)
+        time.sleep(random.uniform(0.05, 0.3))
+        writers.kill(number)
+        check_whole_groups(path)
+        with Gallery.open(path, timeout=5) as gallery:  # the lock of the killed process does not block
+            before, transactions = transactions, gallery._store.contents().properties["transaction"]
+            gallery.add(embeddings_of(f"after {seed}"), f"after {seed}")
+        check_whole_groups(path)
+        assert transactions > before + 1
+
+
+def test_two_writers_lose_nothing(writers, path):
+    numbers = [writers.start("add_groups", path, name, 20) for name in "ab"]
+    ids = [writers.result(number) for number in numbers]
+    assert sorted(ids[0] + ids[1]) == list(range(1, 2 * 20 * GROUP + 1))
+    check_whole_groups(path)
+    with Gallery.open(path) as gallery:
+        assert {item.identity for item in gallery.items()} == {f"{name}{n}" for name in "ab" for n in range(20)}
+
+
+def test_a_lock_is_waited_for_and_does_not_outlive_its_process(writers, path):
+    number = writers.start("hold_lock", path)
+    with Gallery.open(path, timeout=0.3) as gallery:
+        time.sleep(0.3)  # until the process has the lock
+        with pytest.raises(InputError, match=f"^another process is writing {path}; try again later$"):
+            gallery.add(embeddings_of("x"), "x")
+        assert len(gallery) == 0  # readers are not locked out
+        writers.kill(number)
+        start = time.perf_counter()
+        gallery.add(embeddings_of("y"), "y")
+        assert time.perf_counter() - start < 0.3
+    check_whole_groups(path)
+
+
+def test_a_read_only_folder_is_searched_and_not_changed(writers, path, rows):
+    with Gallery.open(path) as gallery:
+        gallery.add(rows)
+    folder = path.parent
+    for entry in (*folder.rglob("*"), folder):
+        entry.chmod(0o555 if entry.is_dir() else 0o444)
+    try:
+        size, nearest, *errors = writers.result(writers.start("use_read_only", path))
+    finally:
+        for entry in (folder, *folder.rglob("*")):
+            entry.chmod(0o755)
+    assert size == 13
+    with Gallery.open(path) as gallery:
+        assert nearest == gallery.search(1, 1)[0].hits[0].id
+    assert [error.split(":")[0].replace(str(folder), "") for error in errors] == [
+        "cannot write /gallery",
+        "cannot write /gallery",
+        "cannot write /other",
+    ]
+
+
+@pytest.mark.parametrize("limit", [5_000, 20_000])  # the embeddings do not fit; they do, but the database does not
+def test_a_full_disk_changes_nothing(writers, path, rows, limit):
+    with Gallery.open(path) as gallery:
+        gallery.add(rows)
+    error, items, size, added = writers.result(writers.start("fill_disk", path, limit))
+    assert error.startswith(f"cannot write {path}: ")
+    assert (items, size, added) == (13, 13 * 5 * 4, 400)
+    assert len(read_gallery(path)) == 413

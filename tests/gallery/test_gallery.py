@@ -1,0 +1,223 @@
+"""Items are added, changed and removed in transactions, and found again after the gallery is opened."""
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simjax.core import InputError
+from simjax.gallery import Gallery, Item, _store
+from tests.gallery.conftest import SIZE, build_encoder
+
+
+@pytest.fixture
+def images(random):
+    return random.integers(0, 256, (6, 8, 8, 1), np.uint8)
+
+
+def test_added_images_are_found_after_opening_a_copy_of_the_folder(gallery, encoder, images, tmp_path):
+    ids = gallery.add(images, ["a", "a", "b", None, "c", "c"], [{"n": i} for i in range(6)])
+    assert ids == [1, 2, 3, 4, 5, 6]
+    gallery.close()
+    shutil.copytree(tmp_path / "gallery", tmp_path / "elsewhere" / "copy")
+    with Gallery.open(tmp_path / "elsewhere" / "copy") as copy:  # with the encoder in the folder
+        assert copy.encoder.fingerprint == encoder.fingerprint
+        assert len(copy) == 6
+        assert list(copy.items())[3] == Item(4, None, None, {"n": 3})
+        (found,) = copy.search(images[2:3], 1)
+        assert (found.hits[0].id, found.hits[0].identity) == (3, "b")
+        assert found.hits[0].score == pytest.approx(1, abs=1e-6)
+
+
+def test_paths_of_files_and_folders_are_stored_as_absolute_paths(gallery, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("folder/b.png", "folder/a.png", "c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(images[0, ..., 0]).save(tmp_path / name)
+    gallery.add(["c.png", "folder"], "x")
+    names = [str(tmp_path / name) for name in ("c.png", "folder/a.png", "folder/b.png")]
+    assert [item.path for item in gallery.items()] == names
+    gallery.add(images[:2], paths=["s3://bucket/1", None])
+    assert [item.path for item in gallery.items()][3:] == ["s3://bucket/1", None]
+    (found,) = gallery.search("c.png", 1)
+    assert found.query == "c.png"
+    with pytest.raises(InputError, match="identities: expected 3, one for each image, got 2"):
+        gallery.add(["c.png", "folder"], ["x", "y"])
+    with pytest.raises(InputError, match="no such file"):
+        gallery.add("d.png")
+    assert len(gallery) == 5
+
+
+def test_embeddings_are_stored_as_they_are(gallery, encoder, images, rows):
+    gallery.add(rows.astype(np.float64))
+    gallery.add(images)
+    file = gallery.path / "embeddings-0.f32"
+    stored = np.fromfile(file, "<f4").reshape(-1, SIZE)
+    np.testing.assert_array_equal(stored[:13], rows)
+    np.testing.assert_array_equal(stored[13:], encoder.encode(images))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"images": np.array([[0.0] * 5, [np.nan] * 5, [np.inf] * 5])},
+            "images: expected finite .* in row 1, the first of 2",
+        ),
+        ({"images": np.full((1, 5), 1e300)}, "finite numbers in float32"),
+        ({"images": np.zeros((2, 4))}, r"images: expected embeddings \[n, 5\], got shape \(2, 4\)"),
+        ({"identities": ["a"]}, "identities: expected 2, one for each image, got 1"),
+        ({"identities": ["a", ""]}, "identities: expected names or None, got ''"),
+        ({"identities": ["a", 3]}, "identities: expected names or None, got 3"),
+        ({"identities": "\udce9"}, "expected Unicode text"),
+        ({"metadata": [{}]}, "metadata: expected 2"),
+        ({"metadata": {"a": {1, 2}}}, "metadata: expected values of JSON"),
+        ({"metadata": {"a": np.nan}}, "metadata: expected values of JSON"),
+        ({"metadata": {"identity": "a"}}, "metadata: expected names other than 'identity'"),
+        ({"metadata": {3: "a"}}, "metadata: expected names other than 'identity', got 3"),
+        ({"paths": ["a"]}, "paths: expected 2"),
+    ],
+)
+def test_bad_arguments_are_one_clear_error_and_change_nothing(gallery, rows, arguments, message, unchecked):
+    gallery.add(rows[:3], "first")
+    with pytest.raises(InputError, match=message):
+        gallery.add(**{"images": rows[:2], **arguments})
+    assert len(gallery) == 3
+    assert (gallery.path / "embeddings-0.f32").stat().st_size == 3 * SIZE * 4
+    assert gallery.add(rows[:1]) == [4]
+
+
+def test_items_are_updated_and_removed_by_id_and_identity(gallery, rows):
+    ids = gallery.add(rows, ["a", "b"] * 6 + ["c"], {"old": True})
+    gallery.update(ids[:2], identity="d")
+    gallery.update(ids[2], metadata={"old": False}, identity=None)
+    gallery.update(np.array(ids[3:4]), metadata=None)
+    items = list(gallery.items())
+    assert [item.identity for item in items[:4]] == ["d", "d", None, "b"]
+    assert [item.metadata for item in items[:4]] == [{"old": True}, {"old": True}, {"old": False}, {}]
+    assert gallery.remove([ids[5], ids[0], ids[0]]) == 2
+    assert gallery.remove_identity("a") == 4
+    assert gallery.remove_identity("nobody") == 0
+    assert [item.id for item in gallery.items()] == [2, 3, 4, 8, 10, 12, 13]
+    assert gallery.info()["identities"] == 3
+    for change in (gallery.remove, lambda ids: gallery.update(ids, identity="z")):
+        with pytest.raises(InputError, match="ids: the gallery has no item 1; nothing was changed"):
+            change([2, 1])
+    assert len(gallery) == 7
+    assert gallery.add(rows[:1]) == [14]  # the id of a removed item is never used again
+
+
+@pytest.mark.parametrize("ids", ["a", [1.0], [[1, 2], [3, 4]], [None]])
+def test_ids_are_integers(gallery, ids, unchecked):
+    with pytest.raises(InputError, match="ids: expected integers"):
+        gallery.remove(ids)
+
+
+def test_the_embeddings_are_rewritten_when_most_rows_are_of_removed_items(gallery, random, monkeypatch):
+    monkeypatch.setattr(_store, "MIN_DEAD_ROWS", 4)
+    rows = random.normal(size=(11, SIZE)).astype(np.float32)
+    with Gallery.open(gallery.path, encoder=gallery.encoder) as reader:
+        ids = gallery.add(rows, [f"{i}" for i in range(11)])
+        assert len(reader) == 11
+        gallery.remove(ids[:5])
+        assert (gallery.path / "embeddings-0.f32").stat().st_size == 11 * SIZE * 4
+        gallery.remove(ids[6])
+        assert [p.name for p in gallery.path.glob("*.f32")] == ["embeddings-1.f32"]
+        left = [5, 7, 8, 9, 10]
+        np.testing.assert_array_equal(
+            np.fromfile(gallery.path / "embeddings-1.f32", "<f4").reshape(-1, SIZE), rows[left]
+        )
+        for opened in (gallery, reader):
+            hits = [result.hits[0].identity for result in opened.search(rows[left], 1)]
+            assert hits == [str(i) for i in left]
+        assert gallery.add(rows[:1], "new") == [12]
+        assert reader.search(rows[:1], 1)[0].hits[0].identity == "new"
+
+
+def test_an_emptied_gallery_is_used_again(gallery, rows, monkeypatch):
+    monkeypatch.setattr(_store, "MIN_DEAD_ROWS", 4)
+    gallery.remove(gallery.add(rows))
+    assert (gallery.path / "embeddings-1.f32").stat().st_size == 0
+    assert gallery.add(rows[:2]) == [14, 15]
+    assert [hit.id for hit in gallery.search(14, 1)[0].hits] == [15]
+    assert gallery.add([]) == []
+
+
+def test_a_reader_sees_every_transaction_of_another_process(gallery, rows):
+    with Gallery.open(gallery.path, encoder=gallery.encoder) as reader:
+        ids = gallery.add(rows[:4], "a")
+        assert len(reader) == 4
+        gallery.add(rows[4:5], "b")
+        assert reader.search(rows[4:5], 1)[0].hits[0].identity == "b"
+        gallery.update(ids[0], identity="c")
+        assert reader.search(rows[:1], 1)[0].hits[0].identity == "c"
+        gallery.remove(ids[0])
+        assert [item.id for item in reader.items()] == [2, 3, 4, 5]
+        assert all(hit.id != 1 for hit in reader.search(rows[:1], 4)[0].hits)
+        before = reader._store.contents().ids
+        assert reader._store.contents().ids is before  # nothing changed, nothing is read
+
+
+def test_items_can_be_removed_while_they_are_listed(gallery, rows, monkeypatch):
+    monkeypatch.setattr(_store, "ITEMS_PER_READ", 4)
+    gallery.add(rows)
+    seen = []
+    for item in gallery.items():
+        seen.append(item.id)
+        gallery.remove(item.id)
+    assert seen == list(range(1, 14))
+    assert len(gallery) == 0
+
+
+def test_a_description_is_json(gallery, encoder, rows):
+    gallery.add(rows, ["a", "b"] * 6 + [None])
+    found = gallery.info()
+    assert json.loads(json.dumps(found)) == {
+        "items": 13,
+        "identities": 2,
+        "encoder": "random-0",
+        "fingerprint": encoder.fingerprint,
+        "embedding_size": 5,
+        "measure": "cosine",
+        "store": str(gallery.path),
+        "thresholds": [],
+    }
+
+
+def test_an_existing_folder_is_replaced_only_if_asked_and_only_if_it_is_a_gallery(gallery, rows, tmp_path):
+    gallery.add(rows)
+    other = build_encoder(seed=1)
+    with pytest.raises(InputError, match=r"gallery exists; .* `overwrite=True`"):
+        Gallery.create(gallery.path, other)
+    (tmp_path / "empty").mkdir()
+    Gallery.create(tmp_path / "empty", other).close()
+    with Gallery.create(gallery.path, other, overwrite=True) as created:
+        assert len(created) == 0
+        created.add(rows[:2])
+        for change in (lambda: gallery.add(rows), lambda: gallery.remove(1), lambda: len(gallery)):
+            with pytest.raises(InputError, match="replaced by another gallery"):
+                change()
+        assert len(created) == 2
+    (gallery.path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt, which no gallery wrote"):
+        Gallery.create(gallery.path, other, overwrite=True)
+    with pytest.raises(InputError, match="is a file"):
+        Gallery.create(gallery.path / "notes.txt", other, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "gallery"]
+
+
+def test_threads_share_a_gallery(gallery, rows):
+    with ThreadPoolExecutor(4) as pool:
+        lists = list(pool.map(lambda i: gallery.add(rows[i : i + 2], f"{i}"), range(12)))
+        assert sorted(i for ids in lists for i in ids) == list(range(1, 25))
+        found = list(pool.map(lambda i: gallery.search(i, 1)[0].hits[0].score, range(1, 25)))
+    assert np.sum(np.abs(np.subtract(found, 1)) < 1e-6) == 22  # all rows but the first and the last were added twice
+
+
+def test_a_closed_gallery_says_so(gallery, rows):
+    gallery.close()
+    with pytest.raises(InputError, match="the gallery was closed"):
+        gallery.add(rows)
