@@ -6,8 +6,12 @@ are not integers or the measure is unknown, and a TypeError if embeddings or sco
 list further errors only.
 """
 
+from typing import TYPE_CHECKING, Any
+
+from simjax.evaluate._calibration import Calibration, Threshold
 from simjax.evaluate._classification import class_similarity, classification_metrics
 from simjax.evaluate._few_shot import few_shot_accuracy
+from simjax.evaluate._open_set import bootstrap_interval, open_set_metrics
 from simjax.evaluate._retrieval import knn_accuracy, knn_predict, retrieval_metrics
 from simjax.evaluate._verification import (
     best_threshold,
@@ -17,8 +21,15 @@ from simjax.evaluate._verification import (
     verification_metrics,
 )
 
+if TYPE_CHECKING:
+    from simjax.evaluate._pair_verifier import PairVerifier
+
 __all__ = [
+    "Calibration",
+    "PairVerifier",
+    "Threshold",
     "best_threshold",
+    "bootstrap_interval",
     "class_similarity",
     "classification_metrics",
     "dissimilarity_probability",
@@ -26,7 +37,17 @@ __all__ = [
     "fit_dissimilarity",
     "knn_accuracy",
     "knn_predict",
+    "open_set_metrics",
     "retrieval_metrics",
     "sample_pairs_for_verification",
     "verification_metrics",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `PairVerifier` when it is first used, because scikit-learn takes a second to import."""
+    if name == "PairVerifier":
+        from simjax.evaluate._pair_verifier import PairVerifier
+
+        return PairVerifier
+    raise AttributeError(f"module 'simjax.evaluate' has no attribute {name!r}")

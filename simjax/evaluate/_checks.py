@@ -1,5 +1,7 @@
 """Checks of the arrays of every evaluation. float64 stays float64 if `jax_enable_x64` is set."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import canonicalize_dtype
@@ -9,9 +11,9 @@ from numpy.typing import ArrayLike, DTypeLike
 from simjax.core import InputError, as_float_array, as_host_array, as_integer_array, fits_dtype
 
 
-def as_rows(argument: str, x: ArrayLike) -> np.ndarray:
-    """Return embeddings as finite rows [n, d] in float32 or wider."""
-    rows = as_finite(argument, x)
+def as_rows(argument: str, x: ArrayLike, dtype: DTypeLike | None = None) -> np.ndarray:
+    """Return embeddings as finite rows [n, d]. Default dtype: see `as_finite`."""
+    rows = as_finite(argument, x, dtype)
     if rows.ndim != 2:
         raise InputError(f"{argument}: expected rows [n, d], got shape {rows.shape}")
     return rows
@@ -29,6 +31,15 @@ def as_labels(argument: str, labels: ArrayLike, n: int, n_classes: int | None = 
         wrong = (ids < 0) | (ids >= n_classes)
         _check_rows(f"{argument}: expected classes 0 to {n_classes - 1}", ids, wrong)
     return ids.astype(np.int64) if fits_dtype(ids, np.int64) else ids
+
+
+def as_identities(argument: str, identities: ArrayLike, n: int) -> list[Any]:
+    """Return identities, integers or names [n], as Python objects, which compare exactly whatever their dtypes."""
+    given = np.asarray(identities)
+    if given.shape != (n,) or (n and given.dtype.kind not in "iuUT"):
+        got = f"{given.dtype} {given.shape}"
+        raise InputError(f"{argument}: expected an integer or a name for each of {n} rows, got {got}")
+    return given.tolist()
 
 
 def as_search(

@@ -65,7 +65,7 @@ def verification_metrics(
     check_number("threshold", threshold)
     values, is_same = as_scored_pairs(scores, same)
     sign = 1.0 if higher_is_closer else -1.0
-    accepted = _count_accepted(sign * values, is_same)
+    accepted = count_accepted(sign * values, is_same)
     if threshold is None and is_same.size:
         threshold = sign * _most_accurate_threshold(accepted)
     is_accepted = np.zeros(0, bool) if threshold is None else sign * values >= sign * threshold
@@ -102,7 +102,7 @@ def best_threshold(scores: ArrayLike, same: ArrayLike, higher_is_closer: bool = 
     if not values.size:
         raise InputError("scores: expected at least one pair to choose a threshold, got none")
     sign = 1.0 if higher_is_closer else -1.0
-    return sign * _most_accurate_threshold(_count_accepted(sign * values, is_same))
+    return sign * _most_accurate_threshold(count_accepted(sign * values, is_same))
 
 
 def dissimilarity_probability(distance: JaxArrayLike, a: JaxArrayLike, b: JaxArrayLike) -> Array:
@@ -209,7 +209,7 @@ class Accepted(NamedTuple):
     different: np.ndarray
 
 
-def _count_accepted(scores: np.ndarray, same: np.ndarray) -> Accepted:
+def count_accepted(scores: np.ndarray, same: np.ndarray) -> Accepted:
     """Count the accepted pairs for scores where larger is closer; the first threshold is beyond the closest pair."""
     levels, level_of = np.unique(-scores, return_inverse=True)
     counts = [np.bincount(level_of[kind], minlength=len(levels)) for kind in (same, ~same)]
@@ -217,12 +217,17 @@ def _count_accepted(scores: np.ndarray, same: np.ndarray) -> Accepted:
     return Accepted(thresholds, *(np.concatenate([[0], np.cumsum(c)]) for c in counts))
 
 
+def threshold_at(accepted: Accepted, index: int) -> float:
+    """Return the threshold halfway to the next one, which accepts the same pairs; the first and the last unchanged."""
+    at = accepted.thresholds
+    if index in (0, len(at) - 1):
+        return float(at[index])
+    halfway = at[index] / 2 + at[index + 1] / 2
+    return float(halfway if halfway > at[index + 1] else at[index])  # neighbouring floats have no float between them
+
+
 def _most_accurate_threshold(accepted: Accepted) -> float:
-    at, best = accepted.thresholds, int(np.argmax(accepted.same - accepted.different))
-    if best in (0, len(at) - 1):
-        return float(at[best])
-    halfway = at[best] / 2 + at[best + 1] / 2
-    return float(halfway if halfway > at[best + 1] else at[best])  # neighbouring floats have no float between them
+    return threshold_at(accepted, int(np.argmax(accepted.same - accepted.different)))
 
 
 def _fraction(decisions: np.ndarray) -> float | None:

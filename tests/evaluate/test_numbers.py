@@ -13,13 +13,18 @@ from scipy.spatial.distance import cdist
 from simjax import evaluate
 from simjax.core import InputError
 
-FUNCTIONS = {name: f for name, f in vars(evaluate).items() if inspect.isfunction(f)}
+FUNCTIONS = {name: f for name, f in vars(evaluate).items() if inspect.isfunction(f) and name in evaluate.__all__}
 LABELS = np.array([0, 1, 0, 1, 0, 1])
 ROWS = np.random.default_rng(0).normal(size=(6, 3))
 KNOWN = {
     **dict.fromkeys(("embeddings", "query", "gallery", "query_embeddings"), ROWS),
     **dict.fromkeys(("labels", "gallery_labels", "query_labels", "predicted"), LABELS),
     **dict.fromkeys(("scores", "distance"), ROWS[:, 0]),
+    **dict.fromkeys(("probe_embeddings", "unknown_embeddings", "gallery_embeddings"), ROWS),
+    **dict.fromkeys(("probe_identities", "gallery_identities"), LABELS),
+    **dict.fromkeys(("numerators", "denominators"), np.abs(ROWS[:, 0])),
+    "measure": "cosine",
+    "threshold": 0.5,
     "same": LABELS == 1,
     "n_classes": 2,
     "n_pairs": 4,
@@ -27,7 +32,8 @@ KNOWN = {
     "a": 1.0,
     "b": 0.0,
 }
-NUMBERS = {"embeddings", "query", "gallery", "query_embeddings", "scores", "distance"}
+NUMBERS = {"embeddings", "query", "gallery", "query_embeddings", "scores", "distance", "numerators", "denominators"}
+NUMBERS |= {"probe_embeddings", "unknown_embeddings", "gallery_embeddings"}
 
 
 def arguments(name, *more):

@@ -1,0 +1,312 @@
+"""Calibration: the probability that a score means "same identity", and thresholds with a wanted rate of false matches.
+
+All numbers come from images of identities that are not enrolled. For a threshold t,
+
+    false match rate                       FMR(t)  = pairs of different identities at least as close as t / such pairs
+    false positive identification rate     FPIR(t) = images whose closest gallery row is at least as close as t / images
+
+FMR is a rate of comparisons of two images, FPIR of searches. A match with any of the N enrolled identities makes a
+search false, so FPIR grows with N, for independent scores as 1 - (1 - FMR)^N. It counts the best score of each search;
+counted over all pairs of an image and a gallery row, it would be the FMR.
+
+A threshold is the most lenient of the observed scores at which at most the wanted fraction passes. If k <= wanted * n
+of n images pass, a new stranger passes with probability k / (n + 1), averaged over calibrations. A wanted fraction of
+less than one image (or pair) is an InputError: no such score was observed, and a threshold would be a guess.
+
+One observation is the minimum, not enough for a door lock. If none of n independent trials passes, the rate is below
+3 / n with 95% confidence (rule of 3); if 30 pass, the true rate is within 30% of the observed one with 90% confidence
+(rule of 30). Images of one identity, and pairs that share an image, are correlated, so n trials are worth fewer
+independent ones; the number of identities is the cautious choice of n.
+
+Every image counts once, as searches do. Correlation within an identity does not bias this average, but an identity with
+many images has a large weight in it: calibrate with about equally many images of each identity.
+
+References:
+    Platt (1999), Probabilistic Outputs for Support Vector Machines.
+    Grother, Ngan, Hanaoka (2019), Face Recognition Vendor Test Part 2: Identification.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from simjax.core import InputError, check_between, check_choice
+from simjax.evaluate._checks import as_finite, as_identities, as_rows
+from simjax.evaluate._retrieval import tiles
+from simjax.evaluate._verification import fit_dissimilarity, sample_pairs_for_verification
+from simjax.similarity import Measure, top_k
+from simjax.similarity import measure as as_measure
+
+METHODS = ("logistic", "isotonic")
+MOST_PAIRS = 2**19
+"""All pairs of up to 1,024 images are fitted; of more images a balanced sample of this size."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold and what was observed at it. `str` makes a sentence of it.
+
+    Args:
+        value: In units of the measure. Pairs at least as close pass.
+        rate: Observed fraction of trials that pass.
+        wanted: Largest fraction that was asked for.
+        trials: Pairs of different identities, or searches.
+        identities: Identities of the calibration images.
+        gallery_size: Identities that are searched; None for a threshold of pairs.
+
+    Example:
+        >>> print(Threshold(0.8, rate=0.01, wanted=0.01, trials=4000, identities=100, gallery_size=250))
+        threshold 0.8: 40 of 4,000 images of 100 unknown identities (1%; wanted 1%) match one of N = 250 identities
+    """
+
+    value: float
+    rate: float
+    wanted: float
+    trials: int
+    identities: int
+    gallery_size: int | None
+
+    def __str__(self) -> str:
+        passed = round(self.rate * self.trials)
+        rates = f"({self.rate * 100:.3g}%; wanted {self.wanted * 100:.3g}%)"
+        if self.gallery_size is None:
+            seen = f"{passed:,} of {self.trials:,} pairs of different identities {rates} match, N = {self.identities:,}"
+        else:
+            seen = f"{passed:,} of {self.trials:,} images of {self.identities:,} unknown identities {rates} match"
+            seen += f" one of N = {self.gallery_size:,}"
+        few = "" if min(passed, self.identities) >= 30 else "; of fewer than 30 matches or identities, a rough estimate"
+        return f"threshold {self.value:.4g}: {seen} identities{few}"
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Embeddings of identities that are not enrolled, and the probability of "same" that was fitted to their pairs.
+
+    The embeddings are stored because the threshold of a search depends on the gallery.
+
+    Args:
+        embeddings: float32 [n, e].
+        identities: int32 [n].
+        measure: How embeddings are compared.
+        method: "logistic" or "isotonic", see `fit`.
+        coefficients: Slope and intercept of the log odds, float64 [2]; for "isotonic" scores and probabilities [2, k].
+        share: Fraction of "same" among the fitted pairs, the prior of the coefficients.
+
+    Example:
+        >>> x = np.array([[0.0], [1.0], [10.0], [11.0], [20.0], [21.0]])
+        >>> calibration = Calibration.fit(x, ["ann", "ann", "bob", "bob", "cy", "cy"], measure="euclidean")
+        >>> print(calibration.probability([1.0, 5.0, 10.0]).round(2))
+        [0.9  0.74 0.39]
+        >>> calibration.pair_threshold(fmr=0.2).value
+        9.0
+    """
+
+    embeddings: np.ndarray
+    identities: np.ndarray
+    measure: Measure
+    method: str
+    coefficients: np.ndarray
+    share: float
+
+    @classmethod
+    def fit(
+        cls,
+        embeddings: ArrayLike,
+        identities: ArrayLike,
+        *,
+        measure: str | Measure,
+        method: Literal["logistic", "isotonic"] = "logistic",
+        seed: int = 0,
+    ) -> "Calibration":
+        """Fit P(same) to all pairs of images, or to a balanced sample of 524,288 pairs if there are more than that.
+
+        The targets are Platt's, (S + 1) / (S + 2) for S same pairs and 1 / (D + 2) for D different pairs, instead of 1
+        and 0: no probability is 0 or 1, and the logistic fit exists even if a threshold separates the pairs.
+
+            logistic     P(same) = 1 / (1 + exp(-(a score + b))), the maximum of the likelihood without a penalty. For
+                         many pairs that overlap, this is scikit-learn's LogisticRegression(C=np.inf).
+            isotonic     the best function of the score that increases with closeness, by scikit-learn, linear between
+                         its corners and constant beyond them. It needs more pairs.
+
+        Args:
+            embeddings: [n, e].
+            identities: Integers or names [n].
+            measure: Name of a measure or a `Measure`.
+            method: See above.
+            seed: Seed of the sample of pairs.
+
+        Raises:
+            InputError: If there is no pair of one identity or none of two identities.
+        """
+        check_choice("method", method, METHODS)
+        m, x = as_measure(measure), as_rows("embeddings", embeddings, np.float32)
+        names = as_identities("identities", identities, len(x))
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        ids = np.array([numbers[name] for name in names], np.int32)
+        if len(numbers) < 2 or len(numbers) == len(ids):
+            got = f"{len(ids)} images of {len(numbers)}"
+            raise InputError(f"identities: expected two or more, one of which has two or more images, got {got}")
+        if len(x) * (len(x) - 1) // 2 <= MOST_PAIRS:
+            i, j = np.triu_indices(len(x), 1)
+        else:
+            i, j, _ = sample_pairs_for_verification(ids, MOST_PAIRS, seed)
+            by_row = np.argsort(i, kind="stable")
+            i, j = i[by_row], j[by_row]
+        scores, same = _scores_of_pairs(x, m, i, j), ids[i] == ids[j]
+        if method == "isotonic":
+            fitted = _fit_isotonic(scores, same, m.higher_is_closer)
+        else:
+            fitted = -np.array(fit_dissimilarity(scores, same))  # the log odds of "different", negated
+        return cls(x, ids, m, method, fitted, float(np.mean(same)))
+
+    def probability(self, scores: ArrayLike | float, *, prior: float = 0.5) -> np.ndarray:
+        """Compute P(same) of scores [...], in units of the measure.
+
+        Args:
+            scores: Values of the measure, [...].
+            prior: Probability of "same" before the score is known. It shifts the log odds by its own log odds minus
+                those of the fitted pairs.
+        """
+        from scipy.special import expit, logit
+
+        check_between("prior", prior, 0, 1)
+        values = as_finite("scores", scores, np.float64)
+        if self.method == "isotonic":
+            log_odds = logit(np.interp(values, *self.coefficients))
+        else:
+            log_odds = self.coefficients[0] * values + self.coefficients[1]
+        return np.asarray(expit(log_odds + logit(prior) - logit(self.share)))
+
+    def pair_threshold(self, fmr: float) -> Threshold:
+        """Return the most lenient observed score at which at most `fmr` of all pairs of different identities pass.
+
+        The similarity matrix is computed block by block; only the closest fmr * pairs scores are stored.
+
+        Raises:
+            InputError: If `fmr` is not between 0 and 1 or is less than one pair.
+        """
+        n, counts = len(self.identities), np.unique(self.identities, return_counts=True)[1]
+        trials = (n * (n - 1) - int(np.sum(counts * (counts - 1)))) // 2
+        passing = _largest_number("fmr", fmr, trials, "pairs of different identities")
+        sign = 1 if self.measure.higher_is_closer else -1
+        closest = np.zeros(0, np.float32)
+        for rows, values in tiles(self.embeddings, self.embeddings, self.measure):
+            different = self.identities[rows, None] != self.identities
+            scores = sign * values[different & (rows[:, None] < np.arange(n))]
+            closest = _closest(np.concatenate([closest, scores]), passing + 1)
+        return self._threshold(closest, passing, wanted=fmr, trials=trials, gallery_size=None)
+
+    def search_threshold(
+        self, fpir: float, gallery_embeddings: ArrayLike, gallery_identities: ArrayLike | None = None
+    ) -> Threshold:
+        """Return the most lenient observed score at which at most `fpir` of the calibration images find a match.
+
+        Args:
+            fpir: Fraction of searches for strangers that may have a match, between 0 and 1.
+            gallery_embeddings: [m, e], without the calibration identities.
+            gallery_identities: Integers or names [m]. Default: every row is an identity of its own.
+
+        Raises:
+            InputError: If `fpir` is less than one image, or the gallery is empty.
+        """
+        _largest_number("fpir", fpir, len(self.identities), "calibration images")  # before a search that may take long
+        size = np.shape(gallery_embeddings)[0]
+        if gallery_identities is not None:
+            size = len(set(as_identities("gallery_identities", gallery_identities, size)))
+        return self.threshold_of_best_scores(fpir, self.best_scores(gallery_embeddings), gallery_size=size)
+
+    def threshold_of_best_scores(self, fpir: float, best_scores: ArrayLike, *, gallery_size: int) -> Threshold:
+        """Return `search_threshold` from the `best_scores` [n] in a gallery, which can be stored and updated."""
+        n = len(self.identities)
+        passing = _largest_number("fpir", fpir, n, "calibration images")
+        best = as_finite("best_scores", best_scores, np.float32)
+        if best.shape != (n,):
+            raise InputError(f"best_scores: expected one for each of {n} calibration images, got shape {best.shape}")
+        closest = _closest(best if self.measure.higher_is_closer else -best, passing + 1)
+        return self._threshold(closest, passing, wanted=fpir, trials=n, gallery_size=gallery_size)
+
+    def best_scores(self, gallery_embeddings: ArrayLike) -> np.ndarray:
+        """Compute the closest score of each calibration image in a gallery [m, e] by exact search, float32 [n]."""
+        gallery = as_rows("gallery_embeddings", gallery_embeddings, np.float32)
+        if not len(gallery) or gallery.shape[1] != self.embeddings.shape[1]:
+            expected = f"at least one row of size {self.embeddings.shape[1]}, as in the calibration"
+            raise InputError(f"gallery_embeddings: expected {expected}, got shape {gallery.shape}")
+        return np.asarray(top_k(self.embeddings, gallery, 1, self.measure)[0])[:, 0]
+
+    def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return arrays and a dictionary for JSON, from which `from_arrays` makes an equal calibration."""
+        arrays = {name: getattr(self, name) for name in ("embeddings", "identities", "coefficients")}
+        return arrays, {"method": self.method, "share": self.share, "measure": self.measure.name}
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: dict[str, np.ndarray], settings: dict[str, Any], *, measure: str | Measure
+    ) -> "Calibration":
+        """Return the calibration of `to_arrays`; the measure is given, because its functions cannot be stored.
+
+        Raises:
+            InputError: If something is missing or damaged, or the calibration was fitted with another measure.
+        """
+        m = as_measure(measure)
+        try:
+            x, ids, fitted = (np.asarray(arrays[name]) for name in ("embeddings", "identities", "coefficients"))
+            method, share, name = settings["method"], float(settings["share"]), settings["measure"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"calibration: expected the arrays and settings of to_arrays, got {error!r}") from error
+        if name != m.name:
+            raise InputError(f"calibration: expected measure {m.name!r}, got one that was fitted with {name!r}")
+        check_choice("method", method, METHODS)
+        check_between("share", share, 0, 1)
+        x, fitted = as_rows("embeddings", x, np.float32), as_finite("coefficients", fitted, np.float64)
+        shapes_fit = ids.shape == (len(x),) and fitted.ndim == (2 if method == "isotonic" else 1) and len(fitted) == 2
+        if not shapes_fit or ids.dtype != np.int32:
+            shapes = f"{x.shape}, {ids.shape} {ids.dtype} and {fitted.shape}"
+            raise InputError(f"calibration: expected embeddings, int32 identities and coefficients, got {shapes}")
+        return cls(x, ids, m, method, fitted, share)
+
+    def _threshold(self, closest: np.ndarray, passing: int, **observed: Any) -> Threshold:
+        """Return the threshold that the first `passing` of the closest scores pass, or fewer if scores are equal."""
+        too_far = closest[passing]
+        passed = closest[closest > too_far]
+        score = float(passed[-1] if passed.size else np.nextafter(too_far, np.float32(np.inf)))
+        value = score if self.measure.higher_is_closer else -score
+        rate = passed.size / observed["trials"]
+        return Threshold(value, rate, identities=len(np.unique(self.identities)), **observed)
+
+
+def _largest_number(argument: str, wanted: float, trials: int, what: str) -> int:
+    """Return the largest k with k / trials <= wanted, or raise an InputError if that is 0."""
+    check_between(argument, wanted, 0, 1)
+    k = round(wanted * trials)
+    k -= k / trials > wanted  # rounds as the user's number does: 29 / 100 is 0.29, but 0.29 * 100 is less than 29
+    if k < 1:
+        expected = f"expected at least {1 / trials:.2g}, or a calibration with more images"
+        raise InputError(f"{argument}: {wanted:g} of {trials:,} {what} is less than one; {expected}")
+    return k
+
+
+def _closest(scores: np.ndarray, count: int) -> np.ndarray:
+    """Return the `count` largest scores, in descending order."""
+    if len(scores) > count:
+        scores = np.partition(scores, len(scores) - count)[-count:]
+    return np.sort(scores)[::-1]
+
+
+def _scores_of_pairs(x: np.ndarray, measure: Measure, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """Compute the measure of pairs of rows i and j, where i is sorted."""
+    scores = np.empty(len(i), np.float32)
+    for rows, values in tiles(x, x, measure):
+        in_tile = slice(*np.searchsorted(i, [rows[0], rows[-1] + 1]))
+        scores[in_tile] = values[i[in_tile] - rows[0], j[in_tile]]
+    return scores
+
+
+def _fit_isotonic(scores: np.ndarray, same: np.ndarray, higher_is_closer: bool) -> np.ndarray:
+    from sklearn.isotonic import IsotonicRegression
+
+    n_same = np.count_nonzero(same)
+    targets = np.where(same, (n_same + 1) / (n_same + 2), 1 / (len(same) - n_same + 2))
+    model = IsotonicRegression(increasing=higher_is_closer).fit(scores.astype(np.float64), targets)
+    return np.stack([model.X_thresholds_, model.y_thresholds_])
