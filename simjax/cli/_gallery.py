@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -355,6 +356,8 @@ def list_items(arguments: Sequence[str]) -> None:
 def _open(path: str) -> Any:
     from simjax.gallery import Gallery
 
+    # The commands say themselves how to calibrate.
+    warnings.filterwarnings("ignore", "the gallery is not calibrated", UserWarning)
     return Gallery.open(path)
 
 
