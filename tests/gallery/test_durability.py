@@ -79,7 +79,7 @@ def check_whole_groups(path):
     assert all(count == GROUP for count in Counter(identity for identity, _ in items).values())
     for group in {identity for identity, _ in items}:
         np.testing.assert_array_equal([row for identity, row in items if identity == group], embeddings_of(group))
-    with Gallery.open(path, timeout=5) as gallery:
+    with Gallery.open(path, timeout=5.0) as gallery:
         assert [item.identity for item in gallery.items()] == [identity for identity, _ in items]
 
 
@@ -91,7 +91,7 @@ def test_a_killed_process_leaves_the_gallery_between_two_transactions(writers, p
         time.sleep(random.uniform(0.05, 0.3))
         writers.kill(number)
         check_whole_groups(path)
-        with Gallery.open(path, timeout=5) as gallery:  # the lock of the killed process does not block
+        with Gallery.open(path, timeout=5.0) as gallery:  # the lock of the killed process does not block
             before, transactions = transactions, gallery._store.contents().properties["transaction"]
             gallery.add(embeddings_of(f"after {seed}"), f"after {seed}")
         check_whole_groups(path)
