@@ -29,7 +29,8 @@ from simjax.data import Augmentation, augment, permutation_at
 from simjax.evaluate import retrieval_metrics
 from simjax.evaluate._retrieval import _rank
 from simjax.losses._pair_loss import softplus
-from simjax.losses._triplet import _angular_by_products, _angular_by_sums
+from simjax.losses._triplet import _angular_by_products, _angular_by_sums, _hinge_terms, _triplet_margin_terms
+from simjax.pairs._triplets import all_negatives
 from simjax.similarity import top_k
 from simjax.train._settings import from_dict
 
@@ -206,6 +207,26 @@ def angular_losses(classes: int, rows: int) -> Ways:
     return {"by products": way(_angular_by_products), "by sums": way(_angular_by_sums)}
 
 
+def triplet_losses(classes: int, rows: int) -> Ways:
+    """The hinge of all triplets, by counts of the triplets of each pair and by a sum with its own backward loop."""
+    n = classes * rows
+    labels = jnp.arange(n) % classes
+    positive = (labels[:, None] == labels[None]) & ~jnp.eye(n, dtype=bool)
+    negative = labels[:, None] != labels[None]
+    y = random(n, 128)
+    y = y / jnp.linalg.norm(y, axis=1, keepdims=True)
+
+    def way(terms: Callable[..., Any], **parameters: Any) -> Way:
+        def total(y: Array, positive: Array, negative: Array) -> Array:
+            pairs = positive, all_negatives(negative)
+            return jnp.sum(terms(y @ y.T, *pairs, margin=jnp.array(0.05), **parameters)["triplet"].total)
+
+        compiled = jax.jit(jax.value_and_grad(total))
+        return Way(lambda: compiled(y, positive, negative))
+
+    return {"by a sum": way(_triplet_margin_terms, smooth=False, measure=None), "by counts": way(_hinge_terms)}
+
+
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -229,6 +250,7 @@ def main() -> None:
         "softplus of 1,024 x 1,024": softpluses(),
         "angular loss, 32 classes of 32": angular_losses(32, 32),
         "angular loss, 256 classes of 4": angular_losses(256, 4),
+        "triplets, 16 classes of 64": triplet_losses(16, 64),
     }
     for title, ways in rows.items():
         times: dict[str, list[float]] = {name: [] for name in ways}

@@ -23,7 +23,7 @@ if not __package__:  # as `python benchmarks/one_shot.py`
 
 import numpy as np
 
-COMMON: dict[str, Any] = {"model": "cnn", "cnn": {"widths": [24, 48, 96]}, "embedding_size": 128}
+COMMON: dict[str, Any] = {"model": "cnn", "embedding_size": 128}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "supervised_contrastive": {"objective": "supervised_contrastive"},
     "multi_similarity": {"objective": "multi_similarity"},

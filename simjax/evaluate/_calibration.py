@@ -161,7 +161,7 @@ class Calibration:
             fitted = -np.array(fit_dissimilarity(scores, same))  # the log odds of "different", negated
         return cls(x, ids, m, method, fitted, float(np.mean(same)))
 
-    def probability(self, scores: ArrayLike, *, prior: float = 0.5) -> np.ndarray:
+    def probability(self, scores: ArrayLike | float, *, prior: float = 0.5) -> np.ndarray:
         """Compute P(same) of scores [...], in units of the measure.
 
         Args:
@@ -177,7 +177,7 @@ class Calibration:
             log_odds = logit(np.interp(values, *self.coefficients))
         else:
             log_odds = self.coefficients[0] * values + self.coefficients[1]
-        return expit(log_odds + logit(prior) - logit(self.share))
+        return np.asarray(expit(log_odds + logit(prior) - logit(self.share)))
 
     def pair_threshold(self, fmr: float) -> Threshold:
         """Return the most lenient observed score at which at most `fmr` of all pairs of different identities pass.
@@ -211,11 +211,11 @@ class Calibration:
         Raises:
             InputError: If `fpir` is less than one image, or the gallery is empty.
         """
-        best = self.best_scores(gallery_embeddings)
+        _largest_number("fpir", fpir, len(self.identities), "calibration images")  # before a search that may take long
         size = np.shape(gallery_embeddings)[0]
         if gallery_identities is not None:
             size = len(set(as_identities("gallery_identities", gallery_identities, size)))
-        return self.threshold_of_best_scores(fpir, best, gallery_size=size)
+        return self.threshold_of_best_scores(fpir, self.best_scores(gallery_embeddings), gallery_size=size)
 
     def threshold_of_best_scores(self, fpir: float, best_scores: ArrayLike, *, gallery_size: int) -> Threshold:
         """Return `search_threshold` from the `best_scores` [n] in a gallery, which can be stored and updated."""
@@ -260,7 +260,7 @@ class Calibration:
         check_choice("method", method, METHODS)
         check_between("share", share, 0, 1)
         x, fitted = as_rows("embeddings", x, np.float32), as_finite("coefficients", fitted, np.float64)
-        shapes_fit = ids.shape == (len(x),) and len(fitted) == 2 and fitted.ndim == (2 if method == "isotonic" else 1)
+        shapes_fit = ids.shape == (len(x),) and fitted.ndim == (2 if method == "isotonic" else 1) and len(fitted) == 2
         if not shapes_fit or ids.dtype != np.int32:
             shapes = f"{x.shape}, {ids.shape} {ids.dtype} and {fitted.shape}"
             raise InputError(f"calibration: expected embeddings, int32 identities and coefficients, got {shapes}")

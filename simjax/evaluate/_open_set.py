@@ -66,33 +66,27 @@ def open_set_metrics(
     """
     check_number("threshold", threshold)
     m, gallery = as_measure(measure), as_rows("gallery_embeddings", gallery_embeddings)
+    probes, strangers = as_rows("probe_embeddings", probe_embeddings), as_rows("unknown_embeddings", unknown_embeddings)
     if not len(gallery):
         raise InputError("gallery_embeddings: expected at least one row, got none")
+    for argument, rows in (("probe_embeddings", probes), ("unknown_embeddings", strangers)):
+        if rows.shape[1] != gallery.shape[1]:
+            raise InputError(f"{argument}: expected rows of size {gallery.shape[1]}, got shape {rows.shape}")
     names = as_identities("gallery_identities", gallery_identities, len(gallery))
-    enrolled = set(names)
-
-    def search(argument: str, embeddings: ArrayLike) -> tuple[list[Any], np.ndarray]:
-        """Return the identity of the candidate of each probe, and whether it is as close as the threshold."""
-        probes = as_rows(argument, embeddings)
-        if probes.shape[1] != gallery.shape[1]:
-            raise InputError(f"{argument}: expected rows of size {gallery.shape[1]}, got shape {probes.shape}")
-        values, nearest = (np.asarray(a)[:, 0] for a in top_k(probes, gallery, 1, m))
-        sign = 1.0 if m.higher_is_closer else -1.0
-        return [names[row] for row in nearest], sign * values.astype(np.float64) >= sign * threshold
-
-    candidates, is_close = search("probe_embeddings", probe_embeddings)
-    _, is_false_positive = search("unknown_embeddings", unknown_embeddings)
-    known = as_identities("probe_identities", probe_identities, len(candidates))
-    unknown: list[Any] = list(range(len(is_false_positive)))
-    if unknown_identities is not None:
-        unknown = as_identities("unknown_identities", unknown_identities, len(is_false_positive))
-        if both := enrolled.intersection(unknown):
-            raise InputError(f"unknown_identities: expected none of the gallery, got {min(both, key=str)!r}")
+    known, enrolled = as_identities("probe_identities", probe_identities, len(probes)), set(names)
     if missing := set(known) - enrolled:
         expected = f"expected identities of the gallery, got {min(missing, key=str)!r}"
         raise InputError(f"probe_identities: {expected}; pass its images as unknown_embeddings")
-    is_rank_1 = np.array([a == b for a, b in zip(candidates, known, strict=True)], bool)
-    is_false_negative = ~(is_rank_1 & is_close)
+    unknown: list[Any] = list(range(len(strangers)))
+    if unknown_identities is not None:
+        unknown = as_identities("unknown_identities", unknown_identities, len(strangers))
+        if both := enrolled.intersection(unknown):
+            raise InputError(f"unknown_identities: expected none of the gallery, got {min(both, key=str)!r}")
+    values, nearest = (np.asarray(a)[:, 0] for a in top_k(np.concatenate([probes, strangers]), gallery, 1, m))
+    sign = 1.0 if m.higher_is_closer else -1.0
+    is_close = sign * values.astype(np.float64) >= sign * threshold
+    is_rank_1 = np.array([names[row] == name for row, name in zip(nearest[: len(known)], known, strict=True)], bool)
+    is_false_negative, is_false_positive = ~(is_rank_1 & is_close[: len(known)]), is_close[len(known) :]
     return {
         "fnir": _mean(is_false_negative),
         "fpir": _mean(is_false_positive),

@@ -144,7 +144,8 @@ class PairVerifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, pairs: ArrayLike) -> np.ndarray:
         """Return the label of each pair, [n]."""
-        return self.classes_[(self.decision_function(pairs) >= 0).astype(int)]
+        is_same = self.decision_function(pairs) >= 0
+        return self.classes_[is_same.astype(int)]
 
     def score(self, pairs: ArrayLike, y: ArrayLike) -> float:
         """Compute the area under the ROC of labelled pairs, as metric-learn does; the threshold does not matter."""
@@ -154,7 +155,7 @@ class PairVerifier(ClassifierMixin, BaseEstimator):
         """Check pairs and compute the measure."""
         check_is_fitted(self, "classes_")
         checked = check_array(pairs, allow_nd=True, dtype=(np.float64, np.float32), estimator=self)
-        if checked.ndim != 3 or checked.shape[1] != 2:
+        if checked.ndim != 3 or checked.shape[1] != 2 or not checked.shape[2]:
             raise InputError(f"pairs: expected shape [n, 2, d], got {checked.shape}")
         if checked.shape[2] != self.n_features_in_:
             expected = f"PairVerifier is expecting {self.n_features_in_} features as input"

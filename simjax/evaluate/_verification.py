@@ -226,6 +226,7 @@ def threshold_at(accepted: Accepted, index: int) -> float:
 
 
 def _most_accurate_threshold(accepted: Accepted) -> float:
+    # The number of correct decisions, minus the number of pairs of two classes, is largest there.
     return threshold_at(accepted, int(np.argmax(accepted.same - accepted.different)))
 
 

@@ -39,6 +39,7 @@ from simjax.core import (
     auto_axes,
     comparable_ids,
     save_for_backward,
+    take_rows,
 )
 from simjax.pairs._triplets import NegativesOf, all_negatives, count_triplets
 from simjax.similarity import Mask, exclude_self
@@ -107,6 +108,12 @@ class Relation:
         masks = Partial(_restrict, Partial(Relation.masks, self), as_pytree_function(keep))
         return Relation(masks, self.shape, self.classes, needs_all_columns=self.needs_all_columns)
 
+    def take_rows(self, indices: Array) -> "Relation":
+        """Return the relation of the rows at given indices [n] with all columns, without `indices`."""
+        classes = None if self.classes is None else (take_rows(self.classes[0], indices), self.classes[1])
+        masks = Partial(_masks_of_rows, self, indices)
+        return Relation(masks, self.shape, classes, needs_all_columns=self.needs_all_columns)
+
     def transposed(self) -> "Relation":
         """Return the relation of columns with rows; InputError for a mined relation, because miners need whole rows."""
         if self.needs_all_columns or self.triplets is not None:
@@ -116,6 +123,10 @@ class Relation:
             )
         (n, m), classes = self.shape, self.classes and (self.classes[1], self.classes[0])
         return Relation(Partial(_transpose, Partial(Relation.masks, self)), (m, n), classes)
+
+
+def _masks_of_rows(relation: Relation, indices: Array, i: Array, j: Array) -> Masks:
+    return relation.masks(indices[i], j)
 
 
 Labels = Shaped[ArrayLike, " n"] | Relation

@@ -65,7 +65,9 @@ def count_triplets(
     def step(counts: tuple[Array, Array], columns: Array, valid: Array) -> tuple[Array, Array]:
         as_positive, as_negative = counts
         active = negatives_of(columns) & valid[:, :, None]
-        negatives = jnp.sum(active, axis=2, dtype=jnp.int32)
+        # A CPU sums float32 without an array of converted entries: a quarter less time for all triplets of a batch
+        # (`python -m benchmarks.choices`). Counts are below 2^24, so they are exact.
+        negatives = jnp.sum(active, axis=2, dtype=jnp.float32).astype(jnp.int32)
         return as_positive.at[rows, columns].add(negatives), as_negative + jnp.sum(active, axis=1, dtype=jnp.int32)
 
     zeros = jnp.zeros(positive.shape, jnp.int32)

@@ -140,4 +140,4 @@ def test_intervals_that_do_not_exist_or_are_wrong():
     with pytest.raises(InputError, match="^denominators: expected at least 0"):
         bootstrap_interval([1, 2], [4, -1], 0)
     with pytest.raises(InputError, match="^confidence: expected a number between 0 and 1"):
-        bootstrap_interval([1, 2], [4, 4], 0, confidence=95)
+        bootstrap_interval([1, 2], [4, 4], 0, confidence=95.0)
