@@ -40,5 +40,5 @@ def test_enrolled_digits_are_identified_and_others_are_unknown(tmp_path):
         assert np.mean([f.identity == name for f, name in zip(known, truth, strict=True)]) > 0.8
         assert np.mean([f.identity is not None for f in unknown]) < 0.25
         (found,) = gallery.search(tmp_path / "strangers" / "digit 6", 1)[:1]
-        assert found.query.endswith(".png")
-        assert found.hits[0].path.startswith(str(tmp_path / "enrolled"))
+        assert str(found.query).endswith(".png")
+        assert str(found.hits[0].path).startswith(str(tmp_path / "enrolled"))
