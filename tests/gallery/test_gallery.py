@@ -221,3 +221,20 @@ def test_a_closed_gallery_says_so(gallery, rows):
     gallery.close()
     with pytest.raises(InputError, match="the gallery was closed"):
         gallery.add(rows)
+
+
+def test_embeddings_are_on_the_disk_before_their_items_are_committed(gallery, rows, monkeypatch):
+    ids = gallery.add(rows)
+    write = _store._write_durably
+
+    def interrupted(file, arrays):
+        write(file, arrays)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_store, "MIN_DEAD_ROWS", 4)
+    monkeypatch.setattr(_store, "_write_durably", interrupted)
+    for change in (lambda: gallery.add(rows), lambda: gallery.remove(ids[:12])):  # which rewrites the embeddings
+        with pytest.raises(KeyboardInterrupt):
+            change()
+        assert [item.id for item in gallery.items()] == ids
+        assert [(p.name, p.stat().st_size) for p in gallery.path.glob("*.f32")] == [("embeddings-0.f32", 13 * SIZE * 4)]
