@@ -107,6 +107,24 @@ def test_two_writers_lose_nothing(writers, path):
         assert {item.identity for item in gallery.items()} == {f"{name}{n}" for name in "ab" for n in range(20)}
 
 
+@pytest.mark.filterwarnings("ignore:k. expected at most")
+def test_a_reader_finds_the_items_that_belong_to_the_embeddings_while_another_process_writes(writers, path, random):
+    query = random.normal(size=(1, 5)).astype(np.float32)
+    number = writers.start("add_and_remove", path, 0)
+    with Gallery.open(path) as gallery:
+        seen, transactions = 0, set()
+        while len(transactions) < 10:
+            transactions.add(gallery._store.contents().properties["transaction"])
+            assert all(count == GROUP for count in Counter(item.identity for item in gallery.items()).values())
+            for hit in gallery.search(query, 6)[0].hits:
+                rows = embeddings_of(str(hit.identity))
+                scores = rows @ query[0] / np.linalg.norm(rows, axis=1) / np.linalg.norm(query)
+                assert np.abs(scores - hit.score).min() < 1e-5
+                seen += 1
+    writers.kill(number)
+    assert seen > 5
+
+
 def test_a_lock_is_waited_for_and_does_not_outlive_its_process(writers, path):
     number = writers.start("hold_lock", path)
     with Gallery.open(path, timeout=0.3) as gallery:

@@ -8,6 +8,7 @@ from simjax.core import InputError
 from simjax.gallery import Gallery, _search, duplicates_of
 from simjax.similarity import Measure, pairwise, top_k
 from tests.gallery.conftest import SIZE, build_encoder
+from tests.slow import mostly_slow
 
 
 def ids_of(result):
@@ -44,7 +45,7 @@ def test_a_search_equals_top_k_and_numpy(gallery, rows, random):
     assert [result.query for result in found] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("name", ["cosine", "euclidean"])
+@pytest.mark.parametrize("name", mostly_slow(["cosine", "euclidean"], "euclidean"))
 def test_shards_and_removed_rows_change_nothing(name, tmp_path, random, small_shards):
     rows = random.integers(0, 2, (71, SIZE)).astype(np.float32)  # many equal ones: ties are ordered by item
     queries = rows[:7] + 1
@@ -138,7 +139,9 @@ def test_recommendations_have_the_closest_mean_score(gallery, rows):
         assert sorted(ids_of(gallery.recommend(ids[:2], 20))) == ids[2:]
 
 
-@pytest.mark.parametrize(("name", "limit"), [("cosine", 0.8), ("signal_to_noise", 0.5)])
+@pytest.mark.parametrize(
+    ("name", "limit"), mostly_slow([("cosine", 0.8), ("signal_to_noise", 0.5)], ("signal_to_noise", 0.5))
+)
 def test_duplicates_are_all_close_pairs_once(name, limit, random, small_shards):
     rows = np.round(random.normal(size=(47, SIZE)), 1).astype(np.float32)
     rows[30:] = rows[0]  # more equal rows than the neighbours that are considered first
