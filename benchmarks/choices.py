@@ -28,8 +28,9 @@ from simjax.attention import attention
 from simjax.data import Augmentation, augment, permutation_at
 from simjax.evaluate import retrieval_metrics
 from simjax.evaluate._retrieval import _rank
+from simjax.losses._angular import _angular_by_products, _angular_by_sums
 from simjax.losses._pair_loss import softplus
-from simjax.losses._triplet import _angular_by_products, _angular_by_sums, _hinge_terms, _triplet_margin_terms
+from simjax.losses._triplet import _hinge_terms, _triplet_margin_terms
 from simjax.pairs._triplets import all_negatives
 from simjax.similarity import top_k
 from simjax.train._settings import from_dict

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tyro.conf import Positional
@@ -49,8 +49,8 @@ class CalibrateArguments:
     """Folder of a run or of an encoder, or the name of a ready one."""
     images: str
     """Folder with one sub-folder for each identity, none of which will be enrolled."""
-    method: str = "logistic"
-    """logistic or isotonic."""
+    method: Literal["logistic", "isotonic"] = "logistic"
+    """How probabilities are fitted; isotonic needs more images."""
     out: str | None = None
     """Folder for the calibrated encoder. Default: the folder of the encoder is changed."""
 

@@ -272,35 +272,33 @@ def identify(arguments: Sequence[str]) -> None:
 def duplicates(arguments: Sequence[str]) -> None:
     """Find duplicates in a gallery or in a folder of images."""
     parsed = parse(DuplicatesArguments, arguments)
-    names: dict[Any, Any]
     if parsed.encoder is None:
         with _open(parsed.gallery) as gallery:
             pairs, measure = gallery.duplicates(parsed.min_score), gallery.measure.name
-            names = {item.id: item for item in gallery.items()}
-        path_of = {key: item.path for key, item in names.items()}
-        label_of = {key: f"{key} {item.path or item.identity or ''}".strip() for key, item in names.items()}
+            items = {item.id: item for item in gallery.items()}
+        paths = {key: item.path for key, item in items.items()}
+        names: dict[int, Any] = {key: key for key in items}
+        captions = {key: f"{key}  {item.path or item.identity or ''}".strip() for key, item in items.items()}
     else:
         from simjax.encoder import find_images, load_encoder
         from simjax.gallery import duplicates_of
 
-        encoder = load_encoder(parsed.encoder)
-        paths = find_images(parsed.gallery)
-        embeddings = encoder.encode(paths, progress=_progress())
         if parsed.min_score is None:
             raise InputError("`min_score`: expected the score from which images of a folder are duplicates")
-        pairs = duplicates_of(embeddings, encoder.measure, parsed.min_score)
-        measure = encoder.measure.name
-        pairs = [pair._replace(a=str(paths[pair.a]), b=str(paths[pair.b])) for pair in pairs]
-        path_of = {str(path): str(path) for path in paths}
-        label_of = dict(path_of)
+        encoder = load_encoder(parsed.encoder)
+        files = find_images(parsed.gallery)
+        embeddings = encoder.encode(files, progress=_progress())
+        pairs, measure = duplicates_of(embeddings, encoder.measure, parsed.min_score), encoder.measure.name
+        paths = {row: str(file) for row, file in enumerate(files)}
+        names, captions = dict(paths), dict(paths)
     if parsed.json:
-        print_json([{"a": pair.a, "b": pair.b, "score": float(pair.score)} for pair in pairs])
+        print_json([{"a": names[pair.a], "b": names[pair.b], "score": pair.score} for pair in pairs])
     else:
         for pair in pairs:
-            print(f"{pair.score:.4f}  {label_of[pair.a]}  {label_of[pair.b]}")
+            print(f"{pair.score:.4f}  {captions[pair.a]}  {captions[pair.b]}")
         print(f"{_number(len(pairs), 'pair')} of duplicates ({measure})")
     if parsed.html:
-        rows = [(f"{measure} {p.score:.4f}", path_of[p.a], [(path_of[p.b], str(label_of[p.b]))]) for p in pairs]
+        rows = [(f"{measure} {pair.score:.4f}", paths[pair.a], [(paths[pair.b], captions[pair.b])]) for pair in pairs]
         _write_page(parsed.html, f"Duplicates in {Path(parsed.gallery).name}", rows)
 
 

@@ -56,7 +56,13 @@ def check_positive(argument: str, value: ArrayLike) -> None:
 
 
 def check_between(argument: str, value: ArrayLike, low: int | float, high: int | float) -> None:
-    """Raise an InputError if a known value is not larger than `low` and smaller than `high`."""
+    """Raise an InputError if a known value is not between two bounds.
+
+    Args:
+        argument: Name of the argument in the message.
+        value: A number or an array; a traced value is not checked.
+        low, high: The bounds, which are not valid themselves.
+    """
     if not isinstance(value, Tracer) and not np.all((np.asarray(value) > low) & (np.asarray(value) < high)):
         raise InputError(f"{argument}: expected a number between {low:g} and {high:g}, got {value}")
 

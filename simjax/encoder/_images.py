@@ -84,7 +84,7 @@ def batches_of_pixels(images: Images, preprocessing: Preprocessing, batch_size: 
         start += len(batch)
 
 
-def _batches(images: Images, batch_size: int) -> Iterator[Sequence[Any]]:
+def _batches(images: Any, batch_size: int) -> Iterator[Any]:
     """Yield the images in parts of at most `batch_size`: parts of an array, or lists of single images."""
     if hasattr(images, "__array__") and not isinstance(images, np.ndarray) and not hasattr(images, "getexif"):
         images = np.asarray(images)  # of JAX or another library
@@ -95,7 +95,7 @@ def _batches(images: Images, batch_size: int) -> Iterator[Sequence[Any]]:
     if isinstance(images, str | os.PathLike):
         images = list(find_images(images))
     elif isinstance(images, bytes) or hasattr(images, "getexif"):
-        images = [images]  # type: ignore[list-item]
+        images = [images]
     iterator = iter(images)
     while batch := list(itertools.islice(iterator, batch_size)):
         yield batch

@@ -47,8 +47,10 @@ def save_encoder(
     if folder.exists():
         if not overwrite:
             raise InputError(f"{folder} exists; choose another folder, or pass `overwrite=True`")
-        if not folder.is_dir() or (unknown := sorted({p.name for p in folder.iterdir()} - files)):
-            raise InputError(f"{folder} is not the folder of an encoder{f' ({unknown[0]})' if folder.is_dir() else ''}")
+        if not folder.is_dir():
+            raise InputError(f"{folder} is a file, not the folder of an encoder")
+        if unknown := sorted({path.name for path in folder.iterdir()} - files):
+            raise InputError(f"{folder} contains {unknown[0]}, which is not of an encoder: not overwritten")
     arrays = weights_of(networks, learned_measure)
     description = {
         "format": FORMAT,

@@ -95,12 +95,12 @@ class Calibration:
         share: Fraction of "same" among the fitted pairs, the prior of the coefficients.
 
     Example:
-        >>> x = np.float32([[1, 0], [1, 0.1], [0, 1], [0.1, 1], [-1, 0], [-1, 0.1]])
-        >>> calibration = Calibration.fit(x, [0, 0, 1, 1, 2, 2], measure="cosine")
-        >>> print(calibration.probability([0.0, 0.9, 1.0]).round(2))
-        [0.15 0.8  0.87]
-        >>> print(round(calibration.pair_threshold(fmr=0.25).value, 2))
-        0.1
+        >>> x = np.array([[0.0], [1.0], [10.0], [11.0], [20.0], [21.0]])
+        >>> calibration = Calibration.fit(x, ["ann", "ann", "bob", "bob", "cy", "cy"], measure="euclidean")
+        >>> print(calibration.probability([1.0, 5.0, 10.0]).round(2))
+        [0.9  0.74 0.39]
+        >>> calibration.pair_threshold(fmr=0.2).value
+        9.0
     """
 
     embeddings: np.ndarray

@@ -41,7 +41,7 @@ class PairVerifier(ClassifierMixin, BaseEstimator):
 
     Differs from metric-learn: `fit` learns the threshold only, and takes its strategy from the constructor, so that a
     grid search can choose it and the measure; `decision_function` is 0 at the threshold, as scikit-learn asks; the
-    threshold is halfway between two scores, and the strictest among equally good ones.
+    threshold is halfway between two scores; of equally good ones it is the strictest, for "max_tnr" the most lenient.
 
     Example:
         >>> from simjax.evaluate import PairVerifier
@@ -66,7 +66,7 @@ class PairVerifier(ClassifierMixin, BaseEstimator):
 
     def fit(self, pairs: ArrayLike, y: ArrayLike) -> "PairVerifier":
         """Choose the threshold on labelled pairs [n, 2, d]."""
-        checked, labels = check_X_y(pairs, y, allow_nd=True, dtype=(np.float64, np.float32), estimator=self)
+        checked, labels = check_X_y(pairs, y, allow_nd=True, estimator=self)
         check_classification_targets(labels)
         if (kind := type_of_target(labels)) != "binary":
             raise ValueError(f"Only binary classification is supported. The type of the target is {kind}.")
@@ -147,14 +147,14 @@ class PairVerifier(ClassifierMixin, BaseEstimator):
         is_same = self.decision_function(pairs) >= 0
         return self.classes_[is_same.astype(int)]
 
-    def score(self, pairs: ArrayLike, y: ArrayLike) -> float:
+    def score(self, pairs: ArrayLike, y: ArrayLike) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Compute the area under the ROC of labelled pairs, as metric-learn does; the threshold does not matter."""
         return float(roc_auc_score(self._is_same(y), self.pair_score(pairs)))
 
     def _values(self, pairs: ArrayLike) -> np.ndarray:
         """Check pairs and compute the measure."""
         check_is_fitted(self, "classes_")
-        checked = check_array(pairs, allow_nd=True, dtype=(np.float64, np.float32), estimator=self)
+        checked = check_array(pairs, allow_nd=True, estimator=self)
         if checked.ndim != 3 or checked.shape[1] != 2 or not checked.shape[2]:
             raise InputError(f"pairs: expected shape [n, 2, d], got {checked.shape}")
         if checked.shape[2] != self.n_features_in_:
@@ -185,7 +185,8 @@ def _utility(accepted: Accepted, strategy: str, min_rate: float | None, beta: fl
         return same - different
     if strategy == "f_beta":
         return (1 + beta**2) * same / (beta**2 * n_same + same + different)
-    true_positive_rate, true_negative_rate = same / n_same, (n_different - different) / n_different
+    true_positive_rate, rejected = same / n_same, n_different - different
     if strategy == "max_tpr":
-        return np.where(true_negative_rate >= min_rate, true_positive_rate, -1)
-    return np.where(true_positive_rate >= min_rate, true_negative_rate, -1)
+        return np.where(rejected / n_different >= min_rate, same, -1)
+    # Of thresholds that reject equally many different pairs, the one that accepts the most same pairs.
+    return np.where(true_positive_rate >= min_rate, rejected + true_positive_rate / 2, -1)

@@ -18,6 +18,7 @@ Every loss raises an `InputError` if shapes do not match, a hyper-parameter is o
 measure, reducer or variant is unknown, and a `TypeError` if labels are not integers or an option is unknown.
 """
 
+from simjax.losses._angular import angular_loss
 from simjax.losses._contrastive import (
     contrastive_loss,
     contrastive_terms,
@@ -66,7 +67,6 @@ from simjax.losses._softmax_margin import (
 from simjax.losses._sub_centers import SubCenterOutliers, soft_triple_loss, sub_center_arcface_loss, sub_center_outliers
 from simjax.losses._terms import REDUCERS, LossTerms, Reducer, unreduced
 from simjax.losses._triplet import (
-    angular_loss,
     dynamic_soft_margin_histogram,
     dynamic_soft_margin_loss,
     triplet_margin_loss,

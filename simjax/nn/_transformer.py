@@ -195,7 +195,7 @@ class VisionTransformer(nnx.Module):
         if positions == "learned":
             self.position = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (tokens, width)))
         else:
-            self.position = _sincos(self.grid, width)
+            self.position = nnx.data(_sincos(self.grid, width))
         self.class_token = nnx.Param(jnp.zeros(width)) if pooling == "class" else None
         self.blocks = nnx.List([TransformerBlock(width, heads, mlp_ratio=mlp_ratio, rngs=rngs) for _ in range(depth)])
         self.norm = nnx.LayerNorm(width, rngs=rngs)

@@ -51,7 +51,8 @@ class Learner(nnx.Module):
         embedding_size: int,
         memory: int = 0,
     ):
-        self.encoder, self.head, self.predictor = encoder, head, predictor
+        self.encoder: Any = encoder  # a module of `simjax.nn`
+        self.head, self.predictor = head, predictor
         self.learned = nnx.Dict(learned or {})
         self.memory = MemoryVariable(mining.cross_batch_memory(memory, embedding_size)) if memory else None
         self.embedding_size = embedding_size
@@ -76,6 +77,7 @@ class Learner(nnx.Module):
             embeddings: Input of the predictor, [b, e]. Default: no predictions.
         """
         arguments: dict[str, Any] = {}
+        module: Any
         for name, module in self.learned.items():
             value = module.measure() if name == "measure" else module()
             arguments |= value if isinstance(value, dict) else {name: value}

@@ -111,8 +111,10 @@ def test_the_interval_is_that_of_scipys_percentile_bootstrap(random):
     found = bootstrap_interval(events, trials, 0, resamples=20_000)
     assert found == pytest.approx((peer.low, peer.high), abs=0.004)
     assert found == bootstrap_interval([*events, 0], [*trials, 0], 0, resamples=20_000)
-    low, high = bootstrap_interval(events, trials, 0, confidence=0.5) or (0, 1)
-    assert found[0] < low < rate(events, trials) < high < found[1]
+    narrow = bootstrap_interval(events, trials, 0, confidence=0.5)
+    assert found is not None
+    assert narrow is not None
+    assert found[0] < narrow[0] < rate(events, trials) < narrow[1] < found[1]
 
 
 def test_the_interval_covers_correlated_images_where_one_over_images_does_not():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
-from sklearn.metrics import accuracy_score, fbeta_score, recall_score, roc_auc_score
+from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
@@ -75,11 +75,12 @@ def best_of(strategy, scores, y, **options):
     return max(found)
 
 
-def value_of(strategy, y, predicted, min_rate=None, beta=1.0):
+def value_of(strategy, y, predicted, min_rate=0.0, beta=1.0):
     if strategy == "accuracy":
         return accuracy_score(y, predicted)
     if strategy == "f_beta":
-        return fbeta_score(y, predicted, beta=beta, zero_division=0)
+        true_positives = np.sum((y == 1) & (predicted == 1))
+        return (1 + beta**2) * true_positives / (beta**2 * np.sum(y == 1) + np.sum(predicted == 1))
     rates = [recall_score(y, predicted, pos_label=label) for label in (1, -1)]
     wanted, given = rates if strategy == "max_tpr" else rates[::-1]
     return wanted if given >= min_rate else None
@@ -176,3 +177,11 @@ def test_wrong_input_is_an_error():
     for call, message in cases:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_of_equally_good_thresholds_the_better_for_the_other_kind_is_chosen():
+    x = np.array([1.0, 2.0, 3.0, 4.0, 5.0])[:, None]
+    pairs, y = np.stack([x, 0 * x], axis=1), [1, 1, 1, -1, -1]
+    verifier = PairVerifier("euclidean").fit(pairs, y)
+    assert verifier.calibrate_threshold(pairs, y, "max_tnr", min_rate=0.3).threshold_ == 3.5
+    assert verifier.calibrate_threshold(pairs, y, "max_tpr", min_rate=0.3).threshold_ == 3.5
