@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from simjax.encoder import Encoder, load_encoder
 from simjax.evaluate import Calibration, Threshold
 from simjax.gallery._folder import ENCODER, create_folder
 from simjax.gallery._hits import as_hits, closest_hits, embeddings_of
-from simjax.gallery._inputs import as_identities, as_ids, as_json, embed, is_ids, stored_paths
+from simjax.gallery._inputs import Ids, as_identities, as_ids, as_json, embed, is_ids, stored_paths
 from simjax.gallery._results import Duplicate, Hit, Identification, Item, SearchResult, Verification
 from simjax.gallery._search import close_pairs, closest, mean_values, passes
 from simjax.gallery._store import Contents, Store
@@ -188,7 +188,7 @@ class Gallery:
 
     def update(
         self,
-        ids: int | Iterable[int],
+        ids: Ids,
         *,
         identity: str | None | EllipsisType = ...,
         metadata: Mapping[str, Any] | None | EllipsisType = ...,
@@ -211,7 +211,7 @@ class Gallery:
         if values:
             self._store.update(as_ids(ids).tolist(), values)
 
-    def remove(self, ids: int | Iterable[int]) -> int:
+    def remove(self, ids: Ids) -> int:
         """Remove items, and return their number. An id that does not exist is an InputError."""
         return self._store.remove(as_ids(ids).tolist())
 
@@ -237,9 +237,7 @@ class Gallery:
         _warn_if_fewer(found, k)
         return [SearchResult(query, hits) for query, hits in zip(queries, found, strict=True)]
 
-    def recommend(
-        self, ids: int | Iterable[int], k: int = 5, *, where: Mapping[str, Any] | None = None
-    ) -> SearchResult:
+    def recommend(self, ids: Ids, k: int = 5, *, where: Mapping[str, Any] | None = None) -> SearchResult:
         """Find the items that are most similar to several items: those with the closest mean score.
 
         Args:

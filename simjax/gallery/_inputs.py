@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from simjax.core import InputError
 from simjax.data import Progress
 from simjax.encoder import Encoder, find_images
 from simjax.gallery._search import finite_rows
+
+Ids: TypeAlias = int | np.integer | Iterable[int | np.integer]
+"""The id of an item, or ids."""
 
 
 def embed(
@@ -38,12 +41,13 @@ def is_ids(given: Any) -> bool:
     return isinstance(given, int) and not isinstance(given, bool)
 
 
-def as_ids(ids: int | Iterable[int]) -> np.ndarray:
+def as_ids(ids: Ids) -> np.ndarray:
     """Return ids of items, int64 [n]."""
     given = ids if isinstance(ids, int | np.integer | np.ndarray) else list(ids)
-    if not is_ids(given) and np.size(given):
+    array = np.atleast_1d(np.asarray(given, object))
+    if array.ndim > 1 or not all(isinstance(i, int | np.integer) for i in array):
         raise InputError(f"ids: expected integers, got {given!r}")
-    return np.atleast_1d(np.asarray(given, np.int64))
+    return array.astype(np.int64)
 
 
 def as_identities(identities: str | Sequence[str | None] | None, n: int) -> list[str | None]:

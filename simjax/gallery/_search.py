@@ -3,8 +3,8 @@
 A shard is a part of the searched rows that is copied to the device at once. The results of the shards are merged, so
 that they equal `similarity.top_k` on all searched rows, in the memory of one shard.
 
-XLA compiles a search for each shape. A gallery changes its size with every item, and the number of queries differs as
-well. Both are therefore padded to powers of two, so that adding an item rarely compiles anything.
+XLA compiles a search for each number of queries, of rows and of neighbours. All three are therefore rounded up to
+powers of two, so that adding an item or asking for other numbers rarely compiles anything.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from simjax.similarity import Measure, pairwise, top_k
 from simjax.similarity import measure as as_measure
 
 SHARD_BYTES = 32 * 2**20
-MIN_ROWS = 16
+MIN_ROWS, MIN_QUERIES, MIN_NEIGHBOURS = 256, 16, 16
 QUERIES = 1024
 """Most queries that are searched at once."""
 
@@ -68,10 +68,11 @@ def _closest_of_block(
     queries: np.ndarray, embeddings: np.ndarray, rows: np.ndarray, k: int, measure: Measure
 ) -> tuple[np.ndarray, np.ndarray]:
     q = len(queries)
-    padded = np.concatenate([queries, np.repeat(queries[:1], _power_of_two(q) - q, axis=0)])
+    padded = np.concatenate([queries, np.repeat(queries[:1], _power_of_two(q, MIN_QUERIES) - q, axis=0)])
+    neighbours = _power_of_two(k, MIN_NEIGHBOURS)
     values, positions = np.empty((q, 0), np.float32), np.empty((q, 0), np.int64)
     for start, shard in shards(embeddings, rows, measure) if k else ():
-        found, columns = (np.asarray(a)[:q] for a in top_k(padded, shard, min(k, len(shard)), measure))
+        found, columns = (np.asarray(a)[:q] for a in top_k(padded, shard, min(neighbours, len(shard)), measure))
         values = np.concatenate([values, found], axis=1)
         positions = np.concatenate([positions, columns.astype(np.int64) + start], axis=1)
         # Stable, and NaN is sorted last: equal values stay in the order of the rows, padding stays behind all rows.
@@ -94,12 +95,12 @@ def shards(embeddings: np.ndarray, rows: np.ndarray, measure: Measure) -> Iterat
     The last shard is padded with NaN, which `top_k` ranks behind all rows. For a measure that gives NaN a meaning it is
     not padded; then each size is compiled.
     """
-    size = _power_of_two(max(SHARD_BYTES // (4 * embeddings.shape[1]), MIN_ROWS) // 2 + 1)
+    size = _power_of_two(SHARD_BYTES // (4 * embeddings.shape[1]) // 2 + 1, MIN_ROWS)
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         is_contiguous = part[-1] - part[0] == len(part) - 1
         shard = embeddings[part[0] : part[-1] + 1] if is_contiguous else embeddings[part]
-        missing = max(_power_of_two(len(part)), MIN_ROWS) - len(part)
+        missing = _power_of_two(len(part), MIN_ROWS) - len(part)
         if missing and measure.propagates_nan:
             shard = np.concatenate([shard, np.full((missing, shard.shape[1]), np.nan, np.float32)])
         yield start, shard
@@ -110,9 +111,9 @@ def passes(values: Any, threshold: float, measure: Measure) -> Any:
     return values >= threshold if measure.higher_is_closer else values <= threshold
 
 
-def _power_of_two(n: int) -> int:
-    """Return the smallest power of two that is at least n."""
-    return 1 << max(n - 1, 0).bit_length()
+def _power_of_two(n: int, minimum: int) -> int:
+    """Return the smallest power of two that is at least n and at least `minimum`, a power of two."""
+    return max(1 << max(n - 1, 0).bit_length(), minimum)
 
 
 def close_pairs(

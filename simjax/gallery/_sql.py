@@ -23,7 +23,7 @@ OF_THE_FILE_SYSTEM = (
 def connect(path: Path, timeout: float) -> sqlite3.Connection:
     """Open a database that exists, for reading if it cannot be written. Threads may share the connection."""
     uri = f"{path.as_uri()}?mode=rw"  # without a mode, a missing file would be created
-    return sqlite3.connect(uri, timeout, isolation_level=None, check_same_thread=False, uri=True)
+    return sqlite3.connect(uri, timeout=timeout, isolation_level=None, check_same_thread=False, uri=True)
 
 
 @contextlib.contextmanager

@@ -332,9 +332,11 @@ class Store:
     def _checked_file(self, properties: Properties) -> Path:
         """Return the file of embeddings; an InputError if it has not all committed rows."""
         path, size = self._file_of_embeddings(properties), _size(properties)
-        found = path.stat().st_size if path.is_file() else None
-        if found is None or found < size:
-            state = "missing" if found is None else f"too short ({found:,} of {size:,} bytes)"
+        found = path.stat().st_size if path.is_file() else -1
+        if found < size or path.is_symlink():  # a file that a link points to would be cut
+            state = (
+                "missing or a link" if found < 0 or path.is_symlink() else f"too short ({found:,} of {size:,} bytes)"
+            )
             raise InputError(f"{self.path}: the gallery is damaged: {path.name} is {state}")
         return path
 

@@ -32,6 +32,11 @@ def cut(name, size):
     return lambda path: (path / name).write_bytes((path / name).read_bytes()[:size])
 
 
+def link_embeddings(path):
+    (path / "embeddings-0.f32").rename(path / "elsewhere")
+    (path / "embeddings-0.f32").symlink_to(path / "elsewhere")
+
+
 def overwrite_middle(path):
     content = bytearray((path / "items.sqlite").read_bytes())
     content[4096:] = b"x" * (len(content) - 4096)
@@ -62,6 +67,7 @@ def overwrite_middle(path):
         (run_sql("UPDATE items SET row = 'x' WHERE id = 3"), "damaged.*not integers"),
         (cut("embeddings-0.f32", 259), r"damaged: embeddings-0\.f32 is too short \(259 of 260 bytes\)"),
         (lambda path: (path / "embeddings-0.f32").unlink(), r"damaged: embeddings-0\.f32 is missing"),
+        (link_embeddings, r"damaged: embeddings-0\.f32 is missing or a link"),
     ],
 )
 def test_a_damaged_or_foreign_folder_is_refused(filled, damage, message):

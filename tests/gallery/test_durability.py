@@ -79,7 +79,7 @@ def check_whole_groups(path):
     assert all(count == GROUP for count in Counter(identity for identity, _ in items).values())
     for group in {identity for identity, _ in items}:
         np.testing.assert_array_equal([row for identity, row in items if identity == group], embeddings_of(group))
-    with Gallery.open(path, timeout=5) as gallery:
+    with Gallery.open(path, timeout=5.0) as gallery:
         assert [item.identity for item in gallery.items()] == [identity for identity, _ in items]
 
 
@@ -91,7 +91,7 @@ def test_a_killed_process_leaves_the_gallery_between_two_transactions(writers, p
         time.sleep(random.uniform(0.05, 0.3))
         writers.kill(number)
         check_whole_groups(path)
-        with Gallery.open(path, timeout=5) as gallery:  # the lock of the killed process does not block
+        with Gallery.open(path, timeout=5.0) as gallery:  # the lock of the killed process does not block
             before, transactions = transactions, gallery._store.contents().properties["transaction"]
             gallery.add(embeddings_of(f"after {seed}"), f"after {seed}")
         check_whole_groups(path)
@@ -105,6 +105,24 @@ def test_two_writers_lose_nothing(writers, path):
     check_whole_groups(path)
     with Gallery.open(path) as gallery:
         assert {item.identity for item in gallery.items()} == {f"{name}{n}" for name in "ab" for n in range(20)}
+
+
+@pytest.mark.filterwarnings("ignore:k. expected at most")
+def test_a_reader_finds_the_items_that_belong_to_the_embeddings_while_another_process_writes(writers, path, random):
+    query = random.normal(size=(1, 5)).astype(np.float32)
+    number = writers.start("add_and_remove", path, 0)
+    with Gallery.open(path) as gallery:
+        seen, transactions = 0, set()
+        while len(transactions) < 10:
+            transactions.add(gallery._store.contents().properties["transaction"])
+            assert all(count == GROUP for count in Counter(item.identity for item in gallery.items()).values())
+            for hit in gallery.search(query, 6)[0].hits:
+                rows = embeddings_of(str(hit.identity))
+                scores = rows @ query[0] / np.linalg.norm(rows, axis=1) / np.linalg.norm(query)
+                assert np.abs(scores - hit.score).min() < 1e-5
+                seen += 1
+    writers.kill(number)
+    assert seen > 5
 
 
 def test_a_lock_is_waited_for_and_does_not_outlive_its_process(writers, path):

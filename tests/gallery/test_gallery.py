@@ -221,3 +221,58 @@ def test_a_closed_gallery_says_so(gallery, rows):
     gallery.close()
     with pytest.raises(InputError, match="the gallery was closed"):
         gallery.add(rows)
+
+
+def test_embeddings_are_on_the_disk_before_their_items_are_committed(gallery, rows, monkeypatch):
+    ids = gallery.add(rows)
+    write = _store._write_durably
+
+    def interrupted(file, arrays):
+        write(file, arrays)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_store, "MIN_DEAD_ROWS", 4)
+    monkeypatch.setattr(_store, "_write_durably", interrupted)
+    for change in (lambda: gallery.add(rows), lambda: gallery.remove(ids[:12])):  # which rewrites the embeddings
+        with pytest.raises(KeyboardInterrupt):
+            change()
+        assert [item.id for item in gallery.items()] == ids
+        assert [(p.name, p.stat().st_size) for p in gallery.path.glob("*.f32")] == [("embeddings-0.f32", 13 * SIZE * 4)]
+
+
+def test_any_sequence_of_changes_gives_the_items_of_a_dictionary(gallery, random, monkeypatch):
+    monkeypatch.setattr(_store, "MIN_DEAD_ROWS", 6)
+    expected: dict[int, tuple[str | None, dict, np.ndarray]] = {}
+    with Gallery.open(gallery.path, encoder=gallery.encoder) as reader:
+        for step in range(120):
+            writer = gallery if random.random() < 0.5 else reader
+            chosen = [int(i) for i in random.permutation(list(expected))[: random.integers(1, 5)]]
+            action = random.choice(["add", "add", "identity", "metadata", "remove", "remove identity"])
+            if action == "add" or not chosen:
+                rows = random.normal(size=(int(random.integers(0, 5)), SIZE)).astype(np.float32)
+                name = random.choice(["a", "b", "c"])
+                for i, row in zip(writer.add(rows, name, {"step": step}), rows, strict=True):
+                    expected[i] = (name, {"step": step}, row)
+            elif action == "identity":
+                writer.update(chosen, identity=None)
+                expected |= {i: (None, *expected[i][1:]) for i in chosen}
+            elif action == "metadata":
+                writer.update(chosen, metadata={"step": -step})
+                expected |= {i: (expected[i][0], {"step": -step}, expected[i][2]) for i in chosen}
+            elif action == "remove":
+                assert writer.remove(chosen) == len(chosen)
+                expected = {i: item for i, item in expected.items() if i not in chosen}
+            else:
+                removed = writer.remove_identity("b")
+                assert removed == sum(item[0] == "b" for item in expected.values())
+                expected = {i: item for i, item in expected.items() if item[0] != "b"}
+            for opened in (gallery, reader):
+                assert [(i.id, i.identity, i.metadata) for i in opened.items()] == [
+                    (i, *expected[i][:2]) for i in expected
+                ]
+                contents = opened._store.contents()
+                rows = [item[2] for item in expected.values()]
+                np.testing.assert_array_equal(contents.embeddings[contents.rows], np.reshape(rows, (-1, SIZE)))
+                named = [i for i, item in expected.items() if item[0] is not None]
+                assert opened._store.named_contents().ids.tolist() == named
+    assert next(gallery.path.glob("*.f32")).name != "embeddings-0.f32"
