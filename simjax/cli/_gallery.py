@@ -258,16 +258,24 @@ def identify(arguments: Sequence[str]) -> None:
             print_json([{name: _plain(getattr(result, name)) for name in names} for result in found])
         else:
             for result in found:
-                probability = "" if result.probability is None else f", probability {result.probability:.3f}"
-                name = result.identity or ("unknown" if is_calibrated else f"closest: {result.closest}")
-                print(f"{result.query}: {name} ({gallery.measure.name} {result.score:.4f}{probability})")
+                print(f"{result.query}: {_name(result, gallery.measure.name, is_calibrated)}")
             if is_calibrated:
                 print(str(gallery.search_threshold(parsed.fpir)))
             else:
                 print(f"no decision without a calibration: {_how_to_calibrate(parsed.gallery)}")
         if parsed.html:
-            rows = [(str(r.query), r.query, [(r.path, r.identity or "unknown")]) for r in found]
+            measure = gallery.measure.name
+            rows = [(str(r.query), r.query, [(r.path, _name(r, measure, is_calibrated))]) for r in found]
             _write_page(parsed.html, f"Identification in {Path(parsed.gallery).name}", rows)
+
+
+def _name(result: Any, measure: str, is_calibrated: bool) -> str:
+    """Return the identity, "unknown" or, without a calibration, the closest identity, with score and probability."""
+    if result.score is None:
+        return "no item of the gallery has an identity"
+    name = result.identity or ("unknown" if is_calibrated else f"closest: {result.closest}")
+    probability = "" if result.probability is None else f", probability {result.probability:.3f}"
+    return f"{name} ({measure} {result.score:.4f}{probability})"
 
 
 def duplicates(arguments: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simjax.cli import _commands, _encoders, _gallery, _train
-from simjax.cli._arguments import did_you_mean, join, with_flags
+from simjax.cli._arguments import did_you_mean, with_flags
 from simjax.cli._help import Command, help_text
 from simjax.cli._interrupt import exit_on_interrupt
 from simjax.core import InputError
@@ -112,7 +112,7 @@ def _list_of_commands(arguments: Sequence[str]) -> str:
     if not listed:
         is_group = any(name.startswith(f"{words[0]} ") for name in COMMANDS)
         got = " ".join(words[:2] if is_group else words[:1])
-        advice = did_you_mean(got, COMMANDS, f"the commands are {join(list(COMMANDS), 'and')}")
+        advice = did_you_mean(got, COMMANDS, "simjax --help lists the commands")
         raise InputError(f"unknown command {got!r}; {advice}")
     lines = ["usage: simjax COMMAND ...", ""]
     for name, command in listed.items():

@@ -12,9 +12,9 @@ from simjax.report._render import escape_html, page_html
 SIDE = 128  # largest side of a thumbnail in pixels
 _STYLE = """
 .row { display: flex; flex-wrap: wrap; gap: .8rem; }
-.row figure { flex: 0 0 8rem; margin: 0; }
-.row figure.query { border-right: 1px solid var(--line); padding-right: .8rem; }
-.row img, .missing { width: 8rem; height: 8rem; object-fit: contain; background: var(--tint); image-rendering: auto; }
+.row figure { flex: none; width: 8rem; margin: 0; overflow-wrap: anywhere; }
+.row figure.query { width: 8.9rem; border-right: 1px solid var(--line); padding-right: .8rem; }
+.row img, .missing { width: 8rem; height: 8rem; object-fit: contain; background: var(--tint); }
 .missing { display: flex; align-items: center; justify-content: center; color: var(--soft); font-size: .8rem; }
 h2 { font-size: 1rem; }
 """

@@ -17,7 +17,7 @@ from tests.cli.runs import ROOT, fails, image_folder
     [
         ("trian", "unknown command 'trian'; did you mean train?"),
         ("data prepar mnist", "unknown command 'data prepar'; did you mean data prepare"),
-        ("--model vit", "unknown command '--model'; the commands are train, compare, data prepare and data export"),
+        ("--model vit", "unknown command '--model'; simjax --help lists the commands"),
         ("train --model vitt", "--model: expected cnn, vit or dnn, got 'vitt'"),
         ("train --model=vitt", "--model: expected cnn, vit or dnn, got 'vitt'"),
         ("train --model", "--model: missing value, expected cnn, vit or dnn"),
