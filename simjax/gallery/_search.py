@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from simjax.core import InputError, check_at_least, check_number
 from simjax.gallery._results import Duplicate
@@ -152,7 +153,7 @@ def close_pairs(
 
 
 def duplicates_of(
-    embeddings: np.ndarray, measure: str | Measure, min_score: float, k: int | None = None
+    embeddings: ArrayLike, measure: str | Measure, min_score: float, k: int | None = None
 ) -> list[Duplicate]:
     """Find all pairs of rows at least as close as a score, by exact search, without a gallery.
 
@@ -171,7 +172,7 @@ def duplicates_of(
         InputError: If the embeddings are not rows of finite numbers, or k is below 1.
 
     Example:
-        >>> duplicates_of(np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]]), "cosine", 0.9)
+        >>> duplicates_of([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]], "cosine", 0.9)
         [Duplicate(a=0, b=2, score=1.0)]
     """
     check_number("min_score", min_score)
@@ -181,7 +182,7 @@ def duplicates_of(
     return [Duplicate(a, b, score) for (a, b), score in zip(pairs.tolist(), scores.tolist(), strict=True)]
 
 
-def finite_rows(argument: str, embeddings: np.ndarray, size: int | None = None) -> np.ndarray:
+def finite_rows(argument: str, embeddings: ArrayLike, size: int | None = None) -> np.ndarray:
     """Return embeddings as float32 [n, e]; an InputError names the first row that is not finite.
 
     Args:

@@ -6,7 +6,8 @@ import pytest
 
 from simjax.core import InputError
 from simjax.gallery import Gallery, _search, duplicates_of
-from simjax.similarity import Measure, pairwise, top_k
+from simjax.similarity import Measure, measure, pairwise, top_k
+from simjax.similarity._measure import MEASURES
 from tests.gallery.conftest import SIZE, build_encoder
 from tests.slow import mostly_slow
 
@@ -57,6 +58,17 @@ def test_shards_and_removed_rows_change_nothing(name, tmp_path, random, small_sh
     values, columns = top_k(queries, rows[left], 20, name)
     assert [ids_of(result) for result in found] == ids[left[np.asarray(columns)]].tolist()
     np.testing.assert_allclose([scores_of(result) for result in found], values, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(MEASURES))
+def test_every_measure_is_searched_as_by_top_k(name, random):
+    size = 2 if name == "haversine" else SIZE
+    rows, queries = (random.random((n, size)).astype(np.float32) for n in (20, 3))
+    values, columns = top_k(queries, rows, 5, name)
+    found, positions = _search.closest(queries, rows, np.arange(20), 5, measure(name))
+    np.testing.assert_array_equal(positions, columns)
+    np.testing.assert_allclose(found, values, rtol=1e-5)
 
 
 def test_a_measure_that_gives_nan_a_meaning_is_searched_without_padding(random):
