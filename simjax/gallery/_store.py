@@ -324,7 +324,8 @@ class Store:
     def _discard_uncommitted(self, properties: Properties) -> None:
         """Cut the file of embeddings to its committed rows, and delete others: what a dying process has left."""
         current = self._checked_file(properties)
-        os.truncate(current, _size(properties))
+        if current.stat().st_size > _size(properties):
+            os.truncate(current, _size(properties))
         for path in self.path.glob(EMBEDDINGS.format("*")):
             if path != current:
                 _delete(path)
