@@ -1,20 +1,17 @@
-"""`simjax gallery ...`: create, change, search and calibrate a gallery of images."""
+"""`simjax gallery create | add | remove | calibrate | info | list`: change and describe a gallery of images."""
 
 import dataclasses
 import json
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from simjax.cli._arguments import parse
-from simjax.cli._encoders import print_json, print_verification
+from simjax.cli._encoders import print_json
 from simjax.core import InputError
-
-K = Annotated[int, arg(aliases=("-k",))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,92 +57,6 @@ class RemoveArguments:
 
 
 @dataclasses.dataclass(frozen=True)
-class SearchArguments:
-    """Find the items of a gallery that are most similar to an image."""
-
-    gallery: Positional[str]
-    """Folder of the gallery."""
-    images: Positional[tuple[str, ...]] = ()
-    """Images, and folders of images."""
-    id: int | None = None
-    """Search with an item of the gallery instead."""
-    k: K = 5
-    """Number of hits."""
-    where: tuple[str, ...] = ()
-    """Search only items with these properties, KEY=VALUE each; the key `identity` is the identity."""
-    json: bool = False
-    """Print one JSON document."""
-    html: str | None = None
-    """Write a page with thumbnails to this file."""
-
-
-@dataclasses.dataclass(frozen=True)
-class IdentifyArguments:
-    """Name the identity that an image shows, or none if it is not in the gallery."""
-
-    gallery: Positional[str]
-    """Folder of the gallery."""
-    images: Positional[tuple[str, ...]]
-    """Images, and folders of images."""
-    fpir: float = 0.01
-    """Wanted false positive identification rate: share of images of unknown identities that are named."""
-    json: bool = False
-    """Print one JSON document."""
-    html: str | None = None
-    """Write a page with thumbnails to this file."""
-
-
-@dataclasses.dataclass(frozen=True)
-class RecommendArguments:
-    """Find items that are similar to several items of a gallery, which are left out."""
-
-    gallery: Positional[str]
-    """Folder of the gallery."""
-    like: tuple[int, ...]
-    """Ids of the items."""
-    k: K = 5
-    """Number of hits."""
-    where: tuple[str, ...] = ()
-    """Search only items with these properties, KEY=VALUE each; the key `identity` is the identity."""
-    json: bool = False
-    """Print one JSON document."""
-    html: str | None = None
-    """Write a page with thumbnails to this file."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DuplicatesArguments:
-    """Find pairs of images that show the same, in a gallery or in a folder."""
-
-    gallery: Positional[str]
-    """Folder of the gallery, or a folder of images."""
-    encoder: str | None = None
-    """Encoder for a folder of images."""
-    min_score: float | None = None
-    """Score from which pairs are duplicates; for a distance, the largest. Default: a false match rate of 0.001."""
-    json: bool = False
-    """Print one JSON document."""
-    html: str | None = None
-    """Write a page with thumbnails to this file."""
-
-
-@dataclasses.dataclass(frozen=True)
-class GalleryVerifyArguments:
-    """Decide whether two images show the same identity, with the calibration of a gallery."""
-
-    gallery: Positional[str]
-    """Folder of the gallery."""
-    a: Positional[str]
-    """First image."""
-    b: Positional[str]
-    """Second image."""
-    fmr: float = 0.001
-    """Wanted false match rate: share of pairs of different identities that are accepted."""
-    json: bool = False
-    """Print one JSON document."""
-
-
-@dataclasses.dataclass(frozen=True)
 class GalleryCalibrateArguments:
     """Calibrate a gallery with images of identities that are not enrolled."""
 
@@ -188,13 +99,13 @@ def create(arguments: Sequence[str]) -> None:
         paths = find_images(parsed.images)
     elif parsed.images is not None:
         paths, identities = find_identities(parsed.images)
-    embeddings = encoder.encode(paths, progress=_progress())
+    embeddings = encoder.encode(paths, progress=encoding_progress())
     with Gallery.create(parsed.gallery, encoder, overwrite=parsed.overwrite) as gallery:
         if paths:
             gallery.add(embeddings, identities, paths=paths)
         print(f"{_counts(gallery)}: {parsed.gallery}")
         if gallery.calibration is None:
-            print(f"for probabilities and identification: {_how_to_calibrate(parsed.gallery)}")
+            print(f"for probabilities and identification: {how_to_calibrate(parsed.gallery)}")
 
 
 def add(arguments: Sequence[str]) -> None:
@@ -202,11 +113,11 @@ def add(arguments: Sequence[str]) -> None:
     parsed = parse(AddArguments, arguments)
     from simjax.encoder import find_images
 
-    metadata = _key_values("metadata", parsed.metadata)
-    with _open(parsed.gallery) as gallery:
+    metadata = key_values("metadata", parsed.metadata)
+    with open_gallery(parsed.gallery) as gallery:
         paths = find_images(parsed.images)
-        ids = gallery.add(paths, parsed.identity, metadata or None, progress=_progress())
-        print(f"added {_number(len(ids), 'item')} with ids {_ranges(ids)}; {_counts(gallery)}")
+        ids = gallery.add(paths, parsed.identity, metadata or None, progress=encoding_progress())
+        print(f"added {count(len(ids), 'item')} with ids {_ranges(ids)}; {_counts(gallery)}")
 
 
 def remove(arguments: Sequence[str]) -> None:
@@ -214,113 +125,13 @@ def remove(arguments: Sequence[str]) -> None:
     parsed = parse(RemoveArguments, arguments)
     if bool(parsed.ids) == (parsed.identity is not None):
         raise InputError("expected ids of items or `identity`, one of both")
-    with _open(parsed.gallery) as gallery:
+    with open_gallery(parsed.gallery) as gallery:
         if parsed.identity is not None:
             removed = gallery.remove_identity(parsed.identity)
         else:
             gallery.remove(parsed.ids)
             removed = len(set(parsed.ids))
-        print(f"removed {_number(removed, 'item')}; {_counts(gallery)}")
-
-
-def search(arguments: Sequence[str]) -> None:
-    """Search a gallery with images or with one of its items."""
-    parsed = parse(SearchArguments, arguments)
-    if bool(parsed.images) == (parsed.id is not None):
-        raise InputError("expected images or `id`, one of both")
-    from simjax.encoder import find_images
-
-    with _open(parsed.gallery) as gallery:
-        queries = [parsed.id] if parsed.id is not None else find_images(parsed.images)
-        results = gallery.search(queries, parsed.k, where=_key_values("where", parsed.where) or None)
-        _print_hits(results, parsed, gallery.measure.name)
-
-
-def recommend(arguments: Sequence[str]) -> None:
-    """Find items that are similar to several items."""
-    parsed = parse(RecommendArguments, arguments)
-    with _open(parsed.gallery) as gallery:
-        result = gallery.recommend(parsed.like, parsed.k, where=_key_values("where", parsed.where) or None)
-        _print_hits([result], parsed, gallery.measure.name)
-
-
-def identify(arguments: Sequence[str]) -> None:
-    """Name the identities of images."""
-    parsed = parse(IdentifyArguments, arguments)
-    from simjax.encoder import find_images
-
-    with _open(parsed.gallery) as gallery:
-        paths = find_images(parsed.images)
-        found = gallery.identify(paths, fpir=parsed.fpir)
-        is_calibrated = gallery.calibration is not None
-        if parsed.json:
-            names = ("query", "identity", "score", "probability", "threshold")
-            print_json([{name: _plain(getattr(result, name)) for name in names} for result in found])
-        else:
-            for result in found:
-                print(f"{result.query}: {_name(result, gallery.measure.name, is_calibrated)}")
-            if is_calibrated:
-                print(str(gallery.search_threshold(parsed.fpir)))
-            else:
-                print(f"no decision without a calibration: {_how_to_calibrate(parsed.gallery)}")
-        if parsed.html:
-            measure = gallery.measure.name
-            rows = [(str(r.query), r.query, [(r.path, _name(r, measure, is_calibrated))]) for r in found]
-            _write_page(parsed.html, f"Identification in {Path(parsed.gallery).name}", rows)
-
-
-def _name(result: Any, measure: str, is_calibrated: bool) -> str:
-    """Return the identity, "unknown" or, without a calibration, the closest identity, with score and probability."""
-    if result.score is None:
-        return "no item of the gallery has an identity"
-    name = result.identity or ("unknown" if is_calibrated else f"closest: {result.closest}")
-    probability = "" if result.probability is None else f", probability {result.probability:.3f}"
-    return f"{name} ({measure} {result.score:.4f}{probability})"
-
-
-def duplicates(arguments: Sequence[str]) -> None:
-    """Find duplicates in a gallery or in a folder of images."""
-    parsed = parse(DuplicatesArguments, arguments)
-    if parsed.encoder is None:
-        with _open(parsed.gallery) as gallery:
-            pairs, measure = gallery.duplicates(parsed.min_score), gallery.measure.name
-            items = {item.id: item for item in gallery.items()}
-        paths = {key: item.path for key, item in items.items()}
-        names: dict[int, Any] = {key: key for key in items}
-        captions = {key: f"{key}  {item.path or item.identity or ''}".strip() for key, item in items.items()}
-    else:
-        from simjax.encoder import find_images, load_encoder
-        from simjax.gallery import duplicates_of
-
-        if parsed.min_score is None:
-            raise InputError("`min_score`: expected the score from which images of a folder are duplicates")
-        encoder = load_encoder(parsed.encoder)
-        files = find_images(parsed.gallery)
-        embeddings = encoder.encode(files, progress=_progress())
-        pairs, measure = duplicates_of(embeddings, encoder.measure, parsed.min_score), encoder.measure.name
-        paths = {row: str(file) for row, file in enumerate(files)}
-        names, captions = dict(paths), dict(paths)
-    if parsed.json:
-        print_json([{"a": names[pair.a], "b": names[pair.b], "score": pair.score} for pair in pairs])
-    else:
-        for pair in pairs:
-            print(f"{pair.score:.4f}  {captions[pair.a]}  {captions[pair.b]}")
-        print(f"{_number(len(pairs), 'pair')} of duplicates ({measure})")
-    if parsed.html:
-        rows = [(f"{measure} {pair.score:.4f}", paths[pair.a], [(paths[pair.b], captions[pair.b])]) for pair in pairs]
-        _write_page(parsed.html, f"Duplicates in {Path(parsed.gallery).name}", rows)
-
-
-def verify(arguments: Sequence[str]) -> None:
-    """Compare two images by the calibration of a gallery."""
-    parsed = parse(GalleryVerifyArguments, arguments)
-    from simjax.encoder import find_images
-
-    with _open(parsed.gallery) as gallery:
-        (a, b) = find_images([parsed.a, parsed.b])
-        found = gallery.verify(a, b, fmr=parsed.fmr)
-        result = {name: _plain(getattr(found, name)) for name in ("score", "probability", "same", "threshold", "fmr")}
-        print_verification(result, gallery.measure.name, _how_to_calibrate(parsed.gallery), parsed.json)
+        print(f"removed {count(removed, 'item')}; {_counts(gallery)}")
 
 
 def calibrate(arguments: Sequence[str]) -> None:
@@ -328,9 +139,9 @@ def calibrate(arguments: Sequence[str]) -> None:
     parsed = parse(GalleryCalibrateArguments, arguments)
     from simjax.encoder import find_identities
 
-    with _open(parsed.gallery) as gallery:
+    with open_gallery(parsed.gallery) as gallery:
         paths, identities = find_identities(parsed.images)
-        gallery.calibrate(gallery.encoder.encode(paths, progress=_progress()), identities)
+        gallery.calibrate(gallery.encoder.encode(paths, progress=encoding_progress()), identities)
         print(f"calibrated on {len(paths):,} images of {len(set(identities)):,} identities")
         for threshold in gallery.info()["thresholds"]:
             print(threshold["text"])
@@ -339,7 +150,7 @@ def calibrate(arguments: Sequence[str]) -> None:
 def info(arguments: Sequence[str]) -> None:
     """Describe a gallery."""
     parsed = parse(InfoArguments, arguments)
-    with _open(parsed.gallery) as gallery:
+    with open_gallery(parsed.gallery) as gallery:
         found = gallery.info()
         if parsed.json:
             print_json(found)
@@ -349,19 +160,20 @@ def info(arguments: Sequence[str]) -> None:
         for threshold in found["thresholds"]:
             print(threshold["text"])
         if not found["thresholds"]:
-            print(f"thresholds: none; {_how_to_calibrate(parsed.gallery)}")
+            print(f"thresholds: none; {how_to_calibrate(parsed.gallery)}")
 
 
 def list_items(arguments: Sequence[str]) -> None:
     """Print the items of a gallery as JSON Lines."""
 
     parsed = parse(ListArguments, arguments)
-    with _open(parsed.gallery) as gallery:
-        for item in gallery.items(where=_key_values("where", parsed.where) or None):
+    with open_gallery(parsed.gallery) as gallery:
+        for item in gallery.items(where=key_values("where", parsed.where) or None):
             print(json.dumps(item._asdict(), ensure_ascii=False))
 
 
-def _open(path: str) -> Any:
+def open_gallery(path: str) -> Any:
+    """Open a gallery, without its warning of a missing calibration."""
     from simjax.gallery import Gallery
 
     # The commands say themselves how to calibrate.
@@ -369,13 +181,14 @@ def _open(path: str) -> Any:
     return Gallery.open(path)
 
 
-def _progress() -> Any:
+def encoding_progress() -> Any:
+    """Return a display of the progress on stderr."""
     from simjax.train._progress import PreparationDisplay
 
     return PreparationDisplay(stderr=True)
 
 
-def _key_values(option: str, words: Sequence[str]) -> dict[str, str]:
+def key_values(option: str, words: Sequence[str]) -> dict[str, str]:
     """Return the properties that are given as KEY=VALUE."""
     pairs = [word.partition("=") for word in words]
     for (key, equals, _), word in zip(pairs, words, strict=True):
@@ -384,58 +197,15 @@ def _key_values(option: str, words: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def _print_hits(results: Sequence[Any], parsed: Any, measure: str) -> None:
-    """Print search results, as a JSON document or as lines, and write the page."""
-    if parsed.json:
-        print_json(
-            [
-                {
-                    "query": _plain(result.query),
-                    "hits": [{name: _plain(value) for name, value in hit._asdict().items()} for hit in result.hits],
-                }
-                for result in results
-            ]
-        )
-    else:
-        for result in results:
-            print(f"{_plain(result.query)}:")
-            for hit in result.hits:
-                print(f"  {_describe(hit, measure)}")
-    if parsed.html:
-        rows = [
-            (str(_plain(result.query)), result.query, [(hit.path, _describe(hit, measure)) for hit in result.hits])
-            for result in results
-        ]
-        _write_page(parsed.html, f"Search in {Path(parsed.gallery).name}", rows)
-
-
-def _describe(hit: Any, measure: str) -> str:
-    probability = "" if hit.probability is None else f", probability {hit.probability:.3f}"
-    name = "  ".join(str(part) for part in (hit.identity, hit.path) if part)
-    return f"{hit.id}  {name}  ({measure} {hit.score:.4f}{probability})"
-
-
-def _write_page(file: str, title: str, rows: Sequence[tuple[str, Any, Sequence[tuple[Any, str]]]]) -> None:
-    """Write a page with a row of thumbnails for each query: the query and its hits, each a path and a caption."""
-    from simjax.report import write_image_rows
-
-    write_image_rows(Path(file), title, rows)
-    sys.stderr.write(f"page: {file}\n")
-
-
-def _plain(value: Any) -> Any:
-    """Return a value that JSON can store."""
-    return str(value) if isinstance(value, Path) else value
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "2 items"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _counts(gallery: Any) -> str:
     found = gallery.info()
     identities = found["identities"]
-    return f"{_number(found['items'], 'item')} of {identities:,} identit{'y' if identities == 1 else 'ies'}"
+    return f"{count(found['items'], 'item')} of {identities:,} identit{'y' if identities == 1 else 'ies'}"
 
 
 def _ranges(ids: Sequence[int]) -> str:
@@ -443,5 +213,6 @@ def _ranges(ids: Sequence[int]) -> str:
     return str(ids[0]) if len(ids) == 1 else f"{ids[0]}-{ids[-1]}"
 
 
-def _how_to_calibrate(gallery: str) -> str:
+def how_to_calibrate(gallery: str) -> str:
+    """Return the command that calibrates a gallery."""
     return f"simjax gallery calibrate {gallery} --images FOLDER (identities that are not enrolled)"

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from simjax.cli import _commands, _encoders, _gallery, _train
+from simjax.cli import _commands, _encoders, _gallery, _gallery_search, _train
 from simjax.cli._arguments import did_you_mean, with_flags
 from simjax.cli._help import Command, help_text
 from simjax.cli._interrupt import exit_on_interrupt
@@ -58,18 +58,22 @@ COMMANDS = {
         _gallery.remove, _gallery.RemoveArguments, ["people.gallery 3 7", "people.gallery --identity Ada"]
     ),
     "gallery search": Command(
-        _gallery.search, _gallery.SearchArguments, ["photos.gallery query.png -k 10 --html hits.html"]
+        _gallery_search.search, _gallery_search.SearchArguments, ["photos.gallery query.png -k 10 --html hits.html"]
     ),
     "gallery identify": Command(
-        _gallery.identify, _gallery.IdentifyArguments, ["people.gallery probe.png --fpir 0.01"]
+        _gallery_search.identify, _gallery_search.IdentifyArguments, ["people.gallery probe.png --fpir 0.01"]
     ),
-    "gallery recommend": Command(_gallery.recommend, _gallery.RecommendArguments, ["photos.gallery --like 3 7 -k 10"]),
+    "gallery recommend": Command(
+        _gallery_search.recommend, _gallery_search.RecommendArguments, ["photos.gallery --like 3 7 -k 10"]
+    ),
     "gallery duplicates": Command(
-        _gallery.duplicates,
-        _gallery.DuplicatesArguments,
+        _gallery_search.duplicates,
+        _gallery_search.DuplicatesArguments,
         ["photos.gallery", "FOLDER --encoder digits-cnn --min-score 0.99"],
     ),
-    "gallery verify": Command(_gallery.verify, _gallery.GalleryVerifyArguments, ["people.gallery a.png b.png"]),
+    "gallery verify": Command(
+        _gallery_search.verify, _gallery_search.GalleryVerifyArguments, ["people.gallery a.png b.png"]
+    ),
     "gallery calibrate": Command(
         _gallery.calibrate, _gallery.GalleryCalibrateArguments, ["people.gallery --images OTHER_PEOPLE"]
     ),
