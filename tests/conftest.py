@@ -12,7 +12,9 @@ with install_import_hook("simjax", "beartype.beartype"):
     import simjax.attention
     import simjax.core
     import simjax.data
+    import simjax.encoder
     import simjax.evaluate
+    import simjax.gallery
     import simjax.losses
     import simjax.mining
     import simjax.nn

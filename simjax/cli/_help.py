@@ -59,7 +59,7 @@ def _flags_and_placeholder(option: Option, *, all_flags: bool = True) -> str:
     """Return an option as it is typed, such as "--seed N", or the placeholder of a positional argument."""
     placeholder, _ = option.placeholder_and_description()
     if option.is_positional:
-        return placeholder
+        return f"{option.flag} ..." if placeholder.endswith("...") else option.flag
     return f"{' | '.join(option.flags if all_flags else option.flags[:1])} {placeholder}".rstrip()
 
 

@@ -5,6 +5,7 @@ A mistake of the user ends in one line `error: ...` on stderr and exit status 2.
 
 import functools
 import os
+import re
 import shutil
 import signal
 import sys
@@ -120,7 +121,7 @@ def _list_of_commands(arguments: Sequence[str]) -> str:
         raise InputError(f"unknown command {got!r}; {advice}")
     lines = ["usage: simjax COMMAND ...", ""]
     for name, command in listed.items():
-        text = f"  {name:<20}{command.dataclass.__doc__}"
+        text = f"  {name:<20}{re.split('[,:]', command.dataclass.__doc__ or '')[0].rstrip('.')}"
         lines += textwrap.wrap(text, shutil.get_terminal_size().columns, subsequent_indent=" " * 22)
     return "\n".join([*lines, "", "simjax COMMAND --help lists its options."])
 

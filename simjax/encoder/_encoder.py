@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
+from numpy.typing import ArrayLike as NumpyArrayLike
 
 from simjax import similarity
 from simjax.core import InputError, check_at_least
@@ -162,7 +163,7 @@ class Encoder:
             return np.asarray(given, np.float32)
         return self.encode(given)
 
-    def probability(self, scores: ArrayLike, *, prior: float = 0.5) -> np.ndarray:
+    def probability(self, scores: NumpyArrayLike, *, prior: float = 0.5) -> np.ndarray:
         """Compute the probability that pairs with these scores are of one class or identity.
 
         Args:

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from simjax.core import check_between, dot_products, promote_to_float32, replace_non_finite_rows, take_rows
 from simjax.losses._options import Labels, ReferenceOptions, resolve_options
-from simjax.losses._pair_loss import Terms, compute_pair_loss, compute_terms, log_sum_exp
+from simjax.losses._pair_loss import Terms, check_weights, compute_pair_loss, compute_terms, log_sum_exp
 from simjax.losses._terms import Embeddings, RowSums, Scalar
 from simjax.pairs._relation import rows_and_relation
 from simjax.pairs._triplets import sum_over_positives, take_columns
@@ -58,7 +58,10 @@ def angular_loss(
     # Rows of one class share their positives. If they are sorted by class, the rows of a tile have positives in few
     # columns: a third of the time or less with many classes (large/angular of `python -m benchmarks.losses`).
     order = jnp.argsort(relation.classes[0])
-    weights = None if resolved.weights is None else take_rows(resolved.weights, order)
+    weights = resolved.weights
+    if weights is not None:
+        check_weights(weights, len(x))
+        weights = take_rows(weights, order)
     x, relation = take_rows(x, order), relation.take_rows(order)
     by_class = dataclasses.replace(resolved, ref_embeddings=y, ref_labels=None, weights=weights)
     terms = compute_terms(_angular_terms, x, relation, by_class, column_parameters={"columns": y}, alpha=alpha)

@@ -98,8 +98,7 @@ def compute_terms(
     """
     x, y, relation = rows_and_relation(embeddings, labels, options.ref_embeddings, options.ref_labels)
     weights = jnp.ones(x.shape[0], jnp.float32) if options.weights is None else options.weights
-    if weights.shape != x.shape[:1]:
-        raise InputError(f"weights: expected one for each of {x.shape[0]} rows, got shape {weights.shape}")
+    check_weights(weights, x.shape[0])
     if options.reducer.class_weights is not None:
         of_classes = as_float_array("class_weights", options.reducer.class_weights)
         if of_classes.ndim != 1 or not of_classes.size:
@@ -113,6 +112,12 @@ def compute_terms(
         (weights, dict(row_parameters or {})),
         needs_all_columns=bool(column_parameters),
     )
+
+
+def check_weights(weights: Array, n: int) -> None:
+    """Raise an InputError unless there is one weight for each of n rows."""
+    if weights.shape != (n,):
+        raise InputError(f"weights: expected one for each of {n} rows, got shape {weights.shape}")
 
 
 @partial(jax.jit, static_argnums=0, static_argnames="needs_all_columns")

@@ -10,15 +10,6 @@ from simjax._files import write_file
 from simjax.report._render import escape_html, page_html
 
 SIDE = 128  # largest side of a thumbnail in pixels
-_STYLE = """
-.row { display: flex; flex-wrap: wrap; gap: .8rem; }
-.row figure { flex: none; width: 8rem; margin: 0; overflow-wrap: anywhere; }
-.row figure.query { width: 8.9rem; border-right: 1px solid var(--line); padding-right: .8rem; }
-.row img, .missing { width: 8rem; height: 8rem; object-fit: contain; background: var(--tint); }
-.missing { display: flex; align-items: center; justify-content: center; color: var(--soft); font-size: .8rem; }
-h2 { font-size: 1rem; }
-"""
-
 ImageRow = tuple[str, Path | str | int | None, Sequence[tuple[Path | str | None, str]]]
 """The title of a row, the path of the query (anything else has no picture), and the path and caption of each hit."""
 
@@ -38,7 +29,7 @@ def write_image_rows(file: Path, title: str, rows: Sequence[ImageRow]) -> None:
         figures = "\n".join(_figure(path, caption, "") for path, caption in hits)
         sections.append(f'<h2>{escape_html(name)}</h2>\n<div class="row">\n{shown}{figures}\n</div>')
     lead = f"{len(rows):,} quer{'y' if len(rows) == 1 else 'ies'}"
-    write_file(file, page_html(title, lead, "\n".join(sections), _STYLE))
+    write_file(file, page_html(title, lead, "\n".join(sections)))
 
 
 def _figure(path: Path | str | None, caption: str, kind: str) -> str:

@@ -46,6 +46,11 @@ pre { background: var(--tint); padding: .8rem 1rem; border-radius: .4rem; overfl
   line-height: 1.4; margin: 0; }
 details summary { cursor: pointer; color: var(--soft); }
 details pre { margin-top: .5rem; }
+.row { display: flex; flex-wrap: wrap; gap: .8rem; }
+.row figure { flex: none; width: 8rem; margin: 0; overflow-wrap: anywhere; }
+.row figure.query { width: 8.9rem; border-right: 1px solid var(--line); padding-right: .8rem; }
+.row img, .missing { width: 8rem; height: 8rem; object-fit: contain; background: var(--tint); }
+.missing { display: flex; align-items: center; justify-content: center; color: var(--soft); font-size: .8rem; }
 @media (max-width: 40rem) { th, td { padding: .3rem .4rem; } table { font-size: .85rem; } }
 """
 # The browser enforces that no script runs and that no file is fetched, even if an escape were missing.
@@ -100,10 +105,10 @@ def to_html(page: Page) -> str:
     return page_html(page.title, page.lead, "\n".join(sections))
 
 
-def page_html(title: str, lead: str, sections: str, style: str = "") -> str:
-    """Return an HTML file with a title, a summary, sections in HTML, and additional CSS."""
+def page_html(title: str, lead: str, sections: str) -> str:
+    """Return an HTML file with a title, a summary, and sections in HTML."""
     return _PAGE.format(
-        policy=_POLICY, style=_STYLE + style, title=escape_html(title), lead=escape_html(lead), sections=sections
+        policy=_POLICY, style=_STYLE, title=escape_html(title), lead=escape_html(lead), sections=sections
     )
 
 

@@ -282,7 +282,7 @@ def test_errors():
             loss_named(name)(x, labels, temperature=wrong)
     with pytest.raises(InputError, match="expected a similarity, got euclidean"):
         losses.circle_loss(x, labels, measure="euclidean")
-    with pytest.raises(InputError, match="have no bounds but above=0"):
+    with pytest.raises(InputError, match="expected no bound but above=0"):
         losses.triplet_margin_loss(x, labels, reducer=losses.Reducer(above=0.5))
 
 
