@@ -115,7 +115,7 @@ def weights_of(networks: Sequence[nnx.Module], learned_measure: nnx.Module | Non
     if learned_measure is not None:
         modules["measure"] = learned_measure
     return {
-        ".".join(map(str, (prefix, *path))): np.ascontiguousarray(value[...])
+        ".".join(map(str, (prefix, *path))): np.asarray(value[...], order="C")
         for prefix, module in modules.items()
         for path, value in nnx.to_flat_state(nnx.state(module))
     }
@@ -132,7 +132,7 @@ def _hash(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256(json.dumps({name: described[name] for name in fields}, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(arrays[name].data)
+        digest.update(arrays[name].tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -10,11 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.validation import check_is_fitted
 
 import simjax
+from simjax import Gallery
 from simjax.core import InputError
 from simjax.data import load
-from simjax.encoder import Encoder, find_identities, find_images, load_encoder
+from simjax.encoder import Encoder, EncoderTransformer, find_identities, find_images, load_encoder
 from simjax.train import train
 from simjax.train._settings import from_dict
 
@@ -210,3 +216,36 @@ def test_what_is_no_encoder_is_refused(tmp_path):
         load_encoder("no-such-encoder")
     with pytest.raises(InputError, match="has no encoder"):
         load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("measure", "objective"),
+    [("low_rank_mahalanobis", "triplet"), pytest.param("pair_network", "nt_xent", marks=pytest.mark.slow)],
+)
+def test_a_learned_measure_is_saved_and_used(tmp_path, digits, measure, objective):
+    loss = {"learned_measure": measure, "measure_size": 3}
+    settings = {"model": "dnn", "steps": 20, "dnn": {"widths": [8]}, "embedding_size": 4, "loss": loss}
+    trained = train(from_dict(settings | {"objective": objective, "mining": {"miner": "batch_hard"}}), tmp_path / "run")
+    assert trained.report["measure"] == measure
+    found = load_encoder(tmp_path / "run")
+    learned = trained.encoder.learned_measure
+    assert found.measure.name == measure
+    pairs = found.encode(digits[:10]), found.encode(digits[10:])
+    np.testing.assert_allclose(found.measure(*pairs), learned(*pairs), rtol=1e-6)
+    with Gallery.create(tmp_path / "gallery", found) as gallery:
+        gallery.add(pairs[1])
+        (result,) = gallery.search(pairs[0][:1], 10)
+    scores = found.similarity(pairs[0][:1], pairs[1])[0]
+    expected = np.argsort(-scores if found.measure.higher_is_closer else scores, kind="stable")
+    assert [hit.id - 1 for hit in result.hits] == expected.tolist()
+
+
+def test_an_encoder_is_a_transformer_of_scikit_learn(encoder, digits, embeddings):
+    transformer = clone(EncoderTransformer(encoder, normalize=True))
+    with pytest.raises(NotFittedError):
+        check_is_fitted(transformer)
+    found = transformer.fit_transform(digits)
+    np.testing.assert_allclose(found, encoder.encode(digits, normalize=True), atol=1e-6)
+    assert transformer.get_feature_names_out().tolist() == [f"encodertransformer{i}" for i in range(8)]
+    labels = load("digits", "test").labels[:20]
+    assert make_pipeline(transformer, KNeighborsClassifier(1)).fit(digits, labels).score(digits, labels) == 1
