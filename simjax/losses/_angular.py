@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from simjax.core import check_between, dot_products, promote_to_float32, replace_non_finite_rows, take_rows
+from simjax.core import auto_axes, check_between, dot_products, promote_to_float32, replace_non_finite_rows, take_rows
 from simjax.losses._options import Labels, ReferenceOptions, resolve_options
 from simjax.losses._pair_loss import Terms, check_weights, compute_pair_loss, compute_terms, log_sum_exp
 from simjax.losses._terms import Embeddings, RowSums, Scalar
@@ -57,7 +57,7 @@ def angular_loss(
         return compute_pair_loss(_angular_terms, embeddings, labels, resolved, column_parameters=columns, alpha=alpha)
     # Rows of one class share their positives. If they are sorted by class, the rows of a tile have positives in few
     # columns: a third of the time or less with many classes (large/angular of `python -m benchmarks.losses`).
-    order = jnp.argsort(relation.classes[0])
+    order, inverse = _order_by_class(relation.classes[0])
     weights = resolved.weights
     if weights is not None:
         check_weights(weights, len(x))
@@ -65,8 +65,15 @@ def angular_loss(
     x, relation = take_rows(x, order), relation.take_rows(order)
     by_class = dataclasses.replace(resolved, ref_embeddings=y, ref_labels=None, weights=weights)
     terms = compute_terms(_angular_terms, x, relation, by_class, column_parameters={"columns": y}, alpha=alpha)
-    inverse = jnp.argsort(order)
     return resolved.reduce(*jax.tree.map(lambda a: take_rows(a, inverse), terms).values())
+
+
+@jax.jit
+@auto_axes
+def _order_by_class(ids: Array) -> tuple[Array, Array]:
+    """Return the permutation [n] that sorts class ids, and the inverse permutation."""
+    order = jnp.argsort(ids)
+    return order, jnp.argsort(order)
 
 
 def _angular_terms(scores: Array, positive: Array, negative: Array, *, columns: Array, alpha: Array) -> Terms:
