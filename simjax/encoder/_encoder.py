@@ -37,8 +37,8 @@ class Encoder:
     Attributes:
         measure: Compares embeddings.
         embedding_size: Size of the embeddings.
-        fingerprint: Hash of the weights, the network and the preprocessing. Embeddings are comparable if the
-            fingerprints of their encoders are equal.
+        fingerprint: Hash of the weights, the network, the preprocessing and the measure. Embeddings are comparable if
+            the fingerprints of their encoders are equal.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the weights, the network and the preprocessing, 16 hexadecimal digits."""
+        """Hash of the weights, the network, the preprocessing and the measure, 16 hexadecimal digits."""
         return fingerprint(self.config, self.networks, self.learned_measure)
 
     @overload
