@@ -14,6 +14,7 @@ from tyro.conf import Positional
 
 from simjax._files import write_file
 from simjax.cli._arguments import parse
+from simjax.cli._train import enable_compilation_cache
 from simjax.core import InputError
 
 
@@ -126,6 +127,7 @@ def embed(arguments: Sequence[str]) -> None:
     from simjax.encoder import find_images, load_encoder
     from simjax.train._progress import PreparationDisplay
 
+    enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
     paths = find_images(parsed.images)
     progress = PreparationDisplay(stderr=True)
@@ -155,6 +157,7 @@ def calibrate(arguments: Sequence[str]) -> None:
     folder = Path(parsed.out) if parsed.out else encoder_folder(parsed.encoder)
     if parsed.out is None and folder.is_relative_to(READY):
         raise InputError(f"{parsed.encoder} is part of simjax and is not changed: `out` names a folder for a copy")
+    enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
     paths, identities = find_identities(parsed.images)
     embeddings = encoder.encode(paths, progress=PreparationDisplay(stderr=True))
@@ -181,6 +184,7 @@ def verify(arguments: Sequence[str]) -> None:
     parsed = parse(VerifyArguments, arguments)
     from simjax.encoder import find_images, load_encoder
 
+    enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
     pair = encoder.encode([_one_image(parsed.a, find_images), _one_image(parsed.b, find_images)])
     score = float(encoder.similarity(pair[:1], pair[1:])[0, 0])
@@ -206,6 +210,7 @@ def fid(arguments: Sequence[str]) -> None:
     from simjax.similarity import frechet_distance
     from simjax.train._progress import PreparationDisplay
 
+    enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
     paths = [find_images(folder) for folder in (parsed.a, parsed.b)]
     a, b = (encoder.encode(files, progress=PreparationDisplay(stderr=True)) for files in paths)

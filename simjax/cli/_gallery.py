@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from simjax.cli._arguments import parse
 from simjax.cli._encoders import print_json
+from simjax.cli._train import enable_compilation_cache
 from simjax.core import InputError
 
 
@@ -92,6 +93,7 @@ def create(arguments: Sequence[str]) -> None:
     from simjax.encoder import find_identities, find_images, load_encoder
     from simjax.gallery import Gallery
 
+    enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
     paths: list[Path] = []
     identities: list[str] | None = None
@@ -176,6 +178,7 @@ def open_gallery(path: str) -> Any:
     """Open a gallery, without its warning of a missing calibration."""
     from simjax.gallery import Gallery
 
+    enable_compilation_cache()
     # The commands say themselves how to calibrate.
     warnings.filterwarnings("ignore", "the gallery is not calibrated", UserWarning)
     return Gallery.open(path)

@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 from simjax.cli._arguments import parse
 from simjax.cli._encoders import print_json, print_verification
 from simjax.cli._gallery import count, encoding_progress, how_to_calibrate, key_values, open_gallery
+from simjax.cli._train import enable_compilation_cache
 from simjax.core import InputError
 
 K = Annotated[int, arg(aliases=("-k",))]
@@ -164,6 +165,7 @@ def duplicates(arguments: Sequence[str]) -> None:
 
         if parsed.min_score is None:
             raise InputError("`min_score`: expected the score from which images of a folder are duplicates")
+        enable_compilation_cache()
         encoder = load_encoder(parsed.encoder)
         files = find_images(parsed.gallery)
         embeddings = encoder.encode(files, progress=encoding_progress())

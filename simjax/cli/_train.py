@@ -49,7 +49,7 @@ def train(arguments: Sequence[str]) -> None:
     parsed = parse(TrainArguments, arguments, default=_as_arguments(_base_settings(arguments)))
     settings = _as_settings(parsed)
     out = Path(parsed.out or default_out(settings))
-    _enable_compilation_cache()
+    enable_compilation_cache()
     from simjax.report import summary_lines
     from simjax.train import Interrupted
 
@@ -161,7 +161,7 @@ def _modification_time(path: Path) -> int | None:
     return path.stat().st_mtime_ns if path.is_file() else None
 
 
-def _enable_compilation_cache() -> None:
+def enable_compilation_cache() -> None:
     """Store compiled functions in the user's cache folder, which saves several seconds at the next start."""
     import jax
 

@@ -214,8 +214,9 @@ class Encoder:
         return f"Encoder({self.name}: {number}{self.config.network}, {size} -> {self.embedding_size})"
 
 
-def _pad(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Repeat the first image up to `size` images, so that all batches have one shape and one compilation."""
+def _pad(pixels: np.ndarray, batch_size: int) -> np.ndarray:
+    """Repeat the first image up to a power of two or the batch size, so that batches have few different shapes."""
+    size = min(1 << (len(pixels) - 1).bit_length(), batch_size)
     return np.concatenate([pixels, np.repeat(pixels[:1], size - len(pixels), axis=0)])
 
 
