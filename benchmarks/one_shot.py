@@ -179,10 +179,11 @@ def page(report: dict[str, Any]) -> str:
         for r in sorted(report["runs"], key=lambda r: r["selection_fnir"])
     ]
     text = (
-        f"`python -m benchmarks.one_shot FOLDER`: a CNN is trained for {report['epochs']:g} epochs on 600 characters in "
-        "10 fonts. 100 characters that it has never seen are enrolled with one image each, in a font that it has never "
-        "seen, and searched with their images in 4 other fonts (probes) and with 100 characters that nobody enrolled. "
-        f"The wanted false positive identification rate (FPIR) is {WANTED_FPIR:g}, in a gallery of N = 100 identities. "
+        f"`python -m benchmarks.one_shot FOLDER`: a CNN is trained for {report['epochs']:g} epochs on 600 characters "
+        "in 10 fonts. 100 characters that it has never seen are enrolled with one image each, in a font that it has "
+        "never seen, and searched with their images in 4 other fonts (probes) and with 100 characters that nobody "
+        f"enrolled. The wanted false positive identification rate (FPIR) is {WANTED_FPIR:g}, in a gallery of N = 100 "
+        "identities. "
         "The objective is chosen by the false negative identification rate (FNIR: the enrolled character is not first, "
         "or not as close as the threshold) on 100 characters for this choice; the threshold comes from 100 others. The "
         "chosen objective is in bold. In brackets: 95% intervals by a bootstrap over characters, or by the rule of 3."
