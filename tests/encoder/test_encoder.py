@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -241,7 +242,7 @@ def test_a_learned_measure_is_saved_and_used(tmp_path, digits, measure, objectiv
 
 
 def test_an_encoder_is_a_transformer_of_scikit_learn(encoder, digits, embeddings):
-    transformer = clone(EncoderTransformer(encoder, normalize=True))
+    transformer: Any = clone(EncoderTransformer(encoder, normalize=True))
     with pytest.raises(NotFittedError):
         check_is_fitted(transformer)
     found = transformer.fit_transform(digits)
