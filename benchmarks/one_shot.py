@@ -165,14 +165,15 @@ def interval(events: list[int], trials: list[int]) -> tuple[float, float] | None
     return bootstrap_interval(events, trials, seed=0, resamples=BOOTSTRAPS)
 
 
+def cell(record: dict[str, Any], name: str) -> str:
+    """Return a rate of a record with its interval, as text."""
+    low, high = record[f"{name}_interval"]
+    return f"{record[name]:.4f} ({low:.4f} to {high:.4f})"
+
+
 def page(report: dict[str, Any]) -> str:
     """Return the table of a report in Markdown."""
     chosen = report["chosen"]
-
-    def cell(record: dict[str, Any], name: str) -> str:
-        low, high = record[f"{name}_interval"]
-        return f"{record[name]:.4f} ({low:.4f} to {high:.4f})"
-
     rows = [
         f"| {'**' if r['objective'] == chosen else ''}{r['objective']}{'**' if r['objective'] == chosen else ''} "
         f"| {r['selection_fnir']:.3f} | {cell(r, 'rank_1_rate')} | {cell(r, 'fnir')} | {cell(r, 'fpir')} |"

@@ -18,7 +18,7 @@ if not __package__:  # as `python benchmarks/one_shot_mnist.py`
 
 import numpy as np
 
-from benchmarks.one_shot import interval
+from benchmarks.one_shot import cell, interval
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "triplet": {"objective": "triplet"},
@@ -94,11 +94,6 @@ def identify(encoder: Any, stranger: int, unknown: int) -> dict[str, Any]:
 
 def page(report: dict[str, Any]) -> str:
     """Return the table of a report in Markdown."""
-
-    def cell(record: dict[str, Any], name: str) -> str:
-        low, high = record[f"{name}_interval"]
-        return f"{record[name]:.4f} ({low:.4f} to {high:.4f})"
-
     rows = [
         f"| {r['objective']} | {r['threshold from']} | {r['unknown']} "
         f"| {cell(r, 'rank_1_rate')} | {cell(r, 'fnir')} | {cell(r, 'fpir')} |"

@@ -1,5 +1,6 @@
 """`simjax encoders | embed | calibrate | verify`: commands that use an encoder without a gallery."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -161,32 +162,23 @@ def calibrate(arguments: Sequence[str]) -> None:
     encoder = load_encoder(parsed.encoder)
     paths, identities = find_identities(parsed.images)
     embeddings = encoder.encode(paths, progress=PreparationDisplay(stderr=True))
-    ids = np.unique(identities, return_inverse=True)[1].astype(np.int32)
-    calibration = Calibration.fit(embeddings, ids, measure=encoder.measure, method=parsed.method)
+    calibration = Calibration.fit(embeddings, identities, measure=encoder.measure, method=parsed.method)
     encoder.calibrated(calibration).save(folder, overwrite=parsed.out is None)
     print(f"calibrated on {len(paths):,} images of {len(set(identities)):,} identities: {folder}")
-    print(str(calibration.pair_threshold(_shown_rate(calibration))))
-
-
-def _shown_rate(calibration: Any) -> float:
-    """Return the false match rate 0.001, or the next of 0.01 and 0.1 that the calibration has enough pairs for."""
-    for rate in (0.001, 0.01):
-        try:
-            calibration.pair_threshold(rate)
-            return rate
-        except InputError:
-            continue
-    return 0.1
+    for rate in (0.001, 0.01, 0.1):  # the first one for which there are enough pairs
+        with contextlib.suppress(InputError):
+            print(calibration.pair_threshold(rate))
+            break
 
 
 def verify(arguments: Sequence[str]) -> None:
     """Compare two images."""
     parsed = parse(VerifyArguments, arguments)
-    from simjax.encoder import find_images, load_encoder
+    from simjax.encoder import load_encoder
 
     enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
-    pair = encoder.encode([_one_image(parsed.a, find_images), _one_image(parsed.b, find_images)])
+    pair = encoder.encode([one_image(parsed.a), one_image(parsed.b)])
     score = float(encoder.similarity(pair[:1], pair[1:])[0, 0])
     result: dict[str, Any] = {"score": score, "probability": None, "same": None, "threshold": None, "fmr": None}
     if encoder.calibration is not None:
@@ -197,7 +189,10 @@ def verify(arguments: Sequence[str]) -> None:
     print_verification(result, encoder.measure.name, f"simjax calibrate {parsed.encoder} --images FOLDER", parsed.json)
 
 
-def _one_image(path: str, find_images: Any) -> Path:
+def one_image(path: str) -> Path:
+    """Return the path of an image that exists; an InputError for a folder."""
+    from simjax.encoder import find_images
+
     if os.path.isdir(path):
         raise InputError(f"{path}: expected an image, got a folder")
     return find_images(path)[0]

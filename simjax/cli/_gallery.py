@@ -131,8 +131,7 @@ def remove(arguments: Sequence[str]) -> None:
         if parsed.identity is not None:
             removed = gallery.remove_identity(parsed.identity)
         else:
-            gallery.remove(parsed.ids)
-            removed = len(set(parsed.ids))
+            removed = gallery.remove(parsed.ids)
         print(f"removed {count(removed, 'item')}; {_counts(gallery)}")
 
 
@@ -167,7 +166,6 @@ def info(arguments: Sequence[str]) -> None:
 
 def list_items(arguments: Sequence[str]) -> None:
     """Print the items of a gallery as JSON Lines."""
-
     parsed = parse(ListArguments, arguments)
     with open_gallery(parsed.gallery) as gallery:
         for item in gallery.items(where=key_values("where", parsed.where) or None):

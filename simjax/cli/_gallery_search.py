@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from simjax.cli._arguments import parse
-from simjax.cli._encoders import print_json, print_verification
+from simjax.cli._encoders import one_image, print_json, print_verification
 from simjax.cli._gallery import count, encoding_progress, how_to_calibrate, key_values, open_gallery
 from simjax.cli._train import enable_compilation_cache
 from simjax.core import InputError
@@ -186,11 +186,8 @@ def duplicates(arguments: Sequence[str]) -> None:
 def verify(arguments: Sequence[str]) -> None:
     """Compare two images by the calibration of a gallery."""
     parsed = parse(GalleryVerifyArguments, arguments)
-    from simjax.encoder import find_images
-
     with open_gallery(parsed.gallery) as gallery:
-        (a, b) = find_images([parsed.a, parsed.b])
-        found = gallery.verify(a, b, fmr=parsed.fmr)
+        found = gallery.verify(one_image(parsed.a), one_image(parsed.b), fmr=parsed.fmr)
         result = {name: _plain(getattr(found, name)) for name in ("score", "probability", "same", "threshold", "fmr")}
         print_verification(result, gallery.measure.name, how_to_calibrate(parsed.gallery), parsed.json)
 

@@ -12,7 +12,7 @@ from simjax.data._balanced_sampler import (
 )
 from simjax.data._dataset import Dataset, Progress, export, select_classes
 from simjax.data._decode import Format, UnreadableImageError, decode_images, resize
-from simjax.data._folder import has_test_folder, list_images
+from simjax.data._folder import has_test_folder, list_classes, list_images
 from simjax.data._load import DATASETS, load, resolve_folders, split_name
 from simjax.data._prepare import prepare
 from simjax.data._sampler import (
@@ -43,6 +43,7 @@ __all__ = [
     "fixed_triplets",
     "has_test_folder",
     "hierarchy",
+    "list_classes",
     "list_images",
     "load",
     "normalize",

@@ -286,7 +286,7 @@ def _resize_image(image: "Image.Image", size: tuple[int, int], aspect: Aspect) -
 def _low_bytes(source: Source, image: "Image.Image") -> "Image.Image | None":
     """Return the low bytes of an image with several channels of 16 bits, and None for other images.
 
-    Pillow reads only the high bytes of such an image, and only the low bytes if told the opposite byte order.
+    Pillow reads only the high bytes of such an image, and only the low bytes if the opposite byte order is given.
     """
     tiles = getattr(image, "tile", None)
     args = tiles[0].args if tiles else ""

@@ -96,6 +96,18 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     return files
 
 
+def list_classes(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
+    """Return the image files of each sub-folder that has any, at any depth; a warning reports skipped files."""
+    skipped = Skipped()
+    sub_folders, images = _list_folder(Path(folder), skipped)
+    skipped["image{s} beside the folders of classes", ""] += len(images)
+    found = {path.name: _find_images(path, skipped, (os.path.realpath(folder),)) for path in sub_folders}
+    classes = {name: files for name, files in found.items() if files}
+    if classes and (description := _describe(skipped)):
+        warnings.warn(f"{folder}: left out {description}", stacklevel=2)
+    return classes
+
+
 def has_test_folder(path: str | os.PathLike[str]) -> bool:
     """Return whether a folder of images has separate folders of training and test images."""
     root = Path(os.path.expanduser(path))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 import numpy as np
 
 from simjax.core import InputError
-from simjax.data import Format, UnreadableImageError, decode_images, list_images
+from simjax.data import Format, UnreadableImageError, decode_images, list_classes, list_images
 from simjax.encoder._config import Preprocessing
 
 if TYPE_CHECKING:
@@ -53,9 +53,8 @@ def find_identities(folder: str | os.PathLike[str]) -> tuple[list[Path], list[st
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"{root}: {'it is a file, not a folder' if root.exists() else 'no such folder'}")
-    sub_folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    files = {sub_folder.name: list_images(sub_folder) for sub_folder in sub_folders}
-    if not any(files.values()):
+    files = list_classes(root)
+    if not files:
         raise InputError(f"{root}: expected one sub-folder with images for each identity, got none")
     return [f for group in files.values() for f in group], [name for name, group in files.items() for _ in group]
 

@@ -127,7 +127,7 @@ class Calibration:
 
             logistic     P(same) = 1 / (1 + exp(-(a score + b))), the maximum of the likelihood without a penalty. For
                          many pairs that overlap, this is scikit-learn's LogisticRegression(C=np.inf).
-            isotonic     the best function of the score that increases with closeness, by scikit-learn, linear between
+            isotonic     the best function of the score that rises for closer pairs, by scikit-learn, linear between
                          its corners and constant beyond them. It needs more pairs.
 
         Args:

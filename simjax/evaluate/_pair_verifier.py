@@ -178,7 +178,7 @@ class PairVerifier(ClassifierMixin, BaseEstimator):
 
 
 def _utility(accepted: Accepted, strategy: str, min_rate: float | None, beta: float) -> np.ndarray:
-    """Return what the strategy maximises, for each threshold from strict to lenient."""
+    """Return the quantity that the strategy maximises, at each threshold from strict to lenient."""
     same, different = accepted.same, accepted.different
     n_same, n_different = same[-1], different[-1]
     if strategy == "accuracy":

@@ -322,7 +322,7 @@ class Store:
         return np.asarray(np.memmap(path, "<f4", "r", shape=shape))
 
     def _discard_uncommitted(self, properties: Properties) -> None:
-        """Cut the file of embeddings to its committed rows, and delete others: what a dying process has left."""
+        """Cut the file of embeddings to its committed rows, and delete other ones, which a dying process has left."""
         current = self._checked_file(properties)
         if current.stat().st_size > _size(properties):
             os.truncate(current, _size(properties))

@@ -125,6 +125,7 @@ def test_folders_are_compared_by_the_frechet_distance(place, capsys):
         ("verify run images images/a/0.png", "expected an image, got a folder"),
         ("embed run images --out e.txt", "`--out`: expected a file that ends in .npz or .csv"),
         ("gallery search nowhere images", "nowhere"),
+        ("gallery verify G images images/a/0.png", "expected an image, got a folder"),
         ("gallery search G images --id 3", "images or `--id`, one of both"),
         ("gallery search G --id 99", "no item 99"),
         ("gallery search G images/a/0.png --where source", "`--where`: expected KEY=VALUE, got 'source'"),

@@ -127,10 +127,11 @@ def test_an_unreadable_image_is_named(encoder, digits, tmp_path):
 
 
 def test_files_and_identities_are_found_in_alphabetical_order(digits, tmp_path):
-    for name in ("b/1.png", "a/x/2.png", "a/1.png", "c.png"):
+    for name in ("b/1.png", "a/x/2.png", "a/1.png", "@eaDir/1.png", ".hidden/1.png", "c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(digits[0, ..., 0]).save(tmp_path / name)
-    files, identities = find_identities(tmp_path)
+    with pytest.warns(UserWarning, match="left out .*@eaDir"):
+        files, identities = find_identities(tmp_path)
     assert [str(file.relative_to(tmp_path)) for file in files] == ["a/1.png", "a/x/2.png", "b/1.png"]
     assert identities == ["a", "a", "b"]
     assert find_images([tmp_path / "c.png", tmp_path / "b"]) == [tmp_path / "c.png", tmp_path / "b/1.png"]
