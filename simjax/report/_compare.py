@@ -1,4 +1,4 @@
-"""Comparisons of runs on the same data: a table with the best values, means over seeds, settings, curves."""
+"""Comparisons of runs on the same data: results with intervals, differences between recipes, curves, settings."""
 
 import itertools
 import json
@@ -11,16 +11,16 @@ from typing import Any
 
 from simjax._files import replace_folder, write_file
 from simjax.core import InputError
+from simjax.evaluate import Comparison
 from simjax.report import _numbers as numbers
-from simjax.report._metrics import METRICS, Metric, best
+from simjax.report._metrics import METRICS, Metric, with_interval
 from simjax.report._page import Block, Cell, Page, Row, Table, Text
+from simjax.report._recipes import NOT_IN_RECIPE, Recipe, difference, recipes_of, shown_best
 from simjax.report._render import to_html, to_markdown
 from simjax.report._run import Run, read_run
 
 COLUMNS = tuple(metric for metric in METRICS if metric.compared)
 _FILES = {"compare.json", "compare.md", "compare.html", "figures"}
-# Runs that differ only in these settings are repetitions of one experiment.
-_IGNORED_SETTINGS = {"seed", "out", "resume", "overwrite", "config", "data_dir", "checkpoint_seconds"}
 
 
 def compare(runs: Sequence[Path], out: Path) -> None:
@@ -100,12 +100,14 @@ def _page(runs: Sequence[Run]) -> Page:
     from simjax.report._charts import overlaid_curves  # imports Matplotlib
 
     names, first = _names(runs), runs[0]
+    recipes = recipes_of(runs, names)
     tested = first.value("test_dataset")
     data = f"{numbers.text(first.value('dataset'))}{f', tested on {tested}' if tested else ''}"
     meanings: list[Row] = [[metric.title, metric.meaning] for metric in COLUMNS]
     sections: list[tuple[str, list[Block]]] = [
         ("Results", _results(runs, names)),
-        ("Mean over seeds", _means_over_seeds(runs, names)),
+        ("Recipes", _recipes(recipes)),
+        ("Differences", _differences(recipes)),
         ("Training", [*overlaid_curves(runs, names)]),
         ("Different settings", _different_settings(runs, names)),
         ("Metrics", [Table(["Metric", "Meaning"], meanings, align="ll")]),
@@ -120,7 +122,7 @@ def _page(runs: Sequence[Run]) -> Page:
 def _content(runs: Sequence[Run]) -> dict[str, Any]:
     """Return the content of compare.json."""
     names = _names(runs)
-    is_best = {metric.name: best(metric, _values(runs, metric)) for metric in COLUMNS}
+    recipes = recipes_of(runs, names)
     return {
         "dataset": runs[0].value("dataset"),
         "test_dataset": runs[0].value("test_dataset"),
@@ -131,17 +133,32 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
                 "path": str(run.path),
                 **{key: run.value(key) for key in ("model", "objective", "seed", "steps", "accuracy_of")},
                 **{metric.name: numbers.number(run.value(metric.name)) for metric in COLUMNS},
-                "best_in": [metric.name for metric in COLUMNS if is_best[metric.name][i]],
+                **{metric.interval: run.value(metric.interval) for metric in COLUMNS},
             }
-            for i, (run, name) in enumerate(zip(runs, names, strict=True))
+            for run, name in zip(runs, names, strict=True)
         ],
-        "over_seeds": [
+        "recipes": [
             {
-                "runs": [names[i] for i in group],
-                "seeds": [runs[i].value("seed") for i in group],
-                **{metric.name: _mean_and_deviation([runs[i] for i in group], metric) for metric in COLUMNS},
+                "name": recipe.name,
+                "runs": [str(run.path) for run in recipe.runs],
+                "seeds": recipe.seeds,
+                **{metric.name: _mean_and_deviation(recipe, metric) for metric in COLUMNS},
             }
-            for group in _groups(runs)
+            for recipe in recipes
+        ],
+        "differences": [
+            {
+                "metric": metric.name,
+                "a": a.name,
+                "b": b.name,
+                "runs": found.runs,
+                "difference": found.difference,
+                "difference_interval": found.interval,
+                "shown": found.is_shown and found.runs > 1,
+            }
+            for metric in COLUMNS
+            for b, a in itertools.combinations(recipes, 2)
+            if (found := difference(metric, a, b)) is not None
         ],
     }
 
@@ -152,75 +169,95 @@ def _names(runs: Sequence[Run]) -> list[str]:
     return [name if names.count(name) == 1 else str(run.path) for run, name in zip(runs, names, strict=True)]
 
 
-def _values(runs: Sequence[Run], metric: Metric) -> list[Any]:
-    return [run.value(metric.name) for run in runs]
-
-
 def _results(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
     methods = [numbers.text(run.value("accuracy_of")) for run in runs]  # "classifier" or "knn"
     same_method = len(set(methods)) == 1
-    titles, columns = ["Run"], []
+    rows: list[Row] = []
     for metric in COLUMNS:
-        values = _values(runs, metric)
-        texts, title = list(map(metric.show, values)), metric.title
+        texts, title = [with_interval(metric, run) for run in runs], metric.title
         if metric.name == "accuracy" and same_method:
             title += f" ({methods[0]})"
         elif metric.name == "accuracy":
             texts = [f"{text} ({method})" for text, method in zip(texts, methods, strict=True)]
-        titles.append(title)
-        columns.append(list(map(Cell, texts, best(metric, values))))
-    rows: list[Row] = [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]
-    note = "★ marks the best value of a column, or all of them if several are equal."
+        rows.append([title, *texts])
+    blocks: list[Block] = [Table(["Metric", *names], rows, align="l" + "r" * len(runs))]
+    if any(run.value(metric.interval) for run in runs for metric in COLUMNS):
+        blocks.append(Text("In brackets: 95% intervals of each encoder for other test images."))
     if not same_method:
-        note += (
-            " The accuracies are not comparable: some runs use their own classifier, others the nearest neighbours. "
-            "Compare the k-NN accuracy, which all runs measure in the same way."
+        blocks.append(
+            Text(
+                "The accuracies are not comparable: some runs use their own classifier, others the nearest neighbours. "
+                "Compare the k-NN accuracy, which all runs measure in the same way."
+            )
         )
-    return [Table(titles, rows, align="l" + "r" * len(COLUMNS)), Text(note)]
+    return blocks
 
 
-def _groups(runs: Sequence[Run]) -> list[list[int]]:
-    """Return the indices of each group of two or more runs with the same settings, apart from the seed."""
-    groups: dict[str, list[int]] = {}
-    for i, run in enumerate(runs):
-        settings = {key: value for key, value in run.part("settings").items() if key not in _IGNORED_SETTINGS}
-        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(i)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def _mean_and_deviation(runs: Sequence[Run], metric: Metric) -> dict[str, float] | None:
-    """Return the mean and the sample standard deviation, or None if a run lacks the metric."""
-    values = [value for value in map(numbers.number, _values(runs, metric)) if value is not None]
-    if len(values) < len(runs):
+def _mean_and_deviation(recipe: Recipe, metric: Metric) -> dict[str, float | None] | None:
+    """Return the mean and the sample standard deviation over the seeds, or None if a run lacks the metric."""
+    values = recipe.values(metric)
+    if len(values) < len(recipe.runs):
         return None
-    return {"mean": statistics.fmean(values), "standard_deviation": statistics.stdev(values)}
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "standard_deviation": deviation}
 
 
-def _means_over_seeds(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
-    """Return a table of the mean and standard deviation of each metric over each group of `_groups`, if any."""
-    groups = _groups(runs)
-    if not groups:
+def _recipes(recipes: Sequence[Recipe]) -> list[Block]:
+    """Return a table of the mean and standard deviation of each metric over the seeds of each recipe, if any."""
+    if all(len(recipe.runs) == 1 for recipe in recipes):
         return []
     rows: list[Row] = []
     for metric in COLUMNS:
-        found = [_mean_and_deviation([runs[i] for i in group], metric) or {} for group in groups]
-        texts = [
-            f"{metric.show(values['mean'])} ± {metric.show(values['standard_deviation'])}" if values else numbers.DASH
-            for values in found
-        ]
-        rows.append([metric.title, *map(Cell, texts, best(metric, [values.get("mean") for values in found]))])
-    columns = ["Metric", *(", ".join(names[i] for i in group) for group in groups)]
-    text = (
-        "Mean ± standard deviation of runs with the same settings, apart from the seed. Differences smaller than the "
-        "standard deviation may be due to chance; run more seeds to tell."
+        texts = []
+        for recipe in recipes:
+            found = _mean_and_deviation(recipe, metric) or {}
+            mean, deviation = metric.show(found.get("mean")), found.get("standard_deviation")
+            texts.append(mean if deviation is None else f"{mean} ± {metric.show(deviation)}")
+        rows.append([metric.title, *map(Cell, texts, shown_best(metric, recipes))])
+    text = "A recipe is a group of runs with the same settings apart from the seed: mean ± standard deviation."
+    if len(recipes) > 1:
+        text += " ★ marks a recipe that is shown to be better than every other one; without it, no best one is shown."
+    columns = ["Metric", *(f"{recipe.name} ({len(recipe.runs)} seeds)" for recipe in recipes)]
+    return [Text(text), Table(columns, rows, align="l" + "r" * len(recipes))]
+
+
+def _differences(recipes: Sequence[Recipe]) -> list[Block]:
+    """Return a table of the difference of each recipe and the first one, for metrics with estimates, if any."""
+    first, others = recipes[0], recipes[1:]
+    rows: list[Row] = []
+    for metric in COLUMNS:
+        found = [difference(metric, other, first) for other in others]
+        if any(comparison is not None for comparison in found):
+            rows.append([metric.title, *(_difference_text(metric, comparison) for comparison in found)])
+    if not rows:
+        return []
+    runs = min(len(recipe.runs) for recipe in recipes)
+    about = (
+        "The intervals of a single run of each are about these encoders only: with another seed, either may win. Train "
+        "each recipe with three or more seeds (`--seed`) and compare all runs to learn about the recipes."
+        if runs == 1
+        else "The intervals contain the chance of the seeds and that of the test images."
     )
-    return [Text(text), Table(columns, rows, align="l" + "r" * len(groups))]
+    text = (
+        f"Difference to {first.name} with its 95% interval. An interval that contains 0 shows no difference. {about} "
+        "Of 20 comparisons of equal recipes, one is expected to exclude 0 by chance."
+    )
+    columns = ["Metric", *(f"{other.name} - {first.name}" for other in others)]
+    return [Text(text), Table(columns, rows, align="l" + "r" * len(others))]
+
+
+def _difference_text(metric: Metric, comparison: Comparison | None) -> str:
+    if comparison is None or comparison.difference is None or comparison.interval is None:
+        return numbers.DASH
+    low, high = map(metric.show, comparison.interval)
+    verdict = "" if comparison.is_shown else ", no difference shown"
+    return f"{metric.show(comparison.difference)} ({low} to {high}){verdict}"
 
 
 def _different_settings(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
     """Return a table of the settings that are not the same in all runs, if any."""
     settings = [_flatten(run.part("settings")) for run in runs]
-    keys = dict.fromkeys(key for one in settings for key in one if key not in _IGNORED_SETTINGS - {"seed"})
+    keys = dict.fromkeys(key for one in settings for key in one if key not in NOT_IN_RECIPE - {"seed"})
     values = {key: [one.get(key) for one in settings] for key in keys}
     rows: list[Row] = [
         [key, *map(numbers.text, of_runs)]

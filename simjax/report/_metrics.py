@@ -1,10 +1,11 @@
 """The metrics of a report: their place in report.json, their format, their direction and their meaning."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 from simjax.report import _numbers as numbers
+from simjax.report._run import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +18,11 @@ class Metric:
     better: Literal["highest", "lowest"]
     meaning: str
     compared: bool = True  # comparisons of runs include the metric
+
+    @property
+    def interval(self) -> str:
+        """Dotted path of its 95% interval in report.json."""
+        return f"{self.name}_interval"
 
 
 # fmt: off
@@ -56,19 +62,10 @@ METRICS = (
 # fmt: on
 
 
-def best(metric: Metric, values: Sequence[object]) -> list[bool]:
-    """Return a mask of the best values.
-
-    Values that are formatted as the same text are all best, because a reader sees no difference. There is no best
-    among fewer than two values.
-
-    Example:
-        >>> error = next(m for m in METRICS if m.title == "Equal error rate")
-        >>> best(error, [0.02, None, 0.010001, 0.01])
-        [False, False, True, True]
-    """
-    known = [x for x in map(numbers.number, values) if x is not None]
-    if len(known) < 2:
-        return [False] * len(values)
-    best_text = metric.show(max(known) if metric.better == "highest" else min(known))
-    return [metric.show(value) == best_text for value in values]
+def with_interval(metric: Metric, run: Run) -> str:
+    """Return the value of a run and its 95% interval as text, such as "98.61% (97.42% to 99.26%)"."""
+    interval, value = run.value(metric.interval), metric.show(run.value(metric.name))
+    if not isinstance(interval, list | tuple):
+        return value
+    low, high = map(metric.show, interval)
+    return f"{value} ({low} to {high})"

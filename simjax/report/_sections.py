@@ -13,7 +13,7 @@ import numpy as np
 from simjax.report import _charts as charts
 from simjax.report import _numbers as numbers
 from simjax.report import _photographs as photographs
-from simjax.report._metrics import METRICS
+from simjax.report._metrics import METRICS, with_interval
 from simjax.report._page import Block, Code, Page, Picture, Row, Table, Text
 from simjax.report._run import Run
 from simjax.report._style import class_labels
@@ -63,7 +63,7 @@ def _headline(run: Run) -> list[Block]:
     rows: list[Row] = []
     for metric in METRICS:
         note = methods.get(str(run.value("accuracy_of")), "") if metric.name == "accuracy" else ""
-        rows.append([metric.title, metric.show(run.value(metric.name)), metric.meaning + note])
+        rows.append([metric.title, with_interval(metric, run), metric.meaning + note])
     missing = run.value("not_evaluated") or {}
     notes = [Text(f"Not evaluated: {name}, because {reason}.") for name, reason in missing.items()]
     return [Table(["Metric", "Value", "Meaning"], rows, align="lrl"), *notes]
@@ -143,14 +143,16 @@ def _few_shot(run: Run) -> list[Block]:
     tasks = run.value("few_shot")
     if not tasks:
         return []
-    formats = dict(ways=numbers.count, shots=numbers.count, accuracy=numbers.percent, interval=numbers.percent)
-    rows: list[Row] = [[name, *(show(task.get(key)) for key, show in formats.items())] for name, task in tasks.items()]
+    rows: list[Row] = []
+    for name, task in tasks.items():
+        low, high = map(numbers.percent, task.get("accuracy_interval") or (None, None))
+        accuracy = f"{numbers.percent(task.get('accuracy'))} ({low} to {high})"
+        rows.append([name, numbers.count(task.get("ways")), numbers.count(task.get("shots")), accuracy])
     explanation = (
         "Accuracy of classifying images of new classes from a few labelled images per class, averaged over many random "
         "tasks, with its 95% confidence interval."
     )
-    columns = ["Task", "Classes", "Images per class", "Accuracy", "±"]
-    return [Text(explanation), Table(columns, rows, align="lrrrr")]
+    return [Text(explanation), Table(["Task", "Classes", "Images per class", "Accuracy"], rows, align="lrrr")]
 
 
 def _how_to_reproduce(run: Run) -> list[Block]:

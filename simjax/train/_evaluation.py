@@ -5,6 +5,10 @@ of the predicted dissimilarity are fitted on validation images, or on training i
 
 A metric that cannot be computed, such as verification without two test images of one class, is None. Its name and the
 reason are in `not_evaluated` of the report.
+
+Metrics have 95% intervals, `<name>_interval`. Many new classes are a sample of identities, and the intervals are about
+other classes. Otherwise the classes are fixed, and the intervals are about other images of them. leave_one_out.npz has
+each metric without each class or group of images, from which comparisons of runs are computed.
 """
 
 import math
@@ -19,6 +23,7 @@ from jax import Array
 from simjax import evaluate
 from simjax.core import InputError
 from simjax.encoder import Encoder
+from simjax.evaluate import Estimate
 from simjax.similarity import Measure, top_k
 from simjax.train._data import DataSplits, count_verification_pairs, threshold_source
 from simjax.train._learner import Encoded, Learner, encode
@@ -29,7 +34,12 @@ from simjax.train._settings import Settings
 VERIFICATION_PAIRS = 20_000
 THRESHOLD_IMAGES = 5_000
 QUERIES, NEIGHBOURS, SHOWN_PAIRS, ATTENTION_IMAGES = 10, 8, 16, 8
+GROUPS = 20  # of images of fixed classes, which intervals leave out one at a time
+MIN_SAMPLED_CLASSES = 20  # fewer new classes are not a sample from which other classes can be judged
 PARTS = 8  # parts of an evaluation that `evaluate_run` announces
+
+Estimates = dict[str, Estimate]
+"""Estimates of metrics by their dotted paths in the report."""
 
 T = TypeVar("T")
 
@@ -111,10 +121,12 @@ def evaluate_run(
             return missing
 
     names = ("accuracy", "accuracy_of", "knn_accuracy", "per_class_accuracy", "confusion")
-    no_classification: tuple[dict[str, Any], np.ndarray | None] = dict.fromkeys(names), None
-    classification, predicted = attempt("accuracy", lambda: _classification(inputs), no_classification)
-    verification, curve, scale = attempt("verification", lambda: _verification(inputs), (None, {}, None))
-    retrieval = attempt("retrieval", lambda: _retrieval(inputs), None)
+    no_classification: tuple[dict[str, Any], np.ndarray | None, Estimates] = dict.fromkeys(names), None, {}
+    classification, predicted, estimates = attempt("accuracy", lambda: _classification(inputs), no_classification)
+    verification, curve, scale, found = attempt("verification", lambda: _verification(inputs), (None, {}, None, {}))
+    estimates |= found
+    retrieval, found = attempt("retrieval", lambda: _retrieval(inputs), (None, {}))
+    estimates |= found
     test_loss = attempt("test_loss", lambda: _test_loss(inputs, objective), None)
     few_shot = attempt("few_shot", lambda: _few_shot(inputs), None)
 
@@ -133,7 +145,8 @@ def evaluate_run(
         samples["attention_images"], samples["attention_labels"] = test.images[rows], test.labels[rows]
         samples["attention"] = encoder.attention(test.images[rows])
     folder.write_arrays("samples.npz", samples)
-    return {
+    folder.write_arrays("leave_one_out.npz", _leave_one_out(estimates))
+    report: dict[str, Any] = {
         **{name: getattr(settings, name) for name in ("model", "dataset", "test_dataset", "objective", "seed")},
         **classification,
         "test_loss": test_loss,
@@ -141,8 +154,11 @@ def evaluate_run(
         "verification": verification,
         "few_shot": few_shot,
         "measure": measure.name,
+        "intervals_over": "classes" if inputs.has_sampled_classes() else "images",
         "not_evaluated": not_evaluated,
     }
+    _add_intervals(report, estimates)
+    return report
 
 
 class _Inputs(NamedTuple):
@@ -157,12 +173,38 @@ class _Inputs(NamedTuple):
         if len(self.splits.test.class_names) < 2:
             raise InputError("the test images have no classes; test_dataset names images with classes")
 
+    def has_sampled_classes(self) -> bool:
+        return not self.splits.known_classes and len(self.splits.test.class_names) >= MIN_SAMPLED_CLASSES
 
-def _classification(inputs: _Inputs) -> tuple[dict[str, Any], np.ndarray]:
+    def groups(self) -> np.ndarray:
+        """Return what intervals leave out one at a time: the class of each test image, or a random group."""
+        labels = self.splits.test.labels
+        return labels if self.has_sampled_classes() else evaluate.random_groups(len(labels), GROUPS)
+
+
+def _add_intervals(report: dict[str, Any], estimates: Estimates) -> None:
+    """Put the interval of each estimate beside it; the names are dotted paths in the report."""
+    for name, estimate in estimates.items():
+        *path, last = name.split(".")
+        part = report
+        for key in path:
+            part = part[key]
+        part[f"{last}_interval"] = estimate.interval()
+
+
+def _leave_one_out(estimates: Estimates) -> dict[str, np.ndarray]:
+    known = {name: found for name, found in estimates.items() if found.leave_one_out is not None}
+    identities = {name: np.array(found.identities) for name, found in known.items()}
+    return {name: np.asarray(found.leave_one_out) for name, found in known.items()} | {
+        f"{name}.identities": of_name for name, of_name in identities.items()
+    }
+
+
+def _classification(inputs: _Inputs) -> tuple[dict[str, Any], np.ndarray, Estimates]:
     """Classify the test images with nearest neighbours and, if it knows their classes, with the trained classifier.
 
     Returns:
-        The metrics, and the predicted classes.
+        The metrics, the predicted classes, and the estimates of the accuracies.
     """
     (splits, encoder, encoded, measure), test = inputs, inputs.splits.test
     inputs.require_classes()
@@ -179,21 +221,31 @@ def _classification(inputs: _Inputs) -> tuple[dict[str, Any], np.ndarray]:
     if encoded.logits is not None and splits.known_classes:
         predicted, accuracy_of = encoded.logits.argmax(1), "classifier"
     metrics = evaluate.classification_metrics(test.labels, predicted, len(test.class_names))
-    return {
+    groups = inputs.groups()
+    estimates = {
+        name: evaluate.mean_estimate(classes == test.labels, groups)
+        for name, classes in (("accuracy", predicted), ("knn_accuracy", knn_predicted))
+    }
+    metrics = {
         "accuracy": metrics["accuracy"],
         "accuracy_of": accuracy_of,
         "knn_accuracy": float(np.mean(knn_predicted == test.labels)),
         "per_class_accuracy": metrics["per_class_accuracy"],
         "confusion": np.asarray(metrics["confusion"]).tolist(),
-    }, predicted
+    }
+    return metrics, predicted, estimates
 
 
-def _retrieval(inputs: _Inputs) -> dict[str, Any]:
+def _retrieval(inputs: _Inputs) -> tuple[dict[str, Any], Estimates]:
     inputs.require_classes()
     metrics = evaluate.retrieval_metrics(inputs.encoded.embeddings, inputs.splits.test.labels, measure=inputs.measure)
     if not metrics["queries"]:
         raise InputError("no two test images are of one class")
-    return metrics
+    estimates = evaluate.retrieval_estimates(
+        inputs.encoded.embeddings, inputs.splits.test.labels, identities=inputs.groups(), measure=inputs.measure
+    )
+    recall = {f"recall_at_k.{k}": estimate for k, estimate in estimates.pop("recall_at_k").items()}
+    return metrics, {f"retrieval.{name}": estimate for name, estimate in (estimates | recall).items()}
 
 
 def _test_loss(inputs: _Inputs, objective: Objective) -> float | None:
@@ -208,8 +260,8 @@ def _test_loss(inputs: _Inputs, objective: Objective) -> float | None:
 
 def _verification(
     inputs: _Inputs,
-) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[float, float] | None]:
-    """Return the verification metrics of test pairs, the ROC curve and the scale of the dissimilarity."""
+) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[float, float] | None, Estimates]:
+    """Return the verification metrics of test pairs, the ROC curve, the scale of the dissimilarity, and estimates."""
     splits, encoder, encoded, measure = inputs
     if not count_verification_pairs(splits.test.labels):
         raise InputError("the test images have no pairs of one class, or none of two classes")
@@ -218,10 +270,10 @@ def _verification(
     if source is not None:
         data = splits.validation if source == "validation" else splits.train
         rows = np.random.default_rng(0).permutation(len(data.labels))[:THRESHOLD_IMAGES]
-        scores, same = _pair_scores(encoder.encode(data.images[rows]), data.labels[rows], measure)
+        _, scores, same = _pair_scores(encoder.encode(data.images[rows]), data.labels[rows], measure)
         threshold = evaluate.best_threshold(scores, same, higher_is_closer=measure.higher_is_closer)
         scale = evaluate.fit_dissimilarity(scores, same)
-    scores, same = _pair_scores(encoded.embeddings, splits.test.labels, measure)
+    pairs, scores, same = _pair_scores(encoded.embeddings, splits.test.labels, measure)
     metrics = evaluate.verification_metrics(
         scores, same, higher_is_closer=measure.higher_is_closer, threshold=threshold
     )
@@ -232,12 +284,19 @@ def _verification(
         metrics |= dict.fromkeys(biased)
     else:
         roc["roc_point"] = np.array([metrics["false_accept_rate"], metrics["true_accept_rate"]])
-    return metrics | {"pairs": len(same), "threshold_from": source, "threshold_note": sentence}, roc, scale
+    estimates = evaluate.verification_estimates(
+        scores, same, inputs.groups()[pairs], higher_is_closer=measure.higher_is_closer, threshold=threshold
+    )
+    metrics |= {"pairs": len(same), "threshold_from": source, "threshold_note": sentence}
+    return metrics, roc, scale, {f"verification.{name}": estimate for name, estimate in estimates.items()}
 
 
-def _pair_scores(embeddings: np.ndarray, labels: np.ndarray, measure: Measure) -> tuple[np.ndarray, np.ndarray]:
+def _pair_scores(
+    embeddings: np.ndarray, labels: np.ndarray, measure: Measure
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the indices of both images of pairs [n, 2], their scores [n], and whether they are of one class [n]."""
     i, j, same = evaluate.sample_pairs_for_verification(labels, VERIFICATION_PAIRS, 0)
-    return np.asarray(measure(embeddings[i], embeddings[j])), np.asarray(same)
+    return np.stack([i, j], axis=1), np.asarray(measure(embeddings[i], embeddings[j])), np.asarray(same)
 
 
 def _few_shot(inputs: _Inputs) -> dict[str, Any] | None:
@@ -250,7 +309,9 @@ def _few_shot(inputs: _Inputs) -> dict[str, Any] | None:
         result = evaluate.few_shot_accuracy(embeddings, labels, ways=ways, shots=shots, measure=inputs.measure)
         ways = result["ways"]  # the number of classes, if that is smaller
         if result["mean"] is not None:
-            accuracy = {"accuracy": result["mean"], "interval": result["confidence_95"]}
+            margin = result["confidence_95"]
+            interval = [result["mean"] - margin, result["mean"] + margin]
+            accuracy = {"accuracy": result["mean"], "accuracy_interval": interval}
             tasks[f"{ways}-way {shots}-shot"] = accuracy | {"ways": ways, "shots": shots}
     if not tasks:
         raise InputError("fewer than two test classes have two images")

@@ -20,7 +20,7 @@ from simjax.train._step import warmup_steps
 
 RUN_ENTRIES = {
     *("config.json", "metrics.jsonl", "report.json", "report.md", "report.html"),
-    *("predictions.npz", "samples.npz", "figures", "checkpoints", "encoder"),
+    *("predictions.npz", "samples.npz", "leave_one_out.npz", "figures", "checkpoints", "encoder"),
 }
 """Files and folders that a run writes. A folder with other entries is never overwritten."""
 

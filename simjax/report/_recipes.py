@@ -1,0 +1,103 @@
+"""Runs as repetitions of recipes, and differences between recipes.
+
+Runs with the same settings apart from the seed are repetitions of one recipe. One run of each of two recipes shows
+whether these two encoders differ; another seed would give other encoders. Several runs of each show whether the recipes
+differ.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from simjax.evaluate import Comparison, Estimate, compare
+from simjax.report import _numbers as numbers
+from simjax.report._metrics import Metric
+from simjax.report._run import Run
+
+CONFIDENCE = 0.95
+NOT_IN_RECIPE = {"seed", "out", "resume", "overwrite", "config", "data_dir", "checkpoint_seconds"}
+"""Settings in which the runs of one recipe may differ."""
+ESTIMATES_FILE = "leave_one_out.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Runs with the same settings apart from the seed, in the order of their seeds."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+    @property
+    def seeds(self) -> list[Any]:
+        return [run.value("seed") for run in self.runs]
+
+    def values(self, metric: Metric) -> list[float]:
+        """Return the values of a metric in the runs that have it."""
+        values = (numbers.number(run.value(metric.name)) for run in self.runs)
+        return [value for value in values if value is not None]
+
+
+def recipes_of(runs: Sequence[Run], names: Sequence[str]) -> list[Recipe]:
+    """Return the recipes of runs in the order of their first runs, named after these."""
+    groups: dict[str, list[int]] = {}
+    for i, run in enumerate(runs):
+        settings = {key: value for key, value in run.part("settings").items() if key not in NOT_IN_RECIPE}
+        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(i)
+    return [
+        Recipe(
+            names[group[0]] + (f" and {len(group) - 1} more" if len(group) > 1 else ""),
+            tuple(sorted((runs[i] for i in group), key=lambda run: numbers.number(run.value("seed")) or 0.0)),
+        )
+        for group in groups.values()
+    ]
+
+
+def difference(metric: Metric, a: Recipe, b: Recipe, *, confidence: float = CONFIDENCE) -> Comparison | None:
+    """Compare a metric of two recipes, a minus b.
+
+    If one of the recipes has more runs than the other, its last runs are not used. Returns None if a run has no
+    estimates, or for accuracies of a classifier and of nearest neighbours.
+    """
+    runs = min(len(a.runs), len(b.runs))
+    estimates = [[_estimate(metric, run) for run in recipe.runs[:runs]] for recipe in (a, b)]
+    known = [[estimate for estimate in of_recipe if estimate is not None] for of_recipe in estimates]
+    methods = {run.value("accuracy_of") for recipe in (a, b) for run in recipe.runs}  # classifier or neighbours
+    if any(len(of_recipe) < runs for of_recipe in known) or (metric.name == "accuracy" and len(methods) > 1):
+        return None
+    return compare(*known, confidence=confidence)
+
+
+def shown_best(metric: Metric, recipes: Sequence[Recipe]) -> list[bool]:
+    """Return a mask with the recipe that is shown to be better than all others, if there is one.
+
+    A difference is shown if its interval excludes 0 and there are two or more runs of each recipe. The confidence of
+    the m - 1 intervals is 1 - 0.05 / (m - 1) each (Bonferroni), so that all of them are right with 95%.
+    """
+    others = len(recipes) - 1
+    if others < 1 or any(len(recipe.runs) < 2 for recipe in recipes):
+        return [False] * len(recipes)
+
+    def is_better(a: Recipe, b: Recipe) -> bool:
+        found = difference(metric, a, b, confidence=1 - (1 - CONFIDENCE) / others)
+        return (
+            found is not None
+            and found.difference is not None
+            and found.is_shown
+            and (found.difference > 0) == (metric.better == "highest")
+        )
+
+    return [all(is_better(a, b) for b in recipes if b is not a) for a in recipes]
+
+
+def _estimate(metric: Metric, run: Run) -> Estimate | None:
+    """Return the value of a metric without each identity or group of images, as the run saved it."""
+    arrays = run.arrays(ESTIMATES_FILE)
+    value = numbers.number(run.value(metric.name))
+    if metric.name not in arrays or value is None:
+        return None
+    left_out = np.asarray(arrays[metric.name], np.float64)
+    identities = tuple(arrays[f"{metric.name}.identities"].tolist())
+    return Estimate(value, left_out, identities, len(identities))
