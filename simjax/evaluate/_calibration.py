@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike
 from simjax.core import InputError, check_between, check_choice
 from simjax.evaluate._checks import as_finite, as_identities, as_rows
 from simjax.evaluate._retrieval import tiles
-from simjax.evaluate._verification import fit_dissimilarity, sample_pairs_for_verification
+from simjax.evaluate._verification import allowed_count, fit_dissimilarity, sample_pairs_for_verification
 from simjax.similarity import Measure, top_k
 from simjax.similarity import measure as as_measure
 
@@ -279,8 +279,7 @@ class Calibration:
 def _largest_number(argument: str, wanted: float, trials: int, what: str) -> int:
     """Return the largest k with k / trials <= wanted, or raise an InputError if that is 0."""
     check_between(argument, wanted, 0, 1)
-    k = round(wanted * trials)
-    k -= k / trials > wanted  # rounds as the user's number does: 29 / 100 is 0.29, but 0.29 * 100 is less than 29
+    k = allowed_count(wanted, trials)
     if k < 1:
         expected = f"expected at least {1 / trials:.2g}, or a calibration with more images"
         raise InputError(f"{argument}: {wanted:g} of {trials:,} {what} is less than one; {expected}")

@@ -113,7 +113,7 @@ def evaluate_run(
     names = ("accuracy", "accuracy_of", "knn_accuracy", "per_class_accuracy", "confusion")
     no_classification: tuple[dict[str, Any], np.ndarray | None] = dict.fromkeys(names), None
     classification, predicted = attempt("accuracy", lambda: _classification(inputs), no_classification)
-    verification, curve, scale = attempt("verification", lambda: _verification(inputs), (None, {}, None))
+    verification, curves, scale = attempt("verification", lambda: _verification(inputs), (None, {}, None))
     retrieval = attempt("retrieval", lambda: _retrieval(inputs), None)
     test_loss = attempt("test_loss", lambda: _test_loss(inputs, objective), None)
     few_shot = attempt("few_shot", lambda: _few_shot(inputs), None)
@@ -124,7 +124,7 @@ def evaluate_run(
         predictions["predicted"] = np.asarray(predicted, np.int32)
     folder.write_arrays("predictions.npz", predictions)
 
-    samples = curve | attempt("neighbours", lambda: _neighbours(inputs), {})
+    samples = curves | attempt("neighbours", lambda: _neighbours(inputs), {})
     if scale is not None:
         samples |= attempt("pairs", lambda: _pairs(inputs, scale), {})
     samples |= attempt("class_similarity", lambda: _class_similarity(inputs), {})
@@ -209,7 +209,7 @@ def _test_loss(inputs: _Inputs, objective: Objective) -> float | None:
 def _verification(
     inputs: _Inputs,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[float, float] | None]:
-    """Return the verification metrics of test pairs, the ROC curve and the scale of the dissimilarity."""
+    """Return the verification metrics of test pairs, their ROC and DET, and the scale of the dissimilarity."""
     splits, encoder, encoded, measure = inputs
     if not count_verification_pairs(splits.test.labels):
         raise InputError("the test images have no pairs of one class, or none of two classes")
@@ -225,14 +225,14 @@ def _verification(
     metrics = evaluate.verification_metrics(
         scores, same, higher_is_closer=measure.higher_is_closer, threshold=threshold
     )
-    curve = metrics.pop("roc")
-    roc = {f"roc_{name}": np.asarray(curve[name]) for name in ("false_positive_rate", "true_positive_rate")}
+    roc, det = metrics.pop("roc"), metrics.pop("det")
+    curves = {f"roc_{name}": np.asarray(roc[name]) for name in ("false_positive_rate", "true_positive_rate")}
+    curves |= {f"det_{name}": np.asarray(det[name]) for name in ("fmr", "fnmr")}
     if threshold is None:  # the threshold of `metrics` is then chosen on the test pairs, so these values are biased
-        biased = ("threshold", "accuracy", "balanced_accuracy", "true_accept_rate", "false_accept_rate")
-        metrics |= dict.fromkeys(biased)
+        metrics |= dict.fromkeys(("threshold", "accuracy", "balanced_accuracy", "fmr", "fnmr"))
     else:
-        roc["roc_point"] = np.array([metrics["false_accept_rate"], metrics["true_accept_rate"]])
-    return metrics | {"pairs": len(same), "threshold_from": source, "threshold_note": sentence}, roc, scale
+        curves["roc_point"] = np.array([metrics["fmr"], 1 - metrics["fnmr"]])
+    return metrics | {"pairs": len(same), "threshold_from": source, "threshold_note": sentence}, curves, scale
 
 
 def _pair_scores(embeddings: np.ndarray, labels: np.ndarray, measure: Measure) -> tuple[np.ndarray, np.ndarray]:
