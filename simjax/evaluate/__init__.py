@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from simjax.evaluate._calibration import Calibration, Threshold
 from simjax.evaluate._classification import class_similarity, classification_metrics
 from simjax.evaluate._few_shot import few_shot_accuracy
-from simjax.evaluate._open_set import bootstrap_interval, open_set_metrics
+from simjax.evaluate._open_set import OpenSetSearch, bootstrap_interval, open_set_metrics, open_set_search
 from simjax.evaluate._retrieval import knn_accuracy, knn_predict, retrieval_metrics
 from simjax.evaluate._verification import (
     best_threshold,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Calibration",
+    "OpenSetSearch",
     "PairVerifier",
     "Threshold",
     "best_threshold",
@@ -38,6 +39,7 @@ __all__ = [
     "knn_accuracy",
     "knn_predict",
     "open_set_metrics",
+    "open_set_search",
     "retrieval_metrics",
     "sample_pairs_for_verification",
     "verification_metrics",

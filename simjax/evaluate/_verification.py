@@ -93,7 +93,8 @@ def verification_metrics(
         (0.75, 0.5, 0.75)
     """
     check_number("threshold", threshold)
-    check_between("fmrs", fmrs, 0, 1)
+    for fmr in fmrs:
+        check_between("fmrs", fmr, 0, 1)
     values, is_same = as_scored_pairs(scores, same)
     sign = 1.0 if higher_is_closer else -1.0
     accepted = count_accepted(sign * values, is_same)
