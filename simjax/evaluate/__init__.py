@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from simjax.evaluate._calibration import Calibration, Threshold
 from simjax.evaluate._classification import class_similarity, classification_metrics
+from simjax.evaluate._diagnostics import alignment, effective_rank, embedding_diagnostics, spread, uniformity
 from simjax.evaluate._few_shot import few_shot_accuracy
 from simjax.evaluate._open_set import OpenSetSearch, bootstrap_interval, open_set_metrics, open_set_search
+from simjax.evaluate._reliability import reliability
 from simjax.evaluate._retrieval import knn_accuracy, knn_predict, retrieval_metrics
 from simjax.evaluate._verification import (
     best_threshold,
@@ -29,19 +31,25 @@ __all__ = [
     "OpenSetSearch",
     "PairVerifier",
     "Threshold",
+    "alignment",
     "best_threshold",
     "bootstrap_interval",
     "class_similarity",
     "classification_metrics",
     "dissimilarity_probability",
+    "effective_rank",
+    "embedding_diagnostics",
     "few_shot_accuracy",
     "fit_dissimilarity",
     "knn_accuracy",
     "knn_predict",
     "open_set_metrics",
     "open_set_search",
+    "reliability",
     "retrieval_metrics",
     "sample_pairs_for_verification",
+    "spread",
+    "uniformity",
     "verification_metrics",
 ]
 

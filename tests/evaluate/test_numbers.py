@@ -23,6 +23,7 @@ KNOWN = {
     **dict.fromkeys(("probe_embeddings", "unknown_embeddings", "gallery_embeddings"), ROWS),
     **dict.fromkeys(("probe_identities", "gallery_identities"), LABELS),
     **dict.fromkeys(("numerators", "denominators"), np.abs(ROWS[:, 0])),
+    "probabilities": np.linspace(0, 1, 6),
     "measure": "cosine",
     "threshold": 0.5,
     "same": LABELS == 1,
@@ -33,7 +34,7 @@ KNOWN = {
     "b": 0.0,
 }
 NUMBERS = {"embeddings", "query", "gallery", "query_embeddings", "scores", "distance", "numerators", "denominators"}
-NUMBERS |= {"probe_embeddings", "unknown_embeddings", "gallery_embeddings"}
+NUMBERS |= {"probe_embeddings", "unknown_embeddings", "gallery_embeddings", "probabilities"}
 
 
 def arguments(name, *more):
