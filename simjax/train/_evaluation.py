@@ -122,6 +122,8 @@ def evaluate_run(
     predictions = {"index": index, "label": test.labels, "embedding": encoded.embeddings}
     if predicted is not None:
         predictions["predicted"] = np.asarray(predicted, np.int32)
+    if test.paths is not None:
+        predictions["path"] = test.paths
     folder.write_arrays("predictions.npz", predictions)
 
     samples = curves | attempt("neighbours", lambda: _neighbours(inputs), {})

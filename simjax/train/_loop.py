@@ -157,9 +157,9 @@ class Logger:
         return state._replace(metrics=Metrics.zeros())
 
     def validation(self, step: int, learner: Learner) -> None:
-        """Log loss and accuracy of the validation images, if there are any."""
+        """Log the scores of the validation images, if there are any, and warn once if their embeddings collapse."""
         splits, objective = self._training.splits, self._training.objective
-        images, labels, _ = splits.validation
+        images, labels = splits.validation.images, splits.validation.labels
         if len(labels) > 1:
             encoder = encoder_of(learner, self._training.encoder_config)
             encoded = encode(encoder, learner, images)

@@ -50,6 +50,8 @@ def train(
     """Train an encoder, evaluate it, and save everything in a folder.
 
     The folder has config.json, metrics.jsonl, checkpoints/, encoder/, report.json, predictions.npz and samples.npz.
+    predictions.npz has the arrays `index`, `label` and `embedding` of the test images; `predicted`, their predicted
+    classes, if there are any; and for images that come from files `path`, strings, below the folder of the data set.
     `simjax.load_encoder(out)` loads the encoder.
     `simjax.report.write(out)` writes a report from these files.
 
