@@ -105,12 +105,13 @@ def effective_rank(embeddings: ArrayLike, *, center: bool = False) -> float | No
         >>> round(effective_rank([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]), 6)
         2.0
     """
-    rows = as_rows("embeddings", embeddings).astype(np.float64)
-    rounding = np.finfo(np.float64).eps * max(rows.shape) * np.linalg.norm(rows)  # of the mean, and of the computation
+    rows = _scaled_rows(embeddings)
+    total = np.sum(rows**2)
     if center and len(rows):
         rows = rows - rows.mean(axis=0)
-    singular = np.linalg.svd(rows, compute_uv=False) if rows.size else np.zeros(0)
-    singular = singular[singular > rounding]
+    # The squares of the singular values; those below the rounding of the mean and of the products are 0.
+    squares = np.linalg.eigvalsh(rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T)
+    singular = np.sqrt(squares[squares > np.finfo(np.float64).eps * max(rows.shape) * total])
     if not singular.size:
         return None
     p = singular / singular.sum()
@@ -132,7 +133,7 @@ def spread(embeddings: ArrayLike) -> float | None:
         >>> spread([[1.0, 0.0], [0.0, 1.0]])
         0.5
     """
-    rows = as_rows("embeddings", embeddings).astype(np.float64)
+    rows = _scaled_rows(embeddings)
     total = np.sum(rows**2) / max(len(rows), 1)
     if total == 0:
         return None
@@ -172,3 +173,10 @@ def _power(exponent: Array, squared_distance: Array) -> Array:
 
 def _negative_product(factor: Array, squared_distance: Array) -> Array:
     return -factor.astype(squared_distance.dtype) * squared_distance
+
+
+def _scaled_rows(embeddings: ArrayLike) -> np.ndarray:
+    """Return embeddings in float64, divided by their largest entry, so that no square overflows or underflows."""
+    rows = as_rows("embeddings", embeddings).astype(np.float64)
+    largest = np.max(np.abs(rows), initial=0)
+    return rows / largest if largest else rows

@@ -20,6 +20,7 @@ from simjax import evaluate
 from simjax.core import InputError
 from simjax.encoder import Encoder
 from simjax.similarity import Measure, top_k
+from simjax.train._collapse import collapse_statistics, describe_collapse
 from simjax.train._data import DataSplits, count_verification_pairs, threshold_source
 from simjax.train._learner import Encoded, Learner, encode
 from simjax.train._objective import LossFunction, LossInputs, Objective
@@ -36,13 +37,13 @@ T = TypeVar("T")
 
 def validation_scores(
     encoded: Encoded, objective: Objective, labels: np.ndarray, measure: Measure, *, known_classes: bool
-) -> dict[str, float]:
-    """Compute the validation line of the log.
+) -> dict[str, float | None]:
+    """Compute the validation line of the log: loss, accuracy, and the statistics that show a collapse.
 
     With `known_classes`, training images have the classes of these images. Otherwise there is no loss, and the accuracy
     is that of the nearest neighbour.
     """
-    scores: dict[str, float] = {}
+    scores = collapse_statistics(encoded.embeddings)
     if known_classes and (loss := mean_loss(encoded, objective, labels)) is not None:
         scores["validation_loss"] = loss
     if known_classes and encoded.logits is not None:
@@ -118,6 +119,8 @@ def evaluate_run(
     test_loss = attempt("test_loss", lambda: _test_loss(inputs, objective), None)
     few_shot = attempt("few_shot", lambda: _few_shot(inputs), None)
 
+    diagnostics, classes = collapse_statistics(encoded.embeddings), len(np.unique(test.labels))
+
     index = np.arange(len(test.labels), dtype=np.int32)
     predictions = {"index": index, "label": test.labels, "embedding": encoded.embeddings}
     if predicted is not None:
@@ -142,6 +145,7 @@ def evaluate_run(
         "retrieval": retrieval,
         "verification": verification,
         "few_shot": few_shot,
+        "diagnostics": diagnostics | {"collapse": describe_collapse(diagnostics, encoded.embeddings, classes)},
         "measure": measure.name,
         "not_evaluated": not_evaluated,
     }

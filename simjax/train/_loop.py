@@ -4,6 +4,7 @@ import functools
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from simjax.core import InputError
 from simjax.data import epoch_order
 from simjax.encoder import Encoder, EncoderConfig
 from simjax.train._checkpoint import Checkpoints
+from simjax.train._collapse import describe_collapse
 from simjax.train._data import DataSplits, Normalization
 from simjax.train._evaluation import validation_scores
 from simjax.train._learner import Learner, encode, encoder_of
@@ -143,7 +145,7 @@ class Logger:
         self, training: Training, folder: RunFolder, display: ProgressDisplay, schedule: optax.Schedule, timer: "Timer"
     ):
         self._training, self._folder, self._display = training, folder, display
-        self._schedule, self._timer = jax.jit(schedule), timer
+        self._schedule, self._timer, self._has_warned = jax.jit(schedule), timer, False
 
     def training(self, step: int, state: State) -> State:
         """Log the metrics of the steps since the last log line, and return the state with metrics of zero."""
@@ -167,6 +169,11 @@ class Logger:
             line = validation_scores(encoded, objective, labels, encoder.measure, known_classes=known)
             self._write(step, line)
             self._display.show_validation({"step": step} | line)
+            is_late = 2 * step >= objective.steps  # embeddings may be nearly equal before an encoder has learned
+            description = describe_collapse(line, encoded.embeddings, len(np.unique(labels)))
+            if is_late and not self._has_warned and description is not None:
+                self._has_warned = True
+                warnings.warn(f"validation images, step {step:,}: {description}", stacklevel=2)
 
     def _write(self, step: int, line: dict[str, Any]) -> None:
         self._folder.log({"step": self._training.previous_steps + step} | line)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import warnings
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -121,6 +122,8 @@ def train(
     with phase(f"evaluating {len(splits.test.labels):,} test images", PARTS) as begin:
         learner = results[-1].learner if size == 1 else None
         evaluation = evaluate_run(settings, folder, splits, encoder, learner, objective, begin)
+    if (collapse := evaluation["diagnostics"]["collapse"]) is not None:
+        warnings.warn(f"test images: {collapse}", stacklevel=2)
     report = evaluation | {
         "steps": sum(result.steps for result in results),
         "parameters": parameters * size,

@@ -54,6 +54,9 @@ def test_the_effective_rank_is_the_entropy_of_the_singular_values(random):
         assert effective_rank(x, center=center) == pytest.approx(np.exp(-np.sum(p * np.log(p))), rel=1e-5)
     assert effective_rank(np.eye(9)[:6]) == pytest.approx(6)
     assert effective_rank(10 * np.eye(9)[:6]) == pytest.approx(6)
+    for factor in (1e-30, 1e30):  # whose squares no float32 holds
+        assert effective_rank(factor * x) == pytest.approx(known(effective_rank(x)), rel=1e-5)
+        assert spread(factor * x) == pytest.approx(known(spread(x)), rel=1e-5)
     two = np.outer(random.normal(size=40), np.ones(8)) + np.outer(random.normal(size=40), [1, -1] * 4)
     assert 1.5 < known(effective_rank(two)) <= 2.000001
 

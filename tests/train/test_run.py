@@ -79,6 +79,9 @@ def test_a_run_saves_everything_that_a_report_needs(finished):
     lines = log_lines(finished)
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 61))
     assert lines[-1]["validation_accuracy"] > 0.5
+    assert lines[-1]["spread"] > 0.3
+    assert report["diagnostics"]["collapse"] is None
+    assert report["diagnostics"]["spread"] > 0.3
 
 
 def test_a_finished_run_is_resumed_by_evaluating_it(finished, tmp_path):
