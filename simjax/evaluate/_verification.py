@@ -11,6 +11,8 @@ With P same pairs (of one class), N different pairs (of two classes), and a thre
     average precision      sum over the thresholds of precision(t) times the increase of recall(t) = 1 - FNMR(t)
     F1(t)                  2 precision recall / (precision + recall)
 
+Precision, and so average precision and F1, depend on the share of same pairs; the other numbers do not.
+
 Pairs with equal scores are accepted or rejected together, so the results do not depend on the order of pairs.
 
 FNMR at a wanted FMR f is that of the most lenient threshold at which at most f N different pairs are accepted. It needs
@@ -73,7 +75,7 @@ def verification_metrics(
             roc_auc, equal_error_rate, average_precision
             best_f1, best_f1_threshold      the highest F1 of these pairs, which is optimistic, and its threshold
             fnmr_at_fmr                     {"1e-1": ..., "1e-2": ..., "1e-3": ...}: FNMR at each of `fmrs`, None if it
-                                            allows less than one different pair
+                                            allows less than one different pair (keys have no dot, for dotted paths)
             threshold                       and at the threshold:
             accuracy, balanced_accuracy     (with equal weight for both kinds of pairs)
             fmr, fnmr
@@ -93,8 +95,8 @@ def verification_metrics(
         (0.75, 0.5, 0.75)
     """
     check_number("threshold", threshold)
-    for fmr in fmrs:
-        check_between("fmrs", fmr, 0, 1)
+    for wanted in fmrs:
+        check_between("fmrs", wanted, 0, 1)
     values, is_same = as_scored_pairs(scores, same)
     sign = 1.0 if higher_is_closer else -1.0
     accepted = count_accepted(sign * values, is_same)
