@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from simjax._files import replace_folder
 from simjax.core import InputError
 from simjax.gallery._sql import BUSY, connect, input_errors, primary_code
 
@@ -52,7 +53,7 @@ def create_folder(
         timeout: Seconds to wait for processes that use the gallery to be replaced.
     """
     _check_replaceable(path, overwrite=overwrite)
-    work, old = (path.with_name(f".{path.name}.{os.getpid()}.{suffix}") for suffix in ("part", "old"))
+    work = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with input_errors("write", path):  # turns errors of files and of SQLite into InputErrors
             shutil.rmtree(work, ignore_errors=True)
@@ -65,14 +66,9 @@ def create_folder(
                 connection.commit()
             save_encoder(work / ENCODER)
             with _lock_before_replacing(path, timeout):
-                if path.exists():
-                    path.rename(old)
-                work.rename(path)
+                replace_folder(work, path)
     finally:
-        if old.exists() and not path.exists():
-            old.rename(path)
         shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_replaceable(path: Path, *, overwrite: bool) -> None:
