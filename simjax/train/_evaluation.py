@@ -27,9 +27,9 @@ from simjax.train._objective import LossFunction, LossInputs, Objective
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
 
-VERIFICATION_PAIRS = 20_000
-THRESHOLD_IMAGES = 5_000
-QUERIES, NEIGHBOURS, SHOWN_PAIRS, ATTENTION_IMAGES = 10, 8, 16, 8
+VERIFICATION_PAIRS = 20_000  # largest number of pairs
+THRESHOLD_IMAGES = 5_000  # largest number of images on which the threshold is chosen
+QUERIES, NEIGHBOURS, SHOWN_PAIRS, ATTENTION_IMAGES = 10, 8, 16, 8  # in samples.npz
 PARTS = 8  # parts of an evaluation that `evaluate_run` announces
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ def mean_loss(encoded: Encoded, objective: Objective, labels: np.ndarray) -> flo
     """
     if objective.has_views or encoded.loss_arguments is None:
         return None
-    size = min(objective.images, len(labels))
+    size = min(objective.images_per_step, len(labels))
     batches = len(labels) // size
     total = 0.0
     for i in range(batches):

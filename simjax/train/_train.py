@@ -107,7 +107,7 @@ def train(
     print_line(
         f"{len(splits.train.labels):,} training, {len(splits.validation.labels):,} validation and "
         f"{len(splits.test.labels):,} test images of {height}x{width}x{channels}; {classes} classes; "
-        f"{parameters:,} parameters; {objective.steps:,} steps of {objective.images} images"
+        f"{parameters:,} parameters; {objective.steps:,} steps of {objective.images_per_step} images"
     )
     print_line(threshold_source(splits)[1])
     config = encoder_config(settings, splits, normalization, objective.measure.name)
@@ -128,7 +128,7 @@ def train(
         "steps": sum(result.steps for result in results),
         "parameters": parameters * size,
         "train_seconds": sum(result.seconds for result in results),
-        "step_milliseconds": None if speed is None else 1000 * objective.images / speed,
+        "step_milliseconds": None if speed is None else 1000 * objective.images_per_step / speed,
         "images_per_second": speed,
         "environment": environment(),
     }
