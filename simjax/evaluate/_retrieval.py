@@ -31,6 +31,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -152,12 +153,13 @@ def retrieval_values(
     depth = available if whole_ranking else min(max(*ks, 1, int(n_relevant.max(initial=0))), available)
     found = {name: np.empty(len(query)) for name in METRICS + (WHOLE_RANKING_METRICS if whole_ranking else ())}
     recall = {str(k): np.empty(len(query)) for k in ks}
-    for rows, values in tiles(query, gallery, m, block_size, active):
-        order = _rank(values, depth, m.higher_is_closer, rows if is_self_search else None)
+    function = _distances_to_others if is_self_search else _distances
+    for rows, distances in _tiles(function, query, gallery, m, block_size, active):
+        order = _rank(distances, depth)
         is_relevant, r = gallery_ids[order] == query_ids[rows, None], n_relevant[rows]
         results = _first_ranks(is_relevant[:, : r.max()], r)
         if whole_ranking:
-            results |= _all_ranks(is_relevant, np.take_along_axis(values, order, axis=1), r)
+            results |= _all_ranks(is_relevant, np.take_along_axis(distances, order, axis=1), r)
         for name, value in results.items():
             found[name][rows] = value
         for k in ks:
@@ -215,11 +217,12 @@ def graded_ndcg(
     depth = available if k is None else min(k, available)
     discount = 1 / np.log2(np.arange(2, depth + 2))
     found = []
-    for rows, values in tiles(query, gallery, m, block_size):
+    function = _distances_to_others if is_self_search else _distances
+    for rows, distances in _tiles(function, query, gallery, m, block_size, np.arange(len(query))):
         gains = _as_gains(gains_of(rows), len(rows), len(gallery)).astype(np.float64)
         if is_self_search:
             gains[np.arange(len(rows)), rows] = 0
-        order = _rank(values, depth, m.higher_is_closer, rows if is_self_search else None)
+        order = _rank(distances, depth)
         gain = np.take_along_axis(gains, order, axis=1) @ discount
         best = np.sort(gains, axis=1)[:, ::-1][:, :depth] @ discount
         found.append(gain[best > 0] / best[best > 0])
@@ -227,17 +230,21 @@ def graded_ndcg(
 
 
 def tiles(
+    query: np.ndarray, gallery: np.ndarray, measure: Measure, block_size: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Iterate over blocks of rows of the similarity matrix: query indices [r] and values [r, m] as NumPy arrays."""
+    return _tiles(_values, query, gallery, measure, block_size, np.arange(len(query)))
+
+
+def _tiles(
+    function: Callable[..., jax.Array],
     query: np.ndarray,
     gallery: np.ndarray,
     measure: Measure,
-    block_size: int | None = None,
-    rows: np.ndarray | None = None,
+    block_size: int | None,
+    rows: np.ndarray,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Iterate over blocks of rows of the similarity matrix: query indices [r] and values [r, m] as NumPy arrays.
-
-    `rows` are the indices of the queries to compare, by default all.
-    """
-    rows = np.arange(len(query)) if rows is None else rows
+    """Iterate over blocks of the queries `rows`: their indices [r] and `function(values, measure, indices)` [r, m]."""
     if not rows.size:
         return
     x, y = as_matrices(query, gallery, ("query_embeddings", "embeddings"))
@@ -248,23 +255,41 @@ def tiles(
 
     def compute(block: np.ndarray) -> tuple[np.ndarray, jax.Array]:
         padded = np.resize(block, block_size)  # because another shape would be compiled again
-        return block, _tile(measure, jax.tree.map(lambda a: a[padded], inputs), columns, row_bytes=row_bytes)
+        x = jax.tree.map(lambda a: a[padded], inputs)
+        return block, _tile(function, measure, x, columns, padded, row_bytes=row_bytes)
 
     computed = map(compute, np.split(rows, range(block_size, len(rows), block_size)))
     tile = next(computed, None)
     while tile is not None:
-        (block, values), tile = tile, next(computed, None)  # computed while the caller handles this tile
-        yield block, np.asarray(values)[: len(block)]
+        (block, found), tile = tile, next(computed, None)  # computed while the caller handles this tile
+        yield block, np.asarray(found)[: len(block)]
 
 
 @jax.jit
-def _tile_inputs(measure: Measure, query: jax.Array, gallery: jax.Array) -> tuple[Any, Any]:
-    return measure.tile_inputs(query, gallery)
+def _tile_inputs(measure: Measure, x: jax.Array, y: jax.Array) -> tuple[Any, Any]:
+    return measure.tile_inputs(x, y)
 
 
-@partial(jax.jit, static_argnames="row_bytes")
-def _tile(measure: Measure, inputs: Any, columns: Any, *, row_bytes: int) -> jax.Array:
-    return map_rows(lambda rows: measure.tile(rows, columns), inputs, row_bytes=row_bytes)
+@partial(jax.jit, static_argnames=("function", "row_bytes"))
+def _tile(
+    function: Callable[..., jax.Array], measure: Measure, x: Any, columns: Any, rows: ArrayLike, *, row_bytes: int
+) -> jax.Array:
+    return function(map_rows(lambda x: measure.tile(x, columns), x, row_bytes=row_bytes), measure, rows)
+
+
+def _values(values: jax.Array, measure: Measure, rows: jax.Array) -> jax.Array:
+    return values
+
+
+def _distances(values: jax.Array, measure: Measure, rows: jax.Array) -> jax.Array:
+    """Return values that are smaller for closer pairs."""
+    return -measure.as_score(values)
+
+
+def _distances_to_others(values: jax.Array, measure: Measure, rows: jax.Array) -> jax.Array:
+    """Return distances among the same rows, NaN from each row to itself."""
+    is_itself = jnp.arange(values.shape[1]) == rows[:, None]
+    return jnp.where(is_itself, jnp.nan, _distances(values, measure, rows))
 
 
 def _as_gains(relevance: ArrayLike, q: int, m: int) -> np.ndarray:
@@ -311,19 +336,14 @@ def _all_ranks(is_relevant: np.ndarray, values: np.ndarray, r: np.ndarray) -> di
     return dict(zip(WHOLE_RANKING_METRICS, results, strict=True))
 
 
-def _rank(values: np.ndarray, depth: int, higher_is_closer: bool, own: np.ndarray | None) -> np.ndarray:
-    """Return the columns of the `depth` closest values of each row [r, m], closest first, ties by lowest index.
+def _rank(distance: np.ndarray, depth: int) -> np.ndarray:
+    """Return the columns of the `depth` smallest distances of each row [r, m], in order, equal ones by lowest index.
 
-    Values are not NaN. `own` has a column to ignore in each row, [r]; then `depth` is at most m - 1.
-
-    A float32 value and its column are packed into one 64-bit integer, with bits that sort like the value in the upper
-    half and the column in the lower half. As all integers of a row differ, they need no stable sort, which takes ten
-    times as long (`python -m benchmarks.choices`).
+    NaN are last. A float32 distance and its column are packed into one 64-bit integer, with bits that sort like the
+    distance in the upper half and the column in the lower half. As all integers of a row differ, they need no stable
+    sort, which takes ten times as long (`python -m benchmarks.choices`).
     """
-    distance = -values if higher_is_closer else values.copy()
-    if own is not None:
-        distance[np.arange(len(own)), own] = np.nan  # sorted last
-    if values.dtype != np.float32:
+    if distance.dtype != np.float32:
         return np.argsort(distance, axis=1, kind="stable")[:, :depth]
     r, m = distance.shape
     if 3 * depth > m:
@@ -350,7 +370,7 @@ def _bound(distance: np.ndarray, depth: int) -> np.ndarray:
 
 
 def _pack(distance: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Return int64 that sort like float32 distances, equal ones by column; NaN is last."""
+    """Return int64 that sort like float32 distances, equal ones by column; NaN with a sign bit of 0 is last."""
     bits = (distance + np.float32(0)).view(np.int32)  # + 0 changes -0 to 0
     bits = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)  # the bits of negative floats have reversed order
     return (bits.astype(np.int64) << 32) | column
