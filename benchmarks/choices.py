@@ -162,7 +162,7 @@ def sorts() -> Ways:
     values = np.asarray(random(200, 10_000))
     return {
         "stable argsort": Way(lambda: np.argsort(values, axis=1, kind="stable")[:, :999]),
-        "simjax, packed": Way(lambda: _rank(values, 999, False, None)),
+        "simjax, packed": Way(lambda: _rank(values, 999)),
     }
 
 

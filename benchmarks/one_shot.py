@@ -115,7 +115,7 @@ def selection_error(encoder: Any, folder: Path) -> float:
             measure=encoder.measure,
             threshold=threshold.value,
         )
-        errors.append(metrics["fnir"])
+        errors.append(metrics["fnir_at_rank_1"])
     return float(np.mean(errors))
 
 
@@ -144,7 +144,7 @@ def identify(encoder: Any, thresholds: Path, folder: Path) -> dict[str, Any]:
     known, strangers = metrics["by_identity"], metrics["unknown_by_identity"]
     counts = {
         "rank_1_rate": (known["rank_1_matches"], known["probes"]),
-        "fnir": (known["false_negatives"], known["probes"]),
+        "fnir_at_rank_1": (known["missed_at_rank_1"], known["probes"]),
         "fpir": (strangers["false_positives"], strangers["probes"]),
     }
     found: dict[str, Any] = {"threshold": threshold.value}
@@ -176,7 +176,7 @@ def page(report: dict[str, Any]) -> str:
     chosen = report["chosen"]
     rows = [
         f"| {'**' if r['objective'] == chosen else ''}{r['objective']}{'**' if r['objective'] == chosen else ''} "
-        f"| {r['selection_fnir']:.3f} | {cell(r, 'rank_1_rate')} | {cell(r, 'fnir')} | {cell(r, 'fpir')} |"
+        f"| {r['selection_fnir']:.3f} | {cell(r, 'rank_1_rate')} | {cell(r, 'fnir_at_rank_1')} | {cell(r, 'fpir')} |"
         for r in sorted(report["runs"], key=lambda r: r["selection_fnir"])
     ]
     text = (

@@ -36,7 +36,7 @@ def save_encoder(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write the folder of an encoder. It is complete or, after an error, as before.
+    """Write the folder of an encoder. After an error, the folder is as it was before.
 
     Raises:
         InputError: If the folder exists and `overwrite` is False, if it has files of something else, or if it cannot be

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from simjax.evaluate._calibration import Calibration, Threshold
 from simjax.evaluate._classification import class_similarity, classification_metrics
+from simjax.evaluate._clustering import clustering_metrics
+from simjax.evaluate._diagnostics import alignment, effective_rank, embedding_diagnostics, spread, uniformity
 from simjax.evaluate._few_shot import few_shot_accuracy
-from simjax.evaluate._open_set import bootstrap_interval, open_set_metrics
-from simjax.evaluate._retrieval import knn_accuracy, knn_predict, retrieval_metrics
+from simjax.evaluate._knn import knn_accuracy, knn_predict
+from simjax.evaluate._open_set import OpenSetSearch, bootstrap_interval, open_set_metrics, open_set_search
+from simjax.evaluate._reliability import reliability
+from simjax.evaluate._retrieval import graded_ndcg, retrieval_metrics, retrieval_values
 from simjax.evaluate._verification import (
     best_threshold,
     dissimilarity_probability,
@@ -26,20 +30,31 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Calibration",
+    "OpenSetSearch",
     "PairVerifier",
     "Threshold",
+    "alignment",
     "best_threshold",
     "bootstrap_interval",
     "class_similarity",
     "classification_metrics",
+    "clustering_metrics",
     "dissimilarity_probability",
+    "effective_rank",
+    "embedding_diagnostics",
     "few_shot_accuracy",
     "fit_dissimilarity",
+    "graded_ndcg",
     "knn_accuracy",
     "knn_predict",
     "open_set_metrics",
+    "open_set_search",
+    "reliability",
     "retrieval_metrics",
+    "retrieval_values",
     "sample_pairs_for_verification",
+    "spread",
+    "uniformity",
     "verification_metrics",
 ]
 

@@ -25,15 +25,16 @@ from simjax.core import InputError
 from simjax.encoder import Encoder
 from simjax.evaluate import Estimate
 from simjax.similarity import Measure, top_k
+from simjax.train._collapse import collapse_statistics, describe_collapse
 from simjax.train._data import DataSplits, count_verification_pairs, threshold_source
 from simjax.train._learner import Encoded, Learner, encode
 from simjax.train._objective import LossFunction, LossInputs, Objective
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
 
-VERIFICATION_PAIRS = 20_000
-THRESHOLD_IMAGES = 5_000
-QUERIES, NEIGHBOURS, SHOWN_PAIRS, ATTENTION_IMAGES = 10, 8, 16, 8
+VERIFICATION_PAIRS = 20_000  # largest number of pairs
+THRESHOLD_IMAGES = 5_000  # largest number of images on which the threshold is chosen
+QUERIES, NEIGHBOURS, SHOWN_PAIRS, ATTENTION_IMAGES = 10, 8, 16, 8  # in samples.npz
 GROUPS = 20  # of images of fixed classes, which intervals leave out one at a time
 MIN_SAMPLED_CLASSES = 20  # fewer new classes are not a sample from which other classes can be judged
 PARTS = 8  # parts of an evaluation that `evaluate_run` announces
@@ -46,13 +47,13 @@ T = TypeVar("T")
 
 def validation_scores(
     encoded: Encoded, objective: Objective, labels: np.ndarray, measure: Measure, *, known_classes: bool
-) -> dict[str, float]:
-    """Compute the validation line of the log.
+) -> dict[str, float | None]:
+    """Compute the validation line of the log: loss, accuracy, and the statistics that show a collapse.
 
     With `known_classes`, training images have the classes of these images. Otherwise there is no loss, and the accuracy
     is that of the nearest neighbour.
     """
-    scores: dict[str, float] = {}
+    scores = collapse_statistics(encoded.embeddings)
     if known_classes and (loss := mean_loss(encoded, objective, labels)) is not None:
         scores["validation_loss"] = loss
     if known_classes and encoded.logits is not None:
@@ -71,7 +72,7 @@ def mean_loss(encoded: Encoded, objective: Objective, labels: np.ndarray) -> flo
     """
     if objective.has_views or encoded.loss_arguments is None:
         return None
-    size = min(objective.images, len(labels))
+    size = min(objective.images_per_step, len(labels))
     batches = len(labels) // size
     total = 0.0
     for i in range(batches):
@@ -123,20 +124,24 @@ def evaluate_run(
     names = ("accuracy", "accuracy_of", "knn_accuracy", "per_class_accuracy", "confusion")
     no_classification: tuple[dict[str, Any], np.ndarray | None, Estimates] = dict.fromkeys(names), None, {}
     classification, predicted, estimates = attempt("accuracy", lambda: _classification(inputs), no_classification)
-    verification, curve, scale, found = attempt("verification", lambda: _verification(inputs), (None, {}, None, {}))
+    verification, curves, scale, found = attempt("verification", lambda: _verification(inputs), (None, {}, None, {}))
     estimates |= found
     retrieval, found = attempt("retrieval", lambda: _retrieval(inputs), (None, {}))
     estimates |= found
     test_loss = attempt("test_loss", lambda: _test_loss(inputs, objective), None)
     few_shot = attempt("few_shot", lambda: _few_shot(inputs), None)
 
+    diagnostics, classes = collapse_statistics(encoded.embeddings), len(np.unique(test.labels))
+
     index = np.arange(len(test.labels), dtype=np.int32)
     predictions = {"index": index, "label": test.labels, "embedding": encoded.embeddings}
     if predicted is not None:
         predictions["predicted"] = np.asarray(predicted, np.int32)
+    if test.paths is not None:
+        predictions["path"] = test.paths
     folder.write_arrays("predictions.npz", predictions)
 
-    samples = curve | attempt("neighbours", lambda: _neighbours(inputs), {})
+    samples = curves | attempt("neighbours", lambda: _neighbours(inputs), {})
     if scale is not None:
         samples |= attempt("pairs", lambda: _pairs(inputs, scale), {})
     samples |= attempt("class_similarity", lambda: _class_similarity(inputs), {})
@@ -153,6 +158,7 @@ def evaluate_run(
         "retrieval": retrieval,
         "verification": verification,
         "few_shot": few_shot,
+        "diagnostics": diagnostics | {"collapse": describe_collapse(diagnostics, encoded.embeddings, classes)},
         "measure": measure.name,
         "intervals_over": "classes" if inputs.has_sampled_classes() else "images",
         "not_evaluated": not_evaluated,
@@ -261,7 +267,7 @@ def _test_loss(inputs: _Inputs, objective: Objective) -> float | None:
 def _verification(
     inputs: _Inputs,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[float, float] | None, Estimates]:
-    """Return the verification metrics of test pairs, the ROC curve, the scale of the dissimilarity, and estimates."""
+    """Return metrics of test pairs, their ROC and DET, the scale of the dissimilarity, and estimates of the metrics."""
     splits, encoder, encoded, measure = inputs
     if not count_verification_pairs(splits.test.labels):
         raise InputError("the test images have no pairs of one class, or none of two classes")
@@ -277,18 +283,18 @@ def _verification(
     metrics = evaluate.verification_metrics(
         scores, same, higher_is_closer=measure.higher_is_closer, threshold=threshold
     )
-    curve = metrics.pop("roc")
-    roc = {f"roc_{name}": np.asarray(curve[name]) for name in ("false_positive_rate", "true_positive_rate")}
+    roc, det = metrics.pop("roc"), metrics.pop("det")
+    curves = {f"roc_{name}": np.asarray(roc[name]) for name in ("false_positive_rate", "true_positive_rate")}
+    curves |= {f"det_{name}": np.asarray(det[name]) for name in ("fmr", "fnmr")}
     if threshold is None:  # the threshold of `metrics` is then chosen on the test pairs, so these values are biased
-        biased = ("threshold", "accuracy", "balanced_accuracy", "true_accept_rate", "false_accept_rate")
-        metrics |= dict.fromkeys(biased)
+        metrics |= dict.fromkeys(("threshold", "accuracy", "balanced_accuracy", "fmr", "fnmr"))
     else:
-        roc["roc_point"] = np.array([metrics["false_accept_rate"], metrics["true_accept_rate"]])
+        curves["roc_point"] = np.array([metrics["fmr"], 1 - metrics["fnmr"]])
     estimates = evaluate.verification_estimates(
         scores, same, inputs.groups()[pairs], higher_is_closer=measure.higher_is_closer, threshold=threshold
     )
     metrics |= {"pairs": len(same), "threshold_from": source, "threshold_note": sentence}
-    return metrics, roc, scale, {f"verification.{name}": estimate for name, estimate in estimates.items()}
+    return metrics, curves, scale, {f"verification.{name}": estimate for name, estimate in estimates.items()}
 
 
 def _pair_scores(
