@@ -341,7 +341,7 @@ def _rank(distance: np.ndarray, depth: int) -> np.ndarray:
 
     NaN are last. A float32 distance and its column are packed into one 64-bit integer, with bits that sort like the
     distance in the upper half and the column in the lower half. As all integers of a row differ, they need no stable
-    sort, which takes ten times as long (`python -m benchmarks.choices`).
+    sort, which takes 12 times as long for 999 of 10,000 columns, and 4 times for all (`python -m benchmarks.choices`).
     """
     if distance.dtype != np.float32:
         return np.argsort(distance, axis=1, kind="stable")[:, :depth]
