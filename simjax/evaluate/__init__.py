@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from simjax.evaluate._calibration import Calibration, Threshold
 from simjax.evaluate._classification import class_similarity, classification_metrics
+from simjax.evaluate._comparisons import Comparison, compare, mcnemar
 from simjax.evaluate._few_shot import few_shot_accuracy
-from simjax.evaluate._open_set import bootstrap_interval, open_set_metrics
+from simjax.evaluate._intervals import (
+    Estimate,
+    jackknife_interval,
+    mean_estimate,
+    random_groups,
+    verification_estimates,
+)
+from simjax.evaluate._open_set import open_set_metrics
 from simjax.evaluate._retrieval import knn_accuracy, knn_predict, retrieval_metrics
+from simjax.evaluate._search_intervals import open_set_estimates, retrieval_estimates
 from simjax.evaluate._verification import (
     best_threshold,
     dissimilarity_probability,
@@ -26,20 +35,29 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Calibration",
+    "Comparison",
+    "Estimate",
     "PairVerifier",
     "Threshold",
     "best_threshold",
-    "bootstrap_interval",
     "class_similarity",
     "classification_metrics",
+    "compare",
     "dissimilarity_probability",
     "few_shot_accuracy",
     "fit_dissimilarity",
+    "jackknife_interval",
     "knn_accuracy",
     "knn_predict",
+    "mcnemar",
+    "mean_estimate",
+    "open_set_estimates",
     "open_set_metrics",
+    "random_groups",
+    "retrieval_estimates",
     "retrieval_metrics",
     "sample_pairs_for_verification",
+    "verification_estimates",
     "verification_metrics",
 ]
 

@@ -1,4 +1,4 @@
-"""Open-set identification: searches for people who may or may not be enrolled, and intervals over identities.
+"""Open-set identification: searches for people who may or may not be enrolled.
 
 A probe is searched in a gallery. Its candidate is the closest row; the search returns the identity of this row if it is
 at least as close as a threshold, else "unknown". A mated probe shows an enrolled identity, a non-mated one a stranger.
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from simjax.core import InputError, check_at_least, check_between, check_number
-from simjax.evaluate._checks import as_finite, as_identities, as_rows
+from simjax.core import InputError, check_number
+from simjax.evaluate._checks import as_identities, as_rows
 from simjax.similarity import Measure, top_k
 from simjax.similarity import measure as as_measure
 
@@ -50,8 +50,8 @@ def open_set_metrics(
     Returns:
         `fnir`, `fpir` and `rank_1_rate`, None without such probes; `gallery_size`, the number of identities N on which
         the rates depend; `probes` and `unknown_probes`. `by_identity` and `unknown_by_identity` have lists with one
-        entry for each identity, for `bootstrap_interval`: `identities`, `probes`, and `false_negatives` and
-        `rank_1_matches`, or `false_positives`.
+        entry for each identity: `identities`, `probes`, and `false_negatives` and `rank_1_matches`, or
+        `false_positives`. `open_set_estimates` computes intervals.
 
     Raises:
         InputError: If the gallery is empty, a mated probe is not in it or an unknown one is.
@@ -97,51 +97,6 @@ def open_set_metrics(
         "by_identity": _by_identity(known, false_negatives=is_false_negative, rank_1_matches=is_rank_1),
         "unknown_by_identity": _by_identity(unknown, false_positives=is_false_positive),
     }
-
-
-def bootstrap_interval(
-    numerators: ArrayLike, denominators: ArrayLike, seed: int, *, confidence: float = 0.95, resamples: int = 2000
-) -> tuple[float, float] | None:
-    """Estimate the interval of a rate, sum of numerators / sum of denominators, by a bootstrap over identities.
-
-    Whole identities are drawn with replacement, because images of one identity are correlated. The ends of the interval
-    are percentiles of the rates of the resamples. It is approximate: too narrow for fewer than about 30 identities, and
-    [0, 0] if no event was observed; the rule of 3 then gives an upper end of about 3 / identities.
-
-    Args:
-        numerators: Events of each identity, [i].
-        denominators: Trials of each identity, [i]; identities without trials are ignored.
-        seed: Seed of the resamples.
-        confidence: Probability that the interval should contain the rate.
-        resamples: The number of resamples.
-
-    Returns:
-        The ends of the interval, or None with fewer than two identities.
-
-    Example:
-        >>> np.round(bootstrap_interval([0, 1, 0, 4, 0, 0], [4, 4, 4, 4, 4, 4], seed=0), 2).tolist()
-        [0.0, 0.54]
-    """
-    check_between("confidence", confidence, 0, 1)
-    check_at_least("resamples", resamples, 1)
-    events, trials = (
-        as_finite("numerators", numerators, np.float64),
-        as_finite("denominators", denominators, np.float64),
-    )
-    if trials.ndim != 1 or events.shape != trials.shape:
-        expected = "one number for each identity, as in numerators"
-        raise InputError(f"denominators: expected {expected}, got shapes {trials.shape} and {events.shape}")
-    check_at_least("denominators", trials, 0)
-    events, trials = events[trials > 0], trials[trials > 0]
-    if len(trials) < 2:
-        return None
-    rng = np.random.default_rng(seed)
-    rates = np.empty(resamples)
-    for resample in range(resamples):
-        drawn = rng.integers(len(trials), size=len(trials))
-        rates[resample] = events[drawn].sum() / trials[drawn].sum()
-    low, high = np.quantile(rates, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 def _mean(events: np.ndarray) -> float | None:
