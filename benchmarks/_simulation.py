@@ -141,7 +141,7 @@ def evaluate_identities(
             }
         )
     results = {name: Result(value_of(found), found.interval()) for name, found in estimates[0].items()}
-    n_same, n_different = np.count_nonzero(same), np.count_nonzero(~same)
+    n_same, n_different = int(np.count_nonzero(same)), int(np.count_nonzero(~same))
     results["EER"].others["naive"] = wilson(results["EER"].value, n_same)
     results["ROC AUC"].others["naive"] = hanley_mcneil(results["ROC AUC"].value, n_same, n_different)
     precision = trials[0]["MAP@R"]
@@ -304,8 +304,8 @@ def compare_one_recipe(
         a, b = found[::2], found[1::2]
         shown[name] = {"identities, one run of each": compare(a[0], b[0]).is_shown}
         for count in runs:
-            difference = [[value_of(estimate) for estimate in side[:count]] for side in (a, b)]
-            shown[name][f"seeds, {count} runs of each"] = bool(ttest_rel(*difference).pvalue < 0.05)
+            values_a, values_b = ([value_of(estimate) for estimate in side[:count]] for side in (a, b))
+            shown[name][f"seeds, {count} runs of each"] = bool(ttest_rel(values_a, values_b).pvalue < 0.05)
             shown[name][f"identities and seeds, {count} runs of each"] = compare(a[:count], b[:count]).is_shown
     return shown
 

@@ -207,7 +207,8 @@ its mean over the repetitions; the FPIR is that of each gallery. A difference is
 """
 
 USUAL = f"""\
-For 95% of the identities, the noise is within a factor of {np.exp(1.96 * MODELS["usual"].difficulty):.1f} of its median."""
+For 95% of the identities, the noise is within a factor of
+{np.exp(1.96 * MODELS["usual"].difficulty):.1f} of its median."""
 
 HARD = f"""\
 Images have less noise, but the noise of 2.5% of the identities is more than

@@ -80,6 +80,7 @@ def compare(
         InputError: If the numbers of runs differ, or the identities.
 
     Example:
+        >>> from simjax.evaluate import mean_estimate
         >>> people = np.arange(20).repeat(5)
         >>> a = mean_estimate(np.arange(100) % 5 > 0, people)
         >>> b = mean_estimate(np.arange(100) % 7 > 2, people)

@@ -13,7 +13,7 @@ The logit scale keeps the interval of a rate inside of [0, 1].
 - A rate of pairs of two identities, such as the false match rate, varies with the identities and with their pairs. The
   variance of the pairs, q = sum over pairs of identities of (sum of their deviations from r)^2 / trials^2, is counted
   twice in se^2, by both identities. se^2 - q is used instead, and at least q; the degrees of freedom are g - 1.
-- If all r(i) are equal, for instance because no error was observed, se says nothing. The interval then is r +- 3 / g
+- If the variance is 0, for instance because no error was observed, it says nothing. The interval then is r +- 3 / g
   for a confidence of 95% (rule of 3; -log(1 - confidence) / g in general), within the range of r: an event in a share
   of 3 / g of the identities would have been observed with 95% confidence.
 
@@ -134,11 +134,11 @@ def jackknife_variance(
     g = len(leave_one_out)
     squares = (leave_one_out - leave_one_out.mean()) ** 2
     variance = (g - 1) / g * float(np.sum(squares))
-    if variance < ROUNDING**2:
-        return 0.0, float(sample_size - 1)
     if pair_deviations is not None:
         counted_twice = float(np.sum(pair_deviations**2))
         return max(variance - counted_twice, counted_twice), sample_size - 1.0
+    if variance < ROUNDING**2:
+        return 0.0, sample_size - 1.0
     kurtosis = float(np.mean(squares**2) / np.mean(squares) ** 2)
     freedom = max(2 * g / (kurtosis - 1), LEAST_FREEDOM) if kurtosis > 1 else float(g)
     return variance, min(sample_size - 1.0, freedom)
@@ -185,21 +185,21 @@ def mean_estimate(values: ArrayLike, identities: ArrayLike) -> Estimate:
 
 def mean_of_units(values: np.ndarray, units: np.ndarray, names: tuple[Any, ...]) -> Estimate:
     """Return `mean_estimate` of checked values [n], and of units [n, 1 or 2], indices of `names`."""
-    from scipy.sparse import coo_array
-
     if not len(values):
         return Estimate(None, None, names, 0)
-    unit, row = _memberships(units)
-    of_unit = np.bincount(unit, minlength=len(names))
-    sums = values.sum() - np.bincount(unit, values[row], minlength=len(names))
+    of_unit = _sum_by_unit(units, np.ones(len(values)), len(names)).astype(int)
+    sums = values.sum() - _sum_by_unit(units, values, len(names))
     sample_size = int(np.count_nonzero(of_unit))
     estimate = estimate_of_sums(values.sum(), len(values), sums, len(values) - of_unit, names, sample_size)
     is_of_two = units[:, 0] != units[:, -1]
     if not is_of_two.any():
         return estimate
     deviations = (values[is_of_two] - values.mean()) / len(values)
-    sums_of_pairs = coo_array((deviations, np.sort(units[is_of_two], axis=1).T), shape=(len(names), len(names))).tocsr()
-    return replace(estimate, pair_deviations=sums_of_pairs.data)
+    first, second = units[is_of_two].T
+    pair = np.minimum(first, second) * len(names) + np.maximum(first, second)
+    if len(names) ** 2 > len(pair):  # else sums of all pairs of units, some of them 0, need less memory than the trials
+        pair = np.unique(pair, return_inverse=True)[1]
+    return replace(estimate, pair_deviations=np.bincount(pair, deviations, minlength=1))
 
 
 def estimate_of_sums(
@@ -303,13 +303,13 @@ def _mean_of_present(values: np.ndarray, units: np.ndarray, names: tuple[Any, ..
     return mean_of_units(values, units, tuple(name for name, present in zip(names, is_present, strict=True) if present))
 
 
-def _memberships(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the units and the rows of all memberships of rows [n, 1 or 2] in units; one if both units are equal."""
-    rows = np.arange(len(units))
+def _sum_by_unit(units: np.ndarray, values: np.ndarray, n_units: int) -> np.ndarray:
+    """Sum values [n] over the rows of each unit; a row counts once for a unit that it has twice in [n, 1 or 2]."""
+    sums = np.bincount(units[:, 0], values, minlength=n_units)
     if units.shape[1] == 1:
-        return units[:, 0], rows
-    is_second = units[:, 0] != units[:, 1]
-    return np.concatenate([units[:, 0], units[is_second, 1]]), np.concatenate([rows, rows[is_second]])
+        return sums
+    is_other = units[:, 0] != units[:, 1]
+    return sums + np.bincount(units[is_other, 1], values[is_other], minlength=n_units)
 
 
 class _Side(NamedTuple):
@@ -328,8 +328,11 @@ class _Side(NamedTuple):
 
 
 def _side(levels: np.ndarray, units: np.ndarray, n_levels: int, n_units: int) -> _Side:
-    unit, row = _memberships(units)
-    keys = np.sort(unit * (n_levels + 1) + levels[row])
+    keys = units[:, 0] * (n_levels + 1) + levels
+    if units.shape[1] == 2:
+        is_other = units[:, 0] != units[:, 1]
+        keys = np.concatenate([keys, units[is_other, 1] * (n_levels + 1) + levels[is_other]])
+    keys = np.sort(keys)
     start = np.searchsorted(keys, np.arange(n_units + 1) * (n_levels + 1))
     return _Side(np.append(0, np.cumsum(np.bincount(levels, minlength=n_levels))), keys, start)
 
@@ -355,7 +358,8 @@ def _roc_estimates(
         return dict.fromkeys(("roc_auc", "equal_error_rate"), Estimate(None, None, names, 0))
     asked = every if exists.all() else every[-1:]
     left = [counts[asked] for counts in left]
-    area = _areas(level, same, units, of_same, of_different, n_units + 1)[asked] / (2.0 * left[0] * left[1])
+    combinations = _combinations(level, same, units, of_same, of_different, n_units + 1)
+    area = combinations[asked] / (2.0 * left[0] * left[1])
     found = {"roc_auc": area, "equal_error_rate": _equal_error_rates(of_same, of_different, asked, *left)}
     return {
         name: Estimate(float(rates[-1]), rates[:-1] if len(rates) > 1 else None, names, sample_size)
@@ -363,25 +367,22 @@ def _roc_estimates(
     }
 
 
-def _areas(
+def _combinations(
     level: np.ndarray, same: np.ndarray, units: np.ndarray, of_same: _Side, of_different: _Side, n_units: int
 ) -> np.ndarray:
     """Count combinations of a same pair and a farther different pair without each unit, [n_units].
 
     Combinations count two, ties one.
     """
-    farther = 2 * of_different.accepted[-1] - of_different.accepted[level] - of_different.accepted[level + 1]
-    closer = of_same.accepted[level] + of_same.accepted[level + 1]
-    combinations = np.where(same, farther, closer)
-    unit, row = _memberships(units)
-    of_unit = np.bincount(unit, combinations[row].astype(np.float64), minlength=n_units)
+    different = of_different.accepted
+    farther = (2 * different[-1] - different[level[same]] - different[level[same] + 1]).astype(np.float64)
+    closer = (of_same.accepted[level[~same]] + of_same.accepted[level[~same] + 1]).astype(np.float64)
+    of_units = _sum_by_unit(units[same], farther, n_units) + _sum_by_unit(units[~same], closer, n_units)
     # Combinations of two pairs that both have the unit were subtracted twice.
-    is_same = same[row]
-    unit, own_level = unit[is_same], level[row[is_same]]
-    all_of_unit = of_different.accepted_of(unit, np.full_like(unit, len(of_different.accepted) - 1))
-    both = 2 * all_of_unit - of_different.accepted_of(unit, own_level) - of_different.accepted_of(unit, own_level + 1)
-    total = float(farther[same].sum())
-    return total - of_unit + np.bincount(unit, both.astype(np.float64), minlength=n_units)
+    unit, place = np.divmod(of_same.keys, len(different))
+    of_unit = of_different.accepted_of(unit, np.full_like(unit, len(different) - 1))
+    both = 2 * of_unit - of_different.accepted_of(unit, place) - of_different.accepted_of(unit, place + 1)
+    return farther.sum() - of_units + np.bincount(unit, both.astype(np.float64), minlength=n_units)
 
 
 def _equal_error_rates(
@@ -390,7 +391,8 @@ def _equal_error_rates(
     """Compute the equal error rate without each unit by bisection of the level at which both errors are equal."""
 
     def accepted(level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return tuple(side.accepted[level] - side.accepted_of(unit, level) for side in (of_same, of_different))
+        same, different = (side.accepted[level] - side.accepted_of(unit, level) for side in (of_same, of_different))
+        return same, different
 
     before, after = np.zeros_like(unit), np.full_like(unit, len(of_same.accepted) - 1)
     while np.any(after - before > 1):

@@ -198,8 +198,8 @@ def _number_both(
     """Return the indices of two lists of identities, [n, 1] and [m, 1], among the identities of both."""
     numbered = [number_identities(*given) for given in zip(arguments, (first, second), (n, m), strict=True)]
     index = {name: number for number, name in enumerate(dict.fromkeys(numbered[0][1] + numbered[1][1]))}
-    both = (np.array([index[name] for name in names], int)[units] for units, names in numbered)
-    return (*both, tuple(index))
+    units, others = (np.array([index[name] for name in names], int)[units] for units, names in numbered)
+    return units, others, tuple(index)
 
 
 def _blocks(n: int, width: int) -> Iterator[np.ndarray]:

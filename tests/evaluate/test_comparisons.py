@@ -26,21 +26,36 @@ def test_a_hard_identity_counts_against_neither_encoder(random):
     a = ~difficulty
     b = ~difficulty & (random.random(120) < 0.97)
     paired = compare(mean_estimate(a, PEOPLE), mean_estimate(b, PEOPLE)).interval
-    low, high = mean_estimate(a, PEOPLE).interval()
-    assert paired[1] - paired[0] < (high - low) / 4
+    single = mean_estimate(a, PEOPLE).interval()
+    assert 0 < np.diff(paired or ()) < np.diff(single or ()) / 4
 
 
 def test_several_runs_add_the_variance_of_seeds(random):
     a, b = ([mean_estimate(random.random(120) < rate, PEOPLE) for _ in range(4)] for rate in (0.9, 0.85))
     found = compare(a, b)
-    differences = np.array([x.value - y.value for x, y in zip(a, b, strict=True)])
-    left_out = np.mean([x.leave_one_out - y.leave_one_out for x, y in zip(a, b, strict=True)], axis=0)
+    differences = np.array([x.value for x in a], float) - np.array([x.value for x in b], float)
+    left_out = np.mean([np.asarray(x.leave_one_out) for x in a], axis=0)
+    left_out -= np.mean([np.asarray(x.leave_one_out) for x in b], axis=0)
     of_people, of_seeds = 29**2 / 30 * np.var(left_out, ddof=1), np.var(differences, ddof=1) / 4
     freedom = (of_people + of_seeds) ** 2 / (of_people**2 / 29 + of_seeds**2 / 3)
     margin = stats.t(freedom).ppf(0.975) * (of_people + of_seeds) ** 0.5
     assert found.difference == pytest.approx(differences.mean())
     assert found.interval == pytest.approx((found.difference - margin, found.difference + margin))
     assert found.runs == 4
+
+
+def test_rates_of_pairs_are_compared_by_the_differences_of_each_pair(random):
+    pairs = np.stack(np.triu_indices(9, 1), axis=1)
+    a, b = (random.random(len(pairs)) < rate for rate in (0.3, 0.6))
+    found = compare(mean_estimate(a, pairs), mean_estimate(b, pairs))
+    d = a * 1.0 - b
+    left_out = np.array([d[(pairs != person).all(axis=1)].mean() for person in range(9)])
+    twice = np.sum((d - d.mean()) ** 2) / len(d) ** 2
+    variance = max(8 / 9 * np.sum((left_out - left_out.mean()) ** 2) - twice, twice)
+    margin = stats.t(8).ppf(0.975) * variance**0.5
+    assert found.interval == pytest.approx((d.mean() - margin, d.mean() + margin))
+    with pytest.raises(InputError, match="^estimates_b: expected the pairs of estimates_a, got others"):
+        compare(mean_estimate(a, pairs), mean_estimate(b[:-1], pairs[:-1]))
 
 
 def test_runs_that_never_differ_have_the_interval_of_the_rule_of_3():

@@ -1,5 +1,7 @@
 """Intervals: values without each identity against an evaluation of the remaining data, and formulas against SciPy."""
 
+from typing import Any, cast
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -22,24 +24,65 @@ def pairs_of(people):
     return np.stack([people[i], people[j]], axis=1)
 
 
+def certain(value):
+    """Return a value that exists."""
+    assert value is not None
+    return value
+
+
 @pytest.mark.parametrize("confidence", [0.95, 0.6])
 def test_the_interval_is_that_of_students_t_on_the_scale_of_the_log_odds(confidence):
     left_out = np.array([0.21, 0.2, 0.17, 0.26, 0.19])
     pseudo_values = 5 * 0.2 - 4 * left_out
     error = np.std(pseudo_values, ddof=1) / 5**0.5
     t = stats.t(4).ppf((1 + confidence) / 2)
-    low, high = jackknife_interval(0.2, left_out, confidence=confidence)
+    low, high = certain(jackknife_interval(0.2, left_out, confidence=confidence))
     assert np.log(low / (1 - low)) == pytest.approx(np.log(0.25) - t * error / 0.16)
     assert np.log(high / (1 - high)) == pytest.approx(np.log(0.25) + t * error / 0.16)
     linear = jackknife_interval(0.2, left_out, scale="linear", confidence=confidence)
     assert linear == pytest.approx((0.2 - t * error, 0.2 + t * error))
-    few = jackknife_interval(0.2, left_out, scale="linear", sample_size=3)
-    assert few == pytest.approx((max(-1, 0.2 - stats.t(2).ppf(0.975) * error), 0.2 + stats.t(2).ppf(0.975) * error))
+    margin = stats.t(2).ppf(0.975) * error
+    assert jackknife_interval(0.2, left_out, scale="linear", sample_size=3) == pytest.approx(
+        (0.2 - margin, 0.2 + margin)
+    )
+
+
+@pytest.mark.parametrize(
+    ("hard", "freedom"), [(1, 6), (5, 2 * 100 / (stats.kurtosis([1] * 5 + [0] * 95) + 2)), (30, 99)]
+)
+def test_few_identities_with_most_of_the_errors_mean_few_degrees_of_freedom(hard, freedom):
+    errors = np.arange(100) < hard
+    left_out = (hard - errors) / 99
+    margin = stats.t(freedom).ppf(0.975) * np.std(errors, ddof=1) / 10
+    found = jackknife_interval(hard / 100, left_out, scale="linear")
+    assert found == pytest.approx((hard / 100 - margin, hard / 100 + margin))
+    assert 6 <= freedom <= 99
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_the_variance_of_pairs_is_not_counted_twice(random, alike):
+    """Either half of the people are alike, or everyone is like exactly one other, so that people do not differ."""
+    pairs = pairs_of(np.arange(12).repeat(3))
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    like = np.all(pairs % 2 == 0, axis=1) if alike else pairs[:, 0] // 2 == pairs[:, 1] // 2
+    accepted = like & (random.random(len(pairs)) < 0.8) if alike else like
+    total, twice = accepted.mean(), 0.0
+    left_out = np.array([accepted[(pairs != person).all(axis=1)].mean() for person in range(12)])
+    for first in range(12):
+        for second in range(first):
+            of_pair = accepted[(pairs == [second, first]).all(axis=1)]
+            twice += np.sum(of_pair - total) ** 2 / len(pairs) ** 2
+    variance = 11 / 12 * np.sum((left_out - left_out.mean()) ** 2)
+    assert (variance - twice > twice) == alike
+    margin = stats.t(11).ppf(0.975) * max(variance - twice, twice) ** 0.5 / (total * (1 - total))
+    low, high = certain(mean_estimate(accepted, pairs).interval())
+    assert np.log(low / (1 - low)) == pytest.approx(np.log(total / (1 - total)) - margin)
+    assert np.log(high / (1 - high)) == pytest.approx(np.log(total / (1 - total)) + margin)
 
 
 def test_without_any_difference_the_interval_is_that_of_the_rule_of_3():
     bound = 1 - 0.05 ** (1 / 400)  # the exact upper bound of a rate if none of 400 independent trials is an error
-    low, high = jackknife_interval(0.0, np.zeros(400))
+    low, high = certain(jackknife_interval(0.0, np.zeros(400)))
     assert low == 0
     assert bound < high < 3 / 400
     assert high == pytest.approx(bound, rel=0.01)
@@ -58,8 +101,8 @@ def test_an_interval_contains_its_value_and_stays_within_the_range(random):
         people = np.repeat(np.arange(g), trials)
         values = np.concatenate([np.arange(n) < k for n, k in zip(trials, events, strict=True)])
         estimate = mean_estimate(values, people)
-        low, high = estimate.interval()
-        assert 0 <= low <= estimate.value <= high <= 1
+        low, high = certain(estimate.interval())
+        assert 0 <= low <= certain(estimate.value) <= high <= 1
         assert low < high
 
 
@@ -71,7 +114,7 @@ def test_a_mean_without_an_identity_is_the_mean_of_the_other_trials(random):
         assert estimate.value == values.mean()
         assert estimate.identities == tuple(NAMES)
         assert estimate.sample_size == 5
-        for name, left_out in zip(estimate.identities, estimate.leave_one_out, strict=True):
+        for name, left_out in zip(estimate.identities, certain(estimate.leave_one_out), strict=True):
             others = [v for v, row in zip(values, identities, strict=True) if name not in np.atleast_1d(row)]
             assert left_out == pytest.approx(np.mean(others), rel=1e-12)
 
@@ -99,7 +142,7 @@ def test_verification_without_an_identity_is_that_of_the_other_pairs(random, hig
     assert {name: estimate.value for name, estimate in found.items()} == pytest.approx(expected(np.arange(len(same))))
     for index, name in enumerate(found["roc_auc"].identities):
         others = expected(np.flatnonzero((pairs != name).all(axis=1)))
-        assert {key: e.leave_one_out[index] for key, e in found.items()} == pytest.approx(others, rel=1e-12)
+        assert {key: certain(e.leave_one_out)[index] for key, e in found.items()} == pytest.approx(others, rel=1e-12)
 
 
 def test_only_identities_with_trials_count():
@@ -144,7 +187,7 @@ def test_the_interval_covers_correlated_images_where_one_over_images_does_not():
         fails = np.where(random.random(40) < 0.25, 0.95, 0.05)
         truth = 0.25 * 0.95 + 0.75 * 0.05
         is_error = random.random((40, 10)) < fails[:, None]
-        low, high = mean_estimate(is_error.ravel(), np.arange(40).repeat(10)).interval()
+        low, high = certain(mean_estimate(is_error.ravel(), np.arange(40).repeat(10)).interval())
         covered["identities"] += low <= truth <= high
         exact = stats.binomtest(int(is_error.sum()), 400).proportion_ci()
         covered["images"] += exact.low <= truth <= exact.high
@@ -162,7 +205,10 @@ def test_the_interval_covers_correlated_images_where_one_over_images_does_not():
             lambda: jackknife_interval(float("nan"), [0.5, 0.4], scale="linear"),
             "^value: expected a number from -1 to 1",
         ),
-        (lambda: jackknife_interval(0.5, [0.5, 0.4], scale="logits"), "^unknown scale 'logits' .did you mean logit"),
+        (
+            lambda: jackknife_interval(0.5, [0.5, 0.4], scale=cast(Any, "logits")),
+            "^unknown scale 'logits' .did you mean logit",
+        ),
         (lambda: jackknife_interval(0.5, [0.5, 0.4], confidence=95), "^confidence: expected a number between 0 and 1"),
         (lambda: Estimate(0.5, None, (), 0).interval(95), "^confidence: expected a number between 0 and 1"),
         (lambda: mean_estimate([0.5, 1.5], [1, 2]), "^values: expected a number from 0 to 1"),

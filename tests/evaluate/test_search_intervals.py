@@ -22,7 +22,8 @@ def flat(found):
 
 def tied_rows(random, labels):
     """Return integer coordinates near a centre of each label, so that many distances are equal."""
-    return np.float32(random.integers(0, 4, (labels.max() + 1, 3))[labels] + random.integers(-1, 2, (len(labels), 3)))
+    x = random.integers(0, 4, (labels.max() + 1, 3))[labels] + random.integers(-1, 2, (len(labels), 3))
+    return x.astype(np.float32)
 
 
 @pytest.mark.parametrize("kind", ["labels", "groups", "families"])
@@ -46,7 +47,7 @@ def test_retrieval_without_an_identity_is_that_of_the_other_rows(random, kind):
 def test_retrieval_with_queries_leaves_out_queries_and_gallery_rows(random):
     labels, query_labels = np.arange(6).repeat(4), np.array([0, 0, 1, 3, 4, 4, 5, 9])  # nothing is relevant to 9
     people, query_people = np.array(list("aabbcd"))[labels], np.array(list("aaabccdz"))
-    x, query = tied_rows(random, labels), np.float32(random.integers(0, 4, (8, 3)))
+    x, query = tied_rows(random, labels), random.integers(0, 4, (8, 3)).astype(np.float32)
     given = {"query_embeddings": query, "query_labels": query_labels, "measure": "euclidean", "ks": KS}
     found = flat(retrieval_estimates(x, labels, identities=people, query_identities=query_people, **given))
     assert found["1"].identities == ("a", "b", "c", "d", "z")
@@ -86,7 +87,7 @@ def test_identification_without_an_identity_is_that_of_the_others(random, thresh
         "probe": random.integers(0, 4, 23),
         "unknown": np.arange(11) % 2,
     }
-    x = {name: np.float32(random.integers(0, 4, (len(of), 2))) for name, of in ids.items()}
+    x = {name: random.integers(0, 4, (len(of), 2)).astype(np.float32) for name, of in ids.items()}
     people = {"gallery": names[ids["gallery"]], "probe": names[ids["probe"]], "unknown": names[5:][ids["unknown"]]}
 
     def given(left_out):
@@ -107,6 +108,7 @@ def test_identification_without_an_identity_is_that_of_the_others(random, thresh
     for name, estimate in found.items():
         assert estimate.identities == tuple(names[5:] if name == "fpir" else names[:5])
         assert estimate.sample_size == (2 if name == "fpir" else 4)
+        assert estimate.leave_one_out is not None
         for person, left_out in zip(estimate.identities, estimate.leave_one_out, strict=True):
             assert left_out == pytest.approx(open_set_metrics(**given(person))[name], rel=1e-12), (name, person)
 
