@@ -125,8 +125,8 @@ def evaluate_identities(
                 "EER": verified["equal_error_rate"],
                 "ROC AUC": verified["roc_auc"],
                 "MAP@R": retrieved["mean_average_precision_at_r"],
-                f"FMR {first}": verified["false_match_rate"],
-                f"FNMR {first}": verified["false_non_match_rate"],
+                f"FMR {first}": verified["fmr"],
+                f"FNMR {first}": verified["fnmr"],
                 f"FNMR {second}": mean_estimate(~accepted[same], pairs[same]),
             }
         )
@@ -190,7 +190,11 @@ def search(
         unknown_identities=people + len(people),
     )
     probes, unknown = np.count_nonzero(~is_enrolled), len(strangers)
-    rates = {f"FNIR{suffix}": ("fnir", probes), f"FPIR{suffix}": ("fpir", unknown), "rank-1": ("rank_1_rate", probes)}
+    rates = {
+        f"FNIR{suffix}": ("fnir_at_rank_1", probes),
+        f"FPIR{suffix}": ("fpir", unknown),
+        "rank-1": ("rank_1_rate", probes),
+    }
     results = {}
     for name, (key, n) in rates.items():
         value = value_of(found[key])

@@ -97,9 +97,9 @@ def built(settings: Settings, images: np.ndarray, labels: np.ndarray, *, constan
     if constant:
         objective = objective._replace(sample=lambda key, step, order: jnp.roll(order, step))
     optimizer, _ = build_optimizer(settings, 1)
-    structure, state = initial_state(build_learner(settings, images.shape[1:], CLASSES), optimizer, settings.seed)
+    graphdef, state = initial_state(build_learner(settings, images.shape[1:], CLASSES), optimizer, settings.seed)
     inputs = (jnp.asarray(images), jnp.asarray(labels), jnp.arange(len(images)), Normalization.unit(1))
-    return build_steps(structure, optimizer, objective, augmentation, settings.dtype), state, inputs
+    return build_steps(graphdef, optimizer, objective, augmentation, settings.dtype), state, inputs
 
 
 def ours(settings: Settings, images: np.ndarray, labels: np.ndarray) -> Ready:

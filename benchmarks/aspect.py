@@ -95,7 +95,7 @@ def write_images(folder: Path, case: str) -> None:
     name, crop = CASES[case]
     random = np.random.default_rng(0)
     for split, count in IMAGES.items():
-        images, labels, names = load(name, split)
+        images, labels, names, _ = load(name, split)
         for index in random.permutation(len(images))[:count]:
             image = crop(images[index], random)
             whole = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)

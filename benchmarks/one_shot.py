@@ -114,7 +114,7 @@ def selection_error(encoder: Any, folder: Path) -> float:
             measure=encoder.measure,
             threshold=threshold.value,
         )
-        errors.append(metrics["fnir"])
+        errors.append(metrics["fnir_at_rank_1"])
     return float(np.mean(errors))
 
 
@@ -141,7 +141,7 @@ def identify(encoder: Any, thresholds: Path, folder: Path) -> dict[str, Any]:
         unknown_identities=unknown_names,
     )
     found: dict[str, Any] = {"threshold": threshold.value}
-    for name in ("rank_1_rate", "fnir", "fpir"):
+    for name in ("rank_1_rate", "fnir_at_rank_1", "fpir"):
         found |= {name: estimates[name].value, f"{name}_interval": estimates[name].interval()}
     return found
 
@@ -157,7 +157,7 @@ def page(report: dict[str, Any]) -> str:
     chosen = report["chosen"]
     rows = [
         f"| {'**' if r['objective'] == chosen else ''}{r['objective']}{'**' if r['objective'] == chosen else ''} "
-        f"| {r['selection_fnir']:.3f} | {cell(r, 'rank_1_rate')} | {cell(r, 'fnir')} | {cell(r, 'fpir')} |"
+        f"| {r['selection_fnir']:.3f} | {cell(r, 'rank_1_rate')} | {cell(r, 'fnir_at_rank_1')} | {cell(r, 'fpir')} |"
         for r in sorted(report["runs"], key=lambda r: r["selection_fnir"])
     ]
     text = (

@@ -84,7 +84,7 @@ def identify(encoder: Any, stranger: int, unknown: int) -> dict[str, Any]:
     found: dict[str, Any] = {"threshold": threshold.value, "threshold images": len(strangers)}
     for name, trials in (
         ("rank_1_rate", metrics["probes"]),
-        ("fnir", metrics["probes"]),
+        ("fnir_at_rank_1", metrics["probes"]),
         ("fpir", len(unknown_embeddings)),
     ):
         events = np.arange(trials) < round(metrics[name] * trials)  # an interval over images depends on counts only
@@ -97,7 +97,7 @@ def page(report: dict[str, Any]) -> str:
     """Return the table of a report in Markdown."""
     rows = [
         f"| {r['objective']} | {r['threshold from']} | {r['unknown']} "
-        f"| {cell(r, 'rank_1_rate')} | {cell(r, 'fnir')} | {cell(r, 'fpir')} |"
+        f"| {cell(r, 'rank_1_rate')} | {cell(r, 'fnir_at_rank_1')} | {cell(r, 'fpir')} |"
         for r in report["runs"]
     ]
     text = (

@@ -56,10 +56,10 @@ def ours(model: str, seed: int) -> Epochs:
     settings, sources, objective, learner = prepared(model, seed)
     each = objective.steps_per_epoch
     optimizer, _ = build_optimizer(settings, round(settings.epochs * each))
-    structure, state = initial_state(learner, optimizer, seed)
+    graphdef, state = initial_state(learner, optimizer, seed)
     pixels = build_normalization(settings, sources)
     images, labels = jnp.asarray(sources.train.images), jnp.asarray(sources.train.labels)
-    steps = build_steps(structure, optimizer, objective, build_augmentation(settings), settings.dtype)
+    steps = build_steps(graphdef, optimizer, objective, build_augmentation(settings), settings.dtype)
     pace, seconds = StepsPerCall(), 0.0
     for epoch in range(round(settings.epochs)):
         order, done = epoch_order(jax.random.key(epoch), len(labels)), 0
@@ -70,7 +70,7 @@ def ours(model: str, seed: int) -> Epochs:
                 state = jax.block_until_ready(steps(state, count, images, labels, order, pixels))
             done += count
         seconds += time.perf_counter() - start
-        trained = nnx.merge(structure, state.params, state.statistics, copy=True)
+        trained = nnx.merge(graphdef, state.params, state.statistics, copy=True)
         encoder = Encoder([trained.encoder], encoder_config(settings, sources, pixels, objective.measure.name))
         logits = encode(encoder, trained, sources.test.images).logits
         assert logits is not None

@@ -1,6 +1,8 @@
-"""Atomic writes of files, and the cache folder of the user."""
+"""Atomic writes of files and folders, and the cache folder of the user."""
 
+import ctypes
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -23,6 +25,42 @@ def write_file(path: Path, content: str | bytes) -> None:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Rename the folder `new` to `folder`, and delete the folder that had this path. Both have the same parent.
+
+    Linux exchanges both in one system call, so `folder` exists even if the process is killed. Other systems, and file
+    systems that cannot exchange, need two renames; a process killed between them leaves the earlier folder under the
+    hidden name `.NAME.PID.old`.
+
+    Raises:
+        OSError: If a folder cannot be renamed. `folder` is then unchanged.
+    """
+    if not folder.exists():
+        new.rename(folder)
+        return
+    if _exchange(new, folder):
+        shutil.rmtree(new, ignore_errors=True)
+        return
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Exchange the paths of two folders by renameat2(2); return False where this is impossible."""
+    if sys.platform != "linux":
+        return False
+    working_directory, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of linux/fcntl.h and linux/fs.h
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    names = os.fsencode(a), os.fsencode(b)
+    return renameat2 is not None and renameat2(working_directory, names[0], working_directory, names[1], exchange) == 0
 
 
 def user_cache() -> Path | None:

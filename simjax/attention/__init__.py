@@ -2,8 +2,4 @@
 
 from simjax.attention._attention import AttentionOptions, attention, dot_product_attention
 
-__all__ = [
-    "AttentionOptions",
-    "attention",
-    "dot_product_attention",
-]
+__all__ = ["AttentionOptions", "attention", "dot_product_attention"]

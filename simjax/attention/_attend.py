@@ -1,11 +1,12 @@
-"""The computation of all attention functions, in tiles: scores of a tile are multiplied with the values at once.
+"""The computation of all attention functions, in tiles, so that the scores of all queries are never stored.
 
-The axes are: b batch elements, t queries, s keys and values, h heads of the query, g heads of the keys, u = h / g
+The axes are b batch elements, t queries, s keys and values, h heads of the query, g heads of the keys, u = h / g
 heads of the query that share one head of the keys, k features of queries and keys, e features of values. Arguments and
 results of `_attend_heads` are [b, t, h, ...]; inside it arrays are [b, g, u, t, ...].
 
 A tile is a block of the scores [b, g, u, t, s] that fits a memory budget: many batch elements of short sequences, or r
-of the t queries of one head. The residual of a query is the logsumexp of its scores over the valid keys.
+of the t queries of one head. The weights of a tile are multiplied with the values before the next tile is computed. The
+residual of a query is the logsumexp of its scores over the valid keys.
 """
 
 from collections.abc import Callable
@@ -105,6 +106,7 @@ def check_dropout(rng: Array | None, rate: float | Array, deterministic: bool) -
 
 @partial(jax.jit, static_argnames=("broadcast_dropout", "precision", "extras", "block_size"))
 def _attend(measure, query, key, value, scale_bias_masks, dropout, *, extras, **options):
+    """Compute attention of checked arguments: merge the batch axes, and call `_attend_heads` on each device."""
     *batch, t, h, _ = query.shape
     shape = (*batch, h, t, key.shape[-3])
     arrays = {name: broadcast_axes(name, a, shape) for name, a in scale_bias_masks.items() if not callable(a)}
@@ -150,21 +152,24 @@ def _attend_heads(
     row_bytes = measure.row_bytes(query, jnp.zeros((s, k), key.dtype))
 
     def entries_per_block(n: int, queries: int) -> int:
-        """Return the number of entries per block of an axis with n entries, each of which has the given queries."""
+        """Return the number of entries per block of an axis with n entries, each of which has `queries` queries."""
         if block_size:
             return max(1, block_size // max(queries, 1))
         return rows_per_block(n, queries * row_bytes, min_rows=1)
 
     def attend_batch(block: Any) -> Any:
+        """Attend for a block of batch elements, in blocks of heads of the keys."""
         return _map_axis(attend_group, 1, g, block, block_size=entries_per_block(g, u * t))
 
     def attend_group(block: Any) -> Any:
+        """Attend for a block of heads of the keys, in blocks of queries."""
         query, key, value, batch, heads, arrays = block
         b, g = query.shape[:2]  # the sizes of the block
         rows, columns = jax.vmap(jax.vmap(tile_inputs))(query, key)
         values, value_nan = replace_non_finite_rows(promote_to_float32(value))
 
         def attend_rows(block: Any) -> dict[str, Array]:
+            """Attend for a block of queries: compute one tile."""
             rows, i, arrays = block
             i, j = i.reshape(i.shape[3], 1), jnp.arange(s)[None]  # indices of the queries and keys
             masks = arrays | {name: evaluate(name, f, i, j, heads[0], batch[:, 0]) for name, f in functions.items()}

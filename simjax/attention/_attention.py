@@ -104,8 +104,7 @@ def attention(
          [0. 1. 0.]
          [0. 0. 1.]]
 
-    Differs from:
-        PyTorch, where a numeric mask is added to the scores; here that is a bias.
+    Differs from PyTorch, where a numeric mask is added to the scores; here that is a bias.
     """
     check_positive("temperature", temperature)
     scaling = {"temperature": temperature}
@@ -143,9 +142,8 @@ def dot_product_attention(
     Returns:
         As `attention`; with "cudnn", as `jax.nn.dot_product_attention`.
 
-    Differs from:
-        `jax.nn.dot_product_attention` and Flax, which return the mean of the values for a query without valid keys
-        (here 0), and whose residual has no gradient (here it has one). Flax draws other random bits for dropout.
+    Differs from `jax.nn.dot_product_attention` and Flax, which return the mean of the values for a query without valid
+    keys (here 0), and whose residual has no gradient (here it has one). Flax draws other random bits for dropout.
 
     Example:
         Unscaled, red attends equally to red and pink, pink to itself, and blue to itself:

@@ -50,7 +50,7 @@ class CalibrateArguments:
     encoder: Positional[str]
     """Folder of a run or of an encoder, or the name of a ready one."""
     images: str
-    """Folder with one sub-folder for each identity, none of which will be enrolled."""
+    """Folder with one sub-folder for each identity, none of which will be enrolled in a gallery."""
     method: Literal["logistic", "isotonic"] = "logistic"
     """How probabilities are fitted; isotonic needs more images."""
     out: str | None = None
@@ -186,7 +186,8 @@ def verify(arguments: Sequence[str]) -> None:
         same = score >= threshold.value if encoder.measure.higher_is_closer else score <= threshold.value
         probability = float(encoder.probability(np.array([score]))[0])
         result |= {"probability": probability, "same": same, "threshold": threshold.value, "fmr": parsed.fmr}
-    print_verification(result, encoder.measure.name, f"simjax calibrate {parsed.encoder} --images FOLDER", parsed.json)
+    how_to_calibrate = f"calibrate with `simjax calibrate {parsed.encoder} --images FOLDER`"
+    print_verification(result, encoder.measure.name, how_to_calibrate, parsed.json)
 
 
 def one_image(path: str) -> Path:

@@ -59,7 +59,7 @@ class RemoveArguments:
 
 @dataclasses.dataclass(frozen=True)
 class GalleryCalibrateArguments:
-    """Calibrate a gallery with images of identities that are not enrolled."""
+    """Calibrate a gallery with images of identities that are not in it."""
 
     gallery: Positional[str]
     """Folder of the gallery."""
@@ -69,7 +69,7 @@ class GalleryCalibrateArguments:
 
 @dataclasses.dataclass(frozen=True)
 class InfoArguments:
-    """Describe a gallery: items, identities, encoder, measure and thresholds."""
+    """Describe a gallery: items, identities, encoder, measure, store (its folder) and thresholds."""
 
     gallery: Positional[str]
     """Folder of the gallery."""
@@ -107,7 +107,7 @@ def create(arguments: Sequence[str]) -> None:
             gallery.add(embeddings, identities, paths=paths)
         print(f"{_counts(gallery)}: {parsed.gallery}")
         if gallery.calibration is None:
-            print(f"for probabilities and identification: {how_to_calibrate(parsed.gallery)}")
+            print(f"for probabilities and identification, {how_to_calibrate(parsed.gallery)}")
 
 
 def add(arguments: Sequence[str]) -> None:
@@ -152,15 +152,16 @@ def info(arguments: Sequence[str]) -> None:
     """Describe a gallery."""
     parsed = parse(InfoArguments, arguments)
     with open_gallery(parsed.gallery) as gallery:
-        found = gallery.info()
+        description = gallery.info()
         if parsed.json:
-            print_json(found)
+            print_json(description)
             return
         for name in ("items", "identities", "encoder", "measure", "store"):
-            print(f"{name}: {found[name]:,}" if isinstance(found[name], int) else f"{name}: {found[name]}")
-        for threshold in found["thresholds"]:
+            value = description[name]
+            print(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
+        for threshold in description["thresholds"]:
             print(threshold["text"])
-        if not found["thresholds"]:
+        if not description["thresholds"]:
             print(f"thresholds: none; {how_to_calibrate(parsed.gallery)}")
 
 
@@ -173,11 +174,11 @@ def list_items(arguments: Sequence[str]) -> None:
 
 
 def open_gallery(path: str) -> Any:
-    """Open a gallery, without its warning of a missing calibration."""
+    """Open a gallery, and suppress the warning that it is not calibrated."""
     from simjax.gallery import Gallery
 
     enable_compilation_cache()
-    # The commands say themselves how to calibrate.
+    # Commands that need a calibration say how to calibrate.
     warnings.filterwarnings("ignore", "the gallery is not calibrated", UserWarning)
     return Gallery.open(path)
 
@@ -204,9 +205,10 @@ def count(number: int, noun: str) -> str:
 
 
 def _counts(gallery: Any) -> str:
-    found = gallery.info()
-    identities = found["identities"]
-    return f"{count(found['items'], 'item')} of {identities:,} identit{'y' if identities == 1 else 'ies'}"
+    """Return the numbers of items and identities as text, such as "2 items of 1 identity"."""
+    description = gallery.info()
+    identities = description["identities"]
+    return f"{count(description['items'], 'item')} of {identities:,} identit{'y' if identities == 1 else 'ies'}"
 
 
 def _ranges(ids: Sequence[int]) -> str:
@@ -215,5 +217,6 @@ def _ranges(ids: Sequence[int]) -> str:
 
 
 def how_to_calibrate(gallery: str) -> str:
-    """Return the command that calibrates a gallery."""
-    return f"simjax gallery calibrate {gallery} --images FOLDER (identities that are not enrolled)"
+    """Return how to calibrate a gallery: the images that this needs, and the command."""
+    command = f"simjax gallery calibrate {gallery} --images FOLDER"
+    return f"calibrate with images of identities that are not in the gallery, `{command}`"

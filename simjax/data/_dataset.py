@@ -24,22 +24,38 @@ class Dataset(NamedTuple):
         images: uint8 [n, h, w, c] with c = 1 or 3.
         labels: int32 [n] in 0 .. len(class_names) - 1.
         class_names: The name of each label.
+        paths: Strings [n], the path of the file of each image below the folder of the data set, with slashes; "" for an
+            image that comes from no file. None if no image comes from a file.
     """
 
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    paths: np.ndarray | None = None
 
 
 def select(dataset: Dataset, rows: np.ndarray) -> Dataset:
     """Return the images of a data set with the indices `rows`, int [m], or with a mask, bool [n]."""
-    return dataset._replace(images=dataset.images[rows], labels=dataset.labels[rows])
+    paths = None if dataset.paths is None else dataset.paths[rows]
+    return dataset._replace(images=dataset.images[rows], labels=dataset.labels[rows], paths=paths)
 
 
 def concatenate(datasets: Sequence[Dataset]) -> Dataset:
     """Concatenate data sets that have the same image shape and the same classes."""
     images, labels = (np.concatenate(arrays) for arrays in zip(*(d[:2] for d in datasets), strict=True))
-    return Dataset(images, labels, datasets[0].class_names)
+    return Dataset(images, labels, datasets[0].class_names, concatenate_paths(datasets))
+
+
+def concatenate_paths(datasets: Sequence[Dataset], prefixes: Sequence[str] | None = None) -> np.ndarray | None:
+    """Return the paths of the images of all data sets, each after the prefix of its data set and a slash, if given."""
+    if all(dataset.paths is None for dataset in datasets):
+        return None
+    paths: list[str] = []
+    for number, dataset in enumerate(datasets):
+        prefix = "" if prefixes is None else f"{prefixes[number]}/"
+        own = [""] * len(dataset.labels) if dataset.paths is None else dataset.paths.tolist()
+        paths += [path and f"{prefix}{path}" for path in own]
+    return np.array(paths, np.str_)
 
 
 def stratified_split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +106,7 @@ def select_classes(dataset: Dataset, classes: str) -> Dataset:
     old_labels = np.array(sorted(selected))
     found = select(dataset, np.isin(dataset.labels, old_labels))
     labels = np.searchsorted(old_labels, found.labels).astype(np.int32)
-    return Dataset(found.images, labels, tuple(names[label] for label in old_labels))
+    return found._replace(labels=labels, class_names=tuple(names[label] for label in old_labels))
 
 
 def load_digits(split: str) -> Dataset:

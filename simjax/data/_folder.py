@@ -84,7 +84,9 @@ def read_folder(path: str | os.PathLike[str], split: str, options: ReadOptions) 
         raise InputError(
             f"{sources[error.index]}: cannot be read ({error}); `skip_unreadable=True` leaves out such images"
         ) from error
-    return Dataset(images, np.array([label for _, label in files], np.int32), tuple(class_names))
+    labels = np.array([label for _, label in files], np.int32)
+    paths = np.array([file.relative_to(root).as_posix() for file, _ in files], np.str_)
+    return Dataset(images, labels, tuple(class_names), paths)
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:

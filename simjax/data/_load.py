@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 
 from simjax.core import InputError, check_choice, suggestion
-from simjax.data._dataset import Dataset, Progress, load_digits, select_classes
+from simjax.data._dataset import Dataset, Progress, concatenate_paths, load_digits, select_classes
 from simjax.data._decode import CACHE_GIGABYTES, Aspect, ReadOptions, check_format, resize
 from simjax.data._folder import read_folder
 from simjax.data._originals import OFFICIAL
@@ -73,8 +73,8 @@ def load(
         InputError: If the name is unknown, the data set is missing and cannot be downloaded, or images cannot be read.
 
     Example:
-        >>> images, labels, class_names = load("digits", "train")
-        >>> images.shape, images.dtype, labels.dtype, class_names[:3]
+        >>> digits = load("digits", "train")
+        >>> digits.images.shape, digits.images.dtype, digits.labels.dtype, digits.class_names[:3]
         ((1347, 8, 8, 1), dtype('uint8'), dtype('int32'), ('0', '1', '2'))
     """
     check_choice("split", split, SPLITS)
@@ -183,7 +183,7 @@ def _split_sum(name: str) -> list[str]:
 
 
 def _concatenate_with_separate_classes(names: list[str], parts: list[Dataset]) -> Dataset:
-    """Concatenate data sets; the classes of each get its name as a prefix."""
+    """Concatenate data sets; the classes and the paths of each get its name as a prefix."""
     short = [Path(name.partition(":")[2]).name or name for name in names]
     prefixes = short if len(set(short)) == len(names) else names
     if len(set(prefixes)) < len(names):
@@ -193,4 +193,5 @@ def _concatenate_with_separate_classes(names: list[str], parts: list[Dataset]) -
         np.concatenate([part.images for part in parts]),
         np.concatenate([part.labels + int(offset) for part, offset in zip(parts, offsets, strict=False)]),
         tuple(f"{prefix}/{name}" for prefix, part in zip(prefixes, parts, strict=True) for name in part.class_names),
+        concatenate_paths(parts, prefixes),
     )

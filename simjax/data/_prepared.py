@@ -1,9 +1,10 @@
 """Read data sets that TensorFlow Datasets has prepared, without TensorFlow, and cache their decoded images.
 
 Records are read undecoded in large slices, and images are decoded by Pillow in threads. Reading the 60,000 images of
-MNIST takes a few seconds, and milliseconds from the cache. A cache file contains the arrays of one split; its name has
-a hash of the files of the data set. It is written to a temporary file and renamed. The least recently used files are
-deleted if all files together exceed the limit. A cache that cannot be read or written is no error.
+MNIST takes a few seconds, and milliseconds from the cache. A cache file contains the arrays of one split; its name
+has a hash of the data set's files, the split and the options. It is written to a temporary file and renamed. The least
+recently used files are deleted if all files together exceed `cache_gigabytes`. If the cache cannot be read or written,
+the images are decoded without it.
 """
 
 import contextlib
@@ -155,7 +156,7 @@ def cached(
 ) -> DecodedSplit:
     """Return the result of `decode`, from the cache if a result was stored for the same key and files in `folder`.
 
-    The warnings of `decode` are stored with the result and given again.
+    The key is the split and the options that change the images. The warnings of `decode` are stored and given again.
     """
     cache = user_cache()
     if cache is None or cache_gigabytes <= 0:
@@ -175,7 +176,11 @@ def cached(
 
 
 def _hash_files(folder: Path, key: str) -> str:
-    """Hash the key, the description of a data set, and the names, sizes and modification times of its other files."""
+    """Return a hash of a key and of the files of a data set, 96 bits in hexadecimal.
+
+    It depends on the name of the data set (the parent folder), the contents of its .json and .txt files, and the names,
+    sizes and modification times of its other files; not on hidden files and cache files of earlier versions of simjax.
+    """
     digest = hashlib.sha256(f"{folder.parent.name} {key}".encode())
     for path in sorted(folder.iterdir()):
         if path.name.startswith((CACHE_PREFIX, ".")) or not path.is_file():
@@ -201,7 +206,7 @@ def _read_cache(path: Path) -> tuple[DecodedSplit, list[str]] | None:
 
 
 def _write_cache(path: Path, decoded: DecodedSplit, messages: list[str], limit: int) -> None:
-    """Write a cache file, and delete the least recently used files if all together exceed the limit."""
+    """Write a cache file, and delete the least recently used files if all together exceed `limit` bytes."""
     dataset, resizing = decoded
     if dataset.images.nbytes + dataset.labels.nbytes > limit:
         return

@@ -12,7 +12,7 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How an image of any size and mode becomes the input of a network.
+    """How an image of any size and color mode becomes the input of a network.
 
     Attributes:
         image_shape: Height, width and channels (1 or 3) of the network's input.
@@ -45,7 +45,7 @@ class EncoderConfig:
         networks: Number of networks; several form an ensemble, whose embeddings are combined.
         combine: How an ensemble combines embeddings, see `simjax.similarity.combine_embeddings`.
         class_names: Classes of the training images.
-        about: Facts for the model card: data, recipe, results, limits.
+        about: Facts for the model card, see `_model_card.model_card`.
     """
 
     network: str
@@ -64,7 +64,7 @@ def config_from_dict(values: Any) -> EncoderConfig:
     """Return the description in the content of a config.json.
 
     Raises:
-        InputError: If the content is no description of an encoder, or of a newer format.
+        InputError: If the content does not describe an encoder, or has a newer format.
     """
     if not isinstance(values, dict) or not isinstance(values.get("format"), int):
         raise InputError("expected the description of an encoder with its format")

@@ -100,7 +100,7 @@ class Encoder:
         layers: bool = False,
         progress: Progress | None = None,
     ) -> np.ndarray | dict[str, np.ndarray]:
-        """Compute the embeddings of images of any size and mode.
+        """Compute the embeddings of images of any size and color mode.
 
         Args:
             images: A path of a file or a folder, a Pillow image, an array (uint8, or floating-point from 0 to 1)

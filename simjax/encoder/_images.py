@@ -85,6 +85,7 @@ def batches_of_pixels(images: Images, preprocessing: Preprocessing, batch_size: 
 
 def _batches(images: Any, batch_size: int) -> Iterator[Any]:
     """Yield the images in parts of at most `batch_size`: parts of an array, or lists of single images."""
+    # A Pillow image is recognized by its method `getexif`, without importing Pillow.
     if hasattr(images, "__array__") and not isinstance(images, np.ndarray) and not hasattr(images, "getexif"):
         images = np.asarray(images)  # of JAX or another library
     if isinstance(images, np.ndarray):
@@ -120,13 +121,13 @@ def _as_source(image: Any) -> Any:
             raise InputError(
                 f"images: expected an image [h, w] or [h, w, c] with 1, 3 or 4 channels, got {image.shape}"
             )
-        return _as_bytes(image)
+        return _as_uint8(image)
     if not (isinstance(image, os.PathLike | bytes) or hasattr(image, "getexif")):
         raise InputError(f"images: expected paths, Pillow images or arrays, got {type(image).__name__}")
     return image
 
 
-def _as_bytes(image: np.ndarray) -> np.ndarray:
+def _as_uint8(image: np.ndarray) -> np.ndarray:
     """Return uint8 pixels; floating-point pixels are from 0 to 1."""
     if image.dtype == np.uint8:
         return image

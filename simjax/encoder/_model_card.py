@@ -1,4 +1,4 @@
-"""The model card of an encoder: data, recipe, results and limits, in Markdown."""
+"""The model card of an encoder in Markdown: facts, data, training settings, results, use and limits."""
 
 from typing import Any
 
@@ -7,19 +7,20 @@ from simjax.evaluate import Calibration
 
 
 def model_card(config: EncoderConfig, calibration: Calibration | None) -> str:
-    """Return README.md of an encoder.
+    """Return the text of the README.md of an encoder.
 
-    The title, the sections "Data", "Recipe" and "Results", and the sentences of "Limits" come from `config.about`;
-    empty sections are omitted.
+    `config.about` may have a "title", dictionaries for the sections "data", "recipe" (the training settings) and
+    "results", and a list of sentences, "limits". Two sentences about limits are added, which hold for every encoder.
     """
     about, preprocessing = config.about, config.preprocessing
     height, width, channels = preprocessing.image_shape
-    kind = f"{config.networks} networks ({config.network})" if config.networks > 1 else config.network
+    network = f"{config.networks} networks ({config.network})" if config.networks > 1 else config.network
     facts = {
-        "Network": kind,
-        "Input": f"images of any size and mode, converted to {height}x{width} pixels, "
+        "Network": network,
+        "Input": f"images of any size and color mode, converted to {height}x{width} pixels, "
         + ("grey" if channels == 1 else "color"),
-        "Embedding": f"{config.embedding_size * (config.networks if config.networks > 1 else 1)} numbers",
+        # Both ways to combine the embeddings of several networks concatenate them.
+        "Embedding": f"{config.embedding_size * max(config.networks, 1)} numbers",
         "Measure": config.measure,
         "Calibration": "none" if calibration is None else f"{len(calibration.embeddings):,} images",
     }

@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 
 from simjax import nn
+from simjax._files import replace_folder
 from simjax.core import InputError
 from simjax.encoder._config import FORMAT, EncoderConfig, config_from_dict
 from simjax.encoder._model_card import model_card
@@ -35,7 +36,7 @@ def save_encoder(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write the folder of an encoder. It is complete or, after an error, as before.
+    """Write the folder of an encoder. After an error, the folder is as it was before.
 
     Raises:
         InputError: If the folder exists and `overwrite` is False, if it has files of something else, or if it cannot be
@@ -64,21 +65,15 @@ def save_encoder(
         contents[CALIBRATION] = save(calibration_arrays)
     contents[CONFIG] = (json.dumps(description, indent=1) + "\n").encode()
     work = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
         work.mkdir(parents=True)
         for name, content in contents.items():
             (work / name).write_bytes(content)
-        if folder.exists():
-            folder.rename(old)
-        work.rename(folder)
+        replace_folder(work, folder)
     except OSError as error:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
         raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def read_encoder(folder: Path) -> tuple[EncoderConfig, list[nnx.Module], nnx.Module | None, Calibration | None]:

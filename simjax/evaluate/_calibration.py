@@ -1,24 +1,24 @@
 """Calibration: the probability that a score means "same identity", and thresholds with a wanted rate of false matches.
 
-All numbers come from images of identities that are not enrolled. For a threshold t,
+All numbers come from images of identities that are not in the gallery (not enrolled): strangers. For a threshold t,
 
-    false match rate                       FMR(t)  = pairs of different identities at least as close as t / such pairs
-    false positive identification rate     FPIR(t) = images whose closest gallery row is at least as close as t / images
+    false match rate                     FMR(t)  = share of pairs of different identities at least as close as t
+    false positive identification rate   FPIR(t) = share of images whose closest gallery row is at least as close as t
 
-FMR is a rate of comparisons of two images, FPIR of searches. A match with any of the N enrolled identities makes a
-search false, so FPIR grows with N, for independent scores as 1 - (1 - FMR)^N. It counts the best score of each search;
-counted over all pairs of an image and a gallery row, it would be the FMR.
+FMR is a rate of comparisons of two images, FPIR of searches. A search for a stranger is a false positive if it matches
+any of the N enrolled identities, so FPIR grows with N, for independent scores as 1 - (1 - FMR)^N. FPIR counts the best
+score of each search; the same count over all pairs of an image and a gallery row would be the FMR.
 
 A threshold is the most lenient of the observed scores at which at most the wanted fraction passes. If k <= wanted * n
-of n images pass, a new stranger passes with probability k / (n + 1), averaged over calibrations. A wanted fraction of
-less than one image (or pair) is an InputError: no such score was observed, and a threshold would be a guess.
+of n images pass, an image of a new stranger passes with probability k / (n + 1), averaged over calibrations. A wanted
+fraction of less than one image (or pair) is an InputError, because no such score was observed.
 
-One observation is the minimum, not enough for a door lock. If none of n independent trials passes, the rate is below
-3 / n with 95% confidence (rule of 3); if 30 pass, the true rate is within 30% of the observed one with 90% confidence
-(rule of 30). Images of one identity, and pairs that share an image, are correlated, so n trials are worth fewer
-independent ones; the number of identities is the cautious choice of n.
+A single image or pair that passes is the minimum, and too few for access control. If none of n independent trials
+passes, the rate is below 3 / n with 95% confidence (rule of 3); if 30 pass, the true rate is within 30% of the observed
+one with 90% confidence (rule of 30). Images of one identity, and pairs that share an image, are correlated, so n trials
+are worth fewer independent ones; the number of identities is the cautious choice of n.
 
-Every image counts once, as searches do. Correlation within an identity does not bias this average, but an identity with
+All images, or pairs, have the same weight. Correlation within an identity does not bias a rate, but an identity with
 many images has a large weight in it: calibrate with about equally many images of each identity.
 
 References:
@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike
 from simjax.core import InputError, check_between, check_choice
 from simjax.evaluate._checks import as_finite, as_identities, as_rows
 from simjax.evaluate._retrieval import tiles
-from simjax.evaluate._verification import fit_dissimilarity, sample_pairs_for_verification
+from simjax.evaluate._verification import allowed_count, fit_dissimilarity, sample_pairs_for_verification
 from simjax.similarity import Measure, top_k
 from simjax.similarity import measure as as_measure
 
@@ -82,7 +82,7 @@ class Threshold:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Embeddings of identities that are not enrolled, and the probability of "same" that was fitted to their pairs.
+    """Embeddings of strangers, and the probability of "same identity" that was fitted to their pairs.
 
     The embeddings are stored because the threshold of a search depends on the gallery.
 
@@ -92,7 +92,7 @@ class Calibration:
         measure: How embeddings are compared.
         method: "logistic" or "isotonic", see `fit`.
         coefficients: Slope and intercept of the log odds, float64 [2]; for "isotonic" scores and probabilities [2, k].
-        share: Fraction of "same" among the fitted pairs, the prior of the coefficients.
+        share: Fraction of "same" among the fitted pairs, the prior probability of "same" that the coefficients imply.
 
     Example:
         >>> x = np.array([[0.0], [1.0], [10.0], [11.0], [20.0], [21.0]])
@@ -236,7 +236,7 @@ class Calibration:
         return np.asarray(top_k(self.embeddings, gallery, 1, self.measure)[0])[:, 0]
 
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Return arrays and a dictionary for JSON, from which `from_arrays` makes an equal calibration."""
+        """Return arrays, and settings for JSON, from which `from_arrays` restores the calibration."""
         arrays = {name: getattr(self, name) for name in ("embeddings", "identities", "coefficients")}
         return arrays, {"method": self.method, "share": self.share, "measure": self.measure.name}
 
@@ -244,17 +244,17 @@ class Calibration:
     def from_arrays(
         cls, arrays: dict[str, np.ndarray], settings: dict[str, Any], *, measure: str | Measure
     ) -> "Calibration":
-        """Return the calibration of `to_arrays`; the measure is given, because its functions cannot be stored.
+        """Return the calibration that `to_arrays` converted; pass its measure, of which only the name is stored.
 
         Raises:
-            InputError: If something is missing or damaged, or the calibration was fitted with another measure.
+            InputError: If an array or setting is missing or invalid, or the measure is not that of the calibration.
         """
         m = as_measure(measure)
         try:
             x, ids, fitted = (np.asarray(arrays[name]) for name in ("embeddings", "identities", "coefficients"))
             method, share, name = settings["method"], float(settings["share"]), settings["measure"]
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"calibration: expected the arrays and settings of to_arrays, got {error!r}") from error
+            raise InputError(f"calibration: expected the arrays and settings of to_arrays ({error!r})") from error
         if name != m.name:
             raise InputError(f"calibration: expected measure {m.name!r}, got one that was fitted with {name!r}")
         check_choice("method", method, METHODS)
@@ -263,7 +263,7 @@ class Calibration:
         shapes_fit = ids.shape == (len(x),) and fitted.ndim == (2 if method == "isotonic" else 1) and len(fitted) == 2
         if not shapes_fit or ids.dtype != np.int32:
             shapes = f"{x.shape}, {ids.shape} {ids.dtype} and {fitted.shape}"
-            raise InputError(f"calibration: expected embeddings, int32 identities and coefficients, got {shapes}")
+            raise InputError(f"calibration: expected shapes [n, e], [n] int32 and [2] or [2, k], got {shapes}")
         return cls(x, ids, m, method, fitted, share)
 
     def _threshold(self, closest: np.ndarray, passing: int, **observed: Any) -> Threshold:
@@ -279,8 +279,7 @@ class Calibration:
 def _largest_number(argument: str, wanted: float, trials: int, what: str) -> int:
     """Return the largest k with k / trials <= wanted, or raise an InputError if that is 0."""
     check_between(argument, wanted, 0, 1)
-    k = round(wanted * trials)
-    k -= k / trials > wanted  # rounds as the user's number does: 29 / 100 is 0.29, but 0.29 * 100 is less than 29
+    k = allowed_count(wanted, trials)
     if k < 1:
         expected = f"expected at least {1 / trials:.2g}, or a calibration with more images"
         raise InputError(f"{argument}: {wanted:g} of {trials:,} {what} is less than one; {expected}")

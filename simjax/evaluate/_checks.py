@@ -29,7 +29,7 @@ def as_labels(argument: str, labels: ArrayLike, n: int, n_classes: int | None = 
         raise InputError(f"{argument}: expected {n} labels, one for each row, got shape {ids.shape}")
     if n_classes is not None:
         wrong = (ids < 0) | (ids >= n_classes)
-        _check_rows(f"{argument}: expected classes 0 to {n_classes - 1}", ids, wrong)
+        check_rows(f"{argument}: expected classes 0 to {n_classes - 1}", ids, wrong)
     return ids.astype(np.int64) if fits_dtype(ids, np.int64) else ids
 
 
@@ -60,14 +60,14 @@ def gallery_and_queries(
     return gallery, gallery_labels, query, query_labels
 
 
-def as_scored_pairs(scores: ArrayLike, same: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def as_scored_pairs(scores: ArrayLike, same: ArrayLike, argument: str = "scores") -> tuple[np.ndarray, np.ndarray]:
     """Return scores as finite float64 [n], and whether each pair has one class as booleans [n]."""
-    values, is_same = as_finite("scores", scores, np.float64), np.asarray(same)
+    values, is_same = as_finite(argument, scores, np.float64), np.asarray(same)
     if values.ndim != 1:
-        raise InputError(f"scores: expected one score for each pair, [n], got shape {values.shape}")
+        raise InputError(f"{argument}: expected one number for each pair, [n], got shape {values.shape}")
     if is_same.shape != values.shape:
-        raise InputError(f"same: expected {values.size} booleans, one for each score, got shape {is_same.shape}")
-    _check_rows("same: expected booleans, True for a pair of one class", is_same, ~np.isin(is_same, (0, 1)))
+        raise InputError(f"same: expected {values.size} booleans, one for each pair, got shape {is_same.shape}")
+    check_rows("same: expected booleans, True for a pair of one class", is_same, ~np.isin(is_same, (0, 1)))
     return values, is_same.astype(bool)
 
 
@@ -83,11 +83,11 @@ def as_finite(argument: str, x: ArrayLike | JaxArrayLike, dtype: DTypeLike | Non
     with np.errstate(over="ignore"):
         values = np.asarray(given).astype(dtype)
     wrong = np.asarray(~np.isfinite(values))
-    _check_rows(f"{argument}: expected finite numbers in {values.dtype}", np.asarray(given), wrong)
+    check_rows(f"{argument}: expected finite numbers in {values.dtype}", np.asarray(given), wrong)
     return values
 
 
-def _check_rows(expected: str, given: np.ndarray, wrong: np.ndarray) -> None:
+def check_rows(expected: str, given: np.ndarray, wrong: np.ndarray) -> None:
     """Raise an InputError with the first wrong number and its row, if the mask `wrong` marks any."""
     if not wrong.any():
         return

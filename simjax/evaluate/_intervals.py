@@ -29,13 +29,13 @@ References:
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from simjax.core import InputError, check_at_least, check_between, check_choice, check_fraction, check_number
-from simjax.evaluate._checks import as_finite, as_scored_pairs
+from simjax.core import InputError, check_at_least, check_between, check_choice, check_fraction
+from simjax.evaluate._checks import as_finite
 
 SCALES = ("logit", "linear")
 ROUNDING = 1e-12  # a standard error below it is rounding
@@ -187,8 +187,8 @@ def mean_of_units(values: np.ndarray, units: np.ndarray, names: tuple[Any, ...])
     """Return `mean_estimate` of checked values [n], and of units [n, 1 or 2], indices of `names`."""
     if not len(values):
         return Estimate(None, None, names, 0)
-    of_unit = _sum_by_unit(units, np.ones(len(values)), len(names)).astype(int)
-    sums = values.sum() - _sum_by_unit(units, values, len(names))
+    of_unit = sum_by_unit(units, np.ones(len(values)), len(names)).astype(int)
+    sums = values.sum() - sum_by_unit(units, values, len(names))
     sample_size = int(np.count_nonzero(of_unit))
     estimate = estimate_of_sums(values.sum(), len(values), sums, len(values) - of_unit, names, sample_size)
     is_of_two = units[:, 0] != units[:, -1]
@@ -210,56 +210,6 @@ def estimate_of_sums(
         return Estimate(None, None, names, 0)
     left_out = np.clip(sums / counts, 0, 1) if counts.all() else None
     return Estimate(float(total / count), left_out, names, sample_size)
-
-
-def verification_estimates(
-    scores: ArrayLike,
-    same: ArrayLike,
-    identities: ArrayLike,
-    *,
-    higher_is_closer: bool = True,
-    threshold: float | None = None,
-) -> dict[str, Estimate]:
-    """Estimate the rates of verification, with all pairs of one identity left out at a time.
-
-    All values without an identity are exact and come from one sort of the pairs: 200 identities with all pairs of 1,000
-    images take about 0.2 s.
-
-    Args:
-        scores: Finite similarity or distance of each pair, [n].
-        same: Booleans [n], True for a pair of one identity or class.
-        identities: Integers or names of both images of each pair, [n, 2]; groups of images for fixed classes.
-        higher_is_closer: True for a similarity, False for a distance.
-        threshold: In units of the scores, from other pairs than these.
-
-    Returns:
-        `roc_auc` and `equal_error_rate`, as `verification_metrics` defines them; with a threshold also `accuracy`,
-        `false_match_rate` (pairs of two identities at least as close as the threshold) and `false_non_match_rate`
-        (pairs of one identity that are not).
-
-    Example:
-        >>> pairs = np.array([["ann", "ann"], ["bob", "bob"], ["ann", "bob"], ["ann", "cy"], ["bob", "cy"]])
-        >>> same = pairs[:, 0] == pairs[:, 1]
-        >>> found = verification_estimates([0.9, 0.6, 0.7, 0.2, 0.1], same, pairs, threshold=0.65)
-        >>> found["roc_auc"].value, found["roc_auc"].leave_one_out.round(2).tolist()
-        (0.8333333333333334, [1.0, 1.0, 0.5])
-        >>> found["false_match_rate"].value
-        0.3333333333333333
-    """
-    check_number("threshold", threshold)
-    values, is_same = as_scored_pairs(scores, same)
-    units, names = number_identities("identities", identities, len(values), columns=2)
-    closeness = values if higher_is_closer else -values
-    found = _roc_estimates(closeness, is_same, units, names)
-    if threshold is not None:
-        is_accepted = closeness >= (threshold if higher_is_closer else -threshold)
-        found["accuracy"] = mean_of_units((is_accepted == is_same) * 1.0, units, names)
-        for name, kind, is_error in (
-            ("false_match_rate", ~is_same, is_accepted),
-            ("false_non_match_rate", is_same, ~is_accepted),
-        ):
-            found[name] = _mean_of_present(is_error[kind] * 1.0, units[kind], names)
-    return found
 
 
 def random_groups(n: int, groups: int = 100, seed: int = 0) -> np.ndarray:
@@ -296,114 +246,10 @@ def number_identities(
     return units.reshape(n, -1 if n else 1), tuple(names.tolist())
 
 
-def _mean_of_present(values: np.ndarray, units: np.ndarray, names: tuple[Any, ...]) -> Estimate:
-    """Return the estimate of the identities that have such trials; the others would count as observed otherwise."""
-    is_present = np.bincount(units.ravel(), minlength=len(names)) > 0
-    units = (np.cumsum(is_present) - 1)[units]
-    return mean_of_units(values, units, tuple(name for name, present in zip(names, is_present, strict=True) if present))
-
-
-def _sum_by_unit(units: np.ndarray, values: np.ndarray, n_units: int) -> np.ndarray:
+def sum_by_unit(units: np.ndarray, values: np.ndarray, n_units: int) -> np.ndarray:
     """Sum values [n] over the rows of each unit; a row counts once for a unit that it has twice in [n, 1 or 2]."""
     sums = np.bincount(units[:, 0], values, minlength=n_units)
     if units.shape[1] == 1:
         return sums
     is_other = units[:, 0] != units[:, 1]
     return sums + np.bincount(units[is_other, 1], values[is_other], minlength=n_units)
-
-
-class _Side(NamedTuple):
-    """Counts of pairs of one kind: of all, [levels + 1] accepted at each level, and of each unit, from its sorted keys.
-
-    A key is unit * (levels + 1) + level, and `start` [units + 1] is the place of the first key of a unit.
-    """
-
-    accepted: np.ndarray
-    keys: np.ndarray
-    start: np.ndarray
-
-    def accepted_of(self, unit: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """Count the accepted pairs of units, [...], at levels [...], the number of levels that are accepted."""
-        return np.searchsorted(self.keys, unit * len(self.accepted) + level) - self.start[unit]
-
-
-def _side(levels: np.ndarray, units: np.ndarray, n_levels: int, n_units: int) -> _Side:
-    keys = units[:, 0] * (n_levels + 1) + levels
-    if units.shape[1] == 2:
-        is_other = units[:, 0] != units[:, 1]
-        keys = np.concatenate([keys, units[is_other, 1] * (n_levels + 1) + levels[is_other]])
-    keys = np.sort(keys)
-    start = np.searchsorted(keys, np.arange(n_units + 1) * (n_levels + 1))
-    return _Side(np.append(0, np.cumsum(np.bincount(levels, minlength=n_levels))), keys, start)
-
-
-def _roc_estimates(
-    scores: np.ndarray, same: np.ndarray, units: np.ndarray, names: tuple[Any, ...]
-) -> dict[str, Estimate]:
-    """Estimate the ROC AUC and the equal error rate of scores where higher is closer.
-
-    Scores are numbered from the closest one, equal scores alike: level. All counts without unit u are counts of all
-    pairs minus those of u. A last unit without pairs, u = len(names), gives the values with all pairs.
-    """
-    level = np.unique(-scores, return_inverse=True)[1]
-    n_levels, n_units = int(level.max(initial=-1)) + 1, len(names)
-    sides = [_side(level[kind], units[kind], n_levels, n_units + 1) for kind in (same, ~same)]
-    of_same, of_different = sides
-    every = np.arange(n_units + 1)
-    members = [side.accepted_of(every, np.full_like(every, n_levels)) for side in sides]
-    left = [side.accepted[-1] - of_unit for side, of_unit in zip(sides, members, strict=True)]
-    exists = (left[0] > 0) & (left[1] > 0)
-    sample_size = min(int(np.count_nonzero(of_unit)) for of_unit in members)
-    if not exists[-1]:
-        return dict.fromkeys(("roc_auc", "equal_error_rate"), Estimate(None, None, names, 0))
-    asked = every if exists.all() else every[-1:]
-    left = [counts[asked] for counts in left]
-    combinations = _combinations(level, same, units, of_same, of_different, n_units + 1)
-    area = combinations[asked] / (2.0 * left[0] * left[1])
-    found = {"roc_auc": area, "equal_error_rate": _equal_error_rates(of_same, of_different, asked, *left)}
-    return {
-        name: Estimate(float(rates[-1]), rates[:-1] if len(rates) > 1 else None, names, sample_size)
-        for name, rates in found.items()
-    }
-
-
-def _combinations(
-    level: np.ndarray, same: np.ndarray, units: np.ndarray, of_same: _Side, of_different: _Side, n_units: int
-) -> np.ndarray:
-    """Count combinations of a same pair and a farther different pair without each unit, [n_units].
-
-    Combinations count two, ties one.
-    """
-    different = of_different.accepted
-    farther = (2 * different[-1] - different[level[same]] - different[level[same] + 1]).astype(np.float64)
-    closer = (of_same.accepted[level[~same]] + of_same.accepted[level[~same] + 1]).astype(np.float64)
-    of_units = _sum_by_unit(units[same], farther, n_units) + _sum_by_unit(units[~same], closer, n_units)
-    # Combinations of two pairs that both have the unit were subtracted twice.
-    unit, place = np.divmod(of_same.keys, len(different))
-    of_unit = of_different.accepted_of(unit, np.full_like(unit, len(different) - 1))
-    both = 2 * of_unit - of_different.accepted_of(unit, place) - of_different.accepted_of(unit, place + 1)
-    return farther.sum() - of_units + np.bincount(unit, both.astype(np.float64), minlength=n_units)
-
-
-def _equal_error_rates(
-    of_same: _Side, of_different: _Side, unit: np.ndarray, n_same: np.ndarray, n_different: np.ndarray
-) -> np.ndarray:
-    """Compute the equal error rate without each unit by bisection of the level at which both errors are equal."""
-
-    def accepted(level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        same, different = (side.accepted[level] - side.accepted_of(unit, level) for side in (of_same, of_different))
-        return same, different
-
-    before, after = np.zeros_like(unit), np.full_like(unit, len(of_same.accepted) - 1)
-    while np.any(after - before > 1):
-        middle = (before + after) // 2
-        same, different = accepted(middle)
-        is_after = different * n_same + same * n_different >= n_same * n_different
-        before, after = np.where(is_after, before, middle), np.where(is_after, middle, after)
-    false_matches, excess = [], []
-    for level in (before, after):
-        same, different = accepted(level)
-        false_matches.append(different / n_different)
-        excess.append(different / n_different - 1 + same / n_same)
-    part = -excess[0] / (excess[1] - excess[0])
-    return false_matches[0] + part * (false_matches[1] - false_matches[0])

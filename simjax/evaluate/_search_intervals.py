@@ -119,9 +119,10 @@ def open_set_estimates(
 ) -> dict[str, Estimate]:
     """Estimate the error rates of open-set identification, with one identity left out at a time.
 
-    For `fnir` and `rank_1_rate`, leaving out an enrolled identity removes its probes and its gallery rows, so that
-    other probes may find another candidate: the intervals are for galleries of as many other identities. For `fpir`,
-    leaving out an unknown identity removes its probes: the interval is for unknown identities searched in this gallery.
+    For `fnir_at_rank_1` and `rank_1_rate`, leaving out an enrolled identity removes its probes and its gallery rows, so
+    that other probes may find another candidate: the intervals are for galleries of as many other identities. For
+    `fpir`, leaving out an unknown identity removes its probes: the interval is for unknown identities searched in this
+    gallery. FNIR at any rank depends on the mates only, so that `mean_estimate` serves it.
 
     Args:
         probe_embeddings: Mated probes, [p, e].
@@ -134,13 +135,13 @@ def open_set_estimates(
         unknown_identities: Integers or names [u], none of them in the gallery. Default: each is a stranger of its own.
 
     Returns:
-        `fnir`, `rank_1_rate` and `fpir`, as `open_set_metrics` defines them.
+        `fnir_at_rank_1`, `rank_1_rate` and `fpir`, as `open_set_metrics` defines them.
 
     Example:
         >>> gallery, probes = [[0.0], [2.0], [7.0]], [[0.2], [1.1], [7.5]]
         >>> names = ["ann", "bob", "cy"]
         >>> found = open_set_estimates(probes, names, [[4.5]], gallery, names, measure="euclidean", threshold=0.4)
-        >>> round(found["fnir"].value, 2), found["fnir"].leave_one_out.tolist()
+        >>> round(found["fnir_at_rank_1"].value, 2), found["fnir_at_rank_1"].leave_one_out.tolist()
         (0.67, [1.0, 0.5, 0.5])
     """
     check_number("threshold", threshold)
@@ -175,7 +176,7 @@ def open_set_estimates(
     candidates, is_close = (np.take_along_axis(a, pick, axis=1) for a in (candidates, is_close))
     is_rank_1 = candidates == mates
     return {
-        "fnir": _search_estimate(~(is_rank_1 & is_close), mates[:, 0], candidates[:, 0], names),
+        "fnir_at_rank_1": _search_estimate(~(is_rank_1 & is_close), mates[:, 0], candidates[:, 0], names),
         "rank_1_rate": _search_estimate(is_rank_1, mates[:, 0], candidates[:, 0], names),
         "fpir": fpir,
     }

@@ -2,13 +2,23 @@
 
 With P same pairs (of one class), N different pairs (of two classes), and a threshold t:
 
-    true accept rate   TAR(t) = (number of same pairs at least as close as t) / P
-    false accept rate  FAR(t) = (number of different pairs at least as close as t) / N
-    ROC                TAR against FAR; the area under it is the probability that a same pair is closer than a different
-                       pair, where ties count half
-    equal error rate   FAR where FAR = 1 - TAR, by linear interpolation between the points of the ROC
+    false match rate       FMR(t) = (number of different pairs at least as close as t) / N
+    false non-match rate   FNMR(t) = (number of same pairs that are farther than t) / P
+    ROC                    1 - FNMR against FMR; the area under it is the probability that a same pair is closer than a
+                           different pair, where ties count half
+    DET                    FNMR against FMR (detection error tradeoff), drawn on axes of normal deviates
+    equal error rate       FMR where FMR = FNMR, by linear interpolation between the points of the ROC
+    average precision      sum over the thresholds of precision(t) times the increase of recall(t) = 1 - FNMR(t)
+    F1(t)                  2 precision recall / (precision + recall)
+
+Precision, and so average precision and F1, depend on the share of same pairs; the other numbers do not.
 
 Pairs with equal scores are accepted or rejected together, so the results do not depend on the order of pairs.
+
+FNMR at a wanted FMR f is that of the most lenient threshold at which at most f N different pairs are accepted. It needs
+f N >= 1, so 1,000 different pairs for an FMR of 0.001; with fewer pairs no threshold with this rate was observed. One
+accepted pair is the minimum, not an estimate to rely on: by the rule of 30, the true FMR is within 30% of the observed
+one with 90% confidence if 30 independent pairs are accepted, 30,000 pairs for 0.001.
 
 Calibration maps a score to a probability by logistic regression (Platt scaling):
 
@@ -19,9 +29,12 @@ instead of 0 and 1, so that the minimum is finite even if a threshold separates 
 
 References:
     Fawcett (2006), An Introduction to ROC Analysis.
+    Martin, Doddington, Kamm, Ordowski, Przybocki (1997), The DET Curve in Assessment of Detection Task Performance.
+    ISO/IEC 19795-1 (2021), Biometric Performance Testing and Reporting (FMR and FNMR).
     Platt (1999), Probabilistic Outputs for Support Vector Machines.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,14 +45,19 @@ from jax.core import Tracer
 from jax.typing import ArrayLike as JaxArrayLike
 from numpy.typing import ArrayLike
 
-from simjax.core import InputError, check_at_least, check_number
+from simjax.core import InputError, check_at_least, check_between, check_number
 from simjax.evaluate._checks import as_finite, as_labels, as_scored_pairs
 
-ROC_POINTS = 200  # largest number of points of an ROC, enough for a drawing
+CURVE_POINTS = 200  # largest number of points of an ROC or a DET, enough for a drawing
 
 
 def verification_metrics(
-    scores: ArrayLike, same: ArrayLike, *, higher_is_closer: bool = True, threshold: float | None = None
+    scores: ArrayLike,
+    same: ArrayLike,
+    *,
+    higher_is_closer: bool = True,
+    threshold: float | None = None,
+    fmrs: Sequence[float] = (0.1, 0.01, 0.001),
 ) -> dict[str, Any]:
     """Compute how well a score separates pairs of one class from pairs of two.
 
@@ -49,12 +67,27 @@ def verification_metrics(
         higher_is_closer: True for a similarity, False for a distance.
         threshold: Pairs at least as close are accepted as one class. Default: the `best_threshold` of these scores,
             whose accuracy is optimistic; for a test accuracy, choose the threshold on validation pairs.
+        fmrs: False match rates for `fnmr_at_fmr`, between 0 and 1.
 
     Returns:
-        `roc_auc`, `equal_error_rate`; `threshold`, and `accuracy`, `balanced_accuracy` (equal weight for both kinds of
-        pairs), `true_accept_rate` and `false_accept_rate` at it; `pairs`, the number of pairs; `roc` with lists
-        `false_positive_rate`, `true_positive_rate`, `thresholds` of at most 200 points. If a kind of pairs is missing,
-        values that need it are None, and the lists are empty.
+        A dictionary of
+
+            roc_auc, equal_error_rate, average_precision
+            best_f1, best_f1_threshold      the highest F1 of these pairs, which is optimistic, and its threshold
+            fnmr_at_fmr                     {"1e-1": ..., "1e-2": ..., "1e-3": ...}: FNMR at each of `fmrs`, None if it
+                                            allows less than one different pair (keys have no dot, for dotted paths)
+            threshold                       and at the threshold:
+            accuracy, balanced_accuracy     (with equal weight for both kinds of pairs)
+            fmr, fnmr
+            pairs, different_pairs          the number of all pairs and of different pairs
+            roc                             lists false_positive_rate, true_positive_rate, thresholds
+            det                             lists fmr, fnmr, thresholds
+
+        The curves have at most 200 points, those of the DET evenly spaced in normal deviates. If a kind of pairs is
+        missing, values that need it are None, and the lists are empty.
+
+    Raises:
+        InputError: If one of `fmrs` is not between 0 and 1.
 
     Example:
         >>> found = verification_metrics([0.9, 0.8, 0.7, 0.1], [True, False, True, False])
@@ -62,25 +95,36 @@ def verification_metrics(
         (0.75, 0.5, 0.75)
     """
     check_number("threshold", threshold)
+    for wanted in fmrs:
+        check_between("fmrs", wanted, 0, 1)
     values, is_same = as_scored_pairs(scores, same)
     sign = 1.0 if higher_is_closer else -1.0
     accepted = count_accepted(sign * values, is_same)
     if threshold is None and is_same.size:
         threshold = sign * _most_accurate_threshold(accepted)
     is_accepted = np.zeros(0, bool) if threshold is None else sign * values >= sign * threshold
-    true_accepts, false_accepts = _fraction(is_accepted[is_same]), _fraction(is_accepted[~is_same])
-    balanced = None if true_accepts is None or false_accepts is None else (true_accepts + 1 - false_accepts) / 2
-    has_both = balanced is not None
+    fmr, fnmr = _fraction(is_accepted[~is_same]), _fraction(~is_accepted[is_same])
+    has_both = fmr is not None and fnmr is not None
+    best_f1, best_f1_threshold = _best_f1(accepted, sign) if has_both else (None, None)
     return {
         "roc_auc": _area(accepted) if has_both else None,
         "equal_error_rate": _equal_error_rate(accepted) if has_both else None,
+        "average_precision": _average_precision(accepted) if has_both else None,
+        "best_f1": best_f1,
+        "best_f1_threshold": best_f1_threshold,
+        "fnmr_at_fmr": {
+            np.format_float_scientific(wanted, trim="-", exp_digits=1): _fnmr_at(accepted, wanted) if has_both else None
+            for wanted in fmrs
+        },
         "threshold": None if threshold is None else float(threshold),
         "accuracy": _fraction(is_accepted == is_same),
-        "balanced_accuracy": balanced,
-        "true_accept_rate": true_accepts,
-        "false_accept_rate": false_accepts,
+        "balanced_accuracy": 1 - (fmr + fnmr) / 2 if fmr is not None and fnmr is not None else None,
+        "fmr": fmr,
+        "fnmr": fnmr,
         "pairs": is_same.size,
-        "roc": _curve(accepted, sign, ROC_POINTS if has_both else 0),
+        "different_pairs": int(np.count_nonzero(~is_same)),
+        "roc": _roc(accepted, sign, CURVE_POINTS if has_both else 0),
+        "det": _det(accepted, sign, CURVE_POINTS if has_both else 0),
     }
 
 
@@ -200,6 +244,15 @@ def sample_pairs_for_verification(
     return i, j, np.tile([True, False], count)
 
 
+def allowed_count(rate: float, trials: int) -> int:
+    """Return the largest k with k / trials <= rate.
+
+    It rounds as the user's number does: 29 / 100 is 0.29, but 0.29 * 100 is less than 29.
+    """
+    k = round(rate * trials)
+    return k - (k > 0 and k / trials > rate)
+
+
 class Accepted(NamedTuple):
     """Counts of accepted same pairs and different pairs, [t], at each threshold, [t], from strict to lenient."""
 
@@ -241,14 +294,35 @@ def _area(accepted: Accepted) -> float:
 
 
 def _equal_error_rate(accepted: Accepted) -> float:
-    false_accepts = accepted.different / accepted.different[-1]
-    difference = false_accepts - 1 + accepted.same / accepted.same[-1]  # FAR - (1 - TAR), increasing from -1 to 1
+    fmr = accepted.different / accepted.different[-1]
+    difference = fmr - 1 + accepted.same / accepted.same[-1]  # FMR - FNMR, increasing from -1 to 1
     after = int(np.argmax(difference >= 0))
     part = -difference[after - 1] / (difference[after] - difference[after - 1])
-    return float(false_accepts[after - 1] + part * (false_accepts[after] - false_accepts[after - 1]))
+    return float(fmr[after - 1] + part * (fmr[after] - fmr[after - 1]))
 
 
-def _curve(accepted: Accepted, sign: float, points: int) -> dict[str, list[float]]:
+def _average_precision(accepted: Accepted) -> float:
+    precision = accepted.same[1:] / (accepted.same[1:] + accepted.different[1:])
+    return float(np.sum(np.diff(accepted.same) * precision) / accepted.same[-1])
+
+
+def _best_f1(accepted: Accepted, sign: float) -> tuple[float, float]:
+    """Return the highest F1 and its threshold, the strictest of several."""
+    f1 = 2 * accepted.same / (accepted.same[-1] + accepted.same + accepted.different)
+    best = int(np.argmax(f1))
+    return float(f1[best]), sign * threshold_at(accepted, best)
+
+
+def _fnmr_at(accepted: Accepted, fmr: float) -> float | None:
+    """Return the FNMR at a wanted FMR, or None if it allows less than one different pair."""
+    allowed = allowed_count(fmr, int(accepted.different[-1]))
+    if not allowed:
+        return None
+    most_lenient = int(np.searchsorted(accepted.different, allowed, side="right")) - 1
+    return float((accepted.same[-1] - accepted.same[most_lenient]) / accepted.same[-1])
+
+
+def _roc(accepted: Accepted, sign: float, points: int) -> dict[str, list[float]]:
     """Return the corners of the ROC, or `points` evenly spaced corners if there are more."""
     bends = [np.diff(a, n=2) != 0 for a in (accepted.same, accepted.different)]
     corners = np.flatnonzero(np.concatenate([[True], bends[0] | bends[1], [True]])) if points else np.zeros(0, int)
@@ -258,4 +332,25 @@ def _curve(accepted: Accepted, sign: float, points: int) -> dict[str, list[float
         "false_positive_rate": (accepted.different[corners] / accepted.different[-1]).tolist(),
         "true_positive_rate": (accepted.same[corners] / accepted.same[-1]).tolist(),
         "thresholds": (sign * accepted.thresholds[corners]).tolist(),
+    }
+
+
+def _det(accepted: Accepted, sign: float, points: int) -> dict[str, list[float]]:
+    """Return the points of the DET, or at most `points` of them, evenly spaced in normal deviates."""
+    from scipy.special import ndtri
+
+    if not points:
+        return {"fmr": [], "fnmr": [], "thresholds": []}
+    different, same = accepted.different[-1], accepted.same[-1]
+    fmr, fnmr = accepted.different / different, (same - accepted.same) / same
+    selected = np.arange(len(fmr))
+    if len(fmr) > points:
+        # Half a pair instead of a rate of 0, whose deviate is infinite. The position increases along the curve.
+        deviates = [ndtri(np.clip(rate, 0.5 / n, 1 - 0.5 / n)) for rate, n in ((fmr, different), (fnmr, same))]
+        position = deviates[0] - deviates[1]
+        selected = np.unique(np.searchsorted(position, np.linspace(position[0], position[-1], points)))
+    return {
+        "fmr": fmr[selected].tolist(),
+        "fnmr": fnmr[selected].tolist(),
+        "thresholds": (sign * accepted.thresholds[selected]).tolist(),
     }

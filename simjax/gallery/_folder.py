@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from simjax._files import replace_folder
 from simjax.core import InputError
 from simjax.gallery._sql import BUSY, connect, input_errors, primary_code
 
 FORMAT, VERSION = "simjax gallery", 1
-DATABASE, ENCODER, EMBEDDINGS = "items.sqlite", "encoder", "embeddings-{}.f32"
+DATABASE, ENCODER, EMBEDDINGS = "items.sqlite", "encoder", "embeddings-{}.f32"  # {} is the generation, first 0
 INTEGERS = ("embedding_size", "generation", "rows", "transaction", "last_rewrite", "calibrated")
-"""Properties that are integers, see `simjax.gallery`."""
+"""Integer properties. In a new gallery all but the embedding size are 0: the generation (number of rewrites) and the
+rows of the file of embeddings, the number of transactions, and the numbers of the last transaction that did more than
+adding items and of the one that stored the calibration."""
 
 SCHEMA = """
     CREATE TABLE properties (name TEXT PRIMARY KEY, value);
@@ -39,19 +42,20 @@ def create_folder(
     overwrite: bool,
     timeout: float,
 ) -> None:
-    """Create an empty gallery. The folder is complete or, after an error, as before.
+    """Create an empty gallery. If this raises an error, nothing at its path has changed.
 
     Args:
         path: Absolute path of the folder.
-        properties: Name, fingerprint, embedding size and measure of the encoder.
+        properties: Of the encoder: "encoder" (its name), "fingerprint" (hash of its weights and preprocessing),
+            "embedding_size" and "measure" (a name).
         save_encoder: Writes the encoder to a folder.
         overwrite: Replace a gallery that has this path.
-        timeout: Seconds to wait for processes that use the replaced gallery.
+        timeout: Seconds to wait for processes that use the gallery to be replaced.
     """
     _check_replaceable(path, overwrite=overwrite)
-    work, old = (path.with_name(f".{path.name}.{os.getpid()}.{suffix}") for suffix in ("part", "old"))
+    work = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with input_errors("write", path):
+        with input_errors("write", path):  # turns errors of files and of SQLite into InputErrors
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
             (work / EMBEDDINGS.format(0)).touch()
@@ -62,14 +66,9 @@ def create_folder(
                 connection.commit()
             save_encoder(work / ENCODER)
             with _lock_before_replacing(path, timeout):
-                if path.exists():
-                    path.rename(old)
-                work.rename(path)
+                replace_folder(work, path)
     finally:
-        if old.exists() and not path.exists():
-            old.rename(path)
         shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_replaceable(path: Path, *, overwrite: bool) -> None:
@@ -88,10 +87,10 @@ def _check_replaceable(path: Path, *, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def _lock_before_replacing(path: Path, timeout: float) -> Iterator[None]:
-    """Wait until no process reads or writes a gallery, and keep them out, unless it is damaged.
+    """Wait until no process reads or writes a gallery, and lock it. A damaged gallery is replaced without a lock.
 
-    A process that has opened the gallery then notices that it was replaced, and never writes to the files of the new
-    one.
+    A process that has opened the gallery reads or writes only after the lock, sees another inode of the database, and
+    raises an InputError. So it never writes to the files of the new gallery.
     """
     if not (path / DATABASE).is_file():
         yield

@@ -49,7 +49,7 @@ class Gallery:
 
         Args:
             path: Folder of the gallery.
-            encoder: Computes embeddings. The gallery keeps a copy of it.
+            encoder: Computes embeddings. The gallery stores a copy of it.
             overwrite: Replace a gallery that has this path. A folder with other files is never replaced.
             timeout: Seconds to wait for another process that writes, in this and all later calls.
 
@@ -343,7 +343,7 @@ class Gallery:
         method: Literal["logistic", "isotonic"] = "logistic",
         progress: Progress | None = None,
     ) -> Calibration:
-        """Fit probabilities and thresholds to images of identities that are not enrolled, and store them.
+        """Fit probabilities and thresholds to images of identities that are not in the gallery, and store them.
 
         Args:
             images: Images or embeddings, see `Gallery`, two or more of some identities.
@@ -352,7 +352,7 @@ class Gallery:
             progress: See `Encoder.encode`.
 
         Raises:
-            InputError: If an identity is enrolled, or has no images to compare.
+            InputError: If an identity is enrolled (the gallery has items of it), or has no images to compare.
         """
         if enrolled := self._store.enrolled(as_identities(identities, len(identities))):
             raise InputError(f"identities: expected none that are enrolled, got {', '.join(enrolled[:3])}")

@@ -21,7 +21,7 @@ from simjax.similarity import measure as as_measure
 SHARD_BYTES = 32 * 2**20
 MIN_ROWS, MIN_QUERIES, MIN_NEIGHBOURS = 256, 16, 16
 QUERIES = 1024
-"""Most queries that are searched at once."""
+"""Largest number of queries that are searched at once."""
 
 NEIGHBOURS = 8
 """Neighbours of each row that a search for duplicates considers first."""
@@ -134,17 +134,18 @@ def close_pairs(
     n = len(rows)
     pairs, values = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
     for start in range(0, n, QUERIES):
-        own = np.arange(start, min(start + QUERIES, n))
+        incomplete = np.arange(start, min(start + QUERIES, n))  # rows whose close neighbours are not all found
         neighbours = min(k or NEIGHBOURS, n - 1)
-        while len(own) and neighbours:
-            found, others = closest(embeddings[rows[own]], embeddings, rows, neighbours, measure, exclude=own)
+        while len(incomplete) and neighbours:
+            queries = embeddings[rows[incomplete]]
+            found, others = closest(queries, embeddings, rows, neighbours, measure, exclude=incomplete)
             is_close = passes(found, min_score, measure)
             # More neighbours are searched for the rows whose last neighbour still passes.
             is_complete = ~is_close[:, -1] | (neighbours == n - 1) | (k is not None)
             row, column = np.nonzero(is_close & is_complete[:, None])
-            pairs.append(np.stack([own[row], others[row, column]], axis=1))
+            pairs.append(np.stack([incomplete[row], others[row, column]], axis=1))
             values.append(found[row, column])
-            own, neighbours = own[~is_complete], min(2 * neighbours, n - 1)
+            incomplete, neighbours = incomplete[~is_complete], min(2 * neighbours, n - 1)
     both, scores = np.sort(np.concatenate(pairs), axis=1), np.concatenate(values)
     order = np.lexsort((both[:, 1], both[:, 0], -scores if measure.higher_is_closer else scores))
     both, scores = both[order], scores[order]

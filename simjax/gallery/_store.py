@@ -213,8 +213,8 @@ class Store:
 
     def _remove(self, properties: Properties, sql: str, value: str) -> int:
         removed = self._connection.execute(sql, (value,)).rowcount
-        (left,) = self._connection.execute("SELECT count(*) FROM items").fetchone()
-        if properties["rows"] - left > max(MIN_DEAD_ROWS, left):
+        (remaining,) = self._connection.execute("SELECT count(*) FROM items").fetchone()
+        if properties["rows"] - remaining > max(MIN_DEAD_ROWS, remaining):
             self._compact(properties)
         return removed
 
@@ -351,6 +351,7 @@ def _size(properties: Properties) -> int:
 
 
 def _number_of_file(path: Path) -> tuple[int, int]:
+    """Return the device and the inode of a file, which differ for a gallery and the one that replaces it."""
     status = path.stat()
     return status.st_dev, status.st_ino
 

@@ -18,7 +18,7 @@ FMR, FPIR = 0.001, 0.01
 
 NOT_CALIBRATED = (
     "the gallery is not calibrated: there is no probability and no threshold; `gallery.calibrate(images, identities)` "
-    "sets them from images of identities that are not enrolled"
+    "sets them from images of identities that are not in the gallery"
 )
 
 
@@ -109,7 +109,7 @@ class Thresholds:
         return known
 
     def _best_scores(self, calibrated: Calibrated, contents: Contents) -> np.ndarray:
-        """Return the best score of each calibration image, float32 [n]. Only new items are searched if it can be."""
+        """Return the best score of each calibration image, float32 [n]. Usually only new items are searched."""
         properties, measure, known = contents.properties, calibrated.calibration.measure, self._best
         state = (calibrated.transaction, properties["last_rewrite"])
         if known is not None and (known.state != state or known.rows > properties["rows"]):

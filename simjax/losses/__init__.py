@@ -66,11 +66,7 @@ from simjax.losses._softmax_margin import (
 )
 from simjax.losses._sub_centers import SubCenterOutliers, soft_triple_loss, sub_center_arcface_loss, sub_center_outliers
 from simjax.losses._terms import REDUCERS, LossTerms, Reducer, unreduced
-from simjax.losses._triplet import (
-    dynamic_soft_margin_histogram,
-    dynamic_soft_margin_loss,
-    triplet_margin_loss,
-)
+from simjax.losses._triplet import dynamic_soft_margin_histogram, dynamic_soft_margin_loss, triplet_margin_loss
 from simjax.losses._wrappers import combined_loss, encode_in_chunks, matryoshka_loss
 
 __all__ = [

@@ -121,8 +121,8 @@ def contrastive_loss(
 def _contrastive_terms(
     scores: Array, positive: Array, negative: Array, variant: str, *, margin: Array, positive_margin: Array
 ) -> Terms:
-    of_positives, of_negatives = _contrastive_of_distances(-scores, margin, positive_margin, variant)
-    return {"positive": (of_positives, positive), "negative": (of_negatives, negative)}
+    positive_terms, negative_terms = _contrastive_of_distances(-scores, margin, positive_margin, variant)
+    return {"positive": (positive_terms, positive), "negative": (negative_terms, negative)}
 
 
 def _contrastive_of_distances(d: Array, margin: Array, positive_margin: Array, variant: str) -> tuple[Array, Array]:
@@ -191,11 +191,11 @@ def _signal_to_noise_terms(
     positive_margin: Array,
     penalty: Array | None = None,
 ) -> Terms:
-    of_positives, of_negatives = _contrastive_of_distances(-scores, margin, positive_margin, "linear")
+    positive_terms, negative_terms = _contrastive_of_distances(-scores, margin, positive_margin, "linear")
     finite = scores > -jnp.inf
     terms: dict[str, Any] = {
-        "positive": (of_positives, positive & finite),
-        "negative": (of_negatives, negative & finite),
+        "positive": (positive_terms, positive & finite),
+        "negative": (negative_terms, negative & finite),
     }
     if penalty is not None:
         one = jnp.ones(scores.shape[0], jnp.int32)

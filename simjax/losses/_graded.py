@@ -3,7 +3,7 @@
 CoSENT and AnglE penalize similarities of n pairs that are not in the order of the target scores. With s_a the
 similarity of pair a = (x_a, y_a) and t_a its target score,
 
-    loss = log(1 + sum over pairs a, b with t_a > t_b of exp(scale (s_b - s_a)))
+    loss = log(1 + sum over pairs a, b with t_a > t_b of exp(scale * (s_b - s_a)))
 
 Distillation fits the scores s of a student to the scores t of a teacher, whose embeddings may have another size. Row i
 is an embedding that is compared with m others, the columns. A score is a similarity or a negated distance. T is a
@@ -15,8 +15,8 @@ temperature:
 margin_mse does not change if a constant is added to all scores of a row. With e = s - t, and its mean and variance over
 p and over n, it equals var_p(e) + var_n(e) + (mean_p(e) - mean_n(e))^2, so the triplets (i, p, n) are never stored.
 
-A tile is a block of r rows of the similarity matrix with all columns. Its `Terms` are the losses of its rows and the
-mask of the valid ones, [r, 1] each.
+A tile is a block of r rows of the similarity matrix with all columns. `_distillation_terms` takes a tile and returns
+the loss of each row and the mask of the rows with a loss, [r, 1] each.
 
 References:
     Su (2022), CoSENT: A More Efficient Sentence Vector Scheme than Sentence-BERT. Li, Li (2023), AnglE-optimized Text

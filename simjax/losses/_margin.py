@@ -52,8 +52,8 @@ def margin_loss(
         margin: Distance from the boundary, in units of the measure, at least 0.
         nu: Weight of a regularizer that keeps a learned boundary small, nu times the mean boundary of the rows with a
             triplet; at least 0. Default: no regularizer.
-        **options: See `PairOptions`; the reducer must be a name. Default measure: normalized_euclidean. Default
-            reducer: "mean_active".
+        **options: See `PairOptions`; a `Reducer` may have no bound but `above=0`. Default measure:
+            normalized_euclidean. Default reducer: "mean_active".
 
     Differs from pytorch-metric-learning, which adds nu times the sum of the boundaries of all triplets, divided by the
     number of pairs with a loss above 0: the fewer such pairs, the larger is the weight of the regularizer. With one
@@ -73,18 +73,18 @@ def margin_loss(
     if boundary.ndim > 1 or not boundary.size:
         raise InputError(f"beta: expected one number or one for each class [c], got shape {boundary.shape}")
     is_mined = isinstance(labels, Relation) and labels.triplets is not None
-    of_classes = {"beta": values_of_rows(boundary, labels, "betas")} if boundary.ndim else None
+    betas_of_rows = {"beta": values_of_rows(boundary, labels, "betas")} if boundary.ndim else None
     return compute_pair_loss(
         _margin_terms_of_mined_triplets if is_mined else _margin_terms_of_all_triplets,
         embeddings,
         labels,
         resolved,
-        row_parameters=of_classes,
+        row_parameters=betas_of_rows,
         triplets=is_mined,
         margin=margin,
         # For a distance beta is negated; negating nu as well leaves the regularizer nu * beta unchanged.
         nu=None if nu is None else resolved.as_score(nu),
-        **({} if of_classes else {"beta": boundary}),
+        **({} if betas_of_rows else {"beta": boundary}),
     )
 
 
@@ -173,9 +173,9 @@ def _ranked_list_terms(
     temperatures: tuple[Array, Array],
 ) -> Terms:
     positive_temperature, negative_temperature = temperatures
-    of_positives = _mean_violation(boundary + margin - scores, positive, positive_temperature)
-    of_negatives = _mean_violation(scores - boundary, negative, negative_temperature)
-    loss = (1 - imbalance) * of_positives + imbalance * of_negatives
+    positive_mean = _mean_violation(boundary + margin - scores, positive, positive_temperature)
+    negative_mean = _mean_violation(scores - boundary, negative, negative_temperature)
+    loss = (1 - imbalance) * positive_mean + imbalance * negative_mean
     return {"row": (loss, jnp.any(positive | negative, axis=1, keepdims=True))}
 
 

@@ -47,8 +47,8 @@ def multi_similarity_loss(
 ) -> Scalar:
     """Compute the multi-similarity loss, one term for each row, also for one without positives or negatives.
 
-        loss_i = (1 / alpha) log(1 + sum over positives of exp(alpha (base - s_ip)))
-               + (1 / beta)  log(1 + sum over negatives of exp(beta (s_in - base)))
+        loss_i = (1 / alpha) log(1 + sum over positives of exp(alpha * (base - s_ip)))
+               + (1 / beta)  log(1 + sum over negatives of exp(beta * (s_in - base)))
 
     Args:
         alpha, beta: Larger values give more weight to the hardest positives (alpha) and negatives (beta); above 0.
@@ -89,8 +89,8 @@ def circle_loss(
 ) -> Scalar:
     """Compute the circle loss, one term for each row that has positives and negatives.
 
-        loss_i = softplus( log sum over negatives of exp(gamma max(0, s_in + m) (s_in - m))
-                         + log sum over positives of exp(-gamma max(0, 1 + m - s_ip) (s_ip - 1 + m)) )
+        loss_i = softplus( log sum over negatives of exp(gamma * max(0, s_in + m) * (s_in - m))
+                         + log sum over positives of exp(-gamma * max(0, 1 + m - s_ip) * (s_ip - 1 + m)) )
 
     No gradient flows through the weights max(0, ...).
 
@@ -136,7 +136,7 @@ def tuplet_margin_loss(
 ) -> Scalar:
     """Compute the tuplet margin loss, one term for each positive pair (i, p).
 
-        loss_ip = log(1 + sum over negatives n of exp(scale (cos theta_in - cos(theta_ip - margin))))
+        loss_ip = log(1 + sum over negatives n of exp(scale * (cos theta_in - cos(theta_ip - margin))))
 
     theta is the angle between two embeddings, whose cosine is the score.
 

@@ -100,10 +100,10 @@ def compute_terms(
     weights = jnp.ones(x.shape[0], jnp.float32) if options.weights is None else options.weights
     check_weights(weights, x.shape[0])
     if options.reducer.class_weights is not None:
-        of_classes = as_float_array("class_weights", options.reducer.class_weights)
-        if of_classes.ndim != 1 or not of_classes.size:
-            raise InputError(f"class_weights: expected one for each class [c], got shape {of_classes.shape}")
-        weights = weights * values_of_rows(of_classes, labels, "class weights")
+        class_weights = as_float_array("class_weights", options.reducer.class_weights)
+        if class_weights.ndim != 1 or not class_weights.size:
+            raise InputError(f"class_weights: expected one for each class [c], got shape {class_weights.shape}")
+        weights = weights * values_of_rows(class_weights, labels, "class weights")
     return _pair_terms(
         (term_function, static, triplets, chunk_size, options.block_size),
         (options.measure, options.reducer, relation, {**(column_parameters or {}), **parameters}),

@@ -17,8 +17,8 @@ of W. A random walk that continues with probability alpha reaches node j from no
 
 The loss has two terms for each row, with two similarities f_ik: F_ik, and the cosine of rows i and k of F ("context").
 
-In Proxy-Anchor, the rows of the similarity matrix are the proxies. A tile is a block of r rows, and its `Terms` are a
-dict from names to one term for each row and the mask of the valid terms, [r, 1] each.
+In Proxy-Anchor, the rows of the similarity matrix are the proxies. `_proxy_anchor_terms` takes a tile, a block of r
+rows, and returns by name one term for each row and the mask of the valid terms, [r, 1] each.
 
 References:
     Movshovitz-Attias et al. (2017), No Fuss Distance Metric Learning using Proxies (Proxy-NCA). Kim, Kim, Cho, Kwak
@@ -202,10 +202,10 @@ def manifold_loss(
 
 
 def _proxy_anchor_terms(cosines: Array, positive: Array, negative: Array, *, margin: Array, alpha: Array) -> Terms:
-    of_positives = jax.nn.softplus(log_sum_exp(-alpha * (cosines - margin), positive))
-    of_negatives = jax.nn.softplus(log_sum_exp(alpha * (cosines + margin), negative))
+    positive_terms = jax.nn.softplus(log_sum_exp(-alpha * (cosines - margin), positive))
+    negative_terms = jax.nn.softplus(log_sum_exp(alpha * (cosines + margin), negative))
     has_positive = jnp.any(positive, axis=1, keepdims=True)
-    return {"positive": (of_positives, has_positive), "negative": (of_negatives, jnp.ones_like(has_positive))}
+    return {"positive": (positive_terms, has_positive), "negative": (negative_terms, jnp.ones_like(has_positive))}
 
 
 def _is_first(n_earlier: Array, i: Array, j: Array) -> Array:

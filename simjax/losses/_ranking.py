@@ -51,9 +51,11 @@ Bounds = tuple[float | Array, float | Array]
 def smooth_ap_loss(
     embeddings: Embeddings, labels: Labels, *, temperature: ArrayLike = 0.01, **options: Unpack[PairOptions]
 ) -> Scalar:
-    """Compute 1 - smooth average precision, one term for each row with a positive, in time n m for each positive.
+    """Compute 1 - smooth average precision, one term for each row with a positive.
 
         loss_i = 1 - mean over p of (1 + before(p) among other positives) / (1 + before(p) among all other columns)
+
+    Takes O(n m P) time for n rows, m columns and at most P positives of a row.
 
     Args:
         temperature: Temperature of the sigmoid, in units of the measure, above 0; may be learned.
@@ -144,9 +146,10 @@ def pnp_loss(
     b: ArrayLike = 2.0,
     **options: Unpack[PairOptions],
 ) -> Scalar:
-    """Penalize the negatives before each positive, one term for each row with a positive, in time n m per positive.
+    """Penalize the negatives before each positive, one term for each row with a positive.
 
-    With R the smooth count of negatives before a positive, the loss of a row is the mean over positives of a penalty:
+    Takes O(n m P) time for n rows, m columns and at most P positives of a row. With R the smooth count of negatives
+    before a positive, the loss of a row is the mean over positives of a penalty:
 
         O     R                              all negatives have the same weight
         Iu    (1 + R) log(1 + R)             many negatives have a larger weight, without bound
@@ -212,11 +215,11 @@ def fast_ap_loss(
 ) -> Scalar:
     """Compute 1 - average precision from soft histograms of distances, one term for each row with a positive.
 
-        loss_i = 1 - 1 / N+ sum over bins of h+ H+ / H
+        loss_i = 1 - (1 / N+) * (sum over bins of h+ * H+ / H)
 
     The squared distances of unit vectors are in [0, 4], a range of `bins` + 1 triangular bins. h+ is the number of
     positives of a row in a bin, h the number of positives and negatives, H+ and H are the cumulative sums of h+ and h,
-    and N+ is the number of positives. Time is n m (d + bins).
+    and N+ is the number of positives. Takes O(n m (d + bins)) time.
 
     Args:
         embeddings: [n, d]; scaled to unit length.
@@ -239,14 +242,13 @@ def _fast_ap_terms(scores: Array, positive: Array, negative: Array, bins: int) -
 
     def counts(center: Array) -> tuple[Array, Array]:
         share = jax.nn.relu(1 - jnp.abs(-scores - center) / width)
-        of_positives, of_all = jnp.where(positive, share, 0), jnp.where(positive | negative, share, 0)
-        return jnp.sum(of_positives, axis=1), jnp.sum(of_all, axis=1)
+        return jnp.sum(jnp.where(positive, share, 0), axis=1), jnp.sum(jnp.where(positive | negative, share, 0), axis=1)
 
     centers = width * jnp.arange(bins + 1, dtype=scores.dtype)
-    of_positives, of_all = lax.map(jax.checkpoint(counts), centers)  # [bins + 1, r]
-    cumulative, cumulative_of_all = jnp.cumsum(of_positives, axis=0), jnp.cumsum(of_all, axis=0)
-    has_any = cumulative_of_all > 0
-    precision = jnp.where(has_any, of_positives * cumulative / jnp.where(has_any, cumulative_of_all, 1), 0)
+    positives, pairs = lax.map(jax.checkpoint(counts), centers)  # h+ and h, [bins + 1, r]
+    cumulative_positives, cumulative_pairs = jnp.cumsum(positives, axis=0), jnp.cumsum(pairs, axis=0)
+    has_any = cumulative_pairs > 0
+    precision = jnp.where(has_any, positives * cumulative_positives / jnp.where(has_any, cumulative_pairs, 1), 0)
     count = jnp.sum(positive, axis=1)
     loss = 1 - jnp.sum(precision, axis=0) / jnp.maximum(count, 1)
     return {"row": (loss[:, None], (count > 0)[:, None])}
@@ -257,7 +259,7 @@ def histogram_loss(
 ) -> Scalar:
     """Compute the probability that a negative pair is closer than a positive pair, one term for each negative pair.
 
-        loss = sum over edges k of p-(k) (p+(1) + ... + p+(k))
+        loss = sum over edges k of p-(k) * (p+(1) + ... + p+(k))
 
     p+ and p- are soft histograms of the scores of all positive and of all negative pairs of the batch; each pair is
     shared linearly by the two nearest edges. The loss is the mean, over the negative pairs, of the share of positive
@@ -265,8 +267,8 @@ def histogram_loss(
 
     Args:
         bins: Number of bins of the histogram, at least 1.
-        **options: See `PairOptions`; the reducer must be a name other than "mean_active", the measure must have a
-            bounded range. Default measure: cosine.
+        **options: See `PairOptions`; the reducer must not have bounds, as "mean_active" has, and the measure must have
+            a bounded range. Default measure: cosine.
 
     Differs from pytorch-metric-learning, which ignores negative pairs of two rows without positives, and fails if a
     similarity is 1.

@@ -4,7 +4,7 @@ Of embeddings x [n, d]:
 
     lp                   mean over rows of |x|_p^power
     zero_mean            mean over rows of |sum of the features of x|
-    global_orthogonal    mean_weight M1^2 + second_moment_weight max(0, M2 - threshold)
+    global_orthogonal    mean_weight * M1^2 + second_moment_weight * max(0, M2 - threshold)
 
 M1 and M2 are the means of the cosine and of its square over all negative pairs. For points that are uniform on the
 sphere in d dimensions their expectations are 0 and 1 / d.

@@ -1,12 +1,13 @@
-"""Losses of two augmented views x and y of the same images, [n, d] each, without labels.
+"""Losses of the embeddings x and y, [n, d] each, of two augmented views of the same images, without labels.
 
-    VICReg          invariance mean((x - y)^2) + variance V + covariance K
-    Barlow Twins    sum over i of (1 - C_ii)^2 + redundancy sum over i != j of C_ij^2
+    VICReg          invariance * mean((x - y)^2) + variance * V + covariance * K
+    Barlow Twins    sum over i of (1 - C_ii)^2 + redundancy * (sum over i != j of C_ij^2)
     SimSiam         -mean of cos(prediction, stop_gradient(projection))
 
-V is the mean over features of max(0, 1 - standard deviation), averaged over both views. K is the sum of the squared
-covariances of different features, divided by d and added over both views. C [d, d] is the correlation of the features
-of x with the features of y. None of these three losses has negative pairs or stores an n x n matrix.
+The names of arguments are weights. V is the mean over features of max(0, 1 - standard deviation), averaged over both
+views. K is the sum of the squared covariances of different features, divided by d and added over both views. C [d, d]
+is the correlation of the features of x with the features of y. None of the three losses has negative pairs
+or stores an n x n matrix.
 
 `self_supervised_loss` applies any pair loss to two or more views.
 
@@ -44,7 +45,7 @@ def vicreg_loss(
 ) -> Scalar:
     """Make views equal, the variance of each feature at least 1, and features uncorrelated.
 
-    Takes O(n d^2) time and O(d^2) memory.
+    Takes O(n d^2) time and O(n d + d^2) memory.
 
     Args:
         x, y: Embeddings of the two views, [n, d] each.
@@ -64,13 +65,14 @@ def vicreg_loss(
 
 
 def barlow_twins_loss(x: Embeddings, y: Embeddings, *, redundancy: ArrayLike = 5e-3) -> Scalar:
-    """Make the correlation matrix of the features of two views the identity, in O(n d^2) time and O(d^2) memory.
+    """Penalize the difference between the identity and the correlations of the features of x with the features of y.
 
-    A feature that is the same for all rows has correlation 0, with zero gradient.
+    Takes O(n d^2) time and O(n d + d^2) memory. A feature that is constant in one view has correlation 0 with all
+    features of the other view, with zero gradient.
 
     Args:
         x, y: Embeddings of the two views, [n, d] each.
-        redundancy: Weight of the correlations of different features.
+        redundancy: Weight of the squared correlations of different features, lambda in the paper.
 
     Example:
         >>> x = jnp.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])

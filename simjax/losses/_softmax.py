@@ -188,7 +188,7 @@ def nca_loss(
 ) -> Scalar:
     """Compute neighbourhood components analysis, one term for each row with a positive.
 
-        loss_i = -log( sum over positives of exp(scale s_ip) / sum over positives and negatives of exp(scale s_ia) )
+        loss_i = -log( sum over positives of exp(scale * s_ip) / sum over positives and negatives of exp(scale * s_ia) )
 
     The logarithm is of the probability that a soft nearest neighbour is a positive. By default s is the negated squared
     distance. Unlike in SupCon, one close positive is enough.
@@ -229,7 +229,7 @@ def siglip_loss(
 ) -> Scalar:
     """Compute the sigmoid loss of two sets, one term for each row, the sum over its pairs.
 
-        loss_i = -sum over pairs j of log sigmoid( y_ij (exp(log_scale) s_ij + bias) ),    y = 1 if positive, else -1
+        loss_i = -sum over pairs j of log sigmoid( y_ij * (exp(log_scale) * s_ij + bias) ),   y = 1 if positive, else -1
 
     Args:
         relation: A `Relation` of n rows and m columns. Default: the positive of row i is row i of y.

@@ -6,7 +6,7 @@ With c_kj the cosine of an embedding with proxy j of class k, a class has the si
     SoftTriple            S_k = sum over j of softmax_j(c_kj / gamma) c_kj
 
 and the loss is that of ArcFace or CosFace with S_k in place of the cosine. SoftTriple adds
-tau sparse_centers_regularizer(proxies), which merges proxies that a class does not need: it makes them equal.
+tau * sparse_centers_regularizer(proxies), which merges proxies that a class does not need: it makes them equal.
 
 If labels are wrong, one proxy of a class becomes the center of the correct rows, and others of the wrong ones. After
 training, `sub_center_outliers` finds the rows that are far from the dominant proxy of their class, that is the nearest

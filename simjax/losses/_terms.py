@@ -89,7 +89,7 @@ class Reducer:
     divide_by: Literal["terms", "rows"] | None = dataclasses.field(default="terms", metadata={"static": True})
 
     def sum_rows(self, terms: RowSums | tuple[Array, Array], weights: Array) -> LossTerms:
-        """Sum the active terms of each row: terms [r, k] and a mask of valid ones, or their sums; weights [r]."""
+        """Sum the active terms of each row: from terms and the mask of valid ones, [r, k] each, or from `RowSums`."""
         if isinstance(terms, RowSums):
             if self.below is not None or self.above not in (None, 0):
                 raise InputError("reducer: expected no bound but above=0, because this loss only sums its terms")

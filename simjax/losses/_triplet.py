@@ -1,13 +1,13 @@
 """Losses over triplets of an anchor, a positive and a negative.
 
     triplet margin    the positive should be closer than the negative, by a margin
-    dynamic soft      a triplet has a weight instead of a margin, its rank among recent triplets
+    dynamic soft      a triplet has a weight instead of a margin: the share of recent triplets that are not harder
 
 A row of the similarity matrix is an anchor. A batch of n has up to n^3 triplets, which are never stored: each iteration
 of a loop adds the terms of a few positives of each row with all negatives.
 
-A tile is a block of r rows of the similarity matrix with all m columns. Its `Terms` are the sum and the number of the
-terms of each row (`RowSums`), in a dict with one name.
+A tile is a block of r rows of the similarity matrix with all m columns. A term function (`_..._terms`) takes a tile and
+returns `RowSums`: for each row the sum of its terms, the number of terms above 0 and the number of all terms.
 
 References:
     Schroff, Kalenichenko, Philbin (2015), FaceNet. Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss.
@@ -55,16 +55,16 @@ def triplet_margin_loss(
 
         max(0, d(a, p) - d(a, n) + margin)
 
-    Time is n m for each positive of a row.
+    Takes O(n m P) time for n rows, m columns and at most P positives of a row.
 
     Args:
         labels: Class ids [n] or a `Relation`; a mined relation selects the triplets, for instance
             `mining.semi_hard(embeddings, labels)`.
         margin: In units of the measure, at least 0.
-        swap: Replace d(a, n) by min(d(a, n), d(p, n)), in time n m d for each positive of a row.
+        swap: Replace d(a, n) by min(d(a, n), d(p, n)), in O(n m d P) time.
         smooth: Replace max(0, x) by log(1 + exp(x)).
-        **options: See `PairOptions`; the reducer must be a name. Default measure: normalized_euclidean. Default
-            reducer: "mean_active".
+        **options: See `PairOptions`; a `Reducer` may have no bound but `above=0`. Default measure:
+            normalized_euclidean. Default reducer: "mean_active".
 
     Example:
         >>> x, labels = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1])
@@ -81,7 +81,7 @@ def triplet_margin_loss(
         labels,
         resolved,
         static=(smooth,),
-        column_parameters={"columns": _columns(embeddings, resolved)} if swap else None,
+        column_parameters={"reference_rows": _reference_rows(embeddings, resolved)} if swap else None,
         triplets=True,
         chunk_size=2,
         margin=margin,
@@ -89,15 +89,16 @@ def triplet_margin_loss(
     )
 
 
-def _columns(embeddings: ArrayLike, options: ResolvedOptions) -> Array:
+def _reference_rows(embeddings: ArrayLike, options: ResolvedOptions) -> Array:
+    """Return the reference embeddings [m, d], by default the embeddings."""
     return as_float_array("embeddings", embeddings) if options.ref_embeddings is None else options.ref_embeddings
 
 
 def _hinge_terms(scores: Array, positive: Array, negatives_of: Partial, *, margin: Array) -> Terms:
-    """Return the hinges of all triplets of a row.
+    """Sum max(0, score of the negative - score of the positive + margin) over the triplets of each row.
 
-    Their sum is linear in the scores: each score is multiplied by the number of active triplets in which it is that of
-    the negative, minus the number in which it is that of the positive. So the gradient needs no second loop over the
+    The sum is linear in the scores: the score of a pair is multiplied by the number of active triplets in which the
+    pair is the negative, minus the number in which it is the positive. So the gradient needs no second loop over the
     triplets, which halves the time (`python -m benchmarks.choices`).
     """
     scores_without_gradient = lax.stop_gradient(scores)
@@ -128,12 +129,13 @@ def _triplet_margin_of_positives(
     smooth: bool, indices: Array, is_valid: Array, negatives_of: Partial, scores: Array, parameters: dict[str, Any]
 ) -> tuple[Array, ...]:
     """Return the sum of the terms of positives `indices` [r, k], the number above 0, and the number of terms, [r]."""
-    margin, measure, columns = parameters["margin"], parameters["measure"], parameters.get("columns")
+    margin, measure, reference_rows = parameters["margin"], parameters["measure"], parameters.get("reference_rows")
     closest = scores[:, None]
-    if columns is not None:  # given for `swap`
-        of_positives = measure.as_score(measure.all_pairs(columns[indices.reshape(-1)], columns))
-        of_positives = promote_to_float32(of_positives).reshape(*indices.shape, -1)
-        closest = jnp.where(closest >= of_positives, closest, of_positives)
+    if reference_rows is not None:  # given for `swap`
+        positive_rows = reference_rows[indices.reshape(-1)]
+        positive_scores = promote_to_float32(measure.as_score(measure.all_pairs(positive_rows, reference_rows)))
+        positive_scores = positive_scores.reshape(*indices.shape, -1)
+        closest = jnp.where(closest >= positive_scores, closest, positive_scores)
     hinge = softplus if smooth else jax.nn.relu
     negative = negatives_of(indices)
     terms = jnp.where(negative, hinge(closest - take_columns(scores, indices) + margin), 0)
@@ -174,7 +176,7 @@ def dynamic_soft_margin_loss(
         histogram: From `dynamic_soft_margin_histogram`, [bins]. Default: the histogram of this batch.
         bins: Number of bins of the histogram of this batch, at least 1; ignored if a histogram is given.
         spread: Half-width of the histogram, above 0; a delta outside of [-spread, spread] is clipped.
-        **options: See `PairOptions`; the reducer must be a name other than "mean_active". Default measure:
+        **options: See `PairOptions`; the reducer must not have bounds, as "mean_active" has. Default measure:
             normalized_euclidean.
 
     Differs from pytorch-metric-learning, which gives the same value in the first step (`histogram=None`). It also

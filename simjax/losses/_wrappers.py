@@ -1,7 +1,7 @@
 """Losses that combine other losses, and a batch that is encoded in chunks.
 
-    combined      sum over losses of weight loss(embeddings, labels)
-    matryoshka    sum over sizes k of weight loss(the first k features of the embeddings)
+    combined      sum over losses of weight * loss(embeddings, labels)
+    matryoshka    sum over sizes k of weight * loss(the first k features of the embeddings)
 
 `encode_in_chunks` is gradient caching. A loss over pairs needs all embeddings of a batch at once, but not all
 activations of the encoder. The encoder runs over one chunk of the batch after another and only the embeddings are

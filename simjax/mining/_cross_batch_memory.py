@@ -1,6 +1,6 @@
 """Cross-batch memory: rows of earlier batches, which a loss compares with the current batch.
 
-An encoder changes slowly, so embeddings from some hundred steps ago are still useful positives and negatives. A queue
+An encoder changes slowly, so embeddings from a few hundred steps ago are still useful positives and negatives. A queue
 stores the last `size` rows without gradient, and any loss accepts them as its reference embeddings. A batch of 64 is
 then compared with thousands of rows at the cost of one matrix product:
 
@@ -12,14 +12,15 @@ steps the encoder changes fast, so the loss of the batch alone may be used there
 
     loss = jnp.where(step >= 1000, loss, losses.contrastive_loss(embeddings, labels))
 
-With a slowly moving second encoder the memory is the queue of MoCo: the second encoder's embeddings of the batch are
-pushed, and with `own=True` each row is compared with all of them, including the other augmented view of the row:
+With a momentum encoder (a moving average of the encoder's weights) the memory is the queue of MoCo: the momentum
+encoder's embeddings of another augmented view of the batch are pushed, and with `own=True` each row is compared with
+all of them, including the other view of the same image:
 
-    memory = push(memory, slow_embeddings, image_ids)
+    memory = push(memory, momentum_embeddings, image_ids)
     loss = losses.nt_xent_loss(embeddings, against(memory, image_ids, own=True), ref_embeddings=memory.embeddings)
 
-The memory is a pytree of fixed shapes. It can be donated, saved and restored as part of the training state, and all
-fill levels share one compiled program.
+The memory is a pytree of fixed shapes. It can be donated, saved and restored as part of the training state, and a
+function of it is compiled only once, however many rows are stored.
 
 References:
     Wang, Zhang, Huang, Scott (2020), Cross-Batch Memory for Embedding Learning. He, Fan, Wu, Xie, Girshick (2020),
@@ -49,8 +50,8 @@ class CrossBatchMemory:
     Attributes:
         embeddings: [size, d], 0 where no row is stored.
         labels: Class ids [size], int32, or int64 if x64 is enabled when the memory is made. They may also be row
-            indices of a table of attributes, for other relations.
-        filled: Number of stored rows, int32; they are the first of the buffer until it is full.
+            indices of a table of attributes, for relations other than equality of class ids, see `against`.
+        filled: Number of stored rows, int32. Until the buffer is full, they are rows 0 to filled - 1.
         place: Index at which the next row is stored, int32.
     """
 
@@ -64,7 +65,7 @@ def cross_batch_memory(size: int, width: int, dtype: DTypeLike = jnp.float32) ->
     """Return an empty memory.
 
     Args:
-        size: Number of rows that are stored, at least the batch size.
+        size: Largest number of stored rows, at least the batch size.
         width: Number of features of a row.
         dtype: Floating-point dtype of the embeddings.
     """
@@ -72,8 +73,9 @@ def cross_batch_memory(size: int, width: int, dtype: DTypeLike = jnp.float32) ->
     check_at_least("width", width, 1)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype: expected a floating-point type, got {jnp.dtype(dtype)}")
-    shapes = (((size, width), dtype), (size, int), ((), jnp.int32), ((), jnp.int32))
-    return CrossBatchMemory(*(jnp.zeros(*shape) for shape in shapes))
+    scalar = ((), jnp.int32)
+    shapes_and_dtypes = (((size, width), dtype), (size, int), scalar, scalar)  # int: int32, or int64 with x64
+    return CrossBatchMemory(*(jnp.zeros(shape, dtype) for shape, dtype in shapes_and_dtypes))
 
 
 def push(

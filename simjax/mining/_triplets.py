@@ -89,11 +89,11 @@ def angular(
 ) -> Relation:
     """Select triplets whose angle at the negative is larger than a given angle.
 
-    With unit vectors a, p and n, and the midpoint c = (a + p) / 2 of anchor and positive, the angle is
+    With unit vectors a, p and v of anchor, positive and negative, and the midpoint c = (a + p) / 2, the angle is
 
-        atan( |a - p| / (2 |n - c|) )
+        atan( |a - p| / (2 |v - c|) )
 
-    Time is n m d for each positive of a row.
+    Takes O(n m d P) time for n rows, m columns and at most P positives of a row.
 
     Args:
         angle: In degrees.

@@ -84,9 +84,8 @@ class BatchNorm(nnx.Module):
         momentum: Decay of the running averages: new = momentum * old + (1 - momentum) * batch.
         epsilon: Added to the variance.
 
-    Differs from:
-        `nnx.BatchNorm`, which is slower on a CPU, and whose variance loses precision to cancellation when the mean is
-        far from 0.
+    Differs from `nnx.BatchNorm`, which is slower on a CPU, and whose variance loses precision to cancellation when the
+    mean is far from 0.
 
     References:
         Ioffe, Szegedy (2015), Batch Normalization. Chan, Golub, LeVeque (1983), Algorithms for Computing the Sample

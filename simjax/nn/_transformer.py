@@ -23,7 +23,7 @@ from simjax.similarity import Measure
 POSITIONS = ("learned", "sincos")
 POOLINGS = ("mean", "class")
 
-_gelu = jax.checkpoint(jax.nn.gelu)  # the backward pass reads its argument only, not its intermediates
+_gelu = jax.checkpoint(jax.nn.gelu)  # only the argument of gelu is stored for the backward pass
 
 
 class MultiHeadAttention(nnx.Module):
@@ -35,8 +35,8 @@ class MultiHeadAttention(nnx.Module):
         width: Number of features of a token; each head has width / heads features.
         heads: Number of heads; must divide the width.
         measure: Compares queries with keys: the name of a measure, a `Measure`, or a module with a method `measure`,
-            such as `TunedMeasure`, whose parameters are then learned.
-        temperature: Divisor of the attention scores. Default: sqrt(width / heads) for "dot", and 1 for other measures.
+            such as `simjax.nn.TunedMeasure`; the parameters of the module are then learned.
+        temperature: Divisor of the attention scores. Default: sqrt(width / heads) for the name "dot", otherwise 1.
         dropout_rate: Fraction of the attention weights that is dropped in a call with a PRNG key `dropout_key`.
 
     Example:
@@ -117,7 +117,7 @@ class MultiHeadAttention(nnx.Module):
 
 
 class TransformerBlock(nnx.Module):
-    """x + attention(norm(x)), then x + dense layers(norm(x)).
+    """A transformer block: x + attention(norm(x)), then x + mlp(norm(x)), where mlp is two dense layers with a GELU.
 
     Args:
         width: Number of features of a token.
@@ -151,12 +151,12 @@ class VisionTransformer(nnx.Module):
     """A vision transformer from images [b, h, w, c] to embeddings [b, embedding_size].
 
     A dense layer maps each patch of the image to a token, and a position embedding is added. After the transformer
-    blocks, a dense layer maps the mean token, or an extra class token, to the embedding. An image whose sides are not
-    multiples of the patch size is padded with zeros at the bottom and on the right.
+    blocks and a norm, a dense layer maps the mean of the tokens, or an extra class token, to the embedding. An image
+    whose sides are not multiples of the patch size is padded with zeros at the bottom and on the right.
 
     Args:
         image_shape: (h, w, c) of the images.
-        patch_size: Side of a patch in pixels. Default: an eighth of the shorter side of the image, at least 2.
+        patch_size: Side of a patch in pixels. Default: an eighth of the shorter side of the image, rounded, at least 2.
         width: Number of features of a token.
         depth: Number of transformer blocks.
         heads: Number of attention heads; must divide the width.
@@ -184,16 +184,19 @@ class VisionTransformer(nnx.Module):
         core.check_choice("positions", positions, POSITIONS)
         core.check_choice("pooling", pooling, POOLINGS)
         height, width_px, channels = image_shape
-        patch = patch_size or max(2, round(min(height, width_px) / 8))
-        if patch > min(height, width_px):
-            raise core.InputError(f"patch_size: expected at most the sides of {height}x{width_px} images, got {patch}")
+        shorter_side = min(height, width_px)
+        patch = patch_size or max(2, round(shorter_side / 8))
+        if patch > shorter_side:
+            raise core.InputError(
+                f"patch_size: expected at most {shorter_side} for {height}x{width_px} images, got {patch}"
+            )
         self.patch_size, self.pooling, self.embedding_size = patch, pooling, embedding_size
-        self.grid = (-(-height // patch), -(-width_px // patch))
-        tokens = self.grid[0] * self.grid[1]
+        self.grid = (-(-height // patch), -(-width_px // patch))  # rows and columns of patches
+        n_patches = self.grid[0] * self.grid[1]
         self.embed_patch = Dense(patch * patch * channels, width, init="lecun_normal", rngs=rngs)
         self.position: Any
         if positions == "learned":
-            self.position = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (tokens, width)))
+            self.position = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (n_patches, width)))
         else:
             self.position = nnx.data(_sincos(self.grid, width))
         self.class_token = nnx.Param(jnp.zeros(width)) if pooling == "class" else None

@@ -1,16 +1,19 @@
-"""Sums over the triplets of a relation (the positive and negative pairs), without enumerating the triplets.
+"""Sums over triplets, without enumerating the triplets.
 
-A triplet is an anchor (a row), one of its positives and one of its negatives. The functions of this module take a tile:
-r rows of the similarity matrix with all m columns. They loop over the positives: an iteration compares the next
-`chunk_size` positives of every row with all columns, so memory is that of one iteration. The number of iterations is
-the largest number of positives of a row, divided by `chunk_size` and rounded up. The loop computes it at run time, so
-that no shape depends on the labels.
+A relation says which pairs of rows and columns are positive and which are negative. A triplet is an anchor (a row), one
+of its positives and one of its negatives (columns). The functions of this module work on a tile: r rows of the
+similarity matrix with all m columns. They loop over the positives: an iteration compares the next `chunk_size`
+positives of every row with all columns, so memory is that of one iteration. The number of iterations is the largest
+number of positives of a row, divided by `chunk_size` and rounded up. It is computed at run time, so that no shape
+depends on the labels.
 
-JAX has no reverse-mode derivative of such a loop. There are two ways to a gradient:
+JAX has no reverse-mode derivative of a loop with such a number of iterations (`lax.while_loop`). There are two ways to
+a gradient:
 
-- `count_triplets` counts the triplets that contribute to a loss: in how many of them each pair is the positive and the
-  negative. These counts are constants for the gradient, and a loss that is piecewise linear in the scores has the
-  gradient of the sum of the scores weighted by the counts. `fold_positives` is the general loop of `count_triplets`.
+- `count_triplets` counts the triplets that contribute to a loss: in how many of them each pair is the positive, and in
+  how many the negative. No gradient flows through the counts. A loss that is piecewise linear in the distances has
+  the same gradient as the sum over pairs of distance * (count as positive - count as negative). `count_triplets` uses
+  `fold_positives`, a loop that carries any pytree.
 - `sum_over_positives` sums a smooth function. The derivative of the sum is the sum of the derivatives, so the backward
   pass is the same loop over derivatives, and stores no intermediate values of the forward pass.
 """
@@ -32,15 +35,15 @@ Total = TypeVar("Total")
 NegativesOf = Callable[[Array], Array]
 """Takes the columns of k positives of each row, [r, k], and returns a mask of their negatives, [r, k or 1, m]."""
 
-CHUNK_SIZE = 2  # positives per iteration; with more, the arrays of an iteration leave the cache of a CPU
+CHUNK_SIZE = 2  # positives per iteration; with more, the arrays of an iteration do not fit the cache of a CPU
 
 
 def count_triplets(
     positive: Bool[Array, "r m"], negatives_of: NegativesOf
 ) -> tuple[Int[Array, "r m"], Int[Array, "r m"]]:
-    """Count in how many triplets of its row each pair of a tile is the positive and the negative, int32 [r, m] each.
+    """Count in how many triplets each pair of a tile is the positive, and in how many the negative, int32 [r, m] each.
 
-    The counts are constants for the gradient.
+    No gradient flows through the counts.
 
     Args:
         positive: Mask of the positive pairs, [r, m].
@@ -95,13 +98,12 @@ def fold_positives(
     *,
     chunk_size: int = 1,
 ) -> Carry:
-    """Apply `carry = function(carry, columns, valid)` to positives, `chunk_size` of every row per iteration.
+    """Loop over the positives of all rows, `chunk_size` of each row per iteration, with a function of a carry.
 
     Args:
-        function: Takes the carry, the columns of the next positives of each row, int32 [r, chunk_size], and whether the
-            row has these positives, boolean [r, chunk_size]; the column of a positive that the row does not have is 0.
-            Returns the next carry.
-        carry: A pytree of arrays. The result, the last carry, is a constant for the gradient.
+        function: Takes the carry, the columns of the next positives of each row, int32 [r, chunk_size], and a mask
+            [r, chunk_size], False where a row has no more positives and the column is 0. Returns the next carry.
+        carry: Initial carry, a pytree of arrays. No gradient flows through it or through the result, the last carry.
         positive: Mask of the positive pairs, [r, m].
         chunk_size: Positives of each row per iteration.
 
@@ -199,19 +201,19 @@ def _fold(step: Callable[[Any, Array, Array], Any], carry: Any, positive: Array,
     if not positive.size:
         return carry
     r, m = positive.shape
-    rank = jnp.cumsum(positive, axis=1, dtype=jnp.int32)  # 1 at the first positive of a row
-    n_positives = rank[:, -1:]
-    # The columns of the positives of each row, in order: the k-th positive writes its column to place k - 1. The last
-    # chunk may need places after the m-th. Columns that are not positive write to the place `width`, which is dropped.
+    position = jnp.cumsum(positive, axis=1, dtype=jnp.int32)  # 1 at the first positive of a row
+    n_positives = position[:, -1:]
+    # The columns of the positives of each row, in order: the k-th positive writes its column to index k - 1. The last
+    # chunk may read beyond index m - 1. Other columns are written to the index `width`, out of bounds, so not at all.
     rows, j = jnp.arange(r, dtype=jnp.int32)[:, None], jnp.arange(m, dtype=jnp.int32)[None]
     width = m + chunk_size
-    columns = jnp.zeros((r, width), jnp.int32).at[rows, jnp.where(positive, rank - 1, width)].set(j, mode="drop")
+    columns = jnp.zeros((r, width), jnp.int32).at[rows, jnp.where(positive, position - 1, width)].set(j, mode="drop")
 
     def iterate(state: tuple[Array, Any]) -> tuple[Array, Any]:
         done, carry = state
         valid = done + jnp.arange(chunk_size, dtype=jnp.int32)[None] < n_positives
         return done + chunk_size, step(carry, lax.dynamic_slice_in_dim(columns, done, chunk_size, axis=1), valid)
 
-    # In `jax.shard_map`, the initial state must be marked as varying over the same mesh axes as the next one.
+    # In `jax.shard_map`, the initial state must vary over the same mesh axes as the state that `iterate` returns.
     start = as_carry(iterate, (jnp.zeros((), jnp.int32), carry))
     return lax.while_loop(lambda state: state[0] < jnp.max(n_positives), iterate, start)[1]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simjax._files import write_file
+from simjax._files import replace_folder, write_file
 from simjax.core import InputError
 from simjax.report import _numbers as numbers
 from simjax.report._metrics import METRICS, Metric, best
@@ -55,7 +55,7 @@ def compare(runs: Sequence[Path], out: Path) -> None:
         write_file(temporary / "compare.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
         write_file(temporary / "compare.md", to_markdown(page))
         write_file(temporary / "compare.html", to_html(page))
-        _replace(out, temporary)
+        replace_folder(temporary, out)
     except OSError as error:
         raise InputError(f"out: cannot write {out}: {error.strerror}") from error
     finally:
@@ -94,21 +94,6 @@ def _data_facts(run: Run) -> dict[str, Any]:
         **{f"number of {kind} images": data.get(f"{kind}_images") for kind in ("train", "validation", "test")},
         "data fingerprint": data.get("fingerprint"),
     }
-
-
-def _replace(out: Path, temporary: Path) -> None:
-    """Rename `temporary` to `out`. An earlier comparison is deleted afterwards, or restored if renaming fails."""
-    if not out.exists():
-        os.rename(temporary, out)
-        return
-    earlier = out.with_name(f".{out.name}.{os.getpid()}.earlier")
-    os.rename(out, earlier)
-    try:
-        os.rename(temporary, out)
-    except BaseException:
-        os.rename(earlier, out)
-        raise
-    shutil.rmtree(earlier)
 
 
 def _page(runs: Sequence[Run]) -> Page:

@@ -41,7 +41,7 @@ METRICS = (
     Metric("verification.roc_auc", "ROC AUC", numbers.decimal, "highest",
            "Probability that a positive pair is closer than a negative pair: 0.5 is chance, 1 is perfect."),
     Metric("verification.equal_error_rate", "Equal error rate", numbers.percent, "lowest",
-           "Error rate at the threshold where false accept rate and false reject rate are equal."),
+           "Error rate at the threshold where the false match rate and the false non-match rate are equal."),
     Metric("verification.accuracy", "Verification accuracy", numbers.percent, "highest",
            "Share of the pairs that are classified correctly at the chosen threshold.", compared=False),
     Metric("parameters", "Parameters", numbers.count, "lowest",

@@ -6,10 +6,8 @@ arccos(cos) and 1 - cos lose half of the digits of a small angle, and the former
 loses none. Where a measure needs an angle, a zero vector is at a right angle to every other vector (q = 2), and at
 distance 0 from an identical one.
 
-Each measure has a function of pairs, made public by `_define.pair_function`, and a function of a tile: r rows of the
-similarity matrix with all m columns.
-
-See `_dot_products` for the arguments, types and errors that all measures share.
+Each measure has a function of pairs x, y [..., d], whose arguments `pair_function` checks, and a function of a tile: r
+rows of the similarity matrix with all m columns. See `_dot_products` for the types and errors that all measures share.
 """
 
 from collections.abc import Callable
@@ -24,7 +22,7 @@ from simjax.core import InputError, row_products
 from simjax.similarity._define import Values, Vectors, define, pair_function
 from simjax.similarity._dot_products import normalize_rows
 from simjax.similarity._euclidean import pad_single_feature, shift_towards_zero
-from simjax.similarity._finite import clip_to_range, largest, norm, power_of_two, ratio, safe_sqrt
+from simjax.similarity._finite import clip_to_range, largest, power_of_two, ratio, safe_norm, safe_sqrt
 
 
 @pair_function()
@@ -62,7 +60,7 @@ def normalized_euclidean_distance(x: Vectors, y: Vectors) -> Values:
         >>> print(normalized_euclidean_distance(jnp.array([2.0, 0.0]), jnp.array([-3.0, 0.0])))
         2.0
     """
-    return clip_to_range(norm(normalize_rows(x) - normalize_rows(y)), 0.0, 2.0)
+    return clip_to_range(safe_norm(normalize_rows(x) - normalize_rows(y)), 0.0, 2.0)
 
 
 @pair_function()
@@ -73,7 +71,7 @@ def correlation_distance(x: Vectors, y: Vectors) -> Values:
         >>> print(correlation_distance(jnp.array([1.0, 2.0, 3.0]), jnp.array([30.0, 20.0, 10.0])).round(4))
         2.0
 
-    Differs from: SciPy gives NaN for a constant vector.
+    Differs from SciPy, which gives NaN for a constant vector.
     """
     return _squared_chords(x, y, _centered_directions(x), _centered_directions(y))[0] / 2
 
@@ -92,7 +90,7 @@ def signal_to_noise_distance(x: Vectors, y: Vectors) -> Values:
         Yuan, Deng, Tang, Tang, Chen (2019), Signal-to-noise ratio: a robust distance metric for deep metric learning.
     """
     (x, x_scale), (y, y_scale) = _deviations(x / 2), _deviations(y / 2)  # halved: no difference overflows
-    signal, noise = norm(x * x_scale), norm(x * x_scale - y * y_scale)
+    signal, noise = safe_norm(x * x_scale), safe_norm(x * x_scale - y * y_scale)
     is_finite, quotient = _ratio_with_finite_square(noise, signal)
     return jnp.where(is_finite, quotient * quotient, jnp.inf)
 
@@ -216,7 +214,7 @@ def _chord_lengths(x: Chords, y: Chords) -> Array:
 
 def _prepare_signals(x: Array, y: Array) -> tuple[tuple[Chords, Array], tuple[Chords, Array]]:
     rows, columns = _prepare_chords(x, y, _centered_directions)
-    x_norms, y_norms = (norm(deviation * scale) for deviation, scale in (_deviations(x / 2), _deviations(y / 2)))
+    x_norms, y_norms = (safe_norm(deviation * scale) for deviation, scale in (_deviations(x / 2), _deviations(y / 2)))
     return (rows, x_norms), (columns, y_norms)
 
 

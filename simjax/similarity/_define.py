@@ -95,7 +95,7 @@ def define(
     defaults = {p.name: p.default for p in keywords}
 
     def bind_defaults(f: Callable[..., Any] | None) -> Any:
-        # A default is a constant of the compiled code (x^3 becomes two products), a given parameter an argument of it.
+        # Defaults become constants of the compiled code (x^3 is two products); given parameters are its arguments.
         return f and functools.partial(f, **defaults)
 
     name = name or function.__name__.rsplit("_", 1)[0]

@@ -192,7 +192,7 @@ def multiply_tile(x: ScaledRows, y: ScaledRows, **_: Any) -> Array:
 
 
 def search_products(x: Array, y: Array, **parameters: Any) -> tuple[Array, Array, bool]:
-    """Return queries x (or x M) and columns y; queries are divided so that no dot product overflows."""
+    """Return queries x (or x M), keys y, and True: queries are divided so that no dot product overflows."""
     (x, _), _ = prepare_products(x, y, **parameters)
     return x / power_of_two(largest(x)) * 2.0 ** -(x.shape[1].bit_length() + 1), y, True
 

@@ -2,9 +2,9 @@
 
 Each formula such as `manhattan(reduce, x, y)` gives two forms of a measure. `reduce(terms, x, y, **parameters)` sums
 `terms(x_k, y_k, **parameters)` over the features k, either of pairs x, y [..., d] or of a tile: r rows x [r, d] of the
-similarity matrix with all m columns y [m, d]. See `_define.Reduce`, and `_define.pair_function` for the decorator.
+similarity matrix with all m columns y [m, d]. See `_define.Reduce`.
 
-See `_dot_products` for the arguments, types and errors that all measures share.
+`pair_function` checks the arguments of a measure, x and y [..., d]. `_dot_products` describes their types and errors.
 """
 
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ def minkowski_distance(x: Vectors, y: Vectors, *, p: ArrayLike = 3) -> Values:
         >>> print(minkowski_distance(jnp.array([0.0, 0.0]), jnp.array([3.0, -4.0]), p=2))
         5.0
 
-    Differs from: SciPy's default is p = 2, which is `euclidean_distance`.
+    Differs from SciPy, whose default is p = 2, which is `euclidean_distance`.
     """
     return _minkowski(reduce_features, x, y, p=p)
 
@@ -81,7 +81,7 @@ def bray_curtis_distance(x: Vectors, y: Vectors) -> Values:
     References:
         Bray, Curtis (1957), An ordination of the upland forest communities of southern Wisconsin.
 
-    Differs from: SciPy gives NaN or infinity where the second sum is 0; here it is 0, with zero gradient.
+    Differs from SciPy, which gives NaN or infinity where the second sum is 0; here it is 0, with zero gradient.
     """
     return _bray_curtis(reduce_features, x, y)
 
@@ -117,7 +117,7 @@ def jensen_shannon_distance(x: Vectors, y: Vectors, *, base: ArrayLike | None = 
     References:
         Endres, Schindelin (2003), A new metric for probability distributions.
 
-    Differs from: SciPy gives NaN for a vector of zeros, and infinity for negative numbers.
+    Differs from SciPy, which gives NaN for a vector of zeros, and infinity for negative numbers.
     """
     return _jensen_shannon(reduce_features, *_distributions(x, y), base=base)
 

@@ -1,15 +1,16 @@
 """Euclidean distance, its square, and its variants with weights, a matrix, or missing features.
 
-The matrix form computes |x - y|^2 = |x|^2 + |y|^2 - 2 x.y with one matrix product. Three things keep the error of a
-pair below 8 eps d (|x|^2 + |y|^2), whatever the other rows are:
+Each measure has a function of pairs x, y [..., d], and one of tiles: a tile is r rows of the distance matrix with all m
+columns. The function of tiles computes |x - y|^2 = |x|^2 + |y|^2 - 2 x.y with one matrix product. Three things keep the
+error of a pair below 8 eps d (|x|^2 + |y|^2), whatever the other rows are:
 
-    offset   The point closest to 0 in the smallest box around all rows is subtracted from every row. No feature moves
-             away from 0, and an offset that all rows share cancels.
+    offset   The point closest to 0 in the smallest axis-aligned box around all rows is subtracted from every row. No
+             feature becomes larger, and a large value that all rows share is removed, so it causes no rounding error.
     scale    Each row is divided by its own power of four s, so that the squares of 1e30 and 1e-30 do not overflow or
              underflow: with u = x / s and v = y / t, |x - y|^2 = s t (|u|^2 s / t + |v|^2 t / s - 2 u.v).
-    zeros    `Measure.exact_zero` finds identical rows by their fingerprints and sets their distance to 0.
+    zeros    Identical rows are found by a hash of their features, and have distance 0 (`Measure.exact_zero`).
 
-See `_dot_products` for the arguments, types and errors that all measures share.
+`pair_function` checks the arguments of a measure, x and y [..., d]. `_dot_products` describes their types and errors.
 """
 
 import functools
@@ -25,7 +26,7 @@ from simjax.core import InputError, as_float_array, row_products
 from simjax.similarity._define import Reduce, Values, Vectors, define, define_featurewise, pair_function
 from simjax.similarity._dot_products import square_matrix
 from simjax.similarity._featurewise import reduce_features
-from simjax.similarity._finite import largest, norm, power_of_two, safe_sqrt, saturate
+from simjax.similarity._finite import largest, power_of_two, safe_norm, safe_sqrt, saturate
 
 
 @pair_function()
@@ -48,7 +49,7 @@ def euclidean_distance(x: Vectors, y: Vectors) -> Values:
         >>> print(euclidean_distance(jnp.array([0.0, 0.0]), jnp.array([3.0, 4.0])))
         5.0
     """
-    return 2 * norm(x / 2 - y / 2)  # x - y may overflow where its half does not
+    return 2 * safe_norm(x / 2 - y / 2)  # x - y may overflow where its half does not
 
 
 @pair_function(minimum={"variance": 0.0})
@@ -62,10 +63,11 @@ def standardized_euclidean_distance(x: Vectors, y: Vectors, *, variance: ArrayLi
         >>> print(standardized_euclidean_distance(jnp.zeros(2), jnp.array([3.0, 8.0]), variance=jnp.array([1.0, 4.0])))
         5.0
 
-    Differs from: SciPy's default is the variance of all given rows, so that a distance depends on other rows.
+    Differs from SciPy, whose default is the variance of all given rows, so that a distance depends on other rows.
     """
     weights = _weights(variance, x)
-    return 2 * norm((x / 2 - y / 2) * weights.reshape((1,) * (x.ndim - 1) + weights.shape))
+    weights = weights.reshape((1,) * (x.ndim - 1) + weights.shape)  # works with `jax_numpy_rank_promotion="raise"`
+    return 2 * safe_norm((x / 2 - y / 2) * weights)  # x - y may overflow where its half does not
 
 
 @pair_function(minimum={"matrix": -float("inf")})
@@ -85,12 +87,12 @@ def mahalanobis_distance(x: Vectors, y: Vectors, *, matrix: ArrayLike | None = N
     References:
         Mahalanobis (1936), On the generalized distance in statistics.
 
-    Differs from: SciPy's default is the inverse covariance of all given rows.
+    Differs from SciPy, whose default is the inverse covariance of all given rows.
     """
     difference = x / 2 - y / 2
     scale = power_of_two(largest(difference))
     scaled = difference / scale
-    square = jnp.sum(_times(scaled, matrix) * scaled, axis=-1)
+    square = jnp.sum(_multiply_symmetric(scaled, matrix) * scaled, axis=-1)
     return 2 * scale[..., 0] * safe_sqrt(square)
 
 
@@ -108,13 +110,13 @@ def nan_euclidean_distance(x: Vectors, y: Vectors) -> Values:
     References:
         Dixon (1979), Pattern recognition with partly missing data.
 
-    Differs from: scikit-learn gives NaN without a common feature.
+    Differs from scikit-learn, which gives NaN without a common feature.
     """
     return _nan_euclidean(reduce_features, x, y)
 
 
 def _weights(variance: ArrayLike | None, x: Array) -> Array:
-    """Return 1 / sqrt(variance), [d] or [1]."""
+    """Return 1 / sqrt(variance), or 0 where the variance is 0, [d] or [1]."""
     variance = jnp.ones(1) if variance is None else as_float_array("variance", variance).reshape(-1)
     if variance.shape[0] not in (1, x.shape[-1]):
         raise InputError(f"variance: expected shape {(x.shape[-1],)} or (), got {variance.shape}")
@@ -122,7 +124,7 @@ def _weights(variance: ArrayLike | None, x: Array) -> Array:
     return jnp.where(positive, 1 / jnp.sqrt(jnp.where(positive, variance, 1.0)), 0.0).astype(x.dtype)
 
 
-def _times(x: Array, matrix: ArrayLike | None) -> Array:
+def _multiply_symmetric(x: Array, matrix: ArrayLike | None) -> Array:
     """Multiply x [..., d] by the symmetric part of the matrix."""
     if matrix is None:
         return x
@@ -132,6 +134,7 @@ def _times(x: Array, matrix: ArrayLike | None) -> Array:
 
 
 def _nan_euclidean(reduce: Reduce, x: Array, y: Array) -> Array:
+    """Compute `nan_euclidean_distance`, of pairs or of a tile; `reduce` sums terms over the features."""
     d = x.shape[-1]
     # Missing features become 0 before any arithmetic: a NaN that is discarded later would still reach the gradient.
     known_x, known_y = ((jnp.where(jnp.isnan(a), 0.0, a / 2), (~jnp.isnan(a)).astype(a.dtype)) for a in (x, y))
@@ -154,13 +157,13 @@ def _nan_euclidean(reduce: Reduce, x: Array, y: Array) -> Array:
 
 
 class Rows(NamedTuple):
-    """Rows prepared for a tile (a block of rows of the distance matrix), each divided by its own scale.
+    """Rows prepared for a tile: each row x is divided by its scale s. c is `_reference_scale(d)`.
 
-    vectors: [n, d]; columns are multiplied by -2, which takes less time here than in the tile.
-    squares: Squared norms after the division, times the scale over `_unit`, [n].
-    inverses: `_unit` over the scale, [n].
-    roots: Square roots of the scales, powers of two, [n].
-    norms: Norms before the division, [n], without gradient.
+    vectors: x / s [n, d]; for the rows of y, -2 y / s, because multiplying a tile by -2 would take more time.
+    squares: |x / s|^2 (s / c), [n].
+    inverses: c / s, [n].
+    roots: sqrt(s), powers of two, [n].
+    norms: |x|, [n], without gradient.
     """
 
     vectors: Array
@@ -170,13 +173,17 @@ class Rows(NamedTuple):
     norms: Array
 
 
-def _unit(d: int) -> float:
-    """Return a power of four, relative to which the scales of rows of d features neither over- nor underflow."""
+def _reference_scale(d: int) -> float:
+    """Return a power of four c, at least 32 d, with which `Rows.squares` and `Rows.inverses` do not overflow.
+
+    In float32, |x / s|^2 < 16 d and s <= 2^126, so |x / s|^2 s / c < 2^126. In `_scaled` s is at least c times the
+    smallest normal number, so c / s is finite.
+    """
     return 4.0 ** (d.bit_length() // 2 + 3)
 
 
 def shift_towards_zero(x: Array, y: Array) -> tuple[Array, Array]:
-    """Subtract the point closest to 0 in the smallest box around the rows x [n, d] and y [m, d]."""
+    """Subtract the point closest to 0 in the smallest axis-aligned box around the rows x [n, d] and y [m, d]."""
     a, b = lax.stop_gradient((x, y))
     low = jnp.minimum(jnp.min(a, axis=0, initial=jnp.inf), jnp.min(b, axis=0, initial=jnp.inf))
     high = jnp.maximum(jnp.max(a, axis=0, initial=-jnp.inf), jnp.max(b, axis=0, initial=-jnp.inf))
@@ -185,7 +192,7 @@ def shift_towards_zero(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def prepare_rows(x: Array, y: Array, multiply: Callable[[Array], Array] = lambda x: x, **_: Any) -> tuple[Rows, Rows]:
-    """Prepare rows x [n, d] and columns y [m, d] for `squares` and `distances`.
+    """Prepare rows x [n, d] and y [m, d] for a tile, which `squares` or `distances` computes.
 
     `multiply` is the product of rows with a symmetric matrix M, for the distance sqrt((x - y)^T M (x - y)).
     """
@@ -197,16 +204,16 @@ def prepare_rows(x: Array, y: Array, multiply: Callable[[Array], Array] = lambda
 
 
 def _scaled(x: Array) -> tuple[Array, Array]:
-    """Divide rows [n, d] by the largest power of four up to their largest absolute value; also return its root [n]."""
-    smallest = (float(jnp.finfo(x.dtype).tiny) * _unit(x.shape[1])) ** 0.5
+    """Divide rows [n, d] by their scales, powers of four up to the largest value; also return the scales' roots [n]."""
+    smallest = (float(jnp.finfo(x.dtype).tiny) * _reference_scale(x.shape[1])) ** 0.5
     root = jnp.maximum(power_of_two(jnp.sqrt(largest(x))), smallest)
     return x / root / root, root[:, 0]
 
 
 def _with_norms(vectors: Array, squares: Array, roots: Array) -> Rows:
-    scales, unit = roots * roots, _unit(vectors.shape[1])
+    scales, reference = roots * roots, _reference_scale(vectors.shape[1])
     norms = lax.stop_gradient(roots * safe_sqrt(squares) * roots)
-    return Rows(vectors, squares * (scales / unit), unit / scales, roots, norms)
+    return Rows(vectors, squares * (scales / reference), reference / scales, roots, norms)
 
 
 def _relative_squares(x: Rows, y: Rows) -> Array:
@@ -244,8 +251,8 @@ def search_rows(
 ) -> tuple[Array, Array, Array]:
     """Return queries and keys for a search: the closest y has the largest 2 x . y - |y|^2.
 
-    Each query is divided by its own scale, which does not change the order of its columns; columns need a common
-    scale. The third result is True if no square of a divided row overflows or underflows.
+    Each query is divided by its own scale, which does not change the order of its scores; the keys need a common scale.
+    The third result is True if the scales differ by at most 2^60, so that no square overflows or underflows.
     """
     rows, columns = prepare(x, y, **parameters)
     roots = jnp.concatenate([rows.roots, columns.roots])
@@ -264,7 +271,7 @@ def _prepare_standardized(x: Array, y: Array, variance: ArrayLike | None) -> tup
 
 
 def _prepare_mahalanobis(x: Array, y: Array, matrix: ArrayLike | None) -> tuple[Rows, Rows]:
-    return prepare_rows(x, y, lambda rows: _times(rows, matrix))
+    return prepare_rows(x, y, lambda rows: _multiply_symmetric(rows, matrix))
 
 
 for _function, _prepare, _matrix in (

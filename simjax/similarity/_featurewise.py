@@ -1,9 +1,9 @@
 """Measures that reduce one term per feature by a sum or a maximum, such as |x_k - y_k| of the Manhattan distance.
 
-These measures have no form as a matrix product. One definition of the term gives both forms. The form for pairs reduces
-the last axis. The form for a tile, which is a block of rows of the similarity matrix with all columns, adds the terms
-of some features at a time to an accumulator [r, m], so that no array of rows x columns x features exists, forward or
-backward. On a CPU this is also the fastest way (`python -m benchmarks.choices`).
+These measures cannot be computed by a matrix product. One definition of the term gives a function for pairs,
+which reduces the last axis, and a function for a tile, which is a block of rows of the similarity matrix with all
+columns. The latter adds the terms of some features at a time to an accumulator [r, m], so that no array of rows x
+columns x features exists, forward or backward. On a CPU this is also the fastest way (`python -m benchmarks.choices`).
 """
 
 from collections.abc import Callable

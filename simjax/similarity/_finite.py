@@ -70,7 +70,7 @@ def largest(x: Array) -> Array:
     return jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0.0)
 
 
-def norm(x: Array) -> Array:
+def safe_norm(x: Array) -> Array:
     """Compute |x| of rows [..., d], with gradient 0 at 0; 1e30 and 1e-30 do not overflow or underflow."""
     scale = power_of_two(largest(x))
     scaled = x / scale

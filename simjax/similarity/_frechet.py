@@ -118,8 +118,9 @@ def frechet_distance(x: Num[ArrayLike, "n d"] | Moments, y: Num[ArrayLike, "m d"
         >>> print(frechet_distance(x, x), frechet_distance(x, x + jnp.array([[3.0, 4.0]])))
         0.0 25.0
 
-    Differs from: torchmetrics and pytorch-fid sum the roots of the eigenvalues of S_1 S_2. For singular covariances the
-        sum is off by the root of the rounding error and may be negative or complex; one sample gives NaN.
+    Differs from torchmetrics and pytorch-fid, which sum the roots of the eigenvalues of S_1 S_2. For singular
+    covariances the error of this sum is the root of the rounding error, and the sum may be negative or complex. One
+    sample gives NaN.
     """
     (x, d, x_dtype), (y, e, y_dtype) = _samples("x", x), _samples("y", y)
     if d != e:

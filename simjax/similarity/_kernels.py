@@ -1,8 +1,8 @@
 """Kernels: functions of the dot product, of a distance, or of the chi-squared statistic of histograms.
 
 Names and defaults are those of scikit-learn: gamma, at least 0, is 1 / d (1 for chi-squared), coef0 1 and degree 3. All
-parameters but the degree may be learned. See `_dot_products` for the arguments, types and errors that all measures
-share.
+parameters but the degree may be learned. `pair_function` checks the arguments of a kernel, x and y [..., d].
+`_dot_products` describes their types and errors.
 """
 
 from collections.abc import Callable
@@ -15,13 +15,7 @@ from jax.typing import ArrayLike
 
 from simjax.core import current_precision
 from simjax.similarity._define import Reduce, Values, Vectors, define, define_featurewise, pair_function
-from simjax.similarity._dot_products import (
-    ScaledRows,
-    dot_product,
-    multiply_tile,
-    prepare_products,
-    search_products,
-)
+from simjax.similarity._dot_products import ScaledRows, dot_product, multiply_tile, prepare_products, search_products
 from simjax.similarity._elementwise import manhattan
 from simjax.similarity._euclidean import search_rows, squared_euclidean_distance
 from simjax.similarity._featurewise import reduce_features
@@ -97,7 +91,7 @@ def additive_chi2_kernel(x: Vectors, y: Vectors) -> Values:
         Zhang, Marszalek, Lazebnik, Schmid (2007), Local features and kernels for classification of texture and object
         categories.
 
-    Differs from: scikit-learn rejects negative numbers.
+    Differs from scikit-learn, which rejects negative numbers.
     """
     return _additive_chi2(reduce_features, x, y)
 
@@ -176,14 +170,7 @@ define(
     range=(-1.0, 1.0),
     keeps_half=True,
 )
-define(
-    rbf_kernel,
-    prepare=_prepare_rbf,
-    matrix=_rbf_of_tile,
-    search=search_rows,
-    range=(0.0, 1.0),
-    precision="highest",
-)
+define(rbf_kernel, prepare=_prepare_rbf, matrix=_rbf_of_tile, search=search_rows, range=(0.0, 1.0), precision="highest")
 define_featurewise(laplacian_kernel, _laplacian, range=(0.0, 1.0))
 define_featurewise(additive_chi2_kernel, _additive_chi2, range=(-float("inf"), 0.0))
 define_featurewise(chi2_kernel, _chi2, range=(0.0, 1.0))

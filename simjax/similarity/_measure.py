@@ -1,4 +1,4 @@
-"""A measure: a function of two vectors with its direction, its range and its matrix form.
+"""A measure: a function of two vectors, with its direction, its range, and a function that computes many pairs at once.
 
 The similarity matrix is S_ij = measure(x_i, y_j). A tile is a block of rows of S, with all columns. A score is a value
 that is larger for closer pairs: a similarity, or a negated distance (`Measure.as_score`).
@@ -45,13 +45,13 @@ class Measure:
         range: Smallest and largest value.
         name: Name in `measure=`.
         parameters: Keyword arguments of the functions; arrays may be traced or learned.
-        minimum: Pairs of a parameter and its smallest value.
+        minimum: Names and smallest values of the parameters that have one.
         search: Function like `prepare` that returns vectors [n, e] and [m, e], whose dot products have the order of the
-            scores in each row, and whether the dot products cannot overflow. Default: `top_k` computes the measure.
-        exact_zero: Identical rows, found by fingerprints, have distance exactly 0, although the matrix form rounds.
+            scores in each row, and whether they cannot overflow, which may be traced. Default: `top_k` uses `matrix`.
+        exact_zero: Identical rows, found by a hash of their features, have distance exactly 0; `matrix` may round it.
         symmetric: Exchanging x and y changes nothing, whatever the parameters.
         precision: Precision of matrix products, as in `jax.default_matmul_precision`. Default: JAX's.
-        propagates_nan: The matrix form gives NaN for every pair of a row that holds NaN or infinity, as `pair` does.
+        propagates_nan: A tile has NaN for every pair of a row that holds NaN or infinity, as `pair` does.
             False passes such rows to `matrix`, for measures that give them a meaning.
         keeps_half: `prepare` receives float16 and bfloat16 rows as they are. Default: in float32.
     """
@@ -102,8 +102,8 @@ class Measure:
         else:
             x_nan, y_nan = jnp.zeros(len(x), x.dtype), jnp.zeros(len(y), y.dtype)
         rows, columns = (x, y) if self.prepare is None else self.prepare(x, y, **self.parameters)
-        x_prints, y_prints = (fingerprints(x), fingerprints(y)) if self.exact_zero else (None, None)
-        return (rows, x_prints, x_nan), (columns, y_prints, y_nan)
+        x_fingerprints, y_fingerprints = (fingerprints(x), fingerprints(y)) if self.exact_zero else (None, None)
+        return (rows, x_fingerprints, x_nan), (columns, y_fingerprints, y_nan)
 
     def tile(self, rows: Any, columns: Any, precision: str | None = None) -> Array:
         """Compute the values [r, m] of r rows and all columns, both from `tile_inputs`."""
@@ -112,20 +112,20 @@ class Measure:
 
     def finite_tile(self, rows: Any, columns: Any, precision: str | None = None) -> Array:
         """Compute `tile` without adding the NaN of rows and columns, the last elements of `tile_inputs`."""
-        (x, x_prints, _), (y, y_prints, _) = rows, columns
+        (x, x_fingerprints, _), (y, y_fingerprints, _) = rows, columns
         if self.matrix is None:
             values = self.of_pairs(x[:, None], y[None])
         else:
             with jax.default_matmul_precision(precision or self.precision or current_precision()):
                 values = self.matrix(x, y, **self.parameters)
-        return jnp.where(same_fingerprint(x_prints, y_prints), 0.0, values) if self.exact_zero else values
+        return jnp.where(same_fingerprint(x_fingerprints, y_fingerprints), 0.0, values) if self.exact_zero else values
 
     def all_pairs(self, x: Array, y: Array, precision: str | None = None) -> Array:
         """Compute the values [n, m] of x [n, d] and y [m, d] in one block."""
         return self.tile(*self.tile_inputs(x, y), precision)
 
     def row_bytes(self, x: Array, y: Array) -> int:
-        """Return the bytes of one row of a tile, [m]; [m, d] for a measure without a matrix form, which broadcasts."""
+        """Return the bytes of one row of a tile, [m]; [m, d] for a measure without `matrix`, which broadcasts."""
         entries = y.shape[0] * (y.shape[1] if self.matrix is None else 1)
         return entries * jnp.promote_types(jnp.result_type(x, y), jnp.float32).itemsize
 

@@ -59,7 +59,7 @@ def reduce_rows(
         rows: Tuple of arrays [n, ...] that are split like x and passed to the function after i and j.
         chunk_size: The largest array that the function computes is [r, chunk_size, m].
         block_size: Rows per block. With an explicit value every block is recomputed in the backward pass. By default,
-            expensive intermediates may be saved when there are few blocks.
+            expensive intermediates are saved if all tiles together are small.
         precision: Precision of matrix products, one of `PRECISIONS`. Default: the precision of the measure, which
             is the highest for distances.
         axis_name: Inside `jax.shard_map`, the mesh axis over which x and y are sharded. Columns are gathered from all

@@ -99,8 +99,8 @@ def min(s: Array, valid: Array) -> tuple[Array, Array]:
 
 def largest_k(s: Array, valid: Array, *, k: int) -> tuple[Array, Array]:
     columns = top_k_of_rows(rank_keys(lax.stop_gradient(s), valid), k)[1]
-    found = jnp.arange(k)[None] < jnp.sum(valid, axis=1, keepdims=True)
-    return jnp.where(found, jnp.take_along_axis(s, columns, axis=1), -jnp.inf), jnp.where(found, columns, -1)
+    exists = jnp.arange(k)[None] < jnp.sum(valid, axis=1, keepdims=True)
+    return jnp.where(exists, jnp.take_along_axis(s, columns, axis=1), -jnp.inf), jnp.where(exists, columns, -1)
 
 
 def order_statistics(s: Array, valid: Array, *, ks: tuple[int, ...]) -> Array:
@@ -108,15 +108,15 @@ def order_statistics(s: Array, valid: Array, *, ks: tuple[int, ...]) -> Array:
     if not ks or order.min() < 1 or order.max() > s.shape[1]:
         raise InputError(f"ks: expected numbers from 1 to {s.shape[1]}, the number of columns, got {ks}")
     columns = top_k_of_rows(rank_keys(lax.stop_gradient(-s), valid), int(order.max()))[1][:, order - 1]
-    found = order[None] <= jnp.sum(valid, axis=1, keepdims=True)
-    return jnp.where(found, jnp.take_along_axis(s, columns, axis=1), jnp.inf)
+    exists = order[None] <= jnp.sum(valid, axis=1, keepdims=True)
+    return jnp.where(exists, jnp.take_along_axis(s, columns, axis=1), jnp.inf)
 
 
 def histogram(edges: Array, s: Array, valid: Array) -> Array:
     in_range = valid & (s <= edges[-1])
-    from_edge = lax.map(lambda edge: jnp.sum(in_range & (s >= edge), axis=1), edges).T  # [r, b]
-    from_edge = from_edge.at[:, -1].set(0)  # the last bin includes the last edge
-    return (from_edge[:, :-1] - from_edge[:, 1:]).astype(s.dtype) + _nan_of_rows(s, valid)
+    counts = lax.map(lambda edge: jnp.sum(in_range & (s >= edge), axis=1), edges).T  # from each edge on, [r, b]
+    counts = counts.at[:, -1].set(0)  # the last bin includes the last edge
+    return (counts[:, :-1] - counts[:, 1:]).astype(s.dtype) + _nan_of_rows(s, valid)
 
 
 def soft_histogram(edges: Array, s: Array, valid: Array) -> Array:

@@ -31,8 +31,8 @@ from simjax.similarity._measure import Measure
 from simjax.similarity._measure import measure as as_measure
 from simjax.similarity._reduce_rows import reduce_rows
 
-SPARE = 8
-"""Candidates beyond 1.25 k, because the rounding of a matrix product changes the order of scores."""
+SPARE_CANDIDATES = 8
+"""Candidates in addition to 1.25 k: a matrix product may round a row behind the first k."""
 
 
 def pairwise(
@@ -77,13 +77,16 @@ def top_k(
 ) -> tuple[Num[Array, "q {k}"], Int[Array, "q {k}"]]:
     """Find the k rows of the gallery that are closest to each query, by exact search.
 
-    Tiles of the similarity matrix give somewhat more than k candidates per query. For a measure with the order of a dot
-    product (cosine, Euclidean, RBF, ...), a tile is a single matrix product. The measure of the candidates is then
-    computed from their features. The rounding of the matrix product therefore affects neither values nor order, and a
-    gradient costs one pair for each candidate.
+    First, 1.25 k + 8 candidates per query are found from tiles of the similarity matrix. If the measure has a function
+    `Measure.search`, as cosine, Euclidean and RBF have, a tile is a single matrix product of its vectors (unless that
+    could overflow), which has the order of the scores. Then the measure of each query and its candidates is computed
+    from their features, and the closest k are returned. So the rounding of a matrix product affects neither values nor
+    order of the candidates; it can only miss a row that it places behind all candidates. The backward pass computes
+    only the pairs of queries and candidates.
 
     Args:
-        k: At most m.
+        query, gallery: [q, d] and [m, d].
+        k: Number of rows to find for each query, at most m, or m - 1 with `exclude`.
         measure: Name of a measure or a `Measure`.
         exclude: Index of one gallery row to ignore for each query, for instance the query itself, integers [q].
         block_size: Queries per block. Default: chosen from a memory budget.
@@ -102,7 +105,7 @@ def top_k(
 
 
 def _checked_row_indices(argument: str, rows: ArrayLike, n: int, m: int) -> Array:
-    """Return the row indices, one of m rows for each of n queries; the values of traced indices are not checked."""
+    """Return indices of gallery rows, each below m, for n queries; the values of traced indices are not checked."""
     indices = as_exact_array(argument, rows)
     if indices.shape != (n,) or not jnp.issubdtype(indices.dtype, jnp.integer):
         given = f"{indices.dtype} {indices.shape}"
@@ -117,52 +120,56 @@ def _checked_row_indices(argument: str, rows: ArrayLike, n: int, m: int) -> Arra
 @partial(jax.jit, static_argnames=("k", "block_size", "precision"))
 @auto_axes
 def _top_k(query, gallery, excluded, measure: Measure, *, k: int, block_size: int | None, precision: str | None):
-    """Compute `top_k` of checked arguments; `excluded` is () or (exclude,)."""
-    dtype, n_candidates = gallery.dtype, min(k + k // 4 + SPARE, gallery.shape[0])
+    """Compute `top_k` of checked arguments; `excluded` is () or (exclude,). A block has r queries."""
+    dtype, n_candidates = gallery.dtype, min(k + k // 4 + SPARE_CANDIDATES, gallery.shape[0])
     query, gallery = promote_to_float32(query), promote_to_float32(gallery)
     j = jnp.arange(gallery.shape[0], dtype=jnp.int32)[None]
 
-    def candidates(scores: Array, *excluded: Array) -> Array:
+    def candidates_of(scores: Array, *excluded: Array) -> Array:
+        """Return the column indices [r, n_candidates] of the largest scores [r, m]."""
+        # `top_k_of_rows` puts NaN last. With `rank_keys`, excluded rows come after NaN.
         sort_keys = rank_keys(scores, j != excluded[0][:, None]) if excluded else scores
-        # In ascending order, so that the lowest index is the first of equal scores.
+        # Indices in ascending order: `compare` then puts the lowest index first among equal values.
         return jnp.sort(top_k_of_rows(sort_keys, n_candidates)[1], axis=1)
 
-    def find_by_products(x: Array, y: Array) -> Array:
-        def find(x: Array, *excluded: Array) -> Array:
-            return candidates(jnp.matmul(x, y.T, precision=precision or measure.precision), *excluded)
+    def find_by_products(queries: Array, keys: Array) -> Array:
+        def find(queries: Array, *excluded: Array) -> Array:
+            return candidates_of(jnp.matmul(queries, keys.T, precision=precision or measure.precision), *excluded)
 
-        return map_rows(find, x, *excluded, block_size=block_size, row_bytes=y.shape[0] * y.dtype.itemsize)
+        return map_rows(find, queries, *excluded, block_size=block_size, row_bytes=len(keys) * keys.dtype.itemsize)
 
     def find_by_measure(x: Array, y: Array) -> Array:
-        rounded = dataclasses.replace(measure, exact_zero=False)
-        rows, columns = rounded.tile_inputs(x, y)
+        inexact = dataclasses.replace(measure, exact_zero=False)  # `compare` gives identical rows the distance 0
+        x_inputs, y_inputs = inexact.tile_inputs(x, y)
 
-        def find(rows: Any, *excluded: Array) -> Array:
-            return candidates(rounded.as_score(rounded.tile(rows, columns, precision)), *excluded)
+        def find(x_inputs: Any, *excluded: Array) -> Array:
+            return candidates_of(measure.as_score(inexact.tile(x_inputs, y_inputs, precision)), *excluded)
 
-        return map_rows(find, rows, *excluded, block_size=block_size, row_bytes=rounded.row_bytes(x, y))
+        return map_rows(find, x_inputs, *excluded, block_size=block_size, row_bytes=inexact.row_bytes(x, y))
 
-    def compare(query: Array, columns: Array, *excluded: Array) -> tuple[Array, Array]:
-        found = gallery[columns]  # [r, n_candidates, d]
-        values = measure.of_pairs(query[:, None], found)
+    def compare(query: Array, candidates: Array, *excluded: Array) -> tuple[Array, Array]:
+        """Return the values and the indices [r, k] of the closest candidates, from indices [r, n_candidates]."""
+        features = gallery[candidates]  # [r, n_candidates, d]
+        values = measure.of_pairs(query[:, None], features)
         if measure.exact_zero:
-            values = jnp.where(jnp.all(query[:, None] == found, axis=-1) & ~jnp.isnan(values), 0.0, values)
-        valid = columns != excluded[0][:, None] if excluded else jnp.ones_like(columns, bool)
+            values = jnp.where(jnp.all(query[:, None] == features, axis=-1) & ~jnp.isnan(values), 0.0, values)
+        valid = candidates != excluded[0][:, None] if excluded else jnp.ones_like(candidates, bool)
         _, order = lax.top_k(rank_keys(lax.stop_gradient(measure.as_score(values)), valid), k)
         closest = jnp.take_along_axis(values, order, axis=1)
-        return closest.astype(dtype), jnp.take_along_axis(columns, order, axis=1)
+        return closest.astype(dtype), jnp.take_along_axis(candidates, order, axis=1)
 
     x, y = lax.stop_gradient((query, gallery))
     if measure.search is None:
-        columns = find_by_measure(x, y)
+        candidates = find_by_measure(x, y)
     else:
-        queries, _ = replace_non_finite_rows(x, fill_with_minimum=True)
-        vectors, nan = replace_non_finite_rows(y, fill_with_minimum=True)
-        queries, vectors, cannot_overflow = measure.search(queries, vectors, **measure.parameters)
-        products = lax.stop_gradient((queries, vectors + nan[:, None]))
-        if cannot_overflow is True:
-            columns = find_by_products(*products)
+        # Rows with NaN or infinity are replaced by the minimum of each feature, so that they do not affect other rows.
+        finite_x, _ = replace_non_finite_rows(x, fill_with_minimum=True)
+        finite_y, nan_or_zero = replace_non_finite_rows(y, fill_with_minimum=True)
+        queries, keys, cannot_overflow = measure.search(finite_x, finite_y, **measure.parameters)
+        products = lax.stop_gradient((queries, keys + nan_or_zero[:, None]))  # NaN for replaced rows
+        if cannot_overflow is True:  # known without the values of the rows; otherwise a traced boolean
+            candidates = find_by_products(*products)
         else:
-            columns = lax.cond(cannot_overflow, lambda: find_by_products(*products), lambda: find_by_measure(x, y))
+            candidates = lax.cond(cannot_overflow, lambda: find_by_products(*products), lambda: find_by_measure(x, y))
     row_bytes = n_candidates * gallery.shape[1] * gallery.dtype.itemsize
-    return map_rows(compare, query, columns, *excluded, block_size=block_size, row_bytes=row_bytes)
+    return map_rows(compare, query, candidates, *excluded, block_size=block_size, row_bytes=row_bytes)

@@ -18,7 +18,7 @@ A quotient 0 / 0 is 0. The matrix form is one product of 0s and 1s, which is exa
 The distances are piecewise constant: every gradient is 0. Values are those of SciPy 1.17, except for two empty sets,
 where SciPy's `dice` gives NaN and its `sokalsneath` raises, and these distances are 0.
 
-See `_dot_products` for the arguments, types and errors that all measures share.
+`pair_function` checks the arguments of a measure, x and y [..., d]. `_dot_products` describes their types and errors.
 
 References:
     Choi, Cha, Tappert (2010), A Survey of Binary Similarity and Distance Measures.
@@ -50,7 +50,7 @@ def jaccard_index(x: Vectors, y: Vectors) -> Values:
     References:
         Jaccard (1912), The Distribution of the Flora in the Alpine Zone. With weights: Ruzicka (1958).
 
-    Differs from: scikit-learn's `jaccard_score` gives 0 for two empty sets and warns.
+    Differs from scikit-learn's `jaccard_score`, which gives 0 for two empty sets and warns.
     """
     return _index_of_pairs(_tversky, x, y)
 
@@ -119,7 +119,7 @@ def jaccard_distance(x: Vectors, y: Vectors) -> Values:
 def dice_distance(x: Vectors, y: Vectors) -> Values:
     """Compute (TF + FT) / (2 TT + TF + FT), in [0, 1], 1 - the Dice coefficient of boolean vectors.
 
-    Differs from: SciPy's `dice` multiplies numbers; here they are converted to booleans, as in SciPy's `cdist`.
+    Differs from SciPy's `dice`, which multiplies numbers; here they are converted to booleans, as in SciPy's `cdist`.
     """
     return _distance_of_pairs("dice_distance", x, y)
 
@@ -231,7 +231,7 @@ BOOLEAN: dict[str, Callable[[Array, Array, Array, Array], Array]] = {
 """Distances of boolean vectors by name, as functions of the counts TT, TF, FT and FF."""
 
 
-def _booleans(x: Any) -> Sets:
+def _as_boolean_sets(x: Any) -> Sets:
     x = (x != 0).astype(x.dtype)
     return x, jnp.sum(x, axis=-1)
 
@@ -241,12 +241,12 @@ def _from_counts(name: str, tt: Array, x_size: Array, y_size: Array, d: int) -> 
 
 
 def _distance_of_pairs(name: str, x: Any, y: Any) -> Array:
-    (a, x_size), (b, y_size) = _booleans(x), _booleans(y)
+    (a, x_size), (b, y_size) = _as_boolean_sets(x), _as_boolean_sets(y)
     return _from_counts(name, jnp.sum(a * b, axis=-1), x_size, y_size, a.shape[-1])
 
 
 def _prepare_booleans(x: Array, y: Array) -> tuple[Sets, Sets]:
-    return _booleans(x), _booleans(y)
+    return _as_boolean_sets(x), _as_boolean_sets(y)
 
 
 def _distance_of_tile(x: Sets, y: Sets, *, name: str) -> Array:

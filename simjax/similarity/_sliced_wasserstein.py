@@ -52,7 +52,7 @@ def sliced_wasserstein_distance(
         >>> print(sliced_wasserstein_distance(x, y, key=jax.random.key(0), p=1).round(4))
         1.5
 
-    Differs from: `scipy.stats.wasserstein_distance` has p = 1 and one dimension, and agrees for d = 1.
+    Differs from `scipy.stats.wasserstein_distance`, which has p = 1 and one dimension; for these the results agree.
     """
     x, y = as_matrices(x, y)
     for name, size in (("samples of x", x.shape[0]), ("samples of y", y.shape[0]), ("projections", projections)):

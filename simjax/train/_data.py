@@ -173,7 +173,7 @@ def _load_test(settings: Settings, train: Dataset, options: dict[str, Any]) -> t
     if not set(test.class_names) <= set(train.class_names):
         return test, False
     train_labels = np.array([train.class_names.index(name) for name in test.class_names], np.int32)
-    return Dataset(test.images, train_labels[test.labels], train.class_names), True
+    return test._replace(labels=train_labels[test.labels], class_names=train.class_names), True
 
 
 def count_verification_pairs(labels: np.ndarray) -> int:
@@ -232,4 +232,5 @@ def _whole_classes_mask(labels: np.ndarray) -> np.ndarray:
 
 def subset(dataset: Dataset, mask: np.ndarray) -> Dataset:
     """Return the images of a data set where a boolean mask [n] is True."""
-    return dataset._replace(images=dataset.images[mask], labels=dataset.labels[mask])
+    paths = None if dataset.paths is None else dataset.paths[mask]
+    return dataset._replace(images=dataset.images[mask], labels=dataset.labels[mask], paths=paths)

@@ -20,15 +20,16 @@ from simjax import evaluate
 from simjax.core import InputError
 from simjax.encoder import Encoder
 from simjax.similarity import Measure, top_k
+from simjax.train._collapse import collapse_statistics, describe_collapse
 from simjax.train._data import DataSplits, count_verification_pairs, threshold_source
 from simjax.train._learner import Encoded, Learner, encode
 from simjax.train._objective import LossFunction, LossInputs, Objective
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
 
-VERIFICATION_PAIRS = 20_000
-THRESHOLD_IMAGES = 5_000
-QUERIES, NEIGHBOURS, SHOWN_PAIRS, ATTENTION_IMAGES = 10, 8, 16, 8
+VERIFICATION_PAIRS = 20_000  # largest number of pairs
+THRESHOLD_IMAGES = 5_000  # largest number of images on which the threshold is chosen
+QUERIES, NEIGHBOURS, SHOWN_PAIRS, ATTENTION_IMAGES = 10, 8, 16, 8  # in samples.npz
 PARTS = 8  # parts of an evaluation that `evaluate_run` announces
 
 T = TypeVar("T")
@@ -36,13 +37,13 @@ T = TypeVar("T")
 
 def validation_scores(
     encoded: Encoded, objective: Objective, labels: np.ndarray, measure: Measure, *, known_classes: bool
-) -> dict[str, float]:
-    """Compute the validation line of the log.
+) -> dict[str, float | None]:
+    """Compute the validation line of the log: loss, accuracy, and the statistics that show a collapse.
 
     With `known_classes`, training images have the classes of these images. Otherwise there is no loss, and the accuracy
     is that of the nearest neighbour.
     """
-    scores: dict[str, float] = {}
+    scores = collapse_statistics(encoded.embeddings)
     if known_classes and (loss := mean_loss(encoded, objective, labels)) is not None:
         scores["validation_loss"] = loss
     if known_classes and encoded.logits is not None:
@@ -61,7 +62,7 @@ def mean_loss(encoded: Encoded, objective: Objective, labels: np.ndarray) -> flo
     """
     if objective.has_views or encoded.loss_arguments is None:
         return None
-    size = min(objective.images, len(labels))
+    size = min(objective.images_per_step, len(labels))
     batches = len(labels) // size
     total = 0.0
     for i in range(batches):
@@ -113,18 +114,22 @@ def evaluate_run(
     names = ("accuracy", "accuracy_of", "knn_accuracy", "per_class_accuracy", "confusion")
     no_classification: tuple[dict[str, Any], np.ndarray | None] = dict.fromkeys(names), None
     classification, predicted = attempt("accuracy", lambda: _classification(inputs), no_classification)
-    verification, curve, scale = attempt("verification", lambda: _verification(inputs), (None, {}, None))
+    verification, curves, scale = attempt("verification", lambda: _verification(inputs), (None, {}, None))
     retrieval = attempt("retrieval", lambda: _retrieval(inputs), None)
     test_loss = attempt("test_loss", lambda: _test_loss(inputs, objective), None)
     few_shot = attempt("few_shot", lambda: _few_shot(inputs), None)
+
+    diagnostics, classes = collapse_statistics(encoded.embeddings), len(np.unique(test.labels))
 
     index = np.arange(len(test.labels), dtype=np.int32)
     predictions = {"index": index, "label": test.labels, "embedding": encoded.embeddings}
     if predicted is not None:
         predictions["predicted"] = np.asarray(predicted, np.int32)
+    if test.paths is not None:
+        predictions["path"] = test.paths
     folder.write_arrays("predictions.npz", predictions)
 
-    samples = curve | attempt("neighbours", lambda: _neighbours(inputs), {})
+    samples = curves | attempt("neighbours", lambda: _neighbours(inputs), {})
     if scale is not None:
         samples |= attempt("pairs", lambda: _pairs(inputs, scale), {})
     samples |= attempt("class_similarity", lambda: _class_similarity(inputs), {})
@@ -140,6 +145,7 @@ def evaluate_run(
         "retrieval": retrieval,
         "verification": verification,
         "few_shot": few_shot,
+        "diagnostics": diagnostics | {"collapse": describe_collapse(diagnostics, encoded.embeddings, classes)},
         "measure": measure.name,
         "not_evaluated": not_evaluated,
     }
@@ -209,7 +215,7 @@ def _test_loss(inputs: _Inputs, objective: Objective) -> float | None:
 def _verification(
     inputs: _Inputs,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[float, float] | None]:
-    """Return the verification metrics of test pairs, the ROC curve and the scale of the dissimilarity."""
+    """Return the verification metrics of test pairs, their ROC and DET, and the scale of the dissimilarity."""
     splits, encoder, encoded, measure = inputs
     if not count_verification_pairs(splits.test.labels):
         raise InputError("the test images have no pairs of one class, or none of two classes")
@@ -225,14 +231,14 @@ def _verification(
     metrics = evaluate.verification_metrics(
         scores, same, higher_is_closer=measure.higher_is_closer, threshold=threshold
     )
-    curve = metrics.pop("roc")
-    roc = {f"roc_{name}": np.asarray(curve[name]) for name in ("false_positive_rate", "true_positive_rate")}
+    roc, det = metrics.pop("roc"), metrics.pop("det")
+    curves = {f"roc_{name}": np.asarray(roc[name]) for name in ("false_positive_rate", "true_positive_rate")}
+    curves |= {f"det_{name}": np.asarray(det[name]) for name in ("fmr", "fnmr")}
     if threshold is None:  # the threshold of `metrics` is then chosen on the test pairs, so these values are biased
-        biased = ("threshold", "accuracy", "balanced_accuracy", "true_accept_rate", "false_accept_rate")
-        metrics |= dict.fromkeys(biased)
+        metrics |= dict.fromkeys(("threshold", "accuracy", "balanced_accuracy", "fmr", "fnmr"))
     else:
-        roc["roc_point"] = np.array([metrics["false_accept_rate"], metrics["true_accept_rate"]])
-    return metrics | {"pairs": len(same), "threshold_from": source, "threshold_note": sentence}, roc, scale
+        curves["roc_point"] = np.array([metrics["fmr"], 1 - metrics["fnmr"]])
+    return metrics | {"pairs": len(same), "threshold_from": source, "threshold_note": sentence}, curves, scale
 
 
 def _pair_scores(embeddings: np.ndarray, labels: np.ndarray, measure: Measure) -> tuple[np.ndarray, np.ndarray]:

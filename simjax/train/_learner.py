@@ -32,9 +32,9 @@ class Learner(nnx.Module):
     """An encoder and the other modules that its objective trains.
 
     Attributes:
-        encoder: Images [b, h, w, c] to embeddings [b, e].
-        head: Embeddings to logits [b, classes], or None.
-        predictor: Embeddings of a view to predicted embeddings of the other view, or None.
+        encoder: Module from images [b, h, w, c] to embeddings [b, e].
+        head: Module from embeddings to logits [b, classes], or None.
+        predictor: Module from embeddings of a view to predicted embeddings of the other view, or None.
         learned: Modules by name. A call of a module returns the argument of the loss of that name, or a dictionary of
             several arguments.
         memory: A `mining.CrossBatchMemory`, or None.

@@ -4,6 +4,7 @@ import functools
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from simjax.core import InputError
 from simjax.data import epoch_order
 from simjax.encoder import Encoder, EncoderConfig
 from simjax.train._checkpoint import Checkpoints
+from simjax.train._collapse import describe_collapse
 from simjax.train._data import DataSplits, Normalization
 from simjax.train._evaluation import validation_scores
 from simjax.train._learner import Learner, encode, encoder_of
@@ -28,7 +30,7 @@ from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
 from simjax.train._step import Metrics, State, build_augmentation, build_optimizer, build_steps, initial_state
 
-LOG_LINES = 50  # minimum number of log lines of one training
+LOG_LINES = 50  # minimum number of log lines of one training, if it has as many steps
 LOG_STEPS = 100  # maximum number of steps between two log lines, so that a long training shows progress
 VALIDATIONS = 10  # approximate number of validations of one training
 CALL_SECONDS = 3.0  # approximate time of a call of several steps; Ctrl-C is handled between calls
@@ -38,7 +40,7 @@ class Interrupted(Exception):
     """Training was stopped by a signal after saving a checkpoint.
 
     Attributes:
-        step: Steps taken.
+        step: Steps taken by the run, including those of its earlier trainings.
         folder: Folder of the run, from which it can be resumed.
     """
 
@@ -52,8 +54,8 @@ class Training(NamedTuple):
 
     settings: Settings  # defaults are filled in
     splits: DataSplits
-    learner: Learner  # has the initial parameters
-    objective: Objective
+    learner: Learner  # the network and all else that is trained, with initial parameters
+    objective: Objective  # loss, batches and number of steps
     normalization: Normalization
     encoder_config: EncoderConfig
     name: str = ""  # subfolder for checkpoints, if the run has several trainings
@@ -64,9 +66,9 @@ class FitResult(NamedTuple):
     """Result of one training."""
 
     learner: Learner
-    encoder: Encoder  # the encoder of the learner
+    encoder: Encoder  # the part of the learner that computes embeddings, with preprocessing and measure
     steps: int
-    seconds: float  # training time, including interrupted parts
+    seconds: float  # training time, including the time before the training was interrupted and resumed
     images_per_second: float | None  # median over the log lines, or None without a readable log
 
 
@@ -74,37 +76,38 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
     """Train until the last step. With `resume`, continue from the newest checkpoint if there is one.
 
     Raises:
-        InputError: If a loss or gradient is not finite, or the disk is full. The last good checkpoint remains.
+        InputError: If a loss or gradient is not finite, or a checkpoint cannot be saved. Earlier checkpoints remain.
         Interrupted: On Ctrl-C or SIGTERM, after saving a checkpoint.
     """
     settings, splits, learner, objective, normalization, config, name, previous_steps = training
     optimizer, schedule = build_optimizer(settings, objective.steps)
-    structure, state = initial_state(learner, optimizer, settings.seed)
-    take_steps = build_steps(structure, optimizer, objective, build_augmentation(settings), settings.dtype)
+    graphdef, state = initial_state(learner, optimizer, settings.seed)
+    take_steps = build_steps(graphdef, optimizer, objective, build_augmentation(settings), settings.dtype)
     images, labels = jax.device_put((splits.train.images, splits.train.labels))
-    checkpoints, previous_seconds = Checkpoints(folder.checkpoints / name), 0.0
+    checkpoints, seconds_before_resume = Checkpoints(folder.checkpoints / name), 0.0
     if resume and (restored := checkpoints.restore(state)) is not None:
-        state, previous_seconds = restored
+        state, seconds_before_resume = restored
         print_line(f"resumed at step {int(state.step):,} of {objective.steps:,}")
     step, steps = int(state.step), objective.steps
     if step < steps:
-        folder.truncate_metrics(previous_steps + step)
+        folder.truncate_metrics(previous_steps + step)  # the steps after the checkpoint are taken and logged again
 
     @functools.lru_cache(maxsize=1)
     def order_of(epoch: int) -> jax.Array:
-        key = jax.random.fold_in(jax.random.key(settings.seed + 1), epoch)
+        """Return the indices of the training images in the random order of an epoch, [n]."""
+        key = jax.random.fold_in(jax.random.key(settings.seed + 1), epoch)  # not the key of the initial state
         return epoch_order(key, len(labels))
 
-    def trained(state: State) -> Learner:
-        return nnx.merge(structure, state.params, state.statistics, copy=True)
+    def learner_with(state: State) -> Learner:
+        return nnx.merge(graphdef, state.params, state.statistics, copy=True)
 
     log_every = max(1, min(steps // LOG_LINES, LOG_STEPS))
     validate_every = log_every * max(1, steps // VALIDATIONS // log_every)
     with closing(checkpoints), StopSignal() as stop, ProgressDisplay(steps, step) as display:
-        timer, per_call = Timer(step, previous_seconds), StepsPerCall()
+        timer, per_call = Timer(step, seconds_before_resume), StepsPerCall()
         log = Logger(training, folder, display, schedule, timer)
         while step < steps:
-            # A call ends at the next log line and at the end of an epoch, because each epoch has its own order.
+            # A call of `take_steps` ends at the next log line, or at the end of the epoch whose order it gets.
             epoch, step_of_epoch = divmod(step, objective.steps_per_epoch)
             until_log = log_every - step % log_every
             count = min(per_call.steps, objective.steps_per_epoch - step_of_epoch, until_log, steps - step)
@@ -116,15 +119,15 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
             is_last, is_log_step = step == steps, step % log_every == 0 or step == steps
             if not is_log_step and not stop.requested:
                 continue
-            if (nonfinite_step := int(state.metrics.first_nonfinite_step)) >= 0:
+            if (nonfinite_step := int(state.metrics.first_nonfinite_step)) >= 0:  # counted from 0; -1 if there is none
                 raise InputError(
                     f"loss or gradient is not finite at step {nonfinite_step + 1}; the last good checkpoint is kept in "
                     f"{folder.checkpoints}; a lower `optimizer.learning_rate` may help"
                 )
             if is_log_step:
-                state = log.training(step, state)
+                state = log.write_training_line(step, state)
             if is_log_step and (step % validate_every == 0 or is_last):
-                log.validation(step, trained(state))
+                log.write_validation_line(step, learner_with(state))
             if is_last or stop.requested or checkpoints.seconds_since_save() >= settings.checkpoint_seconds:
                 checkpoints.save(state, timer.seconds())
             timer.exclude_pause()
@@ -132,7 +135,7 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
                 raise Interrupted(previous_steps + step, folder.path)
 
     speed = folder.images_per_second(previous_steps, previous_steps + steps)
-    learner = trained(state)
+    learner = learner_with(state)
     return FitResult(learner, encoder_of(learner, config), steps, timer.seconds(), speed)
 
 
@@ -143,30 +146,35 @@ class Logger:
         self, training: Training, folder: RunFolder, display: ProgressDisplay, schedule: optax.Schedule, timer: "Timer"
     ):
         self._training, self._folder, self._display = training, folder, display
-        self._schedule, self._timer = jax.jit(schedule), timer
+        self._schedule, self._timer, self._has_warned = jax.jit(schedule), timer, False
 
-    def training(self, step: int, state: State) -> State:
+    def write_training_line(self, step: int, state: State) -> State:
         """Log the metrics of the steps since the last log line, and return the state with metrics of zero."""
         objective, timer = self._training.objective, self._timer
         metrics: Metrics = jax.device_get(state.metrics)
         line = {"epoch": step / objective.steps_per_epoch} | metrics.means(objective)
-        line |= timer.lap(step, objective.images)
+        line |= timer.lap(step, objective.images_per_step)
         line["learning_rate"] = np.asarray(self._schedule(step - 1)).item()
         self._write(step, line)
         self._display.show_training({"step": step} | line, timer.seconds_left(step, objective.steps))
         return state._replace(metrics=Metrics.zeros())
 
-    def validation(self, step: int, learner: Learner) -> None:
-        """Log loss and accuracy of the validation images, if there are any."""
+    def write_validation_line(self, step: int, learner: Learner) -> None:
+        """Log the scores of two or more validation images, and warn once if their embeddings collapse."""
         splits, objective = self._training.splits, self._training.objective
-        images, labels, _ = splits.validation
+        images, labels = splits.validation.images, splits.validation.labels
         if len(labels) > 1:
             encoder = encoder_of(learner, self._training.encoder_config)
             encoded = encode(encoder, learner, images)
-            known = splits.known_validation_classes
-            line = validation_scores(encoded, objective, labels, encoder.measure, known_classes=known)
+            known_classes = splits.known_validation_classes  # training images have the classes of validation images
+            line = validation_scores(encoded, objective, labels, encoder.measure, known_classes=known_classes)
             self._write(step, line)
             self._display.show_validation({"step": step} | line)
+            is_late = 2 * step >= objective.steps  # embeddings may be nearly equal before an encoder has learned
+            description = describe_collapse(line, encoded.embeddings, len(np.unique(labels)))
+            if is_late and not self._has_warned and description is not None:
+                self._has_warned = True
+                warnings.warn(f"validation images, step {step:,}: {description}", stacklevel=2)
 
     def _write(self, step: int, line: dict[str, Any]) -> None:
         self._folder.log({"step": self._training.previous_steps + step} | line)
@@ -175,20 +183,20 @@ class Logger:
 class Timer:
     """Measures the total training time, and the time per step without logging, validation and checkpoints."""
 
-    def __init__(self, step: int, previous_seconds: float):
-        self._previous_seconds = previous_seconds
+    def __init__(self, step: int, seconds_before_resume: float):
+        self._seconds_before_resume = seconds_before_resume
         self._start = self._lap_start = time.perf_counter()
         self._first_step = self._lap_step = step
 
     def seconds(self) -> float:
         """Return the training time, including the time before the training was resumed."""
-        return self._previous_seconds + time.perf_counter() - self._start
+        return self._seconds_before_resume + time.perf_counter() - self._start
 
-    def lap(self, step: int, images: int) -> dict[str, float]:
+    def lap(self, step: int, images_per_step: int) -> dict[str, float]:
         """Return the speed since the last log line and the training time, for the log line of this step."""
-        per_step = (time.perf_counter() - self._lap_start) / (step - self._lap_step)
+        seconds_per_step = (time.perf_counter() - self._lap_start) / (step - self._lap_step)
         self._lap_step = step
-        return {"images_per_second": images / per_step, "seconds": self.seconds()}
+        return {"images_per_second": images_per_step / seconds_per_step, "seconds": self.seconds()}
 
     def exclude_pause(self) -> None:
         """Exclude the time since the last call of `lap` from the next lap."""
@@ -196,8 +204,8 @@ class Timer:
 
     def seconds_left(self, step: int, steps: int) -> float:
         """Return the estimated time of the remaining steps."""
-        per_step = (time.perf_counter() - self._start) / max(step - self._first_step, 1)
-        return per_step * (steps - step)
+        seconds_per_step = (time.perf_counter() - self._start) / max(step - self._first_step, 1)
+        return seconds_per_step * (steps - step)
 
 
 class StepsPerCall:

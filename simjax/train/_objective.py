@@ -48,9 +48,9 @@ loss. Returns embeddings, a relation of the selected pairs, and keyword argument
 
 
 class Objective(NamedTuple):
-    """Loss of a run and the batches that it needs."""
+    """Loss of a training, its number of steps, and the batches that it needs."""
 
-    images: int  # per step
+    images_per_step: int
     is_classifier: bool  # the loss takes logits
     has_views: bool  # a batch has two augmented views of each image; the loss is undefined for other batches
     steps_per_epoch: int  # steps that process as many images as there are training images
@@ -67,10 +67,10 @@ def build_objective(settings: Settings, labels: np.ndarray, classes: int) -> Obj
         InputError: If the objective does not take a setting, or a batch is too small for the samples per class.
     """
     check_options(settings)
-    images, steps_per_epoch, sample = build_batches(settings, labels, classes)
+    images_per_step, steps_per_epoch, sample = build_batches(settings, labels, classes)
     steps = total_steps(settings, steps_per_epoch)
     return Objective(
-        images=images,
+        images_per_step=images_per_step,
         is_classifier=OBJECTIVES[settings.objective].loss is None,
         has_views=has_views(settings),
         steps_per_epoch=steps_per_epoch,
@@ -102,12 +102,12 @@ def dry_run(objective: Objective, learner: Learner) -> None:
 
     def loss(embeddings: Array) -> tuple[Array, Array]:
         logits = None if learner.head is None else learner.head(embeddings)
-        labels, key = jnp.zeros(objective.images, jnp.int32), jax.random.key(0)
+        labels, key = jnp.zeros(objective.images_per_step, jnp.int32), jax.random.key(0)
         memory = None if learner.memory is None else learner.memory.get_value()
         loss_arguments = learner.loss_arguments(embeddings)
         return objective.loss(LossInputs(embeddings, labels, logits, loss_arguments, key, jnp.int32(0), memory))
 
-    jax.eval_shape(loss, jax.ShapeDtypeStruct((objective.images, learner.embedding_size), jnp.float32))
+    jax.eval_shape(loss, jax.ShapeDtypeStruct((objective.images_per_step, learner.embedding_size), jnp.float32))
 
 
 def build_loss(settings: Settings, steps: int) -> LossFunction:

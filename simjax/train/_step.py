@@ -31,7 +31,8 @@ class Metrics(NamedTuple):
 
     def means(self, objective: Objective) -> dict[str, float | None]:
         """Return the mean loss and accuracy; without a classifier the accuracy is None."""
-        accuracy = float(self.correct_count / self.steps / objective.images) if objective.is_classifier else None
+        per_step = self.correct_count / self.steps
+        accuracy = float(per_step / objective.images_per_step) if objective.is_classifier else None
         return {"loss": float(self.loss / self.steps), "accuracy": accuracy}
 
 
@@ -53,8 +54,8 @@ are donated, so the given state must not be used again."""
 
 
 def initial_state(learner: nnx.Module, optimizer: optax.GradientTransformation, seed: int) -> tuple[Any, State]:
-    """Return the structure of the learner and the state before the first step."""
-    structure, params, statistics = nnx.split(learner, nnx.Param, ...)
+    """Return the module definition of the learner (`nnx.GraphDef`) and the state before the first step."""
+    graphdef, params, statistics = nnx.split(learner, nnx.Param, ...)
 
     @jax.jit
     def build(params: Any, statistics: Any) -> State:
@@ -62,11 +63,11 @@ def initial_state(learner: nnx.Module, optimizer: optax.GradientTransformation, 
         params, statistics = jax.tree.map(jnp.copy, (params, statistics))
         return State(params, statistics, optimizer.init(params), jnp.int32(0), jax.random.key(seed), Metrics.zeros())
 
-    return structure, build(params, statistics)
+    return graphdef, build(params, statistics)
 
 
 def build_steps(
-    structure: Any,
+    graphdef: Any,
     optimizer: optax.GradientTransformation,
     objective: Objective,
     augmentation: Augmentation,
@@ -79,7 +80,7 @@ def build_steps(
     because a loop on the device would synchronize with the host after every step.
 
     Args:
-        structure: Structure of the learner, as `initial_state` returns it.
+        graphdef: Module definition of the learner (`nnx.GraphDef`), as `initial_state` returns it.
         optimizer: See `build_optimizer`.
         objective: Computes the loss and samples the batches.
         augmentation: Random changes of the images.
@@ -91,7 +92,7 @@ def build_steps(
     ) -> tuple[Array, tuple[Array, Any]]:
         """Return the loss of a batch of normalized images, the number of correctly classified ones, new statistics."""
         encoder = jax.tree.map(lambda a: a.astype(dtype), params["encoder"])
-        learner = nnx.merge(structure, nnx.State({**params, "encoder": encoder}), statistics, copy=True)
+        learner = nnx.merge(graphdef, nnx.State({**params, "encoder": encoder}), statistics, copy=True)
         embeddings, logits = learner(images.astype(dtype))
         embeddings = embeddings.astype(jnp.float32)
         memory = learner.remember(embeddings, labels)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import warnings
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -50,6 +51,8 @@ def train(
     """Train an encoder, evaluate it, and save everything in a folder.
 
     The folder has config.json, metrics.jsonl, checkpoints/, encoder/, report.json, predictions.npz and samples.npz.
+    predictions.npz has the arrays `index`, `label` and `embedding` of the test images; `predicted`, their predicted
+    classes, if there are any; and for images that come from files `path`, strings, below the folder of the data set.
     `simjax.load_encoder(out)` loads the encoder.
     `simjax.report.write(out)` writes a report from these files.
 
@@ -104,7 +107,7 @@ def train(
     print_line(
         f"{len(splits.train.labels):,} training, {len(splits.validation.labels):,} validation and "
         f"{len(splits.test.labels):,} test images of {height}x{width}x{channels}; {classes} classes; "
-        f"{parameters:,} parameters; {objective.steps:,} steps of {objective.images} images"
+        f"{parameters:,} parameters; {objective.steps:,} steps of {objective.images_per_step} images"
     )
     print_line(threshold_source(splits)[1])
     config = encoder_config(settings, splits, normalization, objective.measure.name)
@@ -119,11 +122,13 @@ def train(
     with phase(f"evaluating {len(splits.test.labels):,} test images", PARTS) as begin:
         learner = results[-1].learner if size == 1 else None
         evaluation = evaluate_run(settings, folder, splits, encoder, learner, objective, begin)
+    if (collapse := evaluation["diagnostics"]["collapse"]) is not None:
+        warnings.warn(f"test images: {collapse}", stacklevel=2)
     report = evaluation | {
         "steps": sum(result.steps for result in results),
         "parameters": parameters * size,
         "train_seconds": sum(result.seconds for result in results),
-        "step_milliseconds": None if speed is None else 1000 * objective.images / speed,
+        "step_milliseconds": None if speed is None else 1000 * objective.images_per_step / speed,
         "images_per_second": speed,
         "environment": environment(),
     }

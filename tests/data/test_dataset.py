@@ -81,7 +81,7 @@ def test_errors_of_classes(classes, message):
 def test_exported_images_are_read_back(tmp_path):
     digits = load("digits", "test")
     assert export(digits, tmp_path / "png", ("3", "8")) == np.isin(digits.labels, (3, 8)).sum()
-    images, labels, names = load(f"folder:{tmp_path / 'png'}", "all")
+    images, labels, names, paths = load(f"folder:{tmp_path / 'png'}", "all")
     assert names == ("3", "8")
     for label, name in enumerate(names):
         original = digits.images[digits.labels == int(name)]

@@ -212,3 +212,31 @@ def test_images_are_resized_to_their_median_aspect_ratio(image_folder):
     assert load(f"folder:{mixed}", "all").images.shape[1:3] == (32, 32)
     long = image_folder({f"{c}/1.png": flat(1, (300, 10)) for c in "ab"}, "long")
     assert load(f"folder:{long}", "all").images.shape[1:3] == (64, 16)
+
+
+def test_paths_are_those_of_the_images(image_folder):
+    files = {f"train/{c}/{i}.png": flat(10 * i, (8, 8)) for c in ("a", "b/deep") for i in range(1, 4)}
+    root = image_folder(files | {"test/a/x.png": flat(70, (8, 8))})
+    for split, count in (("train", 6), ("test", 1), ("all", 7)):
+        found = load(f"folder:{root}", split)
+        assert found.paths is not None
+        assert len(set(found.paths)) == count
+        for path, image, label in zip(found.paths, found.images, found.labels, strict=True):
+            with Image.open(root / path) as file:
+                np.testing.assert_array_equal(image[..., 0], file)
+            assert path.split("/")[1] == found.class_names[label]
+    chosen = load(f"folder:{root}[b]", "train")
+    assert chosen.paths is not None
+    assert chosen.paths.tolist() == [f"train/b/deep/{i}.png" for i in range(1, 4)]
+
+
+def test_paths_of_a_sum_begin_with_the_data_set_and_are_empty_without_files(image_folder):
+    root = image_folder({f"{c}/{i}.png": flat(i, (8, 8)) for c in "ab" for i in range(2)}, name="pets")
+    both = load(f"digits[0]+folder:{root}", "all")
+    assert both.paths is not None
+    files = both.paths != ""
+    assert sorted(both.paths[files]) == [f"pets/{c}/{i}.png" for c in "ab" for i in range(2)]
+    for path, label in zip(both.paths[files], both.labels[files], strict=True):
+        assert path.startswith(f"{both.class_names[label]}/")
+    assert load("digits", "all").paths is None
+    assert load("digits[1]+digits[2]", "train").paths is None

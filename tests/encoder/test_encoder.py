@@ -126,6 +126,13 @@ def test_an_unreadable_image_is_named(encoder, digits, tmp_path):
         encoder.encode([digits[0], b"no image"])
 
 
+def test_a_decompression_bomb_is_refused_by_name(encoder, digits, tmp_path):
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "bomb.png")
+    assert (tmp_path / "bomb.png").stat().st_size < 100_000
+    with pytest.raises(InputError, match=r"bomb\.png: cannot be read \(it has 200,000,000 pixels, more than"):
+        encoder.encode([tmp_path / "bomb.png"])
+
+
 def test_files_and_identities_are_found_in_alphabetical_order(digits, tmp_path):
     for name in ("b/1.png", "a/x/2.png", "a/1.png", "@eaDir/1.png", ".hidden/1.png", "c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

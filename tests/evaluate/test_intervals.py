@@ -134,8 +134,8 @@ def test_verification_without_an_identity_is_that_of_the_other_pairs(random, hig
         metrics = verification_metrics(scores[rows], same[rows], higher_is_closer=higher_is_closer, threshold=0.3)
         accepted = scores[rows] >= 0.3 if higher_is_closer else scores[rows] <= 0.3
         rates = {
-            "false_match_rate": accepted[~same[rows]].mean(),
-            "false_non_match_rate": 1 - accepted[same[rows]].mean(),
+            "fmr": accepted[~same[rows]].mean(),
+            "fnmr": 1 - accepted[same[rows]].mean(),
         }
         return {name: metrics[name] for name in ("roc_auc", "equal_error_rate", "accuracy")} | rates
 
@@ -149,18 +149,18 @@ def test_only_identities_with_trials_count():
     pairs = np.array([["ann", "ann"], ["bob", "bob"], ["ann", "bob"], ["ann", "cy"], ["bob", "cy"], ["cy", "dee"]])
     same = pairs[:, 0] == pairs[:, 1]
     found = verification_estimates([0.9, 0.8, 0.1, 0.2, 0.3, 0.1], same, pairs, threshold=0.5)
-    assert found["false_non_match_rate"].sample_size == 2
-    assert found["false_match_rate"].sample_size == 4
+    assert found["fnmr"].sample_size == 2
+    assert found["fmr"].sample_size == 4
     assert found["roc_auc"].sample_size == found["equal_error_rate"].sample_size == 2
-    assert found["false_non_match_rate"].interval() == (0, 1)
-    assert found["false_match_rate"].interval() == pytest.approx((0, -np.log(0.05) / 4))
+    assert found["fnmr"].interval() == (0, 1)
+    assert found["fmr"].interval() == pytest.approx((0, -np.log(0.05) / 4))
 
 
 def test_values_that_do_not_exist_have_no_interval():
     one_kind = verification_estimates([0.5, 0.4], [False, False], [[1, 2], [2, 3]], threshold=0.1)
     assert one_kind["roc_auc"].value is one_kind["equal_error_rate"].value is None
-    assert one_kind["roc_auc"].interval() is one_kind["false_non_match_rate"].interval() is None
-    assert one_kind["false_non_match_rate"].value is None
+    assert one_kind["roc_auc"].interval() is one_kind["fnmr"].interval() is None
+    assert one_kind["fnmr"].value is None
     # Without ann there is no pair of one identity.
     found = verification_estimates([0.5, 0.4, 0.1], [True, False, False], [[1, 1], [1, 2], [2, 3]])
     assert found["roc_auc"].value == 1

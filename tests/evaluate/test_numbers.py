@@ -25,6 +25,7 @@ KNOWN = {
     **dict.fromkeys(("values", "leave_one_out"), 1 / (1 + np.exp(ROWS[:, 0]))),
     **dict.fromkeys(("correct_a", "correct_b"), LABELS == 1),
     **dict.fromkeys(("estimates_a", "estimates_b"), evaluate.mean_estimate(LABELS, LABELS)),
+    "probabilities": np.linspace(0, 1, 6),
     "measure": "cosine",
     "threshold": 0.5,
     "same": LABELS == 1,
@@ -37,7 +38,7 @@ KNOWN = {
     "b": 0.0,
 }
 NUMBERS = {"embeddings", "query", "gallery", "query_embeddings", "scores", "distance", "values"}
-NUMBERS |= {"probe_embeddings", "unknown_embeddings", "gallery_embeddings", "leave_one_out"}
+NUMBERS |= {"probe_embeddings", "unknown_embeddings", "gallery_embeddings", "leave_one_out", "probabilities"}
 
 
 def arguments(name, *more):

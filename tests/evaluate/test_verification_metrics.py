@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import interp1d
 from scipy.optimize import brentq
+from scipy.stats import norm
 from sklearn import metrics
 
 from simjax.core import InputError
@@ -59,7 +60,18 @@ def test_direction_and_order_do_not_matter(pairs, random):
     negated = verification_metrics(-scores, same, higher_is_closer=False)
     assert negated["threshold"] == -found["threshold"]
     assert negated["roc"]["thresholds"] == [-t for t in found["roc"]["thresholds"]]
-    for name in ("roc_auc", "equal_error_rate", "accuracy", "true_accept_rate", "false_accept_rate"):
+    assert negated["det"]["thresholds"] == [-t for t in found["det"]["thresholds"]]
+    assert negated["best_f1_threshold"] == -found["best_f1_threshold"]
+    for name in (
+        "roc_auc",
+        "equal_error_rate",
+        "average_precision",
+        "best_f1",
+        "fnmr_at_fmr",
+        "accuracy",
+        "fmr",
+        "fnmr",
+    ):
         assert negated[name] == found[name]
     random.shuffle(pairs)
     scores, same = map(np.array, zip(*pairs, strict=True))
@@ -94,6 +106,62 @@ def test_a_long_curve_is_thinned_from_end_to_end():
     assert far[100] == np.mean(scores[~same] >= at)
 
 
+@settings(deadline=None, max_examples=100)
+@given(pairs)
+def test_precision_f1_and_the_det_with_ties_equal_scikit_learn(pairs):
+    scores, same = map(np.array, zip(*pairs, strict=True))
+    found = verification_metrics(scores, same)
+    assert found["average_precision"] == pytest.approx(metrics.average_precision_score(same, scores), abs=1e-12)
+    best = max(metrics.f1_score(same, scores >= t) for t in np.unique(scores))
+    assert found["best_f1"] == pytest.approx(best, abs=1e-12)
+    assert metrics.f1_score(same, scores >= found["best_f1_threshold"]) == pytest.approx(best, abs=1e-12)
+    det = {name: np.array(values) for name, values in found["det"].items()}
+    fmr, fnmr, thresholds = metrics.det_curve(same, scores)  # without some points of FNMR 0
+    at = np.searchsorted(-det["thresholds"], -np.minimum(thresholds, det["thresholds"][0]))
+    np.testing.assert_allclose(det["fmr"][at], fmr, atol=1e-12)
+    np.testing.assert_allclose(det["fnmr"][at], fnmr, atol=1e-12)
+    assert len(set(at)) == len(thresholds)
+
+
+@settings(deadline=None, max_examples=100)
+@given(pairs, st.sampled_from([0.07, 0.1, 0.25, 0.5]))
+def test_the_fnmr_at_an_fmr_is_the_lowest_of_all_thresholds_that_keep_it(pairs, wanted):
+    scores, same = map(np.array, zip(*pairs, strict=True))
+    (found,) = verification_metrics(scores, same, fmrs=(wanted,))["fnmr_at_fmr"].values()
+    if wanted * np.sum(~same) < 1:
+        assert found is None
+        return
+    rates = [(np.mean(scores[~same] >= t), np.mean(scores[same] < t)) for t in range(-4, 6)]
+    assert found == pytest.approx(min(fnmr for fmr, fnmr in rates if fmr <= wanted), abs=1e-12)
+    fmr, recall, _ = metrics.roc_curve(same, scores, drop_intermediate=False)
+    assert found == pytest.approx(1 - recall[fmr <= wanted].max(), abs=1e-12)
+
+
+def test_a_rate_that_the_pairs_cannot_show_is_none():
+    scores, same = np.arange(1010.0), np.arange(1010) >= 1000
+    for count, expected in ((1000, 0.0), (999, None)):
+        found = verification_metrics(scores[-count - 10 :], same[-count - 10 :])
+        assert found["fnmr_at_fmr"] == {"1e-1": 0.0, "1e-2": 0.0, "1e-3": expected}
+        assert found["different_pairs"] == count
+    close = verification_metrics(-scores, same, fmrs=[0.29, 0.999])  # 0.29 * 1000 is less than 290 in floats
+    assert close["fnmr_at_fmr"] == {"2.9e-1": 1.0, "9.99e-1": 1.0}
+    with pytest.raises(InputError, match=r"^fmrs: expected a number between 0 and 1, got 1.0$"):
+        verification_metrics(scores, same, fmrs=(0.1, 1.0))
+
+
+def test_a_long_det_is_thinned_evenly_in_normal_deviates():
+    scores, same = drawn(30_011)
+    det = verification_metrics(scores, same)["det"]
+    fmr, fnmr = np.array(det["fmr"]), np.array(det["fnmr"])
+    assert 150 < len(fmr) == len(fnmr) == len(det["thresholds"]) <= 200
+    assert (fmr[0], fnmr[0], fmr[-1], fnmr[-1]) == (0, 1, 1, 0)
+    inner = (fmr > 1e-3) & (fnmr > 1e-3)
+    steps = np.diff(norm.ppf(fmr[inner]) - norm.ppf(fnmr[inner]))
+    assert steps.max() < 2 * np.median(steps)
+    at = det["thresholds"][100]
+    assert (fmr[100], fnmr[100]) == pytest.approx((np.mean(scores[~same] >= at), np.mean(scores[same] < at)))
+
+
 def test_a_given_threshold_is_used():
     (validation, v), (test, t) = drawn(503), drawn(401, seed=1)
     threshold = best_threshold(validation, v)
@@ -102,9 +170,9 @@ def test_a_given_threshold_is_used():
     assert found["threshold"] == threshold
     assert found["accuracy"] == pytest.approx(np.mean(accept == t))
     assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(t, accept))
-    assert found["true_accept_rate"] == pytest.approx(metrics.recall_score(t, accept))
-    assert found["false_accept_rate"] == pytest.approx(np.mean(accept[~t]))
-    assert found["pairs"] == 401
+    assert found["fnmr"] == pytest.approx(1 - metrics.recall_score(t, accept))
+    assert found["fmr"] == pytest.approx(np.mean(accept[~t]))
+    assert (found["pairs"], found["different_pairs"]) == (401, np.sum(~t))
 
 
 def test_thresholds_by_hand():
@@ -119,18 +187,22 @@ def test_constant_scores():
     found = verification_metrics(np.zeros(6), [True, True, False, False, False, False])
     assert (found["roc_auc"], found["equal_error_rate"]) == (0.5, 0.5)
     assert found["accuracy"] == 4 / 6
-    assert found["false_accept_rate"] == 0
+    assert (found["average_precision"], found["best_f1"], found["fmr"]) == (pytest.approx(2 / 6), 0.5, 0)
 
 
 def test_pairs_of_one_kind_or_none():
     found = verification_metrics([0.3, 0.7], [True, True])
-    assert (found["roc_auc"], found["equal_error_rate"], found["balanced_accuracy"]) == (None, None, None)
-    assert (found["accuracy"], found["true_accept_rate"], found["false_accept_rate"]) == (1.0, 1.0, None)
+    for name in ("roc_auc", "equal_error_rate", "average_precision", "best_f1", "best_f1_threshold"):
+        assert found[name] is None
+    assert (found["accuracy"], found["balanced_accuracy"], found["fmr"], found["fnmr"]) == (1.0, None, None, 0.0)
+    assert found["fnmr_at_fmr"] == {"1e-1": None, "1e-2": None, "1e-3": None}
     assert found["roc"] == {"false_positive_rate": [], "true_positive_rate": [], "thresholds": []}
+    assert found["det"] == {"fmr": [], "fnmr": [], "thresholds": []}
     for threshold in (None, 0.5):
         empty = verification_metrics([], [], threshold=threshold)
-        assert empty.pop("roc") == found["roc"]
-        assert (empty.pop("threshold"), empty.pop("pairs")) == (threshold, 0)
+        for name in ("roc", "det", "fnmr_at_fmr"):
+            assert empty.pop(name) == found[name]
+        assert (empty.pop("threshold"), empty.pop("pairs"), empty.pop("different_pairs")) == (threshold, 0, 0)
         assert set(empty.values()) == {None}
     assert verification_metrics([0.3], [False])["accuracy"] == 1.0
 
@@ -141,7 +213,7 @@ def test_pairs_of_one_kind_or_none():
         ([0.1, np.nan], [True, False], "scores: expected finite numbers in float64, got nan in row 1"),
         ([0.1, 0.2], [True], "same: expected 2 booleans"),
         ([0.1, 0.2], [3, 4], "same: expected booleans, True for a pair of one class, got 3 in row 0"),
-        ([[0.1]], [[True]], r"scores: expected one score for each pair, \[n\], got shape \(1, 1\)"),
+        ([[0.1]], [[True]], r"scores: expected one number for each pair, \[n\], got shape \(1, 1\)"),
         ([], [], "scores: expected at least one pair"),
     ],
 )

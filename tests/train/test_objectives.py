@@ -118,9 +118,9 @@ def build_training(**values: Any) -> tuple[Any, State, tuple[Any, ...], Built]:
     """Return the compiled steps, the first state, the other inputs of the steps, and what they were built from."""
     built = build(optimizer={"warmup": 0.0}, **values)
     optimizer, _ = build_optimizer(built.settings, 2)
-    structure, state = initial_state(built.learner, optimizer, 0)
+    graphdef, state = initial_state(built.learner, optimizer, 0)
     augmentation = Augmentation(shift=0.25) if built.objective.has_views else Augmentation()
-    steps = build_steps(structure, optimizer, built.objective, augmentation, "float32")
+    steps = build_steps(graphdef, optimizer, built.objective, augmentation, "float32")
     images = np.random.default_rng(0).integers(0, 255, (IMAGES, 4, 4, 1), dtype=np.uint8)
     return steps, state, (images, LABELS, np.arange(IMAGES), Normalization.unit(1)), built
 
@@ -128,12 +128,12 @@ def build_training(**values: Any) -> tuple[Any, State, tuple[Any, ...], Built]:
 def value_and_grad(built: Built) -> tuple[Callable[[Any], tuple[Any, Any]], Any]:
     """Return the loss of a batch and its gradient as a function of the parameters of a learner, and the parameters."""
     _, objective, learner = built
-    structure, params, statistics = nnx.split(learner, nnx.Param, ...)
-    labels = np.arange(objective.images, dtype=np.int32) % CLASSES
-    images = np.random.default_rng(0).normal(size=(objective.images, 4, 4, 1)).astype(np.float32)
+    graphdef, params, statistics = nnx.split(learner, nnx.Param, ...)
+    labels = np.arange(objective.images_per_step, dtype=np.int32) % CLASSES
+    images = np.random.default_rng(0).normal(size=(objective.images_per_step, 4, 4, 1)).astype(np.float32)
 
     def loss(params: Any) -> Any:
-        learner = nnx.merge(structure, params, statistics, copy=True)
+        learner = nnx.merge(graphdef, params, statistics, copy=True)
         embeddings, logits = learner(jnp.asarray(images))
         memory = learner.remember(embeddings, jnp.asarray(labels))
         arguments = learner.loss_arguments(embeddings)
@@ -308,7 +308,7 @@ def test_both_views_are_of_the_same_images_and_differ():
     steps, state, inputs, built = build_training(objective="info_nce", loss={"temperature": 1.0})
     rows = jax.jit(built.objective.sample)(KEY, 1, np.arange(IMAGES))
     np.testing.assert_array_equal(rows, np.tile(np.arange(12, 24), 2))
-    assert (built.objective.images, built.objective.steps_per_epoch) == (24, 2)
+    assert (built.objective.images_per_step, built.objective.steps_per_epoch) == (24, 2)
     loss_of_equal_rows = np.log(12)
     assert float(steps(state, 1, *inputs).metrics.loss) < loss_of_equal_rows
 

@@ -75,9 +75,13 @@ def test_a_run_saves_everything_that_a_report_needs(finished):
     arrays = np.load(finished / "predictions.npz")
     assert arrays["embedding"].shape == (450, 64)
     assert np.mean(arrays["predicted"] == arrays["label"]) == report["accuracy"]
+    assert "path" not in arrays  # the digits are no files
     lines = log_lines(finished)
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 61))
     assert lines[-1]["validation_accuracy"] > 0.5
+    assert lines[-1]["spread"] > 0.3
+    assert report["diagnostics"]["collapse"] is None
+    assert report["diagnostics"]["spread"] > 0.3
 
 
 def test_a_finished_run_is_resumed_by_evaluating_it(finished, tmp_path):
@@ -155,6 +159,11 @@ def test_new_classes_are_evaluated_by_neighbours_and_few_shot_tasks(tmp_path):
     assert config["data"]["class_names"] == ["8", "9"]
     assert config["data"]["test_images"] == 48  # all images of a test folder are test images
     assert config["data"]["train_images"] + config["data"]["validation_images"] == 4 * 24
+    arrays = np.load(tmp_path / "run" / "predictions.npz", allow_pickle=False)
+    assert sorted(arrays["path"]) == sorted(f"{digit}/{i}.png" for digit in (8, 9) for i in range(24))
+    assert [path.split("/")[0] for path in arrays["path"]] == [
+        config["data"]["class_names"][k] for k in arrays["label"]
+    ]
 
 
 @pytest.mark.slow

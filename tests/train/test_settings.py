@@ -125,7 +125,7 @@ def test_the_shipped_configurations_are_valid(path):
     settings = fill_defaults(load_toml(path), 60_000)
     validate(settings)
     objective = build_objective(settings, np.arange(1000) % 10, 10)
-    assert objective.images >= settings.batch_size
+    assert objective.images_per_step >= settings.batch_size
     assert path.stem.startswith(("classic_", f"{settings.dataset}_"))
     assert f"--config configs/{path.name}" in path.read_text()
 

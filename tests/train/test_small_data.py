@@ -97,6 +97,12 @@ def test_whole_classes_become_validation_images_only_if_test_classes_are_new(tmp
     known = load_splits(from_dict(QUICK | {"dataset": many}))
     assert known.known_validation_classes
     assert len(np.unique(known.train.labels)) == 60
+    for part, name in ((new.train, "many"), (new.validation, "many"), (new.test, "few"), (known.test, "many")):
+        assert part.paths is not None
+        for path, image, label in zip(part.paths, part.images, part.labels, strict=True):
+            with Image.open(tmp_path / name / path) as file:
+                np.testing.assert_array_equal(image[..., 0], file)
+            assert path.split("/")[0] == part.class_names[label]
 
 
 @pytest.mark.slow

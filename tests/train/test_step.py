@@ -32,8 +32,8 @@ def build(**values: Any) -> tuple[StepsFunction, State, tuple[Any, ...]]:
     """Return compiled steps without warm-up and augmentation, the first state, and the other inputs of the steps."""
     settings = settings_of(optimizer={"warmup": 0.0}, **values)
     optimizer, _ = build_optimizer(settings, 20)
-    structure, state = initial_state(build_learner(settings, (8, 8, 1), 10), optimizer, settings.seed)
-    steps = build_steps(structure, optimizer, build_objective(settings, LABELS, 10), Augmentation(), settings.dtype)
+    graphdef, state = initial_state(build_learner(settings, (8, 8, 1), 10), optimizer, settings.seed)
+    steps = build_steps(graphdef, optimizer, build_objective(settings, LABELS, 10), Augmentation(), settings.dtype)
     images = load("digits", "train").images[:64]
     return steps, state, (images, LABELS, ORDER, Normalization.unit(1))
 
@@ -123,7 +123,7 @@ def test_random_pairs_have_the_contrastive_loss():
     arrays: list[Any] = [embeddings, np.array([1, 1, 1, 2]), None, {}, KEY, 0]
     loss = jax.jit(lambda: objective.loss(LossInputs(*arrays))[0])()
     np.testing.assert_allclose(loss, (25.0 + 1.5**2) / 2)
-    assert objective.images == 32
+    assert objective.images_per_step == 32
 
 
 def test_a_shuffled_batch_is_the_next_part_of_the_order():
