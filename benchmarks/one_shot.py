@@ -34,7 +34,6 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 }
 ENROLLED_FONT = "uming"
 WANTED_FPIR = 0.01
-BOOTSTRAPS = 2_000
 
 
 def main() -> int:
@@ -122,7 +121,7 @@ def selection_error(encoder: Any, folder: Path) -> float:
 def identify(encoder: Any, thresholds: Path, folder: Path) -> dict[str, Any]:
     """Enrol the gallery, set the threshold on other characters, and identify the probes and the unknown characters."""
     from simjax.encoder import find_identities
-    from simjax.evaluate import Calibration, open_set_metrics
+    from simjax.evaluate import Calibration, open_set_estimates
 
     def encode(part: Path) -> tuple[np.ndarray, list[str]]:
         paths, names = find_identities(part)
@@ -132,7 +131,7 @@ def identify(encoder: Any, thresholds: Path, folder: Path) -> dict[str, Any]:
     calibration = Calibration.fit(*encode(thresholds), measure=encoder.measure)
     threshold = calibration.search_threshold(WANTED_FPIR, enrolled, enrolled_names)
     unknown, unknown_names = encode(folder / "unknown")
-    metrics = open_set_metrics(
+    estimates = open_set_estimates(
         *encode(folder / "probes"),
         unknown,
         enrolled,
@@ -141,28 +140,10 @@ def identify(encoder: Any, thresholds: Path, folder: Path) -> dict[str, Any]:
         threshold=threshold.value,
         unknown_identities=unknown_names,
     )
-    known, strangers = metrics["by_identity"], metrics["unknown_by_identity"]
-    counts = {
-        "rank_1_rate": (known["rank_1_matches"], known["probes"]),
-        "fnir_at_rank_1": (known["missed_at_rank_1"], known["probes"]),
-        "fpir": (strangers["false_positives"], strangers["probes"]),
-    }
     found: dict[str, Any] = {"threshold": threshold.value}
-    for name, (events, trials) in counts.items():
-        found[name] = metrics[name]
-        found[f"{name}_interval"] = interval(events, trials)
+    for name in ("rank_1_rate", "fnir_at_rank_1", "fpir"):
+        found |= {name: estimates[name].value, f"{name}_interval": estimates[name].interval()}
     return found
-
-
-def interval(events: list[int], trials: list[int]) -> tuple[float, float] | None:
-    """Return the 95% interval of a rate over characters; by the rule of 3 if all trials have the same result."""
-    from simjax.evaluate import bootstrap_interval
-
-    if sum(events) == 0:
-        return 0.0, 3 / len(trials)
-    if sum(events) == sum(trials):
-        return 1 - 3 / len(trials), 1.0
-    return bootstrap_interval(events, trials, seed=0, resamples=BOOTSTRAPS)
 
 
 def cell(record: dict[str, Any], name: str) -> str:
@@ -187,7 +168,7 @@ def page(report: dict[str, Any]) -> str:
         "identities. "
         "The objective is chosen by the false negative identification rate (FNIR: the enrolled character is not first, "
         "or not as close as the threshold) on 100 characters for this choice; the threshold comes from 100 others. The "
-        "chosen objective is in bold. In brackets: 95% intervals by a bootstrap over characters, or by the rule of 3."
+        "chosen objective is in bold. In brackets: 95% intervals over characters."
     )
     lines = [
         "# One-shot identification of characters",

@@ -18,7 +18,7 @@ if not __package__:  # as `python benchmarks/one_shot_mnist.py`
 
 import numpy as np
 
-from benchmarks.one_shot import cell, interval
+from benchmarks.one_shot import cell
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "triplet": {"objective": "triplet"},
@@ -60,7 +60,7 @@ def main() -> int:
 def identify(encoder: Any, stranger: int, unknown: int) -> dict[str, Any]:
     """Return the rates of the test images, and their 95% intervals over images."""
     from simjax.data import load
-    from simjax.evaluate import Calibration, open_set_metrics
+    from simjax.evaluate import Calibration, mean_estimate, open_set_metrics
 
     train, test = load("mnist", "train"), load("mnist", "test")
     enrolled = np.array([np.flatnonzero(test.labels == digit)[0] for digit in ENROLLED])
@@ -88,7 +88,8 @@ def identify(encoder: Any, stranger: int, unknown: int) -> dict[str, Any]:
         ("fpir", len(unknown_embeddings)),
     ):
         events = np.arange(trials) < round(metrics[name] * trials)  # an interval over images depends on counts only
-        found[name], found[f"{name}_interval"] = metrics[name], interval(events.astype(int).tolist(), [1] * trials)
+        interval = mean_estimate(events, np.arange(trials)).interval()
+        found |= {name: metrics[name], f"{name}_interval": interval}
     return found
 
 

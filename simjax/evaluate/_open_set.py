@@ -1,4 +1,4 @@
-"""Open-set identification: searches for people who may or may not be enrolled, and intervals over identities.
+"""Open-set identification: searches for people who may or may not be enrolled.
 
 A probe is searched in a gallery of N identities; an identity is as close as its closest row. A mated probe shows an
 enrolled identity, its mate; an unknown probe shows a stranger. With a threshold t and a rank R,
@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from simjax.core import InputError, check_at_least, check_between, check_number
-from simjax.evaluate._checks import as_finite, as_identities, as_rows
+from simjax.evaluate._checks import as_identities, as_rows
 from simjax.evaluate._retrieval import tiles
 from simjax.evaluate._verification import allowed_count
 from simjax.similarity import Measure, top_k
@@ -228,7 +228,7 @@ def open_set_metrics(
         `fnir_at_rank_1` (the mate is not first, or not as close as the threshold), `fnir_at_any_rank` (the mate is not
         as close as the threshold), `fpir` and `rank_1_rate`, None without such probes; `gallery_size`, the number of
         identities N on which the rates depend; `probes` and `unknown_probes`. `by_identity` and `unknown_by_identity`
-        have lists with one entry for each identity, for intervals: `identities`, `probes`, and `missed_at_rank_1`,
+        have lists with one entry for each identity: `identities`, `probes`, and `missed_at_rank_1`,
         `missed_at_any_rank` and `rank_1_matches`, or `false_positives`.
 
     Raises:
@@ -245,51 +245,6 @@ def open_set_metrics(
     arguments = (probe_embeddings, probe_identities, unknown_embeddings, gallery_embeddings, gallery_identities)
     check_number("threshold", threshold)
     return open_set_search(*arguments, measure=measure, unknown_identities=unknown_identities).metrics(threshold)
-
-
-def bootstrap_interval(
-    numerators: ArrayLike, denominators: ArrayLike, seed: int, *, confidence: float = 0.95, resamples: int = 2000
-) -> tuple[float, float] | None:
-    """Estimate the interval of a rate, sum of numerators / sum of denominators, by a bootstrap over identities.
-
-    Whole identities are drawn with replacement, because images of one identity are correlated. The ends of the interval
-    are percentiles of the rates of the resamples. It is approximate: too narrow for fewer than about 30 identities, and
-    [0, 0] if no event was observed; the rule of 3 then gives an upper end of about 3 / identities.
-
-    Args:
-        numerators: Events of each identity, [i].
-        denominators: Trials of each identity, [i]; identities without trials are ignored.
-        seed: Seed of the resamples.
-        confidence: Probability that the interval should contain the rate.
-        resamples: The number of resamples.
-
-    Returns:
-        The ends of the interval, or None with fewer than two identities.
-
-    Example:
-        >>> np.round(bootstrap_interval([0, 1, 0, 4, 0, 0], [4, 4, 4, 4, 4, 4], seed=0), 2).tolist()
-        [0.0, 0.54]
-    """
-    check_between("confidence", confidence, 0, 1)
-    check_at_least("resamples", resamples, 1)
-    events, trials = (
-        as_finite("numerators", numerators, np.float64),
-        as_finite("denominators", denominators, np.float64),
-    )
-    if trials.ndim != 1 or events.shape != trials.shape:
-        expected = "one number for each identity, as in numerators"
-        raise InputError(f"denominators: expected {expected}, got shapes {trials.shape} and {events.shape}")
-    check_at_least("denominators", trials, 0)
-    events, trials = events[trials > 0], trials[trials > 0]
-    if len(trials) < 2:
-        return None
-    rng = np.random.default_rng(seed)
-    rates = np.empty(resamples)
-    for resample in range(resamples):
-        drawn = rng.integers(len(trials), size=len(trials))
-        rates[resample] = events[drawn].sum() / trials[drawn].sum()
-    low, high = np.quantile(rates, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 def _closest_rows(

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy import stats
 from scipy.spatial.distance import cdist
 
 from simjax.core import InputError
-from simjax.evaluate import bootstrap_interval, open_set_metrics, open_set_search
+from simjax.evaluate import open_set_metrics, open_set_search
 from tests.slow import mostly_slow
 
 
@@ -229,50 +228,3 @@ def test_wrong_input_is_an_error_that_names_the_argument(changed, message):
     }
     with pytest.raises(InputError, match=message):
         open_set_metrics(measure="cosine", **given | changed)
-
-
-def test_the_interval_is_that_of_scipys_percentile_bootstrap(random):
-    trials = random.integers(1, 9, 43)
-    events = random.binomial(trials, random.beta(1, 4, 43))
-
-    def rate(events, trials, axis=-1):
-        return events.sum(axis) / trials.sum(axis)
-
-    peer = stats.bootstrap(
-        (events, trials), rate, paired=True, method="percentile", n_resamples=20_000, rng=np.random.default_rng(1)
-    ).confidence_interval
-    found = bootstrap_interval(events, trials, 0, resamples=20_000)
-    assert found == pytest.approx((peer.low, peer.high), abs=0.004)
-    assert found == bootstrap_interval([*events, 0], [*trials, 0], 0, resamples=20_000)
-    narrow = bootstrap_interval(events, trials, 0, confidence=0.5)
-    assert found is not None
-    assert narrow is not None
-    assert found[0] < narrow[0] < rate(events, trials) < narrow[1] < found[1]
-
-
-def test_the_interval_covers_correlated_images_where_one_over_images_does_not():
-    """Of 40 identities with 10 images, each fails either in almost all or in almost none of its images."""
-    random = np.random.default_rng(2)
-    covered = {"identities": 0, "images": 0}
-    for seed in range(150):
-        fails = np.where(random.random(40) < 0.25, 0.95, 0.05)
-        truth = 0.25 * 0.95 + 0.75 * 0.05
-        events = random.binomial(10, fails)
-        low, high = bootstrap_interval(events, np.full(40, 10), seed, resamples=300) or (0, 0)
-        covered["identities"] += low <= truth <= high
-        exact = stats.binomtest(int(events.sum()), 400).proportion_ci()
-        covered["images"] += exact.low <= truth <= exact.high
-    assert covered["identities"] / 150 > 0.88
-    assert covered["images"] / 150 < 0.7
-
-
-def test_intervals_that_do_not_exist_or_are_wrong():
-    assert bootstrap_interval([1], [4], 0) is None
-    assert bootstrap_interval([1, 0], [4, 0], 0) is None
-    assert bootstrap_interval([0, 0, 0], [4, 4, 4], 0) == (0, 0)
-    with pytest.raises(InputError, match=r"^denominators: expected one number for each identity"):
-        bootstrap_interval([1, 2], [4, 4, 4], 0)
-    with pytest.raises(InputError, match="^denominators: expected at least 0"):
-        bootstrap_interval([1, 2], [4, -1], 0)
-    with pytest.raises(InputError, match="^confidence: expected a number between 0 and 1"):
-        bootstrap_interval([1, 2], [4, 4], 0, confidence=95.0)

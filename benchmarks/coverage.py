@@ -1,0 +1,235 @@
+"""Coverage of the intervals of `simjax.evaluate` on simulated identities, and how often noise is called a difference.
+
+    python -m benchmarks.coverage        about 10 minutes on one core
+
+Every repetition draws new identities, computes all intervals, and compares them with the true value. Finished parts are
+saved, so that an interrupted command resumes. Writes coverage.md and coverage.json.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # as `python benchmarks/coverage.py`
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+
+from benchmarks import _report
+from benchmarks._simulation import (
+    CLASSES,
+    IMAGES,
+    IMAGES_OF_CLASS,
+    MODELS,
+    Interval,
+    Model,
+    Result,
+    compare_one_recipe,
+    evaluate_classes,
+    evaluate_identities,
+    population,
+)
+
+IDENTITIES = {"usual": (20, 50, 200), "few hard identities": (20, 50)}
+COMPARED_IDENTITIES = (20, 50)
+RUNS = (3, 5)
+
+
+def main() -> int:
+    """Simulate what is missing, and write the tables."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--repetitions", type=int, default=1000, help="simulated data sets (default 1000)")
+    parser.add_argument("--claims", type=int, default=300, help="simulated comparisons of one recipe (default 300)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs", metavar="DIR")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "coverage.json"
+    models = {name: asdict(model) for name, model in MODELS.items()}
+    asked = json.loads(json.dumps({"repetitions": options.repetitions, "claims": options.claims, "models": models}))
+    parts: dict[str, Any] = {}
+    if path.exists() and (before := json.loads(path.read_text()))["asked"] == asked:
+        parts = before["parts"]
+
+    def finish(name: str, simulate: Callable[..., Any], *arguments: Any) -> Any:
+        if name not in parts:
+            start = time.perf_counter()
+            parts[name] = simulate(*arguments)
+            print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+            report = {**_report.environment(), "asked": asked, "parts": parts}
+            path.write_text(json.dumps(report, indent=1) + "\n")
+        return parts[name]
+
+    finish("fixed classes", coverage, evaluate_classes, options.repetitions)
+    for n in COMPARED_IDENTITIES:
+        finish(f"one recipe, {n} identities", claims, n, options.claims)
+    for name, model in MODELS.items():
+        truth = finish(f"{name}: true rates", population, model)
+        for n in IDENTITIES[name]:
+            finish(f"{name}: {n} identities", coverage_of_identities, model, n, truth, options.repetitions)
+    (options.out / "coverage.md").write_text(markdown(json.loads(path.read_text())))
+    return 0
+
+
+def coverage_of_identities(model: Model, n: int, truth: list[dict[str, Any]], repetitions: int) -> dict[str, Any]:
+    """Repeat an evaluation of n identities; `truth` has the true rates of both encoders."""
+    true = dict(truth[0]) | {f"difference of {name}": rate - truth[1][name] for name, rate in truth[0].items()}
+    return coverage(lambda random: evaluate_identities(random, model, n, truth), repetitions, true)
+
+
+def coverage(
+    evaluate: Callable[[np.random.Generator], dict[str, Result]], repetitions: int, true: dict[str, float] | None = None
+) -> dict[str, Any]:
+    """Repeat an evaluation and count the intervals that contain the true value.
+
+    The true value of a rate that is not in `true`, as it depends on the number of identities, is its mean over the
+    repetitions.
+    """
+    random = np.random.default_rng(1)
+    found: dict[str, list[Result]] = defaultdict(list)
+    for repetition in range(1, repetitions + 1):
+        for name, result in evaluate(random).items():
+            found[name].append(result)
+        if repetition % 100 == 0:
+            print(f"{repetition} of {repetitions} repetitions", flush=True)
+    records = {}
+    for name, results in found.items():
+        values = np.array([result.value for result in results])
+        of_all = (true or {}).get(name, float(values.mean()))
+        value = np.array([of_all if result.true is None else result.true for result in results])
+        low, high = np.quantile(values - value, [0.025, 0.975])
+        records[name] = {
+            "true": float(value.mean()),
+            "mean": float(values.mean()),
+            "range": float(high - low),
+            **summary([result.interval for result in results], value),
+            "others": {o: summary([result.others[o] for result in results], value) for o in results[0].others},
+        }
+    return records
+
+
+def summary(intervals: list[Interval], true: np.ndarray) -> dict[str, float]:
+    """Return the share of intervals that contain the true values, and their median width; None contains nothing."""
+    ends = np.array([(np.nan, np.nan) if interval is None else interval for interval in intervals])
+    inside = (ends[:, 0] <= true) & (true <= ends[:, 1])
+    return {"coverage": float(inside.mean()), "width": float(np.nanmedian(ends[:, 1] - ends[:, 0]))}
+
+
+def claims(n: int, comparisons: int) -> dict[str, dict[str, float]]:
+    """Return the share of comparisons of one recipe with itself in which a difference is shown."""
+    random = np.random.default_rng(2)
+    found = [compare_one_recipe(random, MODELS["usual"], n, RUNS) for _ in range(comparisons)]
+    return {
+        name: {method: float(np.mean([shown[name][method] for shown in found])) for method in methods}
+        for name, methods in found[0].items()
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """Return the page."""
+    parts, asked = report["parts"], report["asked"]
+    head = ["rate", "identities", "true value", "coverage", "width / range", "coverage, trials independent"]
+    sections = [
+        "# Coverage of intervals",
+        f"`python -m benchmarks.coverage`, {report['date']}, {asked['repetitions']:,} repetitions.",
+        PAGE,
+    ]
+    other_rows = []
+    for model, text in (("usual", USUAL), ("few hard identities", HARD)):
+        records = {n: parts[f"{model}: {n} identities"] for n in IDENTITIES[model]}
+        rows = [
+            [name, str(n), *cells(records[n][name])]
+            for name in records[IDENTITIES[model][0]]
+            for n in IDENTITIES[model]
+        ]
+        sections += [f"## {model.capitalize()}", text, _report.table(head, rows)]
+        if model == "usual":
+            other_rows = [
+                [name, str(n), *row]
+                for name in records[IDENTITIES[model][0]]
+                for n in IDENTITIES[model]
+                for row in other_cells(records[n][name])
+            ]
+    fixed = parts["fixed classes"]
+    other_rows += [["MAP@R", "fixed classes", *row] for row in other_cells(fixed["MAP@R"])]
+    shown = [
+        [name, str(n), method, f"{share:.3f}"]
+        for n in COMPARED_IDENTITIES
+        for name, methods in parts[f"one recipe, {n} identities"].items()
+        for method, share in methods.items()
+    ]
+    sections += [
+        "## Fixed classes",
+        FIXED,
+        _report.table([head[0], *head[2:]], [[name, *cells(record)] for name, record in fixed.items()]),
+        "## Other methods",
+        OTHERS,
+        _report.table(["rate", "identities", "method", "coverage", "width / range"], other_rows),
+        "## One recipe compared with itself",
+        ONE_RECIPE.format(claims=asked["claims"]),
+        _report.table(["rate", "identities", "interval over", "difference shown"], shown),
+    ]
+    return "\n\n".join(part.strip() for part in sections) + "\n"
+
+
+def other_cells(record: dict[str, Any]) -> list[list[str]]:
+    """Return name, coverage and relative width of the other intervals of a record that know of identities, as text."""
+    others = {name: found for name, found in record["others"].items() if name != "naive"}
+    return [[name, f"{o['coverage']:.3f}", f"{o['width'] / record['range']:.2f}"] for name, o in others.items()]
+
+
+def cells(record: dict[str, Any]) -> list[str]:
+    """Return the true value, coverage, relative width and naive coverage of a record, as text."""
+    ratio = record["width"] / record["range"] if record["range"] else float("nan")
+    naive = record["others"]["naive"]["coverage"]
+    return [f"{record['true']:.4g}", f"{record['coverage']:.3f}", f"{ratio:.2f}", f"{naive:.3f}"]
+
+
+PAGE = f"""\
+Every identity has a random mean vector and a random difficulty, which scales the noise of its {IMAGES} images.
+A repetition draws new identities, evaluates an encoder on all pairs of their images or on all searches, and computes
+95% intervals. *Coverage* is the share of repetitions whose interval contains the true value; its own standard error is
+0.007 for 1,000 repetitions. *Width / range* is the median width of the intervals, divided by the width of the range of
+the central 95% of the estimates: 1 for an ideal interval. *Trials independent* is the coverage of intervals that take
+all pairs or all searches as independent: Wilson's (the EER as a rate of the pairs of one identity), Hanley and McNeil's
+for the AUC, the normal one for means and differences.
+
+FMR and FNMR are those of thresholds fixed in advance, at which the true FMR is 0.01 or 0.001; FNIR and FPIR use the
+same thresholds. The gallery has the first image of each identity, the other images are mated probes, and as many other
+identities are unknown. The true value of a rate that depends on the number of identities (FNIR, rank-1, MAP@R) is
+its mean over the repetitions; the FPIR is that of each gallery. A difference is one of two encoders on the same images.
+"""
+
+USUAL = f"""\
+For 95% of the identities, the noise is within a factor of
+{np.exp(1.96 * MODELS["usual"].difficulty):.1f} of its median."""
+
+HARD = f"""\
+Images have less noise, but the noise of 2.5% of the identities is more than
+{np.exp(1.96 * MODELS["few hard identities"].difficulty):.1f} times its median. A few identities cause most errors, and
+a sample without any of them does not tell that they exist."""
+
+OTHERS = """\
+Adjusted Wilson: Wilson's formula with the number of independent trials that has the variance of the correlated ones
+(Fogliato, Patil, Perona 2024). Bootstrap: percentiles of 500 resamples of the identities. Queries only: the jackknife
+of the queries' average precisions, without leaving out gallery rows."""
+
+FIXED = f"""\
+{CLASSES} classes with {IMAGES_OF_CLASS} images each; only the images are random. The intervals are
+the jackknife over 100 random groups of images, with 10,000 sampled pairs for verification."""
+
+ONE_RECIPE = """\
+The noise of a run is random, and so is a part of its embeddings. Runs of one recipe are compared {claims} times on the
+same identities, so that every difference that is shown is a false claim about recipes: 5% are expected of 95%
+intervals. Two single runs do differ as encoders, which an interval over identities shows correctly and which says
+nothing about the recipe. The interval over seeds is that of the paired t-test."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

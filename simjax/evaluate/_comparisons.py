@@ -1,0 +1,184 @@
+"""Comparisons: whether a difference between two encoders, or between two recipes, is more than chance.
+
+Two encoders are compared on the same images, so identities that are hard for both do not count against either of them.
+With one run of each, a comparison is about these two encoders: another seed gives others. Several runs of each, with
+other seeds, compare the recipes that produced them. With d(s) for the difference of the runs s = 1 to S, and d(s, i)
+without identity i, the difference is the mean of d(s), and
+
+    variance           = u + v,  u: jackknife variance of the mean of d(s, i) over s,  v: variance of d(s) / S
+    degrees of freedom = (u + v)^2 / (u^2 / those of u + v^2 / (S - 1))
+
+The chance of an identity in a single run is in both parts, so the interval is rather too wide than too narrow.
+
+References:
+    Satterthwaite (1946), An Approximate Distribution of Estimates of Variance Components.
+    McNemar (1947), Note on the Sampling Error of the Difference Between Correlated Proportions.
+    Bonett, Price (2012), Adjusted Wald Confidence Interval for a Difference of Binomial Proportions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from simjax.core import InputError, check_between
+from simjax.evaluate._intervals import Estimate, interval_of, jackknife_interval, jackknife_variance
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference of two rates, its interval, and whether a difference is shown. `str` makes a sentence of it.
+
+    Args:
+        difference: The first rate minus the second one, in [-1, 1]; None if one of them does not exist.
+        interval: The ends of its interval; None if fewer than two identities have trials.
+        confidence: Of the interval.
+        runs: Runs of each recipe. One run of each compares two encoders, not the recipes that produced them.
+
+    Example:
+        >>> print(Comparison(-0.02, (-0.03, -0.01), 0.95, runs=3))
+        difference -0.02 (95% interval -0.03 to -0.01), shown for the recipes, from 3 runs of each
+    """
+
+    difference: float | None
+    interval: tuple[float, float] | None
+    confidence: float
+    runs: int
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+
+    def __str__(self) -> str:
+        if self.difference is None or self.interval is None:
+            return "no interval: fewer than two identities have trials"
+        low, high = self.interval
+        about = (
+            "these two encoders, not for recipes" if self.runs == 1 else f"the recipes, from {self.runs} runs of each"
+        )
+        found = f"difference {self.difference:.4g} ({100 * self.confidence:g}% interval {low:.4g} to {high:.4g})"
+        return f"{found}, {'shown' if self.is_shown else 'not shown'} for {about}"
+
+
+def compare(
+    estimates_a: Estimate | Sequence[Estimate], estimates_b: Estimate | Sequence[Estimate], *, confidence: float = 0.95
+) -> Comparison:
+    """Compare the estimates of two encoders on the same identities, or of several runs of two recipes.
+
+    With one estimate of each, the interval is for the difference of these two encoders. It says nothing about the
+    recipes that produced them: two runs of one recipe with other seeds differ, too. To compare recipes, pass the
+    estimates of several runs of each, at least 3; runs at the same place may share a seed or a division of the data.
+
+    Args:
+        estimates_a, estimates_b: Estimates of one rate; lists of equal length for several runs.
+        confidence: Probability that the interval should contain the difference.
+
+    Raises:
+        InputError: If the numbers of runs differ, or the identities.
+
+    Example:
+        >>> from simjax.evaluate import mean_estimate
+        >>> people = np.arange(20).repeat(5)
+        >>> a = mean_estimate(np.arange(100) % 5 > 0, people)
+        >>> b = mean_estimate(np.arange(100) % 7 > 2, people)
+        >>> print(compare(a, b))
+        difference 0.24 (95% interval 0.162 to 0.318), shown for these two encoders, not for recipes
+    """
+    check_between("confidence", confidence, 0, 1)
+    first, second = ([given] if isinstance(given, Estimate) else list(given) for given in (estimates_a, estimates_b))
+    if not first or len(first) != len(second):
+        got = f"{len(second)} and {len(first)}"
+        raise InputError(f"estimates_b: expected as many runs as in estimates_a, at least one, got {got}")
+    estimates = first + second
+    if any(estimate.identities != estimates[0].identities for estimate in estimates):
+        raise InputError("estimates_b: expected the identities of estimates_a, got others; evaluate the same images")
+    runs = len(first)
+    values = [estimate.value for estimate in estimates]
+    left_out = [estimate.leave_one_out for estimate in estimates]
+    known = [value for value in values if value is not None]
+    if len(known) < 2 * runs:
+        return Comparison(None, None, confidence, runs)
+    differences = np.subtract(known[:runs], known[runs:])
+    difference = float(differences.mean())
+    without = [value for value in left_out if value is not None]
+    sample_size = min(estimate.sample_size for estimate in estimates)
+    if len(without) < 2 * runs or sample_size < 2:
+        return Comparison(difference, None, confidence, runs)
+    means = np.mean(np.subtract(without[:runs], without[runs:]), axis=0)
+    pairs = _mean_pair_deviations(first, second)
+    variance, freedom = jackknife_variance(means, sample_size, pairs)
+    of_seeds = float(differences.var(ddof=1)) / runs if runs > 1 else 0.0
+    if of_seeds:
+        parts = np.array([variance, of_seeds])
+        freedom = float(parts.sum() ** 2 / np.sum(parts**2 / [freedom, runs - 1]))
+        interval = interval_of(difference, variance + of_seeds, freedom, scale="linear", confidence=confidence)
+    else:
+        interval = jackknife_interval(
+            difference, means, scale="linear", confidence=confidence, sample_size=sample_size, pair_deviations=pairs
+        )
+    return Comparison(difference, interval, confidence, runs)
+
+
+def _mean_pair_deviations(first: list[Estimate], second: list[Estimate]) -> np.ndarray | None:
+    """Return the deviations of the mean difference of all runs for each pair of identities, if there are any."""
+    given = [estimate.pair_deviations for estimate in first + second]
+    known = [deviations for deviations in given if deviations is not None]
+    if not known:
+        return None
+    if any(deviations is None or deviations.shape != known[0].shape for deviations in given):
+        raise InputError("estimates_b: expected the pairs of estimates_a, got others; evaluate the same pairs")
+    return np.mean(np.subtract(known[: len(first)], known[len(first) :]), axis=0)
+
+
+def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike, *, confidence: float = 0.95) -> dict[str, Any]:
+    """Compare two fixed classifiers on the same images by the images that only one of them classifies correctly.
+
+    With n images, x of them correct by a only and y by b only, p is the exact two-sided probability of a result at
+    least as uneven if both are equally good, x ~ Binomial(x + y, 1/2). The interval adds one image to each of x and y:
+
+        u = (x + 1) / (n + 2),  v = (y + 1) / (n + 2),  u - v +- z sqrt((u + v - (u - v)^2) / (n + 2))
+
+    Images must be independent. If several show one identity, use `compare` with estimates of the two accuracies. The
+    result is about these two classifiers, not about the recipes that produced them.
+
+    Args:
+        correct_a, correct_b: Booleans [n], whether each image is classified correctly.
+        confidence: Probability that the interval should contain the difference.
+
+    Returns:
+        `difference`, the accuracy of a minus that of b, and its `interval`, (low, high); `only_a` and `only_b`, the
+        numbers of images; `p_value`. Without images `difference`, `interval` and `p_value` are None.
+
+    Example:
+        >>> found = mcnemar([1, 1, 1, 1, 1, 1, 0, 1], [0, 0, 0, 0, 0, 0, 0, 1])
+        >>> found["difference"], found["only_a"], found["only_b"], found["p_value"]
+        (0.75, 6, 0, 0.03125)
+    """
+    from scipy.stats import binomtest, norm
+
+    check_between("confidence", confidence, 0, 1)
+    given = [np.asarray(correct) for correct in (correct_a, correct_b)]
+    for argument, correct in zip(("correct_a", "correct_b"), given, strict=True):
+        if correct.ndim != 1 or not np.isin(correct, (0, 1)).all():
+            got = f"{correct.dtype} {correct.shape}"
+            raise InputError(f"{argument}: expected booleans, one for each image, got {got}")
+    a, b = (correct.astype(bool) for correct in given)
+    if a.shape != b.shape:
+        raise InputError(f"correct_b: expected {len(a)} booleans, as in correct_a, got {len(b)}")
+    n, only_a, only_b = len(a), int(np.sum(a & ~b)), int(np.sum(b & ~a))
+    if not n:
+        return {"difference": None, "interval": None, "only_a": 0, "only_b": 0, "p_value": None}
+    p_value = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    u, v = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    margin = float(norm.ppf((1 + confidence) / 2)) * ((u + v - (u - v) ** 2) / (n + 2)) ** 0.5
+    interval = (max(-1.0, u - v - margin), min(1.0, u - v + margin))
+    return {
+        "difference": (only_a - only_b) / n,
+        "interval": interval,
+        "only_a": only_a,
+        "only_b": only_b,
+        "p_value": p_value,
+    }

@@ -1,0 +1,255 @@
+"""Intervals of rates from data in which trials are correlated: images of one identity, pairs that share an identity.
+
+Identities are the sample. The delete-one jackknife computes a rate r again without each of g identities, r(1) to r(g):
+
+    se^2         = (g - 1) / g  sum of d(i)^2,  d(i) = r(i) - mean of r(1) to r(g)
+    rate         1 / (1 + exp(-(logit(r) +- t se / (r (1 - r)))))
+    difference   r +- t se
+
+The logit scale keeps the interval of a rate inside of [0, 1].
+
+- t is the quantile of Student's t with g - 1 degrees of freedom, fewer if a few identities cause most of the errors and
+  se itself is uncertain: those of a variance of values with the kurtosis k of the d(i), 2 g / (k - 1), but at least 6.
+- A rate of pairs of two identities, such as the false match rate, varies with the identities and with their pairs. The
+  variance of the pairs, q = sum over pairs of identities of (sum of their deviations from r)^2 / trials^2, is counted
+  twice in se^2, by both identities. se^2 - q is used instead, and at least q; the degrees of freedom are g - 1.
+- If the variance is 0, for instance because no error was observed, it says nothing. The interval then is r +- 3 / g
+  for a confidence of 95% (rule of 3; -log(1 - confidence) / g in general), within the range of r: an event in a share
+  of 3 / g of the identities would have been observed with 95% confidence.
+
+`python -m benchmarks.coverage` measures how often these intervals contain the true value.
+
+If the classes are fixed (the ten digits of MNIST), images are the sample. `random_groups` then takes the place of the
+identities: images are assigned to groups at random, and one group is left out at a time.
+
+References:
+    Efron, Stein (1981), The Jackknife Estimate of Variance.
+    O'Neill (2014), Some Useful Moment Results in Sampling Problems.
+    Fogliato, Patil, Perona (2024), Confidence Intervals for Error Rates in 1:1 Matching Tasks.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from simjax.core import InputError, check_at_least, check_between, check_choice, check_fraction
+from simjax.evaluate._checks import as_finite
+
+SCALES = ("logit", "linear")
+ROUNDING = 1e-12  # a standard error below it is rounding
+LEAST_FREEDOM = 6.0  # with fewer, FNMR has intervals 1.6 times as wide as needed (`python -m benchmarks.coverage`)
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A rate, the same rate without each identity, and the interval that follows from them.
+
+    Args:
+        value: In [0, 1]; None without trials.
+        leave_one_out: The value without each of the `identities`, float64 [g]; None if one of them does not exist.
+        identities: Identities of all images that the value depends on, [g].
+        sample_size: The number of identities that have trials, at most g.
+        pair_deviations: For a rate of pairs, the sums of deviations from the value of each pair of two identities,
+            divided by the number of all trials; None for other rates.
+
+    Example:
+        >>> estimate = mean_estimate([1, 1, 0, 1, 0, 0], ["ann", "ann", "bob", "bob", "cy", "cy"])
+        >>> estimate.value, estimate.leave_one_out.tolist()
+        (0.5, [0.25, 0.5, 0.75])
+        >>> np.round(estimate.interval(confidence=0.8), 2).tolist()
+        [0.1, 0.9]
+    """
+
+    value: float | None
+    leave_one_out: np.ndarray | None
+    identities: tuple[Any, ...]
+    sample_size: int
+    pair_deviations: np.ndarray | None = None
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
+        """Return the ends of the interval, or None if fewer than two identities have trials."""
+        check_between("confidence", confidence, 0, 1)
+        if self.value is None or self.leave_one_out is None:
+            return None
+        return jackknife_interval(
+            self.value,
+            self.leave_one_out,
+            confidence=confidence,
+            sample_size=self.sample_size,
+            pair_deviations=self.pair_deviations,
+        )
+
+
+def jackknife_interval(
+    value: float,
+    leave_one_out: ArrayLike,
+    *,
+    scale: Literal["logit", "linear"] = "logit",
+    confidence: float = 0.95,
+    sample_size: int | None = None,
+    pair_deviations: ArrayLike | None = None,
+) -> tuple[float, float] | None:
+    """Compute the interval of a rate, or of a difference of two rates, from its values without each identity.
+
+    Args:
+        value: In [0, 1], or in [-1, 1] for "linear".
+        leave_one_out: [g].
+        scale: "logit" for a rate, "linear" for a difference of rates.
+        confidence: Probability that the interval should contain the true value.
+        sample_size: The number of identities that have trials. Default: g.
+        pair_deviations: See `Estimate`, [c].
+
+    Returns:
+        The ends of the interval, or None if `sample_size` is less than 2.
+
+    Example:
+        >>> np.round(jackknife_interval(0.0, [0.0] * 30), 4).tolist()  # no error of 30 people
+        [0.0, 0.0999]
+    """
+    check_choice("scale", scale, SCALES)
+    check_between("confidence", confidence, 0, 1)
+    left_out = as_finite("leave_one_out", leave_one_out, np.float64)
+    if left_out.ndim != 1:
+        raise InputError(f"leave_one_out: expected one value for each identity, [g], got shape {left_out.shape}")
+    lowest = 0.0 if scale == "logit" else -1.0
+    if not lowest <= value <= 1:
+        raise InputError(f"value: expected a number from {lowest:g} to 1 for the scale {scale!r}, got {value}")
+    n = len(left_out) if sample_size is None else sample_size
+    if n < 2:
+        return None
+    pairs = None if pair_deviations is None else as_finite("pair_deviations", pair_deviations, np.float64)
+    variance, freedom = jackknife_variance(left_out, n, pairs)
+    if variance < ROUNDING**2:
+        margin = -float(np.log(1 - confidence)) / n
+        return max(lowest, value - margin), min(1.0, value + margin)
+    return interval_of(value, variance, freedom, scale=scale, confidence=confidence)
+
+
+def jackknife_variance(
+    leave_one_out: np.ndarray, sample_size: int, pair_deviations: np.ndarray | None
+) -> tuple[float, float]:
+    """Compute the variance of a value and the degrees of freedom of this variance, see the top of this module."""
+    g = len(leave_one_out)
+    squares = (leave_one_out - leave_one_out.mean()) ** 2
+    variance = (g - 1) / g * float(np.sum(squares))
+    if pair_deviations is not None:
+        counted_twice = float(np.sum(pair_deviations**2))
+        return max(variance - counted_twice, counted_twice), sample_size - 1.0
+    if variance < ROUNDING**2:
+        return 0.0, sample_size - 1.0
+    kurtosis = float(np.mean(squares**2) / np.mean(squares) ** 2)
+    freedom = max(2 * g / (kurtosis - 1), LEAST_FREEDOM) if kurtosis > 1 else float(g)
+    return variance, min(sample_size - 1.0, freedom)
+
+
+def interval_of(
+    value: float, variance: float, freedom: float, *, scale: Literal["logit", "linear"], confidence: float
+) -> tuple[float, float]:
+    """Compute the interval from a variance above 0 with its degrees of freedom, within the range of the value."""
+    from scipy.special import expit, logit
+    from scipy.stats import t
+
+    margin = t.ppf((1 + confidence) / 2, freedom) * variance**0.5
+    if scale == "linear":
+        return max(-1.0, float(value - margin)), min(1.0, float(value + margin))
+    value = min(max(value, ROUNDING), 1 - ROUNDING)
+    margin /= value * (1 - value)
+    return float(expit(logit(value) - margin)), float(expit(logit(value) + margin))
+
+
+def mean_estimate(values: ArrayLike, identities: ArrayLike) -> Estimate:
+    """Estimate the mean of a value of each trial, with the trials of one identity left out at a time.
+
+    A trial is an image, a query, a probe or a pair: correct classifications of images give the accuracy, accepted pairs
+    of two identities the false match rate, rejected pairs of one identity the false non-match rate. A pair has two
+    identities, and leaving out one identity removes all pairs that have it.
+
+    Args:
+        values: In [0, 1], or booleans, [n].
+        identities: Integers or names, [n] or [n, 2].
+
+    Example:
+        >>> is_accepted = [False, True, False]  # pairs of ann and bob, ann and cy, bob and cy
+        >>> mean_estimate(is_accepted, [["ann", "bob"], ["ann", "cy"], ["bob", "cy"]]).leave_one_out.tolist()
+        [0.0, 1.0, 0.0]
+    """
+    x = as_finite("values", values, np.float64)
+    if x.ndim != 1:
+        raise InputError(f"values: expected one for each trial, [n], got shape {x.shape}")
+    check_fraction("values", x)
+    units, names = number_identities("identities", identities, len(x), columns=2)
+    return mean_of_units(x, units, names)
+
+
+def mean_of_units(values: np.ndarray, units: np.ndarray, names: tuple[Any, ...]) -> Estimate:
+    """Return `mean_estimate` of checked values [n], and of units [n, 1 or 2], indices of `names`."""
+    if not len(values):
+        return Estimate(None, None, names, 0)
+    of_unit = sum_by_unit(units, np.ones(len(values)), len(names)).astype(int)
+    sums = values.sum() - sum_by_unit(units, values, len(names))
+    sample_size = int(np.count_nonzero(of_unit))
+    estimate = estimate_of_sums(values.sum(), len(values), sums, len(values) - of_unit, names, sample_size)
+    is_of_two = units[:, 0] != units[:, -1]
+    if not is_of_two.any():
+        return estimate
+    deviations = (values[is_of_two] - values.mean()) / len(values)
+    first, second = units[is_of_two].T
+    pair = np.minimum(first, second) * len(names) + np.maximum(first, second)
+    if len(names) ** 2 > len(pair):  # else sums of all pairs of units, some of them 0, need less memory than the trials
+        pair = np.unique(pair, return_inverse=True)[1]
+    return replace(estimate, pair_deviations=np.bincount(pair, deviations, minlength=1))
+
+
+def estimate_of_sums(
+    total: float, count: int, sums: np.ndarray, counts: np.ndarray, names: tuple[Any, ...], sample_size: int
+) -> Estimate:
+    """Return the estimate total / count, and sums / counts [g] without each identity."""
+    if not count:
+        return Estimate(None, None, names, 0)
+    left_out = np.clip(sums / counts, 0, 1) if counts.all() else None
+    return Estimate(float(total / count), left_out, names, sample_size)
+
+
+def random_groups(n: int, groups: int = 100, seed: int = 0) -> np.ndarray:
+    """Assign n images to groups of nearly equal size at random, for intervals over images of fixed classes.
+
+    Args:
+        n: The number of images.
+        groups: The number of groups; n groups of one image if there are fewer images.
+        seed: Seed of the assignment.
+
+    Returns:
+        Integers [n] from 0, in place of identities.
+
+    Example:
+        >>> np.bincount(random_groups(1000, groups=4)).tolist()
+        [250, 250, 250, 250]
+    """
+    check_at_least("n", n, 0)
+    check_at_least("groups", groups, 1)
+    return np.random.default_rng(seed).permutation(n) % min(groups, max(n, 1))
+
+
+def number_identities(
+    argument: str, identities: ArrayLike, n: int, *, columns: int = 1
+) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """Return the indices of the identities of each row, [n, 1 to `columns`], and the sorted identities."""
+    given = np.asarray(identities)
+    expected = [(n,), *((n, c) for c in range(2, columns + 1))]
+    if given.shape not in expected or (n and given.dtype.kind not in "iuUT"):
+        shapes = " or ".join(map(str, expected))
+        raise InputError(f"{argument}: expected integers or names {shapes}, got {given.dtype} {given.shape}")
+    names = np.unique(given)
+    units = np.searchsorted(names, given)  # for a million pairs faster than the argument return_inverse
+    return units.reshape(n, -1 if n else 1), tuple(names.tolist())
+
+
+def sum_by_unit(units: np.ndarray, values: np.ndarray, n_units: int) -> np.ndarray:
+    """Sum values [n] over the rows of each unit; a row counts once for a unit that it has twice in [n, 1 or 2]."""
+    sums = np.bincount(units[:, 0], values, minlength=n_units)
+    if units.shape[1] == 1:
+        return sums
+    is_other = units[:, 0] != units[:, 1]
+    return sums + np.bincount(units[is_other, 1], values[is_other], minlength=n_units)

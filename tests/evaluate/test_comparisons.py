@@ -1,0 +1,146 @@
+"""Comparisons: the intervals of differences against their formulas, and what is shown of noise and of a difference."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from simjax.core import InputError
+from simjax.evaluate import Estimate, compare, jackknife_interval, mcnemar, mean_estimate
+
+PEOPLE = np.arange(30).repeat(4)
+
+
+def test_two_encoders_are_compared_by_the_difference_without_each_identity(random):
+    a, b = (random.random(120) < rate for rate in (0.9, 0.8))
+    found = compare(mean_estimate(a, PEOPLE), mean_estimate(b, PEOPLE))
+    assert found.difference == pytest.approx(a.mean() - b.mean())
+    mean_of_person = (a * 1.0 - b).reshape(30, 4).mean(axis=1)  # for equally many images this is Student's interval
+    assert found.interval == pytest.approx(tuple(stats.ttest_1samp(mean_of_person, 0).confidence_interval()))
+    assert found.runs == 1
+
+
+def test_a_hard_identity_counts_against_neither_encoder(random):
+    difficulty = np.repeat(random.random(30) < 0.3, 4)
+    a = ~difficulty
+    b = ~difficulty & (random.random(120) < 0.97)
+    paired = compare(mean_estimate(a, PEOPLE), mean_estimate(b, PEOPLE)).interval
+    single = mean_estimate(a, PEOPLE).interval()
+    assert 0 < np.diff(paired or ()) < np.diff(single or ()) / 4
+
+
+def test_several_runs_add_the_variance_of_seeds(random):
+    a, b = ([mean_estimate(random.random(120) < rate, PEOPLE) for _ in range(4)] for rate in (0.9, 0.85))
+    found = compare(a, b)
+    differences = np.array([x.value for x in a], float) - np.array([x.value for x in b], float)
+    left_out = np.mean([np.asarray(x.leave_one_out) for x in a], axis=0)
+    left_out -= np.mean([np.asarray(x.leave_one_out) for x in b], axis=0)
+    of_people, of_seeds = 29**2 / 30 * np.var(left_out, ddof=1), np.var(differences, ddof=1) / 4
+    freedom = (of_people + of_seeds) ** 2 / (of_people**2 / 29 + of_seeds**2 / 3)
+    margin = stats.t(freedom).ppf(0.975) * (of_people + of_seeds) ** 0.5
+    assert found.difference == pytest.approx(differences.mean())
+    assert found.interval == pytest.approx((found.difference - margin, found.difference + margin))
+    assert found.runs == 4
+
+
+def test_rates_of_pairs_are_compared_by_the_differences_of_each_pair(random):
+    pairs = np.stack(np.triu_indices(9, 1), axis=1)
+    a, b = (random.random(len(pairs)) < rate for rate in (0.3, 0.6))
+    found = compare(mean_estimate(a, pairs), mean_estimate(b, pairs))
+    d = a * 1.0 - b
+    left_out = np.array([d[(pairs != person).all(axis=1)].mean() for person in range(9)])
+    twice = np.sum((d - d.mean()) ** 2) / len(d) ** 2
+    variance = max(8 / 9 * np.sum((left_out - left_out.mean()) ** 2) - twice, twice)
+    margin = stats.t(8).ppf(0.975) * variance**0.5
+    assert found.interval == pytest.approx((d.mean() - margin, d.mean() + margin))
+    with pytest.raises(InputError, match="^estimates_b: expected the pairs of estimates_a, got others"):
+        compare(mean_estimate(a, pairs), mean_estimate(b[:-1], pairs[:-1]))
+
+
+def test_runs_that_never_differ_have_the_interval_of_the_rule_of_3():
+    perfect = [mean_estimate(np.ones(120), PEOPLE)] * 3
+    found = compare(perfect, perfect)
+    assert found.difference == 0
+    assert found.interval == jackknife_interval(0.0, np.zeros(30), scale="linear")
+    assert not found.is_shown
+    assert compare(perfect[0], perfect[0]).interval == found.interval
+
+
+def test_noise_between_runs_is_not_a_difference_of_recipes_and_a_large_difference_is(random):
+    """Runs of one recipe have accuracies from 0.8 to 0.9."""
+    shown = {"none": 0, "large": 0}
+    for _ in range(100):
+        accuracy = random.uniform(0.8, 0.9, 6) + random.normal(scale=0.05, size=(30, 1))
+        for name, gain in (("none", 0.0), ("large", -0.4)):
+            rates = accuracy + gain * (np.arange(6) < 3)
+            runs = [mean_estimate((random.random((30, 4)) < r[:, None]).ravel(), PEOPLE) for r in rates.T]
+            shown[name] += compare(runs[:3], runs[3:]).is_shown
+    assert shown["none"] <= 7
+    assert shown["large"] >= 95
+
+
+def test_a_comparison_says_what_it_is_about():
+    sure, unsure = mean_estimate(np.ones(120), PEOPLE), mean_estimate(np.arange(120) % 4 > 0, PEOPLE)
+    one = compare(sure, unsure)
+    assert one.is_shown
+    assert str(one).endswith("shown for these two encoders, not for recipes")
+    several = compare([sure, unsure], [unsure, sure])
+    assert not several.is_shown
+    assert str(several).endswith("not shown for the recipes, from 2 runs of each")
+
+
+def test_a_comparison_of_values_that_do_not_exist_has_no_interval():
+    none, single = mean_estimate([], []), Estimate(0.5, None, (1,), 1)
+    assert compare(none, none).difference is None
+    assert compare(single, single).difference == 0
+    assert compare(single, single).interval is None
+    assert not compare(single, single).is_shown
+    assert str(compare(none, none)) == "no interval: fewer than two identities have trials"
+
+
+def test_comparisons_of_other_identities_or_numbers_of_runs_are_errors():
+    a, b = mean_estimate([0, 1], [1, 2]), mean_estimate([0, 1], [1, 3])
+    with pytest.raises(InputError, match="^estimates_b: expected the identities of estimates_a, got others"):
+        compare(a, b)
+    with pytest.raises(InputError, match="^estimates_b: expected as many runs as in estimates_a, .*, got 1 and 2$"):
+        compare([a, a], [b])
+    with pytest.raises(InputError, match="^estimates_b: expected as many runs"):
+        compare([], [])
+    with pytest.raises(InputError, match="^confidence: expected a number between 0 and 1"):
+        compare(a, a, confidence=95.0)
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(9, 2), (2, 9), (5, 5), (0, 1), (0, 0), (31, 14)])
+def test_mcnemar_is_the_exact_binomial_test(only_a, only_b):
+    a = np.array([1] * only_a + [0] * only_b + [1] * 20 + [0] * 3)
+    b = np.array([0] * only_a + [1] * only_b + [1] * 20 + [0] * 3)
+    found = mcnemar(a, b)
+    n, discordant = len(a), only_a + only_b
+    tail = sum(math.comb(discordant, k) for k in range(min(only_a, only_b) + 1)) / 2**discordant
+    assert found["p_value"] == pytest.approx(min(1, 2 * tail))
+    assert (found["only_a"], found["only_b"], found["difference"]) == (only_a, only_b, (only_a - only_b) / n)
+    low, high = found["interval"]
+    assert low < found["difference"] < high
+    reverse = mcnemar(b, a)
+    assert reverse["interval"] == pytest.approx((-high, -low))
+
+
+def test_the_interval_of_mcnemar_covers_the_difference(random):
+    """Of 40 images, a classifies 0.9 correctly and b 0.8; both fail on the same image more often than by chance."""
+    covered = 0
+    for _ in range(600):
+        case = random.choice(4, size=40, p=[0.78, 0.12, 0.02, 0.08])  # both, only a, only b, none
+        low, high = mcnemar(case < 2, (case == 0) | (case == 2))["interval"]
+        covered += low <= 0.1 <= high
+    assert 0.93 < covered / 600 < 0.99
+
+
+def test_mcnemar_without_images_or_of_wrong_input():
+    assert mcnemar([], [])["p_value"] is None
+    with pytest.raises(InputError, match="^correct_b: expected 2 booleans, as in correct_a, got 3"):
+        mcnemar([1, 0], [1, 0, 1])
+    with pytest.raises(InputError, match="^correct_a: expected booleans"):
+        mcnemar([1, 2], [1, 0])
+    with pytest.raises(InputError, match="^confidence: expected a number between 0 and 1"):
+        mcnemar([1], [1], confidence=1.0)
