@@ -14,7 +14,7 @@ from simjax.evaluate._clustering import clustering_metrics
 from simjax.evaluate._comparisons import Comparison, compare, mcnemar
 from simjax.evaluate._diagnostics import alignment, effective_rank, embedding_diagnostics, spread, uniformity
 from simjax.evaluate._few_shot import few_shot_accuracy
-from simjax.evaluate._intervals import Estimate, jackknife_interval, mean_estimate, random_groups
+from simjax.evaluate._intervals import Estimate, estimates_of, jackknife_interval, mean_estimate, random_groups
 from simjax.evaluate._knn import knn_accuracy, knn_predict
 from simjax.evaluate._open_set import OpenSetSearch, open_set_metrics, open_set_search
 from simjax.evaluate._reliability import reliability
@@ -48,6 +48,7 @@ __all__ = [
     "dissimilarity_probability",
     "effective_rank",
     "embedding_diagnostics",
+    "estimates_of",
     "few_shot_accuracy",
     "fit_dissimilarity",
     "graded_ndcg",

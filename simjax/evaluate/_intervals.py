@@ -15,7 +15,8 @@ The logit scale keeps the interval of a rate inside of [0, 1].
   twice in se^2, by both identities. se^2 - q is used instead, and at least q; the degrees of freedom are g - 1.
 - If the variance is 0, for instance because no error was observed, it says nothing. The interval then is r +- 3 / g
   for a confidence of 95% (rule of 3; -log(1 - confidence) / g in general), within the range of r: an event in a share
-  of 3 / g of the identities would have been observed with 95% confidence.
+  of 3 / g of the identities would have been observed with 95% confidence. A rate of 0 or 1 that changes without some
+  identity, because an error appears in its place, has r +- the larger one of 3 / g and t se.
 
 `python -m benchmarks.coverage` measures how often these intervals contain the true value.
 
@@ -28,6 +29,7 @@ References:
     Fogliato, Patil, Perona (2024), Confidence Intervals for Error Rates in 1:1 Matching Tasks.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -121,8 +123,11 @@ def jackknife_interval(
         return None
     pairs = None if pair_deviations is None else as_finite("pair_deviations", pair_deviations, np.float64)
     variance, freedom = jackknife_variance(left_out, n, pairs)
-    if variance < ROUNDING**2:
-        margin = -float(np.log(1 - confidence)) / n
+    if variance < ROUNDING**2 or (scale == "logit" and value in (0, 1)):  # 0 and 1 have no logit
+        from scipy.stats import t
+
+        of_variance = float(t.ppf((1 + confidence) / 2, freedom)) * variance**0.5
+        margin = max(-float(np.log(1 - confidence)) / n, of_variance)
         return max(lowest, value - margin), min(1.0, value + margin)
     return interval_of(value, variance, freedom, scale=scale, confidence=confidence)
 
@@ -210,6 +215,37 @@ def estimate_of_sums(
         return Estimate(None, None, names, 0)
     left_out = np.clip(sums / counts, 0, 1) if counts.all() else None
     return Estimate(float(total / count), left_out, names, sample_size)
+
+
+def estimates_of(
+    statistics: Callable[[np.ndarray], Mapping[str, float | None]], identities: ArrayLike
+) -> dict[str, Estimate]:
+    """Estimate any rates, such as the average precision, by computing them again without each identity.
+
+    The other functions of this module are faster and should be used for the rates that they know. With many identities,
+    pass groups of them (`random_groups`), which are left out one at a time.
+
+    Args:
+        statistics: Returns rates in [0, 1] by name from a boolean mask [n] of the trials to use; None for a rate that
+            does not exist.
+        identities: Integers or names of the trials, [n], or [n, 2] for pairs.
+
+    Example:
+        >>> correct, people = np.array([1, 1, 0, 1, 0, 0]), ["ann", "ann", "bob", "bob", "cy", "cy"]
+        >>> found = estimates_of(lambda mask: {"accuracy": correct[mask].mean()}, people)
+        >>> found["accuracy"].leave_one_out.tolist()
+        [0.25, 0.5, 0.75]
+    """
+    units, names = number_identities("identities", identities, len(np.asarray(identities)), columns=2)
+    values = statistics(np.ones(len(units), bool))
+    without = [statistics((units != unit).all(axis=1)) for unit in range(len(names))]
+    found = {}
+    for name, value in values.items():
+        left_out = [of_others[name] for of_others in without]
+        known = [rate for rate in left_out if rate is not None]
+        is_known = len(known) == len(left_out)
+        found[name] = Estimate(value, np.array(known, np.float64) if is_known else None, names, len(names))
+    return found
 
 
 def random_groups(n: int, groups: int = 100, seed: int = 0) -> np.ndarray:

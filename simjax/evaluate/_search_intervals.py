@@ -5,6 +5,7 @@ these rows, which one search, somewhat deeper than usual, tells: no search is re
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from simjax.core import InputError, check_number
 from simjax.evaluate._checks import as_rows, gallery_and_queries
+from simjax.evaluate._image_intervals import leave_out_images
 from simjax.evaluate._intervals import Estimate, estimate_of_sums, mean_of_units, number_identities
 from simjax.similarity import Measure, top_k
 from simjax.similarity import measure as as_measure
@@ -35,8 +37,8 @@ def retrieval_estimates(
     Args:
         embeddings: The gallery, [m, d].
         labels: Integers [m].
-        identities: Integers or names [m]. Default: the labels. For fixed classes pass groups of images, such as
-            `random_groups`; with G groups and R relevant rows this takes of the order of queries * G * R steps.
+        identities: Integers or names [m]. Default: the labels. For fixed classes pass the numbers of the images,
+            `np.arange(m)`, so that one image is left out at a time.
         query_embeddings: [q, d]. Default: every embedding searches among all others.
         query_labels: Integers [q]. Required with `query_embeddings`.
         query_identities: Integers or names [q]. Required with `query_embeddings` if `identities` are given.
@@ -71,6 +73,8 @@ def retrieval_estimates(
     classes, ids = np.unique(np.concatenate([gallery_ids, query_ids]), return_inverse=True)
     gallery_ids, query_ids = ids[: len(gallery)], ids[len(gallery) :]
     n_relevant = np.bincount(gallery_ids, minlength=len(classes))[query_ids] - is_self_search
+    if is_self_search and len(names) == len(gallery):  # every image is an identity of its own
+        return _by_name([_reordered(e, units, names) for e in leave_out_images(gallery, gallery_ids, m, ks)], ks)
     active = np.flatnonzero(n_relevant > 0)
     relevant_in_units = _relevant_in_units(gallery_ids, units, len(classes), len(names))
     largest_unit = int(np.bincount(units, minlength=1).max())
@@ -102,8 +106,7 @@ def retrieval_estimates(
     for value, change in zip(values.T, changes.T, strict=True):
         sums = value.sum() - np.bincount(own, value, minlength=len(names)) + change
         estimates.append(estimate_of_sums(value.sum(), len(active), sums, counts, names, sample_size))
-    first = dict(zip(("mean_average_precision_at_r", "r_precision", "precision_at_1"), estimates, strict=False))
-    return {**first, "recall_at_k": {str(k): found for k, found in zip(ks, estimates[3:], strict=True)}}
+    return _by_name(estimates, ks)
 
 
 def open_set_estimates(
@@ -191,6 +194,18 @@ def _search_estimate(outcomes: np.ndarray, unit: np.ndarray, candidate: np.ndarr
     sums = value.sum() - np.bincount(unit, value, minlength=len(names)) + change
     counts = len(value) - of_unit if len(names) > 1 else np.zeros_like(of_unit)  # without the only one, no gallery
     return estimate_of_sums(value.sum(), len(value), sums, counts, names, int(np.count_nonzero(of_unit)))
+
+
+def _by_name(estimates: list[Estimate], ks: Sequence[int]) -> dict[str, Any]:
+    first = dict(zip(("mean_average_precision_at_r", "r_precision", "precision_at_1"), estimates, strict=False))
+    return {**first, "recall_at_k": {str(k): found for k, found in zip(ks, estimates[3:], strict=True)}}
+
+
+def _reordered(estimate: Estimate, units: np.ndarray, names: tuple[Any, ...]) -> Estimate:
+    """Return an estimate over images in the order of their names; `units` has the place of each image."""
+    if estimate.leave_one_out is None:
+        return replace(estimate, identities=names)
+    return replace(estimate, leave_one_out=estimate.leave_one_out[np.argsort(units)], identities=names)
 
 
 def _number_both(

@@ -8,7 +8,7 @@ reason are in `not_evaluated` of the report.
 
 Metrics have 95% intervals, `<name>_interval`. Many new classes are a sample of identities, and the intervals are about
 other classes. Otherwise the classes are fixed, and the intervals are about other images of them. leave_one_out.npz has
-each metric without each class or group of images, from which comparisons of runs are computed.
+each metric without each class or image, from which comparisons of runs are computed.
 """
 
 import math
@@ -35,7 +35,7 @@ from simjax.train._settings import Settings
 VERIFICATION_PAIRS = 20_000  # largest number of pairs
 THRESHOLD_IMAGES = 5_000  # largest number of images on which the threshold is chosen
 QUERIES, NEIGHBOURS, SHOWN_PAIRS, ATTENTION_IMAGES = 10, 8, 16, 8  # in samples.npz
-GROUPS = 20  # of images of fixed classes, which intervals leave out one at a time
+GROUPS = 50  # of identities or images that are left out at a time for rates without a fast formula
 MIN_SAMPLED_CLASSES = 20  # fewer new classes are not a sample from which other classes can be judged
 PARTS = 8  # parts of an evaluation that `evaluate_run` announces
 
@@ -182,10 +182,10 @@ class _Inputs(NamedTuple):
     def has_sampled_classes(self) -> bool:
         return not self.splits.known_classes and len(self.splits.test.class_names) >= MIN_SAMPLED_CLASSES
 
-    def groups(self) -> np.ndarray:
-        """Return what intervals leave out one at a time: the class of each test image, or a random group."""
+    def identities(self) -> np.ndarray:
+        """Return what intervals leave out one at a time: the class of each test image, or its number."""
         labels = self.splits.test.labels
-        return labels if self.has_sampled_classes() else evaluate.random_groups(len(labels), GROUPS)
+        return labels if self.has_sampled_classes() else np.arange(len(labels))
 
 
 def _add_intervals(report: dict[str, Any], estimates: Estimates) -> None:
@@ -227,9 +227,9 @@ def _classification(inputs: _Inputs) -> tuple[dict[str, Any], np.ndarray, Estima
     if encoded.logits is not None and splits.known_classes:
         predicted, accuracy_of = encoded.logits.argmax(1), "classifier"
     metrics = evaluate.classification_metrics(test.labels, predicted, len(test.class_names))
-    groups = inputs.groups()
+    identities = inputs.identities()
     estimates = {
-        name: evaluate.mean_estimate(classes == test.labels, groups)
+        name: evaluate.mean_estimate(classes == test.labels, identities)
         for name, classes in (("accuracy", predicted), ("knn_accuracy", knn_predicted))
     }
     metrics = {
@@ -237,6 +237,10 @@ def _classification(inputs: _Inputs) -> tuple[dict[str, Any], np.ndarray, Estima
         "accuracy_of": accuracy_of,
         "knn_accuracy": float(np.mean(knn_predicted == test.labels)),
         "per_class_accuracy": metrics["per_class_accuracy"],
+        "per_class_accuracy_interval": [
+            evaluate.mean_estimate(predicted[rows] == label, identities[rows]).interval()
+            for label, rows in enumerate(test.labels == np.arange(len(test.class_names))[:, None])
+        ],
         "confusion": np.asarray(metrics["confusion"]).tolist(),
     }
     return metrics, predicted, estimates
@@ -245,10 +249,11 @@ def _classification(inputs: _Inputs) -> tuple[dict[str, Any], np.ndarray, Estima
 def _retrieval(inputs: _Inputs) -> tuple[dict[str, Any], Estimates]:
     inputs.require_classes()
     metrics = evaluate.retrieval_metrics(inputs.encoded.embeddings, inputs.splits.test.labels, measure=inputs.measure)
+    metrics.pop("per_class")
     if not metrics["queries"]:
         raise InputError("no two test images are of one class")
     estimates = evaluate.retrieval_estimates(
-        inputs.encoded.embeddings, inputs.splits.test.labels, identities=inputs.groups(), measure=inputs.measure
+        inputs.encoded.embeddings, inputs.splits.test.labels, identities=inputs.identities(), measure=inputs.measure
     )
     recall = {f"recall_at_k.{k}": estimate for k, estimate in estimates.pop("recall_at_k").items()}
     return metrics, {f"retrieval.{name}": estimate for name, estimate in (estimates | recall).items()}
@@ -291,8 +296,20 @@ def _verification(
     else:
         curves["roc_point"] = np.array([metrics["fmr"], 1 - metrics["fnmr"]])
     estimates = evaluate.verification_estimates(
-        scores, same, inputs.groups()[pairs], higher_is_closer=measure.higher_is_closer, threshold=threshold
+        scores, same, inputs.identities()[pairs], higher_is_closer=measure.higher_is_closer, threshold=threshold
     )
+    kinds = [name for name in ("average_precision", "best_f1", "balanced_accuracy") if metrics[name] is not None]
+
+    def other_rates(mask: np.ndarray) -> dict[str, float | None]:
+        found = evaluate.verification_metrics(
+            scores[mask], same[mask], higher_is_closer=measure.higher_is_closer, threshold=threshold
+        )
+        at_fmr = {f"fnmr_at_fmr.{fmr}": rate for fmr, rate in found["fnmr_at_fmr"].items()}
+        return {name: found[name] for name in kinds} | at_fmr
+
+    groups = np.unique(inputs.identities(), return_inverse=True)[1]
+    groups = evaluate.random_groups(int(groups.max()) + 1, GROUPS)[groups]
+    estimates |= evaluate.estimates_of(other_rates, groups[pairs])
     metrics |= {"pairs": len(same), "threshold_from": source, "threshold_note": sentence}
     return metrics, curves, scale, {f"verification.{name}": estimate for name, estimate in estimates.items()}
 
