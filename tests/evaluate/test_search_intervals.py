@@ -5,7 +5,8 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from simjax.core import InputError
-from simjax.evaluate import open_set_estimates, random_groups, retrieval_estimatesfrom tests.slow import mostly_slow
+from simjax.evaluate import open_set_estimates, random_groups, retrieval_estimates
+from tests.slow import mostly_slow
 
 KS = (1, 3, 8)
 
