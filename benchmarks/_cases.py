@@ -29,6 +29,10 @@ def contests(cases: Any, measures: Any = None, *, small: bool = False) -> Iterat
             logsumexp("medium", *((64, 16) if small else (8_192, 128))),
             logsumexp("large", *((512, 16) if small else (65_536, 128))),
         ],
+        "retrieval": lambda: [
+            *(retrieval(f"{c:,} classes", c, *((400, 16) if small else (10_000, 64))) for c in (10, 100, 2_000)),
+            retrieval("large, 10 classes", 10, *((800, 16) if small else (60_000, 64)), alone=True),
+        ],
     }
     for case in cases:
         yield from makers[case]()
@@ -172,3 +176,41 @@ def logsumexp(name: str, n: int, d: int) -> Contest:
         return normal((n, d), (n, d), scale=0.3)
 
     return Contest("logsumexp", name, f"{n:,} x {n:,} x {d}", inputs, contenders, "largest difference")
+
+
+def retrieval(name: str, classes: int, n: int, d: int, alone: bool = False) -> Contest:
+    """Precision at 1, MAP at R and R-precision of all rows searched among the others, by Euclidean distance."""
+
+    def inputs() -> Arrays:
+        labels = np.arange(n) % min(classes, n // 4)  # small sizes have fewer classes
+        centers, noise = normal((classes, d), (n, d))
+        return 0.5 * centers[labels] + noise, labels
+
+    def ours(rows: np.ndarray, labels: np.ndarray) -> Ready:
+        from simjax.evaluate import retrieval_metrics
+
+        def run() -> list[float]:
+            found = retrieval_metrics(rows, labels, measure="euclidean")
+            return [found[name] for name in ("precision_at_1", "mean_average_precision_at_r", "r_precision")]
+
+        return Ready(run)
+
+    def accuracy_calculator(rows: np.ndarray, labels: np.ndarray) -> Ready:
+        import faiss
+        import torch
+        from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+
+        torch.set_num_threads(CORES)
+        faiss.omp_set_num_threads(CORES)
+        names = ("precision_at_1", "mean_average_precision_at_r", "r_precision")
+        calculator = AccuracyCalculator(include=names, k="max_bin_count", device=torch.device("cpu"))
+        x, y = torch.from_numpy(rows), torch.from_numpy(labels)
+
+        def run() -> list[float]:
+            found = calculator.get_accuracy(x, y)
+            return [found[name] for name in names]
+
+        return Ready(run)
+
+    contenders = {OURS: ours} if alone else {OURS: ours, "pytorch-metric-learning, FAISS": accuracy_calculator}
+    return Contest("retrieval", name, f"{n:,} x {n:,} x {d}", inputs, contenders, "largest difference")

@@ -27,6 +27,7 @@ COLOURS = {
     "search": "#ee6677",
     "attention": "#228833",
     "logsumexp": "#ccbb44",
+    "retrieval": "#66ccee",
     "step": "#aa3377",
     "batch": "#4477aa",
     "large": "#ee6677",
@@ -181,7 +182,7 @@ def section(case: str, contests: list[dict[str, Any]]) -> list[str]:
         times.append([contest["name"], contest["size"], *taken, *best, agreement(contest)])
         ours = outcomes[OURS]
         peaks = [megabytes(outcomes.get(name, none).get("peak_bytes")) for name in names]
-        compiling = f"{ours['compile_seconds']:.2f}" if "compile_seconds" in ours else "–"
+        compiling = "–" if ours.get("compile_seconds") is None else f"{ours['compile_seconds']:.2f}"
         memory.append([contest["name"], *peaks, megabytes(ours.get("temporary_bytes")), compiling])
         notes += [f"- {contest['name']}, {name}: {o['note']}." for name, o in outcomes.items() if o["note"]]
     kind = next((contest["agreement"]["kind"] for contest in contests if contest["agreement"]), "agreement")

@@ -1,4 +1,4 @@
-"""simjax against SciPy, scikit-learn, PyTorch and FAISS on one CPU: `python -m benchmarks.engine`.
+"""simjax against SciPy, scikit-learn, PyTorch, FAISS and others on one CPU: `python -m benchmarks.engine`.
 
 Writes benchmarks.md, benchmarks.png and benchmarks.json. Contenders take turns within one run; the peak memory of each
 is measured in a process of its own. A peer that is not installed is named and left out; a measure that fails is named,
@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks._command import command_line, run
 
-CASES = ("pairwise", "search", "attention", "logsumexp")
+CASES = ("pairwise", "search", "attention", "logsumexp", "retrieval")
 
 
 def main() -> int:

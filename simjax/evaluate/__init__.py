@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from simjax.evaluate._calibration import Calibration, Threshold
 from simjax.evaluate._classification import class_similarity, classification_metrics
+from simjax.evaluate._clustering import clustering_metrics
 from simjax.evaluate._comparisons import Comparison, compare, mcnemar
 from simjax.evaluate._diagnostics import alignment, effective_rank, embedding_diagnostics, spread, uniformity
 from simjax.evaluate._few_shot import few_shot_accuracy
 from simjax.evaluate._intervals import Estimate, jackknife_interval, mean_estimate, random_groups
+from simjax.evaluate._knn import knn_accuracy, knn_predict
 from simjax.evaluate._open_set import OpenSetSearch, open_set_metrics, open_set_search
 from simjax.evaluate._reliability import reliability
-from simjax.evaluate._retrieval import knn_accuracy, knn_predict, retrieval_metrics
+from simjax.evaluate._retrieval import graded_ndcg, retrieval_metrics, retrieval_values
 from simjax.evaluate._search_intervals import open_set_estimates, retrieval_estimates
 from simjax.evaluate._verification import (
     best_threshold,
@@ -41,12 +43,14 @@ __all__ = [
     "best_threshold",
     "class_similarity",
     "classification_metrics",
+    "clustering_metrics",
     "compare",
     "dissimilarity_probability",
     "effective_rank",
     "embedding_diagnostics",
     "few_shot_accuracy",
     "fit_dissimilarity",
+    "graded_ndcg",
     "jackknife_interval",
     "knn_accuracy",
     "knn_predict",
@@ -59,6 +63,7 @@ __all__ = [
     "reliability",
     "retrieval_estimates",
     "retrieval_metrics",
+    "retrieval_values",
     "sample_pairs_for_verification",
     "spread",
     "uniformity",

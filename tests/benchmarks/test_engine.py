@@ -37,12 +37,16 @@ def test_numbers_fit_together(written):
         "attention/many",
         "logsumexp/medium",
         "logsumexp/large",
+        *(f"retrieval/{name}" for name in ("10 classes", "100 classes", "2,000 classes", "large, 10 classes")),
     ]
     for contest in contests:
         ran = {name: o for name, o in contest["contenders"].items() if o["seconds"]}
         for outcome in ran.values():
             assert len(outcome["seconds"]) == 3
             assert outcome["median"] == sorted(outcome["seconds"])[1]
+        if contest["case"] == "retrieval":  # its peer needs FAISS, and nothing is compiled ahead of time
+            assert contest["best_peer"] is contest["ratio"] is contest["agreement"] is None
+            continue
         best = min((name for name in ran if name != "simjax"), key=lambda name: ran[name]["median"])
         assert contest["best_peer"] == best
         assert contest["ratio"] == ran[best]["median"] / ran["simjax"]["median"]

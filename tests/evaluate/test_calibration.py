@@ -129,7 +129,7 @@ def most_lenient(scores, wanted, higher_is_closer):
 @pytest.mark.parametrize("fmr", [0.004, 0.05, 0.29, 0.5, 0.999])
 def test_pair_threshold_equals_a_search_over_all_pairs(measure, fmr, random, monkeypatch):
     """Integers, so that there are many ties; and several blocks of rows."""
-    monkeypatch.setattr(_retrieval, "TILE_ENTRIES", 37 * 5)
+    monkeypatch.setattr(_retrieval, "rows_per_block", lambda n, row_bytes: 5)
     x, ids = random.integers(-4, 5, (37, 3)).astype(np.float32), random.integers(0, 6, 37)
     calibration = Calibration.fit(x, ids, measure=measure)
     i, j = np.triu_indices(37, 1)

@@ -45,7 +45,7 @@ def test_wrong_arguments_are_errors(labels, predicted, message):
 def test_similarity_of_classes_equals_a_loop_over_pairs(measure, monkeypatch):
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(43, 3)), rng.integers(0, 5, 43)
-    monkeypatch.setattr(_retrieval, "TILE_ENTRIES", 43 * 7)  # seven tiles, the last one padded
+    monkeypatch.setattr(_retrieval, "rows_per_block", lambda n, row_bytes: 7)  # seven tiles, the last one padded
     s = cdist(x, x, measure)
     s = 1 - s if measure == "cosine" else s
     expected = [
