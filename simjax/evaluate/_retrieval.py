@@ -236,6 +236,24 @@ def tiles(
     return _tiles(_values, query, gallery, measure, block_size, np.arange(len(query)))
 
 
+def nearest_rows(
+    query: np.ndarray, gallery: np.ndarray, measure: Measure, depth: int, rows: np.ndarray, *, exclude_itself: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Iterate over blocks of the queries `rows`: their indices [r] and their closest gallery rows, [r, depth].
+
+    Args:
+        query: [q, d].
+        gallery: [m, d].
+        measure: How rows are compared; equal ones are ranked by lowest index.
+        depth: Gallery rows of each query, at most those that are available.
+        rows: Indices of the queries that are searched.
+        exclude_itself: True if the queries are the gallery, where no row is its own neighbour.
+    """
+    function = _distances_to_others if exclude_itself else _distances
+    for block, distances in _tiles(function, query, gallery, measure, None, rows):
+        yield block, _rank(distances, depth)
+
+
 def _tiles(
     function: Callable[..., jax.Array],
     query: np.ndarray,
