@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from simjax.evaluate._intervals import Estimate, estimate_of_sums
-from simjax.evaluate._retrieval import distances_to_others, nearest_columns
+from simjax.evaluate._retrieval import nearest_rows
 from simjax.similarity import Measure
 
 
@@ -38,8 +38,8 @@ def leave_out_images(x: np.ndarray, ids: np.ndarray, measure: Measure, ks: Seque
     active = np.flatnonzero(n_relevant > 0)
     depth = min(max([*ks, *n_relevant]) + 1, n - 1)
     total, sums = np.zeros(3 + len(ks)), np.zeros((3 + len(ks), n))
-    for rows, distances in distances_to_others(x, measure, active):
-        nearest, r = nearest_columns(distances, depth), n_relevant[rows]
+    for rows, nearest in nearest_rows(x, x, measure, depth, active, exclude_itself=True):
+        r = n_relevant[rows]
         is_relevant = ids[nearest] == ids[rows, None]
         is_hit = is_relevant & (np.arange(1, depth + 1) <= r[:, None])
         for index, (value, without, behind) in enumerate(_without_one_row(is_relevant, r, ks)):

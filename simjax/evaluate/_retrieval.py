@@ -155,7 +155,7 @@ def retrieval_values(
     recall = {str(k): np.empty(len(query)) for k in ks}
     function = _distances_to_others if is_self_search else _distances
     for rows, distances in _tiles(function, query, gallery, m, block_size, active):
-        order = nearest_columns(distances, depth)
+        order = _rank(distances, depth)
         is_relevant, r = gallery_ids[order] == query_ids[rows, None], n_relevant[rows]
         results = _first_ranks(is_relevant[:, : r.max()], r)
         if whole_ranking:
@@ -222,7 +222,7 @@ def graded_ndcg(
         gains = _as_gains(gains_of(rows), len(rows), len(gallery)).astype(np.float64)
         if is_self_search:
             gains[np.arange(len(rows)), rows] = 0
-        order = nearest_columns(distances, depth)
+        order = _rank(distances, depth)
         gain = np.take_along_axis(gains, order, axis=1) @ discount
         best = np.sort(gains, axis=1)[:, ::-1][:, :depth] @ discount
         found.append(gain[best > 0] / best[best > 0])
@@ -236,9 +236,22 @@ def tiles(
     return _tiles(_values, query, gallery, measure, block_size, np.arange(len(query)))
 
 
-def distances_to_others(x: np.ndarray, measure: Measure, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Iterate over blocks of `rows` of x [n, d]: their indices [r] and distances to all rows [r, n], NaN to itself."""
-    return _tiles(_distances_to_others, x, x, measure, None, rows)
+def nearest_rows(
+    query: np.ndarray, gallery: np.ndarray, measure: Measure, depth: int, rows: np.ndarray, *, exclude_itself: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Iterate over blocks of the queries `rows`: their indices [r] and their closest gallery rows, [r, depth].
+
+    Args:
+        query: [q, d].
+        gallery: [m, d].
+        measure: How rows are compared; equal ones are ranked by lowest index.
+        depth: Gallery rows of each query, at most those that are available.
+        rows: Indices of the queries that are searched.
+        exclude_itself: True if the queries are the gallery, where no row is its own neighbour.
+    """
+    function = _distances_to_others if exclude_itself else _distances
+    for block, distances in _tiles(function, query, gallery, measure, None, rows):
+        yield block, _rank(distances, depth)
 
 
 def _tiles(
@@ -341,7 +354,7 @@ def _all_ranks(is_relevant: np.ndarray, values: np.ndarray, r: np.ndarray) -> di
     return dict(zip(WHOLE_RANKING_METRICS, results, strict=True))
 
 
-def nearest_columns(distance: np.ndarray, depth: int) -> np.ndarray:
+def _rank(distance: np.ndarray, depth: int) -> np.ndarray:
     """Return the columns of the `depth` smallest distances of each row [r, m], in order, equal ones by lowest index.
 
     NaN are last. A float32 distance and its column are packed into one 64-bit integer, with bits that sort like the

@@ -4,7 +4,7 @@ Leaving out an identity removes its queries and its gallery rows. The other quer
 these rows, which one search, somewhat deeper than usual, tells: no search is repeated.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +15,9 @@ from simjax.core import InputError, check_number
 from simjax.evaluate._checks import as_rows, gallery_and_queries
 from simjax.evaluate._image_intervals import leave_out_images
 from simjax.evaluate._intervals import Estimate, estimate_of_sums, mean_of_units, number_identities
+from simjax.evaluate._retrieval import nearest_rows
 from simjax.similarity import Measure, top_k
 from simjax.similarity import measure as as_measure
-
-BLOCK_ENTRIES = 2**20  # neighbours per block of queries
 
 
 def retrieval_estimates(
@@ -82,13 +81,10 @@ def retrieval_estimates(
     values = np.empty((len(active), 3 + len(ks)))
     changes = np.zeros((len(names), 3 + len(ks)))  # of the sums over all queries, caused by missing gallery rows
     lost = np.zeros(len(names), int)  # queries of other identities without a relevant row
-    for block in _blocks(len(active), depth):
-        rows = active[block % len(active)]
-        _, nearest = top_k(query[rows], gallery, depth, m, exclude=rows if is_self_search else None)
-        block = block[block < len(active)]
-        rows = rows[: len(block)]
-        nearest = np.asarray(nearest)[: len(block)]
-        values[block], block_changes, block_lost = _leave_out_rows(
+    place = np.zeros(len(query), int)  # of each query in `values`
+    place[active] = np.arange(len(active))
+    for rows, nearest in nearest_rows(query, gallery, m, depth, active, exclude_itself=is_self_search):
+        values[place[rows]], block_changes, block_lost = _leave_out_rows(
             gallery_ids[nearest] == query_ids[rows, None],
             units[nearest],
             query_units[rows],
@@ -216,13 +212,6 @@ def _number_both(
     index = {name: number for number, name in enumerate(dict.fromkeys(numbered[0][1] + numbered[1][1]))}
     units, others = (np.array([index[name] for name in names], int)[units] for units, names in numbered)
     return units, others, tuple(index)
-
-
-def _blocks(n: int, width: int) -> Iterator[np.ndarray]:
-    """Iterate over consecutive row numbers; the last block has the size of the others and passes n, to compile once."""
-    size = max(1, min(BLOCK_ENTRIES // max(width, 1), n))
-    for start in range(0, n, size):
-        yield np.arange(start, start + size)
 
 
 def _relevant_in_units(labels: np.ndarray, units: np.ndarray, n_labels: int, n_units: int) -> np.ndarray | None:

@@ -70,17 +70,6 @@ def test_retrieval_with_queries_leaves_out_queries_and_gallery_rows(random):
         assert {name: e.leave_one_out[index] for name, e in found.items()} == pytest.approx(metrics, rel=1e-6)
 
 
-@pytest.mark.slow
-def test_retrieval_in_blocks_is_that_of_one_block(random, monkeypatch):
-    labels = np.arange(9).repeat(3)
-    x = random.normal(size=(27, 2))
-    whole = flat(retrieval_estimates(x, labels))
-    monkeypatch.setattr("simjax.evaluate._search_intervals.BLOCK_ENTRIES", 100)
-    for name, estimate in flat(retrieval_estimates(x, labels)).items():
-        assert estimate.value == pytest.approx(whole[name].value, rel=1e-12)
-        np.testing.assert_allclose(estimate.leave_one_out, whole[name].leave_one_out, rtol=1e-12)
-
-
 def test_retrieval_without_relevant_rows_has_no_value():
     found = retrieval_estimates(np.eye(3), [0, 1, 2])
     assert found["precision_at_1"].value is None
