@@ -1,6 +1,6 @@
 """Coverage of the intervals of `simjax.evaluate` on simulated identities, and how often noise is called a difference.
 
-    python -m benchmarks.coverage        about 10 minutes on one core
+    python -m benchmarks.coverage        about 20 minutes on one core
 
 Every repetition draws new identities, computes all intervals, and compares them with the true value. Finished parts are
 saved, so that an interrupted command resumes. Writes coverage.md and coverage.json.
@@ -207,13 +207,12 @@ its mean over the repetitions; the FPIR is that of each gallery. A difference is
 """
 
 USUAL = f"""\
-For 95% of the identities, the noise is within a factor of
-{np.exp(1.96 * MODELS["usual"].difficulty):.1f} of its median."""
+The noise of 95% of the identities is within a factor of {np.exp(1.96 * MODELS["usual"].difficulty):.1f} of the median.
+"""
 
-HARD = f"""\
-Images have less noise, but the noise of 2.5% of the identities is more than
-{np.exp(1.96 * MODELS["few hard identities"].difficulty):.1f} times its median. A few identities cause most errors, and
-a sample without any of them does not tell that they exist."""
+HARD = """\
+Images have less noise, but 2.5% of the identities have more than twice the median. A few identities cause most errors,
+and a sample without any of them does not tell that they exist."""
 
 OTHERS = """\
 Adjusted Wilson: Wilson's formula with the number of independent trials that has the variance of the correlated ones
