@@ -9,6 +9,7 @@ from scipy import stats
 from simjax.core import InputError
 from simjax.evaluate import (
     Estimate,
+    estimates_of,
     jackknife_interval,
     mean_estimate,
     random_groups,
@@ -28,6 +29,30 @@ def certain(value):
     """Return a value that exists."""
     assert value is not None
     return value
+
+
+def test_any_rates_are_computed_again_without_each_identity(random):
+    scores, people = random.normal(size=120), random.integers(0, 6, (120, 2))
+    same = people[:, 0] == people[:, 1]
+
+    def rates(mask):
+        found = verification_metrics(scores[mask], same[mask], threshold=0.1)
+        return {"equal_error_rate": found["equal_error_rate"], "fmr": found["fmr"], "missing": None}
+
+    found, expected = estimates_of(rates, people), verification_estimates(scores, same, people, threshold=0.1)
+    for name in ("equal_error_rate", "fmr"):
+        assert found[name].value == pytest.approx(expected[name].value)
+        np.testing.assert_allclose(certain(found[name].leave_one_out), certain(expected[name].leave_one_out))
+    assert found["missing"].interval() is None
+
+
+def test_a_rate_of_1_that_is_smaller_without_an_identity_has_an_interval():
+    left_out = [1.0] * 19 + [0.9]
+    low, high = certain(jackknife_interval(1.0, left_out))
+    assert high == 1
+    variance, freedom = 19 / 20 * np.sum((np.array(left_out) - np.mean(left_out)) ** 2), 6
+    assert low == pytest.approx(1 - stats.t(freedom).ppf(0.975) * variance**0.5)
+    assert certain(jackknife_interval(1.0, [1.0] * 19 + [0.999]))[0] == pytest.approx(1 + np.log(0.05) / 20)
 
 
 @pytest.mark.parametrize("confidence", [0.95, 0.6])

@@ -38,11 +38,12 @@ def mean_over_queries(x, labels, query=None, query_labels=None):
     return dict(zip(names, np.mean(found, axis=0), strict=True))
 
 
-@pytest.mark.parametrize("kind", mostly_slow(["labels", "groups", "families"], "labels", "groups"))
+@pytest.mark.parametrize("kind", mostly_slow(["labels", "groups", "families", "images"], "labels", "groups", "images"))
 def test_retrieval_without_an_identity_is_that_of_the_other_rows(random, kind):
     labels = np.concatenate([random.integers(0, 7, 40), [7]])  # the last one has no relevant row
     x = tied_rows(random, labels)
-    units = {"labels": labels, "groups": random_groups(41, groups=6), "families": labels // 3}[kind]
+    kinds = {"labels": labels, "groups": random_groups(41, groups=6), "families": labels // 3}
+    units = (kinds | {"images": random.permutation(41)})[kind]
     found = flat(
         retrieval_estimates(x, labels, identities=None if kind == "labels" else units, measure="euclidean", ks=KS)
     )
@@ -53,7 +54,18 @@ def test_retrieval_without_an_identity_is_that_of_the_other_rows(random, kind):
         others = units != unit
         metrics = mean_over_queries(x[others], labels[others])
         assert {name: e.leave_one_out[index] for name, e in found.items()} == pytest.approx(metrics, rel=1e-6)
-    assert found["1"].sample_size == (7 if kind == "labels" else len(found["1"].identities))
+    expected = {"labels": 7, "images": np.sum(np.bincount(labels)[labels] > 1)}
+    assert found["1"].sample_size == expected.get(kind, len(found["1"].identities))
+
+
+def test_retrieval_without_an_image_of_a_pair_ignores_the_other_one():
+    found = flat(
+        retrieval_estimates(
+            np.array([[0.0], [1], [2], [9]]), [0, 0, 1, 1], identities=np.arange(4), ks=KS, measure="euclidean"
+        )
+    )
+    assert found["precision_at_1"].value == 0.75
+    assert found["precision_at_1"].leave_one_out.tolist() == [0.5, 0.5, 1.0, 1.0]
 
 
 def test_retrieval_with_queries_leaves_out_queries_and_gallery_rows(random):

@@ -88,6 +88,7 @@ def make_runs(parent: Path) -> MakeRun:
         channels: int = 1,
         heads: int = 0,
         steps: int = 200,
+        left_out: Mapping[str, np.ndarray] | None = None,
     ) -> Path:
         names = names or [str(i) for i in range(10)]
         rng, classes, run = np.random.default_rng(0), len(names), parent / folder
@@ -160,6 +161,9 @@ def make_runs(parent: Path) -> MakeRun:
         embedding = centres[labels[:360]] + rng.normal(size=(360, dimensions)) * 0.5
         label = labels[:360]
         np.savez(run / "predictions.npz", index=np.arange(360), label=label, predicted=label, embedding=embedding)
+        estimates = dict(left_out or {})
+        estimates |= {f"{name}.identities": np.arange(len(values)) for name, values in estimates.items()}
+        np.savez(run / "leave_one_out.npz", **estimates)  # pyright: ignore[reportArgumentType]
         return run
 
     return make

@@ -2,6 +2,7 @@ import json
 import re
 import statistics
 
+import numpy as np
 import pytest
 
 from simjax import report
@@ -22,29 +23,96 @@ def scores(accuracy=0.9, eer: float | None = 0.05, step=40.0, parameters=1000):
     }
 
 
-def column(markdown, names, title):
-    header = table_row(markdown, "Run")
-    place = next(i for i, cell in enumerate(header) if cell.startswith(title))
-    return [table_row(markdown, name)[place] for name in names]
+def left_out(value, seed=0, spread=0.002):
+    """Return a rate without each of 40 identities."""
+    return value + spread * np.random.default_rng(seed).normal(size=40)
 
 
-def test_the_best_of_each_column_is_marked(make_run, tmp_path):
+def row(out, title):
+    return table_row((out / "compare.md").read_text(), title)
+
+
+def test_results_are_shown_with_their_intervals(make_run, tmp_path):
     runs = [
-        make_run("a", report=scores(accuracy=0.91, eer=0.05, step=40, parameters=1000)),
-        make_run("b", report=scores(accuracy=0.95, eer=0.02, step=60, parameters=2000), settings={"model": "vit"}),
-        make_run("c", report=scores(accuracy=0.95, eer=None, step=20, parameters=1000), settings={"model": "dnn"}),
+        make_run("a", report=scores(accuracy=0.91) | {"accuracy_interval": [0.9, 0.92]}),
+        make_run("b", report=scores(accuracy=0.95, eer=None), settings={"model": "vit"}),
+    ]
+    report.compare(runs, tmp_path / "out")
+    assert row(tmp_path / "out", "Accuracy (classifier)")[1:] == ["91.00% (90.00% to 92.00%)", "95.00%"]
+    assert row(tmp_path / "out", "Equal error rate")[1:] == ["5.00%", "–"]
+    assert row(tmp_path / "out", "Step time")[1:] == ["40 ms", "40 ms"]
+    content = json.loads((tmp_path / "out/compare.json").read_text())
+    assert [run["accuracy"] for run in content["runs"]] == [0.91, 0.95]
+    assert [run["accuracy_interval"] for run in content["runs"]] == [[0.9, 0.92], None]
+    assert content["runs"][1]["verification.equal_error_rate"] is None
+    assert content["differences"] == []
+
+
+def test_single_runs_are_compared_as_encoders_and_none_is_marked(make_run, tmp_path):
+    runs = [
+        make_run("a", report=scores(accuracy=0.9), left_out={"accuracy": left_out(0.9)}),
+        make_run("b", report=scores(accuracy=0.95), left_out={"accuracy": left_out(0.95)}, settings={"model": "vit"}),
     ]
     report.compare(runs, tmp_path / "out")
     markdown = (tmp_path / "out/compare.md").read_text()
-    assert column(markdown, "abc", "Accuracy") == ["91.00%", "**95.00%** ★", "**95.00%** ★"]
-    assert column(markdown, "abc", "Equal error rate") == ["5.00%", "**2.00%** ★", "–"]
-    assert column(markdown, "abc", "Parameters") == ["**1,000** ★", "2,000", "**1,000** ★"]
-    assert column(markdown, "abc", "Step time") == ["40 ms", "60 ms", "**20 ms** ★"]
-    content = json.loads((tmp_path / "out/compare.json").read_text())
-    assert [run["accuracy"] for run in content["runs"]] == [0.91, 0.95, 0.95]
-    assert content["runs"][2]["verification.equal_error_rate"] is None
-    assert "accuracy" in content["runs"][1]["best_in"]
-    assert "parameters" not in content["runs"][1]["best_in"]
+    assert "about these encoders only" in markdown
+    assert "★" not in markdown
+    (found,) = json.loads((tmp_path / "out/compare.json").read_text())["differences"]
+    assert (found["metric"], found["a"], found["b"], found["runs"]) == ("accuracy", "b", "a", 1)
+    assert found["difference"] == pytest.approx(0.05)
+    assert found["difference_interval"] == pytest.approx([-0.0249, 0.1249], abs=1e-4)  # 3 of 40
+    assert not found["shown"]
+
+
+def recipes(make_run, values, metric, **reports):
+    """Write runs of two recipes with three seeds each."""
+    name = f"verification.{metric}" if metric == "equal_error_rate" else metric
+    found = []
+    for model, of_model in values.items():
+        for seed, value in enumerate(of_model):
+            result = scores(**{"eer" if metric == "equal_error_rate" else metric: value}) | reports.get(model, {})
+            settings = {"model": model, "seed": seed, "data_dir": f"/{seed}"}
+            left = {name: left_out(value, seed=len(found))}
+            found.append(make_run(f"{model}{seed}", settings=settings, report=result | {"seed": seed}, left_out=left))
+    return found
+
+
+@pytest.mark.parametrize(("metric", "best"), [("accuracy", "vit"), ("equal_error_rate", "cnn")])
+def test_a_recipe_that_is_shown_to_be_better_is_marked(make_run, tmp_path, metric, best):
+    values = {"cnn": [0.10, 0.11, 0.12], "vit": [0.30, 0.31, 0.30]}
+    report.compare(recipes(make_run, values, metric), tmp_path / "out")
+    markdown, title = (
+        (tmp_path / "out/compare.md").read_text(),
+        {"accuracy": "Accuracy"}.get(metric, "Equal error rate"),
+    )
+    cells = [line for line in markdown.splitlines() if line.startswith(f"| {title}")]
+    assert ["★" in cell for cell in cells[1].split("|")[2:4]] == [best == "cnn", best == "vit"]
+    assert "no difference shown" not in cells[2]
+    (found,) = json.loads((tmp_path / "out/compare.json").read_text())["differences"]
+    assert found["shown"]
+    assert found["runs"] == 3
+
+
+def test_a_difference_that_may_be_chance_is_not_marked(make_run, tmp_path):
+    values = {"cnn": [0.90, 0.92, 0.97], "vit": [0.93, 0.95, 0.94]}
+    report.compare(recipes(make_run, values, "accuracy"), tmp_path / "out")
+    markdown = (tmp_path / "out/compare.md").read_text()
+    assert "★ marks a recipe" in markdown
+    assert "★ |" not in markdown
+    assert re.search(r"\| Accuracy \| 1\.00% \(.* to .*\), no difference shown \|", markdown)
+    assert not json.loads((tmp_path / "out/compare.json").read_text())["differences"][0]["shown"]
+
+
+def test_a_recipe_is_marked_only_if_it_is_better_than_every_other(make_run, tmp_path):
+    values = {"cnn": [0.10, 0.11, 0.12], "vit": [0.30, 0.31, 0.30], "dnn": [0.31, 0.30, 0.31]}
+    report.compare(recipes(make_run, values, "accuracy"), tmp_path / "out")
+    assert "★ |" not in (tmp_path / "out/compare.md").read_text()
+
+
+def test_accuracies_of_a_classifier_and_of_neighbours_have_no_difference(make_run, tmp_path):
+    values = {"cnn": [0.10, 0.11, 0.12], "vit": [0.30, 0.31, 0.30]}
+    report.compare(recipes(make_run, values, "accuracy", vit={"accuracy_of": "knn"}), tmp_path / "out")
+    assert json.loads((tmp_path / "out/compare.json").read_text())["differences"] == []
 
 
 def test_the_page_is_well_formed_self_contained_and_has_both_curves(make_run, tmp_path):
@@ -56,7 +124,6 @@ def test_the_page_is_well_formed_self_contained_and_has_both_curves(make_run, tm
     page = read_html(out / "compare.html")
     assert_self_contained(page)
     assert len(page.named("img")) == 2
-    assert len(page.named("strong")) > 5
     assert "b" not in {tag for tag, _ in page.tags}
     assert table_row((out / "compare.md").read_text(), "objective") == ["objective", "softmax", "triplet"]
 
@@ -65,11 +132,11 @@ def test_accuracies_of_classifiers_and_of_neighbours_are_distinguished(make_run,
     runs = [make_run("a"), make_run("b", report={"accuracy_of": "knn"}, settings={"objective": "triplet"})]
     report.compare(runs, tmp_path / "out")
     markdown = (tmp_path / "out/compare.md").read_text()
-    assert column(markdown, "ab", "Accuracy") == ["**98.61% (classifier)** ★", "**98.61% (knn)** ★"]
+    assert row(tmp_path / "out", "Accuracy") == ["Accuracy", "98.61% (classifier)", "98.61% (knn)"]
     assert "accuracies are not comparable" in markdown
     report.compare([runs[0], make_run("c", settings={"model": "vit"})], tmp_path / "out")
     markdown = (tmp_path / "out/compare.md").read_text()
-    assert table_row(markdown, "Run")[1] == "Accuracy (classifier)"
+    assert "| Accuracy (classifier) |" in markdown
     assert "accuracies are not comparable" not in markdown
 
 
@@ -79,20 +146,21 @@ def test_runs_that_differ_in_their_seed_have_a_mean_and_a_standard_deviation(mak
             for i, a in enumerate(accuracies)]  # fmt: skip
     runs.append(make_run("vit", settings={"model": "vit"}, report=scores(accuracy=0.99)))
     report.compare(runs, tmp_path / "out")
-    (group,) = json.loads((tmp_path / "out/compare.json").read_text())["over_seeds"]
-    assert group["runs"] == ["cnn0", "cnn1", "cnn2"]
+    group, single = json.loads((tmp_path / "out/compare.json").read_text())["recipes"]
+    assert (single["runs"], single["accuracy"]) == ([str(runs[3])], {"mean": 0.99, "standard_deviation": None})
+    assert group["runs"] == [str(run) for run in runs[:3]]
     assert group["seeds"] == [0, 1, 2]
     assert group["accuracy"]["mean"] == pytest.approx(0.93)
     assert group["accuracy"]["standard_deviation"] == pytest.approx(statistics.stdev(accuracies))
-    assert table_row((tmp_path / "out/compare.md").read_text(), "Accuracy") == ["Accuracy", "93.00% ± 3.61%"]
+    assert "| Accuracy | 93.00% ± 3.61% | 99.00% |" in (tmp_path / "out/compare.md").read_text()
 
 
 def test_runs_with_different_nested_settings_are_not_averaged(make_run, tmp_path):
     runs = [make_run("a"), make_run("b", settings={"seed": 1, "optimizer": {"learning_rate": 0.1, "name": "adamw"}})]
     report.compare(runs, tmp_path / "out")
-    assert json.loads((tmp_path / "out/compare.json").read_text())["over_seeds"] == []
+    assert len(json.loads((tmp_path / "out/compare.json").read_text())["recipes"]) == 2
     markdown = (tmp_path / "out/compare.md").read_text()
-    assert "Mean over seeds" not in markdown
+    assert "## Recipes" not in markdown
     assert table_row(markdown, "optimizer.learning\\_rate") == ["optimizer.learning\\_rate", "0.001", "0.1"]
 
 
@@ -199,11 +267,3 @@ def test_a_failure_leaves_no_output_folder_or_the_former_comparison(make_run, tm
         report.compare(runs, out)
     assert ({p.name: p.stat().st_ino for p in out.iterdir()} if out.exists() else None) == before
     assert {p.name for p in tmp_path.iterdir()} == {"a", "b"} | ({"out"} if former else set())
-
-
-def test_equal_values_of_two_runs_are_both_marked(make_run, tmp_path):
-    runs = [make_run("a"), make_run("b", settings={"seed": 1})]
-    report.compare(runs, tmp_path / "out")
-    first, second = (table_row((tmp_path / "out/compare.md").read_text(), name)[1:] for name in "ab")
-    assert first == second
-    assert all(re.fullmatch(r"\*\*.+\*\* ★", cell) for cell in first)

@@ -17,7 +17,7 @@ def test_the_summary_has_the_main_numbers():
             "knn_accuracy": 0.9,
             "retrieval": {"precision_at_1": 0.8, "mean_average_precision_at_r": 0.7},
             "verification": {"roc_auc": 0.95, "equal_error_rate": 0.1},
-            "few_shot": {"5-way 1-shot": {"accuracy": 0.6, "interval": 0.01}},
+            "few_shot": {"5-way 1-shot": {"accuracy": 0.6, "accuracy_interval": [0.59, 0.61]}},
         }
     )
     assert lines == [

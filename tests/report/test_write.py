@@ -15,7 +15,7 @@ from simjax.report._run import read_run
 from tests.report.conftest import make_runs
 from tests.report.reading import assert_self_contained, read_html, table_row
 
-FEW_SHOT = {"5-way 1-shot": {"accuracy": 0.9132, "interval": 0.0071, "ways": 5, "shots": 1}}
+FEW_SHOT = {"5-way 1-shot": {"accuracy": 0.9132, "accuracy_interval": [0.9061, 0.9203], "ways": 5, "shots": 1}}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_the_page_is_well_formed_self_contained_and_complete(written):
     assert len(page.named("h1")) == 1
     assert len(page.named("h2")) == len(titles)
     for written in ("98.61%", "98.33%", "90.32%", "0.9931", "3.14%", "37,254", "39.6 ms", "1 m 23 s", "3,230",
-                    "91.32%", "0.71%", "5f3a", "64,620"):  # fmt: skip
+                    "91.32% (90.61% to 92.03%)", "5f3a", "64,620"):  # fmt: skip
         assert written in page.text
     assert {a.get("scope") for a in page.named("th")} == {"row", "col"}
     assert all(len(image["alt"] or "") > 30 for image in page.named("img"))
