@@ -11,7 +11,6 @@ from simjax.evaluate import (
     compare,
     mean_estimate,
     open_set_estimates,
-    random_groups,
     retrieval_estimates,
     sample_pairs_for_verification,
     verification_estimates,
@@ -238,19 +237,19 @@ def other_intervals(
 
 
 def evaluate_classes(random: np.random.Generator) -> dict[str, Result]:
-    """Draw images of ten fixed classes, and return results whose intervals are over random groups of images."""
+    """Draw images of ten fixed classes, and return results whose intervals are over single images."""
     classes, images = CLASSES, IMAGES_OF_CLASS
     fixed = np.random.default_rng(0)
     mean, difficulty = fixed.normal(size=(classes, 1, SIZE)), np.exp(fixed.normal(size=(classes, 1, 1)) / 4)
     x = (mean + 1.2 * difficulty * random.normal(size=(classes, images, SIZE))).reshape(-1, SIZE).astype(np.float32)
     labels = np.repeat(np.arange(classes), images)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    groups = random_groups(len(x), seed=int(random.integers(2**31)))
+    image = np.arange(len(x))
     i, j, same = sample_pairs_for_verification(labels, 10_000, seed=int(random.integers(2**31)))
     scores = np.sum(x[i] * x[j], axis=1)
-    pairs = np.stack([groups[i], groups[j]], axis=1)
+    pairs = np.stack([i, j], axis=1)
     found = verification_estimates(scores, same, pairs, threshold=0.4)
-    found |= retrieval_estimates(x, labels, identities=groups, ks=())
+    found |= retrieval_estimates(x, labels, identities=image, ks=())
     correct = np.argmax(x @ mean[:, 0].T, axis=1) == labels
     precision = average_precision(x, labels)
     others = {
@@ -259,7 +258,7 @@ def evaluate_classes(random: np.random.Generator) -> dict[str, Result]:
         "accuracy": {"naive": wilson(value_of(found["accuracy"]), len(i))},
         "mean_average_precision_at_r": {
             "naive": around(float(precision.mean()), precision.var(ddof=1) / len(x)),
-            "queries only": mean_estimate(precision, groups).interval(),
+            "queries only": mean_estimate(precision, image).interval(),
         },
         "precision_at_1": {"naive": wilson(value_of(found["precision_at_1"]), len(x))},
     }
@@ -275,7 +274,7 @@ def evaluate_classes(random: np.random.Generator) -> dict[str, Result]:
     }
     results["accuracy"] = Result(
         float(correct.mean()),
-        mean_estimate(correct, groups).interval(),
+        mean_estimate(correct, image).interval(),
         {"naive": wilson(float(correct.mean()), len(x))},
     )
     return results

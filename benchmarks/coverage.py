@@ -221,7 +221,7 @@ of the queries' average precisions, without leaving out gallery rows."""
 
 FIXED = f"""\
 {CLASSES} classes with {IMAGES_OF_CLASS} images each; only the images are random. The intervals are
-the jackknife over 100 random groups of images, with 10,000 sampled pairs for verification."""
+the jackknife over single images, with 10,000 sampled pairs for verification."""
 
 ONE_RECIPE = """\
 The noise of a run is random, and so is a part of its embeddings. Runs of one recipe are compared {claims} times on the

@@ -20,8 +20,8 @@ The logit scale keeps the interval of a rate inside of [0, 1].
 
 `python -m benchmarks.coverage` measures how often these intervals contain the true value.
 
-If the classes are fixed (the ten digits of MNIST), images are the sample. `random_groups` then takes the place of the
-identities: images are assigned to groups at random, and one group is left out at a time.
+If the classes are fixed (the ten digits of MNIST), images are the sample. The numbers of the images then take the place
+of the identities, and one image is left out at a time.
 
 References:
     Efron, Stein (1981), The Jackknife Estimate of Variance.
@@ -249,7 +249,7 @@ def estimates_of(
 
 
 def random_groups(n: int, groups: int = 100, seed: int = 0) -> np.ndarray:
-    """Assign n images to groups of nearly equal size at random, for intervals over images of fixed classes.
+    """Assign n images or identities to groups of nearly equal size at random, for `estimates_of`.
 
     Args:
         n: The number of images.
