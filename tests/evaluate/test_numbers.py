@@ -25,6 +25,7 @@ KNOWN = {
     **dict.fromkeys(("values", "leave_one_out"), 1 / (1 + np.exp(ROWS[:, 0]))),
     **dict.fromkeys(("correct_a", "correct_b"), LABELS == 1),
     **dict.fromkeys(("estimates_a", "estimates_b"), evaluate.mean_estimate(LABELS, LABELS)),
+    "statistics": lambda mask: {"rate": float(np.mean(LABELS[mask]))},
     "probabilities": np.linspace(0, 1, 6),
     "relevance": np.abs(np.random.default_rng(1).normal(size=(6, 6))),
     "measure": "cosine",
