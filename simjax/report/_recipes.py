@@ -59,13 +59,15 @@ def difference(metric: Metric, a: Recipe, b: Recipe, *, confidence: float = CONF
     """Compare a metric of two recipes, a minus b.
 
     If one of the recipes has more runs than the other, its last runs are not used. Returns None if a run has no
-    estimates, or for accuracies of a classifier and of nearest neighbours.
+    estimates or has those of other images, or for accuracies of a classifier and of nearest neighbours.
     """
     runs = min(len(a.runs), len(b.runs))
     estimates = [[_estimate(metric, run) for run in recipe.runs[:runs]] for recipe in (a, b)]
     known = [[estimate for estimate in of_recipe if estimate is not None] for of_recipe in estimates]
     methods = {run.value("accuracy_of") for recipe in (a, b) for run in recipe.runs}  # classifier or neighbours
     if any(len(of_recipe) < runs for of_recipe in known) or (metric.name == "accuracy" and len(methods) > 1):
+        return None
+    if len({estimate.identities for of_recipe in known for estimate in of_recipe}) > 1:
         return None
     return compare(*known, confidence=confidence)
 

@@ -64,6 +64,17 @@ def test_single_runs_are_compared_as_encoders_and_none_is_marked(make_run, tmp_p
     assert not found["shown"]
 
 
+def test_estimates_over_other_images_are_not_compared(make_run, tmp_path):
+    runs = [
+        make_run("a", report=scores(accuracy=0.9), left_out={"accuracy": left_out(0.9)}),
+        make_run(
+            "b", report=scores(accuracy=0.95), left_out={"accuracy": left_out(0.95)[1:]}, settings={"model": "vit"}
+        ),
+    ]
+    report.compare(runs, tmp_path / "out")
+    assert json.loads((tmp_path / "out/compare.json").read_text())["differences"] == []
+
+
 def recipes(make_run, values, metric, **reports):
     """Write runs of two recipes with three seeds each."""
     name = f"verification.{metric}" if metric == "equal_error_rate" else metric
