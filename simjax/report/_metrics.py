@@ -63,9 +63,9 @@ METRICS = (
 
 
 def with_interval(metric: Metric, run: Run) -> str:
-    """Return the value of a run and its 95% interval as text, such as "98.61% (97.42% to 99.26%)"."""
+    """Return the value of a run and its 95% interval as text, such as "98.61% (97.42–99.26%)"."""
     interval, value = run.value(metric.interval), metric.show(run.value(metric.name))
     if not isinstance(interval, list | tuple):
         return value
     low, high = map(metric.show, interval)
-    return f"{value} ({low} to {high})"
+    return f"{value} ({low.removesuffix('%')}–{high})"

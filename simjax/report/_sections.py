@@ -146,7 +146,7 @@ def _few_shot(run: Run) -> list[Block]:
     rows: list[Row] = []
     for name, task in tasks.items():
         low, high = map(numbers.percent, task.get("accuracy_interval") or (None, None))
-        accuracy = f"{numbers.percent(task.get('accuracy'))} ({low} to {high})"
+        accuracy = f"{numbers.percent(task.get('accuracy'))} ({low.removesuffix('%')}–{high})"
         rows.append([name, numbers.count(task.get("ways")), numbers.count(task.get("shots")), accuracy])
     explanation = (
         "Accuracy of classifying images of new classes from a few labelled images per class, averaged over many random "

@@ -38,7 +38,7 @@ def test_results_are_shown_with_their_intervals(make_run, tmp_path):
         make_run("b", report=scores(accuracy=0.95, eer=None), settings={"model": "vit"}),
     ]
     report.compare(runs, tmp_path / "out")
-    assert row(tmp_path / "out", "Accuracy (classifier)")[1:] == ["91.00% (90.00% to 92.00%)", "95.00%"]
+    assert row(tmp_path / "out", "Accuracy (classifier)")[1:] == ["91.00% (90.00–92.00%)", "95.00%"]
     assert row(tmp_path / "out", "Equal error rate")[1:] == ["5.00%", "–"]
     assert row(tmp_path / "out", "Step time")[1:] == ["40 ms", "40 ms"]
     content = json.loads((tmp_path / "out/compare.json").read_text())

@@ -36,7 +36,7 @@ def test_the_page_is_well_formed_self_contained_and_complete(written):
     assert len(page.named("h1")) == 1
     assert len(page.named("h2")) == len(titles)
     for written in ("98.61%", "98.33%", "90.32%", "0.9931", "3.14%", "37,254", "39.6 ms", "1 m 23 s", "3,230",
-                    "91.32% (90.61% to 92.03%)", "5f3a", "64,620"):  # fmt: skip
+                    "91.32% (90.61–92.03%)", "5f3a", "64,620"):  # fmt: skip
         assert written in page.text
     assert {a.get("scope") for a in page.named("th")} == {"row", "col"}
     assert all(len(image["alt"] or "") > 30 for image in page.named("img"))
