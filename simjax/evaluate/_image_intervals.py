@@ -36,7 +36,7 @@ def leave_out_images(x: np.ndarray, ids: np.ndarray, measure: Measure, ks: Seque
     size = np.bincount(ids, minlength=1)
     n_relevant = size[ids] - 1
     active = np.flatnonzero(n_relevant > 0)
-    depth = min(max([*ks, *n_relevant]) + 1, n - 1)
+    depth = min(max([*ks, int(n_relevant.max(initial=0))]) + 1, n - 1)
     total, sums = np.zeros(3 + len(ks)), np.zeros((3 + len(ks), n))
     for rows, nearest in nearest_rows(x, x, measure, depth, active, exclude_itself=True):
         r = n_relevant[rows]

@@ -77,7 +77,7 @@ def retrieval_estimates(
     active = np.flatnonzero(n_relevant > 0)
     relevant_in_units = _relevant_in_units(gallery_ids, units, len(classes), len(names))
     largest_unit = int(np.bincount(units, minlength=1).max())
-    depth = min(max([*ks, *n_relevant]) + largest_unit, len(gallery) - is_self_search)
+    depth = min(max([*ks, int(n_relevant.max(initial=0))]) + largest_unit, len(gallery) - is_self_search)
     values = np.empty((len(active), 3 + len(ks)))
     changes = np.zeros((len(names), 3 + len(ks)))  # of the sums over all queries, caused by missing gallery rows
     lost = np.zeros(len(names), int)  # queries of other identities without a relevant row

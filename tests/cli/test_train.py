@@ -99,7 +99,7 @@ def test_options_take_precedence_over_the_configuration_file_and_two_runs_are_co
     main(["compare", "run", str(run), "--out", "both"])
     text = Path("both/compare.md").read_text()
     assert f"{read(place / 'run/report.json')['accuracy'] * 100:.2f}" in text
-    assert "Mean over seeds" in text  # the settings are those of the run, apart from the seed
+    assert "(2 seeds)" in text  # the settings are those of the run, apart from the seed
     assert Path("both/compare.html").stat().st_size > 5_000
 
 
