@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from simjax.core import InputError
 
@@ -44,6 +44,8 @@ OTHER_NAMES = {
     "test-dataset": "test-data",
 }
 EQUIVALENT_OPTIONS = {other: name for name, others in OTHER_NAMES.items() for other in others.split()}
+# Arguments of the library, and the options that are called otherwise.
+ARGUMENT_OPTIONS = {"ids": ("id", "like"), "identities": ("images",)}
 DEVICE_OPTIONS = {"gpu", "gpus", "cuda", "device", "cpu", "tpu", "accelerator"}
 DEVICE_ADVICE = "JAX uses a GPU or TPU if it finds one; the environment variable JAX_PLATFORMS=cpu selects the CPU"
 MAX_LISTED = 6  # number of choices up to which errors and placeholders list all of them
@@ -60,6 +62,7 @@ class Option:
     description: str
     section: str = ""  # description of the section of settings that has the field; "" at the top level
     short: tuple[str, ...] = ()  # other forms, such as "-k"
+    is_repeatable: bool = False  # whether values of a list can also follow the flag again
 
     @property
     def is_positional(self) -> bool:
@@ -119,7 +122,9 @@ def options_of(dataclass: type, prefix: str = "", section: str = "") -> tuple[Op
         short = next((tuple(marker.aliases) for marker in markers if getattr(marker, "aliases", None)), ())
         flag = field.name.upper() if Positional in markers else f"--{prefix}{name}".replace("_", "-")
         description = descriptions.get(field.name, "")
-        options.append(Option(prefix + field.name, flag, field_type, field.default, description, section, short))
+        repeatable = UseAppendAction in markers
+        option = Option(prefix + field.name, flag, field_type, field.default, description, section, short, repeatable)
+        options.append(option)
     return tuple(options)
 
 
@@ -150,9 +155,39 @@ def parse(dataclass: type[T], arguments: Sequence[str], *, default: T | None = N
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(dataclass, args=list(arguments), add_help=False, **options)
+            return tyro.cli(dataclass, args=_one_value_per_flag(dataclass, arguments), add_help=False, **options)
     except SystemExit:
         raise InputError(_explain(dataclass, arguments, errors.getvalue())) from None
+
+
+def _one_value_per_flag(dataclass: type, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the flag of a repeatable option before each of its values: `-x 1 2` is `-x 1 -x 2`.
+
+    The first word after the flag is a value. Further ones are values if they have the form of one, KEY=VALUE or a whole
+    number, and otherwise positional arguments, such as an image.
+    """
+    options = {option.flag: option for option in options_of(dataclass) if option.is_repeatable}
+    found: list[str] = []
+    flag, is_first = "", False
+    for word in arguments:
+        if word.startswith("--"):
+            flag, is_first = (word, True) if word in options else ("", False)
+            found.append(word)
+            continue
+        is_number = bool(flag) and get_args(options[flag].type)[0] is int
+        if flag and not is_first and (word.isdecimal() if is_number else "=" in word):
+            found.append(flag)
+        elif not is_first:
+            flag = ""
+        is_first = False
+        found.append(word)
+    return found
+
+
+def check_rate(option: str, value: float) -> None:
+    """Raise an InputError if the rate of an option is not above 0 and below 1."""
+    if not 0 < value < 1:
+        raise InputError(f"`{option}`: expected a number above 0 and below 1, got {value:g}")
 
 
 def _explain(dataclass: type, arguments: Sequence[str], printed: str) -> str:
@@ -227,7 +262,8 @@ def join(words: Sequence[str], conjunction: str = "or") -> str:
 def with_flags(message: str, dataclass: type | None) -> str:
     """Replace arguments in backticks in a message of the library, such as `image_size=32`, by options of a command.
 
-    Arguments that the dataclass of the command lacks are not replaced.
+    So is an option at the beginning, as in "k: expected at least 1, got 0". Arguments that the dataclass of the
+    command lacks are not replaced.
     """
     if dataclass is None:
         return message
@@ -242,4 +278,13 @@ def with_flags(message: str, dataclass: type | None) -> str:
         words = "" if value in (None, "True", "False") else re.sub(r"[(),]", "", value)
         return f"`{flags_of[name][-1 if value == 'False' else 0]} {words}".rstrip() + "`"
 
-    return re.sub(r"`([\w.]+)(?:=([^`]*))?`", as_flag, message)
+    message = re.sub(r"`([\w.]+)(?:=([^`]*))?`", as_flag, message)
+    first = re.match(r"`?(-{0,2}[\w.-]+)`?: ", message)
+    if first is None:
+        return message
+    names = (first[1], *ARGUMENT_OPTIONS.get(first[1], ()))
+    top_level = {option.name: option.flag for option in options_of(dataclass) if not option.is_positional}
+    flag = next((top_level[name] for name in names if name in top_level), None)
+    if flag is None and not message.startswith("`--"):
+        return message
+    return f"{flag or first[1]}: {message[first.end() :]}"

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import dataclasses
 import io
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ import numpy as np
 from tyro.conf import Positional
 
 from simjax._files import write_file
-from simjax.cli._arguments import parse
+from simjax.cli._arguments import check_rate, parse
+from simjax.cli._results import calibration_size, check_output, print_json, print_verification
 from simjax.cli._train import enable_compilation_cache
 from simjax.core import InputError
 
@@ -36,7 +36,8 @@ class EmbedArguments:
     images: Positional[tuple[str, ...]]
     """Images, and folders of images."""
     out: str
-    """File to write, .npz (arrays `embedding` and `path`) or .csv (a line for each image)."""
+    """File to write: .npz (arrays `embedding`, `path` and `fingerprint`, that of the encoder) or .csv (a line for each
+    image)."""
     normalize: bool = False
     """Scale embeddings to unit length."""
     batch_size: int = 256
@@ -45,7 +46,10 @@ class EmbedArguments:
 
 @dataclasses.dataclass(frozen=True)
 class CalibrateArguments:
-    """Fit probabilities and thresholds of an encoder to images of known identities."""
+    """Fit probabilities and thresholds of an encoder to images of known identities.
+
+    All galleries that are created with it afterwards have them; `gallery calibrate` calibrates one gallery.
+    """
 
     encoder: Positional[str]
     """Folder of a run or of an encoder, or the name of a ready one."""
@@ -98,8 +102,16 @@ def encoders(arguments: Sequence[str]) -> None:
         return
     for name, encoder in found.items():
         print(name)
-        for key, value in _description(encoder).items():
+        for key, value in (_description(encoder) | {"calibration": calibration_text(encoder.calibration)}).items():
             print(f"  {key.replace('_', ' ')}: {_as_text(value)}")
+
+
+def calibration_text(calibration: Any) -> str:
+    """Return what an encoder is calibrated on."""
+    if calibration is None:
+        return "none, so that it has neither probabilities nor thresholds"
+    images, identities = calibration_size(calibration).values()
+    return f"{images:,} images of {identities:,} identities that it was not trained on"
 
 
 def _description(encoder: Any) -> dict[str, Any]:
@@ -109,6 +121,7 @@ def _description(encoder: Any) -> dict[str, Any]:
         "input": "x".join(map(str, config.preprocessing.image_shape)),
         "embedding_size": encoder.embedding_size,
         "measure": config.measure,
+        "calibration": None if encoder.calibration is None else calibration_size(encoder.calibration),
         **{name: config.about[name] for name in ("source", "licence", "results") if name in config.about},
     }
 
@@ -123,8 +136,7 @@ def embed(arguments: Sequence[str]) -> None:
     """Write the embeddings of images to a file."""
     parsed = parse(EmbedArguments, arguments)
     out = Path(parsed.out)
-    if out.suffix not in (".npz", ".csv"):
-        raise InputError(f"`out`: expected a file that ends in .npz or .csv, got {out.name}")
+    check_output("out", parsed.out, (".npz", ".csv"))
     from simjax.encoder import find_images, load_encoder
     from simjax.train._progress import PreparationDisplay
 
@@ -135,7 +147,7 @@ def embed(arguments: Sequence[str]) -> None:
     found = encoder.encode(paths, batch_size=parsed.batch_size, normalize=parsed.normalize, progress=progress)
     names = list(map(str, paths))
     buffer: Any
-    if out.suffix == ".npz":
+    if out.suffix.lower() == ".npz":
         buffer = io.BytesIO()
         np.savez(buffer, embedding=found, path=np.array(names), fingerprint=np.array(encoder.fingerprint))
     else:
@@ -174,20 +186,15 @@ def calibrate(arguments: Sequence[str]) -> None:
 def verify(arguments: Sequence[str]) -> None:
     """Compare two images."""
     parsed = parse(VerifyArguments, arguments)
+    check_rate("fmr", parsed.fmr)
     from simjax.encoder import load_encoder
 
     enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
     pair = encoder.encode([one_image(parsed.a), one_image(parsed.b)])
     score = float(encoder.similarity(pair[:1], pair[1:])[0, 0])
-    result: dict[str, Any] = {"score": score, "probability": None, "same": None, "threshold": None, "fmr": None}
-    if encoder.calibration is not None:
-        threshold = encoder.calibration.pair_threshold(parsed.fmr)
-        same = score >= threshold.value if encoder.measure.higher_is_closer else score <= threshold.value
-        probability = float(encoder.probability(np.array([score]))[0])
-        result |= {"probability": probability, "same": same, "threshold": threshold.value, "fmr": parsed.fmr}
     how_to_calibrate = f"calibrate with `simjax calibrate {parsed.encoder} --images FOLDER`"
-    print_verification(result, encoder.measure.name, how_to_calibrate, parsed.json)
+    print_verification(score, encoder.measure, encoder.calibration, parsed.fmr, how_to_calibrate, as_json=parsed.json)
 
 
 def one_image(path: str) -> Path:
@@ -217,25 +224,3 @@ def fid(arguments: Sequence[str]) -> None:
         print(f"Frechet distance {distance:.4g} between {len(a):,} and {len(b):,} images, by {encoder.name}")
         if min(len(a), len(b)) <= encoder.embedding_size:
             print("the distance of so few images is biased upwards; compare only values for equal numbers of images")
-
-
-def print_verification(result: dict[str, Any], measure: str, how_to_calibrate: str, as_json: bool) -> None:
-    """Print the result of `verify`, as a JSON document or as two lines."""
-    if as_json:
-        print_json(result)
-    elif result["threshold"] is None:
-        print(f"{measure} {result['score']:.4f}")
-        print(f"no decision without a calibration: {how_to_calibrate}")
-    else:
-        print(
-            f"{'same' if result['same'] else 'different'} identity (probability of same: {result['probability']:.3f})"
-        )
-        print(
-            f"{measure} {result['score']:.4f}, threshold {result['threshold']:.4f} at a false match rate of "
-            f"{result['fmr']:g}"
-        )
-
-
-def print_json(value: Any) -> None:
-    """Print one JSON document."""
-    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))

@@ -1,16 +1,18 @@
 """`simjax gallery create | add | remove | calibrate | info | list`: change and describe a gallery of images."""
 
+import contextlib
 import dataclasses
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from simjax.cli._arguments import parse
-from simjax.cli._encoders import print_json
+from simjax.cli._encoders import calibration_text
+from simjax.cli._results import count, print_json, threshold_text
 from simjax.cli._train import enable_compilation_cache
 from simjax.core import InputError
 
@@ -33,7 +35,7 @@ class CreateArguments:
 
 @dataclasses.dataclass(frozen=True)
 class AddArguments:
-    """Add images to a gallery."""
+    """Add images to a gallery. Files whose paths are in it already are left out."""
 
     gallery: Positional[str]
     """Folder of the gallery."""
@@ -41,8 +43,10 @@ class AddArguments:
     """Images, and folders of images."""
     identity: str | None = None
     """Name of the identity that the images show. Default: none."""
-    metadata: tuple[str, ...] = ()
-    """Properties of the images, KEY=VALUE each."""
+    metadata: UseAppendAction[tuple[str, ...]] = ()
+    """Properties of the images, KEY=VALUE each; values are stored as text."""
+    again: bool = False
+    """Add images again whose paths are in the gallery, for instance because the files were changed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +63,10 @@ class RemoveArguments:
 
 @dataclasses.dataclass(frozen=True)
 class GalleryCalibrateArguments:
-    """Calibrate a gallery with images of identities that are not in it."""
+    """Calibrate a gallery with images of identities that are not in it.
+
+    This replaces the calibration of its encoder, if that has one: use images like those that will be searched.
+    """
 
     gallery: Positional[str]
     """Folder of the gallery."""
@@ -83,8 +90,8 @@ class ListArguments:
 
     gallery: Positional[str]
     """Folder of the gallery."""
-    where: tuple[str, ...] = ()
-    """Print only items with these properties, KEY=VALUE each; the key `identity` is the identity."""
+    where: UseAppendAction[tuple[str, ...]] = ()
+    """Print only items with all of these properties, KEY=VALUE each; the key `identity` is the identity."""
 
 
 def create(arguments: Sequence[str]) -> None:
@@ -100,36 +107,45 @@ def create(arguments: Sequence[str]) -> None:
     if parsed.images is not None and parsed.flat:
         paths = find_images(parsed.images)
     elif parsed.images is not None:
-        paths, identities = find_identities(parsed.images)
+        with _advice_about_flat():
+            paths, identities = find_identities(parsed.images)
     embeddings = encoder.encode(paths, progress=encoding_progress())
     with Gallery.create(parsed.gallery, encoder, overwrite=parsed.overwrite) as gallery:
         if paths:
             gallery.add(embeddings, identities, paths=paths)
         print(f"{_counts(gallery)}: {parsed.gallery}")
-        if gallery.calibration is None:
+        if gallery.calibration is not None:
+            print(f"calibration: of the encoder, on {calibration_text(gallery.calibration)}")
+        else:
             print(f"for probabilities and identification, {how_to_calibrate(parsed.gallery)}")
 
 
 def add(arguments: Sequence[str]) -> None:
     """Add images to a gallery."""
     parsed = parse(AddArguments, arguments)
-    from simjax.encoder import find_images
-
     metadata = key_values("metadata", parsed.metadata)
     with open_gallery(parsed.gallery) as gallery:
-        paths = find_images(parsed.images)
-        ids = gallery.add(paths, parsed.identity, metadata or None, progress=encoding_progress())
-        print(f"added {count(len(ids), 'item')} with ids {_ranges(ids)}; {_counts(gallery)}")
+        paths = image_files(parsed.images)
+        if not parsed.again:
+            given, known = len(paths), gallery.known_paths(paths)
+            paths = [path for path in dict.fromkeys(paths) if str(path.absolute()) not in known]
+            if len(paths) < given:
+                left_out = count(given - len(paths), "image")
+                print(f"left out {left_out} that the gallery has already, by the path; --again adds such images again")
+        ids = gallery.add(paths, parsed.identity, metadata or None, progress=encoding_progress()) if paths else []
+        print(f"added {count(len(ids), 'item')}{_with_ids(ids)}; {_counts(gallery)}")
 
 
 def remove(arguments: Sequence[str]) -> None:
     """Remove items from a gallery."""
     parsed = parse(RemoveArguments, arguments)
     if bool(parsed.ids) == (parsed.identity is not None):
-        raise InputError("expected ids of items or `identity`, one of both")
+        raise InputError(f"expected ids of items or `identity`, {'not both' if parsed.ids else 'got neither'}")
     with open_gallery(parsed.gallery) as gallery:
         if parsed.identity is not None:
             removed = gallery.remove_identity(parsed.identity)
+            if not removed:
+                raise InputError(f"identity: no item of the gallery has the identity {parsed.identity!r}")
         else:
             removed = gallery.remove(parsed.ids)
         print(f"removed {count(removed, 'item')}; {_counts(gallery)}")
@@ -143,9 +159,8 @@ def calibrate(arguments: Sequence[str]) -> None:
     with open_gallery(parsed.gallery) as gallery:
         paths, identities = find_identities(parsed.images)
         gallery.calibrate(gallery.encoder.encode(paths, progress=encoding_progress()), identities)
-        print(f"calibrated on {len(paths):,} images of {len(set(identities)):,} identities")
-        for threshold in gallery.info()["thresholds"]:
-            print(threshold["text"])
+        print(f"calibrated on {len(paths):,} images of {count(len(set(identities)), 'identity', 'identities')}")
+        _print_thresholds(_thresholds(gallery))
 
 
 def info(arguments: Sequence[str]) -> None:
@@ -153,23 +168,28 @@ def info(arguments: Sequence[str]) -> None:
     parsed = parse(InfoArguments, arguments)
     with open_gallery(parsed.gallery) as gallery:
         description = gallery.info()
+        description["thresholds"] = _thresholds(gallery)
         if parsed.json:
             print_json(description)
             return
         for name in ("items", "identities", "encoder", "measure", "store"):
             value = description[name]
             print(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
-        for threshold in description["thresholds"]:
-            print(threshold["text"])
-        if not description["thresholds"]:
-            print(f"thresholds: none; {how_to_calibrate(parsed.gallery)}")
+        calibration = description["calibration"]
+        if calibration is None:
+            print(f"calibration: none; for thresholds, {how_to_calibrate(parsed.gallery)}")
+            return
+        sizes = f"{calibration['images']:,} images of {calibration['identities']:,} other identities"
+        whose = "this gallery" if calibration["of"] == "gallery" else f"the encoder {description['encoder']}"
+        print(f"calibration: of {whose}, on {sizes}")
+        _print_thresholds(description["thresholds"])
 
 
 def list_items(arguments: Sequence[str]) -> None:
     """Print the items of a gallery as JSON Lines."""
     parsed = parse(ListArguments, arguments)
     with open_gallery(parsed.gallery) as gallery:
-        for item in gallery.items(where=key_values("where", parsed.where) or None):
+        for item in gallery.items(where=filters(parsed.where)):
             print(json.dumps(item._asdict(), ensure_ascii=False))
 
 
@@ -183,6 +203,18 @@ def open_gallery(path: str) -> Any:
     return Gallery.open(path)
 
 
+def image_files(words: Sequence[str]) -> list[Path]:
+    """Return images and the images in folders; an InputError for a file of embeddings says where those are taken."""
+    from simjax.encoder import find_images
+
+    if saved := [word for word in words if word.lower().endswith((".npz", ".csv"))]:
+        raise InputError(
+            f"{saved[0]}: expected images; embeddings are added and searched from Python, `gallery.add(embeddings)`, "
+            "see docs/galleries.md"
+        )
+    return find_images(words)
+
+
 def encoding_progress() -> Any:
     """Return a display of the progress on stderr."""
     from simjax.train._progress import PreparationDisplay
@@ -190,30 +222,70 @@ def encoding_progress() -> Any:
     return PreparationDisplay(stderr=True)
 
 
+@contextlib.contextmanager
+def _advice_about_flat() -> Iterator[None]:
+    """Add what to do to the warning about images beside the folders of identities."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        advice = "; --flat makes every image an item without an identity" if "beside" in str(warning.message) else ""
+        warnings.warn(f"{warning.message}{advice}", warning.category, stacklevel=2)
+
+
+def filters(words: Sequence[str]) -> dict[str, Any] | None:
+    """Return the filter of `--where`, which finds stored text and the number or boolean that is written like it."""
+    found: dict[str, Any] = {}
+    for key, text in key_values("where", words).items():
+        try:
+            value = json.loads(text, parse_constant=lambda constant: None)
+        except ValueError:
+            value = None
+        has_both = key != "identity" and isinstance(value, bool | int | float) and abs(value) < 2**63
+        found[key] = [text, value] if has_both else text
+    return found or None
+
+
 def key_values(option: str, words: Sequence[str]) -> dict[str, str]:
-    """Return the properties that are given as KEY=VALUE."""
+    """Return the properties that are given as KEY=VALUE. A key that is given twice is an InputError."""
     pairs = [word.partition("=") for word in words]
     for (key, equals, _), word in zip(pairs, words, strict=True):
         if not key or not equals:
             raise InputError(f"`{option}`: expected KEY=VALUE, got {word!r}")
+    keys = [key for key, _, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise InputError(f"`{option}`: expected each key once, got {twice[0]!r} {keys.count(twice[0])} times")
     return {key: value for key, _, value in pairs}
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "2 items"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _counts(gallery: Any) -> str:
     """Return the numbers of items and identities as text, such as "2 items of 1 identity"."""
     description = gallery.info()
-    identities = description["identities"]
-    return f"{count(description['items'], 'item')} of {identities:,} identit{'y' if identities == 1 else 'ies'}"
+    identities = count(description["identities"], "identity", "identities")
+    return f"{count(description['items'], 'item')} of {identities}"
 
 
-def _ranges(ids: Sequence[int]) -> str:
-    """Return ids as text, as 7 or 7-12 (new ids are consecutive)."""
-    return str(ids[0]) if len(ids) == 1 else f"{ids[0]}-{ids[-1]}"
+def _with_ids(ids: Sequence[int]) -> str:
+    """Return ids as text, as " with id 7" or " with ids 7-12" (new ids are consecutive)."""
+    return "" if not ids else f" with id {ids[0]}" if len(ids) == 1 else f" with ids {ids[0]}-{ids[-1]}"
+
+
+def _thresholds(gallery: Any) -> list[dict[str, Any]]:
+    """Return the thresholds for the default rates as `Gallery.info` does, with the numbers of calibration images."""
+    from simjax.evaluate import Threshold
+
+    described = []
+    for values in gallery.info()["thresholds"]:
+        threshold = Threshold(**{name: value for name, value in values.items() if name != "text"})
+        described.append(values | {"text": threshold_text(threshold, gallery.calibration)})
+    return described
+
+
+def _print_thresholds(thresholds: Sequence[dict[str, Any]]) -> None:
+    for threshold in thresholds:
+        print(threshold["text"])
+    if not thresholds:
+        print("thresholds: none, because the calibration has too few images for the default rates")
 
 
 def how_to_calibrate(gallery: str) -> str:

@@ -1,17 +1,27 @@
-"""`simjax gallery search | recommend | identify | verify | duplicates`: questions to a gallery of images."""
+"""`simjax gallery search | recommend | identify | verify`: questions to a gallery of images."""
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
-from simjax.cli._arguments import parse
-from simjax.cli._encoders import one_image, print_json, print_verification
-from simjax.cli._gallery import count, encoding_progress, how_to_calibrate, key_values, open_gallery
-from simjax.cli._train import enable_compilation_cache
+from simjax.cli._arguments import check_rate, parse
+from simjax.cli._encoders import one_image
+from simjax.cli._gallery import filters, how_to_calibrate, image_files, open_gallery
+from simjax.cli._results import (
+    PRIOR,
+    PROBABILITY,
+    calibration_size,
+    check_page,
+    count,
+    plain,
+    print_json,
+    print_verification,
+    threshold_text,
+    write_page,
+)
 from simjax.core import InputError
 
 K = Annotated[int, arg(aliases=("-k",))]
@@ -29,8 +39,9 @@ class SearchArguments:
     """Search with an item of the gallery instead."""
     k: K = 5
     """Number of hits."""
-    where: tuple[str, ...] = ()
-    """Search only items with these properties, KEY=VALUE each; the key `identity` is the identity."""
+    where: UseAppendAction[tuple[str, ...]] = ()
+    """Search only items with all of these properties, KEY=VALUE each; the key `identity` is the identity. VALUE finds
+    text, and a number or a boolean that is written like it."""
     json: bool = False
     """Print one JSON document."""
     html: str | None = None
@@ -55,32 +66,19 @@ class IdentifyArguments:
 
 @dataclasses.dataclass(frozen=True)
 class RecommendArguments:
-    """Find items that are similar to several items of a gallery, which are left out."""
+    """Find items that are similar to several items of a gallery, and of other identities."""
 
     gallery: Positional[str]
     """Folder of the gallery."""
-    like: tuple[int, ...]
+    like: UseAppendAction[tuple[int, ...]]
     """Ids of the items."""
     k: K = 5
     """Number of hits."""
-    where: tuple[str, ...] = ()
-    """Search only items with these properties, KEY=VALUE each; the key `identity` is the identity."""
-    json: bool = False
-    """Print one JSON document."""
-    html: str | None = None
-    """Write a page with thumbnails to this file."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DuplicatesArguments:
-    """Find pairs of images that show the same, in a gallery or in a folder."""
-
-    gallery: Positional[str]
-    """Folder of the gallery, or a folder of images."""
-    encoder: str | None = None
-    """Encoder for a folder of images."""
-    min_score: float | None = None
-    """Score from which pairs are duplicates; for a distance, the largest. Default: a false match rate of 0.001."""
+    where: UseAppendAction[tuple[str, ...]] = ()
+    """Search only items with all of these properties, KEY=VALUE each; the key `identity` is the identity. VALUE finds
+    text, and a number or a boolean that is written like it."""
+    same_identity: bool = False
+    """Find also other items of the identities of these items."""
     json: bool = False
     """Print one JSON document."""
     html: str | None = None
@@ -107,139 +105,144 @@ def search(arguments: Sequence[str]) -> None:
     """Search a gallery with images or with one of its items."""
     parsed = parse(SearchArguments, arguments)
     if bool(parsed.images) == (parsed.id is not None):
-        raise InputError("expected images or `id`, one of both")
-    from simjax.encoder import find_images
-
+        raise InputError(f"expected images or `id`, {'not both' if parsed.images else 'got neither'}")
+    check_page(parsed.html)
     with open_gallery(parsed.gallery) as gallery:
-        queries = [parsed.id] if parsed.id is not None else find_images(parsed.images)
-        results = gallery.search(queries, parsed.k, where=key_values("where", parsed.where) or None)
-        _print_hits(results, parsed, gallery.measure.name)
+        queries = [parsed.id] if parsed.id is not None else image_files(parsed.images)
+        results = gallery.search(queries, parsed.k, where=filters(parsed.where))
+        _print_hits(results, parsed, gallery, "Search in")
 
 
 def recommend(arguments: Sequence[str]) -> None:
     """Find items that are similar to several items."""
     parsed = parse(RecommendArguments, arguments)
+    if not parsed.like:
+        raise InputError("missing --like; --help describes the options")
+    check_page(parsed.html)
     with open_gallery(parsed.gallery) as gallery:
-        result = gallery.recommend(parsed.like, parsed.k, where=key_values("where", parsed.where) or None)
-        _print_hits([result], parsed, gallery.measure.name)
+        options: dict[str, Any] = {"where": filters(parsed.where), "same_identity": parsed.same_identity}
+        result = gallery.recommend(parsed.like, parsed.k, **options)
+        _print_hits([result], parsed, gallery, "Recommendations from")
 
 
 def identify(arguments: Sequence[str]) -> None:
     """Name the identities of images."""
     parsed = parse(IdentifyArguments, arguments)
-    from simjax.encoder import find_images
-
+    check_page(parsed.html)
+    check_rate("fpir", parsed.fpir)
     with open_gallery(parsed.gallery) as gallery:
-        paths = find_images(parsed.images)
-        found = gallery.identify(paths, fpir=parsed.fpir)
-        is_calibrated = gallery.calibration is not None
+        if not gallery.info()["identities"]:
+            raise InputError(f"{parsed.gallery}: no item has an identity, which `simjax gallery add --identity` gives")
+        found = gallery.identify(image_files(parsed.images), fpir=parsed.fpir)
+        calibration, measure = gallery.calibration, gallery.measure.name
+        summary = f"no decision without a calibration: {how_to_calibrate(parsed.gallery)}"
+        if calibration is not None:
+            summary = threshold_text(gallery.search_threshold(parsed.fpir), calibration)
         if parsed.json:
-            names = ("query", "identity", "score", "probability", "threshold")
-            print_json([{name: _plain(getattr(result, name)) for name in names} for result in found])
+            rate: dict[str, Any] = {"fpir": None, "images": None, "identities": None, "calibrated": False}
+            if calibration is not None:
+                rate = {"fpir": parsed.fpir, **calibration_size(calibration), "calibrated": True}
+            print_json([{name: plain(value) for name, value in result._asdict().items()} | rate for result in found])
         else:
             for result in found:
-                print(f"{result.query}: {_name(result, gallery.measure.name, is_calibrated)}")
-            if is_calibrated:
-                print(str(gallery.search_threshold(parsed.fpir)))
-            else:
-                print(f"no decision without a calibration: {how_to_calibrate(parsed.gallery)}")
-        if parsed.html:
-            measure = gallery.measure.name
-            rows = [(str(r.query), r.query, [(r.path, _name(r, measure, is_calibrated))]) for r in found]
-            _write_page(parsed.html, f"Identification in {Path(parsed.gallery).name}", rows)
-
-
-def duplicates(arguments: Sequence[str]) -> None:
-    """Find duplicates in a gallery or in a folder of images."""
-    parsed = parse(DuplicatesArguments, arguments)
-    if parsed.encoder is None:
-        with open_gallery(parsed.gallery) as gallery:
-            pairs, measure = gallery.duplicates(parsed.min_score), gallery.measure.name
-            items = {item.id: item for item in gallery.items()}
-        paths = {key: item.path for key, item in items.items()}
-        names: dict[int, Any] = {key: key for key in items}
-        captions = {key: f"{key}  {item.path or item.identity or ''}".strip() for key, item in items.items()}
-    else:
-        from simjax.encoder import find_images, load_encoder
-        from simjax.gallery import duplicates_of
-
-        if parsed.min_score is None:
-            raise InputError("`min_score`: expected the score from which images of a folder are duplicates")
-        enable_compilation_cache()
-        encoder = load_encoder(parsed.encoder)
-        files = find_images(parsed.gallery)
-        embeddings = encoder.encode(files, progress=encoding_progress())
-        pairs, measure = duplicates_of(embeddings, encoder.measure, parsed.min_score), encoder.measure.name
-        paths = {row: str(file) for row, file in enumerate(files)}
-        names, captions = dict(paths), dict(paths)
-    if parsed.json:
-        print_json([{"a": names[pair.a], "b": names[pair.b], "score": pair.score} for pair in pairs])
-    else:
-        for pair in pairs:
-            print(f"{pair.score:.4f}  {captions[pair.a]}  {captions[pair.b]}")
-        print(f"{count(len(pairs), 'pair')} of duplicates ({measure})")
+                name = _name(result, is_calibrated=calibration is not None)
+                print(f"{result.query}: {', '.join([name, *_scores(result, measure)])}")
+            print(summary)
+            if calibration is not None:
+                print(PROBABILITY)
     if parsed.html:
-        rows = [(f"{measure} {pair.score:.4f}", paths[pair.a], [(paths[pair.b], captions[pair.b])]) for pair in pairs]
-        _write_page(parsed.html, f"Duplicates in {Path(parsed.gallery).name}", rows)
+        from simjax.report import ImageRow, Thumbnail
+
+        rows = []
+        for result in found:
+            decision = result.identity or ("no decision" if calibration is None else "unknown")
+            closest = f"closest {result.closest}" if result.identity is None else None
+            lines = [decision, closest, f"item {result.id}", *_scores(result, measure), result.path]
+            images = [_query(result.query), Thumbnail(result.path, [line for line in lines if line])]
+            rows.append(ImageRow(f"{result.query}: {decision}", images))
+        note = "" if calibration is None else f". {PROBABILITY.capitalize()}"
+        write_page(
+            parsed.html,
+            f"Identification in {Path(parsed.gallery).name}",
+            f"{summary[0].upper()}{summary[1:]}{note}.",
+            rows,
+        )
 
 
 def verify(arguments: Sequence[str]) -> None:
     """Compare two images by the calibration of a gallery."""
     parsed = parse(GalleryVerifyArguments, arguments)
+    check_rate("fmr", parsed.fmr)
     with open_gallery(parsed.gallery) as gallery:
-        found = gallery.verify(one_image(parsed.a), one_image(parsed.b), fmr=parsed.fmr)
-        result = {name: _plain(getattr(found, name)) for name in ("score", "probability", "same", "threshold", "fmr")}
-        print_verification(result, gallery.measure.name, how_to_calibrate(parsed.gallery), parsed.json)
+        pair = gallery.encoder.encode([one_image(parsed.a), one_image(parsed.b)])
+        score = float(gallery.encoder.similarity(pair[:1], pair[1:])[0, 0])
+        advice = how_to_calibrate(parsed.gallery)
+        print_verification(score, gallery.measure, gallery.calibration, parsed.fmr, advice, as_json=parsed.json)
 
 
-def _name(result: Any, measure: str, is_calibrated: bool) -> str:
-    """Return the identity, "unknown" or, without a calibration, the closest identity, with score and probability."""
-    if result.score is None:
-        return "no item of the gallery has an identity"
-    name = result.identity or ("unknown" if is_calibrated else f"closest: {result.closest}")
-    probability = "" if result.probability is None else f", probability {result.probability:.3f}"
-    return f"{name} ({measure} {result.score:.4f}{probability})"
+def _name(result: Any, *, is_calibrated: bool) -> str:
+    """Return the identity, "unknown" with the closest identity or, without a calibration, only the closest one."""
+    closest = f"closest {result.closest} (item {result.id})"
+    return result.identity or (f"unknown, {closest}" if is_calibrated else closest)
 
 
-def _print_hits(results: Sequence[Any], parsed: Any, measure: str) -> None:
+def _scores(result: Any, measure: str) -> list[str]:
+    """Return the score and the probability, if there is one, as text."""
+    probability = [] if result.probability is None else [f"probability {result.probability:.3f}"]
+    return [f"{measure} {result.score:.4f}", *probability]
+
+
+def _print_hits(results: Sequence[Any], parsed: Any, gallery: Any, title: str) -> None:
     """Print search results, as a JSON document or as lines, and write the page."""
+    measure, has_probabilities = gallery.measure.name, any(hit.probability for r in results for hit in r.hits)
     if parsed.json:
-        print_json(
-            [
-                {
-                    "query": _plain(result.query),
-                    "hits": [{name: _plain(value) for name, value in hit._asdict().items()} for hit in result.hits],
-                }
-                for result in results
-            ]
-        )
+        hits = [[{name: plain(value) for name, value in hit._asdict().items()} for hit in r.hits] for r in results]
+        print_json([{"query": plain(r.query), "hits": found} for r, found in zip(results, hits, strict=True)])
     else:
+        if any(result.hits for result in results):
+            print(f"id  identity  path  ({measure}{', probability' if has_probabilities else ''})")
         for result in results:
-            print(f"{_plain(result.query)}:")
+            print(f"{_title(result.query)}:")
             for hit in result.hits:
-                print(f"  {_describe(hit, measure)}")
+                print(f"  {hit.id}  {_identity_and_path(hit)}  ({', '.join(_scores(hit, measure))})")
+        if has_probabilities:
+            print(f"probability: that both images show the same identity, {PRIOR}")
     if parsed.html:
-        rows = [
-            (str(_plain(result.query)), result.query, [(hit.path, _describe(hit, measure)) for hit in result.hits])
-            for result in results
-        ]
-        _write_page(parsed.html, f"Search in {Path(parsed.gallery).name}", rows)
+        from simjax.report import ImageRow, Thumbnail
+
+        queries_of = [result.query if isinstance(result.query, list) else [result.query] for result in results]
+        ids = {query for queries in queries_of for query in queries if isinstance(query, int)}
+        items = {item.id: item for item in gallery.items() if item.id in ids} if ids else {}
+        rows = []
+        for result, queries in zip(results, queries_of, strict=True):
+            images = [_query(query, items.get(query)) for query in queries]
+            for hit in result.hits:
+                lines = [hit.identity, f"item {hit.id}", *_scores(hit, measure), hit.path]
+                images.append(Thumbnail(hit.path, [line for line in lines if line]))
+            rows.append(ImageRow(_title(result.query), images))
+        hits = sum(len(result.hits) for result in results)
+        lead = f"{count(hits, 'item')} found"
+        if has_probabilities:
+            lead += f". Probability: that both images show the same identity, {PRIOR}."
+        write_page(parsed.html, f"{title} {Path(parsed.gallery).name}", lead, rows)
 
 
-def _describe(hit: Any, measure: str) -> str:
-    probability = "" if hit.probability is None else f", probability {hit.probability:.3f}"
-    name = "  ".join(str(part) for part in (hit.identity, hit.path) if part)
-    return f"{hit.id}  {name}  ({measure} {hit.score:.4f}{probability})"
+def _title(query: Any) -> str:
+    """Return the name of a query: a path, an item, or the items of a recommendation."""
+    if isinstance(query, list):
+        return f"similar to {'item' if len(query) == 1 else 'items'} {', '.join(map(str, query))}"
+    return f"item {query}" if isinstance(query, int) else str(query)
 
 
-def _write_page(file: str, title: str, rows: Sequence[tuple[str, Any, Sequence[tuple[Any, str]]]]) -> None:
-    """Write a page with a row of thumbnails for each query: the query and its hits, each a path and a caption."""
-    from simjax.report import write_image_rows
-
-    write_image_rows(Path(file), title, rows)
-    sys.stderr.write(f"page: {file}\n")
+def _identity_and_path(item: Any) -> str:
+    return "  ".join(str(part) for part in (item.identity, item.path) if part)
 
 
-def _plain(value: Any) -> Any:
-    """Return a value that JSON can store."""
-    return str(value) if isinstance(value, Path) else value
+def _query(query: Any, item: Any = None) -> Any:
+    """Return the thumbnail of a query: an item of the gallery, or the path of an image."""
+    from simjax.report import Thumbnail
+
+    if item is None:
+        return Thumbnail(query, ["query", str(query)], is_query=True)
+    lines = [item.identity, f"item {item.id}", item.path]
+    return Thumbnail(item.path, [line for line in lines if line], is_query=True)

@@ -39,7 +39,8 @@ def help_text(command: Command, program: str, typed: Sequence[str], *, show_all:
     options, common = options_of(command.dataclass), () if show_all else command.common
     defaults, note = command.defaults(typed), command.note
     in_usage = [option for option in options if option.is_positional or option.default is dataclasses.MISSING]
-    usage = " ".join([program, *map(_flags_and_placeholder, in_usage), "[OPTIONS]"])
+    words = [(_flags_and_placeholder(option), option.default is dataclasses.MISSING) for option in in_usage]
+    usage = " ".join([program, *(word if required else f"[{word}]" for word, required in words), "[OPTIONS]"])
     lines = [f"usage: {usage}", "", *textwrap.wrap(" ".join((command.dataclass.__doc__ or "").split()), width)]
     if command.examples:
         lines += ["", "Examples:", *(f"  {program} {example}" for example in command.examples)]

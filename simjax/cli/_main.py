@@ -3,6 +3,7 @@
 A mistake of the user ends in one line `error: ...` on stderr and exit status 2. Only a bug leaves a traceback.
 """
 
+import difflib
 import functools
 import os
 import re
@@ -14,7 +15,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from simjax.cli import _commands, _encoders, _gallery, _gallery_search, _train
+import simjax
+from simjax.cli import _commands, _encoders, _gallery, _gallery_duplicates, _gallery_search, _train
 from simjax.cli._arguments import did_you_mean, with_flags
 from simjax.cli._help import Command, help_text
 from simjax.cli._interrupt import exit_on_interrupt
@@ -59,7 +61,9 @@ COMMANDS = {
         _gallery.remove, _gallery.RemoveArguments, ["people.gallery 3 7", "people.gallery --identity Ada"]
     ),
     "gallery search": Command(
-        _gallery_search.search, _gallery_search.SearchArguments, ["photos.gallery query.png -k 10 --html hits.html"]
+        _gallery_search.search,
+        _gallery_search.SearchArguments,
+        ["photos.gallery query.png -k 10 --where source=camera --html hits.html"],
     ),
     "gallery identify": Command(
         _gallery_search.identify, _gallery_search.IdentifyArguments, ["people.gallery probe.png --fpir 0.01"]
@@ -68,9 +72,9 @@ COMMANDS = {
         _gallery_search.recommend, _gallery_search.RecommendArguments, ["photos.gallery --like 3 7 -k 10"]
     ),
     "gallery duplicates": Command(
-        _gallery_search.duplicates,
-        _gallery_search.DuplicatesArguments,
-        ["photos.gallery", "FOLDER --encoder digits-cnn --min-score 0.99"],
+        _gallery_duplicates.duplicates,
+        _gallery_duplicates.DuplicatesArguments,
+        ["photos.gallery", "photos.gallery --min-score 0.99", "FOLDER --encoder glyphs-cnn"],
     ),
     "gallery verify": Command(
         _gallery_search.verify, _gallery_search.GalleryVerifyArguments, ["people.gallery a.png b.png"]
@@ -92,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.showwarning = functools.partial(_show_warning_once, dataclass, set())
     try:
         with exit_on_interrupt(lambda: "interrupted"):
-            if command is None or name is None:
+            if arguments == ["--version"]:
+                print(f"simjax {simjax.__version__}")
+            elif command is None or name is None:
                 print(_list_of_commands(arguments))
             elif HELP_OPTIONS.intersection(arguments):
                 print(_help(name, command, arguments[len(name.split()) :]), end="")
@@ -115,13 +121,19 @@ def _list_of_commands(arguments: Sequence[str]) -> str:
     words = [word for word in arguments if word not in HELP_OPTIONS]
     listed = {name: command for name, command in COMMANDS.items() if not words or name.split()[:-1] == words}
     if not listed:
+        # A command has one or two words. Of two, the second one may be its argument, such as a folder.
+        near = [difflib.get_close_matches(" ".join(words[:n]).lower(), COMMANDS, n=1, cutoff=0.8) for n in (2, 1)]
         is_group = any(name.startswith(f"{words[0]} ") for name in COMMANDS)
-        got = " ".join(words[:2] if is_group else words[:1])
-        advice = did_you_mean(got, COMMANDS, "simjax --help lists the commands")
+        got = " ".join(words[:2] if is_group or near[0] else words[:1])
+        otherwise = "simjax --help lists the commands"
+        advice = otherwise if words[0].startswith("-") else did_you_mean(got, COMMANDS, otherwise)
+        if nearest := near[0] or near[1]:
+            advice = f"did you mean {nearest[0]}?"
         raise InputError(f"unknown command {got!r}; {advice}")
-    lines = ["usage: simjax COMMAND ...", ""]
+    lines = ["usage: simjax COMMAND ... | --version", ""]
     for name, command in listed.items():
-        text = f"  {name:<20}{re.split('[,:]', command.dataclass.__doc__ or '')[0].rstrip('.')}"
+        first_clause = re.split(r"[,:.]\s|[.]$", command.dataclass.__doc__ or "")[0]
+        text = f"  {name:<20}{first_clause}"
         lines += textwrap.wrap(text, shutil.get_terminal_size().columns, subsequent_indent=" " * 22)
     return "\n".join([*lines, "", "simjax COMMAND --help lists its options."])
 

@@ -25,6 +25,7 @@ gallery without simjax.
 from simjax.gallery._gallery import Gallery
 from simjax.gallery._results import Duplicate, Hit, Identification, Item, SearchResult, Verification
 from simjax.gallery._search import duplicates_of
+from simjax.gallery._thresholds import duplicates_threshold
 
 __all__ = [
     "Duplicate",
@@ -35,4 +36,5 @@ __all__ = [
     "SearchResult",
     "Verification",
     "duplicates_of",
+    "duplicates_threshold",
 ]

@@ -14,12 +14,12 @@ from simjax.data import Progress
 from simjax.encoder import Encoder, load_encoder
 from simjax.evaluate import Calibration, Threshold
 from simjax.gallery._folder import ENCODER, create_folder
-from simjax.gallery._hits import as_hits, closest_hits, embeddings_of
+from simjax.gallery._hits import closest_hits, embeddings_of, recommended_hits, warn_if_fewer
 from simjax.gallery._inputs import Ids, as_identities, as_ids, as_json, embed, is_ids, stored_paths
 from simjax.gallery._results import Duplicate, Hit, Identification, Item, SearchResult, Verification
-from simjax.gallery._search import close_pairs, closest, mean_values, passes
+from simjax.gallery._search import close_pairs, closest, passes
 from simjax.gallery._store import Contents, Store
-from simjax.gallery._thresholds import FMR, FPIR, NOT_CALIBRATED, Thresholds
+from simjax.gallery._thresholds import FMR, FPIR, NOT_CALIBRATED, Thresholds, duplicates_threshold
 from simjax.similarity import Measure
 
 TIMEOUT = 30.0
@@ -136,9 +136,10 @@ class Gallery:
 
         Returns:
             `items` and `identities`, their numbers; `encoder`, its name, and its `fingerprint`, `embedding_size` and
-            `measure`; `store`, the path of the folder; and `thresholds`, a list: for a false match rate of 0.001 and
-            for a false positive identification rate of 0.01, as dictionaries of `Threshold` with a sentence `text`. It
-            is empty without a calibration.
+            `measure`; `store`, the path of the folder; `calibration`, None or a dictionary: `of`, "gallery" or
+            "encoder", and the numbers of its `images` and `identities`; and `thresholds`, a list: for a false match
+            rate of 0.001 and for a false positive identification rate of 0.01, as dictionaries of `Threshold` with a
+            sentence `text`. It is empty without a calibration.
         """
         contents = self._store.contents()
         names = ("encoder", "fingerprint", "embedding_size", "measure")
@@ -147,12 +148,17 @@ class Gallery:
             "identities": self._store.count_identities(),
             **{name: contents.properties[name] for name in names},
             "store": str(self.path),
+            "calibration": self._thresholds.describe_calibration(),
             "thresholds": self._thresholds.describe(),
         }
 
     def items(self, where: Mapping[str, Any] | None = None) -> Iterator[Item]:
         """Yield the items in the order in which they were added; see `search` for `where`."""
         return self._store.items(where)
+
+    def known_paths(self, paths: Sequence[str | Path]) -> set[str]:
+        """Return those of these paths that items have: a `Path` as an absolute path, text as it is."""
+        return self._store.known_paths(filter(None, stored_paths(paths, None, len(paths))))
 
     def add(
         self,
@@ -224,9 +230,9 @@ class Gallery:
 
         Args:
             images_or_ids: Images or embeddings, see `Gallery`, or ids of items. An item is not its own hit.
-            k: Number of hits. If there are fewer items, all are returned with a warning.
+            k: Number of hits. If the gallery has fewer items, all are returned with a warning.
             where: Only items are searched whose metadata have all of these values; the key "identity" is their
-                identity. Values are text, numbers, booleans and None.
+                identity. Values are text, numbers, booleans and None; a list means any of its values.
 
         Raises:
             InputError: If an image cannot be read, or an id does not exist.
@@ -234,28 +240,24 @@ class Gallery:
         check_at_least("k", k, 1)
         queries, embeddings, ids = self._queries(images_or_ids)
         found = self._closest(lambda: self._store.contents(where), embeddings, k, ids)
-        _warn_if_fewer(found, k)
+        warn_if_fewer(found, k, where, "items" if ids is None else "other items")
         return [SearchResult(query, hits) for query, hits in zip(queries, found, strict=True)]
 
-    def recommend(self, ids: Ids, k: int = 5, *, where: Mapping[str, Any] | None = None) -> SearchResult:
+    def recommend(
+        self, ids: Ids, k: int = 5, *, where: Mapping[str, Any] | None = None, same_identity: bool = False
+    ) -> SearchResult:
         """Find the items that are most similar to several items: those with the closest mean score.
 
         Args:
             ids: Ids of items. They are not among the hits.
             k, where: See `search`.
+            same_identity: Other items of the identities of these items can be hits, too.
         """
         check_at_least("k", k, 1)
-        liked = np.unique(as_ids(ids))
-        queries, found = embeddings_of(self._store, liked), None
-        while found is None:
-            contents = self._store.contents(where)
-            is_other = ~np.isin(contents.ids, liked)
-            contents = contents._replace(ids=contents.ids[is_other], rows=contents.rows[is_other])
-            scores = mean_values(queries, contents.embeddings, contents.rows, self.measure)
-            order = np.argsort(-scores if self.measure.higher_is_closer else scores, kind="stable")[None, :k]
-            found = as_hits(self._store, contents, order, scores[order], self.calibration)
-        _warn_if_fewer(found, k)
-        return SearchResult(liked.tolist(), found[0])
+        liked, measure = np.unique(as_ids(ids)), self.measure
+        hits = recommended_hits(self._store, liked, k, measure, self.calibration, where, same_identity)
+        warn_if_fewer([hits], k, where, "other items" if same_identity else "items of other identities")
+        return SearchResult(liked.tolist(), hits)
 
     def verify(self, a: Any, b: Any, fmr: float | None = None) -> Verification:
         """Decide whether two images show the same identity.
@@ -314,8 +316,7 @@ class Gallery:
         """Find all pairs of items at least as close as a score, by exact search.
 
         Args:
-            min_score: Value of the measure; for a distance, the largest one. Default: the threshold of the calibration
-                for a false match rate of 0.001.
+            min_score: Value of the measure; for a distance, the largest one. Default: `duplicates_threshold`.
             k: At most this many pairs of each item are found, its closest ones. Default: all.
 
         Returns:
@@ -328,8 +329,8 @@ class Gallery:
         check_at_least("k", k, 1)
         if min_score is None:
             if self.calibration is None:
-                raise InputError("min_score: expected a score for a gallery without calibration, got None")
-            min_score = self._thresholds.of_pair(FMR).value
+                raise InputError("min_score: expected a score; without a calibration there is no default")
+            min_score = duplicates_threshold(self.calibration, len(self)).value
         contents = self._store.contents()
         pairs, scores = close_pairs(contents.embeddings, contents.rows, min_score, self.measure, k)
         found = zip(contents.ids[pairs].tolist(), scores.tolist(), strict=True)
@@ -387,8 +388,3 @@ class Gallery:
         self, select: Callable[[], Contents], queries: np.ndarray, k: int, ids: np.ndarray | None
     ) -> list[list[Hit]]:
         return closest_hits(self._store, select, queries, k, self.measure, self.calibration, ids=ids)
-
-
-def _warn_if_fewer(found: Sequence[Sequence[Hit]], k: int) -> None:
-    if (fewest := min(map(len, found), default=k)) < k:
-        warnings.warn(f"k: expected at most {fewest}, the number of items to search, got {k}", stacklevel=3)

@@ -1,15 +1,19 @@
 """Items that are closest to queries, as hits."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from simjax.core import InputError
 from simjax.evaluate import Calibration
 from simjax.gallery._results import Hit
-from simjax.gallery._search import closest
+from simjax.gallery._search import closest, mean_values
 from simjax.gallery._store import Contents, Store
 from simjax.similarity import Measure
+
+Where: TypeAlias = Mapping[str, Any] | None
 
 
 def embeddings_of(store: Store, ids: np.ndarray) -> np.ndarray:
@@ -49,6 +53,33 @@ def closest_hits(
         scores, positions = closest(queries, contents.embeddings, contents.rows, k, measure, exclude=exclude)
         found = as_hits(store, contents, positions, scores, calibration)
     return found
+
+
+def recommended_hits(
+    store: Store, liked: np.ndarray, k: int, measure: Measure, calibration: Calibration | None, where: Where, same: bool
+) -> list[Hit]:
+    """Find the items with the closest mean score to the items `liked`; if `same`, also others of their identities."""
+    queries, found = embeddings_of(store, liked), None
+    while found is None:
+        excluded, contents = liked, store.contents(where)
+        identities = {item.identity for item in store.items_by_id(liked.tolist()).values()} - {None}
+        if identities and not same:
+            excluded = np.concatenate([liked, *(store.contents({"identity": name}).ids for name in identities)])
+        is_other = ~np.isin(contents.ids, excluded)
+        contents = contents._replace(ids=contents.ids[is_other], rows=contents.rows[is_other])
+        scores = mean_values(queries, contents.embeddings, contents.rows, measure)
+        order = np.argsort(-scores if measure.higher_is_closer else scores, kind="stable")[None, :k]
+        found = as_hits(store, contents, order, scores[order], calibration)
+    return found[0]
+
+
+def warn_if_fewer(found: Sequence[Sequence[Hit]], k: int, where: Where, items: str) -> None:
+    """Warn about searches that find nothing, or all `items` (a plural) of the gallery though more were wanted."""
+    if (fewest := min(map(len, found), default=k)) >= k or (where and fewest):
+        return
+    item = items.replace("items", "item")
+    number = f"only {fewest:,} {item if fewest == 1 else items}: all are listed" if fewest else f"no {items}"
+    warnings.warn(f"no {item} matches `where`" if where else f"the gallery has {number}", stacklevel=3)
 
 
 def as_hits(

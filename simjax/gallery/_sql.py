@@ -19,6 +19,8 @@ OF_THE_FILE_SYSTEM = (
     *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM),
 )
 
+MAX_VALUES = 100  # of one key in a condition; SQLite limits the depth of expressions
+
 
 def connect(path: Path, timeout: float) -> sqlite3.Connection:
     """Open a database that exists, for reading if it cannot be written. Threads may share the connection."""
@@ -80,18 +82,24 @@ def json_list(values: Iterable[Any]) -> str:
 
 
 def condition(where: Mapping[str, Any] | None) -> tuple[str, list[Any]]:
-    """Return an SQL condition on items with these values of metadata or identity, and its parameters."""
-    terms, values = ["1"], []
-    for key, value in (where or {}).items():
-        if not isinstance(value, str | int | float | None):
-            raise InputError(
-                f"where: expected text, a number, a boolean or None for {key!r}, got {type(value).__name__}"
-            )
+    """Return an SQL condition on items with these values of metadata or identity, and its parameters.
+
+    A list of values means any of them. 12 and 12.0 are one value; 1, "1" and true are three.
+    """
+    terms, parameters = ["1"], []
+    for key, given in (where or {}).items():
+        values = given if isinstance(given, list | tuple) else [given]
+        if len(values) > MAX_VALUES:
+            raise InputError(f"where: expected at most {MAX_VALUES} values for {key!r}, got {len(values):,}")
+        if wrong := [value for value in values if not isinstance(value, str | int | float | None)]:
+            got = type(wrong[0]).__name__
+            raise InputError(f"where: expected text, numbers, booleans or None for {key!r}, got {got}")
         if key == "identity":
-            terms.append("identity IS ?")
-            values.append(value)
-        else:
-            same = "key = ? AND value IS ? AND type NOT IN ('array', 'object')"
-            terms.append(f"EXISTS (SELECT 1 FROM json_each(items.metadata) WHERE {same})")
-            values += [key, value]
-    return " AND ".join(terms), values
+            terms.append("(" + (" OR ".join(["identity IS ?"] * len(values)) or "0") + ")")
+            parameters += values
+            continue
+        same = "value IS ? AND (type IN ('true', 'false')) IS ? AND type NOT IN ('array', 'object')"
+        any_of = " OR ".join([same] * len(values)) or "0"
+        terms.append(f"EXISTS (SELECT 1 FROM json_each(items.metadata) WHERE key = ? AND ({any_of}))")
+        parameters += [key, *(part for value in values for part in (value, isinstance(value, bool)))]
+    return " AND ".join(terms), parameters

@@ -113,6 +113,12 @@ class Store:
             yield from found
             last, count = found[-1].id if found else 0, len(found)
 
+    def known_paths(self, paths: Iterable[str]) -> set[str]:
+        """Return those of these paths that items have."""
+        sql = "SELECT path FROM items WHERE path IN (SELECT value FROM json_each(?))"
+        with self._reading():
+            return {path for (path,) in self._connection.execute(sql, (json_list(paths),))}
+
     def count_identities(self) -> int:
         """Return the number of different identities."""
         with self._reading():

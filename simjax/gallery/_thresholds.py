@@ -22,6 +22,17 @@ NOT_CALIBRATED = (
 )
 
 
+def duplicates_threshold(calibration: Calibration, images: int) -> Threshold:
+    """Return the default threshold of duplicates among a number of images.
+
+    At its false match rate at most one false pair is expected. The rate is at most 0.001, and at least that of one pair
+    of the calibration, the smallest that can be stated.
+    """
+    counts = np.unique(calibration.identities, return_counts=True)[1]
+    strictest = 2 / (int(counts.sum()) ** 2 - int((counts**2).sum()))
+    return calibration.pair_threshold(max(min(FMR, 2 / max(images * (images - 1), 1)), strictest))
+
+
 class Calibrated(NamedTuple):
     """A calibration, the transaction that stored it, and its `pair_threshold` with a cache."""
 
@@ -74,7 +85,7 @@ class Thresholds:
             raise InputError(NOT_CALIBRATED)
         contents = self._store.named_contents()
         if not contents.ids.size:
-            raise InputError("fpir: expected a gallery that has items with an identity, got none")
+            raise InputError("the gallery has no item with an identity")
         if enrolled := self._store.enrolled():
             warnings.warn(
                 f"the threshold is too strict: identities of the calibration are enrolled now "
@@ -86,7 +97,9 @@ class Thresholds:
 
     def describe(self) -> list[dict[str, Any]]:
         """Return the thresholds for the default rates as dictionaries, without those that need more images or items."""
-        described = []
+        described: list[dict[str, Any]] = []
+        if self.calibration is None:  # reads the encoder, whose errors are not suppressed below
+            return described
         for threshold, rate in ((self.of_pair, FMR), (self.of_search, FPIR)):
             try:
                 found = threshold(rate)
@@ -94,6 +107,14 @@ class Thresholds:
                 continue
             described.append({**vars(found), "text": str(found)})
         return described
+
+    def describe_calibration(self) -> dict[str, Any] | None:
+        """Return whose calibration it is, and the numbers of its images and identities; None without one."""
+        if (found := self._current()) is None:
+            return None
+        identities = found.calibration.identities
+        sizes = {"images": len(identities), "identities": len(np.unique(identities))}
+        return {"of": "gallery" if found.transaction else "encoder", **sizes}
 
     def _current(self) -> Calibrated | None:
         """Return the calibration. It is read again if any process has stored another one."""

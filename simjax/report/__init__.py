@@ -1,11 +1,13 @@
 """Tables, figures, Markdown and HTML from saved runs."""
 
 from simjax.report._compare import compare
-from simjax.report._image_rows import write_image_rows
+from simjax.report._image_rows import ImageRow, Thumbnail, write_image_rows
 from simjax.report._write import SECTIONS, summary_lines, write
 
 __all__ = [
     "SECTIONS",
+    "ImageRow",
+    "Thumbnail",
     "compare",
     "summary_lines",
     "write",

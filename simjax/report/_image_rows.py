@@ -1,43 +1,70 @@
-"""A page with rows of thumbnails: each query and its hits."""
+"""A page with rows of thumbnails: each query and its hits, or the two images of a pair."""
 
 import base64
 import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from simjax._files import write_file
 from simjax.report._render import escape_html, page_html
 
-SIDE = 128  # largest side of a thumbnail in pixels
-ImageRow = tuple[str, Path | str | int | None, Sequence[tuple[Path | str | None, str]]]
-"""The title of a row, the path of the query (anything else has no picture), and the path and caption of each hit."""
+SIDE = 192  # largest side of a thumbnail in pixels
 
 
-def write_image_rows(file: Path, title: str, rows: Sequence[ImageRow]) -> None:
-    """Write a self-contained HTML page with a row of thumbnails for each query.
+class Thumbnail(NamedTuple):
+    """An image and its caption.
 
-    Images are embedded as thumbnails; one that cannot be read is replaced by the words "no picture". All text is
-    escaped.
+    Attributes:
+        path: File of the image; None has no picture.
+        lines: Lines of the caption, the first one in bold.
+        is_query: Whether the image is what was searched for, which has a frame.
+    """
+
+    path: Path | str | None
+    lines: Sequence[str]
+    is_query: bool = False
+
+
+class ImageRow(NamedTuple):
+    """A row of thumbnails below a title."""
+
+    title: str
+    images: Sequence[Thumbnail]
+
+
+def write_image_rows(file: Path, title: str, lead: str, rows: Sequence[ImageRow]) -> None:
+    """Write a self-contained HTML page with rows of thumbnails.
+
+    Images are embedded; one that cannot be read is replaced by the words "no picture". All text is escaped.
+
+    Args:
+        file: File to write.
+        title: Title of the page.
+        lead: Summary in one sentence.
+        rows: Rows in the order of the page.
 
     Raises:
         InputError: If the file cannot be written.
     """
     sections = []
-    for name, query, hits in rows:
-        shown = _figure(query, "query", "query") if isinstance(query, Path | str) else ""
-        figures = "\n".join(_figure(path, caption, "") for path, caption in hits)
-        sections.append(f'<h2>{escape_html(name)}</h2>\n<div class="row">\n{shown}{figures}\n</div>')
-    lead = f"{len(rows):,} quer{'y' if len(rows) == 1 else 'ies'}"
+    for name, images in rows:
+        figures = "\n".join(map(_figure, images))
+        sections.append(f'<h2>{escape_html(name)}</h2>\n<div class="row">\n{figures}\n</div>')
     write_file(file, page_html(title, lead, "\n".join(sections)))
 
 
-def _figure(path: Path | str | None, caption: str, kind: str) -> str:
-    data = None if path is None else _thumbnail(Path(path))
+def _figure(image: Thumbnail) -> str:
+    data = None if image.path is None else _thumbnail(Path(image.path))
     picture = '<div class="missing">no picture</div>'
     if data is not None:
-        picture = f'<img alt="{escape_html(caption)}" src="data:image/webp;base64,{data}">'
-    return f'<figure class="{kind}">{picture}<figcaption>{escape_html(caption)}</figcaption></figure>\n'
+        alt = escape_html(", ".join(image.lines))
+        picture = f'<img alt="{alt}" src="data:image/webp;base64,{data}">'
+    first, *rest = map(escape_html, image.lines)
+    caption = f"<strong>{first}</strong>" + "".join(f"<span>{line.replace('/', '/<wbr>')}</span>" for line in rest)
+    kind = ' class="query"' if image.is_query else ""
+    return f"<figure{kind}>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
 def _thumbnail(path: Path) -> str | None:

@@ -46,10 +46,11 @@ pre { background: var(--tint); padding: .8rem 1rem; border-radius: .4rem; overfl
   line-height: 1.4; margin: 0; }
 details summary { cursor: pointer; color: var(--soft); }
 details pre { margin-top: .5rem; }
-.row { display: flex; flex-wrap: wrap; gap: .8rem; }
-.row figure { flex: none; width: 8rem; margin: 0; overflow-wrap: anywhere; }
-.row figure.query { width: 8.9rem; border-right: 1px solid var(--line); padding-right: .8rem; }
-.row img, .missing { width: 8rem; height: 8rem; object-fit: contain; background: var(--tint); }
+.row { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem .8rem; }
+.row figure { margin: 0; overflow-wrap: anywhere; }
+.row img, .missing { width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--tint); }
+.row .query img, .row .query .missing { outline: 2px solid var(--best); }
+.row figcaption > * { display: block; }
 .missing { display: flex; align-items: center; justify-content: center; color: var(--soft); font-size: .8rem; }
 @media (max-width: 40rem) { th, td { padding: .3rem .4rem; } table { font-size: .85rem; } }
 """

@@ -16,6 +16,9 @@ from tests.cli.runs import ROOT, fails, image_folder
     ("arguments", "message"),
     [
         ("trian", "unknown command 'trian'; did you mean train?"),
+        ("galery search x", "unknown command 'galery search'; did you mean gallery search?"),
+        ("gallery serch x", "unknown command 'gallery serch'; did you mean gallery search?"),
+        ("verfy a.png b.png", "unknown command 'verfy'; did you mean verify?"),
         ("data prepar mnist", "unknown command 'data prepar'; did you mean data prepare"),
         ("--model vit", "unknown command '--model'; simjax --help lists the commands"),
         ("train --model vitt", "--model: expected cnn, vit or dnn, got 'vitt'"),

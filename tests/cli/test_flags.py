@@ -29,7 +29,7 @@ BENCHMARKS = re.compile(r"python (?:-m )?benchmarks[./](\w+)(?:\.py)?([^`|&\n]*)
 def flags():
     """The flags of all commands."""
     options = [option for command in COMMANDS.values() for option in options_of(command.dataclass)]
-    return {"--help", "--help-all", *(flag for option in options for flag in option.flags)}
+    return {"--help", "--help-all", "--version", *(flag for option in options for flag in option.flags)}
 
 
 def named_flags(text):

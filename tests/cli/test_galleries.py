@@ -52,15 +52,20 @@ def test_a_gallery_is_searched_changed_and_described(calibrated, capsys):
     assert result["hits"][0]["path"].endswith("images/b/3.png")
 
     main(["gallery", "add", "G", "others/a/0.png", "--identity", "new", "--metadata", "source=camera"])
-    assert "ids 25" in capsys.readouterr().out
+    assert "added 1 item with id 25" in capsys.readouterr().out
     (result,) = printed_json(capsys, "gallery", "search", "G", "--id", "25", "--where", "identity=a")
     assert {hit["identity"] for hit in result["hits"]} == {"a"}
     (result,) = printed_json(capsys, "gallery", "recommend", "G", "--like", "1", "2", "-k", "3")
     assert result["query"] == [1, 2]
-    assert not {1, 2} & {hit["id"] for hit in result["hits"]}
+    assert "a" not in {hit["identity"] for hit in result["hits"]}  # that of the items 1 and 2
+    (result,) = printed_json(capsys, "gallery", "recommend", "G", "--like", "1", "2", "-k", "23", "--same-identity")
+    assert {hit["id"] for hit in result["hits"]} == set(range(3, 26))
 
     info = printed_json(capsys, "gallery", "info", "G")
     assert (info["items"], info["identities"], info["encoder"]) == (25, 3, "run")
+    assert info["calibration"] == {"of": "gallery", "images": 27, "identities": 3}
+    main(["gallery", "info", "G"])
+    assert "calibration: of this gallery, on 27 images of 3 other identities" in capsys.readouterr().out
     main(["gallery", "list", "G", "--where", "source=camera"])
     assert json.loads(capsys.readouterr().out)["identity"] == "new"
     main(["gallery", "remove", "G", "25"])
@@ -70,23 +75,46 @@ def test_a_gallery_is_searched_changed_and_described(calibrated, capsys):
 
 def test_identities_are_named_with_the_threshold(calibrated, capsys):
     found = printed_json(capsys, "gallery", "identify", "G", "images/a/0.png", "--fpir", "0.1")
-    assert [set(result) for result in found] == [{"query", "identity", "score", "probability", "threshold"}]
+    assert found[0]["closest"] == "a"
+    assert found[0]["path"].endswith("images/a/0.png")
+    names = ("id", "fpir", "images", "identities", "calibrated")
+    assert [found[0][name] for name in names] == [1, 0.1, 27, 3, True]
+    assert {"query", "identity", "score", "probability", "threshold"} < set(found[0])
     main(["gallery", "identify", "G", "images/a/0.png", "--fpir", "0.1", "--html", "page.html"])
-    assert "one of N = 2 identities" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "of 27 calibration images of 3 identities match one of the 2 identities in the gallery" in printed
+    assert printed.count("for a prior of 0.5") == 1
     assert "<img" in Path("page.html").read_text()
     error = fails(capsys, "gallery", "identify", "G", "images/a/0.png", "--fpir", "0.001")
     assert "27 calibration images" in error
     verified = printed_json(capsys, "gallery", "verify", "G", "images/a/0.png", "images/a/0.png", "--fmr", "0.1")
     assert (verified["same"], verified["fmr"]) == (True, 0.1)
+    assert (verified["images"], verified["identities"]) == (27, 3)
+    main(["gallery", "verify", "G", "images/a/0.png", "images/b/0.png", "--fmr", "0.1"])
+    assert "24 of 243 pairs of different identities among 27 calibration images of 3 id" in capsys.readouterr().out
+
+
+def test_an_unknown_image_is_answered_with_the_closest_item(calibrated, capsys):
+    probe, rate = "strangers/e/0.png", str(1 / 27)
+    (found,) = printed_json(capsys, "gallery", "identify", "G", probe, "--fpir", rate)
+    main(["gallery", "identify", "G", probe, "--fpir", rate, "--html", "page.html"])
+    assert found["identity"] is None
+    assert f"{probe}: unknown, closest {found['closest']} (item {found['id']}), cosine" in capsys.readouterr().out
+    page = Path("page.html").read_text()
+    assert f"<strong>unknown</strong><span>closest {found['closest']}</span><span>item {found['id']}</span>" in page
 
 
 def test_without_a_calibration_nothing_is_decided(place, capsys):
     verified = printed_json(capsys, "verify", "run", "images/a/0.png", "images/b/0.png")
     assert verified["score"] is not None
-    assert [verified[name] for name in ("probability", "same", "threshold", "fmr")] == [None] * 4
-    main(["gallery", "create", "G", "--encoder", "run", "--images", "images", "--flat"])
+    assert [verified[name] for name in ("probability", "same", "threshold", "fmr", "images")] == [None] * 5
+    main(["gallery", "create", "G", "--encoder", "run", "--images", "images"])
     main(["gallery", "identify", "G", "images/a/0.png"])
     assert "simjax gallery calibrate G" in capsys.readouterr().out
+    (found,) = printed_json(capsys, "gallery", "identify", "G", "images/a/0.png")
+    assert (found["calibrated"], found["identity"], found["closest"], found["fpir"]) == (False, None, "a", None)
+    main(["gallery", "create", "flat", "--encoder", "run", "--images", "images", "--flat"])
+    assert "flat: no item has an identity" in fails(capsys, "gallery", "identify", "flat", "images/a/0.png")
 
 
 def test_an_encoder_is_calibrated_in_place_or_in_a_copy(place, capsys):
@@ -111,6 +139,114 @@ def test_duplicates_of_a_gallery_and_of_a_folder(calibrated, capsys):
     assert [1, 25] in [[pair["a"], pair["b"]] for pair in pairs]
 
 
+def test_the_default_threshold_of_duplicates_is_that_of_the_calibration(calibrated, capsys):
+    main(["calibrate", "run", "--images", "strangers"])
+    capsys.readouterr()
+    main(["gallery", "duplicates", "images", "--encoder", "run"])
+    of_folder = capsys.readouterr().out
+    main(["gallery", "duplicates", "G", "--html", "page.html"])
+    of_gallery = capsys.readouterr().out
+    # 24 images have 276 pairs; the calibration has 243 pairs of different identities, 1 of which passes.
+    expected = "among 276 compared pairs; threshold of pairs"
+    for printed in (of_folder, of_gallery):
+        assert expected in printed
+        assert "at a false match rate of 0.00412: 1 of 243 pairs" in printed
+        assert "expected number of false pairs: 1.1" in printed
+    assert of_folder.splitlines()[-1] == of_gallery.splitlines()[-1]
+    pairs = printed_json(capsys, "gallery", "duplicates", "G")
+    assert pairs
+    page = Path("page.html").read_text()
+    for pair in pairs[:3]:
+        for side in "ab":
+            path = pair[f"path_{side}"].replace("/", "/<wbr>")
+            assert f"<strong>item {pair[side]}</strong><span>{pair[f'identity_{side}']}</span><span>{path}" in page
+
+
+def test_values_of_filters_find_text_numbers_and_booleans(place, capsys, monkeypatch):
+    main(["gallery", "create", "G", "--encoder", "run", "--images", "images"])
+    main(["gallery", "add", "G", "others/a/0.png", "--metadata", "price=12", "--metadata", "new=true", "code=007"])
+    from simjax.gallery import Gallery
+
+    with Gallery.open("G") as gallery:
+        gallery.update(1, metadata={"price": 12, "new": True})
+        gallery.update(2, metadata={"price": 12.5, "new": 1})
+        gallery.update(3, metadata={"price": [12], "new": False})
+
+    def found(*words: str) -> list[int]:
+        capsys.readouterr()
+        main(["gallery", "list", "G", "--where", *words])
+        return [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
+
+    assert found("price=12") == [1, 25]
+    assert found("price=12.5") == [2]
+    assert found("new=true") == [1, 25]
+    assert found("new=1") == [2]
+    assert found("code=007") == [25]
+    assert found("code=7") == []
+    assert found("price=12", "identity=a") == found("price=12", "--where", "identity=a") == [1]
+    assert found("price=123456789012345678901234567890") == []
+    main(["gallery", "search", "G", "-k", "2", "--where", "price=12", "images/b/0.png", "--json"])
+    (result,) = json.loads(capsys.readouterr().out)
+    assert sorted(hit["id"] for hit in result["hits"]) == [1, 25]
+    monkeypatch.setattr("warnings.filters", [])
+    main(["gallery", "search", "G", "--where", "price=13", "--", "images/b/0.png"])
+    assert capsys.readouterr().err == "warning: no item matches `--where`\n"
+
+
+def test_ids_follow_one_option_or_several(place, capsys):
+    main(["gallery", "create", "G", "--encoder", "run", "--images", "images", "--flat"])
+    main(["gallery", "recommend", "G", "--like", "1", "--like", "13", "14", "--html", "page.html"])
+    assert "similar to items 1, 13, 14:" in capsys.readouterr().out
+    page = Path("page.html").read_text()
+    assert "<h1>Recommendations from G</h1>" in page
+    assert page.count('class="query"') == 3
+    assert "missing --like" in fails(capsys, "gallery", "recommend", "G")
+
+
+def test_images_are_added_once_by_their_path(place, capsys):
+    main(["gallery", "create", "G", "--encoder", "run", "--images", "images"])
+    capsys.readouterr()
+    main(["gallery", "add", "G", "images/a", "others/a/0.png", "others/a/0.png"])
+    left_out, added = capsys.readouterr().out.splitlines()
+    assert left_out.startswith("left out 13 images that the gallery has already")
+    assert added == "added 1 item with id 25; 25 items of 2 identities"
+    main(["gallery", "add", "G", "images/a"])
+    assert "added 0 items; 25 items" in capsys.readouterr().out
+    main(["gallery", "add", "G", "images/a", "--again"])
+    assert "added 12 items with ids 26-37" in capsys.readouterr().out
+
+
+def test_a_page_replaces_only_pages(calibrated, capsys):
+    image = Path("images/b/0.png").read_bytes()
+    arguments = ("gallery", "search", "G", "images/a/0.png", "--html")
+    assert "--html: expected a file that ends in .html or .htm, got 0.png" in fails(
+        capsys, *arguments, "images/b/0.png"
+    )
+    assert Path("images/b/0.png").read_bytes() == image
+    for file, reason in (("no/page.html", "there is no folder no"), ("dir.html", "it is a folder")):
+        Path("dir.html").mkdir(exist_ok=True)
+        assert f"cannot write {file}: {reason}" in fails(capsys, *arguments, file)
+    assert "cannot write no/e.npz: there is no folder no" in fails(
+        capsys, "embed", "run", "images", "--out", "no/e.npz"
+    )
+
+
+def test_images_beside_the_folders_of_identities_are_reported_with_the_way_to_add_them(place, capsys, monkeypatch):
+    monkeypatch.setattr("warnings.filters", [])
+    shutil.copy("images/a/0.png", "images/beside.png")
+    main(["gallery", "create", "G", "--encoder", "run", "--images", "images"])
+    warning = "left out 1 image beside the folders of classes; --flat makes every image an item without an identity"
+    assert warning in capsys.readouterr().err
+
+
+def test_a_gallery_with_the_encoder_of_another_one_is_reported(calibrated, capsys):
+    from simjax.encoder import load_encoder
+
+    shutil.rmtree("G/encoder")
+    load_encoder("digits-cnn").save("G/encoder")
+    assert "its embeddings are of the encoder run" in fails(capsys, "gallery", "info", "G")
+
+
 def test_folders_are_compared_by_the_frechet_distance(place, capsys):
     assert printed_json(capsys, "fid", "run", "images", "images")["frechet_distance"] < 1e-3
     assert printed_json(capsys, "fid", "run", "images/a", "images/b")["frechet_distance"] > 1e-2
@@ -123,19 +259,38 @@ def test_folders_are_compared_by_the_frechet_distance(place, capsys):
         ("verify run images/a/0.png no.png", "no.png: no such file"),
         ("verify run images/a/0.png text.png", "text.png: cannot be read"),
         ("verify run images images/a/0.png", "expected an image, got a folder"),
-        ("embed run images --out e.txt", "`--out`: expected a file that ends in .npz or .csv"),
+        ("embed run images --out e.txt", "--out: expected a file that ends in .npz or .csv, got e.txt"),
+        ("embed run images --out images/a/0.png", "--out: expected a file that ends in .npz or .csv, got 0.png"),
         ("gallery search nowhere images", "nowhere"),
         ("gallery verify G images images/a/0.png", "expected an image, got a folder"),
-        ("gallery search G images --id 3", "images or `--id`, one of both"),
-        ("gallery search G --id 99", "no item 99"),
-        ("gallery search G images/a/0.png --where source", "`--where`: expected KEY=VALUE, got 'source'"),
+        ("gallery search G images --id 3", "expected images or `--id`, not both"),
+        ("gallery search G", "expected images or `--id`, got neither"),
+        ("gallery search G --id 99", "--id: the gallery has no item 99"),
+        ("gallery search G images/a/0.png --where source", "--where: expected KEY=VALUE, got 'source'"),
+        ("gallery search G images/a/0.png --where a=1 a=2", "--where: expected each key once, got 'a' 2 times"),
+        ("gallery search G images/a/0.png -k 0", "--k: expected at least 1, got 0"),
+        ("gallery identify G images/a/0.png --fpir 1", "--fpir: expected a number above 0 and below 1, got 1"),
+        (
+            "gallery verify G images/a/0.png images/a/0.png --fmr 0",
+            "--fmr: expected a number above 0 and below 1, got 0",
+        ),
+        ("gallery recommend G --like 99", "--like: the gallery has no item 99"),
+        ("gallery recommend G --like 1 x", "unexpected argument 'x' after --like 1"),
         ("gallery remove G 99", "no item 99"),
-        ("gallery remove G", "one of both"),
+        ("gallery remove G", "expected ids of items or `--identity`, got neither"),
+        ("gallery remove G 1 --identity a", "expected ids of items or `--identity`, not both"),
+        ("gallery remove G --identity nobody", "--identity: no item of the gallery has the identity 'nobody'"),
+        ("gallery add G others/a/0.png --metadata identity=a", "--metadata: expected names other than 'identity'"),
         ("gallery add G text.png", "text.png: cannot be read"),
+        ("gallery add G e.npz", "e.npz: expected images; embeddings are added and searched from Python"),
+        ("gallery search G e.csv", "e.csv: expected images; embeddings are added and searched from Python"),
         ("gallery create G --encoder run", "G exists"),
         ("gallery create H --encoder run --images images/a", "one sub-folder with images for each identity"),
-        ("gallery duplicates images --encoder run", "`--min-score`"),
-        ("gallery calibrate G --images images", "enrolled"),
+        ("gallery duplicates images --encoder run", "--min-score: expected the score from which images are dup"),
+        ("gallery duplicates images", "--encoder: expected an encoder, because images is a folder of images"),
+        ("gallery duplicates G --encoder run", "--encoder: G is a gallery, which is searched with its own encoder"),
+        ("gallery duplicates nowhere", "nowhere: no such gallery"),
+        ("gallery calibrate G --images images", "--images: expected none that are enrolled"),
     ],
 )
 def test_a_mistake_is_one_line_and_changes_nothing(calibrated, capsys, arguments, message):
@@ -159,7 +314,10 @@ def test_a_page_escapes_names_and_replaces_missing_images(place, capsys):
 
 
 def test_the_ready_encoders_are_listed(capsys):
-    listed = printed_json(capsys, "encoders")
-    assert isinstance(listed, list)
+    listed = {encoder["name"]: encoder for encoder in printed_json(capsys, "encoders")}
+    assert listed["glyphs-cnn"]["calibration"] == {"images": 1500, "identities": 100}
+    assert listed["mnist-cnn"]["calibration"] is None
     main(["encoders"])
-    assert all(encoder["name"] in capsys.readouterr().out for encoder in listed[:1])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in listed)
+    assert "calibration: 1,500 images of 100 identities that it was not trained on" in printed

@@ -13,7 +13,7 @@ from simjax.cli import main
 from tests.cli.runs import ROOT
 
 PAGE = (ROOT / "docs" / "galleries.md").read_text()
-DIGITS = {"TRAIN": "01234", "FOLDER": "567", "OTHERS": "89"}
+DIGITS = {"TRAIN": "01234", "FOLDER": "567", "OTHERS": "89", "SHELF": "4"}
 
 
 @pytest.mark.slow
@@ -27,7 +27,7 @@ def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
     commands = re.findall(r"<!-- commands -->\n```\n(.*?)```", PAGE, re.DOTALL)
-    assert len(commands) == 2
+    assert len(commands) == 3
     for command in "".join(commands).replace("train.py", str(ROOT / "train.py")).splitlines():
         done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
@@ -38,8 +38,8 @@ def test_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         text=True,
         check=True,
     )
-    assert json.loads(info.stdout)["identities"] == 4
-    assert "<img" in Path("hits.html").read_text()
+    assert json.loads(info.stdout)["identities"] == 3  # the newcomer was added and removed
+    assert all("<img" in Path(page).read_text() for page in ("hits.html", "similar.html"))
 
     (sample,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     done = subprocess.run([sys.executable, "-c", sample], env=environment, capture_output=True, text=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import simjax
 from simjax.cli import main
 from simjax.cli._arguments import options_of
 from simjax.cli._help import Command, help_text
@@ -104,6 +105,17 @@ def test_the_help_of_train_py_names_it():
     done = subprocess.run([sys.executable, ROOT / "train.py", "--help"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: python train.py [OPTIONS]")
     assert done.stderr == ""
+
+
+def test_the_version_is_printed(capsys):
+    assert help_of(capsys, "--version") == f"simjax {simjax.__version__}\n"
+
+
+def test_the_usage_marks_arguments_that_can_be_left_out(capsys):
+    assert "usage: simjax gallery search GALLERY [IMAGES ...] [OPTIONS]" in help_of(
+        capsys, "gallery", "search", "--help"
+    )
+    assert "usage: simjax gallery add GALLERY IMAGES ... [OPTIONS]" in help_of(capsys, "gallery", "add", "--help")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["data"], ["data", "--help"]])

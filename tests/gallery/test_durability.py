@@ -115,7 +115,7 @@ def test_two_writers_lose_nothing(writers, path):
         assert {item.identity for item in gallery.items()} == {f"{name}{n}" for name in "ab" for n in range(20)}
 
 
-@pytest.mark.filterwarnings("ignore:k. expected at most")
+@pytest.mark.filterwarnings("ignore:the gallery has")
 def test_a_reader_finds_the_items_that_belong_to_the_embeddings_while_another_process_writes(writers, path, random):
     query = random.normal(size=(1, 5)).astype(np.float32)
     number = writers.start("add_and_remove", path, 0)

@@ -49,6 +49,10 @@ def test_paths_of_files_and_folders_are_stored_as_absolute_paths(gallery, images
     with pytest.raises(InputError, match="no such file"):
         gallery.add("d.png")
     assert len(gallery) == 5
+    assert gallery.known_paths([tmp_path / "c.png", "s3://bucket/1", "c.png", tmp_path / "d.png"]) == {
+        names[0],
+        "s3://bucket/1",
+    }
 
 
 def test_embeddings_are_stored_as_they_are(gallery, encoder, images, rows):
@@ -183,6 +187,7 @@ def test_a_description_is_json(gallery, encoder, rows):
         "embedding_size": 5,
         "measure": "cosine",
         "store": str(gallery.path),
+        "calibration": None,
         "thresholds": [],
     }
 

@@ -95,10 +95,10 @@ def test_an_item_is_not_its_own_hit(gallery, rows):
 
 def test_a_k_beyond_the_size_returns_all_and_says_so(gallery, rows):
     gallery.add(rows)
-    with pytest.warns(UserWarning, match="k: expected at most 13, the number of items to search, got 20"):
+    with pytest.warns(UserWarning, match="^the gallery has only 13 items: all are listed$"):
         (found,) = gallery.search(rows[:1], 20)
     assert sorted(ids_of(found)) == list(range(1, 14))
-    with pytest.warns(UserWarning, match="at most 12"):
+    with pytest.warns(UserWarning, match="only 12 other items"):
         (found,) = gallery.search(4, 20)
     assert sorted(ids_of(found)) == [1, 2, 3, *range(5, 14)]
     with pytest.raises(InputError, match="k: expected at least 1, got 0"):
@@ -106,7 +106,7 @@ def test_a_k_beyond_the_size_returns_all_and_says_so(gallery, rows):
 
 
 def test_an_empty_gallery_has_no_hits(gallery, rows):
-    with pytest.warns(UserWarning, match="at most 0"):
+    with pytest.warns(UserWarning, match="^the gallery has no items$"):
         found = gallery.search(rows[:2])
     assert [result.hits for result in found] == [[], []]
     assert gallery.search(np.zeros((0, SIZE), np.float32)) == []
@@ -123,15 +123,29 @@ def test_filters_come_before_the_search(gallery, rows):
         return sorted(ids_of(result))
 
     assert found({"colour": "red"}, 7) == [1, 3, 5, 7, 9, 11, 13]
+    assert found({"colour": "red"}, 20) == [1, 3, 5, 7, 9, 11, 13]  # without a warning
     assert found({"colour": None}, 3) == [4, 8, 12]
+    assert found({"colour": ["blue", None], "size": [0, 1]}, 6) == [2, 4, 6, 8, 10, 12]
+    assert found({"identity": ["name 1", "name 2"]}, 6) == [2, 3, 6, 7, 10, 11]
     assert found({"colour": "red", "size": 0, "new": True}, 3) == [1, 3, 5]
     assert found({"identity": "name 1"}, 3) == [2, 6, 10]
     assert found({"identity": "name 1", "new": False}, 2) == [6, 10]
-    for nothing in ({"colour": "green"}, {"size": "0"}, {"shape": None}, {"identity": None}):
-        with pytest.warns(UserWarning, match="at most 0"):
+    for nothing in (
+        {"colour": "green"},
+        {"size": "0"},
+        {"size": False},
+        {"new": 1},
+        {"new": []},
+        {"shape": None},
+        {"identity": None},
+    ):
+        with pytest.warns(UserWarning, match="^no item matches `where`$"):
             assert found(nothing, 3) == []
-    with pytest.raises(InputError, match="where: expected text, a number.*'colour', got list"):
-        found({"colour": ["red"]}, 1)
+    with pytest.raises(InputError, match="where: expected text, numbers.*'colour', got list"):
+        found({"colour": [["red"]]}, 1)
+    assert found({"colour": ["red"] * 100}, 1) == [1]
+    with pytest.raises(InputError, match="where: expected at most 100 values for 'colour', got 101"):
+        found({"colour": ["red"] * 101}, 1)
 
 
 def test_a_filter_does_not_match_the_text_of_lists_and_reads_any_key(gallery, rows):
@@ -147,8 +161,17 @@ def test_recommendations_have_the_closest_mean_score(gallery, rows):
     assert found.query == [1, 5]
     assert ids_of(found) == [ids[1::2][i] for i in np.argsort(-mean)[:3]]
     np.testing.assert_allclose(scores_of(found), -np.sort(-mean)[:3], atol=1e-6)
-    with pytest.warns(UserWarning, match="at most 11"):
+    with pytest.warns(UserWarning, match="only 11 items of other identities"):
         assert sorted(ids_of(gallery.recommend(ids[:2], 20))) == ids[2:]
+
+
+def test_recommendations_leave_out_other_items_of_the_same_identities(gallery, rows):
+    ids = gallery.add(rows, ["a", "a", "b", "b", None, None, *"cdefghi"])
+    found = gallery.recommend([ids[0], ids[4]], 10)
+    assert sorted(ids_of(found)) == [3, 4, *range(6, 14)]
+    assert sorted(ids_of(gallery.recommend([ids[0], ids[4]], 11, same_identity=True))) == [2, 3, 4, *range(6, 14)]
+    with pytest.warns(UserWarning, match="no item of other identities matches `where`"):
+        assert gallery.recommend(ids[0], where={"identity": "a"}).hits == []
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from simjax.core import InputError
 from simjax.evaluate import Calibration
-from simjax.gallery import Gallery, _thresholds
+from simjax.gallery import Gallery, _thresholds, duplicates_threshold
 from tests.gallery.conftest import SIZE, build_encoder
 
 
@@ -146,13 +146,22 @@ def test_a_description_has_the_thresholds(enrolled):
     assert (pair["wanted"], pair["gallery_size"], search["wanted"], search["gallery_size"]) == (0.001, None, 0.01, 9)
     assert pair["value"] == calibration_of(gallery).pair_threshold(0.001).value
     assert search["text"] == str(gallery.search_threshold(0.01))
+    assert gallery.info()["calibration"] == {"of": "gallery", "images": 160, "identities": 40}
 
 
-def test_duplicates_by_default_pass_the_threshold_of_pairs(enrolled):
+def test_one_false_duplicate_is_expected_by_default(enrolled):
     gallery, probes, _ = enrolled
     gallery.add(probes)
-    threshold = calibration_of(gallery).pair_threshold(0.001).value
-    assert gallery.duplicates() == gallery.duplicates(threshold) != []
+    calibration, pairs = calibration_of(gallery), 160 * 156 / 2  # of different identities: 40 with 4 images each
+    threshold = calibration.pair_threshold(0.001)
+    assert gallery.duplicates() == gallery.duplicates(threshold.value) != []
+    for images in (0, 1, 2, 18):  # one false pair would be more than 0.001
+        assert duplicates_threshold(calibration, images) == threshold
+    found = duplicates_threshold(calibration, 100)
+    assert found.wanted == 1 / 4950
+    assert found.rate * 4950 <= 1
+    for images in (160, 100_000):  # more pairs than the calibration has
+        assert duplicates_threshold(calibration, images).rate == 1 / pairs
 
 
 def test_the_calibration_of_the_encoder_is_used_by_a_gallery_without_one(tmp_path, strangers, rows):
@@ -162,3 +171,4 @@ def test_the_calibration_of_the_encoder_is_used_by_a_gallery_without_one(tmp_pat
     with Gallery.open(tmp_path / "gallery") as gallery:
         np.testing.assert_array_equal(calibration_of(gallery).embeddings, strangers[0])
         assert gallery.identify(rows[:1])[0].threshold == calibration.search_threshold(0.01, rows).value
+        assert gallery.info()["calibration"] == {"of": "encoder", "images": 160, "identities": 40}

@@ -1,0 +1,115 @@
+"""Results of commands: JSON documents, pages with thumbnails, and thresholds in words."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from simjax.cli._arguments import join
+from simjax.core import InputError
+
+PRIOR = "for a prior of 0.5"
+PROBABILITY = f"probability: that the closest item shows the same identity, {PRIOR}"
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def plain(value: Any) -> Any:
+    """Return a value that JSON can store."""
+    return str(value) if isinstance(value, Path) else value
+
+
+def check_output(option: str, file: str, suffixes: Sequence[str]) -> None:
+    """Raise an InputError if a file has another suffix or cannot be written, before the work for its content is done.
+
+    The suffix prevents that an image that was forgotten after the option is replaced.
+    """
+    path = Path(file)
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"`{option}`: expected a file that ends in {join(suffixes)}, got {path.name}")
+    reason = ""
+    if path.is_dir():
+        reason = "it is a folder"
+    elif not path.parent.is_dir():
+        reason = f"there is no folder {path.parent}"
+    elif not os.access(path.parent, os.W_OK | os.X_OK):
+        reason = f"no permission to write to the folder {path.parent}"
+    if reason:
+        raise InputError(f"`{option}`: cannot write {path}: {reason}")
+
+
+def check_page(file: str | None) -> None:
+    """Raise an InputError if the page of the option --html cannot be written."""
+    if file is not None:
+        check_output("html", file, (".html", ".htm"))
+
+
+def write_page(file: str, title: str, lead: str, rows: Sequence[Any]) -> None:
+    """Write a page with a row of thumbnails for each `ImageRow`."""
+    from simjax.report import write_image_rows
+
+    write_image_rows(Path(file), title, lead, rows)
+    sys.stderr.write(f"page: {file}\n")
+
+
+def calibration_size(calibration: Any) -> dict[str, int]:
+    """Return the numbers of images and identities of a calibration."""
+    return {"images": len(calibration.identities), "identities": len(set(calibration.identities.tolist()))}
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, such as "2 items"; the plural ends in s by default."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def threshold_text(threshold: Any, calibration: Any) -> str:
+    """Return a sentence: a threshold, its rate, and the images and identities that the rate was measured on."""
+    images, identities = calibration_size(calibration).values()
+    passed = round(threshold.rate * threshold.trials)
+    measured = f"{images:,} calibration images of {identities:,} identities"
+    if threshold.gallery_size is None:
+        kind, rate = "pairs", "false match rate"
+        counted = f"{passed:,} of {threshold.trials:,} pairs of different identities among {measured}"
+    else:
+        kind, rate = "searches", "false positive identification rate"
+        enrolled = count(threshold.gallery_size, "identity", "identities")
+        counted = f"{passed:,} of {measured} match one of the {enrolled} in the gallery"
+    few = "" if min(passed, identities) >= 30 else "; fewer than 30 matches or identities make a rough estimate"
+    return f"threshold of {kind} {threshold.value:.4f} at a {rate} of {threshold.wanted:.3g}: {counted}{few}"
+
+
+def print_verification(
+    score: float, measure: Any, calibration: Any, fmr: float, how_to_calibrate: str, *, as_json: bool
+) -> None:
+    """Print whether the images of a score show the same identity, as a JSON document or as two lines.
+
+    Args:
+        score: Value of the measure.
+        measure: Compares the images.
+        calibration: Sets the threshold, or None.
+        fmr: Wanted false match rate.
+        how_to_calibrate: Advice for the case without a calibration.
+        as_json: Print a JSON document.
+    """
+    names = ("probability", "same", "threshold", "fmr", "images", "identities")
+    result: dict[str, Any] = {"score": score, "calibrated": calibration is not None} | dict.fromkeys(names)
+    threshold = None
+    if calibration is not None:
+        threshold = calibration.pair_threshold(fmr)
+        same = score >= threshold.value if measure.higher_is_closer else score <= threshold.value
+        result |= {"probability": float(calibration.probability(score)), "same": same}
+        result |= {"threshold": threshold.value, "fmr": fmr, **calibration_size(calibration)}
+    if as_json:
+        print_json(result)
+    elif threshold is None:
+        print(f"{measure.name} {score:.4f}")
+        print(f"no decision without a calibration: {how_to_calibrate}")
+    else:
+        probability = f"probability of same {result['probability']:.3f} {PRIOR}"
+        print(f"{'same' if result['same'] else 'different'} identity: {measure.name} {score:.4f}, {probability}")
+        print(threshold_text(threshold, calibration))
