@@ -1,4 +1,4 @@
-"""Evaluation of a trained encoder: the metrics of report.json, the arrays of predictions.npz and samples.npz.
+"""Evaluation of a trained encoder: the metrics of report.json, and the arrays of predictions.npz and samples.npz.
 
 Test images are not used for any choice: the last checkpoint is evaluated, and the verification threshold and the scale
 of the predicted dissimilarity are fitted on validation images, or on training images if there are too few of them.
@@ -103,7 +103,7 @@ def evaluate_run(
     objective: Objective,
     begin: Callable[[str], None] = lambda part: None,
 ) -> dict[str, Any]:
-    """Evaluate on the test images, save predictions.npz and samples.npz, and return the metrics of the report.
+    """Evaluate on the test images, save the arrays of the run, and return the metrics of the report.
 
     `begin` is called with the name of each part when it begins, at most `PARTS` times.
     """

@@ -50,7 +50,8 @@ def train(
 ) -> TrainResult:
     """Train an encoder, evaluate it, and save everything in a folder.
 
-    The folder has config.json, metrics.jsonl, checkpoints/, encoder/, report.json, predictions.npz and samples.npz.
+    The folder has config.json, metrics.jsonl, checkpoints/, encoder/, report.json, predictions.npz, samples.npz and
+    leave_one_out.npz.
     predictions.npz has the arrays `index`, `label` and `embedding` of the test images; `predicted`, their predicted
     classes, if there are any; and for images that come from files `path`, strings, below the folder of the data set.
     `simjax.load_encoder(out)` loads the encoder.
