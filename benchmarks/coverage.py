@@ -42,7 +42,7 @@ RUNS = (3, 5)
 
 
 def main() -> int:
-    """Simulate what is missing, and write the tables."""
+    """Simulate the missing parts, and write the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--repetitions", type=int, default=1000, help="simulated data sets (default 1000)")

@@ -95,3 +95,17 @@ def check_rows(expected: str, given: np.ndarray, wrong: np.ndarray) -> None:
     got = given[tuple(np.argwhere(wrong)[0])]
     others = f", the first of {len(rows)} such rows" if len(rows) > 1 else ""
     raise InputError(f"{expected}, got {got} in row {rows[0]}{others}")
+
+
+def as_open_set_rows(
+    probe_embeddings: ArrayLike, unknown_embeddings: ArrayLike, gallery_embeddings: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the mated probes [p, e], the unknown probes [u, e] and the gallery [m, e] of open-set identification."""
+    gallery = as_rows("gallery_embeddings", gallery_embeddings)
+    if not len(gallery):
+        raise InputError("gallery_embeddings: expected at least one row, got none")
+    probes, strangers = as_rows("probe_embeddings", probe_embeddings), as_rows("unknown_embeddings", unknown_embeddings)
+    for argument, rows in (("probe_embeddings", probes), ("unknown_embeddings", strangers)):
+        if rows.shape[1] != gallery.shape[1]:
+            raise InputError(f"{argument}: expected rows of size {gallery.shape[1]}, got shape {rows.shape}")
+    return probes, strangers, gallery

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from simjax.core import InputError, check_at_least, check_between, check_number
-from simjax.evaluate._checks import as_identities, as_rows
+from simjax.evaluate._checks import as_identities, as_open_set_rows
 from simjax.evaluate._retrieval import tiles
 from simjax.evaluate._verification import allowed_count
 from simjax.similarity import Measure, top_k
@@ -177,13 +177,8 @@ def open_set_search(
     Raises:
         InputError: If the gallery is empty, a mated probe is not in it or an unknown one is.
     """
-    m, gallery = as_measure(measure), as_rows("gallery_embeddings", gallery_embeddings)
-    probes, strangers = as_rows("probe_embeddings", probe_embeddings), as_rows("unknown_embeddings", unknown_embeddings)
-    if not len(gallery):
-        raise InputError("gallery_embeddings: expected at least one row, got none")
-    for argument, rows in (("probe_embeddings", probes), ("unknown_embeddings", strangers)):
-        if rows.shape[1] != gallery.shape[1]:
-            raise InputError(f"{argument}: expected rows of size {gallery.shape[1]}, got shape {rows.shape}")
+    m = as_measure(measure)
+    probes, strangers, gallery = as_open_set_rows(probe_embeddings, unknown_embeddings, gallery_embeddings)
     names = as_identities("gallery_identities", gallery_identities, len(gallery))
     known, enrolled = as_identities("probe_identities", probe_identities, len(probes)), set(names)
     if missing := set(known) - enrolled:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from simjax.core import InputError, check_number
-from simjax.evaluate._checks import as_rows, gallery_and_queries
+from simjax.evaluate._checks import as_open_set_rows, gallery_and_queries
 from simjax.evaluate._image_intervals import leave_out_images
 from simjax.evaluate._intervals import Estimate, estimate_of_sums, mean_of_units, number_identities
 from simjax.evaluate._retrieval import nearest_rows
@@ -124,14 +124,9 @@ def open_set_estimates(
     gallery. FNIR at any rank depends on the mates only, so that `mean_estimate` serves it.
 
     Args:
-        probe_embeddings: Mated probes, [p, e].
-        probe_identities: Integers or names [p], all of them in the gallery.
-        unknown_embeddings: Probes of strangers, [u, e].
-        gallery_embeddings: [m, e].
-        gallery_identities: Integers or names [m]; several rows of one identity are allowed.
-        measure: See `simjax.evaluate`.
+        probe_embeddings, probe_identities, unknown_embeddings, gallery_embeddings, gallery_identities, measure,
+            unknown_identities: See `open_set_search`.
         threshold: In units of the measure, from other images than these.
-        unknown_identities: Integers or names [u], none of them in the gallery. Default: each is a stranger of its own.
 
     Returns:
         `fnir_at_rank_1`, `rank_1_rate` and `fpir`, as `open_set_metrics` defines them.
@@ -144,13 +139,8 @@ def open_set_estimates(
         (0.67, [1.0, 0.5, 0.5])
     """
     check_number("threshold", threshold)
-    m, gallery = as_measure(measure), as_rows("gallery_embeddings", gallery_embeddings)
-    probes, strangers = as_rows("probe_embeddings", probe_embeddings), as_rows("unknown_embeddings", unknown_embeddings)
-    if not len(gallery):
-        raise InputError("gallery_embeddings: expected at least one row, got none")
-    for argument, rows in (("probe_embeddings", probes), ("unknown_embeddings", strangers)):
-        if rows.shape[1] != gallery.shape[1]:
-            raise InputError(f"{argument}: expected rows of size {gallery.shape[1]}, got shape {rows.shape}")
+    m = as_measure(measure)
+    probes, strangers, gallery = as_open_set_rows(probe_embeddings, unknown_embeddings, gallery_embeddings)
     units, names = number_identities("gallery_identities", gallery_identities, len(gallery))
     units, mates, known = _number_both(
         ("gallery_identities", "probe_identities"), gallery_identities, probe_identities, len(gallery), len(probes)

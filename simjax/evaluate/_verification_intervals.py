@@ -47,10 +47,10 @@ def verification_estimates(
     check_number("threshold", threshold)
     values, is_same = as_scored_pairs(scores, same)
     units, names = number_identities("identities", identities, len(values), columns=2)
-    closeness = values if higher_is_closer else -values
-    found = _roc_estimates(closeness, is_same, units, names)
+    signed_scores = values if higher_is_closer else -values
+    found = _roc_estimates(signed_scores, is_same, units, names)
     if threshold is not None:
-        is_accepted = closeness >= (threshold if higher_is_closer else -threshold)
+        is_accepted = signed_scores >= (threshold if higher_is_closer else -threshold)
         found["accuracy"] = mean_of_units((is_accepted == is_same) * 1.0, units, names)
         for name, kind, is_error in (
             ("fmr", ~is_same, is_accepted),

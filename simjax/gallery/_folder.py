@@ -55,7 +55,7 @@ def create_folder(
     _check_replaceable(path, overwrite=overwrite)
     work = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with input_errors("write", path):  # turns errors of files and of SQLite into InputErrors
+        with input_errors("write", path):  # converts errors of files and of SQLite to InputErrors
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
             (work / EMBEDDINGS.format(0)).touch()

@@ -333,7 +333,7 @@ def _few_shot(inputs: _Inputs) -> dict[str, Any] | None:
         ways = result["ways"]  # the number of classes, if that is smaller
         if result["mean"] is not None:
             margin = result["confidence_95"]
-            interval = [result["mean"] - margin, result["mean"] + margin]
+            interval = [max(result["mean"] - margin, 0.0), min(result["mean"] + margin, 1.0)]
             accuracy = {"accuracy": result["mean"], "accuracy_interval": interval}
             tasks[f"{ways}-way {shots}-shot"] = accuracy | {"ways": ways, "shots": shots}
     if not tasks:
