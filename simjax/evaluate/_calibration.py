@@ -169,15 +169,14 @@ class Calibration:
             prior: Probability of "same" before the score is known. It shifts the log odds by its own log odds minus
                 those of the fitted pairs.
         """
-        from scipy.special import expit, logit
-
         check_between("prior", prior, 0, 1)
         values = as_finite("scores", scores, np.float64)
         if self.method == "isotonic":
-            log_odds = logit(np.interp(values, *self.coefficients))
+            log_odds = _logit(np.interp(values, *self.coefficients))
         else:
             log_odds = self.coefficients[0] * values + self.coefficients[1]
-        return np.asarray(expit(log_odds + logit(prior) - logit(self.share)))
+        log_odds = log_odds + _logit(prior) - _logit(self.share)
+        return np.asarray(np.exp(-np.logaddexp(0.0, -log_odds)))  # the logistic function; importing SciPy's takes 0.2 s
 
     def pair_threshold(self, fmr: float) -> Threshold:
         """Return the most lenient observed score at which at most `fmr` of all pairs of different identities pass.
@@ -284,6 +283,11 @@ def _largest_number(argument: str, wanted: float, trials: int, what: str) -> int
         expected = f"expected at least {1 / trials:.2g}, or a calibration with more images"
         raise InputError(f"{argument}: {wanted:g} of {trials:,} {what} is less than one; {expected}")
     return k
+
+
+def _logit(p: np.ndarray | float) -> np.ndarray:
+    """Return the log odds of probabilities strictly between 0 and 1."""
+    return np.asarray(np.log(p) - np.log1p(-p))
 
 
 def _closest(scores: np.ndarray, count: int) -> np.ndarray:

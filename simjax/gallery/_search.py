@@ -54,9 +54,10 @@ def closest(
     wanted = min(k + (exclude is not None), n)
     values = np.empty((len(queries), wanted), np.float32)
     positions = np.empty((len(queries), wanted), np.int64)
-    for start in range(0, len(queries), QUERIES):
-        block = slice(start, start + QUERIES)
-        values[block], positions[block] = _closest_of_block(queries[block], embeddings, rows, wanted, measure)
+    size = min(_power_of_two(len(queries), MIN_QUERIES), QUERIES)  # of all blocks: the last one is padded
+    for start in range(0, len(queries), size):
+        block = slice(start, start + size)
+        values[block], positions[block] = _closest_of_block(queries[block], size, embeddings, rows, wanted, measure)
     if exclude is not None:
         is_excluded = positions == exclude[:, None]
         positions[is_excluded] = -1
@@ -66,10 +67,10 @@ def closest(
 
 
 def _closest_of_block(
-    queries: np.ndarray, embeddings: np.ndarray, rows: np.ndarray, k: int, measure: Measure
+    queries: np.ndarray, padded_size: int, embeddings: np.ndarray, rows: np.ndarray, k: int, measure: Measure
 ) -> tuple[np.ndarray, np.ndarray]:
     q = len(queries)
-    padded = np.concatenate([queries, np.repeat(queries[:1], _power_of_two(q, MIN_QUERIES) - q, axis=0)])
+    padded = np.concatenate([queries, np.repeat(queries[:1], padded_size - q, axis=0)])
     neighbours = _power_of_two(k, MIN_NEIGHBOURS)
     values, positions = np.empty((q, 0), np.float32), np.empty((q, 0), np.int64)
     for start, shard in shards(embeddings, rows, measure) if k else ():
