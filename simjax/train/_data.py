@@ -24,6 +24,7 @@ from simjax.data import (
     split_name,
     statistics,
 )
+from simjax.encoder import PRETRAINED_PREPROCESSING
 from simjax.train._objectives import OBJECTIVES
 from simjax.train._progress import PreparationDisplay
 from simjax.train._settings import Reading, Settings
@@ -70,7 +71,9 @@ class Normalization(NamedTuple):
 
 
 def build_normalization(settings: Settings, splits: DataSplits) -> Normalization:
-    """Return the scaling that the settings name, computed from the training images only."""
+    """Return the scaling that the settings name, computed from the training images, or that of a pretrained network."""
+    if settings.model == "efficientnet-lite0":
+        return Normalization.of(PRETRAINED_PREPROCESSING.mean, PRETRAINED_PREPROCESSING.std)
     if settings.data.scaling == "unit":
         return Normalization.unit(splits.image_shape[2])
     return Normalization.of(*statistics(splits.train.images))

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,10 +15,10 @@ from jax.typing import ArrayLike
 
 from simjax import mining, nn
 from simjax.core import InputError
-from simjax.encoder import Encoder, EncoderConfig, Preprocessing
+from simjax.encoder import Encoder, EncoderConfig, Preprocessing, set_pretrained_weights
 from simjax.train._data import DataSplits, Normalization
 from simjax.train._objectives import OBJECTIVES, hyper_parameters
-from simjax.train._settings import Settings
+from simjax.train._settings import Settings, network_options
 
 DEFAULT_CENTERS_PER_CLASS, DEFAULT_EMBEDDING_SIZE = 3, 64
 
@@ -94,11 +93,18 @@ def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes
     """
     rngs = nnx.Rngs(settings.seed)
     embedding_size = settings.embedding_size or DEFAULT_EMBEDDING_SIZE
-    options = asdict(getattr(settings, settings.model))  # the section with the name of the model
+    options = network_options(settings)
     encoder = nn.NETWORKS[settings.model](image_shape, embedding_size=embedding_size, rngs=rngs, **options)
+    if settings.model == "efficientnet-lite0":
+        set_pretrained_weights(encoder)
     extra = OBJECTIVES[settings.objective].extra_parameters
     head = nn.HEADS[settings.loss.head](embedding_size, classes, rngs=rngs) if extra == "head" else None
     predictor = nn.Predictor(embedding_size, rngs=rngs) if extra == "predictor" else None
+    if options.get("frozen") and embedding_size == nn.EfficientNetLite0.FEATURES and head is None:
+        raise InputError(
+            f"embedding_size: a frozen efficientnet-lite0 with {embedding_size} features has no parameter to train; "
+            "choose another size, or efficientnet_lite0.frozen = false"
+        )
     modules = _build_loss_modules(settings, embedding_size, classes, rngs)
     return Learner(encoder, head, predictor, modules, embedding_size=embedding_size, memory=settings.loss.memory)
 
@@ -183,7 +189,7 @@ def encoder_config(settings: Settings, splits: DataSplits, normalization: Normal
     data = settings.data
     return EncoderConfig(
         network=settings.model,
-        options=asdict(getattr(settings, settings.model)),
+        options=network_options(settings),
         embedding_size=settings.embedding_size or DEFAULT_EMBEDDING_SIZE,
         preprocessing=Preprocessing(splits.image_shape, mean, std, data.aspect, data.input_range, data.max_pixels),
         measure=settings.loss.learned_measure or measure,

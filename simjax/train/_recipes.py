@@ -4,17 +4,27 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from simjax.data import default_augmentation, split_name
+from simjax.encoder import PRETRAINED_PREPROCESSING
 from simjax.train._settings import Settings
 
 EPOCHS = {"digits": 60.0, "mnist": 10.0, "fashion_mnist": 10.0, "cifar10": 15.0, "cifar100": 15.0}
 TRAINING_IMAGES = 600_000  # images processed with other data sets, in at least 2 and at most 60 epochs
 VIT_EPOCHS_FACTOR = 2.0  # relative to the other models, as a transformer lacks the inductive bias of a CNN
-LEARNING_RATE = {"cnn": 3e-3, "vit": 3e-3, "dnn": 2e-3}
-WEIGHT_DECAY = {"cnn": 0.02, "vit": 0.05, "dnn": 0.05}
+LEARNING_RATE = {"cnn": 3e-3, "vit": 3e-3, "dnn": 2e-3, "efficientnet-lite0": 1e-3}
+WEIGHT_DECAY = {"cnn": 0.02, "vit": 0.05, "dnn": 0.05, "efficientnet-lite0": 0.01}
 VIT_PATCH = {"mnist": 7, "fashion_mnist": 7}  # 16 patches are about 5 times as fast as 49
 MARGIN = {"contrastive": 0.5, "triplet": 0.2, "triplet_margin": 0.2}
 VARIANT: dict[str, Literal["linear"]] = {"contrastive": "linear"}
 EMBEDDING_SIZE, CLASSIC_EMBEDDING_SIZE = 64, 2
+
+
+def fill_reading_defaults(settings: Settings) -> Settings:
+    """Return settings that read images as a pretrained network expects them; other networks take any images."""
+    if settings.model != "efficientnet-lite0":
+        return settings
+    height, _, channels = PRETRAINED_PREPROCESSING.image_shape
+    data = replace(settings.data, image_size=settings.data.image_size or height, channels=channels)
+    return replace(settings, data=data)
 
 
 def fill_defaults(settings: Settings, train_images: int) -> Settings:

@@ -59,6 +59,14 @@ class DNNSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class EfficientNetSettings:
+    """EfficientNet-Lite0 with the weights of ImageNet."""
+
+    frozen: bool = True
+    """train only a dense layer after the pretrained features; False: train all parameters"""
+
+
+@dataclasses.dataclass(frozen=True)
 class EnsembleSettings:
     """Several encoders, trained one after the other and used as one."""
 
@@ -130,7 +138,8 @@ class DataSettings(Reading):
     """Reading and preprocessing of images."""
 
     scaling: Literal["standard", "unit"] = "standard"
-    """scale pixels to mean 0 and standard deviation 1 over the training images, or to [0, 1]"""
+    """scale pixels to mean 0 and standard deviation 1 over the training images, or to [0, 1]; a pretrained network has
+    a scale of its own"""
     validation_fraction: float = 0.05
     """share of the training images used for the validation curve and the threshold instead of training"""
 
@@ -139,8 +148,8 @@ class DataSettings(Reading):
 class Settings:
     """Train an encoder of images, evaluate it on test images and write a report."""
 
-    model: Literal["cnn", "vit", "dnn"] = "cnn"
-    """Siamese CNN, vision transformer or dense network"""
+    model: Literal["cnn", "vit", "dnn", "efficientnet-lite0"] = "cnn"
+    """Siamese CNN, vision transformer, dense network, or EfficientNet-Lite0 with the weights of ImageNet"""
     dataset: str = "digits"
     """digits, mnist, fashion_mnist, cifar10, cifar100, tfds:NAME, folder:PATH, or two of them as A+B; some classes of
     a data set in brackets, as mnist[0-7]"""
@@ -170,12 +179,18 @@ class Settings:
     cnn: CNNSettings = CNNSettings()
     vit: ViTSettings = ViTSettings()
     dnn: DNNSettings = DNNSettings()
+    efficientnet_lite0: EfficientNetSettings = EfficientNetSettings()
     loss: LossSettings = LossSettings()
     mining: MiningSettings = MiningSettings()
     ensemble: EnsembleSettings = EnsembleSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     augment: AugmentSettings = AugmentSettings()
     data: DataSettings = DataSettings()
+
+
+def network_options(settings: Settings) -> dict[str, Any]:
+    """Return the options of the network, from the section with the name of the model."""
+    return dataclasses.asdict(getattr(settings, settings.model.replace("-", "_")))
 
 
 STORAGE_SETTINGS = ("data_dir", "cache_gigabytes", "checkpoint_seconds")

