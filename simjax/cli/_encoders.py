@@ -96,14 +96,23 @@ def encoders(arguments: Sequence[str]) -> None:
     parsed = parse(EncodersArguments, arguments)
     from simjax.encoder import load_encoder, ready_encoders
 
-    found = {name: load_encoder(name) for name in ready_encoders()}
+    found: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for name in ready_encoders():
+        try:
+            found[name] = load_encoder(name)
+        except InputError as error:  # its weights are in a package that is not installed
+            missing[name] = str(error)
     if parsed.json:
-        print_json([{"name": name} | _description(encoder) for name, encoder in found.items()])
+        described = [{"name": name} | _description(encoder) for name, encoder in found.items()]
+        print_json(described + [{"name": name, "missing": reason} for name, reason in missing.items()])
         return
     for name, encoder in found.items():
         print(name)
         for key, value in (_description(encoder) | {"calibration": calibration_text(encoder.calibration)}).items():
             print(f"  {key.replace('_', ' ')}: {_as_text(value)}")
+    for name, reason in missing.items():
+        print(f"{name}\n  not available: {reason}")
 
 
 def calibration_text(calibration: Any) -> str:

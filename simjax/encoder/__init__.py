@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from simjax.encoder._config import EncoderConfig, Preprocessing
 from simjax.encoder._encoder import Encoder
 from simjax.encoder._images import find_identities, find_images
-from simjax.encoder._load import load_encoder, ready_encoders
+from simjax.encoder._load import load_encoder, pretrained_network, ready_encoders
 from simjax.encoder._pretrained import PREPROCESSING as PRETRAINED_PREPROCESSING
-from simjax.encoder._pretrained import set_pretrained_weights
 
 if TYPE_CHECKING:
     from simjax.encoder._transformer import EncoderTransformer
@@ -25,8 +24,8 @@ __all__ = [
     "find_identities",
     "find_images",
     "load_encoder",
+    "pretrained_network",
     "ready_encoders",
-    "set_pretrained_weights",
 ]
 
 

@@ -4,9 +4,14 @@ import dataclasses
 import os
 from pathlib import Path
 
+import numpy as np
+from flax import nnx
+
+from simjax import nn
 from simjax.core import InputError, suggestion
 from simjax.encoder._encoder import Encoder
-from simjax.encoder._storage import CONFIG, WEIGHTS, read_encoder
+from simjax.encoder._pretrained import pretrained_arrays
+from simjax.encoder._storage import CONFIG, WEIGHTS, read_encoder, with_weights
 
 RESIZABLE, MIN_SIZE = "efficientnet-lite0", 32
 READY = Path(__file__).parent / "ready"
@@ -53,6 +58,28 @@ def _resized(encoder: Encoder, size: int) -> Encoder:
     shape = (size, size, config.preprocessing.image_shape[2])
     config = dataclasses.replace(config, preprocessing=dataclasses.replace(config.preprocessing, image_shape=shape))
     return Encoder(encoder.networks, config, name=f"{encoder.name}:{size}")
+
+
+def pretrained_network(
+    image_shape: tuple[int, int, int], *, embedding_size: int, frozen: bool, rngs: nnx.Rngs
+) -> nnx.Module:
+    """Return an `nn.EfficientNetLite0` with the weights of ImageNet and, for another embedding size, a new dense layer.
+
+    For the arguments see `nn.EfficientNetLite0`.
+
+    Raises:
+        InputError: If the weights are not installed, or the images have no color.
+    """
+    arrays, features = pretrained_arrays(), nn.EfficientNetLite0.FEATURES
+    if embedding_size != features:
+        dense = nn.Dense(features, embedding_size, init="lecun_normal", rngs=rngs)
+        parameters = nnx.to_flat_state(nnx.state(dense, nnx.Param))
+        arrays |= {f"networks.0.embed.{name}": np.asarray(value[...]) for (name,), value in parameters}
+
+    def build() -> nnx.Module:
+        return nn.EfficientNetLite0(image_shape, embedding_size=embedding_size, frozen=frozen, rngs=nnx.Rngs(0))
+
+    return with_weights(build, "networks.0", arrays)
 
 
 def encoder_folder(path_or_name: str | os.PathLike[str]) -> Path:

@@ -15,9 +15,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from simjax.core import InputError
 from simjax.encoder._config import Preprocessing
@@ -158,15 +156,6 @@ def pretrained_arrays() -> dict[str, np.ndarray]:
         except (KeyError, ValueError) as error:
             raise InputError(f"{path}: expected the weights of EfficientNet-Lite0, got a tensor {name}") from error
     return arrays
-
-
-def set_pretrained_weights(network: nnx.Module) -> None:
-    """Set the parameters of an `nn.EfficientNetLite0` to the weights of ImageNet, except those of its dense layer."""
-    arrays, state = pretrained_arrays(), nnx.state(network)
-    for path, variable in nnx.to_flat_state(state):
-        if path[0] != "embed":
-            variable.set_value(jnp.asarray(arrays[".".join(map(str, ("networks.0", *path)))]))
-    nnx.update(network, state)
 
 
 PARAMETERS = {

@@ -148,7 +148,7 @@ def build_networks(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> l
         return nn.NETWORKS[config.network](shape, embedding_size=size, rngs=nnx.Rngs(0), **options)
 
     try:
-        return [_with_weights(build, f"networks.{number}", arrays) for number in range(config.networks)]
+        return [with_weights(build, f"networks.{number}", arrays) for number in range(config.networks)]
     except TypeError as error:
         raise InputError(f"unknown option of the network {config.network}: {error}") from error
 
@@ -161,10 +161,10 @@ def _build_measure(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> n
     if not isinstance(size, int) or size < 1:
         raise InputError(f"measure_size: expected a whole number above 0, got {size}")
     build = nn.LEARNED_MEASURES[config.measure]
-    return _with_weights(lambda: build(features, size, rngs=nnx.Rngs(0)), "measure", arrays)
+    return with_weights(lambda: build(features, size, rngs=nnx.Rngs(0)), "measure", arrays)
 
 
-def _with_weights(build: Callable[[], nnx.Module], prefix: str, arrays: Mapping[str, np.ndarray]) -> nnx.Module:
+def with_weights(build: Callable[[], nnx.Module], prefix: str, arrays: Mapping[str, np.ndarray]) -> nnx.Module:
     """Return a module with the given weights. `build` is only traced, so initial weights are not computed."""
     graph, abstract = nnx.split(nnx.eval_shape(build))
     loaded = []
