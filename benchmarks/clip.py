@@ -50,6 +50,7 @@ from simjax.losses import info_nce_loss, siglip_loss
 from simjax.nn import NETWORKS, DenseNetwork, ScaleAndBias, Temperature
 from simjax.similarity import top_k
 from simjax.train import Settings, load_toml
+from simjax.train._settings import network_options
 from simjax.train._step import build_augmentation, build_optimizer
 
 CONFIG = Path(__file__).parents[1] / "configs" / "clip" / "glyphs.toml"
@@ -177,7 +178,7 @@ class TwoEncoders(nnx.Module):
 
     def __init__(self, image_shape: tuple[int, ...], vocabulary_size: int, settings: Settings, rngs: nnx.Rngs):
         size, network = settings.embedding_size or 64, NETWORKS[settings.model]
-        self.image = network(image_shape, embedding_size=size, rngs=rngs, **asdict(getattr(settings, settings.model)))
+        self.image = network(image_shape, embedding_size=size, rngs=rngs, **network_options(settings))
         self.text = DenseNetwork((1, 1, vocabulary_size), embedding_size=size, rngs=rngs, **asdict(settings.dnn))
         self.scale = Temperature() if settings.objective == "info_nce" else ScaleAndBias()
 
