@@ -1,6 +1,7 @@
-"""Charts: training curves, confusion and similarity of classes, the ROC curve, two-dimensional embeddings."""
+"""Charts: training curves, matrices of classes, ROC curve, reliability diagram, two-dimensional embeddings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import Colormap
@@ -194,6 +195,34 @@ def roc_curve(false_positive: np.ndarray, true_positive: np.ndarray, point: np.n
         "Each point of the curve is a threshold. The vertical axis is the share of positive pairs (one class) that are "
         "accepted, the horizontal axis the share of negative pairs (two classes). The upper left corner is perfect, "
         f"the dotted line is chance.{at_threshold}",
+    )
+
+
+def reliability_diagram(bins: Sequence[Mapping[str, Any]], error: object) -> Picture:
+    """Draw the fraction of "same" pairs against their predicted probability, from the bins of `evaluate.reliability`.
+
+    `error` is the expected calibration error.
+    """
+    full = [part for part in bins if part["count"]]
+    x, y = (np.array([part[name] for part in full]) for name in ("mean_probability", "fraction_same"))
+    ends = np.array([part["fraction_same_interval"] or (np.nan, np.nan) for part in full])
+    figure, axes = style.chart()
+    axes.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.9, linestyle=":", label="x")
+    axes.plot(x, y, color=style.BLUE, marker="o", markersize=4, linewidth=1.4, label="x")
+    axes.vlines(x, *ends.T, color=style.BLUE, linewidth=1.2, alpha=0.6)
+    style.legend(axes, ["perfect calibration", "this model, 95% intervals"], "upper left")
+    style.label_axes(axes, "predicted probability of one class", "share of pairs of one class")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+    sizes = ", ".join(f"{100 * part['low']:g}–{100 * part['high']:g}%: {numbers.count(part['count'])}" for part in full)
+    return Picture(
+        "reliability",
+        style.to_png(figure),
+        f"Reliability diagram; expected calibration error {numbers.percent(error)}.",
+        "Each point is a group of pairs with a similar predicted probability of being of one class. On the dotted line "
+        "the prediction is right on average; below it the model is too confident that pairs are of one class. Vertical "
+        "bars are 95% intervals. The probabilities are for data in which half of all pairs are of one class. "
+        f"Pairs in each group: {sizes}.",
     )
 
 

@@ -50,6 +50,9 @@ METRICS = (
            "Error rate at the threshold where the false match rate and the false non-match rate are equal."),
     Metric("verification.accuracy", "Verification accuracy", numbers.percent, "highest",
            "Share of the pairs that are classified correctly at the chosen threshold.", compared=False),
+    Metric("calibration.expected_calibration_error", "Calibration error", numbers.percent, "lowest",
+           "Mean difference of the predicted probability that a pair is of one class from the share of such pairs that "
+           "are, with as many pairs of one class as of two (ECE).", compared=False),
     Metric("parameters", "Parameters", numbers.count, "lowest",
            "Number of trained parameters."),
     Metric("step_milliseconds", "Step time", numbers.milliseconds, "lowest",

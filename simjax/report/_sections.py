@@ -136,6 +136,9 @@ def _verification(run: Run, samples: Arrays) -> list[Block]:
     if rates := _get(samples, "roc_false_positive_rate", "roc_true_positive_rate"):
         point = next(iter(_get(samples, "roc_point")), None)
         blocks.append(charts.roc_curve(rates[0], rates[1], point, run.value("verification.roc_auc")))
+    if run.value("calibration"):
+        error = run.value("calibration.expected_calibration_error")
+        blocks.append(charts.reliability_diagram(run.value("calibration.bins"), error))
     return blocks
 
 

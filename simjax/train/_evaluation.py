@@ -37,7 +37,7 @@ THRESHOLD_IMAGES = 5_000  # largest number of images on which the threshold is c
 QUERIES, NEIGHBOURS, SHOWN_PAIRS, ATTENTION_IMAGES = 10, 8, 16, 8  # in samples.npz
 GROUPS = 50  # of identities or images that are left out at a time for rates without a fast formula
 MIN_SAMPLED_CLASSES = 20  # fewer new classes are not a sample from which other classes can be judged
-PARTS = 8  # parts of an evaluation that `evaluate_run` announces
+PARTS = 9  # parts of an evaluation that `evaluate_run` announces
 
 Estimates = dict[str, Estimate]
 """Estimates of metrics by their dotted paths in the report."""
@@ -54,8 +54,8 @@ def validation_scores(
     is that of the nearest neighbour.
     """
     scores = collapse_statistics(encoded.embeddings)
-    if known_classes and (loss := mean_loss(encoded, objective, labels)) is not None:
-        scores["validation_loss"] = loss
+    if known_classes and (losses := batch_losses(encoded, objective, labels)):
+        scores["validation_loss"] = float(np.mean(losses))
     if known_classes and encoded.logits is not None:
         scores["validation_accuracy"] = float(np.mean(encoded.logits.argmax(1) == labels))
     else:
@@ -64,18 +64,17 @@ def validation_scores(
     return scores
 
 
-def mean_loss(encoded: Encoded, objective: Objective, labels: np.ndarray) -> float | None:
-    """Compute the loss, averaged over batches of the size of training batches.
+def batch_losses(encoded: Encoded, objective: Objective, labels: np.ndarray) -> list[float]:
+    """Compute the loss of each batch of the size of training batches; the last, incomplete batch is left out.
 
-    A miner has the settings of the last step and the same random key for every batch. The loss is None for losses of
-    two views, because images without augmentation are a single view, and for ensembles.
+    A miner has the settings of the last step and the same random key for every batch. There are no losses of two views,
+    because images without augmentation are a single view, and none of ensembles.
     """
     if objective.has_views or encoded.loss_arguments is None:
-        return None
+        return []
     size = min(objective.images_per_step, len(labels))
-    batches = len(labels) // size
-    total = 0.0
-    for i in range(batches):
+    losses = []
+    for i in range(len(labels) // size):
         rows = slice(i * size, (i + 1) * size)
         inputs = LossInputs(
             embeddings=jnp.asarray(encoded.embeddings[rows]),
@@ -85,8 +84,8 @@ def mean_loss(encoded: Encoded, objective: Objective, labels: np.ndarray) -> flo
             key=jax.random.key(0),
             step=jnp.int32(objective.steps),
         )
-        total += float(_loss(objective.loss, inputs))
-    return total / batches
+        losses.append(float(_loss(objective.loss, inputs)))
+    return losses
 
 
 @jax.jit(static_argnums=0)
@@ -126,9 +125,13 @@ def evaluate_run(
     classification, predicted, estimates = attempt("accuracy", lambda: _classification(inputs), no_classification)
     verification, curves, scale, found = attempt("verification", lambda: _verification(inputs), (None, {}, None, {}))
     estimates |= found
+    calibration = None
+    if scale is not None:
+        calibration, found = attempt("calibration", lambda: _calibration(inputs, scale), (None, {}))
+        estimates |= found
     retrieval, found = attempt("retrieval", lambda: _retrieval(inputs), (None, {}))
     estimates |= found
-    test_loss = attempt("test_loss", lambda: _test_loss(inputs, objective), None)
+    test_loss = attempt("test_loss", lambda: _test_loss(inputs, objective), {"test_loss": None})
     few_shot = attempt("few_shot", lambda: _few_shot(inputs), None)
 
     diagnostics, classes = collapse_statistics(encoded.embeddings), len(np.unique(test.labels))
@@ -154,9 +157,10 @@ def evaluate_run(
     report: dict[str, Any] = {
         **{name: getattr(settings, name) for name in ("model", "dataset", "test_dataset", "objective", "seed")},
         **classification,
-        "test_loss": test_loss,
+        **test_loss,
         "retrieval": retrieval,
         "verification": verification,
+        "calibration": calibration,
         "few_shot": few_shot,
         "diagnostics": diagnostics | {"collapse": describe_collapse(diagnostics, encoded.embeddings, classes)},
         "measure": measure.name,
@@ -259,14 +263,23 @@ def _retrieval(inputs: _Inputs) -> tuple[dict[str, Any], Estimates]:
     return metrics, {f"retrieval.{name}": estimate for name, estimate in (estimates | recall).items()}
 
 
-def _test_loss(inputs: _Inputs, objective: Objective) -> float | None:
-    """Compute the loss of the test images, or None if training images do not have their classes."""
-    if not inputs.splits.known_classes:
-        return None
-    loss = mean_loss(inputs.encoded, objective, inputs.splits.test.labels)
-    if loss is not None and not math.isfinite(loss):
+def _test_loss(inputs: _Inputs, objective: Objective) -> dict[str, Any]:
+    """Compute the mean loss of batches of test images; None if training images do not have their classes.
+
+    Its interval takes the batches, which share no image, as independent.
+    """
+    losses = batch_losses(inputs.encoded, objective, inputs.splits.test.labels) if inputs.splits.known_classes else []
+    if not losses:
+        return {"test_loss": None}
+    loss, interval = float(np.mean(losses)), None
+    if not math.isfinite(loss):
         raise InputError(f"the loss of the test images is {loss}")
-    return loss
+    if len(losses) > 1:
+        from scipy.stats import t
+
+        margin = float(t.ppf(0.975, len(losses) - 1) * np.std(losses, ddof=1) / len(losses) ** 0.5)
+        interval = (loss - margin, loss + margin)
+    return {"test_loss": loss, "test_loss_interval": interval}
 
 
 def _verification(
@@ -312,6 +325,24 @@ def _verification(
     estimates |= evaluate.estimates_of(other_rates, groups[pairs])
     metrics |= {"pairs": len(same), "threshold_from": source, "threshold_note": sentence}
     return metrics, curves, scale, {f"verification.{name}": estimate for name, estimate in estimates.items()}
+
+
+def _calibration(inputs: _Inputs, scale: tuple[float, float]) -> tuple[dict[str, Any], Estimates]:
+    """Return the reliability of P(same) on test pairs, half of which are "same", and the estimate of its error.
+
+    `scale` gives the probabilities of pairs of the same prior, fitted on other images.
+    """
+    pairs, scores, same = _pair_scores(inputs.encoded.embeddings, inputs.splits.test.labels, inputs.measure)
+    identities = inputs.identities()[pairs]
+    probabilities = 1 - np.asarray(evaluate.dissimilarity_probability(scores, *scale), np.float64)
+    found = evaluate.reliability(probabilities, same, identities=identities)
+    bin_of = np.searchsorted([part["low"] for part in found["bins"][1:]], probabilities)
+    for number, part in enumerate(found["bins"]):
+        estimate = evaluate.mean_estimate(same[bin_of == number], identities[bin_of == number])
+        part["fraction_same_interval"] = estimate.interval()
+    names, left_out = tuple(found.pop("identities")), np.array(found.pop("leave_one_out"), np.float64)
+    error = Estimate(found["expected_calibration_error"], left_out, names, len(names))
+    return found, {"calibration.expected_calibration_error": error}
 
 
 def _pair_scores(

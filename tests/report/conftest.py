@@ -27,6 +27,20 @@ def _softmax(x: np.ndarray) -> np.ndarray:
     return e / e.sum(-1, keepdims=True)
 
 
+def _calibration() -> dict[str, Any]:
+    """Return three bins, the middle one without pairs."""
+    bins = [
+        {"low": 0.0, "high": 0.3, "count": 60, "mean_probability": 0.1, "fraction_same": 0.15,
+         "fraction_same_interval": [0.05, 0.3]},
+        {"low": 0.3, "high": 0.6, "count": 0, "mean_probability": None, "fraction_same": None,
+         "fraction_same_interval": None},
+        {"low": 0.6, "high": 1.0, "count": 1, "mean_probability": 0.9, "fraction_same": 1.0,
+         "fraction_same_interval": None},
+    ]  # fmt: skip
+    error = {"expected_calibration_error": 0.05082, "expected_calibration_error_interval": [0.02, 0.0813]}
+    return error | {"bins": bins, "prior": 0.5}
+
+
 def _pictures(names: list[str], size: int, channels: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     pixels, target = load_digits(return_X_y=True)
     pixels, target = np.asarray(pixels)[:400].reshape(-1, 8, 8), np.asarray(target)[:400]
@@ -138,6 +152,7 @@ def make_runs(parent: Path) -> MakeRun:
                 "threshold_from": "validation",
                 "pairs": 64620,
             },
+            "calibration": _calibration(),
             "few_shot": None,
             "environment": {"jax": "0.10.2", "device": "cpu", "cores": 2},
             "confusion": confusion.tolist(),

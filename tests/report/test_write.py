@@ -36,11 +36,12 @@ def test_the_page_is_well_formed_self_contained_and_complete(written):
     assert len(page.named("h1")) == 1
     assert len(page.named("h2")) == len(titles)
     for written in ("98.61%", "98.33%", "90.32%", "0.9931", "3.14%", "37,254", "39.6 ms", "1 m 23 s", "3,230",
-                    "91.32% (90.61–92.03%)", "5f3a", "64,620"):  # fmt: skip
+                    "91.32% (90.61–92.03%)", "5f3a", "64,620", "5.08% (2.00–8.13%)",
+                    "0–30%: 60, 60–100%: 1"):  # fmt: skip
         assert written in page.text
     assert {a.get("scope") for a in page.named("th")} == {"row", "col"}
     assert all(len(image["alt"] or "") > 30 for image in page.named("img"))
-    assert len(page.named("figcaption")) == len(page.named("img")) == 9
+    assert len(page.named("figcaption")) == len(page.named("img")) == 10
     assert (run / "report.html").stat().st_size < 1.5e6
 
 
@@ -52,7 +53,8 @@ def test_the_markdown_names_all_figures_with_charts_on_white_and_photographs_on_
     named = re.findall(r"\]\(figures/(\w+\.png)\)", (run / "report.md").read_text())
     assert sorted(named) == sorted(p.name for p in (run / "figures").iterdir())
     assert set(named) == {f"{name}.png" for name in ("loss", "accuracy", "confusion", "class_similarity", "neighbours",
-                                                     "pairs", "roc", "embedding", "attention")}  # fmt: skip
+                                                     "pairs", "roc", "reliability", "embedding",
+                                                     "attention")}  # fmt: skip
     for name in named:
         with Image.open(run / "figures" / name) as image:
             pixels = np.asarray(image.convert("RGBA"))

@@ -84,6 +84,47 @@ def test_a_run_saves_everything_that_a_report_needs(finished):
     assert report["diagnostics"]["spread"] > 0.3
 
 
+NOT_ESTIMATED = {  # settings, counts, costs, and statistics that are not rates
+    *("seed", "steps", "parameters", "train_seconds", "step_milliseconds", "images_per_second", "calibration.prior"),
+    *("environment.cores", "environment.devices", "retrieval.queries", "verification.pairs"),
+    *("verification.different_pairs", "verification.threshold", "verification.best_f1_threshold"),
+    *("diagnostics.spread", "diagnostics.effective_rank_centered"),
+}
+
+
+def numbers_without_interval(report: dict[str, Any], prefix: str = "") -> set[str]:
+    found = set()
+    for name, value in report.items():
+        if isinstance(value, dict):
+            found |= numbers_without_interval(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float) and report.get(f"{name}_interval") is None:
+            found.add(prefix + name)
+    return found
+
+
+def test_every_estimate_has_an_interval_that_contains_it(finished):
+    report = json.loads((finished / "report.json").read_text())
+    assert numbers_without_interval(report) <= NOT_ESTIMATED
+    low, high = report["test_loss_interval"]
+    assert low < report["test_loss"] < high
+
+
+def test_the_calibration_error_is_that_of_the_predicted_probabilities(finished):
+    calibration = json.loads((finished / "report.json").read_text())["calibration"]
+    bins = [part for part in calibration["bins"] if part["count"]]
+    pairs = sum(part["count"] for part in bins)
+    error = sum(part["count"] * abs(part["mean_probability"] - part["fraction_same"]) for part in bins) / pairs
+    assert calibration["expected_calibration_error"] == pytest.approx(error)
+    low, high = calibration["expected_calibration_error_interval"]
+    assert 0 < low < error < high < 0.1
+    assert all(part["low"] < part["mean_probability"] <= part["high"] for part in bins)
+    for part in bins:
+        low, high = part["fraction_same_interval"]
+        assert low <= part["fraction_same"] <= high
+    same = sum(part["count"] * part["fraction_same"] for part in bins)
+    assert (calibration["prior"], same) == (0.5, pytest.approx(pairs / 2))
+
+
 def test_a_finished_run_is_resumed_by_evaluating_it(finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "copy")
     (out / "report.json").unlink()
