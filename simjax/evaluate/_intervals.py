@@ -10,6 +10,10 @@ The logit scale keeps the interval of a rate inside of [0, 1].
 
 - t is the quantile of Student's t with g - 1 degrees of freedom, fewer if a few identities cause most of the errors and
   se itself is uncertain: those of a variance of values with the kurtosis k of the d(i), 2 g / (k - 1), but at least 6.
+- The ROC AUC and the equal error rate depend on the tails of all scores: one identity can cause most of 1 - AUC, and
+  the rate scale then shows too little of what another sample could change. Their deviations are taken on the logit
+  scale, with the slope at m(i), half way between r and r(i): d(i) = r (1 - r) (r(i) - r) / (m(i) (1 - m(i))), minus the
+  mean of these.
 - A rate of pairs of two identities, such as the false match rate, varies with the identities and with their pairs. The
   variance of the pairs, q = sum over pairs of identities of (sum of their deviations from r)^2 / trials^2, is counted
   twice in se^2, by both identities. se^2 - q is used instead, and at least q; the degrees of freedom are g - 1.
@@ -55,6 +59,7 @@ class Estimate:
         sample_size: The number of identities that have trials, at most g.
         pair_deviations: For a rate of pairs, the sums of deviations from the value of each pair of two identities,
             divided by the number of all trials; None for other rates.
+        has_logit_deviations: Whether deviations are taken on the logit scale, as those of the ROC AUC.
 
     Example:
         >>> estimate = mean_estimate([1, 1, 0, 1, 0, 0], ["ann", "ann", "bob", "bob", "cy", "cy"])
@@ -69,6 +74,7 @@ class Estimate:
     identities: tuple[Any, ...]
     sample_size: int
     pair_deviations: np.ndarray | None = None
+    has_logit_deviations: bool = False
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
         """Return the ends of the interval, or None if fewer than two identities have trials."""
@@ -81,6 +87,7 @@ class Estimate:
             confidence=confidence,
             sample_size=self.sample_size,
             pair_deviations=self.pair_deviations,
+            has_logit_deviations=self.has_logit_deviations,
         )
 
 
@@ -92,6 +99,7 @@ def jackknife_interval(
     confidence: float = 0.95,
     sample_size: int | None = None,
     pair_deviations: ArrayLike | None = None,
+    has_logit_deviations: bool = False,
 ) -> tuple[float, float] | None:
     """Compute the interval of a rate, or of a difference of two rates, from its values without each identity.
 
@@ -102,6 +110,7 @@ def jackknife_interval(
         confidence: Probability that the interval should contain the true value.
         sample_size: The number of identities that have trials. Default: g.
         pair_deviations: See `Estimate`, [c].
+        has_logit_deviations: See `Estimate`.
 
     Returns:
         The ends of the interval, or None if `sample_size` is less than 2.
@@ -122,6 +131,9 @@ def jackknife_interval(
     if n < 2:
         return None
     pairs = None if pair_deviations is None else as_finite("pair_deviations", pair_deviations, np.float64)
+    if has_logit_deviations and 0 < value < 1:
+        middle = (value + left_out) / 2
+        left_out = value + value * (1 - value) * (left_out - value) / (middle * (1 - middle))
     variance, freedom = jackknife_variance(left_out, n, pairs)
     if variance < ROUNDING**2 or (scale == "logit" and value in (0, 1)):  # 0 and 1 have no logit
         from scipy.stats import t

@@ -117,7 +117,9 @@ def _roc_estimates(
     area = combinations[asked] / (2.0 * left[0] * left[1])
     found = {"roc_auc": area, "equal_error_rate": _equal_error_rates(of_same, of_different, asked, *left)}
     return {
-        name: Estimate(float(rates[-1]), rates[:-1] if len(rates) > 1 else None, names, sample_size)
+        name: Estimate(
+            float(rates[-1]), rates[:-1] if len(rates) > 1 else None, names, sample_size, has_logit_deviations=True
+        )
         for name, rates in found.items()
     }
 

@@ -55,6 +55,30 @@ def test_a_rate_of_1_that_is_smaller_without_an_identity_has_an_interval():
     assert certain(jackknife_interval(1.0, [1.0] * 19 + [0.999]))[0] == pytest.approx(1 + np.log(0.05) / 20)
 
 
+def test_deviations_on_the_logit_scale_are_differences_of_log_odds_for_small_changes():
+    def log_odds(p):
+        return np.log(p) - np.log1p(-np.asarray(p))
+
+    left_out = 0.99 + 0.0001 * np.array([1.0, -2.0, 0.5, -1.0, 2.0, 0.0])
+    low, high = certain(jackknife_interval(0.99, left_out, has_logit_deviations=True))
+    error = np.std(5 * log_odds(left_out), ddof=1) / 6**0.5
+    t = stats.t(5).ppf(0.975)
+    assert [low, high] == pytest.approx(stats.logistic.cdf(log_odds(0.99) + [-t * error, t * error]), abs=1e-6)
+
+
+def test_one_identity_that_causes_all_errors_widens_the_interval_of_a_roc_auc():
+    left_out = [0.98] * 19 + [1.0]
+    on_rate_scale, on_logit_scale = (
+        certain(jackknife_interval(0.98, left_out, has_logit_deviations=logit)) for logit in (False, True)
+    )
+    assert 0 < on_logit_scale[0] < on_rate_scale[0] < 0.98
+    assert on_rate_scale[1] < on_logit_scale[1] < 1
+    scores, same = np.array([0.9, 0.8, 0.7, 0.2, 0.1]), np.array([True, False, True, False, False])
+    found = verification_estimates(scores, same, [[1, 1], [1, 2], [2, 2], [2, 3], [3, 1]])
+    assert found["roc_auc"].has_logit_deviations
+    assert found["equal_error_rate"].has_logit_deviations
+
+
 @pytest.mark.parametrize("confidence", [0.95, 0.6])
 def test_the_interval_is_that_of_students_t_on_the_scale_of_the_log_odds(confidence):
     left_out = np.array([0.21, 0.2, 0.17, 0.26, 0.19])
