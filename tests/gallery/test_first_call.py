@@ -30,7 +30,7 @@ gallery.remove(ids)
 
 @pytest.mark.slow
 def test_a_new_identity_is_found_within_a_second_of_loading(tmp_path, random):
-    """The process before has filled the cache of compiled programs. Other jobs do not count, as the time is the CPU's."""
+    """The process before has filled the cache of compiled programs. The time is the CPU's, without other jobs."""
     images = random.integers(0, 256, (1_601, 32, 32), np.uint8)
     with Gallery.create(tmp_path / "gallery", load_encoder("glyphs-cnn")) as gallery:
         gallery.add(list(images[:100]), [f"identity {i}" for i in range(100)])
