@@ -11,8 +11,8 @@ from typing import Any
 from simjax._files import replace_folder
 from simjax.core import InputError
 from simjax.gallery._sql import BUSY, connect, input_errors, primary_code
+from simjax.gallery._store import FORMAT, VERSION
 
-FORMAT, VERSION = "simjax gallery", 1
 DATABASE, ENCODER, EMBEDDINGS = "items.sqlite", "encoder", "embeddings-{}.f32"  # {} is the generation, first 0
 INTEGERS = ("embedding_size", "generation", "rows", "transaction", "last_rewrite", "calibrated")
 """Integer properties. In a new gallery all but the embedding size are 0: the generation (number of rewrites) and the

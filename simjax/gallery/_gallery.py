@@ -11,14 +11,15 @@ import numpy as np
 
 from simjax.core import InputError, check_at_least, check_between, check_number
 from simjax.data import Progress
-from simjax.encoder import Encoder, load_encoder
+from simjax.encoder import Encoder
 from simjax.evaluate import Calibration, Threshold
-from simjax.gallery._folder import ENCODER, create_folder
+from simjax.gallery._folder_store import FolderStore
 from simjax.gallery._hits import closest_hits, embeddings_of, recommended_hits, warn_if_fewer
 from simjax.gallery._inputs import Ids, as_identities, as_ids, as_json, embed, is_ids, stored_paths
+from simjax.gallery._locations import create_store, open_store
 from simjax.gallery._results import Duplicate, Hit, Identification, Item, SearchResult, Verification
 from simjax.gallery._search import close_pairs, closest, passes
-from simjax.gallery._store import Contents, Store
+from simjax.gallery._store import Contents, NewItems, Store, StoredCalibration
 from simjax.gallery._thresholds import FMR, FPIR, NOT_CALIBRATED, Thresholds, duplicates_threshold
 from simjax.similarity import Measure
 
@@ -43,44 +44,43 @@ class Gallery:
 
     @classmethod
     def create(
-        cls, path: str | os.PathLike[str], encoder: Encoder, *, overwrite: bool = False, timeout: float = TIMEOUT
+        cls, path_or_url: str | os.PathLike[str], encoder: Encoder, *, overwrite: bool = False, timeout: float = TIMEOUT
     ) -> "Gallery":
         """Create an empty gallery.
 
         Args:
-            path: Folder of the gallery.
+            path_or_url: Path of a folder, or `postgresql://USER@HOST:PORT/DATABASE?gallery=NAME` for PostgreSQL with
+                pgvector, where NAME is that of a schema, by default "gallery".
             encoder: Computes embeddings. The gallery stores a copy of it.
-            overwrite: Replace a gallery that has this path. A folder with other files is never replaced.
+            overwrite: Replace a gallery that is there. Other files or tables are never replaced.
             timeout: Seconds to wait for another process that writes, in this and all later calls.
 
         Raises:
-            InputError: If the path exists, or cannot be written.
+            InputError: If the gallery exists, or cannot be written.
         """
-        folder = Path(path).expanduser().resolve()
         properties = {
             "encoder": encoder.name,
             "fingerprint": encoder.fingerprint,
             "embedding_size": encoder.embedding_size,
             "measure": encoder.measure.name,
         }
-        create_folder(folder, properties, encoder.save, overwrite=overwrite, timeout=timeout)
-        return cls(Store(folder, timeout), encoder)
+        return cls(create_store(path_or_url, properties, encoder.save, overwrite=overwrite, timeout=timeout), encoder)
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], *, encoder: Encoder | None = None, timeout: float = TIMEOUT
+        cls, path_or_url: str | os.PathLike[str], *, encoder: Encoder | None = None, timeout: float = TIMEOUT
     ) -> "Gallery":
         """Open a gallery.
 
         Args:
-            path: Folder of the gallery.
+            path_or_url: See `create`.
             encoder: The encoder that made its embeddings. Default: the copy in the gallery, loaded when it is needed.
             timeout: See `create`.
 
         Raises:
             InputError: If there is no gallery, it is damaged or of a newer format, or the encoder is another one.
         """
-        store = Store(Path(path).expanduser().resolve(), timeout)
+        store = open_store(path_or_url, timeout)
         try:
             return cls(store, encoder)
         except BaseException:
@@ -88,7 +88,7 @@ class Gallery:
             raise
 
     def close(self) -> None:
-        """Close the files of the gallery."""
+        """Close the files of the gallery, or its connection."""
         self._store.close()
 
     def __enter__(self) -> "Gallery":
@@ -98,18 +98,25 @@ class Gallery:
         self.close()
 
     def __len__(self) -> int:
-        return len(self._store.contents().ids)
+        return self._store.count()
 
     @property
     def path(self) -> Path:
-        """Folder of the gallery."""
+        """Folder of the gallery; an InputError if it is in a database."""
+        if not isinstance(self._store, FolderStore):
+            raise InputError(f"{self.address} is not a folder")
         return self._store.path
+
+    @property
+    def address(self) -> str:
+        """Path of the folder, or URL of the database without user and password."""
+        return self._store.address
 
     @property
     def encoder(self) -> Encoder:
         """The encoder of the gallery."""
         if self._encoder is None:
-            self._encoder = self._checked(load_encoder(self.path / ENCODER), str(self.path / ENCODER))
+            self._encoder = self._checked(self._store.load_encoder(), f"{self.address}/encoder")
         return self._encoder
 
     @property
@@ -136,18 +143,18 @@ class Gallery:
 
         Returns:
             `items` and `identities`, their numbers; `encoder`, its name, and its `fingerprint`, `embedding_size` and
-            `measure`; `store`, the path of the folder; `calibration`, None or a dictionary: `of`, "gallery" or
+            `measure`; `store`, the `address`; `calibration`, None or a dictionary: `of`, "gallery" or
             "encoder", and the numbers of its `images` and `identities`; and `thresholds`, a list: for a false match
             rate of 0.001 and for a false positive identification rate of 0.01, as dictionaries of `Threshold` with a
             sentence `text`. It is empty without a calibration.
         """
-        contents = self._store.contents()
+        properties = self._store.properties()
         names = ("encoder", "fingerprint", "embedding_size", "measure")
         return {
-            "items": len(contents.ids),
+            "items": len(self),
             "identities": self._store.count_identities(),
-            **{name: contents.properties[name] for name in names},
-            "store": str(self.path),
+            **{name: properties[name] for name in names},
+            "store": self.address,
             "calibration": self._thresholds.describe_calibration(),
             "thresholds": self._thresholds.describe(),
         }
@@ -190,7 +197,7 @@ class Gallery:
         embeddings, files = self._embed(images, progress)
         n = len(embeddings)
         names, stored = as_identities(identities, n), stored_paths(paths, files, n)
-        return self._store.add(embeddings, names, stored, as_json(metadata, n))
+        return self._store.add([NewItems(embeddings, names, stored, as_json(metadata, n))])
 
     def update(
         self,
@@ -359,15 +366,15 @@ class Gallery:
             raise InputError(f"identities: expected none that are enrolled, got {', '.join(enrolled[:3])}")
         embeddings, _ = self._embed(images, progress)
         calibration = Calibration.fit(embeddings, identities, measure=self.measure, method=method)
-        self._store.save_calibration(*calibration.to_arrays(), identities=identities)
+        self._store.save_calibration(StoredCalibration(*calibration.to_arrays(), list(identities)))
         return calibration
 
     def _checked(self, encoder: Encoder, name: str) -> Encoder:
         """Return the encoder; an InputError if the embeddings of the gallery are of another one."""
-        properties = self._store.contents().properties
+        properties = self._store.properties()
         if encoder.fingerprint != properties["fingerprint"]:
             raise InputError(
-                f"{self.path}: its embeddings are of the encoder {properties['encoder']} (fingerprint "
+                f"{self.address}: its embeddings are of the encoder {properties['encoder']} (fingerprint "
                 f"{properties['fingerprint']}), not of {name} ({encoder.fingerprint})"
             )
         return encoder
@@ -381,7 +388,7 @@ class Gallery:
         return range(len(embeddings)) if files is None else list(map(str, files)), embeddings, None
 
     def _embed(self, images: Any, progress: Progress | None = None) -> tuple[np.ndarray, list[Path] | None]:
-        size = self._store.contents().properties["embedding_size"]
+        size = self._store.properties()["embedding_size"]
         return embed(images, size, lambda: self.encoder, progress)
 
     def _closest(

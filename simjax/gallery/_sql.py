@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ import numpy as np
 
 from simjax.core import InputError
 from simjax.gallery._results import Item
+from simjax.gallery._store import Where, values_of
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 OF_THE_FILE_SYSTEM = (
     *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN),
     *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM),
 )
-
-MAX_VALUES = 100  # of one key in a condition; SQLite limits the depth of expressions
 
 
 def connect(path: Path, timeout: float) -> sqlite3.Connection:
@@ -81,19 +80,13 @@ def json_list(values: Iterable[Any]) -> str:
     return json.dumps(list(values))
 
 
-def condition(where: Mapping[str, Any] | None) -> tuple[str, list[Any]]:
+def condition(where: Where) -> tuple[str, list[Any]]:
     """Return an SQL condition on items with these values of metadata or identity, and its parameters.
 
     A list of values means any of them. 12 and 12.0 are one value; 1, "1" and true are three.
     """
     terms, parameters = ["1"], []
-    for key, given in (where or {}).items():
-        values = given if isinstance(given, list | tuple) else [given]
-        if len(values) > MAX_VALUES:
-            raise InputError(f"where: expected at most {MAX_VALUES} values for {key!r}, got {len(values):,}")
-        if wrong := [value for value in values if not isinstance(value, str | int | float | None)]:
-            got = type(wrong[0]).__name__
-            raise InputError(f"where: expected text, numbers, booleans or None for {key!r}, got {got}")
+    for key, values in values_of(where):
         if key == "identity":
             terms.append("(" + (" OR ".join(["identity IS ?"] * len(values)) or "0") + ")")
             parameters += values

@@ -1,34 +1,31 @@
-"""The folder of a gallery: items in SQLite, embeddings in a file of float32 rows. See `simjax.gallery` for the format.
+"""What a gallery needs of the place where it is stored: a folder or a database.
 
-A transaction first appends embeddings to their file, beyond the rows that readers know, and then commits the items and
-the new number of rows in SQLite. A process that dies before the commit leaves a longer file, which the next transaction
-cuts. The lock of a writer is that of SQLite; the operating system releases it when the process ends.
+A store keeps items, embeddings and the calibration. Each method is one transaction. A store never compares embeddings:
+scores come from the exact search in the rows of `Contents.embeddings`, so that they are the same in every store.
 """
 
-import contextlib
+import io
 import json
-import os
-import sqlite3
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from io import BytesIO
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from simjax.core import InputError
-from simjax.gallery._folder import DATABASE, EMBEDDINGS, FORMAT, INTEGERS, VERSION
+from simjax.encoder import Encoder, load_encoder
 from simjax.gallery._results import Item
-from simjax.gallery._sql import condition, connect, input_errors, integer_columns, item_of, json_list
 
-MIN_DEAD_ROWS = 10_000
-"""The file of embeddings is rewritten when more rows than this, and more than half of all, have no item."""
-
-ROWS_PER_COPY = 2**16
+FORMAT, VERSION = "simjax gallery", 1
 ITEMS_PER_READ = 1000
 
+MAX_VALUES = 100
+"""Largest number of values of one key in a condition; SQLite limits the depth of expressions."""
+
 Properties = dict[str, Any]
+Where = Mapping[str, Any] | None
 
 
 class Contents(NamedTuple):
@@ -37,8 +34,8 @@ class Contents(NamedTuple):
     Attributes:
         ids: Ascending, int64 [n].
         rows: Row of each item in the embeddings, ascending, int64 [n].
-        embeddings: All rows of the file, memory-mapped, float32 [rows, e].
-        properties: The table of properties.
+        embeddings: Embeddings of all items and possibly of removed ones, memory-mapped, float32 [rows, e].
+        properties: Properties of the gallery; "rows" is the number of rows of the embeddings.
     """
 
     ids: np.ndarray
@@ -47,337 +44,195 @@ class Contents(NamedTuple):
     properties: Properties
 
 
-class Store:
-    """The folder of a gallery, opened for reading and writing. Threads may share it."""
+class NewItems(NamedTuple):
+    """Items to be added.
 
-    def __init__(self, path: Path, timeout: float):
-        self.path = path
-        if not path.is_dir():
-            raise InputError(f"{path}: {'it is a file, not a gallery' if path.exists() else 'no such gallery'}")
-        if not (path / DATABASE).is_file():
-            raise InputError(f"{path} is not a gallery: it has no {DATABASE}")
-        self._lock = threading.RLock()
-        self._contents: Contents | None = None
-        with input_errors("open", path):
-            self._file = _number_of_file(path / DATABASE)
-            self._connection = connect(path / DATABASE, timeout)
-        try:
-            with input_errors("open", path):
-                self._connection.execute("PRAGMA synchronous = FULL")
-                self._connection.execute("PRAGMA trusted_schema = OFF")  # the folder may come from anybody
-            self.contents()
-        except BaseException:
-            self.close()
-            raise
+    Attributes:
+        embeddings: Contiguous float32 [n, e].
+        identities: [n].
+        paths: [n].
+        metadata: JSON objects [n].
+        ids: Ascending and higher than all ids of the gallery, [n]. Default: the next ones.
+    """
+
+    embeddings: np.ndarray
+    identities: Sequence[str | None]
+    paths: Sequence[str | None]
+    metadata: Sequence[str]
+    ids: Sequence[int] | None = None
+
+
+class StoredCalibration(NamedTuple):
+    """A calibration.
+
+    Attributes:
+        arrays: Arrays by name, as `Calibration.to_arrays` returns them.
+        description: Its description, a JSON object.
+        identities: Names of the identities of its images.
+    """
+
+    arrays: dict[str, np.ndarray]
+    description: dict[str, Any]
+    identities: list[str]
+
+
+@runtime_checkable
+class Store(Protocol):
+    """An opened gallery. Threads may share it."""
+
+    @property
+    def address(self) -> str:
+        """Path of the folder, or URL of the database without user and password."""
+        ...
 
     def close(self) -> None:
-        """Close the database."""
-        self._connection.close()
+        """Close files and connections."""
+        ...
 
-    def contents(self, where: Mapping[str, Any] | None = None) -> Contents:
-        """Return all items, or those with given metadata or identity. Only what was changed is read again."""
-        is_wanted, values = condition(where)
-        with self._reading():
-            found = self._refresh()
-            if where is None:
-                return found
-            sql = f"SELECT id, row FROM items WHERE {is_wanted} ORDER BY row"
-            ids, rows = integer_columns(self._connection.execute(sql, values))
-            return found._replace(ids=ids, rows=rows)
+    def load_encoder(self) -> Encoder:
+        """Load the encoder that is stored with the gallery."""
+        ...
 
-    def named_contents(self) -> Contents:
-        """Return the items that have an identity."""
-        with self._reading():
-            found = self._refresh()
-            unnamed = integer_columns(self._connection.execute("SELECT id, row FROM items WHERE identity IS NULL"))[1]
-            if not unnamed.size:
-                return found
-            is_named = np.ones(len(found.rows), bool)
-            is_named[np.searchsorted(found.rows, unnamed)] = False
-            return found._replace(ids=found.ids[is_named], rows=found.rows[is_named])
+    def properties(self) -> Properties:
+        """Return the properties.
 
-    def items_by_id(self, ids: Iterable[int]) -> dict[int, Item]:
-        """Return those of these items that exist."""
-        sql = "SELECT id, identity, path, metadata FROM items WHERE id IN (SELECT value FROM json_each(?))"
-        with self._reading():
-            return {row[0]: item_of(row) for row in self._connection.execute(sql, (json_list(ids),))}
+        They are those of the encoder ("encoder", "fingerprint", "embedding_size", "measure"), the number of
+        transactions ("transaction"), the last one that did more than adding items ("last_rewrite") and the one that
+        stored the calibration ("calibrated"), and the highest id that was ever given ("last_id").
+        """
+        ...
 
-    def items(self, where: Mapping[str, Any] | None = None) -> Iterator[Item]:
-        """Yield the items in the order of their ids. The gallery may be changed in between."""
-        is_wanted, values = condition(where)
-        sql = f"SELECT id, identity, path, metadata FROM items WHERE id > ? AND {is_wanted} ORDER BY id LIMIT ?"
-        last, count = 0, ITEMS_PER_READ
-        while count == ITEMS_PER_READ:
-            with self._reading():
-                found = [item_of(row) for row in self._connection.execute(sql, (last, *values, ITEMS_PER_READ))]
-            yield from found
-            last, count = found[-1].id if found else 0, len(found)
-
-    def known_paths(self, paths: Iterable[str]) -> set[str]:
-        """Return those of these paths that items have."""
-        sql = "SELECT path FROM items WHERE path IN (SELECT value FROM json_each(?))"
-        with self._reading():
-            return {path for (path,) in self._connection.execute(sql, (json_list(paths),))}
+    def count(self) -> int:
+        """Return the number of items."""
+        ...
 
     def count_identities(self) -> int:
         """Return the number of different identities."""
-        with self._reading():
-            return self._connection.execute("SELECT count(DISTINCT identity) FROM items").fetchone()[0]
+        ...
+
+    def contents(self, where: Where = None) -> Contents:
+        """Return all items, or those with given metadata or identity. Only what was changed is read again."""
+        ...
+
+    def named_contents(self) -> Contents:
+        """Return the items that have an identity."""
+        ...
+
+    def items_by_id(self, ids: Iterable[int]) -> dict[int, Item]:
+        """Return those of these items that exist."""
+        ...
+
+    def items(self, where: Where = None) -> Iterator[Item]:
+        """Yield the items in the order of their ids. The gallery may be changed in between."""
+        ...
+
+    def known_paths(self, paths: Iterable[str]) -> set[str]:
+        """Return those of these paths that items have."""
+        ...
 
     def enrolled(self, names: Iterable[str | None] | None = None) -> list[str]:
         """Return which of these identities have items. Default: of the identities of the calibration."""
-        source, values = "SELECT name FROM calibration_identities", ()
-        if names is not None:
-            source, values = "SELECT value FROM json_each(?)", (json_list(names),)
-        sql = f"SELECT DISTINCT identity FROM items WHERE identity IN ({source}) ORDER BY identity"
-        with self._reading():
-            return [name for (name,) in self._connection.execute(sql, values)]
+        ...
 
-    def calibration(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """Return the arrays and the description that `save_calibration` stored, or None."""
-        with self._reading():
-            found = self._connection.execute("SELECT value FROM properties WHERE name = 'calibration'").fetchone()
-            if found is None:
-                return None
-            stored = self._connection.execute("SELECT name, array FROM calibration").fetchall()
-            try:
-                arrays = {name: np.load(BytesIO(array), allow_pickle=False) for name, array in stored}
-                return arrays, json.loads(found[0])
-            except (ValueError, TypeError, EOFError) as error:
-                raise InputError(f"{self.path}: the calibration is damaged ({error})") from error
+    def calibration(self) -> StoredCalibration | None:
+        """Return the calibration, or None."""
+        ...
 
-    def add(
-        self,
-        embeddings: np.ndarray,
-        identities: Sequence[str | None],
-        paths: Sequence[str | None],
-        metadata: Sequence[str],
-    ) -> list[int]:
-        """Append items in one transaction, and return their ids.
-
-        Args:
-            embeddings: Contiguous float32 [n, e].
-            identities: [n].
-            paths: [n].
-            metadata: JSON objects [n].
-        """
-        with self._writing() as properties:
-            rows = properties["rows"]
-            last = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'items'").fetchone()
-            first = 1 + (last[0] if last else 0)
-            with self._file_of_embeddings(properties).open("r+b") as file:
-                file.seek(_size(properties))
-                _write_durably(file, [embeddings])
-            ids, new_rows = (range(start, start + len(embeddings)) for start in (first, rows))
-            self._connection.executemany(
-                "INSERT INTO items (id, identity, path, metadata, row) VALUES (?, ?, ?, ?, ?)",
-                zip(ids, identities, paths, metadata, new_rows, strict=True),
-            )
-            properties["rows"] += len(embeddings)
-        return list(ids)
+    def add(self, batches: Iterable[NewItems], last_id: int = 0) -> list[int]:
+        """Add items and return their ids; ids up to `last_id` are never given again."""
+        ...
 
     def update(self, ids: Iterable[int], values: Mapping[str, str | None]) -> None:
-        """Set columns of items in one transaction."""
-        columns = ", ".join(f"{name} = ?" for name in values)
-        with self._writing(rewrites=True):
-            wanted = self._existing(ids)
-            sql = f"UPDATE items SET {columns} WHERE id IN (SELECT value FROM json_each(?))"
-            self._connection.execute(sql, (*values.values(), wanted))
+        """Set the "identity" or the "metadata" (a JSON object) of items."""
+        ...
 
     def remove(self, ids: Iterable[int]) -> int:
-        """Remove items in one transaction, and return their number."""
-        with self._writing(rewrites=True) as properties:
-            sql = "DELETE FROM items WHERE id IN (SELECT value FROM json_each(?))"
-            return self._remove(properties, sql, self._existing(ids))
+        """Remove items, and return their number."""
+        ...
 
     def remove_identity(self, name: str) -> int:
-        """Remove the items of an identity in one transaction, and return their number."""
-        with self._writing(rewrites=True) as properties:
-            return self._remove(properties, "DELETE FROM items WHERE identity = ?", name)
+        """Remove the items of an identity, and return their number."""
+        ...
 
-    def save_calibration(
-        self, arrays: Mapping[str, np.ndarray], description: Mapping[str, Any], identities: Iterable[str]
-    ) -> None:
-        """Replace the calibration in one transaction.
-
-        Args:
-            arrays: Arrays by name.
-            description: A JSON object.
-            identities: Names of the identities of its images.
-        """
-        with self._writing() as properties:
-            self._connection.execute("DELETE FROM calibration")
-            self._connection.execute("DELETE FROM calibration_identities")
-            for name, array in arrays.items():
-                content = BytesIO()
-                np.save(content, array, allow_pickle=False)
-                self._connection.execute("INSERT INTO calibration VALUES (?, ?)", (name, content.getvalue()))
-            names = ((name,) for name in sorted(set(identities)))
-            self._connection.executemany("INSERT INTO calibration_identities VALUES (?)", names)
-            properties["calibration"] = json.dumps(description)
-            properties["calibrated"] = properties["transaction"] + 1
-
-    def _remove(self, properties: Properties, sql: str, value: str) -> int:
-        removed = self._connection.execute(sql, (value,)).rowcount
-        (remaining,) = self._connection.execute("SELECT count(*) FROM items").fetchone()
-        if properties["rows"] - remaining > max(MIN_DEAD_ROWS, remaining):
-            self._compact(properties)
-        return removed
-
-    def _compact(self, properties: Properties) -> None:
-        """Write the rows that have an item to a new file of embeddings. The old one is deleted after the commit."""
-        _, rows = integer_columns(self._connection.execute("SELECT id, row FROM items ORDER BY row"))
-        embeddings = self._map(properties)
-        properties["generation"] += 1
-        properties["rows"] = len(rows)
-        with self._file_of_embeddings(properties).open("wb") as file:
-            starts = range(0, len(rows), ROWS_PER_COPY)
-            _write_durably(file, (embeddings[rows[start : start + ROWS_PER_COPY]] for start in starts))
-        _sync_folder(self.path)
-        # In ascending order: a new row is at most the old one, so that no two items have one row in between.
-        self._connection.executemany("UPDATE items SET row = ? WHERE row = ?", enumerate(rows.tolist()))
-
-    def _existing(self, ids: Iterable[int]) -> str:
-        """Return ids as a JSON list; an InputError names one that does not exist."""
-        wanted = json_list(ids)
-        sql = "SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM items WHERE items.id = value)"
-        unknown = self._connection.execute(sql, (wanted,)).fetchone()
-        if unknown is not None:
-            raise InputError(f"ids: the gallery has no item {unknown[0]}; nothing was changed")
-        return wanted
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Read in one transaction: no process changes the gallery until it ends."""
-        with self._lock, input_errors("read", self.path):
-            self._connection.execute("BEGIN")
-            try:
-                yield
-            finally:
-                self._connection.rollback()
-
-    @contextlib.contextmanager
-    def _writing(self, *, rewrites: bool = False) -> Iterator[Properties]:
-        """Write in one transaction, and yield the properties, which are stored at its end.
-
-        Args:
-            rewrites: The transaction does more than appending items: readers read all items again.
-        """
-        with self._lock, input_errors("write", self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                committed = self._properties()
-                self._discard_uncommitted(committed)
-                properties = dict(committed)
-                try:
-                    yield properties
-                    properties["transaction"] += 1
-                    if rewrites:
-                        properties["last_rewrite"] = properties["transaction"]
-                    changed = [(name, value) for name, value in properties.items() if committed.get(name) != value]
-                    self._connection.executemany("REPLACE INTO properties VALUES (?, ?)", changed)
-                    self._connection.commit()
-                except BaseException:
-                    self._connection.rollback()
-                    with contextlib.suppress(sqlite3.Error, OSError, InputError):
-                        self._connection.execute("BEGIN IMMEDIATE")
-                        self._discard_uncommitted(self._properties())
-                    raise
-            finally:
-                self._connection.rollback()
-            if properties["generation"] != committed["generation"]:
-                _delete(self._file_of_embeddings(committed))
-
-    def _properties(self) -> Properties:
-        """Read and check the table of properties."""
-        if _number_of_file(self.path / DATABASE) != self._file:
-            raise InputError(f"{self.path} was replaced by another gallery; open it again")
-        found = dict(self._connection.execute("SELECT name, value FROM properties WHERE name != 'calibration'"))
-        if found.get("format") != FORMAT:
-            raise InputError(f"{self.path} is not a gallery: {DATABASE} is of something else")
-        version = found.get("version")
-        if not isinstance(version, int) or version > VERSION:
-            raise InputError(f"{self.path}: its format {version} is newer than {VERSION}; update simjax")
-        wrong = [name for name in INTEGERS if not isinstance(found.get(name), int) or found[name] < 0]
-        if wrong:
-            raise InputError(f"{self.path}: the gallery is damaged: its {wrong[0]} is {found.get(wrong[0])!r}")
-        return found
-
-    def _refresh(self) -> Contents:
-        """Return all items. Only those that were added since the last call are read, if nothing else was changed."""
-        properties, known = self._properties(), self._contents
-        if known is not None and known.properties["transaction"] == properties["transaction"]:
-            return known
-        if known is not None and known.properties["transaction"] < properties["last_rewrite"]:
-            known = None
-        first = known.properties["rows"] if known else -(2**63)
-        sql = "SELECT id, row FROM items WHERE row >= ? ORDER BY row"
-        ids, rows = integer_columns(self._connection.execute(sql, (first,)))
-        if rows.size and (rows[0] < 0 or rows[-1] >= properties["rows"] or np.any(np.diff(ids) <= 0)):
-            raise InputError(f"{self.path}: the gallery is damaged: its items do not belong to its embeddings")
-        if known:
-            ids, rows = np.concatenate([known.ids, ids]), np.concatenate([known.rows, rows])
-        self._contents = Contents(ids, rows, self._map(properties), properties)
-        return self._contents
-
-    def _map(self, properties: Properties) -> np.ndarray:
-        """Return all committed rows of the file of embeddings, memory-mapped."""
-        path, shape = self._checked_file(properties), (properties["rows"], properties["embedding_size"])
-        if not _size(properties):
-            return np.empty(shape, np.float32)  # an empty file cannot be mapped
-        return np.asarray(np.memmap(path, "<f4", "r", shape=shape))
-
-    def _discard_uncommitted(self, properties: Properties) -> None:
-        """Cut the file of embeddings to its committed rows, and delete other ones, which a dying process has left."""
-        current = self._checked_file(properties)
-        if current.stat().st_size > _size(properties):
-            os.truncate(current, _size(properties))
-        for path in self.path.glob(EMBEDDINGS.format("*")):
-            if path != current:
-                _delete(path)
-
-    def _checked_file(self, properties: Properties) -> Path:
-        """Return the file of embeddings; an InputError if it has not all committed rows."""
-        path, size = self._file_of_embeddings(properties), _size(properties)
-        found = path.stat().st_size if path.is_file() else -1
-        if found < size or path.is_symlink():  # a file that a link points to would be cut
-            state = (
-                "missing or a link" if found < 0 or path.is_symlink() else f"too short ({found:,} of {size:,} bytes)"
-            )
-            raise InputError(f"{self.path}: the gallery is damaged: {path.name} is {state}")
-        return path
-
-    def _file_of_embeddings(self, properties: Properties) -> Path:
-        return self.path / EMBEDDINGS.format(properties["generation"])
+    def save_calibration(self, calibration: StoredCalibration) -> None:
+        """Replace the calibration."""
+        ...
 
 
-def _size(properties: Properties) -> int:
-    """Return the size of the committed rows in bytes."""
-    return properties["rows"] * properties["embedding_size"] * 4
+def check_properties(found: Properties, integers: Iterable[str], address: str) -> Properties:
+    """Return the stored properties; an InputError if they are not of a gallery that this version can use.
+
+    Args:
+        found: Stored properties.
+        integers: Names of those that are integers of at least 0.
+        address: See `Store`.
+    """
+    if found.get("format") != FORMAT:
+        raise InputError(f"{address} is not a gallery: it is of something else")
+    version = found.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise InputError(f"{address}: its format {version} is newer than {VERSION}; update simjax")
+    if wrong := [name for name in integers if not isinstance(found.get(name), int) or found[name] < 0]:
+        raise InputError(f"{address}: the gallery is damaged: its {wrong[0]} is {found.get(wrong[0])!r}")
+    return found
 
 
-def _number_of_file(path: Path) -> tuple[int, int]:
-    """Return the device and the inode of a file, which differ for a gallery and the one that replaces it."""
-    status = path.stat()
-    return status.st_dev, status.st_ino
+def values_of(where: Where) -> Iterator[tuple[str, list[str | int | float | None]]]:
+    """Yield each key of a condition, and the values of which an item has to have one.
+
+    Raises:
+        InputError: If there are too many values of a key, or a value is neither text, a number, a boolean nor None.
+    """
+    for key, given in (where or {}).items():
+        values = list(given) if isinstance(given, list | tuple) else [given]
+        if len(values) > MAX_VALUES:
+            raise InputError(f"where: expected at most {MAX_VALUES} values for {key!r}, got {len(values):,}")
+        if wrong := [value for value in values if not isinstance(value, str | int | float | None)]:
+            got = type(wrong[0]).__name__
+            raise InputError(f"where: expected text, numbers, booleans or None for {key!r}, got {got}")
+        yield key, values
 
 
-def _write_durably(file: BinaryIO, arrays: Iterable[np.ndarray]) -> None:
-    for array in arrays:
-        file.write(array.data)
-    file.flush()
-    os.fsync(file.fileno())
+def as_npy(array: np.ndarray) -> bytes:
+    """Return an array in NumPy's .npy format."""
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    return content.getvalue()
 
 
-def _sync_folder(path: Path) -> None:
-    if os.name == "posix":  # other systems do not open folders
-        folder = os.open(path, os.O_RDONLY)
+def read_calibration(
+    arrays: Mapping[str, bytes], description: str, identities: list[str], address: str
+) -> StoredCalibration:
+    """Return a calibration from arrays in NumPy's .npy format and a description as JSON."""
+    try:
+        read = {name: np.load(io.BytesIO(array), allow_pickle=False) for name, array in arrays.items()}
+        return StoredCalibration(read, json.loads(description), identities)
+    except (ValueError, TypeError, EOFError) as error:
+        raise InputError(f"{address}: the calibration is damaged ({error})") from error
+
+
+def archive_of(save_encoder: Callable[[Path], None]) -> bytes:
+    """Return the folder of an encoder as a ZIP archive."""
+    content = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(content, "w") as archive:
+        save_encoder(Path(folder) / "encoder")
+        for path in sorted((Path(folder) / "encoder").iterdir()):
+            archive.write(path, path.name)
+    return content.getvalue()
+
+
+def load_archived_encoder(content: bytes, name: str, address: str) -> Encoder:
+    """Load an encoder from the ZIP archive of its folder.
+
+    Args:
+        content: The archive.
+        name: Name of the encoder.
+        address: See `Store`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _delete(path: Path) -> None:
-    with contextlib.suppress(OSError):  # Windows does not delete a file that a reader has mapped
-        path.unlink()
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                archive.extractall(Path(folder) / name)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise InputError(f"{address}: the encoder is damaged ({error})") from error
+        return load_encoder(Path(folder) / name)

@@ -118,12 +118,12 @@ class Thresholds:
 
     def _current(self) -> Calibrated | None:
         """Return the calibration. It is read again if any process has stored another one."""
-        transaction, known = self._store.contents().properties["calibrated"], self._calibrated
+        transaction, known = self._store.properties()["calibrated"], self._calibrated
         if known is None or known.transaction != transaction:
             encoder, stored = self._encoder(), self._store.calibration()
             calibration = encoder.calibration
             if stored is not None:
-                calibration = Calibration.from_arrays(*stored, measure=encoder.measure)
+                calibration = Calibration.from_arrays(stored.arrays, stored.description, measure=encoder.measure)
             if calibration is None:
                 return None
             self._calibrated = known = Calibrated(transaction, calibration, functools.cache(calibration.pair_threshold))

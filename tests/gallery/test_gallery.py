@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from simjax.core import InputError
-from simjax.gallery import Gallery, Item, _store
+from simjax.gallery import Gallery, Item, _folder_store
 from tests.gallery.conftest import SIZE, build_encoder
 
 
@@ -121,7 +121,7 @@ def test_ids_are_integers(gallery, ids, unchecked):
 
 
 def test_the_embeddings_are_rewritten_when_most_rows_are_of_removed_items(gallery, random, monkeypatch):
-    monkeypatch.setattr(_store, "MIN_DEAD_ROWS", 4)
+    monkeypatch.setattr(_folder_store, "MIN_DEAD_ROWS", 4)
     rows = random.normal(size=(11, SIZE)).astype(np.float32)
     with Gallery.open(gallery.path, encoder=gallery.encoder) as reader:
         ids = gallery.add(rows, [f"{i}" for i in range(11)])
@@ -142,7 +142,7 @@ def test_the_embeddings_are_rewritten_when_most_rows_are_of_removed_items(galler
 
 
 def test_an_emptied_gallery_is_used_again(gallery, rows, monkeypatch):
-    monkeypatch.setattr(_store, "MIN_DEAD_ROWS", 4)
+    monkeypatch.setattr(_folder_store, "MIN_DEAD_ROWS", 4)
     gallery.remove(gallery.add(rows))
     assert (gallery.path / "embeddings-1.f32").stat().st_size == 0
     assert gallery.add(rows[:2]) == [14, 15]
@@ -166,7 +166,7 @@ def test_a_reader_sees_every_transaction_of_another_process(gallery, rows):
 
 
 def test_items_can_be_removed_while_they_are_listed(gallery, rows, monkeypatch):
-    monkeypatch.setattr(_store, "ITEMS_PER_READ", 4)
+    monkeypatch.setattr(_folder_store, "ITEMS_PER_READ", 4)
     gallery.add(rows)
     seen = []
     for item in gallery.items():
@@ -230,14 +230,14 @@ def test_a_closed_gallery_says_so(gallery, rows):
 
 def test_embeddings_are_on_the_disk_before_their_items_are_committed(gallery, rows, monkeypatch):
     ids = gallery.add(rows)
-    write = _store._write_durably
+    write = _folder_store._write_durably
 
     def interrupted(file, arrays):
         write(file, arrays)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_store, "MIN_DEAD_ROWS", 4)
-    monkeypatch.setattr(_store, "_write_durably", interrupted)
+    monkeypatch.setattr(_folder_store, "MIN_DEAD_ROWS", 4)
+    monkeypatch.setattr(_folder_store, "_write_durably", interrupted)
     for change in (lambda: gallery.add(rows), lambda: gallery.remove(ids[:12])):  # which rewrites the embeddings
         with pytest.raises(KeyboardInterrupt):
             change()
@@ -246,7 +246,7 @@ def test_embeddings_are_on_the_disk_before_their_items_are_committed(gallery, ro
 
 
 def test_any_sequence_of_changes_gives_the_items_of_a_dictionary(gallery, random, monkeypatch):
-    monkeypatch.setattr(_store, "MIN_DEAD_ROWS", 6)
+    monkeypatch.setattr(_folder_store, "MIN_DEAD_ROWS", 6)
     expected: dict[int, tuple[str | None, dict, np.ndarray]] = {}
     with Gallery.open(gallery.path, encoder=gallery.encoder) as reader:
         for step in range(120):

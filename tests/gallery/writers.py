@@ -19,7 +19,7 @@ import zlib
 import numpy as np
 
 from simjax.core import InputError
-from simjax.gallery import Gallery, _store
+from simjax.gallery import Gallery, _folder_store
 
 GROUP = 3
 
@@ -31,7 +31,7 @@ def embeddings_of(group: str) -> np.ndarray:
 
 def add_and_remove(path: str, seed: str) -> None:
     """Add and remove groups until killed."""
-    _store.MIN_DEAD_ROWS = 6  # the embeddings are rewritten often
+    _folder_store.MIN_DEAD_ROWS = 6  # the embeddings are rewritten often
     random = np.random.default_rng(int(seed))
     with Gallery.open(path) as gallery:
         for i in itertools.count():

@@ -1,0 +1,79 @@
+"""Where galleries are: paths of folders, and URLs of databases."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from simjax.core import InputError
+from simjax.gallery._folder import create_folder
+from simjax.gallery._folder_store import FolderStore
+from simjax.gallery._store import Properties, Store
+
+GALLERY = "gallery"
+"""Parameter of a URL that names the gallery, and the default name."""
+
+EXPECTED = "expected the path of a folder, postgresql://USER@HOST:PORT/DATABASE?gallery=NAME"
+
+
+def create_store(
+    location: str | os.PathLike[str],
+    properties: Properties,
+    save_encoder: Callable[[Path], None],
+    *,
+    overwrite: bool,
+    timeout: float,
+) -> Store:
+    """Create an empty gallery and open it. If this raises an error, nothing was changed.
+
+    Args:
+        location: Path or URL.
+        properties: Of the encoder: "encoder" (its name), "fingerprint" (hash of its weights and preprocessing),
+            "embedding_size" and "measure" (a name).
+        save_encoder: Writes the encoder to a folder.
+        overwrite: Replace a gallery that is there.
+        timeout: Seconds to wait for processes that use the gallery.
+    """
+    if (url := split_url(location)) is None:
+        path = _path(location)
+        create_folder(path, properties, save_encoder, overwrite=overwrite, timeout=timeout)
+        return FolderStore(path, timeout)
+    from simjax.gallery._postgres import PostgresStore, create_tables
+
+    create_tables(*url, properties, save_encoder, overwrite=overwrite, timeout=timeout)
+    return PostgresStore(*url, timeout)
+
+
+def open_store(location: str | os.PathLike[str], timeout: float) -> Store:
+    """Open a gallery.
+
+    Args:
+        location: Path or URL.
+        timeout: Seconds to wait for processes that use the gallery.
+    """
+    if (url := split_url(location)) is None:
+        return FolderStore(_path(location), timeout)
+    from simjax.gallery._postgres import PostgresStore
+
+    return PostgresStore(*url, timeout)
+
+
+def split_url(location: str | os.PathLike[str]) -> tuple[str, str] | None:
+    """Return the URL of a database and the name of the gallery in it, or None for the path of a folder."""
+    scheme, is_url, _ = str(location).partition("://")
+    if not is_url or not re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return None
+    if scheme not in ("postgresql", "postgres"):
+        raise InputError(f"{EXPECTED}, got a URL that starts with {scheme}://")
+    url, _, query = str(location).partition("?")
+    parameters = query.split("&") if query else []
+    names = [value for value in parameters if value.startswith(f"{GALLERY}=")]
+    name = names[-1].removeprefix(f"{GALLERY}=") if names else GALLERY
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,62}", name):
+        raise InputError(f"{GALLERY}: expected a name of letters, digits and _ in the URL, got {name!r}")
+    others = "&".join(value for value in parameters if value not in names)
+    return url + (f"?{others}" if others else ""), name
+
+
+def _path(location: str | os.PathLike[str]) -> Path:
+    return Path(location).expanduser().resolve()
