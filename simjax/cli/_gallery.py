@@ -1,4 +1,4 @@
-"""`simjax gallery create | add | remove | calibrate | info | list`: change and describe a gallery of images."""
+"""`simjax gallery create | add | remove | calibrate | copy | info | list`: change and describe a gallery of images."""
 
 import contextlib
 import dataclasses
@@ -19,10 +19,10 @@ from simjax.core import InputError
 
 @dataclasses.dataclass(frozen=True)
 class CreateArguments:
-    """Create a gallery: a folder with the embeddings of images, for search and identification."""
+    """Create a gallery: embeddings of images in a folder or a database, for search and identification."""
 
     gallery: Positional[str]
-    """Folder of the gallery."""
+    """Folder of the gallery, or URL of a database."""
     encoder: str
     """Folder of a run or of an encoder, or the name of a ready one."""
     images: str | None = None
@@ -38,7 +38,7 @@ class AddArguments:
     """Add images to a gallery. Files whose paths are in it already are left out."""
 
     gallery: Positional[str]
-    """Folder of the gallery."""
+    """Folder of the gallery, or URL of a database."""
     images: Positional[tuple[str, ...]]
     """Images, and folders of images."""
     identity: str | None = None
@@ -54,7 +54,7 @@ class RemoveArguments:
     """Remove items from a gallery."""
 
     gallery: Positional[str]
-    """Folder of the gallery."""
+    """Folder of the gallery, or URL of a database."""
     ids: Positional[tuple[int, ...]] = ()
     """Ids of the items."""
     identity: str | None = None
@@ -69,17 +69,27 @@ class GalleryCalibrateArguments:
     """
 
     gallery: Positional[str]
-    """Folder of the gallery."""
+    """Folder of the gallery, or URL of a database."""
     images: str
     """Folder with one sub-folder for each identity."""
 
 
 @dataclasses.dataclass(frozen=True)
-class InfoArguments:
-    """Describe a gallery: items, identities, encoder, measure, store (its folder) and thresholds."""
+class CopyArguments:
+    """Copy a gallery between folders and databases, with the ids of its items, its calibration and its encoder."""
 
     gallery: Positional[str]
-    """Folder of the gallery."""
+    """Folder of the gallery, or URL of a database."""
+    copy: Positional[str]
+    """Folder or URL of the copy, where no gallery exists."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InfoArguments:
+    """Describe a gallery: items, identities, encoder, measure, store (folder or URL) and thresholds."""
+
+    gallery: Positional[str]
+    """Folder of the gallery, or URL of a database."""
     json: bool = False
     """Print one JSON document."""
 
@@ -89,7 +99,7 @@ class ListArguments:
     """Print the items of a gallery, one JSON object a line."""
 
     gallery: Positional[str]
-    """Folder of the gallery."""
+    """Folder of the gallery, or URL of a database."""
     where: UseAppendAction[tuple[str, ...]] = ()
     """Print only items with all of these properties, KEY=VALUE each; the key `identity` is the identity."""
 
@@ -113,7 +123,7 @@ def create(arguments: Sequence[str]) -> None:
     with Gallery.create(parsed.gallery, encoder, overwrite=parsed.overwrite) as gallery:
         if paths:
             gallery.add(embeddings, identities, paths=paths)
-        print(f"{_counts(gallery)}: {parsed.gallery}")
+        print(f"{_counts(gallery)}: {shown(parsed.gallery)}")
         if gallery.calibration is not None:
             print(f"calibration: of the encoder, on {calibration_text(gallery.calibration)}")
         else:
@@ -163,6 +173,13 @@ def calibrate(arguments: Sequence[str]) -> None:
         _print_thresholds(_thresholds(gallery))
 
 
+def copy(arguments: Sequence[str]) -> None:
+    """Copy a gallery."""
+    parsed = parse(CopyArguments, arguments)
+    with open_gallery(parsed.gallery) as gallery, gallery.copy(parsed.copy) as copied:
+        print(f"{_counts(copied)}: {shown(parsed.copy)}")
+
+
 def info(arguments: Sequence[str]) -> None:
     """Describe a gallery."""
     parsed = parse(InfoArguments, arguments)
@@ -201,6 +218,13 @@ def open_gallery(path: str) -> Any:
     # Commands that need a calibration say how to calibrate.
     warnings.filterwarnings("ignore", "the gallery is not calibrated", UserWarning)
     return Gallery.open(path)
+
+
+def shown(gallery: str) -> str:
+    """Return the path or URL of a gallery as it is printed: without user and password."""
+    from simjax.gallery._locations import without_credentials
+
+    return without_credentials(gallery)
 
 
 def image_files(words: Sequence[str]) -> list[Path]:
@@ -290,5 +314,5 @@ def _print_thresholds(thresholds: Sequence[dict[str, Any]]) -> None:
 
 def how_to_calibrate(gallery: str) -> str:
     """Return how to calibrate a gallery: the images that this needs, and the command."""
-    command = f"simjax gallery calibrate {gallery} --images FOLDER"
+    command = f"simjax gallery calibrate {shown(gallery)} --images FOLDER"
     return f"calibrate with images of identities that are not in the gallery, `{command}`"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from tyro.conf import Positional
 
 from simjax.cli._arguments import parse
-from simjax.cli._gallery import encoding_progress, open_gallery
+from simjax.cli._gallery import encoding_progress, open_gallery, shown
 from simjax.cli._results import check_page, count, print_json, threshold_text, write_page
 from simjax.cli._train import enable_compilation_cache
 from simjax.core import InputError
@@ -19,7 +19,7 @@ class DuplicatesArguments:
     """Find pairs of images that show the same, in a gallery or in a folder."""
 
     gallery: Positional[str]
-    """Folder of the gallery, or a folder of images."""
+    """Folder of the gallery, URL of a database, or a folder of images."""
     encoder: str | None = None
     """Encoder for a folder of images; a gallery has its own."""
     min_score: float | None = None
@@ -69,18 +69,19 @@ def duplicates(arguments: Sequence[str]) -> None:
             ImageRow(f"{measure} {score:.4f}", [Thumbnail(image.path, _lines(image)) for image in (a, b)])
             for a, b, score in found
         ]
-        write_page(parsed.html, f"Duplicates in {Path(parsed.gallery).name}", f"{summary}.", rows)
+        write_page(parsed.html, f"Duplicates in {Path(shown(parsed.gallery)).name}", f"{summary}.", rows)
 
 
 def _is_folder_of_images(parsed: DuplicatesArguments) -> bool:
     """Return whether the argument is a folder of images and not a gallery; an InputError if --encoder contradicts."""
     from simjax.gallery._folder import DATABASE
+    from simjax.gallery._locations import split_url
 
-    path = Path(parsed.gallery)
-    is_gallery = (path / DATABASE).is_file()
+    path, name = Path(parsed.gallery), shown(parsed.gallery)
+    is_gallery = split_url(parsed.gallery) is not None or (path / DATABASE).is_file()
     if is_gallery and parsed.encoder is not None:
         raise InputError(
-            f"`encoder`: {path} is a gallery, which is searched with its own encoder; leave the option out"
+            f"`encoder`: {name} is a gallery, which is searched with its own encoder; leave the option out"
         )
     if not is_gallery and parsed.encoder is None and path.is_dir():
         raise InputError(f"`encoder`: expected an encoder, because {path} is a folder of images and not a gallery")

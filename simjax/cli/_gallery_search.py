@@ -9,7 +9,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from simjax.cli._arguments import check_rate, parse
 from simjax.cli._encoders import one_image
-from simjax.cli._gallery import filters, how_to_calibrate, image_files, open_gallery
+from simjax.cli._gallery import filters, how_to_calibrate, image_files, open_gallery, shown
 from simjax.cli._results import (
     PRIOR,
     PROBABILITY,
@@ -32,7 +32,7 @@ class SearchArguments:
     """Find the items of a gallery that are most similar to an image."""
 
     gallery: Positional[str]
-    """Folder of the gallery."""
+    """Folder of the gallery, or URL of a database."""
     images: Positional[tuple[str, ...]] = ()
     """Images, and folders of images."""
     id: int | None = None
@@ -53,7 +53,7 @@ class IdentifyArguments:
     """Name the identity that an image shows, or none if it is not in the gallery."""
 
     gallery: Positional[str]
-    """Folder of the gallery."""
+    """Folder of the gallery, or URL of a database."""
     images: Positional[tuple[str, ...]]
     """Images, and folders of images."""
     fpir: float = 0.01
@@ -69,7 +69,7 @@ class RecommendArguments:
     """Find items that are similar to several items of a gallery, and of other identities."""
 
     gallery: Positional[str]
-    """Folder of the gallery."""
+    """Folder of the gallery, or URL of a database."""
     like: UseAppendAction[tuple[int, ...]]
     """Ids of the items."""
     k: K = 5
@@ -90,7 +90,7 @@ class GalleryVerifyArguments:
     """Decide whether two images show the same identity, with the calibration of a gallery."""
 
     gallery: Positional[str]
-    """Folder of the gallery."""
+    """Folder of the gallery, or URL of a database."""
     a: Positional[str]
     """First image."""
     b: Positional[str]
@@ -132,7 +132,9 @@ def identify(arguments: Sequence[str]) -> None:
     check_rate("fpir", parsed.fpir)
     with open_gallery(parsed.gallery) as gallery:
         if not gallery.info()["identities"]:
-            raise InputError(f"{parsed.gallery}: no item has an identity, which `simjax gallery add --identity` gives")
+            raise InputError(
+                f"{shown(parsed.gallery)}: no item has an identity, which `simjax gallery add --identity` gives"
+            )
         found = gallery.identify(image_files(parsed.images), fpir=parsed.fpir)
         calibration, measure = gallery.calibration, gallery.measure.name
         summary = f"no decision without a calibration: {how_to_calibrate(parsed.gallery)}"
@@ -163,7 +165,7 @@ def identify(arguments: Sequence[str]) -> None:
         note = "" if calibration is None else f". {PROBABILITY.capitalize()}"
         write_page(
             parsed.html,
-            f"Identification in {Path(parsed.gallery).name}",
+            f"Identification in {Path(shown(parsed.gallery)).name}",
             f"{summary[0].upper()}{summary[1:]}{note}.",
             rows,
         )
@@ -224,7 +226,7 @@ def _print_hits(results: Sequence[Any], parsed: Any, gallery: Any, title: str) -
         lead = f"{count(hits, 'item')} found"
         if has_probabilities:
             lead += f". Probability: that both images show the same identity, {PRIOR}."
-        write_page(parsed.html, f"{title} {Path(parsed.gallery).name}", lead, rows)
+        write_page(parsed.html, f"{title} {Path(shown(parsed.gallery)).name}", lead, rows)
 
 
 def _title(query: Any) -> str:

@@ -82,6 +82,7 @@ COMMANDS = {
     "gallery calibrate": Command(
         _gallery.calibrate, _gallery.GalleryCalibrateArguments, ["people.gallery --images OTHER_PEOPLE"]
     ),
+    "gallery copy": Command(_gallery.copy, _gallery.CopyArguments, ["people.gallery copy.gallery"]),
     "gallery info": Command(_gallery.info, _gallery.InfoArguments, ["people.gallery --json"]),
     "gallery list": Command(_gallery.list_items, _gallery.ListArguments, ["people.gallery --where identity=Ada"]),
 }

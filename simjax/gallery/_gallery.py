@@ -13,6 +13,7 @@ from simjax.core import InputError, check_at_least, check_between, check_number
 from simjax.data import Progress
 from simjax.encoder import Encoder
 from simjax.evaluate import Calibration, Threshold
+from simjax.gallery._copy import copy_contents
 from simjax.gallery._folder_store import FolderStore
 from simjax.gallery._hits import closest_hits, embeddings_of, recommended_hits, warn_if_fewer
 from simjax.gallery._inputs import Ids, as_identities, as_ids, as_json, embed, is_ids, stored_paths
@@ -24,6 +25,8 @@ from simjax.gallery._thresholds import FMR, FPIR, NOT_CALIBRATED, Thresholds, du
 from simjax.similarity import Measure
 
 TIMEOUT = 30.0
+OF_THE_ENCODER = ("encoder", "fingerprint", "embedding_size", "measure")
+"""Properties of the encoder."""
 
 
 class Gallery:
@@ -87,6 +90,29 @@ class Gallery:
             store.close()
             raise
 
+    def copy(self, path_or_url: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> "Gallery":
+        """Copy the gallery to a folder or a database: all items with their ids, the calibration and the encoder.
+
+        Args:
+            path_or_url: See `create`. There must not be a gallery.
+            timeout: See `create`.
+
+        Returns:
+            The copy.
+
+        Raises:
+            InputError: If a gallery exists there, or this one is changed during the copy. The copy is then empty.
+        """
+        described, encoder = self._store.properties(), self.encoder
+        properties = {name: described[name] for name in OF_THE_ENCODER}
+        store = create_store(path_or_url, properties, encoder.save, overwrite=False, timeout=timeout)
+        try:
+            copy_contents(self._store, store)
+        except BaseException:
+            store.close()
+            raise
+        return Gallery(store, encoder)
+
     def close(self) -> None:
         """Close the files of the gallery, or its connection."""
         self._store.close()
@@ -149,11 +175,10 @@ class Gallery:
             sentence `text`. It is empty without a calibration.
         """
         properties = self._store.properties()
-        names = ("encoder", "fingerprint", "embedding_size", "measure")
         return {
             "items": len(self),
             "identities": self._store.count_identities(),
-            **{name: properties[name] for name in names},
+            **{name: properties[name] for name in OF_THE_ENCODER},
             "store": self.address,
             "calibration": self._thresholds.describe_calibration(),
             "thresholds": self._thresholds.describe(),

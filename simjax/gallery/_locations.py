@@ -58,6 +58,15 @@ def open_store(location: str | os.PathLike[str], timeout: float) -> Store:
     return PostgresStore(*url, timeout)
 
 
+def without_credentials(location: str) -> str:
+    """Return a path as it is, and a URL without user and password."""
+    if (url := split_url(location)) is None:
+        return location
+    from simjax.gallery._postgres import address_of
+
+    return address_of(*url)
+
+
 def split_url(location: str | os.PathLike[str]) -> tuple[str, str] | None:
     """Return the URL of a database and the name of the gallery in it, or None for the path of a folder."""
     scheme, is_url, _ = str(location).partition("://")

