@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from simjax.core import InputError
 from simjax.gallery._folder import create_folder
@@ -38,10 +39,9 @@ def create_store(
         path = _path(location)
         create_folder(path, properties, save_encoder, overwrite=overwrite, timeout=timeout)
         return FolderStore(path, timeout)
-    from simjax.gallery._postgres import PostgresStore, create_tables
-
-    create_tables(*url, properties, save_encoder, overwrite=overwrite, timeout=timeout)
-    return PostgresStore(*url, timeout)
+    database = _module_of(*url)
+    database.create_gallery(*url, properties, save_encoder, overwrite=overwrite, timeout=timeout)
+    return database.open_gallery(*url, timeout)
 
 
 def open_store(location: str | os.PathLike[str], timeout: float) -> Store:
@@ -53,18 +53,14 @@ def open_store(location: str | os.PathLike[str], timeout: float) -> Store:
     """
     if (url := split_url(location)) is None:
         return FolderStore(_path(location), timeout)
-    from simjax.gallery._postgres import PostgresStore
-
-    return PostgresStore(*url, timeout)
+    return _module_of(*url).open_gallery(*url, timeout)
 
 
 def without_credentials(location: str) -> str:
     """Return a path as it is, and a URL without user and password."""
     if (url := split_url(location)) is None:
         return location
-    from simjax.gallery._postgres import address_of
-
-    return address_of(*url)
+    return _module_of(*url).address_of(*url)
 
 
 def split_url(location: str | os.PathLike[str]) -> tuple[str, str] | None:
@@ -82,6 +78,15 @@ def split_url(location: str | os.PathLike[str]) -> tuple[str, str] | None:
         raise InputError(f"{GALLERY}: expected a name of letters, digits and _ in the URL, got {name!r}")
     others = "&".join(value for value in parameters if value not in names)
     return url + (f"?{others}" if others else ""), name
+
+
+def _module_of(url: str, name: str) -> Any:
+    """Return the module for galleries in a database; an InputError if its package is not installed."""
+    try:
+        from simjax.gallery import _postgres
+    except ImportError as error:
+        raise InputError(f"galleries in PostgreSQL need `pip install 'simjax[postgres]'` ({error})") from error
+    return _postgres
 
 
 def _path(location: str | os.PathLike[str]) -> Path:

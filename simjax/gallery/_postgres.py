@@ -12,13 +12,25 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, LiteralString
-from urllib.parse import quote
 
 import numpy as np
+import psycopg
+from psycopg import IsolationLevel, errors, sql
 
 from simjax.core import InputError
 from simjax.encoder import Encoder
+from simjax.gallery._postgres_sql import (
+    address_of,
+    as_vectors,
+    condition,
+    connect,
+    copied,
+    enter,
+    input_errors,
+    one_line,
+    read_ids,
+    read_properties,
+)
 from simjax.gallery._results import Item
 from simjax.gallery._store import (
     FORMAT,
@@ -34,15 +46,7 @@ from simjax.gallery._store import (
     check_properties,
     load_archived_encoder,
     read_calibration,
-    values_of,
 )
-
-try:
-    import psycopg
-    from psycopg import IsolationLevel, errors, sql
-    from psycopg.conninfo import conninfo_to_dict
-except ImportError as error:
-    raise InputError(f"galleries in PostgreSQL need psycopg: pip install 'simjax[postgres]' ({error})") from error
 
 TABLES = ("properties", "items", "calibration", "calibration_identities", "encoder")
 INTEGERS = ("embedding_size", "transaction", "last_rewrite", "calibrated", "last_id")
@@ -62,11 +66,8 @@ SCHEMA = """
     CREATE TABLE encoder (archive bytea NOT NULL);
 """
 
-HEADER_BYTES, TRAILER_BYTES, BLOCK_BYTES = 19, 2, 2**22
-"""Sizes of the header and the trailer of a binary COPY, and of the part of it that is converted at once."""
 
-
-def create_tables(
+def create_gallery(
     url: str,
     name: str,
     properties: Properties,
@@ -91,12 +92,12 @@ def create_tables(
     }
     with (
         input_errors("write", address),
-        contextlib.closing(_connect(url, timeout)) as connection,
+        contextlib.closing(connect(url, timeout)) as connection,
         connection.transaction(),
         connection.cursor() as cursor,
     ):
         _create_extension(cursor, address)
-        _enter(cursor, name, timeout)
+        enter(cursor, name, timeout)
         _empty_schema(cursor, name, address, overwrite=overwrite)
         cursor.execute(
             "SELECT set_config('search_path', quote_ident(%s) || ', ' || quote_ident(nspname), true)"
@@ -117,7 +118,7 @@ def _create_extension(cursor: psycopg.Cursor, address: str) -> None:
         cursor.execute("CREATE EXTENSION vector")
     except (errors.FeatureNotSupported, errors.UndefinedFile, errors.InsufficientPrivilege) as error:
         raise InputError(
-            f"{address}: expected the extension pgvector, and it cannot be created ({_one_line(error)}); a superuser "
+            f"{address}: expected the extension pgvector, and it cannot be created ({one_line(error)}); a superuser "
             "of the server installs it and runs CREATE EXTENSION vector"
         ) from error
 
@@ -139,8 +140,13 @@ def _empty_schema(cursor: psycopg.Cursor, name: str, address: str, *, overwrite:
     if unknown := sorted(set(tables) - set(TABLES)):
         raise InputError(f"{address} contains {unknown[0]}, which no gallery wrote: not overwritten")
     if tables:
-        check_properties(_read_properties(cursor), (), address)  # tables of something else are not dropped
+        check_properties(read_properties(cursor), (), address)  # tables of something else are not dropped
         cursor.execute(f"DROP TABLE {', '.join(TABLES)}")
+
+
+def open_gallery(url: str, name: str, timeout: float) -> "PostgresStore":
+    """Open a gallery; see `open_store`."""
+    return PostgresStore(url, name, timeout)
 
 
 class PostgresStore:
@@ -154,7 +160,7 @@ class PostgresStore:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed by `close`
         try:
             with input_errors("open", self.address):
-                self._connection = _connect(url, timeout)
+                self._connection = connect(url, timeout)
             self.properties()
         except BaseException:
             self.close()
@@ -189,18 +195,18 @@ class PostgresStore:
             return _one(cursor.execute("SELECT count(DISTINCT identity) FROM items"))[0]
 
     def contents(self, where: Where = None) -> Contents:
-        is_wanted, values = _condition(where)
+        is_wanted, values = condition(where)
         with self._reading() as cursor:
             found = self._refresh(cursor)
             if where is None:
                 return found
-            ids = _read_ids(cursor, is_wanted, values)
+            ids = read_ids(cursor, is_wanted, values)
             return found._replace(ids=ids, rows=found.rows[np.searchsorted(found.ids, ids)])
 
     def named_contents(self) -> Contents:
         with self._reading() as cursor:
             found = self._refresh(cursor)
-            is_named = ~np.isin(found.ids, _read_ids(cursor, "identity IS NULL"))
+            is_named = ~np.isin(found.ids, read_ids(cursor, "identity IS NULL"))
             return found._replace(ids=found.ids[is_named], rows=found.rows[is_named])
 
     def items_by_id(self, ids: Iterable[int]) -> dict[int, Item]:
@@ -209,7 +215,7 @@ class PostgresStore:
             return {row[0]: Item(*row) for row in cursor.execute(statement, (list(ids),))}
 
     def items(self, where: Where = None) -> Iterator[Item]:
-        is_wanted, values = _condition(where)
+        is_wanted, values = condition(where)
         statement = f"SELECT id, identity, path, metadata FROM items WHERE id > %s AND {is_wanted} ORDER BY id LIMIT %s"
         last, count = 0, ITEMS_PER_READ
         while count == ITEMS_PER_READ:
@@ -248,7 +254,7 @@ class PostgresStore:
             for new in batches:
                 first = properties["last_id"] + 1
                 ids = range(first, first + len(new.embeddings)) if new.ids is None else new.ids
-                vectors = _as_vectors(new.embeddings)
+                vectors = as_vectors(new.embeddings)
                 for row in zip(ids, new.identities, new.paths, new.metadata, vectors, strict=True):
                     copy.write_row(row)
                 added += ids
@@ -324,15 +330,15 @@ class PostgresStore:
             if self._file.closed:
                 raise InputError(f"{self.address}: the gallery was closed")
             if self._connection.closed:  # the server was restarted
-                self._connection = _connect(self._url, self._timeout)
+                self._connection = connect(self._url, self._timeout)
             self._connection.isolation_level, self._connection.read_only = isolation, read_only
             with self._connection.transaction(), self._connection.cursor() as cursor:
-                _enter(cursor, self._name, self._timeout)
+                enter(cursor, self._name, self._timeout)
                 yield cursor
 
     def _properties(self, cursor: psycopg.Cursor) -> Properties:
         """Read and check the table of properties."""
-        found = check_properties(_read_properties(cursor), INTEGERS, self.address)
+        found = check_properties(read_properties(cursor), INTEGERS, self.address)
         if self._gallery not in (None, found.get("gallery")):
             raise InputError(f"{self.address} was replaced by another gallery; open it again")
         self._gallery = found.get("gallery")
@@ -352,12 +358,12 @@ class PostgresStore:
         ids, rows, count = [known.ids], [known.rows], known.properties["rows"]
         last = known.properties["last_id"]
         if known.properties["transaction"] < properties["last_rewrite"]:
-            exists = np.isin(known.ids, _read_ids(cursor, "id <= %s", [last]))
+            exists = np.isin(known.ids, read_ids(cursor, "id <= %s", [last]))
             ids, rows = [known.ids[exists]], [known.rows[exists]]
         self._file.seek(count * size * 4)  # behind it are rows of a call that was interrupted
         vector = [("bytes", ">i4"), ("size", ">i2"), ("unused", ">i2"), ("values", ">f4", size)]
         dtype = np.dtype([("columns", ">i2"), ("id_bytes", ">i4"), ("id", ">i8"), *vector])
-        for block in _copied(cursor, "SELECT id, embedding FROM items WHERE id > %s ORDER BY id", [last], dtype):
+        for block in copied(cursor, "SELECT id, embedding FROM items WHERE id > %s ORDER BY id", [last], dtype):
             self._file.write(block["values"].astype("<f4").data)
             ids.append(block["id"].astype(np.int64))
             rows.append(np.arange(count, count + len(block)))
@@ -371,122 +377,7 @@ class PostgresStore:
         return self._contents
 
 
-def address_of(url: str, name: str) -> str:
-    """Return the URL of a gallery without user and password."""
-    parameters = _parameters(url)
-    host, port, database = (str(parameters.get(part) or "") for part in ("host", "port", "dbname"))
-    # libpq decodes folders of sockets and IPv6 addresses.
-    return f"postgresql://{quote(host, safe=',')}{f':{port}' if port else ''}/{database}?gallery={name}"
-
-
-def _parameters(url: str) -> dict[str, Any]:
-    """Return the parameters of a connection. What libpq says about a URL is not shown: it quotes passwords."""
-    try:
-        parameters = conninfo_to_dict(url)
-    except psycopg.Error:
-        parameters = {"host": "@"}
-    if any("@" in str(parameters.get(part)) for part in ("host", "port", "dbname")):
-        raise InputError(
-            "expected a URL like postgresql://USER:PASSWORD@HOST:PORT/DATABASE?gallery=NAME with special characters "
-            "as %XX, such as %40 for @"
-        )
-    return parameters
-
-
-def _connect(url: str, timeout: float) -> psycopg.Connection:
-    """Return a connection. Statements are not prepared, so that it may lead through a pool of connections."""
-    options = {"connect_timeout": max(round(timeout), 2), **_parameters(url)}
-    return psycopg.connect(**options, autocommit=True, prepare_threshold=None)
-
-
-@contextlib.contextmanager
-def input_errors(action: str, address: str) -> Iterator[None]:
-    """Raise errors of PostgreSQL as InputErrors.
-
-    Args:
-        action: A verb: what is done to the gallery.
-        address: See `Store`.
-    """
-    try:
-        yield
-    except errors.LockNotAvailable as error:
-        raise InputError(f"another process is writing {address}; try again later") from error
-    except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName, errors.WrongObjectType) as error:
-        raise InputError(f"{address}: no such gallery, or it is damaged ({_one_line(error)})") from error
-    except errors.DependentObjectsStillExist as error:
-        raise InputError(f"{address}: something depends on its tables: not overwritten") from error
-    except (psycopg.DataError, UnicodeEncodeError, OverflowError) as error:
-        raise InputError(f"expected Unicode text without NUL and integers of at most 64 bits ({error})") from error
-    except (psycopg.Error, OSError) as error:
-        raise InputError(f"cannot {action} {address}: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-def _enter(cursor: psycopg.Cursor, name: str, timeout: float) -> None:
-    """Until the transaction ends, let names of tables mean those of a schema, and limit the wait for locks."""
-    cursor.execute(
-        "SELECT set_config('search_path', quote_ident(%s), true), set_config('lock_timeout', %s, true)",
-        (name, str(max(round(1000 * timeout), 1))),  # milliseconds; 0 would be no limit
-    )
-
-
-def _read_properties(cursor: psycopg.Cursor) -> Properties:
-    return dict(cursor.execute("SELECT name, value FROM properties WHERE name != 'calibration'"))
-
-
 def _one(cursor: psycopg.Cursor) -> tuple:
     if (row := cursor.fetchone()) is None:
         raise InputError("the gallery is damaged: it has no encoder")
     return row
-
-
-def _condition(where: Where) -> tuple[LiteralString, list[Any]]:
-    """Return an SQL condition on items with these values of metadata or identity, and its parameters.
-
-    Values are compared as by `_sql.condition`: 12 and 12.0 are one value; 1, "1" and true are three.
-    """
-    terms: list[LiteralString] = ["true"]
-    parameters: list[Any] = []
-    for key, values in values_of(where):
-        if key == "identity":
-            terms.append("(identity = ANY(%s::text[]) OR (identity IS NULL AND %s))")
-            parameters += [[str(value) for value in values if value is not None], None in values]
-        else:
-            terms.append("metadata::jsonb -> %s = ANY(%s::text[]::jsonb[])")
-            parameters += [key, [json.dumps(value) for value in values]]
-    return " AND ".join(terms), parameters
-
-
-def _read_ids(cursor: psycopg.Cursor, condition: LiteralString, parameters: Iterable[Any] = ()) -> np.ndarray:
-    """Return the ids of the items that fulfil a condition, ascending, int64 [n]."""
-    dtype = np.dtype([("columns", ">i2"), ("id_bytes", ">i4"), ("id", ">i8")])
-    statement = f"SELECT id FROM items WHERE {condition} ORDER BY id"
-    return np.concatenate([block["id"].astype(np.int64) for block in _copied(cursor, statement, parameters, dtype)])
-
-
-def _copied(
-    cursor: psycopg.Cursor, statement: LiteralString, parameters: Iterable[Any], dtype: np.dtype
-) -> Iterator[np.ndarray]:
-    """Yield the rows of a query, copied in PostgreSQL's binary format, as arrays of records; one or more arrays."""
-    pending = bytearray()
-    unread = HEADER_BYTES
-    with cursor.copy(f"COPY ({statement}) TO STDOUT (FORMAT binary)", list(parameters)) as copy:
-        while data := copy.read():
-            pending += data[unread:]
-            unread = max(unread - len(data), 0)
-            if len(pending) >= BLOCK_BYTES:
-                whole = len(pending) // dtype.itemsize * dtype.itemsize
-                yield np.frombuffer(bytes(pending[:whole]), dtype)
-                del pending[:whole]
-    yield np.frombuffer(bytes(pending[:-TRAILER_BYTES]), dtype)
-
-
-def _as_vectors(embeddings: np.ndarray) -> Iterator[bytes]:
-    """Yield rows [n, e] in the binary format of pgvector."""
-    size = embeddings.shape[1]
-    prefix = np.array([size, 0], ">i2").tobytes()
-    for row in embeddings:
-        yield prefix + row.astype(">f4").tobytes()

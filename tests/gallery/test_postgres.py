@@ -206,6 +206,7 @@ def test_a_damaged_database_is_refused(postgres, stored, rows):
 def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     monkeypatch.delitem(sys.modules, "simjax.gallery._postgres", raising=False)
+    monkeypatch.delattr("simjax.gallery._postgres", raising=False)
     with pytest.raises(InputError, match=r"pip install 'simjax\[postgres\]'"):
         Gallery.open("postgresql://localhost/x")
 
