@@ -52,8 +52,9 @@ class Gallery:
         """Create an empty gallery.
 
         Args:
-            path_or_url: Path of a folder, or `postgresql://USER@HOST:PORT/DATABASE?gallery=NAME` for PostgreSQL with
-                pgvector, where NAME is that of a schema, by default "gallery".
+            path_or_url: Path of a folder; `postgresql://USER@HOST:PORT/DATABASE?gallery=NAME` for PostgreSQL with
+                pgvector; `milvus://USER:PASSWORD@HOST:PORT?gallery=NAME` or `milvus:FILE.db?gallery=NAME` for Milvus.
+                NAME is that of a schema or of a collection, by default "gallery".
             encoder: Computes embeddings. The gallery stores a copy of it.
             overwrite: Replace a gallery that is there. Other files or tables are never replaced.
             timeout: Seconds to wait for another process that writes, in this and all later calls.

@@ -14,7 +14,7 @@ from simjax.gallery._store import Properties, Store
 GALLERY = "gallery"
 """Parameter of a URL that names the gallery, and the default name."""
 
-EXPECTED = "expected the path of a folder, postgresql://USER@HOST:PORT/DATABASE?gallery=NAME"
+EXPECTED = "expected a folder, postgresql://USER@HOST:PORT/DATABASE?gallery=NAME or milvus://HOST:PORT?gallery=NAME"
 
 
 def create_store(
@@ -65,11 +65,11 @@ def without_credentials(location: str) -> str:
 
 def split_url(location: str | os.PathLike[str]) -> tuple[str, str] | None:
     """Return the URL of a database and the name of the gallery in it, or None for the path of a folder."""
-    scheme, is_url, _ = str(location).partition("://")
-    if not is_url or not re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", scheme):
+    scheme = re.match("([A-Za-z][A-Za-z0-9+.-]*)://|milvus:", str(location))
+    if scheme is None:
         return None
-    if scheme not in ("postgresql", "postgres"):
-        raise InputError(f"{EXPECTED}, got a URL that starts with {scheme}://")
+    if scheme[0] not in ("postgresql://", "postgres://", "milvus://", "milvus:"):
+        raise InputError(f"{EXPECTED}, got a URL that starts with {scheme[0]}")
     url, _, query = str(location).partition("?")
     parameters = query.split("&") if query else []
     names = [value for value in parameters if value.startswith(f"{GALLERY}=")]
@@ -82,11 +82,15 @@ def split_url(location: str | os.PathLike[str]) -> tuple[str, str] | None:
 
 def _module_of(url: str, name: str) -> Any:
     """Return the module for galleries in a database; an InputError if its package is not installed."""
+    extra = "milvus" if url.startswith("milvus:") else "postgres"
     try:
-        from simjax.gallery import _postgres
+        if extra == "milvus":
+            from simjax.gallery import _milvus as module
+        else:
+            from simjax.gallery import _postgres as module
     except ImportError as error:
-        raise InputError(f"galleries in PostgreSQL need `pip install 'simjax[postgres]'` ({error})") from error
-    return _postgres
+        raise InputError(f"this gallery needs the command pip install 'simjax[{extra}]' ({error})") from error
+    return module
 
 
 def _path(location: str | os.PathLike[str]) -> Path:

@@ -1,9 +1,11 @@
-"""Database servers for the tests, which listen to a socket in a temporary folder only."""
+"""Database servers for the tests, which only this machine can reach."""
 
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -74,3 +76,40 @@ class Postgres:
         except psycopg.OperationalError as error:
             raise RuntimeError(error) from error
         return rows
+
+
+class Milvus:
+    """The server of milvus-lite."""
+
+    def __init__(self):
+        if importlib.util.find_spec("milvus_lite") is None or importlib.util.find_spec("pymilvus") is None:
+            pytest.skip("needs `pip install pymilvus[milvus-lite]`")
+        self.folder = Path(tempfile.mkdtemp())
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "milvus_lite", "server", "--data-dir", self.folder / "data"]
+        with (self.folder / "log").open("a") as log:
+            options = ["--host", "127.0.0.1", "--port", str(self.port)]
+            self.process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
+        for _ in range(1000):
+            try:
+                socket.create_connection(("127.0.0.1", self.port)).close()
+                return
+            except OSError:
+                time.sleep(0.03)
+        raise TimeoutError((self.folder / "log").read_text())
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        self.kill()
+        shutil.rmtree(self.folder)
+
+    def url(self, gallery: str = "gallery", credentials: str = "") -> str:
+        return f"milvus://{credentials}127.0.0.1:{self.port}?gallery={gallery}"

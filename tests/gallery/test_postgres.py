@@ -203,6 +203,15 @@ def test_a_damaged_database_is_refused(postgres, stored, rows):
         postgres.execute(repair)
 
 
+def test_text_with_nul_is_refused_and_changes_nothing(stored, rows):
+    stored.add(rows[:2], "a")
+    bad = "nul \0"
+    for options in ({"identities": bad}, {"paths": ["x", bad]}, {"metadata": {"a": bad}}, {"metadata": {bad: 1}}):
+        with pytest.raises(InputError, match="expected Unicode text without NUL"):
+            stored.add(rows[:2], **options)
+    assert stored.add(rows[:1]) == [3]
+
+
 def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     monkeypatch.delitem(sys.modules, "simjax.gallery._postgres", raising=False)

@@ -1,0 +1,188 @@
+"""What is particular to galleries in Milvus: servers that end, locks, damaged files, and other collections."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simjax.core import InputError
+from simjax.gallery import Gallery
+from tests.gallery.conftest import SIZE
+from tests.gallery.servers import Milvus
+from tests.gallery.test_postgres import ROOT, write_in_process
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def milvus():
+    server = Milvus()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def stored(milvus, encoder):
+    with Gallery.create(milvus.url(), encoder, overwrite=True) as found:
+        yield found
+
+
+def connect(milvus):
+    from pymilvus import MilvusClient
+
+    return MilvusClient(f"http://127.0.0.1:{milvus.port}")
+
+
+def wait_for_connection(gallery: Gallery) -> None:
+    """Wait until gRPC connects again after the server was restarted."""
+    for _ in range(600):
+        try:
+            gallery.info()
+            return
+        except InputError:
+            time.sleep(0.1)
+    raise TimeoutError("the gallery does not connect again")
+
+
+def test_a_server_that_is_killed_while_items_are_added_leaves_a_whole_gallery(milvus, stored, random):
+    stored.add(random.normal(size=(5, SIZE)), "before")
+    errors = []
+
+    def add():
+        with pytest.raises(InputError) as error:
+            stored.add(np.ones((200_000, SIZE), np.float32), "many")
+        errors.append(str(error.value))
+
+    thread = threading.Thread(target=add)
+    thread.start()
+    time.sleep(1)
+    milvus.kill()
+    thread.join()
+    assert errors[0].startswith("cannot write milvus://127.0.0.1")
+    assert "\n" not in errors[0]
+    with pytest.raises(InputError, match="cannot read milvus://127.0.0.1"):
+        len(stored)
+    milvus.start()
+    wait_for_connection(stored)
+    assert len(stored) == 5
+    assert stored.add(random.normal(size=(2, SIZE)), "after") == [6, 7]
+    with Gallery.open(milvus.url()) as again:
+        assert [item.identity for item in again.items()] == ["before"] * 5 + ["after"] * 2
+
+
+def test_two_writers_lose_nothing(milvus, stored):
+    code = "print([i for n in range(20) for i in gallery.add(np.full((3, 5), n + 1.0), 'x')])"
+    processes = [write_in_process(milvus.url(), code) for _ in range(2)]
+    ids = [json.loads(process.communicate()[0]) for process in processes]
+    assert sorted(ids[0] + ids[1]) == list(range(1, 121))
+    contents = stored._store.contents()
+    assert contents.ids.tolist() == list(range(1, 121))
+    assert np.all(np.diff(contents.rows) > 0)
+    values = contents.embeddings[contents.rows][:, 0].reshape(-1, 3)
+    assert np.all(values == values[:, :1])  # each item has its own embedding
+    assert sorted(values[:, 0].tolist()) == sorted(2 * list(range(1, 21)))
+
+
+def test_removals_of_two_processes_do_not_undo_each_other(milvus, stored, rows):
+    stored.add(rows, "a")
+    with Gallery.open(milvus.url()) as other:
+        assert len(other) == 13
+        store: Any = other._store
+        select = store._existing
+
+        def removed_meanwhile(ids):
+            if len(stored) == 13:
+                stored.remove([1, 2])
+            return select(ids)
+
+        store._existing = removed_meanwhile
+        with pytest.raises(InputError, match="the gallery has no item 2; nothing was changed"):
+            other.remove([2, 3])
+        assert len(other) == 11
+
+
+def test_removed_embeddings_are_deleted_from_the_collection(milvus, stored, rows):
+    stored.add(rows, "a")
+    stored.update(1, identity="b")
+    stored.remove([1, 2])
+    found = connect(milvus).query("gallery", filter="kind in ['item', 'update']", output_fields=["kind"], limit=100)
+    assert [row["kind"] for row in found] == ["item"] * 11
+
+
+def test_a_lock_is_waited_for_and_taken_from_a_process_that_died(milvus, stored, rows, monkeypatch):
+    from pymilvus import DataType, MilvusClient
+
+    client = connect(milvus)
+    schema = MilvusClient.create_schema()
+    schema.add_field("held_by_other", DataType.INT64, is_primary=True)
+    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=2)
+    client.create_collection("gallery_lock", schema=schema)
+    with Gallery.open(milvus.url(), timeout=0.3) as gallery:
+        with pytest.raises(InputError, match="^another process is writing milvus://.*; try again later$"):
+            gallery.add(rows)
+        assert len(gallery) == 0
+        monkeypatch.setattr("simjax.gallery._milvus.LEASE", 0.1)
+        assert gallery.add(rows[:1]) == [1]
+    assert not client.has_collection("gallery_lock")
+
+
+def test_a_collection_of_something_else_is_refused_and_not_changed(milvus, encoder):
+    client = connect(milvus)
+    client.create_collection("foreign", dimension=5)
+    for call in (
+        lambda: Gallery.open(milvus.url("foreign")),
+        lambda: Gallery.create(milvus.url("foreign"), encoder, overwrite=True),
+    ):
+        with pytest.raises(InputError, match="is not a gallery: it is of something else"):
+            call()
+    assert client.has_collection("foreign")
+    with pytest.raises(InputError, match="exists; choose another name"):
+        Gallery.create(milvus.url("foreign"), encoder)
+    with pytest.raises(InputError, match=r"milvus://127.0.0.1:\d+\?gallery=missing: no such gallery"):
+        Gallery.open(milvus.url("missing", "user:s3cret@"))
+
+
+def test_long_metadata_are_refused(stored, rows):
+    with pytest.raises(InputError, match="expected at most 65,535 bytes of metadata"):
+        stored.add(rows, metadata={"a": "é" * 40_000})
+    assert stored.add(rows[:1], metadata={"a": "é" * 30_000}) == [1]
+
+
+def test_a_file_is_used_by_one_process_and_may_be_damaged(encoder, tmp_path):
+    url = f"milvus:{tmp_path}/file.db"
+    with pytest.raises(InputError, match=r"file\.db: no such gallery"):
+        Gallery.open(url)
+    code = "import sys\nfrom simjax.gallery import Gallery\nfrom tests.gallery.conftest import build_encoder\n"
+    code += "gallery = Gallery.create(sys.argv[1], build_encoder())\nprint(len(gallery), flush=True)\nsys.stdin.read()"
+    command = [sys.executable, "-W", "ignore", "-c", code, url]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "0\n"
+        with pytest.raises(
+            InputError, match=r"cannot open .*file\.db: it is damaged, or another process has opened it"
+        ):
+            Gallery.open(url)
+        process.communicate("")
+    for file in (tmp_path / "file.db").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"damaged")
+    with pytest.raises(InputError, match="cannot open milvus:.*is not valid JSON") as error:
+        Gallery.open(url)
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match=r"cannot open .*missing/file\.db: .*not exist"):
+        Gallery.create(f"milvus:{tmp_path}/missing/file.db", encoder)
+    with pytest.raises(InputError, match=r"expected a file that ends in \.db, got .*file\.sqlite"):
+        Gallery.open(f"milvus:{tmp_path}/file.sqlite")
+
+
+def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    monkeypatch.delitem(sys.modules, "simjax.gallery._milvus", raising=False)
+    monkeypatch.delattr("simjax.gallery._milvus", raising=False)
+    with pytest.raises(InputError, match=r"pip install 'simjax\[milvus\]'"):
+        Gallery.open("milvus:file.db")
