@@ -1,20 +1,20 @@
-"""A gallery in Milvus: a collection to which rows are only appended, and which is replayed.
+"""A gallery in Milvus: a collection to which rows are appended, and which is replayed.
 
-Milvus has no transactions. A change is therefore written as rows that nobody sees, and then a row of the kind "commit"
-with the same token makes them count. Rows without a commit are of a process that died. A commit is written while the
-collection NAME_lock exists, which one process creates and drops. The rows are
+Milvus has no transactions. A change is therefore written as rows that nobody reads, and then a row of the kind "commit"
+makes them count. Rows without a commit are of a process that died. A commit is written while the collection NAME_lock
+exists, which one process creates and drops. The rows are
 
-    kind         number                        content (JSON but for files)               embedding
+    kind         number                        content (JSON but for the encoder)         embedding
     encoder      position of the part          part of a ZIP archive in Base64            0
     calibration  position of the part          part of a JSON object                      0
     item         position in the transaction   [identity, path, metadata]                 the embedding
     update       id                            new identity and metadata by name          0
     remove       id                            null                                       0
-    commit       number of the transaction     properties                                 0
+    commit       number of the transaction     token, count of its rows, and properties   0
 
-The id of a new item is the highest id before the transaction, plus one, plus the position.
-
-After the commit, the rows of removed items are deleted.
+The key of a commit is "commit NUMBER", that of another row is "TOKEN POSITION". So all rows are read by their keys, which
+does not take longer in a large collection. The id of a new item is the highest id before the transaction, plus one, plus
+the position. After the commit of a removal, the rows of the items are deleted.
 """
 
 import base64
@@ -52,15 +52,12 @@ from simjax.gallery._store import (
     values_of,
 )
 
-FIELDS = ("key", "kind", "token", "number", "content", "embedding")
+FIELDS = ("key", "kind", "number", "content", "embedding")
 INTEGERS = ("embedding_size", "transaction", "last_rewrite", "calibrated", "last_id")
 MAX_BYTES = 65_535
 """Largest size of a text in Milvus."""
 
-ROWS_PER_CALL = 2000
-MAX_TOKENS = 100
-"""Largest number of new transactions whose rows are selected by their tokens instead of reading all rows."""
-
+ROWS_PER_CALL, COMMITS_PER_CALL = 2000, 100
 LEASE = 10.0
 """Seconds after which a lock is taken from a process that has died. It is held for the insertion of one row."""
 
@@ -71,13 +68,13 @@ class Commit(NamedTuple):
     """A transaction.
 
     Attributes:
-        token: Of the rows that it makes count.
-        first_id: Added to the position of new items.
+        token: Beginning of the keys of its rows.
+        rows: Their number.
         properties: Of the gallery after it.
     """
 
-    token: int
-    first_id: int
+    token: str
+    rows: int
     properties: Properties
 
 
@@ -94,24 +91,24 @@ def create_gallery(
     address = address_of(url, name)
     archive = archive_of(save_encoder)
     stored = {"format": FORMAT, "version": VERSION, **dict.fromkeys(INTEGERS, 0), **properties}
-    with _input_errors("write", address), contextlib.closing(_connect(url, timeout, create=True)) as client:
+    with input_errors("write", address), contextlib.closing(connect(url, timeout, create=True)) as client:
         if client.has_collection(name):
             if not overwrite:
                 raise InputError(f"{address} exists; choose another name, or create it with `overwrite=True`")
             _check_collection(client, name, address)
             client.drop_collection(name)
-        schema = client.create_schema(auto_id=True)
-        schema.add_field("key", DataType.INT64, is_primary=True)
+        schema = client.create_schema()
+        schema.add_field("key", DataType.VARCHAR, max_length=64, is_primary=True)
         schema.add_field("kind", DataType.VARCHAR, max_length=16)
-        schema.add_field("token", DataType.INT64)
         schema.add_field("number", DataType.INT64)
         schema.add_field("content", DataType.VARCHAR, max_length=MAX_BYTES)
         schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=properties["embedding_size"])
         index = client.prepare_index_params()
         index.add_index("embedding", index_type="FLAT", metric_type="L2")
         client.create_collection(name, schema=schema, index_params=index, consistency_level="Strong")
-        rows = [*_parts("encoder", base64.b64encode(archive).decode()), _commit_row(stored)]
-        _insert(client, name, rows, _new_token(), properties["embedding_size"])
+        token, size = _new_token(), properties["embedding_size"]
+        count = _insert(client, name, token, _parts("encoder", base64.b64encode(archive).decode()), size)
+        _insert_commit(client, name, Commit(token, count, stored), size)
 
 
 class MilvusStore:
@@ -120,15 +117,16 @@ class MilvusStore:
     def __init__(self, url: str, name: str, timeout: float):
         self._url, self._name, self._timeout = url, name, timeout
         self._lock = threading.RLock()
-        self._commits: list[Commit] = []  # those that were read and not applied, and the last one
+        self._commits: list[Commit] = []
+        self._applied = 0  # number of commits whose rows were read
         self._items: dict[int, Item] = {}
         self._rows: dict[int, int] = {}  # of the temporary file, by id
-        self._keys: dict[int, list[int]] = {}  # of the rows in Milvus, by id
+        self._keys: dict[int, list[str]] = {}  # of the rows in Milvus, by id
         self._contents: Contents | None = None
         self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed by `close`
         try:
-            with _input_errors("open", self.address):
-                self._client = _connect(url, timeout)
+            with input_errors("open", self.address):
+                self._client = connect(url, timeout)
                 _check_collection(self._client, name, self.address)
             self.properties()
         except BaseException:
@@ -148,7 +146,8 @@ class MilvusStore:
 
     def load_encoder(self) -> Encoder:
         with self._calling("read"):
-            text = self._joined("kind == 'encoder'")
+            self._read_commits()
+            text = self._joined(self._commits[0])
         return load_archived_encoder(base64.b64decode(text), self._name, self.address)
 
     def properties(self) -> Properties:
@@ -159,53 +158,48 @@ class MilvusStore:
         return len(self.contents().ids)
 
     def count_identities(self) -> int:
-        with self._calling("read"):
-            self._refresh()
+        with self._reading():
             return len({item.identity for item in self._items.values()} - {None})
 
     def contents(self, where: Where = None) -> Contents:
         conditions = list(values_of(where))
-        with self._calling("read"):
-            found = self._refresh()
+        with self._reading() as found:
             if where is None:
                 return found
             return _selected(found, [_matches(item, conditions) for item in self._items.values()])
 
     def named_contents(self) -> Contents:
-        with self._calling("read"):
-            return _selected(self._refresh(), [item.identity is not None for item in self._items.values()])
+        with self._reading() as found:
+            return _selected(found, [item.identity is not None for item in self._items.values()])
 
     def items_by_id(self, ids: Iterable[int]) -> dict[int, Item]:
-        with self._calling("read"):
-            self._refresh()
+        with self._reading():
             return {i: self._items[i] for i in ids if i in self._items}
 
     def items(self, where: Where = None) -> Iterator[Item]:
         conditions = list(values_of(where))
-        with self._calling("read"):
-            self._refresh()
+        with self._reading():
             found = list(self._items.values())
         return (item for item in found if _matches(item, conditions))
 
     def known_paths(self, paths: Iterable[str]) -> set[str]:
-        with self._calling("read"):
-            self._refresh()
+        with self._reading():
             return set(paths) & {item.path for item in self._items.values() if item.path is not None}
 
     def enrolled(self, names: Iterable[str | None] | None = None) -> list[str]:
         if names is None:
             calibration = self.calibration()
             names = calibration.identities if calibration else []
-        with self._calling("read"):
-            self._refresh()
-            return sorted(set(names) & {item.identity for item in self._items.values()} - {None})  # type: ignore[type-var]
+        with self._reading():
+            enrolled = {item.identity for item in self._items.values() if item.identity is not None}
+        return sorted(enrolled.intersection(names))
 
     def calibration(self) -> StoredCalibration | None:
         with self._calling("read"):
-            properties = self._read_commits()
-            if "calibration" not in properties:
+            number = self._read_commits()["calibrated"]
+            if not number:
                 return None
-            found = json.loads(self._joined(f"kind == 'calibration' and token == {properties['calibration']}"))
+            found = json.loads(self._joined(self._commits[number]))
         arrays = {name: base64.b64decode(array) for name, array in found["arrays"].items()}
         return read_calibration(arrays, json.dumps(found["description"]), found["identities"], self.address)
 
@@ -222,7 +216,7 @@ class MilvusStore:
                     content = _as_json([identity, path, json.loads(metadata)])
                     yield {"kind": "item", "number": position, "content": content, "embedding": embedding}
 
-        def change(properties: Properties, token: int) -> None:
+        def change(properties: Properties) -> None:
             nonlocal first
             first = properties["last_id"] + 1
             properties["last_id"] = max([properties["last_id"], last_id, *(first + n for n in positions[-1:])])
@@ -249,19 +243,19 @@ class MilvusStore:
         names = sorted(set(calibration.identities))
         text = json.dumps({"arrays": arrays, "description": calibration.description, "identities": names})
 
-        def change(properties: Properties, token: int) -> None:
-            properties |= {"calibration": token, "calibrated": properties["transaction"] + 1}
+        def change(properties: Properties) -> None:
+            properties["calibrated"] = properties["transaction"] + 1
 
         with self._calling("write"):
-            earlier = self._read_commits().get("calibration")
+            earlier = self._read_commits()["calibrated"]
             self._write(_parts("calibration", text), change)
-            if earlier is not None:
-                self._client.delete(self._name, filter=f"kind == 'calibration' and token == {earlier}")
+            if earlier:
+                self._delete(_keys(self._commits[earlier]))
 
     def _rewrite(self, kind: str, select: Callable[[], list[int]], content: Any = None) -> int:
         """Update or remove the items that `select` returns after the gallery was read, and return their number."""
 
-        def change(properties: Properties, token: int) -> None:
+        def change(properties: Properties) -> None:
             properties["last_rewrite"] = properties["transaction"] + 1
 
         with self._calling("write"):
@@ -272,9 +266,7 @@ class MilvusStore:
                 if self._write(rows, change, seen):
                     break
             if kind == "remove":
-                keys = [key for i in ids for key in self._keys[i]]
-                for start in range(0, len(keys), ROWS_PER_CALL):
-                    self._client.delete(self._name, ids=keys[start : start + ROWS_PER_CALL])
+                self._delete(key for i in ids for key in self._keys[i])
             return len(ids)
 
     def _existing(self, ids: list[int]) -> list[int]:
@@ -283,30 +275,34 @@ class MilvusStore:
                 raise InputError(f"ids: the gallery has no item {i}; nothing was changed")
         return ids
 
-    def _write(self, rows: Iterable[Row], change: Callable[[Properties, int], None], seen: int | None = None) -> bool:
+    def _write(self, rows: Iterable[Row], change: Callable[[Properties], None], seen: int | None = None) -> bool:
         """Write rows and their commit.
 
         Args:
-            rows: Rows without token, and without an embedding if that is 0.
-            change: Changes the properties, and gets the token of the rows.
+            rows: Rows without keys; without an embedding it is 0.
+            change: Changes the properties.
             seen: Write nothing and return False if there was a transaction after this one.
         """
         token, size = _new_token(), self._read_commits()["embedding_size"]
-        is_committed = False
+        count, is_committed = 0, False
         try:
-            _insert(self._client, self._name, rows, token, size)
+            count = _insert(self._client, self._name, token, rows, size)
             with self._locked():
                 properties = dict(self._read_commits())
                 if seen in (None, properties["transaction"]):
-                    change(properties, token)
+                    change(properties)
                     properties["transaction"] += 1
                     is_committed = True  # or it may be, if the server ends now
-                    _insert(self._client, self._name, [_commit_row(properties)], token, size)
+                    _insert_commit(self._client, self._name, Commit(token, count, properties), size)
         finally:
             if not is_committed:
                 with contextlib.suppress(MilvusException):
-                    self._client.delete(self._name, filter=f"token == {token}")
+                    self._client.delete(self._name, filter=f"key like '{token}%'")
         return is_committed
+
+    def _delete(self, keys: Iterable[str]) -> None:
+        for batch in _batches(keys, ROWS_PER_CALL):
+            self._client.delete(self._name, ids=batch)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -343,8 +339,13 @@ class MilvusStore:
             return ""
 
     @contextlib.contextmanager
+    def _reading(self) -> Iterator[Contents]:
+        with self._calling("read"):
+            yield self._refresh()
+
+    @contextlib.contextmanager
     def _calling(self, action: str) -> Iterator[None]:
-        with self._lock, _input_errors(action, self.address):
+        with self._lock, input_errors(action, self.address):
             if self._file.closed:
                 raise InputError(f"{self.address}: the gallery was closed")
             self._client.load_collection(self._name)  # the server may have been restarted
@@ -352,93 +353,71 @@ class MilvusStore:
 
     def _read_commits(self) -> Properties:
         """Read new commits, and return the properties after the last one."""
-        last = self._commits[-1].properties if self._commits else {"transaction": 0, "last_id": 0}
-        found = self._query(f"kind == 'commit' and number >= {last['transaction']}", "token", "number", "content")
-        rows = sorted(found, key=lambda row: row["number"])
-        if self._commits and (not rows or rows.pop(0)["token"] != self._commits[-1].token):
-            raise InputError(f"{self.address} was replaced by another gallery; open it again")
-        for row in rows:
-            properties = check_properties(json.loads(row["content"]), INTEGERS, self.address)
-            self._commits.append(Commit(row["token"], last["last_id"] + 1, properties))
-            last = properties
+        known = len(self._commits)
+        count = COMMITS_PER_CALL
+        while count == COMMITS_PER_CALL:
+            start = max(len(self._commits) - 1, 0)  # the last one again, to notice that the gallery was replaced
+            rows = self._get([_key_of_commit(number) for number in range(start, start + COMMITS_PER_CALL)])
+            commits = [Commit(*json.loads(row["content"])) for row in rows.values()]
+            if known and (not commits or commits[0].token != self._commits[-1].token):
+                raise InputError(f"{self.address} was replaced by another gallery; open it again")
+            self._commits[start:] = commits
+            count = len(commits)
         if not self._commits:
             raise InputError(f"{self.address}: the gallery is damaged: its creation was interrupted")
-        return last
+        return check_properties(self._commits[-1].properties, INTEGERS, self.address)
 
     def _refresh(self) -> Contents:
         """Return all items. Only rows of new commits are read."""
-        self._read_commits()
-        while self._contents is None or len(self._commits) > 1:
+        properties = self._read_commits()
+        while self._contents is None or self._applied < len(self._commits):
             # Again if there are new commits: a process deletes rows of removed items after its commit.
-            self._apply(self._commits if self._contents is None else self._commits[1:])
-            self._read_commits()
+            self._contents = self._apply(properties)
+            properties = self._read_commits()
         return self._contents
 
-    def _apply(self, commits: list[Commit]) -> None:
-        """Read the rows of commits, and apply their changes in order."""
-        properties = commits[-1].properties
+    def _apply(self, properties: Properties) -> Contents:
+        """Read the rows of new commits, and apply their changes."""
         size, earlier = properties["embedding_size"], self._contents
-        first_row = count = earlier.properties["rows"] if earlier else 0
-        changes: dict[int, list[tuple[int, Row]]] = {commit.token: [] for commit in commits}
-        tokens = "" if earlier is None or len(commits) > MAX_TOKENS else f" and token in {list(changes)}"
+        count = earlier.properties["rows"] if earlier else 0
         self._file.seek(count * size * 4)
-        fields = ("key", "kind", "token", "number", "content", "embedding")
-        for row in self._query(f"kind in ['item', 'update', 'remove']{tokens}", *fields):
-            if row["token"] in changes:
-                embedding = row.pop("embedding")
-                changes[row["token"]].append((count, row))
+        first_ids = {}
+        for before, commit in itertools.pairwise(self._commits[max(self._applied - 1, 0) :]):
+            first_ids[commit.token] = before.properties["last_id"] + 1
+        new = self._commits[max(self._applied, 1) :]
+        for batch in _batches(itertools.chain.from_iterable(map(_keys, new)), ROWS_PER_CALL):
+            for key, row in self._get(batch).items():
                 if row["kind"] == "item":
-                    self._file.write(np.asarray(embedding, "<f4").data)
+                    i = row["number"] + first_ids[key.split()[0]]
+                    self._items[i], self._rows[i] = Item(i, *json.loads(row["content"])), count
+                    self._keys[i] = [key]
+                    self._file.write(np.asarray(row["embedding"], "<f4").data)
                     count += 1
+                elif row["kind"] == "update" and row["number"] in self._items:
+                    changed = json.loads(row["content"])
+                    self._items[row["number"]] = self._items[row["number"]]._replace(**changed)
+                    self._keys[row["number"]].append(key)
+                elif row["kind"] == "remove":
+                    for table in (self._items, self._rows, self._keys):
+                        table.pop(row["number"], None)
         self._file.flush()
-        for commit in commits:
-            for place, row in sorted(changes[commit.token], key=lambda change: change[1]["number"]):
-                self._apply_row(row, commit.first_id, place)
+        self._applied = len(self._commits)
         embeddings = np.empty((0, size), np.float32)
         if count:
-            embeddings = np.memmap(self._file, "<f4", "r+", shape=(count, size))
-            self._sort_rows(embeddings, first_row)
-        n = len(self._items)
-        self._contents = Contents(
-            np.fromiter(self._items, np.int64, n),
-            np.fromiter((self._rows[i] for i in self._items), np.int64, n),
-            np.asarray(embeddings),
-            {**properties, "rows": count},
-        )
-        self._commits = [commits[-1], *self._commits[self._commits.index(commits[-1]) + 1 :]]
+            embeddings = np.asarray(np.memmap(self._file, "<f4", "r", shape=(count, size)))
+        ids, rows = (np.fromiter(values, np.int64, len(self._items)) for values in (self._items, self._rows.values()))
+        return Contents(ids, rows, embeddings, {**properties, "rows": count})
 
-    def _apply_row(self, row: Row, first_id: int, place: int) -> None:
-        content, i = json.loads(row["content"]), row["number"]
-        if row["kind"] == "item":
-            i += first_id
-            self._items[i], self._rows[i] = Item(i, *content), place
-        elif i in self._items:
-            if row["kind"] == "update":
-                self._items[i] = self._items[i]._replace(**content)
-            else:
-                del self._items[i], self._rows[i], self._keys[i]
-                return
-        self._keys.setdefault(i, []).append(row["key"])
+    def _joined(self, commit: Commit) -> str:
+        """Return the text whose parts a commit has."""
+        parts = (self._get(batch) for batch in _batches(_keys(commit), ROWS_PER_CALL))
+        return "".join(row["content"] for rows in parts for row in rows.values())
 
-    def _sort_rows(self, embeddings: np.memmap, first_row: int) -> None:
-        """Bring new rows into the order of the ids; processes may have inserted them at once."""
-        new = {i: row for i, row in self._rows.items() if row >= first_row}
-        order = np.fromiter(new.values(), np.int64, len(new))
-        if np.any(np.diff(order) < 0):
-            embeddings[first_row : first_row + len(order)] = embeddings[order]
-            self._rows |= {i: first_row + n for n, i in enumerate(new)}
-
-    def _joined(self, condition: str) -> str:
-        rows = self._query(condition, "number", "content")
-        return "".join(row["content"] for row in sorted(rows, key=lambda row: row["number"]))
-
-    def _query(self, condition: str, *fields: str) -> Iterator[Row]:
-        found = self._client.query_iterator(
-            self._name, batch_size=ROWS_PER_CALL, filter=condition, output_fields=list(fields)
-        )
-        with contextlib.closing(found):
-            while rows := found.next():
-                yield from rows
+    def _get(self, keys: list[str]) -> dict[str, Row]:
+        """Return those of these rows that exist, in this order."""
+        rows: Any = self._client.get(self._name, keys, output_fields=list(FIELDS))
+        found = {row["key"]: row for row in rows}
+        return {key: found[key] for key in keys if key in found}
 
 
 def open_gallery(url: str, name: str, timeout: float) -> MilvusStore:
@@ -448,7 +427,7 @@ def open_gallery(url: str, name: str, timeout: float) -> MilvusStore:
 
 def address_of(url: str, name: str) -> str:
     """Return the URL of a gallery without user and password."""
-    scheme, credentials, place = _split(url)
+    scheme, _, place = _split(url)
     return f"{scheme}{place}?gallery={name}"
 
 
@@ -460,7 +439,14 @@ def _split(url: str) -> tuple[str, str, str]:
     return "milvus://", credentials, place
 
 
-def _connect(url: str, timeout: float, *, create: bool = False) -> MilvusClient:
+def connect(url: str, timeout: float, *, create: bool = False) -> MilvusClient:
+    """Return a client.
+
+    Args:
+        url: URL of the database.
+        timeout: Seconds to wait for the server.
+        create: Create the file if it does not exist.
+    """
     for library in ("pymilvus", "milvus_lite", "grpc"):  # they print a traceback for each error that they raise
         logging.getLogger(library).setLevel(logging.CRITICAL)
     scheme, credentials, place = _split(url)
@@ -468,7 +454,7 @@ def _connect(url: str, timeout: float, *, create: bool = False) -> MilvusClient:
         path = Path(place).expanduser().absolute()
         if path.suffix != ".db":
             raise InputError(f"expected a file that ends in .db, got {path}")
-        if not create and not path.exists():  # it would be created
+        if not create and not path.exists():
             raise InputError(f"{path}: no such gallery")
         try:
             return MilvusClient(str(path))
@@ -480,12 +466,14 @@ def _connect(url: str, timeout: float, *, create: bool = False) -> MilvusClient:
 
 
 @contextlib.contextmanager
-def _input_errors(action: str, address: str) -> Iterator[None]:
+def input_errors(action: str, address: str) -> Iterator[None]:
     """Raise errors of Milvus as InputErrors; see `_postgres_sql.input_errors`."""
     try:
         yield
     except UnicodeEncodeError as error:
         raise InputError(f"expected Unicode text ({error})") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{address}: the gallery is damaged ({error})") from error
     except MilvusException as error:
         raise InputError(f"cannot {action} {address}: {' '.join(error.message.split())}") from error
 
@@ -503,11 +491,32 @@ def _fields(client: MilvusClient, name: str) -> list[str]:
     return [field["name"] for field in description["fields"]]
 
 
-def _insert(client: MilvusClient, name: str, rows: Iterable[Row], token: int, size: int) -> None:
-    """Insert rows with a token; those without an embedding get 0."""
-    zero, remaining = [0.0] * size, iter(rows)
-    while batch := [{"token": token, "embedding": zero, **row} for row in itertools.islice(remaining, ROWS_PER_CALL)]:
-        client.insert(name, batch)
+def _insert(client: MilvusClient, name: str, token: str, rows: Iterable[Row], size: int) -> int:
+    """Insert rows with the keys of a token, and return their number. An embedding of a row that has none is 0."""
+    count, zero = 0, [0.0] * size
+    for batch in _batches(rows, ROWS_PER_CALL):
+        keyed = [{"key": f"{token} {count + n}", "embedding": zero, **row} for n, row in enumerate(batch)]
+        client.insert(name, keyed)
+        count += len(keyed)
+    return count
+
+
+def _insert_commit(client: MilvusClient, name: str, commit: Commit, size: int) -> None:
+    number = commit.properties["transaction"]
+    row = {"key": _key_of_commit(number), "kind": "commit", "number": number, "content": _as_json(commit)}
+    client.insert(name, [{**row, "embedding": [0.0] * size}])
+
+
+def _key_of_commit(number: int) -> str:
+    return f"commit {number}"
+
+
+def _keys(commit: Commit) -> Iterator[str]:
+    return (f"{commit.token} {position}" for position in range(commit.rows))
+
+
+def _new_token() -> str:
+    return uuid.uuid4().hex
 
 
 def _parts(kind: str, text: str) -> Iterator[Row]:
@@ -516,19 +525,17 @@ def _parts(kind: str, text: str) -> Iterator[Row]:
         yield {"kind": kind, "number": number, "content": text[start : start + MAX_BYTES]}
 
 
-def _commit_row(properties: Properties) -> Row:
-    return {"kind": "commit", "number": properties["transaction"], "content": _as_json(properties)}
+def _batches(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    remaining = iter(values)
+    while batch := list(itertools.islice(remaining, size)):
+        yield batch
 
 
 def _as_json(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    if len(text.encode()) > MAX_BYTES:
-        raise InputError(f"expected at most {MAX_BYTES:,} bytes of metadata, identity and path, got {len(text):,}")
+    if (size := len(text.encode())) > MAX_BYTES:
+        raise InputError(f"expected at most {MAX_BYTES:,} bytes of metadata, identity and path, got {size:,}")
     return text
-
-
-def _new_token() -> int:
-    return uuid.uuid4().int >> 65  # a positive number of 63 bits
 
 
 def _selected(contents: Contents, is_selected: list[bool]) -> Contents:
