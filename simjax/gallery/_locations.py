@@ -71,6 +71,8 @@ def split_url(location: str | os.PathLike[str]) -> tuple[str, str] | None:
     if scheme[0] not in ("postgresql://", "postgres://", "milvus://", "milvus:"):
         raise InputError(f"{EXPECTED}, got a URL that starts with {scheme[0]}")
     url, _, query = str(location).partition("?")
+    if "@" in query:  # the ? is of the password
+        raise InputError(f"{EXPECTED}; special characters of a password are written as %XX, such as %40 for @")
     parameters = query.split("&") if query else []
     names = [value for value in parameters if value.startswith(f"{GALLERY}=")]
     name = names[-1].removeprefix(f"{GALLERY}=") if names else GALLERY

@@ -12,29 +12,46 @@ exists, which one process creates and drops. The rows are
     remove       id                            null                                       0
     commit       number of the transaction     token, count of its rows, and properties   0
 
-The key of a commit is "commit NUMBER", that of another row is "TOKEN POSITION". So all rows are read by their keys, which
-does not take longer in a large collection. The id of a new item is the highest id before the transaction, plus one, plus
-the position. After the commit of a removal, the rows of the items are deleted.
+The key of a commit is "commit NUMBER", that of another row is "TOKEN POSITION". Rows are read by their keys, because a
+filter scans the whole collection. The id of a new item is the highest id before the transaction, plus one, plus the
+position. After the commit of a removal, the rows of the items are deleted.
 """
 
 import base64
 import contextlib
 import itertools
 import json
-import logging
 import tempfile
 import threading
-import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus import DataType, MilvusException
 
 from simjax.core import InputError
 from simjax.encoder import Encoder
+from simjax.gallery._milvus_rows import (
+    FIELDS,
+    MAX_BYTES,
+    ROWS_PER_CALL,
+    Commit,
+    Row,
+    address_of,
+    as_json,
+    batches_of,
+    check_collection,
+    connect,
+    input_errors,
+    insert,
+    insert_commit,
+    key_of_commit,
+    keys_of,
+    locked,
+    new_token,
+    parts_of,
+)
 from simjax.gallery._results import Item
 from simjax.gallery._store import (
     FORMAT,
@@ -52,30 +69,8 @@ from simjax.gallery._store import (
     values_of,
 )
 
-FIELDS = ("key", "kind", "number", "content", "embedding")
+COMMITS_PER_CALL = 100
 INTEGERS = ("embedding_size", "transaction", "last_rewrite", "calibrated", "last_id")
-MAX_BYTES = 65_535
-"""Largest size of a text in Milvus."""
-
-ROWS_PER_CALL, COMMITS_PER_CALL = 2000, 100
-LEASE = 10.0
-"""Seconds after which a lock is taken from a process that has died. It is held for the insertion of one row."""
-
-Row = dict[str, Any]
-
-
-class Commit(NamedTuple):
-    """A transaction.
-
-    Attributes:
-        token: Beginning of the keys of its rows.
-        rows: Their number.
-        properties: Of the gallery after it.
-    """
-
-    token: str
-    rows: int
-    properties: Properties
 
 
 def create_gallery(
@@ -95,7 +90,7 @@ def create_gallery(
         if client.has_collection(name):
             if not overwrite:
                 raise InputError(f"{address} exists; choose another name, or create it with `overwrite=True`")
-            _check_collection(client, name, address)
+            check_collection(client, name, address)
             client.drop_collection(name)
         schema = client.create_schema()
         schema.add_field("key", DataType.VARCHAR, max_length=64, is_primary=True)
@@ -106,9 +101,9 @@ def create_gallery(
         index = client.prepare_index_params()
         index.add_index("embedding", index_type="FLAT", metric_type="L2")
         client.create_collection(name, schema=schema, index_params=index, consistency_level="Strong")
-        token, size = _new_token(), properties["embedding_size"]
-        count = _insert(client, name, token, _parts("encoder", base64.b64encode(archive).decode()), size)
-        _insert_commit(client, name, Commit(token, count, stored), size)
+        token, size = new_token(), properties["embedding_size"]
+        count = insert(client, name, token, parts_of("encoder", base64.b64encode(archive).decode()), size)
+        insert_commit(client, name, Commit(token, count, stored), size)
 
 
 class MilvusStore:
@@ -127,7 +122,7 @@ class MilvusStore:
         try:
             with input_errors("open", self.address):
                 self._client = connect(url, timeout)
-                _check_collection(self._client, name, self.address)
+                check_collection(self._client, name, self.address)
             self.properties()
         except BaseException:
             self.close()
@@ -213,7 +208,7 @@ class MilvusStore:
                 positions.extend(own)
                 columns = zip(own, new.identities, new.paths, new.metadata, new.embeddings, strict=True)
                 for position, identity, path, metadata, embedding in columns:
-                    content = _as_json([identity, path, json.loads(metadata)])
+                    content = as_json([identity, path, json.loads(metadata)])
                     yield {"kind": "item", "number": position, "content": content, "embedding": embedding}
 
         def change(properties: Properties) -> None:
@@ -248,9 +243,9 @@ class MilvusStore:
 
         with self._calling("write"):
             earlier = self._read_commits()["calibrated"]
-            self._write(_parts("calibration", text), change)
+            self._write(parts_of("calibration", text), change)
             if earlier:
-                self._delete(_keys(self._commits[earlier]))
+                self._delete(keys_of(self._commits[earlier]))
 
     def _rewrite(self, kind: str, select: Callable[[], list[int]], content: Any = None) -> int:
         """Update or remove the items that `select` returns after the gallery was read, and return their number."""
@@ -262,7 +257,7 @@ class MilvusStore:
             while True:  # until no other process has written meanwhile
                 seen = self._refresh().properties["transaction"]
                 ids = sorted(set(select()))
-                rows = [{"kind": kind, "number": i, "content": _as_json(content)} for i in ids]
+                rows = [{"kind": kind, "number": i, "content": as_json(content)} for i in ids]
                 if self._write(rows, change, seen):
                     break
             if kind == "remove":
@@ -283,17 +278,19 @@ class MilvusStore:
             change: Changes the properties.
             seen: Write nothing and return False if there was a transaction after this one.
         """
-        token, size = _new_token(), self._read_commits()["embedding_size"]
+        token, size = new_token(), self._read_commits()["embedding_size"]
         count, is_committed = 0, False
         try:
-            count = _insert(self._client, self._name, token, rows, size)
-            with self._locked():
+            count = insert(self._client, self._name, token, rows, size)
+            with locked(self._client, self._name, self._timeout, self.address) as end:
                 properties = dict(self._read_commits())
                 if seen in (None, properties["transaction"]):
                     change(properties)
                     properties["transaction"] += 1
+                    if time.monotonic() > end:
+                        raise InputError(f"cannot write {self.address}: the server is too slow; try again later")
                     is_committed = True  # or it may be, if the server ends now
-                    _insert_commit(self._client, self._name, Commit(token, count, properties), size)
+                    insert_commit(self._client, self._name, Commit(token, count, properties), size)
         finally:
             if not is_committed:
                 with contextlib.suppress(MilvusException):
@@ -301,42 +298,8 @@ class MilvusStore:
         return is_committed
 
     def _delete(self, keys: Iterable[str]) -> None:
-        for batch in _batches(keys, ROWS_PER_CALL):
+        for batch in batches_of(keys, ROWS_PER_CALL):
             self._client.delete(self._name, ids=batch)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the collection NAME_lock, which only one process can create; its key is named after the process."""
-        name, token = f"{self._name}_lock", f"held_by_{uuid.uuid4().hex}"
-        schema = self._client.create_schema()
-        schema.add_field(token, DataType.INT64, is_primary=True)
-        schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=2)
-        end, other, since = time.monotonic() + self._timeout, "", time.monotonic()
-        while True:
-            with contextlib.suppress(MilvusException):  # it exists
-                self._client.create_collection(name, schema=schema)
-            holder = self._holder(name)
-            if holder == token:
-                break
-            if holder != other:
-                other, since = holder, time.monotonic()
-            if holder and time.monotonic() - since > LEASE:
-                self._client.drop_collection(name)
-            if time.monotonic() > end:
-                raise InputError(f"another process is writing {self.address}; try again later")
-            time.sleep(0.05)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(MilvusException):
-                self._client.drop_collection(name)
-
-    def _holder(self, name: str) -> str:
-        """Return the name of the key of the lock, or an empty text if nobody holds it."""
-        try:
-            return _fields(self._client, name)[0]
-        except MilvusException:
-            return ""
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Contents]:
@@ -357,7 +320,7 @@ class MilvusStore:
         count = COMMITS_PER_CALL
         while count == COMMITS_PER_CALL:
             start = max(len(self._commits) - 1, 0)  # the last one again, to notice that the gallery was replaced
-            rows = self._get([_key_of_commit(number) for number in range(start, start + COMMITS_PER_CALL)])
+            rows = self._get([key_of_commit(number) for number in range(start, start + COMMITS_PER_CALL)])
             commits = [Commit(*json.loads(row["content"])) for row in rows.values()]
             if known and (not commits or commits[0].token != self._commits[-1].token):
                 raise InputError(f"{self.address} was replaced by another gallery; open it again")
@@ -385,7 +348,7 @@ class MilvusStore:
         for before, commit in itertools.pairwise(self._commits[max(self._applied - 1, 0) :]):
             first_ids[commit.token] = before.properties["last_id"] + 1
         new = self._commits[max(self._applied, 1) :]
-        for batch in _batches(itertools.chain.from_iterable(map(_keys, new)), ROWS_PER_CALL):
+        for batch in batches_of(itertools.chain.from_iterable(map(keys_of, new)), ROWS_PER_CALL):
             for key, row in self._get(batch).items():
                 if row["kind"] == "item":
                     i = row["number"] + first_ids[key.split()[0]]
@@ -410,7 +373,7 @@ class MilvusStore:
 
     def _joined(self, commit: Commit) -> str:
         """Return the text whose parts a commit has."""
-        parts = (self._get(batch) for batch in _batches(_keys(commit), ROWS_PER_CALL))
+        parts = (self._get(batch) for batch in batches_of(keys_of(commit), ROWS_PER_CALL))
         return "".join(row["content"] for rows in parts for row in rows.values())
 
     def _get(self, keys: list[str]) -> dict[str, Row]:
@@ -423,119 +386,6 @@ class MilvusStore:
 def open_gallery(url: str, name: str, timeout: float) -> MilvusStore:
     """Open a gallery; see `open_store`."""
     return MilvusStore(url, name, timeout)
-
-
-def address_of(url: str, name: str) -> str:
-    """Return the URL of a gallery without user and password."""
-    scheme, _, place = _split(url)
-    return f"{scheme}{place}?gallery={name}"
-
-
-def _split(url: str) -> tuple[str, str, str]:
-    """Return "milvus:" or "milvus://", "USER:PASSWORD" or nothing, and the file or HOST:PORT/DATABASE."""
-    if not url.startswith("milvus://"):
-        return "milvus:", "", url.removeprefix("milvus:")
-    credentials, _, place = url.removeprefix("milvus://").rpartition("@")
-    return "milvus://", credentials, place
-
-
-def connect(url: str, timeout: float, *, create: bool = False) -> MilvusClient:
-    """Return a client.
-
-    Args:
-        url: URL of the database.
-        timeout: Seconds to wait for the server.
-        create: Create the file if it does not exist.
-    """
-    for library in ("pymilvus", "milvus_lite", "grpc"):  # they print a traceback for each error that they raise
-        logging.getLogger(library).setLevel(logging.CRITICAL)
-    scheme, credentials, place = _split(url)
-    if scheme == "milvus:":
-        path = Path(place).expanduser().absolute()
-        if path.suffix != ".db":
-            raise InputError(f"expected a file that ends in .db, got {path}")
-        if not create and not path.exists():
-            raise InputError(f"{path}: no such gallery")
-        try:
-            return MilvusClient(str(path))
-        except MilvusException as error:
-            reason = f"damaged, or another process has opened it ({error.message})"
-            raise InputError(f"cannot open {path}: it is {reason}") from error
-    host, _, database = place.partition("/")
-    return MilvusClient(f"http://{host}", token=credentials, db_name=database, timeout=timeout)
-
-
-@contextlib.contextmanager
-def input_errors(action: str, address: str) -> Iterator[None]:
-    """Raise errors of Milvus as InputErrors; see `_postgres_sql.input_errors`."""
-    try:
-        yield
-    except UnicodeEncodeError as error:
-        raise InputError(f"expected Unicode text ({error})") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{address}: the gallery is damaged ({error})") from error
-    except MilvusException as error:
-        raise InputError(f"cannot {action} {address}: {' '.join(error.message.split())}") from error
-
-
-def _check_collection(client: MilvusClient, name: str, address: str) -> None:
-    if not client.has_collection(name):
-        raise InputError(f"{address}: no such gallery")
-    if sorted(_fields(client, name)) != sorted(FIELDS):
-        raise InputError(f"{address} is not a gallery: it is of something else")
-
-
-def _fields(client: MilvusClient, name: str) -> list[str]:
-    """Return the names of the fields of a collection."""
-    description: Any = client.describe_collection(name)
-    return [field["name"] for field in description["fields"]]
-
-
-def _insert(client: MilvusClient, name: str, token: str, rows: Iterable[Row], size: int) -> int:
-    """Insert rows with the keys of a token, and return their number. An embedding of a row that has none is 0."""
-    count, zero = 0, [0.0] * size
-    for batch in _batches(rows, ROWS_PER_CALL):
-        keyed = [{"key": f"{token} {count + n}", "embedding": zero, **row} for n, row in enumerate(batch)]
-        client.insert(name, keyed)
-        count += len(keyed)
-    return count
-
-
-def _insert_commit(client: MilvusClient, name: str, commit: Commit, size: int) -> None:
-    number = commit.properties["transaction"]
-    row = {"key": _key_of_commit(number), "kind": "commit", "number": number, "content": _as_json(commit)}
-    client.insert(name, [{**row, "embedding": [0.0] * size}])
-
-
-def _key_of_commit(number: int) -> str:
-    return f"commit {number}"
-
-
-def _keys(commit: Commit) -> Iterator[str]:
-    return (f"{commit.token} {position}" for position in range(commit.rows))
-
-
-def _new_token() -> str:
-    return uuid.uuid4().hex
-
-
-def _parts(kind: str, text: str) -> Iterator[Row]:
-    """Yield rows with the parts of an ASCII text."""
-    for number, start in enumerate(range(0, len(text), MAX_BYTES)):
-        yield {"kind": kind, "number": number, "content": text[start : start + MAX_BYTES]}
-
-
-def _batches(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    remaining = iter(values)
-    while batch := list(itertools.islice(remaining, size)):
-        yield batch
-
-
-def _as_json(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    if (size := len(text.encode())) > MAX_BYTES:
-        raise InputError(f"expected at most {MAX_BYTES:,} bytes of metadata, identity and path, got {size:,}")
-    return text
 
 
 def _selected(contents: Contents, is_selected: list[bool]) -> Contents:

@@ -126,7 +126,7 @@ def test_a_lock_is_waited_for_and_taken_from_a_process_that_died(milvus, stored,
         with pytest.raises(InputError, match="^another process is writing milvus://.*; try again later$"):
             gallery.add(rows)
         assert len(gallery) == 0
-        monkeypatch.setattr("simjax.gallery._milvus.LEASE", 0.1)
+        monkeypatch.setattr("simjax.gallery._milvus_rows.LEASE", 0.1)
         assert gallery.add(rows[:1]) == [1]
     assert not client.has_collection("gallery_lock")
 

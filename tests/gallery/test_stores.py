@@ -285,6 +285,10 @@ def test_text_that_a_database_cannot_store_changes_nothing(stored, rows):
         "postgresql://user:s3cret@localhost:port/x",
         "postgresql://user:s3cret@localhost:1/x",
         "postgresql://user@localhost:1/x?password=s3cret",
+        "milvus://user:s3cret@localhost:1",
+        "milvus://user:s3cret?x@localhost:1/x?gallery=a",
+        "milvus://user:s3cret/x@localhost:1/x",
+        "milvus://user:s3cret@localhost:1/x?gallery=a/b",
     ],
 )
 def test_a_wrong_url_is_one_error_without_its_password(url, postgres, encoder, capsys):
