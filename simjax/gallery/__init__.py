@@ -1,6 +1,6 @@
 """Galleries: images of known identities, with search, verification, identification and duplicates.
 
-A gallery is a folder, which can be copied while no process writes to it:
+A gallery is in PostgreSQL, in Milvus, or in a folder, which can be copied while no process writes to it:
 
     items.sqlite            items and properties, an SQLite database
     embeddings-N.f32        embeddings, rows of little-endian float32 numbers; N is the generation

@@ -1,21 +1,32 @@
 """Copying a gallery from one store to another."""
 
 import json
+import os
 from collections.abc import Iterator
 
 from simjax.core import InputError
-from simjax.gallery._store import ITEMS_PER_READ, NewItems, Store
+from simjax.encoder import Encoder
+from simjax.gallery._locations import create_store
+from simjax.gallery._store import ITEMS_PER_READ, OF_THE_ENCODER, NewItems, Store
 
 
-def copy_contents(source: Store, target: Store) -> None:
-    """Copy all items with their ids, in one transaction, and the calibration to an empty gallery of the same encoder.
+def copy_store(source: Store, location: str | os.PathLike[str], encoder: Encoder, timeout: float) -> Store:
+    """Copy all items, in one transaction, and the calibration to a new gallery, and return its store.
 
     Raises:
-        InputError: If the source is changed meanwhile.
+        InputError: If the gallery exists, or the source is changed meanwhile.
     """
-    if (calibration := source.calibration()) is not None:
-        target.save_calibration(calibration)
-    target.add(_batches(source), last_id=source.properties()["last_id"])
+    properties = source.properties()
+    of_the_encoder = {name: properties[name] for name in OF_THE_ENCODER}
+    target = create_store(location, of_the_encoder, encoder.save, overwrite=False, timeout=timeout)
+    try:
+        if (calibration := source.calibration()) is not None:
+            target.save_calibration(calibration)
+        target.add(_batches(source), last_id=properties["last_id"])
+    except BaseException:
+        target.close()
+        raise
+    return target
 
 
 def _batches(source: Store) -> Iterator[NewItems]:

@@ -13,20 +13,18 @@ from simjax.core import InputError, check_at_least, check_between, check_number
 from simjax.data import Progress
 from simjax.encoder import Encoder
 from simjax.evaluate import Calibration, Threshold
-from simjax.gallery._copy import copy_contents
+from simjax.gallery._copy import copy_store
 from simjax.gallery._folder_store import FolderStore
 from simjax.gallery._hits import closest_hits, embeddings_of, recommended_hits, warn_if_fewer
 from simjax.gallery._inputs import Ids, as_identities, as_ids, as_json, embed, is_ids, stored_paths
 from simjax.gallery._locations import create_store, open_store
 from simjax.gallery._results import Duplicate, Hit, Identification, Item, SearchResult, Verification
 from simjax.gallery._search import close_pairs, closest, passes
-from simjax.gallery._store import Contents, NewItems, Store, StoredCalibration
+from simjax.gallery._store import OF_THE_ENCODER, Contents, NewItems, Store, StoredCalibration
 from simjax.gallery._thresholds import FMR, FPIR, NOT_CALIBRATED, Thresholds, duplicates_threshold
 from simjax.similarity import Measure
 
 TIMEOUT = 30.0
-OF_THE_ENCODER = ("encoder", "fingerprint", "embedding_size", "measure")
-"""Properties of the encoder."""
 
 
 class Gallery:
@@ -92,27 +90,15 @@ class Gallery:
             raise
 
     def copy(self, path_or_url: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> "Gallery":
-        """Copy the gallery to a folder or a database: all items with their ids, the calibration and the encoder.
+        """Copy all items with their ids, the calibration and the encoder to a new gallery, and return it.
 
         Args:
-            path_or_url: See `create`. There must not be a gallery.
-            timeout: See `create`.
-
-        Returns:
-            The copy.
+            path_or_url, timeout: See `create`.
 
         Raises:
-            InputError: If a gallery exists there, or this one is changed during the copy. The copy is then empty.
+            InputError: If the gallery exists, or this one is changed meanwhile; the new gallery is then empty.
         """
-        described, encoder = self._store.properties(), self.encoder
-        properties = {name: described[name] for name in OF_THE_ENCODER}
-        store = create_store(path_or_url, properties, encoder.save, overwrite=False, timeout=timeout)
-        try:
-            copy_contents(self._store, store)
-        except BaseException:
-            store.close()
-            raise
-        return Gallery(store, encoder)
+        return Gallery(copy_store(self._store, path_or_url, self.encoder, timeout), self.encoder)
 
     def close(self) -> None:
         """Close the files of the gallery, or its connection."""

@@ -23,6 +23,7 @@ import itertools
 import json
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -118,10 +119,11 @@ class MilvusStore:
         self._rows: dict[int, int] = {}  # of the temporary file, by id
         self._keys: dict[int, list[str]] = {}  # of the rows in Milvus, by id
         self._contents: Contents | None = None
+        with input_errors("open", self.address):
+            self._client = connect(url, timeout)
         self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed by `close`
         try:
             with input_errors("open", self.address):
-                self._client = connect(url, timeout)
                 check_collection(self._client, name, self.address)
             self.properties()
         except BaseException:
@@ -136,8 +138,7 @@ class MilvusStore:
     def close(self) -> None:
         """Close the connection, and delete the temporary file."""
         self._file.close()
-        if hasattr(self, "_client"):
-            self._client.close()
+        self._client.close()
 
     def load_encoder(self) -> Encoder:
         with self._calling("read"):

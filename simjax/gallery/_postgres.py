@@ -12,6 +12,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -157,10 +158,10 @@ class PostgresStore:
         self._lock = threading.RLock()
         self._contents: Contents | None = None
         self._gallery: str | None = None  # unique among galleries
+        with input_errors("open", self.address):
+            self._connection = connect(url, timeout)
         self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed by `close`
         try:
-            with input_errors("open", self.address):
-                self._connection = connect(url, timeout)
             self.properties()
         except BaseException:
             self.close()
@@ -174,44 +175,43 @@ class PostgresStore:
     def close(self) -> None:
         """Close the connection, and delete the temporary file."""
         self._file.close()
-        if hasattr(self, "_connection"):
-            self._connection.close()
+        self._connection.close()
 
     def load_encoder(self) -> Encoder:
-        with self._reading() as cursor:
-            (archive,) = _one(cursor.execute("SELECT archive FROM encoder"))
+        with self._reading() as (cursor, _):
+            archive = _value(cursor.execute("SELECT archive FROM encoder"))
         return load_archived_encoder(archive, self._name, self.address)
 
     def properties(self) -> Properties:
-        with self._reading() as cursor:
-            return self._properties(cursor)
+        with self._reading() as (_, properties):
+            return properties
 
     def count(self) -> int:
-        with self._reading() as cursor:
-            return _one(cursor.execute("SELECT count(*) FROM items"))[0]
+        with self._reading() as (cursor, _):
+            return _value(cursor.execute("SELECT count(*) FROM items"))
 
     def count_identities(self) -> int:
-        with self._reading() as cursor:
-            return _one(cursor.execute("SELECT count(DISTINCT identity) FROM items"))[0]
+        with self._reading() as (cursor, _):
+            return _value(cursor.execute("SELECT count(DISTINCT identity) FROM items"))
 
     def contents(self, where: Where = None) -> Contents:
         is_wanted, values = condition(where)
-        with self._reading() as cursor:
-            found = self._refresh(cursor)
+        with self._reading() as (cursor, properties):
+            found = self._refresh(cursor, properties)
             if where is None:
                 return found
             ids = read_ids(cursor, is_wanted, values)
             return found._replace(ids=ids, rows=found.rows[np.searchsorted(found.ids, ids)])
 
     def named_contents(self) -> Contents:
-        with self._reading() as cursor:
-            found = self._refresh(cursor)
+        with self._reading() as (cursor, properties):
+            found = self._refresh(cursor, properties)
             is_named = ~np.isin(found.ids, read_ids(cursor, "identity IS NULL"))
             return found._replace(ids=found.ids[is_named], rows=found.rows[is_named])
 
     def items_by_id(self, ids: Iterable[int]) -> dict[int, Item]:
         statement = "SELECT id, identity, path, metadata FROM items WHERE id = ANY(%s::bigint[])"
-        with self._reading() as cursor:
+        with self._reading() as (cursor, _):
             return {row[0]: Item(*row) for row in cursor.execute(statement, (list(ids),))}
 
     def items(self, where: Where = None) -> Iterator[Item]:
@@ -219,24 +219,24 @@ class PostgresStore:
         statement = f"SELECT id, identity, path, metadata FROM items WHERE id > %s AND {is_wanted} ORDER BY id LIMIT %s"
         last, count = 0, ITEMS_PER_READ
         while count == ITEMS_PER_READ:
-            with self._reading() as cursor:
+            with self._reading() as (cursor, _):
                 found = [Item(*row) for row in cursor.execute(statement, (last, *values, ITEMS_PER_READ))]
             yield from found
             last, count = found[-1].id if found else 0, len(found)
 
     def known_paths(self, paths: Iterable[str]) -> set[str]:
-        with self._reading() as cursor:
+        with self._reading() as (cursor, _):
             cursor.execute("SELECT path FROM items WHERE path = ANY(%s::text[])", (list(paths),))
             return {path for (path,) in cursor}
 
     def enrolled(self, names: Iterable[str | None] | None = None) -> list[str]:
         source = "SELECT name FROM calibration_identities" if names is None else "SELECT unnest(%s::text[])"
         statement = f'SELECT DISTINCT identity COLLATE "C" FROM items WHERE identity IN ({source}) ORDER BY 1'
-        with self._reading() as cursor:
+        with self._reading() as (cursor, _):
             return [name for (name,) in cursor.execute(statement, () if names is None else (list(names),))]
 
     def calibration(self) -> StoredCalibration | None:
-        with self._reading() as cursor:
+        with self._reading() as (cursor, _):
             found = cursor.execute("SELECT value::text FROM properties WHERE name = 'calibration'").fetchone()
             if found is None:
                 return None
@@ -302,11 +302,10 @@ class PostgresStore:
         return wanted
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[psycopg.Cursor]:
-        """Read in one transaction: all statements find the same state of the gallery."""
+    def _reading(self) -> Iterator[tuple[psycopg.Cursor, Properties]]:
+        """Read in one transaction: all statements find the same state of the gallery. Yields the properties, too."""
         with self._transaction("read", IsolationLevel.REPEATABLE_READ, read_only=True) as cursor:
-            self._properties(cursor)
-            yield cursor
+            yield cursor, self._properties(cursor)
 
     @contextlib.contextmanager
     def _writing(self, *, rewrites: bool = False) -> Iterator[tuple[psycopg.Cursor, Properties]]:
@@ -344,16 +343,11 @@ class PostgresStore:
         self._gallery = found.get("gallery")
         return found
 
-    def _refresh(self, cursor: psycopg.Cursor) -> Contents:
+    def _refresh(self, cursor: psycopg.Cursor, properties: Properties) -> Contents:
         """Return all items. Only embeddings that were added since the last call are read."""
-        properties = self._properties(cursor)
-        size, known = properties["embedding_size"], self._contents
-        if known is None:
-            nothing = np.empty(0, np.int64)
-            known = Contents(
-                nothing, nothing, np.empty((0, size), np.float32), {"transaction": 0, "last_id": 0, "rows": 0}
-            )
-        if known.properties["transaction"] == properties["transaction"] and self._contents is not None:
+        size, nothing = properties["embedding_size"], np.empty(0, np.int64)
+        known = self._contents or Contents(nothing, nothing, nothing, {"transaction": -1, "last_id": 0, "rows": 0})
+        if known.properties["transaction"] == properties["transaction"]:
             return known
         ids, rows, count = [known.ids], [known.rows], known.properties["rows"]
         last = known.properties["last_id"]
@@ -377,7 +371,8 @@ class PostgresStore:
         return self._contents
 
 
-def _one(cursor: psycopg.Cursor) -> tuple:
+def _value(cursor: psycopg.Cursor) -> Any:
+    """Return the value of a query for one row."""
     if (row := cursor.fetchone()) is None:
-        raise InputError("the gallery is damaged: it has no encoder")
-    return row
+        raise InputError("the gallery is damaged: its table `encoder` is empty")
+    return row[0]

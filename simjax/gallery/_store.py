@@ -19,6 +19,9 @@ from simjax.encoder import Encoder, load_encoder
 from simjax.gallery._results import Item
 
 FORMAT, VERSION = "simjax gallery", 1
+OF_THE_ENCODER = ("encoder", "fingerprint", "embedding_size", "measure")
+"""Properties of the encoder."""
+
 ITEMS_PER_READ = 1000
 
 MAX_VALUES = 100
@@ -96,7 +99,7 @@ class Store(Protocol):
     def properties(self) -> Properties:
         """Return the properties.
 
-        They are those of the encoder ("encoder", "fingerprint", "embedding_size", "measure"), the number of
+        They are those of the encoder (`OF_THE_ENCODER`), the number of
         transactions ("transaction"), the last one that did more than adding items ("last_rewrite") and the one that
         stored the calibration ("calibrated"), and the highest id that was ever given ("last_id").
         """

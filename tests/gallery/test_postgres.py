@@ -195,7 +195,7 @@ def test_a_damaged_database_is_refused(postgres, stored, rows):
             "no such gallery, or it is damaged",
         ),
         ("UPDATE gallery.encoder SET archive = 'x'", "SELECT 1", "the encoder is damaged"),
-        ("DELETE FROM gallery.encoder", "SELECT 1", "it has no encoder"),
+        ("DELETE FROM gallery.encoder", "SELECT 1", "its table `encoder` is empty"),
     ):
         postgres.execute(damage)
         with pytest.raises(InputError, match=message), Gallery.open(postgres.url()) as gallery:
