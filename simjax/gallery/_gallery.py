@@ -20,7 +20,7 @@ from simjax.gallery._inputs import Ids, as_identities, as_ids, as_json, embed, i
 from simjax.gallery._locations import create_store, open_store
 from simjax.gallery._results import Duplicate, Hit, Identification, Item, SearchResult, Verification
 from simjax.gallery._search import close_pairs, closest, passes
-from simjax.gallery._store import OF_THE_ENCODER, Contents, NewItems, Store, StoredCalibration
+from simjax.gallery._store import OF_THE_ENCODER, Contents, NewItems, Store, StoredCalibration, properties_of
 from simjax.gallery._thresholds import FMR, FPIR, NOT_CALIBRATED, Thresholds, duplicates_threshold
 from simjax.similarity import Measure
 
@@ -50,9 +50,9 @@ class Gallery:
         """Create an empty gallery.
 
         Args:
-            path_or_url: Path of a folder; `postgresql://USER@HOST:PORT/DATABASE?gallery=NAME` for PostgreSQL with
-                pgvector; `milvus://USER:PASSWORD@HOST:PORT?gallery=NAME` or `milvus:FILE.db?gallery=NAME` for Milvus.
-                NAME is that of a schema or of a collection, by default "gallery".
+            path_or_url: Path of a folder, `postgresql://USER@HOST:PORT/DATABASE?gallery=NAME` (with pgvector),
+                `milvus://USER:PASSWORD@HOST:PORT?gallery=NAME` or `milvus:FILE.db?gallery=NAME`. NAME is a schema of
+                PostgreSQL or a collection of Milvus. Default: "gallery".
             encoder: Computes embeddings. The gallery stores a copy of it.
             overwrite: Replace a gallery that is there. Other files or tables are never replaced.
             timeout: Seconds to wait for another process that writes, in this and all later calls.
@@ -60,12 +60,7 @@ class Gallery:
         Raises:
             InputError: If the gallery exists, or cannot be written.
         """
-        properties = {
-            "encoder": encoder.name,
-            "fingerprint": encoder.fingerprint,
-            "embedding_size": encoder.embedding_size,
-            "measure": encoder.measure.name,
-        }
+        properties = properties_of(encoder)
         return cls(create_store(path_or_url, properties, encoder.save, overwrite=overwrite, timeout=timeout), encoder)
 
     @classmethod
@@ -90,10 +85,7 @@ class Gallery:
             raise
 
     def copy(self, path_or_url: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> "Gallery":
-        """Copy all items with their ids, the calibration and the encoder to a new gallery, and return it.
-
-        Args:
-            path_or_url, timeout: See `create`.
+        """Copy items, ids, calibration and encoder to a new gallery, and return it; see `create` for the arguments.
 
         Raises:
             InputError: If the gallery exists, or this one is changed meanwhile; the new gallery is then empty.
@@ -163,8 +155,7 @@ class Gallery:
         """
         properties = self._store.properties()
         return {
-            "items": len(self),
-            "identities": self._store.count_identities(),
+            **{"items": len(self), "identities": self._store.count_identities()},
             **{name: properties[name] for name in OF_THE_ENCODER},
             "store": self.address,
             "calibration": self._thresholds.describe_calibration(),
@@ -400,8 +391,7 @@ class Gallery:
         return range(len(embeddings)) if files is None else list(map(str, files)), embeddings, None
 
     def _embed(self, images: Any, progress: Progress | None = None) -> tuple[np.ndarray, list[Path] | None]:
-        size = self._store.properties()["embedding_size"]
-        return embed(images, size, lambda: self.encoder, progress)
+        return embed(images, self._store.properties()["embedding_size"], lambda: self.encoder, progress)
 
     def _closest(
         self, select: Callable[[], Contents], queries: np.ndarray, k: int, ids: np.ndarray | None

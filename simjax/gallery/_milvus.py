@@ -66,6 +66,7 @@ from simjax.gallery._store import (
     as_npy,
     check_properties,
     load_archived_encoder,
+    matches,
     read_calibration,
     values_of,
 )
@@ -162,7 +163,7 @@ class MilvusStore:
         with self._reading() as found:
             if where is None:
                 return found
-            return _selected(found, [_matches(item, conditions) for item in self._items.values()])
+            return _selected(found, [matches(item, conditions) for item in self._items.values()])
 
     def named_contents(self) -> Contents:
         with self._reading() as found:
@@ -176,7 +177,7 @@ class MilvusStore:
         conditions = list(values_of(where))
         with self._reading():
             found = list(self._items.values())
-        return (item for item in found if _matches(item, conditions))
+        return (item for item in found if matches(item, conditions))
 
     def known_paths(self, paths: Iterable[str]) -> set[str]:
         with self._reading():
@@ -392,16 +393,3 @@ def open_gallery(url: str, name: str, timeout: float) -> MilvusStore:
 def _selected(contents: Contents, is_selected: list[bool]) -> Contents:
     mask = np.array(is_selected, bool)
     return contents._replace(ids=contents.ids[mask], rows=contents.rows[mask])
-
-
-def _matches(item: Item, conditions: Iterable[tuple[str, list[Any]]]) -> bool:
-    """Return whether an item has these values of metadata or identity, which compare as in `_sql.condition`."""
-    for key, values in conditions:
-        if key == "identity":
-            is_found = item.identity in [None if value is None else str(value) for value in values]
-        else:
-            stored = item.metadata.get(key, ...)
-            is_found = any(isinstance(v, bool) == isinstance(stored, bool) and v == stored for v in values)
-        if not is_found:
-            return False
-    return True

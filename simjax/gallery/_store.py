@@ -196,6 +196,25 @@ def values_of(where: Where) -> Iterator[tuple[str, list[str | int | float | None
         yield key, values
 
 
+def matches(item: Item, conditions: Iterable[tuple[str, list[Any]]]) -> bool:
+    """Return whether an item has these values of metadata or identity, which compare as in `_sql.condition`."""
+    for key, values in conditions:
+        if key == "identity":
+            is_found = item.identity in [None if value is None else str(value) for value in values]
+        else:
+            stored = item.metadata.get(key, ...)
+            is_found = any(isinstance(v, bool) == isinstance(stored, bool) and v == stored for v in values)
+        if not is_found:
+            return False
+    return True
+
+
+def properties_of(encoder: Encoder) -> Properties:
+    """Return the properties of the encoder of a gallery."""
+    values = (encoder.name, encoder.fingerprint, encoder.embedding_size, encoder.measure.name)
+    return dict(zip(OF_THE_ENCODER, values, strict=True))
+
+
 def as_npy(array: np.ndarray) -> bytes:
     """Return an array in NumPy's .npy format."""
     content = io.BytesIO()
