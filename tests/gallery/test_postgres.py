@@ -22,11 +22,18 @@ from tests.gallery.test_durability import ROOT
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def server():
+    found = Postgres()
+    yield found
+    found.stop()
+
+
 @pytest.fixture
-def postgres():
-    server = Postgres()
-    yield server
-    server.stop()
+def postgres(server):
+    """A server with an empty database."""
+    server.use_new_database()
+    return server
 
 
 @pytest.fixture
@@ -100,7 +107,7 @@ def test_a_writer_waits_for_another_one_and_readers_do_not(postgres, stored, row
     import psycopg
 
     with (
-        psycopg.connect(f"postgresql://postgres@/postgres?host={postgres.folder}") as connection,
+        psycopg.connect(postgres.url().removesuffix("&gallery=gallery")) as connection,
         Gallery.open(postgres.url(), timeout=0.3) as gallery,
     ):
         connection.execute("LOCK TABLE gallery.properties IN EXCLUSIVE MODE")
@@ -135,7 +142,7 @@ def test_passwords_and_rights_are_checked_by_the_server(postgres, stored, rows, 
 
 
 def test_a_database_without_pgvector_says_who_can_create_it(postgres, encoder):
-    postgres.execute("CREATE ROLE writer LOGIN", "REVOKE CREATE ON DATABASE postgres FROM PUBLIC")
+    postgres.execute("CREATE ROLE writer LOGIN")
     with pytest.raises(InputError, match="expected the extension pgvector, and it cannot be created .*a superuser"):
         Gallery.create(postgres.url(user="writer"), encoder)
     postgres.execute("ALTER ROLE postgres SET extension_control_path = '/nowhere'")
@@ -207,7 +214,7 @@ def test_text_with_nul_is_refused_and_changes_nothing(stored, rows):
     stored.add(rows[:2], "a")
     bad = "nul \0"
     for options in ({"identities": bad}, {"paths": ["x", bad]}, {"metadata": {"a": bad}}, {"metadata": {bad: 1}}):
-        with pytest.raises(InputError, match="expected Unicode text without NUL"):
+        with pytest.raises(InputError, match="NUL"):
             stored.add(rows[:2], **options)
     assert stored.add(rows[:1]) == [3]
 
