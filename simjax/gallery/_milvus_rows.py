@@ -20,10 +20,11 @@ FIELDS = ("key", "kind", "number", "content", "embedding")
 MAX_BYTES = 65_535
 """Largest size of a text in Milvus."""
 
-ROWS_PER_CALL = 2000
+ROWS_PER_CALL = 500
+"""Rows of the largest size then stay below the 64 MB of a call."""
+
 LEASE = 10.0
 """Seconds after which a lock is taken from a process that has died. It is held for the insertion of one row."""
-
 
 Row = dict[str, Any]
 
@@ -130,8 +131,9 @@ def locked(client: MilvusClient, gallery: str, timeout: float, address: str) -> 
     try:
         yield start + LEASE
     finally:
-        with contextlib.suppress(MilvusException):
-            client.drop_collection(name)
+        if time.monotonic() < start + LEASE:  # else it may be that of another process
+            with contextlib.suppress(MilvusException):
+                client.drop_collection(name)
 
 
 def check_collection(client: MilvusClient, name: str, address: str) -> None:

@@ -31,8 +31,8 @@ def _parameters(url: str) -> dict[str, Any]:
     try:
         parameters = conninfo_to_dict(url)
     except psycopg.Error:
-        parameters = {"host": "@"}
-    if any("@" in str(parameters.get(part)) for part in ("host", "port", "dbname")):
+        parameters = None
+    if parameters is None or any("@" in str(parameters.get(part)) for part in ("host", "port", "dbname")):
         raise InputError(
             "expected a URL like postgresql://USER:PASSWORD@HOST:PORT/DATABASE?gallery=NAME with special characters "
             "as %XX, such as %40 for @"
