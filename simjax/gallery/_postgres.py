@@ -101,7 +101,7 @@ def create_gallery(
         enter(cursor, name, timeout)
         _empty_schema(cursor, name, address, overwrite=overwrite)
         cursor.execute(
-            "SELECT set_config('search_path', quote_ident(%s) || ', ' || quote_ident(nspname), true)"
+            "SELECT set_config('search_path', quote_ident(%s) || ', ' || quote_ident(nspname), true) "
             "FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'vector'",
             (name,),
         )
