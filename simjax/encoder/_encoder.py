@@ -186,19 +186,37 @@ class Encoder:
             )
         return self.calibration.probability(scores, prior=prior)
 
+    def pixels(self, images: Images) -> np.ndarray:
+        """Return images as the networks see them, before normalization: uint8 [n, h, w, c], see `encode`."""
+        parts = list(batches_of_pixels(images, self.config.preprocessing, 256))
+        return np.concatenate(parts) if parts else np.zeros((0, *self.config.preprocessing.image_shape), np.uint8)
+
+    def network_input(self, images: Images) -> Array:
+        """Return the normalized images that the networks take, float32 [n, h, w, c], see `encode`."""
+        return normalize(self.pixels(images), *self._normalization)
+
     def attention(self, images: Images) -> np.ndarray:
         """Compute the attention to each patch in the last block of a vision transformer, of an ensemble's first one.
 
         Returns:
             float32 [n, heads, grid rows, grid columns]: attention of the class token, or the mean over all tokens.
         """
+        weights = self.attention_weights(images)
         network: Any = self.networks[0]
-        if not hasattr(network, "grid"):
+        return np.asarray(network.attention_to_patches(weights[:, -1]))
+
+    def attention_weights(self, images: Images) -> np.ndarray:
+        """Compute the attention weights of all blocks of a vision transformer, of an ensemble's first one.
+
+        Returns:
+            float32 [n, blocks, heads, t, t]; the tokens are described in `simjax.nn.VisionTransformer`.
+
+        Raises:
+            InputError: If the network has no attention.
+        """
+        if not hasattr(self.networks[0], "attention_to_patches"):
             raise InputError(f"attention: expected a vision transformer, got {self.config.network}")
-        pixels = np.concatenate(list(batches_of_pixels(images, self.config.preprocessing, 256)))
-        weights = np.asarray(_attention(*self._split[0], *self._normalization, pixels))
-        patch_weights = weights[:, :, 0, 1:] if network.class_token is not None else weights.mean(axis=2)
-        return patch_weights.reshape(*patch_weights.shape[:2], *network.grid)
+        return np.asarray(_attention(*self._split[0], *self._normalization, self.pixels(images)))
 
     def calibrated(self, calibration: Calibration | None) -> "Encoder":
         """Return the same encoder with a calibration."""

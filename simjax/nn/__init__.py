@@ -19,7 +19,7 @@ from simjax.nn._layers import (
 )
 from simjax.nn._loss_parameters import Beta, Proxies, ScaleAndBias, Temperature
 from simjax.nn._measures import LowRankMahalanobis, PairNetwork, TunedMeasure
-from simjax.nn._networks import DenseNetwork, SiameseCNN
+from simjax.nn._networks import DenseNetwork, SiameseCNN, SpatialNetwork
 from simjax.nn._transformer import MultiHeadAttention, TransformerBlock, VisionTransformer
 
 LEARNED_MEASURES = {"low_rank_mahalanobis": LowRankMahalanobis, "pair_network": PairNetwork}
@@ -54,6 +54,7 @@ __all__ = [
     "Residual",
     "ScaleAndBias",
     "SiameseCNN",
+    "SpatialNetwork",
     "Temperature",
     "TransformerBlock",
     "TunedMeasure",

@@ -3,8 +3,9 @@
 A Siamese network has one encoder, which embeds both images of a pair; a measure compares the embeddings.
 """
 
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from functools import partial, reduce
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from flax import nnx
@@ -23,6 +24,24 @@ from simjax.nn._layers import (
 )
 
 VARIANTS = ("modern", "classic")
+
+
+@runtime_checkable
+class SpatialNetwork(Protocol):
+    """A network that is computed in two parts, before and after its last spatial feature map.
+
+        network(images) = network.embed_feature_map(network.feature_map(images))
+
+    `simjax.explain.grad_cam` takes any network with these two methods.
+    """
+
+    def feature_map(self, images: Array) -> Array:
+        """Compute the last spatial feature map [b, h', w', channels] of normalized images [b, h, w, c]."""
+        ...
+
+    def embed_feature_map(self, features: Array) -> Array:
+        """Compute the embeddings [b, embedding_size] of feature maps [b, h', w', channels]."""
+        ...
 
 
 class SiameseCNN(nnx.Module):
@@ -62,10 +81,19 @@ class SiameseCNN(nnx.Module):
             self.layers = _classic(image_shape, self.embedding_size, rngs)
         else:
             self.layers = _modern(image_shape[2], widths, residual, self.embedding_size, rngs)
+        self.embedding_layers = 5 if variant == "classic" else 2  # the layers from the last pooling on
 
     def __call__(self, images: Array, *, return_layers: bool = False) -> Any:
         """Compute embeddings; with `return_layers` also a dictionary of the outputs of all layers, [b, ...] each."""
         return _apply(self.layers, images, return_layers)
+
+    def feature_map(self, images: Array) -> Array:
+        """Compute the last spatial feature map, see `SpatialNetwork`."""
+        return _apply_all(self.layers.layers[: -self.embedding_layers], images)
+
+    def embed_feature_map(self, features: Array) -> Array:
+        """Compute the embeddings of feature maps, see `SpatialNetwork`."""
+        return _apply_all(self.layers.layers[-self.embedding_layers :], features)
 
 
 class DenseNetwork(nnx.Module):
@@ -107,6 +135,10 @@ def _apply(layers: nnx.Sequential, x: Array, return_layers: bool) -> Any:
         function = getattr(layer, "func", layer)  # of a `partial`
         outputs[f"{index}.{getattr(function, '__name__', type(function).__name__)}"] = x
     return (x, outputs) if return_layers else x
+
+
+def _apply_all(layers: Sequence[Any], x: Array) -> Array:
+    return reduce(lambda x, layer: layer(x), layers, x)
 
 
 def _classic(image_shape: tuple[int, int, int], embedding_size: int, rngs: nnx.Rngs) -> nnx.Sequential:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
 from simjax import core
 from simjax.attention import attention
@@ -207,9 +208,9 @@ class VisionTransformer(nnx.Module):
     def __call__(self, images: Array, *, return_attention: bool = False, return_layers: bool = False) -> Any:
         """Embed normalized images [b, h, w, c], returning [b, embedding_size].
 
-        With `return_attention`, also return the attention weights of the last block, [b, heads, t, t]. The tokens are
-        the class token, if there is one, and the patches row by row. With `return_layers`, also return a dictionary of
-        the tokens [b, t, width] after the patch embedding, after each block and after the last norm, and of the
+        With `return_attention`, also return the attention weights of all blocks, [b, blocks, heads, t, t]. The tokens
+        are the class token, if there is one, and the patches row by row. With `return_layers`, also return a dictionary
+        of the tokens [b, t, width] after the patch embedding, after each block and after the last norm, and of the
         embedding.
         """
         b, h, w, _ = images.shape
@@ -219,18 +220,28 @@ class VisionTransformer(nnx.Module):
         x = self.embed_patch(x.reshape(b, -1, x.shape[-1])) + self.position[...][None]  # [b, t, width]
         if self.class_token is not None:
             x = jnp.concatenate([jnp.broadcast_to(self.class_token[...], (b, 1, x.shape[-1])), x], axis=1)
-        layers, extra = {"patches": x}, []
+        layers, weights = {"patches": x}, []
         for index, block in enumerate(self.blocks):
-            if return_attention and index == len(self.blocks) - 1:
-                x, weights = block(x, return_weights=True)
-                extra.append(weights)
+            if return_attention:
+                x, weights_of_block = block(x, return_weights=True)
+                weights.append(weights_of_block)
             else:
                 x = block(x)
             layers[f"block.{index}"] = x
         layers["norm"] = x = self.norm(x)
         layers["embedding"] = embedding = self.embed(x[:, 0] if self.class_token is not None else jnp.mean(x, axis=1))
+        extra = [jnp.stack(weights, axis=1)] if return_attention else []
         extra += [layers] if return_layers else []
         return (embedding, *extra) if extra else embedding
+
+    def attention_to_patches(self, weights: ArrayLike) -> Array:
+        """Return the attention to each patch, [..., grid rows, grid columns], from weights of tokens [..., t, t].
+
+        This is the attention of the class token, or without one the mean over all tokens.
+        """
+        weights = jnp.asarray(weights)
+        patches = jnp.mean(weights, axis=-2) if self.class_token is None else weights[..., 0, 1:]
+        return patches.reshape(*patches.shape[:-1], *self.grid)
 
 
 def _sincos(grid: tuple[int, int], width: int) -> Array:

@@ -80,9 +80,32 @@ def test_vision_transformer_returns_its_attention(random, pooling, positions):
     (embeddings, weights), alone = jax.jit(lambda x: (model(x, return_attention=True), model(x)))(images)
     tokens = 3 * 3 + (pooling == "class")
     assert model.grid == (3, 3)
-    assert weights.shape == (2, 4, tokens, tokens)
+    assert weights.shape == (2, 2, 4, tokens, tokens)  # images, blocks, heads
     np.testing.assert_allclose(np.sum(weights, axis=-1), 1, rtol=1e-5)
     np.testing.assert_array_equal(embeddings, alone)
+    weights = np.asarray(weights)
+    expected = weights[..., 0, 1:] if pooling == "class" else weights.mean(axis=-2)
+    found = model.attention_to_patches(weights)
+    np.testing.assert_allclose(found, expected.reshape(2, 2, 4, 3, 3), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "feature_map"),
+    mostly_slow(
+        [({"widths": (4, 8)}, (8, 10), (4, 5, 8)), ({"variant": "classic"}, (28, 32), (5, 6, 128))],
+        ({"widths": (4, 8)}, (8, 10), (4, 5, 8)),
+    ),
+    ids=str,
+)
+def test_a_spatial_network_is_the_embedding_of_its_feature_map(random, options, size, feature_map):
+    network = nn.SiameseCNN((*size, 1), rngs=nnx.Rngs(0), **options)
+    assert isinstance(network, nn.SpatialNetwork)
+    model: Any = nnx.view(network, use_running_average=True)
+    images = random.normal(size=(2, *size, 1)).astype(np.float32)
+    features, embeddings = jax.jit(lambda x: (model.feature_map(x), model(x)))(images)
+    assert features.shape == (2, *feature_map)
+    np.testing.assert_allclose(jax.jit(model.embed_feature_map)(features), embeddings, rtol=1e-4, atol=1e-5)
+    assert not isinstance(nn.DenseNetwork((8, 8, 1), rngs=nnx.Rngs(0)), nn.SpatialNetwork)
 
 
 @pytest.mark.slow
