@@ -14,6 +14,7 @@ with install_import_hook("simjax", "beartype.beartype"):
     import simjax.data
     import simjax.encoder
     import simjax.evaluate
+    import simjax.explain
     import simjax.gallery
     import simjax.losses
     import simjax.mining

@@ -1,0 +1,83 @@
+"""How faithful heat maps are: the score of a pair while the most important patches are removed or added."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from simjax.core import InputError, check_at_least
+from simjax.encoder import Encoder
+from simjax.encoder._images import Images
+from simjax.explain._patches import Fill, check_pairs, filling, patch_ids, scores
+
+
+class Faithfulness(NamedTuple):
+    """Deletion and insertion curves of n heat maps.
+
+    Attributes:
+        share: Share of the patches that are removed or added, from 0 to 1, [s].
+        deletion: Scores of the pairs after the most important patches were removed, [n, s].
+        insertion: Scores of the pairs in which only the most important patches are not removed, [n, s].
+    """
+
+    share: np.ndarray
+    deletion: np.ndarray
+    insertion: np.ndarray
+
+    @property
+    def deletion_area(self) -> np.ndarray:
+        """Area under each deletion curve, [n]: the lower, the more faithful is the heat map."""
+        return np.trapezoid(self.deletion, self.share, axis=1)
+
+    @property
+    def insertion_area(self) -> np.ndarray:
+        """Area under each insertion curve, [n]: the higher, the more faithful is the heat map."""
+        return np.trapezoid(self.insertion, self.share, axis=1)
+
+
+def faithfulness(
+    encoder: Encoder,
+    images: Images,
+    others: Images,
+    heat_maps: np.ndarray,
+    *,
+    patch_size: int | None = None,
+    fill: Fill = "mean",
+    steps: int = 10,
+    seed: int = 0,
+) -> Faithfulness:
+    """Compute the scores of pairs while patches of the first image are removed or added, the most important ones first.
+
+    The importance of a patch is the mean of the heat map over its pixels, so that maps of any resolution are compared
+    by the same patches; equal patches have a random order. The second image of a pair is unchanged. Areas have the
+    unit of the measure; compare them with those of `random_regions`.
+
+    Args:
+        encoder: Compares the images.
+        images, others: n images each, see `simjax.explain`.
+        heat_maps: [n, h, w].
+        patch_size, fill: See `occlusion`.
+        steps: Number of steps between no patch and all patches.
+        seed: Seed of the random order of equal patches.
+
+    References:
+        Petsiuk, Das, Saenko (2018), RISE: Randomized Input Sampling for Explanation of Black-box Models.
+    """
+    check_at_least("steps", steps, 1)
+    ids = patch_ids(encoder, patch_size)
+    pairs = check_pairs(encoder, images, others)
+    if heat_maps.shape != pairs.pixels.shape[:3]:
+        raise InputError(f"heat_maps: expected shape {pairs.pixels.shape[:3]}, got {heat_maps.shape}")
+    filled = filling(encoder, pairs.pixels, fill, ids)
+    patches = ids[-1, -1] + 1
+    counts = np.unique(np.rint(np.linspace(0, patches, steps + 1)).astype(int))
+    random = np.random.default_rng(seed)
+    curves = np.zeros((2, len(heat_maps), len(counts)), np.float32)
+    for i, (image, other) in enumerate(zip(*pairs, strict=True)):
+        importance = np.bincount(ids.ravel(), heat_maps[i].ravel()) / np.bincount(ids.ravel())
+        rank = np.empty(patches, int)
+        rank[np.lexsort((random.random(patches), -importance))] = np.arange(patches)
+        is_important = (rank[ids] < counts[:, None, None])[..., None]  # [s, h, w, 1]
+        deleted = np.where(is_important, filled[i], image)
+        inserted = np.where(is_important, image, filled[i])
+        curves[:, i] = scores(encoder, np.concatenate([deleted, inserted]), other).reshape(2, -1)
+    return Faithfulness(counts / patches, curves[0], curves[1])

@@ -1,0 +1,188 @@
+"""Heat maps: Grad-CAM, attention rollout, occlusion, and random regions for comparison.
+
+References:
+    Selvaraju et al. (2017), Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization.
+    Abnar, Zuidema (2020), Quantifying Attention Flow in Transformers.
+    Zeiler, Fergus (2014), Visualizing and Understanding Convolutional Networks (occlusion).
+"""
+
+from collections.abc import Sequence
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+
+from simjax import similarity
+from simjax.core import InputError, check_choice
+from simjax.encoder import Encoder
+from simjax.encoder._images import Images
+from simjax.explain._patches import Fill, check_pairs, filling, patch_ids, scores
+from simjax.nn import SpatialNetwork
+from simjax.similarity import Measure
+
+METHODS = ("grad_cam", "attention_rollout", "occlusion")
+"""Names of the methods that `heat_maps` computes."""
+
+
+def heat_maps(
+    encoder: Encoder,
+    images: Images,
+    others: Images,
+    methods: Sequence[str] | None = None,
+    *,
+    patch_size: int | None = None,
+    fill: Fill = "mean",
+) -> dict[str, np.ndarray]:
+    """Compute the heat maps of images by several methods.
+
+    Args:
+        encoder: Compares the images.
+        images, others: n images each, see `simjax.explain`.
+        methods: Names in `METHODS`. Default: all that the encoder supports.
+        patch_size, fill: See `occlusion`.
+
+    Returns:
+        Heat maps float32 [n, h, w] by the name of the method.
+
+    Raises:
+        InputError: If the encoder does not support a method.
+
+    Example:
+        >>> from simjax import data, load_encoder
+        >>> images = data.load("digits", "test").images
+        >>> heat_maps(load_encoder("digits-cnn"), images[:2], images[2:4], ["occlusion"])["occlusion"].shape
+        (2, 8, 8)
+    """
+    if methods is None:
+        network, is_single = encoder.networks[0], len(encoder.networks) == 1
+        has = {"grad_cam": is_single and isinstance(network, SpatialNetwork), "occlusion": True}
+        has["attention_rollout"] = is_single and hasattr(network, "attention_to_patches")
+        methods = [name for name in METHODS if has[name]]
+    computed = {
+        "grad_cam": lambda: grad_cam(encoder, images, others),
+        "attention_rollout": lambda: attention_rollout(encoder, images),
+        "occlusion": lambda: occlusion(encoder, images, others, patch_size=patch_size, fill=fill),
+    }
+    return {name: computed[check_choice("methods", name, METHODS)]() for name in methods}
+
+
+def grad_cam(encoder: Encoder, images: Images, others: Images, *, constant_norm: bool = True) -> np.ndarray:
+    """Compute Grad-CAM of the measure: the features of the last spatial map, weighted by their gradients.
+
+        map = max(0, sum_k w_k features_k),  w_k = mean over positions of d score / d features_k
+
+    The score is the measure, negated if it is a distance. The map is enlarged bilinearly to the size of the image.
+
+    Args:
+        encoder: Its network is a `simjax.nn.SpatialNetwork`; not an ensemble.
+        images, others: n images each, see `simjax.explain`. All are computed at once.
+        constant_norm: For the measure "cosine", treat the norm of the image's embedding as a constant. Otherwise the
+            gradient has no component along the embedding: it tells what would make similar images more similar, not
+            what makes them similar, and it is 0 for equal images. Other measures are not affected.
+
+    Returns:
+        float32 [n, h, w], at least 0.
+
+    Raises:
+        InputError: If the encoder's network has no spatial feature map.
+    """
+    network = encoder.networks[0]
+    if len(encoder.networks) > 1 or not isinstance(network, SpatialNetwork):
+        got = "an ensemble" if len(encoder.networks) > 1 else encoder.config.network
+        raise InputError(f"grad_cam: expected a network with a spatial feature map, such as a CNN, got {got}")
+    pairs = check_pairs(encoder, images, others)
+    measure, embeddings = encoder.measure, jnp.asarray(pairs.others)
+    if constant_norm and measure.name == "cosine":
+        # 0.79 instead of 0.59 of the insertion area (occlusion 0.78): python -m benchmarks.explain
+        measure, embeddings = similarity.measure("dot"), similarity.unit_vectors(embeddings)
+    graph, state = nnx.split(network)
+    return np.asarray(_grad_cam(graph, state, measure, encoder.network_input(pairs.pixels), embeddings))
+
+
+@partial(jax.jit, static_argnums=0)
+def _grad_cam(graph: Any, state: Any, measure: Measure, images: Array, others: Array) -> Array:
+    network = nnx.merge(graph, state)
+    features = network.feature_map(images)
+
+    def total_score(features: Array) -> Array:  # each score depends on the features of one image only
+        return jnp.sum(measure.as_score(measure.of_pairs(network.embed_feature_map(features), others)))
+
+    weights = jnp.mean(jax.grad(total_score)(features), axis=(1, 2), keepdims=True)
+    small = jax.nn.relu(jnp.sum(weights * features, axis=-1))
+    return jax.image.resize(small, images.shape[:3], "bilinear")
+
+
+def attention_rollout(encoder: Encoder, images: Images) -> np.ndarray:
+    """Compute attention rollout: the attention to each patch, followed through all blocks of a vision transformer.
+
+        rollout = A_L ... A_2 A_1,  A_l = (I + mean over heads of the attention weights of block l) / 2
+
+    It depends on one image only, not on the image that it is compared with.
+
+    Args:
+        encoder: Its network is a `simjax.nn.VisionTransformer`; not an ensemble.
+        images: n images, see `simjax.explain`.
+
+    Returns:
+        float32 [n, h, w], constant within a patch: the attention of the class token, or the mean over all tokens.
+
+    Raises:
+        InputError: If the encoder's network has no attention.
+    """
+    if len(encoder.networks) > 1:
+        raise InputError("attention_rollout: expected a single network, got an ensemble")
+    network: Any = encoder.networks[0]
+    weights = encoder.attention_weights(images).mean(axis=2)  # [n, blocks, t, t]
+    blocks = (weights + np.eye(weights.shape[-1], dtype=np.float32)) / 2
+    rollout = reduce(lambda product, block: block @ product, blocks.swapaxes(0, 1))
+    patches = np.asarray(network.attention_to_patches(rollout))
+    return patches.reshape(len(patches), -1)[:, patch_ids(encoder, network.patch_size)]
+
+
+def occlusion(
+    encoder: Encoder, images: Images, others: Images, *, patch_size: int | None = None, fill: Fill = "mean"
+) -> np.ndarray:
+    """Compute how much the score falls when a patch is replaced, for each patch. Slow, but valid for any encoder.
+
+    Args:
+        encoder: Compares the images.
+        images, others: n images each, see `simjax.explain`.
+        patch_size: Side of a patch in pixels. Default: that of a vision transformer, or an eighth of the shorter side,
+            at least 2.
+        fill: Pixels that replace a patch: the "mean" of the training images, or a "blur" of the image by a Gaussian
+            whose standard deviation is the side of a patch.
+
+    Returns:
+        float32 [n, h, w], constant within a patch. A patch that makes the images less similar has a negative value.
+    """
+    ids = patch_ids(encoder, patch_size)
+    pairs = check_pairs(encoder, images, others)
+    filled = filling(encoder, pairs.pixels, fill, ids)
+    is_removed = ids[None] == np.arange(ids[-1, -1] + 1)[:, None, None]  # [patches, h, w]
+    maps = np.zeros(pairs.pixels.shape[:3], np.float32)
+    for i, (image, other) in enumerate(zip(*pairs, strict=True)):
+        variants = np.where(is_removed[..., None], filled[i], image)
+        whole, *occluded = scores(encoder, np.concatenate([image[None], variants]), other)
+        maps[i] = (whole - np.asarray(occluded))[ids]
+    return maps
+
+
+def random_regions(encoder: Encoder, images: Images, *, patch_size: int | None = None, seed: int = 0) -> np.ndarray:
+    """Return heat maps of random values for each patch, with which other heat maps are compared.
+
+    Args:
+        encoder: Gives the size of the images.
+        images: n images, see `simjax.explain`.
+        patch_size: See `occlusion`.
+        seed: Seed of the random numbers.
+
+    Returns:
+        float32 [n, h, w], constant within a patch, from 0 to 1.
+    """
+    ids = patch_ids(encoder, patch_size)
+    values = np.random.default_rng(seed).random((len(encoder.pixels(images)), ids[-1, -1] + 1), np.float32)
+    return values[:, ids]

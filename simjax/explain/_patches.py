@@ -1,0 +1,71 @@
+"""Patches of an image, and images without some of them."""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from simjax.core import InputError, check_choice
+from simjax.encoder import Encoder
+from simjax.encoder._images import Images
+
+Fill = Literal["mean", "blur"]
+FILLS = ("mean", "blur")
+
+
+class Pairs(NamedTuple):
+    """Pairs of images.
+
+    Attributes:
+        pixels: The first image of each pair, uint8 [n, h, w, c].
+        others: Embeddings of the second images, [n, e].
+    """
+
+    pixels: np.ndarray
+    others: np.ndarray
+
+
+def check_pairs(encoder: Encoder, images: Images, others: Images) -> Pairs:
+    """Return the pairs of two lists of images of equal length."""
+    pixels, embeddings = encoder.pixels(images), encoder.encode(others)
+    if len(pixels) != len(embeddings):
+        raise InputError(f"others: expected one image for each of {len(pixels)} images, got {len(embeddings)}")
+    return Pairs(pixels, embeddings)
+
+
+def patch_ids(encoder: Encoder, patch_size: int | None) -> np.ndarray:
+    """Return the number of the patch of each pixel, int [h, w]; patches are numbered row by row.
+
+    Args:
+        encoder: Its network's input is divided into patches.
+        patch_size: Side of a patch in pixels. Default: that of a vision transformer, or an eighth of the shorter side,
+            at least 2.
+    """
+    height, width, _ = encoder.config.preprocessing.image_shape
+    network: Any = encoder.networks[0]
+    size = patch_size or getattr(network, "patch_size", max(2, round(min(height, width) / 8)))
+    if not 1 <= size <= min(height, width):
+        raise InputError(f"patch_size: expected 1 to {min(height, width)} for {height}x{width} images, got {size}")
+    row, column = np.arange(height) // size, np.arange(width) // size
+    return row[:, None] * (column[-1] + 1) + column[None]
+
+
+def filling(encoder: Encoder, pixels: np.ndarray, fill: Fill, ids: np.ndarray) -> np.ndarray:
+    """Return the pixels that replace those of removed patches, uint8 [n, h, w, c].
+
+    "mean" is the mean of the training images; "blur" is the image after a Gaussian blur whose standard deviation is the
+    side of a patch.
+    """
+    check_choice("fill", fill, FILLS)
+    if fill == "mean":
+        mean = np.rint(255 * np.asarray(encoder.config.preprocessing.mean)).astype(np.uint8)
+        return np.broadcast_to(mean, pixels.shape)
+    from scipy.ndimage import gaussian_filter
+
+    side = np.count_nonzero(ids[0] == 0)
+    return gaussian_filter(pixels, sigma=(0, side, side, 0))
+
+
+def scores(encoder: Encoder, variants: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Compute the scores [k] of images [k, h, w, c] with the embedding [e] of another image; a distance is negated."""
+    values = encoder.similarity(encoder.encode(variants), other[None])[:, 0]
+    return values if encoder.measure.higher_is_closer else -values

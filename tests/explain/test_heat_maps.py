@@ -1,0 +1,123 @@
+"""Heat maps are compared with explicit loops, gradients by hand and explicit products of matrices."""
+
+from typing import Any, cast
+
+import jax
+import numpy as np
+import pytest
+
+from simjax import explain
+from simjax.core import InputError
+from tests.explain.conftest import MEAN, STD, encoder_of
+
+
+def patches_of(height, width, size):
+    """Yield the rows and columns of each patch, row by row."""
+    for top in range(0, height, size):
+        for left in range(0, width, size):
+            yield slice(top, top + size), slice(left, left + size)
+
+
+@pytest.mark.parametrize(
+    ("measure", "constant_norm"), [("cosine", True), ("cosine", False), ("dot", True), ("euclidean", True)]
+)
+def test_grad_cam_of_a_linear_network_is_its_gradient_by_hand(linear, pairs, measure, constant_norm):
+    encoder = linear(measure)
+    network = encoder.networks[0]
+    found = explain.grad_cam(encoder, *pairs, constant_norm=constant_norm)
+    a, b = (np.asarray(encoder.encode(images), np.float64) for images in pairs)
+    inputs = (pairs[0] / 255 - np.array(MEAN)) / np.array(STD)
+    for i in range(3):
+        features = np.zeros((3, 2, 4))
+        for row, column in np.ndindex(3, 2):
+            window = inputs[i, 3 * row : 3 * row + 3, 5 * column : 5 * column + 5]
+            features[row, column] = window.mean(axis=(0, 1)) @ np.asarray(network.filters[...])
+        length, unit = np.linalg.norm(a[i]), b[i] / np.linalg.norm(b[i])
+        gradient = {  # of the score with respect to the embedding
+            ("cosine", True): unit,  # the constant norm is left out
+            ("cosine", False): (unit - (a[i] @ unit) * a[i] / length**2) / length,
+            ("dot", True): b[i],
+            ("euclidean", True): (b[i] - a[i]) / np.linalg.norm(a[i] - b[i]),
+        }[measure, constant_norm]
+        weights = np.asarray(network.embed[...]) @ gradient / 6  # the mean over 3 * 2 positions
+        expected = np.maximum(features @ weights, 0)
+        enlarged = jax.image.resize(expected, (9, 10), "bilinear")
+        np.testing.assert_allclose(found[i], enlarged, rtol=1e-4, atol=1e-6)
+    assert found.max() > 1e-2
+
+
+def test_grad_cam_of_equal_images_is_not_zero_if_the_norm_is_constant(linear, pairs):
+    assert explain.grad_cam(linear(), pairs[0], pairs[0]).max() > 1e-2
+    np.testing.assert_allclose(explain.grad_cam(linear(), pairs[0], pairs[0], constant_norm=False), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("measure", ["cosine", "euclidean"])
+@pytest.mark.parametrize("fill", ["mean", "blur"])
+def test_occlusion_is_a_loop_over_patches(linear, pairs, measure, fill):
+    from scipy.ndimage import gaussian_filter
+
+    encoder, sign = linear(measure), 1 if measure == "cosine" else -1
+    found = explain.occlusion(encoder, *pairs, patch_size=4, fill=fill)
+    for i, (image, other) in enumerate(zip(*pairs, strict=True)):
+        filled = np.broadcast_to(np.round(255 * np.array(MEAN)), image.shape)
+        if fill == "blur":
+            filled = np.stack([gaussian_filter(image[..., channel], 4) for channel in range(3)], axis=-1)
+        for rows, columns in patches_of(9, 10, 4):
+            occluded = image.copy()
+            occluded[rows, columns] = filled[rows, columns]
+            drop = sign * float((encoder.similarity(image, other) - encoder.similarity(occluded, other))[0, 0])
+            np.testing.assert_allclose(found[i, rows, columns], drop, atol=1e-5)
+    assert found.min() < -1e-3 < 1e-3 < found.max()
+
+
+def test_rollout_is_the_product_of_the_attention_of_all_blocks(transformer, pairs):
+    found = explain.attention_rollout(transformer, pairs[0])
+    weights = transformer.attention_weights(pairs[0])
+    has_class_token = transformer.networks[0].class_token is not None
+    tokens = 9 + has_class_token
+    assert weights.shape == (3, 3, 2, tokens, tokens)
+    for i in range(3):
+        product = np.eye(tokens)
+        for block in range(3):
+            mean = (weights[i, block, 0] + weights[i, block, 1]) / 2
+            product = (0.5 * mean + 0.5 * np.eye(tokens)) @ product
+        values = product[0, 1:] if has_class_token else product.mean(axis=0)
+        for value, (rows, columns) in zip(values, patches_of(9, 10, 4), strict=True):
+            np.testing.assert_allclose(found[i, rows, columns], value, rtol=1e-5)
+
+
+def test_all_methods_that_an_encoder_supports_are_computed(linear, transformer, pairs):
+    assert list(explain.heat_maps(linear(), *pairs)) == ["grad_cam", "occlusion"]
+    maps = explain.heat_maps(transformer, *pairs)
+    assert list(maps) == ["attention_rollout", "occlusion"]
+    np.testing.assert_array_equal(maps["occlusion"], explain.occlusion(transformer, *pairs, patch_size=4))
+    ensemble = encoder_of(*linear().networks * 2)
+    found = explain.heat_maps(ensemble, *pairs)
+    assert list(found) == ["occlusion"]
+    np.testing.assert_allclose(found["occlusion"], explain.occlusion(linear(), *pairs), atol=1e-5)
+
+
+def test_random_regions_differ_between_patches_images_and_seeds(linear, pairs):
+    found = explain.random_regions(linear(), pairs[0], patch_size=4)
+    values = np.stack([found[:, rows, columns].max(axis=(1, 2)) for rows, columns in patches_of(9, 10, 4)])
+    assert len(np.unique(values)) == values.size == 27
+    assert not np.array_equal(found, explain.random_regions(linear(), pairs[0], patch_size=4, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda e, v, a, b: explain.grad_cam(v, a, b), "grad_cam: expected a network with a spatial feature map"),
+        (lambda e, v, a, b: explain.grad_cam(encoder_of(*e.networks * 2), a, b), "got an ensemble"),
+        (lambda e, v, a, b: explain.attention_rollout(e, a), "attention: expected a vision transformer, got test"),
+        (lambda e, v, a, b: explain.attention_rollout(encoder_of(*v.networks * 2), a), "got an ensemble"),
+        (lambda e, v, a, b: explain.occlusion(e, a, b[:2]), "others: expected one image for each of 3 images, got 2"),
+        (lambda e, v, a, b: explain.occlusion(e, a, b, patch_size=10), "patch_size: expected 1 to 9 for 9x10 images"),
+        (lambda e, v, a, b: explain.occlusion(e, a, b, fill=cast(Any, "noise")), "unknown fill 'noise'"),
+        (lambda e, v, a, b: explain.heat_maps(e, a, b, ["gradcam"]), "did you mean grad_cam?"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_a_wrong_argument_is_named(linear, transformer, pairs, call, message):
+    with pytest.raises(InputError, match=message.replace("?", r"\?")):
+        call(linear(), transformer, *pairs)
