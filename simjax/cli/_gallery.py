@@ -210,14 +210,14 @@ def list_items(arguments: Sequence[str]) -> None:
             print(json.dumps(item._asdict(), ensure_ascii=False))
 
 
-def open_gallery(path: str) -> Any:
-    """Open a gallery, and suppress the warning that it is not calibrated."""
+def open_gallery(path: str, encoder: Any = None) -> Any:
+    """Open a gallery, by default with its own encoder, and suppress the warning that it is not calibrated."""
     from simjax.gallery import Gallery
 
     enable_compilation_cache()
     # Commands that need a calibration say how to calibrate.
     warnings.filterwarnings("ignore", "the gallery is not calibrated", UserWarning)
-    return Gallery.open(path)
+    return Gallery.open(path, encoder=encoder)
 
 
 def shown(gallery: str) -> str:

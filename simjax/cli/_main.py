@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import simjax
-from simjax.cli import _commands, _encoders, _gallery, _gallery_duplicates, _gallery_search, _train
+from simjax.cli import _commands, _encoders, _explain, _gallery, _gallery_duplicates, _gallery_search, _train
 from simjax.cli._arguments import did_you_mean, with_flags
 from simjax.cli._help import Command, help_text
 from simjax.cli._interrupt import exit_on_interrupt
@@ -49,6 +49,11 @@ COMMANDS = {
     ),
     "verify": Command(_encoders.verify, _encoders.VerifyArguments, ["glyphs-cnn a.png b.png --fmr 0.01"]),
     "fid": Command(_encoders.fid, _encoders.FIDArguments, ["digits-cnn real generated"]),
+    "explain": Command(
+        _explain.explain,
+        _explain.ExplainArguments,
+        ["glyphs-cnn a.png b.png --out why.html", "glyphs-cnn a.png --gallery people.gallery --out why.html"],
+    ),
     "gallery create": Command(
         _gallery.create,
         _gallery.CreateArguments,

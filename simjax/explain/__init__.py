@@ -6,12 +6,23 @@ i is images[i] and others[i].
 """
 
 from simjax.explain._faithfulness import Faithfulness, faithfulness
-from simjax.explain._heat_maps import METHODS, attention_rollout, grad_cam, heat_maps, occlusion, random_regions
+from simjax.explain._heat_maps import (
+    METHODS,
+    attention_by_head,
+    attention_rollout,
+    grad_cam,
+    heat_maps,
+    occlusion,
+    random_regions,
+)
+from simjax.explain._patches import default_patch_size
 
 __all__ = [
     "METHODS",
     "Faithfulness",
+    "attention_by_head",
     "attention_rollout",
+    "default_patch_size",
     "faithfulness",
     "grad_cam",
     "heat_maps",

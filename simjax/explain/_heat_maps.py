@@ -67,7 +67,7 @@ def heat_maps(
         "attention_rollout": lambda: attention_rollout(encoder, images),
         "occlusion": lambda: occlusion(encoder, images, others, patch_size=patch_size, fill=fill),
     }
-    return {name: computed[check_choice("methods", name, METHODS)]() for name in methods}
+    return {name: computed[check_choice("method", name, METHODS)]() for name in methods}
 
 
 def grad_cam(encoder: Encoder, images: Images, others: Images, *, constant_norm: bool = True) -> np.ndarray:
@@ -135,12 +135,29 @@ def attention_rollout(encoder: Encoder, images: Images) -> np.ndarray:
     """
     if len(encoder.networks) > 1:
         raise InputError("attention_rollout: expected a single network, got an ensemble")
-    network: Any = encoder.networks[0]
     weights = encoder.attention_weights(images).mean(axis=2)  # [n, blocks, t, t]
     blocks = (weights + np.eye(weights.shape[-1], dtype=np.float32)) / 2
     rollout = reduce(lambda product, block: block @ product, blocks.swapaxes(0, 1))
-    patches = np.asarray(network.attention_to_patches(rollout))
-    return patches.reshape(len(patches), -1)[:, patch_ids(encoder, network.patch_size)]
+    return _patches_to_pixels(encoder, rollout)
+
+
+def attention_by_head(encoder: Encoder, images: Images) -> np.ndarray:
+    """Return the attention to each patch in each block and head of a vision transformer, of an ensemble's first one.
+
+    Returns:
+        float32 [n, blocks, heads, h, w], constant within a patch; otherwise as in `attention_rollout`.
+
+    Raises:
+        InputError: If the encoder's network has no attention.
+    """
+    return _patches_to_pixels(encoder, encoder.attention_weights(images))
+
+
+def _patches_to_pixels(encoder: Encoder, weights: np.ndarray) -> np.ndarray:
+    """Return the attention to each pixel, [..., h, w], from the attention weights of tokens [..., t, t]."""
+    network: Any = encoder.networks[0]
+    patches = np.asarray(network.attention_to_patches(weights))
+    return patches.reshape(*patches.shape[:-2], -1)[..., patch_ids(encoder, network.patch_size)]
 
 
 def occlusion(
@@ -151,8 +168,7 @@ def occlusion(
     Args:
         encoder: Compares the images.
         images, others: n images each, see `simjax.explain`.
-        patch_size: Side of a patch in pixels. Default: that of a vision transformer, or an eighth of the shorter side,
-            at least 2.
+        patch_size: Side of a patch in pixels. Default: `default_patch_size`.
         fill: Pixels that replace a patch: the "mean" of the training images, or a "blur" of the image by a Gaussian
             whose standard deviation is the side of a patch.
 

@@ -32,17 +32,21 @@ def check_pairs(encoder: Encoder, images: Images, others: Images) -> Pairs:
     return Pairs(pixels, embeddings)
 
 
+def default_patch_size(encoder: Encoder) -> int:
+    """Return the patch size of a vision transformer; of another network an eighth of the shorter side, at least 2."""
+    network: Any = encoder.networks[0]
+    return getattr(network, "patch_size", max(2, round(min(encoder.config.preprocessing.image_shape[:2]) / 8)))
+
+
 def patch_ids(encoder: Encoder, patch_size: int | None) -> np.ndarray:
     """Return the number of the patch of each pixel, int [h, w]; patches are numbered row by row.
 
     Args:
         encoder: Its network's input is divided into patches.
-        patch_size: Side of a patch in pixels. Default: that of a vision transformer, or an eighth of the shorter side,
-            at least 2.
+        patch_size: Side of a patch in pixels. Default: `default_patch_size`.
     """
     height, width, _ = encoder.config.preprocessing.image_shape
-    network: Any = encoder.networks[0]
-    size = patch_size or getattr(network, "patch_size", max(2, round(min(height, width) / 8)))
+    size = default_patch_size(encoder) if patch_size is None else patch_size
     if not 1 <= size <= min(height, width):
         raise InputError(f"patch_size: expected 1 to {min(height, width)} for {height}x{width} images, got {size}")
     row, column = np.arange(height) // size, np.arange(width) // size

@@ -32,11 +32,11 @@ def nearest_neighbours(
     height, gap = 1.1 + 2 * LINE, 0.25
     figure, axes = style.canvas(columns + 1 + gap, rows * height)
     for i in range(rows):
-        _photo(axes, query[i], 0, i * height, [class_names[query_label[i]]])
+        photo(axes, query[i], 0, i * height, [class_names[query_label[i]]])
         for j in range(columns):
             colour, sign = (style.GREEN, "✓") if is_correct[i, j] else (style.VERMILLION, "✗")
             lines = [class_names[label[i, j]], f"{score[i, j]:.2f}"]
-            _photo(axes, image[i, j], j + 1 + gap, i * height, lines, colour, sign)
+            photo(axes, image[i, j], j + 1 + gap, i * height, lines, colour, sign)
     return Picture(
         "neighbours",
         style.to_png(figure),
@@ -60,7 +60,7 @@ def pairs(image: np.ndarray, label: np.ndarray, dissimilarity: np.ndarray, names
         first, second = label[i]
         colour, sign = (style.BLUE, "=") if first == second else (style.ORANGE, "≠")
         for j in range(2):
-            _photo(axes, image[i, j], x + j, y, [], colour)
+            photo(axes, image[i, j], x + j, y, [], colour)
         _text(axes, x + 1, y, f"{class_names[first]} {sign} {class_names[second]}")
         _text(axes, x + 1, y + LINE, f"dissimilarity {dissimilarity[i]:.2f}")
     same = label[:count, 0] == label[:count, 1]
@@ -87,11 +87,12 @@ def attention_maps(image: np.ndarray, attention: np.ndarray, label: np.ndarray, 
     titles = ["all heads", *(f"head {h + 1}" for h in range(heads))] if heads > 1 else ["attention"]
     figure, axes = style.canvas(1 + len(titles), rows * height)
     for i in range(rows):
-        _photo(axes, image[i], 0, i * height, [class_names[label[i]]])
+        photo(axes, image[i], 0, i * height, [class_names[label[i]]])
         maps = [attention[i].mean(0), *attention[i, :heads]]
         for j, (title, weights) in enumerate(zip(titles, maps, strict=False), start=1):
-            _photo(axes, image[i], j, i * height, [title])
-            axes.imshow(_overlay(weights), extent=_box(j, i * height), interpolation="bilinear", zorder=1.5)
+            photo(axes, image[i], j, i * height, [title])
+            weights = weights - weights.min()
+            overlay(axes, weights, j, i * height, weights.max())
     return Picture(
         "attention",
         style.to_png(figure),
@@ -102,11 +103,21 @@ def attention_maps(image: np.ndarray, attention: np.ndarray, label: np.ndarray, 
     )
 
 
-def _overlay(weights: np.ndarray) -> np.ndarray:
-    """Return an orange image [gh, gw, 4] whose opacity grows with the weights [gh, gw], relative to their range."""
-    weights = weights - weights.min()
-    opacity = 0.8 * weights / max(weights.max(), np.finfo(np.float32).tiny)
-    return np.concatenate([np.broadcast_to(to_rgb(style.ORANGE), (*weights.shape, 3)), opacity[..., None]], axis=-1)
+def overlay(axes: Axes, values: np.ndarray, x: float, y: float, scale: float, patch_size: int | None = None) -> None:
+    """Draw values [h, w] over the photograph at (x, y), and the grid of the patches if their size is given.
+
+    Positive values are orange, negative ones blue; the opacity is 0.8 times the absolute value divided by `scale`.
+    """
+    left, right, bottom, top = _box(x, y)
+    rgb = np.where(values[..., None] < 0, to_rgb(style.BLUE), to_rgb(style.ORANGE))
+    opacity = 0.8 * np.abs(values) / max(scale, np.finfo(np.float32).tiny)
+    coloured = np.concatenate([rgb, opacity[..., None]], axis=-1)
+    axes.imshow(coloured, extent=(left, right, bottom, top), interpolation="bilinear", zorder=1.5)
+    if patch_size is not None:
+        height, width = values.shape
+        options = {"colors": style.NEUTRAL, "linewidth": 0.4, "zorder": 1.7}
+        axes.hlines(top + (bottom - top) * np.arange(0, height, patch_size) / height, left, right, **options)
+        axes.vlines(left + (right - left) * np.arange(0, width, patch_size) / width, top, bottom, **options)
 
 
 def _box(x: float, y: float) -> tuple[float, float, float, float]:
@@ -114,7 +125,7 @@ def _box(x: float, y: float) -> tuple[float, float, float, float]:
     return x + 0.05, x + 0.95, y + 0.95, y + 0.05
 
 
-def _photo(
+def photo(
     axes: Axes, image: np.ndarray, x: float, y: float, lines: list[str], colour: str = style.NEUTRAL, sign: str = ""
 ) -> None:
     """Draw a framed photograph in the box at (x, y), lines of text below, and a sign on a disc in its corner."""

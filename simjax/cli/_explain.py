@@ -1,0 +1,138 @@
+"""`simjax explain`: which regions make two images similar."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tyro.conf import Positional
+
+from simjax.cli._arguments import parse
+from simjax.cli._encoders import one_image
+from simjax.cli._gallery import open_gallery
+from simjax.cli._results import PRIOR, check_output, print_json
+from simjax.cli._train import enable_compilation_cache
+from simjax.core import InputError
+
+RANDOM = "random regions"
+ORDERS = 10  # random orders of the patches, with which the methods are compared
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExplainArguments:
+    """Show which regions make two images similar: a page with heat maps, and how faithful they are."""
+
+    encoder: Positional[str]
+    """Folder of a run or of an encoder, or the name of a ready one."""
+    a: Positional[str]
+    """First image."""
+    b: Positional[str | None] = None
+    """Second image, or a folder, of which the image closest to A is taken."""
+    out: str
+    """Page to write (.html)."""
+    gallery: str | None = None
+    """Gallery, of which the item closest to A is the second image."""
+    methods: tuple[str, ...] | None = None
+    """Heat maps: grad_cam, attention_rollout, occlusion. Default: all that the encoder supports."""
+    patch_size: int | None = None
+    """Side of the patches that are removed, in pixels of the network's input. Default: that of a vision transformer, or
+    an eighth of the shorter side."""
+    fill: Literal["mean", "blur"] = "mean"
+    """Replaces removed patches: mean of the training images, or the blurred image."""
+    json: bool = False
+    """Print one JSON document."""
+
+
+def explain(arguments: Sequence[str]) -> None:
+    """Explain the similarity of two images, write the page and print the numbers."""
+    parsed = parse(ExplainArguments, arguments)
+    check_output("out", parsed.out, (".html", ".htm"))
+    if (parsed.b is None) == (parsed.gallery is None):
+        raise InputError(f"expected a second image or `gallery`, {'got neither' if parsed.b is None else 'not both'}")
+    from simjax import explain
+    from simjax.encoder import load_encoder
+    from simjax.report._explanation import CURVES, Explanation, write_explanation
+
+    enable_compilation_cache()
+    encoder = load_encoder(parsed.encoder)
+    a = one_image(parsed.a)
+    b, calibration = _closest_item(encoder, a, parsed.gallery) if parsed.gallery else _second(encoder, a, parsed.b)
+    images, others = encoder.pixels([a, b]), encoder.pixels([b, a])
+    patch_size = explain.default_patch_size(encoder) if parsed.patch_size is None else parsed.patch_size
+    options: dict[str, Any] = {"patch_size": patch_size, "fill": parsed.fill}
+    maps = explain.heat_maps(encoder, images, others, parsed.methods, **options)
+
+    def curves(heat_maps: np.ndarray, seed: int = 0) -> Any:
+        return explain.faithfulness(encoder, images, others, heat_maps, **options, seed=seed)
+
+    found = {name: curves(heat_maps) for name, heat_maps in maps.items()}
+    random = [
+        curves(explain.random_regions(encoder, images, patch_size=patch_size, seed=seed)) for seed in range(ORDERS)
+    ]
+    all_curves = {name: np.stack([f.deletion, f.insertion]) for name, f in found.items()}
+    all_curves[RANDOM] = np.mean([[f.deletion, f.insertion] for f in random], axis=0)
+    areas = {name: np.stack([f.deletion_area, f.insertion_area]) for name, f in found.items()}
+    random_areas = np.stack([[f.deletion_area, f.insertion_area] for f in random])
+    areas[RANDOM] = random_areas.mean(axis=0)
+
+    score = float(encoder.similarity(images[:1], others[:1])[0, 0])
+    probability = None if calibration is None else float(calibration.probability(score))
+    summary = f"{encoder.measure.name} {score:.4f}"
+    if probability is not None:
+        summary += f", probability of same {probability:.3f} {PRIOR}"
+    has_attention = hasattr(encoder.networks[0], "attention_to_patches")
+    explanation = Explanation(
+        names=(a.name, b.name),
+        images=images,
+        heat_maps=maps,
+        attention=explain.attention_by_head(encoder, images) if has_attention else None,
+        patch_size=explain.default_patch_size(encoder),
+        share=random[0].share,
+        curves=all_curves,
+        areas=areas,
+        random_areas=random_areas,
+        measure=encoder.measure.name if encoder.measure.higher_is_closer else f"- {encoder.measure.name}",
+    )
+    write_explanation(Path(parsed.out), f"{a.name} and {b.name}", f"{summary}, by {encoder.name}", explanation)
+    if parsed.json:
+        result: dict[str, Any] = {"a": str(a), "b": str(b), "measure": encoder.measure.name, "score": score}
+        result |= {"probability": probability, "patch_size": patch_size, "fill": parsed.fill}
+        result["areas"] = {name: dict(zip(CURVES, area.tolist(), strict=True)) for name, area in areas.items()}
+        ranges = np.stack([random_areas.min(axis=0), random_areas.max(axis=0)], axis=-1)
+        result["random_ranges"] = dict(zip(CURVES, ranges.tolist(), strict=True))
+        print_json(result)
+    else:
+        print(f"{a} and {b}: {summary}")
+        print("area under the curve, mean of both images  (deletion: lower is more faithful, insertion: higher)")
+        for name, (deletion, insertion) in areas.items():
+            print(f"  {name}: deletion {deletion.mean():.4f}, insertion {insertion.mean():.4f}")
+    sys.stderr.write(f"page: {parsed.out}\n")
+
+
+def _second(encoder: Any, a: Path, given: str) -> tuple[Path, Any]:
+    """Return the second image, or the image in a folder that is closest to the first one, and the calibration."""
+    from simjax.encoder import find_images
+    from simjax.similarity import top_k
+
+    if not os.path.isdir(given):
+        return one_image(given), encoder.calibration
+    paths = [path for path in find_images(given) if not path.samefile(a)]
+    if not paths:
+        raise InputError(f"{given}: has no image other than {a}")
+    _, closest = top_k(encoder.encode(a), encoder.encode(paths), 1, encoder.measure)
+    return paths[int(closest[0, 0])], encoder.calibration
+
+
+def _closest_item(encoder: Any, a: Path, path: str) -> tuple[Path, Any]:
+    """Return the image of the closest item of a gallery other than the first image, and the gallery's calibration."""
+    with open_gallery(path, encoder) as gallery:
+        (result,) = gallery.search([a], min(2, max(1, len(gallery))))
+        hits = [hit for hit in result.hits if hit.path != str(a.absolute())]
+        if not hits:
+            raise InputError(f"{path}: has no item other than {a}")
+        if hits[0].path is None:
+            raise InputError(f"{path}: item {hits[0].id}, the closest one, has no image file")
+        return one_image(hits[0].path), gallery.calibration
