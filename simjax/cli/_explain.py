@@ -50,8 +50,6 @@ def explain(arguments: Sequence[str]) -> None:
     """Explain the similarity of two images, write the page and print the numbers."""
     parsed = parse(ExplainArguments, arguments)
     check_output("out", parsed.out, (".html", ".htm"))
-    if (parsed.b is None) == (parsed.gallery is None):
-        raise InputError(f"expected a second image or `gallery`, {'got neither' if parsed.b is None else 'not both'}")
     from simjax import explain
     from simjax.encoder import load_encoder
     from simjax.report._explanation import CURVES, Explanation, write_explanation
@@ -59,7 +57,7 @@ def explain(arguments: Sequence[str]) -> None:
     enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
     a = one_image(parsed.a)
-    b, calibration = _closest_item(encoder, a, parsed.gallery) if parsed.gallery else _second(encoder, a, parsed.b)
+    b, calibration = _second_image(encoder, a, parsed)
     images, others = encoder.pixels([a, b]), encoder.pixels([b, a])
     patch_size = explain.default_patch_size(encoder) if parsed.patch_size is None else parsed.patch_size
     options: dict[str, Any] = {"patch_size": patch_size, "fill": parsed.fill}
@@ -112,22 +110,30 @@ def explain(arguments: Sequence[str]) -> None:
     sys.stderr.write(f"page: {parsed.out}\n")
 
 
-def _second(encoder: Any, a: Path, given: str) -> tuple[Path, Any]:
-    """Return the second image, or the image in a folder that is closest to the first one, and the calibration."""
+def _second_image(encoder: Any, a: Path, parsed: ExplainArguments) -> tuple[Path, Any]:
+    """Return the second image, and the calibration of the gallery or of the encoder."""
+    if parsed.b is not None and parsed.gallery is None:
+        b = _closest_in_folder(encoder, a, parsed.b) if os.path.isdir(parsed.b) else one_image(parsed.b)
+        return b, encoder.calibration
+    if parsed.gallery is not None and parsed.b is None:
+        return _closest_in_gallery(encoder, a, parsed.gallery)
+    raise InputError(f"expected a second image or `gallery`, {'got neither' if parsed.b is None else 'not both'}")
+
+
+def _closest_in_folder(encoder: Any, a: Path, folder: str) -> Path:
+    """Return the image in a folder that is closest to image a, other than that image."""
     from simjax.encoder import find_images
     from simjax.similarity import top_k
 
-    if not os.path.isdir(given):
-        return one_image(given), encoder.calibration
-    paths = [path for path in find_images(given) if not path.samefile(a)]
+    paths = [path for path in find_images(folder) if not path.samefile(a)]
     if not paths:
-        raise InputError(f"{given}: has no image other than {a}")
+        raise InputError(f"{folder}: has no image other than {a}")
     _, closest = top_k(encoder.encode(a), encoder.encode(paths), 1, encoder.measure)
-    return paths[int(closest[0, 0])], encoder.calibration
+    return paths[int(closest[0, 0])]
 
 
-def _closest_item(encoder: Any, a: Path, path: str) -> tuple[Path, Any]:
-    """Return the image of the closest item of a gallery other than the first image, and the gallery's calibration."""
+def _closest_in_gallery(encoder: Any, a: Path, path: str) -> tuple[Path, Any]:
+    """Return the image of the item that is closest to image a, other than that image, and the calibration."""
     with open_gallery(path, encoder) as gallery:
         (result,) = gallery.search([a], min(2, max(1, len(gallery))))
         hits = [hit for hit in result.hits if hit.path != str(a.absolute())]

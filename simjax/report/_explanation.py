@@ -77,7 +77,7 @@ def _regions(explanation: Explanation) -> Picture:
     """Draw both images, each with an overlay for each method."""
     height = 1.1 + photographs.LINE
     figure, axes = style.canvas(1 + len(explanation.heat_maps), 2 * height)
-    figure.set_size_inches(2 * figure.get_size_inches())  # larger photographs with text of the same size
+    figure.set_size_inches(*(2 * figure.get_size_inches()))  # larger photographs with text of the same size
     for i, (image, name) in enumerate(zip(explanation.images, explanation.names, strict=True)):
         photographs.photo(axes, image, 0, i * height, [style.shorten(name, 24)])
         for j, (method, maps) in enumerate(explanation.heat_maps.items(), start=1):

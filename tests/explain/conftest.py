@@ -11,6 +11,7 @@ from jax import Array
 
 from simjax.encoder import Encoder, EncoderConfig, Preprocessing
 from simjax.nn import VisionTransformer
+from tests.slow import mostly_slow
 
 SHAPE = (9, 10, 3)  # no multiple of the patch size 4
 MEAN, STD = (0.3, 0.5, 0.6), (0.2, 0.3, 0.4)
@@ -45,9 +46,9 @@ def linear() -> Callable[..., Encoder]:
     return lambda measure="cosine": encoder_of(network, measure=measure)
 
 
-@pytest.fixture(scope="session", params=["mean", "class"])
+@pytest.fixture(scope="session", params=mostly_slow(["mean", "class"], "class"))
 def transformer(request) -> Encoder:
-    options = {"patch_size": 4, "width": 8, "depth": 3, "heads": 2, "pooling": request.param, "embedding_size": 7}
+    options = {"patch_size": 4, "width": 8, "depth": 2, "heads": 2, "pooling": request.param, "embedding_size": 7}
     return encoder_of(VisionTransformer(SHAPE, rngs=nnx.Rngs(0), **options))
 
 

@@ -75,15 +75,24 @@ def test_rollout_is_the_product_of_the_attention_of_all_blocks(transformer, pair
     weights = transformer.attention_weights(pairs[0])
     has_class_token = transformer.networks[0].class_token is not None
     tokens = 9 + has_class_token
-    assert weights.shape == (3, 3, 2, tokens, tokens)
+    assert weights.shape == (3, 2, 2, tokens, tokens)
     for i in range(3):
         product = np.eye(tokens)
-        for block in range(3):
+        for block in range(2):
             mean = (weights[i, block, 0] + weights[i, block, 1]) / 2
             product = (0.5 * mean + 0.5 * np.eye(tokens)) @ product
         values = product[0, 1:] if has_class_token else product.mean(axis=0)
         for value, (rows, columns) in zip(values, patches_of(9, 10, 4), strict=True):
             np.testing.assert_allclose(found[i, rows, columns], value, rtol=1e-5)
+
+
+def test_attention_by_head_is_that_of_the_encoder_on_the_grid_of_patches(transformer, pairs):
+    found = explain.attention_by_head(transformer, pairs[0])
+    assert found.shape == (3, 2, 2, 9, 10)  # images, blocks, heads
+    grid = transformer.attention(pairs[0])  # of the last block
+    for (row, column), (rows, columns) in zip(np.ndindex(3, 3), patches_of(9, 10, 4), strict=True):
+        difference = found[:, -1, :, rows, columns] - grid[:, :, row, column, None, None]
+        np.testing.assert_allclose(difference, 0, atol=1e-7)
 
 
 def test_all_methods_that_an_encoder_supports_are_computed(linear, transformer, pairs):

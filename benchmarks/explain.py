@@ -1,0 +1,245 @@
+"""Measure how faithful heat maps are to an encoder, by deletion and insertion curves, compared with random regions.
+
+    python -m benchmarks.explain --glyphs FOLDER        a few minutes; needs MNIST in $TFDS_DATA_DIR
+
+A pair shows one class: two test images of a digit, one character in two fonts (FOLDER has a sub-folder for each
+character), or two overlapping crops of a photograph of scikit-learn or scikit-image. A case whose images or encoder are
+missing is left out. Writes explain.md and explain.png.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # as `python benchmarks/explain.py`
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+
+from benchmarks import _report
+from simjax import explain, load_encoder
+from simjax.core import InputError
+
+Pairs = tuple[list[Any], list[Any]]
+ORDERS = 5  # random orders for each image
+PHOTOGRAPHS = (
+    *("astronaut", "brick", "camera", "chelsea", "clock", "coffee", "coins", "grass", "gravel", "hubble_deep_field"),
+    *("immunohistochemistry", "moon", "retina", "rocket"),
+)
+
+
+def main() -> int:
+    """Measure all cases and write the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.explain", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--pairs", type=int, default=100, help="largest number of pairs of a case (default 100)")
+    parser.add_argument(
+        "--glyphs", type=Path, help="folder of images for glyphs-cnn, one sub-folder for each character"
+    )
+    parser.add_argument("--photographs", default="efficientnet-lite0", help="encoder (default efficientnet-lite0)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs", metavar="DIR")
+    options = parser.parse_args()
+    records, examples = [], []
+    for name, pairs_of in cases(options):
+        try:
+            encoder, (images, others) = load_encoder(name), pairs_of(options.pairs)
+        except (InputError, ImportError) as error:
+            print(f"{name}: left out ({error})", flush=True)
+            continue
+        for fill in ("mean", "blur"):
+            maps = methods(encoder, images, others, fill)
+            records += measure(name, encoder, images, others, maps, fill)
+            if fill == "mean":
+                examples.append((name, encoder.pixels(images[:1])[0], encoder.pixels(others[:1])[0], maps))
+            print(
+                name, fill, {r["method"]: r["insertion"]["value"] for r in records if r["encoder"] == name}, flush=True
+            )
+    (options.out / "explain.md").write_text(page(records, _report.environment()["date"]))
+    draw(examples, options.out / "explain.png")
+    return 0
+
+
+def cases(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[int], Pairs]]]:
+    """Yield the encoder of each case and a function that returns at most n pairs of images."""
+    yield "mnist-cnn", digits
+    yield "mnist-vit", digits
+    if options.glyphs is not None:
+        yield "glyphs-cnn", lambda n: characters(options.glyphs, n)
+    yield options.photographs, photographs
+
+
+def digits(n: int) -> Pairs:
+    """Return pairs of test images of MNIST with one digit; no image is in two pairs."""
+    from simjax.data import load
+
+    test = load("mnist", "test")
+    order = np.random.default_rng(0).permutation(len(test.images))
+    of_digit = [order[test.labels[order] == digit] for digit in range(10)]
+    first, second = (np.concatenate([rows[side : 2 * (n // 10) : 2] for rows in of_digit]) for side in (0, 1))
+    return list(test.images[first]), list(test.images[second])
+
+
+def characters(folder: Path, n: int) -> Pairs:
+    """Return the first two images of each character."""
+    from simjax.encoder import find_identities
+
+    paths, names = find_identities(folder)
+    of_name = [[p for p, name in zip(paths, names, strict=True) if name == wanted] for wanted in dict.fromkeys(names)]
+    return [files[0] for files in of_name[:n]], [files[1] for files in of_name[:n]]
+
+
+def photographs(n: int) -> Pairs:
+    """Return two crops of each photograph, 80% of its sides: the upper left, and the lower right as a mirror image."""
+    from sklearn.datasets import load_sample_images
+
+    data = importlib.import_module("skimage.data")
+    found = [np.asarray(image) for image in load_sample_images()["images"]]
+    found = [*found, *(getattr(data, name)() for name in PHOTOGRAPHS)][:n]
+    sizes = [(image.shape[0] * 4 // 5, image.shape[1] * 4 // 5) for image in found]
+    first = [image[:height, :width] for image, (height, width) in zip(found, sizes, strict=True)]
+    second = [image[-height:, -width:][:, ::-1] for image, (height, width) in zip(found, sizes, strict=True)]
+    return first, second
+
+
+def methods(encoder: Any, images: list[Any], others: list[Any], fill: Any) -> dict[str, np.ndarray]:
+    """Compute the heat maps of the images and then of the others by all methods, [2 n, h, w]."""
+    both, opposite = [*images, *others], [*others, *images]
+    maps = explain.heat_maps(encoder, both, opposite, fill=fill)
+    if "grad_cam" in maps:
+        maps["grad_cam, full gradient"] = explain.grad_cam(encoder, both, opposite, constant_norm=False)
+    return maps
+
+
+def measure(
+    name: str, encoder: Any, images: list[Any], others: list[Any], maps: dict[str, np.ndarray], fill: Any
+) -> list[dict[str, Any]]:
+    """Return the areas of each method and their difference from random regions, with 95% intervals over pairs."""
+    both, opposite, n = [*images, *others], [*others, *images], len(images)
+
+    def areas(heat_maps: np.ndarray, seed: int = 0) -> np.ndarray:
+        found = explain.faithfulness(encoder, both, opposite, heat_maps, fill=fill, seed=seed)
+        return np.stack([found.deletion_area, found.insertion_area]).reshape(2, 2, n).mean(axis=1)  # [curve, pair]
+
+    random = np.mean([areas(explain.random_regions(encoder, both, seed=i), i) for i in range(ORDERS)], axis=0)
+    records = []
+    for method, values in [*((method, areas(heat_maps)) for method, heat_maps in maps.items()), ("random", random)]:
+        record: dict[str, Any] = {"encoder": name, "fill": fill, "method": method, "pairs": n}
+        for curve, value, baseline in zip(("deletion", "insertion"), values, random, strict=True):
+            record[curve] = {"value": float(value.mean()), "minus_random": interval(value - baseline)}
+        records.append(record)
+    return records
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """Return the mean and half of its 95% interval over pairs (Student's t)."""
+    from scipy.stats import t
+
+    n = len(values)
+    return [float(np.mean(values)), float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5)]
+
+
+def draw(examples: list[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]], path: Path) -> None:
+    """Draw the first image of each case with its heat maps, and the image that it is compared with."""
+    from simjax.report import _photographs as photographs
+    from simjax.report import _style as style
+
+    height = 1.1 + photographs.LINE
+    figure, axes = style.canvas(5, len(examples) * height)
+    for row, (name, image, other, maps) in enumerate(examples):
+        photographs.photo(axes, other, 0, row * height, [name])
+        photographs.photo(axes, image, 1, row * height, ["image"])
+        for column, (method, heat_maps) in enumerate(maps.items(), start=2):
+            photographs.photo(axes, image, column, row * height, [method.removeprefix("grad_cam, ")])
+            photographs.overlay(axes, heat_maps[0], column, row * height, np.abs(heat_maps[0]).max())
+    path.write_bytes(style.to_png(figure))
+
+
+def page(records: list[dict[str, Any]], date: str) -> str:
+    """Return the page with a table for each fill."""
+    parts = [PAGE, f"`python -m benchmarks.explain --glyphs FOLDER`, {date}"]
+    for fill, title in (
+        ("mean", "Replaced by the mean of the training images"),
+        ("blur", "Replaced by the blurred image"),
+    ):
+        rows = []
+        for r in records:
+            if r["fill"] == fill:
+                cells = [f"{r[curve]['value']:.3f}" for curve in ("deletion", "insertion")]
+                if r["method"] != "random":
+                    values = [r[curve]["minus_random"] for curve in ("deletion", "insertion")]
+                    cells = [f"{c} ({m:+.3f} ± {h:.3f})" for c, (m, h) in zip(cells, values, strict=True)]
+                rows.append([r["encoder"], r["method"], *cells, str(r["pairs"])])
+        head = ["encoder", "heat map", "deletion (minus random)", "insertion (minus random)", "pairs"]
+        parts += [f"### {title}", _report.table(head, rows)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+PAGE = """\
+# Why two images are similar
+
+```
+python -m simjax explain ENCODER A.png B.png --out why.html
+python -m simjax explain ENCODER A.png FOLDER --out why.html
+python -m simjax explain ENCODER A.png --gallery people.gallery --out why.html
+```
+
+write a page that shows which regions of A and B make them similar. The second command takes the image of a folder that
+is closest to A, the third one the closest item of a gallery; A itself is left out. `--json` prints the numbers. The
+same in Python:
+
+```python
+from simjax import data, explain, load_encoder
+
+encoder = load_encoder("digits-cnn")
+images = data.load("digits", "test").images
+maps = explain.heat_maps(encoder, images[:4], images[4:8])  # by name, [4, h, w]: why images[i] and images[i + 4]
+found = explain.faithfulness(encoder, images[:4], images[4:8], maps["grad_cam"])
+found.insertion_area  # for each image
+```
+
+![Images, what they are compared with, and their heat maps](explain.png)
+
+*An image (second column), the image that it is compared with (first column), and its heat maps: orange regions make the
+images similar, blue ones dissimilar. Each map has its own scale here; on a page of `simjax explain`, each method has
+one scale for both images.*
+
+## Heat maps
+
+| name | for | meaning |
+|---|---|---|
+| `grad_cam` | networks with a spatial feature map | features of the last map, weighted by gradients of the measure |
+| `attention_rollout` | vision transformers | attention, followed through all blocks |
+| `occlusion` | all encoders, also ensembles | fall of the score when one patch is replaced; slow |
+
+Attention rollout does not depend on the other image. The page of a vision transformer also shows the attention of each
+block and head, `explain.attention_by_head`. An encoder has no classifier, so a single image is explained by its
+similarity to the closest image.
+
+A network takes part in Grad-CAM if it has the two methods of `nn.SpatialNetwork`: `feature_map`, and
+`embed_feature_map`, which computes the embeddings from it.
+
+For the cosine, `grad_cam` treats the norm of the embedding as a constant. The full gradient has no component along the
+embedding. It therefore tells what would make similar images even more similar, and its heat maps are much less faithful
+(below); `constant_norm=False` computes them.
+
+## Faithfulness
+
+Patches of an image are replaced, the most important ones first (deletion), or all but the most important ones
+(insertion), while the other image is unchanged (Petsiuk et al. 2018). A heat map is faithful to the encoder if the area
+under the curve of the score is low for deletion and high for insertion. The tables show the mean area of both images of
+each pair and, in brackets, its difference from that of random regions (the mean of five orders) with a 95% interval
+over pairs. Patches have the size of those of the vision transformer, or an eighth of the image.
+
+All heat maps are more faithful than random regions. Grad-CAM and attention rollout, which need one pass, are about as
+faithful as occlusion. Images without some patches are unlike the training images, so look at both tables.
+
+Pairs are two test images of one digit (mnist-cnn, mnist-vit), one character in two fonts (glyphs-cnn), and two
+overlapping crops of a photograph, one of them mirrored (other encoders).
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
