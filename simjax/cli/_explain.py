@@ -12,7 +12,7 @@ from tyro.conf import Positional
 
 from simjax.cli._arguments import parse
 from simjax.cli._encoders import one_image
-from simjax.cli._gallery import open_gallery
+from simjax.cli._gallery import encoding_progress, open_gallery
 from simjax.cli._results import PRIOR, check_output, print_json
 from simjax.cli._train import enable_compilation_cache
 from simjax.core import InputError
@@ -63,18 +63,14 @@ def explain(arguments: Sequence[str]) -> None:
     options: dict[str, Any] = {"patch_size": patch_size, "fill": parsed.fill}
     maps = explain.heat_maps(encoder, images, others, parsed.methods, **options)
 
-    def curves(heat_maps: np.ndarray, seed: int = 0) -> Any:
-        return explain.faithfulness(encoder, images, others, heat_maps, **options, seed=seed)
-
-    found = {name: curves(heat_maps) for name, heat_maps in maps.items()}
-    random = [
-        curves(explain.random_regions(encoder, images, patch_size=patch_size, seed=seed)) for seed in range(ORDERS)
-    ]
-    all_curves = {name: np.stack([f.deletion, f.insertion]) for name, f in found.items()}
-    all_curves[RANDOM] = np.mean([[f.deletion, f.insertion] for f in random], axis=0)
-    areas = {name: np.stack([f.deletion_area, f.insertion_area]) for name, f in found.items()}
-    random_areas = np.stack([[f.deletion_area, f.insertion_area] for f in random])
-    areas[RANDOM] = random_areas.mean(axis=0)
+    random = [explain.random_regions(encoder, images, patch_size=patch_size, seed=seed) for seed in range(ORDERS)]
+    progress, found = encoding_progress(), []
+    for seed, heat_maps in enumerate([*maps.values(), *random]):
+        found.append(explain.faithfulness(encoder, images, others, heat_maps, **options, seed=seed))
+        progress("removing and adding patches", len(found), len(maps) + ORDERS)
+    curves = np.stack([[f.deletion, f.insertion] for f in found])
+    random_curves = curves[len(maps) :]
+    curves_by_name = dict(zip(maps, curves, strict=False)) | {RANDOM: random_curves.mean(axis=0)}
 
     score = float(encoder.similarity(images[:1], others[:1])[0, 0])
     probability = None if calibration is None else float(calibration.probability(score))
@@ -88,19 +84,18 @@ def explain(arguments: Sequence[str]) -> None:
         heat_maps=maps,
         attention=explain.attention_by_head(encoder, images) if has_attention else None,
         patch_size=explain.default_patch_size(encoder),
-        share=random[0].share,
-        curves=all_curves,
-        areas=areas,
-        random_areas=random_areas,
+        share=found[0].share,
+        curves=curves_by_name,
+        random_curves=random_curves,
         measure=encoder.measure.name if encoder.measure.higher_is_closer else f"- {encoder.measure.name}",
     )
     write_explanation(Path(parsed.out), f"{a.name} and {b.name}", f"{summary}, by {encoder.name}", explanation)
+    areas = {name: explanation.areas(of_name) for name, of_name in curves_by_name.items()}
     if parsed.json:
         result: dict[str, Any] = {"a": str(a), "b": str(b), "measure": encoder.measure.name, "score": score}
         result |= {"probability": probability, "patch_size": patch_size, "fill": parsed.fill}
         result["areas"] = {name: dict(zip(CURVES, area.tolist(), strict=True)) for name, area in areas.items()}
-        ranges = np.stack([random_areas.min(axis=0), random_areas.max(axis=0)], axis=-1)
-        result["random_ranges"] = dict(zip(CURVES, ranges.tolist(), strict=True))
+        result["random_ranges"] = dict(zip(CURVES, explanation.random_ranges().tolist(), strict=True))
         print_json(result)
     else:
         print(f"{a} and {b}: {summary}")

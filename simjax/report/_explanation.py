@@ -29,9 +29,7 @@ class Explanation:
         patch_size: Side of the patches of the attention, in pixels.
         share: Share of the patches that are removed or added, [s].
         curves: Deletion and insertion curves of both images, [2 curves, 2 images, s], by the name of the method.
-        areas: Areas under these curves, [2 curves, 2 images], by the name of the method; "random regions" is the mean
-            of several random orders.
-        random_areas: Areas of each random order, [orders, 2 curves, 2 images].
+        random_curves: The curves of each of several random orders, [orders, 2 curves, 2 images, s].
         measure: Name of the score, for the axis.
     """
 
@@ -42,9 +40,17 @@ class Explanation:
     patch_size: int
     share: np.ndarray
     curves: Mapping[str, np.ndarray]
-    areas: Mapping[str, np.ndarray]
-    random_areas: np.ndarray
+    random_curves: np.ndarray
     measure: str
+
+    def areas(self, curves: np.ndarray) -> np.ndarray:
+        """Return the areas under curves [..., s]."""
+        return np.trapezoid(curves, self.share)
+
+    def random_ranges(self) -> np.ndarray:
+        """Return the lowest and the highest area of the random orders, [2 curves, 2 images, 2]."""
+        areas = self.areas(self.random_curves)
+        return np.stack([areas.min(axis=0), areas.max(axis=0)], axis=-1)
 
 
 def write_explanation(file: Path, title: str, lead: str, explanation: Explanation) -> None:
@@ -119,10 +125,11 @@ def _attention(explanation: Explanation, attention: np.ndarray) -> Picture:
 
 def _table(explanation: Explanation) -> Table:
     columns = ["area under the curve", *(f"{curve}, {side}" for curve in CURVES for side in ("first", "second"))]
-    rows: list[Row] = [[name, *map(numbers.decimal, area.ravel())] for name, area in explanation.areas.items()]
-    lowest, highest = explanation.random_areas.min(axis=0).ravel(), explanation.random_areas.max(axis=0).ravel()
-    orders = f"lowest to highest of {len(explanation.random_areas)} random orders"
-    rows.append([orders, *(f"{low:.4f} to {high:.4f}" for low, high in zip(lowest, highest, strict=True))])
+    rows: list[Row] = [
+        [name, *map(numbers.decimal, explanation.areas(curves).ravel())] for name, curves in explanation.curves.items()
+    ]
+    orders = f"lowest to highest of {len(explanation.random_curves)} random orders"
+    rows.append([orders, *(f"{low:.4f} to {high:.4f}" for low, high in explanation.random_ranges().reshape(-1, 2))])
     return Table(columns, rows, "lrrrr")
 
 
@@ -138,7 +145,8 @@ def _chart(explanation: Explanation, index: int) -> Picture:
     style.legend(axes, list(explanation.curves))
     style.label_axes(axes, f"share of patches {'removed' if curve == 'deletion' else 'added'}", explanation.measure)
     areas = "; ".join(
-        f"{name} {numbers.decimal(float(area[index].mean()))}" for name, area in explanation.areas.items()
+        f"{name} {numbers.decimal(float(explanation.areas(curves[index]).mean()))}"
+        for name, curves in explanation.curves.items()
     )
     better = "lower" if curve == "deletion" else "higher"
     return Picture(
