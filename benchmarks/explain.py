@@ -39,7 +39,9 @@ def main() -> int:
     parser.add_argument(
         "--glyphs", type=Path, help="folder of images for glyphs-cnn, one sub-folder for each character"
     )
-    parser.add_argument("--photographs", default="efficientnet-lite0", help="encoder (default efficientnet-lite0)")
+    parser.add_argument(
+        "--photographs", default="efficientnet-lite0", help="encoder of photographs (default efficientnet-lite0)"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs", metavar="DIR")
     options = parser.parse_args()
     records, examples = [], []
@@ -233,8 +235,9 @@ under the curve of the score is low for deletion and high for insertion. The tab
 each pair and, in brackets, its difference from that of random regions (the mean of five orders) with a 95% interval
 over pairs. Patches have the size of those of the vision transformer, or an eighth of the image.
 
-All heat maps are more faithful than random regions. Grad-CAM and attention rollout, which need one pass, are about as
-faithful as occlusion. Images without some patches are unlike the training images, so look at both tables.
+On MNIST and the characters, all heat maps are more faithful than random regions, and Grad-CAM and attention rollout,
+which need one pass, are about as faithful as occlusion. Images without some patches are unlike the training images, so
+look at both tables.
 
 Pairs are two test images of one digit (mnist-cnn, mnist-vit), one character in two fonts (glyphs-cnn), and two
 overlapping crops of a photograph, one of them mirrored (other encoders).

@@ -95,15 +95,19 @@ def test_attention_by_head_is_that_of_the_encoder_on_the_grid_of_patches(transfo
         np.testing.assert_allclose(difference, 0, atol=1e-7)
 
 
-def test_all_methods_that_an_encoder_supports_are_computed(linear, transformer, pairs):
+def test_all_methods_that_an_encoder_supports_are_computed(linear, pairs):
     assert list(explain.heat_maps(linear(), *pairs)) == ["grad_cam", "occlusion"]
-    maps = explain.heat_maps(transformer, *pairs)
-    assert list(maps) == ["attention_rollout", "occlusion"]
-    np.testing.assert_array_equal(maps["occlusion"], explain.occlusion(transformer, *pairs, patch_size=4))
     ensemble = encoder_of(*linear().networks * 2)
     found = explain.heat_maps(ensemble, *pairs)
     assert list(found) == ["occlusion"]
     np.testing.assert_allclose(found["occlusion"], explain.occlusion(linear(), *pairs), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_transformer_has_rollout_and_is_occluded_by_its_patches(transformer, pairs):
+    maps = explain.heat_maps(transformer, *pairs)
+    assert list(maps) == ["attention_rollout", "occlusion"]
+    np.testing.assert_array_equal(maps["occlusion"], explain.occlusion(transformer, *pairs, patch_size=4))
 
 
 def test_random_regions_differ_between_patches_images_and_seeds(linear, pairs):
