@@ -70,7 +70,7 @@ def explain(arguments: Sequence[str]) -> None:
         progress("removing and adding patches", len(found), len(maps) + ORDERS)
     curves = np.stack([[f.deletion, f.insertion] for f in found])
     random_curves = curves[len(maps) :]
-    curves_by_name = dict(zip(maps, curves, strict=False)) | {RANDOM: random_curves.mean(axis=0)}
+    curves_by_name = dict(zip([*maps, RANDOM], [*curves[: len(maps)], random_curves.mean(axis=0)], strict=True))
 
     score = float(encoder.similarity(images[:1], others[:1])[0, 0])
     probability = None if calibration is None else float(calibration.probability(score))

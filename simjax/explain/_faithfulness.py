@@ -48,8 +48,8 @@ def faithfulness(
     """Compute the scores of pairs while patches of the first image are removed or added, the most important ones first.
 
     The importance of a patch is the mean of the heat map over its pixels, so that maps of any resolution are compared
-    by the same patches; equal patches have a random order. The second image of a pair is unchanged. Areas have the
-    unit of the measure; compare them with those of `random_regions`.
+    by the same patches; equal patches have a random order. The second image of a pair is unchanged. A score is the
+    measure, negated if it is a distance; compare areas with those of `random_regions`.
 
     Args:
         encoder: Compares the images.

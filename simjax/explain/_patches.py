@@ -1,6 +1,6 @@
 """Patches of an image, and images without some of them."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -9,7 +9,6 @@ from simjax.encoder import Encoder
 from simjax.encoder._images import Images
 
 Fill = Literal["mean", "blur"]
-FILLS = ("mean", "blur")
 
 
 class Pairs(NamedTuple):
@@ -59,7 +58,7 @@ def filling(encoder: Encoder, pixels: np.ndarray, fill: Fill, ids: np.ndarray) -
     "mean" is the mean of the training images; "blur" is the image after a Gaussian blur whose standard deviation is the
     side of a patch.
     """
-    check_choice("fill", fill, FILLS)
+    check_choice("fill", fill, get_args(Fill))
     if fill == "mean":
         mean = np.rint(255 * np.asarray(encoder.config.preprocessing.mean)).astype(np.uint8)
         return np.broadcast_to(mean, pixels.shape)
