@@ -8,7 +8,6 @@ missing is left out. Writes explain.md and explain.png.
 """
 
 import argparse
-import importlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,10 +24,6 @@ from simjax.core import InputError
 
 Pairs = tuple[list[Any], list[Any]]
 ORDERS = 5  # random orders for each image
-PHOTOGRAPHS = (
-    *("astronaut", "brick", "camera", "chelsea", "clock", "coffee", "coins", "grass", "gravel", "hubble_deep_field"),
-    *("immunohistochemistry", "moon", "retina", "rocket"),
-)
 
 
 def main() -> int:
@@ -40,7 +35,7 @@ def main() -> int:
         "--glyphs", type=Path, help="folder of images for glyphs-cnn, one sub-folder for each character"
     )
     parser.add_argument(
-        "--photographs", default="efficientnet-lite0", help="encoder of photographs (default efficientnet-lite0)"
+        "--photographs", default="efficientnet-lite0:160", help="encoder (default efficientnet-lite0:160)"
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs", metavar="DIR")
     options = parser.parse_args()
@@ -95,14 +90,15 @@ def characters(folder: Path, n: int) -> Pairs:
 
 def photographs(n: int) -> Pairs:
     """Return two crops of each photograph, 80% of its sides: the upper left, and the lower right as a mirror image."""
-    from sklearn.datasets import load_sample_images
+    from PIL import ImageOps
 
-    data = importlib.import_module("skimage.data")
-    found = [np.asarray(image) for image in load_sample_images()["images"]]
-    found = [*found, *(getattr(data, name)() for name in PHOTOGRAPHS)][:n]
-    sizes = [(image.shape[0] * 4 // 5, image.shape[1] * 4 // 5) for image in found]
-    first = [image[:height, :width] for image, (height, width) in zip(found, sizes, strict=True)]
-    second = [image[-height:, -width:][:, ::-1] for image, (height, width) in zip(found, sizes, strict=True)]
+    from benchmarks.photographs import sample_photographs
+
+    first, second = [], []
+    for image in sample_photographs()[:n]:
+        width, height = image.width * 4 // 5, image.height * 4 // 5
+        first.append(image.crop((0, 0, width, height)))
+        second.append(ImageOps.mirror(image.crop((image.width - width, image.height - height, *image.size))))
     return first, second
 
 

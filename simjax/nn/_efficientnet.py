@@ -101,6 +101,15 @@ class EfficientNetLite0(nnx.Module):
             layers["embed"] = x = self.embed(x)
         return (x, layers) if return_layers else x
 
+    def feature_map(self, images: Array) -> Array:
+        """Compute the last spatial feature map, see `SpatialNetwork`."""
+        return self(images, return_layers=True)[1]["last"]
+
+    def embed_feature_map(self, features: Array) -> Array:
+        """Compute the embeddings of feature maps, see `SpatialNetwork`."""
+        x = global_average_pool(features)
+        return x if self.embed is None else self.embed(x)
+
 
 class Unit(nnx.Module):
     """A convolution, batch norm and ReLU6."""

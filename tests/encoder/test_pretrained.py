@@ -211,6 +211,18 @@ def test_features_are_those_of_pytorch(encoder, random):
 
 @pretrained
 @pytest.mark.slow
+def test_its_features_are_the_embedding_of_its_feature_map(random):
+    encoder = load_encoder("efficientnet-lite0:64")
+    network: Any = encoder.networks[0]
+    assert isinstance(network, nn.SpatialNetwork)
+    images = random.integers(0, 256, (2, 64, 64, 3), np.uint8)
+    feature_map = jax.jit(network.feature_map)(encoder.network_input(images))
+    assert feature_map.shape == (2, 2, 2, 1280)
+    np.testing.assert_allclose(network.embed_feature_map(feature_map), encoder.encode(images), rtol=1e-4, atol=1e-5)
+
+
+@pretrained
+@pytest.mark.slow
 def test_the_encoder_is_calibrated_for_its_own_size_and_can_be_saved(encoder, random, tmp_path):
     whole = load_encoder("efficientnet-lite0")
     assert whole.calibration is not None
