@@ -91,6 +91,21 @@ def convolutions(images: int, side: int, channels: int, filters: int) -> Ways:
     }
 
 
+def depthwise_convolutions(images: int, side: int, channels: int, size: int, stride: int) -> Ways:
+    """A filter for each channel, by XLA's convolution and as simjax has it."""
+
+    def xla(x: Array, kernel: Array) -> Array:
+        options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": channels}
+        return lax.conv_general_dilated(x, kernel[:, :, None], (stride, stride), "SAME", **options)
+
+    def simjax(x: Array, kernel: Array) -> Array:
+        return core.depthwise_convolution(x, kernel, stride=stride)
+
+    x, kernel = random(images, side, side, channels), random(size, size, channels)
+    forward = {"XLA": jax.jit(xla), "simjax": jax.jit(simjax)}
+    return {name: Way(functools.partial(function, x, kernel)) for name, function in forward.items()}
+
+
 def poolings() -> Ways:
     """The maximum of 2x2 windows."""
 
@@ -239,6 +254,9 @@ def main() -> None:
         "convolution 256x14x14x32 to 64": convolutions(256, 14, 32, 64),
         "convolution 128x14x14x64 to 64": convolutions(128, 14, 64, 64),
         "convolution 128x7x7x128 to 128": convolutions(128, 7, 128, 128),
+        "depthwise convolution 16x56x56x144, 3x3": depthwise_convolutions(16, 56, 144, 3, 1),
+        "depthwise convolution 16x112x112x96, 3x3, stride 2": depthwise_convolutions(16, 112, 96, 3, 2),
+        "depthwise convolution 16x14x14x672, 5x5": depthwise_convolutions(16, 14, 672, 5, 1),
         "2x2 maximum of 256x28x28x32": poolings(),
         "attention 128x16, 4 heads of 16": attentions(128, 16, 4, 16),
         "attention 128x49, 4 heads of 32": attentions(128, 49, 4, 32),
