@@ -252,6 +252,8 @@ def test_a_frozen_network_trains_its_dense_layer_only(encoder):
     before = np.asarray(network.stem.norm.mean[...])
     embeddings = jax.jit(lambda x: network(x))(x)
     np.testing.assert_array_equal(network.stem.norm.mean[...], before)
+    split = jax.jit(lambda x: network.embed_feature_map(network.feature_map(x)))(x)
+    np.testing.assert_allclose(split, embeddings, rtol=1e-5, atol=1e-6)
     features = encoder.encode(images)
     np.testing.assert_allclose(embeddings, features @ network.embed.kernel[...], atol=1e-4)
 
