@@ -65,7 +65,9 @@ def pretrained_network(
 ) -> nnx.Module:
     """Return an `nn.EfficientNetLite0` with the weights of ImageNet and, for another embedding size, a new dense layer.
 
-    For the arguments see `nn.EfficientNetLite0`.
+    Args:
+        image_shape, embedding_size, frozen: See `nn.EfficientNetLite0`.
+        rngs: Initializes the dense layer.
 
     Raises:
         InputError: If the weights are not installed, or the images have no color.

@@ -15,20 +15,18 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from simjax import evaluate
 from simjax.core import InputError
 from simjax.encoder import Encoder
 from simjax.evaluate import Estimate
 from simjax.similarity import Measure, top_k
+from simjax.train._batch_losses import batch_losses
 from simjax.train._collapse import collapse_statistics, describe_collapse
 from simjax.train._data import DataSplits, count_verification_pairs, threshold_source
 from simjax.train._learner import Encoded, Learner, encode
-from simjax.train._objective import LossFunction, LossInputs, Objective
+from simjax.train._objective import Objective
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
 
@@ -43,54 +41,6 @@ Estimates = dict[str, Estimate]
 """Estimates of metrics by their dotted paths in the report."""
 
 T = TypeVar("T")
-
-
-def validation_scores(
-    encoded: Encoded, objective: Objective, labels: np.ndarray, measure: Measure, *, known_classes: bool
-) -> dict[str, float | None]:
-    """Compute the validation line of the log: loss, accuracy, and the statistics that show a collapse.
-
-    With `known_classes`, training images have the classes of these images. Otherwise there is no loss, and the accuracy
-    is that of the nearest neighbour.
-    """
-    scores = collapse_statistics(encoded.embeddings)
-    if known_classes and (losses := batch_losses(encoded, objective, labels)):
-        scores["validation_loss"] = float(np.mean(losses))
-    if known_classes and encoded.logits is not None:
-        scores["validation_accuracy"] = float(np.mean(encoded.logits.argmax(1) == labels))
-    else:
-        accuracy = evaluate.knn_accuracy(encoded.embeddings, labels, k=1, measure=measure)
-        scores["validation_accuracy"] = accuracy or 0.0
-    return scores
-
-
-def batch_losses(encoded: Encoded, objective: Objective, labels: np.ndarray) -> list[float]:
-    """Compute the loss of each batch of the size of training batches; the last, incomplete batch is left out.
-
-    A miner has the settings of the last step and the same random key for every batch. There are no losses of two views,
-    because images without augmentation are a single view, and none of ensembles.
-    """
-    if objective.has_views or encoded.loss_arguments is None:
-        return []
-    size = min(objective.images_per_step, len(labels))
-    losses = []
-    for i in range(len(labels) // size):
-        rows = slice(i * size, (i + 1) * size)
-        inputs = LossInputs(
-            embeddings=jnp.asarray(encoded.embeddings[rows]),
-            labels=jnp.asarray(labels[rows]),
-            logits=None if encoded.logits is None else jnp.asarray(encoded.logits[rows]),
-            loss_arguments=encoded.loss_arguments,
-            key=jax.random.key(0),
-            step=jnp.int32(objective.steps),
-        )
-        losses.append(float(_loss(objective.loss, inputs)))
-    return losses
-
-
-@jax.jit(static_argnums=0)
-def _loss(loss: LossFunction, inputs: LossInputs) -> Array:
-    return loss(inputs)[0]
 
 
 def evaluate_run(

@@ -19,10 +19,10 @@ from flax import nnx
 from simjax.core import InputError
 from simjax.data import epoch_order
 from simjax.encoder import Encoder, EncoderConfig
+from simjax.train._batch_losses import validation_scores
 from simjax.train._checkpoint import Checkpoints
 from simjax.train._collapse import describe_collapse
 from simjax.train._data import DataSplits, Normalization
-from simjax.train._evaluation import validation_scores
 from simjax.train._learner import Learner, encode, encoder_of
 from simjax.train._objective import Objective
 from simjax.train._progress import ProgressDisplay, print_line
