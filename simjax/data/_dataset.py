@@ -114,7 +114,7 @@ def load_digits(split: str) -> Dataset:
     from sklearn import datasets
     from sklearn.model_selection import train_test_split
 
-    pixels, target = datasets.load_digits(return_X_y=True)
+    pixels, target = map(np.asarray, datasets.load_digits(return_X_y=True))
     images = np.rint(pixels * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)  # pixels are 0..16
     digits = Dataset(images, target.astype(np.int32), tuple(map(str, range(10))))
     parts = train_test_split(np.arange(len(target)), test_size=TEST_FRACTION, stratify=target, random_state=SEED)

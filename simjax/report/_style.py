@@ -60,7 +60,7 @@ def label_axes(axes: Axes, x: str, y: str) -> None:
     axes.set_ylabel(y, fontsize=9, color=INK)
 
 
-def legend(axes: Axes, names: Sequence[str], place: Literal["best", "lower right"] = "best") -> None:
+def legend(axes: Axes, names: Sequence[str], place: Literal["best", "lower right", "upper left"] = "best") -> None:
     """Add a legend of the labelled lines in the order of drawing; the names are not parsed as formulas."""
     box = axes.legend(fontsize=8, frameon=False, labelcolor=INK, loc=place)
     for text, name in zip(box.get_texts(), names, strict=True):

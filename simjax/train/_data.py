@@ -73,7 +73,7 @@ class Normalization(NamedTuple):
 def build_normalization(settings: Settings, splits: DataSplits) -> Normalization:
     """Return the scaling that the settings name, computed from the training images, or that of a pretrained network."""
     if settings.model == "efficientnet-lite0":
-        return Normalization.of(PRETRAINED_PREPROCESSING.mean, PRETRAINED_PREPROCESSING.std)
+        return Normalization.of(np.array(PRETRAINED_PREPROCESSING.mean), np.array(PRETRAINED_PREPROCESSING.std))
     if settings.data.scaling == "unit":
         return Normalization.unit(splits.image_shape[2])
     return Normalization.of(*statistics(splits.train.images))
