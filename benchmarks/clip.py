@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", type=Path, help="one sub-folder of images for each character")
     parser.add_argument("--test", type=Path, metavar="OTHER", help="folder of other characters")
-    parser.add_argument("--texts", nargs="+", choices=TEXTS, default=list(TEXTS), help="what the texts are")
+    parser.add_argument("--texts", nargs="+", choices=TEXTS, default=list(TEXTS), help="kinds of texts")
     parser.add_argument(
         "--config", type=Path, default=CONFIG, help="settings other than those of configs/clip/glyphs.toml"
     )
@@ -163,7 +163,7 @@ def describe(character: str) -> str:
 
 
 TEXTS: dict[str, Callable[[str], str]] = {"description": describe, "name": unicodedata.name}
-"""What is said of a character: functions of the character."""
+"""Texts about a character, by the kind of text: functions of the character."""
 
 
 class TwoEncoders(nnx.Module):

@@ -202,7 +202,7 @@ found = explain.faithfulness(encoder, images[:4], images[4:8], maps["grad_cam"])
 found.insertion_area  # for each image
 ```
 
-![Images, what they are compared with, and their heat maps](explain.png)
+![Images, the images that they are compared with, and their heat maps](explain.png)
 
 *An image (second column), the image that it is compared with (first column), and its heat maps: orange regions make the
 images similar, blue ones dissimilar. Each map has its own scale here; on a page of `simjax explain`, each method has

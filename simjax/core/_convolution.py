@@ -93,7 +93,7 @@ def depthwise_convolution(
     if jax.default_backend() != "cpu":
         kernel, names = kernel[:, :, None], ("NHWC", "HWIO", "NHWC")
         return lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=names, feature_group_count=c)
-    # On a CPU, XLA's convolution of single channels takes 5 to 20 times as long (`python benchmarks/choices.py`).
+    # On a CPU, XLA's convolution of single channels takes 4 to 20 times as long (`python benchmarks/choices.py`).
     padded = pad_same(x, (kh, kw), stride)
     rows, columns = padded.shape[1] - kh + 1, padded.shape[2] - kw + 1
     products = [

@@ -11,6 +11,7 @@ from simjax.encoder._encoder import Encoder
 from simjax.encoder._images import find_identities, find_images
 from simjax.encoder._load import load_encoder, pretrained_network, ready_encoders
 from simjax.encoder._pretrained import PREPROCESSING as PRETRAINED_PREPROCESSING
+from simjax.encoder._pretrained import PRETRAINED
 
 if TYPE_CHECKING:
     from simjax.encoder._transformer import EncoderTransformer
@@ -19,6 +20,7 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "EncoderTransformer",
+    "PRETRAINED",
     "PRETRAINED_PREPROCESSING",
     "Preprocessing",
     "find_identities",

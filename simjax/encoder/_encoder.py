@@ -23,7 +23,7 @@ from simjax.encoder._images import Images, batches_of_pixels
 from simjax.encoder._storage import fingerprint, save_encoder
 from simjax.evaluate import Calibration
 
-MAX_BATCH, BATCH_PIXELS = 256, 2**20  # a batch of efficientnet-lite0 takes about 400 MB
+MAX_BATCH, BATCH_PIXELS = 256, 2**20  # a batch of efficientnet-lite0 adds about 210 MB
 
 
 class Encoder:

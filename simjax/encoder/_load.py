@@ -10,10 +10,10 @@ from flax import nnx
 from simjax import nn
 from simjax.core import InputError, suggestion
 from simjax.encoder._encoder import Encoder
-from simjax.encoder._pretrained import pretrained_arrays
+from simjax.encoder._pretrained import PRETRAINED, pretrained_arrays
 from simjax.encoder._storage import CONFIG, WEIGHTS, read_encoder, with_weights
 
-RESIZABLE, MIN_SIZE = "efficientnet-lite0", 32
+MIN_SIZE = 32  # of the images of the pretrained network, which halves their sides five times
 READY = Path(__file__).parent / "ready"
 """Folder of the encoders that are part of the package, one sub-folder each."""
 
@@ -51,9 +51,9 @@ def load_encoder(path_or_name: str | os.PathLike[str]) -> Encoder:
 def _resized(encoder: Encoder, size: int) -> Encoder:
     """Return an encoder of images of another height and width, without calibration."""
     config = encoder.config
-    if config.network != RESIZABLE or size < MIN_SIZE:
+    if config.network != PRETRAINED or size < MIN_SIZE:
         raise InputError(
-            f"{encoder.name}:{size}: only {RESIZABLE} has other image sizes, of at least {MIN_SIZE} pixels"
+            f"{encoder.name}:{size}: only {PRETRAINED} has other image sizes, of at least {MIN_SIZE} pixels"
         )
     shape = (size, size, config.preprocessing.image_shape[2])
     config = dataclasses.replace(config, preprocessing=dataclasses.replace(config.preprocessing, image_shape=shape))

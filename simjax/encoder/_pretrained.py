@@ -20,6 +20,9 @@ import numpy as np
 from simjax.core import InputError
 from simjax.encoder._config import Preprocessing
 
+PRETRAINED = "efficientnet-lite0"
+"""Name of the network in `simjax.nn.NETWORKS`."""
+
 PREPROCESSING = Preprocessing((224, 224, 3), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, aspect="crop")
 """Input of the network with the weights of ImageNet."""
 

@@ -22,7 +22,7 @@ from simjax._files import replace_folder
 from simjax.core import InputError
 from simjax.encoder._config import FORMAT, EncoderConfig, config_from_dict
 from simjax.encoder._model_card import model_card
-from simjax.encoder._pretrained import pretrained_arrays
+from simjax.encoder._pretrained import PRETRAINED, pretrained_arrays
 from simjax.evaluate import Calibration
 
 CONFIG, WEIGHTS, CARD, CALIBRATION = "config.json", "model.safetensors", "README.md", "calibration.safetensors"
@@ -107,7 +107,7 @@ def read_encoder(folder: Path) -> tuple[EncoderConfig, list[nnx.Module], nnx.Mod
 
 def _has_pretrained_weights(folder: Path, config: EncoderConfig) -> bool:
     """Return whether the weights of an encoder are those of another package. Its description has their fingerprint."""
-    return config.network == "efficientnet-lite0" and not (folder / WEIGHTS).exists()
+    return config.network == PRETRAINED and not (folder / WEIGHTS).exists()
 
 
 def weights_of(networks: Sequence[nnx.Module], learned_measure: nnx.Module | None) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ The logit scale keeps the interval of a rate inside of [0, 1].
 - t is the quantile of Student's t with g - 1 degrees of freedom, fewer if a few identities cause most of the errors and
   se itself is uncertain: those of a variance of values with the kurtosis k of the d(i), 2 g / (k - 1), but at least 6.
 - The ROC AUC and the equal error rate depend on the tails of all scores: one identity can cause most of 1 - AUC, and
-  the rate scale then shows too little of what another sample could change. Their deviations are taken on the logit
+  the rate scale then understates how much another sample could differ. Their deviations are taken on the logit
   scale, with the slope at m(i), half way between r and r(i): d(i) = r (1 - r) (r(i) - r) / (m(i) (1 - m(i))), minus the
   mean of these.
 - A rate of pairs of two identities, such as the false match rate, varies with the identities and with their pairs. The

@@ -1,8 +1,8 @@
 """A gallery in Milvus: a collection to which rows are appended, and which is replayed.
 
-Milvus has no transactions. A change is therefore written as rows that nobody reads, and then a row of the kind "commit"
-makes them count. Rows without a commit are of a process that died. A commit is written while the collection NAME_lock
-exists, which one process creates and drops. The rows are
+Milvus has no transactions. A change is therefore written as rows that are ignored until a row of the kind "commit"
+names them. Rows without a commit are of a process that died. A commit is written while the collection NAME_lock exists,
+which one process creates and drops. The rows are
 
     kind         number                        content (JSON but for the encoder)         embedding
     encoder      position of the part          part of a ZIP archive in Base64            0
@@ -21,7 +21,6 @@ import base64
 import contextlib
 import itertools
 import json
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -58,6 +57,7 @@ from simjax.gallery._store import (
     FORMAT,
     VERSION,
     Contents,
+    EmbeddingFile,
     NewItems,
     Properties,
     StoredCalibration,
@@ -122,7 +122,7 @@ class MilvusStore:
         self._contents: Contents | None = None
         with input_errors("open", self.address):
             self._client = connect(url, timeout)
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed by `close`
+        self._embeddings = EmbeddingFile()
         try:
             with input_errors("open", self.address):
                 check_collection(self._client, name, self.address)
@@ -138,7 +138,7 @@ class MilvusStore:
 
     def close(self) -> None:
         """Close the connection, and delete the temporary file."""
-        self._file.close()
+        self._embeddings.close()
         self._client.close()
 
     def load_encoder(self) -> Encoder:
@@ -311,7 +311,7 @@ class MilvusStore:
     @contextlib.contextmanager
     def _calling(self, action: str) -> Iterator[None]:
         with self._lock, input_errors(action, self.address):
-            if self._file.closed:
+            if self._embeddings.closed:
                 raise InputError(f"{self.address}: the gallery was closed")
             self._client.load_collection(self._name)  # the server may have been restarted
             yield
@@ -345,19 +345,18 @@ class MilvusStore:
         """Read the rows of new commits, and apply their changes."""
         size, earlier = properties["embedding_size"], self._contents
         count = earlier.properties["rows"] if earlier else 0
-        self._file.seek(count * size * 4)
         first_ids = {}
         for before, commit in itertools.pairwise(self._commits[max(self._applied - 1, 0) :]):
             first_ids[commit.token] = before.properties["last_id"] + 1
         new = self._commits[max(self._applied, 1) :]
         for batch in batches_of(itertools.chain.from_iterable(map(keys_of, new)), ROWS_PER_CALL):
+            embeddings = []
             for key, row in self._get(batch).items():
                 if row["kind"] == "item":
                     i = row["number"] + first_ids[key.split()[0]]
-                    self._items[i], self._rows[i] = Item(i, *json.loads(row["content"])), count
+                    self._items[i], self._rows[i] = Item(i, *json.loads(row["content"])), count + len(embeddings)
                     self._keys[i] = [key]
-                    self._file.write(np.asarray(row["embedding"], "<f4").data)
-                    count += 1
+                    embeddings.append(row["embedding"])
                 elif row["kind"] == "update" and row["number"] in self._items:
                     changed = json.loads(row["content"])
                     self._items[row["number"]] = self._items[row["number"]]._replace(**changed)
@@ -365,13 +364,12 @@ class MilvusStore:
                 elif row["kind"] == "remove":
                     for table in (self._items, self._rows, self._keys):
                         table.pop(row["number"], None)
-        self._file.flush()
+            if embeddings:
+                self._embeddings.write(count, np.asarray(embeddings, np.float32))
+            count += len(embeddings)
         self._applied = len(self._commits)
-        embeddings = np.empty((0, size), np.float32)
-        if count:
-            embeddings = np.asarray(np.memmap(self._file, "<f4", "r", shape=(count, size)))
         ids, rows = (np.fromiter(values, np.int64, len(self._items)) for values in (self._items, self._rows.values()))
-        return Contents(ids, rows, embeddings, {**properties, "rows": count})
+        return Contents(ids, rows, self._embeddings.map(count, size), {**properties, "rows": count})
 
     def _joined(self, commit: Commit) -> str:
         """Return the text whose parts a commit has."""

@@ -100,7 +100,7 @@ def input_errors(action: str, address: str) -> Iterator[None]:
 def locked(client: MilvusClient, gallery: str, timeout: float, address: str) -> Iterator[float]:
     """Hold the collection NAME_lock, which only one process can create; its key is named after the process.
 
-    Yields the time by `time.monotonic` until which nobody else takes the lock.
+    Yields the time by `time.monotonic` until which no other process takes the lock.
 
     Args:
         client: A client.

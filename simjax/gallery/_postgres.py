@@ -7,7 +7,6 @@ values are parameters of the statements.
 
 import contextlib
 import json
-import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,6 +37,7 @@ from simjax.gallery._store import (
     ITEMS_PER_READ,
     VERSION,
     Contents,
+    EmbeddingFile,
     NewItems,
     Properties,
     StoredCalibration,
@@ -160,7 +160,7 @@ class PostgresStore:
         self._gallery: str | None = None  # unique among galleries
         with input_errors("open", self.address):
             self._connection = connect(url, timeout)
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed by `close`
+        self._embeddings = EmbeddingFile()
         try:
             self.properties()
         except BaseException:
@@ -174,7 +174,7 @@ class PostgresStore:
 
     def close(self) -> None:
         """Close the connection, and delete the temporary file."""
-        self._file.close()
+        self._embeddings.close()
         self._connection.close()
 
     def load_encoder(self) -> Encoder:
@@ -326,7 +326,7 @@ class PostgresStore:
     @contextlib.contextmanager
     def _transaction(self, action: str, isolation: IsolationLevel, *, read_only: bool) -> Iterator[psycopg.Cursor]:
         with self._lock, input_errors(action, self.address):
-            if self._file.closed:
+            if self._embeddings.closed:
                 raise InputError(f"{self.address}: the gallery was closed")
             if self._connection.closed:  # the server was restarted
                 self._connection = connect(self._url, self._timeout)
@@ -354,18 +354,14 @@ class PostgresStore:
         if known.properties["transaction"] < properties["last_rewrite"]:
             exists = np.isin(known.ids, read_ids(cursor, "id <= %s", [last]))
             ids, rows = [known.ids[exists]], [known.rows[exists]]
-        self._file.seek(count * size * 4)  # behind it are rows of a call that was interrupted
         vector = [("bytes", ">i4"), ("size", ">i2"), ("unused", ">i2"), ("values", ">f4", size)]
         dtype = np.dtype([("columns", ">i2"), ("id_bytes", ">i4"), ("id", ">i8"), *vector])
         for block in copied(cursor, "SELECT id, embedding FROM items WHERE id > %s ORDER BY id", [last], dtype):
-            self._file.write(block["values"].astype("<f4").data)
+            self._embeddings.write(count, block["values"])
             ids.append(block["id"].astype(np.int64))
             rows.append(np.arange(count, count + len(block)))
             count += len(block)
-        self._file.flush()
-        embeddings = np.empty((0, size), np.float32)  # an empty file cannot be mapped
-        if count:
-            embeddings = np.asarray(np.memmap(self._file, "<f4", "r", shape=(count, size)))
+        embeddings = self._embeddings.map(count, size)
         found = {**properties, "rows": count}
         self._contents = Contents(np.concatenate(ids), np.concatenate(rows), embeddings, found)
         return self._contents

@@ -1,4 +1,4 @@
-"""What a gallery needs of the place where it is stored: a folder or a database.
+"""The interface of the places where galleries are stored: folders and databases.
 
 A store keeps items, embeddings and the calibration. Each method is one transaction. A store never compares embeddings:
 scores come from the exact search in the rows of `Contents.embeddings`, so that they are the same in every store.
@@ -45,6 +45,34 @@ class Contents(NamedTuple):
     rows: np.ndarray
     embeddings: np.ndarray
     properties: Properties
+
+
+class EmbeddingFile:
+    """Embeddings that were copied from a database, in a temporary file that is mapped into memory."""
+
+    def __init__(self):
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed by `close`
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file was closed and deleted."""
+        return self._file.closed
+
+    def close(self) -> None:
+        """Close and delete the file."""
+        self._file.close()
+
+    def write(self, start: int, embeddings: np.ndarray) -> None:
+        """Write embeddings [n, e] from row `start` on."""
+        self._file.seek(start * embeddings.shape[1] * 4)
+        self._file.write(embeddings.astype("<f4").data)
+
+    def map(self, count: int, size: int) -> np.ndarray:
+        """Return the first rows, memory-mapped, float32 [count, size]."""
+        if not count:
+            return np.empty((0, size), np.float32)  # an empty file cannot be mapped
+        self._file.flush()
+        return np.asarray(np.memmap(self._file, "<f4", "r", shape=(count, size)))
 
 
 class NewItems(NamedTuple):
@@ -99,9 +127,9 @@ class Store(Protocol):
     def properties(self) -> Properties:
         """Return the properties.
 
-        They are those of the encoder (`OF_THE_ENCODER`), the number of
-        transactions ("transaction"), the last one that did more than adding items ("last_rewrite") and the one that
-        stored the calibration ("calibrated"), and the highest id that was ever given ("last_id").
+        They are those of the encoder (`OF_THE_ENCODER`), the number of transactions ("transaction"), the last one that
+        did more than adding items ("last_rewrite") and the one that stored the calibration ("calibrated"), and the
+        highest id that was ever given ("last_id").
         """
         ...
 

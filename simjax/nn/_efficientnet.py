@@ -67,7 +67,7 @@ class EfficientNetLite0(nnx.Module):
         self,
         image_shape: tuple[int, int, int],
         *,
-        embedding_size: int = 1280,
+        embedding_size: int = FEATURES,
         frozen: bool = False,
         rngs: nnx.Rngs,
     ):

@@ -24,7 +24,7 @@ from simjax.data import (
     split_name,
     statistics,
 )
-from simjax.encoder import PRETRAINED_PREPROCESSING
+from simjax.encoder import PRETRAINED, PRETRAINED_PREPROCESSING
 from simjax.train._objectives import OBJECTIVES
 from simjax.train._progress import PreparationDisplay
 from simjax.train._settings import Reading, Settings
@@ -72,7 +72,7 @@ class Normalization(NamedTuple):
 
 def build_normalization(settings: Settings, splits: DataSplits) -> Normalization:
     """Return the scaling that the settings name, computed from the training images, or that of a pretrained network."""
-    if settings.model == "efficientnet-lite0":
+    if settings.model == PRETRAINED:
         return Normalization.of(np.array(PRETRAINED_PREPROCESSING.mean), np.array(PRETRAINED_PREPROCESSING.std))
     if settings.data.scaling == "unit":
         return Normalization.unit(splits.image_shape[2])

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from simjax import mining, nn
 from simjax.core import InputError
-from simjax.encoder import Encoder, EncoderConfig, Preprocessing, pretrained_network
+from simjax.encoder import PRETRAINED, Encoder, EncoderConfig, Preprocessing, pretrained_network
 from simjax.train._data import DataSplits, Normalization
 from simjax.train._objectives import OBJECTIVES, hyper_parameters
 from simjax.train._settings import Settings, network_options
@@ -94,7 +94,7 @@ def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes
     rngs = nnx.Rngs(settings.seed)
     embedding_size = settings.embedding_size or DEFAULT_EMBEDDING_SIZE
     options = network_options(settings)
-    build = pretrained_network if settings.model == "efficientnet-lite0" else nn.NETWORKS[settings.model]
+    build = pretrained_network if settings.model == PRETRAINED else nn.NETWORKS[settings.model]
     encoder: Any = build(image_shape, embedding_size=embedding_size, rngs=rngs, **options)
     extra = OBJECTIVES[settings.objective].extra_parameters
     head = nn.HEADS[settings.loss.head](embedding_size, classes, rngs=rngs) if extra == "head" else None

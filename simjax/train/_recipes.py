@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from simjax.data import default_augmentation, split_name
-from simjax.encoder import PRETRAINED_PREPROCESSING
+from simjax.encoder import PRETRAINED, PRETRAINED_PREPROCESSING
 from simjax.train._settings import Settings
 
 EPOCHS = {"digits": 60.0, "mnist": 10.0, "fashion_mnist": 10.0, "cifar10": 15.0, "cifar100": 15.0}
@@ -20,7 +20,7 @@ EMBEDDING_SIZE, CLASSIC_EMBEDDING_SIZE = 64, 2
 
 def fill_reading_defaults(settings: Settings) -> Settings:
     """Return settings that read images as a pretrained network expects them; other networks take any images."""
-    if settings.model != "efficientnet-lite0":
+    if settings.model != PRETRAINED:
         return settings
     height, _, channels = PRETRAINED_PREPROCESSING.image_shape
     data = replace(settings.data, image_size=settings.data.image_size or height, channels=channels)

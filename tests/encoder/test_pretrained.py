@@ -99,13 +99,11 @@ def test_a_malicious_file_runs_nothing(torch_names, tmp_path):
     for function, arguments in (
         (os.mkdir, (str(victim),)),
         (eval, (f"__import__('pathlib').Path({str(victim)!r}).mkdir()",)),
-        (getattr, (os, "mkdir")),
     ):
-        if function is not getattr:  # a module cannot be pickled, but its name can
-            with pytest.raises(InputError, match="only tensors are read"):
-                read(content_of(torch_names, extra={"x": Call(function, *arguments)}), tmp_path)
-            with pytest.raises(InputError, match="only tensors are read"):
-                read(pickle.dumps(Call(function, *arguments)), tmp_path)
+        with pytest.raises(InputError, match="only tensors are read"):
+            read(content_of(torch_names, extra={"x": Call(function, *arguments)}), tmp_path)
+        with pytest.raises(InputError, match="only tensors are read"):
+            read(pickle.dumps(Call(function, *arguments)), tmp_path)
     by_name = b"cos\nsystem\n(S'mkdir " + str(victim).encode() + b"'\ntR."
     with pytest.raises(InputError, match=r"os\.system; only tensors are read"):
         read(by_name, tmp_path)

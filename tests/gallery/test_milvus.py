@@ -1,4 +1,4 @@
-"""What is particular to galleries in Milvus: servers that end, locks, damaged files, and other collections."""
+"""Galleries in Milvus: servers that end, locks, damaged files, and other collections."""
 
 import json
 import subprocess

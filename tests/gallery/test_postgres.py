@@ -1,4 +1,4 @@
-"""What is particular to galleries in PostgreSQL: servers that end, locks, rights, and schemas of something else."""
+"""Galleries in PostgreSQL: servers that end, locks, rights, and schemas of something else."""
 
 import json
 import os
