@@ -59,8 +59,7 @@ def sample_photographs() -> list[Image.Image]:
     import skimage
     from sklearn.datasets import load_sample_images
 
-    folder = Path(skimage.__file__).parent / "data"
-    photographs = [Image.open(folder / name).convert("RGB") for name in SCIKIT_IMAGE]
+    photographs = [Image.open(Path(skimage.data_dir) / name).convert("RGB") for name in SCIKIT_IMAGE]
     return photographs + [Image.fromarray(image) for image in load_sample_images().images]
 
 
