@@ -24,10 +24,11 @@ MAY_IMPORT = {
     "evaluate": {"core", "similarity"},
     "encoder": {"core", "similarity", "evaluate", "nn", "data"},
     "train": {"core", "similarity", "pairs", "losses", "mining", "nn", "data", "evaluate", "encoder"},
+    "study": {"core", "similarity", "nn", "data", "evaluate", "encoder", "explain", "train"},
     "report": {"core", "evaluate"},
     "gallery": {"core", "similarity", "evaluate", "data", "encoder"},
     "explain": {"core", "similarity", "evaluate", "nn", "encoder"},
-    "cli": {"core", "similarity", "data", "evaluate", "encoder", "gallery", "explain", "train", "report"},
+    "cli": {"core", "similarity", "data", "evaluate", "encoder", "gallery", "explain", "train", "study", "report"},
 }
 SHARED = {"_files"}  # modules that every package may import
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import simjax
-from simjax.cli import _commands, _encoders, _explain, _gallery, _gallery_duplicates, _gallery_search, _train
+from simjax.cli import _commands, _encoders, _explain, _gallery, _gallery_duplicates, _gallery_search, _study, _train
 from simjax.cli._arguments import did_you_mean, with_flags
 from simjax.cli._help import Command, help_text
 from simjax.cli._interrupt import exit_on_interrupt
@@ -33,6 +33,7 @@ COMMANDS = {
         _commands.CompareArguments,
         ["runs/cnn-digits-softmax-0 runs/vit-digits-softmax-0 --out both"],
     ),
+    "study": Command(_study.study, _study.StudyArguments, ["configs/studies/digits.toml"]),
     "data prepare": Command(
         _commands.prepare, _commands.PrepareArguments, ["mnist", "mnist --from FOLDER_OF_THE_IDX_FILES"]
     ),

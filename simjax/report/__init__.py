@@ -2,6 +2,7 @@
 
 from simjax.report._compare import compare
 from simjax.report._image_rows import ImageRow, Thumbnail, write_image_rows
+from simjax.report._study import write_study
 from simjax.report._write import SECTIONS, summary_lines, write
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "summary_lines",
     "write",
     "write_image_rows",
+    "write_study",
 ]

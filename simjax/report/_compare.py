@@ -142,7 +142,7 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
                 "name": recipe.name,
                 "runs": [str(run.path) for run in recipe.runs],
                 "seeds": recipe.seeds,
-                **{metric.name: _mean_and_deviation(recipe, metric) for metric in COLUMNS},
+                **{metric.name: mean_and_deviation(recipe, metric) for metric in COLUMNS},
             }
             for recipe in recipes
         ],
@@ -193,7 +193,7 @@ def _results(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
     return blocks
 
 
-def _mean_and_deviation(recipe: Recipe, metric: Metric) -> dict[str, float | None] | None:
+def mean_and_deviation(recipe: Recipe, metric: Metric) -> dict[str, float | None] | None:
     """Return the mean and the sample standard deviation over the seeds, or None if a run lacks the metric."""
     values = recipe.values(metric)
     if len(values) < len(recipe.runs):
@@ -210,7 +210,7 @@ def _recipes(recipes: Sequence[Recipe]) -> list[Block]:
     for metric in COLUMNS:
         texts = []
         for recipe in recipes:
-            found = _mean_and_deviation(recipe, metric) or {}
+            found = mean_and_deviation(recipe, metric) or {}
             mean, deviation = metric.show(found.get("mean")), found.get("standard_deviation")
             texts.append(mean if deviation is None else f"{mean} ± {metric.show(deviation)}")
         rows.append([metric.title, *map(Cell, texts, shown_best(metric, recipes))])

@@ -62,7 +62,7 @@ def difference(metric: Metric, a: Recipe, b: Recipe, *, confidence: float = CONF
     estimates or has those of other images, or for accuracies of a classifier and of nearest neighbours.
     """
     runs = min(len(a.runs), len(b.runs))
-    estimates = [[_estimate(metric, run) for run in recipe.runs[:runs]] for recipe in (a, b)]
+    estimates = [[estimate(metric, run) for run in recipe.runs[:runs]] for recipe in (a, b)]
     known = [[estimate for estimate in of_recipe if estimate is not None] for of_recipe in estimates]
     methods = {run.value("accuracy_of") for recipe in (a, b) for run in recipe.runs}  # classifier or neighbours
     if any(len(of_recipe) < runs for of_recipe in known) or (metric.name == "accuracy" and len(methods) > 1):
@@ -94,7 +94,7 @@ def shown_best(metric: Metric, recipes: Sequence[Recipe]) -> list[bool]:
     return [all(is_better(a, b) for b in recipes if b is not a) for a in recipes]
 
 
-def _estimate(metric: Metric, run: Run) -> Estimate | None:
+def estimate(metric: Metric, run: Run) -> Estimate | None:
     """Return the value of a metric without each identity or group of images, as the run saved it."""
     arrays = run.arrays(ESTIMATES_FILE)
     value = numbers.number(run.value(metric.name))

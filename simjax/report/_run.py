@@ -71,18 +71,18 @@ def read_run(path: Path) -> Run:
     for name in ("report.json", "config.json"):
         if not (path / name).is_file():
             raise InputError(f"run: expected the folder of a finished run, got {path}, which has no {name}")
-    config, report = (_parse(_read(path / name), str(path / name)) for name in ("config.json", "report.json"))
+    config, report = (parse_json(read_text(path / name), str(path / name)) for name in ("config.json", "report.json"))
     return Run(path, config, report, _read_history(path / "metrics.jsonl"))
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
-def _parse(text: str, source: str) -> dict[str, Any]:
+def parse_json(text: str, source: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except ValueError as error:
@@ -95,8 +95,8 @@ def _parse(text: str, source: str) -> dict[str, Any]:
 def _read_history(path: Path) -> list[dict[str, Any]]:
     """Read the log; a resumed run may have logged a step twice, and later values replace earlier ones."""
     merged: dict[Any, dict[str, Any]] = {}
-    for row, text in enumerate(_read(path).split("\n") if path.is_file() else [], start=1):
+    for row, text in enumerate(read_text(path).split("\n") if path.is_file() else [], start=1):
         if text.strip():
-            line = _parse(text, f"{path}, line {row}")
+            line = parse_json(text, f"{path}, line {row}")
             merged.setdefault(line.get("step"), {}).update(line)
     return sorted(merged.values(), key=lambda line: number(line.get("step")) or 0.0)

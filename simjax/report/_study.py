@@ -1,0 +1,109 @@
+"""The page of a study: what was asked, what was found, how sure it is, and what the networks do alike."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from simjax._files import write_file
+from simjax.core import InputError
+from simjax.report._page import Page
+from simjax.report._render import to_html, to_markdown
+from simjax.report._run import Run, parse_json, read_run, read_text
+from simjax.report._study_findings import findings
+from simjax.report._study_group import Group, Network
+from simjax.report._study_sections import group_sections, plan_sections
+
+PLAN_FILE, ANALYSIS_FILE = "plan.json", "analysis.json"
+
+
+def write_study(folder: str | Path) -> None:
+    """Write study.json, study.md with figures/*.png, and study.html (self-contained) into the folder of a study.
+
+    Cells that are not finished are missing in the results, and the page names them.
+
+    Raises:
+        InputError: If the folder is not that of a study, no cell is finished, a file cannot be read, or runs of one
+            data set have different images.
+    """
+    folder = Path(folder)
+    plan = _read(folder / PLAN_FILE)
+    analysis = _read(folder / ANALYSIS_FILE) if (folder / ANALYSIS_FILE).is_file() else {}
+    groups, missing = read_groups(folder, plan)
+    found = {group.title: findings(group) for group in groups}
+    page = Page(
+        plan["study"]["title"],
+        _lead(plan, groups, missing),
+        [
+            *((f"Findings: {group.title}", found[group.title].blocks()) for group in groups),
+            *(section for group in groups for section in group_sections(group, analysis, alone=len(groups) == 1)),
+            *plan_sections(plan, groups, missing),
+        ],
+    )
+    content = {
+        "study": plan["study"],
+        "missing": missing,
+        "groups": [group.content() | {"findings": found[group.title].content()} for group in groups],
+        "analysis": analysis,
+    }
+    try:
+        (folder / "figures").mkdir(exist_ok=True)
+        for picture in page.pictures():
+            write_file(folder / "figures" / f"{picture.name}.png", picture.png)
+        write_file(folder / "study.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+        write_file(folder / "study.md", to_markdown(page))
+        write_file(folder / "study.html", to_html(page))
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror}") from error
+
+
+def read_groups(folder: Path, plan: dict[str, Any]) -> tuple[list[Group], list[str]]:
+    """Return the finished runs, those of one data set and objective in one group, and the names of other cells."""
+    grouped: dict[tuple[str, str, str], dict[tuple[str, str], list[Run]]] = {}
+    missing = []
+    for name, cell in plan["cells"].items():
+        path = folder / "runs" / name
+        if not (path / "report.json").is_file():
+            missing.append(name)
+            continue
+        settings = cell["settings"]
+        varied = ", ".join(f"{key} {value}" for key, value in cell["varied"].items())
+        key = settings["dataset"], settings["objective"], varied
+        grouped.setdefault(key, {}).setdefault((settings["model"], cell["measure"]), []).append(read_run(path))
+    if not grouped:
+        raise InputError(f"study: expected at least one finished cell in {folder}, got none")
+    groups = [
+        Group(
+            ", ".join(filter(None, key)),
+            [
+                Network(model, measure, tuple(runs), plan["cells"][runs[0].path.name])
+                for (model, measure), runs in of.items()
+            ],
+        )
+        for key, of in grouped.items()
+    ]
+    for group in groups:
+        group.check_same_images()
+    return groups, missing
+
+
+def _lead(plan: dict[str, Any], groups: Sequence[Group], missing: Sequence[str]) -> str:
+    runs = sum(len(network.runs) for group in groups for network in group.networks)
+    seeds = len(plan["study"]["seeds"])
+    budget = plan["study"]["budget"]
+    rule = {
+        "training_flops": f"{budget['amount']:.2g} floating-point operations of training each",
+        "parameters": f"about {budget['amount']:,.0f} parameters each",
+        "seconds": f"{budget['amount']:,.0f} seconds of training each",
+        "epochs": f"{budget['amount']:g} epochs of training each",
+    }[budget["rule"]]
+    text = (
+        f"{runs} training runs, {seeds} {'seeds' if seeds > 1 else 'seed'} of each network, with one recipe and {rule}."
+    )
+    return text + (f" {len(missing)} runs are missing." if missing else "")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"study: expected the folder of a study, got {path.parent}, which has no {path.name}")
+    return parse_json(read_text(path), str(path))

@@ -1,0 +1,149 @@
+"""The runs of a study on one data set, by network, and differences between networks."""
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from simjax.core import InputError
+from simjax.evaluate import Comparison, Estimate, compare
+from simjax.report import _numbers as numbers
+from simjax.report._metrics import METRICS, Metric
+from simjax.report._recipes import Recipe, estimate
+from simjax.report._run import Run
+
+ACCURACY = next(metric for metric in METRICS if metric.name == "accuracy")
+COMPARED = tuple(metric for metric in METRICS if metric.name.startswith(("accuracy", "knn", "retrieval.mean")))
+MODEL_NAMES = {"cnn": "CNN", "vit": "ViT", "dnn": "dense network", "logistic": "logistic regression"}
+MEASURE_NAMES = {
+    "dot": "dot product",
+    "cosine": "cosine",
+    "squared_euclidean": "squared distance",
+    "rbf": "RBF",
+    "minkowski": "p-norm distance",
+    "manhattan": "Manhattan distance",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The runs of a model with one measure, in the order of their seeds."""
+
+    model: str
+    measure: str
+    runs: tuple[Run, ...]
+    planned: dict[str, Any]  # settings and budget of the first run, as in plan.json
+
+    @property
+    def name(self) -> str:
+        return f"{MODEL_NAMES.get(self.model, self.model)}, {MEASURE_NAMES.get(self.measure, self.measure)}"
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(self.name, self.runs)
+
+    def mean(self, metric: Metric) -> float | None:
+        """Return the mean of a metric over the seeds, or None if a run lacks it."""
+        values = self.recipe.values(metric)
+        return statistics.fmean(values) if len(values) == len(self.runs) else None
+
+    @cached_property
+    def accuracies(self) -> list[Estimate] | None:
+        """The accuracies of the runs, or None if one is missing."""
+        found = [estimate(ACCURACY, run) for run in self.runs]
+        return None if any(one is None for one in found) else [one for one in found if one is not None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """All networks of a study that were trained and tested on the same images with the same objective."""
+
+    title: str
+    networks: list[Network]
+
+    def find(self, model: str, measure: str) -> Network | None:
+        """Return a network, or None if it has no finished run."""
+        return next((n for n in self.networks if (n.model, n.measure) == (model, measure)), None)
+
+    @property
+    def models(self) -> list[str]:
+        return list(dict.fromkeys(network.model for network in self.networks))
+
+    @property
+    def measures(self) -> list[str]:
+        return list(dict.fromkeys(network.measure for network in self.networks))
+
+    def check_same_images(self) -> None:
+        """Raise an `InputError` if two runs have different images."""
+        runs = [run for network in self.networks for run in network.runs]
+        for run in runs[1:]:
+            expected, got = (one.part("data").get("fingerprint") for one in (runs[0], run))
+            if expected != got:
+                raise InputError(
+                    f"study: expected the same images in all runs of {self.title}, got fingerprint {expected} in "
+                    f"{runs[0].path} and {got} in {run.path}"
+                )
+
+    def content(self) -> dict[str, Any]:
+        """Return the results of all networks as plain values."""
+        networks = [
+            {
+                "model": network.model,
+                "measure": network.measure,
+                "seeds": network.recipe.seeds,
+                **{metric.name: network.recipe.values(metric) for metric in METRICS if metric.compared},
+                **{key: network.planned[key] for key in ("parameters", "forward_flops", "training_flops", "steps")},
+            }
+            for network in self.networks
+        ]
+        return {"title": self.title, "networks": networks}
+
+
+def difference(a: Network, b: Network, *, confidence: float = 0.95) -> Comparison | None:
+    """Compare the accuracies of two networks on the same images, a minus b, over the seeds that both have."""
+    return _compare(a.accuracies, b.accuracies, confidence)
+
+
+def change_of_gap(
+    pair: tuple[Network, Network], other: tuple[Network, Network], *, confidence: float = 0.95
+) -> Comparison | None:
+    """Compare two gaps: the accuracy of pair[0] minus that of pair[1], minus the same of the other pair."""
+    return _compare(_gaps(*pair), _gaps(*other), confidence)
+
+
+def _gaps(a: Network, b: Network) -> list[Estimate] | None:
+    """Return the differences of the accuracies, run by run, with the same image left out in both."""
+    if a.accuracies is None or b.accuracies is None:
+        return None
+    gaps = []
+    for x, y in zip(a.accuracies, b.accuracies, strict=False):
+        if x.value is None or y.value is None or x.identities != y.identities:
+            return None
+        left_out = None
+        if x.leave_one_out is not None and y.leave_one_out is not None:
+            left_out = np.subtract(x.leave_one_out, y.leave_one_out)
+        gaps.append(Estimate(x.value - y.value, left_out, x.identities, min(x.sample_size, y.sample_size)))
+    return gaps
+
+
+def _compare(a: Sequence[Estimate] | None, b: Sequence[Estimate] | None, confidence: float) -> Comparison | None:
+    if not a or not b:
+        return None
+    runs = min(len(a), len(b))
+    return compare(a[:runs], b[:runs], confidence=confidence)
+
+
+def points(value: float) -> str:
+    """Return a difference of accuracies in percentage points, such as "0.21"."""
+    return f"{100 * value:.2f}"
+
+
+def comparison_text(found: Comparison | None) -> str:
+    """Return a difference in points with its interval and, if it is not shown, the words that say so."""
+    if found is None or found.difference is None or found.interval is None:
+        return numbers.DASH
+    text = f"{100 * found.difference:+.2f} ({points(found.interval[0])} to {points(found.interval[1])})"
+    return text if found.is_shown else f"{text}, no difference shown"

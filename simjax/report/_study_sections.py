@@ -1,0 +1,98 @@
+"""The sections of the page of a study: results, differences, agreement of errors, layers, robustness, plan."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from simjax.report import _numbers as numbers
+from simjax.report._compare import mean_and_deviation
+from simjax.report._metrics import METRICS
+from simjax.report._page import Block, Cell, Row, Table, Text
+from simjax.report._recipes import shown_best
+from simjax.report._study_group import ACCURACY, Group, comparison_text, difference
+
+RESULTS = tuple(
+    metric for metric in METRICS if metric.name in ("accuracy", "knn_accuracy", "retrieval.mean_average_precision_at_r")
+)
+Section = tuple[str, list[Block]]
+
+
+def group_sections(group: Group, analysis: dict[str, Any], *, alone: bool) -> list[Section]:
+    """Return the sections about one group of networks; their titles name the group unless it is `alone`."""
+    of_group = analysis.get(group.title, {})
+    sections = [
+        ("Results", _results(group)),
+        ("Differences", _differences(group)),
+    ]
+    return [(title if alone else f"{title}: {group.title}", blocks) for title, blocks in sections if blocks]
+
+
+def plan_sections(plan: dict[str, Any], groups: Sequence[Group], missing: Sequence[str]) -> list[Section]:
+    """Return the sections about the budgets, the settings and the missing runs."""
+    sections: list[Section] = [("Budgets", _budgets(plan, groups))]
+    if missing:
+        sections.append(("Missing runs", [Text(f"These runs are not finished: {', '.join(missing)}.")]))
+    return sections
+
+
+def _results(group: Group) -> list[Block]:
+    rows: list[Row] = []
+    best = {metric.name: shown_best(metric, [n.recipe for n in group.networks]) for metric in RESULTS}
+    for i, network in enumerate(group.networks):
+        row: Row = [network.name]
+        for metric in RESULTS:
+            found = mean_and_deviation(network.recipe, metric) or {}
+            mean, deviation = metric.show(found.get("mean")), found.get("standard_deviation")
+            row.append(Cell(mean if deviation is None else f"{mean} ± {metric.show(deviation)}", best[metric.name][i]))
+        rows.append([*row, numbers.count(network.planned["parameters"])])
+    columns = ["Network", *(metric.title for metric in RESULTS), "Parameters"]
+    seeds = max(len(network.runs) for network in group.networks)
+    text = f"Mean ± standard deviation over {seeds} seeds." if seeds > 1 else "One seed of each network."
+    if any(map(any, best.values())):
+        text += " ★ marks a network that is shown to be better than every other one."
+    return [Text(text), Table(columns, rows, align="l" + "r" * (len(RESULTS) + 1))]
+
+
+def _differences(group: Group) -> list[Block]:
+    """Return a table of the differences of all networks, row minus column, if there are few enough to read."""
+    rows: list[Row] = [
+        [a.name, b.name, comparison_text(difference(a, b))] for a, b in itertools.combinations(group.networks, 2)
+    ]
+    about = (
+        f"Accuracy of the first network minus that of the second one, in percentage points, with its 95% interval. Of "
+        f"{len(rows)} comparisons of equal networks, about {len(rows) / 20:.1f} would exclude 0 by chance."
+    )
+    return [Text(about), Table(["Network", "Compared with", f"{ACCURACY.title}, difference"], rows, align="lll")]
+
+
+def _budgets(plan: dict[str, Any], groups: Sequence[Group]) -> list[Block]:
+    rows: list[Row] = []
+    for group, network in ((group, network) for group in groups for network in group.networks):
+        planned, seconds = network.planned, [run.value("train_seconds") for run in network.runs]
+        known = [second for second in map(numbers.number, seconds) if second is not None]
+        rows.append(
+            [
+                f"{network.name}" + (f" ({group.title})" if len(groups) > 1 else ""),
+                numbers.count(planned["parameters"]),
+                f"{planned['forward_flops'] / 1e6:,.2f} M",
+                f"{planned['training_flops']:.2g}",
+                f"{planned['settings']['epochs']:.3g}" + (" (limit)" if planned["is_capped"] else ""),
+                numbers.seconds(sum(known) / len(known) if known else None),
+            ]
+        )
+    rule = {
+        "training_flops": "All networks have the same number of floating-point operations of training",
+        "parameters": "The widths of each network are scaled so that all have about the same number of parameters",
+        "seconds": "All networks have the same training time, from the measured time of a step",
+        "epochs": "All networks see the training images equally often",
+    }[plan["study"]["budget"]["rule"]]
+    limit = plan["study"]["budget"]["max_epochs"]
+    capped = (
+        f", but at most {limit:g} epochs" if any(n.planned["is_capped"] for g in groups for n in g.networks) else ""
+    )
+    text = (
+        f"{rule}{capped}. FLOPs are two for each multiplication and addition in a dot product; a training step counts "
+        "three times the FLOPs of its images. All other settings are those of one recipe, see plan.json."
+    )
+    columns = ["Network", "Parameters", "FLOPs per image", "FLOPs of training", "Epochs", "Training time"]
+    return [Text(text), Table(columns, rows, align="lrrrrr")]
