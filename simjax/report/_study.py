@@ -59,28 +59,26 @@ def write_study(folder: str | Path) -> None:
 
 def read_groups(folder: Path, plan: dict[str, Any]) -> tuple[list[Group], list[str]]:
     """Return the finished runs, those of one data set and objective in one group, and the names of other cells."""
-    grouped: dict[tuple[str, str, str], dict[tuple[str, str], list[Run]]] = {}
+    grouped: dict[str, dict[tuple[str, str], list[Run]]] = {}
     missing = []
     for name, cell in plan["cells"].items():
         path = folder / "runs" / name
         if not (path / "report.json").is_file():
             missing.append(name)
             continue
-        settings = cell["settings"]
-        varied = ", ".join(f"{key} {value}" for key, value in cell["varied"].items())
-        key = settings["dataset"], settings["objective"], varied
-        grouped.setdefault(key, {}).setdefault((settings["model"], cell["measure"]), []).append(read_run(path))
+        network = cell["settings"]["model"], cell["measure"]
+        grouped.setdefault(cell["group"], {}).setdefault(network, []).append(read_run(path))
     if not grouped:
         raise InputError(f"study: expected at least one finished cell in {folder}, got none")
     groups = [
         Group(
-            ", ".join(filter(None, key)),
+            title,
             [
                 Network(model, measure, tuple(runs), plan["cells"][runs[0].path.name])
                 for (model, measure), runs in of.items()
             ],
         )
-        for key, of in grouped.items()
+        for title, of in grouped.items()
     ]
     for group in groups:
         group.check_same_images()

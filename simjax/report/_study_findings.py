@@ -47,8 +47,8 @@ class Findings:
         """Return the answer and the claims as paragraphs."""
         note = (
             f"Intervals in this section have {100 * self.confidence:.3g}% confidence each, so that all "
-            f"{len(self.claims)} statements hold together with 95%. They contain the chance of the test images and, with "
-            "several seeds, that of the seeds. A point is one percentage point of accuracy."
+            f"{len(self.claims)} statements hold together with 95%. They contain the chance of the test images and, "
+            "with several seeds, that of the seeds. A point is one percentage point of accuracy."
         )
         return [Text(text) for text in (self.answer, *(claim.sentence for claim in self.claims), note) if text]
 
@@ -79,7 +79,8 @@ def findings(group: Group) -> Findings:
     for kind, subject, better, worse, compare in asked:
         found = compare(confidence)
         if found is not None and found.difference is not None and found.interval is not None:
-            claims.append((kind, Claim(subject, found, _sentence(subject, better, worse, found))))
+            sentence = _sentence(subject, better, worse, found.difference, found)
+            claims.append((kind, Claim(subject, found, sentence)))
     return Findings(_answer(group, claims), [claim for _, claim in claims], confidence)
 
 
@@ -131,26 +132,18 @@ def _gap(a: Any, b: Any) -> Compare:
     return lambda confidence: change_of_gap(a, b, confidence=confidence)
 
 
-def _sentence(subject: str, positive: str, negative: str, found: Comparison) -> str:
-    assert found.difference is not None and found.interval is not None
-    low, high = map(points, found.interval)
-    size = f"{points(found.difference)} points, interval {low} to {high}"
-    subject = subject[0].upper() + subject[1:]
-    if not found.is_shown:
-        return f"{subject}: no difference shown ({size})."
-    return f"{subject}: {positive if found.difference > 0 else negative} ({size})."
+def _sentence(subject: str, positive: str, negative: str, difference: float, found: Comparison) -> str:
+    low, high = map(points, found.interval or ())
+    verdict = "no difference shown" if not found.is_shown else positive if difference > 0 else negative
+    return f"{subject[0].upper()}{subject[1:]}: {verdict} ({points(difference)} points, interval {low} to {high})."
 
 
 def _answer(group: Group, claims: list[tuple[str, Claim]]) -> str:
     """Answer the question whether CNN and ViT perform alike because both measure similarity by a dot product."""
     gaps = [claim for kind, claim in claims if kind == "gap"]
-    with_dot = group.find("cnn", "dot"), group.find("vit", "dot")
-    if not gaps or None in with_dot:
-        return ""
-    cnn, vit = (with_dot[0], with_dot[1])
-    assert cnn is not None and vit is not None
-    base = difference(cnn, vit)
-    if base is None or base.interval is None:
+    cnn, vit = group.find("cnn", "dot"), group.find("vit", "dot")
+    base = None if cnn is None or vit is None else difference(cnn, vit)
+    if not gaps or base is None or base.interval is None:
         return ""
     largest = max(map(abs, base.interval))
     start = f"With the dot product, CNN and ViT differ by at most {points(largest)} points (95%). "
@@ -158,8 +151,8 @@ def _answer(group: Group, claims: list[tuple[str, Claim]]) -> str:
     if changed:
         names = "; ".join(claim.subject.removeprefix("The gap between CNN and ViT ") for claim in changed)
         return (
-            f"{start}The difference between them depends on the measure: it changes {names}. So the dot product is part "
-            "of how alike they perform on these images."
+            f"{start}The difference between them depends on the measure: it changes {names}. So the dot product is "
+            "part of how alike they perform on these images."
         )
     bound = max(max(map(abs, claim.found.interval or (0.0, 0.0))) for claim in gaps)
     return (

@@ -67,7 +67,7 @@ def _differences(group: Group) -> list[Block]:
 
 def _budgets(plan: dict[str, Any], groups: Sequence[Group]) -> list[Block]:
     rows: list[Row] = []
-    for group, network in ((group, network) for group in groups for network in group.networks):
+    for group, network in [(group, network) for group in groups for network in group.networks]:
         planned, seconds = network.planned, [run.value("train_seconds") for run in network.runs]
         known = [second for second in map(numbers.number, seconds) if second is not None]
         rows.append(

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from simjax.nn import NETWORKS, count_parameters
+from simjax.nn import count_parameters
 from simjax.study._flops import forward_flops
 from simjax.study._plan import Budget
 from simjax.train._data import DataSplits, build_normalization

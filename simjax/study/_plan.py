@@ -54,6 +54,16 @@ class Cell:
         text = "-".join([*parts, str(self.seed)])
         return "".join(c if c.isalnum() or c in "-_+.=" else "_" for c in text)
 
+    @property
+    def network(self) -> str:
+        """Name of the model with its measure, as "cnn-dot"; the same for all seeds."""
+        return f"{self.model}-{self.measure}"
+
+    @property
+    def group(self) -> str:
+        """Name of the cells with the same images and objective, which are compared."""
+        return ", ".join([self.dataset, self.objective, *(f"{key} {value}" for key, value in self.varied)])
+
     def settings(self, recipe: Settings) -> Settings:
         """Return the settings of the cell's run: those of the recipe, with the choices of the cell."""
         values: dict[str, Any] = {}
@@ -149,7 +159,7 @@ def plan_from_dict(values: Mapping[str, Any]) -> Plan:
     for key in ("title", "models", "datasets", "budget"):
         if key not in values:
             raise InputError(f"study: {key!r} is missing")
-    converted = dict(values)
+    converted: dict[str, Any] = dict(values)
     for key in LISTS:
         if key in values:
             converted[key] = _list(key, values[key], int if key == "seeds" else str)
@@ -162,7 +172,8 @@ def plan_from_dict(values: Mapping[str, Any]) -> Plan:
     images = values.get("analysis_images", Plan.analysis_images)
     if type(images) is not int or images < 4:
         raise InputError(f"study: 'analysis_images': expected a whole number of at least 4, got {images!r}")
-    plan = Plan(**converted | {"budget": _budget(values["budget"])})
+    converted["budget"] = _budget(values["budget"])
+    plan = Plan(**converted)
     plan.cells()
     return plan
 
@@ -172,7 +183,8 @@ def _budget(values: Mapping[str, Any]) -> Budget:
     for key in values:
         if key not in names:
             raise InputError(f"study: unknown key 'budget.{key}'{suggestion(key, names)}")
-    rule, numbers = values.get("rule"), {key: value for key, value in values.items() if key != "rule"}
+    rule: Any = values.get("rule")
+    numbers = {key: value for key, value in values.items() if key != "rule"}
     if rule not in get_args(Rule):
         raise InputError(f"study: 'budget.rule': expected one of {', '.join(get_args(Rule))}, got {rule!r}")
     for key in ("amount", "max_epochs"):

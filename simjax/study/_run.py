@@ -148,7 +148,7 @@ def _plan_cells(plan: Plan) -> dict[str, dict[str, Any]]:
             matches[network] = match(settings, plan.budget, splits[key])
         values = dataclasses.asdict(matches[network])
         values["settings"]["seed"] = cell.seed
-        planned[cell.name] = {"measure": cell.measure, "varied": dict(cell.varied)} | values
+        planned[cell.name] = {"group": cell.group, "measure": cell.measure} | values
     return planned
 
 

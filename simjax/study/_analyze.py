@@ -1,0 +1,136 @@
+"""Comparisons of the trained networks of a study beyond their accuracy: layers, probes, robustness, attention."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from simjax._files import write_file
+from simjax.data import Dataset
+from simjax.encoder import Encoder, load_encoder
+from simjax.explain import mean_attention_distance
+from simjax.study._corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from simjax.study._plan import Plan
+from simjax.study._probes import linear_probes
+from simjax.study._representations import layer_similarity, shuffle_images
+from simjax.study._run import CellState
+from simjax.train._data import DataSplits, load_splits
+from simjax.train._settings import from_dict
+
+ANALYSIS_FILE = "analysis.json"
+PROBE_IMAGES = 2000  # training images of a linear probe
+SEED = 0  # of the choice of images and of the corruptions
+
+
+def analyze(
+    plan: Plan, states: list[CellState], out: str | Path, begin: Callable[[str], None] = lambda part: None
+) -> None:
+    """Compare the networks of all finished cells and write analysis.json into the folder of the study.
+
+    Args:
+        plan: The plan of the study.
+        states: Its cells, from `begin_study`.
+        out: The folder.
+        begin: Called with the name of each part when it begins.
+    """
+    groups: dict[str, list[CellState]] = {}
+    for state in states:
+        if state.status == "finished":
+            groups.setdefault(state.cell.group, []).append(state)
+    content = {}
+    for title, members in groups.items():
+        begin(title)
+        splits = load_splits(from_dict(members[0].planned["settings"]))
+        content[title] = _analyze_group(members, splits, plan.analysis_images, begin)
+    write_file(Path(out) / ANALYSIS_FILE, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _analyze_group(
+    states: list[CellState], splits: DataSplits, count: int, begin: Callable[[str], None]
+) -> dict[str, Any]:
+    test, train = _sample(splits.test, count), _sample(splits.train, PROBE_IMAGES)
+    layers: dict[str, list[dict[str, np.ndarray]]] = {}
+    robustness: dict[str, list[dict[str, list[float]]]] = {}
+    probes, attention = {}, {}
+    for state in states:
+        begin(state.cell.name)
+        network, encoder = state.cell.network, load_encoder(state.folder)
+        if len(layers.setdefault(network, [])) < 2:  # two seeds: the second one is the yardstick of the first
+            layers[network].append(encoder.encode(test.images, layers=True))
+        if encoder.head is not None:
+            robustness.setdefault(network, []).append(_accuracies_under_corruption(encoder, test))
+        if network not in probes:
+            features = encoder.encode(train.images, layers=True)
+            probes[network] = _probe_results(features, train.labels, layers[network][0], test.labels)
+            if state.cell.model == "vit":
+                attention[network] = _attention_distances(encoder, test.images[: count // 4])
+    return {
+        "images": len(test.labels),
+        "layers": _layer_comparisons(layers),
+        "probes": probes,
+        "robustness": {
+            network: {name: np.mean([run[name] for run in runs], axis=0).tolist() for name in runs[0]}
+            for network, runs in robustness.items()
+        },
+        "attention_distance": attention,
+    }
+
+
+def _sample(dataset: Dataset, count: int) -> Dataset:
+    """Return at most `count` random images in the order of the data set."""
+    n = len(dataset.labels)
+    rows = np.sort(np.random.default_rng(SEED).permutation(n)[:count])
+    return dataset._replace(images=dataset.images[rows], labels=dataset.labels[rows], paths=None)
+
+
+def _accuracies_under_corruption(encoder: Encoder, test: Dataset) -> dict[str, list[float]]:
+    """Return the accuracy for each corruption at strength 0 (none) to 5."""
+
+    def accuracy(name: str, strength: int) -> float:
+        key = jax.random.key(SEED)
+        images = np.asarray(corrupt(key, test.images.astype(np.float32), name, strength))
+        predicted = encoder.classify(images.round().clip(0, 255).astype(np.uint8)).argmax(axis=1)
+        return float(np.mean(predicted == test.labels))
+
+    clean = accuracy(next(iter(CORRUPTIONS)), 0)
+    return {name: [clean, *(accuracy(name, strength) for strength in STRENGTHS)] for name in CORRUPTIONS}
+
+
+def _layer_comparisons(layers: dict[str, list[dict[str, np.ndarray]]]) -> list[dict[str, Any]]:
+    """Return the similarity of all layers of each two networks, of two seeds of each one, and of shuffled images."""
+    found = []
+
+    def add(a: str, b: str, x: dict[str, np.ndarray], y: dict[str, np.ndarray], kind: str) -> None:
+        values = layer_similarity(x, y)
+        found.append({"a": a, "b": b, "kind": kind, "rows": [*x], "columns": [*y], "cka": values.tolist()})
+
+    names = list(layers)
+    for i, a in enumerate(names):
+        if len(layers[a]) > 1:
+            add(a, a, *layers[a], "seeds")
+        for b in names[i + 1 :]:
+            add(a, b, layers[a][0], layers[b][0], "networks")
+    first = layers[names[0]][0]
+    add(names[0], names[0], first, shuffle_images(first), "shuffled")
+    return found
+
+
+def _probe_results(
+    train_features: dict[str, np.ndarray],
+    train_labels: np.ndarray,
+    test_features: dict[str, np.ndarray],
+    test_labels: np.ndarray,
+) -> dict[str, dict[str, Any]]:
+    """Return the accuracy of a linear probe of each layer, with its interval."""
+    found = linear_probes(train_features, train_labels, test_features, test_labels)
+    return {layer: {"accuracy": one.value, "accuracy_interval": one.interval()} for layer, one in found.items()}
+
+
+def _attention_distances(encoder: Encoder, images: np.ndarray) -> list[list[float]]:
+    """Return the mean attention distance of each head of each block, in patches."""
+    network = encoder.networks[0]
+    _, weights = network(encoder.normalized(images), return_attention=True)
+    return np.asarray(mean_attention_distance(weights, network.grid)).tolist()
