@@ -34,6 +34,7 @@ def _duration(x: float) -> str:
 
 percent = _formatter(lambda x: f"{100 * x:.2f}%")  # formats a share in [0, 1]
 decimal = _formatter(lambda x: f"{x:,.4f}")
+signed = _formatter(lambda x: f"{x:.2f}")
 count = _formatter(lambda x: f"{x:,.0f}")
 milliseconds = _formatter(lambda x: f"{x:,.0f} ms" if abs(x) >= 100 else f"{x:.3g} ms")  # three significant digits
 seconds = _formatter(_duration)

@@ -1,6 +1,7 @@
 """The runs of a study on one data set, by network, and differences between networks."""
 
 import dataclasses
+import itertools
 import statistics
 from collections.abc import Sequence
 from functools import cached_property
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from simjax.core import InputError
-from simjax.evaluate import Comparison, Estimate, compare
+from simjax.evaluate import Comparison, Estimate, compare, error_consistency
 from simjax.report import _numbers as numbers
 from simjax.report._metrics import METRICS, Metric
 from simjax.report._recipes import Recipe, estimate
@@ -49,6 +50,14 @@ class Network:
         """Return the mean of a metric over the seeds, or None if a run lacks it."""
         values = self.recipe.values(metric)
         return statistics.fmean(values) if len(values) == len(self.runs) else None
+
+    @cached_property
+    def correct(self) -> list[np.ndarray] | None:
+        """Whether each test image is classified correctly, by run, or None if a run has no predictions."""
+        arrays = [run.arrays("predictions.npz") for run in self.runs]
+        if any("predicted" not in one for one in arrays):
+            return None
+        return [one["predicted"] == one["label"] for one in arrays]
 
     @cached_property
     def accuracies(self) -> list[Estimate] | None:
@@ -125,7 +134,8 @@ def _gaps(a: Network, b: Network) -> list[Estimate] | None:
         left_out = None
         if x.leave_one_out is not None and y.leave_one_out is not None:
             left_out = np.subtract(x.leave_one_out, y.leave_one_out)
-        gaps.append(Estimate(x.value - y.value, left_out, x.identities, min(x.sample_size, y.sample_size)))
+        sample_size = min(x.sample_size, y.sample_size)
+        gaps.append(Estimate(x.value - y.value, left_out, x.identities, sample_size, scale="linear"))
     return gaps
 
 
@@ -134,6 +144,37 @@ def _compare(a: Sequence[Estimate] | None, b: Sequence[Estimate] | None, confide
         return None
     runs = min(len(a), len(b))
     return compare(a[:runs], b[:runs], confidence=confidence)
+
+
+def common_errors(group: Group) -> dict[str, list[tuple[str, str, Estimate]]]:
+    """Return the error consistency of pairs of networks, by what is different in the two."""
+    found: dict[str, list[tuple[str, str, Estimate]]] = {}
+
+    def add(kind: str, a: str, b: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        kappas = [error_consistency(x, y) for x, y in pairs]
+        values = [kappa.value for kappa in kappas if kappa.value is not None]
+        left_out = [kappa.leave_one_out for kappa in kappas if kappa.leave_one_out is not None]
+        if len(values) < len(pairs):  # no errors
+            return
+        mean = np.mean(left_out, axis=0) if len(left_out) == len(pairs) else None
+        sample_size = min(kappa.sample_size for kappa in kappas)
+        estimate = Estimate(statistics.fmean(values), mean, kappas[0].identities, sample_size, scale="linear")
+        found.setdefault(kind, []).append((a, b, estimate))
+
+    known = [(network, network.correct) for network in group.networks if network.correct is not None]
+    for network, correct in known:
+        if len(correct) > 1:
+            add("two seeds", network.name, network.name, list(itertools.combinations(correct, 2)))
+    for (a, x), (b, y) in itertools.combinations(known, 2):
+        kind = "measure" if a.model == b.model else "model" if a.measure == b.measure else "both"
+        if kind != "both":
+            add(f"another {kind}", a.name, b.name, list(zip(x, y, strict=False)))
+    return found
+
+
+def file_name(text: str) -> str:
+    """Return a text as part of the name of a file."""
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in text)
 
 
 def points(value: float) -> str:

@@ -9,7 +9,7 @@ from simjax.report._compare import mean_and_deviation
 from simjax.report._metrics import METRICS
 from simjax.report._page import Block, Cell, Row, Table, Text
 from simjax.report._recipes import shown_best
-from simjax.report._study_group import ACCURACY, Group, comparison_text, difference
+from simjax.report._study_group import ACCURACY, Group, common_errors, comparison_text, difference, file_name
 
 RESULTS = tuple(
     metric for metric in METRICS if metric.name in ("accuracy", "knn_accuracy", "retrieval.mean_average_precision_at_r")
@@ -19,10 +19,18 @@ Section = tuple[str, list[Block]]
 
 def group_sections(group: Group, analysis: dict[str, Any], *, alone: bool) -> list[Section]:
     """Return the sections about one group of networks; their titles name the group unless it is `alone`."""
-    of_group = analysis.get(group.title, {})
-    sections = [
+    from simjax.report import _study_charts as charts  # imports Matplotlib
+
+    found, title = analysis.get(group.title, {}), file_name(group.title)
+    names = {f"{network.model}-{network.measure}": network.name for network in group.networks}
+    sections: list[Section] = [
         ("Results", _results(group)),
         ("Differences", _differences(group)),
+        ("Common errors", _common_errors(group)),
+        ("Layers", charts.layers(found.get("layers", []), names, title)),
+        ("Linear probes", charts.probes(found.get("probes", {}), names, title)),
+        ("Attention distance", charts.attention_distance(found.get("attention_distance", {}), names, title)),
+        ("Robustness", charts.robustness(found.get("robustness", {}), names, title)),
     ]
     return [(title if alone else f"{title}: {group.title}", blocks) for title, blocks in sections if blocks]
 
@@ -65,14 +73,32 @@ def _differences(group: Group) -> list[Block]:
     return [Text(about), Table(["Network", "Compared with", f"{ACCURACY.title}, difference"], rows, align="lll")]
 
 
+def _common_errors(group: Group) -> list[Block]:
+    """Return a table of the error consistency of each two networks, and of two seeds of each network."""
+    rows: list[Row] = []
+    for kind, pairs in common_errors(group).items():
+        for a, b, found in pairs:
+            low, high = found.interval() or (None, None)
+            ends = "" if low is None else f" ({numbers.signed(low)} to {numbers.signed(high)})"
+            rows.append([kind, a, b, numbers.signed(found.value) + ends])
+    if not rows:
+        return []
+    text = (
+        "Error consistency (Cohen's kappa, Geirhos et al. 2020): whether two networks fail on the same test images. 1: "
+        "on the same ones; 0: as often as networks whose errors are independent. Two seeds of one network are the "
+        "yardstick: networks that compute alike should fail alike. Mean over the seeds, with 95% intervals over images."
+    )
+    return [Text(text), Table(["", "Network", "Compared with", "Kappa"], rows, align="lllr")]
+
+
 def _budgets(plan: dict[str, Any], groups: Sequence[Group]) -> list[Block]:
     rows: list[Row] = []
-    for group, network in [(group, network) for group in groups for network in group.networks]:
+    for title, network in [(group.title, network) for group in groups for network in group.networks]:
         planned, seconds = network.planned, [run.value("train_seconds") for run in network.runs]
         known = [second for second in map(numbers.number, seconds) if second is not None]
         rows.append(
             [
-                f"{network.name}" + (f" ({group.title})" if len(groups) > 1 else ""),
+                f"{network.name}" + (f" ({title})" if len(groups) > 1 else ""),
                 numbers.count(planned["parameters"]),
                 f"{planned['forward_flops'] / 1e6:,.2f} M",
                 f"{planned['training_flops']:.2g}",

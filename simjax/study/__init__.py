@@ -1,5 +1,6 @@
 """Grids of training runs with matched budgets, and comparisons of the trained networks."""
 
+from simjax.study._analyze import analyze
 from simjax.study._plan import Budget, Cell, Plan, load_plan, plan_from_dict
 from simjax.study._run import CellState, begin_study, run_cells, seconds_left
 
@@ -8,6 +9,7 @@ __all__ = [
     "Cell",
     "CellState",
     "Plan",
+    "analyze",
     "begin_study",
     "load_plan",
     "plan_from_dict",

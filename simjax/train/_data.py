@@ -155,6 +155,8 @@ def load_splits(settings: Settings, start: Path = Path()) -> DataSplits:
         if of_classes.any():
             is_validation, known_validation_classes = of_classes, False
     train, validation = subset(whole, ~is_validation), subset(whole, is_validation)
+    if data.train_fraction < 1:
+        train = subset(train, _stratified_mask(train.labels, data.train_fraction))
     digest = hashlib.sha256()
     for dataset in (train, validation, test):
         digest.update(str((dataset.images.shape, dataset.class_names)).encode())

@@ -58,9 +58,9 @@ def _epochs(settings: Settings, dataset: str, train_images: int) -> float:
 
 def _augmentation(settings: Settings, dataset: str) -> dict[str, Any]:
     if not settings.augment.enabled:
-        return {"shift": 0.0, "rotation": 0.0, "scale": 0.0, "flip": False}
+        return {"shift": 0.0, "rotation": 0.0, "scale": 0.0, "flip": False, "cutout": 0.0}
     default = default_augmentation(dataset)
-    names = ("shift", "rotation", "scale", "flip")
+    names = ("shift", "rotation", "scale", "flip", "cutout")
     return {name: _or(getattr(settings.augment, name), getattr(default, name)) for name in names}
 
 

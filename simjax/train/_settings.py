@@ -109,6 +109,8 @@ class AugmentSettings:
     """largest change of size, as a share"""
     flip: bool | None = None
     """flip half of the images from left to right"""
+    cutout: float | None = None
+    """side of a square at a random place that is set to zero, as a share of the image size"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +144,8 @@ class DataSettings(Reading):
     a scale of its own"""
     validation_fraction: float = 0.05
     """share of the training images used for the validation curve and the threshold instead of training"""
+    train_fraction: float = 1.0
+    """share of the remaining training images that is used, the same share of every class; 1: all"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -162,7 +162,7 @@ def warmup_steps(settings: Settings, steps: int) -> int:
 def build_augmentation(settings: Settings) -> Augmentation:
     """Return the augmentation of the training images."""
     a = settings.augment
-    return Augmentation(a.shift or 0.0, a.rotation or 0.0, a.scale or 0.0, a.flip or False)
+    return Augmentation(a.shift or 0.0, a.rotation or 0.0, a.scale or 0.0, a.flip or False, a.cutout or 0.0)
 
 
 def decay_mask(params: Any) -> Any:

@@ -28,10 +28,11 @@ RANGES: tuple[tuple[Callable[[float], bool], str, str], ...] = (
     (lambda value: 0 <= value < inf, "0 or more", "augment.shift augment.rotation augment.scale"),
     (lambda value: value >= 2, "at least 2", "batch_size loss.samples_per_class"),
     (lambda value: 0 <= value < 1, "0 or more, below 1", "loss.label_smoothing optimizer.warmup"),
-    (lambda value: 0 <= value <= 1, "0 to 1", "mining.hardness mining.start mining.length"),
+    (lambda value: 0 <= value <= 1, "0 to 1", "augment.cutout mining.hardness mining.start mining.length"),
     (lambda value: 0 <= value < 2**32, "0 to 4294967295", "seed"),
     (lambda value: value >= 1, "at least 1", "ensemble.size"),
     (lambda value: 0 <= value < 0.9, "0 to 0.9", "data.validation_fraction"),
+    (lambda value: 0 < value <= 1, "above 0, at most 1", "data.train_fraction"),
 )
 """Ranges of numbers: whether a value is valid, the range in words, and the names of the settings."""
 
