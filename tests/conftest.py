@@ -20,7 +20,8 @@ with install_import_hook("simjax", "beartype.beartype"):
     import simjax.mining
     import simjax.nn
     import simjax.pairs
-    import simjax.similarity  # noqa: F401
+    import simjax.similarity
+    import simjax.study  # noqa: F401
 
 import jax
 import jaxtyping

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "report": {"core", "evaluate"},
     "gallery": {"core", "similarity", "evaluate", "data", "encoder"},
     "explain": {"core", "similarity", "evaluate", "nn", "encoder"},
+    "study": {"core", "similarity", "nn", "data", "evaluate", "encoder", "explain", "train", "report"},
     "cli": {"core", "similarity", "data", "evaluate", "encoder", "gallery", "explain", "train", "report"},
 }
 SHARED = {"_files"}  # modules that every package may import
