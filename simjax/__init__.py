@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         pairs,
         report,
         similarity,
+        study,
         train,
     )
     from simjax.encoder import Encoder, load_encoder
@@ -46,6 +47,7 @@ __all__ = [
     "pairs",
     "report",
     "similarity",
+    "study",
     "train",
 ]
 

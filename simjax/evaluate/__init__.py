@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from simjax.evaluate._calibration import Calibration, Threshold
 from simjax.evaluate._classification import class_similarity, classification_metrics
 from simjax.evaluate._clustering import clustering_metrics
-from simjax.evaluate._comparisons import Comparison, compare, mcnemar
+from simjax.evaluate._comparisons import Comparison, compare, error_consistency, mcnemar
 from simjax.evaluate._diagnostics import alignment, effective_rank, embedding_diagnostics, spread, uniformity
 from simjax.evaluate._few_shot import few_shot_accuracy
 from simjax.evaluate._intervals import Estimate, estimates_of, jackknife_interval, mean_estimate, random_groups
 from simjax.evaluate._knn import knn_accuracy, knn_predict
+from simjax.evaluate._neighbors import mutual_knn
 from simjax.evaluate._open_set import OpenSetSearch, open_set_metrics, open_set_search
 from simjax.evaluate._reliability import reliability
 from simjax.evaluate._retrieval import graded_ndcg, retrieval_metrics, retrieval_values
@@ -48,6 +49,7 @@ __all__ = [
     "dissimilarity_probability",
     "effective_rank",
     "embedding_diagnostics",
+    "error_consistency",
     "estimates_of",
     "few_shot_accuracy",
     "fit_dissimilarity",
@@ -57,6 +59,7 @@ __all__ = [
     "knn_predict",
     "mcnemar",
     "mean_estimate",
+    "mutual_knn",
     "open_set_estimates",
     "open_set_metrics",
     "open_set_search",

@@ -160,14 +160,7 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike, *, confidence: float = 0
     from scipy.stats import binomtest, norm
 
     check_between("confidence", confidence, 0, 1)
-    given = [np.asarray(correct) for correct in (correct_a, correct_b)]
-    for argument, correct in zip(("correct_a", "correct_b"), given, strict=True):
-        if correct.ndim != 1 or not np.isin(correct, (0, 1)).all():
-            got = f"{correct.dtype} {correct.shape}"
-            raise InputError(f"{argument}: expected booleans, one for each image, got {got}")
-    a, b = (correct.astype(bool) for correct in given)
-    if a.shape != b.shape:
-        raise InputError(f"correct_b: expected {len(a)} booleans, as in correct_a, got {len(b)}")
+    a, b = _as_correct(correct_a, correct_b)
     n, only_a, only_b = len(a), int(np.sum(a & ~b)), int(np.sum(b & ~a))
     if not n:
         return {"difference": None, "interval": None, "only_a": 0, "only_b": 0, "p_value": None}
@@ -182,3 +175,60 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike, *, confidence: float = 0
         "only_b": only_b,
         "p_value": p_value,
     }
+
+
+def error_consistency(correct_a: ArrayLike, correct_b: ArrayLike) -> Estimate:
+    """Estimate how much two classifiers agree on which images are hard, beyond the agreement of independent errors.
+
+        kappa = (o - e) / (1 - e),  e = p_a p_b + (1 - p_a) (1 - p_b)
+
+    o is the share of images that both classify correctly or both wrongly, and e its expected value if the errors of
+    classifiers with accuracies p_a and p_b were independent. 1: the same errors; 0: as independent; below 0: fewer
+    common errors than that. It is Cohen's kappa of the two arrays.
+
+    Args:
+        correct_a, correct_b: Booleans [n], whether each image is classified correctly.
+
+    Returns:
+        `value`, from -1 to 1, or None if it does not exist, because neither classifier has an error (or both have
+        errors only). `interval()` is None if a classifier has fewer than two errors. `compare` tells whether two pairs
+        of classifiers differ.
+
+    Example:
+        >>> found = error_consistency(np.arange(100) > 30, np.arange(100) > 40)
+        >>> round(found.value, 3), np.round(found.interval(), 3).tolist()
+        (0.785, [0.655, 0.915])
+
+    References:
+        Geirhos, Meding, Wichmann (2020), Beyond Accuracy: Quantifying Trial-by-trial Behaviour of CNNs and Humans by
+        Measuring Error Consistency.
+    """
+    a, b = _as_correct(correct_a, correct_b)
+    kind = 2 * a + b  # 0: both wrong, 1: only b correct, 2: only a correct, 3: both correct
+    counts = np.bincount(kind, minlength=4)
+    value, without = _kappa(counts), [_kappa(counts - one) for one in np.eye(4, dtype=int)]
+    is_known = all(without[i] is not None for i in np.flatnonzero(counts))
+    left_out = np.array(without, np.float64)[kind] if is_known else None
+    # If two classifiers have the same m errors, only m of the images could have shown another kappa.
+    sample_size = min(int(np.count_nonzero(c)) for correct in (a, b) for c in (correct, ~correct))
+    return Estimate(value, left_out, tuple(range(len(a))), sample_size, scale="linear")
+
+
+def _kappa(counts: np.ndarray) -> float | None:
+    """Return kappa from the numbers of images that none, only b, only a, and both classify correctly, [4]."""
+    none, only_b, only_a, both = counts.tolist()
+    above_expected = 2 * (both * none - only_a * only_b)  # (o - e) n^2
+    largest = (both + only_a) * (none + only_a) + (both + only_b) * (none + only_b)  # (1 - e) n^2
+    return above_expected / largest if largest > 0 else None
+
+
+def _as_correct(correct_a: ArrayLike, correct_b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    given = [np.asarray(correct) for correct in (correct_a, correct_b)]
+    for argument, correct in zip(("correct_a", "correct_b"), given, strict=True):
+        if correct.ndim != 1 or not np.isin(correct, (0, 1)).all():
+            got = f"{correct.dtype} {correct.shape}"
+            raise InputError(f"{argument}: expected booleans, one for each image, got {got}")
+    a, b = (correct.astype(bool) for correct in given)
+    if a.shape != b.shape:
+        raise InputError(f"correct_b: expected {len(a)} booleans, as in correct_a, got {len(b)}")
+    return a, b

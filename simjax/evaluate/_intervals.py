@@ -53,13 +53,14 @@ class Estimate:
     """A rate, the same rate without each identity, and the interval that follows from them.
 
     Args:
-        value: In [0, 1]; None without trials.
+        value: In [0, 1], or in [-1, 1] for the scale "linear"; None without trials.
         leave_one_out: The value without each of the `identities`, float64 [g]; None if one of them does not exist.
         identities: Identities of all images that the value depends on, [g].
         sample_size: The number of identities that have trials, at most g.
         pair_deviations: For a rate of pairs, the sums of deviations from the value of each pair of two identities,
             divided by the number of all trials; None for other rates.
         has_logit_deviations: Whether deviations are taken on the logit scale, as those of the ROC AUC.
+        scale: Scale of the interval, see `jackknife_interval`.
 
     Example:
         >>> estimate = mean_estimate([1, 1, 0, 1, 0, 0], ["ann", "ann", "bob", "bob", "cy", "cy"])
@@ -75,6 +76,7 @@ class Estimate:
     sample_size: int
     pair_deviations: np.ndarray | None = None
     has_logit_deviations: bool = False
+    scale: Literal["logit", "linear"] = "logit"
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
         """Return the ends of the interval, or None if fewer than two identities have trials."""
@@ -84,6 +86,7 @@ class Estimate:
         return jackknife_interval(
             self.value,
             self.leave_one_out,
+            scale=self.scale,
             confidence=confidence,
             sample_size=self.sample_size,
             pair_deviations=self.pair_deviations,
@@ -106,7 +109,7 @@ def jackknife_interval(
     Args:
         value: In [0, 1], or in [-1, 1] for "linear".
         leave_one_out: [g].
-        scale: "logit" for a rate, "linear" for a difference of rates.
+        scale: "logit" for a rate, "linear" for a difference of rates or a kappa.
         confidence: Probability that the interval should contain the true value.
         sample_size: The number of identities that have trials. Default: g.
         pair_deviations: See `Estimate`, [c].

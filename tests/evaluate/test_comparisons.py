@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import cohen_kappa_score
 
 from simjax.core import InputError
-from simjax.evaluate import Estimate, compare, jackknife_interval, mcnemar, mean_estimate
+from simjax.evaluate import Estimate, compare, error_consistency, jackknife_interval, mcnemar, mean_estimate
 
 PEOPLE = np.arange(30).repeat(4)
 
@@ -144,3 +145,80 @@ def test_mcnemar_without_images_or_of_wrong_input():
         mcnemar([1, 2], [1, 0])
     with pytest.raises(InputError, match="^confidence: expected a number between 0 and 1"):
         mcnemar([1], [1], confidence=1.0)
+
+
+def errors(random, n, both_wrong, only_a, only_b):
+    """Draw which of n images each of two classifiers gets right, from the probabilities of the kinds of errors."""
+    kind = random.choice(4, size=n, p=[both_wrong, only_a, only_b, 1 - both_wrong - only_a - only_b])
+    return (kind == 1) | (kind == 3), kind >= 2
+
+
+@pytest.mark.parametrize("rates", [(0.1, 0.07, 0.05), (0.02, 0.3, 0.25), (0.3, 0.0, 0.1)])
+def test_error_consistency_is_the_kappa_of_scikit_learn_without_each_image(random, rates):
+    a, b = errors(random, 41, *rates)
+    found = error_consistency(a, b)
+    assert found.value == pytest.approx(cohen_kappa_score(a, b))
+    others = [cohen_kappa_score(np.delete(a, i), np.delete(b, i)) for i in range(41)]
+    assert found.leave_one_out == pytest.approx(np.array(others))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "rates",
+    [(0.1, 0.07, 0.05), (0.25, 0.25, 0.25), (0.02, 0.015, 0.015), (0.016, 0.002, 0.002), (0.004, 0.003, 0.003)],
+)
+def test_the_interval_of_error_consistency_covers_kappa(random, rates):
+    both_wrong, only_a, only_b = rates
+    both = 1 - sum(rates)
+    wrong_a, wrong_b = both_wrong + only_b, both_wrong + only_a
+    expected = wrong_a * wrong_b + (1 - wrong_a) * (1 - wrong_b)
+    kappa = (both + both_wrong - expected) / (1 - expected)
+    intervals = [error_consistency(*errors(random, 1000, *rates)).interval() for _ in range(500)]
+    known = [interval for interval in intervals if interval is not None]
+    assert len(known) > 480  # of 1,000 images with 0.7% errors, sometimes fewer than two are wrong
+    assert np.mean([low <= kappa <= high for low, high in known]) >= 0.92
+
+
+def test_pairs_of_classifiers_are_compared_by_their_error_consistency(random):
+    a, b = errors(random, 1000, 0.1, 0.02, 0.02)
+    c = random.random(1000) < 0.88  # errs independently
+    alike, independent = error_consistency(a, b), error_consistency(a, c)
+    assert (alike.interval() or (0, 0))[0] > 0.5
+    low, high = independent.interval() or (0, 0)
+    assert low < 0 < high
+    assert compare(alike, independent).is_shown
+    assert not compare(independent, error_consistency(b, c)).is_shown
+
+
+def test_error_consistency_of_equal_errors_is_as_certain_as_they_are_many():
+    correct = np.arange(1000) >= 30
+    found = error_consistency(correct, correct)
+    assert found.value == 1
+    assert found.interval() == pytest.approx((1 + math.log(0.05) / 30, 1))
+    opposite = error_consistency(correct[:60], ~correct[:60])
+    assert opposite.value == -1
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_error_consistency_does_not_exist_without_errors_or_without_correct_images(value):
+    found = error_consistency([value] * 5, [value] * 5)
+    assert found.value is None
+    assert found.interval() is None
+    assert error_consistency([], []).value is None
+
+
+def test_too_few_errors_have_no_interval():
+    one_each = error_consistency([0, 1, 1, 1], [1, 0, 1, 1])
+    assert one_each.value == pytest.approx(-1 / 3)
+    assert one_each.interval() is None
+    same_one = error_consistency([0, 1, 1, 1], [0, 1, 1, 1])  # without this image, none has an error
+    assert (same_one.value, same_one.leave_one_out, same_one.interval()) == (1, None, None)
+    perfect = error_consistency([1, 1, 1, 1], [0, 0, 1, 1])
+    assert (perfect.value, perfect.interval()) == (0, None)
+
+
+def test_error_consistency_takes_two_arrays_of_booleans():
+    with pytest.raises(InputError, match="^correct_b: expected 2 booleans, as in correct_a, got 3"):
+        error_consistency([1, 0], [1, 0, 1])
+    with pytest.raises(InputError, match="^correct_a: expected booleans, one for each image, got float64"):
+        error_consistency([0.5], [1.0])

@@ -19,6 +19,7 @@ ROWS = np.random.default_rng(0).normal(size=(6, 3))
 KNOWN = {
     **dict.fromkeys(("embeddings", "query", "gallery", "query_embeddings"), ROWS),
     **dict.fromkeys(("labels", "gallery_labels", "query_labels", "predicted"), LABELS),
+    **dict.fromkeys(("x", "y"), ROWS),
     **dict.fromkeys(("scores", "distance"), ROWS[:, 0]),
     **dict.fromkeys(("probe_embeddings", "unknown_embeddings", "gallery_embeddings"), ROWS),
     **dict.fromkeys(("probe_identities", "gallery_identities", "identities"), LABELS),
@@ -35,17 +36,18 @@ KNOWN = {
     "n": 6,
     "n_classes": 2,
     "n_pairs": 4,
+    "k": 2,
     "seed": 0,
     "a": 1.0,
     "b": 0.0,
 }
 NUMBERS = {"embeddings", "query", "gallery", "query_embeddings", "scores", "distance", "values", "leave_one_out"}
-NUMBERS |= {"probe_embeddings", "unknown_embeddings", "gallery_embeddings", "probabilities", "relevance"}
+NUMBERS |= {"probe_embeddings", "unknown_embeddings", "gallery_embeddings", "probabilities", "relevance", "x", "y"}
 
 
 def arguments(name, *more):
     parameters = inspect.signature(FUNCTIONS[name]).parameters.values()
-    found = {p.name: KNOWN[p.name] for p in parameters if p.default is p.empty or p.name in more}
+    found = {p.name: KNOWN[p.name] for p in parameters if p.default is p.empty or p.name in ("k", *more)}
     needs_labels = "query_embeddings" in found and "query_labels" in inspect.signature(FUNCTIONS[name]).parameters
     return found | ({"query_labels": LABELS} if needs_labels else {})
 
