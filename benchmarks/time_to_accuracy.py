@@ -47,9 +47,8 @@ def ours(model: str, seed: int) -> Epochs:
     from flax import nnx
 
     from simjax.data import epoch_order
-    from simjax.encoder import Encoder
     from simjax.train._data import build_normalization
-    from simjax.train._learner import encode, encoder_config
+    from simjax.train._learner import encode, encoder_config, encoder_of
     from simjax.train._loop import LOG_STEPS, StepsPerCall
     from simjax.train._step import build_augmentation, build_optimizer, build_steps, initial_state
 
@@ -71,7 +70,7 @@ def ours(model: str, seed: int) -> Epochs:
             done += count
         seconds += time.perf_counter() - start
         trained = nnx.merge(graphdef, state.params, state.statistics, copy=True)
-        encoder = Encoder([trained.encoder], encoder_config(settings, sources, pixels, objective.measure.name))
+        encoder = encoder_of(trained, encoder_config(settings, sources, pixels, objective.measure.name))
         logits = encode(encoder, trained, sources.test.images).logits
         assert logits is not None
         yield seconds, float(np.mean(logits.argmax(1) == sources.test.labels))

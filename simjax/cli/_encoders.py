@@ -1,4 +1,4 @@
-"""`simjax encoders | embed | calibrate | verify`: commands that use an encoder without a gallery."""
+"""`simjax encoders | embed | classify | calibrate | verify | fid`: commands that use an encoder without a gallery."""
 
 import contextlib
 import csv
@@ -16,7 +16,7 @@ from simjax._files import write_file
 from simjax.cli._arguments import check_rate, parse
 from simjax.cli._results import calibration_size, check_output, print_json, print_verification
 from simjax.cli._train import enable_compilation_cache
-from simjax.core import InputError
+from simjax.core import InputError, check_at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +40,22 @@ class EmbedArguments:
     image)."""
     normalize: bool = False
     """Scale embeddings to unit length."""
+    batch_size: int = 256
+    """Images that are embedded at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifyArguments:
+    """Classify images by the classifier that was trained with an encoder, objective softmax."""
+
+    encoder: Positional[str]
+    """Folder of a run or of an encoder."""
+    images: Positional[tuple[str, ...]]
+    """Images, and folders of images."""
+    top: int = 1
+    """Classes to print for each image, the most probable ones first."""
+    json: bool = False
+    """Print one JSON document."""
     batch_size: int = 256
     """Images that are embedded at once."""
 
@@ -166,6 +182,31 @@ def embed(arguments: Sequence[str]) -> None:
         writer.writerows([name, *map(repr, map(float, row))] for name, row in zip(names, found, strict=True))
     write_file(out, buffer.getvalue())
     print(f"{len(found):,} embeddings of {found.shape[1]} numbers: {out}")
+
+
+def classify(arguments: Sequence[str]) -> None:
+    """Print the most probable classes of images."""
+    parsed = parse(ClassifyArguments, arguments)
+    check_at_least("top", parsed.top, 1)
+    from simjax.encoder import find_images, load_encoder
+    from simjax.train._progress import PreparationDisplay
+
+    enable_compilation_cache()
+    encoder = load_encoder(parsed.encoder)
+    encoder.check_classifier()
+    paths = find_images(parsed.images)
+    progress = PreparationDisplay(stderr=True)
+    probabilities = encoder.classify(paths, batch_size=parsed.batch_size, progress=progress)
+    results = []
+    for path, row in zip(paths, probabilities, strict=True):
+        best = np.argsort(-row, kind="stable")[: parsed.top]
+        classes = [{"class": encoder.class_names[i], "probability": float(row[i])} for i in best]
+        results.append({"path": str(path), "classes": classes})
+    if parsed.json:
+        print_json(results)
+        return
+    for result in results:
+        print(f"{result['path']}: " + ", ".join(f"{c['class']} {c['probability']:.4f}" for c in result["classes"]))
 
 
 def calibrate(arguments: Sequence[str]) -> None:

@@ -45,6 +45,7 @@ COMMANDS = {
     ),
     "encoders": Command(_encoders.encoders, _encoders.EncodersArguments),
     "embed": Command(_encoders.embed, _encoders.EmbedArguments, ["digits-cnn photos --out photos.npz"]),
+    "classify": Command(_encoders.classify, _encoders.ClassifyArguments, ["runs/cnn-digits-softmax-0 photos --top 3"]),
     "calibrate": Command(
         _encoders.calibrate, _encoders.CalibrateArguments, ["runs/cnn-digits-softmax-0 --images FOLDER"]
     ),

@@ -45,6 +45,8 @@ class EncoderConfig:
         networks: Number of networks; several form an ensemble, whose embeddings are combined.
         combine: How an ensemble combines embeddings, see `simjax.similarity.combine_embeddings`.
         class_names: Classes of the training images.
+        head: Name of the classifier, a key of `simjax.nn.HEADS`, or None without one. Its classes are `class_names`.
+        head_options: Keyword arguments of the classifier.
         about: Facts for the model card, see `_model_card.model_card`.
     """
 
@@ -57,6 +59,8 @@ class EncoderConfig:
     networks: int = 1
     combine: Literal["average", "concatenate"] = "average"
     class_names: tuple[str, ...] = ()
+    head: str | None = None
+    head_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 

@@ -20,7 +20,7 @@ from simjax.core import InputError, check_at_least
 from simjax.data import Progress, normalize
 from simjax.encoder._config import EncoderConfig
 from simjax.encoder._images import Images, batches_of_pixels
-from simjax.encoder._storage import fingerprint, save_encoder
+from simjax.encoder._storage import Modules, fingerprint, save_encoder
 from simjax.evaluate import Calibration
 
 MAX_BATCH, BATCH_PIXELS = 256, 2**20  # a batch of efficientnet-lite0 adds about 210 MB
@@ -33,6 +33,7 @@ class Encoder:
         networks: Modules from normalized images [b, h, w, c] to embeddings [b, e].
         config: Description of the networks, the preprocessing and the measure.
         learned_measure: Module of `simjax.nn` whose method `measure` returns the measure. Default: that of the config.
+        head: Classifier of the embeddings, a module of `simjax.nn.HEADS`. Default: the encoder has no classifier.
         calibration: Converts scores to probabilities and sets thresholds. Default: the encoder is not calibrated.
         name: Name for messages.
 
@@ -49,12 +50,14 @@ class Encoder:
         config: EncoderConfig,
         *,
         learned_measure: nnx.Module | None = None,
+        head: nnx.Module | None = None,
         calibration: Calibration | None = None,
         name: str = "encoder",
     ):
         self.networks = [_evaluation_mode(network) for network in networks]
         self.config, self.calibration, self.name = config, calibration, name
         self.learned_measure: Any = learned_measure
+        self.head: Any = head
         self.measure = similarity.measure(config.measure) if learned_measure is None else self.learned_measure.measure()
         self.embedding_size = config.embedding_size * len(networks)
         mean, std = config.preprocessing.mean, config.preprocessing.std
@@ -69,7 +72,7 @@ class Encoder:
     @property
     def fingerprint(self) -> str:
         """Hash of the weights, the network, the preprocessing and the measure, 16 hexadecimal digits."""
-        return fingerprint(self.config, self.networks, self.learned_measure)
+        return fingerprint(self.config, Modules(self.networks, self.learned_measure))
 
     @overload
     def encode(
@@ -186,6 +189,43 @@ class Encoder:
             )
         return self.calibration.probability(scores, prior=prior)
 
+    def classify(
+        self, images: Images, *, batch_size: int | None = None, progress: Progress | None = None
+    ) -> np.ndarray:
+        """Compute the probabilities of the classes of the training images, by the classifier of the training.
+
+        An image of another class also has probabilities that sum to 1; a gallery tells known from unknown identities.
+
+        Args:
+            images, batch_size, progress: See `encode`.
+
+        Returns:
+            float32 [n, classes], the softmax of the logits, in the order of `class_names`.
+
+        Raises:
+            InputError: If the encoder has no classifier, or an image cannot be read.
+        """
+        self.check_classifier()
+        return np.asarray(jax.nn.softmax(self.logits(self.encode(images, batch_size=batch_size, progress=progress))))
+
+    def logits(self, embeddings: NumpyArrayLike) -> np.ndarray:
+        """Compute the logits of embeddings [n, embedding_size] by the classifier, float32 [n, classes].
+
+        Raises:
+            InputError: If the encoder has no classifier.
+        """
+        self.check_classifier()
+        return np.asarray(_logits(*nnx.split(self.head), jnp.asarray(embeddings)))
+
+    def check_classifier(self) -> None:
+        """Raise an InputError if the encoder has no classifier."""
+        if self.head is None:
+            objective = self.config.about.get("recipe", {}).get("Objective", "not known")
+            raise InputError(
+                f"{self.name} was saved without a classifier (objective {objective}); compare embeddings, for instance "
+                "in a gallery, or train a single network with the objective softmax"
+            )
+
     def pixels(self, images: Images) -> np.ndarray:
         """Return images as the networks see them, before normalization: uint8 [n, h, w, c], see `encode`."""
         parts = list(batches_of_pixels(images, self.config.preprocessing, 256))
@@ -220,8 +260,8 @@ class Encoder:
 
     def calibrated(self, calibration: Calibration | None) -> "Encoder":
         """Return the same encoder with a calibration."""
-        learned = self.learned_measure
-        return Encoder(self.networks, self.config, learned_measure=learned, calibration=calibration, name=self.name)
+        modules = {"learned_measure": self.learned_measure, "head": self.head}
+        return Encoder(self.networks, self.config, **modules, calibration=calibration, name=self.name)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the encoder to a folder: config.json, model.safetensors, README.md and its calibration, if it has one.
@@ -229,8 +269,8 @@ class Encoder:
         Raises:
             InputError: If the folder exists and `overwrite` is False, or it cannot be written. It is then unchanged.
         """
-        modules = self.networks, self.learned_measure
-        save_encoder(Path(folder), self.config, *modules, self.calibration, overwrite=overwrite)
+        modules = Modules(self.networks, self.learned_measure, self.head)
+        save_encoder(Path(folder), self.config, modules, self.calibration, overwrite=overwrite)
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.config.preprocessing.image_shape))
@@ -251,6 +291,11 @@ def _evaluation_mode(network: nnx.Module) -> Any:
 @partial(jax.jit, static_argnums=0)
 def _embed(graph: Any, state: Any, mean: Array, std: Array, images: ArrayLike) -> Array:
     return nnx.merge(graph, state)(normalize(images, mean, std)).astype(jnp.float32)
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(graph: Any, state: Any, embeddings: Array) -> Array:
+    return nnx.merge(graph, state)(embeddings)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -30,9 +30,11 @@ def find_images(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     """Return image files: files as they are given, and the images in folders at any depth, in alphabetical order.
 
     Raises:
-        InputError: If a path does not exist, or a folder has no images.
+        InputError: If there are no paths, a path does not exist, or a folder has no images.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    if not given:
+        raise InputError("expected images or folders of images, got none")
     found: list[Path] = []
     for path in map(Path, given):
         if not path.exists():

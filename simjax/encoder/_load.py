@@ -42,10 +42,10 @@ def load_encoder(path_or_name: str | os.PathLike[str]) -> Encoder:
     if name in ready_encoders() and size.isdecimal():
         return _resized(load_encoder(name), int(size))
     folder = encoder_folder(path_or_name)
-    config, networks, learned, calibration = read_encoder(folder)
+    config, (networks, learned, head), calibration = read_encoder(folder)
     named = folder.parent if folder.name == "encoder" else folder
     name = named.resolve().name
-    return Encoder(networks, config, learned_measure=learned, calibration=calibration, name=name)
+    return Encoder(networks, config, learned_measure=learned, head=head, calibration=calibration, name=name)
 
 
 def _resized(encoder: Encoder, size: int) -> Encoder:

@@ -22,6 +22,7 @@ def model_card(config: EncoderConfig, calibration: Calibration | None) -> str:
         # Both ways to combine the embeddings of several networks concatenate them.
         "Embedding": f"{config.embedding_size * max(config.networks, 1)} numbers",
         "Measure": config.measure,
+        "Classes": "no classifier" if config.head is None else config.class_names,
         "Calibration": "none" if calibration is None else f"{len(calibration.embeddings):,} images",
     }
     parts = [f"# {about.get('title', 'Encoder')}", "", *_table(facts)]

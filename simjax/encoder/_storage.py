@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,11 +28,18 @@ from simjax.evaluate import Calibration
 CONFIG, WEIGHTS, CARD, CALIBRATION = "config.json", "model.safetensors", "README.md", "calibration.safetensors"
 
 
+class Modules(NamedTuple):
+    """The networks of an encoder, its learned measure and its classifier, see `Encoder`."""
+
+    networks: Sequence[nnx.Module]
+    learned_measure: nnx.Module | None = None
+    head: nnx.Module | None = None
+
+
 def save_encoder(
     folder: Path,
     config: EncoderConfig,
-    networks: Sequence[nnx.Module],
-    learned_measure: nnx.Module | None,
+    modules: Modules,
     calibration: Calibration | None,
     *,
     overwrite: bool = False,
@@ -53,11 +60,12 @@ def save_encoder(
             raise InputError(f"{folder} is a file, not the folder of an encoder")
         if unknown := sorted({path.name for path in folder.iterdir()} - files):
             raise InputError(f"{folder} contains {unknown[0]}, which is not of an encoder: not overwritten")
-    arrays = weights_of(networks, learned_measure)
+    arrays = weights_of(modules)
     description = {
         "format": FORMAT,
         **dataclasses.asdict(config),
         "fingerprint": _hash(config, arrays),
+        "head_fingerprint": None if config.head is None else _head_hash(config, arrays),
         "calibration": None,
     }
     contents: dict[str, bytes] = {WEIGHTS: save(arrays), CARD: model_card(config, calibration).encode()}
@@ -77,7 +85,7 @@ def save_encoder(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def read_encoder(folder: Path) -> tuple[EncoderConfig, list[nnx.Module], nnx.Module | None, Calibration | None]:
+def read_encoder(folder: Path) -> tuple[EncoderConfig, Modules, Calibration | None]:
     """Read the folder of an encoder.
 
     Raises:
@@ -90,8 +98,10 @@ def read_encoder(folder: Path) -> tuple[EncoderConfig, list[nnx.Module], nnx.Mod
         description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         config = config_from_dict(description)
         arrays = pretrained_arrays() if _has_pretrained_weights(folder, config) else load_file(folder / WEIGHTS)
-        networks, learned_measure = build_networks(config, arrays), _build_measure(config, arrays)
-        if description.get("fingerprint") != _hash(config, arrays):
+        learned_measure = _build_measure(config, arrays)
+        modules = Modules(build_networks(config, arrays), learned_measure, _build_head(config, arrays))
+        is_head_unchanged = modules.head is None or description.get("head_fingerprint") == _head_hash(config, arrays)
+        if description.get("fingerprint") != _hash(config, arrays) or not is_head_unchanged:
             raise InputError("its weights or its description were changed after it was saved")
         calibration = None
         if description.get("calibration") is not None:
@@ -102,7 +112,7 @@ def read_encoder(folder: Path) -> tuple[EncoderConfig, list[nnx.Module], nnx.Mod
     except (OSError, ValueError, SafetensorError) as error:  # InputError is a ValueError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(f"{folder}: cannot be read as an encoder: {reason}") from error
-    return config, networks, learned_measure, calibration
+    return config, modules, calibration
 
 
 def _has_pretrained_weights(folder: Path, config: EncoderConfig) -> bool:
@@ -110,25 +120,35 @@ def _has_pretrained_weights(folder: Path, config: EncoderConfig) -> bool:
     return config.network == PRETRAINED and not (folder / WEIGHTS).exists()
 
 
-def weights_of(networks: Sequence[nnx.Module], learned_measure: nnx.Module | None) -> dict[str, np.ndarray]:
-    """Return all arrays of the networks and of a learned measure by the path of their module."""
-    modules = {f"networks.{number}": network for number, network in enumerate(networks)}
-    if learned_measure is not None:
-        modules["measure"] = learned_measure
+def weights_of(modules: Modules) -> dict[str, np.ndarray]:
+    """Return all arrays of the modules by the path of their module."""
+    named = {f"networks.{number}": network for number, network in enumerate(modules.networks)}
+    named |= {"measure": modules.learned_measure, "head": modules.head}
     return {
         ".".join(map(str, (prefix, *path))): np.asarray(value[...], order="C")
-        for prefix, module in modules.items()
+        for prefix, module in named.items()
+        if module is not None
         for path, value in nnx.to_flat_state(nnx.state(module))
     }
 
 
-def fingerprint(config: EncoderConfig, networks: Sequence[nnx.Module], learned_measure: nnx.Module | None) -> str:
+def fingerprint(config: EncoderConfig, modules: Modules) -> str:
     """Return a hash of all that embeddings and their comparison depend on: weights, network, preprocessing, measure."""
-    return _hash(config, weights_of(networks, learned_measure))
+    return _hash(config, weights_of(modules._replace(head=None)))
 
 
 def _hash(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> str:
     fields = ("network", "options", "embedding_size", "preprocessing", "networks", "combine", "measure")
+    return _digest(config, fields, {name: a for name, a in arrays.items() if not name.startswith("head.")})
+
+
+def _head_hash(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> str:
+    """Return a hash of all that the classes of embeddings depend on."""
+    fields = ("head", "head_options", "class_names")
+    return _digest(config, fields, {name: a for name, a in arrays.items() if name.startswith("head.")})
+
+
+def _digest(config: EncoderConfig, fields: Sequence[str], arrays: Mapping[str, np.ndarray]) -> str:
     described = dataclasses.asdict(config)
     digest = hashlib.sha256(json.dumps({name: described[name] for name in fields}, sort_keys=True).encode())
     for name in sorted(arrays):
@@ -162,6 +182,20 @@ def _build_measure(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> n
         raise InputError(f"measure_size: expected a whole number above 0, got {size}")
     build = nn.LEARNED_MEASURES[config.measure]
     return with_weights(lambda: build(features, size, rngs=nnx.Rngs(0)), "measure", arrays)
+
+
+def _build_head(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> nnx.Module | None:
+    """Return the classifier with the given weights, or None if the encoder has none."""
+    if config.head is None:
+        return None
+    build = nn.HEADS.get(str(config.head))
+    if build is None:
+        raise InputError(f"unknown classifier {config.head!r}; update simjax")
+    size, classes, options = config.embedding_size, len(config.class_names), config.head_options
+    try:
+        return with_weights(lambda: build(size, classes, rngs=nnx.Rngs(0), **options), "head", arrays)
+    except TypeError as error:
+        raise InputError(f"unknown option of the classifier {config.head}: {error}") from error
 
 
 def with_weights(build: Callable[[], nnx.Module], prefix: str, arrays: Mapping[str, np.ndarray]) -> nnx.Module:

@@ -1,8 +1,8 @@
-"""Why two images are similar: heat maps of their regions, and how faithful a heat map is to the encoder.
+"""Why two images are similar, or an image has a class: heat maps of regions, and how faithful they are to the encoder.
 
 A heat map has a value for each pixel of an image as the network sees it (`Encoder.pixels`); a larger value means that
-the pixel contributes more to the similarity of the pair. `images` and `others` are images as in `Encoder.encode`; pair
-i is images[i] and others[i].
+the pixel contributes more to the score that is explained: the similarity of images[i] to others[i] (`similarity_to`),
+or the probability of a class (`class_score`). Images are given as in `Encoder.encode`.
 """
 
 from simjax.explain._faithfulness import Faithfulness, faithfulness
@@ -16,16 +16,20 @@ from simjax.explain._heat_maps import (
     random_regions,
 )
 from simjax.explain._patches import default_patch_size
+from simjax.explain._targets import Target, class_score, similarity_to
 
 __all__ = [
     "METHODS",
     "Faithfulness",
+    "Target",
     "attention_by_head",
     "attention_rollout",
+    "class_score",
     "default_patch_size",
     "faithfulness",
     "grad_cam",
     "heat_maps",
     "occlusion",
     "random_regions",
+    "similarity_to",
 ]

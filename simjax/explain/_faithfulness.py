@@ -1,4 +1,4 @@
-"""How faithful heat maps are: the score of a pair while the most important patches are removed or added."""
+"""How faithful heat maps are: the score of an image while the most important patches are removed or added."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,8 @@ import numpy as np
 from simjax.core import InputError, check_at_least
 from simjax.encoder import Encoder
 from simjax.encoder._images import Images
-from simjax.explain._patches import Fill, check_pairs, filling, patch_ids, scores
+from simjax.explain._patches import Fill, filling, patch_ids
+from simjax.explain._targets import Target, check_target
 
 
 class Faithfulness(NamedTuple):
@@ -15,8 +16,8 @@ class Faithfulness(NamedTuple):
 
     Attributes:
         share: Share of the patches that are removed or added, from 0 to 1, [s].
-        deletion: Scores of the pairs after the most important patches were removed, [n, s].
-        insertion: Scores of the pairs in which only the most important patches are not removed, [n, s].
+        deletion: Scores of the images after the most important patches were removed, [n, s].
+        insertion: Scores of the images of which only the most important patches are not removed, [n, s].
     """
 
     share: np.ndarray
@@ -37,7 +38,7 @@ class Faithfulness(NamedTuple):
 def faithfulness(
     encoder: Encoder,
     images: Images,
-    others: Images,
+    target: Target,
     heat_maps: np.ndarray,
     *,
     patch_size: int | None = None,
@@ -45,15 +46,15 @@ def faithfulness(
     steps: int = 10,
     seed: int = 0,
 ) -> Faithfulness:
-    """Compute the scores of pairs while patches of the first image are removed or added, the most important ones first.
+    """Compute the scores of images while patches are removed or added, the most important ones first.
 
     The importance of a patch is the mean of the heat map over its pixels, so that maps of any resolution are compared
-    by the same patches; equal patches have a random order. The second image of a pair is unchanged. A score is the
-    measure, negated if it is a distance; compare areas with those of `random_regions`.
+    by the same patches; equal patches have a random order. Compare areas with those of `random_regions`.
 
     Args:
-        encoder: Compares the images.
-        images, others: n images each, see `simjax.explain`.
+        encoder: Embeds the images.
+        images: n images, see `simjax.explain`.
+        target: The scores that the heat maps explain.
         heat_maps: [n, h, w].
         patch_size, fill: See `occlusion`.
         steps: Number of steps between no patch and all patches.
@@ -64,20 +65,20 @@ def faithfulness(
     """
     check_at_least("steps", steps, 1)
     ids = patch_ids(encoder, patch_size)
-    pairs = check_pairs(encoder, images, others)
-    if heat_maps.shape != pairs.pixels.shape[:3]:
-        raise InputError(f"heat_maps: expected shape {pairs.pixels.shape[:3]}, got {heat_maps.shape}")
-    filled = filling(encoder, pairs.pixels, fill, ids)
+    pixels = check_target(encoder, images, target)
+    if heat_maps.shape != pixels.shape[:3]:
+        raise InputError(f"heat_maps: expected shape {pixels.shape[:3]}, got {heat_maps.shape}")
+    filled = filling(encoder, pixels, fill, ids)
     patches = ids[-1, -1] + 1
     counts = np.unique(np.rint(np.linspace(0, patches, steps + 1)).astype(int))
     random = np.random.default_rng(seed)
     curves = np.zeros((2, len(heat_maps), len(counts)), np.float32)
-    for i, (image, other) in enumerate(zip(*pairs, strict=True)):
+    for i, image in enumerate(pixels):
         importance = np.bincount(ids.ravel(), heat_maps[i].ravel()) / np.bincount(ids.ravel())
         rank = np.empty(patches, int)
         rank[np.lexsort((random.random(patches), -importance))] = np.arange(patches)
         is_important = (rank[ids] < counts[:, None, None])[..., None]  # [s, h, w, 1]
         deleted = np.where(is_important, filled[i], image)
         inserted = np.where(is_important, image, filled[i])
-        curves[:, i] = scores(encoder, np.concatenate([deleted, inserted]), other).reshape(2, -1)
+        curves[:, i] = target.score(encoder.encode(np.concatenate([deleted, inserted])), i).reshape(2, -1)
     return Faithfulness(counts / patches, curves[0], curves[1])

@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.tree_util import Partial
 
-from simjax import similarity
 from simjax.core import InputError, check_choice
 from simjax.encoder import Encoder
 from simjax.encoder._images import Images
-from simjax.explain._patches import Fill, check_pairs, filling, patch_ids, scores
+from simjax.explain._patches import Fill, filling, patch_ids
+from simjax.explain._targets import Target, check_target
 from simjax.nn import SpatialNetwork
-from simjax.similarity import Measure
 
 METHODS = ("grad_cam", "attention_rollout", "occlusion")
 """Names of the methods that `heat_maps` computes."""
@@ -31,7 +31,7 @@ METHODS = ("grad_cam", "attention_rollout", "occlusion")
 def heat_maps(
     encoder: Encoder,
     images: Images,
-    others: Images,
+    target: Target,
     methods: Sequence[str] | None = None,
     *,
     patch_size: int | None = None,
@@ -40,8 +40,9 @@ def heat_maps(
     """Compute the heat maps of images by several methods.
 
     Args:
-        encoder: Compares the images.
-        images, others: n images each, see `simjax.explain`.
+        encoder: Embeds the images.
+        images: n images, see `simjax.explain`.
+        target: The scores that are explained, `similarity_to` or `class_score`.
         methods: Names in `METHODS`. Default: all that the encoder supports.
         patch_size, fill: See `occlusion`.
 
@@ -52,9 +53,10 @@ def heat_maps(
         InputError: If the encoder does not support a method.
 
     Example:
-        >>> from simjax import data, load_encoder
-        >>> images = data.load("digits", "test").images
-        >>> heat_maps(load_encoder("digits-cnn"), images[:2], images[2:4], ["occlusion"])["occlusion"].shape
+        >>> from simjax import data, explain, load_encoder
+        >>> encoder, images = load_encoder("digits-cnn"), data.load("digits", "test").images
+        >>> target = explain.similarity_to(encoder, images[2:4])
+        >>> explain.heat_maps(encoder, images[:2], target, ["occlusion"])["occlusion"].shape
         (2, 8, 8)
     """
     if methods is None:
@@ -63,26 +65,24 @@ def heat_maps(
         has["attention_rollout"] = is_single and hasattr(network, "attention_to_patches")
         methods = [name for name in METHODS if has[name]]
     computed = {
-        "grad_cam": lambda: grad_cam(encoder, images, others),
+        "grad_cam": lambda: grad_cam(encoder, images, target),
         "attention_rollout": lambda: attention_rollout(encoder, images),
-        "occlusion": lambda: occlusion(encoder, images, others, patch_size=patch_size, fill=fill),
+        "occlusion": lambda: occlusion(encoder, images, target, patch_size=patch_size, fill=fill),
     }
     return {name: computed[check_choice("method", name, METHODS)]() for name in methods}
 
 
-def grad_cam(encoder: Encoder, images: Images, others: Images, *, constant_norm: bool = True) -> np.ndarray:
-    """Compute Grad-CAM of the measure: the features of the last spatial map, weighted by their gradients.
+def grad_cam(encoder: Encoder, images: Images, target: Target) -> np.ndarray:
+    """Compute Grad-CAM: the features of the last spatial map, weighted by the gradients of the score.
 
         map = max(0, sum_k w_k features_k),  w_k = mean over positions of d score / d features_k
 
-    The score is the measure, negated if it is a distance. The map is enlarged bilinearly to the size of the image.
+    The map is enlarged bilinearly to the size of the image.
 
     Args:
         encoder: Its network is a `simjax.nn.SpatialNetwork`; not an ensemble.
-        images, others: n images each, see `simjax.explain`. All are computed at once.
-        constant_norm: For the measure "cosine", treat the norm of the image's embedding as a constant. Otherwise the
-            gradient has no component along the embedding: it tells what would make similar images more similar, not
-            what makes them similar, and it is 0 for equal images. Other measures are not affected.
+        images: n images, see `simjax.explain`. All are computed at once.
+        target: The scores that are explained.
 
     Returns:
         float32 [n, h, w], at least 0.
@@ -94,22 +94,18 @@ def grad_cam(encoder: Encoder, images: Images, others: Images, *, constant_norm:
     if len(encoder.networks) > 1 or not isinstance(network, SpatialNetwork):
         got = "an ensemble" if len(encoder.networks) > 1 else encoder.config.network
         raise InputError(f"grad_cam: expected a network with a spatial feature map, such as a CNN, got {got}")
-    pairs = check_pairs(encoder, images, others)
-    measure, embeddings = encoder.measure, jnp.asarray(pairs.others)
-    if constant_norm and measure.name == "cosine":
-        # Insertion area on MNIST: 0.78, with the full gradient 0.60, by occlusion 0.78 (python -m benchmarks.explain).
-        measure, embeddings = similarity.measure("dot"), similarity.unit_vectors(embeddings)
+    pixels = check_target(encoder, images, target)
     graph, state = nnx.split(network)
-    return np.asarray(_grad_cam(graph, state, measure, encoder.network_input(pairs.pixels), embeddings))
+    return np.asarray(_grad_cam(graph, state, target.gradient_score, encoder.network_input(pixels)))
 
 
 @partial(jax.jit, static_argnums=0)
-def _grad_cam(graph: Any, state: Any, measure: Measure, images: Array, others: Array) -> Array:
+def _grad_cam(graph: Any, state: Any, score: Partial, images: Array) -> Array:
     network = nnx.merge(graph, state)
     features = network.feature_map(images)
 
     def total_score(features: Array) -> Array:  # each score depends on the features of one image only
-        return jnp.sum(measure.as_score(measure.of_pairs(network.embed_feature_map(features), others)))
+        return jnp.sum(score(network.embed_feature_map(features)))
 
     weights = jnp.mean(jax.grad(total_score)(features), axis=(1, 2), keepdims=True)
     small = jax.nn.relu(jnp.sum(weights * features, axis=-1))
@@ -121,7 +117,7 @@ def attention_rollout(encoder: Encoder, images: Images) -> np.ndarray:
 
         rollout = A_L ... A_2 A_1,  A_l = (I + mean over heads of the attention weights of block l) / 2
 
-    It depends on one image only, not on the image that it is compared with.
+    It depends on the image only, not on what is explained.
 
     Args:
         encoder: Its network is a `simjax.nn.VisionTransformer`; not an ensemble.
@@ -161,28 +157,29 @@ def _patches_to_pixels(encoder: Encoder, weights: np.ndarray) -> np.ndarray:
 
 
 def occlusion(
-    encoder: Encoder, images: Images, others: Images, *, patch_size: int | None = None, fill: Fill = "mean"
+    encoder: Encoder, images: Images, target: Target, *, patch_size: int | None = None, fill: Fill = "mean"
 ) -> np.ndarray:
     """Compute how much the score falls when a patch is replaced, for each patch. Slow, but valid for any encoder.
 
     Args:
-        encoder: Compares the images.
-        images, others: n images each, see `simjax.explain`.
+        encoder: Embeds the images.
+        images: n images, see `simjax.explain`.
+        target: The scores that are explained.
         patch_size: Side of a patch in pixels. Default: `default_patch_size`.
         fill: Pixels that replace a patch: the "mean" of the training images, or a "blur" of the image by a Gaussian
             whose standard deviation is the side of a patch.
 
     Returns:
-        float32 [n, h, w], constant within a patch. A patch that makes the images less similar has a negative value.
+        float32 [n, h, w], constant within a patch. A patch that lowers the score has a negative value.
     """
     ids = patch_ids(encoder, patch_size)
-    pairs = check_pairs(encoder, images, others)
-    filled = filling(encoder, pairs.pixels, fill, ids)
+    pixels = check_target(encoder, images, target)
+    filled = filling(encoder, pixels, fill, ids)
     is_removed = ids[None] == np.arange(ids[-1, -1] + 1)[:, None, None]  # [patches, h, w]
-    maps = np.zeros(pairs.pixels.shape[:3], np.float32)
-    for i, (image, other) in enumerate(zip(*pairs, strict=True)):
+    maps = np.zeros(pixels.shape[:3], np.float32)
+    for i, image in enumerate(pixels):
         variants = np.where(is_removed[..., None], filled[i], image)
-        whole, *occluded = scores(encoder, np.concatenate([image[None], variants]), other)
+        whole, *occluded = target.score(encoder.encode(np.concatenate([image[None], variants])), i)
         maps[i] = (whole - np.asarray(occluded))[ids]
     return maps
 

@@ -1,34 +1,13 @@
 """Patches of an image, and images without some of them."""
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from simjax.core import InputError, check_choice
 from simjax.encoder import Encoder
-from simjax.encoder._images import Images
 
 Fill = Literal["mean", "blur"]
-
-
-class Pairs(NamedTuple):
-    """Pairs of images.
-
-    Attributes:
-        pixels: The first image of each pair, uint8 [n, h, w, c].
-        others: Embeddings of the second images, [n, e].
-    """
-
-    pixels: np.ndarray
-    others: np.ndarray
-
-
-def check_pairs(encoder: Encoder, images: Images, others: Images) -> Pairs:
-    """Return the pairs of two lists of images of equal length."""
-    pixels, embeddings = encoder.pixels(images), encoder.encode(others)
-    if len(pixels) != len(embeddings):
-        raise InputError(f"others: expected one image for each of {len(pixels)} images, got {len(embeddings)}")
-    return Pairs(pixels, embeddings)
 
 
 def default_patch_size(encoder: Encoder) -> int:
@@ -66,9 +45,3 @@ def filling(encoder: Encoder, pixels: np.ndarray, fill: Fill, ids: np.ndarray) -
 
     side = np.count_nonzero(ids[0] == 0)
     return gaussian_filter(pixels, sigma=(0, side, side, 0))
-
-
-def scores(encoder: Encoder, variants: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Compute the scores [k] of images [k, h, w, c] with the embedding [e] of another image; a distance is negated."""
-    values = encoder.similarity(encoder.encode(variants), other[None])[:, 0]
-    return values if encoder.measure.higher_is_closer else -values

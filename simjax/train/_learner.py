@@ -3,15 +3,11 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from jax.typing import ArrayLike
 
 from simjax import mining, nn
 from simjax.core import InputError
@@ -163,22 +159,16 @@ class Encoded(NamedTuple):
 
 
 def encoder_of(learner: Learner, config: EncoderConfig) -> Encoder:
-    """Return the encoder of a learner, with its learned measure if it has one."""
-    return Encoder([learner.encoder], config, learned_measure=learner.learned.get("measure"))
+    """Return the encoder of a learner, with its learned measure and its classifier if it has them."""
+    head: Any = learner.head  # a module of `simjax.nn`
+    return Encoder([learner.encoder], config, learned_measure=learner.learned.get("measure"), head=head)
 
 
 def encode(encoder: Encoder, learner: Learner | None, images: np.ndarray) -> Encoded:
-    """Compute embeddings of uint8 images [n, h, w, c], and the logits and loss arguments of the learner, if given."""
+    """Compute embeddings and logits of uint8 images [n, h, w, c], and the loss arguments of the learner, if given."""
     embeddings = encoder.encode(images)
-    if learner is None:
-        return Encoded(embeddings)
-    logits = None if learner.head is None else np.asarray(_logits(*nnx.split(learner.head), embeddings))
-    return Encoded(embeddings, logits, learner.loss_arguments())
-
-
-@partial(jax.jit, static_argnums=0)
-def _logits(graph: Any, state: Any, embeddings: ArrayLike) -> Array:
-    return nnx.merge(graph, state)(jnp.asarray(embeddings))
+    logits = None if encoder.head is None else encoder.logits(embeddings)
+    return Encoded(embeddings, logits, None if learner is None else learner.loss_arguments())
 
 
 def encoder_config(settings: Settings, splits: DataSplits, normalization: Normalization, measure: str) -> EncoderConfig:
@@ -196,4 +186,5 @@ def encoder_config(settings: Settings, splits: DataSplits, normalization: Normal
         measure=settings.loss.learned_measure or measure,
         measure_size=settings.loss.measure_size if settings.loss.learned_measure else None,
         class_names=splits.train.class_names,
+        head=settings.loss.head if OBJECTIVES[settings.objective].extra_parameters == "head" else None,
     )

@@ -116,9 +116,10 @@ def train(
 
     size = settings.ensemble.size
     networks = [result.learner.encoder for result in results[-size:]]
-    config = replace(config, networks=size, combine=settings.ensemble.combine)
-    learned_measure = results[-1].learner.learned.get("measure")
-    encoder = Encoder(networks, config, learned_measure=learned_measure, name=folder.path.name)
+    config = replace(config, networks=size, combine=settings.ensemble.combine, head=config.head if size == 1 else None)
+    modules: dict[str, Any] = {"learned_measure": results[-1].learner.learned.get("measure")}
+    modules["head"] = results[-1].learner.head if size == 1 else None  # an ensemble has no common classifier
+    encoder = Encoder(networks, config, **modules, name=folder.path.name)
     speed = results[-1].images_per_second
     with phase(f"evaluating {len(splits.test.labels):,} test images", PARTS) as begin:
         learner = results[-1].learner if size == 1 else None
@@ -134,7 +135,7 @@ def train(
         "environment": environment(),
     }
     config = replace(config, about=_facts(settings, splits, report))
-    encoder = Encoder(networks, config, learned_measure=learned_measure, name=folder.path.name)
+    encoder = Encoder(networks, config, **modules, name=folder.path.name)
     encoder.save(folder.path / "encoder", overwrite=True)
     folder.write_json("report.json", report)
     return TrainResult(encoder, report, settings, folder.path)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from simjax import load_encoder
 from simjax.cli import main
 from tests.cli.runs import fails, image_folder, read
 
@@ -42,6 +43,20 @@ def test_embeddings_are_written_with_the_names_of_files(place, capsys):
     expected = arrays["embedding"] / np.linalg.norm(arrays["embedding"], axis=1, keepdims=True)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert "13 embeddings" in capsys.readouterr().out
+
+
+def test_the_most_probable_classes_of_images_are_printed(place, capsys):
+    paths = [*(Path(f"images/a/{i}.png") for i in (0, 1)), Path("images/b/0.png")]
+    found = printed_json(capsys, "classify", "run", *map(str, paths), "--top", "5")
+    encoder = load_encoder("run")
+    for path, result, row in zip(paths, found, encoder.classify(paths), strict=True):
+        assert result["path"] == str(path)
+        names = [c["class"] for c in result["classes"]]
+        assert names == (["a", "b"] if row[0] > row[1] else ["b", "a"])
+        assert [c["probability"] for c in result["classes"]] == [row["ab".index(name)] for name in names]
+    main(["classify", "run", "images/b/0.png"])
+    best = found[2]["classes"][0]
+    assert capsys.readouterr().out == f"images/b/0.png: {best['class']} {best['probability']:.4f}\n"
 
 
 def test_a_gallery_is_searched_changed_and_described(calibrated, capsys):
@@ -261,6 +276,14 @@ def test_folders_are_compared_by_the_frechet_distance(place, capsys):
         ("verify run images images/a/0.png", "expected an image, got a folder"),
         ("embed run images --out e.txt", "--out: expected a file that ends in .npz or .csv, got e.txt"),
         ("embed run images --out images/a/0.png", "--out: expected a file that ends in .npz or .csv, got 0.png"),
+        ("embed run --out e.npz", "expected images or folders of images, got none"),
+        ("classify run", "expected images or folders of images, got none"),
+        ("classify run images --top 0", "--top: expected at least 1, got 0"),
+        ("classify run text.png", "text.png: cannot be read"),
+        (
+            "classify digits-cnn text.png",
+            "digits-cnn was saved without a classifier (objective supervised_contrastive)",
+        ),
         ("gallery search nowhere images", "nowhere"),
         ("gallery verify G images images/a/0.png", "expected an image, got a folder"),
         ("gallery search G images --id 3", "expected images or `--id`, not both"),

@@ -5,12 +5,15 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.neighbors import KNeighborsClassifier
@@ -21,7 +24,18 @@ import simjax
 from simjax import Gallery
 from simjax.core import InputError
 from simjax.data import load
-from simjax.encoder import Encoder, EncoderTransformer, find_identities, find_images, load_encoder
+from simjax.encoder import (
+    Encoder,
+    EncoderConfig,
+    EncoderTransformer,
+    Preprocessing,
+    find_identities,
+    find_images,
+    load_encoder,
+)
+from simjax.encoder._storage import WEIGHTS
+from simjax.nn import HEADS, NETWORKS
+from simjax.similarity import unit_vectors
 from simjax.train import train
 from simjax.train._settings import from_dict
 
@@ -48,9 +62,10 @@ def test_a_copied_encoder_gives_the_embeddings_of_the_run_without_its_data_and_t
     np.save(tmp_path / "images.npy", load("digits", "test").images)
     code = (
         "import sys, numpy as np, simjax\n"
-        "found = simjax.load_encoder('copy').encode(np.load('images.npy'))\n"
-        f"print([name for name in {UNWANTED} if name in sys.modules])\n"
-        "np.save('found.npy', found)"
+        "encoder, images = simjax.load_encoder('copy'), np.load('images.npy')\n"
+        "np.save('found.npy', encoder.encode(images))\n"
+        "np.save('classes.npy', encoder.classify(images))\n"
+        f"print([name for name in {UNWANTED} if name in sys.modules])"
     )
     environment = {"PYTHONPATH": str(Path(simjax.__file__).parents[1]), "JAX_PLATFORMS": "cpu", "PATH": ""}
     done = subprocess.run(
@@ -58,6 +73,51 @@ def test_a_copied_encoder_gives_the_embeddings_of_the_run_without_its_data_and_t
     )
     assert done.stdout.strip() == "[]"
     np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), np.load(run / "predictions.npz")["embedding"])
+    expected = load_encoder(run).classify(load("digits", "test").images)
+    np.testing.assert_array_equal(np.load(tmp_path / "classes.npy"), expected)
+
+
+def test_the_saved_classifier_has_the_predictions_and_the_accuracy_of_the_run(run, encoder, embeddings):
+    test, report = load("digits", "test"), json.loads((run / "report.json").read_text())
+    found = encoder.classify(test.images, batch_size=64)
+    predicted = found.argmax(1)
+    np.testing.assert_array_equal(predicted, np.load(run / "predictions.npz")["predicted"])
+    assert (report["accuracy"], report["accuracy_of"]) == (np.mean(predicted == test.labels), "classifier")
+    weights = load_file(run / "encoder/model.safetensors")
+    exponentials = np.exp(embeddings @ weights["head.dense.kernel"] + weights["head.dense.bias"])
+    np.testing.assert_allclose(found, exponentials / exponentials.sum(axis=1, keepdims=True), rtol=1e-4)
+    assert "| Classes | 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 |" in (run / "encoder/README.md").read_text()
+    assert encoder.classify([]).shape == (0, 10)
+
+
+@pytest.mark.parametrize(("head", "options"), [("linear", {}), ("cosine", {"scale": 1.5, "max_scale": 2.0})])
+def test_a_classifier_is_saved_with_its_options_and_does_not_change_the_fingerprint(tmp_path, digits, head, options):
+    network = NETWORKS["dnn"]((8, 8, 1), widths=(4,), embedding_size=3, rngs=nnx.Rngs(0))
+    config = EncoderConfig("dnn", {"widths": [4]}, 3, Preprocessing((8, 8, 1), (0.3,), (0.2,)), class_names=("a", "b"))
+    module: Any = HEADS[head](3, 2, rngs=nnx.Rngs(0), **options)
+    if head == "cosine":
+        module.log_scale[...] = 5.0  # clipped to max_scale
+    encoder = Encoder([network], replace(config, head=head, head_options=options), head=module)
+    encoder.save(tmp_path / "saved")
+    found = load_encoder(tmp_path / "saved")
+    np.testing.assert_array_equal(found.calibrated(None).classify(digits), encoder.classify(digits))
+    assert found.fingerprint == encoder.fingerprint == Encoder([network], config).fingerprint
+    if head == "cosine":
+        cosine = np.asarray(unit_vectors(found.encode(digits)) @ unit_vectors(found.head.prototypes[...]).T)
+        np.testing.assert_allclose(found.logits(found.encode(digits)), 2 * cosine, rtol=1e-5, atol=1e-6)
+
+
+def test_an_encoder_that_was_saved_without_a_classifier_loads_and_says_so(encoder, digits, tmp_path):
+    encoder.save(tmp_path / "saved")
+    weights, path = load_file(tmp_path / "saved/model.safetensors"), tmp_path / "saved/config.json"
+    save_file({name: a for name, a in weights.items() if not name.startswith("head.")}, path.with_name(WEIGHTS))
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({name: v for name, v in config.items() if not name.startswith("head")}))
+    np.testing.assert_array_equal(load_encoder(tmp_path / "saved").encode(digits), encoder.encode(digits))
+    with pytest.raises(InputError, match=r"saved was saved without a classifier \(objective softmax\); compare emb"):
+        load_encoder(tmp_path / "saved").classify(digits)
+    with pytest.raises(InputError, match=r"without a classifier \(objective supervised_contrastive\)"):
+        load_encoder("digits-cnn").logits(np.zeros((1, 64), np.float32))
 
 
 def test_every_form_of_an_image_has_the_same_embedding(encoder, digits, embeddings, tmp_path):
@@ -158,11 +218,12 @@ def test_an_uncalibrated_encoder_says_how_to_calibrate(encoder):
 
 def test_an_ensemble_is_an_encoder(tmp_path):
     settings = {"model": "dnn", "steps": 4, "dnn": {"widths": [8]}, "embedding_size": 4, "ensemble": {"size": 2}}
-    train(from_dict(settings | {"objective": "triplet"}), tmp_path / "run")
+    report = train(from_dict(settings), tmp_path / "run").report
     found = load_encoder(tmp_path / "run")
     assert len(found.networks) == 2
     expected = np.load(tmp_path / "run/predictions.npz")["embedding"]
     np.testing.assert_array_equal(found.encode(load("digits", "test").images), expected)
+    assert (report["accuracy_of"], found.head, found.config.head) == ("knn", None, None)
 
 
 def test_saving_again_is_refused_or_replaces_the_folder(encoder, tmp_path):
@@ -191,6 +252,12 @@ def cut_weights(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
 
 
+def damage_head(folder: Path) -> None:
+    weights = load_file(folder / WEIGHTS)
+    weights["head.dense.bias"][0] += 1
+    save_file(weights, folder / WEIGHTS)
+
+
 def change_config(**values: object):
     def change(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
@@ -203,12 +270,16 @@ def change_config(**values: object):
     ("damage", "message"),
     [
         (damage_weights, "changed after"),
+        (damage_head, "changed after"),
+        (change_config(class_names=list("1023456789")), "changed after"),
         (cut_weights, "cannot be read"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
         (lambda folder: (folder / "config.json").unlink(), "No such file"),
         (change_config(format=99), "newer"),
         (change_config(network="rnn"), "unknown network"),
         (change_config(options={"deep": 3}), "unknown option"),
+        (change_config(head="tree"), "unknown classifier"),
+        (change_config(head_options={"deep": 3}), "unknown option of the classifier"),
         (change_config(embedding_size=9), "expected shape"),
         (change_config(preprocessing={}), "incomplete"),
     ],

@@ -10,10 +10,11 @@ from flax import nnx
 from jax import Array
 
 from simjax.encoder import Encoder, EncoderConfig, Preprocessing
-from simjax.nn import VisionTransformer
+from simjax.nn import LinearHead, VisionTransformer
 from tests.slow import mostly_slow
 
 SHAPE = (9, 10, 3)  # no multiple of the patch size 4
+CLASSES = ("cat", "dog", "horse")
 MEAN, STD = (0.3, 0.5, 0.6), (0.2, 0.3, 0.4)
 
 
@@ -35,15 +36,21 @@ class LinearNetwork(nnx.Module):
         return self.embed_feature_map(self.feature_map(images))
 
 
-def encoder_of(*networks: nnx.Module, measure: str = "cosine") -> Encoder:
-    config = EncoderConfig("test", {}, 7, Preprocessing(SHAPE, MEAN, STD), measure, networks=len(networks))
-    return Encoder(networks, config)
+def encoder_of(*networks: nnx.Module, measure: str = "cosine", head: nnx.Module | None = None) -> Encoder:
+    preprocessing = Preprocessing(SHAPE, MEAN, STD)
+    config = EncoderConfig("test", {}, 7, preprocessing, measure, networks=len(networks), class_names=CLASSES)
+    return Encoder(networks, config, head=head)
 
 
 @pytest.fixture(scope="session")
 def linear() -> Callable[..., Encoder]:
     network = LinearNetwork(nnx.Rngs(0))
     return lambda measure="cosine": encoder_of(network, measure=measure)
+
+
+@pytest.fixture(scope="session")
+def classifier() -> Encoder:
+    return encoder_of(LinearNetwork(nnx.Rngs(0)), head=LinearHead(7, len(CLASSES), rngs=nnx.Rngs(1)))
 
 
 @pytest.fixture(scope="session", params=mostly_slow(["mean", "class"], "class"))

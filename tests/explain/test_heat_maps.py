@@ -1,5 +1,6 @@
 """Heat maps are compared with explicit loops, gradients by hand and explicit products of matrices."""
 
+import re
 from typing import Any, cast
 
 import jax
@@ -24,14 +25,10 @@ def patches_of(height, width, size):
 def test_grad_cam_of_a_linear_network_is_its_gradient_by_hand(linear, pairs, measure, constant_norm):
     encoder = linear(measure)
     network = encoder.networks[0]
-    found = explain.grad_cam(encoder, *pairs, constant_norm=constant_norm)
+    target = explain.similarity_to(encoder, pairs[1], constant_norm=constant_norm)
+    found = explain.grad_cam(encoder, pairs[0], target)
     a, b = (np.asarray(encoder.encode(images), np.float64) for images in pairs)
-    inputs = (pairs[0] / 255 - np.array(MEAN)) / np.array(STD)
     for i in range(3):
-        features = np.zeros((3, 2, 4))
-        for row, column in np.ndindex(3, 2):
-            window = inputs[i, 3 * row : 3 * row + 3, 5 * column : 5 * column + 5]
-            features[row, column] = window.mean(axis=(0, 1)) @ np.asarray(network.filters[...])
         length, unit = np.linalg.norm(a[i]), b[i] / np.linalg.norm(b[i])
         gradient = {  # of the score with respect to the embedding
             ("cosine", True): unit,  # the constant norm is left out
@@ -39,16 +36,45 @@ def test_grad_cam_of_a_linear_network_is_its_gradient_by_hand(linear, pairs, mea
             ("dot", True): b[i],
             ("euclidean", True): (b[i] - a[i]) / np.linalg.norm(a[i] - b[i]),
         }[measure, constant_norm]
-        weights = np.asarray(network.embed[...]) @ gradient / 6  # the mean over 3 * 2 positions
-        expected = np.maximum(features @ weights, 0)
-        enlarged = jax.image.resize(expected, (9, 10), "bilinear")
-        np.testing.assert_allclose(found[i], enlarged, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found[i], grad_cam_by_hand(network, pairs[0][i], gradient), rtol=1e-4, atol=1e-6)
     assert found.max() > 1e-2
 
 
+def grad_cam_by_hand(network, image, gradient):
+    """Return the map of a `LinearNetwork` from the gradient of the score with respect to the embedding."""
+    inputs, features = (image / 255 - np.array(MEAN)) / np.array(STD), np.zeros((3, 2, 4))
+    for row, column in np.ndindex(3, 2):
+        window = inputs[3 * row : 3 * row + 3, 5 * column : 5 * column + 5]
+        features[row, column] = window.mean(axis=(0, 1)) @ np.asarray(network.filters[...])
+    weights = np.asarray(network.embed[...]) @ gradient / 6  # the mean over 3 * 2 positions
+    return jax.image.resize(np.maximum(features @ weights, 0), (9, 10), "bilinear")
+
+
+def test_grad_cam_of_a_class_has_the_gradient_of_its_logit(classifier, pairs):
+    found = explain.grad_cam(classifier, pairs[0], explain.class_score(classifier, ["dog", "horse", "dog"]))
+    kernel = np.asarray(classifier.head.dense.kernel[...])
+    for i, k in enumerate([1, 2, 1]):
+        expected = grad_cam_by_hand(classifier.networks[0], pairs[0][i], kernel[:, k])
+        np.testing.assert_allclose(found[i], expected, rtol=1e-4, atol=1e-6)
+        assert found[i].max() > 1e-2
+
+
+def test_occlusion_of_a_class_is_the_fall_of_its_probability(classifier, pairs):
+    found = explain.occlusion(classifier, pairs[0], explain.class_score(classifier, ["dog", "horse", "dog"]))
+    for i, k in enumerate([1, 2, 1]):
+        for rows, columns in patches_of(9, 10, 2):  # the default, an eighth of the side
+            occluded = pairs[0][i].copy()
+            occluded[rows, columns] = np.round(255 * np.array(MEAN))
+            drop = (classifier.classify(pairs[0][i]) - classifier.classify(occluded))[0, k]
+            np.testing.assert_allclose(found[i, rows, columns], drop, atol=1e-6)
+    assert found.min() < -1e-4 < 1e-4 < found.max()
+
+
 def test_grad_cam_of_equal_images_is_not_zero_if_the_norm_is_constant(linear, pairs):
-    assert explain.grad_cam(linear(), pairs[0], pairs[0]).max() > 1e-2
-    np.testing.assert_allclose(explain.grad_cam(linear(), pairs[0], pairs[0], constant_norm=False), 0, atol=1e-5)
+    encoder, images = linear(), pairs[0]
+    assert explain.grad_cam(encoder, images, explain.similarity_to(encoder, images)).max() > 1e-2
+    full = explain.similarity_to(encoder, images, constant_norm=False)
+    np.testing.assert_allclose(explain.grad_cam(encoder, images, full), 0, atol=1e-5)
 
 
 @pytest.mark.parametrize("measure", ["cosine", "euclidean"])
@@ -57,7 +83,8 @@ def test_occlusion_is_a_loop_over_patches(linear, pairs, measure, fill):
     from scipy.ndimage import gaussian_filter
 
     encoder, sign = linear(measure), 1 if measure == "cosine" else -1
-    found = explain.occlusion(encoder, *pairs, patch_size=4, fill=fill)
+    target = explain.similarity_to(encoder, pairs[1])
+    found = explain.occlusion(encoder, pairs[0], target, patch_size=4, fill=fill)
     for i, (image, other) in enumerate(zip(*pairs, strict=True)):
         filled = np.broadcast_to(np.round(255 * np.array(MEAN)), image.shape)
         if fill == "blur":
@@ -96,18 +123,20 @@ def test_attention_by_head_is_that_of_the_encoder_on_the_grid_of_patches(transfo
 
 
 def test_all_methods_that_an_encoder_supports_are_computed(linear, pairs):
-    assert list(explain.heat_maps(linear(), *pairs)) == ["grad_cam", "occlusion"]
+    target = explain.similarity_to(linear(), pairs[1])
+    assert list(explain.heat_maps(linear(), pairs[0], target)) == ["grad_cam", "occlusion"]
     ensemble = encoder_of(*linear().networks * 2)
-    found = explain.heat_maps(ensemble, *pairs)
+    found = explain.heat_maps(ensemble, pairs[0], explain.similarity_to(ensemble, pairs[1]))
     assert list(found) == ["occlusion"]
-    np.testing.assert_allclose(found["occlusion"], explain.occlusion(linear(), *pairs), atol=1e-5)
+    np.testing.assert_allclose(found["occlusion"], explain.occlusion(linear(), pairs[0], target), atol=1e-5)
 
 
 @pytest.mark.slow
 def test_a_transformer_has_rollout_and_is_occluded_by_its_patches(transformer, pairs):
-    maps = explain.heat_maps(transformer, *pairs)
+    target = explain.similarity_to(transformer, pairs[1])
+    maps = explain.heat_maps(transformer, pairs[0], target)
     assert list(maps) == ["attention_rollout", "occlusion"]
-    np.testing.assert_array_equal(maps["occlusion"], explain.occlusion(transformer, *pairs, patch_size=4))
+    np.testing.assert_array_equal(maps["occlusion"], explain.occlusion(transformer, pairs[0], target, patch_size=4))
 
 
 def test_random_regions_differ_between_patches_images_and_seeds(linear, pairs):
@@ -120,17 +149,23 @@ def test_random_regions_differ_between_patches_images_and_seeds(linear, pairs):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda e, v, a, b: explain.grad_cam(v, a, b), "grad_cam: expected a network with a spatial feature map"),
-        (lambda e, v, a, b: explain.grad_cam(encoder_of(*e.networks * 2), a, b), "got an ensemble"),
-        (lambda e, v, a, b: explain.attention_rollout(e, a), "attention: expected a vision transformer, got test"),
-        (lambda e, v, a, b: explain.attention_rollout(encoder_of(*v.networks * 2), a), "got an ensemble"),
-        (lambda e, v, a, b: explain.occlusion(e, a, b[:2]), "others: expected one image for each of 3 images, got 2"),
-        (lambda e, v, a, b: explain.occlusion(e, a, b, patch_size=10), "patch_size: expected 1 to 9 for 9x10 images"),
-        (lambda e, v, a, b: explain.occlusion(e, a, b, fill=cast(Any, "noise")), "unknown fill 'noise'"),
-        (lambda e, v, a, b: explain.heat_maps(e, a, b, ["gradcam"]), "did you mean grad_cam?"),
+        (lambda e, v, a, t: explain.grad_cam(v, a, t), "grad_cam: expected a network with a spatial feature map"),
+        (lambda e, v, a, t: explain.grad_cam(encoder_of(*e.networks * 2), a, t), "got an ensemble"),
+        (lambda e, v, a, t: explain.attention_rollout(e, a), "attention: expected a vision transformer, got test"),
+        (lambda e, v, a, t: explain.attention_rollout(encoder_of(*v.networks * 2), a), "got an ensemble"),
+        (lambda e, v, a, t: explain.occlusion(e, a[:2], t), "target: expected one for each of 2 images, got 3"),
+        (lambda e, v, a, t: explain.occlusion(e, a, t, patch_size=10), "patch_size: expected 1 to 9 for 9x10 images"),
+        (lambda e, v, a, t: explain.occlusion(e, a, t, fill=cast(Any, "noise")), "unknown fill 'noise'"),
+        (lambda e, v, a, t: explain.heat_maps(e, a, t, ["gradcam"]), "did you mean grad_cam?"),
+        (lambda e, v, a, t: explain.class_score(e, ["dog"]), "saved without a classifier (objective not known)"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
 def test_a_wrong_argument_is_named(linear, transformer, pairs, call, message):
-    with pytest.raises(InputError, match=message.replace("?", r"\?")):
-        call(linear(), transformer, *pairs)
+    with pytest.raises(InputError, match=re.escape(message)):
+        call(linear(), transformer, pairs[0], explain.similarity_to(linear(), pairs[1]))
+
+
+def test_an_unknown_class_is_an_error_with_the_nearest_one(classifier):
+    with pytest.raises(InputError, match=r"unknown class 'hors' \(did you mean horse\? valid: cat, dog, horse\)"):
+        explain.class_score(classifier, ["hors"])
