@@ -47,13 +47,16 @@ class Run:
     def arrays(self, file_name: str) -> dict[str, np.ndarray]:
         """Return the arrays of an .npz file of the run by name, an empty dictionary if the file is missing."""
         path = self.path / file_name
-        if not path.is_file():
-            return {}
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return dict(arrays)
-        except Exception as error:  # broken archives raise errors of zipfile, zlib or NumPy
-            raise InputError(f"{path}: cannot be read as an .npz file ({error})") from error
+        return read_arrays(path) if path.is_file() else {}
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz file by name."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception as error:  # broken archives raise errors of zipfile, zlib or NumPy
+        raise InputError(f"{path}: cannot be read as an .npz file ({error})") from error
 
 
 def value_at(report: Any, name: str) -> Any:

@@ -36,7 +36,11 @@ def write_study(folder: str | Path) -> None:
         _lead(plan, groups, missing),
         [
             *((f"Findings: {group.title}", found[group.title].blocks()) for group in groups),
-            *(section for group in groups for section in group_sections(group, analysis, alone=len(groups) == 1)),
+            *(
+                section
+                for group in groups
+                for section in group_sections(folder, group, analysis, alone=len(groups) == 1)
+            ),
             *plan_sections(plan, groups, missing),
         ],
     )

@@ -2,13 +2,17 @@
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from simjax.report import _numbers as numbers
 from simjax.report._compare import mean_and_deviation
 from simjax.report._metrics import METRICS
 from simjax.report._page import Block, Cell, Row, Table, Text
 from simjax.report._recipes import shown_best
+from simjax.report._run import read_arrays
 from simjax.report._study_group import ACCURACY, Group, common_errors, comparison_text, difference, file_name
 
 RESULTS = tuple(
@@ -17,9 +21,10 @@ RESULTS = tuple(
 Section = tuple[str, list[Block]]
 
 
-def group_sections(group: Group, analysis: dict[str, Any], *, alone: bool) -> list[Section]:
+def group_sections(folder: Path, group: Group, analysis: dict[str, Any], *, alone: bool) -> list[Section]:
     """Return the sections about one group of networks; their titles name the group unless it is `alone`."""
     from simjax.report import _study_charts as charts  # imports Matplotlib
+    from simjax.report import _study_images as images
 
     found, title = analysis.get(group.title, {}), file_name(group.title)
     names = {f"{network.model}-{network.measure}": network.name for network in group.networks}
@@ -30,9 +35,20 @@ def group_sections(group: Group, analysis: dict[str, Any], *, alone: bool) -> li
         ("Layers", charts.layers(found.get("layers", []), names, title)),
         ("Linear probes", charts.probes(found.get("probes", {}), names, title)),
         ("Attention distance", charts.attention_distance(found.get("attention_distance", {}), names, title)),
+        ("Inside", images.inside(_pictures(folder, found), _class_names(group), title)),
         ("Robustness", charts.robustness(found.get("robustness", {}), names, title)),
     ]
     return [(title if alone else f"{title}: {group.title}", blocks) for title, blocks in sections if blocks]
+
+
+def _pictures(folder: Path, found: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return the arrays of the pictures of a group, an empty dictionary if it has none."""
+    return read_arrays(folder / found["pictures"]) if "pictures" in found else {}
+
+
+def _class_names(group: Group) -> list[str]:
+    run = group.networks[0].runs[0]
+    return run.class_names(len(run.part("data").get("class_names", [])))
 
 
 def plan_sections(plan: dict[str, Any], groups: Sequence[Group], missing: Sequence[str]) -> list[Section]:

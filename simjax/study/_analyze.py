@@ -1,5 +1,6 @@
 """Comparisons of the trained networks of a study beyond their accuracy: layers, probes, robustness, attention."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ from simjax._files import write_file
 from simjax.data import Dataset
 from simjax.encoder import Encoder, load_encoder
 from simjax.explain import mean_attention_distance
-from simjax.study._corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from simjax.study._corruptions import CORRUPTIONS, corrupt
+from simjax.study._inside import look_inside
 from simjax.study._plan import Plan
 from simjax.study._probes import linear_probes
 from simjax.study._representations import layer_similarity, shuffle_images
@@ -41,10 +43,15 @@ def analyze(
         if state.status == "finished":
             groups.setdefault(state.cell.group, []).append(state)
     content = {}
-    for title, members in groups.items():
+    for index, (title, members) in enumerate(groups.items()):
         begin(title)
         splits = load_splits(from_dict(members[0].planned["settings"]))
         content[title] = _analyze_group(members, splits, plan.analysis_images, begin)
+        if (arrays := _look_inside(members, splits, plan.analysis_images, begin)) is not None:
+            content[title]["pictures"] = f"pictures-{index}.npz"
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, allow_pickle=False, **arrays)
+            write_file(Path(out) / content[title]["pictures"], buffer.getvalue())
     write_file(Path(out) / ANALYSIS_FILE, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -79,6 +86,18 @@ def _analyze_group(
     }
 
 
+def _look_inside(
+    states: list[CellState], splits: DataSplits, count: int, begin: Callable[[str], None]
+) -> dict[str, np.ndarray] | None:
+    """Return the pictures of the first CNN and the first ViT of a group, or None if there are none that classify."""
+    pair = [next((state for state in states if state.cell.model == model), None) for model in ("cnn", "vit")]
+    encoders = [load_encoder(state.folder) for state in pair if state is not None]
+    if len(encoders) < 2 or any(encoder.head is None for encoder in encoders):
+        return None
+    begin("pictures")
+    return look_inside(*encoders, _sample(splits.test, count))
+
+
 def _sample(dataset: Dataset, count: int) -> Dataset:
     """Return at most `count` random images in the order of the data set."""
     n = len(dataset.labels)
@@ -96,7 +115,7 @@ def _accuracies_under_corruption(encoder: Encoder, test: Dataset) -> dict[str, l
         return float(np.mean(predicted == test.labels))
 
     clean = accuracy(next(iter(CORRUPTIONS)), 0)
-    return {name: [clean, *(accuracy(name, strength) for strength in STRENGTHS)] for name in CORRUPTIONS}
+    return {name: [clean, *(accuracy(name, strength) for strength in range(1, 6))] for name in CORRUPTIONS}
 
 
 def _layer_comparisons(layers: dict[str, list[dict[str, np.ndarray]]]) -> list[dict[str, Any]]:
@@ -131,6 +150,5 @@ def _probe_results(
 
 def _attention_distances(encoder: Encoder, images: np.ndarray) -> list[list[float]]:
     """Return the mean attention distance of each head of each block, in patches."""
-    network = encoder.networks[0]
-    _, weights = network(encoder.normalized(images), return_attention=True)
-    return np.asarray(mean_attention_distance(weights, network.grid)).tolist()
+    network: Any = encoder.networks[0]
+    return mean_attention_distance(encoder.attention_weights(images), network.grid).mean(axis=0).tolist()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from simjax.core import InputError
-from simjax.study import begin_study, plan_from_dict, run_cells, seconds_left
 from simjax.study import _run as study_run
+from simjax.study import begin_study, plan_from_dict, run_cells, seconds_left
 from simjax.train import Interrupted
 
 TINY: dict[str, Any] = {
