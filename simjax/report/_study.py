@@ -102,7 +102,7 @@ def _lead(plan: dict[str, Any], groups: Sequence[Group], missing: Sequence[str])
     text = (
         f"{runs} training runs, {seeds} {'seeds' if seeds > 1 else 'seed'} of each network, with one recipe and {rule}."
     )
-    return text + (f" {len(missing)} runs are missing." if missing else "")
+    return text + (f" {len(missing)} of the planned runs are missing." if missing else "")
 
 
 def _read(path: Path) -> dict[str, Any]:

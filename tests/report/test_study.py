@@ -1,0 +1,139 @@
+"""The page of a study: its claims follow from the numbers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simjax.core import InputError
+from simjax.evaluate import error_consistency, mean_estimate
+from simjax.report import write_study
+from simjax.report._study import read_groups
+
+IMAGES = 2000
+PLANNED = {"parameters": 10, "forward_flops": 100, "training_flops": 1e9, "steps": 5, "is_capped": False}
+
+
+def write_run(folder: Path, correct: np.ndarray, seed: int, fingerprint: str = "f") -> None:
+    """Write the files of a run that classifies the given test images correctly."""
+    folder.mkdir(parents=True)
+    estimate = mean_estimate(correct, np.arange(len(correct)))
+    report = {
+        "accuracy": estimate.value,
+        "accuracy_interval": estimate.interval(),
+        "accuracy_of": "classifier",
+        "seed": seed,
+        "train_seconds": 3.0,
+    }
+    (folder / "report.json").write_text(json.dumps(report))
+    (folder / "config.json").write_text(json.dumps({"data": {"fingerprint": fingerprint, "class_names": ["a", "b"]}}))
+    arrays = {"accuracy": estimate.leave_one_out, "accuracy.identities": np.array(estimate.identities)}
+    np.savez(folder / "leave_one_out.npz", **arrays)
+    np.savez(folder / "predictions.npz", label=np.zeros(len(correct), int), predicted=(~correct).astype(int))
+
+
+def write_plan(folder: Path, accuracies: dict[str, list[np.ndarray]]) -> dict[str, Any]:
+    """Write a study whose network `model-measure` has runs that classify the given images correctly, by seed."""
+    cells = {}
+    for network, of_seeds in accuracies.items():
+        model, measure = network.split("-")
+        for seed, correct in enumerate(of_seeds):
+            name = f"{model}-{measure}-softmax-digits-{seed}"
+            settings = {"model": model, "dataset": "digits", "objective": "softmax", "epochs": 2.0, "seed": seed}
+            cells[name] = PLANNED | {"group": "digits, softmax", "measure": measure, "settings": settings}
+            write_run(folder / "runs" / name, correct, seed)
+    budget = {"rule": "epochs", "amount": 2.0, "max_epochs": 10.0}
+    plan = {"study": {"title": "<CNN> against ViT", "seeds": [0, 1, 2], "budget": budget}, "cells": cells}
+    (folder / "plan.json").write_text(json.dumps(plan))
+    return plan
+
+
+def with_errors(rate: float, seed: int) -> np.ndarray:
+    """Return which images are classified correctly: the errors are random, their number is exact."""
+    correct = np.ones(IMAGES, bool)
+    correct[np.random.default_rng(seed).permutation(IMAGES)[: round(rate * IMAGES)]] = False
+    return correct
+
+
+def runs(rate: float, start: int) -> list[np.ndarray]:
+    return [with_errors(rate + change, start + i) for i, change in enumerate((-0.001, 0.0, 0.001))]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study in which CNN and ViT are equal with the dot product, and only the ViT suffers from the cosine."""
+    rates = {"cnn-dot": 0.02, "cnn-cosine": 0.02, "vit-dot": 0.02, "vit-cosine": 0.20}
+    write_plan(tmp_path, {name: runs(rate, 10 * i) for i, (name, rate) in enumerate(rates.items())})
+    return tmp_path
+
+
+def test_a_change_of_the_gap_is_claimed(study, undrawn):
+    write_study(study)
+    found = json.loads((study / "study.json").read_text())["groups"][0]["findings"]
+    claims = {claim["subject"].partition(" (")[0]: claim for claim in found["claims"]}
+    equal = claims["CNN against ViT, both with the dot product"]
+    assert not equal["shown"]
+    assert "no difference shown" in equal["sentence"]
+    worse = claims["the cosine in the place of the dot product, in the ViT"]
+    assert worse["shown"]
+    assert worse["difference"] == pytest.approx(-0.18, abs=1e-9)
+    low, high = worse["difference_interval"]
+    assert low < -0.18 < high < 0
+    gap = claims["The gap between CNN and ViT with the cosine against that with the dot product"]
+    assert gap["shown"]
+    assert gap["difference"] == pytest.approx(0.18, abs=1e-9)
+    assert "depends on the measure" in found["answer"]
+    assert found["confidence"] == pytest.approx(1 - 0.05 / 5)
+
+
+def test_equal_networks_are_not_told_apart(tmp_path, undrawn):
+    names = ["cnn-dot", "cnn-cosine", "vit-dot", "vit-cosine"]
+    write_plan(tmp_path, {name: runs(0.03, 10 * i) for i, name in enumerate(names)})
+    write_study(tmp_path)
+    found = json.loads((tmp_path / "study.json").read_text())["groups"][0]["findings"]
+    assert not any(claim["shown"] for claim in found["claims"])
+    assert "do not show that CNN and ViT perform alike because of the dot product" in found["answer"]
+
+
+def test_the_page_escapes_the_title_and_names_the_missing_runs(study, undrawn):
+    (study / "runs" / "vit-cosine-softmax-digits-2" / "report.json").unlink()
+    write_study(study)
+    page = (study / "study.html").read_text()
+    assert "&lt;CNN&gt; against ViT" in page
+    assert "vit-cosine-softmax-digits-2" in page
+    assert "1 of the planned runs are missing" in page
+
+
+def test_common_errors_are_the_means_over_seeds(study, undrawn):
+    write_study(study)
+    text = (study / "study.md").read_text()
+    kappas = [
+        error_consistency(with_errors(r, s), with_errors(r, s + 20)).value for s, r in enumerate((0.019, 0.02, 0.021))
+    ]
+    assert f"{np.mean(np.array(kappas, float)):.2f} (" in text.split("## Common errors")[1].split("another model")[1]
+
+
+def test_runs_of_other_images_are_refused(study):
+    config = study / "runs" / "vit-dot-softmax-digits-1" / "config.json"
+    config.write_text(config.read_text().replace('"f"', '"g"'))
+    with pytest.raises(
+        InputError, match="expected the same images in all runs of digits, softmax, got fingerprint f in"
+    ):
+        write_study(study)
+
+
+def test_a_folder_without_a_plan_or_finished_runs_is_refused(tmp_path):
+    with pytest.raises(InputError, match="which has no plan.json"):
+        write_study(tmp_path)
+    plan = write_plan(tmp_path, {"cnn-dot": [with_errors(0.1, 0)]})
+    (tmp_path / "runs" / next(iter(plan["cells"])) / "report.json").unlink()
+    with pytest.raises(InputError, match="expected at least one finished cell"):
+        read_groups(tmp_path, plan)
+
+
+def test_a_broken_report_is_named(study):
+    (study / "runs" / "cnn-dot-softmax-digits-0" / "report.json").write_text("{")
+    with pytest.raises(InputError, match="cnn-dot-softmax-digits-0/report.json: not valid JSON"):
+        write_study(study)
