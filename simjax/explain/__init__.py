@@ -5,6 +5,7 @@ the pixel contributes more to the similarity of the pair. `images` and `others` 
 i is images[i] and others[i].
 """
 
+from simjax.explain._attention_distance import mean_attention_distance
 from simjax.explain._faithfulness import Faithfulness, faithfulness
 from simjax.explain._heat_maps import (
     METHODS,
@@ -26,6 +27,7 @@ __all__ = [
     "faithfulness",
     "grad_cam",
     "heat_maps",
+    "mean_attention_distance",
     "occlusion",
     "random_regions",
 ]
