@@ -78,17 +78,17 @@ def augment(key: Array, images: ArrayLike, augmentation: Augmentation) -> Array:
     if augmentation.rotation or augmentation.scale:
         shift = augmentation.shift * jnp.array([[h, w]]) * uniform(shift_key, (b, 2))
         angle = jnp.deg2rad(augmentation.rotation) * uniform(angle_key, (b,))
-        images = _affine(images, angle, 1 + augmentation.scale * uniform(scale_key, (b,)), shift)
+        images = affine(images, angle, 1 + augmentation.scale * uniform(scale_key, (b,)), shift)
     elif augmentation.shift:
         largest = jnp.array([[round(augmentation.shift * h), round(augmentation.shift * w)]])
         shift = jax.random.randint(shift_key, (b, 2), -largest, largest + 1)
-        images = _affine(images, jnp.zeros(b), jnp.ones(b), shift.astype(float))
+        images = affine(images, jnp.zeros(b), jnp.ones(b), shift.astype(float))
     if augmentation.flip:
         is_flipped = jax.random.bernoulli(flip_key, shape=(b, 1, 1, 1))
         images = jnp.where(is_flipped, images[:, :, ::-1], images)
     if augmentation.cutout:
         centre = jax.random.uniform(cut_key, (b, 2)) * jnp.array([[h, w]])
-        images = _cut_out(images, centre, augmentation.cutout)
+        images = cut_out(images, centre, augmentation.cutout)
     return images
 
 
@@ -132,7 +132,7 @@ def normalize(images: ArrayLike, mean: ArrayLike, std: ArrayLike) -> Array:
     return (jnp.asarray(images, jnp.float32) / 255 - mean) / std
 
 
-def _affine(images: Array, angle: Array, factor: Array, shift: Array) -> Array:
+def affine(images: Array, angle: Array, factor: Array, shift: Array) -> Array:
     """Rotate images [b, h, w, c] anticlockwise about their centre, scale them, and shift them down and right.
 
     Angles are in radians [b], factors [b], shifts in pixels [b, 2].
@@ -161,7 +161,7 @@ def _affine(images: Array, angle: Array, factor: Array, shift: Array) -> Array:
     return upper * (1 - lower_weight) + lower * lower_weight
 
 
-def _cut_out(images: Array, centre: Array, side: float) -> Array:
+def cut_out(images: Array, centre: Array, side: ArrayLike) -> Array:
     """Set a rectangle around `centre` (in pixels, [b, 2]) to zero; its sides are `side` times those of the images."""
     _, h, w, _ = images.shape
     in_rows = jnp.abs(jnp.arange(h)[None] + 0.5 - centre[:, :1]) < side * h / 2  # [b, h]

@@ -5,6 +5,7 @@ the pixel contributes more to the score that is explained: the similarity of ima
 or the probability of a class (`class_score`). Images are given as in `Encoder.encode`.
 """
 
+from simjax.explain._attention_distance import mean_attention_distance
 from simjax.explain._faithfulness import Faithfulness, faithfulness
 from simjax.explain._heat_maps import (
     METHODS,
@@ -29,6 +30,7 @@ __all__ = [
     "faithfulness",
     "grad_cam",
     "heat_maps",
+    "mean_attention_distance",
     "occlusion",
     "random_regions",
     "similarity_to",

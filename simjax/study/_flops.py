@@ -41,7 +41,8 @@ def forward_flops(network: nnx.Module, image_shape: tuple[int, int, int]) -> int
 
     Example:
         >>> from simjax import nn
-        >>> network = nn.DenseNetwork((8, 8, 1), widths=(32,), embedding_size=16, rngs=nnx.Rngs(0))
+        >>> options = {"widths": (32,), "embedding_size": 16, "rngs": nnx.Rngs(0)}
+        >>> network = nnx.eval_shape(lambda: nn.DenseNetwork((8, 8, 1), **options))  # without weights
         >>> forward_flops(network, (8, 8, 1))  # 2 * (64 * 32 + 32 * 16)
         5120
     """

@@ -69,7 +69,7 @@ def layer_similarity(
     """
     check_choice("index", index, INDICES)
     check_at_least("batch_size", batch_size, 8)
-    rows_a, rows_b = _as_layers("a", a), _as_layers("b", b)
+    rows_a, rows_b = (list(as_layers(*given).values()) for given in (("a", a), ("b", b)))
     n = len(rows_a[0])
     if len(rows_b[0]) != n:
         raise InputError(f"b: expected features of the same {n} images as a, got {len(rows_b[0])}")
@@ -102,7 +102,7 @@ def shuffle_images(layers: Mapping[str, ArrayLike], seed: int = 0) -> dict[str, 
     return {name: np.random.default_rng(seed).permutation(features) for name, features in arrays.items()}
 
 
-def _as_layers(argument: str, layers: Mapping[str, ArrayLike]) -> list[np.ndarray]:
+def as_layers(argument: str, layers: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
     """Return the features of each layer as finite rows [n, d]."""
     if not layers:
         raise InputError(f"{argument}: expected at least one layer, got none")
@@ -111,7 +111,7 @@ def _as_layers(argument: str, layers: Mapping[str, ArrayLike]) -> list[np.ndarra
     for name, features in arrays.items():
         if features.ndim < 2 or len(features) != n:
             raise InputError(f"{argument}[{name!r}]: expected features [{n}, ...], got shape {features.shape}")
-    return [features.reshape(n, -1) for features in arrays.values()]
+    return {name: features.reshape(n, -1) for name, features in arrays.items()}
 
 
 def _centered_gram(rows: np.ndarray, kernel: str) -> np.ndarray:

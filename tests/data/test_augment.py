@@ -11,8 +11,8 @@ from simjax.data import Augmentation, _augment, augment, default_augmentation, n
 KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(0).uniform(1, 2, (7, 6, 5, 3)).astype(np.float32)
 EVERYTHING = Augmentation(shift=0.3, rotation=30.0, scale=0.2, flip=True, cutout=0.2)
-cut_out = jax.jit(_augment._cut_out, static_argnums=2)
-jit_affine = jax.jit(_augment._affine)
+cut_out = jax.jit(_augment.cut_out, static_argnums=2)
+jit_affine = jax.jit(_augment.affine)
 
 
 def affine(images: Any, angle: float = 0.0, factor: float = 1.0, shift: Any = (0.0, 0.0)) -> np.ndarray:
