@@ -20,6 +20,7 @@ from simjax.nn._layers import (
 from simjax.nn._loss_parameters import Beta, Proxies, ScaleAndBias, Temperature
 from simjax.nn._measures import LowRankMahalanobis, PairNetwork, TunedMeasure
 from simjax.nn._networks import DenseNetwork, SiameseCNN, SpatialNetwork
+from simjax.nn._responses import NETWORK_MEASURES
 from simjax.nn._transformer import MultiHeadAttention, TransformerBlock, VisionTransformer
 
 LEARNED_MEASURES = {"low_rank_mahalanobis": LowRankMahalanobis, "pair_network": PairNetwork}
@@ -49,6 +50,7 @@ __all__ = [
     "LEARNED_MEASURES",
     "MultiHeadAttention",
     "NETWORKS",
+    "NETWORK_MEASURES",
     "PairNetwork",
     "Predictor",
     "Residual",

@@ -12,10 +12,13 @@ from simjax.similarity import unit_vectors
 
 
 class LinearHead(nnx.Module):
-    """The dot products of the embedding with a learned vector for each of `classes` classes, plus a bias."""
+    """The dot products of the embedding with a learned vector for each of `classes` classes, plus a bias.
 
-    def __init__(self, embedding_size: int, classes: int, *, rngs: nnx.Rngs):
-        self.dense = Dense(embedding_size, classes, init="lecun_normal", rngs=rngs)  # no ReLU follows
+    Another measure, a name in `NETWORK_MEASURES`, replaces the dot product.
+    """
+
+    def __init__(self, embedding_size: int, classes: int, *, measure: str = "dot", rngs: nnx.Rngs):
+        self.dense = Dense(embedding_size, classes, init="lecun_normal", measure=measure, rngs=rngs)  # no ReLU follows
 
     def __call__(self, embeddings: Array) -> Array:
         return self.dense(embeddings)

@@ -9,33 +9,49 @@ from flax import nnx
 from jax import Array, lax
 
 from simjax import core
+from simjax.nn._responses import Response
 
 
 class Dense(nnx.Module):
-    """A dense layer, x @ kernel + bias.
+    """A dense layer, x @ kernel + bias, or with another measure `Response`(x, kernel) + bias.
 
     Args:
         features_in: Size of the last axis of x.
         features_out: Size of the last axis of the result.
         use_bias: Add a learned bias, zero at the start.
         init: Name of a factory in `flax.nnx.initializers`, which initializes the kernel. The default is for a layer
-            that a ReLU follows.
+            that a ReLU follows. Other measures than "dot" have "lecun_normal".
+        measure: Compares x with the weight vector of a neuron: a name in `NETWORK_MEASURES`.
     """
 
     def __init__(
-        self, features_in: int, features_out: int, *, use_bias: bool = True, init: str = "he_normal", rngs: nnx.Rngs
+        self,
+        features_in: int,
+        features_out: int,
+        *,
+        use_bias: bool = True,
+        init: str = "he_normal",
+        measure: str = "dot",
+        rngs: nnx.Rngs,
     ):
-        initializer = getattr(nnx.initializers, init)()
+        initializer = getattr(nnx.initializers, init if measure == "dot" else "lecun_normal")()
         self.kernel = nnx.Param(initializer(rngs.params(), (features_in, features_out)))
         self.bias = nnx.Param(jnp.zeros(features_out)) if use_bias else None
+        self.response = None if measure == "dot" else Response(measure, features_in)
 
-    def __call__(self, x: Array) -> Array:
-        """Map x [..., features_in] to [..., features_out]."""
-        return core.dense(x, self.kernel[...], None if self.bias is None else self.bias[...])
+    def __call__(self, x: Array, units: slice = slice(None)) -> Array:
+        """Map x [..., features_in] to [..., features_out], or to the outputs of some units."""
+        kernel = self.kernel[:, units]
+        bias = None if self.bias is None else self.bias[units]
+        if self.response is None:
+            return core.dense(x, kernel, bias)
+        return add_bias(self.response(x, kernel, multiply=core.dense, extract=lambda x: x), bias)
 
 
 class Convolution(nnx.Module):
-    """A convolution of images, see `core.convolution`. The kernel has He normal initialization.
+    """A convolution of images, see `core.convolution`, or with another measure `Response`(patch, filter) + bias.
+
+    The kernel has He normal initialization, for other measures than "dot" that of LeCun.
 
     Args:
         channels_in: Number of channels of x.
@@ -44,6 +60,7 @@ class Convolution(nnx.Module):
         stride: Step between patches, in pixels.
         padding: Zeros added on every side.
         use_bias: Add a learned bias, zero at the start.
+        measure: Compares patches with filters: a name in `NETWORK_MEASURES`.
     """
 
     def __init__(
@@ -55,17 +72,30 @@ class Convolution(nnx.Module):
         stride: int = 1,
         padding: int = 1,
         use_bias: bool = True,
+        measure: str = "dot",
         rngs: nnx.Rngs,
     ):
         shape = (size, size, channels_in, channels_out)
-        self.kernel = nnx.Param(nnx.initializers.he_normal()(rngs.params(), shape))
+        initializer = nnx.initializers.he_normal() if measure == "dot" else nnx.initializers.lecun_normal()
+        self.kernel = nnx.Param(initializer(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(channels_out)) if use_bias else None
+        self.response = None if measure == "dot" else Response(measure, size * size * channels_in)
         self.stride, self.padding = stride, padding
 
     def __call__(self, x: Array) -> Array:
         """Map x [b, h, w, channels_in] to [b, h', w', channels_out]."""
-        bias = None if self.bias is None else self.bias[...]
-        return core.convolution(x, self.kernel[...], bias, stride=self.stride, padding=self.padding)
+        kernel, bias = self.kernel[...], None if self.bias is None else self.bias[...]
+        options = {"stride": self.stride, "padding": self.padding}
+        if self.response is None:
+            return core.convolution(x, kernel, bias, **options)
+        multiply = functools.partial(core.convolution, **options)
+        extract = functools.partial(core.patches, size=kernel.shape[:2], **options)
+        return add_bias(self.response(x, kernel, multiply=multiply, extract=extract), bias)
+
+
+def add_bias(x: Array, bias: Array | None) -> Array:
+    """Add a bias [k] or None to x [..., k]."""
+    return x if bias is None else x + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
 
 
 class BatchNorm(nnx.Module):

@@ -22,6 +22,7 @@ from simjax.nn._layers import (
     global_average_pool,
     max_pool,
 )
+from simjax.nn._responses import NETWORK_MEASURES
 
 VARIANTS = ("modern", "classic")
 
@@ -56,6 +57,7 @@ class SiameseCNN(nnx.Module):
             nonlinear activations.
         widths: Number of channels of each stage; only for "modern".
         residual: Add a residual block to each stage after the first; only for "modern".
+        measure: Compares inputs with weight vectors in all layers, a name in `NETWORK_MEASURES`; "dot" for "classic".
         embedding_size: Size of the embeddings. Default: 64 for "modern", 2 for "classic".
     """
 
@@ -66,10 +68,14 @@ class SiameseCNN(nnx.Module):
         variant: str = "modern",
         widths: tuple[int, ...] = (16, 32, 64),
         residual: bool = True,
+        measure: str = "dot",
         embedding_size: int | None = None,
         rngs: nnx.Rngs,
     ):
         check_choice("variant", variant, VARIANTS)
+        check_choice("measure", measure, NETWORK_MEASURES)
+        if variant == "classic" and measure != "dot":
+            raise InputError(f"measure: the classic cnn computes dot products only, got {measure}")
         smallest = 28 if variant == "classic" else 2 ** len(widths)
         if min(image_shape[:2]) < smallest:
             raise InputError(
@@ -80,7 +86,7 @@ class SiameseCNN(nnx.Module):
         if variant == "classic":
             self.layers = _classic(image_shape, self.embedding_size, rngs)
         else:
-            self.layers = _modern(image_shape[2], widths, residual, self.embedding_size, rngs)
+            self.layers = _modern(image_shape[2], widths, residual, measure, self.embedding_size, rngs)
         self.embedding_layers = 5 if variant == "classic" else 2  # the layers from the last pooling on
 
     def __call__(self, images: Array, *, return_layers: bool = False) -> Any:
@@ -104,6 +110,7 @@ class DenseNetwork(nnx.Module):
     Args:
         image_shape: (h, w, c) of the images.
         widths: Number of neurons of each hidden layer.
+        measure: Compares inputs with weight vectors in all layers, a name in `NETWORK_MEASURES`.
         embedding_size: Size of the embeddings.
     """
 
@@ -112,14 +119,17 @@ class DenseNetwork(nnx.Module):
         image_shape: tuple[int, int, int],
         *,
         widths: tuple[int, ...] = (512, 512),
+        measure: str = "dot",
         embedding_size: int = 64,
         rngs: nnx.Rngs,
     ):
+        check_choice("measure", measure, NETWORK_MEASURES)
         sizes = (image_shape[0] * image_shape[1] * image_shape[2], *widths)
         layers: list = [flatten]
         for before, after in zip(sizes, widths, strict=False):
-            layers += [Dense(before, after, use_bias=False, rngs=rngs), BatchNorm(after), jax.nn.relu]
-        self.layers = nnx.Sequential(*layers, Dense(sizes[-1], embedding_size, init="lecun_normal", rngs=rngs))
+            layers += [Dense(before, after, use_bias=False, measure=measure, rngs=rngs), BatchNorm(after), jax.nn.relu]
+        embed = Dense(sizes[-1], embedding_size, init="lecun_normal", measure=measure, rngs=rngs)
+        self.layers = nnx.Sequential(*layers, embed)
         self.embedding_size = embedding_size
 
     def __call__(self, images: Array, *, return_layers: bool = False) -> Any:
@@ -164,13 +174,13 @@ def _classic(image_shape: tuple[int, int, int], embedding_size: int, rngs: nnx.R
 
 
 def _modern(
-    channels: int, widths: tuple[int, ...], residual: bool, embedding_size: int, rngs: nnx.Rngs
+    channels: int, widths: tuple[int, ...], residual: bool, measure: str, embedding_size: int, rngs: nnx.Rngs
 ) -> nnx.Sequential:
     """Return stages of convolution, batch norm and ReLU with pooling between them, a global mean and a dense layer."""
 
     def unit(channels_in: int, channels_out: int) -> list:
         # No bias: the batch norm that follows has one.
-        convolution = Convolution(channels_in, channels_out, use_bias=False, rngs=rngs)
+        convolution = Convolution(channels_in, channels_out, use_bias=False, measure=measure, rngs=rngs)
         return [convolution, BatchNorm(channels_out), jax.nn.relu]
 
     layers = unit(channels, widths[0])
@@ -178,5 +188,5 @@ def _modern(
         layers += [max_pool, *unit(before, after)]
         if residual:
             layers.append(Residual(nnx.Sequential(*unit(after, after))))
-    embed = Dense(widths[-1], embedding_size, init="lecun_normal", rngs=rngs)
+    embed = Dense(widths[-1], embedding_size, init="lecun_normal", measure=measure, rngs=rngs)
     return nnx.Sequential(*layers, global_average_pool, embed)

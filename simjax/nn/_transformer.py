@@ -7,6 +7,7 @@ References:
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,6 +20,9 @@ from simjax import core
 from simjax.attention import attention
 from simjax.core import InputError
 from simjax.nn._layers import Dense
+from simjax.nn._loss_parameters import Temperature
+from simjax.nn._measures import TunedMeasure
+from simjax.nn._responses import NETWORK_MEASURES, score_moments
 from simjax.similarity import Measure
 
 POSITIONS = ("learned", "sincos")
@@ -37,7 +41,9 @@ class MultiHeadAttention(nnx.Module):
         heads: Number of heads; must divide the width.
         measure: Compares queries with keys: the name of a measure, a `Measure`, or a module with a method `measure`,
             such as `simjax.nn.TunedMeasure`; the parameters of the module are then learned.
-        temperature: Divisor of the attention scores. Default: sqrt(width / heads) for the name "dot", otherwise 1.
+        temperature: Divisor of the attention scores, or a `Temperature`, which is learned. Default: sqrt(width / heads)
+            for the name "dot", otherwise 1.
+        dense_measure: Compares tokens with the weight vectors of the projections, see `Dense`.
         dropout_rate: Fraction of the attention weights that is dropped in a call with a PRNG key `dropout_key`.
 
     Example:
@@ -54,7 +60,8 @@ class MultiHeadAttention(nnx.Module):
         heads: int,
         *,
         measure: Any = "dot",
-        temperature: float | None = None,
+        temperature: float | Temperature | None = None,
+        dense_measure: str = "dot",
         dropout_rate: float = 0.0,
         rngs: nnx.Rngs,
     ):
@@ -64,8 +71,8 @@ class MultiHeadAttention(nnx.Module):
         self.measure = measure
         default = (width // heads) ** 0.5 if measure == "dot" else 1.0
         self.temperature = default if temperature is None else temperature
-        self.query_key_value = Dense(width, 3 * width, init="glorot_uniform", rngs=rngs)
-        self.out = Dense(width, width, init="glorot_uniform", rngs=rngs)
+        dense = partial(Dense, init="glorot_uniform", measure=dense_measure, rngs=rngs)
+        self.query_key_value, self.out = dense(width, 3 * width), dense(width, width)
 
     def __call__(
         self,
@@ -92,7 +99,7 @@ class MultiHeadAttention(nnx.Module):
             bias,
             mask,
             measure=self.measure if isinstance(self.measure, str | Measure) else self.measure.measure(),
-            temperature=self.temperature,
+            temperature=self.temperature() if isinstance(self.temperature, Temperature) else self.temperature,
             is_causal=is_causal,
             dropout_rng=dropout_key,
             dropout_rate=self.dropout_rate,
@@ -109,11 +116,8 @@ class MultiHeadAttention(nnx.Module):
         if context is None:
             parts = jnp.split(self.query_key_value(tokens), 3, axis=-1)
         else:
-            layer: Any = self.query_key_value
-            kernel, bias = layer.kernel[...], layer.bias[...]
-            query = core.dense(tokens, kernel[:, :width], bias[:width])
-            both = core.dense(context, kernel[:, width:], bias[width:])
-            parts = [query, *jnp.split(both, 2, axis=-1)]
+            query = self.query_key_value(tokens, slice(width))
+            parts = [query, *jnp.split(self.query_key_value(context, slice(width, None)), 2, axis=-1)]
         return [a.reshape(*a.shape[:2], self.heads, width // self.heads) for a in parts]
 
 
@@ -124,15 +128,18 @@ class TransformerBlock(nnx.Module):
         width: Number of features of a token.
         heads: Number of attention heads.
         mlp_ratio: Number of hidden neurons of the dense layers, as a multiple of the width.
+        dense_measure: Compares inputs with the weight vectors of all dense layers, see `Dense`.
         **options: Options of `MultiHeadAttention`: measure, temperature, dropout_rate.
     """
 
-    def __init__(self, width: int, heads: int, *, mlp_ratio: int = 4, rngs: nnx.Rngs, **options: Any):
+    def __init__(
+        self, width: int, heads: int, *, mlp_ratio: int = 4, dense_measure: str = "dot", rngs: nnx.Rngs, **options: Any
+    ):
+        dense = partial(Dense, init="glorot_uniform", measure=dense_measure, rngs=rngs)
         self.attention_norm = nnx.LayerNorm(width, rngs=rngs)
-        self.attention = MultiHeadAttention(width, heads, rngs=rngs, **options)
+        self.attention = MultiHeadAttention(width, heads, dense_measure=dense_measure, rngs=rngs, **options)
         self.mlp_norm = nnx.LayerNorm(width, rngs=rngs)
-        self.hidden = Dense(width, mlp_ratio * width, init="glorot_uniform", rngs=rngs)
-        self.out = Dense(mlp_ratio * width, width, init="glorot_uniform", rngs=rngs)
+        self.hidden, self.out = dense(width, mlp_ratio * width), dense(mlp_ratio * width, width)
 
     def __call__(self, tokens: Array, *, return_weights: bool = False, **options: Any) -> Any:
         """Transform tokens [b, t, width]; the options are the arguments of a call of `MultiHeadAttention`."""
@@ -164,6 +171,8 @@ class VisionTransformer(nnx.Module):
         mlp_ratio: Number of hidden neurons of a block's dense layers, as a multiple of the width.
         positions: Position embedding, "learned" or "sincos" (fixed sines and cosines).
         pooling: Whether the last dense layer maps the "mean" of the tokens or a "class" token.
+        measure: Compares inputs with weight vectors in all dense layers, and queries with keys: a name in
+            `NETWORK_MEASURES`. For other measures than "dot", the temperature of the attention is learned.
         embedding_size: Size of the embeddings.
     """
 
@@ -178,12 +187,14 @@ class VisionTransformer(nnx.Module):
         mlp_ratio: int = 2,
         positions: str = "sincos",
         pooling: str = "mean",
+        measure: str = "dot",
         embedding_size: int = 64,
         rngs: nnx.Rngs,
     ):
         core.check_at_least("depth", depth, 1)
         core.check_choice("positions", positions, POSITIONS)
         core.check_choice("pooling", pooling, POOLINGS)
+        core.check_choice("measure", measure, NETWORK_MEASURES)
         height, width_px, channels = image_shape
         shorter_side = min(height, width_px)
         patch = patch_size or max(2, round(shorter_side / 8))
@@ -194,16 +205,16 @@ class VisionTransformer(nnx.Module):
         self.patch_size, self.pooling, self.embedding_size = patch, pooling, embedding_size
         self.grid = (-(-height // patch), -(-width_px // patch))  # rows and columns of patches
         n_patches = self.grid[0] * self.grid[1]
-        self.embed_patch = Dense(patch * patch * channels, width, init="lecun_normal", rngs=rngs)
+        self.embed_patch = Dense(patch * patch * channels, width, init="lecun_normal", measure=measure, rngs=rngs)
         self.position: Any
         if positions == "learned":
             self.position = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (n_patches, width)))
         else:
             self.position = nnx.data(_sincos(self.grid, width))
         self.class_token = nnx.Param(jnp.zeros(width)) if pooling == "class" else None
-        self.blocks = nnx.List([TransformerBlock(width, heads, mlp_ratio=mlp_ratio, rngs=rngs) for _ in range(depth)])
+        self.blocks = nnx.List([_block(width, heads, mlp_ratio, measure, rngs) for _ in range(depth)])
         self.norm = nnx.LayerNorm(width, rngs=rngs)
-        self.embed = Dense(width, embedding_size, init="lecun_normal", rngs=rngs)
+        self.embed = Dense(width, embedding_size, init="lecun_normal", measure=measure, rngs=rngs)
 
     def __call__(self, images: Array, *, return_attention: bool = False, return_layers: bool = False) -> Any:
         """Embed normalized images [b, h, w, c], returning [b, embedding_size].
@@ -242,6 +253,18 @@ class VisionTransformer(nnx.Module):
         weights = jnp.asarray(weights)
         patches = jnp.mean(weights, axis=-2) if self.class_token is None else weights[..., 0, 1:]
         return patches.reshape(*patches.shape[:-1], *self.grid)
+
+
+def _block(width: int, heads: int, mlp_ratio: int, measure: str, rngs: nnx.Rngs) -> TransformerBlock:
+    """Return a block that compares by a measure in all dense layers and in its attention."""
+    if measure == "dot":
+        return TransformerBlock(width, heads, mlp_ratio=mlp_ratio, rngs=rngs)
+    size = max(width // heads, 1)
+    # The attention scores of standard normal queries and keys start with variance 1, as those of dot products.
+    temperature = Temperature(score_moments(measure, size)[1], max_scale=None)
+    compare = TunedMeasure(measure, gamma=1 / size) if measure == "rbf" else measure
+    options = {"measure": compare, "temperature": temperature, "dense_measure": measure}
+    return TransformerBlock(width, heads, mlp_ratio=mlp_ratio, rngs=rngs, **options)
 
 
 def _sincos(grid: tuple[int, int], width: int) -> Array:

@@ -93,7 +93,9 @@ def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes
     build = pretrained_network if settings.model == PRETRAINED else nn.NETWORKS[settings.model]
     encoder: Any = build(image_shape, embedding_size=embedding_size, rngs=rngs, **options)
     extra = OBJECTIVES[settings.objective].extra_parameters
-    head = nn.HEADS[settings.loss.head](embedding_size, classes, rngs=rngs) if extra == "head" else None
+    # The vectors of the linear head are compared by the measure of the network.
+    head_options = {"measure": options["measure"]} if settings.loss.head == "linear" and "measure" in options else {}
+    head = nn.HEADS[settings.loss.head](embedding_size, classes, rngs=rngs, **head_options) if extra == "head" else None
     predictor = nn.Predictor(embedding_size, rngs=rngs) if extra == "predictor" else None
     if options.get("frozen") and embedding_size == nn.EfficientNetLite0.FEATURES and head is None:
         raise InputError(

@@ -10,11 +10,13 @@ import tomllib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from simjax.core import InputError, suggestion
+from simjax.nn import NETWORK_MEASURES
 from simjax.train._loss_settings import LossSettings, MiningSettings, ObjectiveName
 
+NetworkMeasure = str if TYPE_CHECKING else Literal[*NETWORK_MEASURES]
 SettingsClass = TypeVar("SettingsClass")
 
 
@@ -28,6 +30,8 @@ class CNNSettings:
     """channels of each stage (modern)"""
     residual: bool = True
     """add a residual block to every stage after the first (modern)"""
+    measure: NetworkMeasure = "dot"
+    """compares inputs with weight vectors in all layers and in the linear head (modern)"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,8 @@ class ViTSettings:
     """position embedding"""
     pooling: Literal["mean", "class"] = "mean"
     """mean of the tokens or a class token"""
+    measure: NetworkMeasure = "dot"
+    """compares queries with keys, and inputs with weight vectors in all layers and in the linear head"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +62,8 @@ class DNNSettings:
 
     widths: tuple[int, ...] = (512, 512)
     """neurons of each hidden layer"""
+    measure: NetworkMeasure = "dot"
+    """compares inputs with weight vectors in all layers and in the linear head"""
 
 
 @dataclasses.dataclass(frozen=True)

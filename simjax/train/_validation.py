@@ -109,7 +109,9 @@ def _check_combinations(settings: Settings) -> None:
     no_classes = "with loss.positives='views' or loss.pairs='random' a batch has no classes"
     shuffled, samples = loss.batches == "shuffled", loss.samples_per_class is not None
     cluster_hard = settings.mining.miner == "cluster_hard"
+    is_classic = settings.model == "cnn" and settings.cnn.variant == "classic"
     for name, is_excluded, reason in (
+        ("cnn.measure", is_classic and settings.cnn.measure != "dot", "the classic network computes dot products only"),
         ("loss.batches", shuffled and (views or random_pairs), no_classes),
         ("loss.samples_per_class", samples and shuffled, "shuffled batches have no fixed number of images per class"),
         ("loss.samples_per_class", samples and (views or random_pairs), no_classes),

@@ -1,0 +1,133 @@
+"""Responses of units by other measures than the dot product of input and weight vector.
+
+A unit of a dense layer or a convolution compares an input x, a row or a patch of d numbers, with its weight vector w:
+
+    dot                  x . w
+    cosine               x . w / (|x| |w|)
+    squared_euclidean    -|x - w|^2
+    rbf                  exp(-gamma |x - w|^2)
+    manhattan            -sum_k |x_k - w_k|
+
+All but the last one are computed from dot products of x and w and from their squared norms.
+
+References:
+    Luo, Zhan, Xue, Wang, Ren, Yang (2018), Cosine Normalization: Using Cosine Similarity Instead of Dot Product in
+    Neural Networks. Broomhead, Lowe (1988), Multivariable Functional Interpolation and Adaptive Networks (rbf).
+    Chen et al. (2020), AdderNet: Do We Really Need Multiplications in Deep Learning? (manhattan)
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from simjax import similarity
+from simjax.core import check_choice, map_rows, promote_to_float32, rows_per_block
+from simjax.nn._loss_parameters import clip_logarithm
+
+NETWORK_MEASURES = ("dot", "cosine", "squared_euclidean", "rbf", "manhattan")
+"""Measures by which the units of a network compare inputs with weight vectors, and its attention queries with keys."""
+
+MANHATTAN = similarity.measure("manhattan")
+EPSILON = 1e-6  # of a mean square; bounds the gradient of a cosine at patches of zeros, such as those of the padding
+
+
+class Response(nnx.Module):
+    """The standardized measure of inputs x and weight vectors w, times a learned scale.
+
+        response = scale (score - mean) / deviation,    score = measure(x, w),    w = sqrt(d) kernel
+
+    Distances are negated. The mean and the deviation are those of the scores of standard normal x and w, see
+    `score_moments`. With a kernel of variance 1 / d, responses to such inputs therefore start with mean 0 and variance
+    1, and gradients with respect to the kernel have the size of those of dot products, so that the same learning rate
+    is suitable. The scale starts at 1, and the gamma of "rbf", which is learned as well, at 1 / d, the default of
+    `similarity.rbf_kernel`. Computed in float32 or wider, because squared distances are differences of large numbers.
+
+    Args:
+        measure: Name of a measure in `NETWORK_MEASURES` except "dot".
+        features: d, the number of inputs of a unit.
+    """
+
+    def __init__(self, measure: str, features: int):
+        check_choice("measure", measure, NETWORK_MEASURES)
+        self.measure, self.features = measure, features
+        self.log_scale = nnx.Param(jnp.zeros(()))
+        self.log_gamma = nnx.Param(jnp.zeros(())) if measure == "rbf" else None  # of gamma d
+
+    def __call__(
+        self,
+        x: Array,
+        kernel: Array,
+        *,
+        multiply: Callable[[Array, Array], Array],
+        extract: Callable[[Array], Array],
+    ) -> Array:
+        """Compute the responses [..., k] of k units.
+
+        Args:
+            x: Rows [..., d] of a dense layer, or images [b, h, w, c] of a convolution.
+            kernel: [d, k] or [kh, kw, c, k].
+            multiply: Computes the dot products [..., k] of inputs in x with the columns of a kernel.
+            extract: Returns the inputs in x, [..., d].
+        """
+        mean, deviation = score_moments(self.measure, self.features)
+        wide, weights = promote_to_float32(x), promote_to_float32(kernel) * self.features**0.5
+        if self.measure == "manhattan":
+            score = -_manhattan(wide, weights, extract)
+        else:
+            score = self._score(wide, weights, multiply)
+        scale = jnp.exp(clip_logarithm(self.log_scale[...])) / deviation
+        return ((score - mean) * scale).astype(jnp.result_type(x, kernel))
+
+    def _score(self, x: Array, weights: Array, multiply: Callable[[Array, Array], Array]) -> Array:
+        """Compute the scores from dot products, see `__call__`."""
+        products = multiply(x, weights)
+        ones = jnp.ones((*weights.shape[:-2], 1, 1), weights.dtype)
+        x_squares = multiply(jnp.sum(x * x, axis=-1, keepdims=True), ones)  # [..., 1]
+        w_squares = jnp.sum(weights * weights, axis=tuple(range(weights.ndim - 1)))
+        w_squares = w_squares.reshape((1,) * (products.ndim - 1) + w_squares.shape)
+        if self.log_gamma is None and self.measure == "cosine":
+            epsilon = EPSILON * self.features
+            return products * jax.lax.rsqrt(x_squares + epsilon) * jax.lax.rsqrt(w_squares + epsilon)
+        squares = jax.nn.relu(x_squares + w_squares - 2 * products)
+        if self.log_gamma is None:
+            return -squares
+        return jnp.exp(-squares * (jnp.exp(clip_logarithm(self.log_gamma[...])) / self.features))
+
+
+def score_moments(measure: str, d: int) -> tuple[float, float]:
+    """Return the mean and the standard deviation of the score of two independent standard normal vectors of size d.
+
+    Distances are negated; gamma of "rbf" is 1 / d. For "cosine", "squared_euclidean" and "dot" the square of a
+    difference of two normal numbers is 2 times chi-squared, whose generating function gives the moments of "rbf".
+    """
+    rbf_mean, rbf_square = (1 + 4 / d) ** (-d / 2), (1 + 8 / d) ** (-d / 2)
+    return {
+        "dot": (0.0, d**0.5),
+        "cosine": (0.0, d**-0.5),
+        "squared_euclidean": (-2.0 * d, (8 * d) ** 0.5),
+        "rbf": (rbf_mean, (rbf_square - rbf_mean**2) ** 0.5),
+        "manhattan": (-2 * d / math.pi**0.5, (d * (2 - 4 / math.pi)) ** 0.5),
+    }[measure]
+
+
+def _manhattan(x: Array, weights: Array, extract: Callable[[Array], Array]) -> Array:
+    """Compute Manhattan distances [..., k], in blocks of rows or images whose inputs fit a memory budget."""
+    *sizes, k = weights.shape
+    columns = weights.reshape(-1, k).T
+    n_axes = len(sizes)  # of a row or an image, whose other axes are merged
+    items = x.reshape(-1, *x.shape[x.ndim - n_axes :])
+
+    def distances(block: Any) -> Array:
+        inputs = extract(block)
+        values = MANHATTAN.all_pairs(inputs.reshape(-1, columns.shape[1]), columns)
+        return values.reshape(*inputs.shape[:-1], k)
+
+    inputs = jax.eval_shape(extract, items[:1])
+    item_bytes = inputs.size // columns.shape[1] * max(columns.shape) * x.dtype.itemsize
+    out = map_rows(distances, items, block_size=rows_per_block(len(items), item_bytes, min_rows=1))
+    return out.reshape(*x.shape[: x.ndim - n_axes], *out.shape[1:])
