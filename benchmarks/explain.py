@@ -156,7 +156,7 @@ def draw(examples: list[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]
         photographs.photo(axes, image, 1, row * height, ["image"])
         for column, (method, heat_maps) in enumerate(maps.items(), start=2):
             photographs.photo(axes, image, column, row * height, [method.removeprefix("grad_cam, ")])
-            photographs.overlay(axes, heat_maps[0], image, column, row * height, np.abs(heat_maps[0]).max())
+            photographs.overlay(axes, heat_maps[0], column, row * height, np.abs(heat_maps[0]).max())
     with Image.open(io.BytesIO(style.to_png(figure))) as drawn:
         drawn.quantize().save(path)  # 256 colours, a quarter of the size
 

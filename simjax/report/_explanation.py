@@ -92,7 +92,7 @@ def _regions(explanation: Explanation) -> Picture:
         photographs.photo(axes, image, 0, i * height, [style.shorten(name, 24)])
         for j, (method, maps) in enumerate(explanation.heat_maps.items(), start=1):
             photographs.photo(axes, image, j, i * height, [method])
-            photographs.overlay(axes, maps[i], image, j, i * height, np.abs(maps).max())
+            photographs.overlay(axes, maps[i], j, i * height, np.abs(maps).max())
     names = " and ".join(explanation.names)
     caption = (
         "Orange regions make the images similar, blue regions dissimilar. Each method has one scale for both images: "
@@ -123,9 +123,8 @@ def _attention(explanation: Explanation, attention: np.ndarray) -> Picture:
     figure, axes = style.canvas(max(images * (heads + gap) - gap, MIN_WIDTH), blocks * height)
     for i, block, head in np.ndindex(images, blocks, heads):
         x, y = i * (heads + gap) + head, block * height
-        image = explanation.images[i]
-        photographs.photo(axes, image, x, y, [f"{first + block + 1}.{head + 1}"])
-        photographs.overlay(axes, shown[i, block, head], image, x, y, shown.max(), explanation.patch_size)
+        photographs.photo(axes, explanation.images[i], x, y, [f"{first + block + 1}.{head + 1}"])
+        photographs.overlay(axes, shown[i, block, head], x, y, shown.max(), explanation.patch_size)
     sides = "" if images == 1 else "Left is the first image, right the second. "
     independent = "the other image" if explanation.class_name is None else "the class"
     left_out = "" if shown.shape == attention.shape else f" Shown are the last {blocks} blocks and first {heads} heads."

@@ -88,7 +88,7 @@ def test_the_saved_classifier_has_the_predictions_and_the_accuracy_of_the_run(ru
     weights = load_file(run / "encoder/model.safetensors")
     exponentials = np.exp(embeddings @ weights["head.dense.kernel"] + weights["head.dense.bias"])
     np.testing.assert_allclose(found, exponentials / exponentials.sum(axis=1, keepdims=True), rtol=1e-4)
-    assert "| Classes | 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 |" in (run / "encoder/README.md").read_text()
+    assert "| Classifier | 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 |" in (run / "encoder/README.md").read_text()
     assert encoder.classify([]).shape == (0, 10)
 
 
@@ -104,6 +104,8 @@ def test_a_classifier_is_saved_with_its_options_and_does_not_change_the_fingerpr
     found = load_encoder(tmp_path / "saved")
     np.testing.assert_array_equal(found.calibrated(None).classify(digits), encoder.classify(digits))
     assert found.fingerprint == encoder.fingerprint == Encoder([network], config).fingerprint
+    with pytest.raises(InputError, match="head: expected the module that config.head = None names, got "):
+        Encoder([network], config, head=module)
     if head == "cosine":
         cosine = np.asarray(unit_vectors(found.encode(digits)) @ unit_vectors(found.head.prototypes[...]).T)
         np.testing.assert_allclose(found.logits(found.encode(digits)), 2 * cosine, rtol=1e-5, atol=1e-6)

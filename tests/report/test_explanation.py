@@ -12,7 +12,7 @@ from simjax.report import _style as style
 
 def test_positive_values_are_orange_negative_ones_blue_and_the_opacity_is_on_the_given_scale():
     _, axes = style.canvas(1, 1)
-    photographs.overlay(axes, np.array([[2.0, -1.0], [0.0, 4.0]]), np.zeros((4, 4, 1)), 0, 0, scale=8, patch_size=1)
+    photographs.overlay(axes, np.array([[2.0, -1.0], [0.0, 4.0]]), 0, 0, scale=8, patch_size=1)
     (image,) = axes.images
     drawn = np.asarray(image.get_array())
     np.testing.assert_allclose(drawn[..., 3], [[0.2, 0.1], [0, 0.4]])
@@ -23,7 +23,7 @@ def test_positive_values_are_orange_negative_ones_blue_and_the_opacity_is_on_the
 
 def test_a_map_of_zeros_is_transparent():
     _, axes = style.canvas(1, 1)
-    photographs.overlay(axes, np.zeros((2, 2)), np.zeros((4, 4, 1)), 0, 0, scale=0)
+    photographs.overlay(axes, np.zeros((2, 2)), 0, 0, scale=0)
     assert not np.asarray(axes.images[0].get_array())[..., 3].any()
 
 
@@ -33,7 +33,8 @@ def test_a_map_of_zeros_is_transparent():
 def test_a_photograph_and_its_overlay_keep_the_aspect_ratio_above_the_caption(shape, extent):
     _, axes = style.canvas(3, 1)
     photographs.photo(axes, np.zeros(shape, np.uint8), 2, 0, ["caption"])
-    photographs.overlay(axes, np.ones(shape[:2]), np.zeros(shape, np.uint8), 2, 0, scale=1)
+    photographs.overlay(axes, np.ones(shape[:2]), 2, 0, scale=1)
+    photographs.overlay(axes, np.ones((2, 2)), 2, 0, scale=1, shape=shape[:2])
     for image in axes.images:
         np.testing.assert_allclose(image.get_extent(), extent)
     frame: Any = axes.patches[0]
