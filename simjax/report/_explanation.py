@@ -100,8 +100,9 @@ def _regions(explanation: Explanation) -> Picture:
     )
     if explanation.class_name is not None:
         caption = (
-            f"Orange regions speak for class {explanation.class_name}, blue regions against it. Each method has its "
-            "own scale: no colour is 0, full colour its largest absolute value. The image is as the network sees it."
+            f"Orange regions make class {explanation.class_name} more probable, blue regions less probable. Each "
+            "method has its own scale: no colour is 0, full colour its largest absolute value. The image is as the "
+            "network sees it."
         )
     if "attention_rollout" in explanation.heat_maps:
         caption += " Attention rollout shows where the network attends, whatever is explained."
