@@ -106,9 +106,10 @@ def photographs(n: int) -> Pairs:
 def methods(encoder: Any, images: list[Any], others: list[Any], fill: Any) -> dict[str, np.ndarray]:
     """Compute the heat maps of the images and then of the others by all methods, [2 n, h, w]."""
     both, opposite = [*images, *others], [*others, *images]
-    maps = explain.heat_maps(encoder, both, opposite, fill=fill)
+    maps = explain.heat_maps(encoder, both, explain.similarity_to(encoder, opposite), fill=fill)
     if "grad_cam" in maps:
-        maps["grad_cam, full gradient"] = explain.grad_cam(encoder, both, opposite, constant_norm=False)
+        full = explain.similarity_to(encoder, opposite, constant_norm=False)
+        maps["grad_cam, full gradient"] = explain.grad_cam(encoder, both, full)
     return maps
 
 
@@ -116,10 +117,11 @@ def measure(
     name: str, encoder: Any, images: list[Any], others: list[Any], maps: dict[str, np.ndarray], fill: Any
 ) -> list[dict[str, Any]]:
     """Return the areas of each method and their difference from random regions, with 95% intervals over pairs."""
-    both, opposite, n = [*images, *others], [*others, *images], len(images)
+    both, n = [*images, *others], len(images)
+    target = explain.similarity_to(encoder, [*others, *images])
 
     def areas(heat_maps: np.ndarray, seed: int = 0) -> np.ndarray:
-        found = explain.faithfulness(encoder, both, opposite, heat_maps, fill=fill, seed=seed)
+        found = explain.faithfulness(encoder, both, target, heat_maps, fill=fill, seed=seed)
         return np.stack([found.deletion_area, found.insertion_area]).reshape(2, 2, n).mean(axis=1)  # [curve, pair]
 
     random = np.mean([areas(explain.random_regions(encoder, both, seed=i), i) for i in range(ORDERS)], axis=0)
@@ -180,27 +182,32 @@ def page(records: list[dict[str, Any]], date: str) -> str:
 
 
 PAGE = """\
-# Why two images are similar
+# Why two images are similar, or an image has a class
 
 ```
+python -m simjax explain ENCODER A.png --out why.html
 python -m simjax explain ENCODER A.png B.png --out why.html
 python -m simjax explain ENCODER A.png FOLDER --out why.html
 python -m simjax explain ENCODER A.png --gallery people.gallery --out why.html
 ```
 
-write a page that shows which regions of A and B make them similar. The second command takes the image of a folder that
-is closest to A, the third one the closest item of a gallery; A itself is left out. `--json` prints the numbers. The
-same in Python:
+write a page with heat maps. The first command shows which regions of A give it the most probable class, or another one
+(`--class NAME`); the encoder needs a classifier, which runs with the objective softmax have. The others show which
+regions of A and B make them similar. The third command takes the image of a folder that is closest to A, the fourth one
+the closest item of a gallery; A itself is left out. `--json` prints the numbers. The same in Python:
 
 ```python
 from simjax import data, explain, load_encoder
 
 encoder = load_encoder("digits-cnn")
 images = data.load("digits", "test").images
-maps = explain.heat_maps(encoder, images[:4], images[4:8])  # by name, [4, h, w]: why images[i] and images[i + 4]
-found = explain.faithfulness(encoder, images[:4], images[4:8], maps["grad_cam"])
+target = explain.similarity_to(encoder, images[4:8])  # of images[i] to images[i + 4]
+maps = explain.heat_maps(encoder, images[:4], target)  # by name, [4, h, w]
+found = explain.faithfulness(encoder, images[:4], target, maps["grad_cam"])
 found.insertion_area  # for each image
 ```
+
+`explain.class_score(encoder, ["3", "5", "5", "7"])` is the target that the images have these classes.
 
 ![Images, the images that they are compared with, and their heat maps](explain.png)
 
@@ -212,28 +219,31 @@ one scale for both images.*
 
 | name | for | meaning |
 |---|---|---|
-| `grad_cam` | networks with a spatial feature map | features of the last map, weighted by gradients of the measure |
+| `grad_cam` | networks with a spatial feature map | features of the last map, weighted by gradients of the score |
 | `attention_rollout` | vision transformers | attention, followed through all blocks |
 | `occlusion` | all encoders, also ensembles | fall of the score when one patch is replaced; slow |
 
-Attention rollout does not depend on the other image. The page of a vision transformer also shows the attention of each
-block and head, `explain.attention_by_head`. An encoder has no classifier, so a single image is explained by its
-similarity to the closest image.
+The score of a pair is the measure, negated if it is a distance; the score of a class is its probability. For a class,
+Grad-CAM takes the gradient of the logit, as in the paper, because that of a probability near 1 is nearly 0. Attention
+rollout depends on the image only. The page of a vision transformer also shows the attention of each block and head,
+`explain.attention_by_head`.
 
 A network takes part in Grad-CAM if it has the two methods of `nn.SpatialNetwork`: `feature_map`, and
 `embed_feature_map`, which computes the embeddings from it.
 
-For the cosine, `grad_cam` treats the norm of the embedding as a constant. The full gradient has no component along the
-embedding. It therefore tells what would make similar images even more similar, and its heat maps are less faithful: in
-all cases below for deletion, in all but photographs for insertion. `constant_norm=False` computes them.
+For the cosine, the gradient of `similarity_to` treats the norm of the embedding as a constant. The full gradient has no
+component along the embedding. It therefore tells what would make similar images even more similar, and its heat maps
+are less faithful: in all cases below for deletion, in all but photographs for insertion. `constant_norm=False` computes
+them.
 
 ## Faithfulness
 
 Patches of an image are replaced, the most important ones first (deletion), or all but the most important ones
-(insertion), while the other image is unchanged (Petsiuk et al. 2018). A heat map is faithful to the encoder if the area
-under the curve of the score is low for deletion and high for insertion. The tables show the mean area of both images of
-each pair and, in brackets, its difference from that of random regions (the mean of five orders) with a 95% interval
-over pairs. Patches have the size of those of the vision transformer, or an eighth of the image.
+(insertion), while the other image or the class stays the same (Petsiuk et al. 2018). A heat map is faithful to the
+encoder if the area under the curve of the score is low for deletion and high for insertion. The tables show the mean
+area of both images of each pair and, in brackets, its difference from that of random regions (the mean of five orders)
+with a 95% interval over pairs; classes were not measured. Patches have the size of those of the vision transformer, or
+an eighth of the image.
 
 On MNIST and the characters, all heat maps are more faithful than random regions, and Grad-CAM and attention rollout,
 which need one pass, are about as faithful as occlusion. On photographs, insertion is clearly better than random, and

@@ -146,6 +146,7 @@ def _description(encoder: Any) -> dict[str, Any]:
         "input": "x".join(map(str, config.preprocessing.image_shape)),
         "embedding_size": encoder.embedding_size,
         "measure": config.measure,
+        "classes": None if config.head is None else len(config.class_names),
         "calibration": None if encoder.calibration is None else calibration_size(encoder.calibration),
         **{name: config.about[name] for name in ("source", "licence", "results") if name in config.about},
     }
@@ -154,6 +155,8 @@ def _description(encoder: Any) -> dict[str, Any]:
 def _as_text(value: Any) -> str:
     if isinstance(value, dict):
         return "; ".join(f"{name} {_as_text(v)}" for name, v in value.items())
+    if value is None:
+        return "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -1,14 +1,14 @@
-"""`simjax explain`: which regions make two images similar."""
+"""`simjax explain`: which regions make two images similar, or give an image its class."""
 
 import dataclasses
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from simjax.cli._arguments import parse
 from simjax.cli._encoders import one_image
@@ -23,18 +23,24 @@ ORDERS = 10  # random orders of the patches, with which the methods are compared
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExplainArguments:
-    """Show which regions make two images similar: a page with heat maps, and how faithful they are."""
+    """Show which regions make two images similar, or give an image its class.
+
+    The page has heat maps, and how faithful they are.
+    """
 
     encoder: Positional[str]
     """Folder of a run or of an encoder, or the name of a ready one."""
     a: Positional[str]
     """First image."""
     b: Positional[str | None] = None
-    """Second image, or a folder, of which the image closest to A is taken."""
+    """Second image, or a folder, of which the image closest to A is taken. Default: the class of A is explained, if the
+    encoder has a classifier."""
     out: str
     """Page to write (.html)."""
     gallery: str | None = None
     """Gallery, of which the item closest to A is the second image."""
+    class_name: Annotated[str | None, arg(name="class")] = None
+    """Class to explain. Default: the most probable one."""
     methods: tuple[str, ...] | None = None
     """Heat maps: grad_cam, attention_rollout, occlusion. Default: all that the encoder supports."""
     patch_size: int | None = None
@@ -46,8 +52,28 @@ class ExplainArguments:
     """Print one JSON document."""
 
 
+class Subject(NamedTuple):
+    """What is explained.
+
+    Attributes:
+        paths: One or two images.
+        target: A `simjax.explain.Target` with their scores.
+        score: Name of the score.
+        summary: The score in words.
+        result: Content of the JSON document.
+        class_name: Name of the class, or None for a similarity.
+    """
+
+    paths: list[Path]
+    target: Any
+    score: str
+    summary: str
+    result: dict[str, Any]
+    class_name: str | None = None
+
+
 def explain(arguments: Sequence[str]) -> None:
-    """Explain the similarity of two images, write the page and print the numbers."""
+    """Explain the similarity of two images or the class of one, write the page and print the numbers."""
     parsed = parse(ExplainArguments, arguments)
     check_output("out", parsed.out, (".html", ".htm"))
     from simjax import explain
@@ -56,30 +82,24 @@ def explain(arguments: Sequence[str]) -> None:
 
     enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
-    a = one_image(parsed.a)
-    b, calibration = _second_image(encoder, a, parsed)
-    images, others = encoder.pixels([a, b]), encoder.pixels([b, a])
+    subject = _subject(encoder, one_image(parsed.a), parsed)
+    images = encoder.pixels(subject.paths)
     patch_size = explain.default_patch_size(encoder) if parsed.patch_size is None else parsed.patch_size
     options: dict[str, Any] = {"patch_size": patch_size, "fill": parsed.fill}
-    maps = explain.heat_maps(encoder, images, others, parsed.methods, **options)
+    maps = explain.heat_maps(encoder, images, subject.target, parsed.methods, **options)
 
     random = [explain.random_regions(encoder, images, patch_size=patch_size, seed=seed) for seed in range(ORDERS)]
     progress, found = encoding_progress(), []
     for seed, heat_maps in enumerate([*maps.values(), *random]):
-        found.append(explain.faithfulness(encoder, images, others, heat_maps, **options, seed=seed))
+        found.append(explain.faithfulness(encoder, images, subject.target, heat_maps, **options, seed=seed))
         progress("removing and adding patches", len(found), len(maps) + ORDERS)
     curves = np.stack([[f.deletion, f.insertion] for f in found])
     random_curves = curves[len(maps) :]
     curves_by_name = dict(zip([*maps, RANDOM], [*curves[: len(maps)], random_curves.mean(axis=0)], strict=True))
 
-    score = float(encoder.similarity(images[:1], others[:1])[0, 0])
-    probability = None if calibration is None else float(calibration.probability(score))
-    summary = f"{encoder.measure.name} {score:.4f}"
-    if probability is not None:
-        summary += f", probability of same {probability:.3f} {PRIOR}"
     has_attention = hasattr(encoder.networks[0], "attention_to_patches")
     explanation = Explanation(
-        names=(a.name, b.name),
+        names=[path.name for path in subject.paths],
         images=images,
         heat_maps=maps,
         attention=explain.attention_by_head(encoder, images) if has_attention else None,
@@ -87,22 +107,66 @@ def explain(arguments: Sequence[str]) -> None:
         share=found[0].share,
         curves=curves_by_name,
         random_curves=random_curves,
-        measure=encoder.measure.name if encoder.measure.higher_is_closer else f"- {encoder.measure.name}",
+        score=subject.score,
+        class_name=subject.class_name,
     )
-    write_explanation(Path(parsed.out), f"{a.name} and {b.name}", f"{summary}, by {encoder.name}", explanation)
+    title, lead = " and ".join(explanation.names), f"{subject.summary}, by {encoder.name}"
+    write_explanation(Path(parsed.out), title, lead, explanation)
     areas = {name: explanation.areas(of_name) for name, of_name in curves_by_name.items()}
     if parsed.json:
-        result: dict[str, Any] = {"a": str(a), "b": str(b), "measure": encoder.measure.name, "score": score}
-        result |= {"probability": probability, "patch_size": patch_size, "fill": parsed.fill}
+        result = subject.result | {"patch_size": patch_size, "fill": parsed.fill}
         result["areas"] = {name: dict(zip(CURVES, area.tolist(), strict=True)) for name, area in areas.items()}
         result["random_ranges"] = dict(zip(CURVES, explanation.random_ranges().tolist(), strict=True))
         print_json(result)
     else:
-        print(f"{a} and {b}: {summary}")
-        print("area under the curve, mean of both images  (deletion: lower is more faithful, insertion: higher)")
+        print(f"{' and '.join(map(str, subject.paths))}: {subject.summary}")
+        areas_of = "area under the curve" + (", mean of both images" if len(images) > 1 else "")
+        print(f"{areas_of}  (deletion: lower is more faithful, insertion: higher)")
         for name, (deletion, insertion) in areas.items():
             print(f"  {name}: deletion {deletion.mean():.4f}, insertion {insertion.mean():.4f}")
     sys.stderr.write(f"page: {parsed.out}\n")
+
+
+def _subject(encoder: Any, a: Path, parsed: ExplainArguments) -> Subject:
+    """Return the similarity to a second image if one is given, else the class of the image."""
+    if parsed.b is None and parsed.gallery is None:
+        if encoder.head is not None or parsed.class_name is not None:
+            return _class_of(encoder, a, parsed.class_name)
+        raise InputError(f"expected a second image or `gallery`, got neither, and {encoder.name} has no classifier")
+    if parsed.class_name is not None:
+        raise InputError("expected `class_name` without a second image or `gallery`: a similarity has no class")
+    return _similarity_of(encoder, a, parsed)
+
+
+def _class_of(encoder: Any, a: Path, given: str | None) -> Subject:
+    """Return the given class, or the most probable class of the image."""
+    from simjax.explain import class_score
+
+    (probabilities,) = encoder.classify(a)
+    best: str = encoder.class_names[int(probabilities.argmax())]
+    name = best if given is None else given
+    target = class_score(encoder, [name])
+    probability, highest = float(probabilities[encoder.class_names.index(name)]), float(probabilities.max())
+    summary = f"class {name}, probability {probability:.4f}"
+    if name != best:
+        summary += f" (most probable: {best}, {highest:.4f})"
+    result = {"a": str(a), "class": name, "probability": probability, "predicted": best}
+    return Subject([a], target, "probability", summary, result, name)
+
+
+def _similarity_of(encoder: Any, a: Path, parsed: ExplainArguments) -> Subject:
+    """Return the similarity of the image and of the second image, each to the other one."""
+    from simjax.explain import similarity_to
+
+    b, calibration = _second_image(encoder, a, parsed)
+    measure, score = encoder.measure, float(encoder.similarity([a], [b])[0, 0])
+    probability = None if calibration is None else float(calibration.probability(score))
+    summary = f"{measure.name} {score:.4f}"
+    if probability is not None:
+        summary += f", probability of same {probability:.3f} {PRIOR}"
+    result = {"a": str(a), "b": str(b), "measure": measure.name, "score": score, "probability": probability}
+    name = measure.name if measure.higher_is_closer else f"- {measure.name}"
+    return Subject([a, b], similarity_to(encoder, [b, a]), name, summary, result)
 
 
 def _second_image(encoder: Any, a: Path, parsed: ExplainArguments) -> tuple[Path, Any]:
@@ -112,7 +176,7 @@ def _second_image(encoder: Any, a: Path, parsed: ExplainArguments) -> tuple[Path
         return b, encoder.calibration
     if parsed.gallery is not None and parsed.b is None:
         return _closest_in_gallery(encoder, a, parsed.gallery)
-    raise InputError(f"expected a second image or `gallery`, {'got neither' if parsed.b is None else 'not both'}")
+    raise InputError("expected a second image or `gallery`, not both")
 
 
 def _closest_in_folder(encoder: Any, a: Path, folder: str) -> Path:

@@ -54,7 +54,11 @@ COMMANDS = {
     "explain": Command(
         _explain.explain,
         _explain.ExplainArguments,
-        ["glyphs-cnn a.png b.png --out why.html", "glyphs-cnn a.png --gallery people.gallery --out why.html"],
+        [
+            "runs/cnn-digits-softmax-0 a.png --out why.html",
+            "glyphs-cnn a.png b.png --out why.html",
+            "glyphs-cnn a.png --gallery people.gallery --out why.html",
+        ],
     ),
     "gallery create": Command(
         _gallery.create,

@@ -33,7 +33,7 @@ class Encoder:
         networks: Modules from normalized images [b, h, w, c] to embeddings [b, e].
         config: Description of the networks, the preprocessing and the measure.
         learned_measure: Module of `simjax.nn` whose method `measure` returns the measure. Default: that of the config.
-        head: Classifier of the embeddings, a module of `simjax.nn.HEADS`. Default: the encoder has no classifier.
+        head: Classifier of the embeddings, the module that `config.head` names. Default: the encoder has no classifier.
         calibration: Converts scores to probabilities and sets thresholds. Default: the encoder is not calibrated.
         name: Name for messages.
 
@@ -54,6 +54,8 @@ class Encoder:
         calibration: Calibration | None = None,
         name: str = "encoder",
     ):
+        if (head is None) != (config.head is None):
+            raise InputError(f"head: expected the module that config.head = {config.head!r} names, got {head}")
         self.networks = [_evaluation_mode(network) for network in networks]
         self.config, self.calibration, self.name = config, calibration, name
         self.learned_measure: Any = learned_measure

@@ -15,6 +15,7 @@ def model_card(config: EncoderConfig, calibration: Calibration | None) -> str:
     about, preprocessing = config.about, config.preprocessing
     height, width, channels = preprocessing.image_shape
     network = f"{config.networks} networks ({config.network})" if config.networks > 1 else config.network
+    classes = f"{len(config.class_names)} classes: {', '.join(config.class_names)}"
     facts = {
         "Network": network,
         "Input": f"images of any size and color mode, converted to {height}x{width} pixels, "
@@ -22,7 +23,7 @@ def model_card(config: EncoderConfig, calibration: Calibration | None) -> str:
         # Both ways to combine the embeddings of several networks concatenate them.
         "Embedding": f"{config.embedding_size * max(config.networks, 1)} numbers",
         "Measure": config.measure,
-        "Classes": "no classifier" if config.head is None else config.class_names,
+        "Classifier": "none" if config.head is None else classes,
         "Calibration": "none" if calibration is None else f"{len(calibration.embeddings):,} images",
     }
     parts = [f"# {about.get('title', 'Encoder')}", "", *_table(facts)]

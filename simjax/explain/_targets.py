@@ -1,12 +1,11 @@
 """Scores of embeddings that heat maps explain: the similarity to another image, or a class of the classifier."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import Array
 from jax.tree_util import Partial
 
@@ -82,8 +81,8 @@ def class_score(encoder: Encoder, classes: Sequence[str]) -> Target:
     return Target(len(ids), score, Partial(_logits, encoder.head, jnp.asarray(ids)))
 
 
-def _logits(head: nnx.Module, ids: Array, embeddings: Array) -> Array:
-    return jnp.take_along_axis(head(embeddings), ids[:, None], axis=1)[:, 0]  # pyright: ignore[reportCallIssue]
+def _logits(head: Any, ids: Array, embeddings: Array) -> Array:
+    return jnp.take_along_axis(head(embeddings), ids[:, None], axis=1)[:, 0]
 
 
 def check_target(encoder: Encoder, images: Images, target: Target) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""A page that shows why two images are similar: heat maps, attention, deletion and insertion curves."""
+"""A page that shows why two images are similar or an image has a class: heat maps, attention, faithfulness curves."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +14,28 @@ from simjax.report._page import Block, Page, Picture, Row, Table, Text
 from simjax.report._render import to_html
 
 MAX_BLOCKS, MAX_HEADS = 6, 6
+MIN_WIDTH = 8  # in photographs: the page enlarges a narrower figure to its width
 CURVES = ("deletion", "insertion")
 
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """Explanation of the similarity of two images.
+    """Explanation of the similarity of two images, n = 2, or of a class of one image, n = 1.
 
     Attributes:
-        names: Names of both images.
-        images: Both images as the network sees them, uint8 [2, h, w, c].
-        heat_maps: Heat maps [2, h, w] by the name of the method.
-        attention: Attention of a vision transformer by block and head, [2, blocks, heads, h, w], or None.
+        names: Names of the images.
+        images: The images as the network sees them, uint8 [n, h, w, c].
+        heat_maps: Heat maps [n, h, w] by the name of the method.
+        attention: Attention of a vision transformer by block and head, [n, blocks, heads, h, w], or None.
         patch_size: Side of the patches of the attention, in pixels.
         share: Share of the patches that are removed or added, [s].
-        curves: Deletion and insertion curves of both images, [2 curves, 2 images, s], by the name of the method.
-        random_curves: The curves of each of several random orders, [orders, 2 curves, 2 images, s].
-        measure: Name of the score, for the axis.
+        curves: Deletion and insertion curves of the images, [2 curves, n, s], by the name of the method.
+        random_curves: The curves of each of several random orders, [orders, 2 curves, n, s].
+        score: Name of the score, for the axis.
+        class_name: The class that is explained, or None for a similarity.
     """
 
-    names: tuple[str, str]
+    names: Sequence[str]
     images: np.ndarray
     heat_maps: Mapping[str, np.ndarray]
     attention: np.ndarray | None
@@ -41,14 +43,15 @@ class Explanation:
     share: np.ndarray
     curves: Mapping[str, np.ndarray]
     random_curves: np.ndarray
-    measure: str
+    score: str
+    class_name: str | None = None
 
     def areas(self, curves: np.ndarray) -> np.ndarray:
         """Return the areas under curves [..., s]."""
         return np.trapezoid(curves, self.share)
 
     def random_ranges(self) -> np.ndarray:
-        """Return the lowest and the highest area of the random orders, [2 curves, 2 images, 2]."""
+        """Return the lowest and the highest area of the random orders, [2 curves, n, 2]."""
         areas = self.areas(self.random_curves)
         return np.stack([areas.min(axis=0), areas.max(axis=0)], axis=-1)
 
@@ -69,10 +72,11 @@ def write_explanation(file: Path, title: str, lead: str, explanation: Explanatio
     sections = [("Regions", regions)]
     if explanation.attention is not None:
         sections.append(("Attention by block and head", [_attention(explanation, explanation.attention)]))
+    other = "" if explanation.class_name is not None else ", while the other image is unchanged"
     how_to_read = (
-        "The most important patches of an image are removed (deletion) or are the only ones left (insertion), while "
-        "the other image is unchanged. A heat map is faithful to the encoder if its area is lower for deletion and "
-        "higher for insertion than that of random regions."
+        f"The most important patches of an image are removed (deletion) or are the only ones left (insertion){other}. "
+        "A heat map is faithful to the encoder if the area under its curve is lower for deletion and higher for "
+        "insertion than that of random regions."
     )
     charts = [_chart(explanation, index) for index in range(len(CURVES))]
     sections.append(("Faithfulness", [Text(how_to_read), _table(explanation), *charts]))
@@ -80,9 +84,9 @@ def write_explanation(file: Path, title: str, lead: str, explanation: Explanatio
 
 
 def _regions(explanation: Explanation) -> Picture:
-    """Draw both images, each with an overlay for each method."""
+    """Draw the images, each with an overlay for each method."""
     height = 1.1 + photographs.LINE
-    figure, axes = style.canvas(1 + len(explanation.heat_maps), 2 * height)
+    figure, axes = style.canvas(1 + len(explanation.heat_maps), len(explanation.images) * height)
     figure.set_size_inches(*(2 * figure.get_size_inches()))  # larger photographs with text of the same size
     for i, (image, name) in enumerate(zip(explanation.images, explanation.names, strict=True)):
         photographs.photo(axes, image, 0, i * height, [style.shorten(name, 24)])
@@ -90,51 +94,66 @@ def _regions(explanation: Explanation) -> Picture:
             photographs.photo(axes, image, j, i * height, [method])
             photographs.overlay(axes, maps[i], j, i * height, np.abs(maps).max())
     names = " and ".join(explanation.names)
+    caption = (
+        "Orange regions make the images similar, blue regions dissimilar. Each method has one scale for both images: "
+        "no colour is 0, full colour the largest absolute value of both. The images are as the network sees them."
+    )
+    if explanation.class_name is not None:
+        caption = (
+            f"Orange regions make class {explanation.class_name} more probable, blue regions less probable. Each "
+            "method has its own scale: no colour is 0, full colour its largest absolute value. The image is as the "
+            "network sees it."
+        )
+    if "attention_rollout" in explanation.heat_maps:
+        caption += " Attention rollout shows where the network attends, whatever is explained."
     return Picture(
         "regions",
         style.to_png(figure),
         f"{names} with overlays of {', '.join(explanation.heat_maps)}.",
-        "Orange regions make the images similar, blue regions dissimilar. Each method has one scale for both images: "
-        "no colour is 0, full colour the largest absolute value of both. The images are as the network sees them.",
+        caption,
         is_photo=True,
     )
 
 
 def _attention(explanation: Explanation, attention: np.ndarray) -> Picture:
-    """Draw the attention by block (rows) and head (columns), for both images side by side."""
+    """Draw the attention by block (rows) and head (columns), for two images side by side."""
     first = max(0, attention.shape[1] - MAX_BLOCKS)
     shown = attention[:, first:, :MAX_HEADS]
-    _, blocks, heads, _, _ = shown.shape
+    images, blocks, heads, _, _ = shown.shape
     height, gap = 1.1 + photographs.LINE, 0.3
-    figure, axes = style.canvas(2 * heads + gap, blocks * height)
-    for i, block, head in np.ndindex(2, blocks, heads):
+    figure, axes = style.canvas(max(images * (heads + gap) - gap, MIN_WIDTH), blocks * height)
+    for i, block, head in np.ndindex(images, blocks, heads):
         x, y = i * (heads + gap) + head, block * height
         photographs.photo(axes, explanation.images[i], x, y, [f"{first + block + 1}.{head + 1}"])
         photographs.overlay(axes, shown[i, block, head], x, y, shown.max(), explanation.patch_size)
+    sides = "" if images == 1 else "Left is the first image, right the second. "
+    independent = "the other image" if explanation.class_name is None else "the class"
     left_out = "" if shown.shape == attention.shape else f" Shown are the last {blocks} blocks and first {heads} heads."
     return Picture(
         "attention",
         style.to_png(figure),
-        f"Attention of {blocks} blocks with {heads} heads each to the patches of both images.",
+        f"Attention of {blocks} blocks with {heads} heads each to the patches of {' and '.join(explanation.names)}.",
         "Attention of the class token, or the mean over all tokens, to each patch; 2.3 is the third head of the second "
-        "block. Left is the first image, right the second. All maps have one scale: no colour is 0, full colour the "
-        f"largest attention of all. Attention does not depend on the other image.{left_out}",
+        f"block. {sides}All maps have one scale: no colour is 0, full colour the largest attention of all. Attention "
+        f"does not depend on {independent}.{left_out}",
         is_photo=True,
     )
 
 
 def _table(explanation: Explanation) -> Table:
-    columns = ["area under the curve", *(f"{curve}, {side}" for curve in CURVES for side in ("first", "second"))]
+    columns = ["area under the curve", *CURVES]
+    if len(explanation.names) > 1:
+        columns[1:] = [f"{curve}, {side}" for curve in CURVES for side in ("first", "second")]
     rows: list[Row] = [
         [name, *map(numbers.decimal, explanation.areas(curves).ravel())] for name, curves in explanation.curves.items()
     ]
     orders = f"lowest to highest of {len(explanation.random_curves)} random orders"
     rows.append([orders, *(f"{low:.4f} to {high:.4f}" for low, high in explanation.random_ranges().reshape(-1, 2))])
-    return Table(columns, rows, "lrrrr")
+    return Table(columns, rows, "l" + "r" * (len(columns) - 1))
 
 
 def _chart(explanation: Explanation, index: int) -> Picture:
-    """Plot the deletion or the insertion curves, the mean of both images."""
+    """Plot the deletion or the insertion curves, the mean of the images."""
     curve = CURVES[index]
     figure, axes = style.chart()
     # strict=False because the line styles repeat without end
@@ -143,15 +162,13 @@ def _chart(explanation: Explanation, index: int) -> Picture:
         options = {"color": colour, "linestyle": linestyle, "marker": marker, "markersize": 3.5, "linewidth": 1.4}
         axes.plot(explanation.share, values, label="x", **options)
     style.legend(axes, list(explanation.curves))
-    style.label_axes(axes, f"share of patches {'removed' if curve == 'deletion' else 'added'}", explanation.measure)
-    areas = "; ".join(
-        f"{name} {numbers.decimal(float(explanation.areas(curves[index]).mean()))}"
-        for name, curves in explanation.curves.items()
-    )
-    better = "lower" if curve == "deletion" else "higher"
+    style.label_axes(axes, f"share of patches {'removed' if curve == 'deletion' else 'added'}", explanation.score)
+    shown = "score of the pair, mean of both images"
+    if explanation.class_name is not None:
+        shown = f"{explanation.score} of class {explanation.class_name}"
     return Picture(
         curve,
         style.to_png(figure),
-        f"{curve.capitalize()} curves; areas: {areas}.",
-        f"{curve.capitalize()}: score of the pair, mean of both images. A {better} curve is more faithful.",
+        f"{curve.capitalize()} curves of {', '.join(explanation.curves)}; the table has the areas.",
+        f"{curve.capitalize()}: {shown}.",
     )

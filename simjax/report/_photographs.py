@@ -3,6 +3,8 @@
 Images are uint8, labels are class ids, which count from 0, and `names` are the names of all classes.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -92,7 +94,7 @@ def attention_maps(image: np.ndarray, attention: np.ndarray, label: np.ndarray, 
         for j, (title, weights) in enumerate(zip(titles, maps, strict=False), start=1):
             photo(axes, image[i], j, i * height, [title])
             weights = weights - weights.min()
-            overlay(axes, weights, j, i * height, weights.max())
+            overlay(axes, weights, j, i * height, weights.max(), shape=image.shape[1:3])
     return Picture(
         "attention",
         style.to_png(figure),
@@ -103,12 +105,21 @@ def attention_maps(image: np.ndarray, attention: np.ndarray, label: np.ndarray, 
     )
 
 
-def overlay(axes: Axes, values: np.ndarray, x: float, y: float, scale: float, patch_size: int | None = None) -> None:
+def overlay(
+    axes: Axes,
+    values: np.ndarray,
+    x: float,
+    y: float,
+    scale: float,
+    patch_size: int | None = None,
+    shape: Sequence[int] = (),
+) -> None:
     """Draw values [h, w] over the photograph at (x, y), and the grid of the patches if their size is given.
 
-    Positive values are orange, negative ones blue; the opacity is 0.8 times the absolute value divided by `scale`.
+    The photograph has another height and width than the values if its `shape` is given. Positive values are orange,
+    negative ones blue; the opacity is 0.8 times the absolute value divided by `scale`.
     """
-    left, right, bottom, top = _box(x, y)
+    left, right, bottom, top = _box(shape or values.shape, x, y)
     rgb = np.where(values[..., None] < 0, to_rgb(style.BLUE), to_rgb(style.ORANGE))
     opacity = 0.8 * np.abs(values) / max(scale, np.finfo(np.float32).tiny)
     coloured = np.concatenate([rgb, opacity[..., None]], axis=-1)
@@ -120,16 +131,17 @@ def overlay(axes: Axes, values: np.ndarray, x: float, y: float, scale: float, pa
         axes.vlines(left + (right - left) * np.arange(0, width, patch_size) / width, top, bottom, **options)
 
 
-def _box(x: float, y: float) -> tuple[float, float, float, float]:
-    """Return the left, right, lower and upper edge of the photograph in the unit square with the corner (x, y)."""
-    return x + 0.05, x + 0.95, y + 0.95, y + 0.05
+def _box(shape: Sequence[int], x: float, y: float) -> tuple[float, float, float, float]:
+    """Return the left, right, lower and upper edge of an image [h, w, ...] in the unit square at (x, y)."""
+    height, width = (0.9 * side / max(shape[:2]) for side in shape[:2])
+    return x + 0.5 - width / 2, x + 0.5 + width / 2, y + 0.95, y + 0.95 - height
 
 
 def photo(
     axes: Axes, image: np.ndarray, x: float, y: float, lines: list[str], colour: str = style.NEUTRAL, sign: str = ""
 ) -> None:
     """Draw a framed photograph in the box at (x, y), lines of text below, and a sign on a disc in its corner."""
-    left, right, bottom, top = _box(x, y)
+    left, right, bottom, top = _box(image.shape, x, y)
     shown = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
     axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top), zorder=1)
     width = 2.2 if colour != style.NEUTRAL else 0.6

@@ -93,9 +93,9 @@ def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes
     build = pretrained_network if settings.model == PRETRAINED else nn.NETWORKS[settings.model]
     encoder: Any = build(image_shape, embedding_size=embedding_size, rngs=rngs, **options)
     extra = OBJECTIVES[settings.objective].extra_parameters
-    # The vectors of the linear head are compared by the measure of the network.
-    head_options = {"measure": options["measure"]} if settings.loss.head == "linear" and "measure" in options else {}
-    head = nn.HEADS[settings.loss.head](embedding_size, classes, rngs=rngs, **head_options) if extra == "head" else None
+    head = None
+    if extra == "head":
+        head = nn.HEADS[settings.loss.head](embedding_size, classes, rngs=rngs, **_head_options(settings))
     predictor = nn.Predictor(embedding_size, rngs=rngs) if extra == "predictor" else None
     if options.get("frozen") and embedding_size == nn.EfficientNetLite0.FEATURES and head is None:
         raise InputError(
@@ -104,6 +104,12 @@ def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes
         )
     modules = _build_loss_modules(settings, embedding_size, classes, rngs)
     return Learner(encoder, head, predictor, modules, embedding_size=embedding_size, memory=settings.loss.memory)
+
+
+def _head_options(settings: Settings) -> dict[str, Any]:
+    """Return the options of the classifier. The linear one compares by the measure of the network."""
+    options = network_options(settings)
+    return {"measure": options["measure"]} if settings.loss.head == "linear" and "measure" in options else {}
 
 
 def _build_loss_modules(settings: Settings, embedding_size: int, classes: int, rngs: nnx.Rngs) -> dict[str, nnx.Module]:
@@ -177,7 +183,7 @@ def encoder_config(settings: Settings, splits: DataSplits, normalization: Normal
     `measure` is the name of the measure unless the measure is learned.
     """
     mean, std = (tuple(np.asarray(array).tolist()) for array in normalization)
-    data = settings.data
+    data, has_head = settings.data, OBJECTIVES[settings.objective].extra_parameters == "head"
     return EncoderConfig(
         network=settings.model,
         options=network_options(settings),
@@ -186,5 +192,6 @@ def encoder_config(settings: Settings, splits: DataSplits, normalization: Normal
         measure=settings.loss.learned_measure or measure,
         measure_size=settings.loss.measure_size if settings.loss.learned_measure else None,
         class_names=splits.train.class_names,
-        head=settings.loss.head if OBJECTIVES[settings.objective].extra_parameters == "head" else None,
+        head=settings.loss.head if has_head else None,
+        head_options=_head_options(settings) if has_head else {},
     )

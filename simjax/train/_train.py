@@ -116,14 +116,15 @@ def train(
 
     size = settings.ensemble.size
     networks = [result.learner.encoder for result in results[-size:]]
-    config = replace(config, networks=size, combine=settings.ensemble.combine, head=config.head if size == 1 else None)
-    modules: dict[str, Any] = {"learned_measure": results[-1].learner.learned.get("measure")}
-    modules["head"] = results[-1].learner.head if size == 1 else None  # an ensemble has no common classifier
+    config = replace(config, networks=size, combine=settings.ensemble.combine)
+    learner = results[-1].learner
+    modules: dict[str, Any] = {"learned_measure": learner.learned.get("measure"), "head": learner.head}
+    if size > 1:  # each encoder of an ensemble has a classifier of its own
+        config, modules["head"] = replace(config, head=None, head_options={}), None
     encoder = Encoder(networks, config, **modules, name=folder.path.name)
     speed = results[-1].images_per_second
     with phase(f"evaluating {len(splits.test.labels):,} test images", PARTS) as begin:
-        learner = results[-1].learner if size == 1 else None
-        evaluation = evaluate_run(settings, folder, splits, encoder, learner, objective, begin)
+        evaluation = evaluate_run(settings, folder, splits, encoder, learner if size == 1 else None, objective, begin)
     if (collapse := evaluation["diagnostics"]["collapse"]) is not None:
         warnings.warn(f"test images: {collapse}", stacklevel=2)
     report = evaluation | {

@@ -1,4 +1,4 @@
-"""`simjax explain`: the page, the numbers, the choice of the second image, and mistakes."""
+"""`simjax explain`: the page, the numbers, the choice of the second image or of the class, and mistakes."""
 
 import json
 from pathlib import Path
@@ -19,9 +19,9 @@ def test_the_numbers_are_those_of_the_library_and_the_page_has_them(place, capsy
     assert found["score"] == pytest.approx(float(encoder.similarity(pair[:1], pair[1:])[0, 0]))
     assert [found[name] for name in ("measure", "probability", "patch_size", "fill")] == ["cosine", None, 5, "mean"]
     assert list(found["areas"]) == ["occlusion", "random regions"]  # of a dense network
-    others = pair[::-1]
-    heat_maps = explain.occlusion(encoder, pair, others, patch_size=5)
-    expected = explain.faithfulness(encoder, pair, others, heat_maps, patch_size=5)
+    target = explain.similarity_to(encoder, pair[::-1])
+    heat_maps = explain.occlusion(encoder, pair, target, patch_size=5)
+    expected = explain.faithfulness(encoder, pair, target, heat_maps, patch_size=5)
     np.testing.assert_allclose(found["areas"]["occlusion"]["deletion"], expected.deletion_area, rtol=1e-6)
     np.testing.assert_allclose(found["areas"]["occlusion"]["insertion"], expected.insertion_area, rtol=1e-6)
     for curve, mean in found["areas"]["random regions"].items():
@@ -31,6 +31,26 @@ def test_the_numbers_are_those_of_the_library_and_the_page_has_them(place, capsy
     assert page.count("<img") == 3
     assert f'<td class="r">{found["areas"]["occlusion"]["insertion"][1]:.4f}</td>' in page
     assert f"cosine {found['score']:.4f}, by run" in page
+
+
+def test_the_class_of_one_image_is_explained(place, capsys):
+    encoder, path = load_encoder("run"), Path("images/a/0.png")
+    (probabilities,) = encoder.classify(path)
+    predicted, other = ("a", "b") if probabilities[0] > probabilities[1] else ("b", "a")
+    main(["explain", "run", str(path), "--out", "page.html", "--json", "--class", other])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["class"], found["predicted"]) == (other, predicted)
+    assert found["probability"] == pytest.approx(probabilities["ab".index(other)], rel=1e-6)
+    target = explain.class_score(encoder, [other])
+    expected = explain.faithfulness(encoder, path, target, explain.occlusion(encoder, path, target))
+    np.testing.assert_allclose(found["areas"]["occlusion"]["deletion"], expected.deletion_area, rtol=1e-6)
+    np.testing.assert_allclose(found["areas"]["occlusion"]["insertion"], expected.insertion_area, rtol=1e-6)
+    page = Path("page.html").read_text()
+    assert f"class {other}, probability {found['probability']:.4f} (most probable: {predicted}, " in page
+    assert f"Orange regions make class {other} more probable" in page
+    assert page.count("<img") == 3
+    main(["explain", "run", str(path), "--out", "page.html"])
+    assert f"{path}: class {predicted}, probability {probabilities.max():.4f}\n" in capsys.readouterr().out
 
 
 def test_the_second_image_is_the_closest_one_of_a_folder_or_a_gallery(place, capsys):
@@ -66,7 +86,9 @@ def test_a_calibrated_encoder_gives_the_probability(place, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("images/a/0.png --out p.html", "expected a second image or `--gallery`, got neither"),
+        ("images/a/0.png --out p.html --class aa", "unknown class 'aa' (did you mean a? valid: a, b)"),
+        ("images/a/0.png images/a/1.png --out p.html --class a", "expected `--class` without a second image"),
+        ("images/a/0.png --gallery G --out p.html --class a", "expected `--class` without a second image"),
         ("images/a/0.png images/a/1.png --gallery G --out p.html", "expected a second image or `--gallery`, not both"),
         ("text.png images/a/1.png --out p.html", "text.png: cannot be read"),
         ("images/a/0.png text.png --out p.html", "text.png: cannot be read"),
@@ -90,3 +112,10 @@ def test_a_mistake_is_one_line_and_writes_no_page(place, capsys, arguments, mess
     assert message in fails(capsys, "explain", "run", *arguments.split())
     assert not Path("p.html").exists()
     Image.open("images/a/2.png").verify()
+
+
+def test_an_encoder_without_a_classifier_explains_pairs_only(place, capsys):
+    arguments = ("explain", "digits-cnn", "images/a/0.png", "--out", "p.html")
+    expected = "expected a second image or `--gallery`, got neither, and digits-cnn has no classifier"
+    assert expected in fails(capsys, *arguments)
+    assert "digits-cnn was saved without a classifier" in fails(capsys, *arguments, "--class", "3")

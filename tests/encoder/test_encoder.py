@@ -37,6 +37,8 @@ from simjax.encoder._storage import WEIGHTS
 from simjax.nn import HEADS, NETWORKS
 from simjax.similarity import unit_vectors
 from simjax.train import train
+from simjax.train._data import build_normalization, load_splits
+from simjax.train._learner import build_learner, encoder_config, encoder_of
 from simjax.train._settings import from_dict
 
 UNWANTED = ("simjax.train", "simjax.losses", "simjax.report", "tensorflow_datasets", "orbax", "sklearn", "matplotlib")
@@ -86,7 +88,7 @@ def test_the_saved_classifier_has_the_predictions_and_the_accuracy_of_the_run(ru
     weights = load_file(run / "encoder/model.safetensors")
     exponentials = np.exp(embeddings @ weights["head.dense.kernel"] + weights["head.dense.bias"])
     np.testing.assert_allclose(found, exponentials / exponentials.sum(axis=1, keepdims=True), rtol=1e-4)
-    assert "| Classes | 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 |" in (run / "encoder/README.md").read_text()
+    assert "| Classifier | 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 |" in (run / "encoder/README.md").read_text()
     assert encoder.classify([]).shape == (0, 10)
 
 
@@ -102,9 +104,21 @@ def test_a_classifier_is_saved_with_its_options_and_does_not_change_the_fingerpr
     found = load_encoder(tmp_path / "saved")
     np.testing.assert_array_equal(found.calibrated(None).classify(digits), encoder.classify(digits))
     assert found.fingerprint == encoder.fingerprint == Encoder([network], config).fingerprint
+    with pytest.raises(InputError, match="head: expected the module that config.head = None names, got "):
+        Encoder([network], config, head=module)
     if head == "cosine":
         cosine = np.asarray(unit_vectors(found.encode(digits)) @ unit_vectors(found.head.prototypes[...]).T)
         np.testing.assert_allclose(found.logits(found.encode(digits)), 2 * cosine, rtol=1e-5, atol=1e-6)
+
+
+def test_the_classifier_of_a_run_is_saved_with_the_measure_of_the_network(tmp_path, digits):
+    settings = from_dict({"model": "dnn", "dnn": {"widths": [4], "measure": "rbf"}, "embedding_size": 3})
+    splits = load_splits(settings)
+    config = encoder_config(settings, splits, build_normalization(settings, splits), "cosine")
+    encoder = encoder_of(build_learner(settings, splits.image_shape, 10), config)
+    encoder.save(tmp_path / "saved")
+    assert load_encoder(tmp_path / "saved").config.head_options == {"measure": "rbf"}
+    np.testing.assert_array_equal(load_encoder(tmp_path / "saved").classify(digits), encoder.classify(digits))
 
 
 def test_an_encoder_that_was_saved_without_a_classifier_loads_and_says_so(encoder, digits, tmp_path):

@@ -38,7 +38,8 @@ class LinearNetwork(nnx.Module):
 
 def encoder_of(*networks: nnx.Module, measure: str = "cosine", head: nnx.Module | None = None) -> Encoder:
     preprocessing = Preprocessing(SHAPE, MEAN, STD)
-    config = EncoderConfig("test", {}, 7, preprocessing, measure, networks=len(networks), class_names=CLASSES)
+    classifier = {"class_names": CLASSES, "head": None if head is None else "linear"}
+    config = EncoderConfig("test", {}, 7, preprocessing, measure, networks=len(networks), **classifier)
     return Encoder(networks, config, head=head)
 
 
