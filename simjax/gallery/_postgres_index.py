@@ -80,6 +80,8 @@ def candidates(
         "SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', %s, true)",
         (str(min(count, MAX_LIST)),),
     )
+    if not where:  # for few items PostgreSQL would prefer a scan, with another recall than later with more items
+        cursor.execute("SET LOCAL enable_seqscan = off")
     statement = (
         f"SELECT id, embedding FROM (SELECT id, embedding FROM items WHERE {is_wanted} "
         f"ORDER BY embedding {operator} %s::vector LIMIT %s) AS found ORDER BY id"
