@@ -1,4 +1,4 @@
-"""`simjax gallery create | add | remove | calibrate | copy | info | list`: change and describe a gallery of images."""
+"""`simjax gallery create | add | remove | calibrate | copy | index | info | list`: change and describe a gallery."""
 
 import contextlib
 import dataclasses
@@ -85,8 +85,25 @@ class CopyArguments:
 
 
 @dataclasses.dataclass(frozen=True)
+class IndexArguments:
+    """Create an index for `gallery search --approximate`, and measure its recall. Only PostgreSQL has indexes.
+
+    Searches without --approximate stay exact. An index that exists is kept, and its recall is measured again.
+    """
+
+    gallery: Positional[str]
+    """URL of the database."""
+    candidates: int = 100
+    """Number of items that the index proposes for each query, 10 to 1,000."""
+    drop: bool = False
+    """Drop the index instead."""
+    json: bool = False
+    """Print one JSON document."""
+
+
+@dataclasses.dataclass(frozen=True)
 class InfoArguments:
-    """Describe a gallery: items, identities, encoder, measure, store (folder or URL) and thresholds."""
+    """Describe a gallery: items, identities, encoder, measure, store (folder or URL), index and thresholds."""
 
     gallery: Positional[str]
     """Folder of the gallery, or URL of a database."""
@@ -180,6 +197,21 @@ def copy(arguments: Sequence[str]) -> None:
         print(f"{_counts(copied)}: {shown(parsed.copy)}")
 
 
+def index(arguments: Sequence[str]) -> None:
+    """Create or drop the index of a gallery."""
+    parsed = parse(IndexArguments, arguments)
+    with open_gallery(parsed.gallery) as gallery:
+        if not parsed.drop:
+            gallery.create_index(parsed.candidates)
+        elif not gallery.drop_index():
+            raise InputError(f"{shown(parsed.gallery)}: the gallery has no index")
+        description = gallery.info()["index"]
+        if parsed.json:
+            print_json(description)
+        else:
+            print("dropped the index" if parsed.drop else _index_text(description))
+
+
 def info(arguments: Sequence[str]) -> None:
     """Describe a gallery."""
     parsed = parse(InfoArguments, arguments)
@@ -192,6 +224,8 @@ def info(arguments: Sequence[str]) -> None:
         for name in ("items", "identities", "encoder", "measure", "store"):
             value = description[name]
             print(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
+        if description["index"] is not None:
+            print(_index_text(description["index"]))
         calibration = description["calibration"]
         if calibration is None:
             print(f"calibration: none; for thresholds, {how_to_calibrate(parsed.gallery)}")
@@ -287,6 +321,14 @@ def _counts(gallery: Any) -> str:
     description = gallery.info()
     identities = count(description["identities"], "identity", "identities")
     return f"{count(description['items'], 'item')} of {identities}"
+
+
+def _index_text(index: dict[str, Any]) -> str:
+    return (
+        f"index: recall@10 {index['recall_at_10']:.4f} with {index['candidates']:,} candidates, measured with "
+        f"{count(index['queries'], 'query', 'queries')} among {count(index['items'], 'item')}; "
+        f"{index['bytes'] / 2**20:,.1f} MB"
+    )
 
 
 def _with_ids(ids: Sequence[int]) -> str:

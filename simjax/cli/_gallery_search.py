@@ -42,6 +42,8 @@ class SearchArguments:
     where: UseAppendAction[tuple[str, ...]] = ()
     """Search only items with all of these properties, KEY=VALUE each; the key `identity` is the identity. VALUE finds
     text, and a number or a boolean that is written like it."""
+    approximate: bool = False
+    """Search only candidates of the index that `simjax gallery index` creates."""
     json: bool = False
     """Print one JSON document."""
     html: str | None = None
@@ -109,7 +111,7 @@ def search(arguments: Sequence[str]) -> None:
     check_page(parsed.html)
     with open_gallery(parsed.gallery) as gallery:
         queries = [parsed.id] if parsed.id is not None else image_files(parsed.images)
-        results = gallery.search(queries, parsed.k, where=filters(parsed.where))
+        results = gallery.search(queries, parsed.k, where=filters(parsed.where), approximate=parsed.approximate)
         _print_hits(results, parsed, gallery, "Search in")
 
 

@@ -94,6 +94,9 @@ COMMANDS = {
         _gallery.calibrate, _gallery.GalleryCalibrateArguments, ["people.gallery --images OTHER_PEOPLE"]
     ),
     "gallery copy": Command(_gallery.copy, _gallery.CopyArguments, ["people.gallery copy.gallery"]),
+    "gallery index": Command(
+        _gallery.index, _gallery.IndexArguments, ["postgresql://HOST/DATABASE?gallery=people --candidates 200"]
+    ),
     "gallery info": Command(_gallery.info, _gallery.InfoArguments, ["people.gallery --json"]),
     "gallery list": Command(_gallery.list_items, _gallery.ListArguments, ["people.gallery --where identity=Ada"]),
 }

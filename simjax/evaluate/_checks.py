@@ -109,3 +109,25 @@ def as_open_set_rows(
         if rows.shape[1] != gallery.shape[1]:
             raise InputError(f"{argument}: expected rows of size {gallery.shape[1]}, got shape {rows.shape}")
     return probes, strangers, gallery
+
+
+def as_open_set_identities(
+    probe_identities: ArrayLike,
+    unknown_identities: ArrayLike | None,
+    gallery_identities: ArrayLike,
+    p: int,
+    u: int,
+    m: int,
+) -> tuple[list[Any], list[Any], list[Any]]:
+    """Return the identities of p mated probes, of u unknown probes (default: all different) and of m gallery rows."""
+    gallery = as_identities("gallery_identities", gallery_identities, m)
+    known, enrolled = as_identities("probe_identities", probe_identities, p), set(gallery)
+    if missing := set(known) - enrolled:
+        expected = f"expected identities of the gallery, got {min(missing, key=str)!r}"
+        raise InputError(f"probe_identities: {expected}; pass its images as unknown_embeddings")
+    if unknown_identities is None:
+        return known, list(range(u)), gallery
+    unknown = as_identities("unknown_identities", unknown_identities, u)
+    if both := enrolled.intersection(unknown):
+        raise InputError(f"unknown_identities: expected none of the gallery, got {min(both, key=str)!r}")
+    return known, unknown, gallery

@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from simjax.core import InputError, check_at_least, check_between, check_number
-from simjax.evaluate._checks import as_identities, as_open_set_rows
+from simjax.core import check_at_least, check_between, check_number
+from simjax.evaluate._checks import as_open_set_identities, as_open_set_rows
 from simjax.evaluate._retrieval import tiles
 from simjax.evaluate._verification import allowed_count
 from simjax.similarity import Measure, top_k
@@ -179,16 +179,8 @@ def open_set_search(
     """
     m = as_measure(measure)
     probes, strangers, gallery = as_open_set_rows(probe_embeddings, unknown_embeddings, gallery_embeddings)
-    names = as_identities("gallery_identities", gallery_identities, len(gallery))
-    known, enrolled = as_identities("probe_identities", probe_identities, len(probes)), set(names)
-    if missing := set(known) - enrolled:
-        expected = f"expected identities of the gallery, got {min(missing, key=str)!r}"
-        raise InputError(f"probe_identities: {expected}; pass its images as unknown_embeddings")
-    unknown: list[Any] = list(range(len(strangers)))
-    if unknown_identities is not None:
-        unknown = as_identities("unknown_identities", unknown_identities, len(strangers))
-        if both := enrolled.intersection(unknown):
-            raise InputError(f"unknown_identities: expected none of the gallery, got {min(both, key=str)!r}")
+    given, sizes = (probe_identities, unknown_identities, gallery_identities), map(len, (probes, strangers, gallery))
+    known, unknown, names = as_open_set_identities(*given, *sizes)
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     probe_ids, gallery_ids = (np.array([numbers[name] for name in part], int) for part in (known, names))
     mates, others, ranks = _closest_rows(probes, probe_ids, gallery, gallery_ids, m)
@@ -197,8 +189,8 @@ def open_set_search(
     if len(numbers) == 1:
         other_scores = np.full(len(probes), -np.inf if m.higher_is_closer else np.inf)
     unknown_scores = np.asarray(top_k(strangers, gallery, 1, m)[0], np.float64)[:, 0]
-    sizes = (len(numbers), m.higher_is_closer)
-    return OpenSetSearch(known, mate_scores, other_scores, ranks, unknown, unknown_scores, *sizes)
+    rest = (len(numbers), m.higher_is_closer)
+    return OpenSetSearch(known, mate_scores, other_scores, ranks, unknown, unknown_scores, *rest)
 
 
 def open_set_metrics(

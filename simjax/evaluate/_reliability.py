@@ -51,7 +51,7 @@ def reliability(
             equally many pairs.
         prior: Probability that a pair is "same" where the probabilities are used, between 0 and 1. Default: the
             fraction of these pairs.
-        identities: Integers or names [n, 2], the two identities of each pair, for `leave_one_out`.
+        identities: Integers or names [n, 2], the two identities of each pair, for `leave_one_out` and `bin_of`.
 
     Returns:
         A dictionary of
@@ -63,6 +63,7 @@ def reliability(
             prior                           that of the weighted pairs
             identities, leave_one_out       with `identities`: each identity, and the ECE without the pairs in which it
                                             occurs (in the same bins), for a jackknife
+            bin_of                          with `identities`: the number of the bin of each pair, integers [n]
 
     Raises:
         InputError: If a probability is not from 0 to 1, the edges do not ascend or leave out a probability, or a number
@@ -98,7 +99,7 @@ def reliability(
             means = {name: float(mean) for name, mean in means.items()}
         found["bins"].append({"low": float(low), "high": float(high), "count": int(count.sum()), **means})
     if identities is not None:
-        found |= _leave_one_out(identities, cell, p, counts, sums, prior)
+        found |= _leave_one_out(identities, cell, p, counts, sums, prior) | {"bin_of": bin_of}
     return found
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from simjax.core import InputError, check_number
-from simjax.evaluate._checks import as_open_set_rows, gallery_and_queries
+from simjax.evaluate._checks import as_open_set_identities, as_open_set_rows, gallery_and_queries
 from simjax.evaluate._image_intervals import leave_out_images
 from simjax.evaluate._intervals import Estimate, estimate_of_sums, mean_of_units, number_identities
 from simjax.evaluate._retrieval import nearest_rows
@@ -141,18 +141,11 @@ def open_set_estimates(
     check_number("threshold", threshold)
     m = as_measure(measure)
     probes, strangers, gallery = as_open_set_rows(probe_embeddings, unknown_embeddings, gallery_embeddings)
-    units, names = number_identities("gallery_identities", gallery_identities, len(gallery))
-    units, mates, known = _number_both(
-        ("gallery_identities", "probe_identities"), gallery_identities, probe_identities, len(gallery), len(probes)
-    )
-    if len(known) > len(names):
-        wrong = next(name for name in known if name not in set(names))
-        expected = f"expected identities of the gallery, got {wrong!r}"
-        raise InputError(f"probe_identities: {expected}; pass its images as unknown_embeddings")
-    unknown = np.arange(len(strangers)) if unknown_identities is None else unknown_identities
+    given, sizes = (probe_identities, unknown_identities, gallery_identities), map(len, (probes, strangers, gallery))
+    known, unknown, enrolled = as_open_set_identities(*given, *sizes)
+    arguments = ("gallery_identities", "probe_identities")
+    units, mates, names = _number_both(arguments, enrolled, known, len(gallery), len(probes))
     stranger_units, stranger_names = number_identities("unknown_identities", unknown, len(strangers))
-    if unknown_identities is not None and (both := set(names).intersection(stranger_names)):
-        raise InputError(f"unknown_identities: expected none of the gallery, got {min(both, key=str)!r}")
 
     depth = min(int(np.bincount(units[:, 0]).max()) + 1, len(gallery))
     scores, nearest = (np.asarray(a) for a in top_k(np.concatenate([probes, strangers]), gallery, depth, m))

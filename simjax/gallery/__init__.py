@@ -23,7 +23,7 @@ gallery without simjax.
 """
 
 from simjax.gallery._gallery import Gallery
-from simjax.gallery._results import Duplicate, Hit, Identification, Item, SearchResult, Verification
+from simjax.gallery._results import Duplicate, Hit, Identification, Index, Item, SearchResult, Verification
 from simjax.gallery._search import duplicates_of
 from simjax.gallery._thresholds import duplicates_threshold
 
@@ -32,6 +32,7 @@ __all__ = [
     "Gallery",
     "Hit",
     "Identification",
+    "Index",
     "Item",
     "SearchResult",
     "Verification",

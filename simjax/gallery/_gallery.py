@@ -1,8 +1,7 @@
 """The gallery: enrolling images, searching, verifying, identifying and finding duplicates."""
 
 import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, Literal
@@ -16,12 +15,13 @@ from simjax.evaluate import Calibration, Threshold
 from simjax.gallery._copy import copy_store
 from simjax.gallery._folder_store import FolderStore
 from simjax.gallery._hits import closest_hits, embeddings_of, recommended_hits, warn_if_fewer
+from simjax.gallery._index import CANDIDATES, approximate_hits, create_index, existing_index, index_of, indexed
 from simjax.gallery._inputs import Ids, as_identities, as_ids, as_json, embed, is_ids, stored_paths
 from simjax.gallery._locations import create_store, open_store
-from simjax.gallery._results import Duplicate, Hit, Identification, Item, SearchResult, Verification
-from simjax.gallery._search import close_pairs, closest, passes
-from simjax.gallery._store import OF_THE_ENCODER, Contents, NewItems, Store, StoredCalibration, properties_of
-from simjax.gallery._thresholds import FMR, FPIR, NOT_CALIBRATED, Thresholds, duplicates_threshold
+from simjax.gallery._results import Duplicate, Identification, Index, Item, SearchResult, Verification
+from simjax.gallery._search import close_pairs, closest
+from simjax.gallery._store import OF_THE_ENCODER, NewItems, Store, StoredCalibration, properties_of
+from simjax.gallery._thresholds import FMR, FPIR, Thresholds, duplicates_threshold
 from simjax.similarity import Measure
 
 TIMEOUT = 30.0
@@ -151,15 +151,16 @@ class Gallery:
             `measure`; `store`, the `address`; `calibration`, None or a dictionary: `of`, "gallery" or
             "encoder", and the numbers of its `images` and `identities`; and `thresholds`, a list: for a false match
             rate of 0.001 and for a false positive identification rate of 0.01, as dictionaries of `Threshold` with a
-            sentence `text`. It is empty without a calibration.
+            sentence `text`. It is empty without a calibration. `index` is None or the dictionary of an `Index`.
         """
-        properties = self._store.properties()
+        properties, index = self._store.properties(), index_of(self._store)
         return {
             **{"items": len(self), "identities": self._store.count_identities()},
             **{name: properties[name] for name in OF_THE_ENCODER},
             "store": self.address,
             "calibration": self._thresholds.describe_calibration(),
             "thresholds": self._thresholds.describe(),
+            "index": None if index is None else index._asdict(),
         }
 
     def items(self, where: Mapping[str, Any] | None = None) -> Iterator[Item]:
@@ -235,7 +236,24 @@ class Gallery:
         """Remove all items of an identity, and return their number."""
         return self._store.remove_identity(name)
 
-    def search(self, images_or_ids: Any, k: int = 5, *, where: Mapping[str, Any] | None = None) -> list[SearchResult]:
+    def create_index(self, candidates: int = CANDIDATES) -> Index:
+        """Create an approximate index unless it exists, measure its recall, and store both for `approximate=True`.
+
+        Args:
+            candidates: Number of items that the index proposes for each query, 10 to 1,000: more find more, slower.
+
+        Raises:
+            InputError: If the gallery is not in PostgreSQL, has fewer than two items or a measure without an index.
+        """
+        return create_index(indexed(self._store), candidates, self.measure)
+
+    def drop_index(self) -> bool:
+        """Drop the approximate index, and return whether there was one."""
+        return indexed(self._store).drop_index()
+
+    def search(
+        self, images_or_ids: Any, k: int = 5, *, where: Mapping[str, Any] | None = None, approximate: bool = False
+    ) -> list[SearchResult]:
         """Find the items that are closest to each query, by exact search as `similarity.top_k`.
 
         Args:
@@ -243,13 +261,19 @@ class Gallery:
             k: Number of hits. If the gallery has fewer items, all are returned with a warning.
             where: Only items are searched whose metadata have all of these values; the key "identity" is their
                 identity. Values are text, numbers, booleans and None; a list means any of its values.
+            approximate: Score only items that the index proposes (see `create_index`), without copying all embeddings.
 
         Raises:
-            InputError: If an image cannot be read, or an id does not exist.
+            InputError: If an image cannot be read, an id does not exist, or there is no index for `approximate`.
         """
         check_at_least("k", k, 1)
+        index = existing_index(self._store) if approximate else None
         queries, embeddings, ids = self._queries(images_or_ids)
-        found = self._closest(lambda: self._store.contents(where), embeddings, k, ids)
+        options = (embeddings, k, self.measure, self.calibration)
+        if index is None:
+            found = closest_hits(self._store, lambda: self._store.contents(where), *options, ids=ids)
+        else:
+            found = approximate_hits(indexed(self._store), index.candidates, *options, where=where, ids=ids)
         warn_if_fewer(found, k, where, "items" if ids is None else "other items")
         return [SearchResult(query, hits) for query, hits in zip(queries, found, strict=True)]
 
@@ -285,14 +309,7 @@ class Gallery:
             if len(embeddings) != 1:
                 raise InputError(f"{name}: expected one image or id, got {len(embeddings)}")
         values = closest(pair[0], pair[1], np.arange(1), 1, self.measure)[0]
-        score, calibration = float(values[0, 0]), self.calibration
-        if calibration is None:
-            warnings.warn(NOT_CALIBRATED, stacklevel=2)
-            return Verification(score, None, None, None, None)
-        fmr = FMR if fmr is None else fmr
-        threshold = self._thresholds.of_pair(fmr).value
-        probability = float(calibration.probability(values)[0, 0])
-        return Verification(score, probability, passes(score, threshold, self.measure), threshold, fmr)
+        return self._thresholds.verification(float(values[0, 0]), FMR if fmr is None else fmr)
 
     def identify(self, images: Any, fpir: float = FPIR) -> list[Identification]:
         """Find out whose images these are: the identity of the closest item, if it is close enough.
@@ -307,20 +324,9 @@ class Gallery:
         """
         check_between("fpir", fpir, 0, 1)
         queries, embeddings, ids = self._queries(images)
-        found = self._closest(self._store.named_contents, embeddings, 1, ids)
-        threshold = None
-        if self.calibration is None:
-            warnings.warn(NOT_CALIBRATED, stacklevel=2)
-        elif any(found):
-            threshold = self.search_threshold(fpir).value
-        results = []
-        for query, hits in zip(queries, found, strict=True):
-            if not hits:
-                results.append(Identification(query, None, None, None, threshold, None, None, None))
-            for id_, name, path, score, probability in hits:
-                identity = name if threshold is not None and passes(score, threshold, self.measure) else None
-                results.append(Identification(query, identity, score, probability, threshold, name, id_, path))
-        return results
+        options = (embeddings, 1, self.measure, self.calibration)
+        found = closest_hits(self._store, self._store.named_contents, *options, ids=ids)
+        return self._thresholds.identifications(queries, found, fpir)
 
     def duplicates(self, min_score: float | None = None, k: int | None = None) -> list[Duplicate]:
         """Find all pairs of items at least as close as a score, by exact search.
@@ -392,8 +398,3 @@ class Gallery:
 
     def _embed(self, images: Any, progress: Progress | None = None) -> tuple[np.ndarray, list[Path] | None]:
         return embed(images, self._store.properties()["embedding_size"], lambda: self.encoder, progress)
-
-    def _closest(
-        self, select: Callable[[], Contents], queries: np.ndarray, k: int, ids: np.ndarray | None
-    ) -> list[list[Hit]]:
-        return closest_hits(self._store, select, queries, k, self.measure, self.calibration, ids=ids)

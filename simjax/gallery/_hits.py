@@ -10,7 +10,7 @@ from simjax.core import InputError
 from simjax.evaluate import Calibration
 from simjax.gallery._results import Hit
 from simjax.gallery._search import closest, mean_values
-from simjax.gallery._store import Contents, Store
+from simjax.gallery._store import Contents, IndexedStore, Store
 from simjax.similarity import Measure
 
 Where: TypeAlias = Mapping[str, Any] | None
@@ -18,7 +18,8 @@ Where: TypeAlias = Mapping[str, Any] | None
 
 def embeddings_of(store: Store, ids: np.ndarray) -> np.ndarray:
     """Return the embeddings of items, float32 [n, e]; an InputError names an id that does not exist."""
-    contents = store.contents()
+    is_indexed = isinstance(store, IndexedStore)
+    contents = store.selected_contents(ids=ids.tolist()) if is_indexed else store.contents()
     if (unknown := ids[~np.isin(ids, contents.ids)]).size:
         raise InputError(f"ids: the gallery has no item {unknown[0]}")
     return contents.embeddings[contents.rows[np.searchsorted(contents.ids, ids)]]
@@ -47,12 +48,25 @@ def closest_hits(
     """
     found = None
     while found is None:
-        contents, exclude = select(), None
-        if ids is not None:
-            exclude = np.where(np.isin(ids, contents.ids), np.searchsorted(contents.ids, ids), -1)
-        scores, positions = closest(queries, contents.embeddings, contents.rows, k, measure, exclude=exclude)
-        found = as_hits(store, contents, positions, scores, calibration)
+        found = hits_among(store, select(), queries, k, measure, calibration, ids)
     return found
+
+
+def hits_among(
+    store: Store,
+    contents: Contents,
+    queries: np.ndarray,
+    k: int,
+    measure: Measure,
+    calibration: Calibration | None,
+    ids: np.ndarray | None,
+) -> list[list[Hit]] | None:
+    """Find the items of `contents` that are closest to each query; None if one of them was removed meanwhile."""
+    exclude = None
+    if ids is not None:
+        exclude = np.where(np.isin(ids, contents.ids), np.searchsorted(contents.ids, ids), -1)
+    scores, positions = closest(queries, contents.embeddings, contents.rows, k, measure, exclude=exclude)
+    return as_hits(store, contents, positions, scores, calibration)
 
 
 def recommended_hits(

@@ -19,6 +19,7 @@ from psycopg import IsolationLevel, errors, sql
 
 from simjax.core import InputError
 from simjax.encoder import Encoder
+from simjax.gallery import _postgres_index
 from simjax.gallery._postgres_sql import (
     address_of,
     as_vectors,
@@ -30,6 +31,8 @@ from simjax.gallery._postgres_sql import (
     one_line,
     read_ids,
     read_properties,
+    see_extension,
+    vector_records,
 )
 from simjax.gallery._results import Item
 from simjax.gallery._store import (
@@ -100,11 +103,7 @@ def create_gallery(
         _create_extension(cursor, address)
         enter(cursor, name, timeout)
         _empty_schema(cursor, name, address, overwrite=overwrite)
-        cursor.execute(
-            "SELECT set_config('search_path', quote_ident(%s) || ', ' || quote_ident(nspname), true) "
-            "FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'vector'",
-            (name,),
-        )
+        see_extension(cursor, name)
         cursor.execute(sql.SQL(SCHEMA).format(size=sql.Literal(properties["embedding_size"])))
         rows = [(key, json.dumps(value)) for key, value in stored.items()]
         cursor.executemany("INSERT INTO properties VALUES (%s, %s)", rows)
@@ -289,6 +288,27 @@ class PostgresStore:
             properties["calibration"] = calibration.description
             properties["calibrated"] = properties["transaction"] + 1
 
+    def create_index(self) -> int:
+        with self._writing() as (cursor, properties):
+            return _postgres_index.create_index(cursor, self._name, properties)
+
+    def drop_index(self) -> bool:
+        with self._writing() as (cursor, _):
+            cursor.execute("DELETE FROM properties WHERE name = 'index'")
+            return _postgres_index.drop_index(cursor, self._name)
+
+    def save_index(self, description: Properties) -> None:
+        with self._writing() as (_, properties):
+            properties["index"] = description
+
+    def candidates(self, query: np.ndarray, count: int, where: Where = None) -> Contents:
+        with self._reading() as (cursor, properties):
+            return _postgres_index.candidates(cursor, self._name, properties, query, count, where)
+
+    def selected_contents(self, where: Where = None, ids: Iterable[int] | None = None) -> Contents:
+        with self._reading() as (cursor, properties):
+            return _postgres_index.selected_contents(cursor, properties, where, ids)
+
     def _existing(self, cursor: psycopg.Cursor, ids: Iterable[int]) -> list[int]:
         """Return ids as a list; an InputError names one that does not exist."""
         wanted = list(ids)
@@ -354,9 +374,8 @@ class PostgresStore:
         if known.properties["transaction"] < properties["last_rewrite"]:
             exists = np.isin(known.ids, read_ids(cursor, "id <= %s", [last]))
             ids, rows = [known.ids[exists]], [known.rows[exists]]
-        vector = [("bytes", ">i4"), ("size", ">i2"), ("unused", ">i2"), ("values", ">f4", size)]
-        dtype = np.dtype([("columns", ">i2"), ("id_bytes", ">i4"), ("id", ">i8"), *vector])
-        for block in copied(cursor, "SELECT id, embedding FROM items WHERE id > %s ORDER BY id", [last], dtype):
+        statement = "SELECT id, embedding FROM items WHERE id > %s ORDER BY id"
+        for block in copied(cursor, statement, [last], vector_records(size)):
             self._embeddings.write(count, block["values"])
             ids.append(block["id"].astype(np.int64))
             rows.append(np.arange(count, count + len(block)))

@@ -86,6 +86,15 @@ def enter(cursor: psycopg.Cursor, name: str, timeout: float) -> None:
     )
 
 
+def see_extension(cursor: psycopg.Cursor, name: str) -> None:
+    """Until the transaction ends, find the types and operators of pgvector behind the tables of a schema."""
+    cursor.execute(
+        "SELECT set_config('search_path', quote_ident(%s) || ', ' || quote_ident(nspname), true) "
+        "FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'vector'",
+        (name,),
+    )
+
+
 def read_properties(cursor: psycopg.Cursor) -> Properties:
     return dict(cursor.execute("SELECT name, value FROM properties WHERE name != 'calibration'"))
 
@@ -129,6 +138,12 @@ def copied(
                 yield np.frombuffer(bytes(pending[:whole]), dtype)
                 del pending[:whole]
     yield np.frombuffer(bytes(pending[:-TRAILER_BYTES]), dtype)
+
+
+def vector_records(size: int) -> np.dtype:
+    """Return the records of a copy of ids and embeddings, for `copied`."""
+    vector = [("bytes", ">i4"), ("size", ">i2"), ("unused", ">i2"), ("values", ">f4", size)]
+    return np.dtype([("columns", ">i2"), ("id_bytes", ">i4"), ("id", ">i8"), *vector])
 
 
 def as_vectors(embeddings: np.ndarray) -> Iterator[bytes]:

@@ -100,3 +100,21 @@ class Duplicate(NamedTuple):
     a: int
     b: int
     score: float
+
+
+class Index(NamedTuple):
+    """An approximate index, and its recall.
+
+    Attributes:
+        candidates: Number of candidates of each query, which are scored exactly.
+        recall_at_10: Share of the 10 closest items of exact searches that approximate searches found.
+        queries: Number of items of the gallery that were searched for this. An item is not its own hit.
+        items: Number of items of the gallery at that time.
+        bytes: Size of the index at that time.
+    """
+
+    candidates: int
+    recall_at_10: float
+    queries: int
+    items: int
+    bytes: int

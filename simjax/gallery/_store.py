@@ -190,6 +190,31 @@ class Store(Protocol):
         ...
 
 
+@runtime_checkable
+class IndexedStore(Store, Protocol):
+    """A store that can have an index. The property "index" describes it as soon as its recall was measured."""
+
+    def create_index(self) -> int:
+        """Create the index unless it exists, and return its size in bytes."""
+        ...
+
+    def save_index(self, description: Properties) -> None:
+        """Set the property "index"."""
+        ...
+
+    def drop_index(self) -> bool:
+        """Drop the index and the property, and return whether there was an index."""
+        ...
+
+    def candidates(self, query: np.ndarray, count: int, where: Where = None) -> Contents:
+        """Return items that are close to a query [e] and match `where`: `count` of them, or fewer if few match."""
+        ...
+
+    def selected_contents(self, where: Where = None, ids: Iterable[int] | None = None) -> Contents:
+        """Return the items that match `where` and have one of these ids. No other embeddings are read."""
+        ...
+
+
 def check_properties(found: Properties, integers: Iterable[str], address: str) -> Properties:
     """Return the stored properties; an InputError if they are not of a gallery that this version can use.
 

@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,8 @@ import numpy as np
 from simjax.core import InputError
 from simjax.encoder import Encoder
 from simjax.evaluate import Calibration, Threshold
-from simjax.gallery._search import closest
+from simjax.gallery._results import Hit, Identification, Verification
+from simjax.gallery._search import closest, passes
 from simjax.gallery._store import Contents, Store
 
 FMR, FPIR = 0.001, 0.01
@@ -94,6 +95,34 @@ class Thresholds:
             )
         best = self._best_scores(found, contents)
         return found.calibration.threshold_of_best_scores(fpir, best, gallery_size=self._store.count_identities())
+
+    def verification(self, score: float, fmr: float) -> Verification:
+        """Return the decision about a pair; see `Gallery.verify`."""
+        if (found := self._current()) is None:
+            warnings.warn(NOT_CALIBRATED, stacklevel=3)
+            return Verification(score, None, None, None, None)
+        calibration, threshold = found.calibration, found.pair_threshold(fmr).value
+        probability = float(calibration.probability(score))
+        return Verification(score, probability, passes(score, threshold, calibration.measure), threshold, fmr)
+
+    def identifications(
+        self, queries: Sequence[str | int], found: list[list[Hit]], fpir: float
+    ) -> list[Identification]:
+        """Return the decision about the closest item of each query, if there is one; see `Gallery.identify`."""
+        threshold = None
+        if self.calibration is None:
+            warnings.warn(NOT_CALIBRATED, stacklevel=3)
+        elif any(found):
+            threshold = self.of_search(fpir).value
+        results = []
+        for query, hits in zip(queries, found, strict=True):
+            if not hits:
+                results.append(Identification(query, None, None, None, threshold, None, None, None))
+            for id_, name, path, score, probability in hits:
+                is_known = threshold is not None and passes(score, threshold, self._encoder().measure)
+                identity = name if is_known else None
+                results.append(Identification(query, identity, score, probability, threshold, name, id_, path))
+        return results
 
     def describe(self) -> list[dict[str, Any]]:
         """Return the thresholds for the default rates as dictionaries, without those that need more images or items."""

@@ -286,7 +286,7 @@ def _calibration(inputs: _Inputs, scale: tuple[float, float]) -> tuple[dict[str,
     identities = inputs.identities()[pairs]
     probabilities = 1 - np.asarray(evaluate.dissimilarity_probability(scores, *scale), np.float64)
     found = evaluate.reliability(probabilities, same, identities=identities)
-    bin_of = np.searchsorted([part["low"] for part in found["bins"][1:]], probabilities)
+    bin_of = found.pop("bin_of")
     for number, part in enumerate(found["bins"]):
         estimate = evaluate.mean_estimate(same[bin_of == number], identities[bin_of == number])
         part["fraction_same_interval"] = estimate.interval()

@@ -118,6 +118,7 @@ def test_leaving_out_an_identity_is_leaving_out_its_pairs(prior):
     found = reliability(p, same, prior=prior, bins=5, identities=names)
     edges = np.linspace(0, 1, 6)
     assert sorted(found["identities"]) == list("abcdef")
+    assert found["bin_of"].tolist() == [min(i for i in range(5) if value <= edges[i + 1]) for value in p]
     for name, without in zip(found["identities"], found["leave_one_out"], strict=True):
         rest = (names != name).all(axis=1)
         assert without == pytest.approx(looped(p[rest], same[rest], edges, prior)[0], abs=1e-12)

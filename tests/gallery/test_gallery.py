@@ -189,6 +189,7 @@ def test_a_description_is_json(gallery, encoder, rows):
         "store": str(gallery.path),
         "calibration": None,
         "thresholds": [],
+        "index": None,
     }
 
 

@@ -130,6 +130,25 @@ def test_items_and_searches_are_those_of_the_folder(gallery, stored, url, random
         Both(gallery, again).search(rows[:3], 15)
 
 
+def test_only_postgresql_has_an_index_whose_candidates_get_exact_scores(gallery, stored, url, random):
+    rows = random.normal(size=(99, SIZE)).astype(np.float32)
+    gallery.add(rows)
+    stored.add(rows)
+    unindexed = [gallery] if url.startswith("postgresql") else [gallery, stored]
+    for each in unindexed:
+        for call in (each.create_index, each.drop_index, lambda: each.search(1, approximate=True)):  # noqa: B023
+            with pytest.raises(InputError, match="only galleries in PostgreSQL have an index; this one is searched"):
+                call()
+    if unindexed[-1] is gallery:
+        assert stored.create_index(50).recall_at_10 > 0.9
+        exact = gallery.search(rows[:5], 99)
+        for all_hits, found in zip(exact, stored.search(rows[:5], 7, approximate=True), strict=True):
+            scores = {hit.id: hit.score for hit in all_hits.hits}
+            np.testing.assert_allclose([hit.score for hit in found.hits], [scores[h.id] for h in found.hits], rtol=1e-6)
+            assert len(found.hits) == 7
+            assert found.hits[0].id == all_hits.hits[0].id
+
+
 @pytest.mark.slow
 def test_calibration_recommendations_and_duplicates_are_those_of_the_folder(gallery, stored, url, encoder, random):
     both = Both(gallery, stored)
