@@ -40,7 +40,7 @@ def study(arguments: Sequence[str]) -> None:
     out = Path(parsed.out or f"runs/{Path(parsed.file).stem}")
     enable_compilation_cache()
     from simjax import report
-    from simjax.study import analyze, begin_study, load_plan, run_cells
+    from simjax.study import analysis_parts, analyze, begin_study, load_plan, run_cells
     from simjax.train import Interrupted
     from simjax.train._progress import phase
 
@@ -57,7 +57,7 @@ def study(arguments: Sequence[str]) -> None:
     failed = [state for state in states if state.status == "failed"]
     if len(failed) == len(states):
         raise InputError(f"study: every cell failed; {failed[0].cell.name}: {failed[0].error}")
-    with phase("comparing the networks") as begin:
+    with phase("comparing the networks", analysis_parts(states)) as begin:
         analyze(plan, states, out, begin)
     report.write_study(out)
     print(f"study: {out / 'study.html'}")

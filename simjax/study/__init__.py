@@ -1,6 +1,6 @@
 """Grids of training runs with matched budgets, and comparisons of the trained networks."""
 
-from simjax.study._analyze import analyze
+from simjax.study._analyze import analysis_parts, analyze
 from simjax.study._corruptions import CORRUPTIONS, corrupt
 from simjax.study._flops import forward_flops, training_flops
 from simjax.study._inside import look_inside
@@ -16,6 +16,7 @@ __all__ = [
     "Cell",
     "CellState",
     "Plan",
+    "analysis_parts",
     "analyze",
     "begin_study",
     "corrupt",

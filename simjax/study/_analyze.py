@@ -38,13 +38,8 @@ def analyze(
         out: The folder.
         begin: Called with the name of each part when it begins.
     """
-    groups: dict[str, list[CellState]] = {}
-    for state in states:
-        if state.status == "finished":
-            groups.setdefault(state.cell.group, []).append(state)
     content = {}
-    for index, (title, members) in enumerate(groups.items()):
-        begin(title)
+    for index, (title, members) in enumerate(_finished_groups(states).items()):
         splits = load_splits(from_dict(members[0].planned["settings"]))
         content[title] = _analyze_group(members, splits, plan.analysis_images, begin)
         if (arrays := _look_inside(members, splits, plan.analysis_images, begin)) is not None:
@@ -53,6 +48,21 @@ def analyze(
             np.savez_compressed(buffer, allow_pickle=False, **arrays)
             write_file(Path(out) / content[title]["pictures"], buffer.getvalue())
     write_file(Path(out) / ANALYSIS_FILE, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def analysis_parts(states: list[CellState]) -> int:
+    """Return the number of parts of `analyze`: every finished cell, and the layers and the pictures of every group."""
+    groups = _finished_groups(states)
+    return sum(map(len, groups.values())) + 2 * len(groups)
+
+
+def _finished_groups(states: list[CellState]) -> dict[str, list[CellState]]:
+    """Return the finished cells by their group."""
+    groups: dict[str, list[CellState]] = {}
+    for state in states:
+        if state.status == "finished":
+            groups.setdefault(state.cell.group, []).append(state)
+    return groups
 
 
 def _analyze_group(
@@ -74,6 +84,7 @@ def _analyze_group(
             probes[network] = _probe_results(features, train.labels, layers[network][0], test.labels)
             if state.cell.model == "vit":
                 attention[network] = _attention_distances(encoder, test.images[: count // 4])
+    begin("layers")
     return {
         "images": len(test.labels),
         "layers": _layer_comparisons(layers),
@@ -90,11 +101,11 @@ def _look_inside(
     states: list[CellState], splits: DataSplits, count: int, begin: Callable[[str], None]
 ) -> dict[str, np.ndarray] | None:
     """Return the pictures of the first CNN and the first ViT of a group, or None if there are none that classify."""
+    begin("pictures")
     pair = [next((state for state in states if state.cell.model == model), None) for model in ("cnn", "vit")]
     encoders = [load_encoder(state.folder) for state in pair if state is not None]
     if len(encoders) < 2 or any(encoder.head is None for encoder in encoders):
         return None
-    begin("pictures")
     return look_inside(*encoders, _sample(splits.test, count))
 
 
