@@ -106,7 +106,8 @@ def _look_inside(
     encoders = [load_encoder(state.folder) for state in pair if state is not None]
     if len(encoders) < 2 or any(encoder.head is None for encoder in encoders):
         return None
-    return look_inside(*encoders, _sample(splits.test, count))
+    cnn, vit = encoders
+    return look_inside(cnn, vit, _sample(splits.test, count))
 
 
 def _sample(dataset: Dataset, count: int) -> Dataset:
@@ -140,7 +141,8 @@ def _layer_comparisons(layers: dict[str, list[dict[str, np.ndarray]]]) -> list[d
     names = list(layers)
     for i, a in enumerate(names):
         if len(layers[a]) > 1:
-            add(a, a, *layers[a], "seeds")
+            first, second = layers[a]
+            add(a, a, first, second, "seeds")
         for b in names[i + 1 :]:
             add(a, b, layers[a][0], layers[b][0], "networks")
     first = layers[names[0]][0]
