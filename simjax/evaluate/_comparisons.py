@@ -32,7 +32,8 @@ class Comparison:
     """The difference of two rates, its interval, and whether a difference is shown. `str` makes a sentence of it.
 
     Args:
-        difference: The first rate minus the second one, in [-1, 1]; None if one of them does not exist.
+        difference: The first rate minus the second one, in [-1, 1], or in [-2, 2] for kappas; None if one of them does
+            not exist.
         interval: The ends of its interval; None if fewer than two identities have trials.
         confidence: Of the interval.
         runs: Runs of each recipe. One run of each compares two encoders, not the recipes that produced them.
@@ -96,6 +97,7 @@ def compare(
     if any(estimate.identities != estimates[0].identities for estimate in estimates):
         raise InputError("estimates_b: expected the identities of estimates_a, got others; evaluate the same images")
     runs = len(first)
+    limit = 2.0 if estimates[0].scale == "linear" else 1.0
     values = [estimate.value for estimate in estimates]
     left_out = [estimate.leave_one_out for estimate in estimates]
     known = [value for value in values if value is not None]
@@ -114,10 +116,18 @@ def compare(
     if of_seeds:
         parts = np.array([variance, of_seeds])
         freedom = float(parts.sum() ** 2 / np.sum(parts**2 / [freedom, runs - 1]))
-        interval = interval_of(difference, variance + of_seeds, freedom, scale="linear", confidence=confidence)
+        interval = interval_of(
+            difference, variance + of_seeds, freedom, scale="linear", confidence=confidence, limit=limit
+        )
     else:
         interval = jackknife_interval(
-            difference, means, scale="linear", confidence=confidence, sample_size=sample_size, pair_deviations=pairs
+            difference,
+            means,
+            scale="linear",
+            confidence=confidence,
+            sample_size=sample_size,
+            pair_deviations=pairs,
+            limit=limit,
         )
     return Comparison(difference, interval, confidence, runs)
 
@@ -223,6 +233,7 @@ def _kappa(counts: np.ndarray) -> float | None:
 
 
 def _as_correct(correct_a: ArrayLike, correct_b: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return two boolean arrays of equal length, [n] each."""
     given = [np.asarray(correct) for correct in (correct_a, correct_b)]
     for argument, correct in zip(("correct_a", "correct_b"), given, strict=True):
         if correct.ndim != 1 or not np.isin(correct, (0, 1)).all():

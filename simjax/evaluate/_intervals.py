@@ -103,17 +103,19 @@ def jackknife_interval(
     sample_size: int | None = None,
     pair_deviations: ArrayLike | None = None,
     has_logit_deviations: bool = False,
+    limit: float = 1.0,
 ) -> tuple[float, float] | None:
     """Compute the interval of a rate, or of a difference of two rates, from its values without each identity.
 
     Args:
-        value: In [0, 1], or in [-1, 1] for "linear".
+        value: In [0, 1], or in [-limit, limit] for "linear".
         leave_one_out: [g].
         scale: "logit" for a rate, "linear" for a difference of rates or a kappa.
         confidence: Probability that the interval should contain the true value.
         sample_size: The number of identities that have trials. Default: g.
         pair_deviations: See `Estimate`, [c].
         has_logit_deviations: See `Estimate`.
+        limit: Largest value; 2 for a difference of kappas.
 
     Returns:
         The ends of the interval, or None if `sample_size` is less than 2.
@@ -127,9 +129,9 @@ def jackknife_interval(
     left_out = as_finite("leave_one_out", leave_one_out, np.float64)
     if left_out.ndim != 1:
         raise InputError(f"leave_one_out: expected one value for each identity, [g], got shape {left_out.shape}")
-    lowest = 0.0 if scale == "logit" else -1.0
-    if not lowest <= value <= 1:
-        raise InputError(f"value: expected a number from {lowest:g} to 1 for the scale {scale!r}, got {value}")
+    lowest = 0.0 if scale == "logit" else -limit
+    if not lowest <= value <= limit:
+        raise InputError(f"value: expected a number from {lowest:g} to {limit:g} for the scale {scale!r}, got {value}")
     n = len(left_out) if sample_size is None else sample_size
     if n < 2:
         return None
@@ -143,8 +145,8 @@ def jackknife_interval(
 
         of_variance = float(t.ppf((1 + confidence) / 2, freedom)) * variance**0.5
         margin = max(-float(np.log(1 - confidence)) / n, of_variance)
-        return max(lowest, value - margin), min(1.0, value + margin)
-    return interval_of(value, variance, freedom, scale=scale, confidence=confidence)
+        return max(lowest, value - margin), min(limit, value + margin)
+    return interval_of(value, variance, freedom, scale=scale, confidence=confidence, limit=limit)
 
 
 def jackknife_variance(
@@ -165,7 +167,13 @@ def jackknife_variance(
 
 
 def interval_of(
-    value: float, variance: float, freedom: float, *, scale: Literal["logit", "linear"], confidence: float
+    value: float,
+    variance: float,
+    freedom: float,
+    *,
+    scale: Literal["logit", "linear"],
+    confidence: float,
+    limit: float = 1.0,
 ) -> tuple[float, float]:
     """Compute the interval from a variance above 0 with its degrees of freedom, within the range of the value."""
     from scipy.special import expit, logit
@@ -173,7 +181,7 @@ def interval_of(
 
     margin = t.ppf((1 + confidence) / 2, freedom) * variance**0.5
     if scale == "linear":
-        return max(-1.0, float(value - margin)), min(1.0, float(value + margin))
+        return max(-limit, float(value - margin)), min(limit, float(value + margin))
     value = min(max(value, ROUNDING), 1 - ROUNDING)
     margin /= value * (1 - value)
     return float(expit(logit(value) - margin)), float(expit(logit(value) + margin))

@@ -52,15 +52,15 @@ def mutual_share(x_neighbors: np.ndarray, y_neighbors: np.ndarray) -> Estimate:
     """Return `mutual_knn` from the k + 1 nearest neighbours of each input in x and in y, [n, k + 1] each."""
     n, k = len(x_neighbors), x_neighbors.shape[1] - 1
     is_same = x_neighbors[:, :, None] == y_neighbors[:, None]  # [n, k + 1, k + 1]
-    common = is_same[:, :k, :k].sum(axis=(1, 2))
-    # Without one of the first k neighbours, the next one takes its place. By the list that has lost a neighbour:
-    of_x, of_y, of_both = is_same[:, :, :k].sum((1, 2)), is_same[:, :k].sum((1, 2)), is_same.sum((1, 2)) - 1
-    x_first, y_first = x_neighbors[:, :k], y_neighbors[:, :k]
-    in_y, in_x = is_same[:, :k, :k].any(axis=2), is_same[:, :k, :k].any(axis=1)
-    sums = common.sum() - common.astype(float)
-    for neighbors, changes in (
-        (x_first, np.where(in_y, of_both[:, None], of_x[:, None]) - common[:, None]),
-        (y_first, np.where(in_x, 0, of_y[:, None] - common[:, None])),
-    ):
-        sums += np.bincount(neighbors.ravel(), changes.ravel(), n)
+    is_common = is_same[:, :k, :k]
+    common = is_common.sum(axis=(1, 2))
+    # If the input that is left out is a neighbour, the one of rank k + 1 takes its place. The common neighbours without
+    # an input that is a neighbour in x only, in y only, and in both, [n, 1]:
+    not_x, not_y = is_same[:, :, :k].sum(axis=(1, 2))[:, None], is_same[:, :k].sum(axis=(1, 2))[:, None]
+    not_both = is_same.sum(axis=(1, 2))[:, None] - 1
+    x_changes = np.where(is_common.any(axis=2), not_both, not_x) - common[:, None]
+    y_changes = np.where(is_common.any(axis=1), 0, not_y - common[:, None])  # x_changes has those of both
+    sums = common.sum() - common
+    sums = sums + np.bincount(x_neighbors[:, :k].ravel(), x_changes.ravel(), n)
+    sums += np.bincount(y_neighbors[:, :k].ravel(), y_changes.ravel(), n)
     return estimate_of_sums(common.sum() / k, n, sums / k, np.full(n, n - 1), tuple(range(n)), n)

@@ -199,6 +199,19 @@ def test_error_consistency_of_equal_errors_is_as_certain_as_they_are_many():
     assert opposite.value == -1
 
 
+@pytest.mark.parametrize("runs", [1, 3])
+def test_kappas_differ_by_up_to_two(runs):
+    correct = np.arange(60) >= 30
+    almost = [np.where(np.arange(60) < run, ~correct, correct) for run in range(runs)]
+    alike = [error_consistency(correct, other) for other in almost]
+    opposite = [error_consistency(correct, ~other) for other in almost]
+    found = compare(alike, opposite)
+    assert found.difference == pytest.approx(2 - (runs - 1) / 30)
+    assert found.interval is not None
+    assert 1.5 < found.interval[0] < 1.95
+    assert found.interval[1] == 2
+
+
 @pytest.mark.parametrize("value", [0, 1])
 def test_error_consistency_does_not_exist_without_errors_or_without_correct_images(value):
     found = error_consistency([value] * 5, [value] * 5)
