@@ -41,10 +41,9 @@ def forward_flops(network: nnx.Module, image_shape: tuple[int, int, int]) -> int
 
     Example:
         >>> from simjax import nn
-        >>> options = {"widths": (32,), "embedding_size": 16, "rngs": nnx.Rngs(0)}
-        >>> network = nnx.eval_shape(lambda: nn.DenseNetwork((8, 8, 1), **options))  # without weights
-        >>> forward_flops(network, (8, 8, 1))  # 2 * (64 * 32 + 32 * 16)
-        5120
+        >>> network = nnx.eval_shape(lambda: nn.DenseNetwork((8, 8, 1), widths=(32,), rngs=nnx.Rngs(0)))
+        >>> forward_flops(network, (8, 8, 1))  # without weights: 2 * (64 * 32 + 32 * 64)
+        8192
     """
     if isinstance(network, VisionTransformer):
         patches, has_class_token = prod(network.grid), network.class_token is not None

@@ -5,8 +5,8 @@ The debiased linear CKA of two layers is the cosine of their Gram matrices K = X
     U_ij = K_ij - r_i - r_j + sum of r / (n - 1),  r_i = sum of row i / (n - 2),  for i != j;  U_ii = K_ii = 0
 
 Their sum of products, divided by n (n - 3), is the unbiased HSIC. A Gram matrix is computed once for each layer, in
-float64. `simjax.similarity.centered_kernel_alignment` computes the same for
-one pair of layers without n x n matrices and with gradients.
+float64. `simjax.similarity.centered_kernel_alignment` computes the same for one pair of layers, with gradients and
+without n x n matrices.
 
 References:
     Kornblith, Norouzi, Lee, Hinton (2019), Similarity of Neural Network Representations Revisited.
@@ -89,7 +89,7 @@ def layer_similarity(
     return np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
 
 
-def shuffle_images(layers: Mapping[str, ArrayLike], seed: int = 0) -> dict[str, np.ndarray]:
+def shuffle_images(layers: Mapping[str, ArrayLike], *, seed: int = 0) -> dict[str, np.ndarray]:
     """Return the outputs of layers with the images in random order, the same one for all layers.
 
     The similarity of a network with the shuffled outputs of another one is the baseline of no relation.
@@ -108,6 +108,8 @@ def as_layers(argument: str, layers: Mapping[str, ArrayLike]) -> dict[str, np.nd
         raise InputError(f"{argument}: expected at least one layer, got none")
     arrays = {name: as_finite(f"{argument}[{name!r}]", features) for name, features in layers.items()}
     n = len(np.atleast_1d(next(iter(arrays.values()))))
+    if not n:
+        raise InputError(f"{argument}: expected at least one image, got none")
     for name, features in arrays.items():
         if features.ndim < 2 or len(features) != n:
             raise InputError(f"{argument}[{name!r}]: expected features [{n}, ...], got shape {features.shape}")

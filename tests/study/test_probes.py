@@ -73,6 +73,7 @@ def test_errors(random):
         (lambda: linear_probes(layers, labels, layers, [0.5] * 6), "^test_labels: "),
         (lambda: linear_probes(layers, [1] * 6, layers, labels), "^train_labels: expected at least 2 classes, got 1$"),
         (lambda: linear_probes({"x": x * np.inf}, labels, layers, labels), r"^train_features\['x'\]: expected finite"),
+        (lambda: linear_probes(layers, labels, {"x": x[:0]}, []), "^test_features: expected at least one image, got"),
         (lambda: linear_probes(layers, labels, layers, labels, max_features=0), "^max_features: expected at least 1"),
     ):
         with pytest.raises(InputError, match=message):
