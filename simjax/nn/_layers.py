@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array, lax
 
 from simjax import core
-from simjax.nn._responses import Response
+from simjax.nn._responses import Response, unit_kernel
 
 
 class Dense(nnx.Module):
@@ -20,7 +20,7 @@ class Dense(nnx.Module):
         features_out: Size of the last axis of the result.
         use_bias: Add a learned bias, zero at the start.
         init: Name of a factory in `flax.nnx.initializers`, which initializes the kernel. The default is for a layer
-            that a ReLU follows. Other measures than "dot" have "lecun_normal".
+            that a ReLU follows. For other measures than "dot" see `Response`.
         measure: Compares x with the weight vector of a neuron: a name in `NETWORK_MEASURES`.
     """
 
@@ -34,7 +34,7 @@ class Dense(nnx.Module):
         measure: str = "dot",
         rngs: nnx.Rngs,
     ):
-        initializer = getattr(nnx.initializers, init if measure == "dot" else "lecun_normal")()
+        initializer = getattr(nnx.initializers, init)() if measure == "dot" else unit_kernel
         self.kernel = nnx.Param(initializer(rngs.params(), (features_in, features_out)))
         self.bias = nnx.Param(jnp.zeros(features_out)) if use_bias else None
         self.response = None if measure == "dot" else Response(measure, features_in)
@@ -51,7 +51,7 @@ class Dense(nnx.Module):
 class Convolution(nnx.Module):
     """A convolution of images, see `core.convolution`, or with another measure `Response`(patch, filter) + bias.
 
-    The kernel has He normal initialization, for other measures than "dot" that of LeCun.
+    The kernel has He normal initialization; for other measures than "dot" see `Response`.
 
     Args:
         channels_in: Number of channels of x.
@@ -76,7 +76,7 @@ class Convolution(nnx.Module):
         rngs: nnx.Rngs,
     ):
         shape = (size, size, channels_in, channels_out)
-        initializer = nnx.initializers.he_normal() if measure == "dot" else nnx.initializers.lecun_normal()
+        initializer = nnx.initializers.he_normal() if measure == "dot" else unit_kernel
         self.kernel = nnx.Param(initializer(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(channels_out)) if use_bias else None
         self.response = None if measure == "dot" else Response(measure, size * size * channels_in)

@@ -260,9 +260,10 @@ def _block(width: int, heads: int, mlp_ratio: int, measure: str, rngs: nnx.Rngs)
     if measure == "dot":
         return TransformerBlock(width, heads, mlp_ratio=mlp_ratio, rngs=rngs)
     size = max(width // heads, 1)
-    # The attention scores of standard normal queries and keys start with variance 1, as those of dot products.
-    temperature = Temperature(score_moments(measure, size)[1], max_scale=None)
-    compare = TunedMeasure(measure, gamma=1 / size) if measure == "rbf" else measure
+    # For standard normal queries and keys, scores start with variance 1 over the keys, as those of dot products do.
+    _, deviation = score_moments(measure, size, weight_scale=1.0)
+    temperature = Temperature(deviation, max_scale=None)
+    compare = TunedMeasure(measure, gamma=1 / (2 * size)) if measure == "rbf" else measure
     options = {"measure": compare, "temperature": temperature, "dense_measure": measure}
     return TransformerBlock(width, heads, mlp_ratio=mlp_ratio, rngs=rngs, **options)
 
