@@ -201,13 +201,16 @@ def _build_head(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> nnx.
 def with_weights(build: Callable[[], nnx.Module], prefix: str, arrays: Mapping[str, np.ndarray]) -> nnx.Module:
     """Return a module with the given weights. `build` is only traced, so initial weights are not computed."""
     graph, abstract = nnx.split(nnx.eval_shape(build))
-    loaded = []
+    loaded, unused = [], {name for name in arrays if name.startswith(f"{prefix}.")}
     for path, leaf in nnx.to_flat_state(abstract):
         name = ".".join(map(str, (prefix, *path)))
+        unused.discard(name)
         array = arrays.get(name)
         if array is None or array.shape != leaf.shape:
             got = "nothing" if array is None else f"shape {array.shape}"
             raise InputError(f"weights {name}: expected shape {leaf.shape}, got {got}")
         value = jnp.asarray(array, leaf.dtype)
         loaded.append((path, leaf.replace(value) if isinstance(leaf, nnx.Variable) else value))
+    if unused:
+        raise InputError(f"weights {min(unused)}: expected no such weights, the config describes another {prefix}")
     return nnx.merge(graph, nnx.from_flat_state(loaded))

@@ -270,6 +270,10 @@ def damage_head(folder: Path) -> None:
     save_file(weights, folder / WEIGHTS)
 
 
+def add_weight(folder: Path) -> None:
+    save_file(load_file(folder / WEIGHTS) | {"head.scale": np.ones(1, np.float32)}, folder / WEIGHTS)
+
+
 def change_config(**values: object):
     def change(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
@@ -283,6 +287,7 @@ def change_config(**values: object):
     [
         (damage_weights, "changed after"),
         (damage_head, "changed after"),
+        (add_weight, "head.scale: expected no such weights"),
         (change_config(class_names=list("1023456789")), "changed after"),
         (cut_weights, "cannot be read"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
