@@ -49,7 +49,7 @@ def dot_products_of(jaxpr: Any) -> int:
 CASES = list(itertools.product((SiameseCNN, DenseNetwork, VisionTransformer), (MNIST, CIFAR10)))
 
 
-@pytest.mark.parametrize(("network", "shape"), CASES)
+@pytest.mark.parametrize(("network", "shape"), mostly_slow(CASES, *CASES[::2]))
 def test_the_formula_counts_the_matrix_products_of_the_program(network, shape):
     network = without_weights(network, shape)
     function, *arguments = program(network, shape)

@@ -8,7 +8,6 @@ from simjax import data, evaluate, load_encoder
 from simjax.core import InputError
 from simjax.similarity import centered_kernel_alignment
 from simjax.study import layer_similarity, shuffle_images
-from tests.slow import mostly_slow
 
 
 def hsic(k: np.ndarray, m: np.ndarray) -> float:
@@ -80,7 +79,8 @@ def digits() -> dict[str, np.ndarray]:
     return {name: outputs[name] for name in list(outputs)[::3]}
 
 
-@pytest.mark.parametrize("index", mostly_slow(["linear", "rbf"], "linear"))
+@pytest.mark.slow
+@pytest.mark.parametrize("index", ["linear", "rbf"])
 def test_batches_are_close_to_all_images_of_a_trained_network(digits, index):
     """The median distance of the RBF kernel differs between batches, too."""
     whole = layer_similarity(digits, digits, index=index, batch_size=2000)
@@ -90,7 +90,8 @@ def test_batches_are_close_to_all_images_of_a_trained_network(digits, index):
     np.testing.assert_allclose(in_batches, whole, rtol=0, atol=0.01)
 
 
-@pytest.mark.parametrize("index", mostly_slow(["linear", "rbf", "mutual_knn"], "linear"))
+@pytest.mark.slow
+@pytest.mark.parametrize("index", ["linear", "rbf", "mutual_knn"])
 def test_shuffled_images_have_no_similarity(digits, index):
     found = layer_similarity(digits, shuffle_images(digits), index=index)
     n = len(digits["0.Convolution"])
