@@ -40,7 +40,7 @@ def look_inside(cnn: Encoder, vit: Encoder, test: Dataset) -> dict[str, np.ndarr
     found |= {"query": test.images[queries], "query_label": test.labels[queries]}
     for name, encoder in (("cnn", cnn), ("vit", vit)):
         scores = encoder.similarity(test.images[queries], test.images)
-        scores = scores if encoder.measure.higher_is_closer else -scores
+        scores = np.array(scores if encoder.measure.higher_is_closer else -scores)
         scores[np.arange(len(queries)), queries] = -np.inf
         nearest = np.argsort(-scores, axis=1, kind="stable")[:, :NEIGHBOURS]
         found |= {f"{name}_neighbour": test.images[nearest], f"{name}_neighbour_label": test.labels[nearest]}
