@@ -68,7 +68,7 @@ def test_a_dense_layer_equals_loops(random):
     found = jax.jit(lambda x: {m: (layer(x), layer(x, slice(1, 3))) for m, layer in layers.items()})(x)
     for measure, layer in layers.items():
         weights = np.sqrt(7) * np.float64(layer.kernel[...])
-        scores = [[[score(measure, row, w) for w in weights.T] for row in rows] for rows in np.float64(x)]
+        scores = [[[score(measure, row, w) for w in weights.T] for row in rows] for rows in x.astype(float)]
         expected = standardized(measure, scores, 7) + bias
         every, some = found[measure]
         np.testing.assert_allclose(every, expected, rtol=1e-4, atol=1e-5)
@@ -130,7 +130,7 @@ def test_gradients_are_finite_at_zero_patches_and_at_the_weights(dtype):
             assert np.isfinite(np.float32(leaf)).all(), measure
         largest = standardized(measure, {"cosine": 1.0, "rbf": 1.0}.get(measure, 0.0), 9)
         assert np.float32(found).max() <= largest * (1 + 4 * float(jnp.finfo(dtype).eps)), measure
-        assert np.float32(found)[0, 1, 1, 0] == pytest.approx(largest, rel=0.02), measure
+        assert np.asarray(found, np.float32)[0, 1, 1, 0] == pytest.approx(largest, rel=0.02), measure
 
 
 @pytest.mark.slow
