@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array, lax
 from jax.typing import ArrayLike
@@ -195,7 +196,7 @@ class TunedMeasure(nnx.Module):
     def __init__(self, name: str, **initial: ArrayLike):
         similarity.measure(name, **initial)
         for parameter, value in initial.items():
-            if not jnp.all(jnp.asarray(value) > 0):
+            if not np.all(np.asarray(value) > 0):  # with jnp, the check would be traced when an encoder is loaded
                 raise InputError(f"{parameter}: expected above 0, got {value}")
         self.name = name
         self.logarithms = nnx.Dict({p: nnx.Param(jnp.log(jnp.asarray(v, float))) for p, v in initial.items()})

@@ -16,7 +16,10 @@ from simjax.core import InputError, suggestion
 from simjax.nn import NETWORK_MEASURES
 from simjax.train._loss_settings import LossSettings, MiningSettings, ObjectiveName
 
-NetworkMeasure = str if TYPE_CHECKING else Literal[*NETWORK_MEASURES]
+if TYPE_CHECKING:
+    NetworkMeasure = str
+else:
+    NetworkMeasure = Literal[*NETWORK_MEASURES]
 SettingsClass = TypeVar("SettingsClass")
 
 
