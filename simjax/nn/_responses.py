@@ -43,13 +43,15 @@ network on digits fell from 0.93 to 0.68 for "manhattan" and from 1.00 to 0.93 f
 class Response(nnx.Module):
     """The measure of inputs x and weight vectors w, standardized and multiplied by a learned scale.
 
-        response = scale (score - mean) / deviation,    score = measure(x, w),    w = sqrt(d) kernel
+        response = scale (score - mean(w)) / deviation,    score = measure(x, w),    w = sqrt(d) kernel
 
     Distances are negated. The kernel of a unit starts with a random direction and the length 2, `WEIGHT_SCALE`.
-    The mean and the deviation are those for standard normal x, see `score_moments`: responses to such inputs start with
-    mean 0 and variance 1, and the same learning rate is suitable for all measures. The scale starts at 1, and gamma of
-    "rbf", which is learned as well, at the inverse of the mean squared distance. Computed in float32 or wider, because
-    squared distances are differences of large numbers.
+    mean(w) is the mean score of standard normal x, and the deviation that of the initial scores, see `score_deviation`:
+    responses to such inputs start with mean 0 and variance 1, and the same learning rate is suitable for all measures.
+    The functions that a unit with a bias can learn are the same with and without mean(w). Without it, the length of w
+    would act as a bias with a large learning rate: WHAT_IT_BUYS.
+    The scale starts at 1, and gamma of "rbf", which is learned as well, at the inverse of the mean squared distance.
+    Computed in float32 or wider, because squared distances are differences of large numbers.
 
     Args:
         measure: Name of a measure in `NETWORK_MEASURES` except "dot".
@@ -83,9 +85,15 @@ class Response(nnx.Module):
             score = -_manhattan(promote_to_float32(x), weights, extract)
         else:
             score = self._score(promote_to_float32(x), weights, multiply)
-        mean, deviation = score_moments(self.measure, self.features, WEIGHT_SCALE)
+        gamma = None if self.log_gamma is None else self._gamma(self.log_gamma)
+        mean = mean_score(self.measure, weights.reshape(-1, weights.shape[-1]), gamma)
+        mean = mean.reshape((1,) * (score.ndim - 1) + mean.shape)
+        deviation = score_deviation(self.measure, self.features, WEIGHT_SCALE)
         scale = jnp.exp(clip_logarithm(self.log_scale[...])) / deviation
         return ((score - mean) * scale).astype(jnp.result_type(x, kernel))
+
+    def _gamma(self, log_gamma: Any) -> Array:
+        return jnp.exp(clip_logarithm(log_gamma[...])) / ((1 + WEIGHT_SCALE**2) * self.features)
 
     def _score(self, x: Array, weights: Array, multiply: Callable[[Array, Array], Array]) -> Array:
         """Compute the scores from dot products, see `__call__`."""
@@ -98,10 +106,7 @@ class Response(nnx.Module):
             epsilon = EPSILON * self.features
             return products * jax.lax.rsqrt(x_squares + epsilon) * jax.lax.rsqrt(w_squares + epsilon)
         squares = jax.nn.relu(x_squares + w_squares - 2 * products)
-        if self.log_gamma is None:
-            return -squares
-        gamma = jnp.exp(clip_logarithm(self.log_gamma[...])) / ((1 + WEIGHT_SCALE**2) * self.features)
-        return jnp.exp(-gamma * squares)
+        return -squares if self.log_gamma is None else jnp.exp(-self._gamma(self.log_gamma) * squares)
 
 
 def unit_kernel(key: Array, shape: tuple[int, ...]) -> Array:
@@ -110,29 +115,46 @@ def unit_kernel(key: Array, shape: tuple[int, ...]) -> Array:
     return WEIGHT_SCALE * directions.T.reshape(shape)
 
 
-def score_moments(measure: str, d: int, weight_scale: float) -> tuple[float, float]:
-    """Return mean and standard deviation of the score of a standard normal x and a w of random direction.
+def mean_score(measure: str, weights: Array, gamma: Array | None = None) -> Array:
+    """Return the means [k] of the scores of a standard normal x and the weight vectors [d, k].
 
     Args:
-        measure: Name in `NETWORK_MEASURES` except "dot". Distances are negated; gamma of "rbf" is the inverse of the
-            mean squared distance.
+        measure: Name in `NETWORK_MEASURES` except "dot". Distances are negated.
+        weights: [d, k].
+        gamma: That of "rbf", scalar.
+    """
+    d, squares = len(weights), jnp.sum(weights * weights, axis=0)
+    if measure == "squared_euclidean":
+        return -(d + squares)
+    if gamma is not None:  # |x - w|^2 has a noncentral chi-squared distribution
+        return jnp.exp(-0.5 * d * jnp.log1p(2 * gamma) - gamma * squares / (1 + 2 * gamma))
+    if measure == "manhattan":  # |x_k - w_k| has a folded normal distribution
+        density = (2 / math.pi) ** 0.5 * jnp.exp(-0.5 * weights * weights)
+        return -jnp.sum(density + weights * jax.lax.erf(weights / 2**0.5), axis=0)
+    return jnp.zeros_like(squares)
+
+
+def score_deviation(measure: str, d: int, weight_scale: float) -> float:
+    """Return the standard deviation of the score of a standard normal x and a w of random direction.
+
+    Args:
+        measure: Name in `NETWORK_MEASURES` except "dot". Gamma of "rbf" is the inverse of the mean squared distance.
         d: Number of features.
         weight_scale: |w| / sqrt(d).
     """
     w_square = weight_scale**2
     square = 1 + w_square  # mean of (x_k - w_k)^2
 
-    def kernel_mean(gamma: float) -> float:  # |x - w|^2 has a noncentral chi-squared distribution
+    def kernel_mean(gamma: float) -> float:
         return (1 + 2 * gamma) ** (-d / 2) * math.exp(-gamma * w_square * d / (1 + 2 * gamma))
 
-    mean = kernel_mean(1 / (square * d))
     # For "manhattan", of features that are normal; the second term is the variance that a fixed |w| removes.
     absolute_variance = square * (1 - 2 / math.pi) - w_square**2 / (math.pi * square)
     return {
-        "cosine": (0.0, d**-0.5),
-        "squared_euclidean": (-square * d, ((2 + 4 * w_square) * d) ** 0.5),
-        "rbf": (mean, (kernel_mean(2 / (square * d)) - mean**2) ** 0.5),
-        "manhattan": (-d * (2 * square / math.pi) ** 0.5, (d * absolute_variance) ** 0.5),
+        "cosine": d**-0.5,
+        "squared_euclidean": ((2 + 4 * w_square) * d) ** 0.5,
+        "rbf": (kernel_mean(2 / (square * d)) - kernel_mean(1 / (square * d)) ** 2) ** 0.5,
+        "manhattan": (d * absolute_variance) ** 0.5,
     }[measure]
 
 

@@ -22,7 +22,7 @@ from simjax.core import InputError
 from simjax.nn._layers import Dense
 from simjax.nn._loss_parameters import Temperature
 from simjax.nn._measures import TunedMeasure
-from simjax.nn._responses import NETWORK_MEASURES, score_moments
+from simjax.nn._responses import NETWORK_MEASURES, score_deviation
 from simjax.similarity import Measure
 
 POSITIONS = ("learned", "sincos")
@@ -261,8 +261,7 @@ def _block(width: int, heads: int, mlp_ratio: int, measure: str, rngs: nnx.Rngs)
         return TransformerBlock(width, heads, mlp_ratio=mlp_ratio, rngs=rngs)
     size = max(width // heads, 1)
     # For standard normal queries and keys, scores start with variance 1 over the keys, as those of dot products do.
-    _, deviation = score_moments(measure, size, weight_scale=1.0)
-    temperature = Temperature(deviation, max_scale=None)
+    temperature = Temperature(score_deviation(measure, size, weight_scale=1.0), max_scale=None)
     compare = TunedMeasure(measure, gamma=1 / (2 * size)) if measure == "rbf" else measure
     options = {"measure": compare, "temperature": temperature, "dense_measure": measure}
     return TransformerBlock(width, heads, mlp_ratio=mlp_ratio, rngs=rngs, **options)

@@ -11,7 +11,13 @@ from simjax.report import _style as style
 from simjax.report._page import Block, Picture, Table, Text
 
 MAX_MATRICES = 6  # heat maps of layers on a page, the first ones
-KINDS = {"seeds": "two seeds of one network", "networks": "two networks", "shuffled": "shuffled images"}
+KINDS = {
+    "model": "another model",
+    "measure": "another measure",
+    "seeds": "another seed",
+    "shuffled": "shuffled images",
+}
+"""What differs in the second network, in the order of the page."""
 
 
 def layers(comparisons: Sequence[Mapping[str, Any]], names: Mapping[str, str], title: str) -> list[Block]:
@@ -19,6 +25,7 @@ def layers(comparisons: Sequence[Mapping[str, Any]], names: Mapping[str, str], t
     if not comparisons:
         return []
     rows: list[Any] = []
+    comparisons = sorted(comparisons, key=lambda found: list(KINDS).index(found["kind"]))
     for found in comparisons:
         best = np.max(found["cka"], axis=1)  # of each layer of the first network, the most similar layer of the other
         pair = [names.get(found["a"], found["a"]), names.get(found["b"], found["b"])]
@@ -28,20 +35,9 @@ def layers(comparisons: Sequence[Mapping[str, Any]], names: Mapping[str, str], t
         "unrelated. Each layer of the first network is matched with the most similar one of the second; the table has "
         "the mean over layers. Two seeds of one network show how high it can be, shuffled images how low."
     )
-    pictures = [_matrix(found, names, title) for found in _drawn(comparisons)]
-    return [Text(text), Table(["", "Network", "Compared with", "CKA"], rows, align="lllr"), *pictures]
-
-
-def _drawn(comparisons: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the comparisons of seeds of one network and of models with one measure, the most telling ones, first."""
-
-    def rank(found: Mapping[str, Any]) -> int:
-        (model_a, _, measure_a), (model_b, _, measure_b) = (found[key].partition("-") for key in ("a", "b"))
-        if found["kind"] == "networks" and model_a != model_b and measure_a == measure_b:
-            return 0
-        return 1 if found["kind"] == "seeds" else 2
-
-    return sorted((found for found in comparisons if found["kind"] != "shuffled"), key=rank)[:MAX_MATRICES]
+    drawn = [found for found in comparisons if found["kind"] != "shuffled"][:MAX_MATRICES]
+    pictures = [_matrix(found, names, title) for found in drawn]
+    return [Text(text), Table(["Different", "Network", "Compared with", "CKA"], rows, align="lllr"), *pictures]
 
 
 def _matrix(found: Mapping[str, Any], names: Mapping[str, str], title: str) -> Picture:

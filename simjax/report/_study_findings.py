@@ -1,4 +1,4 @@
-"""The findings of a study in sentences that follow from its numbers by fixed rules.
+"""The findings of a study: verdicts that follow from its numbers by fixed rules.
 
 A difference is claimed only if its interval excludes 0. The intervals of the m claims of a group have the confidence
 1 - 0.05 / m each (Bonferroni), so that all of them are right with 95%.
@@ -11,7 +11,7 @@ from typing import Any
 
 from simjax.evaluate import Comparison
 from simjax.report import _numbers as numbers
-from simjax.report._page import Block, Text
+from simjax.report._page import Block, Row, Table, Text
 from simjax.report._study_group import (
     ACCURACY,
     MEASURE_NAMES,
@@ -28,11 +28,18 @@ Compare = Callable[[float], Comparison | None]  # of a confidence
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A difference of accuracies and the sentence about it."""
+    """A difference of accuracies and what it shows."""
 
+    kind: str  # "model", "measure" or "gap"
     subject: str
     found: Comparison
-    sentence: str
+    verdict: str
+
+    @property
+    def difference(self) -> str:
+        """The difference with its interval in points, such as "+0.21 (0.05 to 0.37)"."""
+        low, high = map(points, self.found.interval or ())
+        return f"{100 * (self.found.difference or 0.0):+.2f} ({low} to {high})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +51,18 @@ class Findings:
     confidence: float
 
     def blocks(self) -> list[Block]:
-        """Return the answer and the claims as paragraphs."""
+        """Return the answer as a paragraph and the claims as a table."""
+        if not self.claims:
+            return [Text("There are no two networks with accuracies to compare.")]
+        rows: list[Row] = [[claim.subject, claim.difference, claim.verdict] for claim in self.claims]
         note = (
-            f"Intervals in this section have {100 * self.confidence:.3g}% confidence each, so that all "
-            f"{len(self.claims)} statements hold together with 95%. They contain the chance of the test images and, "
-            "with several seeds, that of the seeds. A point is one percentage point of accuracy."
+            f"Differences of accuracies in percentage points. The intervals have {100 * self.confidence:.3g}% "
+            f"confidence each, so that all {len(self.claims)} verdicts are right together with 95%. They contain the "
+            "chance of the test images and, with several seeds, that of the seeds. No difference shown does not mean "
+            "that there is none: the interval tells how large it may be."
         )
-        return [Text(text) for text in (self.answer, *(claim.sentence for claim in self.claims), note) if text]
+        table = Table(["Compared", "Difference (interval)", "Verdict"], rows, align="lll")
+        return [*([Text(self.answer)] if self.answer else []), table, Text(note)]
 
     def content(self) -> dict[str, Any]:
         """Return the findings as plain values."""
@@ -64,7 +76,7 @@ class Findings:
                     "difference_interval": claim.found.interval,
                     "runs": claim.found.runs,
                     "shown": claim.found.is_shown,
-                    "sentence": claim.sentence,
+                    "verdict": claim.verdict,
                 }
                 for claim in self.claims
             ],
@@ -76,12 +88,12 @@ def findings(group: Group) -> Findings:
     asked = [*_architectures(group), *_swaps(group), *_changes(group)]
     confidence = 1 - 0.05 / max(len(asked), 1)
     claims = []
-    for kind, subject, better, worse, compare in asked:
+    for kind, subject, positive, negative, compare in asked:
         found = compare(confidence)
         if found is not None and found.difference is not None and found.interval is not None:
-            sentence = _sentence(subject, better, worse, found.difference, found)
-            claims.append((kind, Claim(subject, found, sentence)))
-    return Findings(_answer(group, claims), [claim for _, claim in claims], confidence)
+            shown = positive if found.difference > 0 else negative
+            claims.append(Claim(kind, subject, found, shown if found.is_shown else "no difference shown"))
+    return Findings(_answer(claims), claims, confidence)
 
 
 Asked = tuple[str, str, str, str, Compare]  # kind, subject, words for a positive and for a negative difference, compare
@@ -94,7 +106,8 @@ def _architectures(group: Group) -> list[Asked]:
         x, y = group.find(a, measure), group.find(b, measure)
         if x is not None and y is not None:
             subject = f"{_model(a)} against {_model(b)}, both with {_measure(measure)} {_values(x, y)}"
-            asked.append(("model", subject, f"{_model(a)} is better", f"{_model(b)} is better", _pair(x, y)))
+            verdicts = f"the {_model(a)} is better", f"the {_model(b)} is better"
+            asked.append(("model", subject, *verdicts, _pair(x, y)))
     return asked
 
 
@@ -105,8 +118,9 @@ def _swaps(group: Group) -> list[Asked]:
     for model, measure in itertools.product(group.models, others):
         x, y = group.find(model, measure), group.find(model, first)
         if x is not None and y is not None:
-            subject = f"{_measure(measure)} in the place of {_measure(first)}, in the {_model(model)} {_values(x, y)}"
-            asked.append(("measure", subject, "the accuracy is higher", "the accuracy is lower", _pair(x, y)))
+            subject = f"{_model(model)}: {_measure(measure)} against {_measure(first)} {_values(x, y)}"
+            verdicts = f"{_measure(measure)} is better", f"{_measure(first)} is better"
+            asked.append(("measure", subject, *verdicts, _pair(x, y)))
     return asked
 
 
@@ -119,7 +133,7 @@ def _changes(group: Group) -> list[Asked]:
         other = group.find("cnn", measure), group.find("vit", measure)
         if None in (*pair, *other):
             continue
-        subject = f"The gap between CNN and ViT with {_measure(measure)} against that with {_measure(first)}"
+        subject = f"CNN minus ViT: with {_measure(measure)} against with {_measure(first)}"
         asked.append(("gap", subject, "the CNN gains on the ViT", "the ViT gains on the CNN", _gap(other, pair)))
     return asked
 
@@ -132,33 +146,25 @@ def _gap(a: Any, b: Any) -> Compare:
     return lambda confidence: change_of_gap(a, b, confidence=confidence)
 
 
-def _sentence(subject: str, positive: str, negative: str, difference: float, found: Comparison) -> str:
-    low, high = map(points, found.interval or ())
-    verdict = "no difference shown" if not found.is_shown else positive if difference > 0 else negative
-    return f"{subject[0].upper()}{subject[1:]}: {verdict} ({points(difference)} points, interval {low} to {high})."
-
-
-def _answer(group: Group, claims: list[tuple[str, Claim]]) -> str:
+def _answer(claims: list[Claim]) -> str:
     """Answer the question whether CNN and ViT perform alike because both measure similarity by a dot product."""
-    gaps = [claim for kind, claim in claims if kind == "gap"]
-    cnn, vit = group.find("cnn", "dot"), group.find("vit", "dot")
-    base = None if cnn is None or vit is None else difference(cnn, vit)
-    if not gaps or base is None or base.interval is None:
+    gaps = [claim for claim in claims if claim.kind == "gap"]
+    start = next((claim for claim in claims if claim.subject.startswith("CNN against ViT, both with the dot")), None)
+    if start is None or not gaps:
         return ""
-    largest = max(map(abs, base.interval))
-    start = f"With the dot product, CNN and ViT differ by at most {points(largest)} points (95%). "
+    low, high = map(points, start.found.interval or ())
+    if start.found.is_shown:
+        text = f"With the dot product, CNN and ViT do not perform alike: {start.verdict} by {low} to {high} points. "
+    else:
+        text = f"With the dot product, no difference of CNN and ViT is shown; it is between {low} and {high} points. "
     changed = [claim for claim in gaps if claim.found.is_shown]
     if changed:
-        names = "; ".join(claim.subject.removeprefix("The gap between CNN and ViT ") for claim in changed)
-        return (
-            f"{start}The difference between them depends on the measure: it changes {names}. So the dot product is "
-            "part of how alike they perform on these images."
-        )
-    bound = max(max(map(abs, claim.found.interval or (0.0, 0.0))) for claim in gaps)
+        verdicts = "; ".join(f"{claim.verdict} with {claim.subject.partition(' with ')[2]}" for claim in changed)
+        return f"{text}This difference depends on the measure inside the networks: {verdicts}."
+    bound = points(max(max(map(abs, claim.found.interval or (0.0, 0.0))) for claim in gaps))
     return (
-        f"{start}With other measures inside both networks, this difference changes by at most {points(bound)} points, "
-        "and no change is shown. So these runs do not show that CNN and ViT perform alike because of the dot product: "
-        "they perform as alike without it, as far as these images can tell."
+        f"{text}Another measure inside both networks changes this difference by at most {bound} points, and no change "
+        "is shown. So these runs do not show that the dot product is what makes CNN and ViT alike or different."
     )
 
 

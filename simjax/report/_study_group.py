@@ -162,13 +162,14 @@ def common_errors(group: Group) -> dict[str, list[tuple[str, str, Estimate]]]:
         found.setdefault(kind, []).append((a, b, estimate))
 
     known = [(network, network.correct) for network in group.networks if network.correct is not None]
+    pairs = list(itertools.combinations(known, 2))
+    for (a, x), (b, y) in (pair for pair in pairs if pair[0][0].measure == pair[1][0].measure):
+        add("another model", a.name, b.name, list(zip(x, y, strict=False)))
+    for (a, x), (b, y) in (pair for pair in pairs if pair[0][0].model == pair[1][0].model):
+        add("another measure", a.name, b.name, list(zip(x, y, strict=False)))
     for network, correct in known:
         if len(correct) > 1:
-            add("two seeds", network.name, network.name, list(itertools.combinations(correct, 2)))
-    for (a, x), (b, y) in itertools.combinations(known, 2):
-        kind = "measure" if a.model == b.model else "model" if a.measure == b.measure else "both"
-        if kind != "both":
-            add(f"another {kind}", a.name, b.name, list(zip(x, y, strict=False)))
+            add("another seed", network.name, network.name, list(itertools.combinations(correct, 2)))
     return found
 
 

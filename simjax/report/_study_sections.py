@@ -104,7 +104,7 @@ def _common_errors(group: Group) -> list[Block]:
         "on the same ones; 0: as often as networks whose errors are independent. Two seeds of one network are the "
         "yardstick: networks that compute alike should fail alike. Mean over the seeds, with 95% intervals over images."
     )
-    return [Text(text), Table(["", "Network", "Compared with", "Kappa"], rows, align="lllr")]
+    return [Text(text), Table(["Different", "Network", "Compared with", "Kappa"], rows, align="lllr")]
 
 
 def _budgets(plan: dict[str, Any], groups: Sequence[Group]) -> list[Block]:

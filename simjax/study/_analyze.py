@@ -1,6 +1,7 @@
 """Comparisons of the trained networks of a study beyond their accuracy: layers, probes, robustness, attention."""
 
 import io
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -131,7 +132,10 @@ def _accuracies_under_corruption(encoder: Encoder, test: Dataset) -> dict[str, l
 
 
 def _layer_comparisons(layers: dict[str, list[dict[str, np.ndarray]]]) -> list[dict[str, Any]]:
-    """Return the similarity of all layers of each two networks, of two seeds of each one, and of shuffled images."""
+    """Return the similarity of the layers of networks that differ in the model, the measure or the seed only.
+
+    The last one compares a network with itself on shuffled images.
+    """
     found = []
 
     def add(a: str, b: str, x: dict[str, np.ndarray], y: dict[str, np.ndarray], kind: str) -> None:
@@ -139,12 +143,14 @@ def _layer_comparisons(layers: dict[str, list[dict[str, np.ndarray]]]) -> list[d
         found.append({"a": a, "b": b, "kind": kind, "rows": [*x], "columns": [*y], "cka": values.tolist()})
 
     names = list(layers)
-    for i, a in enumerate(names):
-        if len(layers[a]) > 1:
-            first, second = layers[a]
-            add(a, a, first, second, "seeds")
-        for b in names[i + 1 :]:
-            add(a, b, layers[a][0], layers[b][0], "networks")
+    for a, b in itertools.combinations(names, 2):
+        (model_a, _, measure_a), (model_b, _, measure_b) = a.rpartition("-"), b.rpartition("-")
+        if measure_a == measure_b or model_a == model_b:
+            add(a, b, layers[a][0], layers[b][0], "model" if measure_a == measure_b else "measure")
+    for name in names:
+        if len(layers[name]) > 1:
+            first, second = layers[name]
+            add(name, name, first, second, "seeds")
     first = layers[names[0]][0]
     add(names[0], names[0], first, shuffle_images(first), "shuffled")
     return found

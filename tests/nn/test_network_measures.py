@@ -13,7 +13,7 @@ from simjax import nn
 from simjax.core import InputError
 from simjax.encoder import Encoder, EncoderConfig, Preprocessing, load_encoder
 from simjax.explain import grad_cam
-from simjax.nn._responses import score_moments
+from simjax.nn._responses import mean_score, score_deviation
 from simjax.train._settings import CNNSettings, from_dict
 from tests.slow import mostly_slow
 
@@ -36,13 +36,31 @@ def score(measure, x, w):
     return -square if measure == "squared_euclidean" else np.exp(-square / (5 * len(x)))
 
 
-def standardized(measure, scores, d):
-    mean, deviation = score_moments(measure, d, 2.0)
-    return (np.asarray(scores) - mean) / deviation
+def standardized(measure, scores, weights):
+    """Standardize the scores [..., k] of inputs and initial weight vectors [d, k]."""
+    d = len(weights)
+    mean = mean_score(
+        measure, jnp.asarray(weights, jnp.float32), jnp.float32(1 / (5 * d)) if measure == "rbf" else None
+    )
+    return (np.asarray(scores) - np.asarray(mean)) / score_deviation(measure, d, 2.0)
 
 
 def test_moments_are_those_of_random_vectors(random):
     d = 50
+    few = random.normal(size=(3, d)) * np.array([[0.1], [1.0], [3.0]])
+    inputs = random.normal(size=(200_000, d))
+    for measure in OTHERS:
+        gamma = 1 / (5 * d)
+        found = mean_score(measure, jnp.asarray(few.T, jnp.float32), jnp.float32(gamma) if measure == "rbf" else None)
+        for w, mean in zip(few, found, strict=True):
+            squares = ((inputs - w) ** 2).sum(1)
+            values = {
+                "cosine": inputs @ w / np.linalg.norm(inputs, axis=1) / np.linalg.norm(w),
+                "squared_euclidean": -squares,
+                "rbf": np.exp(-gamma * squares),
+                "manhattan": -np.abs(inputs - w).sum(1),
+            }[measure]
+            assert values.mean() == pytest.approx(float(mean), abs=0.01 * values.std()), measure
     x, w = random.normal(size=(2, 100_000, d))
     w *= 2 * np.sqrt(d) / np.linalg.norm(w, axis=1, keepdims=True)
     squares = ((x - w) ** 2).sum(1)
@@ -53,9 +71,7 @@ def test_moments_are_those_of_random_vectors(random):
         "manhattan": -np.abs(x - w).sum(1),
     }
     for measure, values in samples.items():
-        mean, deviation = score_moments(measure, d, 2.0)
-        assert values.mean() == pytest.approx(mean, abs=0.1 * deviation), measure
-        assert values.std() == pytest.approx(deviation, rel=0.03), measure
+        assert values.std() == pytest.approx(score_deviation(measure, d, 2.0), rel=0.03), measure
 
 
 def test_a_dense_layer_equals_loops(random):

@@ -75,13 +75,14 @@ def test_a_change_of_the_gap_is_claimed(study, undrawn):
     claims = {claim["subject"].partition(" (")[0]: claim for claim in found["claims"]}
     equal = claims["CNN against ViT, both with the dot product"]
     assert not equal["shown"]
-    assert "no difference shown" in equal["sentence"]
-    worse = claims["the cosine in the place of the dot product, in the ViT"]
+    assert equal["verdict"] == "no difference shown"
+    worse = claims["ViT: the cosine against the dot product"]
+    assert worse["verdict"] == "the dot product is better"
     assert worse["shown"]
     assert worse["difference"] == pytest.approx(-0.18, abs=1e-9)
     low, high = worse["difference_interval"]
     assert low < -0.18 < high < 0
-    gap = claims["The gap between CNN and ViT with the cosine against that with the dot product"]
+    gap = claims["CNN minus ViT: with the cosine against with the dot product"]
     assert gap["shown"]
     assert gap["difference"] == pytest.approx(0.18, abs=1e-9)
     assert "depends on the measure" in found["answer"]
@@ -94,7 +95,8 @@ def test_equal_networks_are_not_told_apart(tmp_path, undrawn):
     write_study(tmp_path)
     found = json.loads((tmp_path / "study.json").read_text())["groups"][0]["findings"]
     assert not any(claim["shown"] for claim in found["claims"])
-    assert "do not show that CNN and ViT perform alike because of the dot product" in found["answer"]
+    assert "no difference of CNN and ViT is shown" in found["answer"]
+    assert "do not show that the dot product is what makes CNN and ViT alike or different" in found["answer"]
 
 
 def test_the_page_escapes_the_title_and_names_the_missing_runs(study, undrawn):
@@ -112,7 +114,7 @@ def test_common_errors_are_the_means_over_seeds(study, undrawn):
     kappas = [
         error_consistency(with_errors(r, s), with_errors(r, s + 20)).value for s, r in enumerate((0.019, 0.02, 0.021))
     ]
-    assert f"{np.mean(np.array(kappas, float)):.2f} (" in text.split("## Common errors")[1].split("another model")[1]
+    assert f"{np.mean(np.array(kappas, float)):.2f} (" in text.split("## Common errors")[1].split("another model |")[1]
 
 
 def test_runs_of_other_images_are_refused(study):
