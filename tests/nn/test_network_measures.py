@@ -48,7 +48,7 @@ def standardized(measure, scores, weights):
 def test_moments_are_those_of_random_vectors(random):
     d = 50
     few = random.normal(size=(3, d)) * np.array([[0.1], [1.0], [3.0]])
-    inputs = random.normal(size=(200_000, d))
+    inputs = random.normal(size=(20_000, d))
     for measure in OTHERS:
         gamma = 1 / (5 * d)
         found = mean_score(measure, jnp.asarray(few.T, jnp.float32), jnp.float32(gamma) if measure == "rbf" else None)
@@ -60,8 +60,8 @@ def test_moments_are_those_of_random_vectors(random):
                 "rbf": np.exp(-gamma * squares),
                 "manhattan": -np.abs(inputs - w).sum(1),
             }[measure]
-            assert values.mean() == pytest.approx(float(mean), abs=0.01 * values.std()), measure
-    x, w = random.normal(size=(2, 100_000, d))
+            assert values.mean() == pytest.approx(float(mean), abs=0.03 * values.std()), measure
+    x, w = random.normal(size=(2, 20_000, d))
     w *= 2 * np.sqrt(d) / np.linalg.norm(w, axis=1, keepdims=True)
     squares = ((x - w) ** 2).sum(1)
     samples = {
@@ -85,7 +85,7 @@ def test_a_dense_layer_equals_loops(random):
     for measure, layer in layers.items():
         weights = np.sqrt(7) * np.float64(layer.kernel[...])
         scores = [[[score(measure, row, w) for w in weights.T] for row in rows] for rows in x.astype(float)]
-        expected = standardized(measure, scores, 7) + bias
+        expected = standardized(measure, scores, weights) + bias
         every, some = found[measure]
         np.testing.assert_allclose(every, expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(some, expected[..., 1:3], rtol=1e-4, atol=1e-5)
@@ -107,7 +107,8 @@ def test_a_convolution_equals_loops(random, size, stride, padding):
         for b, i, j, k in np.ndindex(scores.shape):
             patch = padded[b, i * stride : i * stride + size, j * stride : j * stride + size]
             scores[b, i, j, k] = score(measure, patch.reshape(-1), filters[k])
-        np.testing.assert_allclose(found[measure], standardized(measure, scores, d), rtol=1e-4, atol=1e-5)
+        expected = standardized(measure, scores, filters.T)
+        np.testing.assert_allclose(found[measure], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_responses_start_with_mean_0_and_variance_1(random):
@@ -144,9 +145,11 @@ def test_gradients_are_finite_at_zero_patches_and_at_the_weights(dtype):
         assert found.dtype == dtype
         for leaf in jax.tree.leaves((found, gradients)):
             assert np.isfinite(np.float32(leaf)).all(), measure
-        largest = standardized(measure, {"cosine": 1.0, "rbf": 1.0}.get(measure, 0.0), 9)
-        assert np.float32(found).max() <= largest * (1 + 4 * float(jnp.finfo(dtype).eps)), measure
-        assert np.asarray(found, np.float32)[0, 1, 1, 0] == pytest.approx(largest, rel=0.02), measure
+        filters = 3 * np.asarray(params[measure]["kernel"][...], np.float32).reshape(9, 2)
+        largest = standardized(measure, {"cosine": 1.0, "rbf": 1.0}.get(measure, 0.0), filters)  # of each filter
+        limit = largest * (1 + 4 * float(jnp.finfo(dtype).eps))
+        assert (np.float32(found).max(axis=(0, 1, 2)) <= limit).all(), measure
+        assert np.asarray(found, np.float32)[0, 1, 1, 0] == pytest.approx(largest[0], rel=0.02), measure
 
 
 @pytest.mark.slow
