@@ -19,7 +19,7 @@ from simjax.nn._layers import (
 )
 from simjax.nn._loss_parameters import Beta, Proxies, ScaleAndBias, Temperature
 from simjax.nn._measures import LowRankMahalanobis, PairNetwork, TunedMeasure
-from simjax.nn._networks import DenseNetwork, SiameseCNN, SpatialNetwork
+from simjax.nn._networks import DenseNetwork, IdentityNetwork, SiameseCNN, SpatialNetwork
 from simjax.nn._responses import NETWORK_MEASURES
 from simjax.nn._transformer import MultiHeadAttention, TransformerBlock, VisionTransformer
 
@@ -30,6 +30,7 @@ NETWORKS = {
     "cnn": SiameseCNN,
     "vit": VisionTransformer,
     "dnn": DenseNetwork,
+    "logistic": IdentityNetwork,
     "efficientnet-lite0": EfficientNetLite0,
 }
 """Encoder networks by the name of a model. They take the image shape, `embedding_size`, `rngs` and their own options.
@@ -45,6 +46,7 @@ __all__ = [
     "DenseNetwork",
     "EfficientNetLite0",
     "HEADS",
+    "IdentityNetwork",
     "LinearHead",
     "LowRankMahalanobis",
     "LEARNED_MEASURES",

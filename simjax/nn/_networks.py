@@ -1,8 +1,9 @@
-"""A convolutional and a dense encoder of images.
+"""Encoders of images: a convolutional network, a dense network, and the identity.
 
 A Siamese network has one encoder, which embeds both images of a pair; a measure compares the embeddings.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial, reduce
 from typing import Any, Protocol, runtime_checkable
@@ -134,6 +135,40 @@ class DenseNetwork(nnx.Module):
 
     def __call__(self, images: Array, *, return_layers: bool = False) -> Any:
         """Compute embeddings; with `return_layers` also a dictionary of the outputs of all layers, [b, ...] each."""
+        return _apply(self.layers, images, return_layers)
+
+
+class IdentityNetwork(nnx.Module):
+    """The identity, from normalized images [b, h, w, c] to embeddings [b, h w c]; it has no parameters.
+
+    With a linear head on its embeddings it is a multinomial logistic regression.
+
+    Args:
+        image_shape: (h, w, c) of the images.
+        measure: Only for the linear head, which takes the measure of its network; a name in `NETWORK_MEASURES`.
+        embedding_size: h w c, the only valid size.
+        rngs: Not used; all networks take it.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        measure: str = "dot",
+        embedding_size: int | None = None,
+        rngs: nnx.Rngs,
+    ):
+        check_choice("measure", measure, NETWORK_MEASURES)
+        self.embedding_size = math.prod(image_shape)
+        if embedding_size not in (None, self.embedding_size):
+            raise InputError(
+                f"embedding_size: expected {self.embedding_size}, the numbers of an image of "
+                f"{' x '.join(map(str, image_shape))}, got {embedding_size}"
+            )
+        self.layers = nnx.Sequential(flatten)
+
+    def __call__(self, images: Array, *, return_layers: bool = False) -> Any:
+        """Compute embeddings; with `return_layers` also a dictionary with the output of its only layer."""
         return _apply(self.layers, images, return_layers)
 
 

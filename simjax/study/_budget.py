@@ -11,7 +11,7 @@ from simjax.nn import count_parameters
 from simjax.study._flops import forward_flops
 from simjax.study._plan import Budget
 from simjax.train._data import DataSplits, build_normalization
-from simjax.train._learner import build_learner
+from simjax.train._learner import Learner, build_learner
 from simjax.train._objective import build_objective, total_steps
 from simjax.train._recipes import fill_defaults
 from simjax.train._settings import Settings, network_options
@@ -28,8 +28,8 @@ class Match:
     Attributes:
         settings: Settings of the run, with the number of epochs and, for the rule "parameters", the widths.
         parameters: Number of trained parameters.
-        forward_flops: FLOPs of the embedding of one image.
-        training_flops: FLOPs of the whole training, three times those of the embeddings of its images.
+        forward_flops: FLOPs of the embedding and the classification of one image.
+        training_flops: FLOPs of the whole training, three times those of its images.
         steps: Number of training steps.
         is_capped: Whether the epochs are `max_epochs` instead of those that the amount buys.
     """
@@ -49,7 +49,7 @@ def match(settings: Settings, budget: Budget, splits: DataSplits) -> Match:
     if budget.rule == "parameters":
         settings = _with_parameters(settings, budget.amount, splits.image_shape, classes)
     learner = build_learner(settings, splits.image_shape, classes)
-    forward = forward_flops(learner.encoder, splits.image_shape)
+    forward = forward_flops(learner.encoder, splits.image_shape) + _head_flops(learner)
     per_epoch = 3 * forward * images
     if budget.rule == "training_flops":
         epochs = budget.amount / max(per_epoch, 1)
@@ -63,6 +63,12 @@ def match(settings: Settings, budget: Budget, splits: DataSplits) -> Match:
     steps_per_epoch = build_objective(settings, splits.train.labels, classes).steps_per_epoch
     steps = total_steps(settings, steps_per_epoch)
     return Match(settings, count_parameters(learner), forward, per_epoch * steps / steps_per_epoch, steps, is_capped)
+
+
+def _head_flops(learner: Learner) -> int:
+    """Count the operations of the dot products of the classifier for one image; 0 without a classifier."""
+    arrays = jax.tree.leaves(nnx.state(learner.head)) if learner.head is not None else []
+    return sum(2 * array.size for array in arrays if array.ndim == 2)  # the weight vectors of the classes
 
 
 def _with_parameters(settings: Settings, amount: float, image_shape: tuple[int, int, int], classes: int) -> Settings:

@@ -21,6 +21,7 @@ from simjax.nn import (
     Convolution,
     Dense,
     DenseNetwork,
+    IdentityNetwork,
     Residual,
     SiameseCNN,
     TransformerBlock,
@@ -32,8 +33,8 @@ def forward_flops(network: nnx.Module, image_shape: tuple[int, int, int]) -> int
     """Count the floating-point operations of the dot products of a network for one image.
 
     Args:
-        network: A `simjax.nn.SiameseCNN`, `DenseNetwork` or `VisionTransformer`. A layer that compares its input with
-            its weights by another measure counts as the dot products of the same size.
+        network: A `simjax.nn.SiameseCNN`, `DenseNetwork`, `IdentityNetwork` or `VisionTransformer`. A layer that
+            compares its input with its weights by another measure counts as the dot products of the same size.
         image_shape: (h, w, c).
 
     Raises:
@@ -49,9 +50,10 @@ def forward_flops(network: nnx.Module, image_shape: tuple[int, int, int]) -> int
         patches, has_class_token = prod(network.grid), network.class_token is not None
         blocks = [_block_flops(block, patches + has_class_token) for block in network.blocks]
         return _products(network.embed_patch, patches) + sum(blocks) + _products(network.embed)
-    if isinstance(network, SiameseCNN | DenseNetwork):
+    if isinstance(network, SiameseCNN | DenseNetwork | IdentityNetwork):
         return _flops_and_shape(network.layers, (1, *image_shape))[0]
-    raise InputError(f"network: expected a SiameseCNN, DenseNetwork or VisionTransformer, got {type(network).__name__}")
+    expected = "a SiameseCNN, DenseNetwork, IdentityNetwork or VisionTransformer"
+    raise InputError(f"network: expected {expected}, got {type(network).__name__}")
 
 
 def training_flops(network: nnx.Module, image_shape: tuple[int, int, int], images: int) -> int:

@@ -88,7 +88,7 @@ def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes
         InputError: If the images [h, w, c] are too small for the network, or its settings do not fit together.
     """
     rngs = nnx.Rngs(settings.seed)
-    embedding_size = settings.embedding_size or DEFAULT_EMBEDDING_SIZE
+    embedding_size = _embedding_size(settings, image_shape)
     options = network_options(settings)
     build = pretrained_network if settings.model == PRETRAINED else nn.NETWORKS[settings.model]
     encoder: Any = build(image_shape, embedding_size=embedding_size, rngs=rngs, **options)
@@ -104,6 +104,12 @@ def build_learner(settings: Settings, image_shape: tuple[int, int, int], classes
         )
     modules = _build_loss_modules(settings, embedding_size, classes, rngs)
     return Learner(encoder, head, predictor, modules, embedding_size=embedding_size, memory=settings.loss.memory)
+
+
+def _embedding_size(settings: Settings, image_shape: tuple[int, int, int]) -> int:
+    """Return the size of the embeddings. That of the logistic model depends on the images."""
+    default = math.prod(image_shape) if settings.model == "logistic" else DEFAULT_EMBEDDING_SIZE
+    return settings.embedding_size or default
 
 
 def _head_options(settings: Settings) -> dict[str, Any]:
@@ -187,7 +193,7 @@ def encoder_config(settings: Settings, splits: DataSplits, normalization: Normal
     return EncoderConfig(
         network=settings.model,
         options=network_options(settings),
-        embedding_size=settings.embedding_size or DEFAULT_EMBEDDING_SIZE,
+        embedding_size=_embedding_size(settings, splits.image_shape),
         preprocessing=Preprocessing(splits.image_shape, mean, std, data.aspect, data.input_range, data.max_pixels),
         measure=settings.loss.learned_measure or measure,
         measure_size=settings.loss.measure_size if settings.loss.learned_measure else None,

@@ -10,8 +10,8 @@ from simjax.train._settings import Settings
 EPOCHS = {"digits": 60.0, "mnist": 10.0, "fashion_mnist": 10.0, "cifar10": 15.0, "cifar100": 15.0}
 TRAINING_IMAGES = 600_000  # images processed with other data sets, in at least 2 and at most 60 epochs
 VIT_EPOCHS_FACTOR = 2.0  # relative to the other models, as a transformer lacks the inductive bias of a CNN
-LEARNING_RATE = {"cnn": 3e-3, "vit": 3e-3, "dnn": 2e-3, "efficientnet-lite0": 1e-3}
-WEIGHT_DECAY = {"cnn": 0.02, "vit": 0.05, "dnn": 0.05, "efficientnet-lite0": 0.01}
+LEARNING_RATE = {"cnn": 3e-3, "vit": 3e-3, "dnn": 2e-3, "logistic": 1e-2, "efficientnet-lite0": 1e-3}
+WEIGHT_DECAY = {"cnn": 0.02, "vit": 0.05, "dnn": 0.05, "logistic": 0.05, "efficientnet-lite0": 0.01}
 VIT_PATCH = {"mnist": 7, "fashion_mnist": 7}  # 16 patches are about 5 times as fast as 49
 MARGIN = {"contrastive": 0.5, "triplet": 0.2, "triplet_margin": 0.2}
 VARIANT: dict[str, Literal["linear"]] = {"contrastive": "linear"}
@@ -32,10 +32,11 @@ def fill_defaults(settings: Settings, train_images: int) -> Settings:
     s, optimizer = settings, settings.optimizer
     dataset, _ = split_name(s.dataset)  # a selection of classes has the recipe of the whole data set
     is_classic = s.model == "cnn" and s.cnn.variant == "classic"
+    default_size = CLASSIC_EMBEDDING_SIZE if is_classic else None if s.model == "logistic" else EMBEDDING_SIZE
     return replace(
         s,
         epochs=None if s.steps else s.epochs or _epochs(s, dataset, train_images),
-        embedding_size=s.embedding_size or (CLASSIC_EMBEDDING_SIZE if is_classic else EMBEDDING_SIZE),
+        embedding_size=s.embedding_size or default_size,
         vit=replace(s.vit, patch_size=s.vit.patch_size or VIT_PATCH.get(dataset)),
         augment=replace(s.augment, **_augmentation(s, dataset)),
         loss=replace(

@@ -70,6 +70,14 @@ class DNNSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class LogisticSettings:
+    """The logistic regression."""
+
+    measure: NetworkMeasure = "dot"
+    """compares images with the weight vectors of the linear head"""
+
+
+@dataclasses.dataclass(frozen=True)
 class EfficientNetSettings:
     """EfficientNet-Lite0 with the weights of ImageNet."""
 
@@ -163,8 +171,9 @@ class DataSettings(Reading):
 class Settings:
     """Train an encoder of images, evaluate it on test images and write a report."""
 
-    model: Literal["cnn", "vit", "dnn", "efficientnet-lite0"] = "cnn"
-    """Siamese CNN, vision transformer, dense network, or EfficientNet-Lite0 with the weights of ImageNet"""
+    model: Literal["cnn", "vit", "dnn", "logistic", "efficientnet-lite0"] = "cnn"
+    """Siamese CNN, vision transformer, dense network, logistic regression (a linear classifier of pixels), or
+    EfficientNet-Lite0 with the weights of ImageNet"""
     dataset: str = "digits"
     """digits, mnist, fashion_mnist, cifar10, cifar100, tfds:NAME, folder:PATH, or two of them as A+B; some classes of
     a data set in brackets, as mnist[0-7]"""
@@ -182,7 +191,7 @@ class Settings:
     batch_size: int = 128
     """images per step; pairs if loss.pairs is random; images with two views each for losses of views"""
     embedding_size: int | None = None
-    """features of an embedding; None: 64, or 2 for the classic CNN"""
+    """features of an embedding; None: 64, 2 for the classic CNN, or the numbers of an image for logistic"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """type in which the encoder computes during training; parameters, head, loss and optimizer are always float32"""
     data_dir: str | None = None
@@ -194,6 +203,7 @@ class Settings:
     cnn: CNNSettings = CNNSettings()
     vit: ViTSettings = ViTSettings()
     dnn: DNNSettings = DNNSettings()
+    logistic: LogisticSettings = LogisticSettings()
     efficientnet_lite0: EfficientNetSettings = EfficientNetSettings()
     loss: LossSettings = LossSettings()
     mining: MiningSettings = MiningSettings()

@@ -91,7 +91,7 @@ def build_steps(
         params: Any, statistics: Any, images: Array, labels: Array, key: Array, step: Array
     ) -> tuple[Array, tuple[Array, Any]]:
         """Return the loss of a batch of normalized images, the number of correctly classified ones, new statistics."""
-        encoder = jax.tree.map(lambda a: a.astype(dtype), params["encoder"])
+        encoder = jax.tree.map(lambda a: a.astype(dtype), params.get("encoder", {}))
         learner = nnx.merge(graphdef, nnx.State({**params, "encoder": encoder}), statistics, copy=True)
         embeddings, logits = learner(images.astype(dtype))
         embeddings = embeddings.astype(jnp.float32)

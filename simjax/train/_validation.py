@@ -111,7 +111,14 @@ def _check_combinations(settings: Settings) -> None:
     shuffled, samples = loss.batches == "shuffled", loss.samples_per_class is not None
     cluster_hard = settings.mining.miner == "cluster_hard"
     is_classic = settings.model == "cnn" and settings.cnn.variant == "classic"
+    extra = OBJECTIVES[settings.objective].extra_parameters
+    is_trained = settings.model != "logistic" or loss.learned_measure or extra in ("head", "proxies", "centers")
     for name, is_excluded, reason in (
+        (
+            "objective",
+            not is_trained,
+            f"the logistic model has no parameters to train with objective {settings.objective}; use softmax",
+        ),
         ("cnn.measure", is_classic and settings.cnn.measure != "dot", "the classic network computes dot products only"),
         ("loss.batches", shuffled and (views or random_pairs), no_classes),
         ("loss.samples_per_class", samples and shuffled, "shuffled batches have no fixed number of images per class"),

@@ -1,3 +1,4 @@
+import math
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ MODELS = {
     "cnn": partial(nn.SiameseCNN, widths=(4, 8)),
     "vit": partial(nn.VisionTransformer, width=16, depth=2),
     "dnn": partial(nn.DenseNetwork, widths=(32,)),
+    "logistic": nn.IdentityNetwork,
 }
 
 
@@ -29,7 +31,7 @@ def embed(model, images):
 def test_images_of_any_size_become_embeddings(random, name, shape):
     model = MODELS[name](shape, rngs=nnx.Rngs(0))
     embeddings = np.asarray(embed(model, random.normal(size=(3, *shape)).astype(np.float32)))
-    assert embeddings.shape == (3, 64)
+    assert embeddings.shape == (3, math.prod(shape) if name == "logistic" else 64)
     assert np.std(embeddings, axis=0).min() > 1e-3  # every feature depends on the image
     assert np.isfinite(embeddings).all()
 
@@ -41,6 +43,17 @@ def test_evaluation_is_independent_of_the_batch(random, name):
     images = random.normal(size=(5, 12, 12, 1)).astype(np.float32)
     found, expected = jax.jit(lambda images: (model(images)[2], model(images[2:3])[0]))(images)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_embedding_of_the_identity_is_the_image_row_by_row(random):
+    images = random.normal(size=(2, 3, 5, 2)).astype(np.float32)
+    network = nn.IdentityNetwork((3, 5, 2), rngs=nnx.Rngs(0))
+    embeddings, layers = network(jnp.asarray(images), return_layers=True)
+    expected = [[image[i][j][k] for i in range(3) for j in range(5) for k in range(2)] for image in images]
+    np.testing.assert_array_equal(embeddings, expected)
+    np.testing.assert_array_equal(layers["0.flatten"], expected)
+    assert network.embedding_size == 30
+    assert nn.count_parameters(network) == 0
 
 
 def test_the_classic_network_has_the_parameters_of_its_layers():
@@ -168,6 +181,11 @@ def test_heads(random):
         ),
         (lambda r: nn.VisionTransformer((8, 8, 1), positions="sin", rngs=r), "did you mean sincos"),
         (lambda r: nn.VisionTransformer((8, 8, 1), pooling="max", rngs=r), "valid: mean, class"),
+        (
+            lambda r: nn.IdentityNetwork((8, 7, 3), embedding_size=64, rngs=r),
+            "^embedding_size: expected 168, the numbers of an image of 8 x 7 x 3, got 64$",
+        ),
+        (lambda r: nn.IdentityNetwork((8, 7, 3), measure="dott", rngs=r), "did you mean dot"),
         (
             lambda r: nn.VisionTransformer((8, 8, 1), width=6, heads=2, rngs=r),
             "^width: .* multiple of 4 for sincos",

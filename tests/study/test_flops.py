@@ -11,7 +11,7 @@ from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from simjax.core import InputError
-from simjax.nn import DenseNetwork, SiameseCNN, VisionTransformer
+from simjax.nn import DenseNetwork, IdentityNetwork, SiameseCNN, VisionTransformer
 from simjax.study import forward_flops, training_flops
 from tests.slow import mostly_slow
 
@@ -75,6 +75,10 @@ def test_the_classic_cnn_by_hand():
     network = without_weights(SiameseCNN, MNIST, variant="classic")
     convolutions = 28 * 28 * 9 * 32 + 14 * 14 * 9 * 32 * 64 + 5 * 5 * 9 * 64 * 128
     assert forward_flops(network, MNIST) == 2 * (convolutions + 128 * 64 + 64 * 2)
+
+
+def test_the_identity_has_no_dot_products():
+    assert forward_flops(without_weights(IdentityNetwork, MNIST), MNIST) == 0
 
 
 def test_a_training_has_three_forward_passes_of_each_image():

@@ -84,9 +84,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         load_plan(tmp_path / "broken.toml")
 
 
-def matched(rule: str, amount: float, **changes: Any) -> dict[str, Any]:
+def matched(rule: str, amount: float, max_epochs: float | None = None, **changes: Any) -> dict[str, Any]:
     """Return the matched settings of each model on digits."""
-    plan = plan_from_dict(SMALL | {"measures": ["dot"], "budget": {"rule": rule, "amount": amount} | changes})
+    budget = {"rule": rule, "amount": amount} | ({"max_epochs": max_epochs} if max_epochs else {})
+    plan = plan_from_dict(SMALL | {"measures": ["dot"], "budget": budget} | changes)
     cells = [cell for cell in plan.cells() if cell.seed == 0]
     splits = load_splits(cells[0].settings(plan.recipe))
     return {cell.model: match(cell.settings(plan.recipe), plan.budget, splits) for cell in cells}
@@ -101,6 +102,16 @@ def test_equal_training_flops_give_a_cheaper_network_more_epochs():
     capped = matched("training_flops", 1e11, max_epochs=2)
     assert capped["dnn"].settings.epochs == 2
     assert capped["dnn"].is_capped
+
+
+def test_the_dot_products_of_the_classifier_count():
+    found = matched("epochs", 1, models=["logistic", "dnn"], settings={"dnn": {"widths": [16]}})
+    assert found["logistic"].forward_flops == 2 * 64 * 10
+    assert found["logistic"].parameters == 64 * 10 + 10
+    assert found["dnn"].forward_flops == 2 * (64 * 16 + 16 * 64 + 64 * 10)
+    cosine = matched("epochs", 1, models=["logistic"], settings={"loss": {"head": "cosine"}})["logistic"]
+    assert (cosine.forward_flops, cosine.parameters) == (2 * 64 * 10, 64 * 10 + 1)
+    assert matched("epochs", 1, models=["logistic"], objectives=["arcface"])["logistic"].forward_flops == 0
 
 
 def test_equal_parameters_scale_the_widths():

@@ -67,7 +67,7 @@ def test_steps_lower_the_loss_and_compile_once(dense):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["cnn", "vit", "dnn"])
+@pytest.mark.parametrize("model", ["cnn", "vit", "dnn", "logistic"])
 def test_half_precision_learns_the_same_in_float32_parameters(model):
     losses = []
     for dtype in ("float32", "bfloat16"):
