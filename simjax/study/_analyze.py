@@ -24,7 +24,8 @@ from simjax.train._data import DataSplits, load_splits
 from simjax.train._settings import from_dict
 
 ANALYSIS_FILE = "analysis.json"
-PROBE_IMAGES = 2000  # training images of a linear probe
+PROBE_IMAGES, PROBE_FEATURES = 1000, 512  # training images and largest number of features of a linear probe
+BEFORE_ACTIVATION = (".Convolution", ".BatchNorm")  # ends of the names of layers that an activation follows
 SEED = 0  # of the choice of images and of the corruptions
 
 
@@ -77,11 +78,11 @@ def _analyze_group(
         begin(state.cell.name)
         network, encoder = state.cell.network, load_encoder(state.folder)
         if len(layers.setdefault(network, [])) < 2:  # two seeds: the second one is the yardstick of the first
-            layers[network].append(encoder.encode(test.images, layers=True))
+            layers[network].append(_layers(encoder, test.images))
         if encoder.head is not None:
             robustness.setdefault(network, []).append(_accuracies_under_corruption(encoder, test))
         if network not in probes:
-            features = encoder.encode(train.images, layers=True)
+            features = _layers(encoder, train.images)
             probes[network] = _probe_results(features, train.labels, layers[network][0], test.labels)
             if state.cell.model == "vit":
                 attention[network] = _attention_distances(encoder, test.images[: count // 4])
@@ -96,6 +97,12 @@ def _analyze_group(
         },
         "attention_distance": attention,
     }
+
+
+def _layers(encoder: Encoder, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the outputs of the layers by name, without those that an activation function follows."""
+    outputs = encoder.encode(images, layers=True)
+    return {name: features for name, features in outputs.items() if not name.endswith(BEFORE_ACTIVATION)}
 
 
 def _look_inside(
@@ -163,7 +170,7 @@ def _probe_results(
     test_labels: np.ndarray,
 ) -> dict[str, dict[str, Any]]:
     """Return the accuracy of a linear probe of each layer, with its interval."""
-    found = linear_probes(train_features, train_labels, test_features, test_labels)
+    found = linear_probes(train_features, train_labels, test_features, test_labels, max_features=PROBE_FEATURES)
     return {layer: {"accuracy": one.value, "accuracy_interval": one.interval()} for layer, one in found.items()}
 
 
