@@ -13,7 +13,7 @@ from simjax.train._settings import Reading
 
 @dataclasses.dataclass(frozen=True)
 class CompareArguments:
-    """Compare runs on the same data in one table and one figure."""
+    """Compare runs on the same data: one table and one figure."""
 
     runs: Positional[tuple[str, ...]]
     """Folders of two or more finished runs."""
@@ -35,7 +35,7 @@ class PrepareArguments:
 
 @dataclasses.dataclass(frozen=True)
 class ExportArguments:
-    """Write the images of a data set as PNG files, one sub-folder per class."""
+    """Write a data set as PNG files, one sub-folder per class."""
 
     name: Positional[str]
     """A data set, as for the option --dataset of train."""

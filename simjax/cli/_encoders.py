@@ -46,7 +46,7 @@ class EmbedArguments:
 
 @dataclasses.dataclass(frozen=True)
 class ClassifyArguments:
-    """Classify images by the classifier that was trained with an encoder, objective softmax."""
+    """Classify images by the classifier of an encoder, which the objective softmax trains."""
 
     encoder: Positional[str]
     """Folder of a run or of an encoder."""
@@ -95,7 +95,7 @@ class VerifyArguments:
 
 @dataclasses.dataclass(frozen=True)
 class FIDArguments:
-    """Compare two sets of images by the Frechet distance of their embeddings."""
+    """Compute the Frechet distance of two sets of images, by their embeddings."""
 
     encoder: Positional[str]
     """Folder of a run or of an encoder, or the name of a ready one."""

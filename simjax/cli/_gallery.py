@@ -63,7 +63,7 @@ class RemoveArguments:
 
 @dataclasses.dataclass(frozen=True)
 class GalleryCalibrateArguments:
-    """Calibrate a gallery with images of identities that are not in it.
+    """Calibrate a gallery with images of other identities, which are not in it.
 
     This replaces the calibration of its encoder, if that has one: use images like those that will be searched.
     """
@@ -86,7 +86,7 @@ class CopyArguments:
 
 @dataclasses.dataclass(frozen=True)
 class IndexArguments:
-    """Create an index for `gallery search --approximate`, and measure its recall. Only PostgreSQL has indexes.
+    """Create an index, for `gallery search --approximate`, and measure its recall. Only PostgreSQL has indexes.
 
     Searches without --approximate stay exact. An index that exists is kept, and its recall is measured again.
     """

@@ -29,7 +29,7 @@ K = Annotated[int, arg(aliases=("-k",))]
 
 @dataclasses.dataclass(frozen=True)
 class SearchArguments:
-    """Find the items of a gallery that are most similar to an image."""
+    """Find the items that are most similar to an image."""
 
     gallery: Positional[str]
     """Folder of the gallery, or URL of a database."""
@@ -68,7 +68,7 @@ class IdentifyArguments:
 
 @dataclasses.dataclass(frozen=True)
 class RecommendArguments:
-    """Find items that are similar to several items of a gallery, and of other identities."""
+    """Find items that are similar to several items, and of other identities."""
 
     gallery: Positional[str]
     """Folder of the gallery, or URL of a database."""

@@ -26,7 +26,7 @@ MAX_ROWS = 30  # of the live table
 
 @dataclasses.dataclass(frozen=True)
 class StudyArguments:
-    """Train a grid of models and measures with matched budgets, compare them and write a page."""
+    """Train and compare a grid of networks, with matched budgets, and write a page."""
 
     file: Positional[str]
     """TOML file of the study, such as those in configs/studies."""
