@@ -36,8 +36,8 @@ MANHATTAN = similarity.measure("manhattan")
 EPSILON = 1e-6  # of a mean square; bounds the gradient of a cosine at patches of zeros, such as those of the padding
 WEIGHT_SCALE = 2.0
 """Initial root mean square of weights, for inputs of mean square 1. In |x - w|^2 = |x|^2 - 2 x.w + |w|^2 the first term
-is common to all units. With 1 in place of 2 it hides the second one: the validation accuracy of the default dense
-network on digits fell from 0.93 to 0.68 for "manhattan" and from 1.00 to 0.93 for "rbf"."""
+is common to all units. With 1 in place of 2 it hides the second one: the test accuracy of the default dense network on
+digits falls from 0.91 to 0.76 for "manhattan" and from 0.97 to 0.84 for "rbf"."""
 
 
 class Response(nnx.Module):
