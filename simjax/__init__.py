@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from simjax import (
         attention,
+        classical,
         core,
         data,
         encoder,
@@ -34,6 +35,7 @@ __all__ = [
     "Encoder",
     "Gallery",
     "attention",
+    "classical",
     "core",
     "data",
     "encoder",

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "nn": {"core", "similarity", "attention", "losses"},
     "data": {"core"},
     "evaluate": {"core", "similarity"},
+    "classical": {"core", "similarity", "evaluate"},
     "encoder": {"core", "similarity", "evaluate", "nn", "data"},
     "train": {"core", "similarity", "pairs", "losses", "mining", "nn", "data", "evaluate", "encoder"},
     "study": {"core", "similarity", "nn", "data", "evaluate", "encoder", "explain", "train"},

@@ -1,6 +1,9 @@
 """k nearest neighbours: the class of an embedding by the classes of the gallery rows closest to it."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from numpy.typing import ArrayLike
 
 from simjax.core import InputError, as_integer_array, fits_dtype
@@ -46,12 +49,22 @@ def knn_predict(
         raise InputError(f"gallery: expected at least one row that is not excluded, got {len(gallery)} rows")
     excluded = None if exclude is None else np.asarray(exclude)
     _, nearest = top_k(query, gallery, min(k, neighbours), measure, exclude=excluded)
-    classes = labels[np.asarray(nearest)]  # [q, k]
-    votes = np.zeros(classes.shape, np.int32)  # number of neighbours that have the class of each neighbour
-    for other in classes.T:
-        votes += classes == other[:, None]
-    winner = votes.argmax(axis=1)  # the first of equal votes, hence the nearest neighbour
-    return classes[np.arange(len(query)), winner].astype(np.int32 if fits_dtype(labels, np.int32) else labels.dtype)
+    classes, indices = np.unique(labels, return_inverse=True)
+    neighbors = indices[np.asarray(nearest)]  # [q, k]
+    winner = np.asarray(nearest_of_most_frequent(jnp.asarray(neighbors, jnp.int32)))
+    predicted = classes[neighbors[np.arange(len(query)), winner]]
+    return predicted.astype(np.int32 if fits_dtype(labels, np.int32) else labels.dtype)
+
+
+@jax.jit
+def nearest_of_most_frequent(classes: Array) -> Array:
+    """Return the index [q] of the nearest neighbour of the most frequent class; `classes` [q, k] are nearest first."""
+
+    def count(votes: Array, other: Array) -> tuple[Array, None]:
+        return votes + (classes == other[:, None]), None
+
+    votes, _ = jax.lax.scan(count, jnp.zeros_like(classes), classes.T)  # neighbours with the class of each neighbour
+    return jnp.argmax(votes, axis=1)  # the first of equal votes, hence the nearest neighbour
 
 
 def knn_accuracy(
