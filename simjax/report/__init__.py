@@ -1,5 +1,6 @@
 """Tables, figures, Markdown and HTML from saved runs."""
 
+from simjax.report._boundaries import draw_regions
 from simjax.report._compare import compare
 from simjax.report._image_rows import ImageRow, Thumbnail, write_image_rows
 from simjax.report._study import write_study
@@ -10,6 +11,7 @@ __all__ = [
     "ImageRow",
     "Thumbnail",
     "compare",
+    "draw_regions",
     "summary_lines",
     "write",
     "write_image_rows",

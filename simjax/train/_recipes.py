@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, Literal
 
-from simjax.data import default_augmentation, split_name
+from simjax.data import Augmentation, default_augmentation, split_name
 from simjax.encoder import PRETRAINED, PRETRAINED_PREPROCESSING
 from simjax.train._settings import Settings
 
@@ -60,7 +60,9 @@ def _epochs(settings: Settings, dataset: str, train_images: int) -> float:
 def _augmentation(settings: Settings, dataset: str) -> dict[str, Any]:
     if not settings.augment.enabled:
         return {"shift": 0.0, "rotation": 0.0, "scale": 0.0, "flip": False, "cutout": 0.0}
-    default = default_augmentation(dataset)
+    # A linear classifier of pixels cannot follow images that are moved: on MNIST, 3 epochs, --optimizer.learning-rate
+    # 1e-2, its validation accuracy is 0.883 with the augmentation of the other models and 0.914 without.
+    default = Augmentation() if settings.model == "logistic" else default_augmentation(dataset)
     names = ("shift", "rotation", "scale", "flip", "cutout")
     return {name: _or(getattr(settings.augment, name), getattr(default, name)) for name in names}
 
