@@ -20,11 +20,10 @@ from simjax import classical, data
 from simjax.evaluate import mean_estimate
 from simjax.similarity import measure
 
-K = 5
 MODELS: dict[str, Any] = {
-    "k-NN, euclidean": partial(classical.fit_k_nearest_neighbors, k=K),
-    "k-NN, manhattan": partial(classical.fit_k_nearest_neighbors, k=K, measure="manhattan"),
-    "k-NN, cosine": partial(classical.fit_k_nearest_neighbors, k=K, measure="cosine"),
+    "k-NN, euclidean": classical.fit_k_nearest_neighbors,
+    "k-NN, manhattan": partial(classical.fit_k_nearest_neighbors, measure="manhattan"),
+    "k-NN, cosine": partial(classical.fit_k_nearest_neighbors, measure="cosine"),
     "nearest prototype": classical.fit_nearest_prototype,
     "logistic regression": classical.fit_logistic_regression,
     "kernel ridge, rbf": classical.fit_kernel_ridge_classifier,
@@ -112,9 +111,12 @@ models differ in what is stored, in the measure, and in how the row is reduced t
 | `fit_kernel_ridge_classifier` | all training rows | a kernel, such as rbf | learned weighted sum for each class |
 
 Nearest neighbours learn nothing and compare with everything. A prototype summarizes a class in one vector. Logistic
-regression learns that vector instead of taking the mean, which is what the last layer of a classifying network does; a
-network learns the features that are compared as well. A dense layer is a row of such dot products, a convolution is the
+regression learns that vector instead of taking the mean. The last layer of a classifying network is a logistic
+regression, too, on features that the network learns. A dense layer is a row of such dot products, a convolution is the
 same row at every place of an image, and attention computes the stored vectors from the image itself.
+
+All classifiers have `scores(x)`, a number for each row and class, and `predict(x)`, the class with the largest one.
+Nearest neighbours and logistic regression also have `probabilities(x)`.
 
 ```python
 import numpy as np

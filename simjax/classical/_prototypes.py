@@ -63,7 +63,7 @@ def fit_k_nearest_neighbors(
 ) -> KNearestNeighbors:
     """Return a classifier by the k nearest training rows, which stores all of them.
 
-        score of class c for x  =  share of class c among the k largest entries of the row S_j = measure(x, x_j)
+        score of class c for x  =  share of class c among the k closest entries of the row S_j = measure(x, x_j)
 
     Args:
         x: Training rows, [m, d].

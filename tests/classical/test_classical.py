@@ -83,6 +83,7 @@ def test_logistic_regression(data, penalty):
     np.testing.assert_array_equal(model.predict(x), peer.predict(x))
 
 
+@pytest.mark.slow
 def test_a_training_that_does_not_converge_is_an_error(monkeypatch):
     monkeypatch.setattr(_logistic, "MAX_STEPS", 2)  # read when a shape is compiled; no other test has this one
     with pytest.raises(InputError, match="^penalty: expected a fit that converges in 2 steps, got 1.0; raise it$"):
@@ -136,6 +137,7 @@ def test_the_direction_of_the_measure_of_a_prototype_is_respected():
         ), name
 
 
+@pytest.mark.slow
 def test_kernel_ridge_classifier():
     x, labels = DIGITS[:300], LABELS[:300]
     kernel = measure("rbf", gamma=0.001)
@@ -146,7 +148,7 @@ def test_kernel_ridge_classifier():
     np.testing.assert_array_equal(model.predict(x), peer.predict(x).argmax(axis=1))
 
 
-@pytest.mark.parametrize("name", mostly_slow(FITS, "k_nearest_neighbors"))
+@pytest.mark.parametrize("name", mostly_slow(FITS, "nearest_prototype"))
 def test_a_compiled_prediction_is_the_same_and_compiles_once(name):
     x, labels = DIGITS[:60], LABELS[:60] - 3
     model = FITS[name](x, labels)
