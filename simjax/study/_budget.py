@@ -1,6 +1,8 @@
 """Settings of the cells of a study, so that each has the same budget by one rule."""
 
+import bisect
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -48,7 +50,7 @@ def match(settings: Settings, budget: Budget, splits: DataSplits) -> Match:
     settings = fill_defaults(settings, images)
     if budget.rule == "parameters":
         settings = _with_parameters(settings, budget.amount, splits.image_shape, classes)
-    learner = build_learner(settings, splits.image_shape, classes)
+    learner = _abstract_learner(settings, splits.image_shape, classes)
     forward = forward_flops(learner.encoder, splits.image_shape) + _head_flops(learner)
     per_epoch = 3 * forward * images
     if budget.rule == "training_flops":
@@ -71,14 +73,20 @@ def _head_flops(learner: Learner) -> int:
     return sum(2 * array.size for array in arrays if array.ndim == 2)  # the weight vectors of the classes
 
 
+def _abstract_learner(settings: Settings, image_shape: tuple[int, int, int], classes: int) -> Learner:
+    """Return the learner with shapes in the place of arrays."""
+    return nnx.eval_shape(lambda: build_learner(settings, image_shape, classes))
+
+
 def _with_parameters(settings: Settings, amount: float, image_shape: tuple[int, int, int], classes: int) -> Settings:
     """Return the settings with all widths of the network scaled to the number of parameters that is nearest."""
 
-    def distance(scaled: Settings) -> float:
-        shapes = nnx.eval_shape(lambda: build_learner(scaled, image_shape, classes))
-        return abs(count_parameters(shapes) - amount)
+    def parameters(factor: float) -> int:
+        return count_parameters(_abstract_learner(_scaled(settings, factor), image_shape, classes))
 
-    return min((_scaled(settings, factor) for factor in FACTORS), key=distance)
+    above = bisect.bisect_left(FACTORS, amount, lo=1, hi=len(FACTORS) - 1, key=parameters)
+    nearest = min(FACTORS[above - 1 : above + 1], key=lambda factor: abs(parameters(factor) - amount))
+    return _scaled(settings, nearest)
 
 
 def _scaled(settings: Settings, factor: float) -> Settings:
@@ -88,7 +96,7 @@ def _scaled(settings: Settings, factor: float) -> Settings:
     if "widths" in options:
         changes["widths"] = tuple(max(1, round(factor * width)) for width in options["widths"])
     if "heads" in options:
-        multiple = 4 * options["heads"]  # sincos positions need a multiple of 4, heads a multiple of their number
+        multiple = math.lcm(4, options["heads"])  # sincos positions need a multiple of 4
         changes["width"] = multiple * max(1, round(factor * options["width"] / multiple))
     return dataclasses.replace(settings, **{section: dataclasses.replace(getattr(settings, section), **changes)})
 
