@@ -100,8 +100,9 @@ def test_logistic_regression_of_two_classes_has_twice_the_penalty_of_scikit_lear
     np.testing.assert_allclose(model.probabilities(x), peer.predict_proba(x), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", mostly_slow(["euclidean", "cosine", "manhattan"], "euclidean"))
-@pytest.mark.parametrize("data", mostly_slow(DATA, "ill-scaled"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["euclidean", "cosine", "manhattan"])
+@pytest.mark.parametrize("data", DATA)
 def test_k_nearest_neighbors(data, name):
     x = DATA[data]
     train, test = x[:1000], x[1000:1200]
@@ -148,7 +149,8 @@ def test_kernel_ridge_classifier():
     np.testing.assert_array_equal(model.predict(x), peer.predict(x).argmax(axis=1))
 
 
-@pytest.mark.parametrize("name", mostly_slow(FITS, "nearest_prototype"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FITS)
 def test_a_compiled_prediction_is_the_same_and_compiles_once(name):
     x, labels = DIGITS[:60], LABELS[:60] - 3
     model = FITS[name](x, labels)
