@@ -11,20 +11,17 @@ import numpy as np
 
 from simjax.core import InputError
 from simjax.evaluate import Comparison, Estimate, compare, error_consistency
-from simjax.report import _numbers as numbers
 from simjax.report._metrics import METRICS, Metric
 from simjax.report._recipes import Recipe, estimate
 from simjax.report._run import Run
 
 ACCURACY = next(metric for metric in METRICS if metric.name == "accuracy")
-COMPARED = tuple(metric for metric in METRICS if metric.name.startswith(("accuracy", "knn", "retrieval.mean")))
 MODEL_NAMES = {"cnn": "CNN", "vit": "ViT", "dnn": "dense network", "logistic": "logistic regression"}
 MEASURE_NAMES = {
     "dot": "dot product",
     "cosine": "cosine",
     "squared_euclidean": "squared distance",
     "rbf": "RBF",
-    "minkowski": "p-norm distance",
     "manhattan": "Manhattan distance",
 }
 
@@ -181,11 +178,3 @@ def file_name(text: str) -> str:
 def points(value: float) -> str:
     """Return a difference of accuracies in percentage points, such as "0.21"."""
     return f"{100 * value:.2f}"
-
-
-def comparison_text(found: Comparison | None) -> str:
-    """Return a difference in points with its interval and, if it is not shown, the words that say so."""
-    if found is None or found.difference is None or found.interval is None:
-        return numbers.DASH
-    text = f"{100 * found.difference:+.2f} ({points(found.interval[0])} to {points(found.interval[1])})"
-    return text if found.is_shown else f"{text}, no difference shown"

@@ -1,6 +1,5 @@
-"""The sections of the page of a study: results, differences, agreement of errors, layers, robustness, plan."""
+"""The sections of the page of a study after its findings: results, common errors, layers, robustness, budgets."""
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from simjax.report._metrics import METRICS
 from simjax.report._page import Block, Cell, Row, Table, Text
 from simjax.report._recipes import shown_best
 from simjax.report._run import read_arrays
-from simjax.report._study_group import ACCURACY, Group, common_errors, comparison_text, difference, file_name
+from simjax.report._study_group import Group, common_errors, file_name
 
 RESULTS = tuple(
     metric for metric in METRICS if metric.name in ("accuracy", "knn_accuracy", "retrieval.mean_average_precision_at_r")
@@ -30,7 +29,6 @@ def group_sections(folder: Path, group: Group, analysis: dict[str, Any], *, alon
     names = {f"{network.model}-{network.measure}": network.name for network in group.networks}
     sections: list[Section] = [
         ("Results", _results(group)),
-        ("Differences", _differences(group)),
         ("Common errors", _common_errors(group)),
         ("Layers", charts.layers(found.get("layers", []), names, title)),
         ("Linear probes", charts.probes(found.get("probes", {}), names, title)),
@@ -75,18 +73,6 @@ def _results(group: Group) -> list[Block]:
     if any(map(any, best.values())):
         text += " ★ marks a network that is shown to be better than every other one."
     return [Text(text), Table(columns, rows, align="l" + "r" * (len(RESULTS) + 1))]
-
-
-def _differences(group: Group) -> list[Block]:
-    """Return a table of the differences of all networks, row minus column, if there are few enough to read."""
-    rows: list[Row] = [
-        [a.name, b.name, comparison_text(difference(a, b))] for a, b in itertools.combinations(group.networks, 2)
-    ]
-    about = (
-        f"Accuracy of the first network minus that of the second one, in percentage points, with its 95% interval. Of "
-        f"{len(rows)} comparisons of equal networks, about {len(rows) / 20:.1f} would exclude 0 by chance."
-    )
-    return [Text(about), Table(["Network", "Compared with", f"{ACCURACY.title}, difference"], rows, align="lll")]
 
 
 def _common_errors(group: Group) -> list[Block]:
