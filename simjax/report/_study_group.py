@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -49,18 +49,16 @@ class Network:
         return statistics.fmean(values) if len(values) == len(self.runs) else None
 
     @cached_property
-    def correct(self) -> list[np.ndarray] | None:
-        """Whether each test image is classified correctly, by run, or None if a run has no predictions."""
-        arrays = [run.arrays("predictions.npz") for run in self.runs]
-        if any("predicted" not in one for one in arrays):
-            return None
-        return [one["predicted"] == one["label"] for one in arrays]
+    def correct(self) -> dict[Any, np.ndarray]:
+        """Whether each test image is classified correctly, by seed, for the runs that have predictions."""
+        arrays = {run.value("seed"): run.arrays("predictions.npz") for run in self.runs}
+        return {seed: one["predicted"] == one["label"] for seed, one in arrays.items() if "predicted" in one}
 
     @cached_property
-    def accuracies(self) -> list[Estimate] | None:
-        """The accuracies of the runs, or None if one is missing."""
-        found = [estimate(ACCURACY, run) for run in self.runs]
-        return None if any(one is None for one in found) else [one for one in found if one is not None]
+    def accuracies(self) -> dict[Any, Estimate]:
+        """The accuracies by seed, for the runs that have one."""
+        found = {run.value("seed"): estimate(ACCURACY, run) for run in self.runs}
+        return {seed: one for seed, one in found.items() if one is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,27 +118,29 @@ def change_of_gap(
     return _compare(_gaps(*pair), _gaps(*other), confidence)
 
 
-def _gaps(a: Network, b: Network) -> list[Estimate] | None:
-    """Return the differences of the accuracies, run by run, with the same image left out in both."""
-    if a.accuracies is None or b.accuracies is None:
-        return None
-    gaps = []
-    for x, y in zip(a.accuracies, b.accuracies, strict=False):
+def _gaps(a: Network, b: Network) -> dict[Any, Estimate]:
+    """Return the differences of the accuracies by seed, with the same image left out in both."""
+    gaps = {}
+    for seed in common_seeds(a.accuracies, b.accuracies):
+        x, y = a.accuracies[seed], b.accuracies[seed]
         if x.value is None or y.value is None or x.identities != y.identities:
-            return None
+            continue
         left_out = None
         if x.leave_one_out is not None and y.leave_one_out is not None:
             left_out = np.subtract(x.leave_one_out, y.leave_one_out)
         sample_size = min(x.sample_size, y.sample_size)
-        gaps.append(Estimate(x.value - y.value, left_out, x.identities, sample_size, scale="linear"))
+        gaps[seed] = Estimate(x.value - y.value, left_out, x.identities, sample_size, scale="linear")
     return gaps
 
 
-def _compare(a: Sequence[Estimate] | None, b: Sequence[Estimate] | None, confidence: float) -> Comparison | None:
-    if not a or not b:
-        return None
-    runs = min(len(a), len(b))
-    return compare(a[:runs], b[:runs], confidence=confidence)
+def _compare(a: Mapping[Any, Estimate], b: Mapping[Any, Estimate], confidence: float) -> Comparison | None:
+    seeds = common_seeds(a, b)
+    return compare([a[seed] for seed in seeds], [b[seed] for seed in seeds], confidence=confidence) if seeds else None
+
+
+def common_seeds(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> list[Any]:
+    """Return the keys that both have, so that runs of one seed are paired also if another run is missing."""
+    return [seed for seed in a if seed in b]
 
 
 def common_errors(group: Group) -> dict[str, list[tuple[str, str, Estimate]]]:
@@ -158,15 +158,14 @@ def common_errors(group: Group) -> dict[str, list[tuple[str, str, Estimate]]]:
         estimate = Estimate(statistics.fmean(values), mean, kappas[0].identities, sample_size, scale="linear")
         found.setdefault(kind, []).append((a, b, estimate))
 
-    known = [(network, network.correct) for network in group.networks if network.correct is not None]
-    pairs = list(itertools.combinations(known, 2))
-    for (a, x), (b, y) in (pair for pair in pairs if pair[0][0].measure == pair[1][0].measure):
-        add("another model", a.name, b.name, list(zip(x, y, strict=False)))
-    for (a, x), (b, y) in (pair for pair in pairs if pair[0][0].model == pair[1][0].model):
-        add("another measure", a.name, b.name, list(zip(x, y, strict=False)))
-    for network, correct in known:
-        if len(correct) > 1:
-            add("another seed", network.name, network.name, list(itertools.combinations(correct, 2)))
+    for a, b in itertools.combinations(group.networks, 2):
+        kind = "another model" if a.measure == b.measure else "another measure" if a.model == b.model else ""
+        pairs = [(a.correct[seed], b.correct[seed]) for seed in common_seeds(a.correct, b.correct)]
+        if kind and pairs:
+            add(kind, a.name, b.name, pairs)
+    for network in group.networks:
+        if len(network.correct) > 1:
+            add("another seed", network.name, network.name, list(itertools.combinations(network.correct.values(), 2)))
     return found
 
 

@@ -6,13 +6,12 @@ file, and one rule that gives each of them its budget.
 
 import dataclasses
 import itertools
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from simjax.core import InputError, suggestion
-from simjax.train._settings import Settings, from_dict
+from simjax.train._settings import Settings, from_dict, read_toml
 
 Rule = Literal["training_flops", "parameters", "seconds", "epochs"]
 LISTS = ("models", "measures", "objectives", "datasets", "seeds")
@@ -137,13 +136,7 @@ def load_plan(path: str | Path) -> Plan:
     Raises:
         InputError: If the file cannot be read or is not TOML, or has unknown keys or values of wrong types.
     """
-    try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the study {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"study {path} is not valid TOML: {error}") from error
-    return plan_from_dict(values)
+    return plan_from_dict(read_toml(path, "study"))
 
 
 def plan_from_dict(values: Mapping[str, Any]) -> Plan:

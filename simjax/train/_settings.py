@@ -242,13 +242,17 @@ def load_toml(path: str | Path, base: Settings | None = None) -> Settings:
     Raises:
         InputError: If the file cannot be read or is not TOML, or contains an unknown setting or an invalid value.
     """
+    return from_dict(read_toml(path, "configuration"), base)
+
+
+def read_toml(path: str | Path, kind: str) -> dict[str, Any]:
+    """Return the content of a TOML file; `kind` names the file in errors, such as "configuration"."""
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read the configuration {path}: {error.strerror}") from error
+        raise InputError(f"cannot read the {kind} {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"configuration {path} is not valid TOML: {error}") from error
-    return from_dict(values, base)
+        raise InputError(f"{kind} {path} is not valid TOML: {error}") from error
 
 
 def differences(a: Any, b: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:

@@ -11,6 +11,7 @@ from simjax.core import InputError
 from simjax.evaluate import error_consistency, mean_estimate
 from simjax.report import write_study
 from simjax.report._study import read_groups
+from simjax.report._study_group import difference
 
 IMAGES = 2000
 PLANNED = {"parameters": 10, "forward_flops": 100, "training_flops": 1e9, "steps": 5, "is_capped": False}
@@ -139,3 +140,12 @@ def test_a_broken_report_is_named(study):
     (study / "runs" / "cnn-dot-softmax-digits-0" / "report.json").write_text("{")
     with pytest.raises(InputError, match="cnn-dot-softmax-digits-0/report.json: not valid JSON"):
         write_study(study)
+
+
+def test_runs_of_one_seed_are_paired_if_another_run_is_missing(tmp_path):
+    plan = write_plan(tmp_path, {"cnn-dot": runs(0.02, 0), "vit-dot": runs(0.02, 0)})
+    (tmp_path / "runs" / "vit-dot-softmax-digits-0" / "report.json").unlink()
+    (group,), _ = read_groups(tmp_path, plan)
+    found = difference(group.networks[0], group.networks[1])
+    assert found is not None
+    assert (found.runs, found.difference) == (2, 0.0)  # the runs of one seed have the same errors
