@@ -115,8 +115,12 @@ def test_a_depthwise_convolution_is_that_of_xla(random, size, stride):
             core.convolution(padded[..., i : i + 1], kernel[:, :, i, None, None], stride=stride) for i in range(4)
         ]
         np.testing.assert_allclose(found, np.concatenate(separate, axis=-1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_depthwise_convolution_needs_a_filter_for_each_channel():
     with pytest.raises(core.InputError, match="expected"):
-        core.depthwise_convolution(x, kernel[..., :3])
+        core.depthwise_convolution(np.zeros((2, 4, 4, 4), np.float32), np.zeros((3, 3, 3), np.float32))
 
 
 def test_derivatives_of_a_convolution():
