@@ -1,4 +1,4 @@
-"""The charts of a study: similarity of layers, linear probes, attention distances, robustness."""
+"""The charts of a study: similarity of layers, linear probes, attention distances, robustness, calibration."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from simjax.report import _numbers as numbers
 from simjax.report import _style as style
-from simjax.report._page import Block, Picture, Table, Text
+from simjax.report._page import Block, Picture, Row, Table, Text
 
 MAX_MATRICES = 6  # heat maps of layers on a page, the first ones
 KINDS = {
@@ -102,24 +102,58 @@ def attention_distance(results: Mapping[str, Any], names: Mapping[str, str], tit
 
 
 def robustness(results: Mapping[str, Any], names: Mapping[str, str], title: str) -> list[Block]:
-    """Draw the accuracy under each corruption by its strength."""
+    """Draw the accuracy under each corruption by its strength, with intervals."""
     if not results:
         return []
     pictures: list[Block] = []
     for corruption in next(iter(results.values())):
-        curves = {names.get(n, n): (np.arange(6), of[corruption]) for n, of in results.items()}
-        figure = _curves(curves, f"strength of the {corruption}", "accuracy")
+        found = {names.get(n, n): of[corruption] for n, of in results.items()}
+        curves = {name: (np.arange(6), one["accuracy"]) for name, one in found.items()}
+        intervals = [one["accuracy_interval"] for one in found.values()]
+        figure = _curves(curves, f"strength of the {corruption}", "accuracy", intervals)
         alt = "; ".join(f"{name} {values[0]:.1%} to {values[-1]:.1%}" for name, (_, values) in curves.items())
-        caption = f"Accuracy with {corruption} of five strengths; 0 is none. Mean over the seeds."
+        caption = (
+            f"Accuracy with {corruption} of five strengths; 0 is none. Mean over the seeds, with 95% intervals for "
+            "other test images."
+        )
         pictures.append(Picture(f"{corruption}-{title}", style.to_png(figure), f"{corruption}: {alt}.", caption))
     return pictures
 
 
-def _curves(curves: Mapping[str, tuple[Any, Sequence[float]]], x: str, y: str) -> Figure:
-    """Plot shares in [0, 1] by name."""
+def calibration(results: Mapping[str, Any], names: Mapping[str, str]) -> list[Block]:
+    """Tabulate the confidence, the accuracy and the calibration error of each network."""
+    if not results:
+        return []
+    rows: list[Row] = []
+    for network, found in results.items():
+        low, high = map(numbers.percent, found["expected_calibration_error_interval"] or (None, None))
+        error = f"{numbers.percent(found['expected_calibration_error'])} ({low.removesuffix('%')}–{high})"
+        values = [numbers.percent(found[name]) for name in ("confidence", "accuracy")]
+        rows.append([names.get(network, network), *values, error])
+    text = (
+        "Whether a network knows how often it is right. Confidence is the probability that a network gives to the "
+        "class it predicts; on average it should equal the accuracy. The calibration error (ECE) is their difference "
+        "at each level of confidence, averaged, with its 95% interval. A network trained with label smoothing gives "
+        "lower probabilities on purpose."
+    )
+    return [Text(text), Table(["Network", "Mean confidence", "Accuracy", "Calibration error"], rows, align="lrrr")]
+
+
+def _curves(
+    curves: Mapping[str, tuple[Any, Sequence[float]]],
+    x: str,
+    y: str,
+    intervals: Sequence[Sequence[Sequence[float] | None]] = (),
+) -> Figure:
+    """Plot shares in [0, 1] by name, with vertical bars for the intervals of each point, if given."""
     figure, axes = style.chart()
-    for (steps, values), (colour, line, marker) in zip(curves.values(), style.line_styles(), strict=False):
+    for i, ((steps, values), (colour, line, marker)) in enumerate(
+        zip(curves.values(), style.line_styles(), strict=False)
+    ):
         axes.plot(steps, values, color=colour, linestyle=line, marker=marker, markersize=3.5, linewidth=1.4, label="x")
+        if intervals:
+            ends = np.array([interval or (np.nan, np.nan) for interval in intervals[i]])
+            axes.vlines(steps, *ends.T, color=colour, linewidth=1, alpha=0.5)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     style.legend(axes, list(curves))
     style.label_axes(axes, x, y)

@@ -35,6 +35,7 @@ def group_sections(folder: Path, group: Group, analysis: dict[str, Any], *, alon
         ("Attention distance", charts.attention_distance(found.get("attention_distance", {}), names, title)),
         ("Inside", images.inside(_pictures(folder, found), _class_names(group), title)),
         ("Robustness", charts.robustness(found.get("robustness", {}), names, title)),
+        ("Calibration", charts.calibration(found.get("calibration", {}), names)),
     ]
     return [(title if alone else f"{title}: {group.title}", blocks) for title, blocks in sections if blocks]
 

@@ -1,4 +1,4 @@
-"""Comparisons of the trained networks of a study beyond their accuracy: layers, probes, robustness, attention."""
+"""Comparisons of the trained networks of a study beyond their accuracy: layers, probes, attention, classifiers."""
 
 import io
 import itertools
@@ -7,14 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from simjax._files import write_file
 from simjax.data import Dataset
 from simjax.encoder import Encoder, load_encoder
 from simjax.explain import mean_attention_distance
-from simjax.study._corruptions import CORRUPTIONS, corrupt
+from simjax.study._classifiers import Classifications, calibration, classify, robustness
 from simjax.study._inside import look_inside
 from simjax.study._plan import Plan
 from simjax.study._probes import linear_probes
@@ -72,7 +71,7 @@ def _analyze_group(
 ) -> dict[str, Any]:
     test, train = _sample(splits.test, count), _sample(splits.train, PROBE_IMAGES)
     layers: dict[str, list[dict[str, np.ndarray]]] = {}
-    robustness: dict[str, list[dict[str, list[float]]]] = {}
+    classified: dict[str, list[Classifications]] = {}
     probes, attention = {}, {}
     for state in states:
         begin(state.cell.name)
@@ -80,7 +79,7 @@ def _analyze_group(
         if len(layers.setdefault(network, [])) < 2:  # two seeds: the second one is the yardstick of the first
             layers[network].append(_layers(encoder, test.images))
         if encoder.head is not None:
-            robustness.setdefault(network, []).append(_accuracies_under_corruption(encoder, test))
+            classified.setdefault(network, []).append(classify(encoder, test, SEED))
         if network not in probes:
             features = _layers(encoder, train.images)
             probes[network] = _probe_results(features, train.labels, layers[network][0], test.labels)
@@ -91,10 +90,8 @@ def _analyze_group(
         "images": len(test.labels),
         "layers": _layer_comparisons(layers),
         "probes": probes,
-        "robustness": {
-            network: {name: np.mean([run[name] for run in runs], axis=0).tolist() for name in runs[0]}
-            for network, runs in robustness.items()
-        },
+        "robustness": {network: robustness(runs) for network, runs in classified.items()},
+        "calibration": {network: calibration(runs) for network, runs in classified.items()},
         "attention_distance": attention,
     }
 
@@ -123,19 +120,6 @@ def _sample(dataset: Dataset, count: int) -> Dataset:
     n = len(dataset.labels)
     rows = np.sort(np.random.default_rng(SEED).permutation(n)[:count])
     return dataset._replace(images=dataset.images[rows], labels=dataset.labels[rows], paths=None)
-
-
-def _accuracies_under_corruption(encoder: Encoder, test: Dataset) -> dict[str, list[float]]:
-    """Return the accuracy for each corruption at strength 0 (none) to 5."""
-
-    def accuracy(name: str, strength: int) -> float:
-        key = jax.random.key(SEED)
-        images = np.asarray(corrupt(key, test.images.astype(np.float32), name, strength))
-        predicted = encoder.classify(images.round().clip(0, 255).astype(np.uint8)).argmax(axis=1)
-        return float(np.mean(predicted == test.labels))
-
-    clean = accuracy(next(iter(CORRUPTIONS)), 0)
-    return {name: [clean, *(accuracy(name, strength) for strength in range(1, 6))] for name in CORRUPTIONS}
 
 
 def _layer_comparisons(layers: dict[str, list[dict[str, np.ndarray]]]) -> list[dict[str, Any]]:
