@@ -1,54 +1,61 @@
-"""Charts: training curves, matrices of classes, ROC curve, reliability diagram, two-dimensional embeddings."""
+"""Charts: training curves, verification, calibration, a map of embeddings, values with intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import Colormap
-from matplotlib.figure import Figure
 
 from simjax.report import _numbers as numbers
 from simjax.report import _style as style
-from simjax.report._page import Picture
+from simjax.report._page import Chart, Points
 from simjax.report._run import Run
 
 LONG_CURVE = 60  # curves of more points are smoothed, and the original is drawn as a faint line
-SMALL_MATRIX = 12  # matrices of more classes get the full width of the page
-ANNOTATED_MATRIX = 20  # matrices of more classes have no text in their cells
-MAX_TICKS = 34  # largest number of labels along one side of a matrix
-MAX_POINTS = 3000  # largest number of points of a scatter plot
+LABELLED_CLASSES = 20  # classes of a map have names and colours if there are at most this many
+RATES = (1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)  # ticks of scales of rates
 
 Curve = tuple[str, list[float], list[float]]  # label, steps and values
 
 
-def training_curves(run: Run) -> list[Picture]:
-    """Plot training and validation loss and accuracy against the training step, if the run logged them."""
-    pictures = []
+def training_curves(run: Run) -> list[Chart]:
+    """Plot loss and accuracy of training and validation against the step, if the run logged them.
+
+    A loss that depends on the classes of its batch or on mined pairs has a chart of its own for the validation images,
+    whose batches are random.
+    """
+    settings = run.part("settings")
+    is_mined = (settings.get("mining") or {}).get("miner", "none") != "none"
+    same_loss = not is_mined and (settings.get("loss") or {}).get("samples_per_class") is None
+    found = []
     for metric in ("loss", "accuracy"):
-        curves = _curves([("training", run, metric), ("validation", run, f"validation_{metric}")])
-        caption = f"{metric.capitalize()} of the training batches and of the validation images at each step"
-        advice = " If training improves while validation does not, the model overfits."
-        pictures += [_draw_curves(metric, metric, curves, caption, advice)] if curves else []
-    return pictures
+        requests = [("training", run, metric), ("validation", run, f"validation_{metric}")]
+        groups = [requests] if metric == "accuracy" or same_loss else [[request] for request in requests]
+        for group in groups:
+            if curves := _curves(group):
+                names = " and ".join(label for label, _, _ in curves)
+                advice = (
+                    " If training improves while validation does not, the model overfits." if len(curves) > 1 else ""
+                )
+                name = metric if len(groups) == 1 else f"{curves[0][0]}-{metric}"
+                found.append(_draw_curves(name, metric, f"{metric} of {names} images".capitalize(), curves, advice))
+    return found
 
 
-def overlaid_curves(runs: Sequence[Run], run_names: Sequence[str]) -> list[Picture]:
+def overlaid_curves(runs: Sequence[Run], run_names: Sequence[str]) -> list[Chart]:
     """Plot loss and accuracy against the training step, one curve per run.
 
     Uses the validation series if every run has one, otherwise the training series.
     """
-    pictures = []
+    found = []
     for metric in ("loss", "accuracy"):
-        title = f"validation {metric}"
-        curves = _curves([(name, run, f"validation_{metric}") for name, run in zip(run_names, runs, strict=True)])
-        if len(curves) < len(runs):
-            title = f"training {metric}"
-            curves = _curves([(name, run, metric) for name, run in zip(run_names, runs, strict=True)])
-        advice = " Different losses have different scales: compare the shapes of the curves, not their values."
-        caption = f"{title.capitalize()} of each run by step"
-        advice = advice if metric == "loss" else ""
-        pictures += [_draw_curves(metric, title, curves, caption, advice)] if curves else []
-    return pictures
+        for prefix in ("validation_", ""):
+            curves = _curves([(name, run, prefix + metric) for name, run in zip(run_names, runs, strict=True)])
+            if len(curves) == len(runs) or not prefix:
+                break
+        title = f"{'Validation' if prefix else 'Training'} {metric} of each run"
+        advice = " Different losses have different scales: compare shapes, not values." if metric == "loss" else ""
+        found += [_draw_curves(metric, metric, title, curves, advice)] if curves else []
+    return found
 
 
 def _curves(requests: Sequence[tuple[str, Run, str]]) -> list[Curve]:
@@ -57,7 +64,7 @@ def _curves(requests: Sequence[tuple[str, Run, str]]) -> list[Curve]:
     return [(label, steps, values) for label, steps, values in curves if values]
 
 
-def _draw_curves(metric: str, title: str, curves: Sequence[Curve], caption: str, advice: str) -> Picture:
+def _draw_curves(name: str, metric: str, title: str, curves: Sequence[Curve], advice: str) -> Chart:
     """Plot the curves of one metric, "loss" or "accuracy"."""
     figure, axes = style.chart()
     note = "."
@@ -65,7 +72,7 @@ def _draw_curves(metric: str, title: str, curves: Sequence[Curve], caption: str,
     for (_, steps, values), (colour, linestyle, marker) in zip(curves, style.line_styles(), strict=False):
         x, y = np.asarray(steps), np.asarray(values)
         if len(y) > LONG_CURVE:
-            axes.plot(x, y, color=colour, linewidth=0.6, alpha=0.3)
+            axes.plot(x, y, color=colour, linewidth=0.5, alpha=0.3)
             window = len(y) // 20
             x = np.convolve(x, np.ones(window) / window, "valid")
             y = np.convolve(y, np.ones(window) / window, "valid")
@@ -84,121 +91,100 @@ def _draw_curves(metric: str, title: str, curves: Sequence[Curve], caption: str,
     style.label_axes(axes, "step", metric)
     format_value = numbers.percent if metric == "accuracy" else numbers.decimal
     ends = "; ".join(f"{label} ends at {format_value(values[-1])}" for label, _, values in curves)
-    return Picture(metric, style.to_png(figure), f"{title.capitalize()} by step: {ends}.", caption + note + advice)
+    data = {
+        "curve": [label for label, steps, _ in curves for _ in steps],
+        "step": [step for _, steps, _ in curves for step in steps],
+        metric: [value for _, _, values in curves for value in values],
+    }
+    return Chart(name, style.to_svg(figure, name), f"{title}: {ends}.", f"{title} at each step{note}{advice}", data)
 
 
-def confusion_matrix(confusion: np.ndarray, names: list[str]) -> Picture:
-    """Draw a confusion matrix, counts [c, c] of the images of class i that were predicted as class j."""
-    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    cells = np.where(confusion > 0, confusion.astype(int).astype(str), "")
-    figure = _matrix(
-        share, cells, names, style.AMOUNT, (0, 1), "share of the true class", "predicted class", "true class"
-    )
-    accuracy = numbers.percent(np.trace(confusion) / max(confusion.sum(), 1))
-    return Picture(
-        "confusion",
-        style.to_png(figure),
-        f"Confusion matrix of {len(names)} classes; {accuracy} of {numbers.count(confusion.sum())} test images lie on "
-        "the diagonal.",
-        "Rows are true classes, columns predicted classes. Images on the diagonal are classified correctly; a dark "
-        "cell off the diagonal is a frequent confusion. Colour is the share of the row"
-        f"{'; numbers are counts' if len(names) <= ANNOTATED_MATRIX else ''}.{_tick_note(len(names))}",
-        is_wide=len(names) > SMALL_MATRIX,
-    )
-
-
-def class_similarity(similarity: np.ndarray, names: list[str]) -> Picture:
-    """Draw the mean cosine similarity [c, c] of the images of each two classes."""
-    cells = np.char.mod("%.2f", similarity)
-    cells = np.char.replace(cells, "0.", ".") if len(names) > SMALL_MATRIX else cells  # ".12" fits into narrow cells
-    figure = _matrix(similarity, cells, names, style.SIGNED, (-1, 1), "cosine similarity", "class", "class")
-    others = similarity[~np.eye(len(names), dtype=bool)]
-    mean = (
-        f"; between different classes it is {numbers.decimal(float(others.mean()))} on average" if others.size else ""
-    )
-    return Picture(
-        "class_similarity",
-        style.to_png(figure),
-        f"Matrix of the cosine similarity of {len(names)} classes{mean}.",
-        "Mean cosine similarity of the test images of two classes, and on the diagonal of the images of one class: 1 "
-        "(blue) is the same direction, 0 (no colour) is orthogonal, -1 (orange) is the opposite direction. If the "
-        "model separates the classes well, only the diagonal is blue; a blue cell off the diagonal is a pair of "
-        "similar classes."
-        f"{_tick_note(len(names))}",
-        is_wide=len(names) > SMALL_MATRIX,
-    )
-
-
-def _tick_note(classes: int) -> str:
-    step = -(-classes // MAX_TICKS)
-    return f" One class in {step} is named." if step > 1 else ""
-
-
-def _matrix(
-    values: np.ndarray,
-    cells: np.ndarray,
-    names: list[str],
-    colours: Colormap,
-    limits: tuple[float, float],
-    title: str,
-    x: str,
-    y: str,
-) -> Figure:
-    """Draw a matrix of classes as colours, explained by `title`, and the texts `cells` if there are few classes."""
-    classes = len(names)
-    inches = 4.8 if classes <= SMALL_MATRIX else 6.2 if classes <= ANNOTATED_MATRIX else 7.6
-    figure, axes = style.chart(inches, 0.92 * inches)
-    image = axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1])
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    ticks = np.arange(0, classes, -(-classes // MAX_TICKS))
-    labels = [style.class_labels(names)[i] for i in ticks]
-    size = 8 if classes <= SMALL_MATRIX else 7
-    is_vertical = max(map(len, labels)) > (2 if classes > ANNOTATED_MATRIX else 24 // classes)
-    axes.set_xticks(ticks, labels, fontsize=size, parse_math=False, rotation=90 if is_vertical else 0)
-    axes.set_yticks(ticks, labels, fontsize=size, parse_math=False)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, pad=0.02)
-    bar.set_label(title, fontsize=8, color=style.SOFT)
-    bar.ax.tick_params(labelsize=7, colors=style.SOFT, length=2)
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-    if classes <= ANNOTATED_MATRIX:
-        size = min(8.0, 96 / classes)
-        for (i, j), cell in np.ndenumerate(cells):
-            red, green, blue, _ = image.cmap(image.norm(values[i, j]))
-            is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55  # perceived brightness
-            axes.text(j, i, cell, ha="center", va="center", fontsize=size, color="white" if is_dark else style.INK)
-    style.label_axes(axes, x, y)
-    return figure
-
-
-def roc_curve(false_positive: np.ndarray, true_positive: np.ndarray, point: np.ndarray | None, area: object) -> Picture:
-    """Draw the ROC curve of the rates at each threshold [n]; `point` has both rates at the chosen one, or is None."""
+def score_histogram(
+    edges: np.ndarray, same: np.ndarray, different: np.ndarray, threshold: float | None, measure: str
+) -> Chart:
+    """Draw the distribution of the scores of same and of different pairs, counts [b] between edges [b + 1]."""
     figure, axes = style.chart()
-    axes.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.9, linestyle=":", label="x")
-    axes.plot(false_positive, true_positive, color=style.BLUE, linewidth=1.6, label="x")
-    names, at_threshold = ["chance", "this model"], ""
-    if point is not None and np.isfinite(point).all():
-        axes.plot(*point, "o", color=style.VERMILLION, markersize=7, label="x")
-        names.append("chosen threshold")
-        false_rate, true_rate = (numbers.percent(float(rate)) for rate in point)
-        at_threshold = (
-            f" At the chosen threshold {true_rate} of the positive and {false_rate} of the negative pairs are accepted."
-        )
-    style.legend(axes, names, "lower right")
-    style.label_axes(axes, "negative pairs accepted", "positive pairs accepted")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
-    return Picture(
-        "roc",
-        style.to_png(figure),
-        f"ROC curve; area under it {numbers.decimal(area)}.{at_threshold}",
-        "Each point of the curve is a threshold. The vertical axis is the share of positive pairs (one class) that are "
-        "accepted, the horizontal axis the share of negative pairs (two classes). The upper left corner is perfect, "
-        f"the dotted line is chance.{at_threshold}",
+    names = ["pairs of one class", "pairs of two classes"]
+    for counts, colour, hatch in ((same, style.BLUE, ""), (different, style.ORANGE, "////")):
+        shares = counts / max(counts.sum(), 1)
+        options = {"facecolor": colour, "alpha": 0.45, "hatch": hatch, "edgecolor": "none"}
+        axes.stairs(shares, edges, fill=True, label="x", **options)
+        axes.stairs(shares, edges, color=colour, linewidth=1.2)
+    at = ""
+    if threshold is not None:
+        axes.axvline(threshold, color=style.INK, linewidth=1.2, linestyle="--", label="x")
+        names.append("threshold")
+        at = f" The dashed line is the threshold, {numbers.decimal(threshold)}, which decides about each pair."
+    style.legend(axes, names)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+    style.label_axes(axes, f"score ({measure})", "share of the pairs of its kind")
+    return Chart(
+        "scores",
+        style.to_svg(figure, "scores"),
+        f"Histogram of the scores of pairs of test images.{at}",
+        "How similar pairs of test images of one class and of two classes are to the model. The less the two "
+        f"distributions overlap, the fewer decisions are wrong.{at}",
+        {"from": edges[:-1].tolist(), "to": edges[1:].tolist(), "same": same.tolist(), "different": different.tolist()},
     )
 
 
-def reliability_diagram(bins: Sequence[Mapping[str, Any]], error: object) -> Picture:
+def roc_curve(false_positive: np.ndarray, true_positive: np.ndarray, point: np.ndarray | None, area: object) -> Chart:
+    """Draw the ROC curve of the rates at each threshold [n]; `point` has both rates at the chosen one, or is None.
+
+    The horizontal axis is logarithmic and the vertical one begins at the lowest rate of the curve, so that good
+    verification is not a corner of the chart.
+    """
+    is_shown = false_positive > 0
+    x, y = false_positive[is_shown], true_positive[is_shown]
+    figure, axes = style.chart()
+    axes.plot(x, y, color=style.BLUE, linewidth=1.6, label="x")
+    names, at_threshold = ["this model"], ""
+    if point is not None and np.isfinite(point).all():
+        false_rate, true_rate = (numbers.percent(float(rate)) for rate in point)
+        at_threshold = f" At the threshold {true_rate} of the pairs of one class and {false_rate} of the others pass."
+        if point[0] > 0:
+            axes.plot(*point, "o", color=style.VERMILLION, markersize=6, label="x")
+            names.append("threshold")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+    style.legend(axes, names, "lower right")
+    style.label_axes(axes, "pairs of two classes that pass", "pairs of one class that pass")
+    return Chart(
+        "roc",
+        style.to_svg(figure, "roc"),
+        f"ROC curve; area under it {numbers.decimal(area)}.{at_threshold}",
+        "Each point of the curve is a threshold (ROC curve). The higher the curve, the better; the horizontal axis is "
+        f"logarithmic.{at_threshold}",
+        {"false_positive_rate": false_positive.tolist(), "true_positive_rate": true_positive.tolist()},
+    )
+
+
+def det_curve(fmr: np.ndarray, fnmr: np.ndarray, point: np.ndarray | None) -> Chart:
+    """Draw the false non-match rate against the false match rate on scales of normal deviates."""
+    from scipy.special import ndtri
+
+    is_shown = (fmr > 0) & (fmr < 1) & (fnmr > 0) & (fnmr < 1)
+    figure, axes = style.chart()
+    axes.plot(ndtri(fmr[is_shown]), ndtri(fnmr[is_shown]), color=style.BLUE, linewidth=1.6)
+    if point is not None and 0 < point[0] < 1 and 0 < point[1] < 1:
+        axes.plot(ndtri(point[0]), ndtri(1 - point[1]), "o", color=style.VERMILLION, markersize=6)
+    for axis, rates in ((axes.xaxis, fmr[is_shown]), (axes.yaxis, fnmr[is_shown])):
+        shown = [rate for rate in RATES if rates.min() <= rate <= rates.max()] if rates.size else []
+        axis.set_ticks(ndtri(shown), [f"{100 * rate:g}%" for rate in shown])
+    style.label_axes(axes, "false match rate", "false non-match rate")
+    return Chart(
+        "det",
+        style.to_svg(figure, "det"),
+        "DET curve: the false non-match rate against the false match rate at each threshold.",
+        "Both kinds of error at each threshold (DET curve): pairs of two classes that pass (false matches), and pairs "
+        "of one class that do not (false non-matches). Nearer to the lower left is better. The scales stretch small "
+        "rates, so that normally distributed scores give a straight line; the dot is the threshold.",
+        {"false_match_rate": fmr.tolist(), "false_non_match_rate": fnmr.tolist()},
+    )
+
+
+def reliability_diagram(bins: Sequence[Mapping[str, Any]], error: object) -> Chart:
     """Draw the fraction of "same" pairs against their predicted probability, from the bins of `evaluate.reliability`.
 
     `error` is the expected calibration error.
@@ -214,40 +200,81 @@ def reliability_diagram(bins: Sequence[Mapping[str, Any]], error: object) -> Pic
     style.label_axes(axes, "predicted probability of one class", "share of pairs of one class")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
-    sizes = ", ".join(f"{100 * part['low']:g}–{100 * part['high']:g}%: {numbers.count(part['count'])}" for part in full)
-    return Picture(
+    return Chart(
         "reliability",
-        style.to_png(figure),
+        style.to_svg(figure, "reliability"),
         f"Reliability diagram; expected calibration error {numbers.percent(error)}.",
         "Each point is a group of pairs with a similar predicted probability of being of one class. On the dotted line "
         "the prediction is right on average; below it the model is too confident that pairs are of one class. Vertical "
-        "bars are 95% intervals. The probabilities are for data in which half of all pairs are of one class. "
-        f"Pairs in each group: {sizes}.",
+        "bars are 95% intervals. The probabilities are for data in which half of all pairs are of one class.",
+        {
+            "probability": x.tolist(),
+            "share_of_one_class": y.tolist(),
+            "low": ends[:, 0].tolist(),
+            "high": ends[:, 1].tolist(),
+            "pairs": [part["count"] for part in full],
+        },
     )
 
 
-def embedding_scatter(embedding: np.ndarray, label: np.ndarray, names: list[str]) -> Picture:
-    """Draw two-dimensional embeddings [n, 2] as points, with a colour and a marker for each class."""
-    rows = np.linspace(0, len(label) - 1, min(len(label), MAX_POINTS)).astype(int)
-    embedding, label = embedding[rows], label[rows]
-    figure, axes = style.chart(6.0, 5.0)
-    has_labels = len(names) <= 20
-    for i, (name, (colour, _, marker)) in enumerate(zip(style.class_labels(names), style.line_styles(), strict=False)):
-        points = embedding[label == i]
-        if len(points):
-            axes.plot(*points.T, marker, color=colour, markersize=3, alpha=0.55, markeredgewidth=0)
-        if len(points) and has_labels:
-            x, y = np.median(points, axis=0)
+def embedding_map(xy: np.ndarray, label: np.ndarray, names: list[str], caption: str, points: Points | None) -> Chart:
+    """Draw embeddings in two dimensions [n, 2] as points, with a colour and a marker for each of a few classes.
+
+    The points are drawn class by class, in the order of `np.argsort(label, kind="stable")`.
+    """
+    figure, axes = style.chart(6.4, 4.2)
+    is_few = len(names) <= LABELLED_CLASSES
+    for i, (name, (colour, _, marker)) in enumerate(zip(names, style.line_styles(), strict=False)):
+        of_class = xy[label == i]
+        if not len(of_class):
+            continue
+        colour, marker = (colour, marker) if is_few else (style.BLUE, "o")
+        options = {"color": colour, "markersize": 3.2, "alpha": 0.6, "markeredgewidth": 0, "gid": f"points-{i}"}
+        axes.plot(*of_class.T, marker, **options)
+        if is_few:
+            x, y = np.median(of_class, axis=0)
             box = {"facecolor": "white", "edgecolor": colour, "alpha": 0.85, "boxstyle": "round,pad=0.2"}
-            text = axes.text(x, y, name, fontsize=8, color=style.INK, ha="center", va="center", bbox=box, zorder=3)
-            text.set_parse_math(False)
-    style.label_axes(axes, "first feature of the embedding", "second feature")
-    labels = "each class is labelled at its median" if has_labels else "there are too many classes to label them"
-    return Picture(
-        "embedding",
-        style.to_png(figure),
-        f"Scatter plot of {numbers.count(len(label))} test images by their two-dimensional embedding.",
-        f"Each point is a test image: close points are similar images for the model, colours are true classes, and "
-        f"{labels}. Clusters of one colour are classes that the model separates.",
+            text = axes.text(x, y, style.shorten(name, 16), fontsize=style.SIZE, color=style.INK, bbox=box, zorder=3)
+            text.set(ha="center", va="center", parse_math=False)
+    axes.tick_params(labelbottom=False, labelleft=False, length=0)
+    shown = f" Point at one to see its image{', or use the arrow keys' if points else ''}." if points else ""
+    colours = "Colours are true classes, named at their median." if is_few else f"There are {len(names)} classes."
+    return Chart(
+        "embeddings",
+        style.to_svg(figure, "embeddings"),
+        f"Map of {numbers.count(len(label))} test images by their embeddings.",
+        f"Each point is a test image; near points are similar images for the model. {colours} {caption}{shown}",
+        {"x": xy[:, 0].tolist(), "y": xy[:, 1].tolist(), "class": [names[i] for i in label]},
+        is_wide=True,
+        points=points,
+    )
+
+
+def values_with_intervals(
+    name: str, title: str, rows: Sequence[tuple[str, float, Sequence[float] | None]], caption: str
+) -> Chart:
+    """Draw shares in [0, 1] by name, one below the other, as points with their intervals as lines."""
+    figure, axes = style.chart(6.4, 0.7 + 0.28 * len(rows))
+    for y, (_, value, interval) in enumerate(rows):
+        if interval is not None:
+            axes.plot(interval, [y, y], color=style.BLUE, linewidth=1.6, alpha=0.6)
+        axes.plot(value, y, "o", color=style.BLUE, markersize=5)
+    axes.set_yticks(range(len(rows)), [style.shorten(label, 40) for label, _, _ in rows], parse_math=False)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+    axes.set_xlabel(title, fontsize=style.SIZE + 0.5, color=style.INK)
+    ends = [interval or (None, None) for _, _, interval in rows]
+    return Chart(
+        name,
+        style.to_svg(figure, name),
+        f"{title}: " + "; ".join(f"{label} {numbers.percent(value)}" for label, value, _ in rows) + ".",
+        caption,
+        {
+            "name": [label for label, _, _ in rows],
+            "value": [value for _, value, _ in rows],
+            "low": [low for low, _ in ends],
+            "high": [high for _, high in ends],
+        },
         is_wide=True,
     )

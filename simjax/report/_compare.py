@@ -1,11 +1,11 @@
-"""Comparisons of runs on the same data: results with intervals, differences between recipes, curves, settings."""
+"""Comparisons of runs on the same data: the verdict, what differs, results of recipes and of single runs, curves."""
 
 import itertools
 import json
 import os
 import shutil
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,20 @@ from simjax._files import replace_folder, write_file
 from simjax.core import InputError
 from simjax.evaluate import Comparison
 from simjax.report import _numbers as numbers
-from simjax.report._metrics import METRICS, Metric, with_interval
-from simjax.report._page import Block, Cell, Page, Row, Table, Text
-from simjax.report._recipes import NOT_IN_RECIPE, Recipe, difference, recipes_of, shown_best
-from simjax.report._render import to_html, to_markdown
+from simjax.report._metrics import BY_NAME, HEADLINE, METRICS, Metric, with_interval
+from simjax.report._page import Block, Card, Cell, Code, Page, Row, Section, Table, Text
+from simjax.report._recipes import NOT_IN_RECIPE, Recipe, difference, flatten, recipes_of, shown_best
 from simjax.report._run import Run, read_run
+from simjax.report._write import write_page
 
 COLUMNS = tuple(metric for metric in METRICS if metric.compared)
+SHOWN = (*HEADLINE, BY_NAME["parameters"], BY_NAME["train_seconds"])
+"""The metrics of the tables with a row for each recipe or run; compare.json has all `COLUMNS`."""
 _FILES = {"compare.json", "compare.md", "compare.html", "figures"}
 
 
 def compare(runs: Sequence[Path], out: Path) -> None:
-    """Write a comparison of runs: compare.html (self-contained), compare.md with figures/*.png, and compare.json.
+    """Write a comparison of runs: compare.html (self-contained), compare.md with figures/*.svg, and compare.json.
 
     The files are written into a temporary folder, which is renamed to `out` at the end.
 
@@ -45,16 +47,13 @@ def compare(runs: Sequence[Path], out: Path) -> None:
     _check_out(out)
     loaded = [read_run(path) for path in paths]
     _check_same_data(loaded)
-    page, content = _page(loaded), _content(loaded)
+    recipes = recipes_of(loaded)
+    page, content = _page(loaded, recipes, out), _content(loaded, recipes)
 
     temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        (temporary / "figures").mkdir(parents=True)
-        for picture in page.pictures():
-            write_file(temporary / "figures" / f"{picture.name}.png", picture.png)
+        write_page(temporary, "compare", page)
         write_file(temporary / "compare.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
-        write_file(temporary / "compare.md", to_markdown(page))
-        write_file(temporary / "compare.html", to_html(page))
         replace_folder(temporary, out)
     except OSError as error:
         raise InputError(f"out: cannot write {out}: {error.strerror}") from error
@@ -96,46 +95,107 @@ def _data_facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _page(runs: Sequence[Run]) -> Page:
+def _page(runs: Sequence[Run], recipes: Sequence[Recipe], out: Path) -> Page:
     from simjax.report._charts import overlaid_curves  # imports Matplotlib
 
-    names, first = _names(runs), runs[0]
-    recipes = recipes_of(runs, names)
-    tested = first.value("test_dataset")
-    data = f"{numbers.text(first.value('dataset'))}{f', tested on {tested}' if tested else ''}"
+    names = [f"{recipe.name}, seed {numbers.text(run.value('seed'))}" for recipe in recipes for run in recipe.runs]
+    ordered = [run for recipe in recipes for run in recipe.runs]
     meanings: list[Row] = [[metric.title, metric.meaning] for metric in COLUMNS]
-    sections: list[tuple[str, list[Block]]] = [
-        ("Results", _results(runs, names)),
-        ("Recipes", _recipes(recipes)),
-        ("Differences", _differences(recipes)),
-        ("Training", [*overlaid_curves(runs, names)]),
-        ("Different settings", _different_settings(runs, names)),
-        ("Metrics", [Table(["Metric", "Meaning"], meanings, align="ll")]),
+    commands = "\n".join(str(command) for run in ordered if (command := run.config.get("command")))
+    sections = [
+        Section("What differs", _different_settings(recipes)),
+        Section("Results", _results(recipes)),
+        Section("Differences", _differences(recipes)),
+        Section("Single runs", _single_runs(ordered, names, out)),
+        Section("Training", [*overlaid_curves(ordered, names)]),
+        Section("Metrics", [Table(["Metric", "Meaning"], meanings, align="ll")]),
+        Section("How to reproduce", [Code(commands)] if commands else []),
     ]
-    return Page(
-        f"{len(runs)} runs on {numbers.text(first.value('dataset'))}",
-        f"Comparison of {', '.join(names)}: the same data and the same split ({data}).",
-        [(title, blocks) for title, blocks in sections if blocks],
+    title = f"{_joined([recipe.name for recipe in recipes])} on {runs[0].data_name}"
+    return Page(title, _verdict(recipes), sections, _cards(recipes), _overview(ordered, names))
+
+
+def _joined(names: Sequence[str]) -> str:
+    shown = [*names[:4], *([f"{len(names) - 4} more"] if len(names) > 4 else [])]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
+
+
+def _verdict(recipes: Sequence[Recipe]) -> str:
+    """Return which recipe is better by how much, by the accuracy, or that no difference is shown."""
+    metric, runs = BY_NAME["accuracy"], min(len(recipe.runs) for recipe in recipes)
+    if len(recipes) == 1:
+        values = recipes[0].values(metric)
+        if not values:
+            return f"{len(recipes[0].runs)} runs of one recipe."
+        return (
+            f"{len(values)} runs of one recipe: accuracy {metric.show(statistics.fmean(values))} on average, from "
+            f"{metric.show(min(values))} to {metric.show(max(values))}."
+        )
+    if len(recipes) > 2:
+        best = [recipe.name for recipe, is_best in zip(recipes, shown_best(metric, recipes), strict=True) if is_best]
+        if best:
+            return f"{best[0]} is better than every other one, by the accuracy. The differences are below."
+        return "No recipe is shown to be better than every other one, by the accuracy. The differences are below."
+    first, second = recipes
+    found = difference(metric, first, second)
+    if found is None or found.difference is None or found.interval is None:
+        return "The accuracies of these runs cannot be compared: they are missing, or of different kinds or images."
+    margin, ends = found.difference, found.interval
+    if margin < 0:
+        first, second, margin, ends = second, first, -margin, (-ends[1], -ends[0])
+    low, high = (f"{100 * end:.2f}" for end in ends)
+    values = [metric.show(statistics.fmean(recipe.values(metric))) for recipe in (first, second)]
+    size = f"{100 * margin:.2f} points (95% interval {low} to {high})"
+    of = f"{runs} runs of each" if runs > 1 else "one run of each, so that another seed may decide otherwise"
+    if found.is_shown:
+        return f"{first.name} is better than {second.name}: accuracy {values[0]} against {values[1]}, {size}; {of}."
+    return (
+        f"No difference between {first.name} and {second.name} is shown: accuracy {values[0]} against {values[1]}, "
+        f"{size}, which contains 0; {of}."
     )
 
 
-def _content(runs: Sequence[Run]) -> dict[str, Any]:
+def _cards(recipes: Sequence[Recipe]) -> list[Card]:
+    """Return the mean accuracy of the first recipes, with its range over the seeds."""
+    metric, cards = BY_NAME["accuracy"], []
+    for recipe in recipes[:4]:
+        if values := recipe.values(metric):
+            spread = f"{len(values)} seeds, from {metric.show(min(values))} to {metric.show(max(values))}"
+            meaning = f"Mean accuracy, {spread}." if len(values) > 1 else "Accuracy of one run."
+            cards.append(Card(recipe.name, metric.show(statistics.fmean(values)), "", meaning))
+    return cards
+
+
+def _overview(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
+    from simjax.report._charts import values_with_intervals
+
+    metric = BY_NAME["accuracy"]
+    rows = [
+        (name, value, run.value(metric.interval))
+        for run, name in zip(runs, names, strict=True)
+        if (value := numbers.number(run.value(metric.name))) is not None
+    ]
+    caption = "Accuracy of each run. Lines are 95% intervals for other test images."
+    return [values_with_intervals("accuracies", "accuracy", rows, caption)] if rows else []
+
+
+def _content(runs: Sequence[Run], recipes: Sequence[Recipe]) -> dict[str, Any]:
     """Return the content of compare.json."""
-    names = _names(runs)
-    recipes = recipes_of(runs, names)
+    recipe_of = {run.path: recipe.name for recipe in recipes for run in recipe.runs}
     return {
         "dataset": runs[0].value("dataset"),
         "test_dataset": runs[0].value("test_dataset"),
         "fingerprint": runs[0].part("data").get("fingerprint"),
         "runs": [
             {
-                "name": name,
+                "name": run.path.resolve().name,
                 "path": str(run.path),
+                "recipe": recipe_of[run.path],
                 **{key: run.value(key) for key in ("model", "objective", "seed", "steps", "accuracy_of")},
                 **{metric.name: numbers.number(run.value(metric.name)) for metric in COLUMNS},
                 **{metric.interval: run.value(metric.interval) for metric in COLUMNS},
             }
-            for run, name in zip(runs, names, strict=True)
+            for run in runs
         ],
         "recipes": [
             {
@@ -163,27 +223,18 @@ def _content(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
-    """Return the name of each folder, or its whole path if several folders have the same name."""
-    names = [run.path.resolve().name for run in runs]
-    return [name if names.count(name) == 1 else str(run.path) for run, name in zip(runs, names, strict=True)]
-
-
-def _results(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
+def _single_runs(runs: Sequence[Run], names: Sequence[str], out: Path) -> list[Block]:
+    """Return a table of all runs, with links to their reports."""
     methods = [numbers.text(run.value("accuracy_of")) for run in runs]  # "classifier" or "knn"
-    same_method = len(set(methods)) == 1
     rows: list[Row] = []
-    for metric in COLUMNS:
-        texts, title = [with_interval(metric, run) for run in runs], metric.title
-        if metric.name == "accuracy" and same_method:
-            title += f" ({methods[0]})"
-        elif metric.name == "accuracy":
-            texts = [f"{text} ({method})" for text, method in zip(texts, methods, strict=True)]
-        rows.append([title, *texts])
-    blocks: list[Block] = [Table(["Metric", *names], rows, align="l" + "r" * len(runs))]
-    if any(run.value(metric.interval) for run in runs for metric in COLUMNS):
+    for run, name in zip(runs, names, strict=True):
+        report = run.path.resolve() / "report.html"
+        link = os.path.relpath(report, out) if report.is_file() else ""
+        rows.append([Cell(name, link=link), *(with_interval(metric, run) for metric in SHOWN)])
+    blocks: list[Block] = [Table(["Run", *(metric.title for metric in SHOWN)], rows, align="l" + "r" * len(SHOWN))]
+    if any(run.value(metric.interval) for run in runs for metric in SHOWN):
         blocks.append(Text("In brackets: 95% intervals of each encoder for other test images."))
-    if not same_method:
+    if len(set(methods)) > 1:
         blocks.append(
             Text(
                 "The accuracies are not comparable: some runs use their own classifier, others the nearest neighbours. "
@@ -202,23 +253,26 @@ def mean_and_deviation(recipe: Recipe, metric: Metric) -> dict[str, float | None
     return {"mean": statistics.fmean(values), "standard_deviation": deviation}
 
 
-def _recipes(recipes: Sequence[Recipe]) -> list[Block]:
+def _results(recipes: Sequence[Recipe]) -> list[Block]:
     """Return a table of the mean and standard deviation of each metric over the seeds of each recipe, if any."""
     if all(len(recipe.runs) == 1 for recipe in recipes):
         return []
+    best = {metric.name: shown_best(metric, recipes) for metric in SHOWN}
     rows: list[Row] = []
-    for metric in COLUMNS:
-        texts = []
-        for recipe in recipes:
+    for i, recipe in enumerate(recipes):
+        cells: Row = [recipe.name, numbers.count(len(recipe.runs))]
+        for metric in SHOWN:
             found = mean_and_deviation(recipe, metric) or {}
             mean, deviation = metric.show(found.get("mean")), found.get("standard_deviation")
-            texts.append(mean if deviation is None else f"{mean} ± {metric.show(deviation)}")
-        rows.append([metric.title, *map(Cell, texts, shown_best(metric, recipes))])
-    text = "A recipe is a group of runs with the same settings apart from the seed: mean ± standard deviation."
+            cells.append(
+                Cell(mean if deviation is None else f"{mean} ± {metric.show(deviation)}", best[metric.name][i])
+            )
+        rows.append(cells)
+    text = "Mean ± standard deviation over the seeds of each recipe: runs with the same settings apart from the seed."
     if len(recipes) > 1:
         text += " ★ marks a recipe that is shown to be better than every other one; without it, no best one is shown."
-    columns = ["Metric", *(f"{recipe.name} ({len(recipe.runs)} seeds)" for recipe in recipes)]
-    return [Text(text), Table(columns, rows, align="l" + "r" * len(recipes))]
+    columns = ["Recipe", "Runs", *(metric.title for metric in SHOWN)]
+    return [Text(text), Table(columns, rows, align="lr" + "r" * len(SHOWN))]
 
 
 def _differences(recipes: Sequence[Recipe]) -> list[Block]:
@@ -242,7 +296,7 @@ def _differences(recipes: Sequence[Recipe]) -> list[Block]:
         f"Difference to {first.name} with its 95% interval. An interval that contains 0 shows no difference. {about} "
         "Of 20 comparisons of equal recipes, one is expected to exclude 0 by chance."
     )
-    columns = ["Metric", *(f"{other.name} - {first.name}" for other in others)]
+    columns = ["Metric", *(f"{other.name} minus {first.name}" for other in others)]
     return [Text(text), Table(columns, rows, align="l" + "r" * len(others))]
 
 
@@ -254,22 +308,15 @@ def _difference_text(metric: Metric, comparison: Comparison | None) -> str:
     return f"{metric.show(comparison.difference)} ({low} to {high}){verdict}"
 
 
-def _different_settings(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
-    """Return a table of the settings that are not the same in all runs, if any."""
-    settings = [_flatten(run.part("settings")) for run in runs]
-    keys = dict.fromkeys(key for one in settings for key in one if key not in NOT_IN_RECIPE - {"seed"})
+def _different_settings(recipes: Sequence[Recipe]) -> list[Block]:
+    """Return a table of the settings that are not the same in all recipes, if any."""
+    settings = [flatten(recipe.runs[0].part("settings")) for recipe in recipes]
+    keys = dict.fromkeys(key for one in settings for key in one if key not in NOT_IN_RECIPE)
     values = {key: [one.get(key) for one in settings] for key in keys}
     rows: list[Row] = [
-        [key, *map(numbers.text, of_runs)]
-        for key, of_runs in values.items()
-        if any(value != of_runs[0] for value in of_runs)
+        [key, *(f"{value:.4g}" if isinstance(value, float) else numbers.text(value) for value in of_recipes)]
+        for key, of_recipes in values.items()
+        if any(value != of_recipes[0] for value in of_recipes)
     ]
-    return [Table(["Setting", *names], rows, align="l" * (1 + len(runs)))] if rows else []
-
-
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+    columns = ["Setting", *(recipe.name for recipe in recipes)]
+    return [Table(columns, rows, align="l" * (1 + len(recipes)))] if rows else []

@@ -10,11 +10,10 @@ from simjax._files import write_file
 from simjax.report import _numbers as numbers
 from simjax.report import _photographs as photographs
 from simjax.report import _style as style
-from simjax.report._page import Block, Page, Picture, Row, Table, Text
+from simjax.report._page import Chart, Page, Photo, PhotoRow, Photos, Row, Section, Table, Text
 from simjax.report._render import to_html
 
 MAX_BLOCKS, MAX_HEADS = 6, 6
-MIN_WIDTH = 8  # in photographs: the page enlarges a narrower figure to its width
 CURVES = ("deletion", "insertion")
 
 
@@ -68,32 +67,30 @@ def write_explanation(file: Path, title: str, lead: str, explanation: Explanatio
     Raises:
         InputError: If the file cannot be written.
     """
-    regions: list[Block] = [_regions(explanation)]
-    sections = [("Regions", regions)]
-    if explanation.attention is not None:
-        sections.append(("Attention by block and head", [_attention(explanation, explanation.attention)]))
     other = "" if explanation.class_name is not None else ", while the other image is unchanged"
     how_to_read = (
         f"The most important patches of an image are removed (deletion) or are the only ones left (insertion){other}. "
         "A heat map is faithful to the encoder if the area under its curve is lower for deletion and higher for "
         "insertion than that of random regions."
     )
+    attention = [] if explanation.attention is None else _attention(explanation, explanation.attention)
     charts = [_chart(explanation, index) for index in range(len(CURVES))]
-    sections.append(("Faithfulness", [Text(how_to_read), _table(explanation), *charts]))
-    write_file(file, to_html(Page(title, lead, sections)))
+    sections = [
+        Section("Attention by block and head", attention),
+        Section("Faithfulness", [Text(how_to_read), _table(explanation), *charts]),
+    ]
+    write_file(file, to_html(Page(title, lead, sections, overview=[_regions(explanation)])))
 
 
-def _regions(explanation: Explanation) -> Picture:
-    """Draw the images, each with an overlay for each method."""
-    height = 1.1 + photographs.LINE
-    figure, axes = style.canvas(1 + len(explanation.heat_maps), len(explanation.images) * height)
-    figure.set_size_inches(*(2 * figure.get_size_inches()))  # larger photographs with text of the same size
+def _regions(explanation: Explanation) -> Photos:
+    """Show the images, each with an overlay for each method."""
+    rows = []
     for i, (image, name) in enumerate(zip(explanation.images, explanation.names, strict=True)):
-        photographs.photo(axes, image, 0, i * height, [style.shorten(name, 24)])
-        for j, (method, maps) in enumerate(explanation.heat_maps.items(), start=1):
-            photographs.photo(axes, image, j, i * height, [method])
-            photographs.overlay(axes, maps[i], j, i * height, np.abs(maps).max())
-    names = " and ".join(explanation.names)
+        photos = [Photo(photographs.source(image), [name], "query")]
+        for method, maps in explanation.heat_maps.items():
+            scale = float(np.abs(maps).max())
+            photos.append(Photo(photographs.heat_map(image, maps[i], scale), [method.replace("_", " ")]))
+        rows.append(PhotoRow(photos))
     caption = (
         "Orange regions make the images similar, blue regions dissimilar. Each method has one scale for both images: "
         "no colour is 0, full colour the largest absolute value of both. The images are as the network sees them."
@@ -106,69 +103,63 @@ def _regions(explanation: Explanation) -> Picture:
         )
     if "attention_rollout" in explanation.heat_maps:
         caption += " Attention rollout shows where the network attends, whatever is explained."
-    return Picture(
-        "regions",
-        style.to_png(figure),
-        f"{names} with overlays of {', '.join(explanation.heat_maps)}.",
-        caption,
-        is_photo=True,
-    )
+    return Photos("regions", rows, caption, size=12.0)
 
 
-def _attention(explanation: Explanation, attention: np.ndarray) -> Picture:
-    """Draw the attention by block (rows) and head (columns), for two images side by side."""
+def _attention(explanation: Explanation, attention: np.ndarray) -> list[Text | Photos]:
+    """Show the attention by block and head, for one image after the other."""
     first = max(0, attention.shape[1] - MAX_BLOCKS)
     shown = attention[:, first:, :MAX_HEADS]
-    images, blocks, heads, _, _ = shown.shape
-    height, gap = 1.1 + photographs.LINE, 0.3
-    figure, axes = style.canvas(max(images * (heads + gap) - gap, MIN_WIDTH), blocks * height)
-    for i, block, head in np.ndindex(images, blocks, heads):
-        x, y = i * (heads + gap) + head, block * height
-        photographs.photo(axes, explanation.images[i], x, y, [f"{first + block + 1}.{head + 1}"])
-        photographs.overlay(axes, shown[i, block, head], x, y, shown.max(), explanation.patch_size)
-    sides = "" if images == 1 else "Left is the first image, right the second. "
+    scale, rows = float(shown.max()), []
+    for i, (image, name) in enumerate(zip(explanation.images, explanation.names, strict=True)):
+        for block, heads in enumerate(shown[i], start=first + 1):
+            photos = [
+                Photo(photographs.heat_map(image, head, scale, explanation.patch_size), [f"head {number}"])
+                for number, head in enumerate(heads, start=1)
+            ]
+            rows.append(PhotoRow(photos, f"{name}, block {block}"))
     independent = "the other image" if explanation.class_name is None else "the class"
-    left_out = "" if shown.shape == attention.shape else f" Shown are the last {blocks} blocks and first {heads} heads."
-    return Picture(
-        "attention",
-        style.to_png(figure),
-        f"Attention of {blocks} blocks with {heads} heads each to the patches of {' and '.join(explanation.names)}.",
-        "Attention of the class token, or the mean over all tokens, to each patch; 2.3 is the third head of the second "
-        f"block. {sides}All maps have one scale: no colour is 0, full colour the largest attention of all. Attention "
-        f"does not depend on {independent}.{left_out}",
-        is_photo=True,
+    left_out = ""
+    if shown.shape != attention.shape:
+        left_out = f" Shown are the last {shown.shape[1]} blocks and first {shown.shape[2]} heads."
+    caption = (
+        "Attention of the class token, or the mean over all tokens, to each patch. All maps have one scale: no colour "
+        f"is 0, full colour the largest attention of all. Attention does not depend on {independent}.{left_out}"
     )
+    return [Text(caption), Photos("attention", rows, "")]
 
 
 def _table(explanation: Explanation) -> Table:
-    columns = ["area under the curve", *CURVES]
+    columns = ["Area under the curve", *CURVES]
     if len(explanation.names) > 1:
         columns[1:] = [f"{curve}, {side}" for curve in CURVES for side in ("first", "second")]
     rows: list[Row] = [
-        [name, *map(numbers.decimal, explanation.areas(curves).ravel())] for name, curves in explanation.curves.items()
+        [name.replace("_", " "), *map(numbers.decimal, explanation.areas(curves).ravel())]
+        for name, curves in explanation.curves.items()
     ]
     orders = f"lowest to highest of {len(explanation.random_curves)} random orders"
     rows.append([orders, *(f"{low:.4f} to {high:.4f}" for low, high in explanation.random_ranges().reshape(-1, 2))])
     return Table(columns, rows, "l" + "r" * (len(columns) - 1))
 
 
-def _chart(explanation: Explanation, index: int) -> Picture:
+def _chart(explanation: Explanation, index: int) -> Chart:
     """Plot the deletion or the insertion curves, the mean of the images."""
     curve = CURVES[index]
     figure, axes = style.chart()
+    means = {name: curves[index].mean(axis=0) for name, curves in explanation.curves.items()}
     # strict=False because the line styles repeat without end
-    for curves, (colour, linestyle, marker) in zip(explanation.curves.values(), style.line_styles(), strict=False):
-        values = curves[index].mean(axis=0)
+    for values, (colour, linestyle, marker) in zip(means.values(), style.line_styles(), strict=False):
         options = {"color": colour, "linestyle": linestyle, "marker": marker, "markersize": 3.5, "linewidth": 1.4}
         axes.plot(explanation.share, values, label="x", **options)
-    style.legend(axes, list(explanation.curves))
+    style.legend(axes, [name.replace("_", " ") for name in means])
     style.label_axes(axes, f"share of patches {'removed' if curve == 'deletion' else 'added'}", explanation.score)
     shown = "score of the pair, mean of both images"
     if explanation.class_name is not None:
         shown = f"{explanation.score} of class {explanation.class_name}"
-    return Picture(
+    return Chart(
         curve,
-        style.to_png(figure),
+        style.to_svg(figure, curve),
         f"{curve.capitalize()} curves of {', '.join(explanation.curves)}; the table has the areas.",
         f"{curve.capitalize()}: {shown}.",
+        {"share": explanation.share.tolist(), **{name: values.tolist() for name, values in means.items()}},
     )

@@ -1,14 +1,13 @@
 """A page with rows of thumbnails: each query and its hits, or the two images of a pair."""
 
-import base64
-import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from simjax._files import write_file
-from simjax.report._render import escape_html, page_html
+from simjax.report._page import Page, Photo, PhotoRow, Photos, Section
+from simjax.report._render import to_html
 
 SIDE = 192  # largest side of a thumbnail in pixels
 
@@ -50,35 +49,26 @@ def write_image_rows(file: Path, title: str, lead: str, rows: Sequence[ImageRow]
     """
     sections = []
     for name, images in rows:
-        figures = "\n".join(map(_figure, images))
-        sections.append(f'<h2>{escape_html(name)}</h2>\n<div class="row">\n{figures}\n</div>')
-    write_file(file, page_html(title, lead, "\n".join(sections)))
+        photos = [Photo(_thumbnail(image), image.lines, "query" if image.is_query else "") for image in images]
+        sections.append(Section(name, [Photos("images", [PhotoRow(photos)], "", size=9.0)]))
+    write_file(file, to_html(Page(title, lead, sections)))
 
 
-def _figure(image: Thumbnail) -> str:
-    data = None if image.path is None else _thumbnail(Path(image.path))
-    picture = '<div class="missing">no picture</div>'
-    if data is not None:
-        alt = escape_html(", ".join(image.lines))
-        picture = f'<img alt="{alt}" src="data:image/webp;base64,{data}">'
-    first, *rest = map(escape_html, image.lines)
-    caption = f"<strong>{first}</strong>" + "".join(f"<span>{line.replace('/', '/<wbr>')}</span>" for line in rest)
-    kind = ' class="query"' if image.is_query else ""
-    return f"<figure{kind}>{picture}<figcaption>{caption}</figcaption></figure>"
-
-
-def _thumbnail(path: Path) -> str | None:
-    """Return a thumbnail as base64, or None if the image cannot be read."""
+def _thumbnail(image: Thumbnail) -> str | None:
+    """Return a thumbnail as a data URI, or None if there is none or it cannot be read."""
+    if image.path is None:
+        return None
     from PIL import Image, ImageOps
 
+    from simjax.report._photographs import source_of
+
     try:
-        with warnings.catch_warnings(), Image.open(path) as image, io.BytesIO() as buffer:
+        with warnings.catch_warnings(), Image.open(image.path) as picture:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image.draft("RGB", (2 * SIDE, 2 * SIDE))
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            picture.draft("RGB", (2 * SIDE, 2 * SIDE))
+            upright = ImageOps.exif_transpose(picture).convert("RGB")
             upright.thumbnail((SIDE, SIDE))
-            upright.save(buffer, "webp", quality=85)
-            return base64.b64encode(buffer.getvalue()).decode("ascii")
+            return source_of(upright)
     # Pillow's decoders raise all of these for broken files.
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None

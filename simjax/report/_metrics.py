@@ -28,33 +28,35 @@ class Metric:
 # fmt: off
 METRICS = (
     Metric("accuracy", "Accuracy", numbers.percent, "highest",
-           "Share of the test images that are classified correctly."),
+           "Test images whose class is predicted correctly."),
     Metric("knn_accuracy", "k-NN accuracy", numbers.percent, "highest",
-           "Accuracy of a k-nearest-neighbour classifier of training images, or of other test images for new classes."),
+           "Test images whose class is the most frequent one of their nearest labelled images."),
     Metric("test_loss", "Test loss", numbers.decimal, "lowest",
            "The training objective on the test images.", compared=False),
     Metric("retrieval.precision_at_1", "Precision@1", numbers.percent, "highest",
-           "Share of the test images whose nearest other test image is of the same class."),
+           "Test images whose nearest other test image is of the same class."),
     Metric("retrieval.mean_average_precision_at_r", "MAP@R", numbers.percent, "highest",
-           "Mean average precision of the R nearest images, where R is the number of other images of the query's "
-           "class."),
+           "A search for each test image: how far at the top of the results the images of its class are. 100% if all "
+           "of them come first (mean average precision at R; R is their number)."),
     Metric("retrieval.r_precision", "R-precision", numbers.percent, "highest",
-           "Share of the R nearest images that are of the query's class.", compared=False),
+           "A search for each test image: the share of its class among the first R results, where R is the number of "
+           "other images of its class.", compared=False),
     Metric("retrieval.recall_at_k.5", "Recall@5", numbers.percent, "highest",
-           "Share of the queries with at least one image of their class among the 5 nearest.", compared=False),
+           "Searches with an image of the right class among the first 5 results.", compared=False),
     Metric("retrieval.recall_at_k.10", "Recall@10", numbers.percent, "highest",
-           "Share of the queries with at least one image of their class among the 10 nearest.", compared=False),
+           "Searches with an image of the right class among the first 10 results.", compared=False),
     Metric("verification.roc_auc", "ROC AUC", numbers.decimal, "highest",
-           "Probability that a positive pair is closer than a negative pair: 0.5 is chance, 1 is perfect."),
+           "Chance that a pair of one class is more similar than a pair of two: 0.5 is guessing, 1 is perfect."),
     Metric("verification.equal_error_rate", "Equal error rate", numbers.percent, "lowest",
-           "Error rate at the threshold where the false match rate and the false non-match rate are equal."),
+           "Wrong decisions whether two images are of one class, at the threshold where pairs of one class and pairs "
+           "of two classes are wrong equally often."),
     Metric("verification.accuracy", "Verification accuracy", numbers.percent, "highest",
-           "Share of the pairs that are classified correctly at the chosen threshold.", compared=False),
+           "Right decisions about pairs at the threshold of this run.", compared=False),
     Metric("calibration.expected_calibration_error", "Calibration error", numbers.percent, "lowest",
-           "Mean difference of the predicted probability that a pair is of one class from the share of such pairs that "
-           "are, with as many pairs of one class as of two (ECE).", compared=False),
+           "How far the predicted probability that a pair is of one class is from the share of such pairs that are, "
+           "on average (ECE), with as many pairs of one class as of two.", compared=False),
     Metric("parameters", "Parameters", numbers.count, "lowest",
-           "Number of trained parameters."),
+           "Trained numbers of the network."),
     Metric("step_milliseconds", "Step time", numbers.milliseconds, "lowest",
            "Time of one training step, without compilation."),
     Metric("train_seconds", "Training time", numbers.seconds, "lowest",
@@ -63,12 +65,29 @@ METRICS = (
            "Training images processed per second.", compared=False),
 )
 # fmt: on
+BY_NAME = {metric.name: metric for metric in METRICS}
+HEADLINE = tuple(
+    BY_NAME[name]
+    for name in (
+        "accuracy",
+        "knn_accuracy",
+        "retrieval.mean_average_precision_at_r",
+        "verification.equal_error_rate",
+    )
+)
+"""The metrics of the first screen."""
+
+
+def interval_of(metric: Metric, run: Run) -> tuple[str, str] | None:
+    """Return the ends of the interval of a run as text, such as ("97.42%", "99.26%"), or None if it has none."""
+    interval = run.value(metric.interval)
+    if not isinstance(interval, list | tuple):
+        return None
+    low, high = map(metric.show, interval)
+    return low, high
 
 
 def with_interval(metric: Metric, run: Run) -> str:
     """Return the value of a run and its 95% interval as text, such as "98.61% (97.42–99.26%)"."""
-    interval, value = run.value(metric.interval), metric.show(run.value(metric.name))
-    if not isinstance(interval, list | tuple):
-        return value
-    low, high = map(metric.show, interval)
-    return f"{value} ({low.removesuffix('%')}–{high})"
+    value, interval = metric.show(run.value(metric.name)), interval_of(metric, run)
+    return f"{value} ({interval[0].removesuffix('%')}–{interval[1]})" if interval else value

@@ -1,160 +1,87 @@
-"""Figures of photographs: nearest neighbours, pairs with their predicted dissimilarity, attention maps.
+"""Pictures of a page: images as data URIs, heat maps on images, one picture of many images.
 
-Images are uint8, labels are class ids, which count from 0, and `names` are the names of all classes.
+Images are uint8 [h, w, c] with one, three or four channels.
 """
 
+import base64
+import io
+import math
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.patches import Rectangle
+from PIL import Image
 
-from simjax.report import _numbers as numbers
-from simjax.report import _style as style
-from simjax.report._page import Picture
+from simjax.report._page import Points
 
-MAX_QUERIES, MAX_NEIGHBOURS, MAX_PAIRS, MAX_IMAGES, MAX_HEADS = 8, 5, 12, 6, 4
-LINE = 0.2  # height of a line of text, relative to the width of a photograph
+SMALL = 64  # pixels; smaller images are stored without loss
+LARGEST = 256  # pixels of the longer side of a picture on a page
+ORANGE, BLUE = np.array([230, 159, 0]), np.array([0, 114, 178])
+OPACITY = 0.8  # of the largest value of a heat map
 
 
-def nearest_neighbours(
-    query: np.ndarray,
-    query_label: np.ndarray,
-    image: np.ndarray,
-    label: np.ndarray,
-    score: np.ndarray,
-    names: list[str],
-    measure: str,
-) -> Picture:
-    """Draw test images [q, h, w, c] with their neighbours [q, k, h, w, c], nearest first, and the scores [q, k]."""
-    rows, columns = min(len(query), MAX_QUERIES), min(image.shape[1], MAX_NEIGHBOURS)
-    is_correct = label[:rows, :columns] == query_label[:rows, None]
-    class_names = style.class_labels(names, 12)
-    height, gap = 1.1 + 2 * LINE, 0.25
-    figure, axes = style.canvas(columns + 1 + gap, rows * height)
-    for i in range(rows):
-        photo(axes, query[i], 0, i * height, [class_names[query_label[i]]])
-        for j in range(columns):
-            colour, sign = (style.GREEN, "✓") if is_correct[i, j] else (style.VERMILLION, "✗")
-            lines = [class_names[label[i, j]], f"{score[i, j]:.2f}"]
-            photo(axes, image[i, j], j + 1 + gap, i * height, lines, colour, sign)
-    return Picture(
-        "neighbours",
-        style.to_png(figure),
-        f"{rows} test images, each with its {columns} nearest neighbours; {is_correct.sum()} of {is_correct.size} "
-        "neighbours are of the query's class.",
-        "Each row: a test image and its nearest neighbours, nearest first, with their class and score "
-        f"({measure}). A green frame with ✓ marks the class of the test image, a red frame with ✗ another class.",
-        is_photo=True,
-    )
+def source(image: np.ndarray) -> str:
+    """Return an image as a data URI: PNG if it is small, otherwise WebP of at most `LARGEST` pixels per side."""
+    return source_of(_picture(image))
 
 
-def pairs(image: np.ndarray, label: np.ndarray, dissimilarity: np.ndarray, names: list[str]) -> Picture:
-    """Draw pairs of test images [p, 2, h, w, c] with their predicted dissimilarity [p], in [0, 1]."""
-    count = min(len(image), MAX_PAIRS)
-    columns = min(count, 3)
-    class_names = style.class_labels(names, 10)
-    wide, high = 2.25, 1.15 + 2 * LINE
-    figure, axes = style.canvas(columns * wide - 0.25, -(-count // columns) * high)
-    for i in range(count):
-        x, y = i % columns * wide, i // columns * high
-        first, second = label[i]
-        colour, sign = (style.BLUE, "=") if first == second else (style.ORANGE, "≠")
-        for j in range(2):
-            photo(axes, image[i, j], x + j, y, [], colour)
-        _text(axes, x + 1, y, f"{class_names[first]} {sign} {class_names[second]}")
-        _text(axes, x + 1, y + LINE, f"dissimilarity {dissimilarity[i]:.2f}")
-    same = label[:count, 0] == label[:count, 1]
-    means = "; ".join(
-        f"{title} {numbers.decimal(float(dissimilarity[:count][mask].mean()))} on average"
-        for title, mask in (("pairs of one class", same), ("pairs of two classes", ~same))
-        if mask.any()
-    )
-    return Picture(
-        "pairs",
-        style.to_png(figure),
-        f"{count} pairs of test images with their predicted dissimilarity: {means}.",
-        "Pairs of test images with their predicted dissimilarity, from 0 (similar) to 1 (dissimilar). Blue frames and "
-        "= are pairs of one class and should be near 0; orange frames and ≠ are pairs of two classes, near 1.",
-        is_photo=True,
-    )
+def source_of(picture: Image.Image) -> str:
+    """Return a picture of Pillow as a data URI, see `source`."""
+    is_small = max(picture.size) < SMALL
+    if max(picture.size) > LARGEST:
+        picture = picture.copy()
+        picture.thumbnail((LARGEST, LARGEST))
+    with io.BytesIO() as buffer:
+        if is_small:
+            picture.save(buffer, format="png", optimize=True)
+        else:
+            picture.save(buffer, format="webp", quality=85)
+        data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"data:image/{'png' if is_small else 'webp'};base64,{data}"
 
 
-def attention_maps(image: np.ndarray, attention: np.ndarray, label: np.ndarray, names: list[str]) -> Picture:
-    """Draw images [a, h, w, c] with the attention weights of the last transformer block, [a, heads, gh, gw]."""
-    rows, heads = min(len(image), MAX_IMAGES), min(attention.shape[1], MAX_HEADS)
-    height = 1.1 + LINE
-    class_names = style.class_labels(names, 12)
-    titles = ["all heads", *(f"head {h + 1}" for h in range(heads))] if heads > 1 else ["attention"]
-    figure, axes = style.canvas(1 + len(titles), rows * height)
-    for i in range(rows):
-        photo(axes, image[i], 0, i * height, [class_names[label[i]]])
-        maps = [attention[i].mean(0), *attention[i, :heads]]
-        for j, (title, weights) in enumerate(zip(titles, maps, strict=False), start=1):
-            photo(axes, image[i], j, i * height, [title])
-            weights = weights - weights.min()
-            overlay(axes, weights, j, i * height, weights.max(), shape=image.shape[1:3])
-    return Picture(
-        "attention",
-        style.to_png(figure),
-        f"{rows} test images with the attention of the last transformer block as an overlay.",
-        "Attention of the last transformer block to each patch, in orange, each map on its own scale. Heads may attend "
-        "to different patches; the first map is the mean of all heads.",
-        is_photo=True,
-    )
+def _picture(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[..., :3] if image.shape[-1] >= 3 else image[..., 0])
 
 
-def overlay(
-    axes: Axes,
-    values: np.ndarray,
-    x: float,
-    y: float,
-    scale: float,
-    patch_size: int | None = None,
-    shape: Sequence[int] = (),
-) -> None:
-    """Draw values [h, w] over the photograph at (x, y), and the grid of the patches if their size is given.
+def heat_map(image: np.ndarray, values: np.ndarray, scale: float, patch_size: int | None = None) -> str:
+    """Return an image under a heat map as a data URI.
 
-    The photograph has another height and width than the values if its `shape` is given. Positive values are orange,
-    negative ones blue; the opacity is 0.8 times the absolute value divided by `scale`.
+    Args:
+        image: [h, w, c].
+        values: [h', w']. Positive values are orange, negative ones blue.
+        scale: Value of full colour.
+        patch_size: Side of the patches whose grid is drawn, in pixels of the image. Default: no grid.
     """
-    left, right, bottom, top = _box(shape or values.shape, x, y)
-    rgb = np.where(values[..., None] < 0, to_rgb(style.BLUE), to_rgb(style.ORANGE))
-    opacity = 0.8 * np.abs(values) / max(scale, np.finfo(np.float32).tiny)
-    coloured = np.concatenate([rgb, opacity[..., None]], axis=-1)
-    axes.imshow(coloured, extent=(left, right, bottom, top), interpolation="bilinear", zorder=1.5)
+    height, width = image.shape[:2]
+    zoom = max(1, math.ceil(2 * SMALL / max(height, width)))
+    size = (width * zoom, height * zoom)
+    pixels = np.asarray(_picture(image).convert("RGB").resize(size, Image.Resampling.NEAREST), np.float32)
+    relative = np.asarray(values, np.float32) / max(scale, np.finfo(np.float32).tiny)
+    relative = np.asarray(Image.fromarray(relative).resize(size, Image.Resampling.BILINEAR))[..., None]
+    opacity = OPACITY * np.abs(relative).clip(0, 1)
+    pixels = (1 - opacity) * pixels + opacity * np.where(relative < 0, BLUE, ORANGE)
     if patch_size is not None:
-        height, width = values.shape
-        options = {"colors": style.NEUTRAL, "linewidth": 0.4, "zorder": 1.7}
-        axes.hlines(top + (bottom - top) * np.arange(0, height, patch_size) / height, left, right, **options)
-        axes.vlines(left + (right - left) * np.arange(0, width, patch_size) / width, top, bottom, **options)
+        step = patch_size * zoom
+        pixels[step::step] = pixels[step::step] * 0.6 + 50
+        pixels[:, step::step] = pixels[:, step::step] * 0.6 + 50
+    return source_of(Image.fromarray(pixels.round().astype(np.uint8)))
 
 
-def _box(shape: Sequence[int], x: float, y: float) -> tuple[float, float, float, float]:
-    """Return the left, right, lower and upper edge of an image [h, w, ...] in the unit square at (x, y)."""
-    height, width = (0.9 * side / max(shape[:2]) for side in shape[:2])
-    return x + 0.5 - width / 2, x + 0.5 + width / 2, y + 0.95, y + 0.95 - height
+def signed_picture(weights: np.ndarray) -> np.ndarray:
+    """Return weights [h, w, c] as an image, with 0 in grey and the largest absolute weight in white or black."""
+    largest = np.abs(weights).max() or 1.0
+    return (127.5 * (1 + weights / largest)).round().astype(np.uint8)
 
 
-def photo(
-    axes: Axes, image: np.ndarray, x: float, y: float, lines: list[str], colour: str = style.NEUTRAL, sign: str = ""
-) -> None:
-    """Draw a framed photograph in the box at (x, y), lines of text below, and a sign on a disc in its corner."""
-    left, right, bottom, top = _box(image.shape, x, y)
-    shown = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(left, right, bottom, top), zorder=1)
-    width = 2.2 if colour != style.NEUTRAL else 0.6
-    frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=width, zorder=2)
-    axes.add_patch(frame)
-    if sign:
-        disc = {"facecolor": colour, "edgecolor": "none", "boxstyle": "circle,pad=0.25"}
-        axes.text(right - 0.09, top + 0.1, sign, fontsize=7, color="white", ha="center", va="center", bbox=disc)
-    for row, line in enumerate(lines):
-        _text(axes, x + 0.5, y + row * LINE, line)
-
-
-def _text(axes: Axes, x: float, y: float, text: str) -> None:
-    """Draw a line of text centred at x, below a photograph at height y."""
-    drawn = axes.text(x, y + 1.07, text, fontsize=7.5, color=style.NEUTRAL, ha="center", va="center")
-    drawn.set_parse_math(False)
+def points_of(images: np.ndarray, labels: Sequence[str], position: Sequence[int]) -> Points:
+    """Return images [n, h, w, c] as one picture for the points of a scatter plot, see `Points`."""
+    n, height, width, channels = images.shape
+    columns = math.ceil(math.sqrt(n))
+    grid = np.zeros((columns * -(-n // columns), height, width, channels), np.uint8)
+    grid[:n] = images
+    grid = grid.reshape(-1, columns, height, width, channels).swapaxes(1, 2)
+    picture = _picture(grid.reshape(-1, columns * width, channels))
+    with io.BytesIO() as buffer:
+        picture.save(buffer, format="webp", quality=75)
+        data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Points(f"data:image/webp;base64,{data}", columns, (width, height), list(labels), list(position))

@@ -6,8 +6,9 @@ differ.
 """
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from simjax.report._run import Run
 CONFIDENCE = 0.95
 NOT_IN_RECIPE = {"seed", "out", "resume", "overwrite", "config", "data_dir", "checkpoint_seconds"}
 """Settings in which the runs of one recipe may differ."""
+_FIRST = ("model", "objective", "mining.miner")
+"""Settings that name a recipe before others; their values need no title."""
 ESTIMATES_FILE = "leave_one_out.npz"
 
 
@@ -40,19 +43,41 @@ class Recipe:
         return [value for value in values if value is not None]
 
 
-def recipes_of(runs: Sequence[Run], names: Sequence[str]) -> list[Recipe]:
-    """Return the recipes of runs in the order of their first runs, named after these."""
-    groups: dict[str, list[int]] = {}
-    for i, run in enumerate(runs):
+def recipes_of(runs: Sequence[Run]) -> list[Recipe]:
+    """Return the recipes of runs in the order of their first runs, named by the settings in which they differ."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
         settings = {key: value for key, value in run.part("settings").items() if key not in NOT_IN_RECIPE}
-        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(i)
+        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
+    names = _names([group[0] for group in groups.values()])
     return [
-        Recipe(
-            names[group[0]] + (f" and {len(group) - 1} more" if len(group) > 1 else ""),
-            tuple(sorted((runs[i] for i in group), key=lambda run: numbers.number(run.value("seed")) or 0.0)),
-        )
-        for group in groups.values()
+        Recipe(name, tuple(sorted(group, key=lambda run: numbers.number(run.value("seed")) or 0.0)))
+        for name, group in zip(names, groups.values(), strict=True)
     ]
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Return short names of runs of different recipes: the model, and as few settings as tell them apart."""
+    settings = [flatten(run.part("settings")) for run in runs]
+    keys = [key for key in dict.fromkeys(itertools.chain(*settings)) if key not in NOT_IN_RECIPE]
+    different = [key for key in keys if len({str(of_run.get(key)) for of_run in settings}) > 1]
+    names = [run.model_name for run in runs]
+    for key in sorted(different, key=lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST)):
+        if len(set(names)) == len(names):
+            break
+        if key != "model":
+            values = [numbers.text(of_run.get(key)) for of_run in settings]
+            title = "" if key in _FIRST else f"{key.rpartition('.')[2].replace('_', ' ')} "
+            names = [f"{name}, {title}{value}" for name, value in zip(names, values, strict=True)]
+    return names
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def difference(metric: Metric, a: Recipe, b: Recipe, *, confidence: float = CONFIDENCE) -> Comparison | None:

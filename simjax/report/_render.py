@@ -1,80 +1,47 @@
 """Pages as HTML and as Markdown.
 
-The HTML file is self-contained: figures are embedded, no script runs, and nothing is loaded from the network. Charts
-are drawn on white; on a dark page, CSS inverts their colours and then rotates the hue by 180 degrees, so that only the
-lightness changes. Photographs are not inverted.
+The HTML file is self-contained: the style, the script, the charts and the pictures are in it, and nothing is loaded
+from the network. The content security policy names the script by its hash, so that the browser runs no other one, even
+if an escape were missing.
 
 All text is escaped here. Class names are folder names, so they may contain markup, control characters, lone surrogates
 and characters that reverse the direction of writing.
 """
 
 import base64
+import csv
+import dataclasses
+import functools
+import hashlib
 import html
 import io
 import re
+import urllib.parse
+from typing import TYPE_CHECKING, Any
 
-from simjax.report._page import Block, Cell, Code, Page, Picture, Table, Text
+from simjax.report._page import Block, Cell, Chart, Code, Matrix, Page, Photos, Row, Table, Text
 
-_STYLE = """
-:root { color-scheme: light dark; --ground: #fff; --ink: #1d1f21; --soft: #5c6166; --line: #d9dcdf; --tint: #f4f5f6;
-  --best: #00694d; }
-@media (prefers-color-scheme: dark) {
-  :root { --ground: #121212; --ink: #e6e6e6; --soft: #a3a8ad; --line: #36393c; --tint: #1d1f21; --best: #4fd1a5; }
-  img.chart { filter: invert(.93) hue-rotate(180deg); }
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; "
+    "form-action 'none'"
+)
+COLOURS = {
+    "#ffffff": "ground",
+    "#1d1f21": "ink",
+    "#5c6166": "soft",
+    "#d9dcdf": "line",
+    "#0072b2": "blue",
+    "#d55e00": "vermillion",
+    "#009e73": "green",
+    "#cc79a7": "pink",
+    "#e69f00": "orange",
+    "#56b4e9": "sky",
+    "#666666": "grey",
 }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 66rem; background: var(--ground); color: var(--ink);
-  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; overflow-wrap: break-word; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0; }
-h2 { font-size: 1.2rem; margin: 2.6rem 0 .8rem; padding-top: .8rem; border-top: 1px solid var(--line); }
-.lead { color: var(--soft); margin: 0; }
-section { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
-section > * { flex: 1 1 100%; min-width: 0; margin: 0; }
-section > .half { flex: 1 1 20rem; max-width: 30rem; }
-.scroll { overflow-x: auto; }
-img { display: block; width: 100%; height: auto; }
-.wide img { max-width: 48rem; min-width: 32rem; }
-figcaption { color: var(--soft); font-size: .86rem; line-height: 1.45; margin-top: .4rem; max-width: 46rem; }
-table { border-collapse: collapse; font-size: .92rem; }
-th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-thead th { color: var(--soft); font-weight: 600; border-bottom-width: 2px; vertical-align: bottom; }
-tbody th { font-weight: 600; position: sticky; left: 0; background: var(--ground); }
-.r { text-align: right; font-variant-numeric: tabular-nums; }
-td.r { white-space: nowrap; }
-td strong { color: var(--best); }
-pre { background: var(--tint); padding: .8rem 1rem; border-radius: .4rem; overflow-x: auto; font-size: .84rem;
-  line-height: 1.4; margin: 0; }
-details summary { cursor: pointer; color: var(--soft); }
-details pre { margin-top: .5rem; }
-.row { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem .8rem; }
-.row figure { margin: 0; overflow-wrap: anywhere; }
-.row img, .missing { width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--tint); }
-.row .query img, .row .query .missing { outline: 2px solid var(--best); }
-.row figcaption > * { display: block; }
-.missing { display: flex; align-items: center; justify-content: center; color: var(--soft); font-size: .8rem; }
-@media (max-width: 40rem) { th, td { padding: .3rem .4rem; } table { font-size: .85rem; } }
-"""
-# The browser enforces that no script runs and that no file is fetched, even if an escape were missing.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-<p class="lead">{lead}</p>
-{sections}
-</main>
-</body>
-</html>
-"""
+"""Colours of the charts, and the name of each in the style of the page, where it depends on the theme."""
 
 
 def printable(text: str) -> str:
@@ -99,74 +66,76 @@ def escape_markdown(text: str) -> str:
 
 def to_html(page: Page) -> str:
     """Return the page as one HTML file."""
-    sections = (
-        "\n".join([f"<h2>{escape_html(title)}</h2>", "<section>", *map(_html_block, blocks), "</section>"])
-        for title, blocks in page.sections
-    )
-    return page_html(page.title, page.lead, "\n".join(sections))
+    template, style, script = _template()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    named = {f"section-{i}": section for i, section in enumerate(page.sections, start=1) if section.blocks}
+    from markupsafe import Markup
 
-
-def page_html(title: str, lead: str, sections: str) -> str:
-    """Return an HTML file with a title, a summary, and sections in HTML."""
-    return _PAGE.format(
-        policy=_POLICY, style=_STYLE, title=escape_html(title), lead=escape_html(lead), sections=sections
-    )
-
-
-def _html_block(block: Block) -> str:
-    match block:
-        case Text(text):
-            return f"<p>{escape_html(text)}</p>"
-        case Table():
-            return _html_table(block)
-        case Picture():
-            return _html_figure(block)
-        case Code(text, summary):
-            lines = "\n".join(map(escape_html, text.split("\n")))
-            code = f'<pre tabindex="0"><code>{lines}</code></pre>'  # tabindex: the keyboard can reach and scroll it
-            return f"<details><summary>{escape_html(summary)}</summary>\n{code}\n</details>" if summary else code
-
-
-def _html_figure(picture: Picture) -> str:
-    """Return a figure with the embedded image and its caption; `_STYLE` defines the classes."""
-    from PIL import Image  # only for pages with figures
-
-    # WebP, lossless for charts and lossy for photographs, takes a third of the space of PNG.
-    with Image.open(io.BytesIO(picture.png)) as image, io.BytesIO() as buffer:
-        image.save(buffer, format="webp", lossless=not picture.is_photo, quality=85, method=4)
-        data, (width, height) = base64.b64encode(buffer.getvalue()).decode("ascii"), image.size
-    kind = "photo" if picture.is_photo else "chart"
-    layout = "wide" if picture.is_photo or picture.is_wide else "half"
-    return (
-        f'<figure class="{layout}"><div class="scroll">'
-        f'<img class="{kind}" width="{width}" height="{height}" alt="{escape_html(picture.alt)}" '
-        f'src="data:image/webp;base64,{data}"></div>\n'
-        f"<figcaption>{escape_html(picture.caption)}</figcaption></figure>"
+    return template.render(
+        page=page,
+        sections=list(named.items()),
+        policy=Markup(_POLICY.format(digest=digest)),
+        style=Markup(style),
+        script=Markup(script),
     )
 
 
-def _html_table(table: Table) -> str:
-    classes = [' class="r"' if side == "r" else "" for side in table.align]
-    head = (f'<th scope="col"{c}>{escape_html(text)}</th>' for c, text in zip(classes, table.columns, strict=True))
-    lines = ['<div class="scroll"><table>', f"<thead><tr>{''.join(head)}</tr></thead>", "<tbody>"]
-    for first, *rest in table.rows:
-        cells = (f"<td{c}>{_html_cell(cell)}</td>" for c, cell in zip(classes[1:], rest, strict=True))
-        lines.append(f'<tr><th scope="row">{_html_cell(first)}</th>{"".join(cells)}</tr>')
-    return "\n".join([*lines, "</tbody>", "</table></div>"])
+@functools.cache
+def _template() -> tuple["Template", str, str]:
+    """Return the template of pages, the style and the script."""
+    from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
+
+    loader = PackageLoader("simjax.report")
+    environment = Environment(loader=loader, autoescape=True, finalize=_finalize, keep_trailing_newline=True)
+    environment.filters |= {
+        "csv": _csv_address,
+        "fields": dataclasses.asdict,
+        "kind": lambda block: type(block).__name__,
+        "lines": lambda text: Markup("\n".join(map(escape_html, text.split("\n")))),
+        "svg": lambda chart: Markup(_themed_svg(chart)),
+    }
+    style, script = (loader.get_source(environment, name)[0] for name in ("page.css", "page.js"))
+    return environment.get_template("page.html"), style, script
 
 
-def _html_cell(cell: str | Cell) -> str:
-    if isinstance(cell, Cell) and cell.best:
-        return f'<strong>{escape_html(cell.text)} <span title="best of the column">★</span></strong>'
-    return escape_html(cell.text if isinstance(cell, Cell) else cell)
+def _finalize(value: Any) -> Any:
+    return printable(value) if type(value) is str else value  # a subclass of str is markup
+
+
+def _themed_svg(chart: Chart) -> str:
+    """Return the chart with the colours of the page and a description for screen readers."""
+    svg = chart.svg
+    for colour, name in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    focus = ' tabindex="0"' if chart.points else ""
+    return svg.replace("<svg ", f'<svg class="chart" role="img"{focus} aria-label="{escape_html(chart.alt)}" ', 1)
+
+
+def _csv_address(chart: Chart) -> str:
+    """Return the data of a chart as a CSV file in a data URI."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(chart.data)
+    writer.writerows(zip(*chart.data.values(), strict=True))
+    return f"data:text/csv;charset=utf-8,{urllib.parse.quote(file.getvalue(), errors='replace')}"
 
 
 def to_markdown(page: Page) -> str:
-    """Return the page as GitHub-flavoured Markdown, with figures in figures/NAME.png."""
+    """Return the page as GitHub-flavoured Markdown, with charts in figures/NAME.svg; pictures become tables."""
     parts = [f"# {escape_markdown(page.title)}", escape_markdown(page.lead)]
-    for title, blocks in page.sections:
-        parts += [f"## {escape_markdown(title)}", *map(_markdown_block, blocks)]
+    parts += [_markdown_cards(page)] if page.cards else []
+    parts += map(_markdown_block, page.overview)
+    for section in page.sections:
+        parts += (
+            [f"## {escape_markdown(section.title)}", *map(_markdown_block, section.blocks)] if section.blocks else []
+        )
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_cards(page: Page) -> str:
+    rows: list[Row] = [[card.title, card.value, card.interval, card.meaning] for card in page.cards]
+    return _markdown_table(["", "Value", "95% interval", "Meaning"], rows, "lrrl")
 
 
 def _markdown_block(block: Block) -> str:
@@ -174,26 +143,42 @@ def _markdown_block(block: Block) -> str:
         case Text(text):
             return escape_markdown(text)
         case Table():
-            return _markdown_table(block)
-        case Picture():
+            table = _markdown_table(block.columns, block.rows, block.align)
+            return _markdown_details(block.summary, table) if block.summary else table
+        case Matrix():
+            rows: list[Row] = [[name, *texts] for name, texts in zip(block.rows, block.texts, strict=True)]
+            columns = [f"{block.row_title} \\ {block.column_title}", *block.columns]
+            table = _markdown_table(columns, rows, "l" + "r" * len(block.columns))
+            return f"{table}\n\n*{escape_markdown(block.caption)}*"
+        case Chart():
             alt, caption = escape_markdown(block.alt), escape_markdown(block.caption)
-            return f"![{alt}](figures/{block.name}.png)\n\n*{caption}*"
+            return f"![{alt}](figures/{block.name}.svg)\n\n*{caption}*"
+        case Photos():
+            lines = [
+                f"- {f'{escape_markdown(row.title)}: ' if row.title else ''}"
+                + "; ".join(escape_markdown(photo.alt) for photo in row.photos)
+                for row in block.rows
+            ]
+            return "\n".join(lines) + f"\n\n*{escape_markdown(block.caption)}*"
         case Code(text, summary):
             # The fence is longer than any run of backticks in the text.
             fence = "`" * max([3, *(1 + len(run) for run in re.findall("`+", text))])
             code = "\n".join([fence, *map(printable, text.split("\n")), fence])
-            opened = f"<details>\n<summary>{escape_markdown(summary)}</summary>\n\n{code}\n\n</details>"
-            return opened if summary else code
+            return _markdown_details(summary, code) if summary else code
 
 
-def _markdown_table(table: Table) -> str:
-    rule = ["---" if side == "l" else "---:" for side in table.align]
-    rows = [[escape_markdown(text) for text in table.columns], rule]
-    rows += [[_markdown_cell(cell) for cell in row] for row in table.rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def _markdown_details(summary: str, content: str) -> str:
+    return f"<details>\n<summary>{escape_markdown(summary)}</summary>\n\n{content}\n\n</details>"
+
+
+def _markdown_table(columns: list[str], rows: list[Row], align: str) -> str:
+    lines = [[escape_markdown(text) for text in columns], ["---" if side == "l" else "---:" for side in align]]
+    lines += [[_markdown_cell(cell) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _markdown_cell(cell: str | Cell) -> str:
+    text = escape_markdown(cell.text if isinstance(cell, Cell) else cell)
     if isinstance(cell, Cell) and cell.best:
-        return f"**{escape_markdown(cell.text)}** ★"
-    return escape_markdown(cell.text if isinstance(cell, Cell) else cell)
+        return f"**{text}** ★"
+    return f"[{text}]({cell.link})" if isinstance(cell, Cell) and cell.link else text

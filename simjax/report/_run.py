@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from simjax.core import InputError
-from simjax.report._numbers import number
+from simjax.report import _numbers as numbers
+
+MODEL_NAMES = {"cnn": "CNN", "vit": "ViT", "dnn": "dense network", "logistic": "logistic regression"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +32,19 @@ class Run:
         """Return a value of report.json by its dotted path, None if it is missing."""
         return value_at(self.report, name)
 
+    @property
+    def model_name(self) -> str:
+        return MODEL_NAMES.get(str(self.value("model")), numbers.text(self.value("model")))
+
+    @property
+    def data_name(self) -> str:
+        """The names of the data sets, without the folders in which folders of images are."""
+        trained, tested = (_without_folders(numbers.text(self.value(name))) for name in ("dataset", "test_dataset"))
+        return f"{trained}, tested on {tested}" if self.value("test_dataset") else trained
+
     def series(self, name: str) -> tuple[list[float], list[float]]:
         """Return the steps with a finite value of this name in the history, and the values."""
-        points = [(number(line.get("step")), number(line.get(name))) for line in self.history]
+        points = [(numbers.number(line.get("step")), numbers.number(line.get(name))) for line in self.history]
         valid = [(step, value) for step, value in points if step is not None and value is not None]
         return [step for step, _ in valid], [value for _, value in valid]
 
@@ -48,6 +60,11 @@ class Run:
         """Return the arrays of an .npz file of the run by name, an empty dictionary if the file is missing."""
         path = self.path / file_name
         return read_arrays(path) if path.is_file() else {}
+
+
+def _without_folders(dataset: str) -> str:
+    """Return the name of a data set, such as "faces" for "folder:/home/ann/faces", and of each part of A+B."""
+    return "+".join(Path(part).name if part.startswith("folder:") else part for part in dataset.split("+"))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -102,4 +119,4 @@ def _read_history(path: Path) -> list[dict[str, Any]]:
         if text.strip():
             line = parse_json(text, f"{path}, line {row}")
             merged.setdefault(line.get("step"), {}).update(line)
-    return sorted(merged.values(), key=lambda line: number(line.get("step")) or 0.0)
+    return sorted(merged.values(), key=lambda line: numbers.number(line.get("step")) or 0.0)

@@ -7,18 +7,18 @@ from typing import Any
 
 from simjax._files import write_file
 from simjax.core import InputError
-from simjax.report._page import Page
-from simjax.report._render import to_html, to_markdown
+from simjax.report._page import Page, Section, Text
 from simjax.report._run import Run, parse_json, read_run, read_text
 from simjax.report._study_findings import findings
 from simjax.report._study_group import Group, Network
-from simjax.report._study_sections import group_sections, plan_sections
+from simjax.report._study_sections import accuracies, group_sections, plan_sections
+from simjax.report._write import write_page
 
 PLAN_FILE, ANALYSIS_FILE = "plan.json", "analysis.json"
 
 
 def write_study(folder: str | Path) -> None:
-    """Write study.json, study.md with figures/*.png, and study.html (self-contained) into the folder of a study.
+    """Write study.json, study.md with figures/*.svg, and study.html (self-contained) into the folder of a study.
 
     Cells that are not finished are missing in the results, and the page names them.
 
@@ -31,11 +31,12 @@ def write_study(folder: str | Path) -> None:
     analysis = _read(folder / ANALYSIS_FILE) if (folder / ANALYSIS_FILE).is_file() else {}
     groups, missing = read_groups(folder, plan)
     found = {group.title: findings(group) for group in groups}
+    answers = [found[group.title].answer for group in groups if found[group.title].answer]
     page = Page(
         plan["study"]["title"],
-        _lead(plan, groups, missing),
+        " ".join(answers) or "The verdicts are below.",
         [
-            *((f"Findings: {group.title}", found[group.title].blocks()) for group in groups),
+            *(Section(f"Findings: {group.title}", found[group.title].blocks()) for group in groups),
             *(
                 section
                 for group in groups
@@ -43,6 +44,7 @@ def write_study(folder: str | Path) -> None:
             ),
             *plan_sections(plan, groups, missing),
         ],
+        overview=[Text(_trained(plan, groups, missing)), *map(accuracies, groups)],
     )
     content = {
         "study": plan["study"],
@@ -50,15 +52,8 @@ def write_study(folder: str | Path) -> None:
         "groups": [group.content() | {"findings": found[group.title].content()} for group in groups],
         "analysis": analysis,
     }
-    try:
-        (folder / "figures").mkdir(exist_ok=True)
-        for picture in page.pictures():
-            write_file(folder / "figures" / f"{picture.name}.png", picture.png)
-        write_file(folder / "study.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
-        write_file(folder / "study.md", to_markdown(page))
-        write_file(folder / "study.html", to_html(page))
-    except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror}") from error
+    write_page(folder, "study", page)
+    write_file(folder / "study.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_groups(folder: Path, plan: dict[str, Any]) -> tuple[list[Group], list[str]]:
@@ -89,7 +84,7 @@ def read_groups(folder: Path, plan: dict[str, Any]) -> tuple[list[Group], list[s
     return groups, missing
 
 
-def _lead(plan: dict[str, Any], groups: Sequence[Group], missing: Sequence[str]) -> str:
+def _trained(plan: dict[str, Any], groups: Sequence[Group], missing: Sequence[str]) -> str:
     runs = sum(len(network.runs) for group in groups for network in group.networks)
     seeds = len(plan["study"]["seeds"])
     budget = plan["study"]["budget"]

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from simjax.report import _numbers as numbers
 from simjax.report import _style as style
-from simjax.report._page import Block, Picture, Row, Table, Text
+from simjax.report._page import Block, Chart, Matrix, Row, Table, Text
 
 MAX_MATRICES = 6  # heat maps of layers on a page, the first ones
 KINDS = {
@@ -40,26 +39,20 @@ def layers(comparisons: Sequence[Mapping[str, Any]], names: Mapping[str, str], t
     return [Text(text), Table(["Different", "Network", "Compared with", "CKA"], rows, align="lllr"), *pictures]
 
 
-def _matrix(found: Mapping[str, Any], names: Mapping[str, str], title: str) -> Picture:
+def _matrix(found: Mapping[str, Any], names: Mapping[str, str], title: str) -> Matrix:
     values = np.array(found["cka"])
     a, b = (names.get(found[key], found[key]) for key in ("a", "b"))
-    is_same = found["a"] == found["b"]
-    figure, axes = style.chart(4.8, 4.2)
-    image = axes.imshow(values, cmap=style.AMOUNT, vmin=0, vmax=1, aspect="auto", origin="lower")
-    axes.grid(False)
-    axes.set_xticks(range(len(found["columns"])), found["columns"], rotation=90, fontsize=6)
-    axes.set_yticks(range(len(found["rows"])), found["rows"], fontsize=6)
-    style.label_axes(axes, f"{b}{' (another seed)' if is_same else ''}", a)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30, pad=0.02)
-    bar.set_label("CKA", fontsize=8, color=style.SOFT)
-    bar.ax.tick_params(labelsize=7, colors=style.SOFT, length=2)
-    best = numbers.signed(float(values.max(axis=1).mean()))
-    other = "another seed of it" if is_same else b
-    return Picture(
+    other = f"{b} (another seed)" if found["a"] == found["b"] else b
+    return Matrix(
         f"cka-{found['a']}-{found['b']}-{title}",
-        style.to_png(figure),
-        f"Heat map of the CKA of the layers of {a} and {other}; mean of the best matches {best}.",
-        f"CKA of each layer of {a} (rows, from the image upwards) with each layer of {other} (columns).",
+        found["rows"][::-1],
+        found["columns"],
+        [[f"{cell:.2f}" for cell in row] for row in values[::-1]],
+        values[::-1].clip(0, 1).tolist(),
+        a,
+        other,
+        f"CKA of each layer of {a} (rows, the image at the bottom) with each layer of {other} (columns). On average "
+        f"the best match of a layer has {values.max(axis=1).mean():.2f}.",
     )
 
 
@@ -71,13 +64,12 @@ def probes(results: Mapping[str, Any], names: Mapping[str, str], title: str) -> 
     for network, of_layers in results.items():
         values = [one["accuracy"] for one in of_layers.values()]
         curves[names.get(network, network)] = (np.linspace(0, 1, len(values)), values)
-    figure = _curves(curves, "depth of the layer: 0 first, 1 embedding", "accuracy of a linear probe")
-    alt = "; ".join(f"{name} from {values[0]:.1%} to {values[-1]:.1%}" for name, (_, values) in curves.items())
     caption = (
         "Test accuracy of a logistic regression on the output of each layer, by depth: how early the classes can be "
         "told apart by a plane. The first seed of each network."
     )
-    return [Picture(f"probes-{title}", style.to_png(figure), f"Linear probes by layer: {alt}.", caption)]
+    axes = ("depth of the layer: 0 first, 1 embedding", "accuracy of a linear probe")
+    return [_curves(f"probes-{title}", "Linear probes by layer", caption, curves, axes)]
 
 
 def attention_distance(results: Mapping[str, Any], names: Mapping[str, str], title: str) -> list[Block]:
@@ -97,27 +89,26 @@ def attention_distance(results: Mapping[str, Any], names: Mapping[str, str], tit
         "Each point is a head: the mean distance, in patches, from a patch to the patches that it attends to. Heads "
         "with a small distance look at the neighbourhood, as a filter does (Raghu et al. 2021)."
     )
+    name = f"attention-{title}"
+    points = [(names.get(n, n), i, d) for n, of in results.items() for i, heads in enumerate(of) for d in heads]
+    data = dict(zip(("network", "block", "distance"), zip(*points, strict=True), strict=True))
     alt = f"Mean attention distance from the first to the last block: {ends}."
-    return [Picture(f"attention-{title}", style.to_png(figure), alt, caption)]
+    return [Chart(name, style.to_svg(figure, name), alt, caption, data)]
 
 
 def robustness(results: Mapping[str, Any], names: Mapping[str, str], title: str) -> list[Block]:
     """Draw the accuracy under each corruption by its strength, with intervals."""
-    if not results:
-        return []
-    pictures: list[Block] = []
-    for corruption in next(iter(results.values())):
-        found = {names.get(n, n): of[corruption] for n, of in results.items()}
-        curves = {name: (np.arange(6), one["accuracy"]) for name, one in found.items()}
-        intervals = [one["accuracy_interval"] for one in found.values()]
-        figure = _curves(curves, f"strength of the {corruption}", "accuracy", intervals)
-        alt = "; ".join(f"{name} {values[0]:.1%} to {values[-1]:.1%}" for name, (_, values) in curves.items())
+    found: list[Block] = []
+    for corruption in next(iter(results.values()), ()):
+        curves = {names.get(n, n): (np.arange(6), of[corruption]["accuracy"]) for n, of in results.items()}
+        intervals = [of[corruption]["accuracy_interval"] for of in results.values()]
         caption = (
             f"Accuracy with {corruption} of five strengths; 0 is none. Mean over the seeds, with 95% intervals for "
             "other test images."
         )
-        pictures.append(Picture(f"{corruption}-{title}", style.to_png(figure), f"{corruption}: {alt}.", caption))
-    return pictures
+        axes = (f"strength of the {corruption}", "accuracy")
+        found.append(_curves(f"{corruption}-{title}", f"Accuracy by {corruption}", caption, curves, axes, intervals))
+    return found
 
 
 def calibration(results: Mapping[str, Any], names: Mapping[str, str]) -> list[Block]:
@@ -140,21 +131,32 @@ def calibration(results: Mapping[str, Any], names: Mapping[str, str]) -> list[Bl
 
 
 def _curves(
+    name: str,
+    title: str,
+    caption: str,
     curves: Mapping[str, tuple[Any, Sequence[float]]],
-    x: str,
-    y: str,
+    labels: tuple[str, str],
     intervals: Sequence[Sequence[Sequence[float] | None]] = (),
-) -> Figure:
+) -> Chart:
     """Plot shares in [0, 1] by name, with vertical bars for the intervals of each point, if given."""
     figure, axes = style.chart()
+    bars = [[interval or (np.nan, np.nan) for interval in of_curve] for of_curve in intervals]
     for i, ((steps, values), (colour, line, marker)) in enumerate(
         zip(curves.values(), style.line_styles(), strict=False)
     ):
         axes.plot(steps, values, color=colour, linestyle=line, marker=marker, markersize=3.5, linewidth=1.4, label="x")
-        if intervals:
-            ends = np.array([interval or (np.nan, np.nan) for interval in intervals[i]])
-            axes.vlines(steps, *ends.T, color=colour, linewidth=1, alpha=0.5)
+        if bars:
+            axes.vlines(steps, *np.transpose(bars[i]), color=colour, linewidth=1, alpha=0.5)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     style.legend(axes, list(curves))
-    style.label_axes(axes, x, y)
-    return figure
+    style.label_axes(axes, *labels)
+    ends = "; ".join(f"{curve} {values[0]:.1%} to {values[-1]:.1%}" for curve, (_, values) in curves.items())
+    data: dict[str, list[Any]] = {
+        "curve": [curve for curve, (steps, _) in curves.items() for _ in steps],
+        labels[0]: [float(step) for steps, _ in curves.values() for step in steps],
+        labels[1]: [value for _, values in curves.values() for value in values],
+    }
+    if bars:
+        ends_of_bars = [ends for of_curve in bars for ends in of_curve]
+        data |= {"low": [low for low, _ in ends_of_bars], "high": [high for _, high in ends_of_bars]}
+    return Chart(name, style.to_svg(figure, name), f"{title}: {ends}.", caption, data)

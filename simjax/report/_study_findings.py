@@ -12,10 +12,10 @@ from typing import Any
 from simjax.evaluate import Comparison
 from simjax.report import _numbers as numbers
 from simjax.report._page import Block, Row, Table, Text
+from simjax.report._run import MODEL_NAMES
 from simjax.report._study_group import (
     ACCURACY,
     MEASURE_NAMES,
-    MODEL_NAMES,
     Group,
     Network,
     change_of_gap,
@@ -51,7 +51,7 @@ class Findings:
     confidence: float
 
     def blocks(self) -> list[Block]:
-        """Return the answer as a paragraph and the claims as a table."""
+        """Return the claims as a table."""
         if not self.claims:
             return [Text("There are no two networks with accuracies to compare.")]
         rows: list[Row] = [[claim.subject, claim.difference, claim.verdict] for claim in self.claims]
@@ -62,7 +62,7 @@ class Findings:
             "that there is none: the interval tells how large it may be."
         )
         table = Table(["Compared", "Difference (interval)", "Verdict"], rows, align="lll")
-        return [*([Text(self.answer)] if self.answer else []), table, Text(note)]
+        return [table, Text(note)]
 
     def content(self) -> dict[str, Any]:
         """Return the findings as plain values."""

@@ -13,10 +13,9 @@ from simjax.core import InputError
 from simjax.evaluate import Comparison, Estimate, compare, error_consistency
 from simjax.report._metrics import METRICS, Metric
 from simjax.report._recipes import Recipe, estimate
-from simjax.report._run import Run
+from simjax.report._run import MODEL_NAMES, Run
 
 ACCURACY = next(metric for metric in METRICS if metric.name == "accuracy")
-MODEL_NAMES = {"cnn": "CNN", "vit": "ViT", "dnn": "dense network", "logistic": "logistic regression"}
 MEASURE_NAMES = {
     "dot": "dot product",
     "cosine": "cosine",

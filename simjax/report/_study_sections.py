@@ -9,15 +9,14 @@ import numpy as np
 from simjax.report import _numbers as numbers
 from simjax.report._compare import mean_and_deviation
 from simjax.report._metrics import METRICS
-from simjax.report._page import Block, Cell, Row, Table, Text
+from simjax.report._page import Block, Cell, Chart, Row, Section, Table, Text
 from simjax.report._recipes import shown_best
 from simjax.report._run import read_arrays
-from simjax.report._study_group import Group, common_errors, file_name
+from simjax.report._study_group import ACCURACY, Group, common_errors, file_name
 
 RESULTS = tuple(
     metric for metric in METRICS if metric.name in ("accuracy", "knn_accuracy", "retrieval.mean_average_precision_at_r")
 )
-Section = tuple[str, list[Block]]
 
 
 def group_sections(folder: Path, group: Group, analysis: dict[str, Any], *, alone: bool) -> list[Section]:
@@ -27,7 +26,7 @@ def group_sections(folder: Path, group: Group, analysis: dict[str, Any], *, alon
 
     found, title = analysis.get(group.title, {}), file_name(group.title)
     names = {f"{network.model}-{network.measure}": network.name for network in group.networks}
-    sections: list[Section] = [
+    sections = [
         ("Results", _results(group)),
         ("Common errors", _common_errors(group)),
         ("Layers", charts.layers(found.get("layers", []), names, title)),
@@ -37,7 +36,21 @@ def group_sections(folder: Path, group: Group, analysis: dict[str, Any], *, alon
         ("Robustness", charts.robustness(found.get("robustness", {}), names, title)),
         ("Calibration", charts.calibration(found.get("calibration", {}), names)),
     ]
-    return [(title if alone else f"{title}: {group.title}", blocks) for title, blocks in sections if blocks]
+    return [Section(title if alone else f"{title}: {group.title}", blocks) for title, blocks in sections]
+
+
+def accuracies(group: Group) -> Chart:
+    """Draw the mean accuracy of each network over its seeds, from the lowest to the highest seed."""
+    from simjax.report._charts import values_with_intervals  # imports Matplotlib
+
+    rows = []
+    for network in group.networks:
+        if values := network.recipe.values(ACCURACY):
+            rows.append((network.name, sum(values) / len(values), [min(values), max(values)]))
+    caption = (
+        f"Accuracy of each network on {group.title}: mean over the seeds; the line is from the worst to the best seed."
+    )
+    return values_with_intervals(f"accuracies-{file_name(group.title)}", "accuracy", rows, caption)
 
 
 def _pictures(folder: Path, found: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -52,10 +65,8 @@ def _class_names(group: Group) -> list[str]:
 
 def plan_sections(plan: dict[str, Any], groups: Sequence[Group], missing: Sequence[str]) -> list[Section]:
     """Return the sections about the budgets, the settings and the missing runs."""
-    sections: list[Section] = [("Budgets", _budgets(plan, groups))]
-    if missing:
-        sections.append(("Missing runs", [Text(f"These runs are not finished: {', '.join(missing)}.")]))
-    return sections
+    names = [Text(f"These runs are not finished: {', '.join(missing)}.")] if missing else []
+    return [Section("Budgets", _budgets(plan, groups)), Section("Missing runs", names)]
 
 
 def _results(group: Group) -> list[Block]:

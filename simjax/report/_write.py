@@ -8,20 +8,22 @@ from typing import Any
 from simjax._files import write_file
 from simjax.core import InputError
 from simjax.report import _numbers as numbers
+from simjax.report._page import Page
 from simjax.report._render import to_html, to_markdown
 from simjax.report._run import read_run, value_at
 
-SECTIONS = 10  # number of calls of `begin` by `write`, one for each section of the report
+SECTIONS = 11  # number of calls of `begin` by `write`, one for each section of the report
 _METHODS = {"classifier": " by its own classifier", "knn": " by its nearest neighbours"}
 
 
-def write(run: Path, begin: Callable[[str], None] = lambda section: None) -> None:
-    """Write report.html (self-contained), report.md and figures/*.png into the folder of a finished run.
+def write(run: Path, begin: Callable[[str], None] = lambda section: None, *, projection: str = "pca") -> None:
+    """Write report.html (self-contained), report.md and figures/*.svg into the folder of a finished run.
 
     Args:
         run: Folder of the run with config.json and report.json. Sections whose files are missing are omitted: the
             curves need metrics.jsonl, the figures predictions.npz and samples.npz.
         begin: Called with the title of each section before its figures are drawn.
+        projection: How embeddings of more than two features are drawn, "pca" or "tsne".
 
     Raises:
         InputError: If the folder is not a finished run, or one of its files cannot be read or written.
@@ -29,16 +31,24 @@ def write(run: Path, begin: Callable[[str], None] = lambda section: None) -> Non
     from simjax.report._sections import run_page  # imports Matplotlib
 
     run = Path(run)
-    page = run_page(read_run(run), begin)
+    write_page(run, "report", run_page(read_run(run), begin, projection))
+
+
+def write_page(folder: Path, name: str, page: Page) -> None:
+    """Write NAME.html, NAME.md and figures/*.svg into a folder, and delete the figures of an earlier page."""
     as_markdown, as_html = to_markdown(page), to_html(page)  # an error here leaves all files unchanged
+    figures = {f"{chart.name}.svg": chart.svg for chart in page.charts()}
     try:
-        (run / "figures").mkdir(exist_ok=True)
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        for file in [*(folder / "figures").glob("*.svg"), *(folder / "figures").glob("*.png")]:
+            if file.name not in figures:
+                file.unlink()
     except OSError as error:
-        raise InputError(f"cannot write {run / 'figures'}: {error.strerror}") from error
-    for picture in page.pictures():
-        write_file(run / "figures" / f"{picture.name}.png", picture.png)
-    write_file(run / "report.md", as_markdown)
-    write_file(run / "report.html", as_html)
+        raise InputError(f"cannot write {folder / 'figures'}: {error.strerror}") from error
+    for file_name, svg in figures.items():
+        write_file(folder / "figures" / file_name, svg)
+    write_file(folder / f"{name}.md", as_markdown)
+    write_file(folder / f"{name}.html", as_html)
 
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
