@@ -57,7 +57,7 @@ def draw(points: int, path: Path) -> None:
         "moons": make_moons(points, noise=0.2, random_state=0),
         "blobs": make_blobs(points, centers=centers, cluster_std=0.6, random_state=0)[:2],
     }
-    figure = Figure(figsize=(10.8, 3.9), dpi=style.DPI, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(10.8, 3.9), dpi=150, facecolor="white", layout="constrained")
     grid: Any = figure.subplots(len(sets), len(MODELS))
     for row, (x, labels) in zip(grid, sets.values(), strict=True):
         for axes, (name, fit) in zip(row, MODELS.items(), strict=True):
@@ -70,8 +70,9 @@ def draw(points: int, path: Path) -> None:
         axes.set_title(name, fontsize=9, color=style.INK)
     for axes, name in zip(grid[:, 0], sets, strict=True):
         axes.set_ylabel(name, fontsize=9, color=style.INK)
-    with Image.open(io.BytesIO(style.to_png(figure))) as drawn:
-        drawn.convert("RGB").quantize().save(path)  # 256 colours, a quarter of the size
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, format="png")
+        Image.open(buffer).convert("RGB").quantize().save(path)  # 256 colours, a quarter of the size
 
 
 def accuracies() -> list[list[str]]:

@@ -9,6 +9,7 @@ missing is left out. Writes explain.md and explain.png.
 
 import argparse
 import io
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -144,21 +145,27 @@ def interval(values: np.ndarray) -> list[float]:
 
 def draw(examples: list[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]], path: Path) -> None:
     """Draw the first image of each case with its heat maps, and the image that it is compared with."""
+    from matplotlib.figure import Figure
     from PIL import Image
 
-    from simjax.report import _photographs as photographs
-    from simjax.report import _style as style
+    from simjax.report._photographs import blend
 
-    height = 1.1 + photographs.LINE
-    figure, axes = style.canvas(5, len(examples) * height)
-    for row, (name, image, other, maps) in enumerate(examples):
-        photographs.photo(axes, other, 0, row * height, [name.partition(":")[0]])
-        photographs.photo(axes, image, 1, row * height, ["image"])
-        for column, (method, heat_maps) in enumerate(maps.items(), start=2):
-            photographs.photo(axes, image, column, row * height, [method.removeprefix("grad_cam, ")])
-            photographs.overlay(axes, heat_maps[0], column, row * height, np.abs(heat_maps[0]).max())
-    with Image.open(io.BytesIO(style.to_png(figure))) as drawn:
-        drawn.quantize().save(path)  # 256 colours, a quarter of the size
+    columns = 2 + max(len(maps) for *_, maps in examples)
+    figure = Figure(figsize=(1.25 * columns, 1.4 * len(examples)), dpi=150, layout="constrained")
+    grid: Any = figure.subplots(len(examples), columns, squeeze=False)
+    for row, (name, image, other, maps) in zip(grid, examples, strict=True):
+        pictures = {name.partition(":")[0]: other, "image": image}
+        for method, heat_maps in maps.items():
+            title = method.removeprefix("grad_cam, ")
+            pictures[title] = blend(image, heat_maps[0], float(np.abs(heat_maps[0]).max()))
+        for axes, (title, picture) in itertools.zip_longest(row, pictures.items(), fillvalue=("", None)):
+            axes.axis("off")
+            axes.set_title(title, fontsize=8)
+            if picture is not None:
+                axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+    with io.BytesIO() as buffer:
+        figure.savefig(buffer, format="png")
+        Image.open(buffer).convert("RGB").quantize().save(path)  # 256 colours, a quarter of the size
 
 
 def page(records: list[dict[str, Any]], date: str) -> str:

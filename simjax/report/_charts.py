@@ -8,6 +8,7 @@ import numpy as np
 from simjax.report import _numbers as numbers
 from simjax.report import _style as style
 from simjax.report._page import Chart, Points
+from simjax.report._render import shorten
 from simjax.report._run import Run
 
 LONG_CURVE = 60  # curves of more points are smoothed, and the original is drawn as a faint line
@@ -234,7 +235,7 @@ def embedding_map(xy: np.ndarray, label: np.ndarray, names: list[str], caption: 
         if is_few:
             x, y = np.median(of_class, axis=0)
             box = {"facecolor": "white", "edgecolor": colour, "alpha": 0.85, "boxstyle": "round,pad=0.2"}
-            text = axes.text(x, y, style.shorten(name, 16), fontsize=style.SIZE, color=style.INK, bbox=box, zorder=3)
+            text = axes.text(x, y, shorten(name, 16), fontsize=style.SIZE, color=style.INK, bbox=box, zorder=3)
             text.set(ha="center", va="center", parse_math=False)
     axes.tick_params(labelbottom=False, labelleft=False, length=0)
     shown = f" Point at one to see its image{', or use the arrow keys' if points else ''}." if points else ""
@@ -259,7 +260,7 @@ def values_with_intervals(
         if interval is not None:
             axes.plot(interval, [y, y], color=style.BLUE, linewidth=1.6, alpha=0.6)
         axes.plot(value, y, "o", color=style.BLUE, markersize=5)
-    axes.set_yticks(range(len(rows)), [style.shorten(label, 40) for label, _, _ in rows], parse_math=False)
+    axes.set_yticks(range(len(rows)), [shorten(label, 40) for label, _, _ in rows], parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")

@@ -98,8 +98,7 @@ def _data_facts(run: Run) -> dict[str, Any]:
 def _page(runs: Sequence[Run], recipes: Sequence[Recipe], out: Path) -> Page:
     from simjax.report._charts import overlaid_curves  # imports Matplotlib
 
-    names = [f"{recipe.name}, seed {numbers.text(run.value('seed'))}" for recipe in recipes for run in recipe.runs]
-    ordered = [run for recipe in recipes for run in recipe.runs]
+    ordered, names = [run for recipe in recipes for run in recipe.runs], _run_names(recipes)
     meanings: list[Row] = [[metric.title, metric.meaning] for metric in COLUMNS]
     commands = "\n".join(str(command) for run in ordered if (command := run.config.get("command")))
     sections = [
@@ -113,6 +112,15 @@ def _page(runs: Sequence[Run], recipes: Sequence[Recipe], out: Path) -> Page:
     ]
     title = f"{_joined([recipe.name for recipe in recipes])} on {runs[0].data_name}"
     return Page(title, _verdict(recipes), sections, _cards(recipes), _overview(ordered, names))
+
+
+def _run_names(recipes: Sequence[Recipe]) -> list[str]:
+    """Return the recipe and the seed of each run, and the folder where these are those of another run, too."""
+    named = [
+        (f"{recipe.name}, seed {numbers.text(run.value('seed'))}", run) for recipe in recipes for run in recipe.runs
+    ]
+    names = [name for name, _ in named]
+    return [name if names.count(name) == 1 else f"{name} ({run.path})" for name, run in named]
 
 
 def _joined(names: Sequence[str]) -> str:
@@ -181,16 +189,16 @@ def _overview(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
 
 def _content(runs: Sequence[Run], recipes: Sequence[Recipe]) -> dict[str, Any]:
     """Return the content of compare.json."""
-    recipe_of = {run.path: recipe.name for recipe in recipes for run in recipe.runs}
+    ordered = [run.path for recipe in recipes for run in recipe.runs]
+    names = dict(zip(ordered, _run_names(recipes), strict=True))
     return {
         "dataset": runs[0].value("dataset"),
         "test_dataset": runs[0].value("test_dataset"),
         "fingerprint": runs[0].part("data").get("fingerprint"),
         "runs": [
             {
-                "name": run.path.resolve().name,
+                "name": names[run.path],
                 "path": str(run.path),
-                "recipe": recipe_of[run.path],
                 **{key: run.value(key) for key in ("model", "objective", "seed", "steps", "accuracy_of")},
                 **{metric.name: numbers.number(run.value(metric.name)) for metric in COLUMNS},
                 **{metric.interval: run.value(metric.interval) for metric in COLUMNS},
@@ -227,10 +235,12 @@ def _single_runs(runs: Sequence[Run], names: Sequence[str], out: Path) -> list[B
     """Return a table of all runs, with links to their reports."""
     methods = [numbers.text(run.value("accuracy_of")) for run in runs]  # "classifier" or "knn"
     rows: list[Row] = []
-    for run, name in zip(runs, names, strict=True):
+    for run, name, method in zip(runs, names, methods, strict=True):
         report = run.path.resolve() / "report.html"
         link = os.path.relpath(report, out) if report.is_file() else ""
-        rows.append([Cell(name, link=link), *(with_interval(metric, run) for metric in SHOWN)])
+        accuracy, *others = (with_interval(metric, run) for metric in SHOWN)
+        accuracy += f", {method}" if len(set(methods)) > 1 else ""
+        rows.append([Cell(name, link=link), accuracy, *others])
     blocks: list[Block] = [Table(["Run", *(metric.title for metric in SHOWN)], rows, align="l" + "r" * len(SHOWN))]
     if any(run.value(metric.interval) for run in runs for metric in SHOWN):
         blocks.append(Text("In brackets: 95% intervals of each encoder for other test images."))

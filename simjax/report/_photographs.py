@@ -14,7 +14,7 @@ from PIL import Image
 from simjax.report._page import Points
 
 SMALL = 64  # pixels; smaller images are stored without loss
-LARGEST = 256  # pixels of the longer side of a picture on a page
+LARGEST = 192  # pixels of the longer side of a picture on a page
 ORANGE, BLUE = np.array([230, 159, 0]), np.array([0, 114, 178])
 OPACITY = 0.8  # of the largest value of a heat map
 
@@ -34,7 +34,7 @@ def source_of(picture: Image.Image) -> str:
         if is_small:
             picture.save(buffer, format="png", optimize=True)
         else:
-            picture.save(buffer, format="webp", quality=85)
+            picture.save(buffer, format="webp", quality=80)
         data = base64.b64encode(buffer.getvalue()).decode("ascii")
     return f"data:image/{'png' if is_small else 'webp'};base64,{data}"
 
@@ -44,7 +44,12 @@ def _picture(image: np.ndarray) -> Image.Image:
 
 
 def heat_map(image: np.ndarray, values: np.ndarray, scale: float, patch_size: int | None = None) -> str:
-    """Return an image under a heat map as a data URI.
+    """Return an image under a heat map as a data URI, see `blend`."""
+    return source_of(Image.fromarray(blend(image, values, scale, patch_size)))
+
+
+def blend(image: np.ndarray, values: np.ndarray, scale: float, patch_size: int | None = None) -> np.ndarray:
+    """Return an image under a heat map, enlarged to at least 128 pixels, uint8 [h, w, 3].
 
     Args:
         image: [h, w, c].
@@ -56,15 +61,15 @@ def heat_map(image: np.ndarray, values: np.ndarray, scale: float, patch_size: in
     zoom = max(1, math.ceil(2 * SMALL / max(height, width)))
     size = (width * zoom, height * zoom)
     pixels = np.asarray(_picture(image).convert("RGB").resize(size, Image.Resampling.NEAREST), np.float32)
-    relative = np.asarray(values, np.float32) / max(scale, np.finfo(np.float32).tiny)
+    relative = np.asarray(values, np.float32) / max(scale, float(np.finfo(np.float32).tiny))
     relative = np.asarray(Image.fromarray(relative).resize(size, Image.Resampling.BILINEAR))[..., None]
     opacity = OPACITY * np.abs(relative).clip(0, 1)
     pixels = (1 - opacity) * pixels + opacity * np.where(relative < 0, BLUE, ORANGE)
     if patch_size is not None:
         step = patch_size * zoom
-        pixels[step::step] = pixels[step::step] * 0.6 + 50
-        pixels[:, step::step] = pixels[:, step::step] * 0.6 + 50
-    return source_of(Image.fromarray(pixels.round().astype(np.uint8)))
+        for lines in (pixels[step::step], pixels[:, step::step]):
+            lines[...] = 0.6 * lines + 50
+    return pixels.round().astype(np.uint8)
 
 
 def signed_picture(weights: np.ndarray) -> np.ndarray:

@@ -31,6 +31,7 @@ _POLICY = (
 COLOURS = {
     "#ffffff": "ground",
     "#1d1f21": "ink",
+    "#000000": "ink",  # defaults of Matplotlib
     "#5c6166": "soft",
     "#d9dcdf": "line",
     "#0072b2": "blue",
@@ -47,6 +48,20 @@ COLOURS = {
 def printable(text: str) -> str:
     """Return one line of printable characters; other characters become a space or the replacement character."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def shorten(text: str, length: int) -> str:
+    """Return printable text of at most `length` characters; the middle of a longer one becomes an ellipsis.
+
+    Example:
+        >>> shorten("class_with_a_long_name_0017", 12)
+        'class_…_0017'
+    """
+    text = printable(text).strip()
+    if len(text) <= length:
+        return text
+    end = (length - 1) // 2
+    return f"{text[: length - 1 - end]}…{text[-end:]}"
 
 
 def escape_html(text: str) -> str:

@@ -16,8 +16,8 @@ from simjax.report import _photographs as photographs
 from simjax.report._metrics import BY_NAME, HEADLINE, METRICS, interval_of, with_interval
 from simjax.report._page import Block, Card, Code, Matrix, Page, Photo, PhotoRow, Photos, Row, Section, Table, Text
 from simjax.report._projection import project
+from simjax.report._render import shorten
 from simjax.report._run import Run
-from simjax.report._style import shorten
 
 Arrays = Mapping[str, np.ndarray]
 _SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}

@@ -7,7 +7,7 @@ import numpy as np
 
 from simjax.report import _photographs as photographs
 from simjax.report._page import Block, Photo, PhotoRow, Photos, Text
-from simjax.report._style import shorten
+from simjax.report._render import shorten
 
 MAX_FILTERS = 32
 NETWORKS = {"cnn": "CNN", "vit": "ViT"}

@@ -19,7 +19,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from simjax.report._render import printable
+from simjax.report._render import shorten
 
 BLUE, VERMILLION, GREEN, ORANGE, GREY = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#666666"
 PALETTE = (BLUE, VERMILLION, GREEN, "#cc79a7", ORANGE, "#56b4e9", GREY)
@@ -38,7 +38,7 @@ def chart(width: float = 4.2, height: float = 3.0) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     axes.set_facecolor("none")
-    axes.tick_params(labelsize=SIZE, colors=SOFT, labelcolor=INK, length=3)
+    axes.tick_params(which="both", labelsize=SIZE, colors=SOFT, labelcolor=INK, length=3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LINE)
     axes.set_axisbelow(True)
@@ -72,20 +72,6 @@ def line_styles() -> Iterator[tuple[str, str, str]]:
     """Iterate over distinct combinations of colour, line style and marker."""
     for linestyle, marker in itertools.cycle([("-", "o"), ("--", "s"), (":", "^"), ("-.", "D")]):
         yield from ((colour, linestyle, marker) for colour in PALETTE)
-
-
-def shorten(text: str, length: int) -> str:
-    """Return printable text of at most `length` characters; the middle of a longer one becomes an ellipsis.
-
-    Example:
-        >>> shorten("class_with_a_long_name_0017", 12)
-        'class_…_0017'
-    """
-    text = printable(text).strip()
-    if len(text) <= length:
-        return text
-    end = (length - 1) // 2
-    return f"{text[: length - 1 - end]}…{text[-end:]}"
 
 
 def to_svg(figure: Figure, name: str) -> str:

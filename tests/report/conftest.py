@@ -1,6 +1,5 @@
 """Finished runs with made-up results and real images of digits."""
 
-import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from sklearn.datasets import load_digits
 
 MakeRun = Callable[..., Path]
@@ -16,10 +14,8 @@ MakeRun = Callable[..., Path]
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace figures by a white pixel, for tests of the text: drawing takes most of the time of a report."""
-    file = io.BytesIO()
-    Image.new("RGB", (1, 1), "white").save(file, format="png")
-    monkeypatch.setattr("simjax.report._style.to_png", lambda figure: file.getvalue())
+    """Replace charts by empty ones, for tests of the text: drawing takes most of the time of a report."""
+    monkeypatch.setattr("simjax.report._style.to_svg", lambda figure, name: "<svg ></svg>")
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:
@@ -67,9 +63,31 @@ def _samples(images: np.ndarray, labels: np.ndarray, classes: int, rng: np.rando
         "neighbour_images": images[neighbours],
         "neighbour_labels": labels[neighbours],
         "neighbour_scores": np.sort(rng.uniform(0.7, 1, neighbours.shape))[:, ::-1],
+        "query_index": query,
+        "neighbour_index": neighbours,
         "pair_images": images[pairs],
+        "pair_index": pairs,
         "pair_labels": labels[pairs],
-        "pair_dissimilarity": np.where(same, rng.uniform(0, 0.2, 12), rng.uniform(0.6, 1, 12)),
+        "pair_scores": np.where(same, rng.uniform(0.7, 1, 12), rng.uniform(0, 0.6, 12)),
+        "pair_probability": np.where(same, rng.uniform(0.8, 1, 12), rng.uniform(0, 0.4, 12)),
+        "pair_kind": np.array(["random"] * 12),
+        "score_edges": np.linspace(0, 1, 11),
+        "score_same": np.arange(10),
+        "score_different": np.arange(10)[::-1],
+        "mistake_index": query[:2],
+        "mistake_images": images[query[:2]],
+        "mistake_labels": labels[query[:2]],
+        "mistake_predicted": (labels[query[:2]] + 1) % classes,
+        "mistake_confidence": np.array([0.91, 0.62]),
+        "confusion_true": np.array([0]),
+        "confusion_predicted": np.array([classes - 1]),
+        "confusion_count": np.array([3]),
+        "confusion_images": images[pairs[:1]],
+        "confusion_index": pairs[:1],
+        "map_index": np.arange(0, 360, 2),
+        "map_images": images[:360:2, :: -(-images.shape[1] // 32), :: -(-images.shape[1] // 32)],
+        "det_fmr": rate[::-1],
+        "det_fnmr": 1 - rate[::-1] ** 0.08,
         "roc_false_positive_rate": rate,
         "roc_true_positive_rate": rate**0.08,
         "roc_point": np.array([0.03, 0.03**0.08]),
@@ -136,6 +154,9 @@ def make_runs(parent: Path) -> MakeRun:
             "accuracy": 0.98611,
             "accuracy_of": "classifier",
             "knn_accuracy": 0.98333,
+            "most_frequent_class_share": 0.10278,
+            "measure": "cosine",
+            "higher_is_closer": True,
             "test_loss": 0.06012,
             "retrieval": {
                 "precision_at_1": 0.98055,

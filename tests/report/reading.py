@@ -29,7 +29,7 @@ class Reader(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.text += data
 
     def named(self, tag: str) -> list[dict[str, str | None]]:
@@ -40,11 +40,14 @@ def read_html(path: Path) -> Reader:
     return Reader(path.read_text(encoding="utf-8"))
 
 
-def assert_self_contained(reader: Reader) -> None:
+def assert_self_contained(reader: Reader, links: str = "#") -> None:
+    """Assert that a page loads nothing and has its own script only; links begin with `links`."""
+    scripts = reader.named("script")
+    assert [script for script in scripts if script.get("type") != "application/json"] == [{}]
     for tag, attributes in reader.tags:
-        assert tag not in {"script", "iframe", "object", "embed", "base"}
-        for name in ("src", "href", "srcset", "action", "data"):
-            assert (attributes.get(name) or "data:").startswith("data:"), (tag, attributes)
+        assert tag not in {"iframe", "object", "embed", "base", "form"}
+        for name in ("src", "href", "srcset", "action", "data", "xlink:href"):
+            assert (attributes.get(name) or "data:").startswith(("data:", "#", links)), (tag, attributes)
         assert not any(name.startswith("on") for name in attributes)
 
 

@@ -28,8 +28,11 @@ def left_out(value, seed=0, spread=0.002):
     return value + spread * np.random.default_rng(seed).normal(size=40)
 
 
-def row(out, title):
-    return table_row((out / "compare.md").read_text(), title)
+def row(out, name):
+    """Return the cells of the first row of a section with this name, by the titles of the columns."""
+    _, _, markdown = (out / "compare.md").read_text().partition("\n## ")
+    table = markdown[: markdown.index(f"\n| {name} |")].rpartition("\n\n")[2]
+    return dict(zip(table_row(table, table.split(" |")[0].removeprefix("| ")), table_row(markdown, name), strict=True))
 
 
 def test_results_are_shown_with_their_intervals(make_run, tmp_path):
@@ -38,9 +41,9 @@ def test_results_are_shown_with_their_intervals(make_run, tmp_path):
         make_run("b", report=scores(accuracy=0.95, eer=None), settings={"model": "vit"}),
     ]
     report.compare(runs, tmp_path / "out")
-    assert row(tmp_path / "out", "Accuracy (classifier)")[1:] == ["91.00% (90.00–92.00%)", "95.00%"]
-    assert row(tmp_path / "out", "Equal error rate")[1:] == ["5.00%", "–"]
-    assert row(tmp_path / "out", "Step time")[1:] == ["40 ms", "40 ms"]
+    first, second = (row(tmp_path / "out", f"{model}, seed 0") for model in ("CNN", "ViT"))
+    assert (first["Accuracy"], second["Accuracy"]) == ("91.00% (90.00–92.00%)", "95.00%")
+    assert (first["Equal error rate"], second["Equal error rate"]) == ("5.00%", "–")
     content = json.loads((tmp_path / "out/compare.json").read_text())
     assert [run["accuracy"] for run in content["runs"]] == [0.91, 0.95]
     assert [run["accuracy_interval"] for run in content["runs"]] == [[0.9, 0.92], None]
@@ -57,8 +60,9 @@ def test_single_runs_are_compared_as_encoders_and_none_is_marked(make_run, tmp_p
     markdown = (tmp_path / "out/compare.md").read_text()
     assert "about these encoders only" in markdown
     assert "★" not in markdown
+    assert "ViT is better" not in markdown
     (found,) = json.loads((tmp_path / "out/compare.json").read_text())["differences"]
-    assert (found["metric"], found["a"], found["b"], found["runs"]) == ("accuracy", "b", "a", 1)
+    assert (found["metric"], found["a"], found["b"], found["runs"]) == ("accuracy", "ViT", "CNN", 1)
     assert found["difference"] == pytest.approx(0.05)
     assert found["difference_interval"] == pytest.approx([-0.0249, 0.1249], abs=1e-4)  # 3 of 40
     assert not found["shown"]
@@ -92,13 +96,10 @@ def recipes(make_run, values, metric, **reports):
 def test_a_recipe_that_is_shown_to_be_better_is_marked(make_run, tmp_path, metric, best):
     values = {"cnn": [0.10, 0.11, 0.12], "vit": [0.30, 0.31, 0.30]}
     report.compare(recipes(make_run, values, metric), tmp_path / "out")
-    markdown, title = (
-        (tmp_path / "out/compare.md").read_text(),
-        {"accuracy": "Accuracy"}.get(metric, "Equal error rate"),
-    )
-    cells = [line for line in markdown.splitlines() if line.startswith(f"| {title}")]
-    assert ["★" in cell for cell in cells[1].split("|")[2:4]] == [best == "cnn", best == "vit"]
-    assert "no difference shown" not in cells[2]
+    title = {"accuracy": "Accuracy"}.get(metric, "Equal error rate")
+    cells = {model: row(tmp_path / "out", model)[title] for model in ("CNN", "ViT")}
+    assert ["★" in cell for cell in cells.values()] == [best == "cnn", best == "vit"]
+    assert "no difference shown" not in row(tmp_path / "out", title).values()
     (found,) = json.loads((tmp_path / "out/compare.json").read_text())["differences"]
     assert found["shown"]
     assert found["runs"] == 3
@@ -131,10 +132,10 @@ def test_the_page_is_well_formed_self_contained_and_has_both_curves(make_run, tm
     report.compare(runs, tmp_path / "new/out")
     out = tmp_path / "new/out"
     assert {p.name for p in out.iterdir()} == {"compare.md", "compare.html", "compare.json", "figures"}
-    assert {p.name for p in (out / "figures").iterdir()} == {"loss.png", "accuracy.png"}
+    assert {p.name for p in (out / "figures").iterdir()} == {"loss.svg", "accuracy.svg", "accuracies.svg"}
     page = read_html(out / "compare.html")
     assert_self_contained(page)
-    assert len(page.named("img")) == 2
+    assert len(page.named("svg")) == 3
     assert "b" not in {tag for tag, _ in page.tags}
     assert table_row((out / "compare.md").read_text(), "objective") == ["objective", "softmax", "triplet"]
 
@@ -143,11 +144,12 @@ def test_accuracies_of_classifiers_and_of_neighbours_are_distinguished(make_run,
     runs = [make_run("a"), make_run("b", report={"accuracy_of": "knn"}, settings={"objective": "triplet"})]
     report.compare(runs, tmp_path / "out")
     markdown = (tmp_path / "out/compare.md").read_text()
-    assert row(tmp_path / "out", "Accuracy") == ["Accuracy", "98.61% (classifier)", "98.61% (knn)"]
+    assert row(tmp_path / "out", "CNN, softmax, seed 0")["Accuracy"] == "98.61%, classifier"
+    assert row(tmp_path / "out", "CNN, triplet, seed 0")["Accuracy"] == "98.61%, knn"
     assert "accuracies are not comparable" in markdown
     report.compare([runs[0], make_run("c", settings={"model": "vit"})], tmp_path / "out")
     markdown = (tmp_path / "out/compare.md").read_text()
-    assert "| Accuracy (classifier) |" in markdown
+    assert row(tmp_path / "out", "ViT, seed 0")["Accuracy"] == "98.61%"
     assert "accuracies are not comparable" not in markdown
 
 
@@ -163,7 +165,7 @@ def test_runs_that_differ_in_their_seed_have_a_mean_and_a_standard_deviation(mak
     assert group["seeds"] == [0, 1, 2]
     assert group["accuracy"]["mean"] == pytest.approx(0.93)
     assert group["accuracy"]["standard_deviation"] == pytest.approx(statistics.stdev(accuracies))
-    assert "| Accuracy | 93.00% ± 3.61% | 99.00% |" in (tmp_path / "out/compare.md").read_text()
+    assert [row(tmp_path / "out", model)["Accuracy"] for model in ("CNN", "ViT")] == ["93.00% ± 3.61%", "99.00%"]
 
 
 def test_runs_with_different_nested_settings_are_not_averaged(make_run, tmp_path):
@@ -171,15 +173,19 @@ def test_runs_with_different_nested_settings_are_not_averaged(make_run, tmp_path
     report.compare(runs, tmp_path / "out")
     assert len(json.loads((tmp_path / "out/compare.json").read_text())["recipes"]) == 2
     markdown = (tmp_path / "out/compare.md").read_text()
-    assert "## Recipes" not in markdown
+    assert "## Results" not in markdown
+    assert [recipe["name"] for recipe in json.loads((tmp_path / "out/compare.json").read_text())["recipes"]] == [
+        "CNN, learning rate 0.001",
+        "CNN, learning rate 0.1",
+    ]
     assert table_row(markdown, "optimizer.learning\\_rate") == ["optimizer.learning\\_rate", "0.001", "0.1"]
 
 
-def test_runs_with_the_same_folder_name_are_named_by_their_paths(make_run, tmp_path):
-    runs = [make_run("x/run"), make_run("y/run", settings={"model": "vit"})]
+def test_runs_of_one_recipe_and_seed_are_named_by_their_paths(make_run, tmp_path):
+    runs = [make_run("x/run"), make_run("y/run")]
     report.compare(runs, tmp_path / "out")
     names = [run["name"] for run in json.loads((tmp_path / "out/compare.json").read_text())["runs"]]
-    assert names == [str(run) for run in runs]
+    assert names == [f"CNN, seed 0 ({run})" for run in runs]
 
 
 def test_training_curves_are_shown_if_a_run_has_no_validation(make_run, tmp_path):
@@ -187,9 +193,9 @@ def test_training_curves_are_shown_if_a_run_has_no_validation(make_run, tmp_path
     (runs[1] / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0, "accuracy": null}\n')
     report.compare(runs, tmp_path / "out")
     markdown = (tmp_path / "out/compare.md").read_text()
-    assert "Training loss of each run by step" in markdown
-    assert "Training accuracy by step: a ends at" in markdown
-    assert "b ends at 2.0000." in markdown
+    assert "Training loss of each run at each step" in markdown
+    assert "Training accuracy of each run: CNN, seed 0 ends at" in markdown
+    assert "ViT, seed 0 ends at 2.0000." in markdown
 
 
 @pytest.mark.parametrize(
@@ -263,7 +269,7 @@ def test_an_empty_folder_and_a_former_comparison_are_replaced(make_run, tmp_path
 
 
 @pytest.mark.parametrize("former", [False, True])
-@pytest.mark.parametrize("broken", ["to_html", "replace_folder"])
+@pytest.mark.parametrize("broken", ["write_page", "replace_folder"])
 def test_a_failure_leaves_no_output_folder_or_the_former_comparison(make_run, tmp_path, monkeypatch, former, broken):
     runs, out = [make_run("a"), make_run("b", settings={"seed": 1})], tmp_path / "out"
     if former:
@@ -278,3 +284,35 @@ def test_a_failure_leaves_no_output_folder_or_the_former_comparison(make_run, tm
         report.compare(runs, out)
     assert ({p.name: p.stat().st_ino for p in out.iterdir()} if out.exists() else None) == before
     assert {p.name for p in tmp_path.iterdir()} == {"a", "b"} | ({"out"} if former else set())
+
+
+def verdict(make_run, tmp_path, values):
+    report.compare(recipes(make_run, values, "accuracy"), tmp_path / "out")
+    return (tmp_path / "out/compare.md").read_text().split("\n\n")[1]
+
+
+def test_the_verdict_names_the_better_recipe_with_the_interval_of_the_difference(make_run, tmp_path):
+    found = verdict(make_run, tmp_path, {"cnn": [0.10, 0.11, 0.12], "vit": [0.30, 0.31, 0.30]})
+    assert found.startswith("ViT is better than CNN: accuracy 30.33% against 11.00%, 19.33 points")
+    assert re.search(r"\(95% interval 1\d\.\d\d to 2\d\.\d\d\); ", found)
+    assert found.endswith("3 runs of each.")
+
+
+def test_the_verdict_on_a_difference_that_may_be_chance_is_that_none_is_shown(make_run, tmp_path):
+    found = verdict(make_run, tmp_path, {"cnn": [0.90, 0.92, 0.97], "vit": [0.93, 0.95, 0.94]})
+    assert found.startswith("No difference between ViT and CNN is shown: accuracy 94.00% against 93.00%, 1.00 points")
+    assert "which contains 0" in found
+
+
+def test_the_verdict_on_three_recipes_names_one_only_if_it_is_better_than_every_other(make_run, tmp_path):
+    values = {"cnn": [0.10, 0.11, 0.12], "vit": [0.30, 0.31, 0.30], "dnn": [0.31, 0.30, 0.31]}
+    assert verdict(make_run, tmp_path, values).startswith("No recipe is shown to be better than every other one")
+
+
+def test_runs_are_linked_with_their_reports(make_run, tmp_path):
+    runs = [make_run("a"), make_run("b", settings={"model": "vit"})]
+    report.write(runs[1])
+    report.compare(runs, tmp_path / "out")
+    links = re.findall(r"\[(.*?)\]\((.*?html)\)", (tmp_path / "out/compare.md").read_text())
+    assert links == [("ViT, seed 0", "../b/report.html")]
+    assert (tmp_path / "out" / links[0][1]).is_file()
