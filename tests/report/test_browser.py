@@ -1,78 +1,157 @@
-"""The report in a real browser: no requests, no errors, all pictures, light and dark."""
+"""Pages in a real browser: no request, no error, nothing that overflows, accessible, sorting, images of points."""
 
-import http.server
+import os
 import shutil
-import subprocess
-import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from simjax import report
+from simjax.report import ImageRow, Thumbnail, write_image_rows
+from tests.report.conftest import make_runs
 
+playwright = pytest.importorskip("playwright.sync_api")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update", "--enable-logging=stderr",
-         "--window-size=1100,5000"]  # fmt: skip
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update"]  # fmt: skip
+AXE = Path(os.environ.get("SIMJAX_AXE", "axe.min.js"))  # of the npm package axe-core
+WIDTHS, THEMES = (1280, 400), ("light", "dark")
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome on the PATH")]
 
 
-def browse(address: str, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [str(BROWSER), *FLAGS, f"--user-data-dir={profile}", *flags, address]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield browser
+        browser.close()
 
 
-@pytest.fixture
-def served(tmp_path):
-    """Serve the temporary folder; return the address and the requested paths."""
-    requested = []
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments):
-            super().__init__(*arguments, directory=str(tmp_path))
-
-        def log_message(self, format, *arguments):
-            requested.append(self.path)
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", requested
-        server.shutdown()
-        thread.join()
-
-
-def test_the_report_makes_no_request_and_logs_no_error(make_run, served, tmp_path):
-    address, requested = served
-    hostile = ["<img src=/stolen onerror=console.log(1)>", "<script src=/stolen></script>"]
-    run = make_run("run", names=hostile, heads=2, report={"confusion": [[9, 1], [2, 8]]})
-    report.write(run)
-    done = browse(f"{address}/run/report.html", tmp_path / "profile", "--dump-dom")
-    assert requested == ["/run/report.html"]
-    assert "CONSOLE" not in done.stderr
-    assert "&lt;script src=/stolen" in done.stdout
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> dict[str, Path]:
+    """Write a page of each kind, with hostile, long and many names."""
+    folder = tmp_path_factory.mktemp("pages")
+    make = make_runs(folder)
+    hostile = ["<img src=/stolen onerror=console.error(1)>", "<script>console.error(1)</script>"]
+    names = [*hostile, *(f"class_with_a_very_long_name_{i:04}" for i in range(8))]
+    runs = {
+        "run": make("run", heads=4, report={"few_shot": None}),
+        "hostile": make("hostile", names=names, channels=3, size=64),
+        "many": make("many", names=[f"a rather long name of person {i}" for i in range(600)]),
+    }
+    for run in runs.values():
+        report.write(run)
+    others = [make(f"{model}{seed}", settings={"model": model, "seed": seed}, steps=5,
+                   left_out={"accuracy": 0.9 + 0.01 * np.random.default_rng(seed).normal(size=40)})
+              for model in ("cnn", "vit") for seed in (0, 1, 2)]  # fmt: skip
+    report.compare(others, folder / "compare")
+    rows = [ImageRow("a query", [Thumbnail(None, ["first", "a/long/path/of/a/file.png"], True)])]
+    write_image_rows(folder / "rows.html", "rows", "lead", rows)
+    found = {name: run / "report.html" for name, run in runs.items()}
+    return found | {"compare": folder / "compare" / "compare.html", "rows": folder / "rows.html"}
 
 
-def test_requests_and_errors_of_a_page_are_observable(served, tmp_path):
+def open_page(browser: Any, path: Path, width: int = 1280, theme: str = "light") -> tuple[Any, list[str], list[str]]:
+    """Open a page; return it with the errors of its console and its requests, which are filled as they occur."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+    errors: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    page.wait_for_load_state("load")
+    return page, errors, [url for url in requests if not url.startswith("data:")]
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["run", "hostile", "many", "compare", "rows"])
+def test_a_page_makes_no_request_logs_no_error_and_does_not_overflow(browser, pages, name, width, theme):
+    page, errors, requests = open_page(browser, pages[name], width, theme)
+    assert errors == []
+    assert requests == [pages[name].as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 18, 18)"}[theme]
+    assert pages[name].stat().st_size < 3e6
+    page.close()
+
+
+def test_errors_and_requests_of_a_page_are_observable(browser, tmp_path):
     """The test above relies on it."""
-    address, requested = served
-    (tmp_path / "bad.html").write_text("<img src='/missing.png'><script>console.error('oops')</script>")
-    done = browse(f"{address}/bad.html", tmp_path / "profile", "--dump-dom")
-    assert "/missing.png" in requested
-    assert "CONSOLE" in done.stderr
+    bad = tmp_path / "bad.html"
+    bad.write_text("<img src='missing.png'><script>console.error('oops')</script>")
+    page, errors, requests = open_page(browser, bad)
+    assert "oops" in errors
+    assert len(requests) == 2
+    page.close()
 
 
-def test_pages_are_dark_in_the_dark_theme_and_light_in_the_light_theme(make_run, tmp_path):
-    import numpy as np
-    from PIL import Image
+@pytest.mark.skipif(not AXE.is_file(), reason="needs SIMJAX_AXE, the path of axe.min.js of the npm package axe-core")
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("name", ["run", "hostile", "many", "compare", "rows"])
+def test_a_page_is_accessible(browser, pages, name, theme):
+    page, _, _ = open_page(browser, pages[name], 1280, theme)
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run()")
+    assert [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found["violations"]] == []
+    assert len(found["passes"]) > 10
+    page.close()
 
-    run = make_run()
-    report.write(run)
-    for theme, ground, flags in (("light", 255, ()), ("dark", 18, ("--blink-settings=preferredColorScheme=0",))):
-        picture = tmp_path / f"{theme}.png"
-        browse((run / "report.html").as_uri(), tmp_path / theme, f"--screenshot={picture}", *flags)
-        pixels = np.asarray(Image.open(picture).convert("L"))
-        # Charts have a white background, which has to become the background of the page.
-        assert abs(int(np.median(pixels)) - ground) <= 1
-        assert np.mean(np.abs(pixels.astype(int) - ground) <= 2) > 0.7
+
+def column(page: Any, number: int) -> list[str]:
+    cells = page.locator(f"section[aria-labelledby] table.data >> nth=0 >> tbody tr > :nth-child({number})")
+    return cells.all_inner_texts()
+
+
+def test_tables_are_sorted_by_value_with_mouse_and_keyboard(browser, tmp_path):
+    from simjax.report._page import Page, Section, Table
+    from simjax.report._render import to_html
+
+    times = ["1 m 05 s", "900 ms", "2.0 s", "–", "1 h 00 m"]
+    numbers = ["1,234", "98.61% (97–99%)", "-3", "–", "0.5"]
+    rows: list[Any] = [[name, *cells] for name, *cells in zip("cabed", times, numbers, strict=True)]
+    file = tmp_path / "page.html"
+    file.write_text(to_html(Page("t", "l", [Section("s", [Table(["name", "time", "number"], rows, "lrr")])])))
+    page, errors, _ = open_page(browser, file)
+    headers = page.locator("table.data thead th")
+    headers.nth(1).get_by_role("button").click()
+    assert column(page, 2) == ["900 ms", "2.0 s", "1 m 05 s", "1 h 00 m", "–"]
+    headers.nth(2).get_by_role("button").press("Enter")
+    assert column(page, 3) == ["-3", "0.5", "98.61% (97–99%)", "1,234", "–"]
+    assert headers.nth(2).get_attribute("aria-sort") == "ascending"
+    assert headers.nth(1).get_attribute("aria-sort") == "none"
+    headers.nth(0).get_by_role("button").click()
+    headers.nth(0).get_by_role("button").click()
+    assert column(page, 1) == list("edcba")
+    assert errors == []
+    page.close()
+
+
+def test_the_image_of_a_point_is_shown_by_mouse_and_keyboard(browser, pages):
+    page, errors, _ = open_page(browser, pages["run"])
+    tip = page.locator("#tip")
+    marks = page.locator("[id^=points-] use")
+    assert marks.count() == 180
+    assert tip.is_hidden()
+    box = marks.nth(7).bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert tip.is_visible()
+    assert tip.locator(".image").bounding_box()["width"] == 96
+    page.mouse.move(5, 5)
+    assert tip.is_hidden()
+    page.locator("svg.chart[tabindex]").focus()
+    page.keyboard.press("ArrowRight")
+    first = tip.locator(".image").evaluate("(image) => image.style.backgroundPosition")
+    page.keyboard.press("ArrowRight")
+    assert tip.locator(".image").evaluate("(image) => image.style.backgroundPosition") != first
+    page.keyboard.press("Escape")
+    assert tip.is_hidden()
+    assert errors == []
+    page.close()
