@@ -38,10 +38,10 @@ def describe_collapse(statistics: dict[str, float | None], embeddings: np.ndarra
     if n < MIN_ROWS or size < 2:
         return None
     if spread is not None and spread < MIN_SPREAD:
-        seen = f"all are nearly equal (spread {spread:.1g}; it is between 0 and 1)"
+        seen = f"all images have nearly the same one (spread {spread:.1g}, on a scale from 0 to 1)"
     elif rank is not None and rank < MIN_RANK and size > 2 and classes not in (2, 3):
-        seen = f"they lie nearly on a line (effective rank {rank:.2f} of {size})"
+        seen = f"they lie nearly on a line (effective rank {rank:.2f}, at most {size})"
     else:
         return None
-    remedies = "a lower `optimizer.learning_rate`, a longer warm-up, or another objective or miner may help"
-    return f"the embeddings have collapsed, {seen}: {remedies}"
+    remedies = "a lower `optimizer.learning_rate`, a larger `optimizer.warmup`, or another objective or miner may help"
+    return f"the embeddings have collapsed, {seen}; {remedies}"

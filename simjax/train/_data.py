@@ -195,14 +195,18 @@ def threshold_source(splits: DataSplits) -> tuple[str | None, str]:
     """
     images, pairs = len(splits.validation.labels), count_verification_pairs(splits.validation.labels)
     if pairs >= MIN_PAIRS:
-        unknown = "" if splits.known_validation_classes else ", whose classes training images do not have"
+        unknown = "" if splits.known_validation_classes else ", of classes without training images"
         return "validation", f"the verification threshold is chosen on {images:,} validation images{unknown}"
-    reason = f"{images:,} validation images give {pairs} positive or negative pairs, fewer than {MIN_PAIRS}"
+    reason = "there are no validation images"
+    if images:
+        reason = (
+            f"{images:,} validation images give too few pairs of one class or of two ({pairs} instead of {MIN_PAIRS})"
+        )
     if count_verification_pairs(splits.train.labels) == 0:
         return None, f"there is no verification threshold: {reason}, and training images give none"
     return "train", (
-        f"the verification threshold is chosen on training images, which the encoder was trained on: {reason}; more "
-        "images per class or a larger data.validation_fraction would give more pairs"
+        f"the verification threshold is chosen on training images, which the encoder has already seen, because {reason}"
+        "; more images per class or a larger `data.validation_fraction` would give more pairs"
     )
 
 

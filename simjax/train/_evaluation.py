@@ -1,4 +1,4 @@
-"""Evaluation of a trained encoder: the metrics of report.json, and the arrays of predictions.npz and samples.npz.
+"""Evaluation of a trained encoder: the metrics of report.json, and the arrays of the .npz files of a run.
 
 Test images are not used for any choice: the last checkpoint is evaluated, and the verification threshold and the scale
 of the predicted dissimilarity are fitted on validation images, or on training images if there are too few of them.
@@ -9,6 +9,9 @@ reason are in `not_evaluated` of the report.
 Metrics have 95% intervals, `<name>_interval`. Many new classes are a sample of identities, and the intervals are about
 other classes. Otherwise the classes are fixed, and the intervals are about other images of them. leave_one_out.npz has
 each metric without each class or image, from which comparisons of runs are computed.
+
+samples.npz has the arrays that `_samples` lists, and the ROC and DET of verification: `roc_false_positive_rate` and
+`roc_true_positive_rate`, `roc_point` [2] at the threshold, `det_fmr` and `det_fnmr`.
 """
 
 import math
@@ -21,21 +24,30 @@ from simjax import evaluate
 from simjax.core import InputError
 from simjax.encoder import Encoder
 from simjax.evaluate import Estimate
-from simjax.similarity import Measure, top_k
+from simjax.similarity import Measure
+from simjax.train import _samples as samples
 from simjax.train._batch_losses import batch_losses
 from simjax.train._collapse import collapse_statistics, describe_collapse
 from simjax.train._data import DataSplits, count_verification_pairs, threshold_source
 from simjax.train._learner import Encoded, Learner, encode
 from simjax.train._objective import Objective
 from simjax.train._run_folder import RunFolder
+from simjax.train._samples import Arrays, ScoredPairs
 from simjax.train._settings import Settings
 
 VERIFICATION_PAIRS = 20_000  # largest number of pairs
 THRESHOLD_IMAGES = 5_000  # largest number of images on which the threshold is chosen
-QUERIES, NEIGHBOURS, SHOWN_PAIRS, ATTENTION_IMAGES = 10, 8, 16, 8  # in samples.npz
 GROUPS = 50  # of identities or images that are left out at a time for rates without a fast formula
 MIN_SAMPLED_CLASSES = 20  # fewer new classes are not a sample from which other classes can be judged
-PARTS = 9  # parts of an evaluation that `evaluate_run` announces
+PARTS = 12  # parts of an evaluation that `evaluate_run` announces
+CLASSIFICATION_METRICS = (
+    "accuracy",
+    "accuracy_of",
+    "knn_accuracy",
+    "most_frequent_class_share",
+    "per_class_accuracy",
+    "confusion",
+)
 
 Estimates = dict[str, Estimate]
 """Estimates of metrics by their dotted paths in the report."""
@@ -70,46 +82,34 @@ def evaluate_run(
             not_evaluated[name] = str(error)
             return missing
 
-    names = ("accuracy", "accuracy_of", "knn_accuracy", "per_class_accuracy", "confusion")
-    no_classification: tuple[dict[str, Any], np.ndarray | None, Estimates] = dict.fromkeys(names), None, {}
-    classification, predicted, estimates = attempt("accuracy", lambda: _classification(inputs), no_classification)
-    verification, curves, scale, found = attempt("verification", lambda: _verification(inputs), (None, {}, None, {}))
-    estimates |= found
+    metrics: dict[str, Any] = dict.fromkeys(CLASSIFICATION_METRICS)
+    estimates: Estimates = {}
+    classification = attempt("accuracy", lambda: _classification(inputs), None)
+    if classification is not None:
+        metrics, estimates = classification.metrics, classification.estimates
+    verification = attempt("verification", lambda: _verification(inputs), None)
     calibration = None
-    if scale is not None:
-        calibration, found = attempt("calibration", lambda: _calibration(inputs, scale), (None, {}))
-        estimates |= found
+    if verification is not None:
+        calibration, found = attempt("calibration", lambda: _calibration(inputs, verification), (None, {}))
+        estimates = estimates | verification.estimates | found
     retrieval, found = attempt("retrieval", lambda: _retrieval(inputs), (None, {}))
-    estimates |= found
+    estimates = estimates | found
     test_loss = attempt("test_loss", lambda: _test_loss(inputs, objective), {"test_loss": None})
     few_shot = attempt("few_shot", lambda: _few_shot(inputs), None)
+    arrays: Arrays = {} if verification is None else verification.curves
+    for name, select in _sample_parts(inputs, classification, verification).items():
+        arrays = arrays | attempt(name, select, {})
 
-    diagnostics, classes = collapse_statistics(encoded.embeddings), len(np.unique(test.labels))
-
-    index = np.arange(len(test.labels), dtype=np.int32)
-    predictions = {"index": index, "label": test.labels, "embedding": encoded.embeddings}
-    if predicted is not None:
-        predictions["predicted"] = np.asarray(predicted, np.int32)
-    if test.paths is not None:
-        predictions["path"] = test.paths
-    folder.write_arrays("predictions.npz", predictions)
-
-    samples = curves | attempt("neighbours", lambda: _neighbours(inputs), {})
-    if scale is not None:
-        samples |= attempt("pairs", lambda: _pairs(inputs, scale), {})
-    samples |= attempt("class_similarity", lambda: _class_similarity(inputs), {})
-    if settings.model == "vit":
-        rows = _diverse_rows(test.labels, ATTENTION_IMAGES)
-        samples["attention_images"], samples["attention_labels"] = test.images[rows], test.labels[rows]
-        samples["attention"] = encoder.attention(test.images[rows])
-    folder.write_arrays("samples.npz", samples)
+    folder.write_arrays("predictions.npz", _predictions(inputs, classification))
+    folder.write_arrays("samples.npz", arrays)
     folder.write_arrays("leave_one_out.npz", _leave_one_out(estimates))
+    diagnostics, classes = collapse_statistics(encoded.embeddings), len(np.unique(test.labels))
     report: dict[str, Any] = {
         **{name: getattr(settings, name) for name in ("model", "dataset", "test_dataset", "objective", "seed")},
-        **classification,
+        **metrics,
         **test_loss,
         "retrieval": retrieval,
-        "verification": verification,
+        "verification": None if verification is None else verification.metrics,
         "calibration": calibration,
         "few_shot": few_shot,
         "diagnostics": diagnostics | {"collapse": describe_collapse(diagnostics, encoded.embeddings, classes)},
@@ -131,7 +131,7 @@ class _Inputs(NamedTuple):
 
     def require_classes(self) -> None:
         if len(self.splits.test.class_names) < 2:
-            raise InputError("the test images have no classes; test_dataset names images with classes")
+            raise InputError("the test images have no classes, or only one; `test_dataset` names images with classes")
 
     def has_sampled_classes(self) -> bool:
         return not self.splits.known_classes and len(self.splits.test.class_names) >= MIN_SAMPLED_CLASSES
@@ -140,6 +140,25 @@ class _Inputs(NamedTuple):
         """Return what intervals leave out one at a time: the class of each test image, or its number."""
         labels = self.splits.test.labels
         return labels if self.has_sampled_classes() else np.arange(len(labels))
+
+
+class _Classification(NamedTuple):
+    """Classification of the test images."""
+
+    metrics: dict[str, Any]
+    estimates: Estimates
+    predicted: np.ndarray  # classes [n]
+    confidence: np.ndarray | None  # probability of the predicted class [n]; None for nearest neighbours
+
+
+class _Verification(NamedTuple):
+    """Verification of pairs of test images."""
+
+    metrics: dict[str, Any]
+    estimates: Estimates
+    curves: Arrays  # ROC and DET
+    pairs: ScoredPairs
+    scale: tuple[float, float] | None  # of the predicted dissimilarity; None without a threshold
 
 
 def _add_intervals(report: dict[str, Any], estimates: Estimates) -> None:
@@ -160,26 +179,65 @@ def _leave_one_out(estimates: Estimates) -> dict[str, np.ndarray]:
     }
 
 
-def _classification(inputs: _Inputs) -> tuple[dict[str, Any], np.ndarray, Estimates]:
-    """Classify the test images with nearest neighbours and, if it knows their classes, with the trained classifier.
+def _predictions(inputs: _Inputs, classification: _Classification | None) -> Arrays:
+    """Return the arrays of predictions.npz."""
+    test = inputs.splits.test
+    index = np.arange(len(test.labels), dtype=np.int32)
+    arrays = {"index": index, "label": test.labels, "embedding": inputs.encoded.embeddings}
+    if classification is not None:
+        arrays["predicted"] = np.asarray(classification.predicted, np.int32)
+    if test.paths is not None:
+        arrays["path"] = test.paths
+    return arrays
 
-    Returns:
-        The metrics, the predicted classes, and the estimates of the accuracies.
-    """
+
+def _sample_parts(
+    inputs: _Inputs, classification: _Classification | None, verification: _Verification | None
+) -> dict[str, Callable[[], Arrays]]:
+    """Return the parts of samples.npz by name, as functions that return arrays."""
+    test, embeddings, measure = inputs.splits.test, inputs.encoded.embeddings, inputs.measure
+
+    def class_similarity() -> Arrays:
+        inputs.require_classes()
+        return samples.class_similarity(test, embeddings, measure)
+
+    parts: dict[str, Callable[[], Arrays]] = {
+        "neighbours": lambda: samples.neighbours(test, embeddings, measure),
+        "class_similarity": class_similarity,
+        "map": lambda: samples.image_map(test.images),
+    }
+    if verification is not None:
+        metrics, _, _, scored, scale = verification
+        parts["pairs"] = lambda: (
+            samples.score_histogram(scored)
+            | samples.pairs(test, scored, metrics["threshold"], scale, higher_is_closer=measure.higher_is_closer)
+        )
+    if classification is not None:
+        predicted, confidence = classification.predicted, classification.confidence
+        parts["mistakes"] = lambda: samples.mistakes(test, predicted, confidence) | samples.confusions(test, predicted)
+    if inputs.encoder.config.network == "vit":
+        parts["attention"] = lambda: samples.attention(inputs.encoder, test)
+    return parts
+
+
+def _classification(inputs: _Inputs) -> _Classification:
+    """Classify the test images with nearest neighbours and, if it knows their classes, with the trained classifier."""
     (splits, encoder, encoded, measure), test = inputs, inputs.splits.test
     inputs.require_classes()
     if splits.known_classes:
         gallery, gallery_labels, exclude = encoder.encode(splits.train.images), splits.train.labels, None
     elif len(test.labels) < 2:
-        raise InputError("there is one test image, which has no neighbours")
+        raise InputError("there is only one test image, which has no neighbours")
     else:  # the neighbours of a test image are other test images
         gallery, gallery_labels, exclude = encoded.embeddings, test.labels, np.arange(len(test.labels))
     predicted = knn_predicted = evaluate.knn_predict(
         encoded.embeddings, gallery, gallery_labels, measure=measure, exclude=exclude
     )
-    accuracy_of = "knn"
+    accuracy_of, confidence = "knn", None
     if encoded.logits is not None and splits.known_classes:
         predicted, accuracy_of = encoded.logits.argmax(1), "classifier"
+        relative = encoded.logits - encoded.logits.max(axis=1, keepdims=True)
+        confidence = 1 / np.exp(relative.astype(np.float64)).sum(axis=1)  # the largest probability of the softmax
     metrics = evaluate.classification_metrics(test.labels, predicted, len(test.class_names))
     identities = inputs.identities()
     estimates = {
@@ -190,6 +248,7 @@ def _classification(inputs: _Inputs) -> tuple[dict[str, Any], np.ndarray, Estima
         "accuracy": metrics["accuracy"],
         "accuracy_of": accuracy_of,
         "knn_accuracy": float(np.mean(knn_predicted == test.labels)),
+        "most_frequent_class_share": float(np.bincount(test.labels).max() / len(test.labels)),
         "per_class_accuracy": metrics["per_class_accuracy"],
         "per_class_accuracy_interval": [
             evaluate.mean_estimate(predicted[rows] == label, identities[rows]).interval()
@@ -197,7 +256,7 @@ def _classification(inputs: _Inputs) -> tuple[dict[str, Any], np.ndarray, Estima
         ],
         "confusion": np.asarray(metrics["confusion"]).tolist(),
     }
-    return metrics, predicted, estimates
+    return _Classification(metrics, estimates, predicted, confidence)
 
 
 def _retrieval(inputs: _Inputs) -> tuple[dict[str, Any], Estimates]:
@@ -232,22 +291,21 @@ def _test_loss(inputs: _Inputs, objective: Objective) -> dict[str, Any]:
     return {"test_loss": loss, "test_loss_interval": interval}
 
 
-def _verification(
-    inputs: _Inputs,
-) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[float, float] | None, Estimates]:
-    """Return metrics of test pairs, their ROC and DET, the scale of the dissimilarity, and estimates of the metrics."""
+def _verification(inputs: _Inputs) -> _Verification:
+    """Score pairs of test images, at the threshold that is chosen on other images."""
     splits, encoder, encoded, measure = inputs
     if not count_verification_pairs(splits.test.labels):
-        raise InputError("the test images have no pairs of one class, or none of two classes")
+        raise InputError("no two test images are of one class, or all are of one class")
     source, sentence = threshold_source(splits)
     threshold = scale = None
     if source is not None:
         data = splits.validation if source == "validation" else splits.train
         rows = np.random.default_rng(0).permutation(len(data.labels))[:THRESHOLD_IMAGES]
-        _, scores, same = _pair_scores(encoder.encode(data.images[rows]), data.labels[rows], measure)
+        _, scores, same = _score_pairs(encoder.encode(data.images[rows]), data.labels[rows], measure)
         threshold = evaluate.best_threshold(scores, same, higher_is_closer=measure.higher_is_closer)
         scale = evaluate.fit_dissimilarity(scores, same)
-    pairs, scores, same = _pair_scores(encoded.embeddings, splits.test.labels, measure)
+    scored = _score_pairs(encoded.embeddings, splits.test.labels, measure)
+    pairs, scores, same = scored
     metrics = evaluate.verification_metrics(
         scores, same, higher_is_closer=measure.higher_is_closer, threshold=threshold
     )
@@ -274,17 +332,20 @@ def _verification(
     groups = evaluate.random_groups(int(groups.max()) + 1, GROUPS)[groups]
     estimates |= evaluate.estimates_of(other_rates, groups[pairs])
     metrics |= {"pairs": len(same), "threshold_from": source, "threshold_note": sentence}
-    return metrics, curves, scale, {f"verification.{name}": estimate for name, estimate in estimates.items()}
+    estimates = {f"verification.{name}": estimate for name, estimate in estimates.items()}
+    return _Verification(metrics, estimates, curves, scored, scale)
 
 
-def _calibration(inputs: _Inputs, scale: tuple[float, float]) -> tuple[dict[str, Any], Estimates]:
+def _calibration(inputs: _Inputs, verification: _Verification) -> tuple[dict[str, Any] | None, Estimates]:
     """Return the reliability of P(same) on test pairs, half of which are "same", and the estimate of its error.
 
-    `scale` gives the probabilities of pairs of the same prior, fitted on other images.
+    The probabilities are fitted on pairs of other images, half of which are "same", too. None without a threshold.
     """
-    pairs, scores, same = _pair_scores(inputs.encoded.embeddings, inputs.splits.test.labels, inputs.measure)
+    if verification.scale is None:
+        return None, {}
+    pairs, scores, same = verification.pairs
     identities = inputs.identities()[pairs]
-    probabilities = 1 - np.asarray(evaluate.dissimilarity_probability(scores, *scale), np.float64)
+    probabilities = 1 - np.asarray(evaluate.dissimilarity_probability(scores, *verification.scale), np.float64)
     found = evaluate.reliability(probabilities, same, identities=identities)
     bin_of = found.pop("bin_of")
     for number, part in enumerate(found["bins"]):
@@ -295,12 +356,10 @@ def _calibration(inputs: _Inputs, scale: tuple[float, float]) -> tuple[dict[str,
     return found, {"calibration.expected_calibration_error": error}
 
 
-def _pair_scores(
-    embeddings: np.ndarray, labels: np.ndarray, measure: Measure
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the indices of both images of pairs [n, 2], their scores [n], and whether they are of one class [n]."""
+def _score_pairs(embeddings: np.ndarray, labels: np.ndarray, measure: Measure) -> ScoredPairs:
     i, j, same = evaluate.sample_pairs_for_verification(labels, VERIFICATION_PAIRS, 0)
-    return np.stack([i, j], axis=1), np.asarray(measure(embeddings[i], embeddings[j])), np.asarray(same)
+    scores = np.asarray(measure(embeddings[i], embeddings[j]))
+    return ScoredPairs(np.stack([i, j], axis=1), scores, np.asarray(same))
 
 
 def _few_shot(inputs: _Inputs) -> dict[str, Any] | None:
@@ -320,47 +379,3 @@ def _few_shot(inputs: _Inputs) -> dict[str, Any] | None:
     if not tasks:
         raise InputError("fewer than two test classes have two images")
     return tasks
-
-
-def _diverse_rows(labels: np.ndarray, count: int) -> np.ndarray:
-    """Return the indices of `count` images of as many classes as possible; the choice does not depend on the seed."""
-    order = np.random.default_rng(0).permutation(len(labels))
-    by_class = order[np.argsort(labels[order], kind="stable")]
-    first = np.searchsorted(labels[by_class], labels[by_class])
-    rank = np.arange(len(labels)) - first  # number of earlier images of the same class
-    return by_class[np.argsort(rank, kind="stable")][:count]
-
-
-def _neighbours(inputs: _Inputs) -> dict[str, np.ndarray]:
-    test, embeddings = inputs.splits.test, inputs.encoded.embeddings
-    rows = _diverse_rows(test.labels, QUERIES)
-    k = min(NEIGHBOURS, len(test.labels) - 1)
-    if k < 1:
-        raise InputError("there is one test image, which has no neighbours")
-    scores, indices = (np.asarray(a) for a in top_k(embeddings[rows], embeddings, k, inputs.measure, exclude=rows))
-    return {
-        "query_images": test.images[rows],
-        "query_labels": test.labels[rows],
-        "neighbour_images": test.images[indices],
-        "neighbour_labels": test.labels[indices],
-        "neighbour_scores": scores,
-    }
-
-
-def _class_similarity(inputs: _Inputs) -> dict[str, np.ndarray]:
-    inputs.require_classes()
-    test = inputs.splits.test
-    similarity = evaluate.class_similarity(inputs.encoded.embeddings, test.labels, len(test.class_names))
-    return {"class_similarity": similarity}
-
-
-def _pairs(inputs: _Inputs, scale: tuple[float, float]) -> dict[str, np.ndarray]:
-    """Return positive and negative pairs of test images with their predicted dissimilarity."""
-    test, embeddings = inputs.splits.test, inputs.encoded.embeddings
-    i, j, _ = evaluate.sample_pairs_for_verification(test.labels, SHOWN_PAIRS, 1)
-    scores = inputs.measure(embeddings[i], embeddings[j])
-    return {
-        "pair_images": np.stack([test.images[i], test.images[j]], axis=1),
-        "pair_labels": np.stack([test.labels[i], test.labels[j]], axis=1),
-        "pair_dissimilarity": np.asarray(evaluate.dissimilarity_probability(np.asarray(scores), *scale)),
-    }

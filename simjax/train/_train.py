@@ -54,6 +54,7 @@ def train(
     leave_one_out.npz.
     predictions.npz has the arrays `index`, `label` and `embedding` of the test images; `predicted`, their predicted
     classes, if there are any; and for images that come from files `path`, strings, below the folder of the data set.
+    samples.npz has test images for a report: nearest neighbours, pairs, mistakes, confusions, small images for a map.
     `simjax.load_encoder(out)` loads the encoder.
     `simjax.report.write(out)` writes a report from these files.
 

@@ -18,10 +18,12 @@ def test_nearly_equal_embeddings_and_embeddings_on_a_line_are_described(random):
     noise = random.normal(size=(200, 16))
     assert described(noise) == ""
     assert described(noise + 10) == ""
-    assert "nearly equal (spread 1e-06;" in described(1e-3 * noise + np.ones(16))
-    assert "nearly equal (spread 0;" in described(np.ones((200, 16)))
+    assert "all images have nearly the same one (spread 1e-06, on a scale from 0 to 1);" in described(
+        1e-3 * noise + np.ones(16)
+    )
+    assert "nearly the same one (spread 0," in described(np.ones((200, 16)))
     line = np.outer(random.normal(size=200), np.ones(16))
-    assert "on a line (effective rank 1.0" in described(line + 1e-3 * noise)
+    assert "on a line (effective rank 1.03, at most 16);" in described(line + 1e-3 * noise)
     assert "on a line" in described(line + np.linspace(0, 10, 16))  # a common vector does not hide it
     assert described(line + 0.2 * noise) == ""
 
@@ -53,7 +55,7 @@ SMALL = {"model": "vit", "objective": "contrastive", "vit": {"depth": 2, "width"
 def test_a_run_with_a_huge_learning_rate_warns_and_saves_what_was_seen(tmp_path):
     settings = from_dict(SMALL | {"optimizer": {"learning_rate": 3.0}})
     with pytest.warns(
-        UserWarning, match="collapsed, all are nearly equal .* a lower `optimizer.learning_rate`"
+        UserWarning, match="collapsed, all images have nearly the same one .* a lower `optimizer.learning_rate`"
     ) as given:
         report = train(settings, tmp_path / "run").report
     starts = [str(warning.message).split(":")[0] for warning in given]

@@ -68,6 +68,7 @@ def test_a_run_saves_everything_that_a_report_needs(finished):
     report = json.loads((finished / "report.json").read_text())
     assert report["accuracy"] > 0.8
     assert report["accuracy_of"] == "classifier"
+    assert report["most_frequent_class_share"] == np.bincount(load("digits", "test").labels).max() / 450
     assert report["parameters"] == 64 * 64 + 2 * 64 + 64 * 64 + 64 + 64 * 10 + 10
     assert {"precision_at_1", "mean_average_precision_at_r", "recall_at_k"} <= set(report["retrieval"])
     assert {"roc_auc", "equal_error_rate", "accuracy", "threshold"} <= set(report["verification"])
@@ -84,11 +85,40 @@ def test_a_run_saves_everything_that_a_report_needs(finished):
     assert report["diagnostics"]["spread"] > 0.3
 
 
+def test_the_images_of_a_report_are_test_images_with_their_numbers_and_scores(finished):
+    report, test = json.loads((finished / "report.json").read_text()), load("digits", "test")
+    predictions, samples = np.load(finished / "predictions.npz"), np.load(finished / "samples.npz")
+    for name in ("query", "neighbour", "pair", "mistake", "confusion", "map"):
+        np.testing.assert_array_equal(samples[f"{name}_images"], test.images[samples[f"{name}_index"]])  # 8x8 pixels
+    unit = predictions["embedding"] / np.linalg.norm(predictions["embedding"], axis=1, keepdims=True)
+    i, j = samples["pair_index"].T
+    np.testing.assert_allclose(samples["pair_scores"], (unit[i] * unit[j]).sum(1), atol=1e-5)
+    is_accepted = samples["pair_scores"] >= report["verification"]["threshold"]
+    is_same = test.labels[i] == test.labels[j]
+    kind, order = samples["pair_kind"], np.argsort(samples["pair_scores"])
+    assert (is_accepted & ~is_same)[kind == "false match"].all()
+    assert (~is_accepted & is_same)[kind == "false non-match"].all()
+    assert (kind == "random").sum() == 12
+    assert (np.diff(samples["pair_probability"][order]) >= 0).all()
+    assert samples["score_same"].sum() == samples["score_different"].sum() == report["verification"]["pairs"] / 2
+    confusion = np.array(report["confusion"])
+    wrong = confusion[~np.eye(10, dtype=bool)]
+    assert len(samples["mistake_index"]) == min(24, wrong.sum())
+    assert (predictions["predicted"][samples["mistake_index"]] == samples["mistake_predicted"]).all()
+    assert (np.diff(samples["mistake_confidence"]) <= 0).all()
+    assert samples["mistake_confidence"].min() > 0.1  # the largest of ten probabilities
+    true, predicted = samples["confusion_true"], samples["confusion_predicted"]
+    np.testing.assert_array_equal(confusion[true, predicted], samples["confusion_count"])
+    assert samples["confusion_count"].tolist() == np.sort(wrong)[::-1][: min(12, (wrong > 0).sum())].tolist()
+    ones, sevens = (unit[test.labels == digit].mean(0) for digit in (1, 7))
+    np.testing.assert_allclose(samples["class_similarity"][1, 7], ones @ sevens, atol=1e-5)
+
+
 NOT_ESTIMATED = {  # settings, counts, costs, and statistics that are not rates
     *("seed", "steps", "parameters", "train_seconds", "step_milliseconds", "images_per_second", "calibration.prior"),
     *("environment.cores", "environment.devices", "retrieval.queries", "verification.pairs"),
     *("verification.different_pairs", "verification.threshold", "verification.best_f1_threshold"),
-    *("diagnostics.spread", "diagnostics.effective_rank_centered"),
+    *("diagnostics.spread", "diagnostics.effective_rank_centered", "most_frequent_class_share"),
 }
 
 
@@ -164,6 +194,9 @@ def test_metric_objectives_report_the_accuracy_of_nearest_neighbours(objective, 
     report = train(settings, tmp_path / "run").report
     assert report["accuracy_of"] == "knn"
     assert report["accuracy"] == report["knn_accuracy"] > 0.6
+    samples = np.load(tmp_path / "run" / "samples.npz")
+    assert np.isnan(samples["mistake_confidence"]).all()
+    assert (np.diff(samples["mistake_index"]) > 0).all()
 
 
 @pytest.mark.slow
@@ -193,6 +226,7 @@ def test_new_classes_are_evaluated_by_neighbours_and_few_shot_tasks(tmp_path):
     )
     report = train(settings, tmp_path / "run").report
     assert report["accuracy_of"] == "knn"
+    assert report["most_frequent_class_share"] == 0.5
     assert len(report["per_class_accuracy"]) == 2
     assert list(report["few_shot"]) == ["2-way 1-shot", "2-way 5-shot"]
     assert report["few_shot"]["2-way 5-shot"]["accuracy"] > 0.5

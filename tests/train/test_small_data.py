@@ -66,10 +66,11 @@ def test_the_source_of_the_threshold_is_reported():
             np.arange(20),
             two,
             "train",
-            "is chosen on training images, which the encoder was trained on: 20 valid",
+            "is chosen on training images, which the encoder has already seen, because 20 validation images give too",
         ),
-        (two[:8], two, "train", "8 validation images give 4 positive or negative pairs"),
-        ([], np.arange(20), None, "there is no verification threshold"),
+        (two[:8], two, "train", "8 validation images give too few pairs of one class or of two (4 instead of 10);"),
+        ([], two, "train", "seen, because there are no validation images; more images per class"),
+        ([], np.arange(20), None, "no verification threshold: there are no validation images, and training images"),
     ):
         found, sentence = threshold_source(DataSplits(of(trained), of(validation), of(two), True, ""))
         assert found == source
