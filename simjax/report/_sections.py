@@ -115,7 +115,7 @@ def _cards(run: Run) -> list[Card]:
     for metric in HEADLINE:
         if numbers.number(run.value(metric.name)) is not None:
             ends = interval_of(metric, run)
-            interval = f"{ends[0]} to {ends[1]}" if ends else ""
+            interval = f"{ends[0].removesuffix('%')} to {ends[1]}" if ends else ""
             cards.append(Card(metric.title, metric.show(run.value(metric.name)), interval, metric.meaning))
     return cards
 
@@ -153,25 +153,27 @@ def _mistakes(run: Run, arrays: _Samples) -> list[Block]:
 
 
 def _pairs(run: Run, arrays: _Samples) -> list[Block]:
-    found = arrays.get(*("pair_index", "pair_images", "pair_labels", "pair_scores", "pair_probability", "pair_kind"))
+    found = arrays.get("pair_index", "pair_images", "pair_labels", "pair_scores")
     if not found:
         return []
     threshold, measure = numbers.number(run.value("verification.threshold")), numbers.text(run.value("measure"))
     higher = bool(run.value("higher_is_closer"))
+    probabilities = next(iter(arrays.get("pair_probability")), np.full(len(found[0]), np.nan))
     rows = []
-    for index, images, labels, score, probability, kind in zip(*found, strict=True):
+    for index, images, labels, score, probability in zip(*found, probabilities, strict=True):
         same = labels[0] == labels[1]
         photos = [
             Photo(photographs.source(image), [arrays.name(label), *arrays.file(i)])
             for i, image, label in zip(index, images, labels, strict=True)
         ]
-        decision, mark = "", ""
+        mark, title = "", ""
         if threshold is not None:
             accepted = score >= threshold if higher else score <= threshold
             mark = "right" if accepted == same else "wrong"
-            word = {"false match": "False match: ", "false non-match": "Missed match: "}.get(str(kind), "")
-            decision = f" {word}decided {'one class' if accepted else 'two classes'}, {mark}."
-        title = f"Score {score:.2f}, {100 * probability:.0f}% probably one class.{decision}"
+            mistake = "" if mark == "right" else f" ({'false match' if accepted else 'missed match'})"
+            title = f"{mark.capitalize()}{mistake}: judged {'the same' if accepted else 'different'}. "
+        title += f"Score {score:.2f}"
+        title += f", {100 * probability:.0f}% likely the same." if np.isfinite(probability) else "."
         rows.append(PhotoRow(photos, title, mark))
     text = f"Are both images of one class? The score is the {measure}"
     text += f", {'higher' if higher else 'lower'} for similar images."
@@ -188,13 +190,11 @@ def _verification(run: Run, arrays: _Samples) -> list[Block]:
     blocks: list[Block] = []
     threshold = numbers.number(run.value("verification.threshold"))
     if run.value("verification"):
-        pairs, accuracy, source, note = (
-            run.value(f"verification.{name}") for name in ("pairs", "accuracy", "threshold_from", "threshold_note")
-        )
+        pairs, accuracy, note = (run.value(f"verification.{name}") for name in ("pairs", "accuracy", "threshold_note"))
         text = f"Whether two images are of one class, decided for {numbers.count(pairs)} pairs of test images"
         if threshold is not None:
-            text += f": {numbers.percent(accuracy)} of the decisions are right at the threshold "
-            text += f"{numbers.decimal(threshold)}, chosen on {source} images" if source else numbers.decimal(threshold)
+            text += f": {numbers.percent(accuracy)} of the decisions are right, at the threshold "
+            text += numbers.decimal(threshold)
         blocks.append(Text(f"{text}.{f' {note[:1].upper()}{note[1:]}.' if note else ''}"))
     if scores := arrays.get("score_edges", "score_same", "score_different"):
         blocks.append(charts.score_histogram(*scores, threshold, numbers.text(run.value("measure"))))
@@ -290,22 +290,22 @@ def _confused_images(run: Run, arrays: _Samples) -> list[Block]:
 def _class_similarity(run: Run, similarity: np.ndarray) -> Matrix:
     measure, higher = numbers.text(run.value("measure")), bool(run.value("higher_is_closer"))
     names = [shorten(name, 24) for name in run.class_names(len(similarity))]
-    low, high = float(similarity.min()), float(similarity.max())
+    low, high = float(np.nanmin(similarity)), float(np.nanmax(similarity))
     is_signed = low < 0 and higher  # 0 has a meaning, as for the cosine
     largest = max(abs(low), abs(high)) or 1.0
     shades = similarity / largest if is_signed else (similarity - low) / ((high - low) or 1.0)
-    zero = " Blue is above 0 and orange below." if is_signed else " The darker, the larger."
-    closer = "higher for similar images" if higher else "lower for similar images"
+    colours = "Blue is above 0, orange below." if is_signed else f"The darker, the {'higher' if higher else 'lower'}."
     return Matrix(
         "class_similarity",
         names,
         names,
-        [[f"{cell:.2f}" for cell in row] for row in similarity],
-        (shades if higher or is_signed else 1 - shades).tolist(),
+        [[f"{cell:.2f}" if np.isfinite(cell) else "" for cell in row] for row in similarity],
+        np.nan_to_num(shades if higher else 1 - shades).tolist(),
         "class",
         "class",
-        f"Mean {measure} of the test images of two classes, and on the diagonal of one class; it is {closer}. If the "
-        f"model separates the classes well, the diagonal stands out.{zero if higher else ' The darker, the nearer.'}",
+        f"Mean {measure} of the test images of two classes, and on the diagonal of one class; it is "
+        f"{'higher' if higher else 'lower'} for similar images. If the model separates the classes well, the diagonal "
+        f"stands out. {colours}",
     )
 
 

@@ -114,6 +114,7 @@ def evaluate_run(
         "few_shot": few_shot,
         "diagnostics": diagnostics | {"collapse": describe_collapse(diagnostics, encoded.embeddings, classes)},
         "measure": measure.name,
+        "higher_is_closer": measure.higher_is_closer,
         "intervals_over": "classes" if inputs.has_sampled_classes() else "images",
         "not_evaluated": not_evaluated,
     }

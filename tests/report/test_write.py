@@ -165,14 +165,12 @@ def test_pairs_tell_score_decision_and_whether_it_is_right(make_run):
     samples = dict(np.load(run / "samples.npz"))
     samples["pair_labels"][:2] = [[3, 3], [3, 4]]
     samples["pair_scores"][:2], samples["pair_probability"][:2] = [0.3, 0.8], [0.1, 0.9]
-    samples["pair_kind"] = samples["pair_kind"].astype("U20")
-    samples["pair_kind"][:2] = ["false non-match", "false match"]
     np.savez(run / "samples.npz", **samples)
     report.write(run)
     text = read_html(run / "report.html").text
-    assert "Score 0.30, 10% probably one class. Missed match: decided two classes, wrong." in text
-    assert "Score 0.80, 90% probably one class. False match: decided one class, wrong." in text
-    assert "decided one class, right." in text
+    assert "Wrong (missed match): judged different. Score 0.30, 10% likely the same." in text
+    assert "Wrong (false match): judged the same. Score 0.80, 90% likely the same." in text
+    assert "Right: judged the same. Score" in text
 
 
 def test_file_names_of_test_images_are_shown(make_run):
