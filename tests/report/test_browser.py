@@ -4,16 +4,16 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from simjax import report
 from simjax.report import ImageRow, Thumbnail, write_image_rows
 from tests.report.conftest import make_runs
 
-playwright = pytest.importorskip("playwright.sync_api")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update"]  # fmt: skip
@@ -24,8 +24,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="need
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=BROWSER, args=FLAGS)
         yield browser
         browser.close()
@@ -55,17 +55,19 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     return found | {"compare": folder / "compare" / "compare.html", "rows": folder / "rows.html"}
 
 
-def open_page(browser: Any, path: Path, width: int = 1280, theme: str = "light") -> tuple[Any, list[str], list[str]]:
+def open_page(
+    browser: Browser, path: Path, width: int = 1280, theme: Literal["light", "dark"] = "light"
+) -> tuple[Page, list[str], list[str]]:
     """Open a page; return it with the errors of its console and its requests, which are filled as they occur."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
     errors: list[str] = []
     requests: list[str] = []
     page.on("console", lambda message: errors.append(message.text))
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
+    page.on("request", lambda request: None if request.url.startswith("data:") else requests.append(request.url))
     page.goto(path.as_uri())
     page.wait_for_load_state("load")
-    return page, errors, [url for url in requests if not url.startswith("data:")]
+    return page, errors, requests
 
 
 @pytest.mark.parametrize("theme", THEMES)
@@ -105,7 +107,7 @@ def test_a_page_is_accessible(browser, pages, name, theme):
     page.close()
 
 
-def column(page: Any, number: int) -> list[str]:
+def column(page: Page, number: int) -> list[str]:
     cells = page.locator(f"section[aria-labelledby] table.data >> nth=0 >> tbody tr > :nth-child({number})")
     return cells.all_inner_texts()
 
@@ -140,10 +142,10 @@ def test_the_image_of_a_point_is_shown_by_mouse_and_keyboard(browser, pages):
     marks = page.locator("[id^=points-] use")
     assert marks.count() == 180
     assert tip.is_hidden()
-    box = marks.nth(7).bounding_box()
+    box: Any = marks.nth(7).bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert tip.is_visible()
-    assert tip.locator(".image").bounding_box()["width"] == 96
+    assert tip.locator(".image").evaluate("(image) => image.offsetWidth") == 96
     page.mouse.move(5, 5)
     assert tip.is_hidden()
     page.locator("svg.chart[tabindex]").focus()
