@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from simjax.cli._arguments import parse
+from simjax.cli._results import open_page
 from simjax.train._settings import Reading
 
 
@@ -19,6 +20,8 @@ class CompareArguments:
     """Folders of two or more finished runs."""
     out: str
     """Folder for compare.md, compare.html and compare.json."""
+    open: bool = False
+    """Open the page in the web browser."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +60,11 @@ def compare(arguments: Sequence[str]) -> None:
     parsed = parse(CompareArguments, arguments)
     from simjax import report
 
+    page = Path(parsed.out) / "compare.html"
     report.compare([Path(run) for run in parsed.runs], Path(parsed.out))
-    print(f"comparison: {Path(parsed.out) / 'compare.html'}")
+    print(f"comparison: {page}")
+    if parsed.open:
+        open_page(page)
 
 
 def prepare(arguments: Sequence[str]) -> None:
