@@ -18,7 +18,10 @@ from simjax.report._metrics import Metric
 from simjax.report._run import Run
 
 CONFIDENCE = 0.95
-NOT_IN_RECIPE = {"seed", "out", "resume", "overwrite", "config", "data_dir", "checkpoint_seconds"}
+NOT_IN_RECIPE = {
+    *("seed", "out", "resume", "overwrite", "config"),
+    *("data_dir", "cache_gigabytes", "checkpoint_seconds", "tensorboard"),
+}
 """Settings in which the runs of one recipe may differ."""
 ESTIMATES_FILE = "leave_one_out.npz"
 
