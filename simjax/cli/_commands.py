@@ -1,4 +1,4 @@
-"""`simjax compare`, `simjax data prepare` and `simjax data export`."""
+"""`simjax report`, `simjax compare`, `simjax data prepare` and `simjax data export`."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from simjax.cli._arguments import parse
+from simjax.cli._results import open_page
 from simjax.train._settings import Reading
 
 
@@ -19,6 +20,20 @@ class CompareArguments:
     """Folders of two or more finished runs."""
     out: str
     """Folder for compare.md, compare.html and compare.json."""
+    open: bool = False
+    """Open the page in the web browser."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportArguments:
+    """Write the report of a finished run again: report.html, report.md and figures."""
+
+    run: Positional[str]
+    """Folder of a finished run."""
+    projection: Literal["pca", "tsne"] = "pca"
+    """How the map of the embeddings is drawn."""
+    open: bool = False
+    """Open the page in the web browser."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +72,23 @@ def compare(arguments: Sequence[str]) -> None:
     parsed = parse(CompareArguments, arguments)
     from simjax import report
 
+    page = Path(parsed.out) / "compare.html"
     report.compare([Path(run) for run in parsed.runs], Path(parsed.out))
-    print(f"comparison: {Path(parsed.out) / 'compare.html'}")
+    print(f"comparison: {page}")
+    if parsed.open:
+        open_page(page)
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Write the report of a run and print its path."""
+    parsed = parse(ReportArguments, arguments)
+    from simjax import report
+
+    report.write(Path(parsed.run), projection=parsed.projection)
+    page = Path(parsed.run) / "report.html"
+    print(f"report: {page}")
+    if parsed.open:
+        open_page(page)
 
 
 def prepare(arguments: Sequence[str]) -> None:

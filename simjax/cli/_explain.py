@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 from simjax.cli._arguments import parse
 from simjax.cli._encoders import one_image
 from simjax.cli._gallery import encoding_progress, open_gallery
-from simjax.cli._results import PRIOR, check_output, print_json
+from simjax.cli._results import PRIOR, check_output, open_page, print_json
 from simjax.cli._train import enable_compilation_cache
 from simjax.core import InputError
 
@@ -50,6 +50,8 @@ class ExplainArguments:
     """Replaces removed patches: mean of the training images, or the blurred image."""
     json: bool = False
     """Print one JSON document."""
+    open: bool = False
+    """Open the page in the web browser."""
 
 
 class Subject(NamedTuple):
@@ -125,6 +127,8 @@ def explain(arguments: Sequence[str]) -> None:
         for name, (deletion, insertion) in areas.items():
             print(f"  {name}: deletion {deletion.mean():.4f}, insertion {insertion.mean():.4f}")
     sys.stderr.write(f"page: {parsed.out}\n")
+    if parsed.open:
+        open_page(parsed.out)
 
 
 def _subject(encoder: Any, a: Path, parsed: ExplainArguments) -> Subject:

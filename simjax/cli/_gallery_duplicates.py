@@ -29,6 +29,8 @@ class DuplicatesArguments:
     """Print one JSON document."""
     html: str | None = None
     """Write a page with thumbnails to this file."""
+    open: bool = False
+    """Open the page in the web browser."""
 
 
 class _Image(NamedTuple):
@@ -42,7 +44,7 @@ class _Image(NamedTuple):
 def duplicates(arguments: Sequence[str]) -> None:
     """Find duplicates in a gallery or in a folder of images."""
     parsed = parse(DuplicatesArguments, arguments)
-    check_page(parsed.html)
+    check_page(parsed.html, is_opened=parsed.open)
     find = _in_folder if _is_folder_of_images(parsed) else _in_gallery
     pairs, images, measure, threshold = find(parsed)
     compared = len(images) * (len(images) - 1) // 2
@@ -69,7 +71,9 @@ def duplicates(arguments: Sequence[str]) -> None:
             ImageRow(f"{measure} {score:.4f}", [Thumbnail(image.path, _lines(image)) for image in (a, b)])
             for a, b, score in found
         ]
-        write_page(parsed.html, f"Duplicates in {Path(shown(parsed.gallery)).name}", f"{summary}.", rows)
+        write_page(
+            parsed.html, f"Duplicates in {Path(shown(parsed.gallery)).name}", f"{summary}.", rows, is_opened=parsed.open
+        )
 
 
 def _is_folder_of_images(parsed: DuplicatesArguments) -> bool:

@@ -48,6 +48,8 @@ class SearchArguments:
     """Print one JSON document."""
     html: str | None = None
     """Write a page with thumbnails to this file."""
+    open: bool = False
+    """Open the page in the web browser."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,8 @@ class IdentifyArguments:
     """Print one JSON document."""
     html: str | None = None
     """Write a page with thumbnails to this file."""
+    open: bool = False
+    """Open the page in the web browser."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +89,8 @@ class RecommendArguments:
     """Print one JSON document."""
     html: str | None = None
     """Write a page with thumbnails to this file."""
+    open: bool = False
+    """Open the page in the web browser."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +114,7 @@ def search(arguments: Sequence[str]) -> None:
     parsed = parse(SearchArguments, arguments)
     if bool(parsed.images) == (parsed.id is not None):
         raise InputError(f"expected images or `id`, {'not both' if parsed.images else 'got neither'}")
-    check_page(parsed.html)
+    check_page(parsed.html, is_opened=parsed.open)
     with open_gallery(parsed.gallery) as gallery:
         queries = [parsed.id] if parsed.id is not None else image_files(parsed.images)
         results = gallery.search(queries, parsed.k, where=filters(parsed.where), approximate=parsed.approximate)
@@ -120,7 +126,7 @@ def recommend(arguments: Sequence[str]) -> None:
     parsed = parse(RecommendArguments, arguments)
     if not parsed.like:
         raise InputError("missing --like; --help describes the options")
-    check_page(parsed.html)
+    check_page(parsed.html, is_opened=parsed.open)
     with open_gallery(parsed.gallery) as gallery:
         options: dict[str, Any] = {"where": filters(parsed.where), "same_identity": parsed.same_identity}
         result = gallery.recommend(parsed.like, parsed.k, **options)
@@ -130,7 +136,7 @@ def recommend(arguments: Sequence[str]) -> None:
 def identify(arguments: Sequence[str]) -> None:
     """Name the identities of images."""
     parsed = parse(IdentifyArguments, arguments)
-    check_page(parsed.html)
+    check_page(parsed.html, is_opened=parsed.open)
     check_rate("fpir", parsed.fpir)
     with open_gallery(parsed.gallery) as gallery:
         if not gallery.info()["identities"]:
@@ -170,6 +176,7 @@ def identify(arguments: Sequence[str]) -> None:
             f"Identification in {Path(shown(parsed.gallery)).name}",
             f"{summary[0].upper()}{summary[1:]}{note}.",
             rows,
+            is_opened=parsed.open,
         )
 
 
@@ -228,7 +235,7 @@ def _print_hits(results: Sequence[Any], parsed: Any, gallery: Any, title: str) -
         lead = f"{count(hits, 'item')} found"
         if has_probabilities:
             lead += f". Probability: that both images show the same identity, {PRIOR}."
-        write_page(parsed.html, f"{title} {Path(shown(parsed.gallery)).name}", lead, rows)
+        write_page(parsed.html, f"{title} {Path(shown(parsed.gallery)).name}", lead, rows, is_opened=parsed.open)
 
 
 def _title(query: Any) -> str:

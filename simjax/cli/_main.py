@@ -28,6 +28,9 @@ COMMANDS = {
     "train": Command(
         _train.train, _train.TrainArguments, _train.EXAMPLES, _train.COMMON, _train.default_texts, _train.RECIPE_NOTE
     ),
+    "report": Command(
+        _commands.report, _commands.ReportArguments, ["runs/vit-digits-softmax-0 --projection tsne --open"]
+    ),
     "compare": Command(
         _commands.compare,
         _commands.CompareArguments,

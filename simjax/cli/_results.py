@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,18 +44,27 @@ def check_output(option: str, file: str, suffixes: Sequence[str]) -> None:
         raise InputError(f"`{option}`: cannot write {path}: {reason}")
 
 
-def check_page(file: str | None) -> None:
-    """Raise an InputError if the page of the option --html cannot be written."""
+def check_page(file: str | None, *, is_opened: bool) -> None:
+    """Raise an InputError if the page of the option --html cannot be written, or --open has no page."""
     if file is not None:
         check_output("html", file, (".html", ".htm"))
+    elif is_opened:
+        raise InputError("`open`: expected a page to open; name its file with `html`")
 
 
-def write_page(file: str, title: str, lead: str, rows: Sequence[Any]) -> None:
-    """Write a page with a row of thumbnails for each `ImageRow`."""
+def write_page(file: str, title: str, lead: str, rows: Sequence[Any], *, is_opened: bool) -> None:
+    """Write a page with a row of thumbnails for each `ImageRow`, and open it if the option --open is given."""
     from simjax.report import write_image_rows
 
     write_image_rows(Path(file), title, lead, rows)
     sys.stderr.write(f"page: {file}\n")
+    if is_opened:
+        open_page(file)
+
+
+def open_page(file: str | Path) -> None:
+    """Open a page in the web browser. Without a browser nothing happens."""
+    webbrowser.open(Path(file).absolute().as_uri())
 
 
 def calibration_size(calibration: Any) -> dict[str, int]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from simjax.cli._arguments import parse
+from simjax.cli._results import open_page
 from simjax.cli._train import enable_compilation_cache
 from simjax.core import InputError
 from simjax.report._numbers import seconds as duration
@@ -32,6 +33,8 @@ class StudyArguments:
     """TOML file of the study, such as those in configs/studies."""
     out: str | None = None
     """Folder of the study. Default: runs/NAME_OF_THE_FILE. If the study has begun there, it is continued."""
+    open: bool = False
+    """Open the page in the web browser when done."""
 
 
 def study(arguments: Sequence[str]) -> None:
@@ -61,6 +64,8 @@ def study(arguments: Sequence[str]) -> None:
         analyze(plan, states, out, begin)
     report.write_study(out)
     print(f"study: {out / 'study.html'}")
+    if parsed.open:
+        open_page(out / "study.html")
     if failed:
         names = "; ".join(f"{state.cell.name}: {state.error}" for state in failed)
         raise InputError(f"study: {len(failed)} of {len(states)} cells failed and are missing in the results: {names}")

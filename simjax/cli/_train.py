@@ -14,13 +14,14 @@ from simjax._files import user_cache
 from simjax.cli._arguments import options_of, parse, values_after
 from simjax.cli._help import as_typed
 from simjax.cli._interrupt import exit_on_interrupt
+from simjax.cli._results import open_page
 from simjax.core import InputError
 from simjax.train._settings import Settings, load_toml
 
 # Options that the short help shows.
 COMMON = (
     *("model", "dataset", "test_dataset", "objective", "mining.miner", "epochs", "batch_size", "embedding_size"),
-    *("optimizer.learning_rate", "seed", "out", "config", "resume", "overwrite"),
+    *("optimizer.learning_rate", "seed", "out", "config", "resume", "overwrite", "open"),
 )
 RECIPE_NOTE = "The recipe is the set of defaults for this model and data set."  # explains a word of `default_texts`
 EXAMPLES = (
@@ -42,6 +43,8 @@ class TrainArguments(Settings):
     """Continue the run in --out from its last checkpoint, with the settings of that run."""
     overwrite: bool = False
     """Replace the run in --out."""
+    open: bool = False
+    """Open the report in the web browser when done."""
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -69,7 +72,10 @@ def train(arguments: Sequence[str]) -> None:
     except Interrupted as stop:
         sys.stderr.write(f"stopped at step {stop.step:,}; {how_to_resume}\n")
         sys.exit(130)
-    print("\n".join([*summary_lines(report), f"report: {out / 'report.html'}"]))
+    page = out / "report.html"
+    print("\n".join([*summary_lines(report), f"report: {page}"]))
+    if parsed.open:
+        open_page(page)
 
 
 def train_and_report(

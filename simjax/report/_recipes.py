@@ -19,7 +19,10 @@ from simjax.report._metrics import Metric
 from simjax.report._run import Run
 
 CONFIDENCE = 0.95
-NOT_IN_RECIPE = {"seed", "out", "resume", "overwrite", "config", "data_dir", "checkpoint_seconds"}
+NOT_IN_RECIPE = {
+    *("seed", "out", "resume", "overwrite", "config"),
+    *("data_dir", "cache_gigabytes", "checkpoint_seconds", "tensorboard"),
+}
 """Settings in which the runs of one recipe may differ."""
 _FIRST = ("model", "objective", "mining.miner")
 """Settings that name a recipe before others; their values need no title."""

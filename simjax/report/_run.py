@@ -11,7 +11,13 @@ import numpy as np
 from simjax.core import InputError
 from simjax.report import _numbers as numbers
 
-MODEL_NAMES = {"cnn": "CNN", "vit": "ViT", "dnn": "dense network", "logistic": "logistic regression"}
+MODEL_NAMES = {
+    "cnn": "CNN",
+    "vit": "ViT",
+    "dnn": "dense network",
+    "logistic": "logistic regression",
+    "efficientnet-lite0": "EfficientNet-Lite0",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +40,11 @@ class Run:
 
     @property
     def model_name(self) -> str:
-        return MODEL_NAMES.get(str(self.value("model")), numbers.text(self.value("model")))
+        return model_name(self.value("model"))
 
     @property
     def data_name(self) -> str:
-        """The names of the data sets, without the folders in which folders of images are."""
-        trained, tested = (_without_folders(numbers.text(self.value(name))) for name in ("dataset", "test_dataset"))
-        return f"{trained}, tested on {tested}" if self.value("test_dataset") else trained
+        return data_name(self.value("dataset"), self.value("test_dataset"))
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
         """Return the steps with a finite value of this name in the history, and the values."""
@@ -62,9 +66,19 @@ class Run:
         return read_arrays(path) if path.is_file() else {}
 
 
-def _without_folders(dataset: str) -> str:
-    """Return the name of a data set, such as "faces" for "folder:/home/ann/faces", and of each part of A+B."""
-    return "+".join(Path(part).name if part.startswith("folder:") else part for part in dataset.split("+"))
+def model_name(model: Any) -> str:
+    """Return the name of a model for readers."""
+    return MODEL_NAMES.get(str(model), numbers.text(model))
+
+
+def data_name(dataset: Any, test_dataset: Any = None) -> str:
+    """Return the names of data sets; a folder of images, such as folder:/home/ann/faces, has its own name, faces."""
+
+    def name(sets: Any) -> str:
+        parts = numbers.text(sets).split("+")
+        return "+".join(Path(part).name if part.startswith("folder:") else part for part in parts)
+
+    return name(dataset) + (f", tested on {name(test_dataset)}" if test_dataset else "")
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -13,11 +13,12 @@ import numpy as np
 from simjax.report import _charts as charts
 from simjax.report import _numbers as numbers
 from simjax.report import _photographs as photographs
-from simjax.report._metrics import BY_NAME, HEADLINE, METRICS, interval_of, with_interval
+from simjax.report._metrics import HEADLINE, METRICS, interval_of, with_interval
 from simjax.report._page import Block, Card, Code, Matrix, Page, Photo, PhotoRow, Photos, Row, Section, Table, Text
 from simjax.report._projection import project
 from simjax.report._render import shorten
 from simjax.report._run import Run
+from simjax.report._write import summary_lines
 
 Arrays = Mapping[str, np.ndarray]
 _SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
@@ -80,32 +81,19 @@ def run_page(run: Run, begin: Callable[[str], None], projection: str = "pca") ->
 
 
 def _verdict(run: Run) -> str:
-    """Return the main result in a sentence, with its interval and what guessing would reach."""
-    metric = BY_NAME["accuracy"]
-    interval, images = interval_of(metric, run), run.part("data").get("test_images")
-    share = f"{metric.show(run.value('accuracy'))} of {numbers.count(images)} test images are classified correctly"
-    if interval:
-        share += f" (95% interval {interval[0]} to {interval[1]})"
-    if run.value("accuracy_of") == "knn":
-        share += ", each by its most similar labelled images"
-    guess = run.value("most_frequent_class_share")
-    if numbers.number(guess) is not None:
-        share += f". Always guessing the most frequent class would be right for {numbers.percent(guess)}"
-    return f"{share}."
+    """Return the main result, and what guessing would reach."""
+    guess, verdict = run.value("most_frequent_class_share"), summary_lines(run.report)[1]
+    if numbers.number(guess) is None:
+        return verdict
+    return f"{verdict} Always guessing the most frequent class would be right for {100 * guess:.1f}%."
 
 
 def _notes(run: Run) -> list[str]:
     """Return what a reader should know before the figures: how the model was trained, and what is missing."""
-    trained = (
-        f"Trained with the {numbers.text(run.value('objective'))} objective for {numbers.count(run.value('steps'))} "
-        f"steps in {numbers.seconds(run.value('train_seconds'))}; {numbers.count(run.value('parameters'))} parameters, "
-        f"seed {numbers.text(run.value('seed'))}."
-    )
-    collapse = run.value("diagnostics.collapse")
-    missing = run.value("not_evaluated") or {}
+    collapse, missing = run.value("diagnostics.collapse"), run.value("not_evaluated") or {}
     return [
         *([str(collapse)] if collapse else []),
-        trained,
+        summary_lines(run.report)[0],
         *(f"Not evaluated: {name.replace('_', ' ')}, because {reason}." for name, reason in missing.items()),
     ]
 

@@ -1,6 +1,7 @@
 """The report of one run: files in its folder, and a summary in a few lines."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,9 @@ from simjax.core import InputError
 from simjax.report import _numbers as numbers
 from simjax.report._page import Page
 from simjax.report._render import to_html, to_markdown
-from simjax.report._run import read_run, value_at
+from simjax.report._run import data_name, model_name, read_run, value_at
 
 SECTIONS = 11  # number of calls of `begin` by `write`, one for each section of the report
-_METHODS = {"classifier": " by its own classifier", "knn": " by its nearest neighbours"}
 
 
 def write(run: Path, begin: Callable[[str], None] = lambda section: None, *, projection: str = "pca") -> None:
@@ -58,27 +58,47 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         report: Content of report.json; a missing value becomes a dash.
 
     Example:
-        >>> lines = summary_lines({"model": "cnn", "dataset": "digits", "accuracy": 0.9861, "steps": 300})
-        >>> lines[1]
-        'Test accuracy 98.61%, k-NN accuracy –.'
+        >>> report = {"accuracy": 0.9861, "accuracy_interval": [0.9688, 0.9943], "confusion": [[180, 5], [0, 175]]}
+        >>> summary_lines(report)[1]
+        '98.6% of 360 test images are classified correctly (95% interval 96.9 to 99.4%).'
     """
     get = functools.partial(value_at, report)
-    tested, method = get("test_dataset"), _METHODS.get(str(get("accuracy_of")), "")
+    tested, images = get("test_dataset"), sum(map(sum, get("confusion") or []))
+    accuracy, accuracy_range = _percentages(report, "accuracy")
+    nearest, nearest_range = _percentages(report, "retrieval.precision_at_1")
+    errors, errors_range = _percentages(report, "verification.equal_error_rate")
     lines = [
-        f"{numbers.text(get('model'))} trained on {numbers.text(get('dataset'))}"
-        f"{f', tested on {tested}' if tested else ''}: objective {numbers.text(get('objective'))}, "
-        f"{numbers.count(get('steps'))} steps in {numbers.seconds(get('train_seconds'))}, "
-        f"{numbers.count(get('parameters'))} parameters, seed {numbers.text(get('seed'))}.",
-        f"Test accuracy {numbers.percent(get('accuracy'))}{method}, "
-        f"k-NN accuracy {numbers.percent(get('knn_accuracy'))}.",
-        f"Retrieval: precision@1 {numbers.percent(get('retrieval.precision_at_1'))}, "
-        f"MAP@R {numbers.percent(get('retrieval.mean_average_precision_at_r'))}.",
-        f"Verification: ROC AUC {numbers.decimal(get('verification.roc_auc'))}, "
-        f"equal error rate {numbers.percent(get('verification.equal_error_rate'))}.",
+        f"{model_name(get('model'))} on {data_name(get('dataset'), tested)}"
+        f", {numbers.text(get('objective'))} objective, "
+        f"seed {numbers.text(get('seed'))}: {numbers.count(get('steps'))} steps in "
+        f"{numbers.seconds(get('train_seconds'))}, {numbers.count(get('parameters'))} parameters.",
+        f"{accuracy} of {numbers.count(images or None)} test images are classified correctly"
+        f"{' by their nearest neighbours' if get('accuracy_of') == 'knn' else ''}"
+        f"{accuracy_range and f' (95% interval {accuracy_range})'}.",
+        f"{nearest} of test images have a nearest neighbour of their class{nearest_range and f' ({nearest_range})'}.",
+        f"Pairs: {errors} errors at the threshold where both error rates are equal "
+        f"(equal error rate{errors_range and f', {errors_range}'}).",
     ]
     if tasks := get("few_shot"):
-        results = (f"{name} {numbers.percent(task.get('accuracy'))}" for name, task in tasks.items())
-        lines.append(f"Few-shot: {', '.join(results)}.")
+        results = [(name, *_percentages(task, "accuracy")) for name, task in tasks.items()]
+        shown = (f"{name} {accuracy}{interval and f' ({interval})'}" for name, accuracy, interval in results)
+        lines.append(f"Few-shot: {', '.join(shown)}.")
     if missing := get("not_evaluated"):
         lines.append(f"Not evaluated: {'; '.join(f'{name} ({reason})' for name, reason in missing.items())}.")
     return lines
+
+
+def _percentages(report: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """Return a share and its interval, such as ("98.6%", "96.9 to 99.4%"); the text of a missing interval is empty.
+
+    The decimals, at most two, are those that the width of the interval needs for two significant digits.
+    """
+    value, interval = numbers.number(value_at(report, name)), value_at(report, f"{name}_interval")
+    if value is None:
+        return numbers.DASH, ""
+    if not isinstance(interval, list | tuple):
+        return f"{100 * value:.1f}%", ""
+    low, high = interval
+    width = 100 * (high - low)
+    decimals = 1 if width <= 0 else min(2, max(0, 1 - math.floor(math.log10(width))))
+    return f"{100 * value:.{decimals}f}%", f"{100 * low:.{decimals}f} to {100 * high:.{decimals}f}%"

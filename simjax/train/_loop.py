@@ -5,8 +5,8 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from simjax.train._progress import ProgressDisplay, print_line
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import Settings
 from simjax.train._step import Metrics, State, build_augmentation, build_optimizer, build_steps, initial_state
+from simjax.train._tensorboard import event_file
 
 LOG_LINES = 50  # minimum number of log lines of one training, if it has as many steps
 LOG_STEPS = 100  # maximum number of steps between two log lines, so that a long training shows progress
@@ -103,9 +104,12 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
 
     log_every = max(1, min(steps // LOG_LINES, LOG_STEPS))
     validate_every = log_every * max(1, steps // VALIDATIONS // log_every)
-    with closing(checkpoints), StopSignal() as stop, ProgressDisplay(steps, step) as display:
+    events: AbstractContextManager[Callable[[Mapping[str, Any]], None]] = nullcontext(lambda line: None)
+    if settings.tensorboard:
+        events = event_file(folder.tensorboard, folder.lines(previous_steps + step))
+    with closing(checkpoints), StopSignal() as stop, ProgressDisplay(steps, step) as display, events as write_event:
         timer, per_call = Timer(step, seconds_before_resume), StepsPerCall()
-        log = Logger(training, folder, display, schedule, timer)
+        log = Logger(training, folder, display, schedule, timer, write_event)
         while step < steps:
             # A call of `take_steps` ends at the next log line, or at the end of the epoch whose order it gets.
             epoch, step_of_epoch = divmod(step, objective.steps_per_epoch)
@@ -140,13 +144,20 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
 
 
 class Logger:
-    """Writes lines of metrics.jsonl and shows them on the terminal."""
+    """Writes lines of metrics.jsonl, also as events with `write_event`, and shows them on the terminal."""
 
     def __init__(
-        self, training: Training, folder: RunFolder, display: ProgressDisplay, schedule: optax.Schedule, timer: "Timer"
+        self,
+        training: Training,
+        folder: RunFolder,
+        display: ProgressDisplay,
+        schedule: optax.Schedule,
+        timer: "Timer",
+        write_event: Callable[[Mapping[str, Any]], None],
     ):
         self._training, self._folder, self._display = training, folder, display
         self._schedule, self._timer, self._has_warned = jax.jit(schedule), timer, False
+        self._write_event = write_event
 
     def write_training_line(self, step: int, state: State) -> State:
         """Log the metrics of the steps since the last log line, and return the state with metrics of zero."""
@@ -177,7 +188,9 @@ class Logger:
                 warnings.warn(f"validation images, step {step:,}: {description}", stacklevel=2)
 
     def _write(self, step: int, line: dict[str, Any]) -> None:
-        self._folder.log({"step": self._training.previous_steps + step} | line)
+        line = {"step": self._training.previous_steps + step} | line
+        self._folder.log(line)
+        self._write_event(line)
 
 
 class Timer:

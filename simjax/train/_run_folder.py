@@ -20,7 +20,7 @@ from simjax.train._step import warmup_steps
 
 RUN_ENTRIES = {
     *("config.json", "metrics.jsonl", "report.json", "report.md", "report.html"),
-    *("predictions.npz", "samples.npz", "leave_one_out.npz", "figures", "checkpoints", "encoder"),
+    *("predictions.npz", "samples.npz", "leave_one_out.npz", "figures", "checkpoints", "encoder", "tensorboard"),
 }
 """Files and folders that a run writes. A folder with other entries is never overwritten."""
 
@@ -32,6 +32,7 @@ class RunFolder:
         self.path = path
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
+        self.tensorboard = path / "tensorboard"
 
     def begin(self, settings: Settings, *, resume: bool, overwrite: bool) -> Settings:
         """Check that a run may use this folder, without changing it, and return the settings of the run.
@@ -113,16 +114,20 @@ class RunFolder:
 
     def truncate_metrics(self, step: int) -> None:
         """Delete the lines of metrics.jsonl after a step, from which a resumed run continues."""
-        if not self.metrics.exists():
-            return
+        if self.metrics.exists():
+            write_file(self.metrics, "".join(json.dumps(line) + "\n" for line in self.lines(step)))
+
+    def lines(self, until: int) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl until a step."""
         lines = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+        for text in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []:
             try:
-                if json.loads(line)["step"] <= step:
-                    lines.append(line + "\n")
+                line = json.loads(text)
+                if line["step"] <= until:
+                    lines.append(line)
             except (json.JSONDecodeError, KeyError):
                 break  # an incomplete line of a killed process
-        write_file(self.metrics, "".join(lines))
+        return lines
 
     def log(self, line: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl."""

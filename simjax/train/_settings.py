@@ -200,6 +200,8 @@ class Settings:
     """largest size of decoded images of prepared data sets in the user's cache folder; 0: no cache"""
     checkpoint_seconds: float = 20.0
     """time between checkpoints"""
+    tensorboard: bool = False
+    """also write the log for TensorBoard, in the folder tensorboard of the run; needs the extra `tensorboard`"""
     cnn: CNNSettings = CNNSettings()
     vit: ViTSettings = ViTSettings()
     dnn: DNNSettings = DNNSettings()
@@ -218,8 +220,8 @@ def network_options(settings: Settings) -> dict[str, Any]:
     return dataclasses.asdict(getattr(settings, settings.model.replace("-", "_")))
 
 
-STORAGE_SETTINGS = ("data_dir", "cache_gigabytes", "checkpoint_seconds")
-"""Settings of the storage of data, which do not change the result of the training."""
+STORAGE_SETTINGS = ("data_dir", "cache_gigabytes", "checkpoint_seconds", "tensorboard")
+"""Settings of what is stored where, which do not change the result of the training."""
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:

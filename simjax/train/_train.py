@@ -51,7 +51,7 @@ def train(
     """Train an encoder, evaluate it, and save everything in a folder.
 
     The folder has config.json, metrics.jsonl, checkpoints/, encoder/, report.json, predictions.npz, samples.npz and
-    leave_one_out.npz.
+    leave_one_out.npz, and with `settings.tensorboard` an event file in tensorboard/.
     predictions.npz has the arrays `index`, `label` and `embedding` of the test images; `predicted`, their predicted
     classes, if there are any; and for images that come from files `path`, strings, below the folder of the data set.
     samples.npz has test images for a report: nearest neighbours, pairs, mistakes, confusions, small images for a map.

@@ -10,6 +10,7 @@ from simjax.core import InputError
 from simjax.similarity import measure
 from simjax.train._objectives import MINERS, OBJECTIVES, settings_of_miner, settings_of_objective
 from simjax.train._settings import EnsembleSettings, Settings
+from simjax.train._tensorboard import require_tensorboard
 
 ABOVE_0 = "a number above 0"
 
@@ -38,9 +39,14 @@ RANGES: tuple[tuple[Callable[[float], bool], str, str], ...] = (
 
 
 def validate(settings: Settings) -> None:
-    """Check the ranges of numbers and, by `check_options`, whether the settings fit together. No data is read."""
+    """Check the ranges of numbers, installed packages and, by `check_options`, whether the settings fit together.
+
+    No data is read.
+    """
     _check_ranges(settings)
     check_options(settings)
+    if settings.tensorboard:
+        require_tensorboard()
 
 
 def check_options(settings: Settings) -> None:

@@ -21,7 +21,9 @@ PAGES = [
     ROOT / "train.py",
 ]
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*\w")
-OTHER_PROGRAMS = re.compile(r"(python -m pytest|ruff|pip|git|\$?XLA_FLAGS)\b[^`|&\n]*|`--xla_[^`]*`")
+OTHER_PROGRAMS = re.compile(
+    r"(python -m pytest|ruff|pip|git|tensorboard --logdir|\$?XLA_FLAGS)\b[^`|&\n]*|`--xla_[^`]*`"
+)
 BENCHMARKS = re.compile(r"python (?:-m )?benchmarks[./](\w+)(?:\.py)?([^`|&\n]*)")
 
 

@@ -55,7 +55,7 @@ def test_mistakes_are_one_line(small, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_whole_study_is_written_and_not_repeated(small, tmp_path, capsys):
+def test_a_whole_study_is_written_and_not_repeated(small, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     main(["study", str(small), "--out", str(out)])
     printed = capsys.readouterr().out
@@ -73,7 +73,10 @@ def test_a_whole_study_is_written_and_not_repeated(small, tmp_path, capsys):
     for title in ("Findings", "Results", "Common errors", "Layers", "Linear probes", "Inside", "Robustness", "Budgets"):
         assert f"<h2>{title}" in page, title
     times = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/report.json")}
-    main(["study", str(small), "--out", str(out)])
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    main(["study", str(small), "--out", str(out), "--open"])
+    assert opened == [(out / "study.html").as_uri()]
     assert {path: path.stat().st_mtime_ns for path in out.glob("runs/*/report.json")} == times
     small.write_text(FILE.replace("amount = 3", "amount = 4"))
     assert "budget was" in fails(capsys, "study", small, "--out", out)

@@ -1,7 +1,36 @@
+import pytest
+
 from simjax import report
 
 
-def test_the_summary_has_the_main_numbers():
+def test_the_summary_has_the_main_numbers_and_their_intervals():
+    lines = report.summary_lines(
+        {
+            "model": "cnn",
+            "dataset": "digits",
+            "test_dataset": None,
+            "objective": "softmax",
+            "seed": 0,
+            "steps": 300,
+            "parameters": 93130,
+            "train_seconds": 41.26,
+            "accuracy": 0.98611,
+            "accuracy_interval": [0.96884, 0.99436],
+            "accuracy_of": "classifier",
+            "confusion": [[180, 5], [0, 175]],
+            "retrieval": {"precision_at_1": 0.9522, "precision_at_1_interval": (0.9302, 0.97)},
+            "verification": {"equal_error_rate": 0.0211, "equal_error_rate_interval": [0.0142, 0.0291]},
+        }
+    )
+    assert lines == [
+        "CNN on digits, softmax objective, seed 0: 300 steps in 41.3 s, 93,130 parameters.",
+        "98.6% of 360 test images are classified correctly (95% interval 96.9 to 99.4%).",
+        "95.2% of test images have a nearest neighbour of their class (93.0 to 97.0%).",
+        "Pairs: 2.1% errors at the threshold where both error rates are equal (equal error rate, 1.4 to 2.9%).",
+    ]
+
+
+def test_new_classes_have_lines_of_their_own_and_missing_intervals_are_left_out():
     lines = report.summary_lines(
         {
             "model": "vit",
@@ -13,24 +42,44 @@ def test_the_summary_has_the_main_numbers():
             "parameters": 140170,
             "train_seconds": 75,
             "accuracy": 0.9,
+            "accuracy_interval": None,
             "accuracy_of": "knn",
-            "knn_accuracy": 0.9,
-            "retrieval": {"precision_at_1": 0.8, "mean_average_precision_at_r": 0.7},
-            "verification": {"roc_auc": 0.95, "equal_error_rate": 0.1},
-            "few_shot": {"5-way 1-shot": {"accuracy": 0.6, "accuracy_interval": [0.59, 0.61]}},
+            "confusion": [[10]],
+            "retrieval": {"precision_at_1": 1.0},
+            "verification": None,
+            "few_shot": {
+                "5-way 1-shot": {"accuracy": 0.6, "accuracy_interval": [0.598, 0.602]},
+                "5-way 5-shot": {"accuracy": 0.75},
+            },
+            "not_evaluated": {"verification": "there is one class"},
         }
     )
     assert lines == [
-        "vit trained on digits, tested on mnist: objective triplet, 1,500 steps in 1 m 15 s, 140,170 parameters, "
-        "seed 3.",
-        "Test accuracy 90.00% by its nearest neighbours, k-NN accuracy 90.00%.",
-        "Retrieval: precision@1 80.00%, MAP@R 70.00%.",
-        "Verification: ROC AUC 0.9500, equal error rate 10.00%.",
-        "Few-shot: 5-way 1-shot 60.00%.",
+        "ViT on digits, tested on mnist, triplet objective, seed 3: 1,500 steps in 1 m 15 s, "
+        "140,170 parameters.",
+        "90.0% of 10 test images are classified correctly by their nearest neighbours.",
+        "100.0% of test images have a nearest neighbour of their class.",
+        "Pairs: – errors at the threshold where both error rates are equal (equal error rate).",
+        "Few-shot: 5-way 1-shot 60.00% (59.80 to 60.20%), 5-way 5-shot 75.0%.",
+        "Not evaluated: verification (there is one class).",
     ]
+
+
+@pytest.mark.parametrize(
+    ("interval", "shown"),
+    [
+        ((0.2, 0.8), "53% of – test images are classified correctly (95% interval 20 to 80%)."),
+        ((0.5, 0.55), "53.1% of – test images are classified correctly (95% interval 50.0 to 55.0%)."),
+        ((0.53, 0.532), "53.12% of – test images are classified correctly (95% interval 53.00 to 53.20%)."),
+        ((0.53123, 0.53125), "53.12% of – test images are classified correctly (95% interval 53.12 to 53.12%)."),
+        ((0.53124, 0.53124), "53.1% of – test images are classified correctly (95% interval 53.1 to 53.1%)."),
+    ],
+)
+def test_a_wide_interval_has_few_decimals(interval, shown):
+    assert report.summary_lines({"accuracy": 0.53124, "accuracy_interval": interval})[1] == shown
 
 
 def test_the_summary_of_an_empty_report_has_dashes():
     text = "\n".join(report.summary_lines({"retrieval": None, "verification": None, "few_shot": None}))
     assert "None" not in text
-    assert text.count("–") == 13
+    assert text.count("–") == 11
