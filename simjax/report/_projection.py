@@ -11,7 +11,7 @@ def project(embeddings: np.ndarray, rows: np.ndarray, method: str = "pca") -> tu
     """Return some embeddings in two dimensions, and a sentence about the method.
 
     Args:
-        embeddings: [n, d]. Two-dimensional embeddings are returned unchanged.
+        embeddings: [n, d]. One or two features are the axes themselves.
         rows: Indices of the embeddings to return, [m].
         method: "pca", the two directions of the largest variance of all embeddings; or "tsne" of the selected ones,
             which keeps near images near but not distances (van der Maaten, Hinton 2008).
@@ -23,8 +23,10 @@ def project(embeddings: np.ndarray, rows: np.ndarray, method: str = "pca") -> tu
         InputError: If the method is unknown.
     """
     check_choice("projection", method, PROJECTIONS)
-    if embeddings.shape[1] == 2:
-        return embeddings[rows], "The axes are the two features of the embedding."
+    features = embeddings.shape[1]
+    if features <= 2:
+        xy = np.pad(embeddings[rows], ((0, 0), (0, 2 - features)))
+        return xy, "The axes are the features of the embedding." if features == 2 else "The embedding has one feature."
     if method == "tsne":
         from sklearn.manifold import TSNE
 
