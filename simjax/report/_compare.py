@@ -111,7 +111,13 @@ def _page(runs: Sequence[Run], recipes: Sequence[Recipe], out: Path) -> Page:
         Section("How to reproduce", [Code(commands)] if commands else []),
     ]
     title = f"{_joined([recipe.name for recipe in recipes])} on {runs[0].data_name}"
-    return Page(title, _verdict(recipes), sections, _cards(recipes), _overview(ordered, names))
+    return Page(
+        numbers.capitalize(title),
+        numbers.capitalize(_verdict(recipes)),
+        sections,
+        _cards(recipes),
+        _overview(ordered, names),
+    )
 
 
 def _run_names(recipes: Sequence[Recipe]) -> list[str]:

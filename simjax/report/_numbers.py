@@ -44,3 +44,8 @@ def text(value: object) -> str:
     """Return a value as text, a missing value as a dash."""
     is_missing = value is None or value == "" or (isinstance(value, float) and not math.isfinite(value))
     return DASH if is_missing else str(value)
+
+
+def capitalize(words: str) -> str:
+    """Return words with a capital at the beginning, and the others as they are."""
+    return words[:1].upper() + words[1:]

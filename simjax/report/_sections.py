@@ -45,7 +45,7 @@ def run_page(run: Run, begin: Callable[[str], None], projection: str = "pca") ->
     begin("Map")
     overview: list[Block] = [Text(note) for note in _notes(run)]
     overview += images.embedding_map(arrays, projection)
-    title = f"{run.model_name} on {run.data_name}"
+    title = numbers.capitalize(f"{run.model_name} on {run.data_name}")
     return Page(title, _verdict(run), sections, _cards(run), overview)
 
 

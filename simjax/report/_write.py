@@ -68,7 +68,7 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
     nearest, nearest_range = _percentages(report, "retrieval.precision_at_1")
     errors, errors_range = _percentages(report, "verification.equal_error_rate")
     lines = [
-        f"{model_name(get('model'))} on {data_name(get('dataset'), tested)}"
+        f"{numbers.capitalize(model_name(get('model')))} on {data_name(get('dataset'), tested)}"
         f", {numbers.text(get('objective'))} objective, "
         f"seed {numbers.text(get('seed'))}: {numbers.count(get('steps'))} steps in "
         f"{numbers.seconds(get('train_seconds'))}, {numbers.count(get('parameters'))} parameters.",

@@ -62,6 +62,7 @@ from tests.cli.runs import ROOT, fails, image_folder
         ("data prepare minst", "did you mean mnist"),
         ("data prepare mnist --from", "--from: missing value, expected a value"),
         ("data prepare mnist --from nowhere --data-dir here", "nowhere"),
+        ("report a", "expected the folder of a finished run, got a"),
         ("compare a b --out c", "expected the folder of a finished run, got a"),
         ("compare --out c", "runs: expected two or more runs to compare, got 0"),
         ("compare a b", "missing --out"),

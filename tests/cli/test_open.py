@@ -26,6 +26,8 @@ def test_each_page_is_opened_by_its_absolute_address_once_it_is_written(place, o
         "gallery recommend G --like 1",
     )
     for command, page in (
+        ("report run", "run/report.html"),
+        ("report run --projection tsne", "run/report.html"),
         ("compare run again --out a&b", "a&b/compare.html"),
         ("explain run images/a/0.png --out why.html", "why.html"),
         *((f"{command} --html page.html", "page.html") for command in gallery),

@@ -99,7 +99,7 @@ def test_options_take_precedence_over_the_configuration_file_and_two_runs_are_co
     main(["compare", "run", str(run), "--out", "both"])
     text = Path("both/compare.md").read_text()
     assert f"{read(place / 'run/report.json')['accuracy'] * 100:.2f}" in text
-    assert "(2 seeds)" in text  # the settings are those of the run, apart from the seed
+    assert "| dense network | 2 |" in text  # the settings are those of the run, apart from the seed
     assert Path("both/compare.html").stat().st_size > 5_000
 
 
@@ -107,7 +107,7 @@ def test_a_finished_run_has_a_report(finished):
     settings = read(finished / "run" / "config.json")["settings"]
     assert [settings["model"], settings["dataset"]] == [QUICK[1], DATA[1]]
     page = (finished / "run" / "report.html").read_text()
-    assert "dnn on folder:images" in page
+    assert "<h1>Dense network on images</h1>" in page
     assert "Nearest neighbours" in page
 
 

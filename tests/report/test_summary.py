@@ -55,8 +55,7 @@ def test_new_classes_have_lines_of_their_own_and_missing_intervals_are_left_out(
         }
     )
     assert lines == [
-        "ViT on digits, tested on mnist, triplet objective, seed 3: 1,500 steps in 1 m 15 s, "
-        "140,170 parameters.",
+        "ViT on digits, tested on mnist, triplet objective, seed 3: 1,500 steps in 1 m 15 s, 140,170 parameters.",
         "90.0% of 10 test images are classified correctly by their nearest neighbours.",
         "100.0% of test images have a nearest neighbour of their class.",
         "Pairs: – errors at the threshold where both error rates are equal (equal error rate).",
