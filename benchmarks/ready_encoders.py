@@ -35,7 +35,7 @@ SOURCES = {
     "mnist-cnn": MNIST,
     "mnist-vit": MNIST,
     "cifar10-cnn": {
-        "source": "CIFAR-10: 47,500 of its training images, photographs of 10 kinds of animals and vehicles (Krizhevsky)",
+        "source": "CIFAR-10: 47,500 training photographs of 10 kinds of animals and vehicles (Krizhevsky)",
         "licence": "weights Apache-2.0; the data set states no licence",
     },
     "glyphs-cnn": {
