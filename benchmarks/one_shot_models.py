@@ -137,9 +137,9 @@ PAGE = """\
 # One-shot classification by a CNN and a vision transformer
 
 Both train on 600 Chinese characters in 10 fonts for {epochs:g} epochs, with one recipe (objective `{objective}`, the
-same optimizer and augmentation). Then each of 400 images of 100 characters in 4 fonts, all of them new, is classified by one
-labelled image of each of {ways} new characters, in a fifth new font. The accuracy is that of all such tasks. Intervals
-are over characters, those of the difference over characters and seeds.
+same optimizer and augmentation). Then each of 400 images of 100 characters in 4 fonts, all of them new, is classified
+by one labelled image of each of {ways} new characters, in a fifth new font. The accuracy is that of all such tasks.
+Intervals are over characters, those of the difference over characters and seeds.
 """
 
 
