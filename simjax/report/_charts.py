@@ -269,7 +269,9 @@ def values_with_intervals(
     return Chart(
         name,
         style.to_svg(figure, name),
-        f"{title}: " + "; ".join(f"{label} {numbers.percent(value)}" for label, value, _ in rows) + ".",
+        f"{numbers.capitalize(title)}: "
+        + "; ".join(f"{label} {numbers.percent(value)}" for label, value, _ in rows)
+        + ".",
         caption,
         {
             "name": [label for label, _, _ in rows],

@@ -20,7 +20,7 @@ from simjax.report._run import Run, read_run
 from simjax.report._write import write_page
 
 COLUMNS = tuple(metric for metric in METRICS if metric.compared)
-SHOWN = (*HEADLINE, BY_NAME["parameters"], BY_NAME["train_seconds"])
+SHOWN = (*HEADLINE, BY_NAME["train_seconds"])
 """The metrics of the tables with a row for each recipe or run; compare.json has all `COLUMNS`."""
 _FILES = {"compare.json", "compare.md", "compare.html", "figures"}
 
@@ -325,7 +325,7 @@ def _difference_text(metric: Metric, comparison: Comparison | None) -> str:
 
 
 def _different_settings(recipes: Sequence[Recipe]) -> list[Block]:
-    """Return a table of the settings that are not the same in all recipes, if any."""
+    """Return a table of the settings and sizes that are not the same in all recipes, if any."""
     settings = [flatten(recipe.runs[0].part("settings")) for recipe in recipes]
     keys = dict.fromkeys(key for one in settings for key in one if key not in NOT_IN_RECIPE)
     values = {key: [one.get(key) for one in settings] for key in keys}
@@ -334,5 +334,8 @@ def _different_settings(recipes: Sequence[Recipe]) -> list[Block]:
         for key, of_recipes in values.items()
         if any(value != of_recipes[0] for value in of_recipes)
     ]
+    parameters = [recipe.runs[0].value("parameters") for recipe in recipes]
+    if len(set(parameters)) > 1:
+        rows.append(["number of parameters", *map(numbers.count, parameters)])
     columns = ["Setting", *(recipe.name for recipe in recipes)]
     return [Table(columns, rows, align="l" * (1 + len(recipes)))] if rows else []

@@ -149,8 +149,8 @@ def to_markdown(page: Page) -> str:
 
 
 def _markdown_cards(page: Page) -> str:
-    rows: list[Row] = [[card.title, card.value, card.interval, card.meaning] for card in page.cards]
-    return _markdown_table(["", "Value", "95% interval", "Meaning"], rows, "lrrl")
+    rows: list[Row] = [[card.title, card.value, card.interval or "–", card.meaning] for card in page.cards]
+    return _markdown_table(["Number", "Value", "95% interval", "Meaning"], rows, "lrrl")
 
 
 def _markdown_block(block: Block) -> str:
