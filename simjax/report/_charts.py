@@ -223,7 +223,7 @@ def embedding_map(xy: np.ndarray, label: np.ndarray, names: list[str], caption: 
 
     The points are drawn class by class, in the order of `np.argsort(label, kind="stable")`.
     """
-    figure, axes = style.chart(6.4, 4.2)
+    figure, axes = style.chart(5.2, 3.6)
     is_few = len(names) <= LABELLED_CLASSES
     for i, (name, (colour, _, marker)) in enumerate(zip(names, style.line_styles(), strict=False)):
         of_class = xy[label == i]
@@ -255,7 +255,7 @@ def values_with_intervals(
     name: str, title: str, rows: Sequence[tuple[str, float, Sequence[float] | None]], caption: str
 ) -> Chart:
     """Draw shares in [0, 1] by name, one below the other, as points with their intervals as lines."""
-    figure, axes = style.chart(6.4, 0.7 + 0.28 * len(rows))
+    figure, axes = style.chart(4.8, 0.7 + 0.24 * len(rows))
     for y, (_, value, interval) in enumerate(rows):
         if interval is not None:
             axes.plot(interval, [y, y], color=style.BLUE, linewidth=1.6, alpha=0.6)

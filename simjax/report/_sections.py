@@ -108,11 +108,10 @@ def _classes(run: Run, arrays: images.Samples) -> list[Block]:
         blocks.append(Text(_main_confusions(confusion, names)))
         is_small = len(names) <= SHOWN_MATRIX
         blocks.append(_confusion_matrix(confusion, names) if is_small else _lowest_classes(run, names))
-    blocks += images.confused_images(run, arrays)
     for similarity in arrays.get("class_similarity"):
         if len(similarity) <= SHOWN_MATRIX:
             blocks.append(_class_similarity(run, similarity))
-    return blocks
+    return [*blocks, *images.confused_images(run, arrays)]
 
 
 def _main_confusions(confusion: np.ndarray, names: list[str]) -> str:
