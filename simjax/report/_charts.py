@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from simjax.report import _numbers as numbers
 from simjax.report import _style as style
@@ -13,7 +14,7 @@ from simjax.report._run import Run
 
 LONG_CURVE = 60  # curves of more points are smoothed, and the original is drawn as a faint line
 LABELLED_CLASSES = 20  # classes of a map have names and colours if there are at most this many
-RATES = (1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)  # ticks of scales of rates
+RATES = (1e-4, 1e-3, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95, 0.99, 0.999)  # ticks of scales of rates
 
 Curve = tuple[str, list[float], list[float]]  # label, steps and values
 
@@ -42,8 +43,8 @@ def training_curves(run: Run) -> list[Chart]:
     return found
 
 
-def overlaid_curves(runs: Sequence[Run], run_names: Sequence[str]) -> list[Chart]:
-    """Plot loss and accuracy against the training step, one curve per run.
+def overlaid_curves(runs: Sequence[Run], run_names: Sequence[str], groups: Sequence[int]) -> list[Chart]:
+    """Plot loss and accuracy against the training step, one curve per run, one colour per group.
 
     Uses the validation series if every run has one, otherwise the training series.
     """
@@ -54,8 +55,11 @@ def overlaid_curves(runs: Sequence[Run], run_names: Sequence[str]) -> list[Chart
             if len(curves) == len(runs) or not prefix:
                 break
         title = f"{'Validation' if prefix else 'Training'} {metric} of each run"
-        advice = " Different losses have different scales: compare shapes, not values." if metric == "loss" else ""
-        found += [_draw_curves(metric, metric, title, curves, advice)] if curves else []
+        objectives = {run.value("objective") for run in runs}
+        advice = " The losses are of different objectives: compare shapes, not values." if len(objectives) > 1 else ""
+        advice = advice if metric == "loss" else ""
+        colours = [groups[run_names.index(name)] for name, _, _ in curves]
+        found += [_draw_curves(metric, metric, title, curves, advice, colours)] if curves else []
     return found
 
 
@@ -65,12 +69,14 @@ def _curves(requests: Sequence[tuple[str, Run, str]]) -> list[Curve]:
     return [(label, steps, values) for label, steps, values in curves if values]
 
 
-def _draw_curves(name: str, metric: str, title: str, curves: Sequence[Curve], advice: str) -> Chart:
-    """Plot the curves of one metric, "loss" or "accuracy"."""
+def _draw_curves(
+    name: str, metric: str, title: str, curves: Sequence[Curve], advice: str, groups: Sequence[int] | None = None
+) -> Chart:
+    """Plot the curves of one metric, "loss" or "accuracy", with a colour for each group or else for each curve."""
     figure, axes = style.chart()
     note = "."
     # strict=False because the line styles repeat without end
-    for (_, steps, values), (colour, linestyle, marker) in zip(curves, style.line_styles(), strict=False):
+    for (_, steps, values), (colour, linestyle, marker) in zip(curves, style.line_styles(groups), strict=False):
         x, y = np.asarray(steps), np.asarray(values)
         if len(y) > LONG_CURVE:
             axes.plot(x, y, color=colour, linewidth=0.5, alpha=0.3)
@@ -105,7 +111,7 @@ def score_histogram(
 ) -> Chart:
     """Draw the distribution of the scores of same and of different pairs, counts [b] between edges [b + 1]."""
     figure, axes = style.chart()
-    names = ["pairs of one class", "pairs of two classes"]
+    names = ["same class", "different classes"]
     for counts, colour, hatch in ((same, style.BLUE, ""), (different, style.ORANGE, "////")):
         shares = counts / max(counts.sum(), 1)
         options = {"facecolor": colour, "alpha": 0.45, "hatch": hatch, "edgecolor": "none"}
@@ -117,14 +123,15 @@ def score_histogram(
         names.append("threshold")
         at = f" The dashed line is the threshold, {numbers.decimal(threshold)}, which decides about each pair."
     style.legend(axes, names)
+    axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
-    style.label_axes(axes, f"score ({measure})", "share of the pairs of its kind")
+    style.label_axes(axes, f"score ({measure})", "share of the pairs of a kind")
     return Chart(
         "scores",
         style.to_svg(figure, "scores"),
         f"Histogram of the scores of pairs of test images.{at}",
-        "How similar pairs of test images of one class and of two classes are to the model. The less the two "
-        f"distributions overlap, the fewer decisions are wrong.{at}",
+        "Scores of pairs of the same class and of different classes, on a logarithmic scale. The less they overlap, "
+        f"the fewer decisions are wrong.{at}",
         {"from": edges[:-1].tolist(), "to": edges[1:].tolist(), "same": same.tolist(), "different": different.tolist()},
     )
 
@@ -142,7 +149,7 @@ def roc_curve(false_positive: np.ndarray, true_positive: np.ndarray, point: np.n
     names, at_threshold = ["this model"], ""
     if point is not None and np.isfinite(point).all():
         false_rate, true_rate = (numbers.percent(float(rate)) for rate in point)
-        at_threshold = f" At the threshold {true_rate} of the pairs of one class and {false_rate} of the others pass."
+        at_threshold = f" At the threshold, {true_rate} of the same and {false_rate} of the different pairs match."
         if point[0] > 0:
             axes.plot(*point, "o", color=style.VERMILLION, markersize=6, label="x")
             names.append("threshold")
@@ -150,13 +157,14 @@ def roc_curve(false_positive: np.ndarray, true_positive: np.ndarray, point: np.n
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     style.legend(axes, names, "lower right")
-    style.label_axes(axes, "pairs of two classes that pass", "pairs of one class that pass")
+    style.label_axes(axes, "false match rate", "true match rate")
     return Chart(
         "roc",
         style.to_svg(figure, "roc"),
         f"ROC curve; area under it {numbers.decimal(area)}.{at_threshold}",
-        "Each point of the curve is a threshold (ROC curve). The higher the curve, the better; the horizontal axis is "
-        f"logarithmic.{at_threshold}",
+        "ROC curve: for each threshold, the share of different pairs that match by mistake and the share of same pairs "
+        "that match. The higher, the better. Both axes are cut to the curve, the lower one is logarithmic."
+        f"{at_threshold}",
         {"false_positive_rate": false_positive.tolist(), "true_positive_rate": true_positive.tolist()},
     )
 
@@ -173,14 +181,13 @@ def det_curve(fmr: np.ndarray, fnmr: np.ndarray, point: np.ndarray | None) -> Ch
     for axis, rates in ((axes.xaxis, fmr[is_shown]), (axes.yaxis, fnmr[is_shown])):
         shown = [rate for rate in RATES if rates.min() <= rate <= rates.max()] if rates.size else []
         axis.set_ticks(ndtri(shown), [f"{100 * rate:g}%" for rate in shown])
-    style.label_axes(axes, "false match rate", "false non-match rate")
+    style.label_axes(axes, "false match rate", "missed match rate")
     return Chart(
         "det",
         style.to_svg(figure, "det"),
         "DET curve: the false non-match rate against the false match rate at each threshold.",
-        "Both kinds of error at each threshold (DET curve): pairs of two classes that pass (false matches), and pairs "
-        "of one class that do not (false non-matches). Nearer to the lower left is better. The scales stretch small "
-        "rates, so that normally distributed scores give a straight line; the dot is the threshold.",
+        "DET curve: both kinds of error at each threshold, false matches and missed matches (false non-matches). "
+        "Nearer to the lower left is better. The scales stretch small rates; the dot is the threshold.",
         {"false_match_rate": fmr.tolist(), "false_non_match_rate": fnmr.tolist()},
     )
 
@@ -197,17 +204,18 @@ def reliability_diagram(bins: Sequence[Mapping[str, Any]], error: object) -> Cha
     axes.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.9, linestyle=":", label="x")
     axes.plot(x, y, color=style.BLUE, marker="o", markersize=4, linewidth=1.4, label="x")
     axes.vlines(x, *ends.T, color=style.BLUE, linewidth=1.2, alpha=0.6)
-    style.legend(axes, ["perfect calibration", "this model, 95% intervals"], "upper left")
-    style.label_axes(axes, "predicted probability of one class", "share of pairs of one class")
+    style.legend(axes, ["perfect calibration", "this model, 95% intervals"], "below")
+    style.label_axes(axes, "predicted probability of the same class", "share of pairs of the same class")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     return Chart(
         "reliability",
         style.to_svg(figure, "reliability"),
         f"Reliability diagram; expected calibration error {numbers.percent(error)}.",
-        "Each point is a group of pairs with a similar predicted probability of being of one class. On the dotted line "
-        "the prediction is right on average; below it the model is too confident that pairs are of one class. Vertical "
-        "bars are 95% intervals. The probabilities are for data in which half of all pairs are of one class.",
+        "Whether predicted probabilities are right: each point is a group of pairs with a similar one. Above the "
+        "dotted line the prediction is too low, below it too high; bars are 95% intervals, and groups of few pairs "
+        f"have wide ones. On average the gap is {numbers.percent(error)}. The probabilities are for data in which half "
+        "of all pairs are of the same class.",
         {
             "probability": x.tolist(),
             "share_of_one_class": y.tolist(),
@@ -218,10 +226,13 @@ def reliability_diagram(bins: Sequence[Mapping[str, Any]], error: object) -> Cha
     )
 
 
-def embedding_map(xy: np.ndarray, label: np.ndarray, names: list[str], caption: str, points: Points | None) -> Chart:
+def embedding_map(
+    xy: np.ndarray, label: np.ndarray, is_wrong: np.ndarray, names: list[str], caption: str, points: Points | None
+) -> Chart:
     """Draw embeddings in two dimensions [n, 2] as points, with a colour and a marker for each of a few classes.
 
-    The points are drawn class by class, in the order of `np.argsort(label, kind="stable")`.
+    Wrongly classified images have a ring. The points are drawn class by class, in the order of
+    `np.argsort(label, kind="stable")`.
     """
     figure, axes = style.chart(5.2, 3.6)
     is_few = len(names) <= LABELLED_CLASSES
@@ -237,14 +248,18 @@ def embedding_map(xy: np.ndarray, label: np.ndarray, names: list[str], caption: 
             box = {"facecolor": "white", "edgecolor": colour, "alpha": 0.85, "boxstyle": "round,pad=0.2"}
             text = axes.text(x, y, shorten(name, 16), fontsize=style.SIZE, color=style.INK, bbox=box, zorder=3)
             text.set(ha="center", va="center", parse_math=False)
+    if is_wrong.any():
+        ring = {"markersize": 8, "markeredgecolor": style.VERMILLION, "markeredgewidth": 1.2, "fillstyle": "none"}
+        axes.plot(*xy[is_wrong].T, "o", linestyle="", **ring)
     axes.tick_params(labelbottom=False, labelleft=False, length=0)
-    shown = f" Point at one to see its image{', or use the arrow keys' if points else ''}." if points else ""
-    colours = "Colours are true classes, named at their median." if is_few else f"There are {len(names)} classes."
+    shown = " Point at one to see the image, or use the arrow keys." if points else ""
+    colours = "Colour and shape are the true class" if is_few else f"There are {numbers.count(len(names))} classes"
+    colours += "; wrongly classified images have a ring." if is_wrong.any() else "."
     return Chart(
         "embeddings",
         style.to_svg(figure, "embeddings"),
         f"Map of {numbers.count(len(label))} test images by their embeddings.",
-        f"Each point is a test image; near points are similar images for the model. {colours} {caption}{shown}",
+        f"Map of the embeddings: each point is a test image. {colours} {caption}{shown}",
         {"x": xy[:, 0].tolist(), "y": xy[:, 1].tolist(), "class": [names[i] for i in label]},
         is_wide=True,
         points=points,
@@ -252,32 +267,58 @@ def embedding_map(xy: np.ndarray, label: np.ndarray, names: list[str], caption: 
 
 
 def values_with_intervals(
-    name: str, title: str, rows: Sequence[tuple[str, float, Sequence[float] | None]], caption: str
+    name: str,
+    title: str,
+    rows: Sequence[tuple[str, float, Sequence[float] | None]],
+    caption: str,
+    groups: Sequence[int] | None = None,
 ) -> Chart:
-    """Draw shares in [0, 1] by name, one below the other, as points with their intervals as lines."""
+    """Draw shares in [0, 1] by name, one below the other, as points with their intervals as lines.
+
+    Every group has a colour. Default: one for all.
+    """
     figure, axes = style.chart(4.8, 0.7 + 0.24 * len(rows))
     for y, (_, value, interval) in enumerate(rows):
+        colour = style.PALETTE[groups[y] % len(style.PALETTE)] if groups else style.BLUE
         if interval is not None:
-            axes.plot(interval, [y, y], color=style.BLUE, linewidth=1.6, alpha=0.6)
-        axes.plot(value, y, "o", color=style.BLUE, markersize=5)
-    axes.set_yticks(range(len(rows)), [shorten(label, 40) for label, _, _ in rows], parse_math=False)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.grid(axis="y", visible=False)
+            axes.plot(interval, [y, y], color=colour, linewidth=1.6, alpha=0.6)
+        axes.plot(value, y, "o", color=colour, markersize=5)
+    _name_rows(axes, [label for label, _, _ in rows])
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     axes.set_xlabel(title, fontsize=style.SIZE + 0.5, color=style.INK)
+    shown = "; ".join(f"{label} {numbers.percent(value)}" for label, value, _ in rows)
+    alt, data = f"{numbers.capitalize(title)}: {shown}.", _columns(rows)
+    return Chart(name, style.to_svg(figure, name), alt, caption, data, is_wide=True)
+
+
+def differences_with_intervals(rows: Sequence[tuple[str, float, Sequence[float]]]) -> Chart:
+    """Draw differences of accuracies by name as points with their intervals as lines, beside a line at 0."""
+    figure, axes = style.chart(4.8, 0.7 + 0.24 * len(rows))
+    axes.axvline(0, color=style.INK, linewidth=1, linestyle="--")
+    for y, (_, value, interval) in enumerate(rows):
+        axes.plot(100 * np.asarray(interval), [y, y], color=style.INK, linewidth=1.6, alpha=0.6)
+        axes.plot(100 * value, y, "D", color=style.INK, markersize=5)
+    _name_rows(axes, [label for label, _, _ in rows])
+    axes.set_xlabel("difference of accuracy, percentage points", fontsize=style.SIZE + 0.5, color=style.INK)
+    shown = "; ".join(f"{label} {100 * value:+.2f} points" for label, value, _ in rows)
+    caption = "Differences of the mean accuracies with 95% intervals. A line that crosses 0 shows no difference."
+    svg = style.to_svg(figure, "differences")
+    return Chart("differences", svg, f"Differences of accuracy: {shown}.", caption, _columns(rows), is_wide=True)
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Label the vertical axis of a chart with a row for each name, the first one at the top."""
+    axes.set_yticks(range(len(names)), [shorten(name, 40) for name in names], parse_math=False)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+
+
+def _columns(rows: Sequence[tuple[str, float, Sequence[float] | None]]) -> dict[str, list[Any]]:
+    """Return the data of values with intervals."""
     ends = [interval or (None, None) for _, _, interval in rows]
-    return Chart(
-        name,
-        style.to_svg(figure, name),
-        f"{numbers.capitalize(title)}: "
-        + "; ".join(f"{label} {numbers.percent(value)}" for label, value, _ in rows)
-        + ".",
-        caption,
-        {
-            "name": [label for label, _, _ in rows],
-            "value": [value for _, value, _ in rows],
-            "low": [low for low, _ in ends],
-            "high": [high for _, high in ends],
-        },
-        is_wide=True,
-    )
+    return {
+        "name": [label for label, _, _ in rows],
+        "value": [value for _, value, _ in rows],
+        "low": [low for low, _ in ends],
+        "high": [high for _, high in ends],
+    }

@@ -11,7 +11,6 @@ from typing import Any
 
 from simjax._files import replace_folder, write_file
 from simjax.core import InputError
-from simjax.evaluate import Comparison
 from simjax.report import _numbers as numbers
 from simjax.report._metrics import BY_NAME, HEADLINE, METRICS, Metric, with_interval
 from simjax.report._page import Block, Card, Cell, Code, Page, Row, Section, Table, Text
@@ -22,6 +21,8 @@ from simjax.report._write import write_page
 COLUMNS = tuple(metric for metric in METRICS if metric.compared)
 SHOWN = (*HEADLINE, BY_NAME["train_seconds"])
 """The metrics of the tables with a row for each recipe or run; compare.json has all `COLUMNS`."""
+COMPARED = tuple(metric for metric in COLUMNS if "." in metric.name or "accuracy" in metric.name)
+"""The metrics of the table of differences, those that have intervals."""
 _FILES = {"compare.json", "compare.md", "compare.html", "figures"}
 
 
@@ -98,26 +99,25 @@ def _data_facts(run: Run) -> dict[str, Any]:
 def _page(runs: Sequence[Run], recipes: Sequence[Recipe], out: Path) -> Page:
     from simjax.report._charts import overlaid_curves  # imports Matplotlib
 
+    accuracy = BY_NAME["accuracy"]
+    recipes = sorted(recipes, key=lambda recipe: -statistics.fmean(recipe.values(accuracy) or [0.0]))  # best first
     ordered, names = [run for recipe in recipes for run in recipe.runs], _run_names(recipes)
-    meanings: list[Row] = [[metric.title, metric.meaning] for metric in COLUMNS]
+    groups = [number for number, recipe in enumerate(recipes) for _ in recipe.runs]
+    meanings: list[Row] = [[metric.title, metric.meaning] for metric in dict.fromkeys((*SHOWN, *COMPARED))]
     commands = "\n".join(str(command) for run in ordered if (command := run.config.get("command")))
     sections = [
         Section("What differs", _different_settings(recipes)),
         Section("Results", _results(recipes)),
         Section("Differences", _differences(recipes)),
         Section("Single runs", _single_runs(ordered, names, out)),
-        Section("Training", [*overlaid_curves(ordered, names)]),
+        Section("Who is right", _who_is_right(recipes)),
+        Section("Training", [*overlaid_curves(ordered, names, groups)]),
         Section("Metrics", [Table(["Metric", "Meaning"], meanings, align="ll")]),
         Section("How to reproduce", [Code(commands)] if commands else []),
     ]
     title = f"{_joined([recipe.name for recipe in recipes])} on {runs[0].data_name}"
-    return Page(
-        numbers.capitalize(title),
-        numbers.capitalize(_verdict(recipes)),
-        sections,
-        _cards(recipes),
-        _overview(ordered, names),
-    )
+    lead, overview = numbers.capitalize(_verdict(recipes)), _overview(recipes, ordered, names, groups)
+    return Page(numbers.capitalize(title), lead, sections, _cards(recipes), overview)
 
 
 def _run_names(recipes: Sequence[Recipe]) -> list[str]:
@@ -135,62 +135,120 @@ def _joined(names: Sequence[str]) -> str:
 
 
 def _verdict(recipes: Sequence[Recipe]) -> str:
-    """Return which recipe is better by how much, by the accuracy, or that no difference is shown."""
-    metric, runs = BY_NAME["accuracy"], min(len(recipe.runs) for recipe in recipes)
+    """Return which recipe is better by how much, by the accuracy, or that no difference is shown.
+
+    The recipes are in the order of their accuracy.
+    """
+    metric, first = BY_NAME["accuracy"], recipes[0]
+    values = first.values(metric)
     if len(recipes) == 1:
-        values = recipes[0].values(metric)
         if not values:
-            return f"{len(recipes[0].runs)} runs of one recipe."
+            return f"{len(first.runs)} runs of one recipe."
         return (
             f"{len(values)} runs of one recipe: accuracy {metric.show(statistics.fmean(values))} on average, from "
             f"{metric.show(min(values))} to {metric.show(max(values))}."
         )
     if len(recipes) > 2:
-        best = [recipe.name for recipe, is_best in zip(recipes, shown_best(metric, recipes), strict=True) if is_best]
-        if best:
-            return f"{best[0]} is better than every other one, by the accuracy. The differences are below."
-        return "No recipe is shown to be better than every other one, by the accuracy. The differences are below."
-    first, second = recipes
+        if shown_best(metric, recipes)[0]:
+            return f"{first.name} has a higher accuracy than every other recipe. The differences are below."
+        return "No recipe is shown to have a higher accuracy than every other one. The differences are below."
+    second = recipes[1]
     found = difference(metric, first, second)
     if found is None or found.difference is None or found.interval is None:
         return "The accuracies of these runs cannot be compared: they are missing, or of different kinds or images."
-    margin, ends = found.difference, found.interval
-    if margin < 0:
-        first, second, margin, ends = second, first, -margin, (-ends[1], -ends[0])
-    low, high = (f"{100 * end:.2f}" for end in ends)
-    values = [metric.show(statistics.fmean(recipe.values(metric))) for recipe in (first, second)]
-    size = f"{100 * margin:.2f} points (95% interval {low} to {high})"
-    of = f"{runs} runs of each" if runs > 1 else "one run of each, so that another seed may decide otherwise"
+    shown, low, high = (f"{100 * value:.2f}" for value in (found.difference, *found.interval))
+    means = [statistics.fmean(recipe.values(metric)) for recipe in recipes]
+    accuracies = f"{metric.show(means[0])} against {metric.show(means[1])}"
+    if images := numbers.number(first.runs[0].part("data").get("test_images")):
+        wrong = [f"{(1 - mean) * images:,.3g}" for mean in means]
+        accuracies += f", or {wrong[0]} against {wrong[1]} mistakes in {images:,.0f} test images"
+    many = found.runs > 1
+    of = f"Means of {found.runs} runs of each" if many else "One run of each, so that another seed may decide otherwise"
+    size = f"the difference is {shown} points, with a 95% interval from {low} to {high}"
+    other = [difference(one, first, second) for one in COMPARED if one is not metric]
+    known = [comparison for comparison in other if comparison is not None and comparison.difference is not None]
+    count = sum(comparison.is_shown for comparison in known)
+    others = f" Of {len(known)} other metrics, {count or 'none'} {'show' if count > 1 else 'shows'} a difference."
     if found.is_shown:
-        return f"{first.name} is better than {second.name}: accuracy {values[0]} against {values[1]}, {size}; {of}."
-    return (
-        f"No difference between {first.name} and {second.name} is shown: accuracy {values[0]} against {values[1]}, "
-        f"{size}, which contains 0; {of}."
-    )
+        text = f"{first.name} has a higher accuracy than {second.name}: {accuracies}. {of}; {size}."
+    else:
+        text = f"No difference between {first.name} and {second.name} is shown: accuracy {accuracies}. {of}; {size}."
+    return text + (others if known else "")
 
 
 def _cards(recipes: Sequence[Recipe]) -> list[Card]:
     """Return the mean accuracy of the first recipes, with its range over the seeds."""
     metric, cards = BY_NAME["accuracy"], []
     for recipe in recipes[:4]:
-        if values := recipe.values(metric):
-            spread = f"{len(values)} seeds, from {metric.show(min(values))} to {metric.show(max(values))}"
-            meaning = f"Mean accuracy, {spread}." if len(values) > 1 else "Accuracy of one run."
-            cards.append(Card(recipe.name, metric.show(statistics.fmean(values)), "", meaning))
+        values = recipe.values(metric)
+        if not values:
+            continue
+        low, high = metric.show(min(values)), metric.show(max(values))
+        meaning = "Accuracy of one run."
+        if len(values) > 1:
+            seeds = f"{low} each" if low == high else f"lowest {low}, highest {high}"
+            meaning = f"Mean accuracy of {len(values)} seeds: {seeds}."
+        cards.append(Card(recipe.name, metric.show(statistics.fmean(values)), "", meaning))
     return cards
 
 
-def _overview(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
-    from simjax.report._charts import values_with_intervals
+def _overview(
+    recipes: Sequence[Recipe], runs: Sequence[Run], names: Sequence[str], groups: Sequence[int]
+) -> list[Block]:
+    """Return what differs in a sentence, the accuracies, and the differences to the best recipe."""
+    from simjax.report._charts import differences_with_intervals, values_with_intervals
 
-    metric = BY_NAME["accuracy"]
+    metric, first = BY_NAME["accuracy"], recipes[0]
+    different = [str(row[0]) for block in _different_settings(recipes) for row in block.rows]
+    blocks: list[Block] = []
+    if different:
+        blocks.append(
+            Text(f"The recipes differ in {_joined(different)}; all other settings and the images are the same.")
+        )
     rows = [
         (name, value, run.value(metric.interval))
         for run, name in zip(runs, names, strict=True)
         if (value := numbers.number(run.value(metric.name))) is not None
     ]
-    caption = "Accuracy of each run. Lines are 95% intervals for other test images."
-    return [values_with_intervals("accuracies", "accuracy", rows, caption)] if rows else []
+    caption = (
+        "Accuracy of each run; lines are 95% intervals for other test images. All runs are tested on the same images, "
+        "so that lines may overlap although a difference is shown."
+    )
+    if rows:
+        blocks.append(values_with_intervals("accuracies", "accuracy", rows, caption, groups))
+    found = [(recipe, difference(metric, first, recipe)) for recipe in recipes[1:]]
+    shown = [
+        (f"{first.name} minus {recipe.name}", comparison.difference, comparison.interval)
+        for recipe, comparison in found
+        if comparison is not None and comparison.difference is not None and comparison.interval is not None
+    ]
+    if shown:
+        blocks.append(differences_with_intervals(shown))
+    return blocks
+
+
+def _who_is_right(recipes: Sequence[Recipe]) -> list[Block]:
+    """Count the test images that the first runs of two recipes classify correctly, and show their mistakes."""
+    from simjax.report._run_images import mistakes_of_both
+
+    if len(recipes) < 2:
+        return []
+    pair = [recipe.runs[0] for recipe in recipes[:2]]
+    names = [
+        f"{recipe.name}, seed {numbers.text(run.value('seed'))}" for recipe, run in zip(recipes, pair, strict=False)
+    ]
+    predictions = [run.arrays("predictions.npz") for run in pair]
+    if not all("predicted" in arrays for arrays in predictions):
+        return []
+    right = [arrays["predicted"] == arrays["label"] for arrays in predictions]
+    counts = {
+        "both right": right[0] & right[1],
+        f"only {names[0]} right": right[0] & ~right[1],
+        f"only {names[1]} right": ~right[0] & right[1],
+        "both wrong": ~right[0] & ~right[1],
+    }
+    rows: list[Row] = [[name, numbers.count(int(mask.sum()))] for name, mask in counts.items()]
+    return [Table(["Test images", "Number"], rows, "lr"), *mistakes_of_both(pair, names)]
 
 
 def _content(runs: Sequence[Run], recipes: Sequence[Recipe]) -> dict[str, Any]:
@@ -292,39 +350,36 @@ def _results(recipes: Sequence[Recipe]) -> list[Block]:
 
 
 def _differences(recipes: Sequence[Recipe]) -> list[Block]:
-    """Return a table of the difference of each recipe and the first one, for metrics with estimates, if any."""
-    first, others = recipes[0], recipes[1:]
-    rows: list[Row] = []
-    for metric in COLUMNS:
-        found = [difference(metric, other, first) for other in others]
-        if any(comparison is not None for comparison in found):
-            rows.append([metric.title, *(_difference_text(metric, comparison) for comparison in found)])
+    """Return a table of the difference of the first recipe and each other one, for metrics with estimates, if any."""
+    first, rows = recipes[0], list[Row]()
+    for other, metric in itertools.product(recipes[1:], COMPARED):
+        found = difference(metric, first, other)
+        if found is None or found.difference is None or found.interval is None:
+            continue
+        value, low, high = (metric.show_difference(one) for one in (found.difference, *found.interval))
+        verdict = "no difference shown"
+        if found.is_shown:
+            is_first = (found.difference > 0) == (metric.better == "highest")
+            verdict = f"{first.name if is_first else other.name} is better"
+        rows.append([metric.title, f"{first.name} minus {other.name}", value, f"{low} to {high}", verdict])
     if not rows:
         return []
     runs = min(len(recipe.runs) for recipe in recipes)
     about = (
-        "The intervals of a single run of each are about these encoders only: with another seed, either may win. Train "
-        "each recipe with three or more seeds (`--seed`) and compare all runs to learn about the recipes."
+        "They are about these trained models only: with another seed, either may win. Train each recipe with three or "
+        "more seeds (`--seed`) and compare all runs to learn about the recipes."
         if runs == 1
-        else "The intervals contain the chance of the seeds and that of the test images."
+        else "They allow for other seeds and other test images."
     )
     text = (
-        f"Difference to {first.name} with its 95% interval. An interval that contains 0 shows no difference. {about} "
-        "Of 20 comparisons of equal recipes, one is expected to exclude 0 by chance."
+        f"Differences with 95% intervals, for shares in percentage points. {about} If an interval contains 0, these "
+        "runs cannot tell which recipe is better; its ends say how large the difference may be. Of 20 comparisons of "
+        f"equal recipes, about one excludes 0 by chance; there are {len(rows)} here."
     )
-    columns = ["Metric", *(f"{other.name} minus {first.name}" for other in others)]
-    return [Text(text), Table(columns, rows, align="l" + "r" * len(others))]
+    return [Text(text), Table(["Metric", "Compared", "Difference", "95% interval", "Verdict"], rows, "llrrl")]
 
 
-def _difference_text(metric: Metric, comparison: Comparison | None) -> str:
-    if comparison is None or comparison.difference is None or comparison.interval is None:
-        return numbers.DASH
-    low, high = map(metric.show, comparison.interval)
-    verdict = "" if comparison.is_shown else ", no difference shown"
-    return f"{metric.show(comparison.difference)} ({low} to {high}){verdict}"
-
-
-def _different_settings(recipes: Sequence[Recipe]) -> list[Block]:
+def _different_settings(recipes: Sequence[Recipe]) -> list[Table]:
     """Return a table of the settings and sizes that are not the same in all recipes, if any."""
     settings = [flatten(recipe.runs[0].part("settings")) for recipe in recipes]
     keys = dict.fromkeys(key for one in settings for key in one if key not in NOT_IN_RECIPE)

@@ -19,6 +19,10 @@ class Metric:
     meaning: str
     compared: bool = True  # comparisons of runs include the metric
 
+    def show_difference(self, value: float) -> str:
+        """Return a difference of two values as text: in percentage points for shares."""
+        return f"{100 * value:+.2f}" if self.show is numbers.percent else f"{value:+.4f}"
+
     @property
     def interval(self) -> str:
         """Dotted path of its 95% interval in report.json."""
@@ -30,14 +34,15 @@ METRICS = (
     Metric("accuracy", "Accuracy", numbers.percent, "highest",
            "Test images whose class is predicted correctly."),
     Metric("knn_accuracy", "k-NN accuracy", numbers.percent, "highest",
-           "Test images whose class is the most frequent one of their nearest labelled images."),
+           "Test images that are classified correctly by their most similar labelled images alone, without the "
+           "classifier: how good the embeddings are."),
     Metric("test_loss", "Test loss", numbers.decimal, "lowest",
-           "The training objective on the test images.", compared=False),
+           "The training objective on the test images. Lower is better.", compared=False),
     Metric("retrieval.precision_at_1", "Precision@1", numbers.percent, "highest",
            "Test images whose nearest other test image is of the same class."),
     Metric("retrieval.mean_average_precision_at_r", "MAP@R", numbers.percent, "highest",
-           "A search for each test image: how far at the top of the results the images of its class are. 100% if all "
-           "of them come first (mean average precision at R; R is their number)."),
+           "A search for each test image among the others: 100% if all images of its class come before all others "
+           "(mean average precision at R, where R is their number)."),
     Metric("retrieval.r_precision", "R-precision", numbers.percent, "highest",
            "A search for each test image: the share of its class among the first R results, where R is the number of "
            "other images of its class.", compared=False),
@@ -46,21 +51,22 @@ METRICS = (
     Metric("retrieval.recall_at_k.10", "Recall@10", numbers.percent, "highest",
            "Searches with an image of the right class among the first 10 results.", compared=False),
     Metric("verification.roc_auc", "ROC AUC", numbers.decimal, "highest",
-           "Chance that a pair of one class is more similar than a pair of two: 0.5 is guessing, 1 is perfect."),
+           "Chance that two images of one class are more similar than two images of different classes: 0.5 is "
+           "guessing, 1 is perfect."),
     Metric("verification.equal_error_rate", "Equal error rate", numbers.percent, "lowest",
-           "Wrong decisions whether two images are of one class, at the threshold where pairs of one class and pairs "
-           "of two classes are wrong equally often."),
+           "Wrong decisions whether two images are of the same class, at the threshold of these test pairs at which "
+           "same and different pairs are wrong equally often. Lower is better."),
     Metric("verification.accuracy", "Verification accuracy", numbers.percent, "highest",
-           "Right decisions about pairs at the threshold of this run.", compared=False),
+           "Right decisions whether two images are of the same class, at the threshold of this run.", compared=False),
     Metric("calibration.expected_calibration_error", "Calibration error", numbers.percent, "lowest",
-           "How far the predicted probability that a pair is of one class is from the share of such pairs that are, "
-           "on average (ECE), with as many pairs of one class as of two.", compared=False),
+           "Gap between the predicted probability that two images are of the same class and the share of such pairs "
+           "that are, on average (ECE), for as many same as different pairs. Lower is better.", compared=False),
     Metric("parameters", "Parameters", numbers.count, "lowest",
-           "Trained numbers of the network."),
+           "Trainable numbers of the network."),
     Metric("step_milliseconds", "Step time", numbers.milliseconds, "lowest",
            "Time of one training step, without compilation."),
     Metric("train_seconds", "Training time", numbers.seconds, "lowest",
-           "Time of the whole training."),
+           "Time of the whole training, with compilation and validation."),
     Metric("images_per_second", "Images per second", numbers.count, "highest",
            "Training images processed per second.", compared=False),
 )

@@ -39,4 +39,7 @@ def project(embeddings: np.ndarray, rows: np.ndarray, method: str = "pca") -> tu
     first = np.argmax(np.abs(directions), axis=0)
     directions = directions * np.sign(directions[first, np.arange(len(first))])  # the sign is arbitrary
     xy = centered[rows] @ directions[:, [-1, -2]]
-    return xy, f"The axes are the two directions of largest variance (PCA), which have {share:.0%} of it."
+    return xy, (
+        f"The map keeps {share:.0%} of the variance (PCA), so that points that are near on it may be far apart in the "
+        "embedding."
+    )

@@ -46,6 +46,12 @@ class Run:
     def data_name(self) -> str:
         return data_name(self.value("dataset"), self.value("test_dataset"))
 
+    @property
+    def measure_name(self) -> str:
+        """The measure of the encoder in words."""
+        name = numbers.text(self.value("measure"))
+        return {"cosine": "cosine similarity", "dot": "dot product"}.get(name, name.replace("_", " "))
+
     def series(self, name: str) -> tuple[list[float], list[float]]:
         """Return the steps with a finite value of this name in the history, and the values."""
         points = [(numbers.number(line.get("step")), numbers.number(line.get(name))) for line in self.history]

@@ -1,5 +1,6 @@
 """The images on the page of one run: a map, mistakes, judged pairs, confusions, nearest neighbours, attention."""
 
+from collections.abc import Sequence
 from pathlib import PurePath
 
 import numpy as np
@@ -12,7 +13,7 @@ from simjax.report._projection import project
 from simjax.report._render import shorten
 from simjax.report._run import Run
 
-QUERIES, NEIGHBOURS, ATTENTION_HEADS = 8, 6, 6
+MISTAKES, NEIGHBOURS, ATTENTION_IMAGES, ATTENTION_HEADS = 24, 6, 4, 6
 LABELS = ("label", "labels", "predicted", "confusion_true")  # ends of the names of arrays of class ids
 
 
@@ -51,9 +52,11 @@ def embedding_map(arrays: Samples, projection: str) -> list[Block]:
     order = np.argsort(label[rows], kind="stable")
     points = None
     if sampled:
-        labels = [", ".join([arrays.name(label[i]), *arrays.file(i)]) for i in rows[order]]
+        labels = [", ".join([arrays.name(int(label[i])), *arrays.file(i)]) for i in rows[order].tolist()]
         points = photographs.points_of(sampled[1], labels, order.tolist())
-    return [charts.embedding_map(xy[order], label[rows][order], arrays.names, caption, points)]
+    predicted = arrays.predictions.get("predicted", label)
+    is_wrong = (predicted != label)[rows][order]
+    return [charts.embedding_map(xy[order], label[rows][order], is_wrong, arrays.names, caption, points)]
 
 
 def mistakes(run: Run, arrays: Samples) -> list[Block]:
@@ -66,12 +69,28 @@ def mistakes(run: Run, arrays: Samples) -> list[Block]:
         return [Text("All test images are classified correctly.")] if is_perfect else []
     photos = []
     for index, image, label, predicted, confidence in zip(*found, strict=True):
-        sure = [f"{100 * confidence:.0f}% sure"] if np.isfinite(confidence) else []
-        lines = [f"{arrays.name(predicted)}?", f"It is {arrays.name(label)}", *sure, *arrays.file(index)]
+        probability = f" ({100 * confidence:.0f}%)" if np.isfinite(confidence) else ""
+        lines = [f"predicted {arrays.name(predicted)}{probability}", f"true {arrays.name(label)}", *arrays.file(index)]
         photos.append(Photo(photographs.source(image), lines, "wrong"))
-    order = ", the most certain ones first" if np.isfinite(found[-1]).any() else ""
-    text = f"Wrongly classified test images{order}: the predicted class, and the true one."
-    return [Photos("mistakes", [PhotoRow(photos)], text)]
+    order = ", those with the highest predicted probability first" if np.isfinite(found[-1]).any() else ""
+    return [Photos("mistakes", [PhotoRow(photos)], f"Wrongly classified test images{order}.", size=7.0)]
+
+
+def mistakes_of_both(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
+    """Show the mistakes of two runs on the same test images, with the predictions of both."""
+    first, second = map(Samples, runs)
+    shown: dict[int, np.ndarray] = {}
+    for arrays in (first, second):
+        for index, image in zip(*arrays.get("mistake_index", "mistake_images"), strict=False):
+            shown.setdefault(int(index), image)
+    photos = []
+    for index, image in sorted(shown.items())[:MISTAKES]:
+        predicted = [arrays.name(int(arrays.predictions["predicted"][index])) for arrays in (first, second)]
+        true = first.name(int(first.predictions["label"][index]))
+        lines = [f"true {true}", *(f"{name}: {one}" for name, one in zip(names, predicted, strict=True))]
+        photos.append(Photo(photographs.source(image), [*lines, *first.file(index)]))
+    caption = "Test images that one of these runs classifies wrongly, with the predictions of both."
+    return [Photos("mistakes", [PhotoRow(photos)], caption, size=8.0)] if photos else []
 
 
 def judged_pairs(run: Run, arrays: Samples) -> list[Block]:
@@ -79,8 +98,7 @@ def judged_pairs(run: Run, arrays: Samples) -> list[Block]:
     found = arrays.get("pair_index", "pair_images", "pair_labels", "pair_scores")
     if not found:
         return []
-    threshold, measure = numbers.number(run.value("verification.threshold")), numbers.text(run.value("measure"))
-    higher = bool(run.value("higher_is_closer"))
+    threshold, higher = numbers.number(run.value("verification.threshold")), bool(run.value("higher_is_closer"))
     probabilities = next(iter(arrays.get("pair_probability")), np.full(len(found[0]), np.nan))
     rows = []
     for index, images, labels, score, probability in zip(*found, probabilities, strict=True):
@@ -89,24 +107,24 @@ def judged_pairs(run: Run, arrays: Samples) -> list[Block]:
             Photo(photographs.source(image), [arrays.name(label), *arrays.file(i)])
             for i, image, label in zip(index, images, labels, strict=True)
         ]
-        mark, title = "", ""
+        mark, decision = "", ""
         if threshold is not None:
             accepted = score >= threshold if higher else score <= threshold
             mark = "right" if accepted == same else "wrong"
-            mistake = "" if mark == "right" else f" ({'false match' if accepted else 'missed match'})"
-            title = f"{mark.capitalize()}{mistake}: judged {'the same' if accepted else 'different'}. "
-        title += f"Score {score:.2f}"
-        title += f", {100 * probability:.0f}% likely the same." if np.isfinite(probability) else "."
-        rows.append(PhotoRow(photos, title, mark))
-    text = f"Are both images of one class? The score is the {measure}"
-    text += f", {'higher' if higher else 'lower'} for similar images."
-    if threshold is not None:
-        text += (
-            f" A pair passes as one class if its score is at {'least' if higher else 'most'} "
-            f"{numbers.decimal(threshold)}. The worst mistakes of each kind come first, then random pairs, half of "
-            "them of one class."
-        )
-    return [Text(text), Photos("pairs", rows, "", size=5.0)]
+            mistake = "false match" if accepted else "missed match"
+            decision = f"{'Same' if accepted else 'Different'}: {'right' if mark == 'right' else mistake}. "
+        likely = f", P(same) {_probability(probability)}" if np.isfinite(probability) else ""
+        rows.append(PhotoRow(photos, f"{decision}Score {score:.2f}{likely}", mark))
+    caption = (
+        "The worst false matches and missed matches, each image once, then random other pairs, half of them of the "
+        "same class. P(same) is the probability that the model gives, if half of all pairs are of the same class."
+    )
+    return [Photos("pairs", rows, caption if threshold is not None else "Random pairs of test images.", size=5.0)]
+
+
+def _probability(value: float) -> str:
+    """Return a probability in percent, never rounded to 0 or 100."""
+    return "below 1%" if value < 0.01 else "above 99%" if value > 0.99 else f"{100 * value:.0f}%"
 
 
 def confused_images(run: Run, arrays: Samples) -> list[Block]:
@@ -132,29 +150,29 @@ def nearest_neighbours(run: Run, arrays: Samples) -> list[Block]:
     if not found:
         return []
     index = arrays.get("query_index", "neighbour_index")
+    files = [[arrays.file(i) for i in row] for row in np.column_stack(index)] if index else []
+    is_right = found[3][:, :NEIGHBOURS] == found[1][:, None]
     rows = []
-    for i, (image, label, images, labels, scores) in enumerate(zip(*(a[:QUERIES] for a in found), strict=True)):
-        photos = [
-            Photo(
-                photographs.source(image), [arrays.name(label), *(arrays.file(index[0][i]) if index else [])], "query"
-            )
-        ]
-        for j in range(min(NEIGHBOURS, len(labels))):
-            lines = [arrays.name(labels[j]), f"{scores[j]:.2f}", *(arrays.file(index[1][i, j]) if index else [])]
-            photos.append(Photo(photographs.source(images[j]), lines, "right" if labels[j] == label else "wrong"))
+    for i in np.argsort(is_right.all(axis=1), kind="stable"):  # rows with another class first
+        names = files[i] if files else [[]] * (1 + len(found[3][i]))
+        photos = [Photo(photographs.source(found[0][i]), [arrays.name(found[1][i]), *names[0]], "query")]
+        for image, label, score, name in zip(*(array[i, :NEIGHBOURS] for array in found[2:]), names[1:], strict=False):
+            mark = "right" if label == found[1][i] else "wrong"
+            photos.append(Photo(photographs.source(image), [arrays.name(label), f"{score:.2f}", *name], mark))
         rows.append(PhotoRow(photos))
     caption = (
-        "Each row: a test image and the most similar other test images, with their class and score "
-        f"({numbers.text(run.value('measure'))}). ✓ marks the class of the first image, ✗ another class."
+        "Each row: a test image, of as many classes as possible, and the most similar other test images, with their "
+        f"class and score ({run.measure_name}). ✓ marks the class of the first image, ✗ another class; rows with ✗ "
+        "come first."
     )
-    return [Photos("neighbours", rows, caption)]
+    return [Photos("neighbours", rows, caption, size=5.0)]
 
 
 def attention_maps(arrays: Samples) -> list[Block]:
     """Show the attention of a vision transformer."""
     found = arrays.get("attention_images", "attention", "attention_labels")
     rows = []
-    for image, attention, label in zip(*found, strict=True) if found else ():
+    for image, attention, label in zip(*(a[:ATTENTION_IMAGES] for a in found), strict=True) if found else ():
         shown = attention[:ATTENTION_HEADS]
         maps = {"all heads": attention.mean(0)} if len(attention) > 1 else {}
         maps |= {f"head {h + 1}": head for h, head in enumerate(shown)}
@@ -164,7 +182,8 @@ def attention_maps(arrays: Samples) -> list[Block]:
             photos.append(Photo(photographs.heat_map(image, weights, float(weights.max())), [title]))
         rows.append(PhotoRow(photos))
     caption = (
-        "Attention of the last transformer block to each patch, in orange, each map on its own scale. Heads may attend "
-        "to different patches."
+        "Attention of the last transformer block: from which patches of the image it gathers information, in orange. "
+        "Each map has its own scale, so that even weak attention is visible. It is not the reason for a decision; "
+        "`simjax explain` shows which regions matter for one."
     )
     return [Photos("attention", rows, caption)] if rows else []

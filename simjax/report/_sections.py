@@ -19,6 +19,7 @@ from simjax.report._run import Run
 from simjax.report._write import summary_lines
 
 _SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
+LONG_NAMES = {"CNN": "Convolutional network (CNN)", "ViT": "Vision transformer (ViT)"}
 SHOWN_MATRIX = 20  # classes of the largest matrix
 SHOWN_CLASSES = 20  # classes in the table of many classes
 
@@ -28,8 +29,7 @@ def run_page(run: Run, begin: Callable[[str], None], projection: str = "pca") ->
     arrays = images.Samples(run)
     builders: dict[str, Callable[[], list[Block]]] = {
         "Mistakes": lambda: images.mistakes(run, arrays),
-        "Pairs": lambda: images.judged_pairs(run, arrays),
-        "Verification": lambda: _verification(run, arrays),
+        "Same class or not?": lambda: [*_verification(run, arrays), *images.judged_pairs(run, arrays)],
         "Classes": lambda: _classes(run, arrays),
         "Nearest neighbours": lambda: images.nearest_neighbours(run, arrays),
         "Attention": lambda: images.attention_maps(arrays),
@@ -45,7 +45,7 @@ def run_page(run: Run, begin: Callable[[str], None], projection: str = "pca") ->
     begin("Map")
     overview: list[Block] = [Text(note) for note in _notes(run)]
     overview += images.embedding_map(arrays, projection)
-    title = numbers.capitalize(f"{run.model_name} on {run.data_name}")
+    title = f"{LONG_NAMES.get(run.model_name) or numbers.capitalize(run.model_name)} on {run.data_name}"
     return Page(title, _verdict(run), sections, _cards(run), overview)
 
 
@@ -54,15 +54,26 @@ def _verdict(run: Run) -> str:
     guess, verdict = run.value("most_frequent_class_share"), summary_lines(run.report)[1]
     if numbers.number(guess) is None:
         return verdict
-    return f"{verdict} Always guessing the most frequent class would be right for {100 * guess:.1f}%."
+    return f"{verdict} Guessing the most frequent class every time would reach {100 * guess:.1f}%."
 
 
 def _notes(run: Run) -> list[str]:
     """Return what a reader should know before the figures: how the model was trained, and what is missing."""
+    data = run.part("data")
+    train, validation = (numbers.count(data.get(f"{name}_images")) for name in ("train", "validation"))
+    objective, steps, seconds, parameters, seed = (
+        run.value(name) for name in ("objective", "steps", "train_seconds", "parameters", "seed")
+    )
+    training = (
+        f"Trained on {train} images, with {validation} for validation, by the {numbers.text(objective)} objective: "
+        f"{numbers.count(steps)} steps in {numbers.seconds(seconds)}, {numbers.count(parameters)} parameters, random "
+        f"seed {numbers.text(seed)}. No choice was made on the test images. The numbers are about this one trained "
+        "model; another seed gives another one."
+    )
     collapse, missing = run.value("diagnostics.collapse"), run.value("not_evaluated") or {}
     return [
         *([str(collapse)] if collapse else []),
-        summary_lines(run.report)[0],
+        training,
         *(f"Not evaluated: {name.replace('_', ' ')}, because {reason}." for name, reason in missing.items()),
     ]
 
@@ -81,23 +92,41 @@ def _verification(run: Run, arrays: images.Samples) -> list[Block]:
     blocks: list[Block] = []
     threshold = numbers.number(run.value("verification.threshold"))
     if run.value("verification"):
-        pairs, accuracy, note = (run.value(f"verification.{name}") for name in ("pairs", "accuracy", "threshold_note"))
-        text = f"Whether two images are of one class, decided for {numbers.count(pairs)} pairs of test images"
-        if threshold is not None:
-            text += f": {numbers.percent(accuracy)} of the decisions are right, at the threshold "
-            text += numbers.decimal(threshold)
-        blocks.append(Text(f"{text}.{f' {note[:1].upper()}{note[1:]}.' if note else ''}"))
-    if scores := arrays.get("score_edges", "score_same", "score_different"):
-        blocks.append(charts.score_histogram(*scores, threshold, numbers.text(run.value("measure"))))
+        blocks.append(Text(_decisions(run, arrays)))
+    scores = arrays.get("score_edges", "score_same", "score_different")
+    if scores:
+        blocks.append(charts.score_histogram(scores[0], scores[1], scores[2], threshold, run.measure_name))
     point = next(iter(arrays.get("roc_point")), None)
     if rates := arrays.get("roc_false_positive_rate", "roc_true_positive_rate"):
         blocks.append(charts.roc_curve(rates[0], rates[1], point, run.value("verification.roc_auc")))
     if rates := arrays.get("det_fmr", "det_fnmr"):
-        blocks.append(charts.det_curve(*rates, point))
+        blocks.append(charts.det_curve(rates[0], rates[1], point))
     if run.value("calibration"):
         error = run.value("calibration.expected_calibration_error")
         blocks.append(charts.reliability_diagram(run.value("calibration.bins"), error))
     return blocks
+
+
+def _decisions(run: Run, arrays: images.Samples) -> str:
+    """Return how pairs are judged, and how many decisions are wrong."""
+    names = ("pairs", "accuracy", "fmr", "fnmr", "threshold_note")
+    pairs, accuracy, fmr, fnmr, note = (run.value(f"verification.{name}") for name in names)
+    higher, threshold = bool(run.value("higher_is_closer")), numbers.number(run.value("verification.threshold"))
+    text = (
+        f"Do two images show the same class? The score of a pair is the {run.measure_name} of its embeddings, "
+        f"{'higher' if higher else 'lower'} for similar images. Tested on {numbers.count(pairs)} pairs of test images, "
+        "half of them of the same class, the other half drawn at random from pairs of different classes."
+    )
+    if threshold is not None:
+        text += (
+            f" A pair is judged the same if its score is at {'least' if higher else 'most'} {threshold:.4g}: "
+            f"{numbers.percent(accuracy)} of these decisions are right."
+        )
+    counts = arrays.get("score_same", "score_different")
+    if counts and None not in (numbers.number(fmr), numbers.number(fnmr)):
+        missed, false = round(fnmr * counts[0].sum()), round(fmr * counts[1].sum())
+        text += f" {numbers.count(false)} are false matches, {numbers.count(missed)} are missed matches."
+    return text + (f" {numbers.capitalize(note)}." if note else "")
 
 
 def _classes(run: Run, arrays: images.Samples) -> list[Block]:
@@ -111,39 +140,44 @@ def _classes(run: Run, arrays: images.Samples) -> list[Block]:
     for similarity in arrays.get("class_similarity"):
         if len(similarity) <= SHOWN_MATRIX:
             blocks.append(_class_similarity(run, similarity))
-    return [*blocks, *images.confused_images(run, arrays)]
+    if len(run.value("confusion") or []) > SHOWN_MATRIX:
+        blocks += images.confused_images(run, arrays)
+    return blocks
 
 
 def _main_confusions(confusion: np.ndarray, names: list[str]) -> str:
-    """Return a sentence about the classes with the lowest accuracy and the most frequent confusion."""
+    """Return a sentence about the classes with the most mistakes and the most frequent confusion."""
     total = confusion.sum(1)
-    present = np.flatnonzero(total)
-    recall = np.diag(confusion)[present] / total[present]
     wrong = confusion - np.diag(np.diag(confusion))
     if not wrong.any():
         return "All test images are classified correctly."
-    lowest = np.argsort(recall, kind="stable")[:3]
-    worst = ", ".join(f"{shorten(names[present[i]], 40)} ({numbers.percent(float(recall[i]))})" for i in lowest)
-    true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
+    share = wrong.sum(1) / np.maximum(total, 1)
+    lowest = [i for i in np.argsort(-share, kind="stable")[:3] if share[i]]
+    worst = "; ".join(f"{shorten(names[i], 40)}: {wrong[i].sum():,} of {total[i]:,} wrong" for i in lowest)
+    largest = wrong.max()
+    if largest == 1:
+        return f"Classes with the largest share of mistakes: {worst}. No confusion occurs more than once."
+    ties = [f"{shorten(names[i], 40)} taken for {shorten(names[j], 40)}" for i, j in np.argwhere(wrong == largest)]
+    most = ", ".join(ties[:3]) + (f" and {len(ties) - 3} others" if len(ties) > 3 else "")
     return (
-        f"Lowest accuracy: {worst}. Most frequent confusion: {shorten(names[true], 40)} taken for "
-        f"{shorten(names[predicted], 40)}, {numbers.count(int(wrong[true, predicted]))} of "
-        f"{numbers.count(int(total[true]))} times."
+        f"Classes with the largest share of mistakes: {worst}. Most frequent confusion: {most}, "
+        f"{numbers.count(largest)} times{' each' if len(ties) > 1 else ''}."
     )
 
 
 def _confusion_matrix(confusion: np.ndarray, names: list[str]) -> Matrix:
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    is_wrong = (confusion > 0) & ~np.eye(len(confusion), dtype=bool)
     return Matrix(
         "confusion",
         [shorten(name, 24) for name in names],
         [shorten(name, 24) for name in names],
         [[numbers.count(int(cell)) if cell else "" for cell in row] for row in confusion],
-        share.tolist(),
+        np.where(is_wrong, -(0.4 + 0.6 * share), share).tolist(),
         "true class",
         "predicted class",
-        "Number of test images of each true class (row) by predicted class (column). Those on the diagonal are "
-        "classified correctly. Colour: share of the row.",
+        "Number of test images of each true class (row) by predicted class (column): blue is right, orange is wrong, "
+        "an empty cell is 0. Colour: share of the row.",
     )
 
 
@@ -162,7 +196,7 @@ def _lowest_classes(run: Run, names: list[str]) -> Table:
 
 
 def _class_similarity(run: Run, similarity: np.ndarray) -> Matrix:
-    measure, higher = numbers.text(run.value("measure")), bool(run.value("higher_is_closer"))
+    measure, higher = run.measure_name, bool(run.value("higher_is_closer"))
     names = [shorten(name, 24) for name in run.class_names(len(similarity))]
     low, high = float(np.nanmin(similarity)), float(np.nanmax(similarity))
     is_signed = low < 0 and higher  # 0 has a meaning, as for the cosine
@@ -175,9 +209,9 @@ def _class_similarity(run: Run, similarity: np.ndarray) -> Matrix:
         names,
         [[f"{cell:.2f}" if np.isfinite(cell) else "" for cell in row] for row in similarity],
         np.nan_to_num(shades if higher else 1 - shades).tolist(),
-        "class",
-        "class",
-        f"Mean {measure} of the test images of two classes, and on the diagonal of one class; it is "
+        "",
+        "",
+        f"Mean {measure} of the embeddings of two test images of two classes, on the diagonal of one class; it is "
         f"{'higher' if higher else 'lower'} for similar images. If the model separates the classes well, the diagonal "
         f"stands out. {colours}",
     )

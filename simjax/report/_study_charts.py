@@ -91,7 +91,8 @@ def attention_distance(results: Mapping[str, Any], names: Mapping[str, str], tit
     )
     name = f"attention-{title}"
     points = [(names.get(n, n), i, d) for n, of in results.items() for i, heads in enumerate(of) for d in heads]
-    data = dict(zip(("network", "block", "distance"), zip(*points, strict=True), strict=True))
+    columns = zip(*points, strict=True)
+    data: dict[str, Any] = dict(zip(("network", "block", "distance"), columns, strict=True))
     alt = f"Mean attention distance from the first to the last block: {ends}."
     return [Chart(name, style.to_svg(figure, name), alt, caption, data)]
 

@@ -17,13 +17,13 @@ def inside(arrays: Mapping[str, np.ndarray], names: Sequence[str], title: str) -
     """Show what `simjax.study.look_inside` found; `names` are those of the classes."""
     if not arrays:
         return []
-    names = [shorten(name, 24) for name in names]
+    shown = [shorten(name, 24) for name in names]
     blocks: list[Block] = [_filters(arrays, title)]
     if len(arrays["label"]):
-        blocks.append(_disagreements(arrays, names, title))
+        blocks.append(_disagreements(arrays, shown, title))
     else:
         blocks.append(Text("CNN and ViT have the same class for every one of the test images."))
-    return [*blocks, _neighbours(arrays, names, title)]
+    return [*blocks, _neighbours(arrays, shown, title)]
 
 
 def _filters(arrays: Mapping[str, np.ndarray], title: str) -> Photos:
@@ -48,7 +48,7 @@ def _mark(is_right: bool) -> Literal["right", "wrong"]:
     return "right" if is_right else "wrong"
 
 
-def _disagreements(arrays: Mapping[str, np.ndarray], names: Sequence[str], title: str) -> Photos:
+def _disagreements(arrays: Mapping[str, np.ndarray], names: list[str], title: str) -> Photos:
     """Show images with the classes of both networks, Grad-CAM and attention rollout."""
     rows = []
     for i, true in enumerate(arrays["label"]):
@@ -67,7 +67,7 @@ def _disagreements(arrays: Mapping[str, np.ndarray], names: Sequence[str], title
     return Photos(f"disagreements-{title}", rows, caption)
 
 
-def _neighbours(arrays: Mapping[str, np.ndarray], names: Sequence[str], title: str) -> Photos:
+def _neighbours(arrays: Mapping[str, np.ndarray], names: list[str], title: str) -> Photos:
     """Show queries with their nearest neighbours in both networks."""
     rows = []
     for i, query in enumerate(arrays["query_label"]):

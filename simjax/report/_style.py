@@ -13,7 +13,7 @@ import itertools
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -51,14 +51,14 @@ def label_axes(axes: Axes, x: str, y: str) -> None:
     axes.set_ylabel(y, fontsize=SIZE + 0.5, color=INK)
 
 
-def legend(axes: Axes, names: Sequence[str], place: Literal["best", "lower right", "upper left"] = "best") -> None:
+def legend(axes: Axes, names: Sequence[str], place: Literal["best", "lower right", "below"] = "best") -> None:
     """Add a legend of the labelled lines in the order of drawing; the names are not parsed as formulas.
 
-    More than four names are below the chart, which becomes higher.
+    More than four names are below the chart, which becomes higher, as with `place` "below".
     """
-    options = {"fontsize": SIZE, "frameon": False, "labelcolor": INK}
-    if len(names) > 4:
-        figure = axes.get_figure(root=True)
+    options: dict[str, Any] = {"fontsize": SIZE, "frameon": False, "labelcolor": INK}
+    figure = axes.get_figure(root=True)
+    if figure is not None and (len(names) > 4 or place == "below"):
         figure.set_figheight(figure.get_figheight() + 0.18 * -(-len(names) // 2))
         box = figure.legend(loc="outside lower left", ncols=2, **options)
     else:
@@ -68,15 +68,23 @@ def legend(axes: Axes, names: Sequence[str], place: Literal["best", "lower right
         text.set_text(shorten(name, 32))
 
 
-def line_styles() -> Iterator[tuple[str, str, str]]:
-    """Iterate over distinct combinations of colour, line style and marker."""
-    for linestyle, marker in itertools.cycle([("-", "o"), ("--", "s"), (":", "^"), ("-.", "D")]):
-        yield from ((colour, linestyle, marker) for colour in PALETTE)
+def line_styles(groups: Sequence[int] | None = None) -> Iterator[tuple[str, str, str]]:
+    """Iterate over distinct combinations of colour, line style and marker.
+
+    With groups, one for each line, all lines of a group have one colour.
+    """
+    shapes = [("-", "o"), ("--", "s"), (":", "^"), ("-.", "D")]
+    if groups is None:
+        for linestyle, marker in itertools.cycle(shapes):
+            yield from ((colour, linestyle, marker) for colour in PALETTE)
+    else:
+        for i, group in enumerate(groups):
+            yield PALETTE[group % len(PALETTE)], *shapes[list(groups[:i]).count(group) % len(shapes)]
 
 
 def to_svg(figure: Figure, name: str) -> str:
     """Return the figure as SVG with real text; `name` makes the names of its parts unique within a page."""
-    options = {"svg.fonttype": "none", "svg.hashsalt": name}
+    options: Any = {"svg.fonttype": "none", "svg.hashsalt": name}
     with io.StringIO() as file, warnings.catch_warnings(), matplotlib.rc_context(options):
         # Text is laid out with a font that may lack letters of names; the browser draws it with fonts that have them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

@@ -60,10 +60,12 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
     Example:
         >>> report = {"accuracy": 0.9861, "accuracy_interval": [0.9688, 0.9943], "confusion": [[180, 5], [0, 175]]}
         >>> summary_lines(report)[1]
-        '98.6% of 360 test images are classified correctly (95% interval 96.9 to 99.4%).'
+        '355 of 360 test images are classified correctly: 98.6% (95% interval for other test images: 96.9 to 99.4%).'
     """
     get = functools.partial(value_at, report)
-    tested, images = get("test_dataset"), sum(map(sum, get("confusion") or []))
+    tested, confusion = get("test_dataset"), get("confusion") or []
+    images, right = sum(map(sum, confusion)), sum(row[i] for i, row in enumerate(confusion))
+    kind = "classes" if get("intervals_over") == "classes" else "test images"
     accuracy, accuracy_range = _percentages(report, "accuracy")
     nearest, nearest_range = _percentages(report, "retrieval.precision_at_1")
     errors, errors_range = _percentages(report, "verification.equal_error_rate")
@@ -72,12 +74,12 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         f", {numbers.text(get('objective'))} objective, "
         f"seed {numbers.text(get('seed'))}: {numbers.count(get('steps'))} steps in "
         f"{numbers.seconds(get('train_seconds'))}, {numbers.count(get('parameters'))} parameters.",
-        f"{accuracy} of {numbers.count(images or None)} test images are classified correctly"
-        f"{' by their nearest neighbours' if get('accuracy_of') == 'knn' else ''}"
-        f"{accuracy_range and f' (95% interval {accuracy_range})'}.",
-        f"{nearest} of test images have a nearest neighbour of their class{nearest_range and f' ({nearest_range})'}.",
-        f"Pairs: {errors} errors at the threshold where both error rates are equal "
-        f"(equal error rate{errors_range and f', {errors_range}'}).",
+        f"{numbers.count(right if images else None)} of {numbers.count(images or None)} test images are classified "
+        f"correctly{' by their nearest neighbours' if get('accuracy_of') == 'knn' else ''}: {accuracy}"
+        f"{accuracy_range and f' (95% interval for other {kind}: {accuracy_range})'}.",
+        f"The nearest other test image is of the same class for {nearest}{nearest_range and f' ({nearest_range})'}.",
+        f"Same class or not: {errors} wrong decisions about pairs at the threshold where both kinds of error are "
+        f"equally frequent (equal error rate{errors_range and f', {errors_range}'}).",
     ]
     if tasks := get("few_shot"):
         results = [(name, *_percentages(task, "accuracy")) for name, task in tasks.items()]

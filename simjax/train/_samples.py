@@ -96,7 +96,8 @@ def select_pairs(
     """Return the numbers of the pairs to show [p], each pair once, and their kinds, strings [p].
 
     The worst "false match" is the closest accepted pair of two classes, the worst "false non-match" the farthest
-    rejected pair of one class. A "random" pair is one of the others, half of one class if there are enough.
+    rejected pair of one class. An image is in one pair of each kind at most, as one odd image is in many wrong pairs. A
+    "random" pair is one of the others, half of one class if there are enough.
     """
     sign = 1.0 if higher_is_closer else -1.0
     closeness = sign * scored.scores.astype(np.float64)  # float32 would round the threshold
@@ -104,9 +105,11 @@ def select_pairs(
     if threshold is not None:
         is_accepted = closeness >= sign * threshold
         order = np.argsort(closeness, kind="stable")
-        false_non_matches = order[(scored.same & ~is_accepted)[order]][:FALSE_NON_MATCHES]
+        false_non_matches = _of_different_images(scored.images, order[(scored.same & ~is_accepted)[order]])
+        false_non_matches = false_non_matches[:FALSE_NON_MATCHES]
         order = np.argsort(-closeness, kind="stable")
-        false_matches = order[(~scored.same & is_accepted)[order]][:FALSE_MATCHES]
+        false_matches = _of_different_images(scored.images, order[(~scored.same & is_accepted)[order]])
+        false_matches = false_matches[:FALSE_MATCHES]
     order = np.random.default_rng(0).permutation(len(closeness))
     order = order[~np.isin(order, np.concatenate([false_matches, false_non_matches]))]
     kinds, half = [order[scored.same[order]], order[~scored.same[order]]], RANDOM_PAIRS // 2
@@ -114,6 +117,18 @@ def select_pairs(
     selected = {"false match": false_matches, "false non-match": false_non_matches, "random": random}
     names = np.repeat(list(selected), [len(numbers) for numbers in selected.values()])
     return np.concatenate(list(selected.values())), names
+
+
+def _of_different_images(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the rows of pairs of images [n, 2] in their order, without those with an image of an earlier one."""
+    used: set[int] = set()
+    selected = []
+    for row in rows.tolist():
+        pair = set(images[row].tolist())
+        if not pair & used:
+            used |= pair
+            selected.append(row)
+    return np.array(selected, int)
 
 
 def score_histogram(scored: ScoredPairs) -> Arrays:

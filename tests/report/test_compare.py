@@ -58,9 +58,9 @@ def test_single_runs_are_compared_as_encoders_and_none_is_marked(make_run, tmp_p
     ]
     report.compare(runs, tmp_path / "out")
     markdown = (tmp_path / "out/compare.md").read_text()
-    assert "about these encoders only" in markdown
+    assert "about these trained models only" in markdown
     assert "★" not in markdown
-    assert "ViT is better" not in markdown
+    assert "another seed may decide otherwise" in markdown
     (found,) = json.loads((tmp_path / "out/compare.json").read_text())["differences"]
     assert (found["metric"], found["a"], found["b"], found["runs"]) == ("accuracy", "ViT", "CNN", 1)
     assert found["difference"] == pytest.approx(0.05)
@@ -111,7 +111,7 @@ def test_a_difference_that_may_be_chance_is_not_marked(make_run, tmp_path):
     markdown = (tmp_path / "out/compare.md").read_text()
     assert "★ marks a recipe" in markdown
     assert "★ |" not in markdown
-    assert re.search(r"\| Accuracy \| 1\.00% \(.* to .*\), no difference shown \|", markdown)
+    assert "| Accuracy | ViT minus CNN | +1.00 | -5.99 to +7.99 | no difference shown |" in markdown
     assert not json.loads((tmp_path / "out/compare.json").read_text())["differences"][0]["shown"]
 
 
@@ -293,20 +293,23 @@ def verdict(make_run, tmp_path, values):
 
 def test_the_verdict_names_the_better_recipe_with_the_interval_of_the_difference(make_run, tmp_path):
     found = verdict(make_run, tmp_path, {"cnn": [0.10, 0.11, 0.12], "vit": [0.30, 0.31, 0.30]})
-    assert found.startswith("ViT is better than CNN: accuracy 30.33% against 11.00%, 19.33 points")
-    assert re.search(r"\(95% interval 1\d\.\d\d to 2\d\.\d\d\); ", found)
-    assert found.endswith("3 runs of each.")
+    expected = (
+        "ViT has a higher accuracy than CNN: 30.33% against 11.00%, or 251 against 320 mistakes in 360 test images."
+    )
+    assert found.startswith(expected)
+    assert re.search(r"the difference is 19\.33 points, with a 95% interval from 1\d\.\d\d to 2\d\.\d\d\.$", found)
+    assert "Means of 3 runs of each" in found
 
 
 def test_the_verdict_on_a_difference_that_may_be_chance_is_that_none_is_shown(make_run, tmp_path):
     found = verdict(make_run, tmp_path, {"cnn": [0.90, 0.92, 0.97], "vit": [0.93, 0.95, 0.94]})
-    assert found.startswith("No difference between ViT and CNN is shown: accuracy 94.00% against 93.00%, 1.00 points")
-    assert "which contains 0" in found
+    assert found.startswith("No difference between ViT and CNN is shown: accuracy 94.00% against 93.00%")
+    assert "from -5.99 to 7.99" in found
 
 
 def test_the_verdict_on_three_recipes_names_one_only_if_it_is_better_than_every_other(make_run, tmp_path):
     values = {"cnn": [0.10, 0.11, 0.12], "vit": [0.30, 0.31, 0.30], "dnn": [0.31, 0.30, 0.31]}
-    assert verdict(make_run, tmp_path, values).startswith("No recipe is shown to be better than every other one")
+    assert verdict(make_run, tmp_path, values).startswith("No recipe is shown to have a higher accuracy")
 
 
 def test_runs_are_linked_with_their_reports(make_run, tmp_path):
@@ -316,3 +319,19 @@ def test_runs_are_linked_with_their_reports(make_run, tmp_path):
     links = re.findall(r"\[(.*?)\]\((.*?html)\)", (tmp_path / "out/compare.md").read_text())
     assert links == [("ViT, seed 0", "../b/report.html")]
     assert (tmp_path / "out" / links[0][1]).is_file()
+
+
+def test_images_that_one_run_classifies_wrongly_are_counted_and_shown(make_run, tmp_path):
+    runs = [make_run("a"), make_run("b", settings={"model": "vit"}, report={"accuracy": 0.9})]
+    predictions = dict(np.load(runs[1] / "predictions.npz"))
+    wrong = np.load(runs[1] / "samples.npz")["mistake_index"]
+    wrong = wrong[wrong < 360]
+    predictions["predicted"] = predictions["predicted"].copy()
+    predictions["predicted"][wrong] = (predictions["label"][wrong] + 1) % 10
+    np.savez(runs[1] / "predictions.npz", **predictions)
+    report.compare(runs, tmp_path / "out")
+    markdown = (tmp_path / "out/compare.md").read_text()
+    assert f"| only CNN, seed 0 right | {len(wrong)} |" in markdown
+    assert f"| both right | {360 - len(wrong)} |" in markdown
+    true = predictions["label"][wrong[0]]
+    assert f"true {true}, CNN, seed 0: {true}, ViT, seed 0: {(true + 1) % 10}" in markdown

@@ -15,7 +15,7 @@ def test_pca_is_that_of_scikit_learn_up_to_signs(random):
     xy, sentence = project(embeddings, ROWS)
     pca = PCA(2).fit(embeddings)
     np.testing.assert_allclose(np.abs(xy), np.abs(pca.transform(embeddings)[ROWS]), rtol=1e-3, atol=1e-3)
-    assert f"which have {pca.explained_variance_ratio_.sum():.0%} of it" in sentence
+    assert f"keeps {pca.explained_variance_ratio_.sum():.0%} of the variance" in sentence
 
 
 def test_one_or_two_features_are_the_axes(random):

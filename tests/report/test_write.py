@@ -32,15 +32,15 @@ def test_the_page_is_well_formed_self_contained_and_complete(written):
     page = read_html(run / "report.html")
     assert_self_contained(page)
     titles = re.findall(r"^## (.*)$", (run / "report.md").read_text(), re.MULTILINE)
-    assert titles == ["Mistakes", "Pairs", "Verification", "Classes", "Nearest neighbours", "Attention",
+    assert titles == ["Mistakes", "Same class or not?", "Classes", "Nearest neighbours", "Attention",
                       "New classes from few images", "Training", "All numbers", "How to reproduce"]  # fmt: skip
     assert len(page.named("h1")) == 1
     assert {f"#{heading['id']}" for heading in page.named("h2") if "id" in heading} <= {
         link["href"] for link in page.named("a")
     }
-    for written in ("98.6% of ", "right for 10.3%", "98.61%", "98.33%", "90.32%", "0.9931", "3.14%", "37,254",
+    for written in (": 98.6%.", "would reach 10.3%", "98.61%", "98.33%", "90.32%", "0.9931", "3.14%", "37,254",
                     "39.6 ms", "1 m 23 s", "3,230", "91.32% (90.61–92.03%)", "5f3a", "64,620", "5.08% (2.00–8.13%)",
-                    "at the threshold 0.6123", "91% sure"):  # fmt: skip
+                    "at least 0.6123", "(91%)"):  # fmt: skip
         assert written in page.text
     assert {a.get("scope") for a in page.named("th")} == {"row", "col"}
     assert all(image["alt"] for image in page.named("img"))
@@ -150,7 +150,7 @@ def test_many_classes_have_a_table_of_the_lowest_ones_instead_of_a_matrix(make_r
     page, markdown = read_html(run / "report.html"), (run / "report.md").read_text()
     assert ("matrix" in {table["class"] for table in page.named("table")}) == (classes <= 20)
     assert (f"The 20 classes with the lowest accuracy, of {classes}" in page.text) == (classes > 20)
-    assert "class 0 taken for class" in markdown
+    assert ("The most frequent confusions: such a test image" in markdown) == (classes > 20)
     assert (run / "report.html").stat().st_size < 1.5e6
 
 
@@ -168,9 +168,9 @@ def test_pairs_tell_score_decision_and_whether_it_is_right(make_run):
     np.savez(run / "samples.npz", **samples)
     report.write(run)
     text = read_html(run / "report.html").text
-    assert "Wrong (missed match): judged different. Score 0.30, 10% likely the same." in text
-    assert "Wrong (false match): judged the same. Score 0.80, 90% likely the same." in text
-    assert "Right: judged the same. Score" in text
+    assert "Different: missed match. Score 0.30, P(same) 10%" in text
+    assert "Same: false match. Score 0.80, P(same) 90%" in text
+    assert "Same: right. Score" in text
 
 
 def test_file_names_of_test_images_are_shown(make_run):
@@ -181,7 +181,7 @@ def test_file_names_of_test_images_are_shown(make_run):
     report.write(run)
     samples = np.load(run / "samples.npz")
     text = read_html(run / "report.html").text
-    for name in ("mistake_index", "query_index", "pair_index", "neighbour_index", "confusion_index"):
+    for name in ("mistake_index", "query_index", "pair_index", "neighbour_index"):
         assert f"ann/{samples[name].ravel()[0]}.png" in text, name
 
 
@@ -197,15 +197,30 @@ def test_the_lowest_accuracies_and_the_most_frequent_confusion_are_in_the_text(m
     run = make_run(names=["cat", "dog", "emu"], report={"confusion": [[7, 3, 0], [1, 9, 0], [0, 0, 0]]})
     report.write(run)
     markdown = (run / "report.md").read_text()
-    expected = "Lowest accuracy: cat (70.00%), dog (90.00%). Most frequent confusion: cat taken for dog, 3 of 10 times."
-    assert expected in markdown
+    expected = "Classes with the largest share of mistakes: cat: 3 of 10 wrong; dog: 1 of 10 wrong. Most frequent"
+    assert f"{expected} confusion: cat taken for dog, 3 times." in markdown
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("confusion", "expected"),
+    [
+        ([[9, 1, 0], [1, 8, 1], [0, 0, 10]], "No confusion occurs more than once."),
+        ([[8, 2, 0], [0, 8, 2], [0, 0, 10]], "Most frequent confusion: a taken for b, b taken for c, 2 times each."),
+        ([[5, 0, 0], [0, 5, 0], [0, 0, 5]], "All test images are classified correctly."),
+    ],
+)
+def test_no_confusion_is_called_the_most_frequent_one_if_others_are_as_frequent(make_run, confusion, expected):
+    run = make_run(names=["a", "b", "c"], report={"confusion": confusion})
+    report.write(run)
+    assert expected in (run / "report.md").read_text()
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_names_of_test_classes_are_used_if_they_differ_from_the_training_classes(make_run):
     run = make_run(data={"test_class_names": [f"new {i}" for i in range(10)]})
     report.write(run)
-    assert "Lowest accuracy: new " in (run / "report.md").read_text()
+    assert "largest share of mistakes: new " in (run / "report.md").read_text()
 
 
 @pytest.mark.slow

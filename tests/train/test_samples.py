@@ -18,9 +18,10 @@ def dataset(labels, shape=(2, 3, 1)):
     return Dataset(images, labels, tuple(map(str, range(labels.max() + 1))))
 
 
-def scored(scores, same):
-    """Return pairs (0, 1), (1, 2), ... with the given scores."""
-    index = np.stack([np.arange(len(scores)), np.arange(len(scores)) + 1], axis=1).astype(np.int32)
+def scored(scores, same, step=2):
+    """Return pairs (0, 1), (step, step + 1), ... with the given scores."""
+    first = step * np.arange(len(scores))
+    index = np.stack([first, first + 1], axis=1).astype(np.int32)
     return ScoredPairs(index, np.asarray(scores, np.float32), np.asarray(same, bool))
 
 
@@ -37,6 +38,13 @@ def test_the_worst_mistakes_come_first_whether_the_measure_is_a_similarity_or_a_
     assert found["false match"] == [4, 6, 5]  # a score equal to the threshold is accepted
     assert found["false non-match"] == [3, 2]
     assert sorted(found["random"]) == [0, 1, 7]
+
+
+def test_an_image_is_in_one_wrong_pair_of_each_kind_only():
+    chain = scored([0.9, 0.8, 0.7, 0.2, 0.1], [False, False, False, True, True], step=1)  # (0, 1), (1, 2), ...
+    found = selected(chain, 0.5, True)
+    assert found["false match"] == [0, 2]  # (1, 2) has an image of (0, 1)
+    assert found["false non-match"] == [4]
 
 
 def test_a_threshold_between_two_float32_scores_is_not_rounded():
@@ -70,7 +78,7 @@ def test_without_a_threshold_and_with_few_pairs_of_a_kind_random_pairs_fill_the_
 
 def test_pairs_have_their_images_labels_scores_and_probabilities():
     test = dataset([0, 0, 1, 1])
-    found = scored([1.0, 3.0, 2.0], [True, False, True])
+    found = scored([1.0, 3.0, 2.0], [True, False, True], step=1)
     arrays = samples.pairs(test, found, 2.5, (2.0, -4.0), higher_is_closer=False)
     order = arrays["pair_index"][:, 0]
     assert sorted(order) == [0, 1, 2]

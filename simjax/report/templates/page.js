@@ -22,6 +22,7 @@ for (const table of document.querySelectorAll("table.data")) {
   if (body.rows.length < 3) continue;
   const headers = [...table.tHead.rows[0].cells];
   headers.forEach((header, column) => {
+    if (column > 0 && !header.classList.contains("r")) return; // sentences are not sorted
     const button = document.createElement("button");
     button.type = "button";
     button.append(...header.childNodes);
