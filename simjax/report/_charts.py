@@ -122,7 +122,7 @@ def score_histogram(
         axes.axvline(threshold, color=style.INK, linewidth=1.2, linestyle="--", label="x")
         names.append("threshold")
         at = f" The dashed line is the threshold, {numbers.decimal(threshold)}, which decides about each pair."
-    style.legend(axes, names)
+    style.legend(axes, names, "below")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     style.label_axes(axes, f"score ({measure})", "share of the pairs of a kind")

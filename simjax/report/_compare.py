@@ -307,7 +307,7 @@ def _single_runs(runs: Sequence[Run], names: Sequence[str], out: Path) -> list[B
         rows.append([Cell(name, link=link), accuracy, *others])
     blocks: list[Block] = [Table(["Run", *(metric.title for metric in SHOWN)], rows, align="l" + "r" * len(SHOWN))]
     if any(run.value(metric.interval) for run in runs for metric in SHOWN):
-        blocks.append(Text("In brackets: 95% intervals of each encoder for other test images."))
+        blocks.append(Text("In brackets: 95% intervals of each trained model for other test images."))
     if len(set(methods)) > 1:
         blocks.append(
             Text(
