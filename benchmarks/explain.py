@@ -9,7 +9,6 @@ missing is left out. Writes explain.md and explain.png.
 
 import argparse
 import io
-import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -158,11 +157,11 @@ def draw(examples: list[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]
         for method, heat_maps in maps.items():
             title = method.removeprefix("grad_cam, ")
             pictures[title] = blend(image, heat_maps[0], float(np.abs(heat_maps[0]).max()))
-        for axes, (title, picture) in itertools.zip_longest(row, pictures.items(), fillvalue=("", None)):
+        for axes in row:
             axes.axis("off")
+        for axes, (title, picture) in zip(row, pictures.items(), strict=False):  # a case may have fewer methods
             axes.set_title(title, fontsize=8)
-            if picture is not None:
-                axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
     with io.BytesIO() as buffer:
         figure.savefig(buffer, format="png")
         Image.open(buffer).convert("RGB").quantize().save(path)  # 256 colours, a quarter of the size

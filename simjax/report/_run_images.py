@@ -119,7 +119,7 @@ def judged_pairs(run: Run, arrays: Samples) -> list[Block]:
         "The worst false matches and missed matches, each image once, then random other pairs, half of them of the "
         "same class. P(same) is the probability that the model gives, if half of all pairs are of the same class."
     )
-    return [Photos("pairs", rows, caption if threshold is not None else "Random pairs of test images.", size=5.0)]
+    return [Photos("pairs", rows, caption if threshold is not None else "Random pairs of test images.")]
 
 
 def _probability(value: float) -> str:
@@ -141,7 +141,7 @@ def confused_images(run: Run, arrays: Samples) -> list[Block]:
         times = f"{count} times" if count > 1 else "once"
         rows.append(PhotoRow(photos, f"{arrays.name(true)} taken for {arrays.name(predicted)}, {times}"))
     caption = "The most frequent confusions: such a test image, and an image of the class that it was taken for."
-    return [Photos("confusions", rows, caption, size=5.0)] if rows else []
+    return [Photos("confusions", rows, caption)] if rows else []
 
 
 def nearest_neighbours(run: Run, arrays: Samples) -> list[Block]:
@@ -155,7 +155,7 @@ def nearest_neighbours(run: Run, arrays: Samples) -> list[Block]:
     rows = []
     for i in np.argsort(is_right.all(axis=1), kind="stable"):  # rows with another class first
         names = files[i] if files else [[]] * (1 + len(found[3][i]))
-        photos = [Photo(photographs.source(found[0][i]), [arrays.name(found[1][i]), *names[0]], "query")]
+        photos = [Photo(photographs.source(found[0][i]), [arrays.name(int(found[1][i])), *names[0]], "query")]
         for image, label, score, name in zip(*(array[i, :NEIGHBOURS] for array in found[2:]), names[1:], strict=False):
             mark = "right" if label == found[1][i] else "wrong"
             photos.append(Photo(photographs.source(image), [arrays.name(label), f"{score:.2f}", *name], mark))

@@ -62,7 +62,7 @@ def legend(axes: Axes, names: Sequence[str], place: Literal["best", "lower right
         figure.set_figheight(figure.get_figheight() + 0.18 * -(-len(names) // 2))
         box = figure.legend(loc="outside lower left", ncols=2, **options)
     else:
-        box = axes.legend(loc=place, **options)
+        box = axes.legend(loc="best" if place == "below" else place, **options)
     for text, name in zip(box.get_texts(), names, strict=True):
         text.set_parse_math(False)
         text.set_text(shorten(name, 32))

@@ -64,17 +64,16 @@ def calibration(runs: Sequence[Classifications]) -> dict[str, Any]:
     The ECE is that of the predicted class: the mean difference of confidence and accuracy over ten bins of the
     confidence (Guo et al. 2017, On Calibration of Modern Neural Networks).
     """
-    errors, left_out = [], []
-    for run in runs:
-        correct = next(iter(run.correct.values()))[0]
-        images = np.arange(len(correct))
-        found = reliability(run.confidence, correct, identities=np.stack([images, images], axis=1))
-        errors.append(found["expected_calibration_error"])
-        left_out.append(found["leave_one_out"])
-    error = Estimate(statistics.fmean(errors), np.mean(left_out, axis=0), tuple(images.tolist()), len(images))
+    correct = [next(iter(run.correct.values()))[0] for run in runs]
+    images = np.arange(len(correct[0]))
+    identities = np.stack([images, images], axis=1)
+    found = [reliability(run.confidence, of, identities=identities) for run, of in zip(runs, correct, strict=True)]
+    value = statistics.fmean(one["expected_calibration_error"] for one in found)
+    left_out = np.mean([one["leave_one_out"] for one in found], axis=0)
+    error = Estimate(value, left_out, tuple(images.tolist()), len(images))
     return {
         "confidence": float(np.mean([run.confidence for run in runs])),
-        "accuracy": float(np.mean([next(iter(run.correct.values()))[0] for run in runs])),
+        "accuracy": float(np.mean(correct)),
         "expected_calibration_error": error.value,
         "expected_calibration_error_interval": error.interval(),
     }
