@@ -1,5 +1,6 @@
 """Pages in a real browser: no request, no error, nothing that overflows, accessible, sorting, images of points."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,13 +13,17 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from simjax import report
 from simjax.report import ImageRow, Thumbnail, write_image_rows
+from simjax.report._explanation import Explanation, write_explanation
 from tests.report.conftest import make_runs
+from tests.report.test_study import runs as study_runs
+from tests.report.test_study import write_plan
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update"]  # fmt: skip
 AXE = Path(os.environ.get("SIMJAX_AXE", "axe.min.js"))  # of the npm package axe-core
 WIDTHS, THEMES = (1280, 400), ("light", "dark")
+PAGES = ("run", "hostile", "many", "compare", "study", "why", "rows")
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome on the PATH")]
 
@@ -51,8 +56,65 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     report.compare(others, folder / "compare")
     rows = [ImageRow("a query", [Thumbnail(None, ["first", "a/long/path/of/a/file.png"], True)])]
     write_image_rows(folder / "rows.html", "rows", "lead", rows)
+    (folder / "study").mkdir()
+    study(folder / "study")
+    write_explanation(folder / "why.html", "a and b", "lead", explanation())
     found = {name: run / "report.html" for name, run in runs.items()}
-    return found | {"compare": folder / "compare" / "compare.html", "rows": folder / "rows.html"}
+    others = {"compare": "compare/compare.html", "rows": "rows.html", "study": "study/study.html", "why": "why.html"}
+    return found | {name: folder / page for name, page in others.items()}
+
+
+def study(folder: Path) -> None:
+    """Write the page of a study with all parts of an analysis."""
+    networks = ["cnn-dot", "cnn-cosine", "vit-dot", "vit-cosine"]
+    write_plan(folder, {name: study_runs(0.02, 10 * i) for i, name in enumerate(networks)})
+    random = np.random.default_rng(0)
+    layers = {"cnn": [f"{i}.Convolution" for i in range(5)], "vit": [f"block.{i}" for i in range(4)]}
+    curve = {"accuracy": [0.9] * 6, "accuracy_interval": [[0.88, 0.92]] * 6}
+    calibration = {"confidence": 0.9, "accuracy": 0.95, "expected_calibration_error": 0.05,
+                   "expected_calibration_error_interval": [0.03, 0.07]}  # fmt: skip
+    pictures = {
+        **{f"{model}_filters": random.normal(size=(32, 3, 3, 1)) for model in ("cnn", "vit")},
+        **{f"{model}_map": random.uniform(size=(3, 16, 16)) for model in ("cnn", "vit")},
+        **{f"{model}_class": np.arange(3) % 2 for model in ("cnn", "vit")},
+        **{f"{model}_neighbour": np.zeros((2, 5, 16, 16, 1), np.uint8) for model in ("cnn", "vit")},
+        **{f"{model}_neighbour_label": np.ones((2, 5), int) for model in ("cnn", "vit")},
+        "image": np.zeros((3, 16, 16, 1), np.uint8),
+        "label": np.ones(3, int),
+        "query": np.zeros((2, 16, 16, 1), np.uint8),
+        "query_label": np.ones(2, int),
+    }
+    np.savez(folder / "pictures-0.npz", **pictures)  # pyright: ignore[reportArgumentType]
+    analysis = {
+        "layers": [
+            {"a": a, "b": b, "kind": kind, "rows": layers[a[:3]], "columns": layers[b[:3]],
+             "cka": random.uniform(size=(len(layers[a[:3]]), len(layers[b[:3]]))).tolist()}
+            for a, b, kind in (("cnn-dot", "vit-dot", "model"), ("cnn-dot", "cnn-dot", "seeds"))
+        ],
+        "probes": {name: {layer: {"accuracy": 0.9} for layer in layers[name[:3]]} for name in networks},
+        "attention_distance": {name: [[1.0, 2.0], [1.5, 2.5]] for name in networks[2:]},
+        "robustness": {name: {"noise": curve, "blur": curve} for name in networks},
+        "calibration": dict.fromkeys(networks, calibration),
+        "pictures": "pictures-0.npz",
+    }  # fmt: skip
+    (folder / "analysis.json").write_text(json.dumps({"digits, softmax": analysis}))
+    report.write_study(folder)
+
+
+def explanation() -> Explanation:
+    """Return an explanation of a pair with attention."""
+    random, share = np.random.default_rng(0), np.linspace(0, 1, 5)
+    return Explanation(
+        names=["a.png", "a_file_with_a_long_name_0001.png"],
+        images=random.integers(0, 255, (2, 28, 28, 1)).astype(np.uint8),
+        heat_maps={"grad_cam": random.normal(size=(2, 28, 28)), "occlusion": random.normal(size=(2, 28, 28))},
+        attention=random.uniform(size=(2, 4, 4, 28, 28)),
+        patch_size=7,
+        share=share,
+        curves={"grad_cam": random.uniform(size=(2, 2, 5)), "occlusion": random.uniform(size=(2, 2, 5))},
+        random_curves=random.uniform(size=(3, 2, 2, 5)),
+        score="cosine",
+    )
 
 
 def open_page(
@@ -72,7 +134,7 @@ def open_page(
 
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["run", "hostile", "many", "compare", "rows"])
+@pytest.mark.parametrize("name", PAGES)
 def test_a_page_makes_no_request_logs_no_error_and_does_not_overflow(browser, pages, name, width, theme):
     page, errors, requests = open_page(browser, pages[name], width, theme)
     assert errors == []
@@ -97,7 +159,7 @@ def test_errors_and_requests_of_a_page_are_observable(browser, tmp_path):
 
 @pytest.mark.skipif(not AXE.is_file(), reason="needs SIMJAX_AXE, the path of axe.min.js of the npm package axe-core")
 @pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("name", ["run", "hostile", "many", "compare", "rows"])
+@pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_accessible(browser, pages, name, theme):
     page, _, _ = open_page(browser, pages[name], 1280, theme)
     page.evaluate(AXE.read_text())
