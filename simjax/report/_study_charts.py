@@ -139,11 +139,16 @@ def _curves(
     labels: tuple[str, str],
     intervals: Sequence[Sequence[Sequence[float] | None]] = (),
 ) -> Chart:
-    """Plot shares in [0, 1] by name, with vertical bars for the intervals of each point, if given."""
+    """Plot shares in [0, 1] by name, with vertical bars for the intervals of each point, if given.
+
+    Networks with the same model, the part of the name before the comma, have one colour.
+    """
     figure, axes = style.chart()
+    models = [curve.partition(",")[0] for curve in curves]
+    groups = [list(dict.fromkeys(models)).index(model) for model in models]
     bars = [[interval or (np.nan, np.nan) for interval in of_curve] for of_curve in intervals]
     for i, ((steps, values), (colour, line, marker)) in enumerate(
-        zip(curves.values(), style.line_styles(), strict=False)
+        zip(curves.values(), style.line_styles(groups), strict=True)
     ):
         axes.plot(steps, values, color=colour, linestyle=line, marker=marker, markersize=3.5, linewidth=1.4, label="x")
         if bars:
