@@ -106,6 +106,7 @@ def _template() -> tuple["Template", str, str]:
     environment.filters |= {
         "csv": _csv_address,
         "fields": dataclasses.asdict,
+        "breakable": lambda text: Markup(escape_html(text).replace("/", "/<wbr>")),  # long paths
         "kind": lambda block: type(block).__name__,
         "lines": lambda text: Markup("\n".join(map(escape_html, text.split("\n")))),
         "svg": lambda chart: Markup(_themed_svg(chart)),

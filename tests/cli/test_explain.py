@@ -28,8 +28,9 @@ def test_the_numbers_are_those_of_the_library_and_the_page_has_them(place, capsy
         for (low, high), value in zip(found["random_ranges"][curve], mean, strict=True):
             assert low < value < high
     page = Path("page.html").read_text()
-    assert page.count("<img") == 3
-    assert f'<td class="r">{found["areas"]["occlusion"]["insertion"][1]:.4f}</td>' in page
+    assert page.count("<img") == 4  # both images, and both under the heat map of the occlusion
+    assert page.count('<svg class="chart"') == 2
+    assert f'class="r">{found["areas"]["occlusion"]["insertion"][1]:.4f}</td>' in page
     assert f"cosine {found['score']:.4f}, by run" in page
 
 
@@ -48,7 +49,7 @@ def test_the_class_of_one_image_is_explained(place, capsys):
     page = Path("page.html").read_text()
     assert f"class {other}, probability {found['probability']:.4f} (most probable: {predicted}, " in page
     assert f"Orange regions make class {other} more probable" in page
-    assert page.count("<img") == 3
+    assert page.count("<img") == 2
     main(["explain", "run", str(path), "--out", "page.html"])
     assert f"{path}: class {predicted}, probability {probabilities.max():.4f}\n" in capsys.readouterr().out
 
@@ -70,8 +71,8 @@ def test_the_page_of_a_transformer_shows_rollout_and_attention(place, capsys):
     main(["explain", "mnist-vit", "images/a/0.png", "images/a/1.png", "--out", "page.html", "--fill", "blur"])
     printed, page = capsys.readouterr().out, Path("page.html").read_text()
     assert "attention_rollout: deletion" in printed
-    assert "Attention of 4 blocks with 4 heads each" in page
-    assert page.count("<img") == 4
+    assert page.count(">head 4</span>") == 8  # of four blocks for both images
+    assert page.count("<img") == 2 * (1 + 2 + 4 * 4)  # an image, two heat maps, and the attention of four heads
 
 
 @pytest.mark.slow

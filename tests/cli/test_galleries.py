@@ -116,7 +116,7 @@ def test_an_unknown_image_is_answered_with_the_closest_item(calibrated, capsys):
     assert found["identity"] is None
     assert f"{probe}: unknown, closest {found['closest']} (item {found['id']}), cosine" in capsys.readouterr().out
     page = Path("page.html").read_text()
-    assert f"<strong>unknown</strong><span>closest {found['closest']}</span><span>item {found['id']}</span>" in page
+    assert f"<span>unknown</span><span>closest {found['closest']}</span><span>item {found['id']}</span>" in page
 
 
 def test_without_a_calibration_nothing_is_decided(place, capsys):
@@ -174,7 +174,7 @@ def test_the_default_threshold_of_duplicates_is_that_of_the_calibration(calibrat
     for pair in pairs[:3]:
         for side in "ab":
             path = pair[f"path_{side}"].replace("/", "/<wbr>")
-            assert f"<strong>item {pair[side]}</strong><span>{pair[f'identity_{side}']}</span><span>{path}" in page
+            assert f"<span>item {pair[side]}</span><span>{pair[f'identity_{side}']}</span><span>{path}" in page
 
 
 def test_values_of_filters_find_text_numbers_and_booleans(place, capsys, monkeypatch):
@@ -214,7 +214,7 @@ def test_ids_follow_one_option_or_several(place, capsys):
     assert "similar to items 1, 13, 14:" in capsys.readouterr().out
     page = Path("page.html").read_text()
     assert "<h1>Recommendations from G</h1>" in page
-    assert page.count('class="query"') == 3
+    assert page.count('class="photo query"') == 3
     assert "missing --like" in fails(capsys, "gallery", "recommend", "G")
 
 

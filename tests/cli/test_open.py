@@ -26,8 +26,6 @@ def test_each_page_is_opened_by_its_absolute_address_once_it_is_written(place, o
         "gallery recommend G --like 1",
     )
     for command, page in (
-        ("report run", "run/report.html"),
-        ("report run --projection tsne", "run/report.html"),
         ("compare run again --out a&b", "a&b/compare.html"),
         ("explain run images/a/0.png --out why.html", "why.html"),
         *((f"{command} --html page.html", "page.html") for command in gallery),
@@ -40,6 +38,15 @@ def test_each_page_is_opened_by_its_absolute_address_once_it_is_written(place, o
         assert opened == [(place / page).as_uri()]
         assert Path(page).is_file()
         opened.clear()
+
+
+def test_a_report_that_is_written_again_is_opened(place, opened, monkeypatch, capsys):
+    written = []
+    monkeypatch.setattr("simjax.report.write", lambda run, projection: written.append((str(run), projection)))
+    main(["report", "run", "--projection", "tsne", "--open"])
+    assert written == [("run", "tsne")]
+    assert opened == [(place / "run/report.html").as_uri()]
+    assert capsys.readouterr().out == "report: run/report.html\n"
 
 
 def test_the_report_of_a_training_is_opened(place, opened, capsys):

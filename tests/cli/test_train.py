@@ -107,7 +107,7 @@ def test_a_finished_run_has_a_report(finished):
     settings = read(finished / "run" / "config.json")["settings"]
     assert [settings["model"], settings["dataset"]] == [QUICK[1], DATA[1]]
     page = (finished / "run" / "report.html").read_text()
-    assert "<h1>Dense network on images</h1>" in page
+    assert "<h1>Dense network on images, tested on others</h1>" in page
     assert "Nearest neighbours" in page
 
 
