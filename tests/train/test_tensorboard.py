@@ -56,6 +56,7 @@ def logged_scalars(run: Path) -> Scalars:
     return scalars
 
 
+@pytest.mark.slow
 def test_the_scalars_are_the_numbers_of_the_log_also_after_a_resumption(tmp_path, monkeypatch):
     out = tmp_path / "run"
     train_until_stopped(QUICK, out, 9, monkeypatch)
