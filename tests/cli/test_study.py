@@ -70,8 +70,9 @@ def test_a_whole_study_is_written_and_not_repeated(small, tmp_path, capsys, monk
     assert set(analysis["robustness"]) == {f"{m}-{measure}" for m in ("cnn", "vit") for measure in ("dot", "cosine")}
     assert {kind["kind"] for kind in analysis["layers"]} == {"model", "measure", "seeds", "shuffled"}
     page = (out / "study.html").read_text()
-    for title in ("Findings", "Results", "Common errors", "Layers", "Linear probes", "Inside", "Robustness", "Budgets"):
-        assert f"<h2>{title}" in page, title
+    titles = ("Findings", "Results", "Common errors", "Layers", "Linear probes", "Inside", "Robustness", "Calibration")
+    for title in (*titles, "Budgets"):
+        assert re.search(f'<h2 id="[^"]*">{title}', page), title
     times = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/report.json")}
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
