@@ -4,7 +4,7 @@ import html.parser
 import re
 from pathlib import Path
 
-VOID = {"meta", "link", "img", "br", "hr", "input"}
+VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
 
 
 class Reader(html.parser.HTMLParser):
