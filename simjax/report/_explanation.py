@@ -103,7 +103,7 @@ def _regions(explanation: Explanation) -> Photos:
         )
     if "attention_rollout" in explanation.heat_maps:
         caption += " Attention rollout shows where the network attends, whatever is explained."
-    return Photos("regions", rows, caption, size=12.0)
+    return Photos(rows, caption, size=12.0)
 
 
 def _attention(explanation: Explanation, attention: np.ndarray) -> list[Text | Photos]:
@@ -126,7 +126,7 @@ def _attention(explanation: Explanation, attention: np.ndarray) -> list[Text | P
         "Attention of the class token, or the mean over all tokens, to each patch. All maps have one scale: no colour "
         f"is 0, full colour the largest attention of all. Attention does not depend on {independent}.{left_out}"
     )
-    return [Text(caption), Photos("attention", rows, "")]
+    return [Text(caption), Photos(rows, "")]
 
 
 def _table(explanation: Explanation) -> Table:

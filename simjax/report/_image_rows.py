@@ -50,7 +50,7 @@ def write_image_rows(file: Path, title: str, lead: str, rows: Sequence[ImageRow]
     sections = []
     for name, images in rows:
         photos = [Photo(_thumbnail(image), image.lines, "query" if image.is_query else "") for image in images]
-        sections.append(Section(name, [Photos("images", [PhotoRow(photos)], "", size=9.0)]))
+        sections.append(Section(name, [Photos([PhotoRow(photos)], "", size=9.0)]))
     write_file(file, to_html(Page(title, lead, sections)))
 
 

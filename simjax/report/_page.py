@@ -46,7 +46,6 @@ class Table:
 class Matrix:
     """A table of numbers with a colour for each cell."""
 
-    name: str
     rows: Sequence[str]
     columns: Sequence[str]
     texts: Sequence[Sequence[str]]
@@ -120,7 +119,6 @@ class PhotoRow:
 class Photos:
     """Rows of pictures. Narrow rows, such as pairs, stand side by side."""
 
-    name: str
     rows: Sequence[PhotoRow]
     caption: str
     size: float = 6.0  # width of a picture, in units of the height of the text

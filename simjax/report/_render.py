@@ -163,7 +163,7 @@ def _markdown_block(block: Block) -> str:
             return _markdown_details(block.summary, table) if block.summary else table
         case Matrix():
             rows: list[Row] = [[name, *texts] for name, texts in zip(block.rows, block.texts, strict=True)]
-            columns = [f"{block.row_title} \\ {block.column_title}", *block.columns]
+            columns = [f"{block.row_title} \\ {block.column_title}" if block.row_title else "class", *block.columns]
             table = _markdown_table(columns, rows, "l" + "r" * len(block.columns))
             return f"{table}\n\n*{escape_markdown(block.caption)}*"
         case Chart():
@@ -175,7 +175,7 @@ def _markdown_block(block: Block) -> str:
                 + "; ".join(escape_markdown(photo.alt) for photo in row.photos)
                 for row in block.rows
             ]
-            return "\n".join(lines) + f"\n\n*{escape_markdown(block.caption)}*"
+            return "\n".join(lines) + (f"\n\n*{escape_markdown(block.caption)}*" if block.caption else "")
         case Code(text, summary):
             # The fence is longer than any run of backticks in the text.
             fence = "`" * max([3, *(1 + len(run) for run in re.findall("`+", text))])

@@ -73,7 +73,7 @@ def mistakes(run: Run, arrays: Samples) -> list[Block]:
         lines = [f"predicted {arrays.name(predicted)}{probability}", f"true {arrays.name(label)}", *arrays.file(index)]
         photos.append(Photo(photographs.source(image), lines, "wrong"))
     order = ", those with the highest predicted probability first" if np.isfinite(found[-1]).any() else ""
-    return [Photos("mistakes", [PhotoRow(photos)], f"Wrongly classified test images{order}.", size=7.0)]
+    return [Photos([PhotoRow(photos)], f"Wrongly classified test images{order}.", size=7.0)]
 
 
 def mistakes_of_both(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
@@ -90,7 +90,7 @@ def mistakes_of_both(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
         lines = [f"true {true}", *(f"{name}: {one}" for name, one in zip(names, predicted, strict=True))]
         photos.append(Photo(photographs.source(image), [*lines, *first.file(index)]))
     caption = "Test images that one of these runs classifies wrongly, with the predictions of both."
-    return [Photos("mistakes", [PhotoRow(photos)], caption, size=8.0)] if photos else []
+    return [Photos([PhotoRow(photos)], caption, size=8.0)] if photos else []
 
 
 def judged_pairs(run: Run, arrays: Samples) -> list[Block]:
@@ -119,7 +119,7 @@ def judged_pairs(run: Run, arrays: Samples) -> list[Block]:
         "The worst false matches and missed matches, each image once, then random other pairs, half of them of the "
         "same class. P(same) is the probability that the model gives, if half of all pairs are of the same class."
     )
-    return [Photos("pairs", rows, caption if threshold is not None else "Random pairs of test images.")]
+    return [Photos(rows, caption if threshold is not None else "Random pairs of test images.")]
 
 
 def _probability(value: float) -> str:
@@ -127,7 +127,7 @@ def _probability(value: float) -> str:
     return "below 1%" if value < 0.01 else "above 99%" if value > 0.99 else f"{100 * value:.0f}%"
 
 
-def confused_images(run: Run, arrays: Samples) -> list[Block]:
+def confused_images(arrays: Samples) -> list[Block]:
     """Show the most frequent confusions as pairs of images."""
     found = arrays.get(
         *("confusion_true", "confusion_predicted", "confusion_count", "confusion_images", "confusion_index")
@@ -141,7 +141,7 @@ def confused_images(run: Run, arrays: Samples) -> list[Block]:
         times = f"{count} times" if count > 1 else "once"
         rows.append(PhotoRow(photos, f"{arrays.name(true)} taken for {arrays.name(predicted)}, {times}"))
     caption = "The most frequent confusions: such a test image, and an image of the class that it was taken for."
-    return [Photos("confusions", rows, caption)] if rows else []
+    return [Photos(rows, caption)] if rows else []
 
 
 def nearest_neighbours(run: Run, arrays: Samples) -> list[Block]:
@@ -165,7 +165,7 @@ def nearest_neighbours(run: Run, arrays: Samples) -> list[Block]:
         f"class and score ({run.measure_name}). ✓ marks the class of the first image, ✗ another class; rows with ✗ "
         "come first."
     )
-    return [Photos("neighbours", rows, caption, size=5.0)]
+    return [Photos(rows, caption, size=5.0)]
 
 
 def attention_maps(arrays: Samples) -> list[Block]:
@@ -186,4 +186,4 @@ def attention_maps(arrays: Samples) -> list[Block]:
         "Each map has its own scale, so that even weak attention is visible. It is not the reason for a decision; "
         "`simjax explain` shows which regions matter for one."
     )
-    return [Photos("attention", rows, caption)] if rows else []
+    return [Photos(rows, caption)] if rows else []

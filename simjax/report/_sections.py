@@ -58,7 +58,7 @@ def _verdict(run: Run) -> str:
 
 
 def _notes(run: Run) -> list[str]:
-    """Return what a reader should know before the figures: how the model was trained, and what is missing."""
+    """Return the notes of the first screen: a collapse, the training, and the parts that are missing."""
     data = run.part("data")
     train, validation = (numbers.count(data.get(f"{name}_images")) for name in ("train", "validation"))
     objective, steps, seconds, parameters, seed = (
@@ -141,7 +141,7 @@ def _classes(run: Run, arrays: images.Samples) -> list[Block]:
         if len(similarity) <= SHOWN_MATRIX:
             blocks.append(_class_similarity(run, similarity))
     if len(run.value("confusion") or []) > SHOWN_MATRIX:
-        blocks += images.confused_images(run, arrays)
+        blocks += images.confused_images(arrays)
     return blocks
 
 
@@ -169,7 +169,6 @@ def _confusion_matrix(confusion: np.ndarray, names: list[str]) -> Matrix:
     share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     is_wrong = (confusion > 0) & ~np.eye(len(confusion), dtype=bool)
     return Matrix(
-        "confusion",
         [shorten(name, 24) for name in names],
         [shorten(name, 24) for name in names],
         [[numbers.count(int(cell)) if cell else "" for cell in row] for row in confusion],
@@ -204,7 +203,6 @@ def _class_similarity(run: Run, similarity: np.ndarray) -> Matrix:
     shades = similarity / largest if is_signed else (similarity - low) / ((high - low) or 1.0)
     colours = "Blue is above 0, orange below." if is_signed else f"The darker, the {'higher' if higher else 'lower'}."
     return Matrix(
-        "class_similarity",
         names,
         names,
         [[f"{cell:.2f}" if np.isfinite(cell) else "" for cell in row] for row in similarity],

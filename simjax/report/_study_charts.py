@@ -19,7 +19,7 @@ KINDS = {
 """What differs in the second network, in the order of the page."""
 
 
-def layers(comparisons: Sequence[Mapping[str, Any]], names: Mapping[str, str], title: str) -> list[Block]:
+def layers(comparisons: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> list[Block]:
     """Draw the similarity of the layers of pairs of networks, and tabulate how similar the best matching ones are."""
     if not comparisons:
         return []
@@ -35,16 +35,15 @@ def layers(comparisons: Sequence[Mapping[str, Any]], names: Mapping[str, str], t
         "the mean over layers. Two seeds of one network show how high it can be, shuffled images how low."
     )
     drawn = [found for found in comparisons if found["kind"] != "shuffled"][:MAX_MATRICES]
-    pictures = [_matrix(found, names, title) for found in drawn]
+    pictures = [_matrix(found, names) for found in drawn]
     return [Text(text), Table(["Different", "Network", "Compared with", "CKA"], rows, align="lllr"), *pictures]
 
 
-def _matrix(found: Mapping[str, Any], names: Mapping[str, str], title: str) -> Matrix:
+def _matrix(found: Mapping[str, Any], names: Mapping[str, str]) -> Matrix:
     values = np.array(found["cka"])
     a, b = (names.get(found[key], found[key]) for key in ("a", "b"))
     other = f"{b} (another seed)" if found["a"] == found["b"] else b
     return Matrix(
-        f"cka-{found['a']}-{found['b']}-{title}",
         found["rows"][::-1],
         found["columns"],
         [[f"{cell:.2f}" for cell in row] for row in values[::-1]],

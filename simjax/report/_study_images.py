@@ -13,20 +13,20 @@ MAX_FILTERS = 32
 NETWORKS = {"cnn": "CNN", "vit": "ViT"}
 
 
-def inside(arrays: Mapping[str, np.ndarray], names: Sequence[str], title: str) -> list[Block]:
+def inside(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> list[Block]:
     """Show what `simjax.study.look_inside` found; `names` are those of the classes."""
     if not arrays:
         return []
     shown = [shorten(name, 24) for name in names]
-    blocks: list[Block] = [_filters(arrays, title)]
+    blocks: list[Block] = [_filters(arrays)]
     if len(arrays["label"]):
-        blocks.append(_disagreements(arrays, shown, title))
+        blocks.append(_disagreements(arrays, shown))
     else:
         blocks.append(Text("CNN and ViT have the same class for every one of the test images."))
-    return [*blocks, _neighbours(arrays, shown, title)]
+    return [*blocks, _neighbours(arrays, shown)]
 
 
-def _filters(arrays: Mapping[str, np.ndarray], title: str) -> Photos:
+def _filters(arrays: Mapping[str, np.ndarray]) -> Photos:
     """Show the weights of the first layers, each filter on its own scale."""
     rows = []
     for key, name in NETWORKS.items():
@@ -38,17 +38,17 @@ def _filters(arrays: Mapping[str, np.ndarray], title: str) -> Photos:
         ]
         rows.append(PhotoRow(photos, f"{name}: {len(filters)} filters of {size} pixels"))
     caption = (
-        "Weights of the first layer, each filter on its own scale, with 0 in grey: what a patch is compared with. In "
+        "Weights of the first layer, each filter on its own scale, with 0 in grey: patches are compared with them. In "
         "the CNN, patches overlap; in the ViT, every patch of the grid is compared once."
     )
-    return Photos(f"filters-{title}", rows, caption, size=2.6)
+    return Photos(rows, caption, size=2.6)
 
 
 def _mark(is_right: bool) -> Literal["right", "wrong"]:
     return "right" if is_right else "wrong"
 
 
-def _disagreements(arrays: Mapping[str, np.ndarray], names: list[str], title: str) -> Photos:
+def _disagreements(arrays: Mapping[str, np.ndarray], names: list[str]) -> Photos:
     """Show images with the classes of both networks, Grad-CAM and attention rollout."""
     rows = []
     for i, true in enumerate(arrays["label"]):
@@ -64,10 +64,10 @@ def _disagreements(arrays: Mapping[str, np.ndarray], names: list[str], title: st
         "the regions that the CNN's class depends on (Grad-CAM), and the patches that the ViT attends to (attention "
         "rollout), each on its own scale. `simjax explain` draws the same for any image. First seed, dot product."
     )
-    return Photos(f"disagreements-{title}", rows, caption)
+    return Photos(rows, caption)
 
 
-def _neighbours(arrays: Mapping[str, np.ndarray], names: list[str], title: str) -> Photos:
+def _neighbours(arrays: Mapping[str, np.ndarray], names: list[str]) -> Photos:
     """Show queries with their nearest neighbours in both networks."""
     rows = []
     for i, query in enumerate(arrays["query_label"]):
@@ -81,4 +81,4 @@ def _neighbours(arrays: Mapping[str, np.ndarray], names: list[str], title: str) 
         "Each row: a test image and its nearest other test images by the embeddings of the named network. ✓ marks the "
         "class of the query, ✗ another class."
     )
-    return Photos(f"neighbours-{title}", rows, caption, size=5.0)
+    return Photos(rows, caption, size=5.0)

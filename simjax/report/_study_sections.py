@@ -29,10 +29,10 @@ def group_sections(folder: Path, group: Group, analysis: dict[str, Any], *, alon
     sections = [
         ("Results", _results(group)),
         ("Common errors", _common_errors(group)),
-        ("Layers", charts.layers(found.get("layers", []), names, title)),
+        ("Layers", charts.layers(found.get("layers", []), names)),
         ("Linear probes", charts.probes(found.get("probes", {}), names, title)),
         ("Attention distance", charts.attention_distance(found.get("attention_distance", {}), names, title)),
-        ("Inside", images.inside(_pictures(folder, found), _class_names(group), title)),
+        ("Inside", images.inside(_pictures(folder, found), _class_names(group))),
         ("Robustness", charts.robustness(found.get("robustness", {}), names, title)),
         ("Calibration", charts.calibration(found.get("calibration", {}), names)),
     ]

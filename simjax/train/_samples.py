@@ -100,17 +100,17 @@ def select_pairs(
     "random" pair is one of the others, half of one class if there are enough.
     """
     sign = 1.0 if higher_is_closer else -1.0
-    closeness = sign * scored.scores.astype(np.float64)  # float32 would round the threshold
+    signed_scores = sign * scored.scores.astype(np.float64)  # float32 would round the threshold
     false_matches = false_non_matches = np.zeros(0, int)
     if threshold is not None:
-        is_accepted = closeness >= sign * threshold
-        order = np.argsort(closeness, kind="stable")
+        is_accepted = signed_scores >= sign * threshold
+        order = np.argsort(signed_scores, kind="stable")
         false_non_matches = _of_different_images(scored.images, order[(scored.same & ~is_accepted)[order]])
         false_non_matches = false_non_matches[:FALSE_NON_MATCHES]
-        order = np.argsort(-closeness, kind="stable")
+        order = np.argsort(-signed_scores, kind="stable")
         false_matches = _of_different_images(scored.images, order[(~scored.same & is_accepted)[order]])
         false_matches = false_matches[:FALSE_MATCHES]
-    order = np.random.default_rng(0).permutation(len(closeness))
+    order = np.random.default_rng(0).permutation(len(signed_scores))
     order = order[~np.isin(order, np.concatenate([false_matches, false_non_matches]))]
     kinds, half = [order[scored.same[order]], order[~scored.same[order]]], RANDOM_PAIRS // 2
     random = np.concatenate([kind[:half] for kind in kinds] + [kind[half:] for kind in kinds])[:RANDOM_PAIRS]

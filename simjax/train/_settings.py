@@ -221,7 +221,7 @@ def network_options(settings: Settings) -> dict[str, Any]:
 
 
 STORAGE_SETTINGS = ("data_dir", "cache_gigabytes", "checkpoint_seconds", "tensorboard")
-"""Settings of what is stored where, which do not change the result of the training."""
+"""Settings of storage, which do not change the result of the training."""
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def test_text_of_every_block_is_escaped():
     photo = Photo("data:image/png;base64,", [hostile], "wrong")
     blocks = [
         Table([hostile], [[Cell(hostile, link=hostile)], [Cell(hostile, best=True)]], "l", hostile),
-        Photos(hostile, [PhotoRow([photo], hostile)], hostile),
+        Photos([PhotoRow([photo], hostile)], hostile),
         Chart("name", "<svg ></svg>", hostile, hostile, {hostile: [hostile]}),
     ]
     page = to_html(Page(hostile, hostile, [Section(hostile, blocks)] * 3))
@@ -48,5 +48,5 @@ def test_text_of_every_block_is_escaped():
 def test_pictures_are_lists_of_their_texts_in_markdown():
     rows = [PhotoRow([Photo(None, ["a", "b"]), Photo(None, ["c"], "wrong")], "row")]
     assert "- row: a, b; c, wrong\n\n*caption*" in to_markdown(
-        Page("t", "l", [Section("s", [Photos("p", rows, "caption")])])
+        Page("t", "l", [Section("s", [Photos(rows, "caption")])])
     )
