@@ -82,7 +82,9 @@ def data_name(dataset: Any, test_dataset: Any = None) -> str:
 
     def name(sets: Any) -> str:
         parts = numbers.text(sets).split("+")
-        return "+".join(Path(part).name if part.startswith("folder:") else part for part in parts)
+        return "+".join(
+            Path(part.removeprefix("folder:")).name if part.startswith("folder:") else part for part in parts
+        )
 
     return name(dataset) + (f", tested on {name(test_dataset)}" if test_dataset else "")
 
