@@ -6,7 +6,7 @@ All indices are numbers of test images, int32. Images are uint8 [h, w, c]. An ar
         test images of as many classes as possible
     neighbour_index [q, k], neighbour_images, neighbour_labels, neighbour_scores
         their nearest neighbours, nearest first
-    pair_index [p, 2], pair_images, pair_labels, pair_scores [p], pair_probability [p], pair_kind [p]
+    pair_index [p, 2], pair_images, pair_labels, pair_scores [p], pair_probability [p]
         the worst mistakes of verification, then random pairs; the probability of one class exists with a threshold
     score_edges [b + 1], score_same [b], score_different [b]
         histogram of the scores of test pairs
@@ -76,24 +76,21 @@ def pairs(
     higher_is_closer: bool,
 ) -> Arrays:
     """Return the pairs of `select_pairs`, with the probability of one class if its `scale` is known."""
-    rows, kinds = select_pairs(scored, threshold, higher_is_closer=higher_is_closer)
+    rows = np.concatenate([*select_pairs(scored, threshold, higher_is_closer=higher_is_closer).values()])
     index, scores = scored.images[rows], scored.scores[rows]
     arrays = {
         "pair_index": index,
         "pair_images": test.images[index],
         "pair_labels": test.labels[index],
         "pair_scores": scores,
-        "pair_kind": kinds,
     }
     if scale is not None:
         arrays["pair_probability"] = 1 - np.asarray(evaluate.dissimilarity_probability(scores, *scale))
     return arrays
 
 
-def select_pairs(
-    scored: ScoredPairs, threshold: float | None, *, higher_is_closer: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of the pairs to show [p], each pair once, and their kinds, strings [p].
+def select_pairs(scored: ScoredPairs, threshold: float | None, *, higher_is_closer: bool) -> dict[str, np.ndarray]:
+    """Return the numbers of the pairs to show, each pair once, by kind.
 
     The worst "false match" is the closest accepted pair of two classes, the worst "false non-match" the farthest
     rejected pair of one class. An image is in one pair of each kind at most, as one odd image is in many wrong pairs. A
@@ -114,9 +111,7 @@ def select_pairs(
     order = order[~np.isin(order, np.concatenate([false_matches, false_non_matches]))]
     kinds, half = [order[scored.same[order]], order[~scored.same[order]]], RANDOM_PAIRS // 2
     random = np.concatenate([kind[:half] for kind in kinds] + [kind[half:] for kind in kinds])[:RANDOM_PAIRS]
-    selected = {"false match": false_matches, "false non-match": false_non_matches, "random": random}
-    names = np.repeat(list(selected), [len(numbers) for numbers in selected.values()])
-    return np.concatenate(list(selected.values())), names
+    return {"false match": false_matches, "false non-match": false_non_matches, "random": random}
 
 
 def _of_different_images(images: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -70,7 +70,6 @@ def _samples(images: np.ndarray, labels: np.ndarray, classes: int, rng: np.rando
         "pair_labels": labels[pairs],
         "pair_scores": np.where(same, rng.uniform(0.7, 1, 12), rng.uniform(0, 0.6, 12)),
         "pair_probability": np.where(same, rng.uniform(0.8, 1, 12), rng.uniform(0, 0.4, 12)),
-        "pair_kind": np.array(["random"] * 12),
         "score_edges": np.linspace(0, 1, 11),
         "score_same": np.arange(10),
         "score_different": np.arange(10)[::-1],

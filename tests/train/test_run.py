@@ -95,11 +95,8 @@ def test_the_images_of_a_report_are_test_images_with_their_numbers_and_scores(fi
     np.testing.assert_allclose(samples["pair_scores"], (unit[i] * unit[j]).sum(1), atol=1e-5)
     is_accepted = samples["pair_scores"] >= report["verification"]["threshold"]
     is_same = test.labels[i] == test.labels[j]
-    kind, order = samples["pair_kind"], np.argsort(samples["pair_scores"])
-    assert (is_accepted & ~is_same)[kind == "false match"].all()
-    assert (~is_accepted & is_same)[kind == "false non-match"].all()
-    assert (kind == "random").sum() == 12
-    assert (np.diff(samples["pair_probability"][order]) >= 0).all()
+    assert (is_accepted != is_same)[:-12].all()  # mistakes come first, 12 random pairs are the last ones
+    assert (np.diff(samples["pair_probability"][np.argsort(samples["pair_scores"])]) >= 0).all()
     assert samples["score_same"].sum() == samples["score_different"].sum() == report["verification"]["pairs"] / 2
     confusion = np.array(report["confusion"])
     wrong = confusion[~np.eye(10, dtype=bool)]
