@@ -8,7 +8,9 @@ without identity i, the difference is the mean of d(s), and
     variance           = u + v,  u: jackknife variance of the mean of d(s, i) over s,  v: variance of d(s) / S
     degrees of freedom = (u + v)^2 / (u^2 / those of u + v^2 / (S - 1))
 
-The chance of an identity in a single run is in both parts, so the interval is rather too wide than too narrow.
+The chance of an identity in a single run is in both parts, so the interval is rather too wide than too narrow. With
+few runs, S - 1 is small and the interval wide. If more runs tell how much seeds vary, variances from these can take the
+place of v, each with its own degrees of freedom.
 
 References:
     Satterthwaite (1946), An Approximate Distribution of Estimates of Variance Components.
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from simjax.core import InputError, check_between
+from simjax.core import InputError, check_at_least, check_between, check_positive
 from simjax.evaluate._intervals import Estimate, interval_of, jackknife_interval, jackknife_variance
 
 
@@ -65,7 +67,11 @@ class Comparison:
 
 
 def compare(
-    estimates_a: Estimate | Sequence[Estimate], estimates_b: Estimate | Sequence[Estimate], *, confidence: float = 0.95
+    estimates_a: Estimate | Sequence[Estimate],
+    estimates_b: Estimate | Sequence[Estimate],
+    *,
+    confidence: float = 0.95,
+    seed_variances: Sequence[tuple[float, float]] | None = None,
 ) -> Comparison:
     """Compare the estimates of two encoders on the same identities, or of several runs of two recipes.
 
@@ -76,9 +82,12 @@ def compare(
     Args:
         estimates_a, estimates_b: Estimates of one rate; lists of equal length for several runs.
         confidence: Probability that the interval should contain the difference.
+        seed_variances: Independent parts of the variance of the mean difference over runs with other seeds, each with
+            its degrees of freedom. Default: the variance of these runs.
 
     Raises:
-        InputError: If the numbers of runs differ, or the identities.
+        InputError: If the numbers of runs differ, or the identities, a variance is negative, or its degrees of freedom
+            are not positive.
 
     Example:
         >>> from simjax.evaluate import mean_estimate
@@ -89,6 +98,9 @@ def compare(
         difference 0.24 (95% interval 0.162 to 0.318), shown for these two encoders, not for recipes
     """
     check_between("confidence", confidence, 0, 1)
+    for part, (of_part, its_freedom) in enumerate(seed_variances or ()):
+        check_at_least(f"seed_variances[{part}][0]", of_part, 0)
+        check_positive(f"seed_variances[{part}][1]", its_freedom)
     first, second = ([given] if isinstance(given, Estimate) else list(given) for given in (estimates_a, estimates_b))
     if not first or len(first) != len(second):
         got = f"{len(second)} and {len(first)}"
@@ -112,10 +124,12 @@ def compare(
     means = np.mean(np.subtract(without[:runs], without[runs:]), axis=0)
     pairs = _mean_pair_deviations(first, second)
     variance, freedom = jackknife_variance(means, sample_size, pairs)
-    of_seeds = float(differences.var(ddof=1)) / runs if runs > 1 else 0.0
+    if seed_variances is None:
+        seed_variances = [(float(differences.var(ddof=1)) / runs, runs - 1.0)] if runs > 1 else []
+    of_seeds = sum(of_part for of_part, _ in seed_variances)
     if of_seeds:
-        parts = np.array([variance, of_seeds])
-        freedom = float(parts.sum() ** 2 / np.sum(parts**2 / [freedom, runs - 1]))
+        parts, freedoms = np.transpose([(variance, freedom), *seed_variances])
+        freedom = float(parts.sum() ** 2 / np.sum(parts**2 / freedoms))
         interval = interval_of(
             difference, variance + of_seeds, freedom, scale="linear", confidence=confidence, limit=limit
         )

@@ -283,7 +283,7 @@ def values_with_intervals(
         if interval is not None:
             axes.plot(interval, [y, y], color=colour, linewidth=1.6, alpha=0.6)
         axes.plot(value, y, "o", color=colour, markersize=5)
-    _name_rows(axes, [label for label, _, _ in rows])
+    name_rows(axes, [label for label, _, _ in rows])
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     axes.set_xlabel(title, fontsize=style.SIZE + 0.5, color=style.INK)
     shown = "; ".join(f"{label} {numbers.percent(value)}" for label, value, _ in rows)
@@ -298,7 +298,7 @@ def differences_with_intervals(rows: Sequence[tuple[str, float, Sequence[float]]
     for y, (_, value, interval) in enumerate(rows):
         axes.plot(100 * np.asarray(interval), [y, y], color=style.INK, linewidth=1.6, alpha=0.6)
         axes.plot(100 * value, y, "D", color=style.INK, markersize=5)
-    _name_rows(axes, [label for label, _, _ in rows])
+    name_rows(axes, [label for label, _, _ in rows])
     axes.set_xlabel("difference of accuracy, percentage points", fontsize=style.SIZE + 0.5, color=style.INK)
     shown = "; ".join(f"{label} {100 * value:+.2f} points" for label, value, _ in rows)
     caption = "Differences of the mean accuracies with 95% intervals. A line that crosses 0 shows no difference."
@@ -306,7 +306,7 @@ def differences_with_intervals(rows: Sequence[tuple[str, float, Sequence[float]]
     return Chart("differences", svg, f"Differences of accuracy: {shown}.", caption, _columns(rows), is_wide=True)
 
 
-def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Label the vertical axis of a chart with a row for each name, the first one at the top."""
     axes.set_yticks(range(len(names)), [shorten(name, 40) for name in names], parse_math=False)
     axes.set_ylim(len(names) - 0.5, -0.5)

@@ -11,7 +11,8 @@ from simjax.report._page import Page, Section, Text
 from simjax.report._run import Run, parse_json, read_run, read_text
 from simjax.report._study_findings import findings
 from simjax.report._study_group import Group, Network
-from simjax.report._study_sections import accuracies, group_sections, plan_sections
+from simjax.report._study_method import method
+from simjax.report._study_sections import accuracies, gains_by_corruption, group_sections, plan_sections
 from simjax.report._write import write_page
 
 PLAN_FILE, ANALYSIS_FILE = "plan.json", "analysis.json"
@@ -31,18 +32,24 @@ def write_study(folder: str | Path) -> None:
     analysis = _read(folder / ANALYSIS_FILE) if (folder / ANALYSIS_FILE).is_file() else {}
     groups, missing = read_groups(folder, plan)
     found = {group.title: findings(group) for group in groups}
+    alone = len(groups) == 1
+
+    def sections_of(group: Group) -> list[Section]:
+        blocks = found[group.title].blocks()
+        of_analysis = analysis.get(group.title, {})
+        if surprises := gains_by_corruption(of_analysis.get("robustness", {}), group):
+            blocks.append(Text(surprises))
+        title = "Findings" if alone else f"Findings: {group.title}"
+        return [Section(title, blocks), *group_sections(folder, group, of_analysis, alone=alone)]
+
     answers = [found[group.title].answer for group in groups if found[group.title].answer]
     page = Page(
         plan["study"]["title"],
         " ".join(answers) or "The verdicts are below.",
         [
-            *(Section(f"Findings: {group.title}", found[group.title].blocks()) for group in groups),
-            *(
-                section
-                for group in groups
-                for section in group_sections(folder, group, analysis, alone=len(groups) == 1)
-            ),
-            *plan_sections(plan, groups, missing),
+            Section("What was done", method(plan, groups)),
+            *(section for group in groups for section in sections_of(group)),
+            *plan_sections(groups, missing),
         ],
         overview=[Text(_trained(plan, groups, missing)), *map(accuracies, groups)],
     )
@@ -85,17 +92,11 @@ def read_groups(folder: Path, plan: dict[str, Any]) -> tuple[list[Group], list[s
 
 
 def _trained(plan: dict[str, Any], groups: Sequence[Group], missing: Sequence[str]) -> str:
-    runs = sum(len(network.runs) for group in groups for network in group.networks)
-    seeds = len(plan["study"]["seeds"])
-    budget = plan["study"]["budget"]
-    rule = {
-        "training_flops": f"{budget['amount']:.2g} floating-point operations of training each",
-        "parameters": f"about {budget['amount']:,.0f} parameters each",
-        "seconds": f"{budget['amount']:,.0f} seconds of training each",
-        "epochs": f"{budget['amount']:g} epochs of training each",
-    }[budget["rule"]]
+    networks = [network for group in groups for network in group.networks]
+    runs, seeds = sum(len(network.runs) for network in networks), len(plan["study"]["seeds"])
     text = (
-        f"{runs} training runs, {seeds} {'seeds' if seeds > 1 else 'seed'} of each network, with one recipe and {rule}."
+        f"{runs} training runs: {len(networks)} networks with {seeds} random {'seeds' if seeds > 1 else 'seed'} each, "
+        "trained by one recipe. The values in parentheses are intervals."
     )
     return text + (f" {len(missing)} of the planned runs are missing." if missing else "")
 

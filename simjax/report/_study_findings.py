@@ -1,45 +1,80 @@
 """The findings of a study: verdicts that follow from its numbers by fixed rules.
 
-A difference is claimed only if its interval excludes 0. The intervals of the m claims of a group have the confidence
-1 - 0.05 / m each (Bonferroni), so that all of them are right with 95%.
+A difference is claimed only if its interval excludes 0. The comparisons are of two kinds: those of the question, CNN
+against ViT with each measure and how the measure changes this difference, and all others. The intervals of the m
+comparisons of a kind have the confidence 1 - 0.05 / m each (Bonferroni), so that all of them hold with 95%.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from simjax.evaluate import Comparison
 from simjax.report import _numbers as numbers
 from simjax.report._page import Block, Row, Table, Text
 from simjax.report._run import MODEL_NAMES
-from simjax.report._study_group import (
-    ACCURACY,
-    MEASURE_NAMES,
-    Group,
-    Network,
-    change_of_gap,
-    difference,
-    points,
-)
+from simjax.report._study_group import ACCURACY, MEASURE_NAMES, Group, Pair, points
 
-Compare = Callable[[float], Comparison | None]  # of a confidence
+QUESTION, OTHERS = "question", "other comparisons"
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A comparison of accuracies that the networks of a group allow.
+
+    Attributes:
+        kind: "question" or "other comparisons".
+        subject: What is subtracted from what.
+        values: Both values as text.
+        verdicts: What a positive and what a negative difference shows.
+        compare: Returns the difference with an interval of the given confidence.
+    """
+
+    kind: str
+    subject: str
+    values: tuple[str, str]
+    verdicts: tuple[str, str]
+    compare: Callable[[float], Comparison | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
     """A difference of accuracies and what it shows."""
 
-    kind: str  # "model", "measure" or "gap"
-    subject: str
+    asked: Asked
     found: Comparison
-    verdict: str
+
+    @property
+    def verdict(self) -> str:
+        """What the difference shows, by the sign of the difference if its interval excludes 0."""
+        if not self.found.is_shown:
+            return "no difference shown"
+        return self.asked.verdicts[0 if (self.found.difference or 0.0) > 0 else 1]
+
+    @property
+    def interval(self) -> str:
+        """The interval in points, such as "0.05 to 0.37"."""
+        low, high = map(points, self.found.interval or ())
+        return f"{low} to {high}"
 
     @property
     def difference(self) -> str:
-        """The difference with its interval in points, such as "+0.21 (0.05 to 0.37)"."""
-        low, high = map(points, self.found.interval or ())
-        return f"{100 * (self.found.difference or 0.0):+.2f} ({low} to {high})"
+        """The difference in points, such as "+0.21"."""
+        return f"{100 * (self.found.difference or 0.0):+.2f}"
+
+    def content(self) -> dict[str, Any]:
+        """Return the claim as plain values."""
+        return {
+            "kind": self.asked.kind,
+            "subject": self.asked.subject,
+            "difference": self.found.difference,
+            "difference_interval": self.found.interval,
+            "confidence": self.found.confidence,
+            "runs": self.found.runs,
+            "shown": self.found.is_shown,
+            "verdict": self.verdict,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,128 +83,144 @@ class Findings:
 
     answer: str
     claims: list[Claim]
-    confidence: float
 
     def blocks(self) -> list[Block]:
-        """Return the claims as a table."""
+        """Return the claims as tables, one for each kind."""
         if not self.claims:
             return [Text("There are no two networks with accuracies to compare.")]
-        rows: list[Row] = [[claim.subject, claim.difference, claim.verdict] for claim in self.claims]
+        blocks: list[Block] = []
+        for kind in (QUESTION, OTHERS):
+            claims = [claim for claim in self.claims if claim.asked.kind == kind]
+            if claims:
+                rows: list[Row] = [
+                    [one.asked.subject, *one.asked.values, f"{one.difference} ({one.interval})", one.verdict]
+                    for one in claims
+                ]
+                columns = [numbers.capitalize(kind), "First", "Second", "Difference (interval)", "Verdict"]
+                blocks += [Table(columns, rows, align="lrrll"), Text(_confidence(claims))]
         note = (
-            f"Differences of accuracies in percentage points. The intervals have {100 * self.confidence:.3g}% "
-            f"confidence each, so that all {len(self.claims)} verdicts are right together with 95%. They contain the "
-            "chance of the test images and, with several seeds, that of the seeds. No difference shown does not mean "
-            "that there is none: the interval tells how large it may be."
+            "Differences are in percentage points, the first value minus the second one. The intervals allow for other "
+            "test images and, with several seeds, for other seeds; how much a model varies with the seed is estimated "
+            "from all its measures together. With few seeds this is uncertain, and intervals are wide. No difference "
+            "shown does not mean that there is none: the interval tells how large it may be. The verdicts are about "
+            "networks that are trained by this recipe; another one may suit one of them better."
         )
-        table = Table(["Compared", "Difference (interval)", "Verdict"], rows, align="lll")
-        return [table, Text(note)]
+        return [*blocks, Text(note)]
 
     def content(self) -> dict[str, Any]:
         """Return the findings as plain values."""
-        return {
-            "answer": self.answer,
-            "confidence": self.confidence,
-            "claims": [
-                {
-                    "subject": claim.subject,
-                    "difference": claim.found.difference,
-                    "difference_interval": claim.found.interval,
-                    "runs": claim.found.runs,
-                    "shown": claim.found.is_shown,
-                    "verdict": claim.verdict,
-                }
-                for claim in self.claims
-            ],
-        }
+        return {"answer": self.answer, "claims": [claim.content() for claim in self.claims]}
+
+
+def _confidence(claims: Sequence[Claim]) -> str:
+    if len(claims) == 1:
+        return "The interval has 95% confidence."
+    each = f"{100 * claims[0].found.confidence:.3g}%"
+    return f"Each interval has {each} confidence, so that all {len(claims)} hold together with 95% (Bonferroni)."
 
 
 def findings(group: Group) -> Findings:
     """Return what a group of networks shows about the models, about the measures, and about both together."""
-    asked = [*_architectures(group), *_swaps(group), *_changes(group)]
-    confidence = 1 - 0.05 / max(len(asked), 1)
+    question = [*_models(group, QUESTION, [("cnn", "vit")]), *_changes(group)]
+    if len(question) == 1:  # one measure: there is no question about the measure
+        question = []
+    pairs = [pair for pair in itertools.combinations(group.models, 2) if not question or pair != ("cnn", "vit")]
     claims = []
-    for kind, subject, positive, negative, compare in asked:
-        found = compare(confidence)
-        if found is not None and found.difference is not None and found.interval is not None:
-            shown = positive if found.difference > 0 else negative
-            claims.append(Claim(kind, subject, found, shown if found.is_shown else "no difference shown"))
-    return Findings(_answer(claims), claims, confidence)
+    for asked in (question, [*_models(group, OTHERS, pairs), *_swaps(group)]):
+        confidence = 1 - 0.05 / max(len(asked), 1)
+        for one in asked:
+            found = one.compare(confidence)
+            if found is not None and found.difference is not None and found.interval is not None:
+                claims.append(Claim(one, found))
+    return Findings(_answer(claims), claims)
 
 
-Asked = tuple[str, str, str, str, Compare]  # kind, subject, words for a positive and for a negative difference, compare
-
-
-def _architectures(group: Group) -> list[Asked]:
-    """Ask for the difference of each two models with each measure that both have."""
-    asked: list[Asked] = []
-    for measure, (a, b) in itertools.product(group.measures, itertools.combinations(group.models, 2)):
+def _models(group: Group, kind: str, pairs: Sequence[tuple[str, str]]) -> list[Asked]:
+    """Ask for the difference of each pair of models with each measure that both have."""
+    asked = []
+    for measure, (a, b) in itertools.product(group.measures, pairs):
         x, y = group.find(a, measure), group.find(b, measure)
         if x is not None and y is not None:
-            subject = f"{_model(a)} against {_model(b)}, both with {_measure(measure)} {_values(x, y)}"
-            verdicts = f"the {_model(a)} is better", f"the {_model(b)} is better"
-            asked.append(("model", subject, *verdicts, _pair(x, y)))
+            verdicts = f"the {_model(a)} is more accurate", f"the {_model(b)} is more accurate"
+            asked.append(_pair(group, kind, f"{_model(a)} minus {_model(b)}, {_measure(measure)}", verdicts, (x, y)))
     return asked
 
 
 def _swaps(group: Group) -> list[Asked]:
     """Ask for the effect of each measure in the place of the first one, in each model."""
-    asked: list[Asked] = []
+    asked = []
     first, *others = group.measures
     for model, measure in itertools.product(group.models, others):
         x, y = group.find(model, measure), group.find(model, first)
         if x is not None and y is not None:
-            subject = f"{_model(model)}: {_measure(measure)} against {_measure(first)} {_values(x, y)}"
-            verdicts = f"{_measure(measure)} is better", f"{_measure(first)} is better"
-            asked.append(("measure", subject, *verdicts, _pair(x, y)))
+            verdicts = f"more accurate with the {_measure(measure)}", f"more accurate with the {_measure(first)}"
+            subject = f"{_model(model)}: {_measure(measure)} minus {_measure(first)}"
+            asked.append(_pair(group, OTHERS, subject, verdicts, (x, y)))
     return asked
+
+
+def _pair(group: Group, kind: str, subject: str, verdicts: tuple[str, str], pair: Pair) -> Asked:
+    x, y = pair
+    values = numbers.percent(x.mean(ACCURACY)), numbers.percent(y.mean(ACCURACY))
+    return Asked(kind, subject, values, verdicts, lambda confidence: group.difference(x, y, confidence=confidence))
 
 
 def _changes(group: Group) -> list[Asked]:
     """Ask whether the gap between CNN and ViT with another measure differs from the gap with the first one."""
-    asked: list[Asked] = []
+    asked = []
     first, *others = group.measures
-    pair = group.find("cnn", first), group.find("vit", first)
     for measure in others:
-        other = group.find("cnn", measure), group.find("vit", measure)
-        if None in (*pair, *other):
+        pairs = _gap_pair(group, measure), _gap_pair(group, first)
+        if pairs[0] is None or pairs[1] is None:
             continue
-        subject = f"CNN minus ViT: with {_measure(measure)} against with {_measure(first)}"
-        asked.append(("gap", subject, "the CNN gains on the ViT", "the ViT gains on the CNN", _gap(other, pair)))
+        subject = f"CNN minus ViT: {_measure(measure)} minus {_measure(first)}"
+        verdicts = "the CNN gains on the ViT", "the ViT gains on the CNN"
+        compare = _change(group, pairs[0], pairs[1])
+        asked.append(Asked(QUESTION, subject, (_gap(pairs[0]), _gap(pairs[1])), verdicts, compare))
     return asked
 
 
-def _pair(a: Network, b: Network) -> Compare:
-    return lambda confidence: difference(a, b, confidence=confidence)
+def _gap_pair(group: Group, measure: str) -> Pair | None:
+    x, y = group.find("cnn", measure), group.find("vit", measure)
+    return None if x is None or y is None else (x, y)
 
 
-def _gap(a: Any, b: Any) -> Compare:
-    return lambda confidence: change_of_gap(a, b, confidence=confidence)
+def _gap(pair: Pair) -> str:
+    x, y = (network.mean(ACCURACY) for network in pair)
+    return numbers.DASH if x is None or y is None else f"{100 * (x - y):+.2f}"
 
 
-def _answer(claims: list[Claim]) -> str:
+def _change(group: Group, pair: Pair, other: Pair) -> Callable[[float], Comparison | None]:
+    return lambda confidence: group.change_of_gap(pair, other, confidence=confidence)
+
+
+def _answer(claims: Sequence[Claim]) -> str:
     """Answer the question whether CNN and ViT perform alike because both measure similarity by a dot product."""
-    gaps = [claim for claim in claims if claim.kind == "gap"]
-    start = next((claim for claim in claims if claim.subject.startswith("CNN against ViT, both with the dot")), None)
-    if start is None or not gaps:
+    asked = [claim for claim in claims if claim.asked.kind == QUESTION]
+    changes = [claim for claim in asked if claim.asked.subject.startswith("CNN minus ViT: ")]
+    start = next((claim for claim in asked if claim.asked.subject == f"CNN minus ViT, {MEASURE_NAMES['dot']}"), None)
+    if start is None or not changes:
         return ""
-    low, high = map(points, start.found.interval or ())
     if start.found.is_shown:
-        text = f"With the dot product, CNN and ViT do not perform alike: {start.verdict} by {low} to {high} points. "
+        text = f"With the dot product, {start.verdict}: CNN minus ViT is {start.difference} points ({start.interval}). "
     else:
-        text = f"With the dot product, no difference of CNN and ViT is shown; it is between {low} and {high} points. "
-    changed = [claim for claim in gaps if claim.found.is_shown]
-    if changed:
-        verdicts = "; ".join(f"{claim.verdict} with {claim.subject.partition(' with ')[2]}" for claim in changed)
-        return f"{text}This difference depends on the measure inside the networks: {verdicts}."
-    bound = points(max(max(map(abs, claim.found.interval or (0.0, 0.0))) for claim in gaps))
+        text = (
+            f"With the dot product, no difference between CNN and ViT is shown: CNN minus ViT is {start.difference} "
+            f"points ({start.interval}). "
+        )
+    for claim in changes:
+        measure = claim.asked.subject.removeprefix("CNN minus ViT: ").partition(" minus ")[0]
+        text += (
+            f"With the {measure} instead, it is {claim.asked.values[0]} points, a change of {claim.difference} "
+            f"({claim.interval}): {claim.verdict if claim.found.is_shown else 'no change is shown'}. "
+        )
+    if any(claim.found.is_shown for claim in changes):
+        return f"{text}So the measure inside the networks matters to the difference between them."
+    bound = points(max(max(map(abs, claim.found.interval or (0.0, 0.0))) for claim in changes))
     return (
-        f"{text}Another measure inside both networks changes this difference by at most {bound} points, and no change "
-        "is shown. So these runs do not show that the dot product is what makes CNN and ViT alike or different."
+        f"{text}So these runs do not show that the measure matters to the difference between CNN and ViT; a change of "
+        f"more than {bound} points is ruled out."
     )
-
-
-def _values(x: Network, y: Network) -> str:
-    return f"({numbers.percent(x.mean(ACCURACY))} and {numbers.percent(y.mean(ACCURACY))})"
 
 
 def _model(name: str) -> str:
@@ -177,4 +228,4 @@ def _model(name: str) -> str:
 
 
 def _measure(name: str) -> str:
-    return f"the {MEASURE_NAMES.get(name, name)}"
+    return MEASURE_NAMES.get(name, name)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ from simjax.core import InputError
 from simjax.evaluate import Comparison, Estimate, compare, error_consistency
 from simjax.report._metrics import METRICS, Metric
 from simjax.report._recipes import Recipe, estimate
-from simjax.report._run import MODEL_NAMES, Run
+from simjax.report._run import MODEL_NAMES, Run, data_name
 
 ACCURACY = next(metric for metric in METRICS if metric.name == "accuracy")
 MEASURE_NAMES = {
@@ -60,6 +61,9 @@ class Network:
         return {seed: one for seed, one in found.items() if one is not None}
 
 
+Pair = tuple[Network, Network]
+
+
 @dataclasses.dataclass(frozen=True)
 class Group:
     """All networks of a study that were trained and tested on the same images with the same objective."""
@@ -70,6 +74,15 @@ class Group:
     def find(self, model: str, measure: str) -> Network | None:
         """Return a network, or None if it has no finished run."""
         return next((n for n in self.networks if (n.model, n.measure) == (model, measure)), None)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the first network: all but the model and its measure are those of every one."""
+        return self.networks[0].planned["settings"]
+
+    @property
+    def dataset(self) -> str:
+        return data_name(self.settings["dataset"], self.settings.get("test_dataset"))
 
     @property
     def models(self) -> list[str]:
@@ -104,17 +117,42 @@ class Group:
         ]
         return {"title": self.title, "networks": networks}
 
+    def difference(self, a: Network, b: Network, *, confidence: float = 0.95) -> Comparison | None:
+        """Compare the accuracies of two networks on the same images, a minus b, over the seeds that both have."""
+        return self._compare(a.accuracies, b.accuracies, [a, b], confidence)
 
-def difference(a: Network, b: Network, *, confidence: float = 0.95) -> Comparison | None:
-    """Compare the accuracies of two networks on the same images, a minus b, over the seeds that both have."""
-    return _compare(a.accuracies, b.accuracies, confidence)
+    def change_of_gap(self, pair: Pair, other: Pair, *, confidence: float = 0.95) -> Comparison | None:
+        """Compare two gaps: the accuracy of pair[0] minus that of pair[1], minus the same of the other pair."""
+        return self._compare(_gaps(*pair), _gaps(*other), [*pair, *other], confidence)
 
+    def _compare(
+        self, a: Mapping[Any, Estimate], b: Mapping[Any, Estimate], networks: Sequence[Network], confidence: float
+    ) -> Comparison | None:
+        """Compare values by seed, a minus b, of which each network contributes its accuracy once."""
+        seeds = common_seeds(a, b)
+        if not seeds:
+            return None
+        of_seeds = None
+        if len(seeds) > 1:
+            count = Counter(network.model for network in networks)
+            of_models = {model: self._seed_variance(model) for model in count}
+            of_seeds = [(count[m] * variance / len(seeds), freedom) for m, (variance, freedom) in of_models.items()]
+        return compare(
+            [a[seed] for seed in seeds], [b[seed] for seed in seeds], confidence=confidence, seed_variances=of_seeds
+        )
 
-def change_of_gap(
-    pair: tuple[Network, Network], other: tuple[Network, Network], *, confidence: float = 0.95
-) -> Comparison | None:
-    """Compare two gaps: the accuracy of pair[0] minus that of pair[1], minus the same of the other pair."""
-    return _compare(_gaps(*pair), _gaps(*other), confidence)
+    def _seed_variance(self, model: str) -> tuple[float, float]:
+        """Return the variance of the accuracy of a model over seeds and its degrees of freedom, at least 1.
+
+        It is that within each of its measures, pooled: two or three seeds of one network alone tell little about it.
+        """
+        squares = freedom = 0.0
+        for network in self.networks:
+            values = [one.value for one in network.accuracies.values() if one.value is not None]
+            if network.model == model and len(values) > 1:
+                squares += (len(values) - 1) * statistics.variance(values)
+                freedom += len(values) - 1
+        return squares / max(freedom, 1.0), max(freedom, 1.0)
 
 
 def _gaps(a: Network, b: Network) -> dict[Any, Estimate]:
@@ -132,11 +170,6 @@ def _gaps(a: Network, b: Network) -> dict[Any, Estimate]:
     return gaps
 
 
-def _compare(a: Mapping[Any, Estimate], b: Mapping[Any, Estimate], confidence: float) -> Comparison | None:
-    seeds = common_seeds(a, b)
-    return compare([a[seed] for seed in seeds], [b[seed] for seed in seeds], confidence=confidence) if seeds else None
-
-
 def common_seeds(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> list[Any]:
     """Return the keys that both have, so that runs of one seed are paired also if another run is missing."""
     return [seed for seed in a if seed in b]
@@ -144,7 +177,7 @@ def common_seeds(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> list[Any]:
 
 def common_errors(group: Group) -> dict[str, list[tuple[str, str, Estimate]]]:
     """Return the error consistency of pairs of networks, by what is different in the two."""
-    found: dict[str, list[tuple[str, str, Estimate]]] = {}
+    found: dict[str, list[tuple[str, str, Estimate]]] = {kind: [] for kind in ("another model", "another measure")}
 
     def add(kind: str, a: str, b: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
         kappas = [error_consistency(x, y) for x, y in pairs]

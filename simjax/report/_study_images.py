@@ -38,8 +38,9 @@ def _filters(arrays: Mapping[str, np.ndarray]) -> Photos:
         ]
         rows.append(PhotoRow(photos, f"{name}: {len(filters)} filters of {size} pixels"))
     caption = (
-        "Weights of the first layer, each filter on its own scale, with 0 in grey: patches are compared with them. In "
-        "the CNN, patches overlap; in the ViT, every patch of the grid is compared once."
+        "Weights of the filters of the first layer, each on its own scale, with 0 in grey. A filter responds to "
+        "patches that look like it. In the CNN these patches overlap; the ViT cuts the image into patches. First "
+        "seeds, first measure."
     )
     return Photos(rows, caption, size=2.6)
 
@@ -50,6 +51,7 @@ def _mark(is_right: bool) -> Literal["right", "wrong"]:
 
 def _disagreements(arrays: Mapping[str, np.ndarray], names: list[str]) -> Photos:
     """Show images with the classes of both networks, Grad-CAM and attention rollout."""
+    count, tested = arrays["count"].tolist()
     rows = []
     for i, true in enumerate(arrays["label"]):
         photos = [Photo(photographs.source(arrays["image"][i]), [names[true], "true class"], "query")]
@@ -60,9 +62,10 @@ def _disagreements(arrays: Mapping[str, np.ndarray], names: list[str]) -> Photos
             photos.append(Photo(picture, [names[predicted], name], _mark(predicted == true)))
         rows.append(PhotoRow(photos))
     caption = (
-        "Test images that the two networks classify differently, those first for which both are most certain. Orange: "
-        "the regions that the CNN's class depends on (Grad-CAM), and the patches that the ViT attends to (attention "
-        "rollout), each on its own scale. `simjax explain` draws the same for any image. First seed, dot product."
+        f"Of {tested:,} test images, the two networks classify {count:,} differently; these are the ones of which both "
+        "are most certain. Orange: the regions that the CNN's class depends on (Grad-CAM), and the patches that the "
+        "ViT attends to (attention rollout). These are different methods, each on its own scale: compare them between "
+        "images, not between networks. The command simjax explain draws them for any image."
     )
     return Photos(rows, caption)
 
@@ -78,7 +81,8 @@ def _neighbours(arrays: Mapping[str, np.ndarray], names: list[str]) -> Photos:
                 photos.append(Photo(photographs.source(image), [names[label]], _mark(label == query)))
             rows.append(PhotoRow(photos))
     caption = (
-        "Each row: a test image and its nearest other test images by the embeddings of the named network. ✓ marks the "
-        "class of the query, ✗ another class."
+        "Test images and their nearest other test images by the embeddings of each network: those for which the two "
+        "networks differ most in the number of neighbours of the right class. ✓ marks the class of the test image, ✗ "
+        "another class."
     )
     return Photos(rows, caption, size=5.0)

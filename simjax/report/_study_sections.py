@@ -1,6 +1,7 @@
 """The sections of the page of a study after its findings: results, common errors, layers, robustness, budgets."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,38 +20,77 @@ RESULTS = tuple(
 )
 
 
-def group_sections(folder: Path, group: Group, analysis: dict[str, Any], *, alone: bool) -> list[Section]:
+FEWEST_ERRORS = 10  # on average over the seeds; with fewer, kappa is chance
+
+
+def group_sections(folder: Path, group: Group, found: dict[str, Any], *, alone: bool) -> list[Section]:
     """Return the sections about one group of networks; their titles name the group unless it is `alone`."""
     from simjax.report import _study_charts as charts  # imports Matplotlib
     from simjax.report import _study_images as images
 
-    found, title = analysis.get(group.title, {}), file_name(group.title)
+    title = file_name(group.title)
     names = {f"{network.model}-{network.measure}": network.name for network in group.networks}
     sections = [
         ("Results", _results(group)),
         ("Common errors", _common_errors(group)),
         ("Layers", charts.layers(found.get("layers", []), names)),
         ("Linear probes", charts.probes(found.get("probes", {}), names, title)),
-        ("Attention distance", charts.attention_distance(found.get("attention_distance", {}), names, title)),
+        (
+            "Attention distance",
+            charts.attention_distance(
+                found.get("attention_distance", {}), found.get("uniform_attention_distance", {}), names, title
+            ),
+        ),
         ("Inside", images.inside(_pictures(folder, found), _class_names(group))),
         ("Robustness", charts.robustness(found.get("robustness", {}), names, title)),
-        ("Calibration", charts.calibration(found.get("calibration", {}), names)),
+        ("Calibration", charts.calibration(found.get("calibration", {}), names, _smoothing(group))),
     ]
     return [Section(title if alone else f"{title}: {group.title}", blocks) for title, blocks in sections]
 
 
 def accuracies(group: Group) -> Chart:
-    """Draw the mean accuracy of each network over its seeds, from the lowest to the highest seed."""
-    from simjax.report._charts import values_with_intervals  # imports Matplotlib
+    """Draw the accuracy of each run, by network."""
+    from simjax.report._study_charts import values_by_network  # imports Matplotlib
 
-    rows = []
-    for network in group.networks:
-        if values := network.recipe.values(ACCURACY):
-            rows.append((network.name, sum(values) / len(values), [min(values), max(values)]))
-    caption = (
-        f"Accuracy of each network on {group.title}: mean over the seeds; the line is from the worst to the best seed."
+    values = {network.name: network.recipe.values(ACCURACY) for network in group.networks}
+    return values_by_network(
+        f"accuracies-{file_name(group.title)}",
+        {name: of for name, of in values.items() if of},
+        f"Test accuracy on {group.dataset}: a point is a run, a line the mean of a network over its seeds.",
     )
-    return values_with_intervals(f"accuracies-{file_name(group.title)}", "accuracy", rows, caption)
+
+
+def gains_by_corruption(robustness: Mapping[str, Any], group: Group) -> str:
+    """Name the networks that are more accurate on corrupted test images than on unchanged ones, if there are any.
+
+    A gain is named if the interval of the accuracy with a corruption is above that without one.
+    """
+    gains = []
+    for network in group.networks:
+        of = robustness.get(f"{network.model}-{network.measure}", {})
+        best = max(
+            (
+                (accuracy, name)
+                for name, found in of.items()
+                for accuracy, interval in zip(found["accuracy"][1:], found["accuracy_interval"][1:], strict=True)
+                if interval and found["accuracy_interval"][0] and interval[0] > found["accuracy_interval"][0][1]
+            ),
+            default=None,
+        )
+        if best:
+            clean = numbers.percent(next(iter(of.values()))["accuracy"][0])
+            gains.append(f"{network.name} ({numbers.percent(best[0])} with {best[1]}, {clean} without)")
+    if not gains:
+        return ""
+    return (
+        f"More accurate on corrupted test images than on unchanged ones: {'; '.join(gains)}. The training images are "
+        "changed at random, too; such a network has not learned enough to classify images without these changes, and "
+        "a longer training or another augmentation may change its place."
+    )
+
+
+def _smoothing(group: Group) -> float:
+    return group.settings.get("loss", {}).get("label_smoothing") or 0.0
 
 
 def _pictures(folder: Path, found: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -63,10 +103,10 @@ def _class_names(group: Group) -> list[str]:
     return run.class_names(len(run.part("data").get("class_names", [])))
 
 
-def plan_sections(plan: dict[str, Any], groups: Sequence[Group], missing: Sequence[str]) -> list[Section]:
+def plan_sections(groups: Sequence[Group], missing: Sequence[str]) -> list[Section]:
     """Return the sections about the budgets, the settings and the missing runs."""
     names = [Text(f"These runs are not finished: {', '.join(missing)}.")] if missing else []
-    return [Section("Budgets", _budgets(plan, groups)), Section("Missing runs", names)]
+    return [Section("Budgets", _budgets(groups)), Section("Missing runs", names)]
 
 
 def _results(group: Group) -> list[Block]:
@@ -82,6 +122,9 @@ def _results(group: Group) -> list[Block]:
     columns = ["Network", *(metric.title for metric in RESULTS), "Parameters"]
     seeds = max(len(network.runs) for network in group.networks)
     text = f"Mean ± standard deviation over {seeds} seeds." if seeds > 1 else "One seed of each network."
+    text += "".join(f" {metric.title}: {metric.meaning}" for metric in RESULTS[1:])
+    if "logistic" in group.models:
+        text += " The embedding of logistic regression is the image itself."
     if any(map(any, best.values())):
         text += " ★ marks a network that is shown to be better than every other one."
     return [Text(text), Table(columns, rows, align="l" + "r" * (len(RESULTS) + 1))]
@@ -89,23 +132,48 @@ def _results(group: Group) -> list[Block]:
 
 def _common_errors(group: Group) -> list[Block]:
     """Return a table of the error consistency of each two networks, and of two seeds of each network."""
+    errors = {
+        network.name: sum(np.sum(~correct) for correct in network.correct.values()) / len(network.correct)
+        for network in group.networks
+        if network.correct
+    }
     rows: list[Row] = []
+    means, left_out = [], 0
     for kind, pairs in common_errors(group).items():
-        for a, b, found in pairs:
-            low, high = found.interval() or (None, None)
-            ends = "" if low is None else f" ({numbers.signed(low)} to {numbers.signed(high)})"
-            rows.append([kind, a, b, numbers.signed(found.value) + ends])
-    if not rows:
+        known = [
+            pair for pair in pairs if pair[2].value is not None and min(errors[n] for n in pair[:2]) >= FEWEST_ERRORS
+        ]
+        left_out += len(pairs) - len(known)
+        for a, b, found in known:
+            low, high = map(numbers.signed, found.interval() or (None, None))
+            rows.append([kind, a, b, f"{errors[a]:,.1f}", f"{errors[b]:,.1f}", f"{found.value:.2f} ({low} to {high})"])
+        if known:
+            means.append(f"{statistics.fmean(found.value or 0.0 for _, _, found in known):.2f} with {kind}")
+    if not rows and not left_out:
         return []
     text = (
-        "Error consistency (Cohen's kappa, Geirhos et al. 2020): whether two networks fail on the same test images. 1: "
-        "on the same ones; 0: as often as networks whose errors are independent. Two seeds of one network are the "
-        "yardstick: networks that compute alike should fail alike. Mean over the seeds, with 95% intervals over images."
+        "Do two networks fail on the same test images? Kappa (error consistency, Geirhos et al. 2020) is 1 if they "
+        "fail on the same ones, and 0 if their errors coincide as often as independent errors. Networks that compute "
+        "alike should fail alike, as two seeds of one network do. Networks of very different accuracy cannot reach 1. "
     )
-    return [Text(text), Table(["Different", "Network", "Compared with", "Kappa"], rows, align="lllr")]
+    if not rows:
+        return [Text(f"{text}Here all networks make fewer than {FEWEST_ERRORS} errors, too few to tell.")]
+    text += f"On average kappa is {'; '.join(means)}."
+    note = (
+        "Errors: wrong test images, mean over the seeds. Kappa: mean over the seeds, with 95% intervals for other "
+        "test images, not corrected for the number of rows."
+    )
+    if left_out:
+        note += f" {left_out} pairs are left out: one of the networks makes fewer than {FEWEST_ERRORS} errors."
+    columns = ["Differs in", "Network", "Compared with", "Errors", "Errors", "Kappa"]
+    return [Text(text), Table(columns, rows, align="lllrrr"), Text(note)]
 
 
-def _budgets(plan: dict[str, Any], groups: Sequence[Group]) -> list[Block]:
+def _digits(x: float) -> str:
+    return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
+
+
+def _budgets(groups: Sequence[Group]) -> list[Block]:
     rows: list[Row] = []
     for title, network in [(group.title, network) for group in groups for network in group.networks]:
         planned, seconds = network.planned, [run.value("train_seconds") for run in network.runs]
@@ -114,25 +182,16 @@ def _budgets(plan: dict[str, Any], groups: Sequence[Group]) -> list[Block]:
             [
                 f"{network.name}" + (f" ({title})" if len(groups) > 1 else ""),
                 numbers.count(planned["parameters"]),
-                f"{planned['forward_flops'] / 1e6:,.2f} M",
-                f"{planned['training_flops']:.2g}",
+                _digits(planned["forward_flops"] / 1e6),
+                _digits(planned["training_flops"] / 1e9),
                 f"{planned['settings']['epochs']:.3g}" + (" (limit)" if planned["is_capped"] else ""),
                 numbers.seconds(sum(known) / len(known) if known else None),
             ]
         )
-    rule = {
-        "training_flops": "All networks have the same number of floating-point operations of training",
-        "parameters": "The widths of each network are scaled so that all have about the same number of parameters",
-        "seconds": "All networks have the same training time, from the measured time of a step",
-        "epochs": "All networks see the training images equally often",
-    }[plan["study"]["budget"]["rule"]]
-    limit = plan["study"]["budget"]["max_epochs"]
-    capped = (
-        f", but at most {limit:g} epochs" if any(n.planned["is_capped"] for g in groups for n in g.networks) else ""
-    )
     text = (
-        f"{rule}{capped}. FLOPs are two for each multiplication and addition in a dot product; a training step counts "
-        "three times the FLOPs of its images. All other settings are those of one recipe, see plan.json."
+        "Operations are the multiplications and the additions of the dot products; a training step counts three times "
+        "those of its images. The same number is counted for the other measures, whose norms and distances take "
+        "longer, see the training time (mean over the seeds, with compilation)."
     )
-    columns = ["Network", "Parameters", "FLOPs per image", "FLOPs of training", "Epochs", "Training time"]
+    columns = ["Network", "Parameters", "Millions of operations per image", "Billions in training", "Epochs", "Time"]
     return [Text(text), Table(columns, rows, align="lrrrrr")]

@@ -24,7 +24,8 @@ from simjax.train._settings import from_dict
 
 ANALYSIS_FILE = "analysis.json"
 PROBE_IMAGES, PROBE_FEATURES = 1000, 512  # training images and largest number of features of a linear probe
-BEFORE_ACTIVATION = (".Convolution", ".BatchNorm")  # ends of the names of layers that an activation follows
+LEFT_OUT = (".Convolution", ".BatchNorm", ".flatten")  # ends of names: an activation follows, or no number changes
+PIXELS = "pixels"  # stands in the results of the probes for the image itself
 SEED = 0  # of the choice of images and of the corruptions
 
 
@@ -72,7 +73,9 @@ def _analyze_group(
     test, train = _sample(splits.test, count), _sample(splits.train, PROBE_IMAGES)
     layers: dict[str, list[dict[str, np.ndarray]]] = {}
     classified: dict[str, list[Classifications]] = {}
-    probes, attention = {}, {}
+    attention, uniform = {}, {}
+    pixels = [{PIXELS: of.images.reshape(len(of.labels), -1) / np.float32(255)} for of in (train, test)]
+    probes = {PIXELS: _probe_results(pixels[0], train.labels, pixels[1], test.labels)}
     for state in states:
         begin(state.cell.name)
         network, encoder = state.cell.network, load_encoder(state.folder)
@@ -80,11 +83,11 @@ def _analyze_group(
             layers[network].append(_layers(encoder, test.images))
         if encoder.head is not None:
             classified.setdefault(network, []).append(classify(encoder, test, SEED))
-        if network not in probes:
+        if network not in probes and layers[network][0]:
             features = _layers(encoder, train.images)
             probes[network] = _probe_results(features, train.labels, layers[network][0], test.labels)
             if state.cell.model == "vit":
-                attention[network] = _attention_distances(encoder, test.images[: count // 4])
+                attention[network], uniform[network] = _attention_distances(encoder, test.images[: count // 4])
     begin("layers")
     return {
         "images": len(test.labels),
@@ -93,13 +96,14 @@ def _analyze_group(
         "robustness": {network: robustness(runs) for network, runs in classified.items()},
         "calibration": {network: calibration(runs) for network, runs in classified.items()},
         "attention_distance": attention,
+        "uniform_attention_distance": uniform,
     }
 
 
 def _layers(encoder: Encoder, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the outputs of the layers by name, without those that an activation function follows."""
+    """Return the outputs of the layers by name, without those in `LEFT_OUT`."""
     outputs = encoder.encode(images, layers=True)
-    return {name: features for name, features in outputs.items() if not name.endswith(BEFORE_ACTIVATION)}
+    return {name: features for name, features in outputs.items() if not name.endswith(LEFT_OUT)}
 
 
 def _look_inside(
@@ -133,7 +137,7 @@ def _layer_comparisons(layers: dict[str, list[dict[str, np.ndarray]]]) -> list[d
         values = layer_similarity(x, y)
         found.append({"a": a, "b": b, "kind": kind, "rows": [*x], "columns": [*y], "cka": values.tolist()})
 
-    names = list(layers)
+    names = [name for name, of_seeds in layers.items() if of_seeds[0]]  # logistic regression has no layers
     for a, b in itertools.combinations(names, 2):
         (model_a, _, measure_a), (model_b, _, measure_b) = a.rpartition("-"), b.rpartition("-")
         if measure_a == measure_b or model_a == model_b:
@@ -142,8 +146,8 @@ def _layer_comparisons(layers: dict[str, list[dict[str, np.ndarray]]]) -> list[d
         if len(layers[name]) > 1:
             first, second = layers[name]
             add(name, name, first, second, "seeds")
-    first = layers[names[0]][0]
-    add(names[0], names[0], first, shuffle_images(first), "shuffled")
+    for name in names[:1]:
+        add(name, name, layers[name][0], shuffle_images(layers[name][0]), "shuffled")
     return found
 
 
@@ -158,7 +162,9 @@ def _probe_results(
     return {layer: {"accuracy": one.value, "accuracy_interval": one.interval()} for layer, one in found.items()}
 
 
-def _attention_distances(encoder: Encoder, images: np.ndarray) -> list[list[float]]:
-    """Return the mean attention distance of each head of each block, in patches."""
+def _attention_distances(encoder: Encoder, images: np.ndarray) -> tuple[list[list[float]], float]:
+    """Return the mean attention distance of each head of each block, in patches, and that of uniform attention."""
     network: Any = encoder.networks[0]
-    return mean_attention_distance(encoder.attention_weights(images), network.grid).mean(axis=0).tolist()
+    distances = mean_attention_distance(encoder.attention_weights(images), network.grid).mean(axis=0)
+    patches = network.grid[0] * network.grid[1]
+    return distances.tolist(), float(mean_attention_distance(np.ones((patches, patches)), network.grid))

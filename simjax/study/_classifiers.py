@@ -46,12 +46,13 @@ def classify(encoder: Encoder, test: Dataset, seed: int) -> Classifications:
 
 
 def robustness(runs: Sequence[Classifications]) -> dict[str, dict[str, list[Any]]]:
-    """Return the accuracy and its interval at strength 0 to 5, by the name of the corruption."""
+    """Return the amount, the accuracy and its interval at strength 0 to 5, by the name of the corruption."""
     found = {}
     for name in runs[0].correct:
         of_images = np.mean([run.correct[name] for run in runs], axis=0)  # [6, n]
         estimates = [mean_estimate(values, np.arange(len(values))) for values in of_images]
         found[name] = {
+            "amount": [0.0, *map(float, CORRUPTIONS[name])],
             "accuracy": [estimate.value for estimate in estimates],
             "accuracy_interval": [estimate.interval() for estimate in estimates],
         }

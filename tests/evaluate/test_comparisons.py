@@ -1,6 +1,7 @@
 """Comparisons: the intervals of differences against their formulas, and what is shown of noise and of a difference."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,32 @@ from simjax.core import InputError
 from simjax.evaluate import Estimate, compare, error_consistency, jackknife_interval, mcnemar, mean_estimate
 
 PEOPLE = np.arange(30).repeat(4)
+
+
+def interval(found):
+    assert found.interval is not None
+    return np.array(found.interval)
+
+
+def test_variances_of_seeds_from_more_runs_take_the_place_of_that_of_the_compared_runs(random):
+    runs: list[Any] = [mean_estimate(random.uniform(size=120) < 0.9, PEOPLE) for _ in range(4)]
+    found, fixed = compare(runs[:2], runs[2:]), compare(runs[:2], runs[2:], seed_variances=[])
+    differences = [runs[i].value - runs[i + 2].value for i in (0, 1)]
+    same = compare(runs[:2], runs[2:], seed_variances=[(np.var(differences, ddof=1) / 2, 1.0)])
+    assert same.interval == found.interval
+    means = np.mean([runs[i].leave_one_out - runs[i + 2].leave_one_out for i in (0, 1)], axis=0)
+    assert fixed.interval == jackknife_interval(np.mean(differences), means, scale="linear")
+    variances = [(1e-4, 4.0), (4e-4, 6.0)]
+    wide = compare(runs[:2], runs[2:], seed_variances=variances, confidence=0.99)
+    squares = (means - means.mean()) ** 2
+    kurtosis = np.mean(squares**2) / np.mean(squares) ** 2
+    of_images = (len(means) - 1) / len(means) * np.sum(squares), min(29, max(2 * len(means) / (kurtosis - 1), 6))
+    parts, freedoms = np.transpose([of_images, *variances])
+    freedom = parts.sum() ** 2 / np.sum(parts**2 / freedoms)
+    margin = stats.t.ppf(0.995, freedom) * parts.sum() ** 0.5
+    np.testing.assert_allclose(interval(wide), np.mean(differences) + np.array([-margin, margin]), rtol=1e-9)
+    with pytest.raises(InputError, match=r"seed_variances\[0\]\[1\]"):
+        compare(runs[:2], runs[2:], seed_variances=[(0.1, 0.0)])
 
 
 def test_two_encoders_are_compared_by_the_difference_without_each_identity(random):

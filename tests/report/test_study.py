@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from simjax.core import InputError
-from simjax.evaluate import error_consistency, mean_estimate
+from simjax.evaluate import Comparison, Estimate, compare, error_consistency, mean_estimate
 from simjax.report import write_study
 from simjax.report._study import read_groups
-from simjax.report._study_group import difference
+from simjax.report._study_sections import gains_by_corruption
 
 IMAGES = 2000
 PLANNED = {"parameters": 10, "forward_flops": 100, "training_flops": 1e9, "steps": 5, "is_capped": False}
@@ -73,21 +73,22 @@ def study(tmp_path: Path) -> Path:
 def test_a_change_of_the_gap_is_claimed(study, undrawn):
     write_study(study)
     found = json.loads((study / "study.json").read_text())["groups"][0]["findings"]
-    claims = {claim["subject"].partition(" (")[0]: claim for claim in found["claims"]}
-    equal = claims["CNN against ViT, both with the dot product"]
+    claims = {claim["subject"]: claim for claim in found["claims"]}
+    equal = claims["CNN minus ViT, dot product"]
     assert not equal["shown"]
     assert equal["verdict"] == "no difference shown"
-    worse = claims["ViT: the cosine against the dot product"]
-    assert worse["verdict"] == "the dot product is better"
+    worse = claims["ViT: cosine minus dot product"]
+    assert worse["verdict"] == "more accurate with the dot product"
     assert worse["shown"]
     assert worse["difference"] == pytest.approx(-0.18, abs=1e-9)
     low, high = worse["difference_interval"]
     assert low < -0.18 < high < 0
-    gap = claims["CNN minus ViT: with the cosine against with the dot product"]
+    gap = claims["CNN minus ViT: cosine minus dot product"]
     assert gap["shown"]
     assert gap["difference"] == pytest.approx(0.18, abs=1e-9)
-    assert "depends on the measure" in found["answer"]
-    assert found["confidence"] == pytest.approx(1 - 0.05 / 5)
+    assert found["answer"].endswith("So the measure inside the networks matters to the difference between them.")
+    confidences = {claim["kind"]: claim["confidence"] for claim in found["claims"]}
+    assert confidences == pytest.approx({"question": 1 - 0.05 / 3, "other comparisons": 1 - 0.05 / 2})
 
 
 def test_equal_networks_are_not_told_apart(tmp_path, undrawn):
@@ -96,8 +97,8 @@ def test_equal_networks_are_not_told_apart(tmp_path, undrawn):
     write_study(tmp_path)
     found = json.loads((tmp_path / "study.json").read_text())["groups"][0]["findings"]
     assert not any(claim["shown"] for claim in found["claims"])
-    assert "no difference of CNN and ViT is shown" in found["answer"]
-    assert "do not show that the dot product is what makes CNN and ViT alike or different" in found["answer"]
+    assert "no difference between CNN and ViT is shown" in found["answer"]
+    assert "do not show that the measure matters to the difference between CNN and ViT" in found["answer"]
 
 
 def test_the_page_escapes_the_title_and_names_the_missing_runs(study, undrawn):
@@ -146,6 +147,62 @@ def test_runs_of_one_seed_are_paired_if_another_run_is_missing(tmp_path):
     plan = write_plan(tmp_path, {"cnn-dot": runs(0.02, 0), "vit-dot": runs(0.02, 0)})
     (tmp_path / "runs" / "vit-dot-softmax-digits-0" / "report.json").unlink()
     (group,), _ = read_groups(tmp_path, plan)
-    found = difference(group.networks[0], group.networks[1])
+    found = group.difference(group.networks[0], group.networks[1])
     assert found is not None
     assert (found.runs, found.difference) == (2, 0.0)  # the runs of one seed have the same errors
+
+
+def interval(found: Comparison | None) -> tuple[float, float]:
+    assert found is not None
+    assert found.interval is not None
+    return found.interval
+
+
+def test_seeds_vary_as_within_the_measures_of_a_model(study):
+    plan = json.loads((study / "plan.json").read_text())
+    (group,), _ = read_groups(study, plan)
+    cnn, vit = group.find("cnn", "dot"), group.find("vit", "dot")
+    assert cnn is not None
+    assert vit is not None
+    accuracies = list(cnn.accuracies.values()), list(vit.accuracies.values())
+    # Three seeds of each of two measures: a variance of 0.001^2 with 4 degrees of freedom for either model.
+    of_seeds = [(1e-6 / 3, 4.0), (1e-6 / 3, 4.0)]
+    found = interval(group.difference(cnn, vit))
+    np.testing.assert_allclose(found, interval(compare(*accuracies, seed_variances=of_seeds)), rtol=1e-9)
+    images = interval(compare(*accuracies, seed_variances=[]))
+    assert found[0] < images[0] < images[1] < found[1]
+    change = interval(group.change_of_gap((cnn, vit), (cnn, vit)))
+    none = [Estimate(0.0, np.zeros(IMAGES), tuple(range(IMAGES)), IMAGES, scale="linear")] * 3
+    of_seeds = [(2 * variance, freedom) for variance, freedom in of_seeds]  # each model is in the change twice
+    np.testing.assert_allclose(change, interval(compare(none, none, seed_variances=of_seeds)), rtol=1e-9)
+
+
+def test_a_network_that_gains_by_a_corruption_is_named(study):
+    plan = json.loads((study / "plan.json").read_text())
+    (group,), _ = read_groups(study, plan)
+    intervals = [[0.95, 0.97], [0.975, 0.985], [0.94, 0.96]]
+    robustness = {"vit-dot": {"blur": {"accuracy": [0.96, 0.98, 0.95], "accuracy_interval": intervals}}}
+    assert "ViT, dot product (98.00% with blur, 96.00% without)" in gains_by_corruption(robustness, group)
+    intervals[1] = [0.965, 0.99]
+    assert gains_by_corruption(robustness, group) == ""
+
+
+@pytest.mark.parametrize(
+    ("rule", "capped", "expected"),
+    [
+        ("training_flops", 0, "Training ends after 2 billion operations."),
+        ("training_flops", 4, "10 epochs for all networks, so that the budgets are not equal"),
+        ("seconds", 1, "2,000,000,000 seconds or 10 epochs, whichever is first: 10 epochs for 1 of the 4 networks"),
+        ("epochs", 0, "Training ends after 2e+09 epochs."),
+        ("parameters", 0, "All networks have about 2,000,000,000 parameters and 10 epochs of training."),
+    ],
+)
+def test_the_budget_is_said_as_it_was_spent(study, undrawn, rule, capped, expected):
+    plan = json.loads((study / "plan.json").read_text())
+    plan["study"]["budget"] |= {"rule": rule, "amount": 2e9}
+    first = [name for name in plan["cells"] if name.endswith("-0")]
+    for name in first[:capped]:
+        plan["cells"][name]["is_capped"] = True
+    (study / "plan.json").write_text(json.dumps(plan))
+    write_study(study)
+    assert expected in (study / "study.md").read_text()
