@@ -36,7 +36,7 @@ def training_curves(run: Run) -> list[Chart]:
             if curves := _curves(group):
                 names = " and ".join(label for label, _, _ in curves)
                 advice = (
-                    " If training improves while validation does not, the model overfits." if len(curves) > 1 else ""
+                    " If training improves while validation does not, the model may overfit." if len(curves) > 1 else ""
                 )
                 name = metric if len(groups) == 1 else f"{curves[0][0]}-{metric}"
                 found.append(_draw_curves(name, metric, f"{metric} of {names} images".capitalize(), curves, advice))
@@ -103,7 +103,7 @@ def _draw_curves(
         "step": [step for _, steps, _ in curves for step in steps],
         metric: [value for _, _, values in curves for value in values],
     }
-    return Chart(name, style.to_svg(figure, name), f"{title}: {ends}.", f"{title} at each step{note}{advice}", data)
+    return Chart(name, style.to_svg(figure, name), f"{title}: {ends}.", f"{title} by training step{note}{advice}", data)
 
 
 def score_histogram(
@@ -212,10 +212,10 @@ def reliability_diagram(bins: Sequence[Mapping[str, Any]], error: object) -> Cha
         "reliability",
         style.to_svg(figure, "reliability"),
         f"Reliability diagram; expected calibration error {numbers.percent(error)}.",
-        "Whether predicted probabilities are right: each point is a group of pairs with a similar one. Above the "
-        "dotted line the prediction is too low, below it too high; bars are 95% intervals, and groups of few pairs "
-        f"have wide ones. On average the gap is {numbers.percent(error)}. The probabilities are for data in which half "
-        "of all pairs are of the same class.",
+        "Whether predicted probabilities are right: each point is a group of pairs with similar probabilities. Above "
+        "the dotted line the prediction is too low, below it too high; bars are 95% intervals, and groups of few pairs "
+        f"have wide ones. Over all pairs, most of which are near 0% or 100%, the mean gap is {numbers.percent(error)} "
+        "(ECE). The probabilities are for data in which half of all pairs are of the same class.",
         {
             "probability": x.tolist(),
             "share_of_one_class": y.tolist(),
@@ -249,7 +249,7 @@ def embedding_map(
             text = axes.text(x, y, shorten(name, 16), fontsize=style.SIZE, color=style.INK, bbox=box, zorder=3)
             text.set(ha="center", va="center", parse_math=False)
     if is_wrong.any():
-        ring = {"markersize": 8, "markeredgecolor": style.VERMILLION, "markeredgewidth": 1.2, "fillstyle": "none"}
+        ring = {"markersize": 8, "markeredgecolor": style.INK, "markeredgewidth": 1.2, "fillstyle": "none"}
         axes.plot(*xy[is_wrong].T, "o", linestyle="", **ring)
     axes.tick_params(labelbottom=False, labelleft=False, length=0)
     shown = " Point at one to see the image, or use the arrow keys." if points else ""
@@ -301,7 +301,10 @@ def differences_with_intervals(rows: Sequence[tuple[str, float, Sequence[float]]
     name_rows(axes, [label for label, _, _ in rows])
     axes.set_xlabel("difference of accuracy, percentage points", fontsize=style.SIZE + 0.5, color=style.INK)
     shown = "; ".join(f"{label} {100 * value:+.2f} points" for label, value, _ in rows)
-    caption = "Differences of the mean accuracies with 95% intervals. A line that crosses 0 shows no difference."
+    caption = (
+        "Differences of the mean accuracies with 95% intervals. If a line crosses 0, these runs cannot tell which "
+        "recipe is better."
+    )
     svg = style.to_svg(figure, "differences")
     return Chart("differences", svg, f"Differences of accuracy: {shown}.", caption, _columns(rows), is_wide=True)
 

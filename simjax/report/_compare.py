@@ -23,6 +23,7 @@ SHOWN = (*HEADLINE, BY_NAME["train_seconds"])
 """The metrics of the tables with a row for each recipe or run; compare.json has all `COLUMNS`."""
 COMPARED = tuple(metric for metric in COLUMNS if "." in metric.name or "accuracy" in metric.name)
 """The metrics of the table of differences, those that have intervals."""
+NEARLY_0 = 0.1  # an interval whose nearer end is less than this share of the difference nearly reaches 0
 _FILES = {"compare.json", "compare.md", "compare.html", "figures"}
 
 
@@ -104,7 +105,7 @@ def _page(runs: Sequence[Run], recipes: Sequence[Recipe], out: Path) -> Page:
     ordered, names = [run for recipe in recipes for run in recipe.runs], _run_names(recipes)
     groups = [number for number, recipe in enumerate(recipes) for _ in recipe.runs]
     meanings: list[Row] = [[metric.title, metric.meaning] for metric in dict.fromkeys((*SHOWN, *COMPARED))]
-    commands = "\n".join(str(command) for run in ordered if (command := run.config.get("command")))
+    commands = "\n".join(command for run in ordered if (command := run.command))
     sections = [
         Section("What differs", _different_settings(recipes)),
         Section("Results", _results(recipes)),
@@ -171,6 +172,8 @@ def _verdict(recipes: Sequence[Recipe]) -> str:
     others = f" Of {len(known)} other metrics, {count or 'none'} {'show' if count > 1 else 'shows'} a difference."
     if found.is_shown:
         text = f"{first.name} has a higher accuracy than {second.name}: {accuracies}. {of}; {size}."
+        if min(map(abs, found.interval)) < NEARLY_0 * abs(found.difference):
+            text += " The interval nearly reaches 0, so that this is weak evidence."
     else:
         text = f"No difference between {first.name} and {second.name} is shown: accuracy {accuracies}. {of}; {size}."
     return text + (others if known else "")
@@ -186,8 +189,8 @@ def _cards(recipes: Sequence[Recipe]) -> list[Card]:
         low, high = metric.show(min(values)), metric.show(max(values))
         meaning = "Accuracy of one run."
         if len(values) > 1:
-            seeds = f"{low} each" if low == high else f"lowest {low}, highest {high}"
-            meaning = f"Mean accuracy of {len(values)} seeds: {seeds}."
+            runs = f"{low} each" if low == high else f"lowest {low}, highest {high}"
+            meaning = f"Mean accuracy of {len(values)} runs with other random seeds: {runs}."
         cards.append(Card(recipe.name, metric.show(statistics.fmean(values)), "", meaning))
     return cards
 
@@ -202,9 +205,10 @@ def _overview(
     different = [str(row[0]) for block in _different_settings(recipes) for row in block.rows]
     blocks: list[Block] = []
     if different:
-        blocks.append(
-            Text(f"The recipes differ in {_joined(different)}; all other settings and the images are the same.")
-        )
+        text = f"The recipes differ in {_joined(different)}; all other settings and the images are the same."
+        if len(different) > 1:
+            text += " A difference cannot be put down to one of these alone."
+        blocks.append(Text(text))
     rows = [
         (name, value, run.value(metric.interval))
         for run, name in zip(runs, names, strict=True)
@@ -248,7 +252,10 @@ def _who_is_right(recipes: Sequence[Recipe]) -> list[Block]:
         "both wrong": ~right[0] & ~right[1],
     }
     rows: list[Row] = [[name, numbers.count(int(mask.sum()))] for name, mask in counts.items()]
-    return [Table(["Test images", "Number"], rows, "lr"), *mistakes_of_both(pair, names)]
+    text = "The first run of each recipe as an example; the other runs make mistakes of their own."
+    is_alone = all(len(recipe.runs) == 1 for recipe in recipes[:2])
+    table = Table(["Test images", "Number"], rows, "lr")
+    return [*([] if is_alone else [Text(text)]), table, *mistakes_of_both(pair, names)]
 
 
 def _content(runs: Sequence[Run], recipes: Sequence[Recipe]) -> dict[str, Any]:
@@ -344,7 +351,7 @@ def _results(recipes: Sequence[Recipe]) -> list[Block]:
         rows.append(cells)
     text = "Mean ± standard deviation over the seeds of each recipe: runs with the same settings apart from the seed."
     if len(recipes) > 1:
-        text += " ★ marks a recipe that is shown to be better than every other one; without it, no best one is shown."
+        text += " ★ marks the best recipe of a metric if its differences to all others have intervals without 0."
     columns = ["Recipe", "Runs", *(metric.title for metric in SHOWN)]
     return [Text(text), Table(columns, rows, align="lr" + "r" * len(SHOWN))]
 
@@ -361,7 +368,8 @@ def _differences(recipes: Sequence[Recipe]) -> list[Block]:
         if found.is_shown:
             is_first = (found.difference > 0) == (metric.better == "highest")
             verdict = f"{first.name if is_first else other.name} is better"
-        rows.append([metric.title, f"{first.name} minus {other.name}", value, f"{low} to {high}", verdict])
+        means = [metric.show(statistics.fmean(recipe.values(metric))) for recipe in (first, other)]
+        rows.append([metric.title, f"{first.name} minus {other.name}", *means, value, f"{low} to {high}", verdict])
     if not rows:
         return []
     runs = min(len(recipe.runs) for recipe in recipes)
@@ -373,10 +381,12 @@ def _differences(recipes: Sequence[Recipe]) -> list[Block]:
     )
     text = (
         f"Differences with 95% intervals, for shares in percentage points. {about} If an interval contains 0, these "
-        "runs cannot tell which recipe is better; its ends say how large the difference may be. Of 20 comparisons of "
-        f"equal recipes, about one excludes 0 by chance; there are {len(rows)} here."
+        "runs cannot tell which recipe is better; its ends say how large the difference may be. The intervals are not "
+        f"corrected for their number: if the recipes were equal, one or more of {len(rows)} would exclude 0 by chance "
+        f"with a probability of up to {1 - 0.95 ** len(rows):.0%}."
     )
-    return [Text(text), Table(["Metric", "Compared", "Difference", "95% interval", "Verdict"], rows, "llrrl")]
+    columns = ["Metric", "Compared", "First", "Second", "Difference", "95% interval", "Verdict"]
+    return [Text(text), Table(columns, rows, "llrrrrl")]
 
 
 def _different_settings(recipes: Sequence[Recipe]) -> list[Table]:

@@ -32,32 +32,35 @@ class Metric:
 # fmt: off
 METRICS = (
     Metric("accuracy", "Accuracy", numbers.percent, "highest",
-           "Test images whose class is predicted correctly."),
+           "Share of the test images whose class is predicted correctly."),
     Metric("knn_accuracy", "k-NN accuracy", numbers.percent, "highest",
-           "Test images that are classified correctly by their most similar labelled images alone, without the "
-           "classifier: how good the embeddings are."),
+           "Share of the test images that their 5 most similar labelled images classify correctly, without the "
+           "classifier: how good the embeddings are. Labelled images are those of the training, or other test images "
+           "if the classes are new."),
     Metric("test_loss", "Test loss", numbers.decimal, "lowest",
-           "The training objective on the test images. Lower is better.", compared=False),
+           "The training objective on the test images. Lower is better; with label smoothing, even a perfect model is "
+           "above 0.", compared=False),
     Metric("retrieval.precision_at_1", "Precision@1", numbers.percent, "highest",
-           "Test images whose nearest other test image is of the same class."),
+           "Share of the test images whose nearest other test image is of the same class."),
     Metric("retrieval.mean_average_precision_at_r", "MAP@R", numbers.percent, "highest",
-           "A search for each test image among the others: 100% if all images of its class come before all others "
-           "(mean average precision at R, where R is their number)."),
+           "Searches for each test image among the others: 100% if all images of its class come before those of other "
+           "classes (mean average precision at R, the number of other images of its class)."),
     Metric("retrieval.r_precision", "R-precision", numbers.percent, "highest",
            "A search for each test image: the share of its class among the first R results, where R is the number of "
            "other images of its class.", compared=False),
     Metric("retrieval.recall_at_k.5", "Recall@5", numbers.percent, "highest",
-           "Searches with an image of the right class among the first 5 results.", compared=False),
+           "Share of the searches with an image of the right class among the first 5 results.", compared=False),
     Metric("retrieval.recall_at_k.10", "Recall@10", numbers.percent, "highest",
-           "Searches with an image of the right class among the first 10 results.", compared=False),
+           "Share of the searches with an image of the right class among the first 10 results.", compared=False),
     Metric("verification.roc_auc", "ROC AUC", numbers.decimal, "highest",
            "Chance that two images of one class are more similar than two images of different classes: 0.5 is "
            "guessing, 1 is perfect."),
     Metric("verification.equal_error_rate", "Equal error rate", numbers.percent, "lowest",
-           "Wrong decisions whether two images are of the same class, at the threshold of these test pairs at which "
-           "same and different pairs are wrong equally often. Lower is better."),
-    Metric("verification.accuracy", "Verification accuracy", numbers.percent, "highest",
-           "Right decisions whether two images are of the same class, at the threshold of this run.", compared=False),
+           "Wrong decisions whether two images are of the same class, if the threshold is such that same and different "
+           "pairs are wrong equally often. It depends on no chosen threshold. Lower is better."),
+    Metric("verification.accuracy", "Same class or not", numbers.percent, "highest",
+           "Right decisions whether two test images are of the same class, for as many same as different pairs, at a "
+           "threshold that was chosen without the test images (verification accuracy).", compared=False),
     Metric("calibration.expected_calibration_error", "Calibration error", numbers.percent, "lowest",
            "Gap between the predicted probability that two images are of the same class and the share of such pairs "
            "that are, on average (ECE), for as many same as different pairs. Lower is better.", compared=False),
@@ -81,7 +84,9 @@ HEADLINE = tuple(
         "verification.equal_error_rate",
     )
 )
-"""The metrics of the first screen."""
+"""The metrics of the tables of a comparison."""
+CARDS = (*HEADLINE[:-1], BY_NAME["verification.accuracy"])
+"""The metrics of the first screen of a run."""
 
 
 def interval_of(metric: Metric, run: Run) -> tuple[str, str] | None:

@@ -40,6 +40,6 @@ def project(embeddings: np.ndarray, rows: np.ndarray, method: str = "pca") -> tu
     directions = directions * np.sign(directions[first, np.arange(len(first))])  # the sign is arbitrary
     xy = centered[rows] @ directions[:, [-1, -2]]
     return xy, (
-        f"The map keeps {share:.0%} of the variance (PCA), so that points that are near on it may be far apart in the "
-        "embedding."
+        f"The map keeps {share:.0%} of the variance (PCA): points that are close together on it may be far apart in "
+        "the embedding."
     )

@@ -43,11 +43,14 @@ COLOURS = {
     "#666666": "grey",
 }
 """Colours of the charts, and the name of each in the style of the page, where it depends on the theme."""
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def printable(text: str) -> str:
     """Return one line of printable characters; other characters become a space or the replacement character."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if c.isprintable() or c == NO_BREAK else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def shorten(text: str, length: int) -> str:

@@ -58,6 +58,11 @@ class Run:
         valid = [(step, value) for step, value in points if step is not None and value is not None]
         return [step for step, _ in valid], [value for _, value in valid]
 
+    @property
+    def command(self) -> str:
+        """The command that trained the run, without the option that replaces an existing one; empty if unknown."""
+        return str(self.config.get("command") or "").replace(" --overwrite", "")
+
     def class_names(self, classes: int) -> list[str]:
         """Return the names of the first `classes` test classes, or class ids if config.json has too few names."""
         data = self.part("data")

@@ -10,7 +10,7 @@ from simjax.report import _numbers as numbers
 from simjax.report import _photographs as photographs
 from simjax.report._page import Block, Photo, PhotoRow, Photos, Text
 from simjax.report._projection import project
-from simjax.report._render import shorten
+from simjax.report._render import NO_BREAK, shorten
 from simjax.report._run import Run
 
 MISTAKES, NEIGHBOURS, ATTENTION_IMAGES, ATTENTION_HEADS = 24, 6, 4, 6
@@ -69,7 +69,7 @@ def mistakes(run: Run, arrays: Samples) -> list[Block]:
         return [Text("All test images are classified correctly.")] if is_perfect else []
     photos = []
     for index, image, label, predicted, confidence in zip(*found, strict=True):
-        probability = f" ({100 * confidence:.0f}%)" if np.isfinite(confidence) else ""
+        probability = f"{NO_BREAK}({100 * confidence:.0f}%)" if np.isfinite(confidence) else ""
         lines = [f"predicted {arrays.name(predicted)}{probability}", f"true {arrays.name(label)}", *arrays.file(index)]
         photos.append(Photo(photographs.source(image), lines, "wrong"))
     order = ", those with the highest predicted probability first" if np.isfinite(found[-1]).any() else ""
@@ -89,7 +89,7 @@ def mistakes_of_both(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
         true = first.name(int(first.predictions["label"][index]))
         lines = [f"true {true}", *(f"{name}: {one}" for name, one in zip(names, predicted, strict=True))]
         photos.append(Photo(photographs.source(image), [*lines, *first.file(index)]))
-    caption = "Test images that one of these runs classifies wrongly, with the predictions of both."
+    caption = "Test images that at least one of these runs classifies wrongly, with the predictions of both."
     return [Photos([PhotoRow(photos)], caption, size=8.0)] if photos else []
 
 
@@ -112,12 +112,12 @@ def judged_pairs(run: Run, arrays: Samples) -> list[Block]:
             accepted = score >= threshold if higher else score <= threshold
             mark = "right" if accepted == same else "wrong"
             mistake = "false match" if accepted else "missed match"
-            decision = f"{'Same' if accepted else 'Different'}: {'right' if mark == 'right' else mistake}. "
-        likely = f", P(same) {_probability(probability)}" if np.isfinite(probability) else ""
-        rows.append(PhotoRow(photos, f"{decision}Score {score:.2f}{likely}", mark))
+            decision = f"Judged {'same' if accepted else 'different'}: {'right' if mark == 'right' else mistake}. "
+        likely = f", P(same){NO_BREAK}{_probability(probability)}" if np.isfinite(probability) else ""
+        rows.append(PhotoRow(photos, f"{decision}Score{NO_BREAK}{score:.2f}{likely}", mark))
     caption = (
         "The worst false matches and missed matches, each image once, then random other pairs, half of them of the "
-        "same class. P(same) is the probability that the model gives, if half of all pairs are of the same class."
+        "same class. P(same): the predicted probability of the same class, if half of all pairs are of the same class."
     )
     return [Photos(rows, caption if threshold is not None else "Random pairs of test images.")]
 
@@ -161,10 +161,14 @@ def nearest_neighbours(run: Run, arrays: Samples) -> list[Block]:
             photos.append(Photo(photographs.source(image), [arrays.name(label), f"{score:.2f}", *name], mark))
         rows.append(PhotoRow(photos))
     caption = (
-        "Each row: a test image, of as many classes as possible, and the most similar other test images, with their "
-        f"class and score ({run.measure_name}). ✓ marks the class of the first image, ✗ another class; rows with ✗ "
-        "come first."
+        "Each row: a test image and the most similar other test images, with their class and score "
+        f"({run.measure_name}); ✓ marks the class of the first image, ✗ another class. At most five images whose "
+        "nearest neighbour is of another class come first, then images of as many classes as possible."
     )
+    if (precision := numbers.number(run.value("retrieval.precision_at_1"))) is not None:
+        caption += (
+            f" The nearest neighbour is of another class for {numbers.percent(1 - precision)} of all test images."
+        )
     return [Photos(rows, caption, size=5.0)]
 
 
@@ -184,6 +188,6 @@ def attention_maps(arrays: Samples) -> list[Block]:
     caption = (
         "Attention of the last transformer block: from which patches of the image it gathers information, in orange. "
         "Each map has its own scale, so that even weak attention is visible. It is not the reason for a decision; "
-        "`simjax explain` shows which regions matter for one."
+        "the command simjax explain shows which regions matter for one."
     )
     return [Photos(rows, caption)] if rows else []

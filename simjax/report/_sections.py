@@ -12,7 +12,7 @@ import numpy as np
 from simjax.report import _charts as charts
 from simjax.report import _numbers as numbers
 from simjax.report import _run_images as images
-from simjax.report._metrics import HEADLINE, METRICS, interval_of, with_interval
+from simjax.report._metrics import BY_NAME, CARDS, METRICS, interval_of, with_interval
 from simjax.report._page import Block, Card, Code, Matrix, Page, Row, Section, Table, Text
 from simjax.report._render import shorten
 from simjax.report._run import Run
@@ -22,6 +22,7 @@ _SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
 LONG_NAMES = {"CNN": "Convolutional network (CNN)", "ViT": "Vision transformer (ViT)"}
 SHOWN_MATRIX = 20  # classes of the largest matrix
 SHOWN_CLASSES = 20  # classes in the table of many classes
+RARE = 0.01  # share of pairs of the same class of the example in which they are rare
 
 
 def run_page(run: Run, begin: Callable[[str], None], projection: str = "pca") -> Page:
@@ -64,11 +65,13 @@ def _notes(run: Run) -> list[str]:
     objective, steps, seconds, parameters, seed = (
         run.value(name) for name in ("objective", "steps", "train_seconds", "parameters", "seed")
     )
+    epochs = run.part("settings").get("epochs")
+    length = f"{epochs:g} epochs, {numbers.count(steps)} steps" if epochs else f"{numbers.count(steps)} steps"
     training = (
         f"Trained on {train} images, with {validation} for validation, by the {numbers.text(objective)} objective: "
-        f"{numbers.count(steps)} steps in {numbers.seconds(seconds)}, {numbers.count(parameters)} parameters, random "
-        f"seed {numbers.text(seed)}. No choice was made on the test images. The numbers are about this one trained "
-        "model; another seed gives another one."
+        f"{length} in {numbers.seconds(seconds)}, {numbers.count(parameters)} parameters, random seed "
+        f"{numbers.text(seed)}. Neither the training nor the threshold for pairs used the test images. The numbers are "
+        "about this one trained model; another seed gives a somewhat different one."
     )
     collapse, missing = run.value("diagnostics.collapse"), run.value("not_evaluated") or {}
     return [
@@ -80,7 +83,7 @@ def _notes(run: Run) -> list[str]:
 
 def _cards(run: Run) -> list[Card]:
     cards = []
-    for metric in HEADLINE:
+    for metric in CARDS:
         if numbers.number(run.value(metric.name)) is not None:
             ends = interval_of(metric, run)
             interval = f"{ends[0].removesuffix('%')} to {ends[1]}" if ends else ""
@@ -109,8 +112,8 @@ def _verification(run: Run, arrays: images.Samples) -> list[Block]:
 
 def _decisions(run: Run, arrays: images.Samples) -> str:
     """Return how pairs are judged, and how many decisions are wrong."""
-    names = ("pairs", "accuracy", "fmr", "fnmr", "threshold_note")
-    pairs, accuracy, fmr, fnmr, note = (run.value(f"verification.{name}") for name in names)
+    names = ("pairs", "fmr", "fnmr", "threshold_note")
+    pairs, fmr, fnmr, note = (run.value(f"verification.{name}") for name in names)
     higher, threshold = bool(run.value("higher_is_closer")), numbers.number(run.value("verification.threshold"))
     text = (
         f"Do two images show the same class? The score of a pair is the {run.measure_name} of its embeddings, "
@@ -120,13 +123,25 @@ def _decisions(run: Run, arrays: images.Samples) -> str:
     if threshold is not None:
         text += (
             f" A pair is judged the same if its score is at {'least' if higher else 'most'} {threshold:.4g}: "
-            f"{numbers.percent(accuracy)} of these decisions are right."
+            f"{with_interval(BY_NAME['verification.accuracy'], run)} of these decisions are right."
         )
+    text += f" {numbers.capitalize(note)}." if note else ""
     counts = arrays.get("score_same", "score_different")
-    if counts and None not in (numbers.number(fmr), numbers.number(fnmr)):
-        missed, false = round(fnmr * counts[0].sum()), round(fmr * counts[1].sum())
-        text += f" {numbers.count(false)} are false matches, {numbers.count(missed)} are missed matches."
-    return text + (f" {numbers.capitalize(note)}." if note else "")
+    if not counts or None in (numbers.number(fmr), numbers.number(fnmr)):
+        return text
+    of_same, of_different = (int(count.sum()) for count in counts)
+    text += (
+        f" {numbers.count(round(fmr * of_different))} of the {numbers.count(of_different)} different pairs are false "
+        f"matches ({numbers.percent(fmr)}), {numbers.count(round(fnmr * of_same))} of the {numbers.count(of_same)} "
+        f"same pairs are missed matches ({numbers.percent(fnmr)})."
+    )
+    accepted = RARE * (1 - fnmr) + (1 - RARE) * fmr
+    if not accepted:
+        return text
+    return text + (
+        f" Among pairs of which only {RARE:.0%} are of the same class, {(1 - RARE) * fmr / accepted:.0%} of the "
+        "matches would be false."
+    )
 
 
 def _classes(run: Run, arrays: images.Samples) -> list[Block]:
@@ -153,16 +168,16 @@ def _main_confusions(confusion: np.ndarray, names: list[str]) -> str:
         return "All test images are classified correctly."
     share = wrong.sum(1) / np.maximum(total, 1)
     lowest = [i for i in np.argsort(-share, kind="stable")[:3] if share[i]]
-    worst = "; ".join(f"{shorten(names[i], 40)}: {wrong[i].sum():,} of {total[i]:,} wrong" for i in lowest)
+    worst = ", ".join(f"{shorten(names[i], 40)} ({wrong[i].sum():,} of {total[i]:,} wrong)" for i in lowest)
+    is_all = np.count_nonzero(share) == len(lowest)
+    worst = f"{'Classes with mistakes' if is_all else 'Classes with the largest share of mistakes'}: {worst}."
     largest = wrong.max()
     if largest == 1:
-        return f"Classes with the largest share of mistakes: {worst}. No confusion occurs more than once."
+        return f"{worst} No confusion occurs more than once."
     ties = [f"{shorten(names[i], 40)} taken for {shorten(names[j], 40)}" for i, j in np.argwhere(wrong == largest)]
     most = ", ".join(ties[:3]) + (f" and {len(ties) - 3} others" if len(ties) > 3 else "")
-    return (
-        f"Classes with the largest share of mistakes: {worst}. Most frequent confusion: {most}, "
-        f"{numbers.count(largest)} times{' each' if len(ties) > 1 else ''}."
-    )
+    each = " each" if len(ties) > 1 else ""
+    return f"{worst} Most frequent confusion: {most}, {numbers.count(largest)} times{each}."
 
 
 def _confusion_matrix(confusion: np.ndarray, names: list[str]) -> Matrix:
@@ -209,9 +224,9 @@ def _class_similarity(run: Run, similarity: np.ndarray) -> Matrix:
         np.nan_to_num(shades if higher else 1 - shades).tolist(),
         "",
         "",
-        f"Mean {measure} of the embeddings of two test images of two classes, on the diagonal of one class; it is "
-        f"{'higher' if higher else 'lower'} for similar images. If the model separates the classes well, the diagonal "
-        f"stands out. {colours}",
+        f"Mean {measure} of the embeddings of the test images of one class (row) and of another one (column), on the "
+        f"diagonal within a class; {'higher' if higher else 'lower'} is more similar. If the model separates the "
+        f"classes well, the diagonal stands out. {colours}",
     )
 
 
@@ -233,12 +248,17 @@ def _few_shot(run: Run) -> list[Block]:
 
 def _all_numbers(run: Run) -> list[Block]:
     rows: list[Row] = [[metric.title, with_interval(metric, run), metric.meaning] for metric in METRICS]
-    return [Table(["Metric", "Value (95% interval)", "Meaning"], rows, align="lrl")]
+    units = "classes" if run.value("intervals_over") == "classes" else "test images"
+    note = (
+        f"The intervals say where the value may be for other {units}: it is computed again without each of them "
+        "(jackknife). If errors are few, an interval is wide, because a handful of errors says little about their rate."
+    )
+    return [Table(["Metric", "Value (95% interval)", "Meaning"], rows, align="lrl"), Text(note)]
 
 
 def _how_to_reproduce(run: Run) -> list[Block]:
     """Return the command, facts about the data and the machine, the versions and the settings of the run."""
-    data, command = run.part("data"), run.config.get("command")
+    data, command = run.part("data"), run.command
     shape = data.get("image_shape")
     facts = {f"{name} images": numbers.count(data.get(f"{key}_images")) for key, name in _SPLITS.items()}
     facts["Image shape"] = " x ".join(map(str, shape)) if isinstance(shape, list) else numbers.text(shape)

@@ -34,6 +34,7 @@ from simjax.similarity import Measure, top_k
 
 QUERIES, NEIGHBOURS, ATTENTION_IMAGES, MISTAKES, CONFUSIONS, MAP_IMAGES = 10, 8, 8, 24, 12, 1_000
 FALSE_MATCHES, FALSE_NON_MATCHES, RANDOM_PAIRS = 6, 6, 12
+CANDIDATES = 2_000  # test images among which some with a wrong nearest neighbour are looked for
 SCORE_BINS = 60
 MAP_SIDE = 32  # longer side of the images of the map in pixels
 MAX_CLASSES = 40  # of class_similarity
@@ -50,12 +51,19 @@ class ScoredPairs(NamedTuple):
 
 
 def neighbours(test: Dataset, embeddings: np.ndarray, measure: Measure) -> Arrays:
-    """Return test images with their nearest neighbours among the other test images."""
-    rows = _diverse_rows(test.labels, QUERIES)
+    """Return test images with their nearest neighbours among the other test images.
+
+    Some whose nearest neighbour is of another class come first, then images of as many classes as possible.
+    """
+    candidates = _diverse_rows(test.labels, CANDIDATES)
     k = min(NEIGHBOURS, len(test.labels) - 1)
     if k < 1:
         raise InputError("there is only one test image, which has no neighbours")
-    scores, indices = (np.asarray(a) for a in top_k(embeddings[rows], embeddings, k, measure, exclude=rows))
+    scores, indices = (np.asarray(a) for a in top_k(embeddings[candidates], embeddings, k, measure, exclude=candidates))
+    wrong = np.flatnonzero(test.labels[indices[:, 0]] != test.labels[candidates])[: QUERIES // 2]
+    others = np.setdiff1d(np.arange(len(candidates)), wrong)[: QUERIES - len(wrong)]
+    shown = np.concatenate([wrong, others])
+    rows, scores, indices = candidates[shown], scores[shown], indices[shown]
     return {
         "query_index": rows.astype(np.int32),
         "query_images": test.images[rows],

@@ -23,10 +23,10 @@ def test_variances_of_seeds_from_more_runs_take_the_place_of_that_of_the_compare
     runs: list[Any] = [mean_estimate(random.uniform(size=120) < 0.9, PEOPLE) for _ in range(4)]
     found, fixed = compare(runs[:2], runs[2:]), compare(runs[:2], runs[2:], seed_variances=[])
     differences = [runs[i].value - runs[i + 2].value for i in (0, 1)]
-    same = compare(runs[:2], runs[2:], seed_variances=[(np.var(differences, ddof=1) / 2, 1.0)])
+    same = compare(runs[:2], runs[2:], seed_variances=[(float(np.var(differences, ddof=1)) / 2, 1.0)])
     assert same.interval == found.interval
     means = np.mean([runs[i].leave_one_out - runs[i + 2].leave_one_out for i in (0, 1)], axis=0)
-    assert fixed.interval == jackknife_interval(np.mean(differences), means, scale="linear")
+    assert fixed.interval == jackknife_interval(float(np.mean(differences)), means, scale="linear")
     variances = [(1e-4, 4.0), (4e-4, 6.0)]
     wide = compare(runs[:2], runs[2:], seed_variances=variances, confidence=0.99)
     squares = (means - means.mean()) ** 2

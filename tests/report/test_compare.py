@@ -109,9 +109,9 @@ def test_a_difference_that_may_be_chance_is_not_marked(make_run, tmp_path):
     values = {"cnn": [0.90, 0.92, 0.97], "vit": [0.93, 0.95, 0.94]}
     report.compare(recipes(make_run, values, "accuracy"), tmp_path / "out")
     markdown = (tmp_path / "out/compare.md").read_text()
-    assert "★ marks a recipe" in markdown
+    assert "★ marks the best recipe" in markdown
     assert "★ |" not in markdown
-    assert "| Accuracy | ViT minus CNN | +1.00 | -5.99 to +7.99 | no difference shown |" in markdown
+    assert "| Accuracy | ViT minus CNN | 94.00% | 93.00% | +1.00 | -5.99 to +7.99 | no difference shown |" in markdown
     assert not json.loads((tmp_path / "out/compare.json").read_text())["differences"][0]["shown"]
 
 
@@ -193,7 +193,7 @@ def test_training_curves_are_shown_if_a_run_has_no_validation(make_run, tmp_path
     (runs[1] / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0, "accuracy": null}\n')
     report.compare(runs, tmp_path / "out")
     markdown = (tmp_path / "out/compare.md").read_text()
-    assert "Training loss of each run at each step" in markdown
+    assert "Training loss of each run by training step" in markdown
     assert "Training accuracy of each run: CNN, seed 0 ends at" in markdown
     assert "ViT, seed 0 ends at 2.0000." in markdown
 
@@ -299,6 +299,12 @@ def test_the_verdict_names_the_better_recipe_with_the_interval_of_the_difference
     assert found.startswith(expected)
     assert re.search(r"the difference is 19\.33 points, with a 95% interval from 1\d\.\d\d to 2\d\.\d\d\.$", found)
     assert "Means of 3 runs of each" in found
+
+
+def test_a_difference_whose_interval_nearly_reaches_0_is_called_weak_evidence(make_run, tmp_path):
+    found = verdict(make_run, tmp_path, {"cnn": [0.90, 0.92, 0.97], "vit": [0.967, 0.975, 0.99]})
+    assert "the difference is 4.73 points, with a 95% interval from 0.2" in found
+    assert found.endswith("The interval nearly reaches 0, so that this is weak evidence.")
 
 
 def test_the_verdict_on_a_difference_that_may_be_chance_is_that_none_is_shown(make_run, tmp_path):

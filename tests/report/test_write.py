@@ -168,9 +168,9 @@ def test_pairs_tell_score_decision_and_whether_it_is_right(make_run):
     np.savez(run / "samples.npz", **samples)
     report.write(run)
     text = read_html(run / "report.html").text
-    assert "Different: missed match. Score 0.30, P(same) 10%" in text
-    assert "Same: false match. Score 0.80, P(same) 90%" in text
-    assert "Same: right. Score" in text
+    assert "Judged different: missed match. Score\u00a00.30, P(same)\u00a010%" in text
+    assert "Judged same: false match. Score\u00a00.80, P(same)\u00a090%" in text
+    assert "Judged same: right. Score" in text
 
 
 def test_file_names_of_test_images_are_shown(make_run):
@@ -197,7 +197,7 @@ def test_the_lowest_accuracies_and_the_most_frequent_confusion_are_in_the_text(m
     run = make_run(names=["cat", "dog", "emu"], report={"confusion": [[7, 3, 0], [1, 9, 0], [0, 0, 0]]})
     report.write(run)
     markdown = (run / "report.md").read_text()
-    expected = "Classes with the largest share of mistakes: cat: 3 of 10 wrong; dog: 1 of 10 wrong. Most frequent"
+    expected = "Classes with mistakes: cat (3 of 10 wrong), dog (1 of 10 wrong). Most frequent"
     assert f"{expected} confusion: cat taken for dog, 3 times." in markdown
 
 

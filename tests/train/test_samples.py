@@ -172,6 +172,18 @@ def test_neighbours_are_named_by_the_numbers_of_their_images():
         samples.neighbours(dataset([0]), embeddings[:1], similarity.measure("euclidean"))
 
 
+def test_images_with_a_neighbour_of_another_class_come_first(random):
+    labels = np.repeat(np.arange(20), 10)
+    embeddings = np.eye(20, dtype=np.float32)[labels] + 0.01 * random.normal(size=(200, 20)).astype(np.float32)
+    mistaken = np.arange(0, 140, 20)  # 7 images, of the even classes
+    embeddings[mistaken] = embeddings[mistaken + 10]
+    test = dataset(labels)
+    found = samples.neighbours(test, embeddings, similarity.measure("euclidean"))
+    is_wrong = found["neighbour_labels"][:, 0] != found["query_labels"]
+    assert is_wrong.tolist() == [True] * 5 + [False] * 5
+    assert len(np.unique(found["query_index"])) == 10
+
+
 def test_the_similarity_of_classes_is_in_the_measure_of_the_encoder_and_missing_without_pairs():
     test = dataset([0, 0, 1, 3])
     embeddings = np.array([[0.0], [1.0], [4.0], [6.0]], np.float32)
