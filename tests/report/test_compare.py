@@ -303,7 +303,7 @@ def test_the_verdict_names_the_better_recipe_with_the_interval_of_the_difference
 
 def test_a_difference_whose_interval_nearly_reaches_0_is_called_weak_evidence(make_run, tmp_path):
     found = verdict(make_run, tmp_path, {"cnn": [0.90, 0.92, 0.97], "vit": [0.967, 0.975, 0.99]})
-    assert "the difference is 4.73 points, with a 95% interval from 0.2" in found
+    assert "the difference is 4.73 points, with a 95% interval from 0.11 to" in found
     assert found.endswith("The interval nearly reaches 0, so that this is weak evidence.")
 
 
