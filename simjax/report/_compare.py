@@ -166,17 +166,29 @@ def _verdict(recipes: Sequence[Recipe]) -> str:
     many = found.runs > 1
     of = f"Means of {found.runs} runs of each" if many else "One run of each, so that another seed may decide otherwise"
     size = f"the difference is {shown} points, with a 95% interval from {low} to {high}"
-    other = [difference(one, first, second) for one in COMPARED if one is not metric]
-    known = [comparison for comparison in other if comparison is not None and comparison.difference is not None]
-    count = sum(comparison.is_shown for comparison in known)
-    others = f" Of {len(known)} other metrics, {count or 'none'} {'show' if count > 1 else 'shows'} a difference."
+    others = _other_metrics(first, second)
     if found.is_shown:
         text = f"{first.name} has a higher accuracy than {second.name}: {accuracies}. {of}; {size}."
         if min(map(abs, found.interval)) < NEARLY_0 * abs(found.difference):
             text += " The interval nearly reaches 0, so that this is weak evidence."
     else:
         text = f"No difference between {first.name} and {second.name} is shown: accuracy {accuracies}. {of}; {size}."
-    return text + (others if known else "")
+    return text + others
+
+
+def _other_metrics(first: Recipe, second: Recipe) -> str:
+    """Return on how many metrics but the accuracy the first recipe is better, and how many differences are shown."""
+    metrics = [metric for metric in COMPARED if metric.name != "accuracy"]
+    found = [(metric, difference(metric, first, second)) for metric in metrics]
+    known = [(metric.better == "highest", one) for metric, one in found if one is not None and one.difference]
+    if not known:
+        return ""
+    ahead = sum((one.difference > 0) == is_higher_better for is_higher_better, one in known if one.difference)
+    shown = sum(one.is_shown for _, one in known)
+    return (
+        f" {first.name} is ahead on {ahead} of {len(known)} other metrics; {shown or 'none'} of these differences "
+        f"{'are' if shown > 1 else 'is'} shown."
+    )
 
 
 def _cards(recipes: Sequence[Recipe]) -> list[Card]:
@@ -190,7 +202,7 @@ def _cards(recipes: Sequence[Recipe]) -> list[Card]:
         meaning = "Accuracy of one run."
         if len(values) > 1:
             runs = f"{low} each" if low == high else f"lowest {low}, highest {high}"
-            meaning = f"Mean accuracy of {len(values)} runs with other random seeds: {runs}."
+            meaning = f"Mean accuracy of {len(values)} runs with different random seeds: {runs}."
         cards.append(Card(recipe.name, metric.show(statistics.fmean(values)), "", meaning))
     return cards
 
@@ -314,7 +326,7 @@ def _single_runs(runs: Sequence[Run], names: Sequence[str], out: Path) -> list[B
         rows.append([Cell(name, link=link), accuracy, *others])
     blocks: list[Block] = [Table(["Run", *(metric.title for metric in SHOWN)], rows, align="l" + "r" * len(SHOWN))]
     if any(run.value(metric.interval) for run in runs for metric in SHOWN):
-        blocks.append(Text("In brackets: 95% intervals of each trained model for other test images."))
+        blocks.append(Text("In parentheses: 95% intervals of each trained model for other test images."))
     if len(set(methods)) > 1:
         blocks.append(
             Text(

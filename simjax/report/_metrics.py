@@ -35,8 +35,7 @@ METRICS = (
            "Share of the test images whose class is predicted correctly."),
     Metric("knn_accuracy", "k-NN accuracy", numbers.percent, "highest",
            "Share of the test images that their 5 most similar labelled images classify correctly, without the "
-           "classifier: how good the embeddings are. Labelled images are those of the training, or other test images "
-           "if the classes are new."),
+           "classifier: how good the embeddings are."),
     Metric("test_loss", "Test loss", numbers.decimal, "lowest",
            "The training objective on the test images. Lower is better; with label smoothing, even a perfect model is "
            "above 0.", compared=False),
