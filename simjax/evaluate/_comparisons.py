@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from simjax.core import InputError, check_at_least, check_between, check_positive
-from simjax.evaluate._intervals import Estimate, interval_of, jackknife_interval, jackknife_variance
+from simjax.evaluate._intervals import Estimate, jackknife_interval, jackknife_variance, linear_interval
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,7 @@ def compare(
     if of_seeds:
         parts, freedoms = np.transpose([(variance, freedom), *seed_variances])
         freedom = float(parts.sum() ** 2 / np.sum(parts**2 / freedoms))
-        interval = interval_of(
-            difference, variance + of_seeds, freedom, scale="linear", confidence=confidence, limit=limit
-        )
+        interval = linear_interval(difference, variance + of_seeds, freedom, confidence=confidence, limit=limit)
     else:
         interval = jackknife_interval(
             difference,

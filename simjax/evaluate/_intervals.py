@@ -3,17 +3,18 @@
 Identities are the sample. The delete-one jackknife computes a rate r again without each of g identities, r(1) to r(g):
 
     se^2         = (g - 1) / g  sum of d(i)^2,  d(i) = r(i) - mean of r(1) to r(g)
-    rate         1 / (1 + exp(-(logit(r) +- t se / (r (1 - r)))))
+    rate         that of r m events among m independent trials (Clopper, Pearson),  m = r (1 - r) / se^2 (t(g) / t)^2
     difference   r +- t se
 
-The logit scale keeps the interval of a rate inside of [0, 1].
-
-- t is the quantile of Student's t with g - 1 degrees of freedom, fewer if a few identities cause most of the errors and
-  se itself is uncertain: those of a variance of values with the kurtosis k of the d(i), 2 g / (k - 1), but at least 6.
+- m is the number of independent trials that would tell the rate as precisely (Korn, Graubard); m and r m need not be
+  integers. Unlike r +- t se, the interval stays inside of [0, 1] and holds for few events.
+- t is the quantile of Student's t with g - 1 degrees of freedom, t(g), fewer if a few identities cause most of the
+  errors and se itself is uncertain: those of a variance of values with the kurtosis k of the d(i), 2 g / (k - 1), but
+  at least 6.
 - The ROC AUC and the equal error rate depend on the tails of all scores: one identity can cause most of 1 - AUC, and
-  the rate scale then understates how much another sample could differ. Their deviations are taken on the logit
-  scale, with the slope at m(i), half way between r and r(i): d(i) = r (1 - r) (r(i) - r) / (m(i) (1 - m(i))), minus the
-  mean of these.
+  the rate scale then understates how much another sample could differ. Their intervals are those of the log odds,
+  logit(r) +- t se / (r (1 - r)), with the slope at m(i), half way between r and r(i), in the deviations:
+  d(i) = r (1 - r) (r(i) - r) / (m(i) (1 - m(i))), minus the mean of these.
 - A rate of pairs of two identities, such as the false match rate, varies with the identities and with their pairs. The
   variance of the pairs, q = sum over pairs of identities of (sum of their deviations from r)^2 / trials^2, is counted
   twice in se^2, by both identities. se^2 - q is used instead, and at least q; the degrees of freedom are g - 1.
@@ -28,7 +29,10 @@ If the classes are fixed (the ten digits of MNIST), images are the sample. The n
 of the identities, and one image is left out at a time.
 
 References:
+    Clopper, Pearson (1934), The Use of Confidence or Fiducial Limits Illustrated in the Case of the Binomial.
     Efron, Stein (1981), The Jackknife Estimate of Variance.
+    Korn, Graubard (1998), Confidence Intervals for Proportions With Small Expected Number of Positive Counts Estimated
+    From Survey Data.
     O'Neill (2014), Some Useful Moment Results in Sampling Problems.
     Fogliato, Patil, Perona (2024), Confidence Intervals for Error Rates in 1:1 Matching Tasks.
 """
@@ -43,7 +47,7 @@ from numpy.typing import ArrayLike
 from simjax.core import InputError, check_at_least, check_between, check_choice, check_fraction
 from simjax.evaluate._checks import as_finite
 
-SCALES = ("logit", "linear")
+SCALES = ("rate", "linear")
 ROUNDING = 1e-12  # a standard error below it is rounding
 LEAST_FREEDOM = 6.0  # with fewer, FNMR has intervals 1.6 times as wide as needed (`python -m benchmarks.coverage`)
 
@@ -59,7 +63,7 @@ class Estimate:
         sample_size: The number of identities that have trials, at most g.
         pair_deviations: For a rate of pairs, the sums of deviations from the value of each pair of two identities,
             divided by the number of all trials; None for other rates.
-        has_logit_deviations: Whether deviations are taken on the logit scale, as those of the ROC AUC.
+        has_logit_deviations: Whether the interval is that of the log odds, as for the ROC AUC.
         scale: Scale of the interval, see `jackknife_interval`.
 
     Example:
@@ -76,7 +80,7 @@ class Estimate:
     sample_size: int
     pair_deviations: np.ndarray | None = None
     has_logit_deviations: bool = False
-    scale: Literal["logit", "linear"] = "logit"
+    scale: Literal["rate", "linear"] = "rate"
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
         """Return the ends of the interval, or None if fewer than two identities have trials."""
@@ -98,7 +102,7 @@ def jackknife_interval(
     value: float,
     leave_one_out: ArrayLike,
     *,
-    scale: Literal["logit", "linear"] = "logit",
+    scale: Literal["rate", "linear"] = "rate",
     confidence: float = 0.95,
     sample_size: int | None = None,
     pair_deviations: ArrayLike | None = None,
@@ -110,7 +114,7 @@ def jackknife_interval(
     Args:
         value: In [0, 1], or in [-limit, limit] for "linear".
         leave_one_out: [g].
-        scale: "logit" for a rate, "linear" for a difference of rates or a kappa.
+        scale: "rate" for a rate, "linear" for a difference of rates or a kappa.
         confidence: Probability that the interval should contain the true value.
         sample_size: The number of identities that have trials. Default: g.
         pair_deviations: See `Estimate`, [c].
@@ -129,7 +133,7 @@ def jackknife_interval(
     left_out = as_finite("leave_one_out", leave_one_out, np.float64)
     if left_out.ndim != 1:
         raise InputError(f"leave_one_out: expected one value for each identity, [g], got shape {left_out.shape}")
-    lowest = 0.0 if scale == "logit" else -limit
+    lowest = 0.0 if scale == "rate" else -limit
     if not lowest <= value <= limit:
         raise InputError(f"value: expected a number from {lowest:g} to {limit:g} for the scale {scale!r}, got {value}")
     n = len(left_out) if sample_size is None else sample_size
@@ -140,13 +144,18 @@ def jackknife_interval(
         middle = (value + left_out) / 2
         left_out = value + value * (1 - value) * (left_out - value) / (middle * (1 - middle))
     variance, freedom = jackknife_variance(left_out, n, pairs)
-    if variance < ROUNDING**2 or (scale == "logit" and value in (0, 1)):  # 0 and 1 have no logit
+    if variance < ROUNDING**2 or (scale == "rate" and value in (0, 1)):  # r (1 - r) is 0
         from scipy.stats import t
 
         of_variance = float(t.ppf((1 + confidence) / 2, freedom)) * variance**0.5
         margin = max(-float(np.log(1 - confidence)) / n, of_variance)
         return max(lowest, value - margin), min(limit, value + margin)
-    return interval_of(value, variance, freedom, scale=scale, confidence=confidence, limit=limit)
+    if scale == "linear":
+        return linear_interval(value, variance, freedom, confidence=confidence, limit=limit)
+    value = min(max(value, ROUNDING), 1 - ROUNDING)
+    if has_logit_deviations:
+        return _logit_interval(value, variance, freedom, confidence)
+    return _rate_interval(value, variance, freedom, n - 1.0, confidence)
 
 
 def jackknife_variance(
@@ -166,25 +175,36 @@ def jackknife_variance(
     return variance, min(sample_size - 1.0, freedom)
 
 
-def interval_of(
-    value: float,
-    variance: float,
-    freedom: float,
-    *,
-    scale: Literal["logit", "linear"],
-    confidence: float,
-    limit: float = 1.0,
+def linear_interval(
+    value: float, variance: float, freedom: float, *, confidence: float, limit: float = 1.0
 ) -> tuple[float, float]:
-    """Compute the interval from a variance above 0 with its degrees of freedom, within the range of the value."""
+    """Compute the interval of a difference from a variance above 0 with its degrees of freedom, in [-limit, limit]."""
+    from scipy.stats import t
+
+    margin = float(t.ppf((1 + confidence) / 2, freedom)) * variance**0.5
+    return max(-limit, value - margin), min(limit, value + margin)
+
+
+def _logit_interval(value: float, variance: float, freedom: float, confidence: float) -> tuple[float, float]:
     from scipy.special import expit, logit
     from scipy.stats import t
 
-    margin = t.ppf((1 + confidence) / 2, freedom) * variance**0.5
-    if scale == "linear":
-        return max(-limit, float(value - margin)), min(limit, float(value + margin))
-    value = min(max(value, ROUNDING), 1 - ROUNDING)
-    margin /= value * (1 - value)
+    margin = t.ppf((1 + confidence) / 2, freedom) * variance**0.5 / (value * (1 - value))
     return float(expit(logit(value) - margin)), float(expit(logit(value) + margin))
+
+
+def _rate_interval(
+    value: float, variance: float, freedom: float, most_freedom: float, confidence: float
+) -> tuple[float, float]:
+    """Compute the interval of Korn and Graubard; the variance has the most degrees of freedom if none is lost."""
+    from scipy.stats import beta, t
+
+    tail = (1 - confidence) / 2
+    most, actual = t.ppf(1 - tail, [most_freedom, freedom])
+    trials = value * (1 - value) / variance * (most / actual) ** 2
+    events = value * trials
+    low, high = beta.ppf([tail, 1 - tail], [events, events + 1], [trials - events + 1, trials - events])
+    return float(low), float(high)
 
 
 def mean_estimate(values: ArrayLike, identities: ArrayLike) -> Estimate:

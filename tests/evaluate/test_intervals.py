@@ -79,21 +79,39 @@ def test_one_identity_that_causes_all_errors_widens_the_interval_of_a_roc_auc():
     assert found["equal_error_rate"].has_logit_deviations
 
 
+def clopper_pearson(events, trials, confidence=0.95):
+    """Return the interval of a rate of independent trials; events and trials need not be integers."""
+    tail = (1 - confidence) / 2
+    return stats.beta.ppf(tail, events, trials - events + 1), stats.beta.ppf(1 - tail, events + 1, trials - events)
+
+
 @pytest.mark.parametrize("confidence", [0.95, 0.6])
-def test_the_interval_is_that_of_students_t_on_the_scale_of_the_log_odds(confidence):
+def test_the_interval_of_a_rate_is_exact_for_as_many_independent_trials_as_tell_it_as_precisely(confidence):
     left_out = np.array([0.21, 0.2, 0.17, 0.26, 0.19])
     pseudo_values = 5 * 0.2 - 4 * left_out
     error = np.std(pseudo_values, ddof=1) / 5**0.5
     t = stats.t(4).ppf((1 + confidence) / 2)
-    low, high = certain(jackknife_interval(0.2, left_out, confidence=confidence))
-    assert np.log(low / (1 - low)) == pytest.approx(np.log(0.25) - t * error / 0.16)
-    assert np.log(high / (1 - high)) == pytest.approx(np.log(0.25) + t * error / 0.16)
+    trials = 0.2 * 0.8 / error**2
+    expected = clopper_pearson(0.2 * trials, trials, confidence)
+    assert jackknife_interval(0.2, left_out, confidence=confidence) == pytest.approx(expected)
     linear = jackknife_interval(0.2, left_out, scale="linear", confidence=confidence)
     assert linear == pytest.approx((0.2 - t * error, 0.2 + t * error))
     margin = stats.t(2).ppf(0.975) * error
     assert jackknife_interval(0.2, left_out, scale="linear", sample_size=3) == pytest.approx(
         (0.2 - margin, 0.2 + margin)
     )
+
+
+def test_intervals_of_independent_images_with_few_errors_are_nearly_exact():
+    upper_ends = []
+    for wrong in range(12):
+        is_wrong = np.arange(450) < wrong
+        low, high = certain(mean_estimate(is_wrong, np.arange(450)).interval())
+        exact = stats.binomtest(wrong, 450).proportion_ci()
+        assert low <= exact.low
+        assert exact.high - 0.002 < high < exact.high + 0.005  # wider, as few errors are an uncertain variance
+        upper_ends.append(high)
+    assert (np.diff(upper_ends) > 0).all()  # each further error moves the interval
 
 
 @pytest.mark.parametrize(
@@ -123,10 +141,8 @@ def test_the_variance_of_pairs_is_not_counted_twice(random, alike):
             twice += np.sum(of_pair - total) ** 2 / len(pairs) ** 2
     variance = 11 / 12 * np.sum((left_out - left_out.mean()) ** 2)
     assert (variance - twice > twice) == alike
-    margin = stats.t(11).ppf(0.975) * max(variance - twice, twice) ** 0.5 / (total * (1 - total))
-    low, high = certain(mean_estimate(accepted, pairs).interval())
-    assert np.log(low / (1 - low)) == pytest.approx(np.log(total / (1 - total)) - margin)
-    assert np.log(high / (1 - high)) == pytest.approx(np.log(total / (1 - total)) + margin)
+    trials = total * (1 - total) / max(variance - twice, twice)
+    assert certain(mean_estimate(accepted, pairs).interval()) == pytest.approx(clopper_pearson(total * trials, trials))
 
 
 def test_without_any_difference_the_interval_is_that_of_the_rule_of_3():
@@ -249,14 +265,14 @@ def test_the_interval_covers_correlated_images_where_one_over_images_does_not():
     ("call", "message"),
     [
         (lambda: jackknife_interval(0.5, [[0.5]]), r"^leave_one_out: expected one value for each .* shape \(1, 1\)$"),
-        (lambda: jackknife_interval(-0.5, [0.5, 0.4]), "^value: expected a number from 0 to 1 for the scale 'logit'"),
+        (lambda: jackknife_interval(-0.5, [0.5, 0.4]), "^value: expected a number from 0 to 1 for the scale 'rate'"),
         (
             lambda: jackknife_interval(float("nan"), [0.5, 0.4], scale="linear"),
             "^value: expected a number from -1 to 1",
         ),
         (
-            lambda: jackknife_interval(0.5, [0.5, 0.4], scale=cast(Any, "logits")),
-            "^unknown scale 'logits' .did you mean logit",
+            lambda: jackknife_interval(0.5, [0.5, 0.4], scale=cast(Any, "rates")),
+            "^unknown scale 'rates' .did you mean rate",
         ),
         (lambda: jackknife_interval(0.5, [0.5, 0.4], confidence=95), "^confidence: expected a number between 0 and 1"),
         (lambda: Estimate(0.5, None, (), 0).interval(95), "^confidence: expected a number between 0 and 1"),
