@@ -12,18 +12,15 @@ from typing import Any
 from simjax._files import replace_folder, write_file
 from simjax.core import InputError
 from simjax.report import _numbers as numbers
-from simjax.report._metrics import BY_NAME, HEADLINE, METRICS, Metric, with_interval
-from simjax.report._page import Block, Card, Cell, Code, Page, Row, Section, Table, Text
+from simjax.report._metrics import BY_NAME, COLUMNS, COMPARED, HEADLINE, Metric, with_interval
+from simjax.report._page import Block, Cell, Code, Page, Row, Section, Table, Text
 from simjax.report._recipes import NOT_IN_RECIPE, Recipe, difference, flatten, recipes_of, shown_best
 from simjax.report._run import Run, read_run
+from simjax.report._verdict import cards, verdict_of
 from simjax.report._write import write_page
 
-COLUMNS = tuple(metric for metric in METRICS if metric.compared)
 SHOWN = (*HEADLINE, BY_NAME["train_seconds"])
 """The metrics of the tables with a row for each recipe or run; compare.json has all `COLUMNS`."""
-COMPARED = tuple(metric for metric in COLUMNS if "." in metric.name or "accuracy" in metric.name)
-"""The metrics of the table of differences, those that have intervals."""
-NEARLY_0 = 0.1  # an interval whose nearer end is less than this share of the difference nearly reaches 0
 _FILES = {"compare.json", "compare.md", "compare.html", "figures"}
 
 
@@ -117,8 +114,8 @@ def _page(runs: Sequence[Run], recipes: Sequence[Recipe], out: Path) -> Page:
         Section("How to reproduce", [Code(commands)] if commands else []),
     ]
     title = f"{_joined([recipe.name for recipe in recipes])} on {runs[0].data_name}"
-    lead, overview = numbers.capitalize(_verdict(recipes)), _overview(recipes, ordered, names, groups)
-    return Page(numbers.capitalize(title), lead, sections, _cards(recipes), overview)
+    lead, overview = numbers.capitalize(verdict_of(recipes)), _overview(recipes, ordered, names, groups)
+    return Page(numbers.capitalize(title), lead, sections, cards(recipes), overview)
 
 
 def _run_names(recipes: Sequence[Recipe]) -> list[str]:
@@ -133,78 +130,6 @@ def _run_names(recipes: Sequence[Recipe]) -> list[str]:
 def _joined(names: Sequence[str]) -> str:
     shown = [*names[:4], *([f"{len(names) - 4} more"] if len(names) > 4 else [])]
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
-
-
-def _verdict(recipes: Sequence[Recipe]) -> str:
-    """Return which recipe is better by how much, by the accuracy, or that no difference is shown.
-
-    The recipes are in the order of their accuracy.
-    """
-    metric, first = BY_NAME["accuracy"], recipes[0]
-    values = first.values(metric)
-    if len(recipes) == 1:
-        if not values:
-            return f"{len(first.runs)} runs of one recipe."
-        return (
-            f"{len(values)} runs of one recipe: accuracy {metric.show(statistics.fmean(values))} on average, from "
-            f"{metric.show(min(values))} to {metric.show(max(values))}."
-        )
-    if len(recipes) > 2:
-        if shown_best(metric, recipes)[0]:
-            return f"{first.name} has a higher accuracy than every other recipe. The differences are below."
-        return "No recipe is shown to have a higher accuracy than every other one. The differences are below."
-    second = recipes[1]
-    found = difference(metric, first, second)
-    if found is None or found.difference is None or found.interval is None:
-        return "The accuracies of these runs cannot be compared: they are missing, or of different kinds or images."
-    shown, low, high = (f"{100 * value:.2f}" for value in (found.difference, *found.interval))
-    means = [statistics.fmean(recipe.values(metric)) for recipe in recipes]
-    accuracies = f"{metric.show(means[0])} against {metric.show(means[1])}"
-    if images := numbers.number(first.runs[0].part("data").get("test_images")):
-        wrong = [f"{(1 - mean) * images:,.3g}" for mean in means]
-        accuracies += f", or {wrong[0]} against {wrong[1]} mistakes in {images:,.0f} test images"
-    many = found.runs > 1
-    of = f"Means of {found.runs} runs of each" if many else "One run of each, so that another seed may decide otherwise"
-    size = f"the difference is {shown} points, with a 95% interval from {low} to {high}"
-    others = _other_metrics(first, second)
-    if found.is_shown:
-        text = f"{first.name} has a higher accuracy than {second.name}: {accuracies}. {of}; {size}."
-        if min(map(abs, found.interval)) < NEARLY_0 * abs(found.difference):
-            text += " The interval nearly reaches 0, so that this is weak evidence."
-    else:
-        text = f"No difference between {first.name} and {second.name} is shown: accuracy {accuracies}. {of}; {size}."
-    return text + others
-
-
-def _other_metrics(first: Recipe, second: Recipe) -> str:
-    """Return on how many metrics but the accuracy the first recipe is better, and how many differences are shown."""
-    metrics = [metric for metric in COMPARED if metric.name != "accuracy"]
-    found = [(metric, difference(metric, first, second)) for metric in metrics]
-    known = [(metric.better == "highest", one) for metric, one in found if one is not None and one.difference]
-    if not known:
-        return ""
-    ahead = sum((one.difference > 0) == is_higher_better for is_higher_better, one in known if one.difference)
-    shown = sum(one.is_shown for _, one in known)
-    return (
-        f" {first.name} is ahead on {ahead} of {len(known)} other metrics; {shown or 'none'} of these differences "
-        f"{'are' if shown > 1 else 'is'} shown."
-    )
-
-
-def _cards(recipes: Sequence[Recipe]) -> list[Card]:
-    """Return the mean accuracy of the first recipes, with its range over the seeds."""
-    metric, cards = BY_NAME["accuracy"], []
-    for recipe in recipes[:4]:
-        values = recipe.values(metric)
-        if not values:
-            continue
-        low, high = metric.show(min(values)), metric.show(max(values))
-        meaning = "Accuracy of one run."
-        if len(values) > 1:
-            runs = f"{low} each" if low == high else f"lowest {low}, highest {high}"
-            meaning = f"Mean accuracy of {len(values)} runs with different random seeds: {runs}."
-        cards.append(Card(recipe.name, metric.show(statistics.fmean(values)), "", meaning))
-    return cards
 
 
 def _overview(

@@ -84,6 +84,10 @@ HEADLINE = tuple(
     )
 )
 """The metrics of the tables of a comparison."""
+COLUMNS = tuple(metric for metric in METRICS if metric.compared)
+"""The metrics of compare.json."""
+COMPARED = tuple(metric for metric in COLUMNS if "." in metric.name or "accuracy" in metric.name)
+"""The metrics of the table of differences, those that have intervals."""
 CARDS = (*HEADLINE[:-1], BY_NAME["verification.accuracy"])
 """The metrics of the first screen of a run."""
 
