@@ -36,7 +36,8 @@ class Comparison:
     Args:
         difference: The first rate minus the second one, in [-1, 1], or in [-2, 2] for kappas; None if one of them does
             not exist.
-        interval: The ends of its interval; None if fewer than two identities have trials.
+        interval: The ends of its interval; None without a difference, if fewer than two identities have trials, or
+            if one of them has all trials.
         confidence: Of the interval.
         runs: Runs of each recipe. One run of each compares two encoders, not the recipes that produced them.
 
@@ -57,7 +58,7 @@ class Comparison:
 
     def __str__(self) -> str:
         if self.difference is None or self.interval is None:
-            return "no interval: fewer than two identities have trials"
+            return "no interval: a rate is missing, or fewer than two identities have trials"
         low, high = self.interval
         about = (
             "these two encoders, not for recipes" if self.runs == 1 else f"the recipes, from {self.runs} runs of each"

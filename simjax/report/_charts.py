@@ -176,7 +176,9 @@ def det_curve(fmr: np.ndarray, fnmr: np.ndarray, point: np.ndarray | None) -> Ch
     is_shown = (fmr > 0) & (fmr < 1) & (fnmr > 0) & (fnmr < 1)
     figure, axes = style.chart()
     axes.plot(ndtri(fmr[is_shown]), ndtri(fnmr[is_shown]), color=style.BLUE, linewidth=1.6)
+    dot = ""
     if point is not None and 0 < point[0] < 1 and 0 < point[1] < 1:
+        dot = "; the dot is the threshold"
         axes.plot(ndtri(point[0]), ndtri(1 - point[1]), "o", color=style.VERMILLION, markersize=6)
     for axis, rates in ((axes.xaxis, fmr[is_shown]), (axes.yaxis, fnmr[is_shown])):
         shown = [rate for rate in RATES if rates.min() <= rate <= rates.max()] if rates.size else []
@@ -187,7 +189,7 @@ def det_curve(fmr: np.ndarray, fnmr: np.ndarray, point: np.ndarray | None) -> Ch
         style.to_svg(figure, "det"),
         "DET curve: the false non-match rate against the false match rate at each threshold.",
         "DET curve: both kinds of error at each threshold, false matches and missed matches (false non-matches). "
-        "Nearer to the lower left is better. The scales stretch small rates; the dot is the threshold.",
+        f"Nearer to the lower left is better. The scales stretch small rates{dot}.",
         {"false_match_rate": fmr.tolist(), "false_non_match_rate": fnmr.tolist()},
     )
 
@@ -199,6 +201,8 @@ def reliability_diagram(bins: Sequence[Mapping[str, Any]], error: object) -> Cha
     """
     full = [part for part in bins if part["count"]]
     x, y = (np.array([part[name] for part in full]) for name in ("mean_probability", "fraction_same"))
+    pairs = np.array([part["count"] for part in full])
+    extreme = pairs[(x < 0.1) | (x > 0.9)].sum() / max(pairs.sum(), 1)
     ends = np.array([part["fraction_same_interval"] or (np.nan, np.nan) for part in full])
     figure, axes = style.chart()
     axes.plot([0, 1], [0, 1], color=style.GREY, linewidth=0.9, linestyle=":", label="x")
@@ -214,8 +218,9 @@ def reliability_diagram(bins: Sequence[Mapping[str, Any]], error: object) -> Cha
         f"Reliability diagram; expected calibration error {numbers.percent(error)}.",
         "Whether predicted probabilities are right: each point is a group of pairs with similar probabilities. Above "
         "the dotted line the prediction is too low, below it too high; bars are 95% intervals, and groups of few pairs "
-        f"have wide ones. Over all pairs, most of which are near 0% or 100%, the mean gap is {numbers.percent(error)} "
-        "(ECE). The probabilities are for data in which half of all pairs are of the same class.",
+        f"have wide ones. Over all pairs, the mean gap is {numbers.percent(error)} (ECE); {extreme:.0%} of the pairs "
+        "have a probability below 10% or above 90%. The probabilities are for data in which half of all pairs are of "
+        "the same class.",
         {
             "probability": x.tolist(),
             "share_of_one_class": y.tolist(),
@@ -291,8 +296,11 @@ def values_with_intervals(
     return Chart(name, style.to_svg(figure, name), alt, caption, data, is_wide=True)
 
 
-def differences_with_intervals(rows: Sequence[tuple[str, float, Sequence[float]]]) -> Chart:
-    """Draw differences of accuracies by name as points with their intervals as lines, beside a line at 0."""
+def differences_with_intervals(rows: Sequence[tuple[str, float, Sequence[float]]], *, is_single: bool) -> Chart:
+    """Draw differences of accuracies by name as points with their intervals as lines, beside a line at 0.
+
+    `is_single`: they are differences of single runs, not of recipes.
+    """
     figure, axes = style.chart(4.8, 0.7 + 0.24 * len(rows))
     axes.axvline(0, color=style.INK, linewidth=1, linestyle="--")
     for y, (_, value, interval) in enumerate(rows):
@@ -302,7 +310,9 @@ def differences_with_intervals(rows: Sequence[tuple[str, float, Sequence[float]]
     axes.set_xlabel("difference of accuracy, percentage points", fontsize=style.SIZE + 0.5, color=style.INK)
     shown = "; ".join(f"{label} {100 * value:+.2f} points" for label, value, _ in rows)
     caption = (
-        "Differences of the mean accuracies with 95% intervals. If a line crosses 0, these runs cannot tell which "
+        "Differences of the accuracies of single runs with 95% intervals; with another seed, either may win."
+        if is_single
+        else "Differences of the mean accuracies with 95% intervals. If a line crosses 0, these runs cannot tell which "
         "recipe is better."
     )
     svg = style.to_svg(figure, "differences")

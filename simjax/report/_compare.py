@@ -8,19 +8,21 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from simjax._files import replace_folder, write_file
 from simjax.core import InputError
 from simjax.report import _numbers as numbers
 from simjax.report._metrics import BY_NAME, COLUMNS, COMPARED, HEADLINE, Metric, with_interval
 from simjax.report._page import Block, Cell, Code, Page, Row, Section, Table, Text
-from simjax.report._recipes import NOT_IN_RECIPE, Recipe, difference, flatten, recipes_of, shown_best
+from simjax.report._recipes import NOT_IN_RECIPE, Recipe, compared_runs, difference, flatten, recipes_of, shown_best
 from simjax.report._run import Run, read_run
 from simjax.report._verdict import cards, verdict_of
 from simjax.report._write import write_page
 
 SHOWN = (*HEADLINE, BY_NAME["train_seconds"])
 """The metrics of the tables with a row for each recipe or run; compare.json has all `COLUMNS`."""
+PARAMETERS = "number of parameters"
 _FILES = {"compare.json", "compare.md", "compare.html", "figures"}
 
 
@@ -140,10 +142,11 @@ def _overview(
 
     metric, first = BY_NAME["accuracy"], recipes[0]
     different = [str(row[0]) for block in _different_settings(recipes) for row in block.rows]
+    settings = [name for name in different if name != PARAMETERS]
     blocks: list[Block] = []
     if different:
         text = f"The recipes differ in {_joined(different)}; all other settings and the images are the same."
-        if len(different) > 1:
+        if len(settings) > 1:
             text += " A difference cannot be put down to one of these alone."
         blocks.append(Text(text))
     rows = [
@@ -152,8 +155,8 @@ def _overview(
         if (value := numbers.number(run.value(metric.name))) is not None
     ]
     caption = (
-        "Accuracy of each run; lines are 95% intervals for other test images. All runs are tested on the same images, "
-        "so that lines may overlap although a difference is shown."
+        f"Accuracy of each run; lines are 95% intervals for other {runs[0].unit}. All runs are tested on the same "
+        "images, so that lines may overlap although a difference is shown."
     )
     if rows:
         blocks.append(values_with_intervals("accuracies", "accuracy", rows, caption, groups))
@@ -164,7 +167,8 @@ def _overview(
         if comparison is not None and comparison.difference is not None and comparison.interval is not None
     ]
     if shown:
-        blocks.append(differences_with_intervals(shown))
+        is_single = any(comparison is not None and comparison.runs == 1 for _, comparison in found)
+        blocks.append(differences_with_intervals(shown, is_single=is_single))
     return blocks
 
 
@@ -245,13 +249,13 @@ def _single_runs(runs: Sequence[Run], names: Sequence[str], out: Path) -> list[B
     rows: list[Row] = []
     for run, name, method in zip(runs, names, methods, strict=True):
         report = run.path.resolve() / "report.html"
-        link = os.path.relpath(report, out) if report.is_file() else ""
+        link = quote(os.path.relpath(report, out)) if report.is_file() else ""
         accuracy, *others = (with_interval(metric, run) for metric in SHOWN)
         accuracy += f", {method}" if len(set(methods)) > 1 else ""
         rows.append([Cell(name, link=link), accuracy, *others])
     blocks: list[Block] = [Table(["Run", *(metric.title for metric in SHOWN)], rows, align="l" + "r" * len(SHOWN))]
     if any(run.value(metric.interval) for run in runs for metric in SHOWN):
-        blocks.append(Text("In parentheses: 95% intervals of each trained model for other test images."))
+        blocks.append(Text(f"In parentheses: 95% intervals of each trained model for other {runs[0].unit}."))
     if len(set(methods)) > 1:
         blocks.append(
             Text(
@@ -304,22 +308,24 @@ def _differences(recipes: Sequence[Recipe]) -> list[Block]:
         verdict = "no difference shown"
         if found.is_shown:
             is_first = (found.difference > 0) == (metric.better == "highest")
-            verdict = f"{first.name if is_first else other.name} is better"
-        means = [metric.show(statistics.fmean(recipe.values(metric))) for recipe in (first, other)]
+            name = first.name if is_first else other.name
+            verdict = f"{name} is better" if found.runs > 1 else f"this run of {name} is better"
+        means = [metric.show(statistics.fmean(recipe.values(metric))) for recipe in compared_runs(first, other)]
         rows.append([metric.title, f"{first.name} minus {other.name}", *means, value, f"{low} to {high}", verdict])
     if not rows:
         return []
-    runs = min(len(recipe.runs) for recipe in recipes)
+    is_single = min(len(set(recipe.seeds)) for recipe in recipes) == 1
     about = (
         "They are about these trained models only: with another seed, either may win. Train each recipe with three or "
         "more seeds (`--seed`) and compare all runs to learn about the recipes."
-        if runs == 1
-        else "They allow for other seeds and other test images."
+        if is_single
+        else f"They allow for other seeds and other {first.runs[0].unit}."
     )
+    equal = "models" if is_single else "recipes"
     text = (
         f"Differences with 95% intervals, for shares in percentage points. {about} If an interval contains 0, these "
         "runs cannot tell which recipe is better; its ends say how large the difference may be. The intervals are not "
-        f"corrected for their number: if the recipes were equal, one or more of {len(rows)} would exclude 0 by chance "
+        f"corrected for their number: if the {equal} were equal, one or more of {len(rows)} would exclude 0 by chance "
         f"with a probability of up to {1 - 0.95 ** len(rows):.0%}."
     )
     columns = ["Metric", "Compared", "First", "Second", "Difference", "95% interval", "Verdict"]
@@ -338,6 +344,6 @@ def _different_settings(recipes: Sequence[Recipe]) -> list[Table]:
     ]
     parameters = [recipe.runs[0].value("parameters") for recipe in recipes]
     if len(set(parameters)) > 1:
-        rows.append(["number of parameters", *map(numbers.count, parameters)])
+        rows.append([PARAMETERS, *map(numbers.count, parameters)])
     columns = ["Setting", *(recipe.name for recipe in recipes)]
     return [Table(columns, rows, align="l" * (1 + len(recipes)))] if rows else []

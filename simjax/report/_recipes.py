@@ -83,17 +83,33 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def difference(metric: Metric, a: Recipe, b: Recipe, *, confidence: float = CONFIDENCE) -> Comparison | None:
-    """Compare a metric of two recipes, a minus b.
+def compared_runs(a: Recipe, b: Recipe) -> tuple[Recipe, Recipe]:
+    """Return the recipes with the runs of which their differences are computed: as many of each, of different seeds.
 
-    If one of the recipes has more runs than the other, its last runs are not used. Returns None if a run has no
-    estimates or has those of other images, or for accuracies of a classifier and of nearest neighbours.
+    Runs of common seeds come first. Of several runs with one seed, only the first is used, because they do not tell how
+    much other seeds vary.
     """
-    runs = min(len(a.runs), len(b.runs))
-    estimates = [[estimate(metric, run) for run in recipe.runs[:runs]] for recipe in (a, b)]
+    by_seed = [{run.value("seed"): run for run in reversed(recipe.runs)} for recipe in (a, b)]
+    common = [seed for seed in reversed(by_seed[0]) if seed in by_seed[1]]
+    count = min(map(len, by_seed))
+    chosen = []
+    for recipe, of_seeds in zip((a, b), by_seed, strict=True):
+        seeds = [*common, *(seed for seed in reversed(of_seeds) if seed not in common)]
+        chosen.append(Recipe(recipe.name, tuple(of_seeds[seed] for seed in seeds[:count])))
+    return chosen[0], chosen[1]
+
+
+def difference(metric: Metric, a: Recipe, b: Recipe, *, confidence: float = CONFIDENCE) -> Comparison | None:
+    """Compare a metric of two recipes, a minus b, by their `compared_runs`.
+
+    Returns None if a run has no estimates or has those of other images, or for accuracies of a classifier and of
+    nearest neighbours.
+    """
+    a, b = compared_runs(a, b)
+    estimates = [[estimate(metric, run) for run in recipe.runs] for recipe in (a, b)]
     known = [[estimate for estimate in of_recipe if estimate is not None] for of_recipe in estimates]
     methods = {run.value("accuracy_of") for recipe in (a, b) for run in recipe.runs}  # classifier or neighbours
-    if any(len(of_recipe) < runs for of_recipe in known) or (metric.name == "accuracy" and len(methods) > 1):
+    if any(len(of_recipe) < len(a.runs) for of_recipe in known) or (metric.name == "accuracy" and len(methods) > 1):
         return None
     if len({estimate.identities for of_recipe in known for estimate in of_recipe}) > 1:
         return None
@@ -103,11 +119,11 @@ def difference(metric: Metric, a: Recipe, b: Recipe, *, confidence: float = CONF
 def shown_best(metric: Metric, recipes: Sequence[Recipe]) -> list[bool]:
     """Return a mask with the recipe that is shown to be better than all others, if there is one.
 
-    A difference is shown if its interval excludes 0 and there are two or more runs of each recipe. The confidence of
+    A difference is shown if its interval excludes 0 and each recipe has runs with two or more seeds. The confidence of
     the m - 1 intervals is 1 - 0.05 / (m - 1) each (Bonferroni), so that all of them are right with 95%.
     """
     others = len(recipes) - 1
-    if others < 1 or any(len(recipe.runs) < 2 for recipe in recipes):
+    if others < 1 or any(len(set(recipe.seeds)) < 2 for recipe in recipes):
         return [False] * len(recipes)
 
     def is_better(a: Recipe, b: Recipe) -> bool:
@@ -130,4 +146,5 @@ def estimate(metric: Metric, run: Run) -> Estimate | None:
         return None
     left_out = np.asarray(arrays[metric.name], np.float64)
     identities = tuple(arrays[f"{metric.name}.identities"].tolist())
-    return Estimate(value, left_out, identities, len(identities))
+    sample_size = int(arrays.get(f"{metric.name}.sample_size", len(identities)))
+    return Estimate(value, left_out, identities, sample_size)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,22 @@ class Run:
             return [str(name) for name in names[:classes]]
         return [str(i) for i in range(classes)]
 
+    @property
+    def unit(self) -> str:
+        """What an interval of the run allows for others of: "test images" or "classes"."""
+        return "classes" if self.value("intervals_over") == "classes" else "test images"
+
+    @cached_property
+    def _arrays(self) -> dict[str, dict[str, np.ndarray]]:
+        """The arrays that were read, by the name of the file."""
+        return {}
+
     def arrays(self, file_name: str) -> dict[str, np.ndarray]:
         """Return the arrays of an .npz file of the run by name, an empty dictionary if the file is missing."""
-        path = self.path / file_name
-        return read_arrays(path) if path.is_file() else {}
+        if file_name not in self._arrays:
+            path = self.path / file_name
+            self._arrays[file_name] = read_arrays(path) if path.is_file() else {}
+        return self._arrays[file_name]
 
 
 def model_name(model: Any) -> str:

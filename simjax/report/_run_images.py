@@ -73,7 +73,10 @@ def mistakes(run: Run, arrays: Samples) -> list[Block]:
         lines = [f"predicted {arrays.name(predicted)}{probability}", f"true {arrays.name(label)}", *arrays.file(index)]
         photos.append(Photo(photographs.source(image), lines, "wrong"))
     order = ", those with the highest predicted probability first" if np.isfinite(found[-1]).any() else ""
-    return [Photos([PhotoRow(photos)], f"Wrongly classified test images{order}.", size=7.0)]
+    confusion = np.asarray(run.value("confusion") or [])
+    wrong = int(confusion.sum() - np.trace(confusion)) if confusion.size else len(photos)
+    which = f"{len(photos)} of {wrong:,} wrongly" if wrong > len(photos) else "Wrongly"
+    return [Photos([PhotoRow(photos)], f"{which} classified test images{order}.", size=7.0)]
 
 
 def mistakes_of_both(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
@@ -89,7 +92,8 @@ def mistakes_of_both(runs: Sequence[Run], names: Sequence[str]) -> list[Block]:
         true = first.name(int(first.predictions["label"][index]))
         lines = [f"true {true}", *(f"{name}: {one}" for name, one in zip(names, predicted, strict=True))]
         photos.append(Photo(photographs.source(image), [*lines, *first.file(index)]))
-    caption = "Test images that at least one of these runs classifies wrongly, with the predictions of both."
+    which = f"{len(photos)} of the test images" if len(shown) > len(photos) else "Test images"
+    caption = f"{which} that at least one of these runs classifies wrongly, with the predictions of both."
     return [Photos([PhotoRow(photos)], caption, size=8.0)] if photos else []
 
 
@@ -109,15 +113,17 @@ def judged_pairs(run: Run, arrays: Samples) -> list[Block]:
         ]
         mark, decision = "", ""
         if threshold is not None:
-            accepted = score >= threshold if higher else score <= threshold
+            # float32 would round the threshold.
+            accepted = float(score) >= threshold if higher else float(score) <= threshold
             mark = "right" if accepted == same else "wrong"
             mistake = "false match" if accepted else "missed match"
             decision = f"Judged {'same' if accepted else 'different'}: {'right' if mark == 'right' else mistake}. "
         likely = f", P(same){NO_BREAK}{_probability(probability)}" if np.isfinite(probability) else ""
         rows.append(PhotoRow(photos, f"{decision}Score{NO_BREAK}{score:.2f}{likely}", mark))
     caption = (
-        "The worst false matches and missed matches, each image once, then random other pairs, half of them of the "
-        "same class. P(same): the predicted probability of the same class, if half of all pairs are of the same class."
+        "The worst false matches and the worst missed matches, an image once in each, then random other pairs, half of "
+        "them of the same class. P(same): the predicted probability of the same class, if half of all pairs are of the "
+        "same class."
     )
     return [Photos(rows, caption if threshold is not None else "Random pairs of test images.")]
 
@@ -162,13 +168,12 @@ def nearest_neighbours(run: Run, arrays: Samples) -> list[Block]:
         rows.append(PhotoRow(photos))
     caption = (
         "Each row: a test image and the most similar other test images, with their class and score "
-        f"({run.measure_name}); ✓ marks the class of the first image, ✗ another class. At most five images whose "
-        "nearest neighbour is of another class come first, then images of as many classes as possible."
+        f"({run.measure_name}); ✓ marks the class of the first image, ✗ another class. Images of as many classes as "
+        "possible, after at most five whose nearest neighbour is of another class."
     )
-    if (precision := numbers.number(run.value("retrieval.precision_at_1"))) is not None:
-        caption += (
-            f" The nearest neighbour is of another class for {numbers.percent(1 - precision)} of all test images."
-        )
+    precision, queries = (numbers.number(run.value(f"retrieval.{name}")) for name in ("precision_at_1", "queries"))
+    if precision is not None and queries is not None:
+        caption += f" That is so for {numbers.percent(1 - precision)} of {queries:,.0f} images."
     return [Photos(rows, caption, size=5.0)]
 
 

@@ -237,7 +237,8 @@ def _few_shot(run: Run) -> list[Block]:
     rows: list[Row] = []
     for name, task in tasks.items():
         low, high = map(numbers.percent, task.get("accuracy_interval") or (None, None))
-        accuracy = f"{numbers.percent(task.get('accuracy'))} ({low.removesuffix('%')}–{high})"
+        interval = f" ({low.removesuffix('%')}–{high})" if task.get("accuracy_interval") else ""
+        accuracy = f"{numbers.percent(task.get('accuracy'))}{interval}"
         rows.append([name, numbers.count(task.get("ways")), numbers.count(task.get("shots")), accuracy])
     explanation = (
         "Accuracy of classifying images of new classes from a few labelled images per class, averaged over many random "
@@ -248,10 +249,10 @@ def _few_shot(run: Run) -> list[Block]:
 
 def _all_numbers(run: Run) -> list[Block]:
     rows: list[Row] = [[metric.title, with_interval(metric, run), metric.meaning] for metric in METRICS]
-    units = "classes" if run.value("intervals_over") == "classes" else "test images"
     note = (
-        f"The intervals say where the value may be for other {units}: it is computed again without each of them "
-        "(jackknife). If errors are few, an interval is wide, because a handful of errors says little about their rate."
+        f"The intervals say where the value may be for other {run.unit}: it is computed again without each of them "
+        "(jackknife; Student's t over batches for the loss). If errors are few, their true rate may be several times "
+        "as high."
     )
     return [Table(["Metric", "Value (95% interval)", "Meaning"], rows, align="lrl"), Text(note)]
 

@@ -1,4 +1,4 @@
-"""The page of a study: what was asked, what was found, how sure it is, and what the networks do alike."""
+"""The page of a study: the answer, the method, the findings with intervals, and comparisons of the networks."""
 
 import json
 from collections.abc import Sequence
@@ -42,10 +42,14 @@ def write_study(folder: str | Path) -> None:
         title = "Findings" if alone else f"Findings: {group.title}"
         return [Section(title, blocks), *group_sections(folder, group, of_analysis, alone=alone)]
 
-    answers = [found[group.title].answer for group in groups if found[group.title].answer]
+    answers = [
+        found[group.title].answer if alone else f"{group.title}: {found[group.title].answer}"
+        for group in groups
+        if found[group.title].answer
+    ]
     page = Page(
         plan["study"]["title"],
-        " ".join(answers) or "The verdicts are below.",
+        " ".join(answers) or "The comparisons are below.",
         [
             Section("What was done", method(plan, groups)),
             *(section for group in groups for section in sections_of(group)),
@@ -95,8 +99,8 @@ def _trained(plan: dict[str, Any], groups: Sequence[Group], missing: Sequence[st
     networks = [network for group in groups for network in group.networks]
     runs, seeds = sum(len(network.runs) for network in networks), len(plan["study"]["seeds"])
     text = (
-        f"{runs} training runs: {len(networks)} networks with {seeds} random {'seeds' if seeds > 1 else 'seed'} each, "
-        "trained by one recipe. The values in parentheses are intervals."
+        f"{runs} training runs: {len(networks)} networks with {seeds} random {'seeds' if seeds > 1 else 'seed'} each. "
+        "The values in parentheses are intervals."
     )
     return text + (f" {len(missing)} of the planned runs are missing." if missing else "")
 

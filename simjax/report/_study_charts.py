@@ -99,7 +99,7 @@ def _matrix(found: Mapping[str, Any], names: Mapping[str, str]) -> Matrix:
     )
 
 
-def probes(results: Mapping[str, Any], names: Mapping[str, str], title: str) -> list[Block]:
+def probes(results: Mapping[str, Any], names: Mapping[str, str], title: str, images: str) -> list[Block]:
     """Draw the accuracy of a linear classifier on each layer, by the depth of the layer in its network."""
     if not results:
         return []
@@ -109,10 +109,12 @@ def probes(results: Mapping[str, Any], names: Mapping[str, str], title: str) -> 
         values = [*pixels, *(one["accuracy"] for one in of_layers.values())]
         if network != PIXELS:
             curves[names.get(network, network)] = (np.linspace(0, 1, len(values)), values)
+    if not curves:
+        return []
     caption = (
-        "Test accuracy of a logistic regression on the output of each layer (a linear probe): how early the classes "
-        "can be told apart by a linear classifier. The depth is 0 for the image and 1 for the embedding, the last "
-        "layer before the classes. The first seed of each network; differences of a few images are chance."
+        f"Accuracy on {images} of a logistic regression on the output of each layer (a linear probe): how early the "
+        "classes can be told apart by a linear classifier. The depth is 0 for the image and 1 for the embedding, the "
+        "last layer before the classes. The first seed of each network; differences of a few images are chance."
     )
     axes = ("depth of the layer", "accuracy of a linear probe")
     return [_curves(f"probes-{title}", "Linear probes by layer", caption, curves, axes)]
@@ -139,8 +141,8 @@ def attention_distance(
     ends = "; ".join(f"{names.get(n, n)} {np.mean(v[0]):.2f} to {np.mean(v[-1]):.2f}" for n, v in results.items())
     caption = (
         "Each point is a head of the first seed: the mean distance, in patches, from a patch to the patches that it "
-        "attends to (Raghu et al. 2021). A head far below the dashed line looks at the neighbourhood, as a filter "
-        "does; a head on the line may as well attend to all patches alike."
+        "attends to (Raghu et al. 2021). A head far below the dashed line attends to the neighbourhood, like a "
+        "filter; a head on the line may as well attend to all patches alike."
     )
     name = f"attention-{title}"
     points = [(names.get(n, n), i, d) for n, of in results.items() for i, heads in enumerate(of) for d in heads]
@@ -150,7 +152,7 @@ def attention_distance(
     return [Chart(name, style.to_svg(figure, name), alt, caption, data)]
 
 
-def robustness(results: Mapping[str, Any], names: Mapping[str, str], title: str) -> list[Block]:
+def robustness(results: Mapping[str, Any], names: Mapping[str, str], title: str, images: str) -> list[Block]:
     """Tabulate the accuracy under each corruption of medium strength, and draw it by strength with intervals."""
     if not results:
         return []
@@ -159,7 +161,7 @@ def robustness(results: Mapping[str, Any], names: Mapping[str, str], title: str)
         values = [next(iter(of.values()))["accuracy"][0], *(one["accuracy"][MEDIUM] for one in of.values())]
         rows.append([names.get(network, network), *map(numbers.percent, values)])
     corruptions = list(next(iter(results.values())))
-    text = f"Accuracy on test images with a corruption of medium strength ({MEDIUM} of 5), mean over the seeds."
+    text = f"Accuracy on {images} with a corruption of medium strength ({MEDIUM} of 5), mean over the seeds."
     table = Table(["Network", "unchanged", *corruptions], rows, align="l" + "r" * (1 + len(corruptions)))
     found: list[Block] = [Text(text), table]
     for corruption in corruptions:
@@ -174,21 +176,26 @@ def robustness(results: Mapping[str, Any], names: Mapping[str, str], title: str)
     return found
 
 
-def calibration(results: Mapping[str, Any], names: Mapping[str, str], smoothing: float) -> list[Block]:
+def calibration(results: Mapping[str, Any], names: Mapping[str, str], smoothing: float, images: str) -> list[Block]:
     """Tabulate the confidence, the accuracy and the calibration error of networks trained with label smoothing."""
     if not results:
         return []
     rows: list[Row] = []
     for network, found in results.items():
-        low, high = map(numbers.percent, found["expected_calibration_error_interval"] or (None, None))
-        error = f"{numbers.percent(found['expected_calibration_error'])} ({low.removesuffix('%')}–{high})"
+        error, interval = (
+            numbers.percent(found["expected_calibration_error"]),
+            found["expected_calibration_error_interval"],
+        )
+        if interval:
+            low, high = map(numbers.percent, interval)
+            error += f" ({low.removesuffix('%')}–{high})"
         values = [numbers.percent(found[name]) for name in ("confidence", "accuracy")]
         rows.append([names.get(network, network), *values, error])
     text = (
-        "Whether a network knows how often it is right. Confidence is the probability that a network gives to the "
-        "class it predicts; on average it should equal the accuracy. The calibration error (ECE) is their difference "
-        "at each level of confidence, without its sign, averaged, with its 95% interval for other test images. Lower "
-        "is better."
+        f"Whether a network knows how often it is right, on {images}. Confidence is the probability that a network "
+        "gives to the class it predicts; on average it should equal the accuracy. The calibration error (ECE) is their "
+        "difference at each level of confidence, without its sign, averaged, with its 95% interval for other test "
+        "images. Lower is better."
     )
     if smoothing:
         text += (

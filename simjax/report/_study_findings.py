@@ -7,6 +7,7 @@ comparisons of a kind have the confidence 1 - 0.05 / m each (Bonferroni), so tha
 
 import dataclasses
 import itertools
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from simjax.evaluate import Comparison
 from simjax.report import _numbers as numbers
 from simjax.report._page import Block, Row, Table, Text
 from simjax.report._run import MODEL_NAMES
-from simjax.report._study_group import ACCURACY, MEASURE_NAMES, Group, Pair, points
+from simjax.report._study_group import MEASURE_NAMES, Group, Pair, common_seeds, points
 
 QUESTION, OTHERS = "question", "other comparisons"
 
@@ -25,6 +26,7 @@ class Asked:
 
     Attributes:
         kind: "question" or "other comparisons".
+        measure: The measure of both networks, or for a change of the gap the measure in the place of the first one.
         subject: What is subtracted from what.
         values: Both values as text.
         verdicts: What a positive and what a negative difference shows.
@@ -32,6 +34,7 @@ class Asked:
     """
 
     kind: str
+    measure: str
     subject: str
     values: tuple[str, str]
     verdicts: tuple[str, str]
@@ -50,7 +53,8 @@ class Claim:
         """What the difference shows, by the sign of the difference if its interval excludes 0."""
         if not self.found.is_shown:
             return "no difference shown"
-        return self.asked.verdicts[0 if (self.found.difference or 0.0) > 0 else 1]
+        verdict = self.asked.verdicts[0 if (self.found.difference or 0.0) > 0 else 1]
+        return verdict if self.found.runs > 1 else f"{verdict} in these runs"
 
     @property
     def interval(self) -> str:
@@ -72,7 +76,7 @@ class Claim:
             "difference_interval": self.found.interval,
             "confidence": self.found.confidence,
             "runs": self.found.runs,
-            "shown": self.found.is_shown,
+            "shown": self.found.is_shown and self.found.runs > 1,
             "verdict": self.verdict,
         }
 
@@ -98,12 +102,17 @@ class Findings:
                 ]
                 columns = [numbers.capitalize(kind), "First", "Second", "Difference (interval)", "Verdict"]
                 blocks += [Table(columns, rows, align="lrrll"), Text(_confidence(claims))]
+        seeds = (
+            "The intervals allow for other test images only: these are single runs, and another seed may decide "
+            "otherwise."
+            if any(claim.found.runs == 1 for claim in self.claims)
+            else "The intervals allow for other test images and other seeds; how much a model varies with the seed is "
+            "estimated from all its measures together. With few seeds this is uncertain, and intervals are wide."
+        )
         note = (
-            "Differences are in percentage points, the first value minus the second one. The intervals allow for other "
-            "test images and, with several seeds, for other seeds; how much a model varies with the seed is estimated "
-            "from all its measures together. With few seeds this is uncertain, and intervals are wide. No difference "
-            "shown does not mean that there is none: the interval tells how large it may be. The verdicts are about "
-            "networks that are trained by this recipe; another one may suit one of them better."
+            f"Differences are in percentage points, the first value minus the second one. {seeds} No difference shown "
+            "does not mean that there is none: the interval tells how large it may be. The verdicts are about networks "
+            "that are trained with these settings; others may suit one of them better."
         )
         return [*blocks, Text(note)]
 
@@ -113,10 +122,10 @@ class Findings:
 
 
 def _confidence(claims: Sequence[Claim]) -> str:
-    if len(claims) == 1:
-        return "The interval has 95% confidence."
     each = f"{100 * claims[0].found.confidence:.3g}%"
-    return f"Each interval has {each} confidence, so that all {len(claims)} hold together with 95% (Bonferroni)."
+    if len(claims) == 1:
+        return f"The interval has {each} confidence."
+    return f"Each interval has {each} confidence, so that all hold together with 95% (Bonferroni)."
 
 
 def findings(group: Group) -> Findings:
@@ -124,7 +133,7 @@ def findings(group: Group) -> Findings:
     question = [*_models(group, QUESTION, [("cnn", "vit")]), *_changes(group)]
     if len(question) == 1:  # one measure: there is no question about the measure
         question = []
-    pairs = [pair for pair in itertools.combinations(group.models, 2) if not question or pair != ("cnn", "vit")]
+    pairs = [pair for pair in itertools.combinations(group.models, 2) if not question or {*pair} != {"cnn", "vit"}]
     claims = []
     for asked in (question, [*_models(group, OTHERS, pairs), *_swaps(group)]):
         confidence = 1 - 0.05 / max(len(asked), 1)
@@ -132,7 +141,7 @@ def findings(group: Group) -> Findings:
             found = one.compare(confidence)
             if found is not None and found.difference is not None and found.interval is not None:
                 claims.append(Claim(one, found))
-    return Findings(_answer(claims), claims)
+    return Findings(_answer(claims, _reference(group)), claims)
 
 
 def _models(group: Group, kind: str, pairs: Sequence[tuple[str, str]]) -> list[Asked]:
@@ -142,41 +151,63 @@ def _models(group: Group, kind: str, pairs: Sequence[tuple[str, str]]) -> list[A
         x, y = group.find(a, measure), group.find(b, measure)
         if x is not None and y is not None:
             verdicts = f"the {_model(a)} is more accurate", f"the {_model(b)} is more accurate"
-            asked.append(_pair(group, kind, f"{_model(a)} minus {_model(b)}, {_measure(measure)}", verdicts, (x, y)))
+            subject = f"{_model(a)} minus {_model(b)}, {_measure(measure)}"
+            asked.append(_pair(group, kind, measure, subject, verdicts, (x, y)))
     return asked
 
 
 def _swaps(group: Group) -> list[Asked]:
-    """Ask for the effect of each measure in the place of the first one, in each model."""
+    """Ask for the effect of each measure in the place of the reference, in each model."""
     asked = []
-    first, *others = group.measures
+    first = _reference(group)
+    others = [measure for measure in group.measures if measure != first]
     for model, measure in itertools.product(group.models, others):
         x, y = group.find(model, measure), group.find(model, first)
         if x is not None and y is not None:
             verdicts = f"more accurate with the {_measure(measure)}", f"more accurate with the {_measure(first)}"
             subject = f"{_model(model)}: {_measure(measure)} minus {_measure(first)}"
-            asked.append(_pair(group, OTHERS, subject, verdicts, (x, y)))
+            asked.append(_pair(group, OTHERS, measure, subject, verdicts, (x, y)))
     return asked
 
 
-def _pair(group: Group, kind: str, subject: str, verdicts: tuple[str, str], pair: Pair) -> Asked:
+def _reference(group: Group) -> str:
+    """Return the measure with which the others are compared: the dot product, or the first one without it."""
+    return "dot" if "dot" in group.measures else group.measures[0]
+
+
+def _pair(group: Group, kind: str, measure: str, subject: str, verdicts: tuple[str, str], pair: Pair) -> Asked:
     x, y = pair
-    values = numbers.percent(x.mean(ACCURACY)), numbers.percent(y.mean(ACCURACY))
-    return Asked(kind, subject, values, verdicts, lambda confidence: group.difference(x, y, confidence=confidence))
+    values = [numbers.percent(mean) for mean in _means(pair)]
+
+    def compare(confidence: float) -> Comparison | None:
+        return group.difference(x, y, confidence=confidence)
+
+    return Asked(kind, measure, subject, (values[0], values[1]), verdicts, compare)
+
+
+def _means(pair: Pair) -> list[float | None]:
+    """Return the mean accuracies of two networks over the seeds that both have."""
+    x, y = pair
+    seeds = common_seeds(x.accuracies, y.accuracies)
+    values = [[network.accuracies[seed].value for seed in seeds] for network in pair]
+    known = [[value for value in of if value is not None] for of in values]
+    return [statistics.fmean(of) if of else None for of in known]
 
 
 def _changes(group: Group) -> list[Asked]:
-    """Ask whether the gap between CNN and ViT with another measure differs from the gap with the first one."""
+    """Ask whether the gap between CNN and ViT with another measure differs from the gap with the reference."""
     asked = []
-    first, *others = group.measures
-    for measure in others:
+    first = _reference(group)
+    for measure in group.measures:
+        if measure == first:
+            continue
         pairs = _gap_pair(group, measure), _gap_pair(group, first)
         if pairs[0] is None or pairs[1] is None:
             continue
         subject = f"CNN minus ViT: {_measure(measure)} minus {_measure(first)}"
         verdicts = "the CNN gains on the ViT", "the ViT gains on the CNN"
         compare = _change(group, pairs[0], pairs[1])
-        asked.append(Asked(QUESTION, subject, (_gap(pairs[0]), _gap(pairs[1])), verdicts, compare))
+        asked.append(Asked(QUESTION, measure, subject, (_gap(pairs[0]), _gap(pairs[1])), verdicts, compare))
     return asked
 
 
@@ -186,7 +217,7 @@ def _gap_pair(group: Group, measure: str) -> Pair | None:
 
 
 def _gap(pair: Pair) -> str:
-    x, y = (network.mean(ACCURACY) for network in pair)
+    x, y = _means(pair)
     return numbers.DASH if x is None or y is None else f"{100 * (x - y):+.2f}"
 
 
@@ -194,26 +225,23 @@ def _change(group: Group, pair: Pair, other: Pair) -> Callable[[float], Comparis
     return lambda confidence: group.change_of_gap(pair, other, confidence=confidence)
 
 
-def _answer(claims: Sequence[Claim]) -> str:
+def _answer(claims: Sequence[Claim], reference: str) -> str:
     """Answer the question whether CNN and ViT perform alike because both measure similarity by a dot product."""
     asked = [claim for claim in claims if claim.asked.kind == QUESTION]
     changes = [claim for claim in asked if claim.asked.subject.startswith("CNN minus ViT: ")]
-    start = next((claim for claim in asked if claim.asked.subject == f"CNN minus ViT, {MEASURE_NAMES['dot']}"), None)
+    start = next((claim for claim in asked if claim not in changes and claim.asked.measure == reference), None)
     if start is None or not changes:
         return ""
-    if start.found.is_shown:
-        text = f"With the dot product, {start.verdict}: CNN minus ViT is {start.difference} points ({start.interval}). "
-    else:
-        text = (
-            f"With the dot product, no difference between CNN and ViT is shown: CNN minus ViT is {start.difference} "
-            f"points ({start.interval}). "
-        )
+    begin = start.verdict if start.found.is_shown else "no difference between CNN and ViT is shown"
+    text = f"With the {_measure(reference)}, {begin}: CNN minus ViT is {start.difference} points ({start.interval}). "
     for claim in changes:
-        measure = claim.asked.subject.removeprefix("CNN minus ViT: ").partition(" minus ")[0]
+        verdict = claim.verdict if claim.found.is_shown else "no change is shown"
         text += (
-            f"With the {measure} instead, it is {claim.asked.values[0]} points, a change of {claim.difference} "
-            f"({claim.interval}): {claim.verdict if claim.found.is_shown else 'no change is shown'}. "
+            f"With the {_measure(claim.asked.measure)} instead, it is {claim.asked.values[0]} points, a change of "
+            f"{claim.difference} ({claim.interval}): {verdict}. "
         )
+    if start.found.runs == 1:
+        return f"{text}These are single runs: another seed may decide otherwise."
     if any(claim.found.is_shown for claim in changes):
         return f"{text}So the measure inside the networks matters to the difference between them."
     bound = points(max(max(map(abs, claim.found.interval or (0.0, 0.0))) for claim in changes))

@@ -12,7 +12,7 @@ import numpy as np
 
 from simjax.core import InputError
 from simjax.evaluate import Comparison, Estimate, compare, error_consistency
-from simjax.report._metrics import METRICS, Metric
+from simjax.report._metrics import METRICS
 from simjax.report._recipes import Recipe, estimate
 from simjax.report._run import MODEL_NAMES, Run, data_name
 
@@ -43,11 +43,6 @@ class Network:
     def recipe(self) -> Recipe:
         return Recipe(self.name, self.runs)
 
-    def mean(self, metric: Metric) -> float | None:
-        """Return the mean of a metric over the seeds, or None if a run lacks it."""
-        values = self.recipe.values(metric)
-        return statistics.fmean(values) if len(values) == len(self.runs) else None
-
     @cached_property
     def correct(self) -> dict[Any, np.ndarray]:
         """Whether each test image is classified correctly, by seed, for the runs that have predictions."""
@@ -77,7 +72,7 @@ class Group:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings of the first network: all but the model and its measure are those of every one."""
+        """The settings of the first network; all have the same data, objective and varied settings."""
         return self.networks[0].planned["settings"]
 
     @property

@@ -22,7 +22,8 @@ def inside(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> list[Block
     if len(arrays["label"]):
         blocks.append(_disagreements(arrays, shown))
     else:
-        blocks.append(Text("CNN and ViT have the same class for every one of the test images."))
+        tested = int(arrays["count"][1])
+        blocks.append(Text(f"CNN and ViT have the same class for each of {tested:,} test images."))
     return [*blocks, _neighbours(arrays, shown)]
 
 
@@ -39,8 +40,8 @@ def _filters(arrays: Mapping[str, np.ndarray]) -> Photos:
         rows.append(PhotoRow(photos, f"{name}: {len(filters)} filters of {size} pixels"))
     caption = (
         "Weights of the filters of the first layer, each on its own scale, with 0 in grey. A filter responds to "
-        "patches that look like it. In the CNN these patches overlap; the ViT cuts the image into patches. First "
-        "seeds, first measure."
+        "patches that look like it. In the CNN these patches overlap; the ViT cuts the image into patches. Both "
+        "networks have the same measure and seed, the first ones of the study."
     )
     return Photos(rows, caption, size=2.6)
 

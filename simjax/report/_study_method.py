@@ -1,10 +1,11 @@
-"""What was done in a study: images, where the networks measure similarity, the recipe and the budget."""
+"""What was done in a study: images, where the networks measure similarity, settings and the budget."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from simjax.report import _numbers as numbers
 from simjax.report._page import Block, Row, Table, Text
+from simjax.report._run import MODEL_NAMES
 from simjax.report._study_group import MEASURE_NAMES, Group
 
 FORMULAS = {
@@ -21,34 +22,34 @@ PLACES = {
     "logistic": "logistic regression compares the image with the weights of each class",
 }
 CHANGES = {
-    "shift": ("shifted by at most {:.3g}% of their size", 100),
-    "rotation": ("rotated by at most {:g} degrees", 1),
-    "scale": ("scaled by at most {:.3g}%", 100),
-    "cutout": ("covered by a black square of {:.3g}% of the width", 100),
+    "shift": ("shifted by up to {:.3g}%", 100),
+    "rotation": ("rotated by up to {:g} degrees", 1),
+    "scale": ("scaled by up to {:.3g}%", 100),
+    "cutout": ("partly covered by a square of {:.3g}% of the width", 100),
 }
 
 
 def method(plan: dict[str, Any], groups: Sequence[Group]) -> list[Block]:
-    """Return paragraphs about the images, the measures, the recipe and the budget."""
-    images = [Text(text) for group in groups if (text := _images(group))]
+    """Return paragraphs about the images, the measures, the settings and the budget."""
+    blocks: list[Block] = [Text(text) for text in dict.fromkeys(map(_images, groups)) if text]
     measures = list(dict.fromkeys(measure for group in groups for measure in group.measures))
     models = list(dict.fromkeys(model for group in groups for model in group.models))
     places = "; ".join(PLACES[model] for model in models if model in PLACES)
-    if places:
-        images.append(
+    if len(measures) > 1:
+        blocks.append(
             Text(
-                f"Similarity is measured in every layer: {places}. At the end, the embedding of an image is compared "
-                "with the weights of each class. This measure is what differs:"
+                f"Similarity is measured in every layer: {places}; at the end, the embedding of an image is compared "
+                "with the weights of each class, if there are any. These measures take the place of each other:"
             )
         )
-    rows: list[Row] = [[MEASURE_NAMES.get(m, m), FORMULAS.get(m, "")] for m in measures]
-    table = Table(["Measure", "Score of an input x and weights w"], rows, align="ll")
-    note = (
-        "Scores other than the dot product are standardized; a learned scale and a bias follow."
-        if measures != ["dot"]
-        else ""
-    )
-    return [*images, table, Text(f"{note} {_recipe(groups[0].settings)} {_budget(plan, groups)}".strip())]
+        rows: list[Row] = [[MEASURE_NAMES.get(m, m), FORMULAS.get(m, "")] for m in measures]
+        blocks.append(Table(["Measure", "Score of an input x and weights w"], rows, align="ll"))
+        blocks.append(
+            Text(
+                "Scores other than the dot product are standardized; a learned scale and the bias of the layer follow."
+            )
+        )
+    return [*blocks, Text(f"{_settings(groups)} {_budget(plan, groups)}".strip())]
 
 
 def _images(group: Group) -> str:
@@ -65,22 +66,42 @@ def _images(group: Group) -> str:
     )
 
 
-def _recipe(settings: dict[str, Any]) -> str:
-    """Return sentences about the settings that all networks share, empty if they are unknown."""
-    optimizer, augment = settings.get("optimizer"), settings.get("augment")
-    if not optimizer or not augment:
+def _settings(groups: Sequence[Group]) -> str:
+    """Return the settings of the networks, with the models for which one holds if it is not the same for all."""
+    settings = [(network.model, network.planned["settings"]) for group in groups for network in group.networks]
+    if not all("optimizer" in of and "augment" in of for _, of in settings):
         return ""
-    smoothing = settings["loss"]["label_smoothing"]
-    changes = [text.format(unit * augment[name]) for name, (text, unit) in CHANGES.items() if augment[name]]
-    changes += ["flipped from left to right at random"] if augment["flip"] else []
-    return (
-        f"All networks have one recipe: the {settings['objective']} objective"
-        f"{f' with label smoothing {smoothing:g}' if smoothing else ''}, batches of {settings['batch_size']} images, "
-        f"AdamW with learning rates up to {optimizer['learning_rate']:g} and weight decay "
-        f"{optimizer['weight_decay']:g}; training images are "
-        f"{', '.join(changes) if augment['enabled'] and changes else 'not augmented'}. plan.json in the folder of "
-        "this page has all settings."
+
+    def of_models(show: Callable[[dict[str, Any]], str]) -> str:
+        models: dict[str, list[str]] = {}
+        for model, of in settings:
+            names = models.setdefault(show(of), [])
+            names += [name for name in [MODEL_NAMES.get(model, model)] if name not in names]
+        if len(models) == 1:
+            return next(iter(models))
+        return ", ".join(f"{value} ({', '.join(names)})" for value, names in models.items())
+
+    rate, decay = (
+        of_models(lambda of, name=name: f"{of['optimizer'][name]:g}") for name in ("learning_rate", "weight_decay")
     )
+    batch = of_models(lambda of: str(of["batch_size"]))
+    return (
+        f"Trained by the objective {of_models(_objective)}; AdamW with learning rates up to {rate}, weight decay "
+        f"{decay}, batches of {batch} images; training images: {of_models(_augmentation)}. Settings that the file of "
+        "the study does not name are the defaults of each model; plan.json in the folder of this page has all of them."
+    )
+
+
+def _objective(settings: dict[str, Any]) -> str:
+    smoothing = settings["loss"].get("label_smoothing")
+    return settings["objective"] + (f" with label smoothing {smoothing:g}" if smoothing else "")
+
+
+def _augmentation(settings: dict[str, Any]) -> str:
+    augment = settings["augment"]
+    changes = [text.format(unit * augment[name]) for name, (text, unit) in CHANGES.items() if augment.get(name)]
+    changes += ["flipped at random"] if augment.get("flip") else []
+    return " and ".join(changes) if augment.get("enabled") and changes else "unchanged"
 
 
 def _budget(plan: dict[str, Any], groups: Sequence[Group]) -> str:
@@ -88,7 +109,11 @@ def _budget(plan: dict[str, Any], groups: Sequence[Group]) -> str:
     budget, networks = plan["study"]["budget"], [network for group in groups for network in group.networks]
     amount, limit = budget["amount"], f"{budget['max_epochs']:g} epochs"
     if budget["rule"] == "parameters":
-        return f"All networks have about {amount:,.0f} parameters and {limit} of training."
+        sizes = [network.planned["parameters"] for network in networks]
+        return (
+            f"The widths of the networks are scaled for {amount:,.0f} parameters: they have {min(sizes):,} to "
+            f"{max(sizes):,}, and {limit} of training."
+        )
     ends = {
         "training_flops": f"{amount / 1e9:,.0f} billion operations",
         "seconds": f"{amount:,.0f} seconds",

@@ -10,8 +10,7 @@ import numpy as np
 from simjax.report import _numbers as numbers
 from simjax.report._compare import mean_and_deviation
 from simjax.report._metrics import METRICS
-from simjax.report._page import Block, Cell, Chart, Row, Section, Table, Text
-from simjax.report._recipes import shown_best
+from simjax.report._page import Block, Chart, Row, Section, Table, Text
 from simjax.report._run import read_arrays
 from simjax.report._study_group import ACCURACY, Group, common_errors, file_name
 
@@ -28,13 +27,13 @@ def group_sections(folder: Path, group: Group, found: dict[str, Any], *, alone: 
     from simjax.report import _study_charts as charts  # imports Matplotlib
     from simjax.report import _study_images as images
 
-    title = file_name(group.title)
+    title, images_used = file_name(group.title), f"{numbers.count(found.get('images'))} test images"
     names = {f"{network.model}-{network.measure}": network.name for network in group.networks}
     sections = [
         ("Results", _results(group)),
         ("Common errors", _common_errors(group)),
         ("Layers", charts.layers(found.get("layers", []), names)),
-        ("Linear probes", charts.probes(found.get("probes", {}), names, title)),
+        ("Linear probes", charts.probes(found.get("probes", {}), names, title, images_used)),
         (
             "Attention distance",
             charts.attention_distance(
@@ -42,10 +41,10 @@ def group_sections(folder: Path, group: Group, found: dict[str, Any], *, alone: 
             ),
         ),
         ("Inside", images.inside(_pictures(folder, found), _class_names(group))),
-        ("Robustness", charts.robustness(found.get("robustness", {}), names, title)),
-        ("Calibration", charts.calibration(found.get("calibration", {}), names, _smoothing(group))),
+        ("Robustness", charts.robustness(found.get("robustness", {}), names, title, images_used)),
+        ("Calibration", charts.calibration(found.get("calibration", {}), names, _smoothing(group), images_used)),
     ]
-    return [Section(title if alone else f"{title}: {group.title}", blocks) for title, blocks in sections]
+    return [Section(name if alone else f"{name}: {group.title}", blocks) for name, blocks in sections]
 
 
 def accuracies(group: Group) -> Chart:
@@ -83,9 +82,9 @@ def gains_by_corruption(robustness: Mapping[str, Any], group: Group) -> str:
     if not gains:
         return ""
     return (
-        f"More accurate on corrupted test images than on unchanged ones: {'; '.join(gains)}. The training images are "
-        "changed at random, too; such a network has not learned enough to classify images without these changes, and "
-        "a longer training or another augmentation may change its place."
+        f"More accurate on corrupted test images than on unchanged ones: {'; '.join(gains)}. This can happen if the "
+        "training images are changed at random, and the training is too short to learn images without these changes; a "
+        "longer training or another augmentation may change the place of such a network."
     )
 
 
@@ -105,28 +104,25 @@ def _class_names(group: Group) -> list[str]:
 
 def plan_sections(groups: Sequence[Group], missing: Sequence[str]) -> list[Section]:
     """Return the sections about the budgets, the settings and the missing runs."""
-    names = [Text(f"These runs are not finished: {', '.join(missing)}.")] if missing else []
-    return [Section("Budgets", _budgets(groups)), Section("Missing runs", names)]
+    unfinished = [Text(f"These runs are not finished: {', '.join(missing)}.")] if missing else []
+    return [Section("Budgets", _budgets(groups)), Section("Missing runs", unfinished)]
 
 
 def _results(group: Group) -> list[Block]:
     rows: list[Row] = []
-    best = {metric.name: shown_best(metric, [n.recipe for n in group.networks]) for metric in RESULTS}
-    for i, network in enumerate(group.networks):
+    for network in group.networks:
         row: Row = [network.name]
         for metric in RESULTS:
             found = mean_and_deviation(network.recipe, metric) or {}
             mean, deviation = metric.show(found.get("mean")), found.get("standard_deviation")
-            row.append(Cell(mean if deviation is None else f"{mean} ± {metric.show(deviation)}", best[metric.name][i]))
+            row.append(mean if deviation is None else f"{mean} ± {metric.show(deviation)}")
         rows.append([*row, numbers.count(network.planned["parameters"])])
     columns = ["Network", *(metric.title for metric in RESULTS), "Parameters"]
     seeds = max(len(network.runs) for network in group.networks)
-    text = f"Mean ± standard deviation over {seeds} seeds." if seeds > 1 else "One seed of each network."
+    text = "Mean ± standard deviation over the seeds of each network." if seeds > 1 else "One seed of each network."
     text += "".join(f" {metric.title}: {metric.meaning}" for metric in RESULTS[1:])
     if "logistic" in group.models:
         text += " The embedding of logistic regression is the image itself."
-    if any(map(any, best.values())):
-        text += " ★ marks a network that is shown to be better than every other one."
     return [Text(text), Table(columns, rows, align="l" + "r" * (len(RESULTS) + 1))]
 
 
@@ -157,14 +153,14 @@ def _common_errors(group: Group) -> list[Block]:
         "alike should fail alike, as two seeds of one network do. Networks of very different accuracy cannot reach 1. "
     )
     if not rows:
-        return [Text(f"{text}Here all networks make fewer than {FEWEST_ERRORS} errors, too few to tell.")]
+        return [Text(f"{text}Here no two networks make {FEWEST_ERRORS} errors each, too few to tell.")]
     text += f"On average kappa is {'; '.join(means)}."
     note = (
         "Errors: wrong test images, mean over the seeds. Kappa: mean over the seeds, with 95% intervals for other "
         "test images, not corrected for the number of rows."
     )
     if left_out:
-        note += f" {left_out} pairs are left out: one of the networks makes fewer than {FEWEST_ERRORS} errors."
+        note += f" Pairs left out, as one of the networks makes fewer than {FEWEST_ERRORS} errors: {left_out}."
     columns = ["Differs in", "Network", "Compared with", "Errors", "Errors", "Kappa"]
     return [Text(text), Table(columns, rows, align="lllrrr"), Text(note)]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from simjax.report import _numbers as numbers
 from simjax.report._metrics import BY_NAME, COMPARED
 from simjax.report._page import Card
-from simjax.report._recipes import Recipe, difference, shown_best
+from simjax.report._recipes import Recipe, compared_runs, difference, shown_best
 
 NEARLY_0 = 0.1  # an interval whose nearer end is less than this share of the difference nearly reaches 0
 
@@ -26,49 +26,62 @@ def verdict_of(recipes: Sequence[Recipe]) -> str:
             f"{metric.show(min(values))} to {metric.show(max(values))}."
         )
     if len(recipes) > 2:
-        if shown_best(metric, recipes)[0]:
-            return f"{first.name} has a higher accuracy than every other recipe. The differences are below."
+        best = [recipe.name for recipe, is_best in zip(recipes, shown_best(metric, recipes), strict=True) if is_best]
+        if best:
+            return f"{best[0]} has a higher accuracy than every other recipe. The differences are below."
         return "No recipe is shown to have a higher accuracy than every other one. The differences are below."
-    second = recipes[1]
+    first, second = compared_runs(recipes[0], recipes[1])
     found = difference(metric, first, second)
+    if found is not None and (found.difference or 0.0) < 0:
+        first, second = second, first
+        found = difference(metric, first, second)
     if found is None or found.difference is None or found.interval is None:
         return "The accuracies of these runs cannot be compared: they are missing, or of different kinds or images."
     shown, low, high = (f"{100 * value:.2f}" for value in (found.difference, *found.interval))
-    means = [statistics.fmean(recipe.values(metric)) for recipe in recipes]
+    means = [statistics.fmean(recipe.values(metric)) for recipe in (first, second)]
     accuracies = f"{metric.show(means[0])} against {metric.show(means[1])}"
     if images := numbers.number(first.runs[0].part("data").get("test_images")):
-        wrong = [f"{(1 - mean) * images:,.3g}" for mean in means]
-        accuracies += f", or {wrong[0]} against {wrong[1]} mistakes in {images:,.0f} test images"
-    many = found.runs > 1
-    of = f"Means of {found.runs} runs of each" if many else "One run of each, so that another seed may decide otherwise"
+        wrong = [(1 - mean) * images for mean in means]
+        mistakes = [f"{count:,.0f}" if count >= 10 or count % 1 < 0.05 else f"{count:.1f}" for count in wrong]
+        accuracies += f", or {mistakes[0]} against {mistakes[1]} mistakes in {images:,.0f} test images"
     size = f"the difference is {shown} points, with a 95% interval from {low} to {high}"
-    others = _other_metrics(first, second)
+    if found.runs > 1:
+        names, of = (first.name, second.name), f"Means of {found.runs} runs of each"
+    else:
+        names = f"this run of {first.name}", f"that of {second.name}"
+        of = "One run of each, so that another seed may decide otherwise"
     if found.is_shown:
-        text = f"{first.name} has a higher accuracy than {second.name}: {accuracies}. {of}; {size}."
+        text = f"{names[0]} has a higher accuracy than {names[1]}: {accuracies}. {of}; {size}."
         if min(map(abs, found.interval)) < NEARLY_0 * abs(found.difference):
             text += " The interval nearly reaches 0, so that this is weak evidence."
     else:
-        text = f"No difference between {first.name} and {second.name} is shown: accuracy {accuracies}. {of}; {size}."
-    return text + others
+        text = f"No difference between {names[0]} and {names[1]} is shown: accuracy {accuracies}. {of}; {size}."
+    return text + _other_metrics(first, second)
 
 
 def _other_metrics(first: Recipe, second: Recipe) -> str:
-    """Return on how many metrics but the accuracy the first recipe is better, and how many differences are shown."""
+    """Return on how many metrics but the accuracy the first recipe is ahead, and for which a difference is shown."""
     metrics = [metric for metric in COMPARED if metric.name != "accuracy"]
     found = [(metric, difference(metric, first, second)) for metric in metrics]
-    known = [(metric.better == "highest", one) for metric, one in found if one is not None and one.difference]
+    known = [
+        ((one.difference > 0) == (metric.better == "highest"), one.is_shown)
+        for metric, one in found
+        if one is not None and one.difference
+    ]
     if not known:
         return ""
-    ahead = sum((one.difference > 0) == is_higher_better for is_higher_better, one in known if one.difference)
-    shown = sum(one.is_shown for _, one in known)
-    return (
-        f" {first.name} is ahead on {ahead} of {len(known)} other metrics; {shown or 'none'} of these differences "
-        f"{'are' if shown > 1 else 'is'} shown."
+    ahead = sum(is_ahead for is_ahead, _ in known)
+    shown, against = (sum(is_shown for is_ahead, is_shown in known if is_ahead == wanted) for wanted in (True, False))
+    text = f" {numbers.capitalize(first.name)} is ahead on {ahead} of {len(known)} other metrics"
+    if not shown + against:
+        return f"{text}; none of these differences is shown."
+    return f"{text}; a difference is shown on {shown} of these" + (
+        f", and on {against} against it." if against else "."
     )
 
 
 def cards(recipes: Sequence[Recipe]) -> list[Card]:
-    """Return the mean accuracy of the first recipes, with its range over the seeds."""
+    """Return the mean accuracy of the first recipes, with its range over the runs."""
     metric, found = BY_NAME["accuracy"], []
     for recipe in recipes[:4]:
         values = recipe.values(metric)
@@ -77,7 +90,8 @@ def cards(recipes: Sequence[Recipe]) -> list[Card]:
         low, high = metric.show(min(values)), metric.show(max(values))
         meaning = "Accuracy of one run."
         if len(values) > 1:
-            runs = f"{low} each" if low == high else f"lowest {low}, highest {high}"
-            meaning = f"Mean accuracy of {len(values)} runs with different random seeds: {runs}."
+            seeds = " with different random seeds" if len(set(recipe.seeds)) == len(recipe.runs) else ""
+            values_of = f"{low} each" if low == high else f"lowest {low}, highest {high}"
+            meaning = f"Mean accuracy of {len(values)} runs{seeds}: {values_of}."
         found.append(Card(recipe.name, metric.show(statistics.fmean(values)), "", meaning))
     return found

@@ -13,7 +13,7 @@ from simjax.report._page import Page
 from simjax.report._render import to_html, to_markdown
 from simjax.report._run import data_name, model_name, read_run, value_at
 
-SECTIONS = 11  # number of calls of `begin` by `write`, one for each section of the report
+SECTIONS = 10  # number of calls of `begin` by `write`, one for each section of the report
 
 
 def write(run: Path, begin: Callable[[str], None] = lambda section: None, *, projection: str = "pca") -> None:
@@ -40,7 +40,7 @@ def write_page(folder: Path, name: str, page: Page) -> None:
     figures = {f"{chart.name}.svg": chart.svg for chart in page.charts()}
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-        for file in [*(folder / "figures").glob("*.svg"), *(folder / "figures").glob("*.png")]:
+        for file in (folder / "figures").glob("*.svg"):
             if file.name not in figures:
                 file.unlink()
     except OSError as error:

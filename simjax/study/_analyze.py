@@ -109,11 +109,17 @@ def _layers(encoder: Encoder, images: np.ndarray) -> dict[str, np.ndarray]:
 def _look_inside(
     states: list[CellState], splits: DataSplits, count: int, begin: Callable[[str], None]
 ) -> dict[str, np.ndarray] | None:
-    """Return the pictures of the first CNN and the first ViT of a group, or None if there are none that classify."""
+    """Return the pictures of the first CNN and ViT of one measure and seed, or None if there are none that classify."""
     begin("pictures")
-    pair = [next((state for state in states if state.cell.model == model), None) for model in ("cnn", "vit")]
-    encoders = [load_encoder(state.folder) for state in pair if state is not None]
-    if len(encoders) < 2 or any(encoder.head is None for encoder in encoders):
+    cnns, vits = (
+        {(state.cell.measure, state.cell.seed): state for state in states if state.cell.model == model}
+        for model in ("cnn", "vit")
+    )
+    common = next((key for key in cnns if key in vits), None)
+    if common is None:
+        return None
+    encoders = [load_encoder(of_model[common].folder) for of_model in (cnns, vits)]
+    if any(encoder.head is None for encoder in encoders):
         return None
     cnn, vit = encoders
     return look_inside(cnn, vit, _sample(splits.test, count))

@@ -31,7 +31,7 @@ class Match:
         settings: Settings of the run, with the number of epochs and, for the rule "parameters", the widths.
         parameters: Number of trained parameters.
         forward_flops: FLOPs of the embedding and the classification of one image.
-        training_flops: FLOPs of the whole training, three times those of its images.
+        training_flops: FLOPs of the whole training, three times those of the images of all steps.
         steps: Number of training steps.
         is_capped: Whether the epochs are `max_epochs` instead of those that the amount buys.
     """
@@ -52,7 +52,9 @@ def match(settings: Settings, budget: Budget, splits: DataSplits) -> Match:
         settings = _with_parameters(settings, budget.amount, splits.image_shape, classes)
     learner = _abstract_learner(settings, splits.image_shape, classes)
     forward = forward_flops(learner.encoder, splits.image_shape) + _head_flops(learner)
-    per_epoch = 3 * forward * images
+    objective = build_objective(settings, splits.train.labels, classes)
+    per_step = 3.0 * forward * objective.images_per_step  # as `training_flops`, with the classifier
+    per_epoch = per_step * objective.steps_per_epoch
     if budget.rule == "training_flops":
         epochs = budget.amount / max(per_epoch, 1)
     elif budget.rule == "seconds":
@@ -62,9 +64,8 @@ def match(settings: Settings, budget: Budget, splits: DataSplits) -> Match:
     is_capped = budget.rule in ("training_flops", "seconds") and epochs > budget.max_epochs
     epochs = budget.max_epochs if is_capped else epochs
     settings = dataclasses.replace(settings, epochs=epochs, steps=None)
-    steps_per_epoch = build_objective(settings, splits.train.labels, classes).steps_per_epoch
-    steps = total_steps(settings, steps_per_epoch)
-    return Match(settings, count_parameters(learner), forward, per_epoch * steps / steps_per_epoch, steps, is_capped)
+    steps = total_steps(settings, objective.steps_per_epoch)
+    return Match(settings, count_parameters(learner), forward, per_step * steps, steps, is_capped)
 
 
 def _head_flops(learner: Learner) -> int:

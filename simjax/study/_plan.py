@@ -15,6 +15,8 @@ from simjax.train._settings import Settings, from_dict, read_toml
 
 Rule = Literal["training_flops", "parameters", "seconds", "epochs"]
 LISTS = ("models", "measures", "objectives", "datasets", "seeds")
+OF_GRID = {"model": "models", "dataset": "datasets", "objective": "objectives", "seed": "seeds", "measure": "measures"}
+"""Settings that the lists choose, and the list of each; "measure" is the last part of names such as "cnn.measure"."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +145,8 @@ def plan_from_dict(values: Mapping[str, Any]) -> Plan:
     """Return the plan with the given values, as in a study file or from `Plan.to_dict`.
 
     Raises:
-        InputError: For a missing or unknown key, or a value of the wrong type.
+        InputError: For a missing or unknown key, a value of the wrong type, or a setting that the lists or the budget
+            choose.
     """
     fields = {field.name: field for field in dataclasses.fields(Plan)}
     for key in values:
@@ -159,6 +162,10 @@ def plan_from_dict(values: Mapping[str, Any]) -> Plan:
     for key in ("budget", "vary", "settings"):
         if not isinstance(values.get(key, {}), Mapping):
             raise InputError(f"study: {key!r}: expected a table, got {values[key]!r}")
+    if not isinstance(values["title"], str):
+        raise InputError(f"study: 'title': expected text, got {values['title']!r}")
+    for name in [*values.get("vary", {}), *_flat(values.get("settings", {}))]:
+        _check_free(name)
     for name, choices in values.get("vary", {}).items():
         if not isinstance(choices, list | tuple) or not choices:
             raise InputError(f"study: vary {name!r}: expected a list of values, got {choices!r}")
@@ -185,6 +192,23 @@ def _budget(values: Mapping[str, Any]) -> Budget:
         if type(value) not in (int, float) or not 0 < value < float("inf"):
             raise InputError(f"study: 'budget.{key}': expected a number above 0, got {value!r}")
     return Budget(rule, **{key: float(value) for key, value in numbers.items()})
+
+
+def _check_free(name: str) -> None:
+    """Raise an InputError for a setting that the lists of the file or the budget choose."""
+    last = name.rpartition(".")[2]
+    if name in ("epochs", "steps"):
+        raise InputError(f"study: {name!r} follows from the budget; use 'budget.amount' or 'budget.max_epochs'")
+    if name in OF_GRID or (last == "measure" and name.partition(".")[0] not in ("loss", "mining")):
+        raise InputError(f"study: {name!r} is chosen by the list {OF_GRID[last]!r}; use that list")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted names of nested settings."""
+    names = []
+    for key, value in settings.items():
+        names += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
+    return names
 
 
 def _list(key: str, values: Any, kind: type) -> tuple[Any, ...]:

@@ -66,13 +66,13 @@ def begin_study(plan: Plan, out: str | Path) -> list[CellState]:
     file = out / PLAN_FILE
     if file.exists():
         planned = _saved_plan(file, plan)
+        _save_plan(file, plan, planned)  # the title and the number of analysed images may have changed
     elif out.is_dir() and any(out.iterdir()):
         raise InputError(f"out: expected a new or empty folder or that of this study, got {out}, which has other files")
     else:
         planned = _plan_cells(plan)
-        content = {"study": plan.to_dict(), "cells": planned}
         out.mkdir(parents=True, exist_ok=True)
-        write_file(file, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        _save_plan(file, plan, planned)
     states = [CellState(cell, planned[cell.name], out / "runs" / cell.name) for cell in plan.cells()]
     for state in states:
         state.status = "finished" if (state.folder / "report.json").is_file() else "waiting"
@@ -136,20 +136,24 @@ def _plan_cells(plan: Plan) -> dict[str, dict[str, Any]]:
     """Return the settings and the budget of every cell by its name."""
     recipe, planned = plan.recipe, {}
     splits: dict[str, DataSplits] = {}
-    matches: dict[Cell, Match] = {}
+    matches: dict[tuple[str, str], Match] = {}
     for cell in plan.cells():
         settings = cell.settings(recipe)
         key = json.dumps([cell.dataset, cell.varied, cell.objective])
         if key not in splits:
             splits = {key: load_splits(settings)}  # the images of one data set at a time
         # The seeds of a network have the same budget; a measured time would differ.
-        network = dataclasses.replace(cell, seed=plan.seeds[0])
+        network = cell.group, cell.network
         if network not in matches:
             matches[network] = match(settings, plan.budget, splits[key])
         values = dataclasses.asdict(matches[network])
         values["settings"]["seed"] = cell.seed
         planned[cell.name] = {"group": cell.group, "measure": cell.measure} | values
     return planned
+
+
+def _save_plan(file: Path, plan: Plan, planned: dict[str, dict[str, Any]]) -> None:
+    write_file(file, json.dumps({"study": plan.to_dict(), "cells": planned}, indent=2, allow_nan=False) + "\n")
 
 
 def _saved_plan(file: Path, plan: Plan) -> dict[str, dict[str, Any]]:

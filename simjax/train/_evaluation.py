@@ -175,9 +175,9 @@ def _add_intervals(report: dict[str, Any], estimates: Estimates) -> None:
 def _leave_one_out(estimates: Estimates) -> dict[str, np.ndarray]:
     known = {name: found for name, found in estimates.items() if found.leave_one_out is not None}
     identities = {name: np.array(found.identities) for name, found in known.items()}
-    return {name: np.asarray(found.leave_one_out) for name, found in known.items()} | {
-        f"{name}.identities": of_name for name, of_name in identities.items()
-    }
+    arrays = {name: np.asarray(found.leave_one_out) for name, found in known.items()}
+    arrays |= {f"{name}.identities": of_name for name, of_name in identities.items()}
+    return arrays | {f"{name}.sample_size": np.array(found.sample_size) for name, found in known.items()}
 
 
 def _predictions(inputs: _Inputs, classification: _Classification | None) -> Arrays:

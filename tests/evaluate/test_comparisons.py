@@ -124,7 +124,7 @@ def test_a_comparison_of_values_that_do_not_exist_has_no_interval():
     assert compare(single, single).difference == 0
     assert compare(single, single).interval is None
     assert not compare(single, single).is_shown
-    assert str(compare(none, none)) == "no interval: fewer than two identities have trials"
+    assert str(compare(none, none)) == "no interval: a rate is missing, or fewer than two identities have trials"
 
 
 def test_comparisons_of_other_identities_or_numbers_of_runs_are_errors():

@@ -70,7 +70,7 @@ def study(folder: Path) -> None:
     write_plan(folder, {name: study_runs(0.02, 10 * i) for i, name in enumerate(networks)})
     random = np.random.default_rng(0)
     layers = {"cnn": [f"{i}.Convolution" for i in range(5)], "vit": [f"block.{i}" for i in range(4)]}
-    curve = {"accuracy": [0.9] * 6, "accuracy_interval": [[0.88, 0.92]] * 6}
+    curve = {"amount": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5], "accuracy": [0.9] * 6, "accuracy_interval": [[0.88, 0.92]] * 6}
     calibration = {"confidence": 0.9, "accuracy": 0.95, "expected_calibration_error": 0.05,
                    "expected_calibration_error_interval": [0.03, 0.07]}  # fmt: skip
     pictures = {
@@ -81,6 +81,7 @@ def study(folder: Path) -> None:
         **{f"{model}_neighbour_label": np.ones((2, 5), int) for model in ("cnn", "vit")},
         "image": np.zeros((3, 16, 16, 1), np.uint8),
         "label": np.ones(3, int),
+        "count": np.array([3, 100]),
         "query": np.zeros((2, 16, 16, 1), np.uint8),
         "query_label": np.ones(2, int),
     }
@@ -92,6 +93,8 @@ def study(folder: Path) -> None:
             for a, b, kind in (("cnn-dot", "vit-dot", "model"), ("cnn-dot", "cnn-dot", "seeds"))
         ],
         "probes": {name: {layer: {"accuracy": 0.9} for layer in layers[name[:3]]} for name in networks},
+        "images": 100,
+        "uniform_attention_distance": dict.fromkeys(networks[2:], 2.0),
         "attention_distance": {name: [[1.0, 2.0], [1.5, 2.5]] for name in networks[2:]},
         "robustness": {name: {"noise": curve, "blur": curve} for name in networks},
         "calibration": dict.fromkeys(networks, calibration),

@@ -341,3 +341,27 @@ def test_images_that_one_run_classifies_wrongly_are_counted_and_shown(make_run, 
     assert f"| both right | {360 - len(wrong)} |" in markdown
     true = predictions["label"][wrong[0]]
     assert f"true {true}, CNN, seed 0: {true}, ViT, seed 0: {(true + 1) % 10}" in markdown
+
+
+def test_a_comparison_is_of_the_same_number_of_runs_and_its_verdict_follows_its_sign(make_run, tmp_path):
+    values = {"cnn": [0.80, 0.81, 0.99, 0.99], "vit": [0.90, 0.91]}  # the mean of all runs of the CNN is higher, too
+    found = verdict(make_run, tmp_path, values)
+    assert found.startswith("ViT has a higher accuracy than CNN: 90.50% against 80.50%")
+    assert "Means of 2 runs of each; the difference is 10.00 points" in found
+
+
+def test_a_seed_counts_once(make_run, tmp_path):
+    runs = []
+    for model, value in (("cnn", 0.1), ("vit", 0.3)):
+        for copy in (0, 1):
+            settings, result = {"model": model, "data_dir": f"/{copy}"}, scores(accuracy=value) | {"seed": 0}
+            left = {"accuracy": left_out(value, seed=1)}
+            runs.append(make_run(f"{model}{copy}", settings=settings, report=result, left_out=left))
+    report.compare(runs, tmp_path / "out")
+    markdown = (tmp_path / "out/compare.md").read_text()
+    assert "This run of ViT has a higher accuracy than that of CNN" in markdown
+    assert "Mean accuracy of 2 runs: 30.00% each" in markdown
+    assert "this run of ViT is better" in markdown
+    assert "★" not in markdown.replace("★ marks", "")
+    (found,) = json.loads((tmp_path / "out/compare.json").read_text())["differences"]
+    assert (found["runs"], found["shown"]) == (1, False)

@@ -194,7 +194,7 @@ def test_a_network_that_gains_by_a_corruption_is_named(study):
         ("training_flops", 4, "10 epochs for all networks, so that the budgets are not equal"),
         ("seconds", 1, "2,000,000,000 seconds or 10 epochs, whichever is first: 10 epochs for 1 of the 4 networks"),
         ("epochs", 0, "Training ends after 2e+09 epochs."),
-        ("parameters", 0, "All networks have about 2,000,000,000 parameters and 10 epochs of training."),
+        ("parameters", 0, "scaled for 2,000,000,000 parameters: they have 10 to 10, and 10 epochs of training."),
     ],
 )
 def test_the_budget_is_said_as_it_was_spent(study, undrawn, rule, capped, expected):
@@ -206,3 +206,49 @@ def test_the_budget_is_said_as_it_was_spent(study, undrawn, rule, capped, expect
     (study / "plan.json").write_text(json.dumps(plan))
     write_study(study)
     assert expected in (study / "study.md").read_text()
+
+
+def answer(folder: Path) -> str:
+    write_study(folder)
+    return json.loads((folder / "study.json").read_text())["groups"][0]["findings"]["answer"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_answer_names_the_measures_whatever_their_order(tmp_path):
+    rates = {"vit-cosine": 0.20, "vit-dot": 0.02, "cnn-cosine": 0.02, "cnn-dot": 0.02}
+    write_plan(tmp_path, {name: runs(rate, 10 * i) for i, (name, rate) in enumerate(rates.items())})
+    found = answer(tmp_path)
+    assert found.startswith("With the dot product, no difference between CNN and ViT is shown")
+    assert "With the cosine instead, it is +18.00 points, a change of +18.00" in found
+    claims = json.loads((tmp_path / "study.json").read_text())["groups"][0]["findings"]["claims"]
+    assert [claim["kind"] for claim in claims].count("question") == 3
+    assert len(claims) == 5
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_single_runs_are_not_taken_for_networks(tmp_path):
+    rates = {"cnn-dot": 0.02, "cnn-cosine": 0.02, "vit-dot": 0.02, "vit-cosine": 0.20}
+    write_plan(tmp_path, {name: runs(rate, 10 * i)[:1] for i, (name, rate) in enumerate(rates.items())})
+    assert answer(tmp_path).endswith("These are single runs: another seed may decide otherwise.")
+    claims = json.loads((tmp_path / "study.json").read_text())["groups"][0]["findings"]["claims"]
+    assert not any(claim["shown"] for claim in claims)
+    assert "the CNN gains on the ViT in these runs" in {claim["verdict"] for claim in claims}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_settings_that_differ_between_models_are_told_with_the_models(study):
+    plan = json.loads((study / "plan.json").read_text())
+    for cell in plan["cells"].values():
+        is_cnn = cell["settings"]["model"] == "cnn"
+        cell["settings"] |= {
+            "batch_size": 128,
+            "loss": {"label_smoothing": 0.1},
+            "optimizer": {"learning_rate": 0.003 if is_cnn else 0.002, "weight_decay": 0.05},
+            "augment": {"enabled": is_cnn, "shift": 0.125, "rotation": 10.0},
+        }
+    (study / "plan.json").write_text(json.dumps(plan))
+    write_study(study)
+    text = (study / "study.md").read_text()
+    assert "softmax with label smoothing 0.1; AdamW with learning rates up to 0.003 (CNN), 0.002 (ViT)" in text
+    assert "weight decay 0.05, batches of 128 images" in text
+    assert "shifted by up to 12.5% and rotated by up to 10 degrees (CNN), unchanged (ViT)" in text

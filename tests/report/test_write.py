@@ -79,9 +79,9 @@ def test_every_chart_offers_its_data(written):
 def test_figures_of_an_earlier_report_are_deleted(make_run):
     run = make_run(steps=5)
     (run / "figures").mkdir()
-    (run / "figures" / "old.png").write_bytes(b"")
+    (run / "figures" / "old.svg").write_bytes(b"")
     report.write(run)
-    assert not (run / "figures" / "old.png").exists()
+    assert not (run / "figures" / "old.svg").exists()
     assert (run / "figures" / "roc.svg").exists()
 
 

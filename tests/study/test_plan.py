@@ -64,11 +64,22 @@ def test_a_saved_plan_is_the_same_plan():
         ({"settings": {"batchsize": 3}}, "unknown setting 'batchsize' .did you mean batch_size"),
         ({"vary": {"data.train_fraction": 0.5}}, "vary 'data.train_fraction': expected a list"),
         ({"analysis_images": 0}, "'analysis_images'"),
+        ({"title": 5}, "'title': expected text, got 5"),
+        ({"vary": {"cnn.measure": ["cosine"]}}, "'cnn.measure' is chosen by the list 'measures'"),
+        ({"vary": {"seed": [1]}}, "'seed' is chosen by the list 'seeds'"),
+        ({"settings": {"model": "cnn"}}, "'model' is chosen by the list 'models'"),
+        ({"settings": {"epochs": 3.0}}, "'epochs' follows from the budget"),
+        ({"vary": {"steps": [3]}}, "'steps' follows from the budget"),
     ],
 )
 def test_mistakes_are_named(changes, message):
     with pytest.raises(InputError, match=message):
         plan_from_dict(SMALL | changes)
+
+
+def test_settings_of_the_loss_and_lists_as_values_can_be_varied():
+    plan = plan_from_dict(SMALL | {"vary": {"loss.measure": ["cosine"], "cnn.widths": [[4], [8]]}})
+    assert len({cell.group for cell in plan.cells()}) == 2
 
 
 def test_a_missing_key_is_named():

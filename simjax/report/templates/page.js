@@ -14,7 +14,7 @@ function sortValue(cell) {
 function compareValues(a, b) {
   if (typeof a === "number" && typeof b === "number") return a - b;
   if (typeof a === typeof b) return a.localeCompare(b, undefined, {numeric: true});
-  return typeof a === "number" ? -1 : 1; // words, such as the dash of a missing number, are last
+  return typeof a === "number" ? -1 : 1; // words, such as the dash of a missing number, after numbers
 }
 
 for (const table of document.querySelectorAll("table.data")) {
