@@ -17,7 +17,7 @@ THEMES: dict[str, Literal["light", "dark"]] = {"": "light", "_dark": "dark"}
 
 
 def main() -> int:
-    """Take the screenshots and write them with few colours."""
+    """Take the screenshots and write them with 256 colours."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.screenshots", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("pages", nargs="+", metavar="NAME=FILE", help="name of the screenshots, and the page")
@@ -36,7 +36,7 @@ def main() -> int:
                     page = browser.new_page(viewport={"width": width, "height": HEIGHT}, color_scheme=scheme)
                     page.goto(Path(file).resolve().as_uri())
                     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-                    picture.quantize(128).save(options.out / f"{name}{size}{theme}.png", optimize=True)
+                    picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=4).save(options.out / f"{name}{size}{theme}.png", optimize=True)
                     page.close()
         browser.close()
     return 0
