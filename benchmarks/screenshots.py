@@ -36,7 +36,8 @@ def main() -> int:
                     page = browser.new_page(viewport={"width": width, "height": HEIGHT}, color_scheme=scheme)
                     page.goto(Path(file).resolve().as_uri())
                     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-                    picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=4).save(options.out / f"{name}{size}{theme}.png", optimize=True)
+                    few_colours = picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=4)
+                    few_colours.save(options.out / f"{name}{size}{theme}.png", optimize=True)
                     page.close()
         browser.close()
     return 0
