@@ -29,8 +29,9 @@ class Asked:
         measure: The measure of both networks, or for a change of the gap the measure in the place of the first one.
         subject: What is subtracted from what.
         values: Both values as text.
-        verdicts: What a positive and what a negative difference shows.
+        verdicts: Conclusions from a positive and from a negative difference.
         compare: Returns the difference with an interval of the given confidence.
+        is_change: Whether it is the change of a difference by another measure.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Asked:
     values: tuple[str, str]
     verdicts: tuple[str, str]
     compare: Callable[[float], Comparison | None]
+    is_change: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +109,8 @@ class Findings:
             "otherwise."
             if any(claim.found.runs == 1 for claim in self.claims)
             else "The intervals allow for other test images and other seeds; how much a model varies with the seed is "
-            "estimated from all its measures together. With few seeds this is uncertain, and intervals are wide."
+            "estimated from all its measures together, as if it were the same for each. With few seeds this is "
+            "uncertain, and intervals are wide."
         )
         note = (
             f"Differences are in percentage points, the first value minus the second one. {seeds} No difference shown "
@@ -207,7 +210,8 @@ def _changes(group: Group) -> list[Asked]:
         subject = f"CNN minus ViT: {_measure(measure)} minus {_measure(first)}"
         verdicts = "the CNN gains on the ViT", "the ViT gains on the CNN"
         compare = _change(group, pairs[0], pairs[1])
-        asked.append(Asked(QUESTION, measure, subject, (_gap(pairs[0]), _gap(pairs[1])), verdicts, compare))
+        values = _gap(pairs[0]), _gap(pairs[1])
+        asked.append(Asked(QUESTION, measure, subject, values, verdicts, compare, is_change=True))
     return asked
 
 
@@ -228,8 +232,8 @@ def _change(group: Group, pair: Pair, other: Pair) -> Callable[[float], Comparis
 def _answer(claims: Sequence[Claim], reference: str) -> str:
     """Answer the question whether CNN and ViT perform alike because both measure similarity by a dot product."""
     asked = [claim for claim in claims if claim.asked.kind == QUESTION]
-    changes = [claim for claim in asked if claim.asked.subject.startswith("CNN minus ViT: ")]
-    start = next((claim for claim in asked if claim not in changes and claim.asked.measure == reference), None)
+    changes = [claim for claim in asked if claim.asked.is_change]
+    start = next((one for one in asked if not one.asked.is_change and one.asked.measure == reference), None)
     if start is None or not changes:
         return ""
     begin = start.verdict if start.found.is_shown else "no difference between CNN and ViT is shown"

@@ -42,20 +42,20 @@ def verdict_of(recipes: Sequence[Recipe]) -> str:
     accuracies = f"{metric.show(means[0])} against {metric.show(means[1])}"
     if images := numbers.number(first.runs[0].part("data").get("test_images")):
         wrong = [(1 - mean) * images for mean in means]
-        mistakes = [f"{count:,.0f}" if count >= 10 or count % 1 < 0.05 else f"{count:.1f}" for count in wrong]
+        mistakes = [f"{count:,.0f}" if count >= 10 else f"{count:.1f}".removesuffix(".0") for count in wrong]
         accuracies += f", or {mistakes[0]} against {mistakes[1]} mistakes in {images:,.0f} test images"
     size = f"the difference is {shown} points, with a 95% interval from {low} to {high}"
     if found.runs > 1:
-        names, of = (first.name, second.name), f"Means of {found.runs} runs of each"
+        names, basis = (first.name, second.name), f"Means of {found.runs} runs of each"
     else:
         names = f"this run of {first.name}", f"that of {second.name}"
-        of = "One run of each, so that another seed may decide otherwise"
+        basis = "One run of each, so that another seed may decide otherwise"
     if found.is_shown:
-        text = f"{names[0]} has a higher accuracy than {names[1]}: {accuracies}. {of}; {size}."
+        text = f"{names[0]} has a higher accuracy than {names[1]}: {accuracies}. {basis}; {size}."
         if min(map(abs, found.interval)) < NEARLY_0 * abs(found.difference):
             text += " The interval nearly reaches 0, so that this is weak evidence."
     else:
-        text = f"No difference between {names[0]} and {names[1]} is shown: accuracy {accuracies}. {of}; {size}."
+        text = f"No difference between {names[0]} and {names[1]} is shown: accuracy {accuracies}. {basis}; {size}."
     return text + _other_metrics(first, second)
 
 

@@ -236,7 +236,7 @@ def test_single_runs_are_not_taken_for_networks(tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_settings_that_differ_between_models_are_told_with_the_models(study):
+def test_settings_that_differ_between_models_are_stated_for_each_model(study):
     plan = json.loads((study / "plan.json").read_text())
     for cell in plan["cells"].values():
         is_cnn = cell["settings"]["model"] == "cnn"

@@ -160,6 +160,13 @@ def test_losses_of_mined_batches_are_not_compared_with_those_of_validation_image
     assert {"training-loss.svg", "validation-loss.svg", "accuracy.svg"} < {p.name for p in (run / "figures").iterdir()}
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_the_number_of_sections_is_that_of_the_progress(make_run):
+    begun: list[str] = []
+    report.write(make_run(steps=5), begun.append)
+    assert len(set(begun)) == len(begun) == report.SECTIONS
+
+
 def test_pairs_tell_score_decision_and_whether_it_is_right(make_run):
     run = make_run(steps=5)
     samples = dict(np.load(run / "samples.npz"))
