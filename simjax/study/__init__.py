@@ -2,7 +2,7 @@
 
 from simjax.study._analyze import analysis_parts, analyze
 from simjax.study._corruptions import CORRUPTIONS, corrupt
-from simjax.study._flops import forward_flops, training_flops
+from simjax.study._flops import forward_flops
 from simjax.study._inside import look_inside
 from simjax.study._plan import Budget, Cell, Plan, load_plan, plan_from_dict
 from simjax.study._probes import linear_probes
@@ -29,5 +29,4 @@ __all__ = [
     "run_cells",
     "seconds_left",
     "shuffle_images",
-    "training_flops",
 ]

@@ -20,6 +20,7 @@ from simjax.train._settings import Settings, network_options
 from simjax.train._step import build_augmentation, build_optimizer, build_steps, initial_state
 
 TIMED_STEPS, TIMED_CALLS = 10, 3  # of the rule "seconds"; the fastest call counts
+FORWARD_PASSES = 3  # of a training step in FLOPs: the backward pass costs two
 FACTORS = [2 ** (k / 8) for k in range(-32, 33)]  # of the widths, for the rule "parameters"
 
 
@@ -31,7 +32,7 @@ class Match:
         settings: Settings of the run, with the number of epochs and, for the rule "parameters", the widths.
         parameters: Number of trained parameters.
         forward_flops: FLOPs of the embedding and the classification of one image.
-        training_flops: FLOPs of the whole training, three times those of the images of all steps.
+        training_flops: FLOPs of the whole training, `FORWARD_PASSES` times those of the images of all steps.
         steps: Number of training steps.
         is_capped: Whether the epochs are `max_epochs` instead of those that the amount buys.
     """
@@ -53,7 +54,7 @@ def match(settings: Settings, budget: Budget, splits: DataSplits) -> Match:
     learner = _abstract_learner(settings, splits.image_shape, classes)
     forward = forward_flops(learner.encoder, splits.image_shape) + _head_flops(learner)
     objective = build_objective(settings, splits.train.labels, classes)
-    per_step = 3.0 * forward * objective.images_per_step  # as `training_flops`, with the classifier
+    per_step = float(FORWARD_PASSES * forward * objective.images_per_step)
     per_epoch = per_step * objective.steps_per_epoch
     if budget.rule == "training_flops":
         epochs = budget.amount / max(per_epoch, 1)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from simjax.core import InputError, check_at_least
+from simjax.core import InputError
 from simjax.nn import (
     BatchNorm,
     Convolution,
@@ -54,17 +54,6 @@ def forward_flops(network: nnx.Module, image_shape: tuple[int, int, int]) -> int
         return _flops_and_shape(network.layers, (1, *image_shape))[0]
     expected = "a SiameseCNN, DenseNetwork, IdentityNetwork or VisionTransformer"
     raise InputError(f"network: expected {expected}, got {type(network).__name__}")
-
-
-def training_flops(network: nnx.Module, image_shape: tuple[int, int, int], images: int) -> int:
-    """Count the operations of a training, 3 x `forward_flops` x images: the backward pass is two forward passes.
-
-    Args:
-        network, image_shape: See `forward_flops`.
-        images: Number of images of all steps: steps x batch size, twice for two augmented views.
-    """
-    check_at_least("images", images, 0)
-    return 3 * forward_flops(network, image_shape) * images
 
 
 def _flops_and_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:

@@ -12,7 +12,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from simjax.core import InputError
 from simjax.nn import DenseNetwork, IdentityNetwork, SiameseCNN, VisionTransformer
-from simjax.study import forward_flops, training_flops
+from simjax.study import forward_flops
 from tests.slow import mostly_slow
 
 MNIST, CIFAR10 = (28, 28, 1), (32, 32, 3)
@@ -81,11 +81,6 @@ def test_the_identity_has_no_dot_products():
     assert forward_flops(without_weights(IdentityNetwork, MNIST), MNIST) == 0
 
 
-def test_a_training_has_three_forward_passes_of_each_image():
-    network = without_weights(DenseNetwork, (2, 3, 1), widths=(5,), embedding_size=7)
-    assert training_flops(network, (2, 3, 1), images=11) == 3 * 11 * 2 * (6 * 5 + 5 * 7)
-
-
 def test_other_networks_and_layers_are_errors():
     network = without_weights(DenseNetwork, (2, 3, 1), widths=(5,))
     with pytest.raises(InputError, match="^network: expected a SiameseCNN, .*, got Sequential$"):
@@ -93,5 +88,3 @@ def test_other_networks_and_layers_are_errors():
     network.layers = nnx.Sequential(nnx.LayerNorm(6, rngs=nnx.Rngs(0)))
     with pytest.raises(InputError, match="^network: expected layers of simjax.nn, got LayerNorm$"):
         forward_flops(network, (2, 3, 1))
-    with pytest.raises(InputError, match="^images: expected at least 0, got -1$"):
-        training_flops(network, (2, 3, 1), images=-1)

@@ -120,6 +120,8 @@ def test_the_dot_products_of_the_classifier_count():
     assert found["logistic"].forward_flops == 2 * 64 * 10
     assert found["logistic"].parameters == 64 * 10 + 10
     assert found["dnn"].forward_flops == 2 * (64 * 16 + 16 * 64 + 64 * 10)
+    images = found["dnn"].steps * found["dnn"].settings.batch_size
+    assert found["dnn"].training_flops == 3 * found["dnn"].forward_flops * images  # the backward pass costs two
     cosine = matched("epochs", 1, models=["logistic"], settings={"loss": {"head": "cosine"}})["logistic"]
     assert (cosine.forward_flops, cosine.parameters) == (2 * 64 * 10, 64 * 10 + 1)
     assert matched("epochs", 1, models=["logistic"], objectives=["arcface"])["logistic"].forward_flops == 0
