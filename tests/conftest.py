@@ -68,6 +68,14 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture
+def compile_faster(request: pytest.FixtureRequest):
+    """Compile the programs of a slow case without most optimizations; those of a fast one are as for a user."""
+    jax.config.update("jax_disable_most_optimizations", request.node.get_closest_marker("slow") is not None)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 MOST_MAPS = 30_000  # of the 65,530 that Linux allows a process by default
 
 

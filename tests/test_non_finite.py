@@ -11,6 +11,8 @@ from simjax import losses, mining, pairs
 from tests.public_functions import CASES, batch
 from tests.slow import mostly_slow
 
+pytestmark = pytest.mark.usefixtures("compile_faster")
+
 COUNTS = {"losses.sub_center_outliers"}  # booleans and row numbers
 LOSSES = sorted(name for name in CASES if name.startswith("losses.") and name not in COUNTS)
 MINED = sorted(name for name in CASES if name.startswith("mining.") and callable(getattr(mining, name[7:])))

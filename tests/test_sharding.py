@@ -3,8 +3,6 @@
 `public_functions` has a case for every public name, so that a new function without a case fails.
 """
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +15,9 @@ from tests.public_functions import CASES, NO_ARRAYS, batch
 from tests.slow import mostly_slow
 
 ROWS = {"x", "y", "labels", "grades", "scores", "tokens", "query", "key", "value", "lengths"}
-FAST = (("losses.cosent_loss", 4),)
+FAST = ("losses.cosent_loss",)
+
+pytestmark = pytest.mark.usefixtures("compile_faster")  # the partition over devices, tested here, is the same
 
 
 def test_every_public_function_has_a_case():
@@ -26,32 +26,34 @@ def test_every_public_function_has_a_case():
     assert set(CASES) == public - set(NO_ARRAYS)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def compile_faster():
-    """Compile 1,500 programs without most optimizations: the partition over devices, tested here, is the same."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.mark.parametrize(("name", "devices"), mostly_slow(itertools.product(CASES, (2, 4)), *FAST))
-def test_value_and_gradient_are_those_of_one_device(name, devices):
+@pytest.mark.parametrize("name", mostly_slow(CASES, *FAST))
+def test_value_and_gradient_are_those_of_one_device(name):
     case, b = CASES[name], batch()
     expected = jax.jit(differentiated(case))
-    parts = [{n: np.split(a, devices)[k] if n in ROWS else a for n, a in b.items()} for k in range(devices)]
+    parts = [{n: np.split(a, 4)[k] if n in ROWS else a for n, a in b.items()} for k in range(4)]
+    of_all, of_parts = expected(b), joined([expected(part) for part in parts])
     ways = {
-        "Auto axes": (on_mesh(AxisType.Auto), expected(b)),
-        "Explicit axes": (on_mesh(AxisType.Explicit), expected(b)),
-        "all rows in shard_map": (gathered, expected(b)),
-        "own rows in shard_map": (own_rows, joined([expected(part) for part in parts])),
+        "Auto axes": (on_mesh(AxisType.Auto), 4, of_all),
+        "Explicit axes": (on_mesh(AxisType.Explicit), 2, of_all),
+        "all rows in shard_map": (gathered, 4, of_all),
+        "own rows in shard_map": (own_rows, 4, of_parts),
     }
-    for way, (run, wanted) in ways.items():
+    for way, (run, devices, wanted) in ways.items():
         found = run(case, b, devices)
         assert jax.tree.structure(found) == jax.tree.structure(wanted), way
         for f, w in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
             f, w = np.asarray(f, np.float64), np.asarray(w, np.float64)
             size = np.abs(w, where=np.isfinite(w), out=np.zeros_like(w)).max()
             np.testing.assert_allclose(f, w, rtol=1e-5, atol=1e-5 * max(size, 1), err_msg=way)
+
+
+@pytest.mark.parametrize("name", mostly_slow(CASES, *FAST))
+def test_explicit_axes_may_have_all_labels_on_each_device(name):
+    """Shardings that do not fit are found without compiling."""
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        b = batch()
+        jax.eval_shape(differentiated(CASES[name]), placed(b, mesh, sharded(b, 4)))
 
 
 def is_float(a):

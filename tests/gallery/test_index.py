@@ -11,7 +11,7 @@ from simjax.gallery import Gallery, Index, _index
 from tests.gallery.conftest import build_encoder
 from tests.gallery.servers import Postgres
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compile_faster")]
 
 SIZE, ITEMS, QUERIES = 64, 2000, 50
 

@@ -17,6 +17,8 @@ from simjax.core import InputError
 from tests.losses.cases import DEGENERATE, D, M, N, cosine, euclidean, related
 from tests.slow import mostly_slow
 
+pytestmark = pytest.mark.usefixtures("compile_faster")
+
 RELATIONS = ("classes", "classes, some ignored", "shared labels", "function", "grades", "reference")
 
 
@@ -281,13 +283,14 @@ def test_a_triplet_loss_of_a_mined_relation_is_that_of_its_triplets(name, kind):
 @pytest.mark.parametrize(("name", "kind"), [*RELATIONS_OF_LOSSES, ("hard_aware", "classes")])
 def test_a_pair_loss_of_a_mined_relation_is_that_of_its_pairs(name, kind):
     x, _, labels, _, _, _ = batch(kind)
+    positive, negative = selected(kind)[0][name]
 
     def of_mined_pairs(x, labels):
         miner, settings = MINERS[name]
         return losses.contrastive_loss(x, miner(x, labels, **settings), block_size=4)
 
     def of_enumerated_pairs(x, labels):
-        return losses.contrastive_loss(x, pairs.by_matrix(*selected(kind)[0][name]))
+        return losses.contrastive_loss(x, pairs.by_matrix(positive, negative))
 
     assert_same_gradient(of_mined_pairs, of_enumerated_pairs, x, labels)
 

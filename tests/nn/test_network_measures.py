@@ -17,6 +17,8 @@ from simjax.nn._responses import mean_score, score_deviation
 from simjax.train._settings import CNNSettings, from_dict
 from tests.slow import mostly_slow
 
+pytestmark = pytest.mark.usefixtures("compile_faster")
+
 OTHERS = nn.NETWORK_MEASURES[1:]
 NETWORKS = {
     "cnn": partial(nn.SiameseCNN, widths=(4, 8)),

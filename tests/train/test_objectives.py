@@ -37,6 +37,8 @@ from simjax.train._settings import Settings, from_dict
 from simjax.train._step import State, build_optimizer, build_steps, initial_state
 from simjax.train._validation import check_options
 
+pytestmark = pytest.mark.usefixtures("compile_faster")
+
 NO_OBJECTIVES = {
     "cosent_loss": "graded scores",
     "angle_loss": "graded scores",

@@ -16,6 +16,8 @@ from simjax.train import _loop, train
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import from_dict
 
+pytestmark = pytest.mark.usefixtures("compile_faster")
+
 QUICK: dict[str, Any] = {
     "model": "dnn",
     "steps": 60,

@@ -12,6 +12,8 @@ from simjax.train._recipes import fill_defaults
 from simjax.train._settings import DNNSettings, differences, from_dict, load_toml, to_dict
 from simjax.train._validation import validate
 
+pytestmark = pytest.mark.usefixtures("compile_faster")
+
 
 def test_the_package_lists_its_public_names():
     import simjax.train as package

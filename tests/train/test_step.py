@@ -18,6 +18,8 @@ from simjax.train._recipes import fill_defaults
 from simjax.train._settings import Settings, from_dict
 from simjax.train._step import State, StepsFunction, build_optimizer, build_steps, decay_mask, initial_state
 
+pytestmark = pytest.mark.usefixtures("compile_faster")
+
 SMALL = {"batch_size": 16, "cnn": {"widths": [8, 8]}, "vit": {"depth": 1, "width": 16}, "dnn": {"widths": [32]}}
 KEY = jax.random.key(0)
 ORDER = np.random.default_rng(0).permutation(64).astype(np.int32)
