@@ -135,7 +135,7 @@ def fit(training: Training, folder: RunFolder, *, resume: bool) -> FitResult:
             if is_last or stop.requested or checkpoints.seconds_since_save() >= settings.checkpoint_seconds:
                 checkpoints.save(state, timer.seconds())
             timer.exclude_pause()
-            if stop.requested and not is_last:
+            if stop.requested:
                 raise Interrupted(previous_steps + step, folder.path)
 
     speed = folder.images_per_second(previous_steps, previous_steps + steps)

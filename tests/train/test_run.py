@@ -2,7 +2,9 @@
 
 import functools
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,9 @@ import pytest
 
 from simjax.core import InputError
 from simjax.data import load
-from simjax.train import _loop, train
+from simjax.train import Interrupted, _loop, train
 from simjax.train._run_folder import RunFolder
 from simjax.train._settings import from_dict
-
-pytestmark = pytest.mark.usefixtures("compile_faster")
 
 QUICK: dict[str, Any] = {
     "model": "dnn",
@@ -183,6 +183,29 @@ def test_a_resumed_run_equals_an_uninterrupted_run(finished, tmp_path, monkeypat
         assert [line.get(name) for line in log_lines(out)] == [line.get(name) for line in log_lines(finished)]
     a, b = (np.load(p / "predictions.npz")["embedding"] for p in (finished, out))
     np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_a_signal_in_the_last_steps_stops_as_well(finished, tmp_path, monkeypatch):
+    """Otherwise an ensemble or a study would begin its next training."""
+    build_steps, out = _loop.build_steps, tmp_path / "stopped"
+
+    def build_interrupted(*arguments: Any) -> Callable[..., Any]:
+        take_steps = build_steps(*arguments)
+
+        def interrupted(state: Any, count: int, *rest: Any) -> Any:
+            if state.step + count == QUICK["steps"]:
+                os.kill(os.getpid(), signal.SIGINT)
+            return take_steps(state, count, *rest)
+
+        return interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_loop, "build_steps", build_interrupted)
+        with pytest.raises(Interrupted, match="stopped at step 60"):
+            train(from_dict(QUICK), out)
+    train(from_dict(QUICK), out, resume=True)
+    assert report_without_times(out) == report_without_times(finished)
 
 
 @pytest.mark.slow
