@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from simjax.report import _numbers as numbers
 from simjax.report import _style as style
@@ -282,15 +283,13 @@ def values_with_intervals(
 
     Every group has a colour. Default: one for all.
     """
-    figure, axes = style.chart(4.8, 0.7 + 0.24 * len(rows))
+    figure, axes = row_chart([label for label, _, _ in rows], title)
     for y, (_, value, interval) in enumerate(rows):
         colour = style.PALETTE[groups[y] % len(style.PALETTE)] if groups else style.BLUE
         if interval is not None:
             axes.plot(interval, [y, y], color=colour, linewidth=1.6, alpha=0.6)
         axes.plot(value, y, "o", color=colour, markersize=5)
-    name_rows(axes, [label for label, _, _ in rows])
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
-    axes.set_xlabel(title, fontsize=style.SIZE + 0.5, color=style.INK)
     shown = "; ".join(f"{label} {numbers.percent(value)}" for label, value, _ in rows)
     alt, data = f"{numbers.capitalize(title)}: {shown}.", _columns(rows)
     return Chart(name, style.to_svg(figure, name), alt, caption, data, is_wide=True)
@@ -301,13 +300,11 @@ def differences_with_intervals(rows: Sequence[tuple[str, float, Sequence[float]]
 
     `is_single`: they are differences of single runs, not of recipes.
     """
-    figure, axes = style.chart(4.8, 0.7 + 0.24 * len(rows))
+    figure, axes = row_chart([label for label, _, _ in rows], "difference of accuracy, percentage points")
     axes.axvline(0, color=style.INK, linewidth=1, linestyle="--")
     for y, (_, value, interval) in enumerate(rows):
         axes.plot(100 * np.asarray(interval), [y, y], color=style.INK, linewidth=1.6, alpha=0.6)
         axes.plot(100 * value, y, "D", color=style.INK, markersize=5)
-    name_rows(axes, [label for label, _, _ in rows])
-    axes.set_xlabel("difference of accuracy, percentage points", fontsize=style.SIZE + 0.5, color=style.INK)
     shown = "; ".join(f"{label} {100 * value:+.2f} points" for label, value, _ in rows)
     caption = (
         "Differences of the accuracies of single runs with 95% intervals; with another seed, either may win."
@@ -319,11 +316,14 @@ def differences_with_intervals(rows: Sequence[tuple[str, float, Sequence[float]]
     return Chart("differences", svg, f"Differences of accuracy: {shown}.", caption, _columns(rows), is_wide=True)
 
 
-def name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Label the vertical axis of a chart with a row for each name, the first one at the top."""
+def row_chart(names: Sequence[str], label: str) -> tuple[Figure, Axes]:
+    """Return an empty chart with a row for each name, the first one at the top, and a label of its horizontal axis."""
+    figure, axes = style.chart(4.8, 0.7 + 0.24 * len(names))
     axes.set_yticks(range(len(names)), [shorten(name, 40) for name in names], parse_math=False)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
+    style.label_axes(axes, label, "")
+    return figure, axes
 
 
 def _columns(rows: Sequence[tuple[str, float, Sequence[float] | None]]) -> dict[str, list[Any]]:

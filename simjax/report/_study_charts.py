@@ -7,7 +7,7 @@ import numpy as np
 
 from simjax.report import _numbers as numbers
 from simjax.report import _style as style
-from simjax.report._charts import name_rows
+from simjax.report._charts import row_chart
 from simjax.report._page import Block, Chart, Matrix, Row, Table, Text
 from simjax.report._run import MODEL_NAMES
 
@@ -32,14 +32,12 @@ MEDIUM = 3  # the strength of the corruptions in the table
 
 def values_by_network(name: str, values: Mapping[str, Sequence[float]], caption: str) -> Chart:
     """Draw the accuracies of the runs of each network as points and their mean as a line."""
-    figure, axes = style.chart(4.8, 0.7 + 0.24 * len(values))
+    figure, axes = row_chart([*values], "accuracy")
     for y, (of, group) in enumerate(zip(values.values(), _groups(values), strict=True)):
         colour = style.PALETTE[group % len(style.PALETTE)]
         axes.vlines(np.mean(of), y - 0.3, y + 0.3, color=colour, linewidth=1.6)
         axes.plot(of, [y] * len(of), "o", color=colour, markersize=4, alpha=0.6)
-    name_rows(axes, [*values])
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
-    axes.set_xlabel("accuracy", fontsize=style.SIZE + 0.5, color=style.INK)
     alt = "; ".join(f"{network} {numbers.percent(float(np.mean(of)))}" for network, of in values.items())
     runs = [(network, value) for network, of in values.items() for value in of]
     data = {"network": [network for network, _ in runs], "accuracy": [value for _, value in runs]}
