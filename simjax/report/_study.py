@@ -102,7 +102,7 @@ def _trained(plan: dict[str, Any], groups: Sequence[Group], missing: Sequence[st
         f"{runs} training runs: {len(networks)} networks with {seeds} random {'seeds' if seeds > 1 else 'seed'} each. "
         "The values in parentheses are intervals."
     )
-    return text + (f" {len(missing)} of the planned runs are missing." if missing else "")
+    return text + (f" Missing of the planned runs: {len(missing)}." if missing else "")
 
 
 def _read(path: Path) -> dict[str, Any]:

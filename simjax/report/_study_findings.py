@@ -15,7 +15,7 @@ from simjax.evaluate import Comparison
 from simjax.report import _numbers as numbers
 from simjax.report._page import Block, Row, Table, Text
 from simjax.report._run import MODEL_NAMES
-from simjax.report._study_group import MEASURE_NAMES, Group, Pair, common_seeds, points
+from simjax.report._study_group import MEASURE_NAMES, Group, Network, Pair, points
 
 QUESTION, OTHERS = "question", "other comparisons"
 
@@ -188,10 +188,9 @@ def _pair(group: Group, kind: str, measure: str, subject: str, verdicts: tuple[s
     return Asked(kind, measure, subject, (values[0], values[1]), verdicts, compare)
 
 
-def _means(pair: Pair) -> list[float | None]:
-    """Return the mean accuracies of two networks over the seeds that both have."""
-    x, y = pair
-    seeds = common_seeds(x.accuracies, y.accuracies)
+def _means(pair: Pair, others: Sequence[Network] = ()) -> list[float | None]:
+    """Return the mean accuracies of two networks over the seeds that both and all others have."""
+    seeds = set.intersection(*(set(network.accuracies) for network in (*pair, *others)))
     values = [[network.accuracies[seed].value for seed in seeds] for network in pair]
     known = [[value for value in of if value is not None] for of in values]
     return [statistics.fmean(of) if of else None for of in known]
@@ -210,7 +209,7 @@ def _changes(group: Group) -> list[Asked]:
         subject = f"CNN minus ViT: {_measure(measure)} minus {_measure(first)}"
         verdicts = "the CNN gains on the ViT", "the ViT gains on the CNN"
         compare = _change(group, pairs[0], pairs[1])
-        values = _gap(pairs[0]), _gap(pairs[1])
+        values = _gap(pairs[0], pairs[1]), _gap(pairs[1], pairs[0])
         asked.append(Asked(QUESTION, measure, subject, values, verdicts, compare, is_change=True))
     return asked
 
@@ -220,8 +219,9 @@ def _gap_pair(group: Group, measure: str) -> Pair | None:
     return None if x is None or y is None else (x, y)
 
 
-def _gap(pair: Pair) -> str:
-    x, y = _means(pair)
+def _gap(pair: Pair, other: Pair) -> str:
+    """Return the difference of the mean accuracies of a pair over the seeds that the other pair has as well."""
+    x, y = _means(pair, other)
     return numbers.DASH if x is None or y is None else f"{100 * (x - y):+.2f}"
 
 
@@ -246,6 +246,8 @@ def _answer(claims: Sequence[Claim], reference: str) -> str:
         )
     if start.found.runs == 1:
         return f"{text}These are single runs: another seed may decide otherwise."
+    if any(claim.found.runs == 1 for claim in changes):
+        return f"{text}A change of single runs: another seed may decide otherwise."
     if any(claim.found.is_shown for claim in changes):
         return f"{text}So the measure inside the networks matters to the difference between them."
     bound = points(max(max(map(abs, claim.found.interval or (0.0, 0.0))) for claim in changes))

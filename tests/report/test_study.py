@@ -107,7 +107,26 @@ def test_the_page_escapes_the_title_and_names_the_missing_runs(study, undrawn):
     page = (study / "study.html").read_text()
     assert "&lt;CNN&gt; against ViT" in page
     assert "vit-cosine-softmax-digits-2" in page
-    assert "1 of the planned runs are missing" in page
+    assert "Missing of the planned runs: 1." in page
+
+
+def test_a_change_of_single_runs_answers_nothing(study, undrawn):
+    for seed in (1, 2):
+        (study / "runs" / f"vit-cosine-softmax-digits-{seed}" / "report.json").unlink()
+    write_study(study)
+    answer = json.loads((study / "study.json").read_text())["groups"][0]["findings"]["answer"]
+    assert answer.endswith("A change of single runs: another seed may decide otherwise.")
+
+
+def test_a_change_is_that_of_the_seeds_that_all_networks_have(study, undrawn):
+    """The values of its row are those that are subtracted."""
+    (study / "runs" / "vit-cosine-softmax-digits-2" / "report.json").unlink()
+    write_study(study)
+    (line,) = [
+        line for line in (study / "study.md").read_text().splitlines() if line.startswith("| CNN minus ViT: cosine")
+    ]
+    first, second, difference = (float(cell.split()[0]) for cell in line.split("|")[2:5])
+    assert first - second == pytest.approx(difference, abs=0.015)
 
 
 def test_common_errors_are_the_means_over_seeds(study, undrawn):
