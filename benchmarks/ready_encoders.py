@@ -94,7 +94,9 @@ def write(name: str, images: Path | None, run: Path, out: Path) -> None:
             found = identify(encoder, thresholds, images)
             rates = {"Rank-1 rate": "rank_1_rate", "FNIR": "fnir_at_rank_1", "FPIR (wanted 0.01)": "fpir"}
             about["results"] = {"Measured on": "one-shot identification of 100 other characters, see docs/one_shot.md"}
-            about["results"] |= {title: found[key] for title, key in rates.items()}
+            about["results"] |= {
+                title: {"value": found[key], "interval": found[f"{key}_interval"]} for title, key in rates.items()
+            }
             paths, names = find_identities(thresholds)
             calibration = Calibration.fit(encoder.encode(paths), names, measure=encoder.measure)
             encoder = encoder.calibrated(calibration)

@@ -111,6 +111,7 @@ def encoders(arguments: Sequence[str]) -> None:
     """List the ready encoders."""
     parsed = parse(EncodersArguments, arguments)
     from simjax.encoder import load_encoder, ready_encoders
+    from simjax.encoder._model_card import fact_text
 
     found: dict[str, Any] = {}
     missing: dict[str, str] = {}
@@ -125,8 +126,12 @@ def encoders(arguments: Sequence[str]) -> None:
         return
     for name, encoder in found.items():
         print(name)
-        for key, value in (_description(encoder) | {"calibration": calibration_text(encoder.calibration)}).items():
-            print(f"  {key.replace('_', ' ')}: {_as_text(value)}")
+        description = _description(encoder) | {"calibration": calibration_text(encoder.calibration)}
+        results = description.pop("results", {})
+        for key, value in description.items():
+            print(f"  {key.replace('_', ' ')}: {'none' if value is None else value}")
+        for key, value in results.items():
+            print(f"  {key[:1].lower() + key[1:]}: {fact_text(value)}")
     for name, reason in missing.items():
         print(f"{name}\n  not available: {reason}")
 
@@ -150,14 +155,6 @@ def _description(encoder: Any) -> dict[str, Any]:
         "calibration": None if encoder.calibration is None else calibration_size(encoder.calibration),
         **{name: config.about[name] for name in ("source", "licence", "results") if name in config.about},
     }
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, dict):
-        return "; ".join(f"{name} {_as_text(v)}" for name, v in value.items())
-    if value is None:
-        return "none"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def embed(arguments: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ def model_card(config: EncoderConfig, calibration: Calibration | None) -> str:
 
     `config.about` may have a "title", dictionaries for the sections "data", "recipe" (the training settings) and
     "results", and a list of sentences, "limits". Two sentences about limits are added, which hold for every encoder.
+    A result may be a dictionary of a "value" and its 95% "interval".
     """
     about, preprocessing = config.about, config.preprocessing
     height, width, channels = preprocessing.image_shape
@@ -40,14 +41,22 @@ def model_card(config: EncoderConfig, calibration: Calibration | None) -> str:
     return "\n".join([*parts, "", "## Limits", "", *(f"- {sentence}" for sentence in limits), ""])
 
 
-def _table(facts: dict[str, Any]) -> list[str]:
-    rows = [f"| {name} | {_text(value)} |" for name, value in facts.items()]
-    return ["| | |", "|---|---|", *rows]
-
-
-def _text(value: Any) -> str:
+def fact_text(value: Any) -> str:
+    """Return a fact about an encoder as text, with the interval of a result."""
+    if isinstance(value, dict):
+        text, interval = fact_text(value.get("value")), value.get("interval")
+        return text if interval is None else f"{text} (95% interval {' to '.join(map(fact_text, interval))})"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
-    return str(value).replace("|", "\\|").replace("\n", " ")
+        return ", ".join(map(fact_text, value))
+    return str(value)
+
+
+def _table(facts: dict[str, Any]) -> list[str]:
+    rows = [f"| {name} | {_cell(value)} |" for name, value in facts.items()]
+    return ["| | |", "|---|---|", *rows]
+
+
+def _cell(value: Any) -> str:
+    return fact_text(value).replace("|", "\\|").replace("\n", " ")

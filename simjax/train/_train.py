@@ -188,10 +188,10 @@ def _facts(settings: Settings, splits: DataSplits, report: dict[str, Any]) -> di
     """Return the facts for the model card of the encoder, see `simjax.encoder.EncoderConfig`."""
     retrieval, verification = report["retrieval"] or {}, report["verification"] or {}
     results = {
-        f"Accuracy ({report['accuracy_of']})": report["accuracy"],
-        "Precision at 1": retrieval.get("precision_at_1"),
-        "Area under the ROC curve of verification": verification.get("roc_auc"),
-        "Equal error rate of verification": verification.get("equal_error_rate"),
+        f"Accuracy ({report['accuracy_of']})": _estimate(report, "accuracy"),
+        "Precision at 1": _estimate(retrieval, "precision_at_1"),
+        "Area under the ROC curve of verification": _estimate(verification, "roc_auc"),
+        "Equal error rate of verification": _estimate(verification, "equal_error_rate"),
     }
     images = f"{len(splits.test.labels):,} test images of {settings.test_dataset or settings.dataset}"
     return {
@@ -209,6 +209,12 @@ def _facts(settings: Settings, splits: DataSplits, report: dict[str, Any]) -> di
         },
         "results": {"Measured on": images} | {name: value for name, value in results.items() if value is not None},
     }
+
+
+def _estimate(metrics: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Return a metric with its interval for the model card, or None if it could not be computed."""
+    value = metrics.get(name)
+    return None if value is None else {"value": value, "interval": metrics.get(f"{name}_interval")}
 
 
 def _saved_normalization(config: dict[str, Any]) -> Normalization | None:

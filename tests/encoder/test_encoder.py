@@ -92,6 +92,15 @@ def test_the_saved_classifier_has_the_predictions_and_the_accuracy_of_the_run(ru
     assert encoder.classify([]).shape == (0, 10)
 
 
+def test_the_model_card_states_the_results_of_the_run_with_their_intervals(run, encoder):
+    report, card = json.loads((run / "report.json").read_text()), (run / "encoder/README.md").read_text()
+    low, high = report["accuracy_interval"]
+    assert f"| Accuracy (classifier) | {report['accuracy']:.4g} (95% interval {low:.4g} to {high:.4g}) |" in card
+    retrieval = report["retrieval"]
+    expected = {"value": retrieval["precision_at_1"], "interval": retrieval["precision_at_1_interval"]}
+    assert encoder.config.about["results"]["Precision at 1"] == expected
+
+
 def test_a_classifier_is_saved_with_its_options_and_does_not_change_the_fingerprint(tmp_path, digits):
     options = {"scale": 1.5, "max_scale": 2.0}
     network = NETWORKS["dnn"]((8, 8, 1), widths=(4,), embedding_size=3, rngs=nnx.Rngs(0))
