@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         study,
         train,
     )
+    from simjax._compilation_cache import enable_compilation_cache
     from simjax.encoder import Encoder, load_encoder
     from simjax.gallery import Gallery
 
@@ -38,6 +39,7 @@ __all__ = [
     "classical",
     "core",
     "data",
+    "enable_compilation_cache",
     "encoder",
     "evaluate",
     "explain",
@@ -53,13 +55,18 @@ __all__ = [
     "train",
 ]
 
-PACKAGE_OF = {"Encoder": "simjax.encoder", "Gallery": "simjax.gallery", "load_encoder": "simjax.encoder"}
+MODULE_OF = {
+    "Encoder": "simjax.encoder",
+    "Gallery": "simjax.gallery",
+    "enable_compilation_cache": "simjax._compilation_cache",
+    "load_encoder": "simjax.encoder",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a package, or a name of the packages `encoder` and `gallery`, when it is first used."""
-    if name in PACKAGE_OF:
-        return getattr(importlib.import_module(PACKAGE_OF[name]), name)
+    """Import a package, or a name of `MODULE_OF`, when it is first used."""
+    if name in MODULE_OF:
+        return getattr(importlib.import_module(MODULE_OF[name]), name)
     if name in __all__:
         return importlib.import_module(f"simjax.{name}")
     raise AttributeError(f"module 'simjax' has no attribute {name!r}")

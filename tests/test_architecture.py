@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "explain": {"core", "similarity", "evaluate", "nn", "encoder"},
     "cli": {"core", "similarity", "data", "evaluate", "encoder", "gallery", "explain", "train", "study", "report"},
 }
-SHARED = {"_files"}  # modules that every package may import
+SHARED = {"_files", "_compilation_cache"}  # modules that every package may import
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -100,7 +100,9 @@ def test_packages_load_after_one_import_and_nothing_heavy_before_it_is_used():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
     loaded, loaded_heavy = done.stdout.splitlines()
     assert loaded == str([f"simjax.{name}" for name in packages])
-    assert sorted(simjax.__all__) == sorted([*packages, "Encoder", "Gallery", "load_encoder"])
+    assert sorted(simjax.__all__) == sorted(
+        [*packages, "Encoder", "Gallery", "enable_compilation_cache", "load_encoder"]
+    )
     assert loaded_heavy == "[]"
 
 

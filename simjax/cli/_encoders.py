@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from tyro.conf import Positional
 
+from simjax._compilation_cache import enable_compilation_cache
 from simjax._files import write_file
 from simjax.cli._arguments import check_rate, parse
 from simjax.cli._results import calibration_size, check_output, print_json, print_verification
-from simjax.cli._train import enable_compilation_cache
 from simjax.core import InputError, check_at_least
 
 

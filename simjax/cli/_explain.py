@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from tyro.conf import Positional, arg
 
+from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
 from simjax.cli._encoders import one_image
 from simjax.cli._gallery import encoding_progress, open_gallery
 from simjax.cli._results import PRIOR, check_output, open_page, print_json
-from simjax.cli._train import enable_compilation_cache
 from simjax.core import InputError
 
 RANDOM = "random regions"

@@ -10,10 +10,10 @@ from typing import Any
 
 from tyro.conf import Positional, UseAppendAction
 
+from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
 from simjax.cli._encoders import calibration_text
 from simjax.cli._results import count, print_json, threshold_text
-from simjax.cli._train import enable_compilation_cache
 from simjax.core import InputError
 
 

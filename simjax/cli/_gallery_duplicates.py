@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from tyro.conf import Positional
 
+from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
 from simjax.cli._gallery import encoding_progress, open_gallery, shown
 from simjax.cli._results import check_page, count, print_json, threshold_text, write_page
-from simjax.cli._train import enable_compilation_cache
 from simjax.core import InputError
 
 

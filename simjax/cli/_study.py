@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from tyro.conf import Positional
 
+from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
 from simjax.cli._results import open_page
-from simjax.cli._train import enable_compilation_cache
 from simjax.core import InputError
 from simjax.report._numbers import seconds as duration
 

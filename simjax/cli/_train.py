@@ -1,16 +1,14 @@
 """`simjax train`: settings from options, a TOML file or the run to resume; training, evaluation and the report."""
 
 import dataclasses
-import os
 import shlex
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from simjax._files import user_cache
+from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import options_of, parse, values_after
 from simjax.cli._help import as_typed
 from simjax.cli._interrupt import exit_on_interrupt
@@ -165,15 +163,3 @@ def _as_settings(arguments: TrainArguments) -> Settings:
 
 def _modification_time(path: Path) -> int | None:
     return path.stat().st_mtime_ns if path.is_file() else None
-
-
-def enable_compilation_cache() -> None:
-    """Store compiled functions in the user's cache folder, which saves several seconds at the next start."""
-    import jax
-
-    cache = user_cache()
-    if cache is not None and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    # JAX warns once per function if the disk is full or read-only, which only costs time.
-    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache", UserWarning)

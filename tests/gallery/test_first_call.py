@@ -13,8 +13,7 @@ from simjax import Gallery, load_encoder
 ADD_AND_IDENTIFY = """
 import json, sys, time
 import numpy as np
-from simjax import Gallery
-from simjax.cli._train import enable_compilation_cache
+from simjax import Gallery, enable_compilation_cache
 
 enable_compilation_cache()
 image = np.load(sys.argv[2])
