@@ -35,18 +35,18 @@ from numpy.typing import ArrayLike
 from simjax.core import InputError, check_between, check_choice
 from simjax.evaluate._checks import as_finite, as_identities, as_rows
 from simjax.evaluate._retrieval import tiles
-from simjax.evaluate._verification import allowed_count, fit_dissimilarity, sample_pairs_for_verification
+from simjax.evaluate._verification import allowed_count, fit_dissimilarity, sample_pairs
 from simjax.similarity import Measure, top_k
 from simjax.similarity import measure as as_measure
 
 METHODS = ("logistic", "isotonic")
 MOST_PAIRS = 2**19
-"""All pairs of up to 1,024 images are fitted; of more images a balanced sample of this size."""
+"""All pairs of up to 1,024 images are fitted; of more images a sample of this size."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold and what was observed at it. `str` makes a sentence of it.
+    """A threshold and the rate that was observed at it. `str` makes a sentence of it.
 
     Args:
         value: In units of the measure. Pairs at least as close pass.
@@ -120,7 +120,9 @@ class Calibration:
         method: Literal["logistic", "isotonic"] = "logistic",
         seed: int = 0,
     ) -> "Calibration":
-        """Fit P(same) to all pairs of images, or to a balanced sample of 524,288 pairs if there are more than that.
+        """Fit P(same) to all pairs of images, or to a sample of 524,288 pairs if there are more than that.
+
+        Half of the sample are pairs of one identity, or all of these if they are fewer.
 
         The targets are Platt's, (S + 1) / (S + 2) for S same pairs and 1 / (D + 2) for D different pairs, instead of 1
         and 0: no probability is 0 or 1, and the logistic fit exists even if a threshold separates the pairs.
@@ -148,12 +150,9 @@ class Calibration:
         if len(numbers) < 2 or len(numbers) == len(ids):
             got = f"{len(ids)} images of {len(numbers)}"
             raise InputError(f"identities: expected two or more, one of which has two or more images, got {got}")
-        if len(x) * (len(x) - 1) // 2 <= MOST_PAIRS:
-            i, j = np.triu_indices(len(x), 1)
-        else:
-            i, j, _ = sample_pairs_for_verification(ids, MOST_PAIRS, seed)
-            by_row = np.argsort(i, kind="stable")
-            i, j = i[by_row], j[by_row]
+        i, j = sample_pairs(ids, MOST_PAIRS, seed).T
+        by_row = np.argsort(i, kind="stable")
+        i, j = i[by_row], j[by_row]
         scores, same = _scores_of_pairs(x, m, i, j), ids[i] == ids[j]
         if method == "isotonic":
             fitted = _fit_isotonic(scores, same, m.higher_is_closer)

@@ -45,7 +45,6 @@ class OpenSetSearch:
     Args:
         probe_identities: Identity of each mated probe, [p].
         mate_scores: Value of the measure for the closest row of the mate, float64 [p].
-        other_scores: The same for the closest row of another identity, float64 [p]; infinitely far if there is none.
         ranks: Number of identities that are at least as close as the mate, the mate included, int64 [p]: 1 if the mate
             is first. Equal scores are ranked by the index of the row.
         unknown_identities: Identity of each unknown probe, [u].
@@ -65,7 +64,6 @@ class OpenSetSearch:
 
     probe_identities: list[Any]
     mate_scores: np.ndarray
-    other_scores: np.ndarray
     ranks: np.ndarray
     unknown_identities: list[Any]
     unknown_scores: np.ndarray
@@ -183,14 +181,12 @@ def open_set_search(
     known, unknown, names = as_open_set_identities(*given, *sizes)
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     probe_ids, gallery_ids = (np.array([numbers[name] for name in part], int) for part in (known, names))
-    mates, others, ranks = _closest_rows(probes, probe_ids, gallery, gallery_ids, m)
+    mates, ranks = _mates_and_ranks(probes, probe_ids, gallery, gallery_ids, m)
     # The measure of the rows that were found, because the values of a tile are rounded differently.
-    mate_scores, other_scores = (np.asarray(m(probes, gallery[rows]), np.float64) for rows in (mates, others))
-    if len(numbers) == 1:
-        other_scores = np.full(len(probes), -np.inf if m.higher_is_closer else np.inf)
+    mate_scores = np.asarray(m(probes, gallery[mates]), np.float64)
     unknown_scores = np.asarray(top_k(strangers, gallery, 1, m)[0], np.float64)[:, 0]
     rest = (len(numbers), m.higher_is_closer)
-    return OpenSetSearch(known, mate_scores, other_scores, ranks, unknown, unknown_scores, *rest)
+    return OpenSetSearch(known, mate_scores, ranks, unknown, unknown_scores, *rest)
 
 
 def open_set_metrics(
@@ -234,14 +230,11 @@ def open_set_metrics(
     return open_set_search(*arguments, measure=measure, unknown_identities=unknown_identities).metrics(threshold)
 
 
-def _closest_rows(
+def _mates_and_ranks(
     probes: np.ndarray, probe_ids: np.ndarray, gallery: np.ndarray, gallery_ids: np.ndarray, measure: Measure
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the closest row of the mate, the closest other row, and the rank of the mate, each int [p].
-
-    Ids are numbers from 0. The closest other row has no meaning if all rows are of one identity.
-    """
-    mates, others, ranks = np.zeros((3, len(probes)), int)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the closest row of the mate and the rank of the mate, both int [p]. Ids are numbers from 0."""
+    mates, ranks = np.zeros((2, len(probes)), int)
     columns, by_identity = np.arange(len(gallery)), np.argsort(gallery_ids, kind="stable")
     starts = np.searchsorted(gallery_ids[by_identity], np.arange(gallery_ids.max() + 1))
     for rows, values in tiles(probes, gallery, measure):
@@ -249,12 +242,11 @@ def _closest_rows(
         scores = np.maximum(scores, np.finfo(scores.dtype).min)  # above -inf, the score of rows that are left out
         is_mate = probe_ids[rows, None] == gallery_ids
         mates[rows] = np.where(is_mate, scores, -np.inf).argmax(axis=1)
-        others[rows] = np.where(is_mate, -np.inf, scores).argmax(axis=1)
         mate = mates[rows, None]
         own = np.take_along_axis(scores, mate, axis=1)
         is_before = (scores > own) | ((scores == own) & (columns < mate))
         ranks[rows] = 1 + np.logical_or.reduceat(is_before[:, by_identity], starts, axis=1).sum(axis=1)
-    return mates, others, ranks
+    return mates, ranks
 
 
 def _mean(events: np.ndarray) -> float | None:

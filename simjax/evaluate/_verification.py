@@ -224,24 +224,47 @@ def sample_pairs_for_verification(
     """
     classes = as_labels("labels", labels, np.size(labels))
     check_at_least("n_pairs", n_pairs, 0)
-    # Sort the rows by class. The partners after a row then are a range of its own class and a range of other classes.
-    # Pairs are numbered row by row along these ranges, and random numbers are drawn, without a list of all pairs.
-    order = np.argsort(classes, kind="stable")
-    position = np.arange(len(order))
-    ends = np.searchsorted(classes[order], classes[order], side="right")  # end of each row's class
-    ranges = ((position + 1, ends), (ends, np.full_like(ends, len(order))))  # starts and ends, of both kinds
-    totals = [int(np.sum(stop - start)) for start, stop in ranges]
-    count = min(n_pairs // 2, *totals)
-    rng = np.random.default_rng(seed)
-    pairs = np.empty((count, 2, 2), np.int32)  # axes: pair; same and different; i and j
-    for kind, ((start, stop), total) in enumerate(zip(ranges, totals, strict=True)):
-        number = rng.choice(total, count, replace=False) if count else np.zeros(0, int)
-        number_ends = np.cumsum(stop - start)  # end of the numbers of each row's pairs
-        row = np.searchsorted(number_ends, number, side="right")
-        pairs[:, kind, 0] = order[row]
-        pairs[:, kind, 1] = order[stop[row] - number_ends[row] + number]
+    kinds, rng = _PairsByKind(classes), np.random.default_rng(seed)
+    count = min(n_pairs // 2, *kinds.totals)
+    pairs = np.stack([kinds.draw(kind, count, rng) for kind in (0, 1)], axis=1)
     i, j = pairs.reshape(-1, 2).T
     return i, j, np.tile([True, False], count)
+
+
+def sample_pairs(classes: np.ndarray, n_pairs: int, seed: int) -> np.ndarray:
+    """Sample pairs of rows without replacement, int32 [p, 2]: half of one class, or all such pairs if they are fewer.
+
+    p is `n_pairs`, or the number of all pairs if that is smaller.
+    """
+    kinds, rng = _PairsByKind(classes), np.random.default_rng(seed)
+    same, different = kinds.totals
+    n_same = min(same, max(n_pairs // 2, n_pairs - different))
+    counts = n_same, min(different, n_pairs - n_same)
+    return np.concatenate([kinds.draw(kind, count, rng) for kind, count in enumerate(counts)])
+
+
+class _PairsByKind:
+    """All pairs of rows of one class (kind 0) and of two classes (kind 1), numbered but not listed.
+
+    The rows are sorted by class. The partners after a row then are a range of its own class and a range of other
+    classes. Pairs are numbered row by row along these ranges.
+    """
+
+    def __init__(self, classes: np.ndarray):
+        self._order = np.argsort(classes, kind="stable")
+        position = np.arange(len(classes))
+        ends = np.searchsorted(classes[self._order], classes[self._order], side="right")  # end of each row's class
+        self._ranges = ((position + 1, ends), (ends, np.full_like(ends, len(classes))))  # starts and ends
+        self.totals = [int(np.sum(stop - start)) for start, stop in self._ranges]
+
+    def draw(self, kind: int, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw pairs without replacement, int32 [count, 2]."""
+        start, stop = self._ranges[kind]
+        number = rng.choice(self.totals[kind], count, replace=False) if count else np.zeros(0, int)
+        number_ends = np.cumsum(stop - start)  # end of the numbers of each row's pairs
+        row = np.searchsorted(number_ends, number, side="right")
+        partner = stop[row] - number_ends[row] + number
+        return np.stack([self._order[row], self._order[partner]], axis=1).astype(np.int32)
 
 
 def allowed_count(rate: float, trials: int) -> int:

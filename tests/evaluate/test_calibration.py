@@ -118,6 +118,15 @@ def test_many_pairs_are_sampled_by_seed(calibration, monkeypatch):
     np.testing.assert_allclose(first.probability([0.3, 0.9]), calibration.probability([0.3, 0.9]), atol=0.1)
 
 
+def test_all_pairs_of_one_identity_are_fitted_if_there_are_few():
+    """One image more would otherwise leave 500 times fewer pairs to the fit."""
+    all_pairs, sample = (Calibration.fit(*faces(g, 2, 3), measure="cosine") for g in (512, 513))
+    assert all_pairs.share == 512 / (1024 * 1023 / 2)
+    assert sample.share == 513 / 2**19
+    scores = [0.5, 0.7, 0.9]
+    np.testing.assert_allclose(all_pairs.probability(scores), sample.probability(scores), atol=0.02)
+
+
 def most_lenient(scores, wanted, higher_is_closer):
     """Return the most lenient observed score at which at most `wanted` pass, by trying all; and the rate."""
     sign = 1 if higher_is_closer else -1
