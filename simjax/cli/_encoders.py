@@ -40,8 +40,8 @@ class EmbedArguments:
     image)."""
     normalize: bool = False
     """Scale embeddings to unit length."""
-    batch_size: int = 256
-    """Images that are embedded at once."""
+    batch_size: int | None = None
+    """Images that are embedded at once. Default: 256, or fewer for a network with a large input."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +56,8 @@ class ClassifyArguments:
     """Classes to print for each image, the most probable ones first."""
     json: bool = False
     """Print one JSON document."""
-    batch_size: int = 256
-    """Images that are embedded at once."""
+    batch_size: int | None = None
+    """Images that are embedded at once. Default: 256, or fewer for a network with a large input."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +220,8 @@ def calibrate(arguments: Sequence[str]) -> None:
     folder = Path(parsed.out) if parsed.out else encoder_folder(parsed.encoder)
     if parsed.out is None and folder.is_relative_to(READY):
         raise InputError(f"{parsed.encoder} is part of simjax and is not changed: `out` names a folder for a copy")
+    if parsed.out is not None and folder.exists():
+        raise InputError(f"`out`: {folder} exists; choose another folder")
     enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
     paths, identities = find_identities(parsed.images)

@@ -198,8 +198,11 @@ def _closest_in_folder(encoder: Any, a: Path, folder: str) -> Path:
 def _closest_in_gallery(encoder: Any, a: Path, path: str) -> tuple[Path, Any]:
     """Return the image of the item that is closest to image a, other than that image, and the calibration."""
     with open_gallery(path, encoder) as gallery:
-        (result,) = gallery.search([a], min(2, max(1, len(gallery))))
-        hits = [hit for hit in result.hits if hit.path != str(a.absolute())]
+        size, k, hits = len(gallery), 0, []
+        while not hits and k < size:  # an image can have been added several times
+            k = min(max(2, 2 * k), size)
+            (result,) = gallery.search([a], k)
+            hits = [hit for hit in result.hits if hit.path != str(a.absolute())]
         if not hits:
             raise InputError(f"{path}: has no item other than {a}")
         if hits[0].path is None:

@@ -13,7 +13,7 @@ from tyro.conf import Positional, UseAppendAction
 from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
 from simjax.cli._encoders import calibration_text
-from simjax.cli._results import count, print_json, threshold_text
+from simjax.cli._results import count, print_json
 from simjax.core import InputError
 
 
@@ -81,7 +81,7 @@ class CopyArguments:
     gallery: Positional[str]
     """Folder of the gallery, or URL of a database."""
     copy: Positional[str]
-    """Folder or URL of the copy, where no gallery exists."""
+    """Folder or URL of the copy, where no gallery exists, or an empty one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,9 +126,13 @@ def create(arguments: Sequence[str]) -> None:
     parsed = parse(CreateArguments, arguments)
     from simjax.encoder import find_identities, find_images, load_encoder
     from simjax.gallery import Gallery
+    from simjax.gallery._gallery import TIMEOUT
+    from simjax.gallery._locations import check_absent
 
     enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
+    if not parsed.overwrite:
+        check_absent(parsed.gallery, TIMEOUT)
     paths: list[Path] = []
     identities: list[str] | None = None
     if parsed.images is not None and parsed.flat:
@@ -154,10 +158,11 @@ def add(arguments: Sequence[str]) -> None:
     with open_gallery(parsed.gallery) as gallery:
         paths = image_files(parsed.images)
         if not parsed.again:
-            given, known = len(paths), gallery.known_paths(paths)
-            paths = [path for path in dict.fromkeys(paths) if str(path.absolute()) not in known]
-            if len(paths) < given:
-                left_out = count(given - len(paths), "image")
+            given = list(dict.fromkeys(paths))
+            known = gallery.known_paths(given)
+            paths = [path for path in given if str(path.absolute()) not in known]
+            if len(paths) < len(given):
+                left_out = count(len(given) - len(paths), "image")
                 print(f"left out {left_out} that the gallery has already, by the path; --again adds such images again")
         ids = gallery.add(paths, parsed.identity, metadata or None, progress=encoding_progress()) if paths else []
         print(f"added {count(len(ids), 'item')}{_with_ids(ids)}; {_counts(gallery)}")
@@ -187,7 +192,7 @@ def calibrate(arguments: Sequence[str]) -> None:
         paths, identities = find_identities(parsed.images)
         gallery.calibrate(gallery.encoder.encode(paths, progress=encoding_progress()), identities)
         print(f"calibrated on {len(paths):,} images of {count(len(set(identities)), 'identity', 'identities')}")
-        _print_thresholds(_thresholds(gallery))
+        _print_thresholds(gallery.info()["thresholds"])
 
 
 def copy(arguments: Sequence[str]) -> None:
@@ -205,11 +210,10 @@ def index(arguments: Sequence[str]) -> None:
             gallery.create_index(parsed.candidates)
         elif not gallery.drop_index():
             raise InputError(f"{shown(parsed.gallery)}: the gallery has no index")
-        description = gallery.info()["index"]
         if parsed.json:
-            print_json(description)
+            print_json(None if gallery.index is None else gallery.index._asdict())
         else:
-            print("dropped the index" if parsed.drop else _index_text(description))
+            print("dropped the index" if parsed.drop else _index_text(gallery.index))
 
 
 def info(arguments: Sequence[str]) -> None:
@@ -217,7 +221,6 @@ def info(arguments: Sequence[str]) -> None:
     parsed = parse(InfoArguments, arguments)
     with open_gallery(parsed.gallery) as gallery:
         description = gallery.info()
-        description["thresholds"] = _thresholds(gallery)
         if parsed.json:
             print_json(description)
             return
@@ -225,7 +228,7 @@ def info(arguments: Sequence[str]) -> None:
             value = description[name]
             print(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
         if description["index"] is not None:
-            print(_index_text(description["index"]))
+            print(_index_text(gallery.index))
         calibration = description["calibration"]
         if calibration is None:
             print(f"calibration: none; for thresholds, {how_to_calibrate(parsed.gallery)}")
@@ -318,33 +321,20 @@ def key_values(option: str, words: Sequence[str]) -> dict[str, str]:
 
 def _counts(gallery: Any) -> str:
     """Return the numbers of items and identities as text, such as "2 items of 1 identity"."""
-    description = gallery.info()
-    identities = count(description["identities"], "identity", "identities")
-    return f"{count(description['items'], 'item')} of {identities}"
+    identities = count(gallery.count_identities(), "identity", "identities")
+    return f"{count(len(gallery), 'item')} of {identities}"
 
 
-def _index_text(index: dict[str, Any]) -> str:
+def _index_text(index: Any) -> str:
     return (
-        f"index: recall@10 {index['recall_at_10']:.4f} with {index['candidates']:,} candidates, measured with "
-        f"{count(index['queries'], 'query', 'queries')} among {count(index['items'], 'item')}; "
-        f"{index['bytes'] / 2**20:,.1f} MB"
+        f"index: recall@10 {index.recall_at_10:.4f} with {index.candidates:,} candidates, measured with "
+        f"{count(index.queries, 'query', 'queries')} among {count(index.items, 'item')}; {index.bytes / 2**20:,.1f} MB"
     )
 
 
 def _with_ids(ids: Sequence[int]) -> str:
     """Return ids as text, as " with id 7" or " with ids 7-12" (new ids are consecutive)."""
     return "" if not ids else f" with id {ids[0]}" if len(ids) == 1 else f" with ids {ids[0]}-{ids[-1]}"
-
-
-def _thresholds(gallery: Any) -> list[dict[str, Any]]:
-    """Return the thresholds for the default rates as `Gallery.info` does, with the numbers of calibration images."""
-    from simjax.evaluate import Threshold
-
-    described = []
-    for values in gallery.info()["thresholds"]:
-        threshold = Threshold(**{name: value for name, value in values.items() if name != "text"})
-        described.append(values | {"text": threshold_text(threshold, gallery.calibration)})
-    return described
 
 
 def _print_thresholds(thresholds: Sequence[dict[str, Any]]) -> None:

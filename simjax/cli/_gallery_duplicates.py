@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
 from simjax.cli._gallery import encoding_progress, open_gallery, shown
-from simjax.cli._results import check_page, count, print_json, threshold_text, write_page
+from simjax.cli._results import check_page, count, print_json, write_page
 from simjax.core import InputError
 
 
@@ -132,7 +132,7 @@ def _default(calibration: Any, size: int) -> tuple[float, str]:
 
     threshold = duplicates_threshold(calibration, size)
     expected = threshold.rate * (size * (size - 1) // 2)
-    text = f"{threshold_text(threshold, calibration)}; expected number of false pairs: {expected:.2g}"
+    text = f"{threshold}; expected number of false pairs: {expected:.2g}"
     if expected > 1.5:
         text += ", as the calibration has too few pairs for a smaller rate"
     return threshold.value, text

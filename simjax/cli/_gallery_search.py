@@ -19,7 +19,6 @@ from simjax.cli._results import (
     plain,
     print_json,
     print_verification,
-    threshold_text,
     write_page,
 )
 from simjax.core import InputError
@@ -139,7 +138,7 @@ def identify(arguments: Sequence[str]) -> None:
     check_page(parsed.html, is_opened=parsed.open)
     check_rate("fpir", parsed.fpir)
     with open_gallery(parsed.gallery) as gallery:
-        if not gallery.info()["identities"]:
+        if not gallery.count_identities():
             raise InputError(
                 f"{shown(parsed.gallery)}: no item has an identity, which `simjax gallery add --identity` gives"
             )
@@ -147,7 +146,7 @@ def identify(arguments: Sequence[str]) -> None:
         calibration, measure = gallery.calibration, gallery.measure.name
         summary = f"no decision without a calibration: {how_to_calibrate(parsed.gallery)}"
         if calibration is not None:
-            summary = threshold_text(gallery.search_threshold(parsed.fpir), calibration)
+            summary = str(gallery.search_threshold(parsed.fpir))
         if parsed.json:
             rate: dict[str, Any] = {"fpir": None, "images": None, "identities": None, "calibrated": False}
             if calibration is not None:

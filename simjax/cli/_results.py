@@ -77,22 +77,6 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
-def threshold_text(threshold: Any, calibration: Any) -> str:
-    """Return a sentence: a threshold, its rate, and the images and identities that the rate was measured on."""
-    images, identities = calibration_size(calibration).values()
-    passed = round(threshold.rate * threshold.trials)
-    measured = f"{images:,} calibration images of {identities:,} identities"
-    if threshold.gallery_size is None:
-        kind, rate = "pairs", "false match rate"
-        counted = f"{passed:,} of {threshold.trials:,} pairs of different identities among {measured}"
-    else:
-        kind, rate = "searches", "false positive identification rate"
-        enrolled = count(threshold.gallery_size, "identity", "identities")
-        counted = f"{passed:,} of {measured} match one of the {enrolled} in the gallery"
-    few = "" if min(passed, identities) >= 30 else "; fewer than 30 matches or identities make a rough estimate"
-    return f"threshold of {kind} {threshold.value:.4f} at a {rate} of {threshold.wanted:.3g}: {counted}{few}"
-
-
 def print_verification(
     score: float, measure: Any, calibration: Any, fmr: float, how_to_calibrate: str, *, as_json: bool
 ) -> None:
@@ -122,4 +106,4 @@ def print_verification(
     else:
         probability = f"probability of same {result['probability']:.3f} {PRIOR}"
         print(f"{'same' if result['same'] else 'different'} identity: {measure.name} {score:.4f}, {probability}")
-        print(threshold_text(threshold, calibration))
+        print(threshold)

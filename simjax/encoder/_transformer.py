@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
 
 from simjax.encoder._encoder import Encoder
 from simjax.encoder._images import Images
@@ -18,9 +19,9 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     """Transform images to embeddings.
 
     Args:
-        encoder: An `Encoder`, or what `load_encoder` takes. The encoder is trained already, `fit` only loads it.
+        encoder: An `Encoder`, or a path or name for `load_encoder`. It is trained already, `fit` only loads it.
         normalize: Scale embeddings to unit length.
-        batch_size: Images that are embedded at once.
+        batch_size: Images that are embedded at once. Default: see `Encoder.encode`.
 
     Attributes:
         encoder_: The encoder.
@@ -39,10 +40,10 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     def __init__(
         self,
-        encoder: Encoder | str | os.PathLike[str] = "digits-cnn",
+        encoder: Encoder | str | os.PathLike[str],
         *,
         normalize: bool = False,
-        batch_size: int = 256,
+        batch_size: int | None = None,
     ):
         self.encoder, self.normalize, self.batch_size = encoder, normalize, batch_size
 
@@ -54,6 +55,7 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     def transform(self, images: Images) -> np.ndarray:
         """Compute the embeddings of images, float32 [n, embedding_size]; see `Encoder.encode`."""
+        check_is_fitted(self)
         return self.encoder_.encode(images, batch_size=self.batch_size, normalize=self.normalize)
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -53,31 +53,40 @@ class Threshold:
         rate: Observed fraction of trials that pass.
         wanted: Largest fraction that was asked for.
         trials: Pairs of different identities, or searches.
-        identities: Identities of the calibration images.
+        images: Calibration images.
+        identities: Their identities.
         gallery_size: Identities that are searched; None for a threshold of pairs.
 
     Example:
-        >>> print(Threshold(0.8, rate=0.01, wanted=0.01, trials=4000, identities=100, gallery_size=250))
-        threshold 0.8: 40 of 4,000 images of 100 unknown identities (1%; wanted 1%) match one of N = 250 identities
+        >>> threshold = Threshold(0.8, 0.01, wanted=0.01, trials=4000, images=4000, identities=100, gallery_size=250)
+        >>> kind, counted = str(threshold).split(": ")
+        >>> print(kind)
+        threshold of searches 0.8000 at a false positive identification rate of 0.01
+        >>> print(counted)
+        40 of 4,000 calibration images of 100 identities match one of the N = 250 identities in the gallery
     """
 
     value: float
     rate: float
     wanted: float
     trials: int
+    images: int
     identities: int
     gallery_size: int | None
 
     def __str__(self) -> str:
         passed = round(self.rate * self.trials)
-        rates = f"({self.rate * 100:.3g}%; wanted {self.wanted * 100:.3g}%)"
+        measured = f"{self.images:,} calibration images of {self.identities:,} identities"
         if self.gallery_size is None:
-            seen = f"{passed:,} of {self.trials:,} pairs of different identities {rates} match, N = {self.identities:,}"
+            kind, rate = "pairs", "false match rate"
+            counted = f"{passed:,} of {self.trials:,} pairs of different identities among {measured}"
         else:
-            seen = f"{passed:,} of {self.trials:,} images of {self.identities:,} unknown identities {rates} match"
-            seen += f" one of N = {self.gallery_size:,}"
-        few = "" if min(passed, self.identities) >= 30 else "; of fewer than 30 matches or identities, a rough estimate"
-        return f"threshold {self.value:.4g}: {seen} identities{few}"
+            kind, rate = "searches", "false positive identification rate"
+            enrolled = f"{self.gallery_size:,} identities" if self.gallery_size > 1 else "1 identity"
+            counted = f"{passed:,} of {measured} match one of the N = {enrolled} in the gallery"
+        text = f"threshold of {kind} {self.value:.4f} at a {rate} of {self.wanted:.3g}: {counted}"
+        is_rough = min(passed, self.identities) < 30
+        return f"{text}; fewer than 30 matches or identities make a rough estimate" if is_rough else text
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,10 +219,11 @@ class Calibration:
             InputError: If `fpir` is less than one image, or the gallery is empty.
         """
         _largest_number("fpir", fpir, len(self.identities), "calibration images")  # before a search that may take long
-        size = np.shape(gallery_embeddings)[0]
+        gallery = as_rows("gallery_embeddings", gallery_embeddings, np.float32)
+        size = len(gallery)
         if gallery_identities is not None:
             size = len(set(as_identities("gallery_identities", gallery_identities, size)))
-        return self.threshold_of_best_scores(fpir, self.best_scores(gallery_embeddings), gallery_size=size)
+        return self.threshold_of_best_scores(fpir, self.best_scores(gallery), gallery_size=size)
 
     def threshold_of_best_scores(self, fpir: float, best_scores: ArrayLike, *, gallery_size: int) -> Threshold:
         """Return `search_threshold` from the `best_scores` [n] in a gallery, which can be stored and updated."""
@@ -271,7 +281,8 @@ class Calibration:
         score = float(passed[-1] if passed.size else np.nextafter(too_far, np.float32(np.inf)))
         value = score if self.measure.higher_is_closer else -score
         rate = passed.size / observed["trials"]
-        return Threshold(value, rate, identities=len(np.unique(self.identities)), **observed)
+        sizes = {"images": len(self.identities), "identities": len(np.unique(self.identities))}
+        return Threshold(value, rate, **sizes, **observed)
 
 
 def _largest_number(argument: str, wanted: float, trials: int, what: str) -> int:

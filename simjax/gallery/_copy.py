@@ -6,19 +6,26 @@ from collections.abc import Iterator
 
 from simjax.core import InputError
 from simjax.encoder import Encoder
-from simjax.gallery._locations import create_store
-from simjax.gallery._store import ITEMS_PER_READ, OF_THE_ENCODER, NewItems, Store
+from simjax.gallery._locations import create_store, open_store
+from simjax.gallery._store import ENCODER_PROPERTIES, ITEMS_PER_READ, NewItems, NoGalleryError, Store
 
 
 def copy_store(source: Store, location: str | os.PathLike[str], encoder: Encoder, timeout: float) -> Store:
-    """Copy all items, in one transaction, and the calibration to a new gallery, and return its store.
+    """Copy all items, in one transaction, and the calibration to a new or empty gallery, and return its store.
 
     Raises:
-        InputError: If the gallery exists, or the source is changed meanwhile.
+        InputError: If the gallery has items or another encoder, or the source is changed meanwhile.
     """
     properties = source.properties()
-    of_the_encoder = {name: properties[name] for name in OF_THE_ENCODER}
-    target = create_store(location, of_the_encoder, encoder.save, overwrite=False, timeout=timeout)
+    of_the_encoder = {name: properties[name] for name in ENCODER_PROPERTIES}
+    try:
+        target = open_store(location, timeout)
+    except NoGalleryError:
+        target = create_store(location, of_the_encoder, encoder.save, overwrite=False, timeout=timeout)
+    existing = target.properties()
+    if existing["last_id"] or any(existing[name] != value for name, value in of_the_encoder.items()):
+        target.close()
+        raise InputError(f"{target.address} exists and is not an empty gallery of this encoder; choose another place")
     try:
         if (calibration := source.calibration()) is not None:
             target.save_calibration(calibration)

@@ -52,7 +52,7 @@ def create_folder(
         overwrite: Replace a gallery that has this path.
         timeout: Seconds to wait for processes that use the gallery to be replaced.
     """
-    _check_replaceable(path, overwrite=overwrite)
+    check_replaceable(path, overwrite=overwrite)
     work = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with input_errors("write", path):  # converts errors of files and of SQLite to InputErrors
@@ -71,7 +71,8 @@ def create_folder(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _check_replaceable(path: Path, *, overwrite: bool) -> None:
+def check_replaceable(path: Path, *, overwrite: bool) -> None:
+    """Raise an InputError if a path exists, unless it is an empty folder or, with `overwrite`, a gallery."""
     if not path.exists():
         return
     if not path.is_dir():

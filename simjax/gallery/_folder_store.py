@@ -25,6 +25,7 @@ from simjax.gallery._store import (
     ITEMS_PER_READ,
     Contents,
     NewItems,
+    NoGalleryError,
     Properties,
     StoredCalibration,
     Where,
@@ -45,9 +46,9 @@ class FolderStore:
     def __init__(self, path: Path, timeout: float):
         self.path = path
         if not path.is_dir():
-            raise InputError(f"{path}: {'it is a file, not a gallery' if path.exists() else 'no such gallery'}")
+            raise NoGalleryError(f"{path}: {'it is a file, not a gallery' if path.exists() else 'no such gallery'}")
         if not (path / DATABASE).is_file():
-            raise InputError(f"{path} is not a gallery: it has no {DATABASE}")
+            raise NoGalleryError(f"{path} is not a gallery: it has no {DATABASE}")
         self._lock = threading.RLock()
         self._contents: Contents | None = None
         with input_errors("open", path):

@@ -13,15 +13,14 @@ from simjax.data import Progress
 from simjax.encoder import Encoder
 from simjax.evaluate import Calibration, Threshold
 from simjax.gallery._copy import copy_store
-from simjax.gallery._folder_store import FolderStore
-from simjax.gallery._hits import closest_hits, embeddings_of, recommended_hits, warn_if_fewer
+from simjax.gallery._hits import closest_hits, duplicate_items, embeddings_of, items_of, recommended_hits, warn_if_fewer
 from simjax.gallery._index import CANDIDATES, approximate_hits, create_index, existing_index, index_of, indexed
-from simjax.gallery._inputs import Ids, as_identities, as_ids, as_json, embed, is_ids, stored_paths
+from simjax.gallery._inputs import Ids, as_identities, as_ids, as_json, as_queries, embed, stored_paths
 from simjax.gallery._locations import create_store, open_store
 from simjax.gallery._results import Duplicate, Identification, Index, Item, SearchResult, Verification
-from simjax.gallery._search import close_pairs, closest
-from simjax.gallery._store import OF_THE_ENCODER, NewItems, Store, StoredCalibration, properties_of
-from simjax.gallery._thresholds import FMR, FPIR, Thresholds, duplicates_threshold
+from simjax.gallery._search import closest
+from simjax.gallery._store import ENCODER_PROPERTIES, NewItems, Store, StoredCalibration, properties_of
+from simjax.gallery._thresholds import FMR, FPIR, Thresholds
 from simjax.similarity import Measure
 
 TIMEOUT = 30.0
@@ -85,10 +84,10 @@ class Gallery:
             raise
 
     def copy(self, path_or_url: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> "Gallery":
-        """Copy items, ids, calibration and encoder to a new gallery, and return it; see `create` for the arguments.
+        """Copy items, ids, calibration and encoder to a new or empty gallery, and return it; see `create`.
 
         Raises:
-            InputError: If the gallery exists, or this one is changed meanwhile; the new gallery is then empty.
+            InputError: If the other gallery has items, or this one is changed meanwhile; the other is then empty.
         """
         return Gallery(copy_store(self._store, path_or_url, self.encoder, timeout), self.encoder)
 
@@ -105,12 +104,8 @@ class Gallery:
     def __len__(self) -> int:
         return self._store.count()
 
-    @property
-    def path(self) -> Path:
-        """Folder of the gallery; an InputError if it is in a database."""
-        if not isinstance(self._store, FolderStore):
-            raise InputError(f"{self.address} is not a folder")
-        return self._store.path
+    def __bool__(self) -> bool:
+        return True  # also an empty gallery is one
 
     @property
     def address(self) -> str:
@@ -137,14 +132,21 @@ class Gallery:
     def search_threshold(self, fpir: float = FPIR) -> Threshold:
         """Return the threshold of `identify` for a false positive identification rate.
 
-        Raises:
-            InputError: If the gallery has no calibration or no item with an identity, or the calibration has too few
-                images for this rate.
+        An InputError says if calibration images or items with an identity are missing.
         """
         return self._thresholds.of_search(fpir)
 
+    @property
+    def index(self) -> Index | None:
+        """The approximate index, see `create_index`."""
+        return index_of(self._store)
+
+    def count_identities(self) -> int:
+        """Return the number of different identities."""
+        return self._store.count_identities()
+
     def info(self) -> dict[str, Any]:
-        """Describe the gallery, as a dictionary for JSON.
+        """Describe the gallery, as a dictionary for JSON. The thresholds need a search with all calibration images.
 
         Returns:
             `items` and `identities`, their numbers; `encoder`, its name, and its `fingerprint`, `embedding_size` and
@@ -153,10 +155,10 @@ class Gallery:
             rate of 0.001 and for a false positive identification rate of 0.01, as dictionaries of `Threshold` with a
             sentence `text`. It is empty without a calibration. `index` is None or the dictionary of an `Index`.
         """
-        properties, index = self._store.properties(), index_of(self._store)
+        properties, index = self._store.properties(), self.index
         return {
-            **{"items": len(self), "identities": self._store.count_identities()},
-            **{name: properties[name] for name in OF_THE_ENCODER},
+            **{"items": len(self), "identities": self.count_identities()},
+            **{name: properties[name] for name in ENCODER_PROPERTIES},
             "store": self.address,
             "calibration": self._thresholds.describe_calibration(),
             "thresholds": self._thresholds.describe(),
@@ -166,6 +168,14 @@ class Gallery:
     def items(self, where: Mapping[str, Any] | None = None) -> Iterator[Item]:
         """Yield the items in the order in which they were added; see `search` for `where`."""
         return self._store.items(where)
+
+    def get(self, ids: Ids) -> list[Item]:
+        """Return items in the order of their ids [n]. An id that does not exist is an InputError."""
+        return items_of(self._store, as_ids(ids))
+
+    def embeddings(self, ids: Ids) -> np.ndarray:
+        """Return the embeddings of items, float32 [n, embedding_size]. An id that does not exist is an InputError."""
+        return embeddings_of(self._store, as_ids(ids))
 
     def known_paths(self, paths: Sequence[str | Path]) -> set[str]:
         """Return those of these paths that items have: a `Path` as an absolute path, text as it is."""
@@ -210,15 +220,12 @@ class Gallery:
         identity: str | None | EllipsisType = ...,
         metadata: Mapping[str, Any] | None | EllipsisType = ...,
     ) -> None:
-        """Change the identity or the metadata of items.
+        """Change the identity or the metadata of items. An id that does not exist is an InputError.
 
         Args:
             ids: Ids of items.
             identity: New identity, or None for no identity. Default: unchanged.
             metadata: Replaces all metadata of the items. Default: unchanged.
-
-        Raises:
-            InputError: If an id does not exist.
         """
         values: dict[str, str | None] = {}
         if not isinstance(identity, EllipsisType):
@@ -288,28 +295,29 @@ class Gallery:
             same_identity: Other items of the identities of these items can be hits, too.
         """
         check_at_least("k", k, 1)
-        liked, measure = np.unique(as_ids(ids)), self.measure
-        hits = recommended_hits(self._store, liked, k, measure, self.calibration, where, same_identity)
+        given = np.unique(as_ids(ids))
+        check_at_least("number of ids", given.size, 1)
+        hits = recommended_hits(self._store, given, k, self.measure, self.calibration, where, same_identity)
         warn_if_fewer([hits], k, where, "other items" if same_identity else "items of other identities")
-        return SearchResult(liked.tolist(), hits)
+        return SearchResult(given.tolist(), hits)
 
-    def verify(self, a: Any, b: Any, fmr: float | None = None) -> Verification:
+    def verify(self, a: Any, b: Any, fmr: float = FMR) -> Verification:
         """Decide whether two images show the same identity.
 
         Args:
             a, b: An image or an embedding, see `Gallery`, or the id of an item.
             fmr: Wanted false match rate: the share of pairs of different identities that are taken for the same.
-                Default: 0.001.
 
         Raises:
             InputError: If an image cannot be read, or the calibration has too few images for this rate.
         """
+        check_between("fmr", fmr, 0, 1)
         pair = [self._queries(given)[1] for given in (a, b)]
         for name, embeddings in zip("ab", pair, strict=True):
             if len(embeddings) != 1:
                 raise InputError(f"{name}: expected one image or id, got {len(embeddings)}")
         values = closest(pair[0], pair[1], np.arange(1), 1, self.measure)[0]
-        return self._thresholds.verification(float(values[0, 0]), FMR if fmr is None else fmr)
+        return self._thresholds.verification(float(values[0, 0]), fmr)
 
     def identify(self, images: Any, fpir: float = FPIR) -> list[Identification]:
         """Find out whose images these are: the identity of the closest item, if it is close enough.
@@ -344,13 +352,8 @@ class Gallery:
         check_number("min_score", min_score)
         check_at_least("k", k, 1)
         if min_score is None:
-            if self.calibration is None:
-                raise InputError("min_score: expected a score; without a calibration there is no default")
-            min_score = duplicates_threshold(self.calibration, len(self)).value
-        contents = self._store.contents()
-        pairs, scores = close_pairs(contents.embeddings, contents.rows, min_score, self.measure, k)
-        found = zip(contents.ids[pairs].tolist(), scores.tolist(), strict=True)
-        return [Duplicate(a, b, score) for (a, b), score in found]
+            min_score = self._thresholds.of_duplicates(len(self)).value
+        return duplicate_items(self._store, min_score, self.measure, k)
 
     def calibrate(
         self,
@@ -389,12 +392,7 @@ class Gallery:
         return encoder
 
     def _queries(self, images_or_ids: Any) -> tuple[Sequence[str | int], np.ndarray, np.ndarray | None]:
-        """Return names and embeddings [q, e] of queries, and their ids [q] if ids were given."""
-        if is_ids(images_or_ids):
-            ids = as_ids(images_or_ids)
-            return ids.tolist(), embeddings_of(self._store, ids), ids
-        embeddings, files = self._embed(images_or_ids)
-        return range(len(embeddings)) if files is None else list(map(str, files)), embeddings, None
+        return as_queries(images_or_ids, self._store, self._embed)
 
     def _embed(self, images: Any, progress: Progress | None = None) -> tuple[np.ndarray, list[Path] | None]:
         return embed(images, self._store.properties()["embedding_size"], lambda: self.encoder, progress)

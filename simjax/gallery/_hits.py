@@ -1,19 +1,16 @@
 """Items that are closest to queries, as hits."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from simjax.core import InputError
 from simjax.evaluate import Calibration
-from simjax.gallery._results import Hit
-from simjax.gallery._search import closest, mean_values
-from simjax.gallery._store import Contents, IndexedStore, Store
+from simjax.gallery._results import Duplicate, Hit, Item
+from simjax.gallery._search import close_pairs, closest, mean_values
+from simjax.gallery._store import Contents, IndexedStore, Store, Where
 from simjax.similarity import Measure
-
-Where: TypeAlias = Mapping[str, Any] | None
 
 
 def embeddings_of(store: Store, ids: np.ndarray) -> np.ndarray:
@@ -23,6 +20,15 @@ def embeddings_of(store: Store, ids: np.ndarray) -> np.ndarray:
     if (unknown := ids[~np.isin(ids, contents.ids)]).size:
         raise InputError(f"ids: the gallery has no item {unknown[0]}")
     return contents.embeddings[contents.rows[np.searchsorted(contents.ids, ids)]]
+
+
+def items_of(store: Store, ids: np.ndarray) -> list[Item]:
+    """Return items in the order of ids [n]; an InputError names an id that does not exist."""
+    wanted = ids.tolist()
+    found = store.items_by_id(wanted)
+    if unknown := [i for i in wanted if i not in found]:
+        raise InputError(f"ids: the gallery has no item {unknown[0]}")
+    return [found[i] for i in wanted]
 
 
 def closest_hits(
@@ -70,21 +76,29 @@ def hits_among(
 
 
 def recommended_hits(
-    store: Store, liked: np.ndarray, k: int, measure: Measure, calibration: Calibration | None, where: Where, same: bool
+    store: Store, ids: np.ndarray, k: int, measure: Measure, calibration: Calibration | None, where: Where, same: bool
 ) -> list[Hit]:
-    """Find the items with the closest mean score to the items `liked`; if `same`, also others of their identities."""
-    queries, found = embeddings_of(store, liked), None
+    """Find the items with the closest mean score to these items; if `same`, also others of their identities."""
+    queries, found = embeddings_of(store, ids), None
     while found is None:
-        excluded, contents = liked, store.contents(where)
-        identities = {item.identity for item in store.items_by_id(liked.tolist()).values()} - {None}
+        excluded, contents = ids, store.contents(where)
+        identities = {item.identity for item in store.items_by_id(ids.tolist()).values()} - {None}
         if identities and not same:
-            excluded = np.concatenate([liked, *(store.contents({"identity": name}).ids for name in identities)])
+            excluded = np.concatenate([ids, *(store.contents({"identity": name}).ids for name in identities)])
         is_other = ~np.isin(contents.ids, excluded)
         contents = contents._replace(ids=contents.ids[is_other], rows=contents.rows[is_other])
         scores = mean_values(queries, contents.embeddings, contents.rows, measure)
         order = np.argsort(-scores if measure.higher_is_closer else scores, kind="stable")[None, :k]
         found = as_hits(store, contents, order, scores[order], calibration)
     return found[0]
+
+
+def duplicate_items(store: Store, min_score: float, measure: Measure, k: int | None) -> list[Duplicate]:
+    """Find pairs of items at least as close as `min_score`, see `Gallery.duplicates`."""
+    contents = store.contents()
+    pairs, scores = close_pairs(contents.embeddings, contents.rows, min_score, measure, k)
+    found = zip(contents.ids[pairs].tolist(), scores.tolist(), strict=True)
+    return [Duplicate(a, b, score) for (a, b), score in found]
 
 
 def warn_if_fewer(found: Sequence[Sequence[Hit]], k: int, where: Where, items: str) -> None:

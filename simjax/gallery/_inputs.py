@@ -11,7 +11,9 @@ import numpy as np
 from simjax.core import InputError
 from simjax.data import Progress
 from simjax.encoder import Encoder, find_images
+from simjax.gallery._hits import embeddings_of
 from simjax.gallery._search import finite_rows
+from simjax.gallery._store import Store
 
 Ids: TypeAlias = int | np.integer | Iterable[int | np.integer]
 """The id of an item, or ids."""
@@ -26,35 +28,57 @@ def embed(
     """
     if hasattr(images, "__array__") and np.ndim(images) == 2 and np.issubdtype(np.asarray(images).dtype, np.floating):
         return finite_rows("images", images, size), None
-    given = images if isinstance(images, list | tuple) else [images]
+    is_one = isinstance(images, str | os.PathLike | bytes) or hasattr(images, "getexif")  # a Pillow image
+    if not is_one and not hasattr(images, "__array__"):
+        images = list(images)  # the paths of a generator or a set are stored, too
+    given = images if isinstance(images, list) else [images]
     files = find_images(given) if given and all(isinstance(image, str | os.PathLike) for image in given) else None
     embeddings = encoder().encode(images if files is None else files, progress=progress)
     return finite_rows("images", embeddings, size), files
 
 
-def is_ids(given: Any) -> bool:
+def as_queries(
+    images_or_ids: Any, store: Store, embed: Callable[[Any], tuple[np.ndarray, list[Path] | None]]
+) -> tuple[Sequence[str | int], np.ndarray, np.ndarray | None]:
+    """Return names and embeddings [q, e] of queries, and their ids [q] if ids were given.
+
+    Args:
+        images_or_ids: See `Gallery.search`.
+        store: The gallery.
+        embed: Returns the embeddings of images, and the paths of those that are files.
+    """
+    if _is_ids(images_or_ids):
+        ids = as_ids(images_or_ids)
+        return ids.tolist(), embeddings_of(store, ids), ids
+    embeddings, files = embed(images_or_ids)
+    return range(len(embeddings)) if files is None else list(map(str, files)), embeddings, None
+
+
+def _is_ids(given: Any) -> bool:
     """Return whether these are ids of items: integers, and no images."""
-    if isinstance(given, list | tuple):
-        return len(given) > 0 and all(is_ids(i) and np.ndim(i) == 0 for i in given)
-    if isinstance(given, np.ndarray | np.generic):
+    if isinstance(given, list | tuple | range):
+        return len(given) > 0 and all(_is_ids(i) and np.ndim(i) == 0 for i in given)
+    if hasattr(given, "__array__") and hasattr(given, "dtype"):
         return given.ndim < 2 and np.issubdtype(given.dtype, np.integer)
     return isinstance(given, int) and not isinstance(given, bool)
 
 
 def as_ids(ids: Ids) -> np.ndarray:
     """Return ids of items, int64 [n]."""
-    given = ids if isinstance(ids, int | np.integer | np.ndarray) else list(ids)
-    array = np.atleast_1d(np.asarray(given, object))
-    if array.ndim > 1 or not all(isinstance(i, int | np.integer) for i in array):
-        raise InputError(f"ids: expected integers, got {given!r}")
-    return array.astype(np.int64)
+    is_one = isinstance(ids, str | bytes) or not isinstance(ids, Iterable)
+    given = [ids] if is_one else np.asarray(ids).tolist() if hasattr(ids, "__array__") else list(ids)
+    given = given if isinstance(given, list) else [given]  # an array without axes
+    if wrong := [i for i in given if isinstance(i, bool) or not isinstance(i, int | np.integer) or abs(i) >= 2**63]:
+        raise InputError(f"ids: expected integers of at most 64 bits, got {wrong[0]!r}")
+    return np.array(given, np.int64)
 
 
 def as_identities(identities: str | Sequence[str | None] | None, n: int) -> list[str | None]:
     """Return the name of the identity of each of n images, or None; see `Gallery.add`."""
     names = _one_for_each("identities", identities, str, n)
     if wrong := [name for name in names if name is not None and (not isinstance(name, str) or not name)]:
-        raise InputError(f"identities: expected names or None, got {wrong[0]!r}")
+        advice = f"; pass text, such as {str(wrong[0])!r}" if isinstance(wrong[0], int | np.integer) else ""
+        raise InputError(f"identities: expected names or None, got {wrong[0]!r}{advice}")
     return names
 
 
@@ -66,7 +90,7 @@ def as_json(metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | N
         if wrong := [key for key in values if not isinstance(key, str) or key == "identity"]:
             raise InputError(f"metadata: expected names other than 'identity', got {wrong[0]!r}")
         try:
-            objects.append(json.dumps(values, ensure_ascii=False, allow_nan=False))
+            objects.append(json.dumps(values, ensure_ascii=False, allow_nan=False, default=_as_python))
         except (TypeError, ValueError) as error:
             raise InputError(f"metadata: expected values of JSON, got {values} ({error})") from None
     return objects
@@ -76,6 +100,8 @@ def stored_paths(paths: Sequence[str | Path | None] | None, files: list[Path] | 
     """Return the paths of n images: those of files, or the given ones. Paths become absolute, text stays as it is."""
     given = files if paths is None else paths
     found = _one_for_each("paths", given, (), n)
+    if wrong := [path for path in found if not isinstance(path, str | Path | None)]:
+        raise InputError(f"paths: expected text, `Path` or None, got {type(wrong[0]).__name__}")
     return [str(path.absolute()) if isinstance(path, Path) else path for path in found]
 
 
@@ -90,7 +116,16 @@ def _one_for_each(argument: str, given: Any, kinds: type | tuple[type, ...], n: 
     """
     if given is None or isinstance(given, kinds):
         return [given] * n
+    if not isinstance(given, Iterable):
+        given = [given] * n  # of a wrong kind, which the caller refuses
     values = list(given)
     if len(values) != n:
         raise InputError(f"{argument}: expected {n}, one for each image, got {len(values)}")
     return values
+
+
+def _as_python(value: Any) -> Any:
+    """Return a number of NumPy as one of Python, for JSON."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not a type of JSON")

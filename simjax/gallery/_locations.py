@@ -1,5 +1,6 @@
 """Where galleries are: paths of folders, and URLs of databases."""
 
+import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -7,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from simjax.core import InputError
-from simjax.gallery._folder import create_folder
+from simjax.gallery._folder import check_replaceable, create_folder
 from simjax.gallery._folder_store import FolderStore
-from simjax.gallery._store import Properties, Store
+from simjax.gallery._store import NoGalleryError, Properties, Store
 
 GALLERY = "gallery"
 """Parameter of a URL that names the gallery, and the default name."""
@@ -27,6 +28,8 @@ def create_store(
 ) -> Store:
     """Create an empty gallery and open it. If this raises an error, nothing was changed.
 
+    An exception is Milvus, which has no transactions: an interrupted replacement leaves no gallery.
+
     Args:
         location: Path or URL.
         properties: Of the encoder: "encoder" (its name), "fingerprint" (hash of its weights and preprocessing),
@@ -42,6 +45,17 @@ def create_store(
     database = _module_of(*url)
     database.create_gallery(*url, properties, save_encoder, overwrite=overwrite, timeout=timeout)
     return database.open_gallery(*url, timeout)
+
+
+def check_absent(location: str | os.PathLike[str], timeout: float) -> None:
+    """Raise an InputError if a new gallery cannot have this path or URL, before the work for it is done."""
+    if split_url(location) is None:
+        check_replaceable(_path(location), overwrite=False)
+        return
+    with contextlib.suppress(NoGalleryError):
+        store = open_store(location, timeout)
+        store.close()
+        raise InputError(f"{store.address} exists; choose another name")
 
 
 def open_store(location: str | os.PathLike[str], timeout: float) -> Store:

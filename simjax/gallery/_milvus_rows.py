@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from pymilvus import DataType, MilvusClient, MilvusException
 
 from simjax.core import InputError
-from simjax.gallery._store import Properties
+from simjax.gallery._store import NoGalleryError, Properties
 
 FIELDS = ("key", "kind", "number", "content", "embedding")
 MAX_BYTES = 65_535
@@ -73,7 +73,7 @@ def connect(url: str, timeout: float, *, create: bool = False) -> MilvusClient:
         if path.suffix != ".db":
             raise InputError(f"expected a file that ends in .db, got {path}")
         if not create and not path.exists():
-            raise InputError(f"{path}: no such gallery")
+            raise NoGalleryError(f"{path}: no such gallery")
         try:
             return MilvusClient(str(path))
         except MilvusException as error:
@@ -138,7 +138,7 @@ def locked(client: MilvusClient, gallery: str, timeout: float, address: str) -> 
 
 def check_collection(client: MilvusClient, name: str, address: str) -> None:
     if not client.has_collection(name):
-        raise InputError(f"{address}: no such gallery")
+        raise NoGalleryError(f"{address}: no such gallery")
     if sorted(fields_of(client, name)) != sorted(FIELDS):
         raise InputError(f"{address} is not a gallery: it is of something else")
 

@@ -21,17 +21,17 @@ from simjax.core import InputError
 from simjax.encoder import Encoder
 from simjax.gallery import _postgres_index
 from simjax.gallery._postgres_sql import (
+    add_extension_to_search_path,
     address_of,
     as_vectors,
     condition,
     connect,
     copied,
-    enter,
     input_errors,
     one_line,
     read_ids,
     read_properties,
-    see_extension,
+    set_search_path,
     vector_records,
 )
 from simjax.gallery._results import Item
@@ -101,9 +101,9 @@ def create_gallery(
         connection.cursor() as cursor,
     ):
         _create_extension(cursor, address)
-        enter(cursor, name, timeout)
+        set_search_path(cursor, name, timeout)
         _empty_schema(cursor, name, address, overwrite=overwrite)
-        see_extension(cursor, name)
+        add_extension_to_search_path(cursor, name)
         cursor.execute(sql.SQL(SCHEMA).format(size=sql.Literal(properties["embedding_size"])))
         rows = [(key, json.dumps(value)) for key, value in stored.items()]
         cursor.executemany("INSERT INTO properties VALUES (%s, %s)", rows)
@@ -352,7 +352,7 @@ class PostgresStore:
                 self._connection = connect(self._url, self._timeout)
             self._connection.isolation_level, self._connection.read_only = isolation, read_only
             with self._connection.transaction(), self._connection.cursor() as cursor:
-                enter(cursor, self._name, self._timeout)
+                set_search_path(cursor, self._name, self._timeout)
                 yield cursor
 
     def _properties(self, cursor: psycopg.Cursor) -> Properties:

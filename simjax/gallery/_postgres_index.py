@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from simjax.core import InputError
-from simjax.gallery._postgres_sql import condition, copied, see_extension, vector_records
+from simjax.gallery._postgres_sql import add_extension_to_search_path, condition, copied, vector_records
 from simjax.gallery._store import Contents, Properties, Where
 
 INDEX = "items_by_embedding"
@@ -43,7 +43,7 @@ def create_index(cursor: psycopg.Cursor, name: str, properties: Properties) -> i
     """
     operator_class, _ = _operators(properties)
     if not has_index(cursor, name):
-        see_extension(cursor, name)
+        add_extension_to_search_path(cursor, name)
         cursor.execute(
             "SELECT set_config(name, greatest(setting::bigint, %s)::text, true) "
             "FROM pg_settings WHERE name = 'maintenance_work_mem'",
@@ -75,7 +75,7 @@ def candidates(
     """Return items that are close to a query; see `IndexedStore.candidates`."""
     _, operator = _operators(properties)
     is_wanted, values = condition(where)
-    see_extension(cursor, name)
+    add_extension_to_search_path(cursor, name)
     cursor.execute(
         "SELECT set_config('hnsw.iterative_scan', 'strict_order', true), set_config('hnsw.ef_search', %s, true)",
         (str(min(count, MAX_LIST)),),

@@ -12,7 +12,7 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
 from simjax.core import InputError
-from simjax.gallery._store import Properties, Where, values_of
+from simjax.gallery._store import NoGalleryError, Properties, Where, values_of
 
 HEADER_BYTES, TRAILER_BYTES, BLOCK_BYTES = 19, 2, 2**22
 """Sizes of the header and the trailer of a binary COPY, and of the part of it that is converted at once."""
@@ -59,7 +59,7 @@ def input_errors(action: str, address: str) -> Iterator[None]:
     except errors.LockNotAvailable as error:
         raise InputError(f"another process is writing {address}; try again later") from error
     except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName, errors.WrongObjectType) as error:
-        raise InputError(f"{address}: no such gallery, or it is damaged ({one_line(error)})") from error
+        raise NoGalleryError(f"{address}: no such gallery, or it is damaged ({one_line(error)})") from error
     except errors.DependentObjectsStillExist as error:
         raise InputError(f"{address}: something depends on its tables: not overwritten") from error
     except (
@@ -78,7 +78,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def enter(cursor: psycopg.Cursor, name: str, timeout: float) -> None:
+def set_search_path(cursor: psycopg.Cursor, name: str, timeout: float) -> None:
     """Until the transaction ends, let names of tables mean those of a schema, and limit the wait for locks."""
     cursor.execute(
         "SELECT set_config('search_path', quote_ident(%s), true), set_config('lock_timeout', %s, true)",
@@ -86,7 +86,7 @@ def enter(cursor: psycopg.Cursor, name: str, timeout: float) -> None:
     )
 
 
-def see_extension(cursor: psycopg.Cursor, name: str) -> None:
+def add_extension_to_search_path(cursor: psycopg.Cursor, name: str) -> None:
     """Until the transaction ends, find the types and operators of pgvector behind the tables of a schema."""
     cursor.execute(
         "SELECT set_config('search_path', quote_ident(%s) || ', ' || quote_ident(nspname), true) "

@@ -15,7 +15,7 @@ from simjax.gallery._results import Item
 from simjax.gallery._store import Where, values_of
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-OF_THE_FILE_SYSTEM = (
+FILE_SYSTEM_ERRORS = (
     *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN),
     *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM),
 )
@@ -46,7 +46,7 @@ def input_errors(action: str, path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         if primary_code(error) in BUSY:
             message = f"another process is writing {path}; try again later"
-        elif primary_code(error) in OF_THE_FILE_SYSTEM:
+        elif primary_code(error) in FILE_SYSTEM_ERRORS:
             message = f"cannot {action} {path}: {error}"
         else:
             message = f"{path}: the gallery is damaged, or its database is of something else ({error})"

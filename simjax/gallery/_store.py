@@ -19,7 +19,7 @@ from simjax.encoder import Encoder, load_encoder
 from simjax.gallery._results import Item
 
 FORMAT, VERSION = "simjax gallery", 1
-OF_THE_ENCODER = ("encoder", "fingerprint", "embedding_size", "measure")
+ENCODER_PROPERTIES = ("encoder", "fingerprint", "embedding_size", "measure")
 """Properties of the encoder."""
 
 ITEMS_PER_READ = 1000
@@ -29,6 +29,10 @@ MAX_VALUES = 100
 
 Properties = dict[str, Any]
 Where = Mapping[str, Any] | None
+
+
+class NoGalleryError(InputError):
+    """There is no gallery at a path or URL."""
 
 
 class Contents(NamedTuple):
@@ -127,9 +131,9 @@ class Store(Protocol):
     def properties(self) -> Properties:
         """Return the properties.
 
-        They are those of the encoder (`OF_THE_ENCODER`), the number of transactions ("transaction"), the last one that
-        did more than adding items ("last_rewrite") and the one that stored the calibration ("calibrated"), and the
-        highest id that was ever given ("last_id").
+        They are `ENCODER_PROPERTIES`, the number of transactions ("transaction"), the last one that did more than
+        adding items ("last_rewrite") and the one that stored the calibration ("calibrated"), and the highest id that
+        was ever given ("last_id").
         """
         ...
 
@@ -226,7 +230,9 @@ def check_properties(found: Properties, integers: Iterable[str], address: str) -
     if found.get("format") != FORMAT:
         raise InputError(f"{address} is not a gallery: it is of something else")
     version = found.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if not isinstance(version, int):
+        raise InputError(f"{address}: the gallery is damaged: its version is {version!r}")
+    if version > VERSION:
         raise InputError(f"{address}: its format {version} is newer than {VERSION}; update simjax")
     if wrong := [name for name in integers if not isinstance(found.get(name), int) or found[name] < 0]:
         raise InputError(f"{address}: the gallery is damaged: its {wrong[0]} is {found.get(wrong[0])!r}")
@@ -239,8 +245,11 @@ def values_of(where: Where) -> Iterator[tuple[str, list[str | int | float | None
     Raises:
         InputError: If there are too many values of a key, or a value is neither text, a number, a boolean nor None.
     """
+    if where is not None and not isinstance(where, Mapping):
+        raise InputError(f"where: expected a dictionary of values by name, got {type(where).__name__}")
     for key, given in (where or {}).items():
-        values = list(given) if isinstance(given, list | tuple) else [given]
+        values = list(given) if isinstance(given, list | tuple | np.ndarray) else [given]
+        values = [value.item() if isinstance(value, np.generic) else value for value in values]
         if len(values) > MAX_VALUES:
             raise InputError(f"where: expected at most {MAX_VALUES} values for {key!r}, got {len(values):,}")
         if wrong := [value for value in values if not isinstance(value, str | int | float | None)]:
@@ -265,7 +274,7 @@ def matches(item: Item, conditions: Iterable[tuple[str, list[Any]]]) -> bool:
 def properties_of(encoder: Encoder) -> Properties:
     """Return the properties of the encoder of a gallery."""
     values = (encoder.name, encoder.fingerprint, encoder.embedding_size, encoder.measure.name)
-    return dict(zip(OF_THE_ENCODER, values, strict=True))
+    return dict(zip(ENCODER_PROPERTIES, values, strict=True))
 
 
 def as_npy(array: np.ndarray) -> bytes:

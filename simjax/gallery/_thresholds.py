@@ -96,6 +96,12 @@ class Thresholds:
         best = self._best_scores(found, contents)
         return found.calibration.threshold_of_best_scores(fpir, best, gallery_size=self._store.count_identities())
 
+    def of_duplicates(self, images: int) -> Threshold:
+        """Return `duplicates_threshold`; an InputError without a calibration."""
+        if (calibration := self.calibration) is None:
+            raise InputError("min_score: expected a score; without a calibration there is no default")
+        return duplicates_threshold(calibration, images)
+
     def verification(self, score: float, fmr: float) -> Verification:
         """Return the decision about a pair; see `Gallery.verify`."""
         if (found := self._current()) is None:

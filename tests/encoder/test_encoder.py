@@ -167,6 +167,7 @@ def test_batches_of_any_size_keep_the_order_of_an_iterator(encoder, digits, embe
     np.testing.assert_allclose(found, embeddings[:20], atol=1e-5)
     assert seen == [(7, 7), (14, 14), (20, 20)]
     assert encoder.encode([]).shape == (0, 8)
+    assert [(name, rows.shape) for name, rows in encoder.encode([], layers=True).items()] == [("embedding", (0, 8))]
 
 
 def test_images_of_other_sizes_are_resized(encoder, digits):
@@ -283,6 +284,14 @@ def add_weight(folder: Path) -> None:
     save_file(load_file(folder / WEIGHTS) | {"head.scale": np.ones(1, np.float32)}, folder / WEIGHTS)
 
 
+def change_preprocessing(**values: object):
+    def change(folder: Path) -> None:
+        preprocessing = json.loads((folder / "config.json").read_text())["preprocessing"]
+        change_config(preprocessing=preprocessing | values)(folder)
+
+    return change
+
+
 def change_config(**values: object):
     def change(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
@@ -308,6 +317,17 @@ def change_config(**values: object):
         (change_config(head_options={"deep": 3}), "unknown option of the classifier"),
         (change_config(embedding_size=9), "expected shape"),
         (change_config(preprocessing={}), "incomplete"),
+        (change_config(preprocessing=3), "expected an object, got 3"),
+        (change_preprocessing(image_shape=8), "image_shape: expected"),
+        (change_preprocessing(image_shape=[]), "image_shape: expected"),
+        (change_preprocessing(image_shape=[8, 8, "1"]), "image_shape: expected int, got '1'"),
+        (change_preprocessing(mean=0.5), "mean: expected"),
+        (change_preprocessing(mean=[0.5, 0.5]), "a mean and a deviation for each of 1 channels"),
+        (change_preprocessing(aspect="bend"), "aspect: expected"),
+        (change_config(options=[1]), "options: expected dict"),
+        (change_config(networks=True), "networks: expected int"),
+        (change_config(class_names=5), "class_names: expected"),
+        (change_config(about=3), "about: expected dict"),
     ],
 )
 def test_a_damaged_encoder_is_refused(encoder, tmp_path, damage, message):

@@ -143,7 +143,7 @@ def test_weights_of_another_network_or_without_their_package_are_refused(torch_n
         load_encoder("efficientnet-lite0")
     package = tmp_path / "other_weights"
     (package / "models").mkdir(parents=True)
-    (package / "__init__.py").touch()
+    (package / "__init__.py").write_text("raise RuntimeError('the package of the weights must not be imported')")
     (package / _pretrained.FILE).write_bytes(content_of(torch_names))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(_pretrained, "PACKAGE", "other_weights")

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tests.gallery.conftest import build_encoder
 def filled(gallery, rows):
     gallery.add(rows, "a")
     gallery.close()
-    return gallery.path
+    return Path(gallery.address)
 
 
 def run_sql(*statements):

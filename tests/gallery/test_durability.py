@@ -72,7 +72,7 @@ def writers(tmp_path_factory):
 @pytest.fixture
 def path(gallery):
     gallery.close()
-    return gallery.path
+    return Path(gallery.address)
 
 
 def check_whole_groups(path):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,10 +56,33 @@ def test_paths_of_files_and_folders_are_stored_as_absolute_paths(gallery, images
     }
 
 
+@pytest.mark.parametrize("kind", [iter, tuple, lambda paths: (path for path in paths)])
+def test_paths_of_any_iterable_are_stored(gallery, images, tmp_path, kind):
+    paths = [tmp_path / f"{i}.png" for i in range(2)]
+    for path, image in zip(paths, images, strict=False):
+        Image.fromarray(image[:, :, 0]).save(path)
+    gallery.add(kind(paths))
+    assert [item.path for item in gallery.items()] == list(map(str, paths))
+
+
+def test_items_and_embeddings_are_read_by_id(gallery, rows):
+    ids = gallery.add(rows, [f"name {i}" for i in range(13)], {"weight": np.float64(1.5), "count": np.int64(2)})
+    assert [item.identity for item in gallery.get([ids[4], ids[2]])] == ["name 4", "name 2"]
+    np.testing.assert_array_equal(gallery.embeddings(np.array(ids[5:2:-1])), rows[5:2:-1])
+    assert gallery.get(ids[0])[0].metadata == {"weight": 1.5, "count": 2}
+    assert len(gallery.search(rows[:1], 3, where={"count": np.int64(2)})[0].hits) == 3
+    for read in (gallery.get, gallery.embeddings):
+        with pytest.raises(InputError, match="no item 99"):
+            read([ids[0], 99])
+    assert gallery
+    gallery.remove(ids)
+    assert gallery
+
+
 def test_embeddings_are_stored_as_they_are(gallery, encoder, images, rows):
     gallery.add(rows.astype(np.float64))
     gallery.add(images)
-    file = gallery.path / "embeddings-0.f32"
+    file = Path(gallery.address) / "embeddings-0.f32"
     stored = np.fromfile(file, "<f4").reshape(-1, SIZE)
     np.testing.assert_array_equal(stored[:13], rows)
     np.testing.assert_array_equal(stored[13:], encoder.encode(images))
@@ -75,7 +99,9 @@ def test_embeddings_are_stored_as_they_are(gallery, encoder, images, rows):
         ({"images": np.zeros((2, 4))}, r"images: expected embeddings \[n, 5\], got shape \(2, 4\)"),
         ({"identities": ["a"]}, "identities: expected 2, one for each image, got 1"),
         ({"identities": ["a", ""]}, "identities: expected names or None, got ''"),
-        ({"identities": ["a", 3]}, "identities: expected names or None, got 3"),
+        ({"identities": ["a", 3]}, "identities: expected names or None, got 3; pass text, such as '3'"),
+        ({"identities": 3}, "identities: expected names or None, got 3; pass text, such as '3'"),
+        ({"paths": ["a", 3]}, "paths: expected text, `Path` or None, got int"),
         ({"identities": "\udce9"}, "expected Unicode text"),
         ({"metadata": [{}]}, "metadata: expected 2"),
         ({"metadata": {"a": {1, 2}}}, "metadata: expected values of JSON"),
@@ -90,7 +116,7 @@ def test_bad_arguments_are_one_clear_error_and_change_nothing(gallery, rows, arg
     with pytest.raises(InputError, match=message):
         gallery.add(**{"images": rows[:2], **arguments})
     assert len(gallery) == 3
-    assert (gallery.path / "embeddings-0.f32").stat().st_size == 3 * SIZE * 4
+    assert (Path(gallery.address) / "embeddings-0.f32").stat().st_size == 3 * SIZE * 4
     assert gallery.add(rows[:1]) == [4]
 
 
@@ -114,7 +140,7 @@ def test_items_are_updated_and_removed_by_id_and_identity(gallery, rows):
     assert gallery.add(rows[:1]) == [14]  # the id of a removed item is never used again
 
 
-@pytest.mark.parametrize("ids", ["a", [1.0], [[1, 2], [3, 4]], [None]])
+@pytest.mark.parametrize("ids", ["a", [1.0], [[1, 2], [3, 4]], [None], None, True, 2**70])
 def test_ids_are_integers(gallery, ids, unchecked):
     with pytest.raises(InputError, match="ids: expected integers"):
         gallery.remove(ids)
@@ -123,16 +149,16 @@ def test_ids_are_integers(gallery, ids, unchecked):
 def test_the_embeddings_are_rewritten_when_most_rows_are_of_removed_items(gallery, random, monkeypatch):
     monkeypatch.setattr(_folder_store, "MIN_DEAD_ROWS", 4)
     rows = random.normal(size=(11, SIZE)).astype(np.float32)
-    with Gallery.open(gallery.path, encoder=gallery.encoder) as reader:
+    with Gallery.open(gallery.address, encoder=gallery.encoder) as reader:
         ids = gallery.add(rows, [f"{i}" for i in range(11)])
         assert len(reader) == 11
         gallery.remove(ids[:5])
-        assert (gallery.path / "embeddings-0.f32").stat().st_size == 11 * SIZE * 4
+        assert (Path(gallery.address) / "embeddings-0.f32").stat().st_size == 11 * SIZE * 4
         gallery.remove(ids[6])
-        assert [p.name for p in gallery.path.glob("*.f32")] == ["embeddings-1.f32"]
+        assert [p.name for p in Path(gallery.address).glob("*.f32")] == ["embeddings-1.f32"]
         left = [5, 7, 8, 9, 10]
         np.testing.assert_array_equal(
-            np.fromfile(gallery.path / "embeddings-1.f32", "<f4").reshape(-1, SIZE), rows[left]
+            np.fromfile(Path(gallery.address) / "embeddings-1.f32", "<f4").reshape(-1, SIZE), rows[left]
         )
         for opened in (gallery, reader):
             hits = [result.hits[0].identity for result in opened.search(rows[left], 1)]
@@ -144,14 +170,14 @@ def test_the_embeddings_are_rewritten_when_most_rows_are_of_removed_items(galler
 def test_an_emptied_gallery_is_used_again(gallery, rows, monkeypatch):
     monkeypatch.setattr(_folder_store, "MIN_DEAD_ROWS", 4)
     gallery.remove(gallery.add(rows))
-    assert (gallery.path / "embeddings-1.f32").stat().st_size == 0
+    assert (Path(gallery.address) / "embeddings-1.f32").stat().st_size == 0
     assert gallery.add(rows[:2]) == [14, 15]
     assert [hit.id for hit in gallery.search(14, 1)[0].hits] == [15]
     assert gallery.add([]) == []
 
 
 def test_a_reader_sees_every_transaction_of_another_process(gallery, rows):
-    with Gallery.open(gallery.path, encoder=gallery.encoder) as reader:
+    with Gallery.open(gallery.address, encoder=gallery.encoder) as reader:
         ids = gallery.add(rows[:4], "a")
         assert len(reader) == 4
         gallery.add(rows[4:5], "b")
@@ -186,7 +212,7 @@ def test_a_description_is_json(gallery, encoder, rows):
         "fingerprint": encoder.fingerprint,
         "embedding_size": 5,
         "measure": "cosine",
-        "store": str(gallery.path),
+        "store": gallery.address,
         "calibration": None,
         "thresholds": [],
         "index": None,
@@ -197,21 +223,21 @@ def test_an_existing_folder_is_replaced_only_if_asked_and_only_if_it_is_a_galler
     gallery.add(rows)
     other = build_encoder(seed=1)
     with pytest.raises(InputError, match=r"gallery exists; .* `overwrite=True`"):
-        Gallery.create(gallery.path, other)
+        Gallery.create(gallery.address, other)
     (tmp_path / "empty").mkdir()
     Gallery.create(tmp_path / "empty", other).close()
-    with Gallery.create(gallery.path, other, overwrite=True) as created:
+    with Gallery.create(gallery.address, other, overwrite=True) as created:
         assert len(created) == 0
         created.add(rows[:2])
         for change in (lambda: gallery.add(rows), lambda: gallery.remove(1), lambda: len(gallery)):
             with pytest.raises(InputError, match="replaced by another gallery"):
                 change()
         assert len(created) == 2
-    (gallery.path / "notes.txt").write_text("mine")
+    (Path(gallery.address) / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"notes\.txt, which no gallery wrote"):
-        Gallery.create(gallery.path, other, overwrite=True)
+        Gallery.create(gallery.address, other, overwrite=True)
     with pytest.raises(InputError, match="is a file"):
-        Gallery.create(gallery.path / "notes.txt", other, overwrite=True)
+        Gallery.create(Path(gallery.address) / "notes.txt", other, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "gallery"]
 
 
@@ -243,13 +269,15 @@ def test_embeddings_are_on_the_disk_before_their_items_are_committed(gallery, ro
         with pytest.raises(KeyboardInterrupt):
             change()
         assert [item.id for item in gallery.items()] == ids
-        assert [(p.name, p.stat().st_size) for p in gallery.path.glob("*.f32")] == [("embeddings-0.f32", 13 * SIZE * 4)]
+        assert [(p.name, p.stat().st_size) for p in Path(gallery.address).glob("*.f32")] == [
+            ("embeddings-0.f32", 13 * SIZE * 4)
+        ]
 
 
 def test_any_sequence_of_changes_gives_the_items_of_a_dictionary(gallery, random, monkeypatch):
     monkeypatch.setattr(_folder_store, "MIN_DEAD_ROWS", 6)
     expected: dict[int, tuple[str | None, dict, np.ndarray]] = {}
-    with Gallery.open(gallery.path, encoder=gallery.encoder) as reader:
+    with Gallery.open(gallery.address, encoder=gallery.encoder) as reader:
         for step in range(120):
             writer = gallery if random.random() < 0.5 else reader
             chosen = [int(i) for i in random.permutation(list(expected))[: random.integers(1, 5)]]
@@ -281,4 +309,4 @@ def test_any_sequence_of_changes_gives_the_items_of_a_dictionary(gallery, random
                 np.testing.assert_array_equal(contents.embeddings[contents.rows], np.reshape(rows, (-1, SIZE)))
                 named = [i for i, item in expected.items() if item[0] is not None]
                 assert opened._store.named_contents().ids.tolist() == named
-    assert next(gallery.path.glob("*.f32")).name != "embeddings-0.f32"
+    assert next(Path(gallery.address).glob("*.f32")).name != "embeddings-0.f32"

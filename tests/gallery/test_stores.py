@@ -3,6 +3,7 @@
 import itertools
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,7 +211,7 @@ def test_a_copy_has_the_same_items_ids_and_calibration(gallery, url, encoder, ra
     gallery.remove([2, 13])
     gallery.calibrate(random.normal(size=(20, SIZE)), [f"stranger {i // 2}" for i in range(20)])
     with (
-        Gallery.open(gallery.path) as source,  # loads the encoder from the gallery
+        Gallery.open(Path(gallery.address)) as source,  # loads the encoder from the gallery
         source.copy(url) as database,
         database.copy(tmp_path / "again") as again,
         gallery.copy(tmp_path / "folder") as folder,

@@ -1,5 +1,7 @@
 """Probabilities and thresholds come from the calibration, and the threshold of a search follows the gallery."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -84,7 +86,7 @@ def test_the_threshold_follows_the_gallery(tmp_path, random, strangers, monkeypa
 
 def test_a_calibration_is_stored_and_seen_by_other_readers(enrolled, strangers):
     gallery, probes, _ = enrolled
-    with Gallery.open(gallery.path, encoder=gallery.encoder) as reader:
+    with Gallery.open(Path(gallery.address), encoder=gallery.encoder) as reader:
         np.testing.assert_array_equal(calibration_of(reader).embeddings, strangers[0])
         assert reader.verify(probes[:1], probes[:1], fmr=0.01) == gallery.verify(probes[:1], probes[:1], fmr=0.01)
         gallery.calibrate(strangers[0][:100], strangers[1][:100], method="isotonic")
