@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from simjax.evaluate import (
+    Calibration,
     Estimate,
     compare,
     mean_estimate,
@@ -15,7 +16,7 @@ from simjax.evaluate import (
     sample_pairs_for_verification,
     verification_estimates,
 )
-from simjax.similarity import top_k
+from simjax.similarity import measure, top_k
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,11 @@ class Model:
         difficulty: Standard deviation of the logarithm of the noise of an identity.
         noise: Standard deviation of the noise of each of two encoders.
         own: Share of the variance that is not common to all encoders.
-        runs: Standard deviation of the logarithm of the noise between runs of one recipe.
     """
 
     difficulty: float
     noise: tuple[float, float]
     own: float = 0.3
-    runs: float = 0.04
 
 
 MODELS = {"usual": Model(0.25, (0.6, 0.64)), "few hard identities": Model(0.35, (0.42, 0.45))}
@@ -288,16 +287,40 @@ def average_precision(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.mean(np.cumsum(hits, axis=1) / np.arange(1, r + 1) * hits, axis=1)
 
 
+def realized_fpir(
+    random: np.random.Generator, identities: int, images: int, within: float, wanted: float, repetitions: int
+) -> float:
+    """Return the mean FPIR, for new unknown identities, of thresholds that a calibration chooses for a wanted one.
+
+    The best scores of searches are normal, with the share `within` of their variance within an identity.
+    """
+    from scipy.stats import norm
+
+    names = np.repeat(np.arange(identities, dtype=np.int32), images)
+    embeddings, coefficients = np.zeros((len(names), 1), np.float32), np.array([1.0, 0.0])
+    calibration = Calibration(embeddings, names, measure("cosine"), "logistic", coefficients, 0.5)
+    rates = []
+    for _ in range(repetitions):
+        own = random.normal(size=(identities, images)) * within**0.5
+        scores = random.normal(size=(identities, 1)) * (1 - within) ** 0.5 + own
+        threshold = calibration.threshold_of_best_scores(wanted, scores.ravel(), gallery_size=100)
+        rates.append(norm.sf(threshold.value))
+    return float(np.mean(rates))
+
+
 def compare_one_recipe(
-    random: np.random.Generator, model: Model, n: int, runs: Sequence[int]
+    random: np.random.Generator, model: Model, n: int, runs: Sequence[int], spread: float
 ) -> dict[str, dict[str, bool]]:
-    """Draw runs of one recipe on n identities, and return by statistic and method whether a difference is shown."""
+    """Draw runs of one recipe on n identities, and return by statistic and method whether a difference is shown.
+
+    `spread` is the standard deviation of the logarithm of the noise between the runs.
+    """
     from scipy.stats import ttest_rel
 
     people = np.repeat(np.arange(n), IMAGES)
     i, j = np.triu_indices(len(people), 1)
     pairs, same = np.stack([people[i], people[j]], axis=1), people[i] == people[j]
-    noise = model.noise[0] * np.exp(model.runs * random.normal(size=2 * max(runs)))
+    noise = model.noise[0] * np.exp(spread * random.normal(size=2 * max(runs)))
     estimates: dict[str, list[Estimate]] = {"EER": [], "MAP@R": []}
     for x in draw(random, model, n, noise.tolist()):
         estimates["EER"].append(verification_estimates((x @ x.T)[i, j], same, pairs)["equal_error_rate"])

@@ -34,11 +34,15 @@ from benchmarks._simulation import (
     evaluate_classes,
     evaluate_identities,
     population,
+    realized_fpir,
 )
 
 IDENTITIES = {"usual": (20, 50, 200), "few hard identities": (20, 50)}
 COMPARED_IDENTITIES = (20, 50)
-RUNS = (3, 5)
+RUNS = (2, 3, 5)
+SPREADS = {"runs alike": 0.04, "runs that differ": 0.25}  # of the noise of the runs of a recipe
+CALIBRATIONS = ((20, 10, 0.01), (50, 10, 0.01), (100, 15, 0.01), (200, 5, 0.001))  # identities, images, wanted FPIR
+WITHIN = (1.0, 0.3, 0.05)  # share of the variance of scores within an identity
 
 
 def main() -> int:
@@ -67,8 +71,10 @@ def main() -> int:
         return parts[name]
 
     finish("fixed classes", coverage, evaluate_classes, options.repetitions)
-    for n in COMPARED_IDENTITIES:
-        finish(f"one recipe, {n} identities", claims, n, options.claims)
+    finish("chosen thresholds", chosen_thresholds, options.repetitions)
+    for kind, spread in SPREADS.items():
+        for n in COMPARED_IDENTITIES:
+            finish(f"{kind}, {n} identities", claims, n, spread, options.claims)
     for name, model in MODELS.items():
         truth = finish(f"{name}: true rates", population, model)
         for n in IDENTITIES[name]:
@@ -121,10 +127,19 @@ def summary(intervals: list[Interval], true: np.ndarray) -> dict[str, float]:
     return {"coverage": float(inside.mean()), "width": float(np.nanmedian(ends[:, 1] - ends[:, 0]))}
 
 
-def claims(n: int, comparisons: int) -> dict[str, dict[str, float]]:
+def chosen_thresholds(repetitions: int) -> list[list[float]]:
+    """Return the mean FPIR of thresholds that are chosen for a wanted one, for each of CALIBRATIONS and WITHIN."""
+    random = np.random.default_rng(3)
+    return [
+        [realized_fpir(random, identities, images, within, wanted, repetitions) for within in WITHIN]
+        for identities, images, wanted in CALIBRATIONS
+    ]
+
+
+def claims(n: int, spread: float, comparisons: int) -> dict[str, dict[str, float]]:
     """Return the share of comparisons of one recipe with itself in which a difference is shown."""
     random = np.random.default_rng(2)
-    found = [compare_one_recipe(random, MODELS["usual"], n, RUNS) for _ in range(comparisons)]
+    found = [compare_one_recipe(random, MODELS["usual"], n, RUNS, spread) for _ in range(comparisons)]
     return {
         name: {method: float(np.mean([shown[name][method] for shown in found])) for method in methods}
         for name, methods in found[0].items()
@@ -158,11 +173,15 @@ def markdown(report: dict[str, Any]) -> str:
             ]
     fixed = parts["fixed classes"]
     other_rows += [["MAP@R", "fixed classes", *row] for row in other_cells(fixed["MAP@R"])]
+    by_kind = [parts[f"{kind}, {n} identities"] for kind in SPREADS for n in COMPARED_IDENTITIES]
     shown = [
-        [name, str(n), method, f"{share:.3f}"]
-        for n in COMPARED_IDENTITIES
-        for name, methods in parts[f"one recipe, {n} identities"].items()
-        for method, share in methods.items()
+        [name, method, *(f"{found[name][method]:.3f}" for found in by_kind)]
+        for name, methods in by_kind[0].items()
+        for method in methods
+    ]
+    thresholds = [
+        [str(identities), str(images), f"{wanted:g}", *(f"{rate:.4f}" for rate in rates)]
+        for (identities, images, wanted), rates in zip(CALIBRATIONS, parts["chosen thresholds"], strict=True)
     ]
     sections += [
         "## Fixed classes",
@@ -173,7 +192,15 @@ def markdown(report: dict[str, Any]) -> str:
         _report.table(["rate", "identities", "method", "coverage", "width / range"], other_rows),
         "## One recipe compared with itself",
         ONE_RECIPE.format(claims=asked["claims"]),
-        _report.table(["rate", "identities", "interval over", "difference shown"], shown),
+        _report.table(
+            ["rate", "interval over", *(f"{kind}, {n} identities" for kind in SPREADS for n in COMPARED_IDENTITIES)],
+            shown,
+        ),
+        "## Thresholds chosen for a wanted FPIR",
+        THRESHOLDS,
+        _report.table(
+            ["identities", "images of each", "wanted", *(f"{100 * within:g}% within" for within in WITHIN)], thresholds
+        ),
     ]
     return "\n\n".join(part.strip() for part in sections) + "\n"
 
@@ -223,11 +250,20 @@ FIXED = f"""\
 {CLASSES} classes with {IMAGES_OF_CLASS} images each; only the images are random. The intervals are
 the jackknife over single images, with 10,000 sampled pairs for verification."""
 
-ONE_RECIPE = """\
-The noise of a run is random, and so is a part of its embeddings. Runs of one recipe are compared {claims} times on the
-same identities, so that every difference that is shown is a false claim about recipes: 5% are expected of 95%
-intervals. Two single runs do differ as encoders, which an interval over identities shows correctly and which says
-nothing about the recipe. The interval over seeds is that of the paired t-test."""
+ONE_RECIPE = f"""\
+The noise of a run is random, and so is a part of its embeddings. Runs of one recipe are compared {{claims}} times on
+the same identities; the table has the share of comparisons in which a difference is shown. Every one is a false claim
+about recipes: 5% are expected of 95% intervals. Two single runs do differ as encoders, which an interval over identities
+shows correctly and which says nothing about the recipe. The interval over seeds is that of the paired t-test. The noise
+of the runs has a standard deviation of {100 * SPREADS["runs alike"]:g}% (alike) or
+{100 * SPREADS["runs that differ"]:g}% (runs that differ)."""
+
+THRESHOLDS = f"""\
+A calibration chooses the most lenient threshold at which at most the wanted share of its images finds a match
+(`Calibration.search_threshold`). The table has the FPIR of that threshold for new unknown identities, on average over
+calibrations. The columns are the share of the variance of the scores within an identity: {100 * WITHIN[0]:g}% if the
+images of an identity are as different as those of two. The more alike the images of an identity are, the more often
+images of others pass: the number of identities counts, not that of images."""
 
 
 if __name__ == "__main__":

@@ -12,7 +12,14 @@ from simjax.evaluate._calibration import Calibration, Threshold
 from simjax.evaluate._classification import class_similarity, classification_metrics
 from simjax.evaluate._clustering import clustering_metrics
 from simjax.evaluate._comparisons import Comparison, compare, error_consistency, mcnemar
-from simjax.evaluate._diagnostics import alignment, effective_rank, embedding_diagnostics, spread, uniformity
+from simjax.evaluate._diagnostics import (
+    alignment,
+    effective_rank,
+    embedding_diagnostics,
+    largest_variance_share,
+    spread,
+    uniformity,
+)
 from simjax.evaluate._few_shot import few_shot_accuracy
 from simjax.evaluate._intervals import Estimate, estimates_of, jackknife_interval, mean_estimate, random_groups
 from simjax.evaluate._knn import knn_accuracy, knn_predict
@@ -57,6 +64,7 @@ __all__ = [
     "jackknife_interval",
     "knn_accuracy",
     "knn_predict",
+    "largest_variance_share",
     "mcnemar",
     "mean_estimate",
     "mutual_knn",

@@ -5,15 +5,17 @@ With one run of each, a comparison is about these two encoders: another seed giv
 other seeds, compare the recipes that produced them. With d(s) for the difference of the runs s = 1 to S, and d(s, i)
 without identity i, the difference is the mean of d(s), and
 
-    variance           = u + v,  u: jackknife variance of the mean of d(s, i) over s,  v: variance of d(s) / S
-    degrees of freedom = (u + v)^2 / (u^2 / those of u + v^2 / (S - 1))
+    interval = mean of d(s) +- sqrt(t(u)^2 u + t(v)^2 v)
+    u        jackknife variance of the mean of d(s, i) over s, and t(u) the quantile of Student's t for it
+    v        variance of d(s) / S, and t(v) the quantile for S - 1 degrees of freedom
 
-The chance of an identity in a single run is in both parts, so the interval is rather too wide than too narrow. With
-few runs, S - 1 is small and the interval wide. If more runs tell how much seeds vary, variances from these can take the
-place of v, each with its own degrees of freedom.
+Each part of the margin is that of an interval of its own. One t for u + v would have too many degrees of freedom where
+two or three runs happen to agree: it called equal recipes different in up to 13% of the cases. The chance of an
+identity in a single run is in both parts, so the interval is rather too wide than too narrow. With few runs, t(v) is
+large: 12.7 for two runs, 4.3 for three. If more runs tell how much seeds vary, variances from these can take the place
+of v, each with its own degrees of freedom.
 
 References:
-    Satterthwaite (1946), An Approximate Distribution of Estimates of Variance Components.
     McNemar (1947), Note on the Sampling Error of the Difference Between Correlated Proportions.
     Bonett, Price (2012), Adjusted Wald Confidence Interval for a Difference of Binomial Proportions.
 """
@@ -27,6 +29,9 @@ from numpy.typing import ArrayLike
 
 from simjax.core import InputError, check_at_least, check_between, check_positive
 from simjax.evaluate._intervals import Estimate, jackknife_interval, jackknife_variance, linear_interval
+
+LEAST_ERRORS = 5
+"""With three or four errors among 300 images, the interval of kappa contained the true value in 89% of the cases."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +104,9 @@ def compare(
         difference 0.24 (95% interval 0.162 to 0.318), shown for these two encoders, not for recipes
     """
     check_between("confidence", confidence, 0, 1)
-    for part, (of_part, its_freedom) in enumerate(seed_variances or ()):
-        check_at_least(f"seed_variances[{part}][0]", of_part, 0)
-        check_positive(f"seed_variances[{part}][1]", its_freedom)
+    for part, (variance, freedom) in enumerate(seed_variances or ()):
+        check_at_least(f"seed_variances[{part}][0]", variance, 0)
+        check_positive(f"seed_variances[{part}][1]", freedom)
     first, second = ([given] if isinstance(given, Estimate) else list(given) for given in (estimates_a, estimates_b))
     if not first or len(first) != len(second):
         got = f"{len(second)} and {len(first)}"
@@ -127,11 +132,9 @@ def compare(
     variance, freedom = jackknife_variance(means, sample_size, pairs)
     if seed_variances is None:
         seed_variances = [(float(differences.var(ddof=1)) / runs, runs - 1.0)] if runs > 1 else []
-    of_seeds = sum(of_part for of_part, _ in seed_variances)
-    if of_seeds:
-        parts, freedoms = np.transpose([(variance, freedom), *seed_variances])
-        freedom = float(parts.sum() ** 2 / np.sum(parts**2 / freedoms))
-        interval = linear_interval(difference, variance + of_seeds, freedom, confidence=confidence, limit=limit)
+    if any(of_seeds for of_seeds, _ in seed_variances):
+        parts = [(variance, freedom), *seed_variances]
+        interval = linear_interval(difference, parts, confidence=confidence, limit=limit)
     else:
         interval = jackknife_interval(
             difference,
@@ -214,7 +217,7 @@ def error_consistency(correct_a: ArrayLike, correct_b: ArrayLike) -> Estimate:
 
     Returns:
         `value`, from -1 to 1, or None if it does not exist, because neither classifier has an error (or both have
-        errors only). `interval()` is None if a classifier has fewer than two errors. `compare` tells whether two pairs
+        errors only). `interval()` is None if a classifier has fewer than five errors. `compare` tells whether two pairs
         of classifiers differ.
 
     Example:
@@ -234,6 +237,8 @@ def error_consistency(correct_a: ArrayLike, correct_b: ArrayLike) -> Estimate:
     left_out = np.array(without, np.float64)[kind] if is_known else None
     # If two classifiers have the same m errors, only m of the images could have shown another kappa.
     sample_size = min(int(np.count_nonzero(c)) for correct in (a, b) for c in (correct, ~correct))
+    if sample_size < LEAST_ERRORS:
+        left_out = None
     return Estimate(value, left_out, tuple(range(len(a))), sample_size, scale="linear")
 
 

@@ -14,6 +14,9 @@ p_k = s_k / sum of all s,
     effective rank = exp(-sum of p_k log p_k),    from 1 to min(n, d)
     spread         = 1 - |mean of x|^2 / mean of |x|^2,    from 0, all embeddings are equal, to 1, their mean is 0
 
+and with those of the centered matrix, the largest variance share is s_1^2 / sum of all s^2. Noise in many dimensions
+raises the effective rank much more than this share.
+
 References:
     Wang, Isola (2020), Understanding Contrastive Representation Learning through Alignment and Uniformity on the
         Hypersphere.
@@ -118,6 +121,28 @@ def effective_rank(embeddings: ArrayLike, *, center: bool = False) -> float | No
     return float(np.exp(-np.sum(p * np.log(p))))
 
 
+def largest_variance_share(embeddings: ArrayLike) -> float | None:
+    """Compute the share of the variance along the direction in which embeddings vary most, the first component of PCA.
+
+    Args:
+        embeddings: [n, d].
+
+    Returns:
+        From 1 / min(n, d) to 1, where all embeddings lie on a line; None if all rows are equal, or without rows.
+
+    Example:
+        >>> round(largest_variance_share([[0.0, 0.0], [3.0, 0.0], [0.0, 1.0], [3.0, 1.0]]), 6)
+        0.9
+    """
+    rows = _scaled_rows(embeddings)
+    total = np.sum(rows**2)
+    rows = rows - rows.mean(axis=0) if len(rows) else rows
+    squares = np.linalg.eigvalsh(rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T)
+    if not squares.size or squares.sum() <= np.finfo(np.float64).eps * max(rows.shape) * total:  # rounding
+        return None
+    return float(squares[-1] / squares.sum())
+
+
 def spread(embeddings: ArrayLike) -> float | None:
     """Compute 1 - |mean of x|^2 / mean of |x|^2, the part of the squared length that is not common to all embeddings.
 
@@ -148,8 +173,8 @@ def embedding_diagnostics(embeddings: ArrayLike, labels: ArrayLike) -> dict[str,
         labels: Integers [n].
 
     Returns:
-        `alignment`, `uniformity`, `effective_rank`, `spread`; `effective_rank_centered`, with `center`;
-        `embedding_size` d. None where a value does not exist.
+        `alignment`, `uniformity`, `effective_rank`, `largest_variance_share`, `spread`; `effective_rank_centered`,
+        with `center`; `embedding_size` d. None where a value does not exist.
 
     Example:
         >>> found = embedding_diagnostics([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]], [0, 0, 1])
@@ -162,6 +187,7 @@ def embedding_diagnostics(embeddings: ArrayLike, labels: ArrayLike) -> dict[str,
         "uniformity": uniformity(rows),
         "effective_rank": effective_rank(rows),
         "effective_rank_centered": effective_rank(rows, center=True),
+        "largest_variance_share": largest_variance_share(rows),
         "spread": spread(rows),
         "embedding_size": rows.shape[1],
     }

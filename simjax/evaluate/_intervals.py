@@ -37,7 +37,7 @@ References:
     Fogliato, Patil, Perona (2024), Confidence Intervals for Error Rates in 1:1 Matching Tasks.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -151,7 +151,7 @@ def jackknife_interval(
         margin = max(-float(np.log(1 - confidence)) / n, of_variance)
         return max(lowest, value - margin), min(limit, value + margin)
     if scale == "linear":
-        return linear_interval(value, variance, freedom, confidence=confidence, limit=limit)
+        return linear_interval(value, [(variance, freedom)], confidence=confidence, limit=limit)
     value = min(max(value, ROUNDING), 1 - ROUNDING)
     if has_logit_deviations:
         return _logit_interval(value, variance, freedom, confidence)
@@ -176,12 +176,15 @@ def jackknife_variance(
 
 
 def linear_interval(
-    value: float, variance: float, freedom: float, *, confidence: float, limit: float = 1.0
+    value: float, variances: Sequence[tuple[float, float]], *, confidence: float, limit: float = 1.0
 ) -> tuple[float, float]:
-    """Compute the interval of a difference from a variance above 0 with its degrees of freedom, in [-limit, limit]."""
+    """Compute the interval of a difference from independent parts of its variance, in [-limit, limit].
+
+    Each part has its degrees of freedom, and the squared margins of the parts are added.
+    """
     from scipy.stats import t
 
-    margin = float(t.ppf((1 + confidence) / 2, freedom)) * variance**0.5
+    margin = sum(float(t.ppf((1 + confidence) / 2, freedom)) ** 2 * part for part, freedom in variances) ** 0.5
     return max(-limit, value - margin), min(limit, value + margin)
 
 

@@ -12,7 +12,9 @@ All weights are 1, or with a stated prior the same pairs have the total weight `
 wrong where one in a thousand pairs is "same", so the prior of the probabilities must be the prior of the pairs.
 
 Even for perfect probabilities the ECE is above 0, because the fraction of each bin is a sample: a bin with n pairs adds
-about 0.8 sqrt(p (1 - p) / n) of its weight. Compare only values of equally many pairs and bins.
+about 0.8 sqrt(p (1 - p) / n) of its weight. Compare only values of equally many pairs and bins. The 95% interval of the
+ECE therefore begins at 0 unless a bin contradicts its probabilities: the interval of its fraction of same, for a
+confidence of 1 - 0.05 / bins, does not contain its mean probability.
 
 References:
     Naeini, Cooper, Hauskrecht (2015), Obtaining Well Calibrated Probabilities Using Bayesian Binning.
@@ -27,6 +29,7 @@ from numpy.typing import ArrayLike
 
 from simjax.core import InputError, check_at_least, check_between, check_choice
 from simjax.evaluate._checks import as_finite, as_identities, as_scored_pairs, check_rows
+from simjax.evaluate._intervals import jackknife_interval, mean_estimate
 
 STRATEGIES = ("uniform", "quantile")
 
@@ -51,7 +54,7 @@ def reliability(
             equally many pairs.
         prior: Probability that a pair is "same" where the probabilities are used, between 0 and 1. Default: the
             fraction of these pairs.
-        identities: Integers or names [n, 2], the two identities of each pair, for `leave_one_out` and `bin_of`.
+        identities: Integers or names [n, 2], the two identities of each pair, for intervals.
 
     Returns:
         A dictionary of
@@ -61,9 +64,14 @@ def reliability(
                                             `count`, the number of its pairs; `mean_probability` and `fraction_same`,
                                             None without pairs
             prior                           that of the weighted pairs
-            identities, leave_one_out       with `identities`: each identity, and the ECE without the pairs in which it
-                                            occurs (in the same bins), for a jackknife
-            bin_of                          with `identities`: the number of the bin of each pair, integers [n]
+
+        and with `identities`
+
+            identities, leave_one_out       each identity, and the ECE without the pairs in which it occurs (in the same
+                                            bins); None if that does not exist
+            is_contradicted                 whether a bin contradicts its probabilities, False with a prior
+            expected_calibration_error_interval    None if the ECE without an identity does not exist
+            bins                            also `fraction_same_interval` of each bin, None with a prior
 
     Raises:
         InputError: If a probability is not from 0 to 1, the edges do not ascend or leave out a probability, or a number
@@ -99,8 +107,29 @@ def reliability(
             means = {name: float(mean) for name, mean in means.items()}
         found["bins"].append({"low": float(low), "high": float(high), "count": int(count.sum()), **means})
     if identities is not None:
-        found |= _leave_one_out(identities, cell, p, counts, sums, prior) | {"bin_of": bin_of}
+        found |= _leave_one_out(identities, cell, p, counts, sums, prior)
+        found["is_contradicted"] = prior is None and _add_intervals(found["bins"], bin_of, is_same, identities)
+        found["expected_calibration_error_interval"] = _interval(found)
     return found
+
+
+def _add_intervals(bins: list[dict[str, Any]], bin_of: np.ndarray, same: np.ndarray, identities: ArrayLike) -> bool:
+    """Add the interval of the fraction of same of each bin, and return whether a bin contradicts its probabilities."""
+    is_contradicted = False
+    for number, found in enumerate(bins):
+        estimate = mean_estimate(same[bin_of == number], np.asarray(identities)[bin_of == number])
+        found["fraction_same_interval"] = estimate.interval()
+        widest = estimate.interval(1 - 0.05 / len(bins))
+        is_contradicted |= widest is not None and not widest[0] <= found["mean_probability"] <= widest[1]
+    return is_contradicted
+
+
+def _interval(found: dict[str, Any]) -> tuple[float, float] | None:
+    """Return the 95% interval of the ECE."""
+    if None in (found["expected_calibration_error"], *found["leave_one_out"]):
+        return None
+    interval = jackknife_interval(found["expected_calibration_error"], found["leave_one_out"])
+    return interval if interval is None or found["is_contradicted"] else (0.0, interval[1])
 
 
 def _edges(bins: int | ArrayLike, strategy: str, p: np.ndarray) -> np.ndarray:

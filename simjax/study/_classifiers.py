@@ -63,7 +63,8 @@ def calibration(runs: Sequence[Classifications]) -> dict[str, Any]:
     """Return the mean confidence, the accuracy, and the expected calibration error (ECE) with its interval.
 
     The ECE is that of the predicted class: the mean difference of confidence and accuracy over ten bins of the
-    confidence (Guo et al. 2017, On Calibration of Modern Neural Networks).
+    confidence (Guo et al. 2017, On Calibration of Modern Neural Networks). Its interval begins at 0 unless a bin of a
+    run contradicts its confidence, see `simjax.evaluate.reliability`.
     """
     correct = [next(iter(run.correct.values()))[0] for run in runs]
     images = np.arange(len(correct[0]))
@@ -71,10 +72,12 @@ def calibration(runs: Sequence[Classifications]) -> dict[str, Any]:
     found = [reliability(run.confidence, of, identities=identities) for run, of in zip(runs, correct, strict=True)]
     value = statistics.fmean(one["expected_calibration_error"] for one in found)
     left_out = np.mean([one["leave_one_out"] for one in found], axis=0)
-    error = Estimate(value, left_out, tuple(images.tolist()), len(images))
+    interval = Estimate(value, left_out, tuple(images.tolist()), len(images)).interval()
+    if interval is not None and not any(one["is_contradicted"] for one in found):
+        interval = (0.0, interval[1])
     return {
         "confidence": float(np.mean([run.confidence for run in runs])),
         "accuracy": float(np.mean(correct)),
-        "expected_calibration_error": error.value,
-        "expected_calibration_error_interval": error.interval(),
+        "expected_calibration_error": value,
+        "expected_calibration_error_interval": interval,
     }

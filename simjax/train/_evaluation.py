@@ -90,8 +90,8 @@ def evaluate_run(
     verification = attempt("verification", lambda: _verification(inputs), None)
     calibration = None
     if verification is not None:
-        calibration, found = attempt("calibration", lambda: _calibration(inputs, verification), (None, {}))
-        estimates = estimates | verification.estimates | found
+        calibration = attempt("calibration", lambda: _calibration(inputs, verification), None)
+        estimates = estimates | verification.estimates
     retrieval, found = attempt("retrieval", lambda: _retrieval(inputs), (None, {}))
     estimates = estimates | found
     test_loss = attempt("test_loss", lambda: _test_loss(inputs, objective), {"test_loss": None})
@@ -337,24 +337,18 @@ def _verification(inputs: _Inputs) -> _Verification:
     return _Verification(metrics, estimates, curves, scored, scale)
 
 
-def _calibration(inputs: _Inputs, verification: _Verification) -> tuple[dict[str, Any] | None, Estimates]:
-    """Return the reliability of P(same) on test pairs, half of which are "same", and the estimate of its error.
+def _calibration(inputs: _Inputs, verification: _Verification) -> dict[str, Any] | None:
+    """Return the reliability of P(same) on test pairs, half of which are "same".
 
     The probabilities are fitted on pairs of other images, half of which are "same", too. None without a threshold.
     """
     if verification.scale is None:
-        return None, {}
+        return None
     pairs, scores, same = verification.pairs
     identities = inputs.identities()[pairs]
     probabilities = 1 - np.asarray(evaluate.dissimilarity_probability(scores, *verification.scale), np.float64)
     found = evaluate.reliability(probabilities, same, identities=identities)
-    bin_of = found.pop("bin_of")
-    for number, part in enumerate(found["bins"]):
-        estimate = evaluate.mean_estimate(same[bin_of == number], identities[bin_of == number])
-        part["fraction_same_interval"] = estimate.interval()
-    names, left_out = tuple(found.pop("identities")), np.array(found.pop("leave_one_out"), np.float64)
-    error = Estimate(found["expected_calibration_error"], left_out, names, len(names))
-    return found, {"calibration.expected_calibration_error": error}
+    return {name: value for name, value in found.items() if name not in ("identities", "leave_one_out")}
 
 
 def _score_pairs(embeddings: np.ndarray, labels: np.ndarray, measure: Measure) -> ScoredPairs:

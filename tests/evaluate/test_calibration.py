@@ -230,14 +230,16 @@ def test_a_rate_that_the_data_cannot_show_is_an_error(calibration):
 
 
 def test_a_threshold_is_a_sentence():
-    found = str(Threshold(0.71234, 4 / 400, 0.0123, trials=400, identities=100, gallery_size=1250))
+    found = str(Threshold(0.71234, 4 / 400, 0.0123, trials=400, images=400, identities=100, gallery_size=1250))
     counted = "4 of 400 calibration images of 100 identities match one of the N = 1,250 identities in the gallery"
     few = "fewer than 30 matches or identities make a rough estimate"
     assert found == f"threshold of searches 0.7123 at a false positive identification rate of 0.0123: {counted}; {few}"
-    pairs = str(Threshold(2.5, 0.001, 0.001, trials=40_000, identities=60, gallery_size=None))
-    expected = "40 of 40,000 pairs of different identities (0.1%; wanted 0.1%) match, N = 60 identities"
-    assert pairs == f"threshold 2.5: {expected}"
-    assert "rough" in str(Threshold(2.5, 0.001, 0.001, trials=40_000, identities=29, gallery_size=None))
+    of_pairs = Threshold(2.5, 0.001, 0.001, trials=40_000, images=290, identities=60, gallery_size=None)
+    expected = "40 of 40,000 pairs of different identities among 290 calibration images of 60 identities"
+    assert str(of_pairs) == f"threshold of pairs 2.5000 at a false match rate of 0.001: {expected}"
+    assert "rough" in str(replace(of_pairs, identities=29))
+    few_identities = Threshold(0.7, 4 / 400, 0.01, trials=400, images=400, identities=20, gallery_size=50)
+    assert "so few identities cannot show this rate" in str(few_identities)
 
 
 @pytest.mark.parametrize("method", ["logistic", "isotonic"])

@@ -4,9 +4,17 @@ import itertools
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 
 from simjax.core import InputError
-from simjax.evaluate import alignment, effective_rank, embedding_diagnostics, spread, uniformity
+from simjax.evaluate import (
+    alignment,
+    effective_rank,
+    embedding_diagnostics,
+    largest_variance_share,
+    spread,
+    uniformity,
+)
 from simjax.similarity import default_block_size
 
 
@@ -76,6 +84,13 @@ def test_the_spread_of_unit_vectors_is_half_of_their_mean_squared_distance(rando
     assert spread(np.concatenate([u, -u])) == pytest.approx(1, rel=1e-5)
 
 
+def test_the_largest_variance_share_is_that_of_the_first_principal_component(random):
+    x = random.normal(size=(43, 6)) * np.arange(1, 7) + 10
+    for rows in (x, x[:5]):
+        expected = PCA().fit(rows).explained_variance_ratio_[0]
+        assert largest_variance_share(rows) == pytest.approx(expected, rel=1e-6)
+
+
 def test_together_they_are_the_single_values(random):
     x, labels = random.normal(size=(43, 5)), np.arange(43) % 3
     assert embedding_diagnostics(x, labels) == {
@@ -83,6 +98,7 @@ def test_together_they_are_the_single_values(random):
         "uniformity": uniformity(x),
         "effective_rank": effective_rank(x),
         "effective_rank_centered": effective_rank(x, center=True),
+        "largest_variance_share": largest_variance_share(x),
         "spread": spread(x),
         "embedding_size": 5,
     }
@@ -90,6 +106,8 @@ def test_together_they_are_the_single_values(random):
 
 def test_values_that_do_not_exist_are_none():
     values = ("alignment", "uniformity", "effective_rank", "effective_rank_centered", "spread")
+    for rows in (np.zeros((0, 5)), [[0.1, 0.7]], [[0.1, 0.7, 0.2]] * 43):
+        assert largest_variance_share(rows) is None
     for x, expected in (
         (np.zeros((0, 5)), [None] * 5),
         ([[0.1, 0.7]], [None, None, 1.0, None, 0.0]),

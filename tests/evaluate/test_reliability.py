@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
 from simjax.core import InputError
-from simjax.evaluate import Calibration, reliability
+from simjax.evaluate import Calibration, mean_estimate, reliability
 
 pairs = st.lists(st.tuples(st.integers(0, 20).map(lambda k: k / 20), st.booleans()), min_size=1, max_size=40)
 
@@ -118,7 +118,12 @@ def test_leaving_out_an_identity_is_leaving_out_its_pairs(prior):
     found = reliability(p, same, prior=prior, bins=5, identities=names)
     edges = np.linspace(0, 1, 6)
     assert sorted(found["identities"]) == list("abcdef")
-    assert found["bin_of"].tolist() == [min(i for i in range(5) if value <= edges[i + 1]) for value in p]
+    bin_of = np.array([min(i for i in range(5) if value <= edges[i + 1]) for value in p])
+    for number, part in enumerate(found["bins"]):
+        assert part["count"] == np.sum(bin_of == number)
+        if prior is None:
+            expected = mean_estimate(same[bin_of == number], names[bin_of == number]).interval()
+            assert part["fraction_same_interval"] == expected
     for name, without in zip(found["identities"], found["leave_one_out"], strict=True):
         rest = (names != name).all(axis=1)
         assert without == pytest.approx(looped(p[rest], same[rest], edges, prior)[0], abs=1e-12)
@@ -131,6 +136,19 @@ def test_without_pairs_or_without_the_only_identity_there_is_no_error():
     assert columns(empty) == [(0, None, None)] * 2
     lone = reliability([0.25, 0.5], [True, True], identities=[[7, 7], [7, 7]])
     assert (lone["expected_calibration_error"], lone["leave_one_out"]) == (0.625, [None])
+    assert lone["expected_calibration_error_interval"] is None
+
+
+def test_the_interval_of_the_error_of_right_probabilities_begins_at_0():
+    random, begins, contradicted = np.random.default_rng(4), [], []
+    for _ in range(40):
+        p = random.uniform(size=800)
+        pairs = np.arange(800)[:, None].repeat(2, axis=1)
+        for right, found in ((True, begins), (False, contradicted)):
+            same = random.uniform(size=800) < (p if right else p**2)
+            found.append(reliability(p, same, identities=pairs)["expected_calibration_error_interval"])
+    assert sum(low == 0 for low, _ in begins) >= 0.9 * 40
+    assert sum(low > 0.05 for low, _ in contradicted) == 40
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,15 @@ def test_nearly_equal_embeddings_and_embeddings_on_a_line_are_described(random):
     assert "all images have nearly the same one (spread 1e-06, on a scale from 0 to 1);" in described(
         1e-3 * noise + np.ones(16)
     )
+    assert described(noise + 40) == ""  # a common vector does not hide the differences of healthy embeddings
     assert "nearly the same one (spread 0," in described(np.ones((200, 16)))
     line = np.outer(random.normal(size=200), np.ones(16))
-    assert "on a line (effective rank 1.03, at most 16);" in described(line + 1e-3 * noise)
+    assert "on a line (99.98% of their variance is along one direction);" in described(line + 0.014 * noise)
     assert "on a line" in described(line + np.linspace(0, 10, 16))  # a common vector does not hide it
     assert described(line + 0.2 * noise) == ""
+    wide = np.outer(random.normal(size=200), np.ones(64)) + 0.1 * random.normal(size=(200, 64))
+    assert collapse_statistics(wide)["effective_rank_centered"] > 5  # noise in many dimensions hides a line from it
+    assert "on a line" in described(wide)
 
 
 def test_embeddings_that_say_nothing_about_a_collapse_are_not_judged(random):
@@ -37,7 +41,7 @@ def test_embeddings_that_say_nothing_about_a_collapse_are_not_judged(random):
     assert described(np.zeros((0, 16))) == ""
     for value in (np.inf, np.nan):
         line[7] = value
-        assert collapse_statistics(line) == {"spread": None, "effective_rank_centered": None}
+        assert set(collapse_statistics(line).values()) == {None}
         assert described(line) == ""
 
 
@@ -65,5 +69,5 @@ def test_a_run_with_a_huge_learning_rate_warns_and_saves_what_was_seen(tmp_path)
     assert saved == report["diagnostics"]
     assert saved["spread"] < 1e-3
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert {"spread", "effective_rank_centered"} <= set(lines[-1])
+    assert {"spread", "effective_rank_centered", "largest_variance_share"} <= set(lines[-1])
     assert lines[-1]["spread"] < 1e-3
