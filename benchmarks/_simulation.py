@@ -1,6 +1,6 @@
 """Simulated evaluations of `benchmarks.coverage`: identities as random effects, and the intervals of one data set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,13 @@ MODELS = {"usual": Model(0.25, (0.6, 0.64)), "few hard identities": Model(0.35, 
 SIZE, IMAGES = 16, 5
 RATES = (0.01, 0.001)  # false match rates of the thresholds
 CLASSES, IMAGES_OF_CLASS = 10, 50
+NUMBERS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "5 of each": lambda random, n: np.full(n, 5),
+    "1 to 30": lambda random, n: random.integers(1, 31, n),
+    "100 of one, 5 of each other": lambda random, n: np.array([100] + [5] * (n - 1)),
+}
+"""Numbers of images of n identities, [n]."""
+
 BINS = 2**17
 RESAMPLES = 500
 Interval = tuple[float, float] | None
@@ -306,6 +313,31 @@ def realized_fpir(
         threshold = calibration.threshold_of_best_scores(wanted, scores.ravel(), gallery_size=100)
         rates.append(norm.sf(threshold.value))
     return float(np.mean(rates))
+
+
+def unequal_numbers(
+    random: np.random.Generator, identities: int, kind: str, rate: float, repetitions: int
+) -> dict[str, float]:
+    """Return the coverage and the median width of intervals of a mean over images, for unequal numbers of images.
+
+    An identity has a rate of its own from a beta distribution, whose variance is 0.3 times that of single images.
+
+    Args:
+        random: Generator.
+        identities: Their number.
+        kind: Numbers of images, see `NUMBERS`.
+        rate: Mean of the rates.
+        repetitions: Number of samples.
+    """
+    inside, widths = 0, []
+    for _ in range(repetitions):
+        names = np.repeat(np.arange(identities), NUMBERS[kind](random, identities))
+        rates = random.beta(rate * (1 / 0.3 - 1), (1 - rate) * (1 / 0.3 - 1), identities)
+        interval = mean_estimate(random.random(len(names)) < rates[names], names).interval()
+        assert interval is not None
+        inside += interval[0] <= rate <= interval[1]
+        widths.append(interval[1] - interval[0])
+    return {"coverage": inside / repetitions, "width": float(np.median(widths))}
 
 
 def compare_one_recipe(

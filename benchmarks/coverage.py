@@ -27,6 +27,7 @@ from benchmarks._simulation import (
     IMAGES,
     IMAGES_OF_CLASS,
     MODELS,
+    NUMBERS,
     Interval,
     Model,
     Result,
@@ -35,6 +36,7 @@ from benchmarks._simulation import (
     evaluate_identities,
     population,
     realized_fpir,
+    unequal_numbers,
 )
 
 IDENTITIES = {"usual": (20, 50, 200), "few hard identities": (20, 50)}
@@ -42,6 +44,7 @@ COMPARED_IDENTITIES = (20, 50)
 RUNS = (2, 3, 5)
 SPREADS = {"runs alike": 0.04, "runs that differ": 0.25}  # of the noise of the runs of a recipe
 CALIBRATIONS = ((20, 10, 0.01), (50, 10, 0.01), (100, 15, 0.01), (200, 5, 0.001))  # identities, images, wanted FPIR
+UNEQUAL = tuple((n, rate) for rate in (0.5, 0.1, 0.02) for n in (5, 10, 20, 50))  # identities and mean rate
 WITHIN = (1.0, 0.3, 0.05)  # share of the variance of scores within an identity
 
 
@@ -72,6 +75,7 @@ def main() -> int:
 
     finish("fixed classes", coverage, evaluate_classes, options.repetitions)
     finish("chosen thresholds", chosen_thresholds, options.repetitions)
+    finish("unequal numbers", unequal, options.repetitions)
     for kind, spread in SPREADS.items():
         for n in COMPARED_IDENTITIES:
             finish(f"{kind}, {n} identities", claims, n, spread, options.claims)
@@ -136,6 +140,12 @@ def chosen_thresholds(repetitions: int) -> list[list[float]]:
     ]
 
 
+def unequal(repetitions: int) -> list[list[dict[str, float]]]:
+    """Return the coverage of a mean over images for each of UNEQUAL and NUMBERS."""
+    random = np.random.default_rng(4)
+    return [[unequal_numbers(random, n, kind, rate, repetitions) for kind in NUMBERS] for n, rate in UNEQUAL]
+
+
 def claims(n: int, spread: float, comparisons: int) -> dict[str, dict[str, float]]:
     """Return the share of comparisons of one recipe with itself in which a difference is shown."""
     random = np.random.default_rng(2)
@@ -196,6 +206,15 @@ def markdown(report: dict[str, Any]) -> str:
             ["rate", "interval over", *(f"{kind}, {n} identities" for kind in SPREADS for n in COMPARED_IDENTITIES)],
             shown,
         ),
+        "## Few identities and unequal numbers of images",
+        UNEQUAL_TEXT,
+        _report.table(
+            ["rate", "identities", *NUMBERS],
+            [
+                [f"{rate:g}", str(n), *(f"{found['coverage']:.3f}" for found in row)]
+                for (n, rate), row in zip(UNEQUAL, parts["unequal numbers"], strict=True)
+            ],
+        ),
         "## Thresholds chosen for a wanted FPIR",
         THRESHOLDS,
         _report.table(
@@ -253,10 +272,15 @@ the jackknife over single images, with 10,000 sampled pairs for verification."""
 ONE_RECIPE = f"""\
 The noise of a run is random, and so is a part of its embeddings. Runs of one recipe are compared {{claims}} times on
 the same identities; the table has the share of comparisons in which a difference is shown. Every one is a false claim
-about recipes: 5% are expected of 95% intervals. Two single runs do differ as encoders, which an interval over identities
-shows correctly and which says nothing about the recipe. The interval over seeds is that of the paired t-test. The noise
-of the runs has a standard deviation of {100 * SPREADS["runs alike"]:g}% (alike) or
+about recipes: 5% are expected of 95% intervals. Two single runs do differ as encoders, which an interval over
+identities shows correctly and which says nothing about the recipe. The interval over seeds is that of the paired
+t-test. The noise of the runs has a standard deviation of {100 * SPREADS["runs alike"]:g}% (runs alike) or
 {100 * SPREADS["runs that differ"]:g}% (runs that differ)."""
+
+UNEQUAL_TEXT = """\
+Coverage of the interval of a mean over images, such as an accuracy or an FNMR. Each identity has a rate of its own, and
+30% of the variance of an image is between identities. With 5 or 10 identities, or if one of them has most of the
+images, intervals can be too short: such a sample does not tell how much identities differ."""
 
 THRESHOLDS = f"""\
 A calibration chooses the most lenient threshold at which at most the wanted share of its images finds a match

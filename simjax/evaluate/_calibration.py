@@ -12,8 +12,8 @@ score of each search; the same count over all pairs of an image and a gallery ro
 A threshold is the most lenient of the observed scores at which at most the wanted fraction passes. If k <= wanted * n
 of n independent images pass, an image of a new unknown identity passes with probability k / (n + 1), averaged over
 calibrations. Images of one identity are alike, so that the threshold fits the identities of the calibration, and images
-of others pass more often: with 20 identities of 10 images and a wanted FPIR of 0.01, 1.8 times as often if the images of
-an identity share 70% of the variance of their scores, 3.2 times if they share 95% (`python -m benchmarks.coverage`).
+of others pass more often: with 20 identities of 10 images and a wanted FPIR of 0.01, 1.8 times as often if the images
+of an identity share 70% of the variance of their scores, 3.2 times if they share 95% (`python -m benchmarks.coverage`).
 `Threshold` warns of a wanted FPIR below 1 / (identities + 1), which so few identities cannot show. A wanted fraction of
 less than one image (or pair) is an InputError, because no such score was observed.
 

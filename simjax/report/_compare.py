@@ -299,7 +299,7 @@ def _results(recipes: Sequence[Recipe]) -> list[Block]:
 
 def _differences(recipes: Sequence[Recipe]) -> list[Block]:
     """Return a table of the difference of the first recipe and each other one, for metrics with estimates, if any."""
-    first, rows = recipes[0], list[Row]()
+    first, rows, is_single = recipes[0], list[Row](), set[bool]()
     for other, metric in itertools.product(recipes[1:], COMPARED):
         found = difference(metric, first, other)
         if found is None or found.difference is None or found.interval is None:
@@ -311,17 +311,18 @@ def _differences(recipes: Sequence[Recipe]) -> list[Block]:
             name = first.name if is_first else other.name
             verdict = f"{name} is better" if found.runs > 1 else f"this run of {name} is better"
         means = [metric.show(statistics.fmean(recipe.values(metric))) for recipe in compared_runs(first, other)]
+        is_single.add(found.runs == 1)
         rows.append([metric.title, f"{first.name} minus {other.name}", *means, value, f"{low} to {high}", verdict])
     if not rows:
         return []
-    is_single = min(len(set(recipe.seeds)) for recipe in recipes) == 1
-    about = (
-        "They are about these trained models only: with another seed, either may win. Train each recipe with three or "
-        "more seeds (`--seed`) and compare all runs to learn about the recipes."
-        if is_single
-        else f"They allow for other seeds and other {first.runs[0].unit}."
-    )
-    equal = "models" if is_single else "recipes"
+    about = f"They allow for other seeds and other {first.runs[0].unit}."
+    if True in is_single:
+        about = (
+            f"{'They' if len(is_single) == 1 else 'Verdicts about a run'} are about these trained models only: with "
+            "another seed, either may win. Train each recipe with three or more seeds (`--seed`) and compare all runs "
+            "to learn about the recipes."
+        )
+    equal = "models" if True in is_single else "recipes"
     text = (
         f"Differences with 95% intervals, for shares in percentage points. {about} If an interval contains 0, these "
         "runs cannot tell which recipe is better; its ends say how large the difference may be. The intervals are not "

@@ -8,6 +8,7 @@ differ.
 import dataclasses
 import itertools
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -100,7 +101,7 @@ def compared_runs(a: Recipe, b: Recipe) -> tuple[Recipe, Recipe]:
 
 
 def difference(metric: Metric, a: Recipe, b: Recipe, *, confidence: float = CONFIDENCE) -> Comparison | None:
-    """Compare a metric of two recipes, a minus b, by their `compared_runs`.
+    """Compare a metric of two recipes, a minus b, by their `compared_runs`: in pairs if these have the same seeds.
 
     Returns None if a run has no estimates or has those of other images, or for accuracies of a classifier and of
     nearest neighbours.
@@ -113,7 +114,11 @@ def difference(metric: Metric, a: Recipe, b: Recipe, *, confidence: float = CONF
         return None
     if len({estimate.identities for of_recipe in known for estimate in of_recipe}) > 1:
         return None
-    return compare(*known, confidence=confidence)
+    of_seeds = None
+    if len(a.runs) > 1 and a.seeds != b.seeds:  # the order of the runs has no meaning
+        values = [recipe.values(metric) for recipe in (a, b)]
+        of_seeds = [(statistics.variance(of_recipe) / len(of_recipe), len(of_recipe) - 1.0) for of_recipe in values]
+    return compare(*known, confidence=confidence, seed_variances=of_seeds)
 
 
 def shown_best(metric: Metric, recipes: Sequence[Recipe]) -> list[bool]:

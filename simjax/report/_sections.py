@@ -242,7 +242,7 @@ def _few_shot(run: Run) -> list[Block]:
         rows.append([name, numbers.count(task.get("ways")), numbers.count(task.get("shots")), accuracy])
     explanation = (
         "Accuracy of classifying images of new classes from a few labelled images per class, averaged over many random "
-        "tasks, with its 95% confidence interval."
+        "tasks. The 95% intervals are for other random tasks with these images, not for other images."
     )
     return [Text(explanation), Table(["Task", "Classes", "Images per class", "Accuracy"], rows, align="lrrr")]
 

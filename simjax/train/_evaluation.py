@@ -8,7 +8,8 @@ reason are in `not_evaluated` of the report.
 
 Metrics have 95% intervals, `<name>_interval`. Many new classes are a sample of identities, and the intervals are about
 other classes. Otherwise the classes are fixed, and the intervals are about other images of them. leave_one_out.npz has
-each metric without each class or image, from which comparisons of runs are computed.
+each metric without each class or image, from which comparisons of runs are computed. The intervals of few-shot tasks
+are about other random tasks with the same images.
 
 samples.npz has the arrays that `_samples` lists, and the ROC and DET of verification: `roc_false_positive_rate` and
 `roc_true_positive_rate`, `roc_point` [2] at the threshold, `det_fmr` and `det_fnmr`.

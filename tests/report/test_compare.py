@@ -111,8 +111,25 @@ def test_a_difference_that_may_be_chance_is_not_marked(make_run, tmp_path):
     markdown = (tmp_path / "out/compare.md").read_text()
     assert "★ marks the best recipe" in markdown
     assert "★ |" not in markdown
-    assert "| Accuracy | ViT minus CNN | 94.00% | 93.00% | +1.00 | -5.99 to +7.99 | no difference shown |" in markdown
+    assert "| Accuracy | ViT minus CNN | 94.00% | 93.00% | +1.00 | -7.84 to +9.84 | no difference shown |" in markdown
     assert not json.loads((tmp_path / "out/compare.json").read_text())["differences"][0]["shown"]
+
+
+def test_runs_of_other_seeds_are_not_compared_in_pairs(make_run, tmp_path):
+    """Which run stands beside which has no meaning then, so that it must not change the interval."""
+    intervals = []
+    for number, values in enumerate(([0.80, 0.84, 0.88], [0.88, 0.84, 0.80])):
+        runs = []
+        for model, first_seed, of_model in (("cnn", 0, [0.90, 0.94, 0.98]), ("vit", 5, values)):
+            for seed, value in enumerate(of_model, first_seed):
+                settings, result = {"model": model, "seed": seed}, scores(accuracy=value) | {"seed": seed}
+                left = {"accuracy": left_out(value, seed=1)}
+                runs.append(make_run(f"{number}{model}{seed}", settings=settings, report=result, left_out=left))
+        report.compare(runs, tmp_path / f"out{number}")
+        (found,) = json.loads((tmp_path / f"out{number}/compare.json").read_text())["differences"]
+        intervals.append(found["difference_interval"])
+    assert intervals[0] == pytest.approx(intervals[1])
+    assert intervals[0][1] - intervals[0][0] > 0.2  # the seeds of each recipe vary
 
 
 def test_a_recipe_is_marked_only_if_it_is_better_than_every_other(make_run, tmp_path):
@@ -302,15 +319,15 @@ def test_the_verdict_names_the_better_recipe_with_the_interval_of_the_difference
 
 
 def test_a_difference_whose_interval_nearly_reaches_0_is_called_weak_evidence(make_run, tmp_path):
-    found = verdict(make_run, tmp_path, {"cnn": [0.90, 0.92, 0.97], "vit": [0.967, 0.975, 0.99]})
-    assert "the difference is 4.73 points, with a 95% interval from 0.11 to" in found
+    found = verdict(make_run, tmp_path, {"cnn": [0.90, 0.925, 0.959], "vit": [0.967, 0.975, 0.99]})
+    assert "the difference is 4.93 points, with a 95% interval from 0." in found
     assert found.endswith("The interval nearly reaches 0, so that this is weak evidence.")
 
 
 def test_the_verdict_on_a_difference_that_may_be_chance_is_that_none_is_shown(make_run, tmp_path):
     found = verdict(make_run, tmp_path, {"cnn": [0.90, 0.92, 0.97], "vit": [0.93, 0.95, 0.94]})
     assert found.startswith("No difference between ViT and CNN is shown: accuracy 94.00% against 93.00%")
-    assert "from -5.99 to 7.99" in found
+    assert "from -7.84 to 9.84" in found
 
 
 def test_the_verdict_on_three_recipes_names_one_only_if_it_is_better_than_every_other(make_run, tmp_path):
