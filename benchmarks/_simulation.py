@@ -116,7 +116,7 @@ def evaluate_identities(
     people = np.repeat(np.arange(n), IMAGES)
     i, j = np.triu_indices(len(people), 1)
     pairs, same = np.stack([people[i], people[j]], axis=1), people[i] == people[j]
-    x = draw(random, model, 2 * n, model.noise)  # the second half are strangers
+    x = draw(random, model, 2 * n, model.noise)  # the second half are unknown
     estimates: list[dict[str, Estimate]] = []
     trials: list[dict[str, np.ndarray]] = []  # values whose mean is the estimate
     first, second = (f"at {rate}" for rate in RATES)
@@ -174,7 +174,7 @@ def search(
     random: np.random.Generator,
     model: Model,
     known: np.ndarray,
-    strangers: np.ndarray,
+    unknown_rows: np.ndarray,
     people: np.ndarray,
     threshold: float,
     suffix: str,
@@ -187,14 +187,14 @@ def search(
     found = open_set_estimates(
         known[~is_enrolled],
         people[~is_enrolled],
-        strangers,
+        unknown_rows,
         known[is_enrolled],
         people[is_enrolled],
         measure="cosine",
         threshold=threshold,
         unknown_identities=people + len(people),
     )
-    probes, unknown = np.count_nonzero(~is_enrolled), len(strangers)
+    probes, unknown = np.count_nonzero(~is_enrolled), len(unknown_rows)
     rates = {
         f"FNIR{suffix}": ("fnir_at_rank_1", probes),
         f"FPIR{suffix}": ("fpir", unknown),

@@ -47,9 +47,9 @@ def main() -> int:
             data = {"model": "cnn", "dataset": "mnist[0-7]", "epochs": options.epochs}
             train(from_dict(data | OBJECTIVES[name]), run)
         encoder = load_encoder(run)
-        for stranger, unknown in ((8, 9), (9, 8)):
-            record = {"objective": name, "threshold from": stranger, "unknown": unknown}
-            records.append(record | identify(encoder, stranger, unknown))
+        for calibrating, unknown in ((8, 9), (9, 8)):
+            record = {"objective": name, "threshold from": calibrating, "unknown": unknown}
+            records.append(record | identify(encoder, calibrating, unknown))
             print(records[-1], flush=True)
     report = {"epochs": options.epochs, "runs": records}
     (options.out / "one_shot_mnist.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -57,7 +57,7 @@ def main() -> int:
     return 0
 
 
-def identify(encoder: Any, stranger: int, unknown: int) -> dict[str, Any]:
+def identify(encoder: Any, calibrating: int, unknown: int) -> dict[str, Any]:
     """Return the rates of the test images, and their 95% intervals over images."""
     from simjax.data import load
     from simjax.evaluate import Calibration, mean_estimate, open_set_metrics
@@ -68,8 +68,8 @@ def identify(encoder: Any, stranger: int, unknown: int) -> dict[str, Any]:
     is_probe[enrolled] = False
     gallery = encoder.encode(test.images[enrolled])
     # P(same) is not used here; it needs two identities, so that two halves of one digit stand for them.
-    strangers = encoder.encode(train.images[train.labels == stranger])
-    calibration = Calibration.fit(strangers, np.arange(len(strangers)) % 2, measure=encoder.measure)
+    embeddings = encoder.encode(train.images[train.labels == calibrating])
+    calibration = Calibration.fit(embeddings, np.arange(len(embeddings)) % 2, measure=encoder.measure)
     threshold = calibration.search_threshold(WANTED_FPIR, gallery)
     unknown_embeddings = encoder.encode(test.images[test.labels == unknown])
     metrics = open_set_metrics(
@@ -81,7 +81,7 @@ def identify(encoder: Any, stranger: int, unknown: int) -> dict[str, Any]:
         measure=encoder.measure,
         threshold=threshold.value,
     )
-    found: dict[str, Any] = {"threshold": threshold.value, "threshold images": len(strangers)}
+    found: dict[str, Any] = {"threshold": threshold.value, "threshold images": len(embeddings)}
     for name, trials in (
         ("rank_1_rate", metrics["probes"]),
         ("fnir_at_rank_1", metrics["probes"]),

@@ -1,13 +1,13 @@
 """Calibration: the probability that a score means "same identity", and thresholds with a wanted rate of false matches.
 
-All numbers come from images of identities that are not in the gallery (not enrolled): strangers. For a threshold t,
+All numbers come from images of identities that are not in the gallery (not enrolled), unknown ones. For a threshold t,
 
     false match rate                     FMR(t)  = share of pairs of different identities at least as close as t
     false positive identification rate   FPIR(t) = share of images whose closest gallery row is at least as close as t
 
-FMR is a rate of comparisons of two images, FPIR of searches. A search for a stranger is a false positive if it matches
-any of the N enrolled identities, so FPIR grows with N, for independent scores as 1 - (1 - FMR)^N. FPIR counts the best
-score of each search; the same count over all pairs of an image and a gallery row would be the FMR.
+FMR is a rate of comparisons of two images, FPIR of searches. A search for an unknown identity is a false positive if it
+matches any of the N enrolled identities, so FPIR grows with N, for independent scores as 1 - (1 - FMR)^N. FPIR counts
+the best score of each search; the same count over all pairs of an image and a gallery row would be the FMR.
 
 A threshold is the most lenient of the observed scores at which at most the wanted fraction passes. If k <= wanted * n
 of n independent images pass, an image of a new unknown identity passes with probability k / (n + 1), averaged over
@@ -97,7 +97,7 @@ class Threshold:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Embeddings of strangers, and the probability of "same identity" that was fitted to their pairs.
+    """Embeddings of unknown identities, and the probability of "same identity" that was fitted to their pairs.
 
     The embeddings are stored because the threshold of a search depends on the gallery.
 
@@ -217,7 +217,7 @@ class Calibration:
         """Return the most lenient observed score at which at most `fpir` of the calibration images find a match.
 
         Args:
-            fpir: Fraction of searches for strangers that may have a match, between 0 and 1.
+            fpir: Fraction of searches for unknown identities that may have a match, between 0 and 1.
             gallery_embeddings: [m, e], without the calibration identities.
             gallery_identities: Integers or names [m]. Default: every row is an identity of its own.
 

@@ -104,11 +104,11 @@ def as_open_set_rows(
     gallery = as_rows("gallery_embeddings", gallery_embeddings)
     if not len(gallery):
         raise InputError("gallery_embeddings: expected at least one row, got none")
-    probes, strangers = as_rows("probe_embeddings", probe_embeddings), as_rows("unknown_embeddings", unknown_embeddings)
-    for argument, rows in (("probe_embeddings", probes), ("unknown_embeddings", strangers)):
+    probes, unknown = as_rows("probe_embeddings", probe_embeddings), as_rows("unknown_embeddings", unknown_embeddings)
+    for argument, rows in (("probe_embeddings", probes), ("unknown_embeddings", unknown)):
         if rows.shape[1] != gallery.shape[1]:
             raise InputError(f"{argument}: expected rows of size {gallery.shape[1]}, got shape {rows.shape}")
-    return probes, strangers, gallery
+    return probes, unknown, gallery
 
 
 def as_open_set_identities(

@@ -2,7 +2,8 @@
 
 An episode draws some classes, and for each class some support images and some query images. A class is represented by
 its prototype, the mean of its support embeddings; a query is assigned to the closest prototype. For measures that
-ignore the length of vectors, prototypes are means of unit vectors, so that all support images have equal weight.
+ignore the length of vectors, prototypes are means of unit vectors (centered ones for the correlation), so that all
+support images have equal weight.
 
 References:
     Snell, Swersky, Zemel (2017), Prototypical Networks for Few-shot Learning.
@@ -22,7 +23,7 @@ from simjax.evaluate._checks import as_labels, as_rows
 from simjax.similarity import Measure, unit_vectors
 from simjax.similarity import measure as as_measure
 
-LENGTH_INVARIANT = ("cosine", "cosine_distance", "angular", "normalized_euclidean")
+LENGTH_INVARIANT = ("cosine", "cosine_distance", "angular", "normalized_euclidean", "correlation")
 
 
 def few_shot_accuracy(
@@ -49,14 +50,14 @@ def few_shot_accuracy(
         measure: Name of a measure, or a `Measure`.
 
     Returns:
-        `mean`, the mean over episodes of the fraction of correctly classified queries; `confidence_95`, half the width
-        of its 95% interval, 1.96 standard errors over the episodes, None for one episode; `ways`, the actual number of
-        classes in an episode. With fewer than two classes `mean` and `confidence_95` are None.
+        `mean`, the mean over episodes of the fraction of correctly classified queries; `interval`, its ends for other
+        episodes of these images with 95% confidence (1.96 standard errors), None for one episode; `ways`, the actual
+        number of classes in an episode. With fewer than two classes `mean` and `interval` are None.
 
     Example:
         >>> found = few_shot_accuracy(np.eye(4).repeat(3, axis=0), np.arange(4).repeat(3), episodes=10)
-        >>> found["mean"], found["confidence_95"], found["ways"]
-        (1.0, 0.0, 4)
+        >>> found["mean"], found["interval"], found["ways"]
+        (1.0, (1.0, 1.0), 4)
     """
     check_at_least("ways", ways, 2)
     for argument, got in (("shots", shots), ("queries", queries), ("episodes", episodes)):
@@ -70,7 +71,7 @@ def few_shot_accuracy(
     large = np.flatnonzero(size > shots)
     ways = min(ways, large.size)
     if ways < 2:
-        return {"mean": None, "confidence_95": None, "ways": ways}
+        return {"mean": None, "interval": None, "ways": ways}
     rng = np.random.default_rng(seed)
     drawn = large[_draw_distinct(rng, np.full(episodes, large.size), ways)]  # classes [e, w]
     # Positions in the list of images of a class, [e, w, s + q], and whether the class has that many images.
@@ -78,8 +79,11 @@ def few_shot_accuracy(
     valid = np.arange(shots + queries) < size[drawn][..., None]
     images = members[np.where(valid, start[drawn][..., None] + position, 0)]
     accuracy = np.asarray(_episode_accuracy(rows, images, valid, m, shots=shots), np.float64)
-    half_width = 1.96 * float(np.std(accuracy, ddof=1)) / episodes**0.5 if episodes > 1 else None
-    return {"mean": float(np.mean(accuracy)), "confidence_95": half_width, "ways": ways}
+    mean, interval = float(np.mean(accuracy)), None
+    if episodes > 1:
+        margin = 1.96 * float(np.std(accuracy, ddof=1)) / episodes**0.5
+        interval = (max(mean - margin, 0.0), min(mean + margin, 1.0))
+    return {"mean": mean, "interval": interval, "ways": ways}
 
 
 def _draw_distinct(rng: np.random.Generator, size: np.ndarray, count: int) -> np.ndarray:
@@ -103,6 +107,8 @@ def _episode_accuracy(x: Array, images: Array, valid: Array, measure: Measure, *
     `images` are indices of s support and q query images of each class, `valid` is their mask, both [e, w, s + q].
     """
     (_, ways, per_class), width = images.shape, x.shape[1]
+    if measure.name == "correlation":
+        x = x - jnp.mean(x, axis=1, keepdims=True)
     x = unit_vectors(x) if measure.name in LENGTH_INVARIANT else x
 
     def accuracy_of(images: Array, valid: Array) -> Array:

@@ -44,15 +44,15 @@ def knn_predict(
     query, gallery = as_rows("query", query), as_rows("gallery", gallery)
     as_labels("gallery_labels", gallery_labels, len(gallery))  # a check only, because it may change the dtype
     labels = np.asarray(as_integer_array("gallery_labels", gallery_labels))
-    neighbours = len(gallery) - (exclude is not None)
-    if neighbours < 1:
+    available = len(gallery) - (exclude is not None)
+    if available < 1:
         raise InputError(f"gallery: expected at least one row that is not excluded, got {len(gallery)} rows")
     excluded = None if exclude is None else np.asarray(exclude)
-    _, nearest = top_k(query, gallery, min(k, neighbours), measure, exclude=excluded)
+    _, nearest = top_k(query, gallery, min(k, available), measure, exclude=excluded)
     classes, indices = np.unique(labels, return_inverse=True)
-    neighbors = indices[np.asarray(nearest)]  # [q, k]
-    winner = np.asarray(nearest_of_most_frequent(jnp.asarray(neighbors, jnp.int32)))
-    predicted = classes[neighbors[np.arange(len(query)), winner]]
+    neighbor_classes = indices[np.asarray(nearest)]  # [q, k]
+    winner = np.asarray(nearest_of_most_frequent(jnp.asarray(neighbor_classes, jnp.int32)))
+    predicted = classes[neighbor_classes[np.arange(len(query)), winner]]
     return predicted.astype(np.int32 if fits_dtype(labels, np.int32) else labels.dtype)
 
 

@@ -1,7 +1,7 @@
 """Open-set identification: searches for people who may or may not be enrolled.
 
 A probe is searched in a gallery of N identities; an identity is as close as its closest row. A mated probe shows an
-enrolled identity, its mate; an unknown probe shows a stranger. With a threshold t and a rank R,
+enrolled identity, its mate; an unknown probe shows an identity that is not enrolled. With a threshold t and a rank R,
 
     FPIR(N, t)       false positive identification rate: unknown probes with one or more identities at least as close
                      as t / unknown probes
@@ -12,12 +12,12 @@ enrolled identity, its mate; an unknown probe shows a stranger. With a threshold
 These are NIST's definitions. Two ranks have names here: "at rank 1" the search must return the mate first, as a search
 that returns one identity or "unknown"; "at any rank" (R = N) the mate must be anywhere above the threshold, as for an
 examiner who sees all candidates. The rank-1 identification rate, DIR(N, 1) without a threshold, says nothing about
-strangers, so it is no open-set rate.
+unknown identities, so it is no open-set rate.
 
-FPIR is a rate of searches. A stranger is a false positive if any of the N comparisons passes, so FPIR grows with N, and
-no rate means anything without N. A threshold that passes the fraction f of the single comparisons of strangers passes
-up to f N of their searches; and if the other comparisons of mated probes are counted, too, look-alikes among the
-enrolled identities move the threshold although no stranger passes.
+FPIR is a rate of searches. An unknown probe is a false positive if any of the N comparisons passes, so FPIR grows with
+N, and no rate means anything without N. A threshold that passes the fraction f of the single comparisons of unknown
+probes passes up to f N of their searches; and if the other comparisons of mated probes are counted, too, look-alikes
+among the enrolled identities move the threshold although no unknown probe passes.
 
 References:
     Grother, Ngan, Hanaoka (2019), Face Recognition Vendor Test Part 2: Identification.
@@ -54,8 +54,8 @@ class OpenSetSearch:
 
     Example:
         >>> names = ["ann", "bob"]
-        >>> probes, strangers = [[1, 0.1, 0], [1, 0.9, 0]], [[0, 0.1, 1], [0.5, 0, 1]]
-        >>> search = open_set_search(probes, names, strangers, np.eye(3)[:2], names, measure="cosine")
+        >>> probes, unknown = [[1, 0.1, 0], [1, 0.9, 0]], [[0, 0.1, 1], [0.5, 0, 1]]
+        >>> search = open_set_search(probes, names, unknown, np.eye(3)[:2], names, measure="cosine")
         >>> search.mate_scores.round(2).tolist(), search.ranks.tolist(), search.unknown_scores.round(2).tolist()
         ([1.0, 0.67], [1, 2], [0.1, 0.45])
         >>> search.dir_at_fpir(0.5)["dir"], search.dir_at_fpir(0.5, rank=2)["dir"], search.dir_at_fpir(0.4)["dir"]
@@ -166,25 +166,26 @@ def open_set_search(
     Args:
         probe_embeddings: Mated probes, [p, e].
         probe_identities: Integers or names [p], all of them in the gallery.
-        unknown_embeddings: Probes of strangers, [u, e].
+        unknown_embeddings: Unknown probes, [u, e].
         gallery_embeddings: [m, e].
         gallery_identities: Integers or names [m]; several rows of one identity are allowed.
         measure: See `simjax.evaluate`.
-        unknown_identities: Integers or names [u], none of them in the gallery. Default: each is a stranger of its own.
+        unknown_identities: Integers or names [u], none of them in the gallery. Default: each probe is an identity of
+            its own.
 
     Raises:
         InputError: If the gallery is empty, a mated probe is not in it or an unknown one is.
     """
     m = as_measure(measure)
-    probes, strangers, gallery = as_open_set_rows(probe_embeddings, unknown_embeddings, gallery_embeddings)
-    given, sizes = (probe_identities, unknown_identities, gallery_identities), map(len, (probes, strangers, gallery))
+    probes, unknown_rows, gallery = as_open_set_rows(probe_embeddings, unknown_embeddings, gallery_embeddings)
+    given, sizes = (probe_identities, unknown_identities, gallery_identities), map(len, (probes, unknown_rows, gallery))
     known, unknown, names = as_open_set_identities(*given, *sizes)
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     probe_ids, gallery_ids = (np.array([numbers[name] for name in part], int) for part in (known, names))
     mates, ranks = _mates_and_ranks(probes, probe_ids, gallery, gallery_ids, m)
     # The measure of the rows that were found, because the values of a tile are rounded differently.
     mate_scores = np.asarray(m(probes, gallery[mates]), np.float64)
-    unknown_scores = np.asarray(top_k(strangers, gallery, 1, m)[0], np.float64)[:, 0]
+    unknown_scores = np.asarray(top_k(unknown_rows, gallery, 1, m)[0], np.float64)[:, 0]
     rest = (len(numbers), m.higher_is_closer)
     return OpenSetSearch(known, mate_scores, ranks, unknown, unknown_scores, *rest)
 
@@ -220,8 +221,8 @@ def open_set_metrics(
     Example:
         >>> gallery = np.eye(3)[:2]
         >>> names = ["ann", "bob"]
-        >>> probes, strangers = [[1, 0.1, 0], [0, 1, 2]], [[0, 0, 1]]
-        >>> found = open_set_metrics(probes, names, strangers, gallery, names, measure="cosine", threshold=0.5)
+        >>> probes, unknown = [[1, 0.1, 0], [0, 1, 2]], [[0, 0, 1]]
+        >>> found = open_set_metrics(probes, names, unknown, gallery, names, measure="cosine", threshold=0.5)
         >>> found["rank_1_rate"], found["fnir_at_rank_1"], found["fpir"], found["gallery_size"]
         (1.0, 0.5, 0.0, 2)
     """

@@ -140,18 +140,18 @@ def open_set_estimates(
     """
     check_number("threshold", threshold)
     m = as_measure(measure)
-    probes, strangers, gallery = as_open_set_rows(probe_embeddings, unknown_embeddings, gallery_embeddings)
-    given, sizes = (probe_identities, unknown_identities, gallery_identities), map(len, (probes, strangers, gallery))
+    probes, unknown_rows, gallery = as_open_set_rows(probe_embeddings, unknown_embeddings, gallery_embeddings)
+    given, sizes = (probe_identities, unknown_identities, gallery_identities), map(len, (probes, unknown_rows, gallery))
     known, unknown, enrolled = as_open_set_identities(*given, *sizes)
     arguments = ("gallery_identities", "probe_identities")
     units, mates, names = _number_both(arguments, enrolled, known, len(gallery), len(probes))
-    stranger_units, stranger_names = number_identities("unknown_identities", unknown, len(strangers))
+    unknown_units, unknown_names = number_identities("unknown_identities", unknown, len(unknown_rows))
 
     depth = min(int(np.bincount(units[:, 0]).max()) + 1, len(gallery))
-    scores, nearest = (np.asarray(a) for a in top_k(np.concatenate([probes, strangers]), gallery, depth, m))
+    scores, nearest = (np.asarray(a) for a in top_k(np.concatenate([probes, unknown_rows]), gallery, depth, m))
     sign = 1.0 if m.higher_is_closer else -1.0
     is_close = sign * scores.astype(np.float64) >= sign * threshold
-    fpir = mean_of_units(is_close[len(probes) :, 0] * 1.0, stranger_units, stranger_names)
+    fpir = mean_of_units(is_close[len(probes) :, 0] * 1.0, unknown_units, unknown_names)
     is_close, candidates = is_close[: len(probes)], units[nearest[: len(probes)], 0]
     second = np.argmax(candidates != candidates[:, :1], axis=1)  # 0, the first one, if one identity fills the gallery
     pick = np.stack([np.zeros_like(second), second], axis=1)

@@ -368,9 +368,7 @@ def _few_shot(inputs: _Inputs) -> dict[str, Any] | None:
         result = evaluate.few_shot_accuracy(embeddings, labels, ways=ways, shots=shots, measure=inputs.measure)
         ways = result["ways"]  # the number of classes, if that is smaller
         if result["mean"] is not None:
-            margin = result["confidence_95"]
-            interval = [max(result["mean"] - margin, 0.0), min(result["mean"] + margin, 1.0)]
-            accuracy = {"accuracy": result["mean"], "accuracy_interval": interval}
+            accuracy = {"accuracy": result["mean"], "accuracy_interval": result["interval"]}
             tasks[f"{ways}-way {shots}-shot"] = accuracy | {"ways": ways, "shots": shots}
     if not tasks:
         raise InputError("fewer than two test classes have two images")

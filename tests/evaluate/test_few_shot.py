@@ -14,6 +14,10 @@ from simjax.similarity import measure as as_measure
 jitted_episode_accuracy: Any = _episode_accuracy  # the type stub of a jitted function lacks _cache_size
 
 
+def half_width(found):
+    return (found["interval"][1] - found["interval"][0]) / 2
+
+
 def test_episodes_equal_a_loop():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(61, 5)).astype(np.float32)
@@ -49,9 +53,9 @@ def test_drawn_integers_are_distinct_uniform_and_in_random_order():
 def test_random_embeddings_have_chance_accuracy_within_the_interval():
     rng = np.random.default_rng(0)
     found = few_shot_accuracy(rng.normal(size=(3000, 7)), np.arange(3000) % 30, ways=4, queries=5, episodes=500)
-    assert found["mean"] == pytest.approx(1 / 4, abs=2 * found["confidence_95"])
+    assert found["mean"] == pytest.approx(1 / 4, abs=2 * half_width(found))
     # binomial with 20 queries an episode
-    assert found["confidence_95"] == pytest.approx(1.96 * (0.25 * 0.75 / 20 / 500) ** 0.5, rel=0.25)
+    assert half_width(found) == pytest.approx(1.96 * (0.25 * 0.75 / 20 / 500) ** 0.5, rel=0.25)
 
 
 def test_more_shots_are_more_accurate_and_episodes_depend_on_the_seed_and_compile_once():
@@ -67,6 +71,8 @@ def test_more_shots_are_more_accurate_and_episodes_depend_on_the_seed_and_compil
     longer = x * 2.0 ** rng.integers(-9, 9, (400, 1))
     assert few_shot_accuracy(longer, labels, shots=5, episodes=200) == five
     assert jitted_episode_accuracy._cache_size() == compiled
+    correlated, longer = (few_shot_accuracy(rows, labels, episodes=99, measure="correlation") for rows in (x, longer))
+    assert longer["mean"] == pytest.approx(correlated["mean"], abs=1e-4)
 
 
 def test_the_length_of_vectors_matters_for_euclidean_but_not_for_cosine():
@@ -80,27 +86,27 @@ def test_fewer_classes_than_ways_and_small_classes():
     labels = np.array([0] * 9 + [1] * 3 + [2] * 2 + [3])
     x = np.eye(4)[labels]
     found = few_shot_accuracy(x, labels, ways=5, shots=1, queries=15, episodes=20)
-    assert found == {"mean": 1.0, "confidence_95": 0.0, "ways": 3}  # class 3 has no query image
-    assert few_shot_accuracy(x, labels, shots=3) == {"mean": None, "confidence_95": None, "ways": 1}
+    assert found == {"mean": 1.0, "interval": (1.0, 1.0), "ways": 3}  # class 3 has no query image
+    assert few_shot_accuracy(x, labels, shots=3) == {"mean": None, "interval": None, "ways": 1}
 
 
 def test_a_class_with_few_images_has_fewer_queries():
     # for constant embeddings every query is assigned to the first way; 1 or 4 of 5 queries belong to it
     found = few_shot_accuracy(np.ones((7, 2)), [0] * 5 + [1] * 2, ways=2, episodes=400)
-    assert found["mean"] == pytest.approx(0.5, abs=found["confidence_95"] * 2)
-    assert found["confidence_95"] == pytest.approx(1.96 * 0.3 / 20, rel=0.05)
+    assert found["mean"] == pytest.approx(0.5, abs=half_width(found) * 2)
+    assert half_width(found) == pytest.approx(1.96 * 0.3 / 20, rel=0.05)
 
 
 @pytest.mark.parametrize("labels", [[], [0], [0, 0, 0], [0, 1, 2], [0, 0, 1]])
 def test_fewer_than_two_classes_have_no_accuracy(labels):
     found = few_shot_accuracy(np.ones((len(labels), 2)), labels)
-    assert (found["mean"], found["confidence_95"]) == (None, None)
+    assert (found["mean"], found["interval"]) == (None, None)
     assert found["ways"] < 2
 
 
 def test_one_episode_has_no_interval():
     found = few_shot_accuracy(np.eye(2).repeat(2, 0), [0, 0, 1, 1], episodes=1)
-    assert (found["mean"], found["confidence_95"]) == (1.0, None)
+    assert (found["mean"], found["interval"]) == (1.0, None)
 
 
 @pytest.mark.parametrize("wrong", [{"ways": 1}, {"shots": 0}, {"queries": 0}, {"episodes": 0}])
