@@ -10,7 +10,7 @@ without identity i, the difference is the mean of d(s), and
     v        variance of d(s) / S, and t(v) the quantile for S - 1 degrees of freedom
 
 Each part of the margin is that of an interval of its own. One t for u + v would have too many degrees of freedom where
-two or three runs happen to agree: it called equal recipes different in up to 13% of the cases. The chance of an
+two or three runs happen to agree: it called equal recipes of two runs different in 9% of the cases. The chance of an
 identity in a single run is in both parts, so the interval is rather too wide than too narrow. With few runs, t(v) is
 large: 12.7 for two runs, 4.3 for three. If more runs tell how much seeds vary, variances from these can take the place
 of v, each with its own degrees of freedom.
