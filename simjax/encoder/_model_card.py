@@ -47,7 +47,7 @@ def fact_text(value: Any) -> str:
         text, interval = fact_text(value.get("value")), value.get("interval")
         return text if interval is None else f"{text} (95% interval {' to '.join(map(fact_text, interval))})"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.5g}"
     if isinstance(value, list | tuple):
         return ", ".join(map(fact_text, value))
     return str(value)

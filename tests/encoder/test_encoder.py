@@ -95,7 +95,7 @@ def test_the_saved_classifier_has_the_predictions_and_the_accuracy_of_the_run(ru
 def test_the_model_card_states_the_results_of_the_run_with_their_intervals(run, encoder):
     report, card = json.loads((run / "report.json").read_text()), (run / "encoder/README.md").read_text()
     low, high = report["accuracy_interval"]
-    assert f"| Accuracy (classifier) | {report['accuracy']:.4g} (95% interval {low:.4g} to {high:.4g}) |" in card
+    assert f"| Accuracy (classifier) | {report['accuracy']:.5g} (95% interval {low:.5g} to {high:.5g}) |" in card
     retrieval = report["retrieval"]
     expected = {"value": retrieval["precision_at_1"], "interval": retrieval["precision_at_1_interval"]}
     assert encoder.config.about["results"]["Precision at 1"] == expected
