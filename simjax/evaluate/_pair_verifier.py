@@ -26,7 +26,7 @@ class PairVerifier(ClassifierMixin, BaseEstimator):
     """Decide by a threshold of a measure whether two vectors have the same class.
 
     Pairs are [n, 2, d]. Labels y are +1 for the same class and -1 for different ones as in metric-learn, or any two
-    labels, of which the larger one means "same". Errors of input are a ValueError, as in scikit-learn.
+    labels, of which the larger one means "same". Invalid input raises a ValueError, as in scikit-learn.
 
     Args:
         measure: Name of a measure or a `Measure`.

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from simjax.core import InputError, check_at_least
 from simjax.encoder import Encoder
@@ -39,7 +40,7 @@ def faithfulness(
     encoder: Encoder,
     images: Images,
     target: Target,
-    heat_maps: np.ndarray,
+    heat_maps: ArrayLike,
     *,
     patch_size: int | None = None,
     fill: Fill = "mean",
@@ -60,21 +61,28 @@ def faithfulness(
         steps: Number of steps between no patch and all patches.
         seed: Seed of the random order of equal patches.
 
+    Returns:
+        `Faithfulness`, with s = `steps` + 1 shares, or as many as there are patches.
+
+    Raises:
+        InputError: If the shape of `heat_maps` is not [n, h, w], `steps` is below 1, or an image cannot be read.
+
     References:
         Petsiuk, Das, Saenko (2018), RISE: Randomized Input Sampling for Explanation of Black-box Models.
     """
     check_at_least("steps", steps, 1)
     ids = patch_ids(encoder, patch_size)
     pixels = check_target(encoder, images, target)
-    if heat_maps.shape != pixels.shape[:3]:
-        raise InputError(f"heat_maps: expected shape {pixels.shape[:3]}, got {heat_maps.shape}")
+    maps = np.asarray(heat_maps)
+    if maps.shape != pixels.shape[:3]:
+        raise InputError(f"heat_maps: expected shape {pixels.shape[:3]}, got {maps.shape}")
     filled = filling(encoder, pixels, fill, ids)
     patches = ids[-1, -1] + 1
     counts = np.unique(np.rint(np.linspace(0, patches, steps + 1)).astype(int))
     random = np.random.default_rng(seed)
-    curves = np.zeros((2, len(heat_maps), len(counts)), np.float32)
+    curves = np.zeros((2, len(maps), len(counts)), np.float32)
     for i, image in enumerate(pixels):
-        importance = np.bincount(ids.ravel(), heat_maps[i].ravel()) / np.bincount(ids.ravel())
+        importance = np.bincount(ids.ravel(), maps[i].ravel()) / np.bincount(ids.ravel())
         rank = np.empty(patches, int)
         rank[np.lexsort((random.random(patches), -importance))] = np.arange(patches)
         is_important = (rank[ids] < counts[:, None, None])[..., None]  # [s, h, w, 1]

@@ -117,7 +117,7 @@ def attention_rollout(encoder: Encoder, images: Images) -> np.ndarray:
 
         rollout = A_L ... A_2 A_1,  A_l = (I + mean over heads of the attention weights of block l) / 2
 
-    It depends on the image only, not on what is explained.
+    It depends on the image only, not on the target.
 
     Args:
         encoder: Its network is a `simjax.nn.VisionTransformer`; not an ensemble.

@@ -34,8 +34,9 @@ def patch_ids(encoder: Encoder, patch_size: int | None) -> np.ndarray:
 def filling(encoder: Encoder, pixels: np.ndarray, fill: Fill, ids: np.ndarray) -> np.ndarray:
     """Return the pixels that replace those of removed patches, uint8 [n, h, w, c].
 
-    "mean" is the mean of the training images; "blur" is the image after a Gaussian blur whose standard deviation is the
-    side of a patch.
+    "mean" is the mean of the preprocessing: that of the training images for encoders that were trained here, a middle
+    grey for efficientnet-lite0. "blur" is the image after a Gaussian blur whose standard deviation is the side of a
+    patch.
     """
     check_choice("fill", fill, get_args(Fill))
     if fill == "mean":

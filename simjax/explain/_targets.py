@@ -23,7 +23,7 @@ class Target(NamedTuple):
         size: n.
         score: Returns the scores [k] of k embeddings [k, e] of variants of image i, from the embeddings and i.
         gradient_score: Returns the scores [n] of the embeddings [n, e] of all images, for gradients. It may differ from
-            `score` by a function whose derivative would hide what the score depends on.
+            `score` by a function whose derivative vanishes where the score saturates.
     """
 
     size: int
