@@ -12,10 +12,12 @@ without identity i, the difference is the mean of d(s), and
 Each part of the margin is that of an interval of its own. One t for u + v would have too many degrees of freedom where
 two or three runs happen to agree: it called equal recipes of two runs different in 9% of the cases. The chance of an
 identity in a single run is in both parts, so the interval is rather too wide than too narrow. With few runs, t(v) is
-large: 12.7 for two runs, 4.3 for three. If more runs tell how much seeds vary, variances from these can take the place
-of v, each with its own degrees of freedom.
+large: 12.7 for two runs, 4.3 for three. If more runs tell how much seeds vary, or if the runs are not paired, variances
+v(k) of two or more groups of runs take the place of v: their sum has the degrees of freedom (sum of v(k))^2 / sum of
+v(k)^2 / those of v(k) (Welch).
 
 References:
+    Welch (1947), The Generalization of "Student's" Problem when Several Different Population Variances are Involved.
     McNemar (1947), Note on the Sampling Error of the Difference Between Correlated Proportions.
     Bonett, Price (2012), Adjusted Wald Confidence Interval for a Difference of Binomial Proportions.
 """
@@ -133,7 +135,9 @@ def compare(
     if seed_variances is None:
         seed_variances = [(float(differences.var(ddof=1)) / runs, runs - 1.0)] if runs > 1 else []
     if any(of_seeds for of_seeds, _ in seed_variances):
-        parts = [(variance, freedom), *seed_variances]
+        of_seeds, freedoms = np.transpose(seed_variances)
+        of_all_seeds = float(of_seeds.sum()), float(of_seeds.sum() ** 2 / np.sum(of_seeds**2 / freedoms))
+        parts = [(variance, freedom), of_all_seeds]
         interval = linear_interval(difference, parts, confidence=confidence, limit=limit)
     else:
         interval = jackknife_interval(

@@ -32,7 +32,8 @@ def test_variances_of_seeds_from_more_runs_take_the_place_of_that_of_the_compare
     squares = (means - means.mean()) ** 2
     kurtosis = np.mean(squares**2) / np.mean(squares) ** 2
     of_images = (len(means) - 1) / len(means) * np.sum(squares), min(29, max(2 * len(means) / (kurtosis - 1), 6))
-    margin = sum(stats.t.ppf(0.995, freedom) ** 2 * part for part, freedom in [of_images, *variances]) ** 0.5
+    of_seeds = 5e-4, 5e-4**2 / (1e-4**2 / 4 + 4e-4**2 / 6)  # Welch
+    margin = sum(stats.t.ppf(0.995, freedom) ** 2 * part for part, freedom in [of_images, of_seeds]) ** 0.5
     np.testing.assert_allclose(interval(wide), np.mean(differences) + np.array([-margin, margin]), rtol=1e-9)
     with pytest.raises(InputError, match=r"seed_variances\[0\]\[1\]"):
         compare(runs[:2], runs[2:], seed_variances=[(0.1, 0.0)])
