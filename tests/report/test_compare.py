@@ -129,7 +129,7 @@ def test_runs_of_other_seeds_are_not_compared_in_pairs(make_run, tmp_path):
         (found,) = json.loads((tmp_path / f"out{number}/compare.json").read_text())["differences"]
         intervals.append(found["difference_interval"])
     assert intervals[0] == pytest.approx(intervals[1])
-    assert intervals[0][1] - intervals[0][0] > 0.2  # the seeds of each recipe vary
+    assert intervals[0][1] - intervals[0][0] > 0.15  # the seeds of each recipe vary
 
 
 def test_a_recipe_is_marked_only_if_it_is_better_than_every_other(make_run, tmp_path):
