@@ -141,9 +141,12 @@ def create(arguments: Sequence[str]) -> None:
         with _advice_about_flat():
             paths, identities = find_identities(parsed.images)
     embeddings = encoder.encode(paths, progress=encoding_progress())
-    with Gallery.create(parsed.gallery, encoder, overwrite=parsed.overwrite) as gallery:
+
+    def add_images(gallery: Gallery) -> None:
         if paths:
             gallery.add(embeddings, identities, paths=paths)
+
+    with Gallery.create(parsed.gallery, encoder, fill=add_images, overwrite=parsed.overwrite) as gallery:
         print(f"{_counts(gallery)}: {shown(parsed.gallery)}")
         if gallery.calibration is not None:
             print(f"calibration: of the encoder, on {calibration_text(gallery.calibration)}")

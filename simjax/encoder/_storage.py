@@ -5,10 +5,9 @@ text. The names of the weights are the paths of the modules, such as `networks.0
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ import numpy as np
 from flax import nnx
 
 from simjax import nn
-from simjax._files import replace_folder
+from simjax._files import absolute_path, is_regular, move_folder, replace_folder, temporary_folder
 from simjax.core import InputError
 from simjax.encoder._config import FORMAT, EncoderConfig, config_from_dict
 from simjax.encoder._model_card import model_card
@@ -52,14 +51,8 @@ def save_encoder(
     """
     from safetensors.numpy import save
 
-    files = {CONFIG, WEIGHTS, CARD, CALIBRATION}
-    if folder.exists():
-        if not overwrite:
-            raise InputError(f"{folder} exists; choose another folder, or pass `overwrite=True`")
-        if not folder.is_dir():
-            raise InputError(f"{folder} is a file, not the folder of an encoder")
-        if unknown := sorted({path.name for path in folder.iterdir()} - files):
-            raise InputError(f"{folder} contains {unknown[0]}, which is not of an encoder: not overwritten")
+    folder = absolute_path(folder)
+    _check_replaceable(folder, overwrite=overwrite)
     arrays = weights_of(modules)
     description = {
         "format": FORMAT,
@@ -73,16 +66,36 @@ def save_encoder(
         calibration_arrays, description["calibration"] = calibration.to_arrays()
         contents[CALIBRATION] = save(calibration_arrays)
     contents[CONFIG] = (json.dumps(description, indent=1) + "\n").encode()
-    work = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
-        work.mkdir(parents=True)
-        for name, content in contents.items():
-            (work / name).write_bytes(content)
-        replace_folder(work, folder)
+        with temporary_folder(folder) as work:
+            for name, content in contents.items():
+                (work / name).write_bytes(content)
+            _check_replaceable(folder, overwrite=overwrite)  # another process may have written it meanwhile
+            put_in_place = replace_folder if overwrite else move_folder
+            put_in_place(work, folder)
     except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            _check_replaceable(folder, overwrite=False)
         raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path, *, overwrite: bool) -> None:
+    """Raise an InputError if a folder exists, unless, with `overwrite`, it is empty or the folder of an encoder."""
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{folder} exists; choose another folder, or pass `overwrite=True`")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file, not the folder of an encoder")
+    names = {path.name for path in folder.iterdir()}
+    if unknown := foreign_entries(folder) or (sorted(names) if CONFIG not in names else []):
+        raise InputError(f"{folder} contains {unknown[0]}, which is not of an encoder: not overwritten")
+
+
+def foreign_entries(folder: Path) -> list[str]:
+    """Return the names in a folder that are not of files of an encoder."""
+    files = (CONFIG, WEIGHTS, CARD, CALIBRATION)
+    return sorted(path.name for path in folder.iterdir() if path.name not in files or not is_regular(path))
 
 
 def read_encoder(folder: Path) -> tuple[EncoderConfig, Modules, Calibration | None]:

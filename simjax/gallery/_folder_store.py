@@ -7,20 +7,36 @@ cuts. The lock of a writer is that of SQLite; the operating system releases it w
 
 import contextlib
 import json
-import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from simjax.core import InputError
 from simjax.encoder import Encoder, load_encoder
-from simjax.gallery._folder import DATABASE, EMBEDDINGS, ENCODER, INTEGERS
+from simjax.gallery._folder import (
+    DATABASE,
+    EMBEDDINGS,
+    ENCODER,
+    INTEGERS,
+    check_no_links,
+    create_folder,
+    file_number,
+)
+from simjax.gallery._folder_embeddings import EmbeddingsFile, delete, write_durably, write_rows
 from simjax.gallery._results import Item
-from simjax.gallery._sql import condition, connect, input_errors, integer_columns, item_of, json_list
+from simjax.gallery._sql import (
+    check_schema,
+    condition,
+    connect,
+    input_errors,
+    integer_columns,
+    item_of,
+    json_list,
+    names_of,
+)
 from simjax.gallery._store import (
     ITEMS_PER_READ,
     Contents,
@@ -37,27 +53,61 @@ from simjax.gallery._store import (
 MIN_DEAD_ROWS = 10_000
 """The file of embeddings is rewritten when more rows than this, and more than half of all, have no item."""
 
-ROWS_PER_COPY = 2**16
+MAX_EMBEDDING_SIZE = 2**31 - 1
+ENCODER_TEXTS = ("encoder", "fingerprint", "measure")
+"""Properties that are text."""
+
+
+def create_folder_store(
+    path: Path,
+    properties: Properties,
+    save_encoder: Callable[[Path], None],
+    fill: Callable[["FolderStore"], None] | None,
+    *,
+    overwrite: bool,
+    timeout: float,
+) -> "FolderStore":
+    """Create a gallery with its first items in one transaction, and open it; see `create_folder`."""
+
+    def fill_folder(folder: Path) -> None:
+        if fill is not None:
+            with contextlib.closing(FolderStore(path, timeout, folder=folder)) as store:
+                fill(store)
+
+    create_folder(path, properties, save_encoder, fill_folder, overwrite=overwrite, timeout=timeout)
+    return FolderStore(path, timeout)
 
 
 class FolderStore:
-    """The folder of a gallery, opened for reading and writing. Threads may share it."""
+    """The folder of a gallery, opened for reading and writing. Threads may share it.
 
-    def __init__(self, path: Path, timeout: float):
+    Args:
+        path: Absolute path of the folder.
+        timeout: Seconds to wait for processes that use the gallery.
+        folder: Hidden folder that has the files while the gallery is created. Default: `path`.
+    """
+
+    def __init__(self, path: Path, timeout: float, *, folder: Path | None = None):
         self.path = path
-        if not path.is_dir():
+        self._folder = path if folder is None else folder
+        self._database = self._folder / DATABASE
+        if not self._folder.is_dir():
             raise NoGalleryError(f"{path}: {'it is a file, not a gallery' if path.exists() else 'no such gallery'}")
-        if not (path / DATABASE).is_file():
+        check_no_links(self._folder, self.address)
+        if not self._database.is_file():
             raise NoGalleryError(f"{path} is not a gallery: it has no {DATABASE}")
         self._lock = threading.RLock()
         self._contents: Contents | None = None
         with input_errors("open", path):
-            self._file = _number_of_file(path / DATABASE)
-            self._connection = connect(path / DATABASE, timeout)
+            self._file_number = file_number(self._database)
+            self._connection = connect(self._database, timeout)
         try:
             with input_errors("open", path):
-                self._connection.execute("PRAGMA synchronous = FULL")
+                # Unlike FULL, EXTRA waits until the deleted journal, which is the commit, is on the disk.
+                self._connection.execute("PRAGMA synchronous = EXTRA")
                 self._connection.execute("PRAGMA trusted_schema = OFF")  # the folder may come from anybody
+            with self._reading():
+                check_schema(self._connection)
             self.contents()
         except BaseException:
             self.close()
@@ -74,7 +124,8 @@ class FolderStore:
 
     def load_encoder(self) -> Encoder:
         """Load the encoder in the folder."""
-        return load_encoder(self.path / ENCODER)
+        with self._reading():  # no other gallery replaces this one until it is loaded
+            return load_encoder(self._folder / ENCODER)
 
     def properties(self) -> Properties:
         """Return the properties."""
@@ -142,7 +193,7 @@ class FolderStore:
             source, values = "SELECT value FROM json_each(?)", (json_list(names),)
         sql = f"SELECT DISTINCT identity FROM items WHERE identity IN ({source}) ORDER BY identity"
         with self._reading():
-            return [name for (name,) in self._connection.execute(sql, values)]
+            return names_of(self._connection.execute(sql, values))
 
     def calibration(self) -> StoredCalibration | None:
         """Return the calibration, or None."""
@@ -151,18 +202,16 @@ class FolderStore:
             if found is None:
                 return None
             arrays = dict(self._connection.execute("SELECT name, array FROM calibration"))
-            names = [name for (name,) in self._connection.execute("SELECT name FROM calibration_identities")]
+            names = names_of(self._connection.execute("SELECT name FROM calibration_identities"))
             return read_calibration(arrays, found[0], names, self.address)
 
     def add(self, batches: Iterable[NewItems], last_id: int = 0) -> list[int]:
         """Append items in one transaction, and return their ids."""
         added: list[int] = []
-        with self._writing() as properties:
+        with self._writing() as properties, self._embeddings_file(properties).open_for_appending() as file:
             for new in batches:
                 n, first = len(new.embeddings), 1 + self._last_id()
-                with self._file_of_embeddings(properties).open("r+b") as file:
-                    file.seek(_size(properties))
-                    _write_durably(file, [new.embeddings])
+                write_durably(file, [new.embeddings])
                 ids = range(first, first + n) if new.ids is None else new.ids
                 rows = range(properties["rows"], properties["rows"] + n)
                 self._connection.executemany(
@@ -210,7 +259,11 @@ class FolderStore:
     def _last_id(self) -> int:
         """Return the highest id that was ever given, 0 if there was none."""
         last = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'items'").fetchone()
-        return last[0] if last else 0
+        if last is None:
+            return 0
+        if not isinstance(last[0], int) or last[0] < 0:
+            raise sqlite3.DatabaseError(f"its highest id is {last[0]!r}")
+        return last[0]
 
     def _remove(self, properties: Properties, sql: str, value: str) -> int:
         removed = self._connection.execute(sql, (value,)).rowcount
@@ -222,13 +275,10 @@ class FolderStore:
     def _compact(self, properties: Properties) -> None:
         """Write the rows that have an item to a new file of embeddings. The old one is deleted after the commit."""
         _, rows = integer_columns(self._connection.execute("SELECT id, row FROM items ORDER BY row"))
-        embeddings = self._map(properties)
+        embeddings = self._embeddings_file(properties).map()
         properties["generation"] += 1
         properties["rows"] = len(rows)
-        with self._file_of_embeddings(properties).open("wb") as file:
-            starts = range(0, len(rows), ROWS_PER_COPY)
-            _write_durably(file, (embeddings[rows[start : start + ROWS_PER_COPY]] for start in starts))
-        _sync_folder(self.path)
+        write_rows(self._folder / EMBEDDINGS.format(properties["generation"]), embeddings, rows)
         # In ascending order: a new row is at most the old one, so that no two items have one row in between.
         self._connection.executemany("UPDATE items SET row = ? WHERE row = ?", enumerate(rows.tolist()))
 
@@ -247,6 +297,8 @@ class FolderStore:
         with self._lock, input_errors("read", self.path):
             self._connection.execute("BEGIN")
             try:
+                self._connection.execute("SELECT count(*) FROM sqlite_master")  # BEGIN alone does not take the lock
+                self._check_not_replaced()
                 yield
             finally:
                 self._connection.rollback()
@@ -261,8 +313,9 @@ class FolderStore:
         with self._lock, input_errors("write", self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
+                self._check_not_replaced()
                 committed = self._properties()
-                self._discard_uncommitted(committed)
+                self._embeddings_file(committed).discard_uncommitted()
                 properties = dict(committed)
                 try:
                     yield properties
@@ -271,24 +324,34 @@ class FolderStore:
                         properties["last_rewrite"] = properties["transaction"]
                     changed = [(name, value) for name, value in properties.items() if committed.get(name) != value]
                     self._connection.executemany("REPLACE INTO properties VALUES (?, ?)", changed)
+                    self._check_not_replaced()  # the folder may have been moved by hand
                     self._connection.commit()
                 except BaseException:
                     self._connection.rollback()
                     with contextlib.suppress(sqlite3.Error, OSError, InputError):
                         self._connection.execute("BEGIN IMMEDIATE")
-                        self._discard_uncommitted(self._properties())
+                        self._check_not_replaced()
+                        self._embeddings_file(self._properties()).discard_uncommitted()
                     raise
             finally:
                 self._connection.rollback()
             if properties["generation"] != committed["generation"]:
-                _delete(self._file_of_embeddings(committed))
+                delete(self._folder / EMBEDDINGS.format(committed["generation"]))
+
+    def _check_not_replaced(self) -> None:
+        """Raise an InputError if another gallery has replaced this one, which cannot happen during a transaction."""
+        if not self._database.exists() or file_number(self._database) != self._file_number:
+            raise InputError(f"{self.path} was replaced by another gallery; open it again")
 
     def _properties(self) -> Properties:
         """Read and check the table of properties."""
-        if _number_of_file(self.path / DATABASE) != self._file:
-            raise InputError(f"{self.path} was replaced by another gallery; open it again")
         found = dict(self._connection.execute("SELECT name, value FROM properties WHERE name != 'calibration'"))
-        return check_properties(found, INTEGERS, self.address)
+        properties = check_properties(found, INTEGERS, self.address)
+        if not 0 < properties["embedding_size"] <= MAX_EMBEDDING_SIZE:
+            raise sqlite3.DatabaseError(f"its embedding_size is {properties['embedding_size']}")
+        if wrong := [name for name in ENCODER_TEXTS if not isinstance(properties.get(name), str)]:
+            raise sqlite3.DatabaseError(f"its {wrong[0]} is {properties.get(wrong[0])!r}")
+        return properties
 
     def _refresh(self) -> Contents:
         """Return all items. Only those that were added since the last call are read, if nothing else was changed."""
@@ -304,67 +367,8 @@ class FolderStore:
             raise InputError(f"{self.path}: the gallery is damaged: its items do not belong to its embeddings")
         if known:
             ids, rows = np.concatenate([known.ids, ids]), np.concatenate([known.rows, rows])
-        self._contents = Contents(ids, rows, self._map(properties), properties)
+        self._contents = Contents(ids, rows, self._embeddings_file(properties).map(), properties)
         return self._contents
 
-    def _map(self, properties: Properties) -> np.ndarray:
-        """Return all committed rows of the file of embeddings, memory-mapped."""
-        path, shape = self._checked_file(properties), (properties["rows"], properties["embedding_size"])
-        if not _size(properties):
-            return np.empty(shape, np.float32)  # an empty file cannot be mapped
-        return np.asarray(np.memmap(path, "<f4", "r", shape=shape))
-
-    def _discard_uncommitted(self, properties: Properties) -> None:
-        """Cut the file of embeddings to its committed rows, and delete other ones, which a dying process has left."""
-        current = self._checked_file(properties)
-        if current.stat().st_size > _size(properties):
-            os.truncate(current, _size(properties))
-        for path in self.path.glob(EMBEDDINGS.format("*")):
-            if path != current:
-                _delete(path)
-
-    def _checked_file(self, properties: Properties) -> Path:
-        """Return the file of embeddings; an InputError if it has not all committed rows."""
-        path, size = self._file_of_embeddings(properties), _size(properties)
-        found = path.stat().st_size if path.is_file() else -1
-        if found < size or path.is_symlink():  # a file that a link points to would be cut
-            state = (
-                "missing or a link" if found < 0 or path.is_symlink() else f"too short ({found:,} of {size:,} bytes)"
-            )
-            raise InputError(f"{self.path}: the gallery is damaged: {path.name} is {state}")
-        return path
-
-    def _file_of_embeddings(self, properties: Properties) -> Path:
-        return self.path / EMBEDDINGS.format(properties["generation"])
-
-
-def _size(properties: Properties) -> int:
-    """Return the size of the committed rows in bytes."""
-    return properties["rows"] * properties["embedding_size"] * 4
-
-
-def _number_of_file(path: Path) -> tuple[int, int]:
-    """Return the device and the inode of a file, which differ for a gallery and the one that replaces it."""
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
-def _write_durably(file: BinaryIO, arrays: Iterable[np.ndarray]) -> None:
-    for array in arrays:
-        file.write(array.data)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name == "posix":  # other systems do not open folders
-        folder = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _delete(path: Path) -> None:
-    with contextlib.suppress(OSError):  # Windows does not delete a file that a reader has mapped
-        path.unlink()
+    def _embeddings_file(self, properties: Properties) -> EmbeddingsFile:
+        return EmbeddingsFile(self._folder, properties, self.address)

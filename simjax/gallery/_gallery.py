@@ -1,7 +1,7 @@
 """The gallery: enrolling images, searching, verifying, identifying and finding duplicates."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from simjax.evaluate import Calibration, Threshold
 from simjax.gallery._copy import copy_store
 from simjax.gallery._hits import closest_hits, duplicate_items, embeddings_of, items_of, recommended_hits, warn_if_fewer
 from simjax.gallery._index import CANDIDATES, approximate_hits, create_index, existing_index, index_of, indexed
-from simjax.gallery._inputs import Ids, as_identities, as_ids, as_json, as_queries, embed, stored_paths
+from simjax.gallery._inputs import Ids, as_identities, as_ids, as_json, as_queries, checked_encoder, embed, stored_paths
 from simjax.gallery._locations import create_store, open_store
 from simjax.gallery._results import Duplicate, Identification, Index, Item, SearchResult, Verification
 from simjax.gallery._search import closest
@@ -39,28 +39,37 @@ class Gallery:
 
     def __init__(self, store: Store, encoder: Encoder | None):
         self._store = store
-        self._encoder = None if encoder is None else self._checked(encoder, encoder.name)
+        self._encoder = None if encoder is None else checked_encoder(encoder, encoder.name, store)
         self._thresholds = Thresholds(store, lambda: self.encoder)
 
     @classmethod
     def create(
-        cls, path_or_url: str | os.PathLike[str], encoder: Encoder, *, overwrite: bool = False, timeout: float = TIMEOUT
+        cls,
+        path_or_url: str | os.PathLike[str],
+        encoder: Encoder,
+        *,
+        fill: Callable[["Gallery"], object] | None = None,
+        overwrite: bool = False,
+        timeout: float = TIMEOUT,
     ) -> "Gallery":
-        """Create an empty gallery.
+        """Create a gallery.
 
         Args:
             path_or_url: Path of a folder, `postgresql://USER@HOST:PORT/DATABASE?gallery=NAME` (with pgvector),
                 `milvus://USER:PASSWORD@HOST:PORT?gallery=NAME` or `milvus:FILE.db?gallery=NAME`. NAME is a schema of
                 PostgreSQL or a collection of Milvus. Default: "gallery".
             encoder: Computes embeddings. The gallery stores a copy of it.
+            fill: Function that adds the first items to the gallery. A folder gets its path after that, so an error or a
+                kill changes nothing; a database then has an empty gallery. Default: the gallery is empty.
             overwrite: Replace a gallery that is there. Other files or tables are never replaced.
             timeout: Seconds to wait for another process that writes, in this and all later calls.
 
         Raises:
             InputError: If the gallery exists, or cannot be written.
         """
-        properties = properties_of(encoder)
-        return cls(create_store(path_or_url, properties, encoder.save, overwrite=overwrite, timeout=timeout), encoder)
+        add_items = None if fill is None else lambda store: fill(cls(store, encoder))
+        created = (path_or_url, properties_of(encoder), encoder.save)
+        return cls(create_store(*created, overwrite=overwrite, timeout=timeout, fill=add_items), encoder)
 
     @classmethod
     def open(
@@ -116,7 +125,7 @@ class Gallery:
     def encoder(self) -> Encoder:
         """The encoder of the gallery."""
         if self._encoder is None:
-            self._encoder = self._checked(self._store.load_encoder(), f"{self.address}/encoder")
+            self._encoder = checked_encoder(self._store.load_encoder(), f"{self.address}/encoder", self._store)
         return self._encoder
 
     @property
@@ -380,16 +389,6 @@ class Gallery:
         calibration = Calibration.fit(embeddings, identities, measure=self.measure, method=method)
         self._store.save_calibration(StoredCalibration(*calibration.to_arrays(), list(identities)))
         return calibration
-
-    def _checked(self, encoder: Encoder, name: str) -> Encoder:
-        """Return the encoder; an InputError if the embeddings of the gallery are of another one."""
-        properties = self._store.properties()
-        if encoder.fingerprint != properties["fingerprint"]:
-            raise InputError(
-                f"{self.address}: its embeddings are of the encoder {properties['encoder']} (fingerprint "
-                f"{properties['fingerprint']}), not of {name} ({encoder.fingerprint})"
-            )
-        return encoder
 
     def _queries(self, images_or_ids: Any) -> tuple[Sequence[str | int], np.ndarray, np.ndarray | None]:
         return as_queries(images_or_ids, self._store, self._embed)

@@ -82,6 +82,17 @@ def as_identities(identities: str | Sequence[str | None] | None, n: int) -> list
     return names
 
 
+def checked_encoder(encoder: Encoder, name: str, store: Store) -> Encoder:
+    """Return the encoder; an InputError with its name if the embeddings of the gallery are of another one."""
+    properties = store.properties()
+    if encoder.fingerprint != properties["fingerprint"]:
+        raise InputError(
+            f"{store.address}: its embeddings are of the encoder {properties['encoder']} (fingerprint "
+            f"{properties['fingerprint']}), not of {name} ({encoder.fingerprint})"
+        )
+    return encoder
+
+
 def as_json(metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None, n: int) -> list[str]:
     """Return the metadata of each of n images as a JSON object; see `Gallery.add`."""
     objects = []

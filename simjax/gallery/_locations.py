@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from simjax._files import absolute_path
 from simjax.core import InputError
-from simjax.gallery._folder import check_replaceable, create_folder
-from simjax.gallery._folder_store import FolderStore
+from simjax.gallery._folder import check_replaceable
+from simjax.gallery._folder_store import FolderStore, create_folder_store
 from simjax.gallery._store import NoGalleryError, Properties, Store
 
 GALLERY = "gallery"
@@ -25,8 +26,9 @@ def create_store(
     *,
     overwrite: bool,
     timeout: float,
+    fill: Callable[[Store], None] | None = None,
 ) -> Store:
-    """Create an empty gallery and open it. If this raises an error, nothing was changed.
+    """Create a gallery and open it. If this raises an error, nothing was changed.
 
     An exception is Milvus, which has no transactions: an interrupted replacement leaves no gallery.
 
@@ -37,14 +39,21 @@ def create_store(
         save_encoder: Writes the encoder to a folder.
         overwrite: Replace a gallery that is there.
         timeout: Seconds to wait for processes that use the gallery.
+        fill: Adds the first items. If this fails, a database has an empty gallery, and a folder is unchanged.
     """
     if (url := split_url(location)) is None:
-        path = _path(location)
-        create_folder(path, properties, save_encoder, overwrite=overwrite, timeout=timeout)
-        return FolderStore(path, timeout)
+        options = {"overwrite": overwrite, "timeout": timeout}
+        return create_folder_store(_path(location), properties, save_encoder, fill, **options)
     database = _module_of(*url)
     database.create_gallery(*url, properties, save_encoder, overwrite=overwrite, timeout=timeout)
-    return database.open_gallery(*url, timeout)
+    store = database.open_gallery(*url, timeout)
+    try:
+        if fill is not None:
+            fill(store)
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 def check_absent(location: str | os.PathLike[str], timeout: float) -> None:
@@ -110,4 +119,4 @@ def _module_of(url: str, name: str) -> Any:
 
 
 def _path(location: str | os.PathLike[str]) -> Path:
-    return Path(location).expanduser().resolve()
+    return absolute_path(location)

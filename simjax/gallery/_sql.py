@@ -48,6 +48,8 @@ def input_errors(action: str, path: Path) -> Iterator[None]:
             message = f"another process is writing {path}; try again later"
         elif primary_code(error) in FILE_SYSTEM_ERRORS:
             message = f"cannot {action} {path}: {error}"
+        elif not primary_code(error):  # a value that SQLite accepts, and galleries do not have
+            message = f"{path}: the gallery is damaged: {error}"
         else:
             message = f"{path}: the gallery is damaged, or its database is of something else ({error})"
         raise InputError(message) from error
@@ -67,12 +69,41 @@ def integer_columns(cursor: Iterable[tuple[int, int]]) -> tuple[np.ndarray, np.n
     return np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
 
 
-def item_of(row: tuple[int, str | None, str | None, str]) -> Item:
-    """Return an item from its columns."""
+def check_schema(connection: sqlite3.Connection) -> None:
+    """Raise a DatabaseError if the database computes values when it is read or written, instead of storing them.
+
+    A view with the name of a table can be infinite, and a trigger changes tables. Their root page is 0, as that of
+    virtual tables.
+    """
+    sql = "SELECT type, name FROM sqlite_master WHERE type NOT IN ('table', 'index') OR coalesce(rootpage, 0) = 0"
+    if (found := connection.execute(sql).fetchone()) is not None:
+        kind = "virtual table" if found[0] == "table" else found[0]
+        raise sqlite3.DatabaseError(f"it has the {kind} {found[1]}, which no gallery has")
+    sql = "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_xinfo(m.name) c WHERE c.hidden"
+    if (found := connection.execute(sql).fetchone()) is not None:
+        raise sqlite3.DatabaseError(f"it has the computed column {found[1]} of {found[0]}, which no gallery has")
+
+
+def names_of(cursor: Iterable[tuple[Any, ...]]) -> list[str]:
+    """Return a column of names as a list."""
+    names = [name for (name,) in cursor]
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise sqlite3.DatabaseError(f"a name of an identity is {wrong[0]!r}")
+    return names
+
+
+def item_of(row: tuple[Any, ...]) -> Item:
+    """Return an item from its columns: id, identity, path and metadata."""
+    for column, value in zip(("identity", "path"), row[1:3], strict=True):
+        if not isinstance(value, str | None):
+            raise sqlite3.DatabaseError(f"the {column} of item {row[0]} is {type(value).__name__}, not text")
     try:
-        return Item(*row[:3], json.loads(row[3]))
-    except (TypeError, ValueError) as error:
+        metadata = json.loads(row[3])
+    except (TypeError, ValueError, RecursionError) as error:
         raise sqlite3.DatabaseError(f"the metadata of item {row[0]} is not JSON: {error}") from error
+    if not isinstance(metadata, dict):
+        raise sqlite3.DatabaseError(f"the metadata of item {row[0]} is {type(metadata).__name__}, not an object")
+    return Item(row[0], row[1], row[2], metadata)
 
 
 def json_list(values: Iterable[Any]) -> str:

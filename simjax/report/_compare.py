@@ -3,14 +3,13 @@
 import itertools
 import json
 import os
-import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from simjax._files import replace_folder, write_file
+from simjax._files import replace_folder, temporary_folder, write_file
 from simjax.core import InputError
 from simjax.report import _numbers as numbers
 from simjax.report._metrics import BY_NAME, COLUMNS, COMPARED, HEADLINE, Metric, with_interval
@@ -51,15 +50,14 @@ def compare(runs: Sequence[Path], out: Path) -> None:
     recipes = recipes_of(loaded)
     page, content = _page(loaded, recipes, out), _content(loaded, recipes)
 
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        write_page(temporary, "compare", page)
-        write_file(temporary / "compare.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
-        replace_folder(temporary, out)
+        with temporary_folder(out) as temporary:
+            write_page(temporary, "compare", page)
+            write_file(temporary / "compare.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+            _check_out(out)  # another process may have written it meanwhile
+            replace_folder(temporary, out)
     except OSError as error:
         raise InputError(f"out: cannot write {out}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_out(out: Path) -> None:

@@ -258,6 +258,12 @@ def test_saving_again_is_refused_or_replaces_the_folder(encoder, tmp_path):
     with pytest.raises(InputError, match=r"notes\.txt"):
         encoder.save(tmp_path / "saved", overwrite=True)
     assert (tmp_path / "saved" / "notes.txt").read_text() == "mine"
+    for entry in ("mine/README.md", "mine too/calibration.safetensors/notes.txt"):
+        (tmp_path / entry).parent.mkdir(parents=True)
+        (tmp_path / entry).write_text("mine")
+        with pytest.raises(InputError, match="which is not of an encoder: not overwritten"):
+            encoder.save(tmp_path / Path(entry).parts[0], overwrite=True)
+        assert (tmp_path / entry).read_text() == "mine"
     card = (tmp_path / "saved" / "README.md").read_text()
     assert "vit on digits" in card
     assert "8x8 pixels, grey" in card

@@ -1,4 +1,12 @@
-"""An encoder with random weights, and empty galleries."""
+"""An encoder with random weights, empty galleries, and processes that write to them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,3 +40,57 @@ def gallery(encoder, tmp_path):
 @pytest.fixture
 def rows(random) -> np.ndarray:
     return random.normal(size=(13, SIZE)).astype(np.float32)
+
+
+class Writers:
+    """Starts tasks of `tests.gallery.writers` in processes of their own."""
+
+    def __init__(self, process: subprocess.Popen, folder: Path):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.stdin, self.stdout, self.folder = process.stdin, process.stdout, folder
+        self.outputs: dict[int, Path] = {}
+
+    def start(self, task: str, *arguments: object) -> int:
+        output = self.folder / f"{len(self.outputs)}.json"
+        self.stdin.write(" ".join(map(str, [task, output, *arguments])) + "\n")
+        self.stdin.flush()
+        number = int(self.stdout.readline())
+        self.outputs[number] = output
+        return number
+
+    def wait(self, number: int) -> None:
+        for _ in range(6000):
+            try:
+                os.kill(number, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.01)
+        raise TimeoutError(f"process {number} did not end")
+
+    def kill(self, number: int) -> None:
+        os.kill(number, signal.SIGKILL)
+        self.wait(number)
+
+    def result(self, number: int):
+        self.wait(number)
+        return json.loads(self.outputs[number].read_text())
+
+
+@pytest.fixture(scope="module")
+def writers(tmp_path_factory):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.gallery.writers"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
+    with subprocess.Popen(
+        command, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        found = Writers(process, tmp_path_factory.mktemp("outputs"))
+        yield found
+        found.stdin.close()
+
+
+@pytest.fixture
+def path(gallery):
+    gallery.close()
+    return Path(gallery.address)

@@ -33,6 +33,14 @@ def cut(name, size):
     return lambda path: (path / name).write_bytes((path / name).read_bytes()[:size])
 
 
+def replace_by_infinite_view(table):
+    columns = "x AS id, 'a' AS identity, NULL AS path, '{}' AS metadata, x AS row, 'a' || x AS name, x AS value"
+    numbers = "WITH RECURSIVE numbers(x) AS (SELECT 0 UNION ALL SELECT x + 1 FROM numbers)"
+    return run_sql(
+        f"ALTER TABLE {table} RENAME TO old", f"CREATE VIEW {table} AS {numbers} SELECT {columns} FROM numbers"
+    )
+
+
 def link_embeddings(path):
     (path / "embeddings-0.f32").rename(path / "elsewhere")
     (path / "embeddings-0.f32").symlink_to(path / "elsewhere")
@@ -69,6 +77,24 @@ def overwrite_middle(path):
         (cut("embeddings-0.f32", 259), r"damaged: embeddings-0\.f32 is too short \(259 of 260 bytes\)"),
         (lambda path: (path / "embeddings-0.f32").unlink(), r"damaged: embeddings-0\.f32 is missing"),
         (link_embeddings, r"damaged: embeddings-0\.f32 is missing or a link"),
+        (replace_by_infinite_view("items"), "damaged: it has the view items, which no gallery has"),
+        (replace_by_infinite_view("properties"), "damaged: it has the view properties"),
+        (
+            run_sql("CREATE TRIGGER t AFTER INSERT ON items BEGIN DELETE FROM items WHERE id < NEW.id; END"),
+            "damaged: it has the trigger t",
+        ),
+        (run_sql("CREATE VIRTUAL TABLE t USING fts5(x)"), "damaged: it has the virtual table t"),
+        (
+            run_sql("ALTER TABLE items ADD COLUMN x AS (zeroblob(row + 1000000000))"),
+            "damaged: it has the computed column x of items",
+        ),
+        (run_sql("UPDATE properties SET value = 0 WHERE name = 'embedding_size'"), "damaged: its embedding_size is 0"),
+        (
+            run_sql("UPDATE properties SET value = 1 << 62 WHERE name = 'embedding_size'", "DELETE FROM items"),
+            "damaged: its embedding_size is 4611686018427387904",
+        ),
+        (run_sql("UPDATE properties SET value = x'00' WHERE name = 'encoder'"), r"damaged: its encoder is b'\\x00'"),
+        (run_sql("DELETE FROM properties WHERE name = 'fingerprint'"), "damaged: its fingerprint is None"),
     ],
 )
 def test_a_damaged_or_foreign_folder_is_refused(filled, damage, message):
@@ -90,10 +116,44 @@ def test_damage_behind_an_open_gallery_is_noticed_before_anything_is_written(fil
     assert (filled / "embeddings-0.f32").stat().st_size == 100
 
 
-def test_metadata_that_is_no_json_is_damage(filled):
-    run_sql("UPDATE items SET metadata = '{'")(filled)
-    with Gallery.open(filled) as gallery, pytest.raises(InputError, match="metadata of item 1 is not JSON"):
-        next(gallery.items())
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("metadata", "'{'", "damaged: the metadata of item 1 is not JSON"),
+        ("metadata", "replace(hex(zeroblob(50000)), '0', '[')", "damaged: the metadata of item 1 is not JSON"),
+        ("metadata", "'[]'", "damaged: the metadata of item 1 is list, not an object"),
+        ("metadata", "'5'", "damaged: the metadata of item 1 is int, not an object"),
+        ("identity", "x'ff00'", "damaged: the identity of item 1 is bytes, not text"),
+        ("identity", "CAST(x'ff00' AS TEXT)", "damaged: Could not decode to UTF-8"),
+        ("path", "x'ff00'", "damaged: the path of item 1 is bytes, not text"),
+    ],
+)
+def test_an_item_with_a_damaged_column_is_refused(filled, column, value, message):
+    run_sql(f"UPDATE items SET {column} = {value} WHERE id = 1")(filled)
+    with Gallery.open(filled) as gallery:
+        for read in (lambda: next(gallery.items()), lambda: gallery.get(1)):
+            with pytest.raises(InputError, match=message):
+                read()
+
+
+@pytest.mark.parametrize("value", ["'x'", "NULL", "x'00'", "1e300", "-5"])
+def test_a_damaged_highest_id_is_refused(filled, rows, value):
+    run_sql(f"UPDATE sqlite_sequence SET seq = {value}")(filled)
+    with Gallery.open(filled) as gallery:
+        for use in (lambda: gallery.add(rows), gallery.info, lambda: gallery.search(rows, 1)):
+            with pytest.raises(InputError, match="damaged: its highest id is"):
+                use()
+        assert len(gallery) == 13
+
+
+@pytest.mark.parametrize("name", ["x'ff00'", "NULL"])
+def test_a_damaged_name_of_a_calibrated_identity_is_refused(filled, name):
+    run_sql(
+        "INSERT INTO properties VALUES ('calibration', '{}')",
+        f"INSERT INTO calibration_identities VALUES ({name})",
+    )(filled)
+    with Gallery.open(filled) as gallery, pytest.raises(InputError, match="damaged: a name of an identity is"):
+        gallery.calibration  # noqa: B018
 
 
 def test_a_damaged_calibration_is_refused(filled):
@@ -120,10 +180,11 @@ def test_what_an_interrupted_transaction_left_is_discarded(filled, rows):
     with (filled / "embeddings-0.f32").open("ab") as file:
         file.write(b"torn" * 7)
     (filled / "embeddings-1.f32").write_bytes(b"of a rewrite that was interrupted")
+    (filled / "embeddings-mine.f32").write_bytes(b"of somebody else")
     with Gallery.open(filled) as gallery:
         assert len(gallery) == 13
         gallery.add(rows[:2], "b")
-    assert sorted(path.name for path in filled.glob("*.f32")) == ["embeddings-0.f32"]
+    assert sorted(path.name for path in filled.glob("*.f32")) == ["embeddings-0.f32", "embeddings-mine.f32"]
     stored = np.fromfile(filled / "embeddings-0.f32", "<f4").reshape(-1, 5)
     np.testing.assert_array_equal(stored, np.concatenate([rows, rows[:2]]))
 

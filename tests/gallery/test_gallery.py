@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from simjax.core import InputError
-from simjax.gallery import Gallery, Item, _folder_store
+from simjax.gallery import Gallery, Item, _folder_embeddings, _folder_store
 from tests.gallery.conftest import SIZE, build_encoder
 
 
@@ -257,14 +257,15 @@ def test_a_closed_gallery_says_so(gallery, rows):
 
 def test_embeddings_are_on_the_disk_before_their_items_are_committed(gallery, rows, monkeypatch):
     ids = gallery.add(rows)
-    write = _folder_store._write_durably
+    write = _folder_store.write_durably
 
     def interrupted(file, arrays):
         write(file, arrays)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_folder_store, "MIN_DEAD_ROWS", 4)
-    monkeypatch.setattr(_folder_store, "_write_durably", interrupted)
+    for module in (_folder_store, _folder_embeddings):
+        monkeypatch.setattr(module, "write_durably", interrupted)
     for change in (lambda: gallery.add(rows), lambda: gallery.remove(ids[:12])):  # which rewrites the embeddings
         with pytest.raises(KeyboardInterrupt):
             change()

@@ -15,11 +15,15 @@ import sys
 import time
 import traceback
 import zlib
+from pathlib import Path
 
 import numpy as np
 
+from simjax.cli import main as run_command
 from simjax.core import InputError
-from simjax.gallery import Gallery, _folder_store
+from simjax.encoder import load_encoder
+from simjax.gallery import Gallery, _folder, _folder_store
+from simjax.gallery._store import NewItems
 
 GROUP = 3
 
@@ -85,6 +89,86 @@ def fill_disk(path: str, limit: str) -> list:
         found = [error_of(lambda: gallery.add(many, "many")), len(gallery)]
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         return [*found, os.path.getsize(f"{path}/embeddings-0.f32"), len(gallery.add(many, "many"))]
+
+
+def create_at_once(folder: str, encoder: str, name: str, other: str, count: str) -> list[str]:
+    """Create galleries at the same times as the process with the other name."""
+    loaded, found = load_encoder(encoder), []
+    for number in range(int(count)):
+        Path(folder, f"{name}-{number}").touch()
+        wait_for(Path(folder, f"{other}-{number}"))
+
+        def create_and_add(path: str = f"{folder}/gallery-{number}") -> None:
+            with Gallery.create(path, loaded) as gallery:
+                gallery.add(embeddings_of(name), name)
+
+        found.append(error_of(create_and_add))
+    return found
+
+
+def save_at_once(folder: str, encoder: str, name: str, other: str, count: str) -> list[str]:
+    """Save encoders at the same times as the process with the other name."""
+    loaded, found = load_encoder(encoder), []
+    for number in range(int(count)):
+        Path(folder, f"{name}-{number}").touch()
+        wait_for(Path(folder, f"{other}-{number}"))
+        found.append(error_of(lambda path=f"{folder}/encoder-{number}": loaded.save(path)))
+    return found
+
+
+def overwrite_slowly(path: str, encoder: str, signals: str) -> str:
+    """Replace a gallery whose database `overwrite_late` has opened, and add items until that process is done."""
+    loaded = load_encoder(encoder)
+    wait_for(Path(signals, "opened"))
+
+    def batches():
+        yield as_items("slow0")
+        Path(signals, "in transaction").touch()
+        wait_for(Path(signals, "done"), seconds=2)  # if the lock works, the other process waits for this one
+        yield as_items("slow1")
+
+    with Gallery.create(path, loaded, overwrite=True) as gallery:
+        return error_of(lambda: gallery._store.add(batches()))
+
+
+def overwrite_late(path: str, encoder: str, signals: str) -> str:
+    """Replace a gallery that `overwrite_slowly` replaces after this process opened its database."""
+    connect = _folder.connect
+
+    def connect_and_wait(*arguments):
+        connection = connect(*arguments)
+        Path(signals, "opened").touch()
+        wait_for(Path(signals, "in transaction"))
+        return connection
+
+    _folder.connect = connect_and_wait
+    with Gallery.create(path, load_encoder(encoder), overwrite=True) as gallery:
+        for name in ("late0", "late1"):
+            gallery.add(embeddings_of(name), name)
+    Path(signals, "done").touch()
+    return "done"
+
+
+def overwrite_and_die(path: str, encoder: str, images: str) -> None:
+    """Replace a gallery by one of images, and be killed when the images are added."""
+
+    def die(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    _folder_store.FolderStore.add = die  # pyright: ignore[reportAttributeAccessIssue]
+    run_command(["gallery", "create", path, "--encoder", encoder, "--images", images, "--overwrite"])
+
+
+def as_items(name: str) -> NewItems:
+    """The items of a group."""
+    return NewItems(embeddings_of(name), [name] * GROUP, [None] * GROUP, ["{}"] * GROUP)
+
+
+def wait_for(path: Path, seconds: float = 60) -> None:
+    """Wait until a file exists."""
+    end = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.001)
 
 
 def error_of(write) -> str:

@@ -1,0 +1,204 @@
+"""Galleries are created and replaced whole, also by several processes at once and by processes that are killed."""
+
+import contextlib
+
+import numpy as np
+import pytest
+
+from simjax.core import InputError
+from simjax.encoder import load_encoder
+from simjax.gallery import Gallery, _folder_store
+from simjax.gallery._folder_store import FolderStore
+from tests.cli.runs import image_folder
+from tests.gallery.test_durability import check_whole_groups
+from tests.gallery.writers import as_items, embeddings_of
+
+ROUNDS = 5
+
+
+@pytest.fixture
+def saved(encoder, tmp_path):
+    encoder.save(tmp_path / "encoder")
+    return tmp_path / "encoder"
+
+
+def identities_of(path):
+    with Gallery.open(path) as gallery:
+        return [item.identity for item in gallery.items()]
+
+
+def test_of_two_processes_that_create_a_gallery_one_is_refused(writers, saved, tmp_path):
+    numbers = [writers.start("create_at_once", tmp_path, saved, *names, ROUNDS) for names in ("ab", "ba")]
+    results = dict(zip("ab", map(writers.result, numbers), strict=True))
+    for number in range(ROUNDS):
+        path = tmp_path / f"gallery-{number}"
+        (winner,) = (name for name in "ab" if results[name][number] == "no error: None")
+        (loser,) = set("ab") - {winner}
+        assert results[loser][number].startswith(f"{path} exists; choose another folder")
+        assert set(identities_of(path)) == {winner}
+        check_whole_groups(path)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_of_two_processes_that_save_an_encoder_one_is_refused(writers, saved, tmp_path):
+    numbers = [writers.start("save_at_once", tmp_path, saved, *names, ROUNDS) for names in ("ab", "ba")]
+    for number, found in enumerate(zip(*map(writers.result, numbers), strict=True)):
+        path = tmp_path / f"encoder-{number}"
+        assert sorted(found) == [f"{path} exists; choose another folder, or pass `overwrite=True`", "no error: None"]
+        load_encoder(path)
+
+
+def test_a_gallery_that_was_replaced_by_another_process_is_replaced_after_its_transaction(
+    writers, path, saved, tmp_path
+):
+    (tmp_path / "signals").mkdir()
+    numbers = [
+        writers.start(task, path, saved, tmp_path / "signals") for task in ("overwrite_slowly", "overwrite_late")
+    ]
+    assert [writers.result(number) for number in numbers] == ["no error: [1, 2, 3, 4, 5, 6]", "done"]
+    check_whole_groups(path)
+    assert set(identities_of(path)) == {"late0", "late1"}
+
+
+def test_a_folder_that_is_moved_during_a_transaction_is_written_in_neither_place(path, encoder, tmp_path):
+    def batches():
+        yield as_items("a")
+        path.rename(tmp_path / "moved")
+        with Gallery.create(path, encoder) as other:
+            other.add(embeddings_of("other"), "other")
+        yield as_items("b")
+
+    with contextlib.closing(FolderStore(path, 5.0)) as store, pytest.raises(InputError, match="replaced by another"):
+        store.add(batches())
+    assert set(identities_of(path)) == {"other"}
+    check_whole_groups(path)
+    assert identities_of(tmp_path / "moved") == []
+
+
+def test_a_reader_gets_the_embeddings_of_its_own_ids_while_the_gallery_is_replaced(path, encoder, rows, monkeypatch):
+    with Gallery.open(path) as gallery:
+        gallery.add(rows[:5])
+        monkeypatch.setattr(gallery._store, "_contents", None)
+        file_number = _folder_store.file_number
+
+        def replace_then(database):  # at the moment between the check of the inode and the next statement
+            monkeypatch.setattr(_folder_store, "file_number", file_number)
+            found = file_number(database)
+            with pytest.raises(InputError, match="another process is writing"):
+                Gallery.create(path, encoder, overwrite=True, timeout=0.1)
+            return found
+
+        monkeypatch.setattr(_folder_store, "file_number", replace_then)
+        contents = gallery._store.contents()
+        assert _folder_store.file_number is file_number
+        np.testing.assert_array_equal(contents.embeddings, rows[:5])
+        Gallery.create(path, encoder, overwrite=True, timeout=0.1).close()
+        for read in (
+            gallery._store.contents,
+            gallery.count_identities,
+            lambda: gallery.get(1),
+            lambda: gallery.encoder,
+        ):
+            with pytest.raises(InputError, match="was replaced by another gallery"):
+                read()
+
+
+def test_a_replacement_that_fails_or_is_killed_keeps_the_gallery(writers, path, saved, encoder, tmp_path):
+    image_folder(tmp_path / "images", each=1)
+    with Gallery.open(path) as gallery:
+        gallery.add(embeddings_of("old"), "old")
+    writers.wait(writers.start("overwrite_and_die", path, saved, tmp_path / "images"))
+    assert set(identities_of(path)) == {"old"}
+    check_whole_groups(path)
+    assert [left.suffix for left in tmp_path.glob(".*")] == [".part"]
+    with pytest.raises(InputError, match="expected 3, one for each image"):
+        Gallery.create(path, encoder, fill=lambda new: new.add(embeddings_of("new"), ["a", "b"]), overwrite=True)
+    assert set(identities_of(path)) == {"old"}
+    with Gallery.create(path, encoder, fill=lambda new: new.add(embeddings_of("new"), "new"), overwrite=True) as new:
+        assert {item.identity for item in new.items()} == {"new"}
+    assert not list(tmp_path.glob(".*"))  # the folder of the killed process is deleted
+
+
+def test_a_gallery_is_filled_before_it_has_its_path(tmp_path, encoder, rows):
+    def fill(gallery):
+        assert gallery.address == str(tmp_path / "new")
+        assert not (tmp_path / "new").exists()
+        gallery.add(rows, "a")
+        gallery.remove(1)
+
+    with Gallery.create(tmp_path / "new", encoder, fill=fill) as gallery:
+        assert [item.id for item in gallery.items()] == list(range(2, 14))
+
+
+def test_an_error_of_the_function_that_fills_a_gallery_is_its_own(tmp_path, encoder):
+    def fill(gallery):
+        raise FileNotFoundError("of the caller")
+
+    with pytest.raises(FileNotFoundError, match="of the caller"):
+        Gallery.create(tmp_path / "new", encoder, fill=fill)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "unknown"),
+    [
+        ("encoder/thesis.txt", "encoder/thesis.txt"),
+        ("encoder/calibration.safetensors/thesis.txt", "encoder/calibration.safetensors"),
+        ("embeddings-old.f32", "embeddings-old.f32"),
+        ("embeddings-1.f32/thesis.txt", "embeddings-1.f32"),
+        ("items.sqlite-journal/thesis.txt", "items.sqlite-journal"),
+        ("notes.txt", "notes.txt"),
+    ],
+)
+def test_a_folder_with_other_files_is_not_overwritten(path, encoder, entry, unknown):
+    (path / entry).parent.mkdir(exist_ok=True)
+    (path / entry).write_text("mine")
+    with pytest.raises(InputError, match=f"contains {unknown}, which no gallery wrote: not overwritten"):
+        Gallery.create(path, encoder, overwrite=True)
+    assert (path / entry).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["encoder", "embeddings-0.f32", "items.sqlite"])
+def test_links_and_folders_without_a_database_are_not_overwritten(path, encoder, tmp_path, name):
+    elsewhere = (path / name).rename(tmp_path / "elsewhere")
+    (path / name).symlink_to(elsewhere)
+    with pytest.raises(InputError, match=f"contains {name}, which no gallery wrote"):
+        Gallery.create(path, encoder, overwrite=True)
+    (path / "items.sqlite").unlink()
+    with pytest.raises(InputError, match="which no gallery wrote"):
+        Gallery.create(path, encoder, overwrite=True)
+
+
+def test_a_database_that_is_a_link_is_not_written(path, encoder, rows, tmp_path):
+    with Gallery.create(tmp_path / "victim", encoder, fill=lambda gallery: gallery.add(rows)):
+        pass
+    before = (tmp_path / "victim" / "items.sqlite").read_bytes()
+    (path / "items.sqlite").unlink()
+    (path / "items.sqlite").symlink_to(tmp_path / "victim" / "items.sqlite")
+    with pytest.raises(InputError, match=r"damaged: items\.sqlite is a link"), Gallery.open(path) as gallery:
+        gallery.add(rows)
+    assert (tmp_path / "victim" / "items.sqlite").read_bytes() == before
+
+
+def test_a_commit_waits_for_the_disk(gallery):
+    assert gallery._store._connection.execute("PRAGMA synchronous").fetchone() == (3,)  # EXTRA
+
+
+def test_a_name_may_be_as_long_as_the_file_system_allows(encoder, rows, tmp_path):
+    path = tmp_path / ("ü" * 127)  # 254 bytes
+    for overwrite in (False, True):
+        with Gallery.create(path, encoder, fill=lambda gallery: gallery.add(rows), overwrite=overwrite) as gallery:
+            assert len(gallery) == 13
+    encoder.save(tmp_path / ("x" * 255))
+    assert load_encoder(tmp_path / ("x" * 255)).fingerprint == encoder.fingerprint
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "x" * 100_000, "a\0b", "~no_such_user_/gallery"])
+def test_a_path_that_no_file_can_have_is_one_error(encoder, tmp_path, name):
+    path = name if name.startswith("~") else str(tmp_path / name)
+    for use in (lambda: Gallery.create(path, encoder), lambda: Gallery.open(path)):
+        with pytest.raises(InputError, match="cannot be the path of a file"):
+            use()
+    if not name.startswith("~"):
+        with pytest.raises(InputError, match="cannot be the path of a file"):
+            encoder.save(path)
