@@ -31,7 +31,7 @@ def create_store(
 ) -> Store:
     """Create an empty gallery and open it. If this raises an error, nothing was changed.
 
-    An exception is Milvus, which has no transactions: an interrupted replacement leaves no gallery.
+    Milvus has no transactions: see `_milvus_create` for what remains if the process dies.
 
     Args:
         location: Path or URL.
@@ -115,7 +115,8 @@ def _database_of(url: str, name: str) -> _Database:
     extra = "milvus" if url.startswith("milvus:") else "postgres"
     try:
         if extra == "milvus":
-            from simjax.gallery._milvus import MilvusStore, address_of, create_gallery
+            from simjax.gallery._milvus import MilvusStore, address_of
+            from simjax.gallery._milvus_create import create_gallery
 
             return _Database(create_gallery, MilvusStore, address_of)
         from simjax.gallery._postgres import PostgresStore, address_of
