@@ -118,7 +118,7 @@ class Gallery:
 
     @property
     def address(self) -> str:
-        """Path of the folder, or URL of the database without user and password."""
+        """Path of the folder, or URL of the database without its password."""
         return self._store.address
 
     @property

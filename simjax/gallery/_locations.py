@@ -5,16 +5,19 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from simjax._files import absolute_path
 from simjax.core import InputError
 from simjax.gallery._folder import check_replaceable
 from simjax.gallery._folder_store import FolderStore, create_folder_store
-from simjax.gallery._store import NoGalleryError, Properties, Store
+from simjax.gallery._store import NoGalleryError, Properties, Store, is_unicode
 
 GALLERY = "gallery"
 """Parameter of a URL that names the gallery, and the default name."""
+
+MAX_TIMEOUT = 1e6
+"""Seconds. PostgreSQL limits its own to 24 days."""
 
 EXPECTED = "expected a folder, postgresql://USER@HOST:PORT/DATABASE?gallery=NAME or milvus://HOST:PORT?gallery=NAME"
 
@@ -30,23 +33,23 @@ def create_store(
 ) -> Store:
     """Create a gallery and open it. If this raises an error, nothing was changed.
 
-    An exception is Milvus, which has no transactions: an interrupted replacement leaves no gallery.
+    Milvus has no transactions: see `_milvus_create` for what remains if the process dies.
 
     Args:
         location: Path or URL.
-        properties: Of the encoder: "encoder" (its name), "fingerprint" (hash of its weights and preprocessing),
-            "embedding_size" and "measure" (a name).
+        properties: `ENCODER_PROPERTIES`.
         save_encoder: Writes the encoder to a folder.
         overwrite: Replace a gallery that is there.
         timeout: Seconds to wait for processes that use the gallery.
         fill: Adds the first items. If this fails, a database has an empty gallery, and a folder is unchanged.
     """
+    _check_timeout(timeout)
     if (url := split_url(location)) is None:
         options = {"overwrite": overwrite, "timeout": timeout}
         return create_folder_store(_path(location), properties, save_encoder, fill, **options)
-    database = _module_of(*url)
+    database = _database_of(*url)
     database.create_gallery(*url, properties, save_encoder, overwrite=overwrite, timeout=timeout)
-    store = database.open_gallery(*url, timeout)
+    store = database.store(*url, timeout)
     try:
         if fill is not None:
             fill(store)
@@ -74,16 +77,17 @@ def open_store(location: str | os.PathLike[str], timeout: float) -> Store:
         location: Path or URL.
         timeout: Seconds to wait for processes that use the gallery.
     """
+    _check_timeout(timeout)
     if (url := split_url(location)) is None:
         return FolderStore(_path(location), timeout)
-    return _module_of(*url).open_gallery(*url, timeout)
+    return _database_of(*url).store(*url, timeout)
 
 
 def without_credentials(location: str) -> str:
-    """Return a path as it is, and a URL without user and password."""
+    """Return a path as it is, and a URL without its password."""
     if (url := split_url(location)) is None:
         return location
-    return _module_of(*url).address_of(*url)
+    return _database_of(*url).address_of(*url)
 
 
 def split_url(location: str | os.PathLike[str]) -> tuple[str, str] | None:
@@ -94,6 +98,8 @@ def split_url(location: str | os.PathLike[str]) -> tuple[str, str] | None:
     if scheme[0] not in ("postgresql://", "postgres://", "milvus://", "milvus:"):
         raise InputError(f"{EXPECTED}, got a URL that starts with {scheme[0]}")
     url, _, query = str(location).partition("?")
+    if "\0" in str(location) or not is_unicode(str(location)):
+        raise InputError(f"{EXPECTED}, of Unicode text without NUL")
     if "@" in query:  # the ? is of the password
         raise InputError(f"{EXPECTED}; special characters of a password are written as %XX, such as %40 for @")
     parameters = query.split("&") if query else []
@@ -105,17 +111,34 @@ def split_url(location: str | os.PathLike[str]) -> tuple[str, str] | None:
     return url + (f"?{others}" if others else ""), name
 
 
-def _module_of(url: str, name: str) -> Any:
-    """Return the module for galleries in a database; an InputError if its package is not installed."""
+class _Database(NamedTuple):
+    """A kind of database: its function that creates a gallery, its store, and the function that returns addresses."""
+
+    create_gallery: Callable[..., None]
+    store: Callable[[str, str, float], Store]
+    address_of: Callable[[str, str], str]
+
+
+def _database_of(url: str, name: str) -> _Database:
+    """Return the kind of database of a URL; an InputError if its package is not installed."""
     extra = "milvus" if url.startswith("milvus:") else "postgres"
     try:
         if extra == "milvus":
-            from simjax.gallery import _milvus as module
-        else:
-            from simjax.gallery import _postgres as module
+            from simjax.gallery._milvus import MilvusStore, address_of
+            from simjax.gallery._milvus_create import create_gallery
+
+            return _Database(create_gallery, MilvusStore, address_of)
+        from simjax.gallery._postgres import PostgresStore, address_of
+        from simjax.gallery._postgres_create import create_gallery
+
+        return _Database(create_gallery, PostgresStore, address_of)
     except ImportError as error:
         raise InputError(f"this gallery needs the command pip install 'simjax[{extra}]' ({error})") from error
-    return module
+
+
+def _check_timeout(timeout: float) -> None:
+    if not 0 <= timeout <= MAX_TIMEOUT:
+        raise InputError(f"timeout: expected seconds from 0 to {MAX_TIMEOUT:,.0f}, got {timeout}")
 
 
 def _path(location: str | os.PathLike[str]) -> Path:

@@ -1,8 +1,8 @@
 """A gallery in Milvus: a collection to which rows are appended, and which is replayed.
 
 Milvus has no transactions. A change is therefore written as rows that are ignored until a row of the kind "commit"
-names them. Rows without a commit are of a process that died. A commit is written while the collection NAME_lock exists,
-which one process creates and drops. The rows are
+names them. Rows without a commit are of a process that died. One process at a time writes a commit, see `_milvus_lock`.
+The rows are
 
     kind         number                        content (JSON but for the encoder)         embedding
     encoder      position of the part          part of a ZIP archive in Base64            0
@@ -24,17 +24,16 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pymilvus import DataType, MilvusException
+from pymilvus import MilvusException
 
 from simjax.core import InputError
 from simjax.encoder import Encoder
+from simjax.gallery._milvus_lock import locked
 from simjax.gallery._milvus_rows import (
     FIELDS,
-    MAX_BYTES,
     ROWS_PER_CALL,
     Commit,
     Row,
@@ -42,29 +41,28 @@ from simjax.gallery._milvus_rows import (
     as_json,
     batches_of,
     check_collection,
+    commit_of,
     connect,
+    from_base64,
     input_errors,
     insert,
     insert_commit,
     key_of_commit,
     keys_of,
-    locked,
     new_token,
     parts_of,
 )
 from simjax.gallery._results import Item
 from simjax.gallery._store import (
-    FORMAT,
-    VERSION,
     Contents,
+    DamageError,
     EmbeddingFile,
     NewItems,
     Properties,
     StoredCalibration,
     Where,
-    archive_of,
     as_npy,
-    check_properties,
+    checked_item,
     load_archived_encoder,
     matches,
     read_calibration,
@@ -72,40 +70,6 @@ from simjax.gallery._store import (
 )
 
 COMMITS_PER_CALL = 100
-INTEGERS = ("embedding_size", "transaction", "last_rewrite", "calibrated", "last_id")
-
-
-def create_gallery(
-    url: str,
-    name: str,
-    properties: Properties,
-    save_encoder: Callable[[Path], None],
-    *,
-    overwrite: bool,
-    timeout: float,
-) -> None:
-    """Create the collection of an empty gallery; see `create_store`."""
-    address = address_of(url, name)
-    archive = archive_of(save_encoder)
-    stored = {"format": FORMAT, "version": VERSION, **dict.fromkeys(INTEGERS, 0), **properties}
-    with input_errors("write", address), contextlib.closing(connect(url, timeout, create=True)) as client:
-        if client.has_collection(name):
-            if not overwrite:
-                raise InputError(f"{address} exists; choose another name, or create it with `overwrite=True`")
-            check_collection(client, name, address)
-            client.drop_collection(name)
-        schema = client.create_schema()
-        schema.add_field("key", DataType.VARCHAR, max_length=64, is_primary=True)
-        schema.add_field("kind", DataType.VARCHAR, max_length=16)
-        schema.add_field("number", DataType.INT64)
-        schema.add_field("content", DataType.VARCHAR, max_length=MAX_BYTES)
-        schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=properties["embedding_size"])
-        index = client.prepare_index_params()
-        index.add_index("embedding", index_type="FLAT", metric_type="L2")
-        client.create_collection(name, schema=schema, index_params=index, consistency_level="Strong")
-        token, size = new_token(), properties["embedding_size"]
-        count = insert(client, name, token, parts_of("encoder", base64.b64encode(archive).decode()), size)
-        insert_commit(client, name, Commit(token, count, stored), size)
 
 
 class MilvusStore:
@@ -133,7 +97,7 @@ class MilvusStore:
 
     @property
     def address(self) -> str:
-        """URL of the gallery without user and password."""
+        """URL of the gallery without user and password, or the file."""
         return address_of(self._url, self._name)
 
     def close(self) -> None:
@@ -144,8 +108,8 @@ class MilvusStore:
     def load_encoder(self) -> Encoder:
         with self._calling("read"):
             self._read_commits()
-            text = self._joined(self._commits[0])
-        return load_archived_encoder(base64.b64decode(text), self._name, self.address)
+            archive = from_base64(self._joined(self._commits[0]))
+        return load_archived_encoder(archive, self._name, self.address)
 
     def properties(self) -> Properties:
         with self._calling("read"):
@@ -196,9 +160,12 @@ class MilvusStore:
             number = self._read_commits()["calibrated"]
             if not number:
                 return None
-            found = json.loads(self._joined(self._commits[number]))
-        arrays = {name: base64.b64decode(array) for name, array in found["arrays"].items()}
-        return read_calibration(arrays, json.dumps(found["description"]), found["identities"], self.address)
+            match json.loads(self._joined(self._commits[number])):
+                case {"arrays": dict() as arrays, "description": description, "identities": list() as identities}:
+                    decoded = {name: from_base64(array) for name, array in arrays.items()}
+                case _:
+                    raise DamageError(f"commit {number} has no calibration")
+        return read_calibration(decoded, json.dumps(description), identities, self.address)
 
     def add(self, batches: Iterable[NewItems], last_id: int = 0) -> list[int]:
         positions: list[int] = []
@@ -284,7 +251,7 @@ class MilvusStore:
         count, is_committed = 0, False
         try:
             count = insert(self._client, self._name, token, rows, size)
-            with locked(self._client, self._name, self._timeout, self.address) as end:
+            with locked(self._client, self._url, self._name, self._timeout) as end:
                 properties = dict(self._read_commits())
                 if seen in (None, properties["transaction"]):
                     change(properties)
@@ -323,14 +290,16 @@ class MilvusStore:
         while count == COMMITS_PER_CALL:
             start = max(len(self._commits) - 1, 0)  # the last one again, to notice that the gallery was replaced
             rows = self._get([key_of_commit(number) for number in range(start, start + COMMITS_PER_CALL)])
-            commits = [Commit(*json.loads(row["content"])) for row in rows.values()]
+            commits = [
+                commit_of(row["content"], number, self.address) for number, row in enumerate(rows.values(), start)
+            ]
             if known and (not commits or commits[0].token != self._commits[-1].token):
                 raise InputError(f"{self.address} was replaced by another gallery; open it again")
             self._commits[start:] = commits
             count = len(commits)
         if not self._commits:
-            raise InputError(f"{self.address}: the gallery is damaged: its creation was interrupted")
-        return check_properties(self._commits[-1].properties, INTEGERS, self.address)
+            raise DamageError("its creation was interrupted")
+        return self._commits[-1].properties
 
     def _refresh(self) -> Contents:
         """Return all items. Only rows of new commits are read."""
@@ -354,16 +323,18 @@ class MilvusStore:
             for key, row in self._get(batch).items():
                 if row["kind"] == "item":
                     i = row["number"] + first_ids[key.split()[0]]
-                    self._items[i], self._rows[i] = Item(i, *json.loads(row["content"])), count + len(embeddings)
+                    self._items[i] = checked_item(i, json.loads(row["content"]))
+                    self._rows[i] = count + len(embeddings)
                     self._keys[i] = [key]
                     embeddings.append(row["embedding"])
                 elif row["kind"] == "update" and row["number"] in self._items:
-                    changed = json.loads(row["content"])
-                    self._items[row["number"]] = self._items[row["number"]]._replace(**changed)
+                    self._items[row["number"]] = _changed(self._items[row["number"]], json.loads(row["content"]))
                     self._keys[row["number"]].append(key)
                 elif row["kind"] == "remove":
                     for table in (self._items, self._rows, self._keys):
                         table.pop(row["number"], None)
+            if any(len(embedding) != size for embedding in embeddings):
+                raise DamageError(f"its embedding_size is {size}, its embeddings have {len(embeddings[0])} numbers")
             if embeddings:
                 self._embeddings.write(count, np.asarray(embeddings, np.float32))
             count += len(embeddings)
@@ -383,9 +354,11 @@ class MilvusStore:
         return {key: found[key] for key in keys if key in found}
 
 
-def open_gallery(url: str, name: str, timeout: float) -> MilvusStore:
-    """Open a gallery; see `open_store`."""
-    return MilvusStore(url, name, timeout)
+def _changed(item: Item, values: Any) -> Item:
+    """Return an item with new values by name; a DamageError if they are of something else."""
+    if not isinstance(values, dict) or not set(values) <= {"identity", "metadata"}:
+        raise DamageError(f"an update of item {item.id} has another form")
+    return checked_item(item.id, (item._replace(**values))[1:])
 
 
 def _selected(contents: Contents, is_selected: list[bool]) -> Contents:

@@ -1,20 +1,20 @@
 """Milvus: connections, errors, and the rows of a gallery."""
 
+import base64
 import contextlib
 import itertools
 import json
 import logging
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus import MilvusClient, MilvusException
 
 from simjax.core import InputError
-from simjax.gallery._store import NoGalleryError, Properties
+from simjax.gallery._store import INTEGERS, DamageError, NoGalleryError, Properties, check_properties
 
 FIELDS = ("key", "kind", "number", "content", "embedding")
 MAX_BYTES = 65_535
@@ -23,8 +23,11 @@ MAX_BYTES = 65_535
 ROWS_PER_CALL = 500
 """Rows of the largest size then stay below the 64 MB of a call."""
 
-LEASE = 10.0
-"""Seconds after which a lock is taken from a process that has died. It is held for the insertion of one row."""
+MAX_SIZE = 32_768
+"""Largest size of a vector of Milvus."""
+
+MAX_PARTS = 100_000
+"""Largest number of parts of an encoder or a calibration, 6.5 GB."""
 
 Row = dict[str, Any]
 
@@ -44,7 +47,7 @@ class Commit(NamedTuple):
 
 
 def address_of(url: str, name: str) -> str:
-    """Return the URL of a gallery without user and password."""
+    """Return the URL of a gallery without user and password, which may be one token."""
     scheme, _, place = _split(url)
     return f"{scheme}{place}?gallery={name}"
 
@@ -57,6 +60,13 @@ def _split(url: str) -> tuple[str, str, str]:
     return "milvus://", credentials, place
 
 
+def file_of(url: str) -> Path | None:
+    """Return the file of milvus-lite, or None for a server."""
+    scheme, _, place = _split(url)
+    # Resolved, because milvus-lite starts a server for each path, and only one server can open the file.
+    return Path(place).expanduser().resolve() if scheme == "milvus:" else None
+
+
 def connect(url: str, timeout: float, *, create: bool = False) -> MilvusClient:
     """Return a client.
 
@@ -67,9 +77,8 @@ def connect(url: str, timeout: float, *, create: bool = False) -> MilvusClient:
     """
     for library in ("pymilvus", "milvus_lite", "grpc"):  # they print a traceback for each error that they raise
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    scheme, credentials, place = _split(url)
-    if scheme == "milvus:":
-        path = Path(place).expanduser().absolute()
+    _, credentials, place = _split(url)
+    if (path := file_of(url)) is not None:
         if path.suffix != ".db":
             raise InputError(f"expected a file that ends in .db, got {path}")
         if not create and not path.exists():
@@ -80,7 +89,10 @@ def connect(url: str, timeout: float, *, create: bool = False) -> MilvusClient:
             reason = f"damaged, or another process has opened it ({error.message})"
             raise InputError(f"cannot open {path}: it is {reason}") from error
     host, _, database = place.partition("/")
-    return MilvusClient(f"http://{host}", token=unquote(credentials), db_name=database, timeout=timeout)
+    try:
+        return MilvusClient(f"http://{host}", token=unquote(credentials), db_name=database, timeout=timeout)
+    except ValueError:  # of the parser of URLs, which may quote a password
+        raise InputError("expected a URL like milvus://USER:PASSWORD@HOST:PORT/DATABASE?gallery=NAME") from None
 
 
 @contextlib.contextmanager
@@ -88,52 +100,12 @@ def input_errors(action: str, address: str) -> Iterator[None]:
     """Raise errors of Milvus as InputErrors; see `_postgres_sql.input_errors`."""
     try:
         yield
-    except UnicodeEncodeError as error:
-        raise InputError(f"expected Unicode text ({error})") from error
-    except json.JSONDecodeError as error:
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise InputError(f"expected Unicode text and integers of at most 64 bits ({error})") from error
+    except (json.JSONDecodeError, RecursionError, DamageError) as error:
         raise InputError(f"{address}: the gallery is damaged ({error})") from error
     except MilvusException as error:
         raise InputError(f"cannot {action} {address}: {' '.join(error.message.split())}") from error
-
-
-@contextlib.contextmanager
-def locked(client: MilvusClient, gallery: str, timeout: float, address: str) -> Iterator[float]:
-    """Hold the collection NAME_lock, which only one process can create; its key is named after the process.
-
-    Yields the time by `time.monotonic` until which no other process takes the lock.
-
-    Args:
-        client: A client.
-        gallery: Name of the collection of the gallery.
-        timeout: Seconds to wait for another process.
-        address: See `Store`.
-    """
-    name, token = f"{gallery}_lock", f"held_by_{new_token()}"
-    schema = client.create_schema()
-    schema.add_field(token, DataType.INT64, is_primary=True)
-    schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=2)
-    end, other, since = time.monotonic() + timeout, "", time.monotonic()
-    while True:
-        holder, start = "", time.monotonic()
-        with contextlib.suppress(MilvusException):  # it exists
-            client.create_collection(name, schema=schema)
-        with contextlib.suppress(MilvusException):  # it was dropped
-            holder = fields_of(client, name)[0]
-        if holder == token:
-            break
-        if holder != other:
-            other, since = holder, time.monotonic()
-        if holder and time.monotonic() - since > LEASE:
-            client.drop_collection(name)
-        if time.monotonic() > end:
-            raise InputError(f"another process is writing {address}; try again later")
-        time.sleep(0.05)
-    try:
-        yield start + LEASE
-    finally:
-        if time.monotonic() < start + LEASE:  # else it may be that of another process
-            with contextlib.suppress(MilvusException):
-                client.drop_collection(name)
 
 
 def check_collection(client: MilvusClient, name: str, address: str) -> None:
@@ -159,6 +131,33 @@ def insert(client: MilvusClient, name: str, token: str, rows: Iterable[Row], siz
     return count
 
 
+def commit_of(content: str, number: int, address: str) -> Commit:
+    """Return the commit with a number from the content of its row.
+
+    Args:
+        content: See `_milvus`.
+        number: Number of the transaction.
+        address: See `Store`.
+
+    Raises:
+        DamageError: If it is not a commit of this number.
+        InputError: If its properties are not of a gallery that this version can use.
+    """
+    match json.loads(content):
+        case [str() as token, int() as rows, dict() as properties] if rows >= 0:
+            check_properties(properties, INTEGERS, address)
+        case _:
+            raise DamageError(f"commit {number} has another form")
+    size, last_id = properties["embedding_size"], properties["last_id"]
+    if not 0 < size <= MAX_SIZE:
+        raise DamageError(f"its embedding_size is {size}")
+    if properties["transaction"] != number or properties["calibrated"] > number:
+        raise DamageError(f"commit {number} has the properties of another one")
+    if rows > max(MAX_PARTS, last_id):  # reading them would take very long
+        raise DamageError(f"commit {number} has {rows:,} rows, but only {last_id} items were ever added")
+    return Commit(token, rows, properties)
+
+
 def insert_commit(client: MilvusClient, name: str, commit: Commit, size: int) -> None:
     number = commit.properties["transaction"]
     row = {"key": key_of_commit(number), "kind": "commit", "number": number, "content": as_json(commit)}
@@ -181,6 +180,14 @@ def parts_of(kind: str, text: str) -> Iterator[Row]:
     """Yield rows with the parts of an ASCII text."""
     for number, start in enumerate(range(0, len(text), MAX_BYTES)):
         yield {"kind": kind, "number": number, "content": text[start : start + MAX_BYTES]}
+
+
+def from_base64(text: Any) -> bytes:
+    """Return the bytes that text in Base64 stands for; a DamageError for other text."""
+    try:
+        return base64.b64decode(text)
+    except (ValueError, TypeError) as error:
+        raise DamageError(f"expected Base64 ({error})") from error
 
 
 def batches_of(values: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -8,145 +8,46 @@ values are parameters of the statements.
 import contextlib
 import json
 import threading
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import psycopg
-from psycopg import IsolationLevel, errors, sql
+from psycopg import IsolationLevel, sql
 
 from simjax.core import InputError
 from simjax.encoder import Encoder
 from simjax.gallery import _postgres_index
 from simjax.gallery._postgres_sql import (
-    add_extension_to_search_path,
+    WRONG_TABLES,
     address_of,
     as_vectors,
+    check_schema,
     condition,
     connect,
     copied,
     input_errors,
-    one_line,
     read_ids,
     read_properties,
     set_search_path,
-    vector_records,
 )
 from simjax.gallery._results import Item
 from simjax.gallery._store import (
-    FORMAT,
+    INTEGERS,
     ITEMS_PER_READ,
-    VERSION,
     Contents,
+    DamageError,
     EmbeddingFile,
     NewItems,
     Properties,
     StoredCalibration,
     Where,
-    archive_of,
     as_npy,
     check_properties,
+    checked_item,
     load_archived_encoder,
     read_calibration,
 )
-
-TABLES = ("properties", "items", "calibration", "calibration_identities", "encoder")
-INTEGERS = ("embedding_size", "transaction", "last_rewrite", "calibrated", "last_id")
-
-SCHEMA = """
-    CREATE TABLE properties (name text PRIMARY KEY, value json NOT NULL);
-    CREATE TABLE items (
-        id bigint PRIMARY KEY,
-        identity text,
-        path text,
-        metadata json NOT NULL CHECK (jsonb_typeof(metadata::jsonb) = 'object'),
-        embedding vector({size}) NOT NULL
-    );
-    CREATE INDEX items_by_identity ON items USING hash (identity);
-    CREATE TABLE calibration (name text PRIMARY KEY, content bytea NOT NULL);
-    CREATE TABLE calibration_identities (name text NOT NULL);
-    CREATE TABLE encoder (archive bytea NOT NULL);
-"""
-
-
-def create_gallery(
-    url: str,
-    name: str,
-    properties: Properties,
-    save_encoder: Callable[[Path], None],
-    *,
-    overwrite: bool,
-    timeout: float,
-) -> None:
-    """Create the tables of an empty gallery in one transaction; see `create_store`.
-
-    Args:
-        url: URL of the database.
-        name: Name of the schema.
-        properties, save_encoder, overwrite, timeout: See `create_store`.
-    """
-    address = address_of(url, name)
-    archive = archive_of(save_encoder)
-    stored = {
-        **{"format": FORMAT, "version": VERSION, "gallery": uuid.uuid4().hex},
-        **dict.fromkeys(INTEGERS, 0),
-        **properties,
-    }
-    with (
-        input_errors("write", address),
-        contextlib.closing(connect(url, timeout)) as connection,
-        connection.transaction(),
-        connection.cursor() as cursor,
-    ):
-        _create_extension(cursor, address)
-        set_search_path(cursor, name, timeout)
-        _empty_schema(cursor, name, address, overwrite=overwrite)
-        add_extension_to_search_path(cursor, name)
-        cursor.execute(sql.SQL(SCHEMA).format(size=sql.Literal(properties["embedding_size"])))
-        rows = [(key, json.dumps(value)) for key, value in stored.items()]
-        cursor.executemany("INSERT INTO properties VALUES (%s, %s)", rows)
-        cursor.execute("INSERT INTO encoder VALUES (%s)", (archive,))
-
-
-def _create_extension(cursor: psycopg.Cursor, address: str) -> None:
-    cursor.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'")
-    if cursor.fetchone() is not None:
-        return
-    try:
-        cursor.execute("CREATE EXTENSION vector")
-    except (errors.FeatureNotSupported, errors.UndefinedFile, errors.InsufficientPrivilege) as error:
-        raise InputError(
-            f"{address}: expected the extension pgvector, and it cannot be created ({one_line(error)}); a superuser "
-            "of the server installs it and runs CREATE EXTENSION vector"
-        ) from error
-
-
-def _empty_schema(cursor: psycopg.Cursor, name: str, address: str, *, overwrite: bool) -> None:
-    """Create the schema if it does not exist, and drop the tables of a gallery that is to be replaced."""
-    cursor.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (name,))
-    if cursor.fetchone() is None:
-        cursor.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
-        return
-    cursor.execute(
-        "SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
-        "WHERE nspname = %s AND relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY relname",
-        (name,),
-    )
-    tables = [table for (table,) in cursor]
-    if tables and not overwrite:
-        raise InputError(f"{address} exists; choose another name, or create it with `overwrite=True`")
-    if unknown := sorted(set(tables) - set(TABLES)):
-        raise InputError(f"{address} contains {unknown[0]}, which no gallery wrote: not overwritten")
-    if tables:
-        check_properties(read_properties(cursor), (), address)  # tables of something else are not dropped
-        cursor.execute(f"DROP TABLE {', '.join(TABLES)}")
-
-
-def open_gallery(url: str, name: str, timeout: float) -> "PostgresStore":
-    """Open a gallery; see `open_store`."""
-    return PostgresStore(url, name, timeout)
 
 
 class PostgresStore:
@@ -168,7 +69,7 @@ class PostgresStore:
 
     @property
     def address(self) -> str:
-        """URL of the database without user and password."""
+        """URL of the gallery without password."""
         return address_of(self._url, self._name)
 
     def close(self) -> None:
@@ -211,7 +112,7 @@ class PostgresStore:
     def items_by_id(self, ids: Iterable[int]) -> dict[int, Item]:
         statement = "SELECT id, identity, path, metadata FROM items WHERE id = ANY(%s::bigint[])"
         with self._reading() as (cursor, _):
-            return {row[0]: Item(*row) for row in cursor.execute(statement, (list(ids),))}
+            return {row[0]: checked_item(row[0], row[1:]) for row in cursor.execute(statement, (list(ids),))}
 
     def items(self, where: Where = None) -> Iterator[Item]:
         is_wanted, values = condition(where)
@@ -219,7 +120,8 @@ class PostgresStore:
         last, count = 0, ITEMS_PER_READ
         while count == ITEMS_PER_READ:
             with self._reading() as (cursor, _):
-                found = [Item(*row) for row in cursor.execute(statement, (last, *values, ITEMS_PER_READ))]
+                rows = cursor.execute(statement, (last, *values, ITEMS_PER_READ))
+                found = [checked_item(row[0], row[1:]) for row in rows]
             yield from found
             last, count = found[-1].id if found else 0, len(found)
 
@@ -247,9 +149,8 @@ class PostgresStore:
         added: list[int] = []
         columns = "COPY items (id, identity, path, metadata, embedding) FROM STDIN (FORMAT binary)"
         with self._writing() as (cursor, properties), cursor.copy(columns) as copy:
-            copy.set_types(
-                ["int8", "text", "text", "text", "bytea"]
-            )  # for json and vector, bytes as PostgreSQL reads them
+            # For json and vector, bytes as PostgreSQL reads them.
+            copy.set_types(["int8", "text", "text", "text", "bytea"])
             for new in batches:
                 first = properties["last_id"] + 1
                 ids = range(first, first + len(new.embeddings)) if new.ids is None else new.ids
@@ -351,9 +252,13 @@ class PostgresStore:
             if self._connection.closed:  # the server was restarted
                 self._connection = connect(self._url, self._timeout)
             self._connection.isolation_level, self._connection.read_only = isolation, read_only
-            with self._connection.transaction(), self._connection.cursor() as cursor:
-                set_search_path(cursor, self._name, self._timeout)
-                yield cursor
+            try:
+                with self._connection.transaction(), self._connection.cursor() as cursor:
+                    set_search_path(cursor, self._name, self._timeout)
+                    yield cursor
+            except WRONG_TABLES:
+                check_schema(self._connection, self._name, self.address)
+                raise
 
     def _properties(self, cursor: psycopg.Cursor) -> Properties:
         """Read and check the table of properties."""
@@ -375,7 +280,7 @@ class PostgresStore:
             exists = np.isin(known.ids, read_ids(cursor, "id <= %s", [last]))
             ids, rows = [known.ids[exists]], [known.rows[exists]]
         statement = "SELECT id, embedding FROM items WHERE id > %s ORDER BY id"
-        for block in copied(cursor, statement, [last], vector_records(size)):
+        for block in copied(cursor, statement, [last], size):
             self._embeddings.write(count, block["values"])
             ids.append(block["id"].astype(np.int64))
             rows.append(np.arange(count, count + len(block)))
@@ -389,5 +294,5 @@ class PostgresStore:
 def _value(cursor: psycopg.Cursor) -> Any:
     """Return the value of a query for one row."""
     if (row := cursor.fetchone()) is None:
-        raise InputError("the gallery is damaged: its table `encoder` is empty")
+        raise DamageError("its table `encoder` is empty")
     return row[0]

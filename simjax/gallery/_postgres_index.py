@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from simjax.core import InputError
-from simjax.gallery._postgres_sql import add_extension_to_search_path, condition, copied, vector_records
+from simjax.gallery._postgres_sql import add_extension_to_search_path, condition, copied
 from simjax.gallery._store import Contents, Properties, Where
 
 INDEX = "items_by_embedding"
@@ -100,7 +100,7 @@ def selected_contents(
 
 
 def _contents(cursor: psycopg.Cursor, statement: LiteralString, parameters: list, properties: Properties) -> Contents:
-    records = np.concatenate([*copied(cursor, statement, parameters, vector_records(properties["embedding_size"]))])
+    records = np.concatenate([*copied(cursor, statement, parameters, properties["embedding_size"])])
     n = len(records)
     ids, embeddings = records["id"].astype(np.int64), records["values"].astype(np.float32)
     return Contents(ids, np.arange(n), embeddings, {**properties, "rows": n})

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, LiteralString
 from urllib.parse import quote
@@ -12,18 +13,41 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
 from simjax.core import InputError
-from simjax.gallery._store import NoGalleryError, Properties, Where, values_of
+from simjax.gallery._store import DamageError, NoGalleryError, Properties, Where, values_of
 
 HEADER_BYTES, TRAILER_BYTES, BLOCK_BYTES = 19, 2, 2**22
 """Sizes of the header and the trailer of a binary COPY, and of the part of it that is converted at once."""
 
+SECRETS = ("password", "sslpassword")
+"""Parameters of a connection that are not shown."""
+
+EXPECTED_TEXT = "expected Unicode text without NUL, and integers of at most 64 bits"
+
+
+RELATIONS: LiteralString = (
+    "(SELECT nspname, relname FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid "
+    "WHERE relkind IN ('r', 'p', 'v', 'm', 'f')) AS relations"
+)
+"""The tables and views of all schemas."""
+
+WRONG_TABLES = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName, errors.WrongObjectType)
+"""Errors of statements in a schema that has not the tables of a gallery."""
+
+MAX_SIZE = 16_000
+"""Largest size of a vector of pgvector."""
+
 
 def address_of(url: str, name: str) -> str:
-    """Return the URL of a gallery without user and password."""
-    parameters = _parameters(url)
-    host, port, database = (str(parameters.get(part) or "") for part in ("host", "port", "dbname"))
-    # libpq decodes folders of sockets and IPv6 addresses.
-    return f"postgresql://{quote(host, safe=',')}{f':{port}' if port else ''}/{database}?gallery={name}"
+    """Return the URL of a gallery without password, from which the gallery can be opened."""
+    parameters = {key: str(value) for key, value in _parameters(url).items() if key not in SECRETS}
+    user, host, port, database = (parameters.pop(key, "") for key in ("user", "host", "port", "dbname"))
+    if "/" in host or "," in host:  # the folder of a socket, or several servers
+        parameters = {"host": host, **({"port": port} if port else {}), **parameters}
+        host = port = ""
+    place = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+    place = f"{quote(user, safe='')}@{place}" if user else place
+    query = "&".join(f"{key}={quote(value, safe='/:,')}" for key, value in [*parameters.items(), ("gallery", name)])
+    return f"postgresql://{place}/{quote(database, safe='')}?{query}"
 
 
 def _parameters(url: str) -> dict[str, Any]:
@@ -58,8 +82,9 @@ def input_errors(action: str, address: str) -> Iterator[None]:
         yield
     except errors.LockNotAvailable as error:
         raise InputError(f"another process is writing {address}; try again later") from error
-    except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName, errors.WrongObjectType) as error:
-        raise NoGalleryError(f"{address}: no such gallery, or it is damaged ({one_line(error)})") from error
+    except (*WRONG_TABLES, DamageError) as error:
+        message = f"{address}: the gallery is damaged, or its tables are of something else ({one_line(error)})"
+        raise InputError(message) from error
     except errors.DependentObjectsStillExist as error:
         raise InputError(f"{address}: something depends on its tables: not overwritten") from error
     except (
@@ -68,22 +93,52 @@ def input_errors(action: str, address: str) -> Iterator[None]:
         errors.UntranslatableCharacter,
         errors.CharacterNotInRepertoire,
     ) as error:
-        message = f"expected Unicode text without NUL, and integers of at most 64 bits ({one_line(error)})"
-        raise InputError(message) from error
+        raise InputError(f"{EXPECTED_TEXT} ({one_line(error)})") from error
     except (psycopg.Error, OSError) as error:
+        if isinstance(error, psycopg.DataError) and error.sqlstate is None:  # raised by psycopg for text with NUL
+            raise InputError(f"{EXPECTED_TEXT} ({one_line(error)})") from error
         raise InputError(f"cannot {action} {address}: {one_line(error)}") from error
 
 
 def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    """Return the message of an error in one line, without the statement, and with advice about passwords."""
+    diagnosis = error.diag if isinstance(error, psycopg.Error) else None
+    if diagnosis is not None and diagnosis.message_primary:
+        parts = (diagnosis.message_primary, diagnosis.message_detail, diagnosis.message_hint)
+        return "; ".join(" ".join(part.split()) for part in parts if part)
+    text = re.sub("^(connection failed|connection is bad|consuming input failed): ", "", str(error))
+    # libpq writes several sentences in lines of their own, without a full stop.
+    text = " ".join(re.sub(r"(?<![.:?])\n\s*(?=[A-Z])", ". ", text).split())
+    if "password" in text:
+        text += "; write the password to the variable PGPASSWORD or to the file ~/.pgpass"
+    return text
+
+
+def milliseconds(timeout: float) -> str:
+    """Return a value of lock_timeout, where 0 would be no limit."""
+    return str(max(round(1000 * timeout), 1))
 
 
 def set_search_path(cursor: psycopg.Cursor, name: str, timeout: float) -> None:
     """Until the transaction ends, let names of tables mean those of a schema, and limit the wait for locks."""
     cursor.execute(
         "SELECT set_config('search_path', quote_ident(%s), true), set_config('lock_timeout', %s, true)",
-        (name, str(max(round(1000 * timeout), 1))),  # milliseconds; 0 would be no limit
+        (name, milliseconds(timeout)),
     )
+
+
+def check_schema(connection: psycopg.Connection, name: str, address: str) -> None:
+    """Raise a NoGalleryError if a schema does not exist or is empty, and an InputError if it must not be used."""
+    statement = f"SELECT has_schema_privilege(nspname, 'USAGE') FROM {RELATIONS} WHERE nspname = %s LIMIT 1"
+    found = connection.execute(statement, (name,)).fetchone()
+    if found is None:
+        raise NoGalleryError(f"{address}: no such gallery")
+    if not found[0]:
+        user = connection.info.user
+        raise InputError(
+            f"{address}: permission denied for schema {name}; its owner runs GRANT USAGE ON SCHEMA {name} TO {user}, "
+            f"and grants {user} rights on its tables"
+        )
 
 
 def add_extension_to_search_path(cursor: psycopg.Cursor, name: str) -> None:
@@ -118,15 +173,41 @@ def condition(where: Where) -> tuple[LiteralString, list[Any]]:
 
 def read_ids(cursor: psycopg.Cursor, condition: LiteralString, parameters: Iterable[Any] = ()) -> np.ndarray:
     """Return the ids of the items that fulfil a condition, ascending, int64 [n]."""
-    dtype = np.dtype([("columns", ">i2"), ("id_bytes", ">i4"), ("id", ">i8")])
     statement = f"SELECT id FROM items WHERE {condition} ORDER BY id"
-    return np.concatenate([block["id"].astype(np.int64) for block in copied(cursor, statement, parameters, dtype)])
+    return np.concatenate([block["id"].astype(np.int64) for block in copied(cursor, statement, parameters)])
 
 
 def copied(
-    cursor: psycopg.Cursor, statement: LiteralString, parameters: Iterable[Any], dtype: np.dtype
+    cursor: psycopg.Cursor, statement: LiteralString, parameters: Iterable[Any], size: int | None = None
 ) -> Iterator[np.ndarray]:
-    """Yield the rows of a query, copied in PostgreSQL's binary format, as arrays of records; one or more arrays."""
+    """Yield the rows of a query, copied in PostgreSQL's binary format, as arrays of records; one or more arrays.
+
+    Args:
+        cursor: In a transaction.
+        statement: A query for ids or, with a size, for ids and embeddings.
+        parameters: Of the query.
+        size: Of the embeddings.
+
+    Raises:
+        DamageError: If a column has another type, or an embedding another size.
+    """
+    fields: list[Any] = [("columns", ">i2"), ("id_bytes", ">i4"), ("id", ">i8")]
+    expected = {"columns": 1, "id_bytes": 8}
+    if size is not None:
+        if not 0 < size <= MAX_SIZE:
+            raise DamageError(f"its embedding_size is {size}")
+        fields += [("bytes", ">i4"), ("size", ">i2"), ("unused", ">i2"), ("values", ">f4", size)]
+        expected = {"columns": 2, "id_bytes": 8, "bytes": 4 * size + 4, "size": size}
+    dtype = np.dtype(fields)
+
+    def records(content: bytes) -> np.ndarray:
+        is_whole = len(content) % dtype.itemsize == 0
+        found = np.frombuffer(content if is_whole else b"", dtype)
+        if not is_whole or any(np.any(found[name] != value) for name, value in expected.items()):
+            vectors = "" if size is None else f" and embeddings that are vectors of {size} numbers, its embedding_size"
+            raise DamageError(f"expected ids of the type bigint{vectors}")
+        return found
+
     pending = bytearray()
     unread = HEADER_BYTES
     with cursor.copy(f"COPY ({statement}) TO STDOUT (FORMAT binary)", list(parameters)) as copy:
@@ -135,15 +216,9 @@ def copied(
             unread = max(unread - len(data), 0)
             if len(pending) >= BLOCK_BYTES:
                 whole = len(pending) // dtype.itemsize * dtype.itemsize
-                yield np.frombuffer(bytes(pending[:whole]), dtype)
+                yield records(bytes(pending[:whole]))
                 del pending[:whole]
-    yield np.frombuffer(bytes(pending[:-TRAILER_BYTES]), dtype)
-
-
-def vector_records(size: int) -> np.dtype:
-    """Return the records of a copy of ids and embeddings, for `copied`."""
-    vector = [("bytes", ">i4"), ("size", ">i2"), ("unused", ">i2"), ("values", ">f4", size)]
-    return np.dtype([("columns", ">i2"), ("id_bytes", ">i4"), ("id", ">i8"), *vector])
+    yield records(bytes(pending[:-TRAILER_BYTES]))
 
 
 def as_vectors(embeddings: np.ndarray) -> Iterator[bytes]:

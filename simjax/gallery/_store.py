@@ -6,6 +6,7 @@ scores come from the exact search in the rows of `Contents.embeddings`, so that 
 
 import io
 import json
+import math
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,11 @@ from simjax.gallery._results import Item
 
 FORMAT, VERSION = "simjax gallery", 1
 ENCODER_PROPERTIES = ("encoder", "fingerprint", "embedding_size", "measure")
-"""Properties of the encoder."""
+"""Properties of the encoder: its name, the hash of its weights and preprocessing, its embedding size, and the name of
+its measure."""
+
+INTEGERS = ("embedding_size", "transaction", "last_rewrite", "calibrated", "last_id")
+"""Integer properties of a gallery in a database; see `Store.properties`. All but the embedding size are first 0."""
 
 ITEMS_PER_READ = 1000
 
@@ -33,6 +38,10 @@ Where = Mapping[str, Any] | None
 
 class NoGalleryError(InputError):
     """There is no gallery at a path or URL."""
+
+
+class DamageError(Exception):
+    """A gallery contains something that no version of this package writes. Stores raise it as an InputError."""
 
 
 class Contents(NamedTuple):
@@ -117,7 +126,7 @@ class Store(Protocol):
 
     @property
     def address(self) -> str:
-        """Path of the folder, or URL of the database without user and password."""
+        """Path of the folder, or URL of the database without password."""
         ...
 
     def close(self) -> None:
@@ -243,7 +252,8 @@ def values_of(where: Where) -> Iterator[tuple[str, list[str | int | float | None
     """Yield each key of a condition, and the values of which an item has to have one.
 
     Raises:
-        InputError: If there are too many values of a key, or a value is neither text, a number, a boolean nor None.
+        InputError: If there are too many values of a key, or a value is not Unicode text, a finite number, a boolean or
+            None.
     """
     if where is not None and not isinstance(where, Mapping):
         raise InputError(f"where: expected a dictionary of values by name, got {type(where).__name__}")
@@ -255,7 +265,16 @@ def values_of(where: Where) -> Iterator[tuple[str, list[str | int | float | None
         if wrong := [value for value in values if not isinstance(value, str | int | float | None)]:
             got = type(wrong[0]).__name__
             raise InputError(f"where: expected text, numbers, booleans or None for {key!r}, got {got}")
+        if wrong := [value for value in values if isinstance(value, float) and not math.isfinite(value)]:
+            raise InputError(f"where: expected finite numbers for {key!r}, got {wrong[0]}")
+        if wrong := [text for text in (key, *values) if isinstance(text, str) and not is_unicode(text)]:
+            raise InputError(f"where: expected Unicode text, got {wrong[0]!a}")
         yield key, values
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether text has no surrogates, which stand for bytes that Python could not decode."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def matches(item: Item, conditions: Iterable[tuple[str, list[Any]]]) -> bool:
@@ -269,6 +288,14 @@ def matches(item: Item, conditions: Iterable[tuple[str, list[Any]]]) -> bool:
         if not is_found:
             return False
     return True
+
+
+def checked_item(i: int, values: Any) -> Item:
+    """Return the item with an id, and with a stored identity, path and metadata; a DamageError if they are none."""
+    match values:
+        case [str() | None as identity, str() | None as path, dict() as metadata]:
+            return Item(i, identity, path, metadata)
+    raise DamageError(f"the identity, the path or the metadata of item {i} have another type")
 
 
 def properties_of(encoder: Encoder) -> Properties:
@@ -285,14 +312,18 @@ def as_npy(array: np.ndarray) -> bytes:
 
 
 def read_calibration(
-    arrays: Mapping[str, bytes], description: str, identities: list[str], address: str
+    arrays: Mapping[str, bytes], description: str, identities: list[Any], address: str
 ) -> StoredCalibration:
     """Return a calibration from arrays in NumPy's .npy format and a description as JSON."""
     try:
-        read = {name: np.load(io.BytesIO(array), allow_pickle=False) for name, array in arrays.items()}
-        return StoredCalibration(read, json.loads(description), identities)
-    except (ValueError, TypeError, EOFError) as error:
-        raise InputError(f"{address}: the calibration is damaged ({error})") from error
+        read = {name: np.lib.format.read_array(io.BytesIO(array)) for name, array in arrays.items()}
+        settings = json.loads(description)
+    except Exception as error:  # NumPy raises errors of many types, also MemoryError and those of Python's tokenizer
+        raise InputError(f"{address}: the calibration is damaged ({type(error).__name__}: {error})") from error
+    is_numeric = all(np.issubdtype(array.dtype, np.number) for array in read.values())
+    if not is_numeric or not isinstance(settings, dict) or not all(isinstance(name, str) for name in identities):
+        raise InputError(f"{address}: the calibration is damaged (expected arrays of numbers, settings and names)")
+    return StoredCalibration(read, settings, identities)
 
 
 def archive_of(save_encoder: Callable[[Path], None]) -> bytes:
@@ -314,9 +345,13 @@ def load_archived_encoder(content: bytes, name: str, address: str) -> Encoder:
         address: See `Store`.
     """
     with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                archive.extractall(Path(folder) / name)
-        except (zipfile.BadZipFile, OSError) as error:
+                archive.extractall(path)
+        except Exception as error:  # zipfile raises errors of many types, also those of the decompressors
             raise InputError(f"{address}: the encoder is damaged ({error})") from error
-        return load_encoder(Path(folder) / name)
+        try:
+            return load_encoder(path)
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), address)) from error

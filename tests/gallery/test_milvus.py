@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,15 @@ import pytest
 
 from simjax.core import InputError
 from simjax.gallery import Gallery
-from tests.gallery.conftest import SIZE
+from simjax.gallery._store import NoGalleryError
+from tests.gallery.conftest import SIZE, build_encoder
 from tests.gallery.servers import Milvus
 from tests.gallery.test_postgres import ROOT, write_in_process
 
 pytestmark = pytest.mark.slow
+
+LOCK = f"simjax_lock_{'_' * 52}gallery"
+"""The lock of the gallery "gallery"."""
 
 
 @pytest.fixture(scope="module")
@@ -114,21 +119,150 @@ def test_removed_embeddings_are_deleted_from_the_collection(milvus, stored, rows
     assert [row["kind"] for row in found] == ["item"] * 11
 
 
-def test_a_lock_is_waited_for_and_taken_from_a_process_that_died(milvus, stored, rows, monkeypatch):
+def create_collection(milvus, name: str, key: str) -> Any:
+    """Create a collection whose primary key has a name, as a lock has, and return a client."""
     from pymilvus import DataType, MilvusClient
 
-    client = connect(milvus)
+    client: Any = connect(milvus)
     schema = MilvusClient.create_schema()
-    schema.add_field("held_by_other", DataType.INT64, is_primary=True)
+    schema.add_field(key, DataType.INT64, is_primary=True)
     schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=2)
-    client.create_collection("gallery_lock", schema=schema)
+    client.create_collection(name, schema=schema)
+    return client
+
+
+def test_a_lock_is_waited_for_and_taken_from_a_process_that_died(milvus, stored, rows, monkeypatch):
+    client = create_collection(milvus, LOCK, "held_by_other")
     with Gallery.open(milvus.url(), timeout=0.3) as gallery:
         with pytest.raises(InputError, match="^another process is writing milvus://.*; try again later$"):
             gallery.add(rows)
         assert len(gallery) == 0
-        monkeypatch.setattr("simjax.gallery._milvus_rows.LEASE", 0.1)
+        monkeypatch.setattr("simjax.gallery._milvus_lock.LEASE", 0.1)
         assert gallery.add(rows[:1]) == [1]
-    assert not client.has_collection("gallery_lock")
+    assert not client.has_collection(LOCK)
+
+
+def test_a_collection_that_is_not_a_lock_is_never_dropped(milvus, stored, encoder, rows, monkeypatch):
+    monkeypatch.setattr("simjax.gallery._milvus_lock.LEASE", 0.1)
+    with Gallery.create(milvus.url("gallery_lock"), encoder, overwrite=True) as other:
+        other.add(rows)
+        assert stored.add(rows[:1]) == [1]
+        assert len(other) == 13
+    client = create_collection(milvus, LOCK, "id")
+    try:
+        with pytest.raises(InputError, match=f"the collection {LOCK} is not its lock, but of something else"):
+            stored.add(rows)
+        assert client.has_collection(LOCK)
+    finally:
+        client.drop_collection(LOCK)
+
+
+def test_a_lock_that_the_server_can_neither_create_nor_read_is_an_error_with_its_reason(milvus, stored, rows):
+    folder = milvus.folder / "data" / "collections" / LOCK
+    folder.mkdir()  # what a server leaves that was killed while it created the collection
+    with Gallery.open(milvus.url(), timeout=0.3) as gallery:
+        with pytest.raises(InputError, match="its lock can be neither created nor read .*File exists.*_gallery'"):
+            gallery.add(rows)
+        folder.rmdir()
+        assert gallery.add(rows[:1]) == [1]
+
+
+def test_a_file_needs_no_lock_that_a_killed_process_can_leave_behind(encoder, rows, tmp_path):
+    url = f"milvus:{tmp_path}/file.db"
+    Gallery.create(url, encoder).close()
+    for name in ("gallery_lock", LOCK):
+        (tmp_path / "file.db" / "collections" / name).mkdir()
+    with Gallery.open(url, timeout=0.3) as gallery, Gallery.open(f"milvus:{tmp_path}/x/../file.db") as same:
+        with ThreadPoolExecutor(4) as pool:
+            lists = list(pool.map(lambda i: (gallery, same)[i % 2].add(rows[:2], f"{i}"), range(12)))
+        assert sorted(i for ids in lists for i in ids) == list(range(1, 25))
+        assert len(gallery) == len(same) == 24
+
+
+FILLED = """
+import sys
+import numpy as np
+from simjax.gallery import Gallery
+from tests.gallery.conftest import build_encoder
+
+Gallery.create(sys.argv[1], build_encoder(seed=0)).add(np.ones((13, 5), np.float32))
+"""
+
+KILLED = """
+import os, sys
+from pymilvus import MilvusClient
+from simjax.gallery import Gallery, _milvus_create
+from tests.gallery.conftest import build_encoder
+
+def kill(*_):
+    os.kill(os.getpid(), 9)
+
+rename = MilvusClient.rename_collection
+if sys.argv[2] == "write":
+    _milvus_create.insert_commit = kill
+elif sys.argv[2] == "rename":
+    MilvusClient.rename_collection = lambda self, old, new: rename(self, old, new) if old == "gallery" else kill()
+else:
+    MilvusClient.drop_collection = kill
+Gallery.create(sys.argv[1], build_encoder(seed=1), overwrite=True)
+"""
+
+
+@pytest.mark.parametrize(("death", "items"), [("write", 13), ("rename", None), ("drop", 0)])
+def test_a_replacement_that_is_interrupted_leaves_the_old_gallery_or_the_new_one_or_none(
+    encoder, rows, tmp_path, death, items
+):
+    url = f"milvus:{tmp_path}/file.db"
+    for code, status in ((FILLED, 0), (KILLED, -9)):
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, url, death], cwd=ROOT)
+        assert done.returncode == status
+    if items is None:
+        with pytest.raises(NoGalleryError, match="no such gallery"):
+            Gallery.open(url)
+        Gallery.create(url, encoder).close()
+    else:
+        with Gallery.open(url) as gallery:
+            assert len(gallery) == items
+            assert gallery.encoder.fingerprint == build_encoder(seed=int(not items)).fingerprint
+            assert gallery.add(rows[:1]) == [items + 1]
+        with pytest.raises(InputError, match="exists; choose another name"):
+            Gallery.create(url, encoder)
+    with Gallery.create(url, encoder, overwrite=True) as gallery:
+        assert len(gallery) == 0
+
+
+def test_a_replacement_that_fails_leaves_the_old_gallery_and_nothing_else(milvus, stored, encoder, rows, monkeypatch):
+    from pymilvus import MilvusClient, MilvusException
+
+    stored.add(rows)
+    rename = MilvusClient.rename_collection
+
+    def fail_for_the_new_gallery(client, old, new):
+        if new == "gallery" and "_new_" in old:
+            raise MilvusException(1, "two\nlines")
+        return rename(client, old, new)
+
+    monkeypatch.setattr(MilvusClient, "rename_collection", fail_for_the_new_gallery)
+    with pytest.raises(InputError, match="^cannot write milvus://.*: two lines$"):
+        Gallery.create(milvus.url(), encoder, overwrite=True)
+    assert len(stored) == 13
+    client: Any = connect(milvus)
+    assert [name for name in client.list_collections() if "simjax" in name] == []
+
+
+def test_one_of_several_processes_that_create_a_gallery_at_once_creates_it(milvus, encoder):
+    def create(_) -> str:
+        barrier.wait()
+        try:
+            Gallery.create(milvus.url("new"), encoder).close()
+            return "created"
+        except InputError as error:
+            return str(error).partition(" exists; ")[2]
+
+    barrier = threading.Barrier(4)
+    with ThreadPoolExecutor(4) as pool:
+        found = sorted(pool.map(create, range(4)))
+    assert found == [*["choose another name, or create it with `overwrite=True`"] * 3, "created"]
 
 
 def test_a_collection_of_something_else_is_refused_and_not_changed(milvus, encoder):
@@ -171,7 +305,7 @@ def test_a_file_is_used_by_one_process_and_may_be_damaged(encoder, tmp_path):
     for file in (tmp_path / "file.db").rglob("*"):
         if file.is_file():
             file.write_bytes(b"damaged")
-    with pytest.raises(InputError, match="cannot open milvus:.*is not valid JSON") as error:
+    with pytest.raises(InputError, match=r"cannot open milvus:.*file\.db.*: Expecting value") as error:
         Gallery.open(url)
     assert "\n" not in str(error.value)
     with pytest.raises(InputError, match=r"cannot open .*missing/file\.db: .*not exist"):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ import pytest
 from simjax.cli import main
 from simjax.core import InputError
 from simjax.gallery import Gallery
+from simjax.gallery._locations import split_url
+from simjax.gallery._store import NoGalleryError
 from tests.cli.runs import image_folder
 from tests.gallery.conftest import SIZE, build_encoder
 from tests.gallery.servers import Postgres
@@ -126,9 +129,11 @@ def test_passwords_and_rights_are_checked_by_the_server(postgres, stored, rows, 
         "GRANT SELECT ON ALL TABLES IN SCHEMA gallery TO reader",
     )
     stored.add(rows)
-    with pytest.raises(InputError, match="cannot open .*password authentication failed") as error:
+    with pytest.raises(InputError, match="cannot open .*password authentication failed.* ~/.pgpass$") as error:
         Gallery.open(postgres.url(user="guarded:s3cret"))
     assert "s3cret" not in str(error.value)
+    with pytest.raises(InputError, match="no password supplied; write the password to the variable PGPASSWORD or to"):
+        Gallery.open(postgres.url(user="guarded"))
     monkeypatch.setenv("PGPASSWORD", "right")
     Gallery.open(postgres.url(user="guarded")).close()
     with Gallery.open(postgres.url(user="reader")) as gallery:
@@ -139,6 +144,63 @@ def test_passwords_and_rights_are_checked_by_the_server(postgres, stored, rows, 
         Gallery.create(postgres.url("other", user="reader"), build_encoder())
     with pytest.raises(InputError, match='cannot open .*role "nobody" does not exist'):
         Gallery.open(postgres.url(user="nobody"))
+    postgres.execute("REVOKE USAGE ON SCHEMA gallery FROM reader")
+    with pytest.raises(InputError, match="permission denied for schema gallery; its owner runs GRANT USAGE ON SCHEMA"):
+        Gallery.open(postgres.url(user="reader"))
+
+
+def test_a_server_that_does_not_run_is_one_readable_sentence(tmp_path):
+    with pytest.raises(InputError) as error:
+        Gallery.open(f"postgresql:///images?host={tmp_path}")
+    assert str(error.value) == (
+        f"cannot open postgresql:///images?host={tmp_path}&gallery=gallery: connection to server on socket "
+        f'"{tmp_path}/.s.PGSQL.5432" failed: No such file or directory. Is the server running locally and accepting '
+        "connections on that socket?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("postgresql://ada:s3cret@db.example.org/images", "postgresql://ada@db.example.org/images?gallery=shop"),
+        ("postgres://ada@[::1]:5432/images", "postgresql://ada@[::1]:5432/images?gallery=shop"),
+        ("postgresql://a%40b:p%40@h/d%20e", "postgresql://a%40b@h/d%20e?gallery=shop"),
+        ("postgresql://%2Ftmp%2Fpg:5433/d", "postgresql:///d?host=/tmp/pg&port=5433&gallery=shop"),
+        ("postgresql://h1:1,h2:2/d?password=s", "postgresql:///d?host=h1,h2&port=1,2&gallery=shop"),
+        ("postgresql://h/d?sslmode=require&options=-c%20a%3D5", None),
+        ("postgresql:///", "postgresql:///?gallery=shop"),
+    ],
+)
+def test_an_address_has_all_of_the_url_but_its_password(url, address):
+    from psycopg.conninfo import conninfo_to_dict
+
+    from simjax.gallery._postgres_sql import address_of
+
+    found = address_of(url, "shop")
+    assert address in (None, found)
+    again, name = split_url(found) or ("", "")
+    assert name == "shop"
+    secrets = {"password": None}
+    assert conninfo_to_dict(again) | secrets == conninfo_to_dict(url) | secrets
+    assert address_of(again, name) == found
+
+
+def test_processes_that_create_galleries_at_once_do_not_disturb_each_other(postgres, encoder):
+    def create(name: str) -> str:
+        barrier.wait()
+        try:
+            Gallery.create(postgres.url(name), encoder).close()
+            return "created"
+        except InputError as error:
+            return str(error).partition(" exists; ")[2]
+
+    barrier = threading.Barrier(6)
+    for _ in range(3):
+        postgres.use_new_database()
+        with ThreadPoolExecutor(6) as pool:
+            found = list(pool.map(create, "aaabcd"))
+        assert sorted(found[:3]) == [*["choose another name, or create it with `overwrite=True`"] * 2, "created"]
+        assert found[3:] == ["created"] * 3
 
 
 def test_a_database_without_pgvector_says_who_can_create_it(postgres, encoder):
@@ -165,13 +227,19 @@ def test_a_schema_of_something_else_is_refused_and_not_changed(postgres, stored,
         "CREATE TABLE foreign_three.notes (a int)",
         "CREATE VIEW public.names AS SELECT identity FROM gallery.items",
     )
-    for name in ("missing", "empty", "foreign_one", "foreign_three"):
-        with pytest.raises(InputError, match="no such gallery, or it is damaged"):
+    for name in ("missing", "empty"):
+        with pytest.raises(NoGalleryError, match=rf"&gallery={name}: no such gallery$"):
             Gallery.open(postgres.url(name))
+    for name in ("foreign_one", "foreign_three"):
+        with pytest.raises(InputError) as error:
+            Gallery.open(postgres.url(name))
+        assert not isinstance(error.value, NoGalleryError)
+        reason = 'its tables are of something else (relation "properties" does not exist)'
+        assert str(error.value).endswith(f"gallery={name}: the gallery is damaged, or {reason}")
     with pytest.raises(InputError, match="is not a gallery: it is of something else"):
         Gallery.open(postgres.url("foreign_two"))
     for name, message in (
-        ("foreign_one", "no such gallery, or it is damaged"),
+        ("foreign_one", "the gallery is damaged, or its tables are of something else"),
         ("foreign_two", "is not a gallery: it is of something else"),
         ("foreign_three", "contains notes, which no gallery wrote: not overwritten"),
         ("gallery", "something depends on its tables: not overwritten"),
@@ -183,39 +251,21 @@ def test_a_schema_of_something_else_is_refused_and_not_changed(postgres, stored,
         assert gallery.add(rows[:1]) == [1]
 
 
-def test_a_damaged_database_is_refused(postgres, stored, rows):
-    stored.add(rows)
-    for damage, repair, message in (
-        (
-            "UPDATE gallery.properties SET value = '2' WHERE name = 'version'",
-            "UPDATE gallery.properties SET value = '1' WHERE name = 'version'",
-            "its format 2 is newer than 1; update simjax",
-        ),
-        (
-            "UPDATE gallery.properties SET value = '\"x\"' WHERE name = 'last_id'",
-            "UPDATE gallery.properties SET value = '13' WHERE name = 'last_id'",
-            "damaged: its last_id is 'x'",
-        ),
-        (
-            "ALTER TABLE gallery.items RENAME TO other",
-            "ALTER TABLE gallery.other RENAME TO items",
-            "no such gallery, or it is damaged",
-        ),
-        ("UPDATE gallery.encoder SET archive = 'x'", "SELECT 1", "the encoder is damaged"),
-        ("DELETE FROM gallery.encoder", "SELECT 1", "its table `encoder` is empty"),
-    ):
-        postgres.execute(damage)
-        with pytest.raises(InputError, match=message), Gallery.open(postgres.url()) as gallery:
-            gallery.search([1], 1)
-        postgres.execute(repair)
-
-
 def test_text_with_nul_is_refused_and_changes_nothing(stored, rows):
     stored.add(rows[:2], "a")
     bad = "nul \0"
     for options in ({"identities": bad}, {"paths": ["x", bad]}, {"metadata": {"a": bad}}, {"metadata": {bad: 1}}):
         with pytest.raises(InputError, match="NUL"):
             stored.add(rows[:2], **options)
+    for call in (
+        lambda: list(stored.items({"k": bad})),
+        lambda: list(stored.items({bad: 1})),
+        lambda: list(stored.items({"identity": bad})),
+        lambda: stored.known_paths([bad]),
+        lambda: stored.remove_identity(bad),
+    ):
+        with pytest.raises(InputError, match="^expected Unicode text without NUL"):
+            call()
     assert stored.add(rows[:1]) == [3]
 
 
@@ -234,6 +284,7 @@ def test_all_commands_take_a_url_and_never_print_its_password(postgres, encoder,
     url = postgres.url().replace("postgres@", "postgres:s3cret@")
     with Gallery.create(url, encoder) as gallery:
         shown = gallery.address
+    assert shown == postgres.url()
     main(["gallery", "create", url, "--encoder", "encoder", "--images", "images", "--overwrite"])
     for command in (
         ["add", url, "images/a/0.png", "--again", "--metadata", "shop=Lyon"],

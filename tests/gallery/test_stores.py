@@ -41,13 +41,13 @@ def stored(url, encoder):
 
 
 class Both:
-    """Calls methods of two galleries, and checks that their results or errors are equal."""
+    """Calls methods of two galleries, and checks that their results are equal, or with `fails` their errors."""
 
     def __init__(self, *galleries: Gallery):
         self.galleries = galleries
 
     def __getattr__(self, name: str):
-        def call(*arguments, **options):
+        def call(*arguments, fails=False, **options):
             results = []
             for gallery in self.galleries:
                 with warnings.catch_warnings(record=True) as caught:
@@ -56,7 +56,11 @@ class Both:
                         result = getattr(gallery, name)(*arguments, **options)
                         result = list(result) if name == "items" else result
                     except InputError as error:
+                        if not fails:
+                            raise
                         result = str(error)
+                    else:
+                        assert not fails, f"{name} of {gallery.address} raised no error"
                 messages = [str(warning.message) for warning in caught]
                 results.append((result, messages))
             assert results[0] == results[1]
@@ -96,7 +100,11 @@ FILTERS = [
         {"identity": None},
         {"identity": ["a", None]},
     ),
-    *({"identity": "a", "n": 12}, {"identity": []}, {}, {"n": 2j}, {"n": list(range(101))}),
+    *({"identity": "a", "n": 12}, {"identity": []}, {}),
+]
+WRONG_FILTERS = [
+    *({"n": 2j}, {"n": list(range(101))}, {"n": float("nan")}, {"n": [1, -float("inf")]}),
+    *({"n": "\udcff"}, {"\udcff": 1}, {"identity": ["a", "\udcff"]}),
 ]
 
 
@@ -111,8 +119,8 @@ def test_items_and_searches_are_those_of_the_folder(gallery, stored, url, random
     both.remove([3, 20])
     both.update([1, 9], identity="O'Brien\n", metadata={"n": 12})
     assert both.add(rows[2:3], "new") == [22]
-    assert both.remove([22, 99]) == "ids: the gallery has no item 99; nothing was changed"
-    assert both.update([100, 22], identity="x") == "ids: the gallery has no item 100; nothing was changed"
+    assert both.remove([22, 99], fails=True) == "ids: the gallery has no item 99; nothing was changed"
+    assert both.update([100, 22], identity="x", fails=True) == "ids: the gallery has no item 100; nothing was changed"
     assert both.remove(22) == 1
     assert both.add(rows[2:3]) == [23]
     assert both.add([]) == []
@@ -121,8 +129,10 @@ def test_items_and_searches_are_those_of_the_folder(gallery, stored, url, random
     for where in FILTERS:
         both.items(where)
         both.search(rows[:3], 15, where=where)
+    for where in WRONG_FILTERS:
+        assert both.items(where, fails=True).startswith("where: expected")
     both.search([1, 9, 23], 4)
-    both.search([3], 1)
+    both.search([3], 1, fails=True)
     both.known_paths(["x", "y'", "%s", "z", "é"])
     both.identify(rows[:3])  # without a calibration
     both.check_contents()
@@ -163,7 +173,7 @@ def test_calibration_recommendations_and_duplicates_are_those_of_the_folder(gall
     both.duplicates(0.9)
     strangers = np.repeat(random.normal(size=(20, SIZE)), 3, axis=0) + 0.05 * random.normal(size=(60, SIZE))
     labels = [f"stranger {i // 3}" for i in range(60)]
-    both.calibrate(strangers, ["a", *labels[1:]])  # which is enrolled
+    both.calibrate(strangers, ["a", *labels[1:]], fails=True)  # "a" is enrolled
     for opened in both.galleries:
         opened.calibrate(strangers[:30], labels[:30])
         opened.calibrate(strangers, labels)
@@ -226,7 +236,9 @@ def test_a_copy_has_the_same_items_ids_and_calibration(gallery, url, encoder, ra
             copy.add(rows[:1], "stranger 3")
             assert copy._store.enrolled() == ["stranger 3"]
             assert copy._store.contents().ids[-1] == 14  # ids of removed items are not used again
-        with pytest.raises(InputError, match="exists; choose another"):
+        with pytest.raises(
+            InputError, match="exists and is not an empty gallery of this encoder; choose another place"
+        ):
             gallery.copy(url)
 
 
@@ -318,6 +330,12 @@ def test_text_that_a_database_cannot_store_changes_nothing(stored, rows):
         "milvus://user:s3cret?x@localhost:1/x?gallery=a",
         "milvus://user:s3cret/x@localhost:1/x",
         "milvus://user:s3cret@localhost:1/x?gallery=a/b",
+        "milvus://user:s3cret@[::1",
+        "milvus://user:s3cret@localhost:port",
+        "milvus://localhost:s3cret",
+        "milvus:s3cret\udcff.db",
+        "postgresql://user:s3cret@\udcff/x",
+        "postgresql://user:s3cret@localhost\0/x",
     ],
 )
 def test_a_wrong_url_is_one_error_without_its_password(url, postgres, encoder):
@@ -325,4 +343,12 @@ def test_a_wrong_url_is_one_error_without_its_password(url, postgres, encoder):
         with pytest.raises(InputError) as found:
             call()
         assert "s3c" not in str(found.value)
-        assert "\n" not in str(found.value)
+        assert str(found.value).isprintable()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("timeout", [float("inf"), float("nan"), -1.0, 1e9])
+def test_a_wrong_timeout_is_refused(timeout, url, encoder):
+    for call in (lambda: Gallery.open(url, timeout=timeout), lambda: Gallery.create(url, encoder, timeout=timeout)):
+        with pytest.raises(InputError, match="^timeout: expected seconds from 0 to 1,000,000, got "):
+            call()
