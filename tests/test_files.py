@@ -128,21 +128,31 @@ def test_temporary_folders_of_killed_processes_are_deleted_and_those_of_others_s
     assert set(tmp_path.iterdir()) == {mine}
 
 
-def test_the_only_copy_of_a_folder_is_never_deleted(tmp_path, monkeypatch):
+DIES_BETWEEN_TWO_RENAMES = """
+import os, sys
+from pathlib import Path
+from simjax import _files
+
+_files._exchange = lambda a, b: False
+rename = Path.rename
+
+def rename_once(path, target):
+    rename(path, target)
+    Path.rename = lambda path, target: os.kill(os.getpid(), 9)
+
+Path.rename = rename_once
+out = Path(sys.argv[1])
+with _files.temporary_folder(out) as work:
+    (work / "a").write_text("new")
+    _files.replace_folder(work, out)
+"""
+
+
+def test_the_only_copy_of_a_folder_is_never_deleted(tmp_path):
     """A process is killed between the two renames that replace a folder where folders cannot be exchanged."""
-    monkeypatch.setattr(_files, "_exchange", lambda a, b: False)
-    out, rename = folder_with(tmp_path / "out", "old"), Path.rename
-
-    def rename_once(path, target):
-        rename(path, target)
-        monkeypatch.setattr(Path, "rename", lambda path, target: os.kill(os.getpid(), 9))
-
-    if (child := os.fork()) == 0:
-        monkeypatch.setattr(Path, "rename", rename_once)
-        with temporary_folder(out) as work:
-            (work / "a").write_text("new")
-            replace_folder(work, out)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+    out = folder_with(tmp_path / "out", "old")
+    killed = subprocess.run([sys.executable, "-c", DIES_BETWEEN_TWO_RENAMES, str(out)])
+    assert killed.returncode == -9
     with temporary_folder(out):
         pass
     (copy,) = tmp_path.iterdir()
