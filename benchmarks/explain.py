@@ -4,7 +4,7 @@
 
 A pair shows one class: two test images of a digit, one character in two fonts (FOLDER has a sub-folder for each
 character), or two overlapping crops of a photograph of scikit-learn or scikit-image. A case whose images or encoder are
-missing is left out. Writes explain.md and explain.png.
+missing is left out. Writes explain.md, docs/explain.md with new tables, and explain.png.
 """
 
 import argparse
@@ -25,6 +25,8 @@ from simjax.core import InputError
 
 Pairs = tuple[list[Any], list[Any]]
 ORDERS = 5  # random orders for each image
+PAGE = Path(__file__).parents[1] / "docs" / "explain.md"
+COMMAND = "`python -m benchmarks.explain"  # the beginning of the results in the page
 
 
 def main() -> int:
@@ -168,8 +170,9 @@ def draw(examples: list[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]
 
 
 def page(records: list[dict[str, Any]], date: str) -> str:
-    """Return the page with a table for each fill."""
-    parts = [PAGE, f"`python -m benchmarks.explain --glyphs FOLDER`, {date}"]
+    """Return docs/explain.md with a new table for each fill."""
+    text, _, _ = PAGE.read_text().partition(COMMAND)
+    parts = [text, f"{COMMAND} --glyphs FOLDER`, {date}"]
     for fill, title in (
         ("mean", "Replaced by the mean of the training images"),
         ("blur", "Replaced by the blurred image"),
@@ -185,79 +188,6 @@ def page(records: list[dict[str, Any]], date: str) -> str:
         head = ["encoder", "heat map", "deletion (minus random)", "insertion (minus random)", "pairs"]
         parts += [f"### {title}", _report.table(head, rows)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
-
-
-PAGE = """\
-# Why two images are similar, or an image has a class
-
-```
-python -m simjax explain ENCODER A.png --out why.html
-python -m simjax explain ENCODER A.png B.png --out why.html
-python -m simjax explain ENCODER A.png FOLDER --out why.html
-python -m simjax explain ENCODER A.png --gallery people.gallery --out why.html
-```
-
-write a page with heat maps. The first command shows which regions of A give it the most probable class, or another one
-(`--class NAME`); the encoder needs a classifier, which runs with the objective softmax have. The others show which
-regions of A and B make them similar. The third command takes the image of a folder that is closest to A, the fourth one
-the closest item of a gallery; A itself is left out. `--json` prints the numbers. The same in Python:
-
-```python
-from simjax import data, explain, load_encoder
-
-encoder = load_encoder("digits-cnn")
-images = data.load("digits", "test").images
-target = explain.similarity_to(encoder, images[4:8])  # of images[i] to images[i + 4]
-maps = explain.heat_maps(encoder, images[:4], target)  # by name, [4, h, w]
-found = explain.faithfulness(encoder, images[:4], target, maps["grad_cam"])
-found.insertion_area  # for each image
-```
-
-`explain.class_score(encoder, ["3", "5", "5", "7"])` is the target that the images have these classes.
-
-![Images, the images that they are compared with, and their heat maps](explain.png)
-
-*An image (second column), the image that it is compared with (first column), and its heat maps: orange regions make the
-images similar, blue ones dissimilar. Each map has its own scale here; on a page of `simjax explain`, each method has
-one scale for both images.*
-
-## Heat maps
-
-| name | for | meaning |
-|---|---|---|
-| `grad_cam` | networks with a spatial feature map | features of the last map, weighted by gradients of the score |
-| `attention_rollout` | vision transformers | attention, followed through all blocks |
-| `occlusion` | all encoders, also ensembles | fall of the score when one patch is replaced; slow |
-
-The score of a pair is the measure, negated if it is a distance; the score of a class is its probability. For a class,
-Grad-CAM takes the gradient of the logit, as in the paper, because that of a probability near 1 is nearly 0. Attention
-rollout depends on the image only. The page of a vision transformer also shows the attention of each block and head,
-`explain.attention_by_head`.
-
-A network takes part in Grad-CAM if it has the two methods of `nn.SpatialNetwork`: `feature_map`, and
-`embed_feature_map`, which computes the embeddings from it.
-
-For the cosine, the gradient of `similarity_to` treats the norm of the embedding as a constant. The full gradient has no
-component along the embedding. It therefore tells what would make similar images even more similar, and its heat maps
-are less faithful: in all cases below for deletion, in all but photographs for insertion. `constant_norm=False` computes
-them.
-
-## Faithfulness
-
-Patches of an image are replaced, the most important ones first (deletion), or all but the most important ones
-(insertion), while the other image or the class stays the same (Petsiuk et al. 2018). A heat map is faithful to the
-encoder if the area under the curve of the score is low for deletion and high for insertion. The tables show the mean
-area of both images of each pair and, in brackets, its difference from that of random regions (the mean of five orders)
-with a 95% interval over pairs; classes were not measured. Patches have the size of those of the vision transformer, or
-an eighth of the image.
-
-On MNIST and the characters, all heat maps are more faithful than random regions, and Grad-CAM and attention rollout,
-which need one pass, are about as faithful as occlusion. On photographs, insertion is clearly better than random, and
-deletion hardly or not at all. Images without some patches are unlike the training images, so look at both tables.
-
-Pairs are two test images of one digit (mnist-cnn, mnist-vit), one character in two fonts (glyphs-cnn), and two
-overlapping crops of a photograph, one of them mirrored (other encoders).
-"""
 
 
 if __name__ == "__main__":
