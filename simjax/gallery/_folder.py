@@ -78,12 +78,12 @@ def check_replaceable(path: Path, *, overwrite: bool) -> None:
     if not path.is_dir():
         raise InputError(f"{path} is a file, not a folder for a gallery")
     names = sorted(entry.name for entry in path.iterdir())
-    if names and not overwrite:
-        raise InputError(f"{path} exists; choose another folder, or create it with `overwrite=True`")
     own = (DATABASE, f"{DATABASE}-journal", ENCODER)
     unknown = [name for name in names if name not in own and not Path(name).match(EMBEDDINGS.format("*"))]
     if unknown:
         raise InputError(f"{path} contains {unknown[0]}, which no gallery wrote: not overwritten")
+    if names and not overwrite:
+        raise InputError(f"{path} exists; choose another folder, or create it with `overwrite=True`")
 
 
 @contextlib.contextmanager

@@ -15,7 +15,17 @@ from simjax.evaluate import Calibration, Threshold
 from simjax.gallery._copy import copy_store
 from simjax.gallery._hits import closest_hits, duplicate_items, embeddings_of, items_of, recommended_hits, warn_if_fewer
 from simjax.gallery._index import CANDIDATES, approximate_hits, create_index, existing_index, index_of, indexed
-from simjax.gallery._inputs import Ids, as_identities, as_ids, as_json, as_queries, embed, stored_paths
+from simjax.gallery._inputs import (
+    Ids,
+    as_identities,
+    as_ids,
+    as_json,
+    as_queries,
+    check_not_enrolled,
+    checked_encoder,
+    embed,
+    stored_paths,
+)
 from simjax.gallery._locations import create_store, open_store
 from simjax.gallery._results import Duplicate, Identification, Index, Item, SearchResult, Verification
 from simjax.gallery._search import closest
@@ -39,7 +49,7 @@ class Gallery:
 
     def __init__(self, store: Store, encoder: Encoder | None):
         self._store = store
-        self._encoder = None if encoder is None else self._checked(encoder, encoder.name)
+        self._encoder = None if encoder is None else checked_encoder(encoder, encoder.name, store)
         self._thresholds = Thresholds(store, lambda: self.encoder)
 
     @classmethod
@@ -107,6 +117,9 @@ class Gallery:
     def __bool__(self) -> bool:
         return True  # also an empty gallery is one
 
+    def __repr__(self) -> str:
+        return f"Gallery({self.address}: {len(self):,} items, {self._store.properties()['encoder']})"
+
     @property
     def address(self) -> str:
         """Path of the folder, or URL of the database without user and password."""
@@ -116,7 +129,7 @@ class Gallery:
     def encoder(self) -> Encoder:
         """The encoder of the gallery."""
         if self._encoder is None:
-            self._encoder = self._checked(self._store.load_encoder(), f"{self.address}/encoder")
+            self._encoder = checked_encoder(self._store.load_encoder(), f"{self.address}/encoder", self._store)
         return self._encoder
 
     @property
@@ -374,22 +387,11 @@ class Gallery:
         Raises:
             InputError: If an identity is enrolled (the gallery has items of it), or has no images to compare.
         """
-        if enrolled := self._store.enrolled(as_identities(identities, len(identities))):
-            raise InputError(f"identities: expected none that are enrolled, got {', '.join(enrolled[:3])}")
+        check_not_enrolled(as_identities(identities, len(identities)), self._store)
         embeddings, _ = self._embed(images, progress)
         calibration = Calibration.fit(embeddings, identities, measure=self.measure, method=method)
         self._store.save_calibration(StoredCalibration(*calibration.to_arrays(), list(identities)))
         return calibration
-
-    def _checked(self, encoder: Encoder, name: str) -> Encoder:
-        """Return the encoder; an InputError if the embeddings of the gallery are of another one."""
-        properties = self._store.properties()
-        if encoder.fingerprint != properties["fingerprint"]:
-            raise InputError(
-                f"{self.address}: its embeddings are of the encoder {properties['encoder']} (fingerprint "
-                f"{properties['fingerprint']}), not of {name} ({encoder.fingerprint})"
-            )
-        return encoder
 
     def _queries(self, images_or_ids: Any) -> tuple[Sequence[str | int], np.ndarray, np.ndarray | None]:
         return as_queries(images_or_ids, self._store, self._embed)

@@ -82,6 +82,29 @@ def as_identities(identities: str | Sequence[str | None] | None, n: int) -> list
     return names
 
 
+def checked_encoder(encoder: Encoder, name: str, store: Store) -> Encoder:
+    """Return the encoder; an InputError with its name if the embeddings of the gallery are of another one."""
+    properties = store.properties()
+    if encoder.fingerprint != properties["fingerprint"]:
+        raise InputError(
+            f"{store.address}: its embeddings are of the encoder {properties['encoder']} (fingerprint "
+            f"{properties['fingerprint']}), not of {name} ({encoder.fingerprint})"
+        )
+    return encoder
+
+
+def check_not_enrolled(identities: Sequence[str | None], store: Store) -> None:
+    """Raise an InputError if the gallery has items of one of these identities."""
+    if enrolled := store.enrolled(identities):
+        raise InputError(f"identities: expected none that are enrolled, got {first_names(enrolled)}")
+
+
+def first_names(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names and the number of others as text, such as "Ada, Bo, Cy and 97 more"."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def as_json(metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None, n: int) -> list[str]:
     """Return the metadata of each of n images as a JSON object; see `Gallery.add`."""
     objects = []

@@ -10,6 +10,7 @@ import numpy as np
 from simjax.core import InputError
 from simjax.encoder import Encoder
 from simjax.evaluate import Calibration, Threshold
+from simjax.gallery._inputs import first_names
 from simjax.gallery._results import Hit, Identification, Verification
 from simjax.gallery._search import closest, passes
 from simjax.gallery._store import Contents, Store
@@ -90,7 +91,7 @@ class Thresholds:
         if enrolled := self._store.enrolled():
             warnings.warn(
                 f"the threshold is too strict: identities of the calibration are enrolled now "
-                f"({', '.join(enrolled[:3])}); calibrate again with others",
+                f"({first_names(enrolled)}); calibrate again with others",
                 stacklevel=2,
             )
         best = self._best_scores(found, contents)
