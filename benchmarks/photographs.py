@@ -173,10 +173,10 @@ intervals over images or photographs.
 
 ## Near-duplicates
 
-Each photograph has five images: itself, a JPEG of quality 50, one of half the size, one cropped to 90% at a random place
-and one brightened by 30%. All pairs of all images are compared. The threshold is the default of `simjax
-gallery duplicates`, from the calibration of the encoder on edited training images of CIFAR-10, at which one false pair
-is expected. The last columns are the recall of pairs of a photograph and one edit of it.
+Each photograph has five images: itself, a JPEG of quality 50, one of half the size, one cropped to 90% at a random
+place and one brightened by 30%. All pairs of all images are compared. The threshold is the default of `simjax gallery
+duplicates`, from the calibration of the encoder on edited training images of CIFAR-10, at which one false pair is
+expected. The last columns are the recall of pairs of a photograph and one edit of it.
 
 {table}
 """

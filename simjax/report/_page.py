@@ -121,7 +121,7 @@ class PhotoRow:
 
 @dataclasses.dataclass(frozen=True)
 class Photos:
-    """Rows of pictures. Narrow rows, such as pairs, stand side by side."""
+    """Rows of pictures. Narrow rows of small pictures, such as pairs, stand side by side."""
 
     rows: Sequence[PhotoRow]
     caption: str

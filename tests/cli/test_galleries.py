@@ -1,7 +1,9 @@
 """Encoders and galleries from the command line: from the images of a run to search, verification and identification."""
 
 import csv
+import html
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -318,6 +320,44 @@ def test_a_page_escapes_names_and_replaces_missing_images(place, capsys):
     assert name not in page
     assert "&lt;b onload=x&gt;" in page
     assert "no picture" in page
+
+
+def test_pictures_are_links_to_files_with_their_names_below(place, capsys):
+    name = "a 'b' & \"c\" <d>.png"
+    shutil.copy("images/a/0.png", f"images/a/{name}")
+    main(["gallery", "create", "N", "--encoder", "run", "--images", "images"])
+    Path("images/a/1.png").unlink()
+    main(["gallery", "search", "N", f"images/a/{name}", "--html", "page.html", "-k", "25"])
+    page = Path("page.html").read_text()
+    path = Path("images/a").absolute() / name
+    assert page.count(f'<a href="{path.as_uri()}"><img ') == 2  # the query and the item
+    assert str(path) in [html.unescape(title) for title in re.findall(r'<figure [^>]*title="([^"]*)"', page)]
+    assert f"<span>{html.escape(name)}</span></figcaption>" in page
+    assert name not in page
+    assert page.count("<a href=") == 25  # the query and all items but the one whose file was removed
+    assert f"<span>{path.parent}" not in page
+
+
+def test_a_probability_says_what_the_calibration_calls_the_same(place, capsys):
+    def printed(gallery: str) -> str:
+        capsys.readouterr()
+        main(["gallery", "search", gallery, "images/a/0.png", "--html", "page.html"])
+        out = capsys.readouterr().out
+        assert out.splitlines()[-1].capitalize() in Path("page.html").read_text()
+        return out
+
+    image_folder(place / "strangers", classes=("c", "d", "e"), each=9)
+    main(["calibrate", "run", "--images", "strangers"])
+    config = read(place / "run/encoder/config.json")
+    config["about"]["calibrated_for"] = "photograph"
+    (place / "run/encoder/config.json").write_text(json.dumps(config))
+    main(["gallery", "create", "P", "--encoder", "run", "--images", "images", "--flat"])
+    assert "probability: that both images show the same photograph, for a prior of 0.5" in printed("P")
+    main(["gallery", "calibrate", "P", "--images", "strangers"])
+    assert "probability: that both images show the same identity, for a prior of 0.5" in printed("P")
+    main(["calibrate", "run", "--images", "strangers"])  # on images of identities
+    main(["gallery", "create", "I", "--encoder", "run", "--images", "images", "--flat"])
+    assert "probability: that both images show the same identity, for a prior of 0.5" in printed("I")
 
 
 def test_the_ready_encoders_are_listed(capsys):
