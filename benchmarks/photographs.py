@@ -168,15 +168,15 @@ intervals over images or photographs.
 
 ## CIFAR-10
 
-{k}-NN accuracy on {test:,} test images among the first {train:,} training images, enlarged to {size} x {size} pixels:
+{k}-NN accuracy on {test:,} test images among {train:,} training images, enlarged to {size} x {size} pixels:
 **{accuracy}**. Nothing was trained on CIFAR-10.
 
 ## Near-duplicates
 
-Of each photograph there are five images: itself, a JPEG of quality 50, one of half the size, one cropped to 90% at a
-random place and one brightened by 30%. All pairs of all images are compared. The threshold is the default of `simjax
-gallery duplicates`, from the calibration of the encoder on edited training images of CIFAR-10, at which one false pair
-is expected. The last columns are the recall of pairs of a photograph and one edit of it.
+Each photograph has five images: itself, a JPEG of quality 50, one of half the size, one cropped to 90% at a random
+place and one brightened by 30%. All pairs of all images are compared. The threshold is the default of `simjax gallery
+duplicates`, from the calibration of the encoder on edited training images of CIFAR-10, at which one false pair is
+expected. The last columns are the recall of pairs of a photograph and one edit of it.
 
 {table}
 """

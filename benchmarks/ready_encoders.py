@@ -128,7 +128,9 @@ def write_pretrained(name: str, out: Path) -> None:
     images = [copy for image in cifar10("train", CALIBRATION_PHOTOGRAPHS) for copy in edited(image, random)]
     photographs = np.repeat(np.arange(CALIBRATION_PHOTOGRAPHS), len(images) // CALIBRATION_PHOTOGRAPHS)
     calibration = Calibration.fit(encoder.encode(images), photographs, measure=encoder.measure)
-    encoder.calibrated(calibration).save(out, overwrite=out.exists())
+    encoder = encoder.calibrated(calibration)
+    encoder.config.about["calibrated_for"] = "photograph"
+    encoder.save(out, overwrite=out.exists())
     (out / WEIGHTS).unlink()
     print(f"{name}: {sum(path.stat().st_size for path in out.iterdir()) / 1e6:.2f} MB in {out}")
 

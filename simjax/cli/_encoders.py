@@ -4,7 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import io
-import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +15,11 @@ from tyro.conf import Positional
 from simjax._compilation_cache import enable_compilation_cache
 from simjax._files import write_file
 from simjax.cli._arguments import check_rate, parse
+from simjax.cli._images import encode_files, encoding_progress, identities_of, of_readable, one_image
 from simjax.cli._results import calibration_size, check_output, print_json, print_verification
 from simjax.core import InputError, check_at_least
+
+ABBREVIATIONS = {"FNIR": "False negative identification rate", "FPIR": "False positive identification rate"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,10 @@ class EmbedArguments:
     """Scale embeddings to unit length."""
     batch_size: int | None = None
     """Images that are embedded at once. Default: 256, or fewer for a network with a large input."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, with a warning."""
+    json: bool = False
+    """Print one JSON document."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +56,7 @@ class ClassifyArguments:
     """Classify images by the classifier of an encoder, which the objective softmax trains."""
 
     encoder: Positional[str]
-    """Folder of a run or of an encoder."""
+    """Folder of a run or of an encoder, or the name of a ready one that has a classifier, such as cifar10-cnn."""
     images: Positional[tuple[str, ...]]
     """Images, and folders of images."""
     top: int = 1
@@ -58,6 +65,8 @@ class ClassifyArguments:
     """Print one JSON document."""
     batch_size: int | None = None
     """Images that are embedded at once. Default: 256, or fewer for a network with a large input."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, with a warning."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +83,12 @@ class CalibrateArguments:
     method: Literal["logistic", "isotonic"] = "logistic"
     """How probabilities are fitted; isotonic needs more images."""
     out: str | None = None
-    """Folder for the calibrated encoder. Default: the folder of the encoder is changed."""
+    """Folder for a calibrated copy, which is then used in place of the encoder; a ready encoder needs it. Default: the
+    folder of the encoder is changed."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, with a warning."""
+    json: bool = False
+    """Print one JSON document."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +117,8 @@ class FIDArguments:
     """Folder of images."""
     b: Positional[str]
     """Folder of images."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, with a warning."""
     json: bool = False
     """Print one JSON document."""
 
@@ -131,7 +147,9 @@ def encoders(arguments: Sequence[str]) -> None:
         for key, value in description.items():
             print(f"  {key.replace('_', ' ')}: {'none' if value is None else value}")
         for key, value in results.items():
-            print(f"  {key[:1].lower() + key[1:]}: {fact_text(value)}")
+            is_of_classifier = encoder.head is None and "(classifier)" in key
+            note = ", by the classifier of the training, which is not part of the encoder" if is_of_classifier else ""
+            print(f"  {_result_name(key)}: {fact_text(value)}{note}")
     for name, reason in missing.items():
         print(f"{name}\n  not available: {reason}")
 
@@ -142,6 +160,13 @@ def calibration_text(calibration: Any) -> str:
         return "none, so that it has neither probabilities nor thresholds"
     images, identities = calibration_size(calibration).values()
     return f"{images:,} images of {identities:,} identities that it was not trained on"
+
+
+def _result_name(key: str) -> str:
+    """Return the name of a result with a small first letter and without abbreviations."""
+    for abbreviation, words in ABBREVIATIONS.items():
+        key = key.replace(abbreviation, words)
+    return key if key[1:2].isupper() else key[:1].lower() + key[1:]
 
 
 def _description(encoder: Any) -> dict[str, Any]:
@@ -163,13 +188,12 @@ def embed(arguments: Sequence[str]) -> None:
     out = Path(parsed.out)
     check_output("out", parsed.out, (".npz", ".csv"))
     from simjax.encoder import find_images, load_encoder
-    from simjax.train._progress import PreparationDisplay
 
     enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
     paths = find_images(parsed.images)
-    progress = PreparationDisplay(stderr=True)
-    found = encoder.encode(paths, batch_size=parsed.batch_size, normalize=parsed.normalize, progress=progress)
+    options: dict[str, Any] = {"batch_size": parsed.batch_size, "normalize": parsed.normalize}
+    paths, found = encode_files(encoder, paths, skip_unreadable=parsed.skip_unreadable, **options)
     names = list(map(str, paths))
     buffer: Any
     if out.suffix.lower() == ".npz":
@@ -181,7 +205,11 @@ def embed(arguments: Sequence[str]) -> None:
         writer.writerow(["path", *(f"e{i}" for i in range(found.shape[1]))])
         writer.writerows([name, *map(repr, map(float, row))] for name, row in zip(names, found, strict=True))
     write_file(out, buffer.getvalue())
-    print(f"{len(found):,} embeddings of {found.shape[1]} numbers: {out}")
+    if parsed.json:
+        sizes = {"embeddings": len(found), "embedding_size": found.shape[1]}
+        print_json({"out": str(out), **sizes, "fingerprint": encoder.fingerprint})
+    else:
+        print(f"{len(found):,} embeddings of {found.shape[1]} numbers: {out}")
 
 
 def classify(arguments: Sequence[str]) -> None:
@@ -189,14 +217,19 @@ def classify(arguments: Sequence[str]) -> None:
     parsed = parse(ClassifyArguments, arguments)
     check_at_least("top", parsed.top, 1)
     from simjax.encoder import find_images, load_encoder
-    from simjax.train._progress import PreparationDisplay
 
     enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
     encoder.check_classifier()
     paths = find_images(parsed.images)
-    progress = PreparationDisplay(stderr=True)
-    probabilities = encoder.classify(paths, batch_size=parsed.batch_size, progress=progress)
+    paths, probabilities = of_readable(
+        lambda files: encoder.classify(files, batch_size=parsed.batch_size, progress=encoding_progress()),
+        paths,
+        encoder,
+        skip_unreadable=parsed.skip_unreadable,
+    )
+    if parsed.top > (classes := len(encoder.class_names)):
+        warnings.warn(f"{encoder.name} has only {classes:,} classes: all are listed", stacklevel=2)
     results = []
     for path, row in zip(paths, probabilities, strict=True):
         best = np.argsort(-row, kind="stable")[: parsed.top]
@@ -213,26 +246,33 @@ def calibrate(arguments: Sequence[str]) -> None:
     """Calibrate an encoder on images of known identities."""
     parsed = parse(CalibrateArguments, arguments)
     from simjax.encoder import find_identities, load_encoder
-    from simjax.encoder._load import READY, encoder_folder
+    from simjax.encoder._load import encoder_folder
     from simjax.evaluate import Calibration
-    from simjax.train._progress import PreparationDisplay
 
-    folder = Path(parsed.out) if parsed.out else encoder_folder(parsed.encoder)
-    if parsed.out is None and folder.is_relative_to(READY):
+    if parsed.out is None and _is_ready(parsed.encoder):
         raise InputError(f"{parsed.encoder} is part of simjax and is not changed: `out` names a folder for a copy")
+    folder = Path(parsed.out) if parsed.out else encoder_folder(parsed.encoder)
     if parsed.out is not None and folder.exists():
         raise InputError(f"`out`: {folder} exists; choose another folder")
     enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
     paths, identities = find_identities(parsed.images)
-    embeddings = encoder.encode(paths, progress=PreparationDisplay(stderr=True))
+    files, embeddings = encode_files(encoder, paths, skip_unreadable=parsed.skip_unreadable)
+    identities = identities_of(files, paths, identities)
     calibration = Calibration.fit(embeddings, identities, measure=encoder.measure, method=parsed.method)
     encoder.calibrated(calibration).save(folder, overwrite=parsed.out is None)
-    print(f"calibrated on {len(paths):,} images of {len(set(identities)):,} identities: {folder}")
+    thresholds = []
     for rate in (0.001, 0.01, 0.1):  # the first one for which there are enough pairs
         with contextlib.suppress(InputError):
-            print(calibration.pair_threshold(rate))
+            thresholds.append(calibration.pair_threshold(rate))
             break
+    if parsed.json:
+        described = [{**vars(threshold), "text": str(threshold)} for threshold in thresholds]
+        print_json({"encoder": str(folder), **calibration_size(calibration), "thresholds": described})
+        return
+    print(f"calibrated on {len(files):,} images of {len(set(identities)):,} identities: {folder}")
+    for threshold in thresholds:
+        print(threshold)
 
 
 def verify(arguments: Sequence[str]) -> None:
@@ -246,16 +286,21 @@ def verify(arguments: Sequence[str]) -> None:
     pair = encoder.encode([one_image(parsed.a), one_image(parsed.b)])
     score = float(encoder.similarity(pair[:1], pair[1:])[0, 0])
     how_to_calibrate = f"calibrate with `simjax calibrate {parsed.encoder} --images FOLDER`"
+    if _is_ready(parsed.encoder):
+        how_to_calibrate = (
+            f"calibrate a copy with `simjax calibrate {parsed.encoder} --images FOLDER --out COPY`, and use COPY in "
+            f"place of {parsed.encoder}"
+        )
     print_verification(score, encoder.measure, encoder.calibration, parsed.fmr, how_to_calibrate, as_json=parsed.json)
 
 
-def one_image(path: str) -> Path:
-    """Return the path of an image that exists; an InputError for a folder."""
-    from simjax.encoder import find_images
+def _is_ready(encoder: str) -> bool:
+    """Return whether an encoder is part of simjax, whose folder is not changed."""
+    from simjax.encoder import ready_encoders
+    from simjax.encoder._load import READY, encoder_folder
 
-    if os.path.isdir(path):
-        raise InputError(f"{path}: expected an image, got a folder")
-    return find_images(path)[0]
+    name, _, size = encoder.rpartition(":")
+    return (name in ready_encoders() and size.isdecimal()) or encoder_folder(encoder).is_relative_to(READY)
 
 
 def fid(arguments: Sequence[str]) -> None:
@@ -263,16 +308,19 @@ def fid(arguments: Sequence[str]) -> None:
     parsed = parse(FIDArguments, arguments)
     from simjax.encoder import find_images, load_encoder
     from simjax.similarity import frechet_distance
-    from simjax.train._progress import PreparationDisplay
 
     enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
     paths = [find_images(folder) for folder in (parsed.a, parsed.b)]
-    a, b = (encoder.encode(files, progress=PreparationDisplay(stderr=True)) for files in paths)
+    files, embeddings = encode_files(encoder, [*paths[0], *paths[1]], skip_unreadable=parsed.skip_unreadable)
+    readable = set(files)
+    a, b = np.split(embeddings, [sum(file in readable for file in paths[0])])
     distance = float(frechet_distance(a, b))
+    is_biased = min(len(a), len(b)) <= encoder.embedding_size
     if parsed.json:
-        print_json({"frechet_distance": distance, "images": [len(a), len(b)], "encoder": encoder.name})
+        sizes = [len(a), len(b)]
+        print_json({"frechet_distance": distance, "images": sizes, "encoder": encoder.name, "few_images": is_biased})
     else:
         print(f"Frechet distance {distance:.4g} between {len(a):,} and {len(b):,} images, by {encoder.name}")
-        if min(len(a), len(b)) <= encoder.embedding_size:
+        if is_biased:
             print("the distance of so few images is biased upwards; compare only values for equal numbers of images")

@@ -12,8 +12,8 @@ from tyro.conf import Positional, arg
 
 from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
-from simjax.cli._encoders import one_image
-from simjax.cli._gallery import encoding_progress, open_gallery
+from simjax.cli._gallery import open_gallery
+from simjax.cli._images import encoding_progress, one_image
 from simjax.cli._results import PRIOR, check_output, open_page, print_json
 from simjax.core import InputError
 
@@ -136,7 +136,10 @@ def _subject(encoder: Any, a: Path, parsed: ExplainArguments) -> Subject:
     if parsed.b is None and parsed.gallery is None:
         if encoder.head is not None or parsed.class_name is not None:
             return _class_of(encoder, a, parsed.class_name)
-        raise InputError(f"expected a second image or `gallery`, got neither, and {encoder.name} has no classifier")
+        raise InputError(
+            f"expected a second image or `gallery`, got neither, and {encoder.name} has no classifier, as cifar10-cnn "
+            "and runs with the objective softmax have"
+        )
     if parsed.class_name is not None:
         raise InputError("expected `class_name` without a second image or `gallery`: a similarity has no class")
     return _similarity_of(encoder, a, parsed)

@@ -13,7 +13,8 @@ from tyro.conf import Positional, UseAppendAction
 from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
 from simjax.cli._encoders import calibration_text
-from simjax.cli._results import count, print_json
+from simjax.cli._images import encode_files, encoding_progress, identities_of, image_files, of_readable
+from simjax.cli._results import calibration_size, count, print_json
 from simjax.core import InputError
 
 
@@ -31,6 +32,10 @@ class CreateArguments:
     """Every image is an item of its own, without an identity."""
     overwrite: bool = False
     """Replace the gallery."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, with a warning."""
+    json: bool = False
+    """Print one JSON document."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +52,10 @@ class AddArguments:
     """Properties of the images, KEY=VALUE each; values are stored as text."""
     again: bool = False
     """Add images again whose paths are in the gallery, for instance because the files were changed."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, with a warning."""
+    json: bool = False
+    """Print one JSON document."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +68,8 @@ class RemoveArguments:
     """Ids of the items."""
     identity: str | None = None
     """Remove all items of this identity."""
+    json: bool = False
+    """Print one JSON document."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +83,10 @@ class GalleryCalibrateArguments:
     """Folder of the gallery, or URL of a database."""
     images: str
     """Folder with one sub-folder for each identity."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, with a warning."""
+    json: bool = False
+    """Print one JSON document."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +97,8 @@ class CopyArguments:
     """Folder of the gallery, or URL of a database."""
     copy: Positional[str]
     """Folder or URL of the copy, where no gallery exists, or an empty one."""
+    json: bool = False
+    """Print one JSON document."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,13 +157,19 @@ def create(arguments: Sequence[str]) -> None:
     elif parsed.images is not None:
         with _advice_about_flat():
             paths, identities = find_identities(parsed.images)
-    embeddings = encoder.encode(paths, progress=encoding_progress())
+    files, embeddings = encode_files(encoder, paths, skip_unreadable=parsed.skip_unreadable)
+    if identities is not None:
+        identities = identities_of(files, paths, identities)
+    ids: list[int] = []
 
     def add_images(gallery: Gallery) -> None:
-        if paths:
-            gallery.add(embeddings, identities, paths=paths)
+        if files:
+            ids.extend(gallery.add(embeddings, identities, paths=files))
 
     with Gallery.create(parsed.gallery, encoder, fill=add_images, overwrite=parsed.overwrite) as gallery:
+        if parsed.json:
+            print_json({"store": gallery.address, "added": _added(ids, files), **_numbers(gallery)})
+            return
         print(f"{_counts(gallery)}: {shown(parsed.gallery)}")
         if gallery.calibration is not None:
             print(f"calibration: of the encoder, on {calibration_text(gallery.calibration)}")
@@ -159,15 +182,26 @@ def add(arguments: Sequence[str]) -> None:
     parsed = parse(AddArguments, arguments)
     metadata = key_values("metadata", parsed.metadata)
     with open_gallery(parsed.gallery) as gallery:
-        paths = image_files(parsed.images)
+        paths, left_out = image_files(parsed.images), 0
         if not parsed.again:
             given = list(dict.fromkeys(paths))
             known = gallery.known_paths(given)
             paths = [path for path in given if str(path.absolute()) not in known]
-            if len(paths) < len(given):
-                left_out = count(len(given) - len(paths), "image")
-                print(f"left out {left_out} that the gallery has already, by the path; --again adds such images again")
-        ids = gallery.add(paths, parsed.identity, metadata or None, progress=encoding_progress()) if paths else []
+            left_out = len(given) - len(paths)
+        ids: list[int] = []
+        if paths:
+            paths, ids = of_readable(
+                lambda files: gallery.add(files, parsed.identity, metadata or None, progress=encoding_progress()),
+                paths,
+                gallery.encoder,
+                skip_unreadable=parsed.skip_unreadable,
+            )
+        if parsed.json:
+            print_json({"added": _added(ids, paths), "left_out": left_out, **_numbers(gallery)})
+            return
+        if left_out:
+            number = count(left_out, "image")
+            print(f"left out {number} that the gallery has already, by the path; --again adds such images again")
         print(f"added {count(len(ids), 'item')}{_with_ids(ids)}; {_counts(gallery)}")
 
 
@@ -183,7 +217,10 @@ def remove(arguments: Sequence[str]) -> None:
                 raise InputError(f"identity: no item of the gallery has the identity {parsed.identity!r}")
         else:
             removed = gallery.remove(parsed.ids)
-        print(f"removed {count(removed, 'item')}; {_counts(gallery)}")
+        if parsed.json:
+            print_json({"removed": removed, **_numbers(gallery)})
+        else:
+            print(f"removed {count(removed, 'item')}; {_counts(gallery)}")
 
 
 def calibrate(arguments: Sequence[str]) -> None:
@@ -193,16 +230,24 @@ def calibrate(arguments: Sequence[str]) -> None:
 
     with open_gallery(parsed.gallery) as gallery:
         paths, identities = find_identities(parsed.images)
-        gallery.calibrate(gallery.encoder.encode(paths, progress=encoding_progress()), identities)
-        print(f"calibrated on {len(paths):,} images of {count(len(set(identities)), 'identity', 'identities')}")
-        _print_thresholds(gallery.info()["thresholds"])
+        files, embeddings = encode_files(gallery.encoder, paths, skip_unreadable=parsed.skip_unreadable)
+        calibration = gallery.calibrate(embeddings, identities_of(files, paths, identities))
+        sizes, thresholds = calibration_size(calibration), gallery.info()["thresholds"]
+        if parsed.json:
+            print_json({**sizes, "thresholds": thresholds})
+            return
+        print(f"calibrated on {sizes['images']:,} images of {count(sizes['identities'], 'identity', 'identities')}")
+        _print_thresholds(thresholds)
 
 
 def copy(arguments: Sequence[str]) -> None:
     """Copy a gallery."""
     parsed = parse(CopyArguments, arguments)
     with open_gallery(parsed.gallery) as gallery, gallery.copy(parsed.copy) as copied:
-        print(f"{_counts(copied)}: {shown(parsed.copy)}")
+        if parsed.json:
+            print_json({"store": copied.address, **_numbers(copied)})
+        else:
+            print(f"{_counts(copied)}: {shown(parsed.copy)}")
 
 
 def index(arguments: Sequence[str]) -> None:
@@ -246,14 +291,20 @@ def list_items(arguments: Sequence[str]) -> None:
     """Print the items of a gallery as JSON Lines."""
     parsed = parse(ListArguments, arguments)
     with open_gallery(parsed.gallery) as gallery:
+        is_empty = True
         for item in gallery.items(where=filters(parsed.where)):
             print(json.dumps(item._asdict(), ensure_ascii=False))
+            is_empty = False
+        if is_empty:
+            warnings.warn("no item matches `where`" if parsed.where else "the gallery has no items", stacklevel=2)
 
 
 def open_gallery(path: str, encoder: Any = None) -> Any:
     """Open a gallery, by default with its own encoder, and suppress the warning that it is not calibrated."""
     from simjax.gallery import Gallery
 
+    if Path(path).is_file():
+        raise InputError(f"{path}: expected a gallery, got a file; the gallery comes first, images follow")
     enable_compilation_cache()
     # Commands that need a calibration say how to calibrate.
     warnings.filterwarnings("ignore", "the gallery is not calibrated", UserWarning)
@@ -265,25 +316,6 @@ def shown(gallery: str) -> str:
     from simjax.gallery._locations import without_credentials
 
     return without_credentials(gallery)
-
-
-def image_files(words: Sequence[str]) -> list[Path]:
-    """Return images and the images in folders; an InputError for a file of embeddings says where those are taken."""
-    from simjax.encoder import find_images
-
-    if saved := [word for word in words if word.lower().endswith((".npz", ".csv"))]:
-        raise InputError(
-            f"{saved[0]}: expected images; embeddings are added and searched from Python, `gallery.add(embeddings)`, "
-            "see docs/galleries.md"
-        )
-    return find_images(words)
-
-
-def encoding_progress() -> Any:
-    """Return a display of the progress on stderr."""
-    from simjax.train._progress import PreparationDisplay
-
-    return PreparationDisplay(stderr=True)
 
 
 @contextlib.contextmanager
@@ -326,6 +358,16 @@ def _counts(gallery: Any) -> str:
     """Return the numbers of items and identities as text, such as "2 items of 1 identity"."""
     identities = count(gallery.count_identities(), "identity", "identities")
     return f"{count(len(gallery), 'item')} of {identities}"
+
+
+def _numbers(gallery: Any) -> dict[str, int]:
+    """Return the numbers of items and identities, for JSON."""
+    return {"items": len(gallery), "identities": gallery.count_identities()}
+
+
+def _added(ids: Sequence[int], files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the ids and paths of new items, for JSON."""
+    return [{"id": id_, "path": str(file.absolute())} for id_, file in zip(ids, files, strict=True)]
 
 
 def _index_text(index: Any) -> str:

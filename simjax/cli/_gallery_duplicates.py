@@ -1,22 +1,27 @@
-"""`simjax gallery duplicates`: pairs of images that show the same, in a gallery or in a folder."""
+"""`simjax gallery duplicates`: groups of images that show the same, in a gallery or in a folder."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
-from simjax.cli._gallery import encoding_progress, open_gallery, shown
+from simjax.cli._gallery import open_gallery, shown
+from simjax.cli._images import encode_files
 from simjax.cli._results import check_page, count, print_json, write_page
-from simjax.core import InputError
+from simjax.core import InputError, check_at_least
 
 
 @dataclasses.dataclass(frozen=True)
 class DuplicatesArguments:
-    """Find pairs of images that show the same, in a gallery or in a folder."""
+    """Find images that show the same, in a gallery or in a folder.
+
+    Pairs of duplicates that share an image form a group. A group is printed below its scores; --json has the pairs.
+    """
 
     gallery: Positional[str]
     """Folder of the gallery, URL of a database, or a folder of images."""
@@ -25,12 +30,19 @@ class DuplicatesArguments:
     min_score: float | None = None
     """Score from which pairs are duplicates; for a distance, the largest. Default: the threshold at which the
     calibration of the gallery or of the encoder lets one false pair be expected among all pairs."""
+    k: Annotated[int | None, arg(aliases=("-k",))] = None
+    """At most this many pairs of each image, its closest ones. Default: all."""
+    skip_unreadable: bool = False
+    """Leave out images of a folder that cannot be read, with a warning."""
     json: bool = False
     """Print one JSON document."""
     html: str | None = None
     """Write a page with thumbnails to this file."""
     open: bool = False
     """Open the page in the web browser."""
+
+
+GROUPS = "Images in one row are connected by pairs of duplicates; two images of a row are not always a pair themselves."
 
 
 class _Image(NamedTuple):
@@ -41,39 +53,84 @@ class _Image(NamedTuple):
     path: str | None
 
 
+class _Found(NamedTuple):
+    """Duplicates: the pairs, all images by id or position, the name of the measure, the threshold and a sentence."""
+
+    pairs: Sequence[Any]
+    images: dict[int, _Image]
+    measure: str
+    min_score: float
+    threshold: str
+
+
 def duplicates(arguments: Sequence[str]) -> None:
     """Find duplicates in a gallery or in a folder of images."""
     parsed = parse(DuplicatesArguments, arguments)
     check_page(parsed.html, is_opened=parsed.open)
-    find = _in_folder if _is_folder_of_images(parsed) else _in_gallery
-    pairs, images, measure, threshold = find(parsed)
+    check_at_least("k", parsed.k, 1)
+    found = (_in_folder if _is_folder_of_images(parsed) else _in_gallery)(parsed)
+    images, groups = found.images, groups_of([(pair.a, pair.b) for pair in found.pairs])
+    number_of = {image: number for number, group in enumerate(groups, start=1) for image in group}
     compared = len(images) * (len(images) - 1) // 2
-    summary = f"{count(len(pairs), 'pair')} of duplicates among {count(compared, 'compared pair')}; {threshold}"
-    found = [(images[pair.a], images[pair.b], pair.score) for pair in pairs]
+    summary = (
+        f"{count(len(found.pairs), 'pair')} of duplicates in {count(len(groups), 'group')} among "
+        f"{count(compared, 'compared pair')}; {found.threshold}"
+    )
+    scores_of: list[list[float]] = [[] for _ in groups]
+    for pair in found.pairs:
+        scores_of[number_of[pair.a] - 1].append(pair.score)
+    titles = [
+        f"{count(len(group), 'image')}: {found.measure} {_range(scores)}"
+        for group, scores in zip(groups, scores_of, strict=True)
+    ]
     if parsed.json:
         print_json(
             [
                 {
-                    **{"a": a.name, "b": b.name, "score": score},
-                    **{"identity_a": a.identity, "identity_b": b.identity, "path_a": a.path, "path_b": b.path},
+                    **{"a": images[a].name, "b": images[b].name, "score": score, "threshold": found.min_score},
+                    **{"identity_a": images[a].identity, "identity_b": images[b].identity},
+                    **{"path_a": images[a].path, "path_b": images[b].path, "group": number_of[a]},
                 }
-                for a, b, score in found
+                for a, b, score in found.pairs
             ]
         )
+        sys.stderr.write(f"{summary}\n")
     else:
-        for a, b, score in found:
-            print(f"{score:.4f}  {_as_text(a)}  {_as_text(b)}")
+        for title, group in zip(titles, groups, strict=True):
+            print("\n".join([title, *(f"  {_as_text(images[i])}" for i in group)]))
         print(summary)
     if parsed.html:
         from simjax.report import ImageRow, Thumbnail
 
         rows = [
-            ImageRow(f"{measure} {score:.4f}", [Thumbnail(image.path, _lines(image)) for image in (a, b)])
-            for a, b, score in found
+            ImageRow(title, [Thumbnail(images[i].path, _lines(images[i])) for i in group])
+            for title, group in zip(titles, groups, strict=True)
         ]
-        write_page(
-            parsed.html, f"Duplicates in {Path(shown(parsed.gallery)).name}", f"{summary}.", rows, is_opened=parsed.open
-        )
+        title, lead = f"Duplicates in {Path(shown(parsed.gallery)).name}", f"{summary}. {GROUPS}"
+        write_page(parsed.html, title, lead, rows, is_opened=parsed.open, has_contents=False)
+
+
+def groups_of(pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Return the connected groups of a graph.
+
+    Args:
+        pairs: Edges, in the order of the groups of equal size.
+
+    Returns:
+        The numbers in each group in ascending order, the largest group first.
+
+    Example:
+        >>> groups_of([(7, 8), (1, 4), (4, 2)])
+        [[1, 2, 4], [7, 8]]
+    """
+    group_of: dict[int, set[int]] = {}
+    for a, b in pairs:
+        small, large = sorted((group_of.get(a, {a}), group_of.get(b, {b})), key=len)
+        if small is not large:
+            large |= small
+            group_of |= dict.fromkeys(small | {a, b}, large)
+    groups = {id(group): sorted(group) for group in group_of.values()}
+    return sorted(groups.values(), key=len, reverse=True)
 
 
 def _is_folder_of_images(parsed: DuplicatesArguments) -> bool:
@@ -92,20 +149,21 @@ def _is_folder_of_images(parsed: DuplicatesArguments) -> bool:
     return parsed.encoder is not None
 
 
-def _in_gallery(parsed: DuplicatesArguments) -> tuple[Sequence[Any], dict[int, _Image], str, str]:
-    """Return the duplicates in a gallery, all items by id, the measure and a sentence about the threshold."""
+def _in_gallery(parsed: DuplicatesArguments) -> _Found:
+    """Return the duplicates in a gallery."""
     with open_gallery(parsed.gallery) as gallery:
-        size = len(gallery)
         min_score, text = parsed.min_score, f"threshold {parsed.min_score}, as given"
-        if min_score is None and gallery.calibration is not None:
-            min_score, text = _default(gallery.calibration, size)
-        pairs = gallery.duplicates(min_score)
+        if min_score is None:
+            if (calibration := gallery.calibration) is None:
+                raise InputError("`min_score`: expected a score; without a calibration there is no default")
+            min_score, text = _default(calibration, len(gallery))
+        pairs = gallery.duplicates(min_score, parsed.k)
         images = {item.id: _Image(item.id, item.identity, item.path) for item in gallery.items()}
-        return pairs, images, gallery.measure.name, text
+        return _Found(pairs, images, gallery.measure.name, min_score, text)
 
 
-def _in_folder(parsed: DuplicatesArguments) -> tuple[Sequence[Any], dict[int, _Image], str, str]:
-    """Return the duplicates in a folder, its images by position, the measure and a sentence about the threshold."""
+def _in_folder(parsed: DuplicatesArguments) -> _Found:
+    """Return the duplicates in a folder."""
     from simjax.encoder import find_images, load_encoder
     from simjax.gallery import duplicates_of
 
@@ -117,13 +175,13 @@ def _in_folder(parsed: DuplicatesArguments) -> tuple[Sequence[Any], dict[int, _I
             f"`min_score`: expected the score from which images are duplicates: the encoder {encoder.name} is not "
             "calibrated, so that there is no default"
         )
-    files = find_images(parsed.gallery)
+    files, embeddings = encode_files(encoder, find_images(parsed.gallery), skip_unreadable=parsed.skip_unreadable)
     min_score, text = parsed.min_score, f"threshold {parsed.min_score}, as given"
     if min_score is None:
         min_score, text = _default(encoder.calibration, len(files))
-    embeddings = encoder.encode(files, progress=encoding_progress())
-    pairs = duplicates_of(embeddings, encoder.measure, min_score)
-    return pairs, {i: _Image(str(file), None, str(file)) for i, file in enumerate(files)}, encoder.measure.name, text
+    pairs = duplicates_of(embeddings, encoder.measure, min_score, parsed.k)
+    images = {i: _Image(str(file), None, str(file)) for i, file in enumerate(files)}
+    return _Found(pairs, images, encoder.measure.name, min_score, text)
 
 
 def _default(calibration: Any, size: int) -> tuple[float, str]:
@@ -138,12 +196,20 @@ def _default(calibration: Any, size: int) -> tuple[float, str]:
     return threshold.value, text
 
 
+def _range(scores: Sequence[float]) -> str:
+    low, high = f"{min(scores):.4f}", f"{max(scores):.4f}"
+    return low if low == high else f"{low} to {high}"
+
+
 def _as_text(image: _Image) -> str:
     return "  ".join(str(part) for part in dict.fromkeys(image) if part)
 
 
 def _lines(image: _Image) -> list[str]:
-    """Return the lines of a caption: the item and its identity, or the name of the file, and the path."""
+    """Return the lines of a caption: the name of the file, its size, and of an item its id and its identity."""
+    from simjax.report import file_size
+
+    lines = [] if image.path is None else [Path(image.path).name, file_size(image.path)]
     if isinstance(image.name, int):
-        return [line for line in (f"item {image.name}", image.identity, image.path) if line]
-    return [Path(image.name).name, image.name]
+        lines += [f"item {image.name}", image.identity]
+    return [line for line in lines if line]

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from simjax.cli._arguments import check_rate, parse
-from simjax.cli._encoders import one_image
-from simjax.cli._gallery import filters, how_to_calibrate, image_files, open_gallery, shown
+from simjax.cli._gallery import filters, how_to_calibrate, open_gallery, shown
+from simjax.cli._images import image_files, of_readable, one_image
 from simjax.cli._results import (
     PRIOR,
     PROBABILITY,
@@ -43,6 +43,8 @@ class SearchArguments:
     text, and a number or a boolean that is written like it."""
     approximate: bool = False
     """Search only candidates of the index that `simjax gallery index` creates."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, with a warning."""
     json: bool = False
     """Print one JSON document."""
     html: str | None = None
@@ -61,6 +63,8 @@ class IdentifyArguments:
     """Images, and folders of images."""
     fpir: float = 0.01
     """Wanted false positive identification rate: share of images of unknown identities that are named."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, with a warning."""
     json: bool = False
     """Print one JSON document."""
     html: str | None = None
@@ -115,8 +119,16 @@ def search(arguments: Sequence[str]) -> None:
         raise InputError(f"expected images or `id`, {'not both' if parsed.images else 'got neither'}")
     check_page(parsed.html, is_opened=parsed.open)
     with open_gallery(parsed.gallery) as gallery:
-        queries = [parsed.id] if parsed.id is not None else image_files(parsed.images)
-        results = gallery.search(queries, parsed.k, where=filters(parsed.where), approximate=parsed.approximate)
+        options: dict[str, Any] = {"where": filters(parsed.where), "approximate": parsed.approximate}
+        if parsed.id is not None:
+            results = gallery.search([parsed.id], parsed.k, **options)
+        else:
+            _, results = of_readable(
+                lambda files: gallery.search(files, parsed.k, **options),
+                image_files(parsed.images),
+                gallery.encoder,
+                skip_unreadable=parsed.skip_unreadable,
+            )
         _print_hits(results, parsed, gallery, "Search in")
 
 
@@ -142,7 +154,12 @@ def identify(arguments: Sequence[str]) -> None:
             raise InputError(
                 f"{shown(parsed.gallery)}: no item has an identity, which `simjax gallery add --identity` gives"
             )
-        found = gallery.identify(image_files(parsed.images), fpir=parsed.fpir)
+        _, found = of_readable(
+            lambda files: gallery.identify(files, fpir=parsed.fpir),
+            image_files(parsed.images),
+            gallery.encoder,
+            skip_unreadable=parsed.skip_unreadable,
+        )
         calibration, measure = gallery.calibration, gallery.measure.name
         summary = f"no decision without a calibration: {how_to_calibrate(parsed.gallery)}"
         if calibration is not None:
@@ -166,7 +183,7 @@ def identify(arguments: Sequence[str]) -> None:
         for result in found:
             decision = result.identity or ("no decision" if calibration is None else "unknown")
             closest = f"closest {result.closest}" if result.identity is None else None
-            lines = [decision, closest, f"item {result.id}", *_scores(result, measure), result.path]
+            lines = [decision, closest, f"item {result.id}", *_scores(result, measure), _file_name(result.path)]
             images = [_query(result.query), Thumbnail(result.path, [line for line in lines if line])]
             rows.append(ImageRow(f"{result.query}: {decision}", images))
         note = "" if calibration is None else f". {PROBABILITY.capitalize()}"
@@ -205,6 +222,7 @@ def _scores(result: Any, measure: str) -> list[str]:
 def _print_hits(results: Sequence[Any], parsed: Any, gallery: Any, title: str) -> None:
     """Print search results, as a JSON document or as lines, and write the page."""
     measure, has_probabilities = gallery.measure.name, any(hit.probability for r in results for hit in r.hits)
+    meaning = f"that both images show the same {_calibrated_for(gallery)}, {PRIOR}"
     if parsed.json:
         hits = [[{name: plain(value) for name, value in hit._asdict().items()} for hit in r.hits] for r in results]
         print_json([{"query": plain(r.query), "hits": found} for r, found in zip(results, hits, strict=True)])
@@ -216,7 +234,7 @@ def _print_hits(results: Sequence[Any], parsed: Any, gallery: Any, title: str) -
             for hit in result.hits:
                 print(f"  {hit.id}  {_identity_and_path(hit)}  ({', '.join(_scores(hit, measure))})")
         if has_probabilities:
-            print(f"probability: that both images show the same identity, {PRIOR}")
+            print(f"probability: {meaning}")
     if parsed.html:
         from simjax.report import ImageRow, Thumbnail
 
@@ -227,13 +245,13 @@ def _print_hits(results: Sequence[Any], parsed: Any, gallery: Any, title: str) -
         for result, queries in zip(results, queries_of, strict=True):
             images = [_query(query, items.get(query)) for query in queries]
             for hit in result.hits:
-                lines = [hit.identity, f"item {hit.id}", *_scores(hit, measure), hit.path]
+                lines = [hit.identity, f"item {hit.id}", *_scores(hit, measure), _file_name(hit.path)]
                 images.append(Thumbnail(hit.path, [line for line in lines if line]))
             rows.append(ImageRow(_title(result.query), images))
         hits = sum(len(result.hits) for result in results)
         lead = f"{count(hits, 'item')} found"
         if has_probabilities:
-            lead += f". Probability: that both images show the same identity, {PRIOR}."
+            lead += f". Probability: {meaning}."
         write_page(parsed.html, f"{title} {Path(shown(parsed.gallery)).name}", lead, rows, is_opened=parsed.open)
 
 
@@ -248,11 +266,22 @@ def _identity_and_path(item: Any) -> str:
     return "  ".join(str(part) for part in (item.identity, item.path) if part)
 
 
+def _calibrated_for(gallery: Any) -> str:
+    """Return what two images with a high probability have in common; a calibration of the gallery is for identities."""
+    encoder = gallery.encoder
+    is_of_encoder = gallery.calibration is encoder.calibration
+    return encoder.config.about.get("calibrated_for", "identity") if is_of_encoder else "identity"
+
+
+def _file_name(path: str | None) -> str | None:
+    return None if path is None else Path(path).name
+
+
 def _query(query: Any, item: Any = None) -> Any:
     """Return the thumbnail of a query: an item of the gallery, or the path of an image."""
     from simjax.report import Thumbnail
 
     if item is None:
-        return Thumbnail(query, ["query", str(query)], is_query=True)
-    lines = [item.identity, f"item {item.id}", item.path]
+        return Thumbnail(query, ["query", Path(query).name], is_query=True)
+    lines = [item.identity, f"item {item.id}", _file_name(item.path)]
     return Thumbnail(item.path, [line for line in lines if line], is_query=True)

@@ -50,7 +50,9 @@ COMMANDS = {
     "embed": Command(_encoders.embed, _encoders.EmbedArguments, ["digits-cnn photos --out photos.npz"]),
     "classify": Command(_encoders.classify, _encoders.ClassifyArguments, ["runs/cnn-digits-softmax-0 photos --top 3"]),
     "calibrate": Command(
-        _encoders.calibrate, _encoders.CalibrateArguments, ["runs/cnn-digits-softmax-0 --images FOLDER"]
+        _encoders.calibrate,
+        _encoders.CalibrateArguments,
+        ["runs/cnn-digits-softmax-0 --images FOLDER", "mnist-cnn --images FOLDER --out COPY"],
     ),
     "verify": Command(_encoders.verify, _encoders.VerifyArguments, ["glyphs-cnn a.png b.png --fmr 0.01"]),
     "fid": Command(_encoders.fid, _encoders.FIDArguments, ["digits-cnn real generated"]),
@@ -88,7 +90,7 @@ COMMANDS = {
     "gallery duplicates": Command(
         _gallery_duplicates.duplicates,
         _gallery_duplicates.DuplicatesArguments,
-        ["photos.gallery", "photos.gallery --min-score 0.99", "FOLDER --encoder glyphs-cnn"],
+        ["photos.gallery", "photos.gallery --min-score 0.999 --html pairs.html", "FOLDER --encoder efficientnet-lite0"],
     ),
     "gallery verify": Command(
         _gallery_search.verify, _gallery_search.GalleryVerifyArguments, ["people.gallery a.png b.png"]
@@ -148,7 +150,7 @@ def _list_of_commands(arguments: Sequence[str]) -> str:
         if nearest := near[0] or near[1]:
             advice = f"did you mean {nearest[0]}?"
         raise InputError(f"unknown command {got!r}; {advice}")
-    lines = ["usage: simjax COMMAND ... | --version", ""]
+    lines = [f"usage: simjax {' '.join(words)} COMMAND ..." if words else "usage: simjax COMMAND ... | --version", ""]
     for name, command in listed.items():
         first_clause = re.split(r"[,:.]\s|[.]$", command.dataclass.__doc__ or "")[0]
         text = f"  {name:<20}{first_clause}"

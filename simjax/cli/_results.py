@@ -52,11 +52,13 @@ def check_page(file: str | None, *, is_opened: bool) -> None:
         raise InputError("`open`: expected a page to open; name its file with `html`")
 
 
-def write_page(file: str, title: str, lead: str, rows: Sequence[Any], *, is_opened: bool) -> None:
+def write_page(
+    file: str, title: str, lead: str, rows: Sequence[Any], *, is_opened: bool, has_contents: bool = True
+) -> None:
     """Write a page with a row of thumbnails for each `ImageRow`, and open it if the option --open is given."""
     from simjax.report import write_image_rows
 
-    write_image_rows(Path(file), title, lead, rows)
+    write_image_rows(Path(file), title, lead, rows, has_contents=has_contents)
     sys.stderr.write(f"page: {file}\n")
     if is_opened:
         open_page(file)

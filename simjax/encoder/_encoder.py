@@ -1,5 +1,6 @@
 """The encoder: from images to embeddings, and from embeddings to similarities and probabilities."""
 
+import dataclasses
 import os
 from collections import OrderedDict
 from collections.abc import Sequence, Sized
@@ -269,7 +270,9 @@ class Encoder:
     def calibrated(self, calibration: Calibration | None) -> "Encoder":
         """Return the same encoder with a calibration."""
         modules = {"learned_measure": self.learned_measure, "head": self.head}
-        return Encoder(self.networks, self.config, **modules, calibration=calibration, name=self.name)
+        about = {name: fact for name, fact in self.config.about.items() if name != "calibrated_for"}
+        config = dataclasses.replace(self.config, about=about)
+        return Encoder(self.networks, config, **modules, calibration=calibration, name=self.name)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the encoder to a folder: config.json, model.safetensors, README.md and its calibration, if it has one.

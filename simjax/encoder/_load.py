@@ -92,6 +92,8 @@ def encoder_folder(path_or_name: str | os.PathLike[str]) -> Path:
             return folder
     if str(path_or_name) in ready_encoders():
         return READY / str(path_or_name)
+    if path.is_file():
+        raise InputError(f"{path}: it is a file, not the folder of an encoder")
     if path.is_dir():
         raise InputError(f"{path}: has no encoder; expected the folder of an encoder or of a finished run")
     near = suggestion(str(path_or_name), ready_encoders())

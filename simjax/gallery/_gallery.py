@@ -8,18 +8,35 @@ from typing import Any, Literal
 
 import numpy as np
 
-from simjax.core import InputError, check_at_least, check_between, check_number
+from simjax.core import check_at_least, check_between, check_number
 from simjax.data import Progress
 from simjax.encoder import Encoder
 from simjax.evaluate import Calibration, Threshold
 from simjax.gallery._copy import copy_store
-from simjax.gallery._hits import closest_hits, duplicate_items, embeddings_of, items_of, recommended_hits, warn_if_fewer
+from simjax.gallery._hits import (
+    closest_hits,
+    duplicate_items,
+    embeddings_of,
+    items_of,
+    recommended_hits,
+    score_of_pair,
+    warn_if_fewer,
+)
 from simjax.gallery._index import CANDIDATES, approximate_hits, create_index, existing_index, index_of, indexed
-from simjax.gallery._inputs import Ids, as_identities, as_ids, as_json, as_queries, checked_encoder, embed, stored_paths
+from simjax.gallery._inputs import (
+    Ids,
+    as_identities,
+    as_ids,
+    as_json,
+    as_queries,
+    check_not_enrolled,
+    checked_encoder,
+    embed,
+    stored_paths,
+)
 from simjax.gallery._locations import create_store, open_store
 from simjax.gallery._results import Duplicate, Identification, Index, Item, SearchResult, Verification
-from simjax.gallery._search import closest
-from simjax.gallery._store import ENCODER_PROPERTIES, NewItems, Store, StoredCalibration, properties_of
+from simjax.gallery._store import NewItems, Store, StoredCalibration, properties_of
 from simjax.gallery._thresholds import FMR, FPIR, Thresholds
 from simjax.similarity import Measure
 
@@ -78,9 +95,8 @@ class Gallery:
         """Open a gallery.
 
         Args:
-            path_or_url: See `create`.
+            path_or_url, timeout: See `create`.
             encoder: The encoder that made its embeddings. Default: the copy in the gallery, loaded when it is needed.
-            timeout: See `create`.
 
         Raises:
             InputError: If there is no gallery, it is damaged or of a newer format, or the encoder is another one.
@@ -95,8 +111,7 @@ class Gallery:
     def copy(self, path_or_url: str | os.PathLike[str], *, timeout: float = TIMEOUT) -> "Gallery":
         """Copy items, ids, calibration and encoder to a new or empty gallery, and return it; see `create`.
 
-        Raises:
-            InputError: If the other gallery has items, or this one is changed meanwhile; the other is then empty.
+        An InputError, for instance if this gallery is changed meanwhile, leaves the other one as it was, or empty.
         """
         return Gallery(copy_store(self._store, path_or_url, self.encoder, timeout), self.encoder)
 
@@ -115,6 +130,9 @@ class Gallery:
 
     def __bool__(self) -> bool:
         return True  # also an empty gallery is one
+
+    def __repr__(self) -> str:
+        return f"Gallery({self.address}: {len(self):,} items, {self._store.properties()['encoder']})"
 
     @property
     def address(self) -> str:
@@ -164,15 +182,7 @@ class Gallery:
             rate of 0.001 and for a false positive identification rate of 0.01, as dictionaries of `Threshold` with a
             sentence `text`. It is empty without a calibration. `index` is None or the dictionary of an `Index`.
         """
-        properties, index = self._store.properties(), self.index
-        return {
-            **{"items": len(self), "identities": self.count_identities()},
-            **{name: properties[name] for name in ENCODER_PROPERTIES},
-            "store": self.address,
-            "calibration": self._thresholds.describe_calibration(),
-            "thresholds": self._thresholds.describe(),
-            "index": None if index is None else index._asdict(),
-        }
+        return self._thresholds.gallery_info()
 
     def items(self, where: Mapping[str, Any] | None = None) -> Iterator[Item]:
         """Yield the items in the order in which they were added; see `search` for `where`."""
@@ -214,8 +224,7 @@ class Gallery:
             The ids of the new items.
 
         Raises:
-            InputError: If an image cannot be read, an embedding is not finite, or the numbers of images and identities,
-                metadata or paths differ.
+            InputError: If an image cannot be read, an embedding is not finite, or numbers of images and others differ.
         """
         embeddings, files = self._embed(images, progress)
         n = len(embeddings)
@@ -321,12 +330,8 @@ class Gallery:
             InputError: If an image cannot be read, or the calibration has too few images for this rate.
         """
         check_between("fmr", fmr, 0, 1)
-        pair = [self._queries(given)[1] for given in (a, b)]
-        for name, embeddings in zip("ab", pair, strict=True):
-            if len(embeddings) != 1:
-                raise InputError(f"{name}: expected one image or id, got {len(embeddings)}")
-        values = closest(pair[0], pair[1], np.arange(1), 1, self.measure)[0]
-        return self._thresholds.verification(float(values[0, 0]), fmr)
+        score = score_of_pair(self._queries(a)[1], self._queries(b)[1], self.measure)
+        return self._thresholds.verification(score, fmr)
 
     def identify(self, images: Any, fpir: float = FPIR) -> list[Identification]:
         """Find out whose images these are: the identity of the closest item, if it is close enough.
@@ -346,14 +351,11 @@ class Gallery:
         return self._thresholds.identifications(queries, found, fpir)
 
     def duplicates(self, min_score: float | None = None, k: int | None = None) -> list[Duplicate]:
-        """Find all pairs of items at least as close as a score, by exact search.
+        """Find all pairs of items at least as close as a score, each once, closest first, by exact search.
 
         Args:
             min_score: Value of the measure; for a distance, the largest one. Default: `duplicates_threshold`.
             k: At most this many pairs of each item are found, its closest ones. Default: all.
-
-        Returns:
-            Each pair once, closest first.
 
         Raises:
             InputError: If there is neither `min_score` nor a calibration.
@@ -383,8 +385,7 @@ class Gallery:
         Raises:
             InputError: If an identity is enrolled (the gallery has items of it), or has no images to compare.
         """
-        if enrolled := self._store.enrolled(as_identities(identities, len(identities))):
-            raise InputError(f"identities: expected none that are enrolled, got {', '.join(enrolled[:3])}")
+        check_not_enrolled(as_identities(identities, len(identities)), self._store)
         embeddings, _ = self._embed(images, progress)
         calibration = Calibration.fit(embeddings, identities, measure=self.measure, method=method)
         self._store.save_calibration(StoredCalibration(*calibration.to_arrays(), list(identities)))

@@ -101,6 +101,14 @@ def duplicate_items(store: Store, min_score: float, measure: Measure, k: int | N
     return [Duplicate(a, b, score) for (a, b), score in found]
 
 
+def score_of_pair(a: np.ndarray, b: np.ndarray, measure: Measure) -> float:
+    """Return the score of two embeddings, [1, e] each, of the arguments a and b of `Gallery.verify`."""
+    for name, embeddings in (("a", a), ("b", b)):
+        if len(embeddings) != 1:
+            raise InputError(f"{name}: expected one image or id, got {len(embeddings)}")
+    return float(closest(a, b, np.arange(1), 1, measure)[0][0, 0])
+
+
 def warn_if_fewer(found: Sequence[Sequence[Hit]], k: int, where: Where, items: str) -> None:
     """Warn about searches that find nothing, or all `items` (a plural) of the gallery though more were wanted."""
     if (fewest := min(map(len, found), default=k)) >= k or (where and fewest):

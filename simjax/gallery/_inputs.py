@@ -93,6 +93,18 @@ def checked_encoder(encoder: Encoder, name: str, store: Store) -> Encoder:
     return encoder
 
 
+def check_not_enrolled(identities: Sequence[str | None], store: Store) -> None:
+    """Raise an InputError if the gallery has items of one of these identities."""
+    if enrolled := store.enrolled(identities):
+        raise InputError(f"identities: expected none that are enrolled, got {first_names(enrolled)}")
+
+
+def first_names(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names and the number of others as text, such as "Ada, Bo, Cy and 97 more"."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def as_json(metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None, n: int) -> list[str]:
     """Return the metadata of each of n images as a JSON object; see `Gallery.add`."""
     objects = []

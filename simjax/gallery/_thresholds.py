@@ -10,9 +10,11 @@ import numpy as np
 from simjax.core import InputError
 from simjax.encoder import Encoder
 from simjax.evaluate import Calibration, Threshold
+from simjax.gallery._index import index_of
+from simjax.gallery._inputs import first_names
 from simjax.gallery._results import Hit, Identification, Verification
 from simjax.gallery._search import closest, passes
-from simjax.gallery._store import Contents, Store
+from simjax.gallery._store import ENCODER_PROPERTIES, Contents, Store
 
 FMR, FPIR = 0.001, 0.01
 """Default rates of false matches: of a pair, and of a search."""
@@ -90,7 +92,7 @@ class Thresholds:
         if enrolled := self._store.enrolled():
             warnings.warn(
                 f"the threshold is too strict: identities of the calibration are enrolled now "
-                f"({', '.join(enrolled[:3])}); calibrate again with others",
+                f"({first_names(enrolled)}); calibrate again with others",
                 stacklevel=2,
             )
         best = self._best_scores(found, contents)
@@ -129,6 +131,18 @@ class Thresholds:
                 identity = name if is_known else None
                 results.append(Identification(query, identity, score, probability, threshold, name, id_, path))
         return results
+
+    def gallery_info(self) -> dict[str, Any]:
+        """Return `Gallery.info`."""
+        properties, index = self._store.properties(), index_of(self._store)
+        return {
+            **{"items": self._store.count(), "identities": self._store.count_identities()},
+            **{name: properties[name] for name in ENCODER_PROPERTIES},
+            "store": self._store.address,
+            "calibration": self.describe_calibration(),
+            "thresholds": self.describe(),
+            "index": None if index is None else index._asdict(),
+        }
 
     def describe(self) -> list[dict[str, Any]]:
         """Return the thresholds for the default rates as dictionaries, without those that need more images or items."""

@@ -2,7 +2,7 @@
 
 from simjax.report._boundaries import draw_regions
 from simjax.report._compare import compare
-from simjax.report._image_rows import ImageRow, Thumbnail, write_image_rows
+from simjax.report._image_rows import ImageRow, Thumbnail, file_size, write_image_rows
 from simjax.report._study import write_study
 from simjax.report._write import SECTIONS, summary_lines, write
 
@@ -12,6 +12,7 @@ __all__ = [
     "Thumbnail",
     "compare",
     "draw_regions",
+    "file_size",
     "summary_lines",
     "write",
     "write_image_rows",

@@ -15,6 +15,15 @@ from simjax.report._render import to_html
 
 MAX_BLOCKS, MAX_HEADS = 6, 6
 CURVES = ("deletion", "insertion")
+METHODS = {
+    "grad_cam": ("Grad-CAM", "features of the network's last map, weighted by the gradient of the score"),
+    "attention_rollout": (
+        "Attention rollout",
+        "where the network attends, followed through all blocks; it depends on the image only, whatever is explained",
+    ),
+    "occlusion": ("Occlusion", "fall of the score when a patch is replaced"),
+}
+"""Title and meaning of the heat maps by their names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,15 +80,19 @@ def write_explanation(file: Path, title: str, lead: str, explanation: Explanatio
     how_to_read = (
         f"The most important patches of an image are removed (deletion) or are the only ones left (insertion){other}. "
         "A heat map is faithful to the encoder if the area under its curve is lower for deletion and higher for "
-        "insertion than that of random regions."
+        "insertion than that of random regions. The difference is more than the random spread if the area is beyond "
+        f"those of all {len(explanation.random_curves)} random orders, which a random order itself would be in one of "
+        f"{len(explanation.random_curves) + 1} cases."
     )
     attention = [] if explanation.attention is None else _attention(explanation, explanation.attention)
     charts = [_chart(explanation, index) for index in range(len(CURVES))]
+    verdicts = [Text(_verdict(explanation, name)) for name in explanation.heat_maps]
     sections = [
         Section("Attention by block and head", attention),
-        Section("Faithfulness", [Text(how_to_read), _table(explanation), *charts]),
+        Section("Faithfulness", [Text(how_to_read), *verdicts, _table(explanation), *charts]),
     ]
-    write_file(file, to_html(Page(title, lead, sections, overview=[_regions(explanation)])))
+    meanings = [Text(f"{METHODS[name][0]}: {METHODS[name][1]}.") for name in explanation.heat_maps if name in METHODS]
+    write_file(file, to_html(Page(title, lead, sections, overview=[_regions(explanation), *meanings])))
 
 
 def _regions(explanation: Explanation) -> Photos:
@@ -89,7 +102,7 @@ def _regions(explanation: Explanation) -> Photos:
         photos = [Photo(photographs.source(image), [name], "query")]
         for method, maps in explanation.heat_maps.items():
             scale = float(np.abs(maps).max())
-            photos.append(Photo(photographs.heat_map(image, maps[i], scale), [method.replace("_", " ")]))
+            photos.append(Photo(photographs.heat_map(image, maps[i], scale), [_title(method)]))
         rows.append(PhotoRow(photos))
     caption = (
         "Orange regions make the images similar, blue regions dissimilar. Each method has one scale for both images: "
@@ -101,9 +114,26 @@ def _regions(explanation: Explanation) -> Photos:
             "method has its own scale: no colour is 0, full colour its largest absolute value. The image is as the "
             "network sees it."
         )
-    if "attention_rollout" in explanation.heat_maps:
-        caption += " Attention rollout shows where the network attends, whatever is explained."
-    return Photos(rows, caption, size=12.0)
+    return Photos(rows, f"{caption} Under the maps, pictures are grey.", size=15.5)
+
+
+def _title(name: str) -> str:
+    """Return the title of a heat map, or of another method by its name."""
+    return METHODS[name][0] if name in METHODS else name.replace("_", " ")
+
+
+def _verdict(explanation: Explanation, name: str) -> str:
+    """Return a sentence that compares the areas of a heat map with those of all random orders."""
+    areas, ranges = explanation.areas(explanation.curves[name]), explanation.random_ranges()
+    is_better = np.stack([areas[0] < ranges[0, :, 0], areas[1] > ranges[1, :, 1]])  # [2 curves, n]
+    parts = []
+    for curve, better in zip(CURVES, is_better, strict=True):
+        if not better.any():
+            parts.append(f"by {curve}, some random order is at least as faithful")
+            continue
+        which = " for both images" if better.all() else f" for the {'first' if better[0] else 'second'} image only"
+        parts.append(f"by {curve}, more faithful than all random orders{which if len(better) > 1 else ''}")
+    return f"{_title(name)}: {'; '.join(parts)}."
 
 
 def _attention(explanation: Explanation, attention: np.ndarray) -> list[Text | Photos]:
@@ -134,7 +164,7 @@ def _table(explanation: Explanation) -> Table:
     if len(explanation.names) > 1:
         columns[1:] = [f"{curve}, {side}" for curve in CURVES for side in ("first", "second")]
     rows: list[Row] = [
-        [name.replace("_", " "), *map(numbers.decimal, explanation.areas(curves).ravel())]
+        [_title(name), *map(numbers.decimal, explanation.areas(curves).ravel())]
         for name, curves in explanation.curves.items()
     ]
     orders = f"lowest to highest of {len(explanation.random_curves)} random orders"
@@ -151,7 +181,7 @@ def _chart(explanation: Explanation, index: int) -> Chart:
     for values, (colour, linestyle, marker) in zip(means.values(), style.line_styles(), strict=False):
         options = {"color": colour, "linestyle": linestyle, "marker": marker, "markersize": 3.5, "linewidth": 1.4}
         axes.plot(explanation.share, values, label="x", **options)
-    style.legend(axes, [name.replace("_", " ") for name in means])
+    style.legend(axes, [_title(name) for name in means])
     style.label_axes(axes, f"share of patches {'removed' if curve == 'deletion' else 'added'}", explanation.score)
     shown = "score of the pair, mean of both images"
     if explanation.class_name is not None:

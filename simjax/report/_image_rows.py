@@ -1,5 +1,6 @@
 """A page with rows of thumbnails: each query and its hits, or the two images of a pair."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ class Thumbnail(NamedTuple):
     """An image and its caption.
 
     Attributes:
-        path: File of the image; None has no picture.
+        path: File of the image, to which the picture is a link if it exists; None has no picture.
         lines: Lines of the caption, the first one in bold.
         is_query: Whether the image is what was searched for, which has a frame.
     """
@@ -33,7 +34,7 @@ class ImageRow(NamedTuple):
     images: Sequence[Thumbnail]
 
 
-def write_image_rows(file: Path, title: str, lead: str, rows: Sequence[ImageRow]) -> None:
+def write_image_rows(file: Path, title: str, lead: str, rows: Sequence[ImageRow], *, has_contents: bool = True) -> None:
     """Write a self-contained HTML page with rows of thumbnails.
 
     Images are embedded; one that cannot be read is replaced by the words "no picture". All text is escaped.
@@ -43,15 +44,45 @@ def write_image_rows(file: Path, title: str, lead: str, rows: Sequence[ImageRow]
         title: Title of the page.
         lead: Summary in one sentence.
         rows: Rows in the order of the page.
+        has_contents: Begin with links to the rows.
 
     Raises:
         InputError: If the file cannot be written.
     """
     sections = []
     for name, images in rows:
-        photos = [Photo(_thumbnail(image), image.lines, "query" if image.is_query else "") for image in images]
-        sections.append(Section(name, [Photos([PhotoRow(photos)], "", size=9.0)]))
-    write_file(file, to_html(Page(title, lead, sections)))
+        sections.append(Section(name, [Photos([PhotoRow(list(map(_photo, images)))], "", size=9.0)]))
+    write_file(file, to_html(Page(title, lead, sections, has_contents=has_contents)))
+
+
+def file_size(path: Path | str) -> str | None:
+    """Return the size of an image file in pixels and in bytes, or None if it cannot be read."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(), Image.open(path) as picture:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            width, height = picture.size
+        return f"{width:,} x {height:,} pixels, {os.path.getsize(path):,} bytes"
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        return None
+
+
+def _photo(image: Thumbnail) -> Photo:
+    """Return a thumbnail that is a link to its file, if the file exists, and has its path as a title."""
+    mark = "query" if image.is_query else ""
+    if image.path is None:
+        return Photo(None, image.lines, mark)
+    path = Path(image.path).absolute()
+    return Photo(_thumbnail(image), image.lines, mark, str(image.path), path.as_uri() if _is_file(path) else "")
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether a path, which can be any text that is stored in a gallery, is a file."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _thumbnail(image: Thumbnail) -> str | None:

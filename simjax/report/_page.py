@@ -95,11 +95,15 @@ class Photo:
         source: The picture as a data URI; None shows the words "no picture".
         lines: Text below the picture; the first line is bold.
         mark: "right" and "wrong" have a frame and a sign, "query" has a frame.
+        title: Text that is shown when the pointer is on the picture, such as a path.
+        link: Address of a file to which the picture is a link.
     """
 
     source: str | None
     lines: Sequence[str]
     mark: Literal["", "right", "wrong", "query"] = ""
+    title: str = ""
+    link: str = ""
 
     @property
     def alt(self) -> str:
@@ -117,7 +121,7 @@ class PhotoRow:
 
 @dataclasses.dataclass(frozen=True)
 class Photos:
-    """Rows of pictures. Narrow rows, such as pairs, stand side by side."""
+    """Rows of pictures. Narrow rows of small pictures, such as pairs, stand side by side."""
 
     rows: Sequence[PhotoRow]
     caption: str
@@ -147,13 +151,17 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """A report: a title, the verdict in a sentence or two, numbers, a first figure, and sections."""
+    """A report: a title, the verdict in a sentence or two, numbers, a first figure, and sections.
+
+    With `has_contents`, links to the sections are above them if there are more than two.
+    """
 
     title: str
     lead: str
     sections: Sequence[Section]
     cards: Sequence[Card] = ()
     overview: Sequence[Block] = ()
+    has_contents: bool = True
 
     def charts(self) -> Iterator[Chart]:
         """Iterate over all charts in order."""

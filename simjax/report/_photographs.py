@@ -14,7 +14,7 @@ from PIL import Image
 from simjax.report._page import Points
 
 SMALL = 64  # pixels; smaller images are stored without loss
-LARGEST = 192  # pixels of the longer side of a picture on a page
+LARGEST = 256  # pixels of the longer side of a picture on a page
 ORANGE, BLUE = np.array([230, 159, 0]), np.array([0, 114, 178])
 OPACITY = 0.8  # of the largest value of a heat map
 
@@ -49,7 +49,7 @@ def heat_map(image: np.ndarray, values: np.ndarray, scale: float, patch_size: in
 
 
 def blend(image: np.ndarray, values: np.ndarray, scale: float, patch_size: int | None = None) -> np.ndarray:
-    """Return an image under a heat map, enlarged to at least 128 pixels, uint8 [h, w, 3].
+    """Return a grey copy of an image under a heat map, enlarged to at least 128 pixels, uint8 [h, w, 3].
 
     Args:
         image: [h, w, c].
@@ -60,7 +60,8 @@ def blend(image: np.ndarray, values: np.ndarray, scale: float, patch_size: int |
     height, width = image.shape[:2]
     zoom = max(1, math.ceil(2 * SMALL / max(height, width)))
     size = (width * zoom, height * zoom)
-    pixels = np.asarray(_picture(image).convert("RGB").resize(size, Image.Resampling.NEAREST), np.float32)
+    # The colours of a photograph could be taken for those of the map.
+    pixels = np.asarray(_picture(image).convert("L").convert("RGB").resize(size, Image.Resampling.NEAREST), np.float32)
     relative = np.asarray(values, np.float32) / max(scale, float(np.finfo(np.float32).tiny))
     relative = np.asarray(Image.fromarray(relative).resize(size, Image.Resampling.BILINEAR))[..., None]
     opacity = OPACITY * np.abs(relative).clip(0, 1)

@@ -34,3 +34,13 @@ def place(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.chdir(copy)
     monkeypatch.setattr("simjax.report.write", lambda run, begin: None)  # it takes longer than these trainings
     return copy
+
+
+@pytest.fixture
+def calibrated(place: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """Return the working directory with a gallery of two identities and a calibration of three others."""
+    image_folder(place / "strangers", classes=("c", "d", "e"), each=9)
+    main(["gallery", "create", "G", "--encoder", "run", "--images", "images"])
+    main(["gallery", "calibrate", "G", "--images", "strangers"])
+    capsys.readouterr()
+    return place

@@ -28,6 +28,13 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return printed
 
 
+def printed_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    """Run a command with --json; return its JSON document."""
+    capsys.readouterr()
+    main([*arguments, "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
 def image_folder(path: Path, classes: Sequence[str] = ("a", "b"), each: int = 12, size: int = 12) -> Path:
     random, step = np.random.default_rng(0), min(100, 160 // max(len(classes) - 1, 1))
     for i, name in enumerate(classes):

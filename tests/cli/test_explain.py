@@ -117,6 +117,6 @@ def test_a_mistake_is_one_line_and_writes_no_page(place, capsys, arguments, mess
 
 def test_an_encoder_without_a_classifier_explains_pairs_only(place, capsys):
     arguments = ("explain", "digits-cnn", "images/a/0.png", "--out", "p.html")
-    expected = "expected a second image or `--gallery`, got neither, and digits-cnn has no classifier"
+    expected = "and digits-cnn has no classifier, as cifar10-cnn and runs with the objective softmax have"
     assert expected in fails(capsys, *arguments)
     assert "digits-cnn was saved without a classifier" in fails(capsys, *arguments, "--class", "3")

@@ -111,6 +111,17 @@ def test_the_version_is_printed(capsys):
     assert help_of(capsys, "--version") == f"simjax {simjax.__version__}\n"
 
 
+def test_the_help_names_ready_encoders_with_a_classifier_and_the_copy_of_a_ready_one(capsys):
+    from simjax.encoder import load_encoder, ready_encoders
+
+    with_classifier = [name for name in ready_encoders() if load_encoder(name).head is not None]
+    assert with_classifier == ["cifar10-cnn"]
+    assert "that has a classifier, such as cifar10-cnn" in " ".join(help_of(capsys, "classify", "--help").split())
+    printed = " ".join(help_of(capsys, "calibrate", "--help").split())
+    assert "simjax calibrate mnist-cnn --images FOLDER --out COPY" in printed
+    assert "which is then used in place of the encoder; a ready encoder needs it" in printed
+
+
 def test_the_usage_marks_arguments_that_can_be_left_out(capsys):
     assert "usage: simjax gallery search GALLERY [IMAGES ...] [OPTIONS]" in help_of(
         capsys, "gallery", "search", "--help"
@@ -121,5 +132,6 @@ def test_the_usage_marks_arguments_that_can_be_left_out(capsys):
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["data"], ["data", "--help"]])
 def test_commands_are_listed(arguments, capsys):
     printed = help_of(capsys, *arguments)
+    assert printed.startswith("usage: simjax data COMMAND ..." if "data" in arguments else "usage: simjax COMMAND ...")
     listed = re.findall(r"^  (\w+(?: \w+)?)  ", printed, re.MULTILINE)
     assert listed == [name for name in COMMANDS if "data" not in arguments or name.startswith("data ")]

@@ -56,6 +56,11 @@ def test_paths_of_files_and_folders_are_stored_as_absolute_paths(gallery, images
     }
 
 
+def test_the_text_of_a_gallery_is_its_place_its_size_and_its_encoder(gallery, encoder, images):
+    gallery.add(images)
+    assert repr(gallery) == f"Gallery({gallery.address}: 6 items, {encoder.name})"
+
+
 @pytest.mark.parametrize("kind", [iter, tuple, lambda paths: (path for path in paths)])
 def test_paths_of_any_iterable_are_stored(gallery, images, tmp_path, kind):
     paths = [tmp_path / f"{i}.png" for i in range(2)]

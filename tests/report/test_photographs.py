@@ -30,9 +30,16 @@ def test_positive_values_are_orange_negative_ones_blue_and_the_opacity_is_on_the
 
 
 def test_a_map_of_zeros_changes_nothing():
-    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    image = np.arange(4, dtype=np.uint8).reshape(2, 2, 1)
     drawn = photographs.blend(image, np.zeros((1, 1)), scale=0)
-    np.testing.assert_array_equal(drawn[::64, ::64], image)
+    np.testing.assert_array_equal(drawn[::64, ::64], np.repeat(image, 3, axis=2))
+
+
+def test_a_photograph_under_a_map_is_grey_so_that_only_the_map_has_a_colour():
+    orange = np.broadcast_to(photographs.ORANGE.astype(np.uint8), (2, 2, 3))
+    drawn = photographs.blend(orange, np.zeros((1, 1)), scale=1)
+    assert np.ptp(drawn, axis=2).max() == 0
+    assert drawn.max() == round(0.299 * 230 + 0.587 * 159)
 
 
 def test_the_grid_of_the_patches_is_drawn_between_them():
