@@ -142,7 +142,7 @@ def encoders(arguments: Sequence[str]) -> None:
         return
     for name, encoder in found.items():
         print(name)
-        description = _description(encoder) | {"calibration": calibration_text(encoder.calibration)}
+        description: dict[str, Any] = _description(encoder) | {"calibration": calibration_text(encoder.calibration)}
         results = description.pop("results", {})
         for key, value in description.items():
             print(f"  {key.replace('_', ' ')}: {'none' if value is None else value}")

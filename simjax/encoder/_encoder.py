@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections import OrderedDict
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -135,8 +135,8 @@ class Encoder:
         check_at_least("batch_size", batch_size, 1)
         if layers and len(self.networks) > 1:
             raise InputError("layers: expected a single network, got an ensemble")
-        given = as_images(images)
-        total = len(given) if isinstance(given, Sized) else 0
+        given: Any = as_images(images)
+        total = len(given) if hasattr(given, "__len__") else 0
         parts: list[dict[str, np.ndarray]] = []
         done = 0
         for pixels in batches_of_pixels(given, self.config.preprocessing, batch_size):

@@ -62,7 +62,7 @@ def create_folder_store(
     path: Path,
     properties: Properties,
     save_encoder: Callable[[Path], None],
-    fill: Callable[["FolderStore"], None] | None,
+    fill: Callable[["FolderStore"], object] | None,
     *,
     overwrite: bool,
     timeout: float,

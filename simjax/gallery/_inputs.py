@@ -29,10 +29,12 @@ def embed(
     if hasattr(images, "__array__") and np.ndim(images) == 2 and np.issubdtype(np.asarray(images).dtype, np.floating):
         return finite_rows("images", images, size), None
     is_one = isinstance(images, str | os.PathLike | bytes) or hasattr(images, "getexif")  # a Pillow image
-    if not is_one and not hasattr(images, "__array__"):
-        images = list(images)  # the paths of a generator or a set are stored, too
-    given = images if isinstance(images, list) else [images]
+    given: Any = [images] if is_one or hasattr(images, "__array__") else images
+    if not isinstance(given, Iterable):
+        raise InputError(f"images: expected paths, Pillow images or arrays, got {type(given).__name__}")
+    given = list(given)  # the paths of a generator or a set are stored, too
     files = find_images(given) if given and all(isinstance(image, str | os.PathLike) for image in given) else None
+    images = images if is_one or hasattr(images, "__array__") else given
     embeddings = encoder().encode(images if files is None else files, progress=progress)
     return finite_rows("images", embeddings, size), files
 
@@ -65,9 +67,8 @@ def _is_ids(given: Any) -> bool:
 
 def as_ids(ids: Ids) -> np.ndarray:
     """Return ids of items, int64 [n]."""
-    is_one = isinstance(ids, str | bytes) or not isinstance(ids, Iterable)
-    given = [ids] if is_one else np.asarray(ids).tolist() if hasattr(ids, "__array__") else list(ids)
-    given = given if isinstance(given, list) else [given]  # an array without axes
+    given: Any = np.asarray(ids).tolist() if hasattr(ids, "__array__") else ids
+    given = [given] if isinstance(given, str | bytes) or not isinstance(given, Iterable) else list(given)
     if wrong := [i for i in given if isinstance(i, bool) or not isinstance(i, int | np.integer) or abs(i) >= 2**63]:
         raise InputError(f"ids: expected integers of at most 64 bits, got {wrong[0]!r}")
     return np.array(given, np.int64)

@@ -29,7 +29,7 @@ def create_store(
     *,
     overwrite: bool,
     timeout: float,
-    fill: Callable[[Store], None] | None = None,
+    fill: Callable[[Store], object] | None = None,
 ) -> Store:
     """Create a gallery and open it. If this raises an error, nothing was changed.
 
