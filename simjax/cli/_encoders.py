@@ -171,6 +171,9 @@ def embed(arguments: Sequence[str]) -> None:
     progress = PreparationDisplay(stderr=True)
     found = encoder.encode(paths, batch_size=parsed.batch_size, normalize=parsed.normalize, progress=progress)
     names = list(map(str, paths))
+    if not np.isfinite(found).all():
+        first = names[int(np.argmin(np.isfinite(found).all(axis=1)))]
+        raise InputError(f"{first}: its embedding is not finite; the encoder {encoder.name} is damaged")
     buffer: Any
     if out.suffix.lower() == ".npz":
         buffer = io.BytesIO()
@@ -180,7 +183,9 @@ def embed(arguments: Sequence[str]) -> None:
         writer = csv.writer(buffer)
         writer.writerow(["path", *(f"e{i}" for i in range(found.shape[1]))])
         writer.writerows([name, *map(repr, map(float, row))] for name, row in zip(names, found, strict=True))
-    write_file(out, buffer.getvalue())
+    content = buffer.getvalue()
+    # The bytes of file names that are not UTF-8 are written as they are.
+    write_file(out, content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
     print(f"{len(found):,} embeddings of {found.shape[1]} numbers: {out}")
 
 

@@ -112,7 +112,8 @@ class Encoder:
         Args:
             images: A path of a file or a folder, a Pillow image, an array (uint8, or floating-point from 0 to 1)
                 [n, h, w, c], [n, h, w], [h, w, c] or [h, w], or an iterable of single images: paths of files, Pillow
-                images, encoded bytes, arrays [h, w, c] or [h, w]. An array [a, b, c] is one image if c <= 4.
+                images, encoded bytes, files opened in binary mode, arrays [h, w, c] or [h, w]. An array [a, b, c] is
+                one image if c <= 4.
             batch_size: Images that are decoded and embedded at once. Default: 256, or fewer if the network's input has
                 more than 64 x 64 pixels.
             normalize: Scale embeddings to unit length.
@@ -134,7 +135,7 @@ class Encoder:
         check_at_least("batch_size", batch_size, 1)
         if layers and len(self.networks) > 1:
             raise InputError("layers: expected a single network, got an ensemble")
-        given = as_images(images)
+        given: Any = as_images(images)
         total = len(given) if isinstance(given, Sized) else 0
         parts: list[dict[str, np.ndarray]] = []
         done = 0

@@ -29,6 +29,7 @@ def embed(
     if hasattr(images, "__array__") and np.ndim(images) == 2 and np.issubdtype(np.asarray(images).dtype, np.floating):
         return finite_rows("images", images, size), None
     is_one = isinstance(images, str | os.PathLike | bytes) or hasattr(images, "getexif")  # a Pillow image
+    is_one = is_one or hasattr(images, "read")  # a binary file
     if not is_one and not hasattr(images, "__array__"):
         images = list(images)  # the paths of a generator or a set are stored, too
     given = images if isinstance(images, list) else [images]
