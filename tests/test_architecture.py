@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "explain": {"core", "similarity", "evaluate", "nn", "encoder"},
     "cli": {"core", "similarity", "data", "evaluate", "encoder", "gallery", "explain", "train", "study", "report"},
 }
-SHARED = {"_files", "_compilation_cache"}  # modules that every package may import
+SHARED = {"_files", "_reading", "_compilation_cache"}  # modules that every package may import
 
 
 def imported_modules(path: Path) -> set[str]:

@@ -198,9 +198,10 @@ def _explain(dataclass: type, arguments: Sequence[str], printed: str) -> str:
         if re.match(r"-{1,2}[a-zA-Z]", argument) and flag not in options and flag not in ("-inf", "-nan"):
             return _unknown_option(flag, [*options, "--help", "--help-all"])
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", printed).split())  # without colours and frames
-    named = re.search(r"--[a-z][\w.-]*\w", text)
+    named = re.search(r"--[a-z](?:[\w.-]*\w)?", text)
     if re.search("Value error|Missing argument|Invalid choice", text) and named and named[0] in options:
-        return _invalid_value(options[named[0]], values_after(named[0], arguments))
+        given = (values_after(flag, arguments) for flag in (named[0], *options[named[0]].short))
+        return _invalid_value(options[named[0]], next(filter(None, given), []))
     extra = re.search(r"Unrecognized options: (\S+)", text)
     if extra:
         before = " ".join(itertools.takewhile(lambda word: word != extra[1], arguments))

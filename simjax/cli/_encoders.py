@@ -195,6 +195,9 @@ def embed(arguments: Sequence[str]) -> None:
     options: dict[str, Any] = {"batch_size": parsed.batch_size, "normalize": parsed.normalize}
     paths, found = encode_files(encoder, paths, skip_unreadable=parsed.skip_unreadable, **options)
     names = list(map(str, paths))
+    if not np.isfinite(found).all():
+        first = names[int(np.argmin(np.isfinite(found).all(axis=1)))]
+        raise InputError(f"{first}: its embedding is not finite; the encoder {encoder.name} is damaged")
     buffer: Any
     if out.suffix.lower() == ".npz":
         buffer = io.BytesIO()
@@ -204,7 +207,9 @@ def embed(arguments: Sequence[str]) -> None:
         writer = csv.writer(buffer)
         writer.writerow(["path", *(f"e{i}" for i in range(found.shape[1]))])
         writer.writerows([name, *map(repr, map(float, row))] for name, row in zip(names, found, strict=True))
-    write_file(out, buffer.getvalue())
+    content = buffer.getvalue()
+    # The bytes of file names that are not UTF-8 are written as they are.
+    write_file(out, content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
     if parsed.json:
         sizes = {"embeddings": len(found), "embedding_size": found.shape[1]}
         print_json({"out": str(out), **sizes, "fingerprint": encoder.fingerprint})

@@ -335,7 +335,7 @@ def filters(words: Sequence[str]) -> dict[str, Any] | None:
     for key, text in key_values("where", words).items():
         try:
             value = json.loads(text, parse_constant=lambda constant: None)
-        except ValueError:
+        except (ValueError, RecursionError):  # also for deep lists
             value = None
         has_both = key != "identity" and isinstance(value, bool | int | float) and abs(value) < 2**63
         found[key] = [text, value] if has_both else text

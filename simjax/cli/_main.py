@@ -5,6 +5,7 @@ A mistake of the user ends in one line `error: ...` on stderr and exit status 2.
 
 import difflib
 import functools
+import io
 import os
 import re
 import shutil
@@ -110,6 +111,9 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; the exit status is 0, 2 (a mistake of the user), 130 (interrupted) or 141 (output closed)."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name may have bytes that are no text
     name = next((name for name in (" ".join(arguments[:n]) for n in (1, 2)) if name in COMMANDS), None)
     command = COMMANDS[name] if name is not None else None
     dataclass = None if command is None else command.dataclass

@@ -11,6 +11,7 @@ from typing import Any
 from simjax.cli._arguments import join
 from simjax.core import InputError
 
+MAX_NAME = 230  # bytes; file systems allow 255, of which the name of a temporary file takes some more
 PRIOR = "for a prior of 0.5"
 PROBABILITY = f"probability: that the closest item shows the same identity, {PRIOR}"
 
@@ -34,9 +35,11 @@ def check_output(option: str, file: str, suffixes: Sequence[str]) -> None:
     if path.suffix.lower() not in suffixes:
         raise InputError(f"`{option}`: expected a file that ends in {join(suffixes)}, got {path.name}")
     reason = ""
-    if path.is_dir():
+    if os.path.isdir(path):
         reason = "it is a folder"
-    elif not path.parent.is_dir():
+    elif len(os.fsencode(path.name)) > MAX_NAME:
+        reason = "its name is too long"
+    elif not os.path.isdir(path.parent):
         reason = f"there is no folder {path.parent}"
     elif not os.access(path.parent, os.W_OK | os.X_OK):
         reason = f"no permission to write to the folder {path.parent}"

@@ -1,5 +1,6 @@
 """A data set in memory: its type, its split into training and test images, the embedded digits, and export as PNG."""
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -133,7 +134,7 @@ def export(dataset: Dataset, out: Path, classes: tuple[str, ...] | None = None) 
     for name in names:
         if name not in dataset.class_names:
             raise InputError(f"unknown class {name!r}{suggestion(name, dataset.class_names)}")
-    if out.exists():
+    if os.path.exists(out):
         raise InputError(f"{out} exists; choose another folder")
     temporary = out.with_name(f".{out.name}.part")
     written = 0

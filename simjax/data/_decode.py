@@ -17,12 +17,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, Union
 
 import numpy as np
 
+from simjax._reading import open_image
 from simjax.core import InputError
 from simjax.data._dataset import Dataset, Progress
 
@@ -76,8 +76,8 @@ class PixelRange(NamedTuple):
 class UnreadableImageError(Exception):
     """An image cannot be decoded. `index` is its position among the sources."""
 
-    def __init__(self, index: int, reason: Exception | str):
-        super().__init__(str(reason))
+    def __init__(self, index: int, reason: str):
+        super().__init__(reason)
         self.index = index
 
 
@@ -183,9 +183,6 @@ def _run_in_threads(work: Callable[[int], object], n: int, max_pixels: int | Non
     """Call work(0) .. work(n - 1) in threads, and return an error for each image that cannot be read, in order."""
     from PIL import Image, UnidentifiedImageError
 
-    # Pillow's decoders raise all of these for broken files.
-    broken = (OSError, ValueError, TypeError, SyntaxError, EOFError, LookupError)
-
     def run_task(start: int) -> list[UnreadableImageError]:
         failures = []
         for index in range(start, min(start + IMAGES_PER_TASK, n)):
@@ -197,12 +194,19 @@ def _run_in_threads(work: Callable[[int], object], n: int, max_pixels: int | Non
                 pixels, limit = (int(float(number)) for number in re.findall(r"\d+(?:\.\d+)?", str(error))[:2])
                 reason = f"it has {pixels:,} pixels, more than {limit:,}; `max_pixels={pixels}` allows it"
                 failures.append(UnreadableImageError(index, reason))
-            except broken as error:
-                failures.append(UnreadableImageError(index, error))
+            except Exception as error:  # a decoder can raise any error for a damaged file
+                failures.append(UnreadableImageError(index, _reason(error)))
         return failures
 
     with _pixel_limit(max_pixels), ThreadPoolExecutor(os.cpu_count()) as pool:
         return [failure for failures in pool.map(run_task, range(0, n, IMAGES_PER_TASK)) for failure in failures]
+
+
+def _reason(error: Exception) -> str:
+    """Return the reason of an error as text: for an error of a file without its path, which the message has already."""
+    if isinstance(error, MemoryError):
+        return "it is too large to be decoded"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 @contextlib.contextmanager
@@ -230,7 +234,7 @@ def _open(source: Source) -> "Image.Image":
         return Image.fromarray(source[..., 0] if source.shape[2:] == (1,) else source)
     if isinstance(source, Image.Image):
         return source.copy()  # the caller closes the result
-    return Image.open(BytesIO(source) if isinstance(source, bytes) else source)
+    return open_image(source)
 
 
 def _header(source: Source) -> tuple[tuple[int, int], bool]:

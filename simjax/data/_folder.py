@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from simjax._reading import readable_formats
 from simjax.core import InputError
 from simjax.data._dataset import Dataset, stratified_split
 from simjax.data._decode import ReadOptions, UnreadableImageError, common_format, decode_images, unreadable_images
@@ -33,7 +34,6 @@ SYSTEM_FOLDERS = {
     *("$recycle.bin", "system volume information"),  # Windows
     *("lost+found", "__pycache__"),
 }
-NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow identifies but cannot decode
 OTHER_IMAGES = {
     *(".heic", ".heif", ".hif", ".avif", ".jxl", ".svg", ".exr", ".dcm"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".srw", ".pef"),  # raw files of cameras
@@ -55,8 +55,8 @@ def read_folder(path: str | os.PathLike[str], split: str, options: ReadOptions) 
     """
     root = Path(os.path.expanduser(path))
     name = f"folder:{path}"
-    if not root.is_dir():
-        raise InputError(f"{name}: {'it is a file, not a folder' if root.exists() else 'no such folder'}")
+    if not os.path.isdir(root):  # unlike `root.is_dir()`, it takes a name of any length
+        raise InputError(f"{name}: {'it is a file, not a folder' if os.path.exists(root) else 'no such folder'}")
     found = _find_classes(root, name, options)
     class_names = sorted(found.train.keys() | found.test.keys())
     also = f"; {found.skipped}" if found.skipped else ""
@@ -113,7 +113,7 @@ def list_classes(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
 def has_test_folder(path: str | os.PathLike[str]) -> bool:
     """Return whether a folder of images has separate folders of training and test images."""
     root = Path(os.path.expanduser(path))
-    return root.is_dir() and _train_and_test(_list_folder(root, Skipped())[0]) is not None
+    return os.path.isdir(root) and _train_and_test(_list_folder(root, Skipped())[0]) is not None
 
 
 def _describe(skipped: Skipped) -> str:
@@ -275,8 +275,8 @@ def _readable_extensions() -> frozenset[str]:
     """Return the extensions, in lower case, of the image formats that Pillow can decode."""
     from PIL import Image
 
-    formats = Image.registered_extensions()
-    return frozenset(end for end, kind in formats.items() if kind in Image.OPEN and kind not in NOT_DECODED)
+    formats = readable_formats()
+    return frozenset(end for end, kind in Image.registered_extensions().items() if kind in formats)
 
 
 def _count_files(folder: Path) -> int:

@@ -106,7 +106,7 @@ def split_name(name: str) -> tuple[str, str | None]:
         (('cifar10', 'airplane,bird'), ('mnist', None))
     """
     found = re.fullmatch(r"(.+)\[([^\[\]]*)\]", name)
-    if found is None or (name.startswith("folder:") and Path(name.partition(":")[2]).exists()):
+    if found is None or (name.startswith("folder:") and os.path.exists(name.partition(":")[2])):
         return name, None
     return found[1], found[2]
 
@@ -124,7 +124,7 @@ def resolve_folders(name: str, start: Path) -> str:
     def resolve(part: str) -> str:
         kind, _, path = part.partition(":")
         found = f"folder:{start / Path(path).expanduser()}"
-        is_folder = kind == "folder" and path and Path(split_name(found)[0].partition(":")[2]).is_dir()
+        is_folder = kind == "folder" and path and os.path.isdir(split_name(found)[0].partition(":")[2])
         return found if is_folder else part
 
     return "+".join(map(resolve, _split_sum(name)))

@@ -9,6 +9,10 @@ from simjax.core import InputError
 
 FORMAT = 1
 """Version of the format of an encoder's folder. A reader refuses higher versions."""
+MAX_SIDE, MAX_SIZE, MAX_NETWORKS = 2**14, 2**24, 1000
+"""Largest sides of images, size of embeddings and number of networks that are read from a folder."""
+MAX_NUMBER = 1e30
+"""Largest number, and inverse of the smallest one, by which pixels are normalized: float32 holds their quotients."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +76,8 @@ def config_from_dict(values: Any) -> EncoderConfig:
     Raises:
         InputError: If the content does not describe an encoder, or has a newer format.
     """
-    if not isinstance(values, dict) or not isinstance(values.get("format"), int):
-        raise InputError("expected the description of an encoder with its format")
+    if not isinstance(values, dict) or type(values.get("format")) is not int or values["format"] < 1:
+        raise InputError("expected the description of an encoder with its format, a whole number above 0")
     if values["format"] > FORMAT:
         raise InputError(f"its format {values['format']} is newer than {FORMAT}; update simjax")
     try:
@@ -81,10 +85,32 @@ def config_from_dict(values: Any) -> EncoderConfig:
         config = _build(EncoderConfig, values | {"preprocessing": preprocessing})
     except (KeyError, TypeError) as error:
         raise InputError(f"the description of the encoder is incomplete or damaged ({error})") from error
-    *_, channels = config.preprocessing.image_shape
-    if {len(config.preprocessing.mean), len(config.preprocessing.std)} != {channels}:
-        raise InputError(f"expected a mean and a deviation for each of {channels} channels")
+    _check_preprocessing(config.preprocessing)
+    for name, most in (("embedding_size", MAX_SIZE), ("networks", MAX_NETWORKS)):
+        if not 1 <= getattr(config, name) <= most:
+            raise InputError(f"{name}: expected 1 to {most:,}, got {getattr(config, name)}")
+    for name, kind in {"data": dict, "recipe": dict, "results": dict, "limits": list}.items():
+        if not isinstance(config.about.get(name, kind()), kind):
+            raise InputError(f"about: expected {name} to be a {kind.__name__}, got {config.about[name]!r}")
     return config
+
+
+def _check_preprocessing(given: Preprocessing) -> None:
+    """Raise an InputError if images cannot be prepared as described."""
+    height, width, channels = given.image_shape
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and channels in (1, 3)):
+        expected = f"a height and a width of 1 to {MAX_SIDE:,}, and 1 or 3 channels"
+        raise InputError(f"image_shape: expected {expected}, got {list(given.image_shape)}")
+    if {len(given.mean), len(given.std)} != {channels}:
+        raise InputError(f"expected a mean and a deviation for each of {channels} channels")
+    for name, lowest in (("mean", -MAX_NUMBER), ("std", 1 / MAX_NUMBER)):
+        if not all(lowest <= number <= MAX_NUMBER for number in getattr(given, name)):  # also for NaN
+            expected = "finite numbers" if name == "mean" else "numbers above 0"
+            raise InputError(f"{name}: expected {expected}, got {list(getattr(given, name))}")
+    if given.input_range is not None and not -MAX_NUMBER <= given.input_range[0] < given.input_range[1] <= MAX_NUMBER:
+        raise InputError(f"input_range: expected two numbers, the lower one first, got {list(given.input_range)}")
+    if given.max_pixels is not None and given.max_pixels < 1:
+        raise InputError(f"max_pixels: expected at least 1, got {given.max_pixels}")
 
 
 def _build(kind: type, values: Any) -> Any:

@@ -113,7 +113,8 @@ class Encoder:
         Args:
             images: A path of a file or a folder, a Pillow image, an array (uint8, or floating-point from 0 to 1)
                 [n, h, w, c], [n, h, w], [h, w, c] or [h, w], or an iterable of single images: paths of files, Pillow
-                images, encoded bytes, arrays [h, w, c] or [h, w]. An array [a, b, c] is one image if c <= 4.
+                images, encoded bytes, files opened in binary mode, arrays [h, w, c] or [h, w]. An array [a, b, c] is
+                one image if c <= 4.
             batch_size: Images that are decoded and embedded at once. Default: 256, or fewer if the network's input has
                 more than 64 x 64 pixels.
             normalize: Scale embeddings to unit length.

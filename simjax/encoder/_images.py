@@ -1,13 +1,15 @@
-"""Images in any form as uint8 pixels of one size: paths, folders, Pillow images, arrays, encoded bytes, iterators."""
+"""Images in any form as uint8 pixels of one size: paths, folders, Pillow images, arrays, encoded bytes, binary
+files, iterators."""
 
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 
+from simjax._reading import check_regular_file
 from simjax.core import InputError
 from simjax.data import Format, UnreadableImageError, decode_images, list_classes, list_images
 from simjax.encoder._config import Preprocessing
@@ -15,7 +17,7 @@ from simjax.encoder._config import Preprocessing
 if TYPE_CHECKING:
     from PIL import Image
 
-OneImage: TypeAlias = Union[str, os.PathLike[str], bytes, np.ndarray, "Image.Image"]
+OneImage: TypeAlias = Union[str, os.PathLike[str], bytes, IO[bytes], np.ndarray, "Image.Image"]
 Images: TypeAlias = OneImage | Iterable[OneImage]
 """One image, an array of images [n, h, w, c] or [n, h, w], a folder, or an iterable of images.
 
@@ -24,26 +26,36 @@ Arrays are uint8 with values 0..255 or floating-point with values 0..1. A three-
 """
 
 MAX_CHANNELS = 4
+FORMS = "paths, Pillow images, arrays, encoded bytes or binary files"
 
 
 def find_images(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
     """Return image files: files as they are given, and the images in folders at any depth, in alphabetical order.
 
     Raises:
-        InputError: If there are no paths, a path does not exist, or a folder has no images.
+        InputError: If there are no paths, a path does not exist or is a pipe or a device, or a folder has no images.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else paths
     if not given:
         raise InputError("expected images or folders of images, got none")
     found: list[Path] = []
     for path in map(Path, given):
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder")
-        files = list_images(path) if path.is_dir() else [path]
+        files = list_images(path) if os.path.isdir(path) else [_regular_file(path)]
         if not files:
             raise InputError(f"{path}: has no images")
         found += files
     return found
+
+
+def _regular_file(path: Path) -> Path:
+    """Return the path of a file that exists."""
+    try:
+        check_regular_file(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file or folder") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    return path
 
 
 def find_identities(folder: str | os.PathLike[str]) -> tuple[list[Path], list[str]]:
@@ -53,8 +65,8 @@ def find_identities(folder: str | os.PathLike[str]) -> tuple[list[Path], list[st
         InputError: If the folder does not exist, or has no sub-folder with images.
     """
     root = Path(folder)
-    if not root.is_dir():
-        raise InputError(f"{root}: {'it is a file, not a folder' if root.exists() else 'no such folder'}")
+    if not os.path.isdir(root):  # unlike `root.is_dir()`, it takes a name of any length
+        raise InputError(f"{root}: {'it is a file, not a folder' if os.path.exists(root) else 'no such folder'}")
     files = list_classes(root)
     if not files:
         raise InputError(f"{root}: expected one sub-folder with images for each identity, got none")
@@ -64,14 +76,14 @@ def find_identities(folder: str | os.PathLike[str]) -> tuple[list[Path], list[st
 def as_images(images: Any) -> Any:
     """Return images in any form as an array [n, h, w] or [n, h, w, c], or as an iterable of single images."""
     # A Pillow image is recognized by its method `getexif`, without importing Pillow.
-    if hasattr(images, "getexif") or isinstance(images, bytes):
+    if hasattr(images, "getexif") or hasattr(images, "read") or isinstance(images, bytes):
         return [images]
     if isinstance(images, str | os.PathLike):
         return find_images(images)
     if hasattr(images, "__array__"):  # of NumPy, JAX or another library
         return _as_stack(np.asarray(images))
     if not isinstance(images, Iterable):
-        raise InputError(f"images: expected paths, Pillow images or arrays, got {type(images).__name__}")
+        raise InputError(f"images: expected {FORMS}, got {type(images).__name__}")
     return images
 
 
@@ -121,7 +133,9 @@ def _as_stack(array: np.ndarray) -> np.ndarray:
 
 def _as_source(image: Any) -> Any:
     """Return an image in a form that `decode_images` takes."""
-    if isinstance(image, str):
+    if hasattr(image, "read"):
+        image = image.read()
+    elif isinstance(image, str):
         return Path(image)
     if not hasattr(image, "getexif") and hasattr(image, "__array__"):
         image = np.asarray(image)
@@ -132,7 +146,7 @@ def _as_source(image: Any) -> Any:
             )
         return _as_uint8(image)
     if not (isinstance(image, os.PathLike | bytes) or hasattr(image, "getexif")):
-        raise InputError(f"images: expected paths, Pillow images or arrays, got {type(image).__name__}")
+        raise InputError(f"images: expected {FORMS}, got {type(image).__name__}")
     return image
 
 
@@ -142,8 +156,10 @@ def _as_uint8(image: np.ndarray) -> np.ndarray:
         return image
     if not np.issubdtype(image.dtype, np.floating):
         raise InputError(f"images: expected uint8 pixels 0..255 or floating-point pixels 0..1, got {image.dtype}")
+    if not np.isfinite(image).all():
+        raise InputError("images: expected floating-point pixels from 0 to 1, got NaN or infinite pixels")
     low, high = float(np.min(image, initial=0)), float(np.max(image, initial=0))
-    if not 0 <= low <= high <= 1:  # also for NaN
+    if not 0 <= low <= high <= 1:
         raise InputError(
             f"images: expected floating-point pixels from 0 to 1, got {low:g} to {high:g}; convert them to uint8"
         )

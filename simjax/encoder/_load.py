@@ -88,13 +88,13 @@ def encoder_folder(path_or_name: str | os.PathLike[str]) -> Path:
     """Return the folder of an encoder; see `load_encoder`."""
     path = Path(path_or_name).expanduser()
     for folder in (path, path / "encoder"):
-        if (folder / WEIGHTS).is_file():
+        if os.path.isfile(folder / WEIGHTS):  # unlike `Path.is_file`, it takes a name of any length
             return folder
     if str(path_or_name) in ready_encoders():
         return READY / str(path_or_name)
-    if path.is_file():
+    if os.path.isfile(path):
         raise InputError(f"{path}: it is a file, not the folder of an encoder")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{path}: has no encoder; expected the folder of an encoder or of a finished run")
     near = suggestion(str(path_or_name), ready_encoders())
     raise InputError(f"{path}: no such folder, and no ready encoder has this name{near}")

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from simjax import nn
+from simjax import nn, similarity
 from simjax._files import absolute_path, is_regular, move_folder, replace_folder, temporary_folder
+from simjax._reading import check_regular_file
 from simjax.core import InputError
 from simjax.encoder._config import FORMAT, EncoderConfig, config_from_dict
 from simjax.encoder._model_card import model_card
@@ -25,6 +26,7 @@ from simjax.encoder._pretrained import PRETRAINED, pretrained_arrays
 from simjax.evaluate import Calibration
 
 CONFIG, WEIGHTS, CARD, CALIBRATION = "config.json", "model.safetensors", "README.md", "calibration.safetensors"
+MAX_LAYERS = 500  # of a network that is read; building more takes minutes
 
 
 class Modules(NamedTuple):
@@ -104,28 +106,53 @@ def read_encoder(folder: Path) -> tuple[EncoderConfig, Modules, Calibration | No
     Raises:
         InputError: If the folder is incomplete, damaged or of a newer format.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     try:
-        description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        description = _read_description(folder / CONFIG)
         config = config_from_dict(description)
-        arrays = pretrained_arrays() if _has_pretrained_weights(folder, config) else load_file(folder / WEIGHTS)
+        has_own = not _has_pretrained_weights(folder, config)
+        arrays = _read_arrays(folder / WEIGHTS) if has_own else pretrained_arrays()
         learned_measure = _build_measure(config, arrays)
+        named: Any = config.measure if learned_measure is None else learned_measure
+        measure = similarity.measure(named) if isinstance(named, str) else named.measure()
         modules = Modules(build_networks(config, arrays), learned_measure, _build_head(config, arrays))
         is_head_unchanged = modules.head is None or description.get("head_fingerprint") == _head_hash(config, arrays)
         if description.get("fingerprint") != _hash(config, arrays) or not is_head_unchanged:
             raise InputError("its weights or its description were changed after it was saved")
         calibration = None
         if description.get("calibration") is not None:
-            measure: Any = config.measure if learned_measure is None else learned_measure
-            measure = measure if isinstance(measure, str) else measure.measure()
-            calibration_arrays = load_file(folder / CALIBRATION)
+            calibration_arrays = _read_arrays(folder / CALIBRATION)
             calibration = Calibration.from_arrays(calibration_arrays, description["calibration"], measure=measure)
-    except (OSError, ValueError, SafetensorError) as error:  # InputError is a ValueError
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"{folder}: cannot be read as an encoder: {reason}") from error
+            size = config.embedding_size * config.networks
+            if calibration.embeddings.shape[1] != size:
+                got = calibration.embeddings.shape[1]
+                raise InputError(f"{CALIBRATION}: expected embeddings of size {size}, got size {got}")
+    except (ValueError, RecursionError) as error:  # InputError is a ValueError
+        raise InputError(f"{folder}: cannot be read as an encoder: {error}") from error
     return config, modules, calibration
+
+
+def _read_description(path: Path) -> Any:
+    """Return the content of a JSON file."""
+    try:
+        check_regular_file(path)
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path.name}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path.name}: expected JSON ({error})") from error
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a safetensors file."""
+    from safetensors.numpy import load_file
+
+    try:
+        check_regular_file(path)
+        return load_file(path)
+    except OSError as error:
+        raise InputError(f"{path.name}: {error.strerror or error}") from error
+    except Exception as error:  # of safetensors for a damaged file, and of NumPy for a dtype that it lacks
+        raise InputError(f"{path.name}: expected arrays in the safetensors format ({error})") from error
 
 
 def _has_pretrained_weights(folder: Path, config: EncoderConfig) -> bool:
@@ -174,16 +201,27 @@ def build_networks(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> l
     """Return the described networks with the given weights."""
     if config.network not in nn.NETWORKS:
         raise InputError(f"unknown network {config.network!r}; update simjax")
+    options = {name: tuple(v) if isinstance(v, list) else v for name, v in config.options.items()}
+    _check_options(options, arrays)
 
     def build() -> nnx.Module:
         shape, size = config.preprocessing.image_shape, config.embedding_size
-        options = {name: tuple(v) if isinstance(v, list) else v for name, v in config.options.items()}
         return nn.NETWORKS[config.network](shape, embedding_size=size, rngs=nnx.Rngs(0), **options)
 
-    try:
-        return [with_weights(build, f"networks.{number}", arrays) for number in range(config.networks)]
-    except TypeError as error:
-        raise InputError(f"unknown option of the network {config.network}: {error}") from error
+    described = f"the network {config.network}"
+    return [_build(described, build, f"networks.{number}", arrays) for number in range(config.networks)]
+
+
+def _check_options(options: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise an InputError for sizes below 1, and for more layers than there are weights, which would take for ever."""
+    most = min(len(arrays), MAX_LAYERS)
+    for name, value in options.items():
+        numbers = [number for number in (value if isinstance(value, tuple) else [value]) if type(number) is int]
+        if numbers and min(numbers) < 1:
+            raise InputError(f"{name}: expected whole numbers above 0, got {value}")
+        layers = value if name == "depth" and type(value) is int else len(value) if isinstance(value, tuple) else 0
+        if layers > most:
+            raise InputError(f"{name}: expected at most {most:,} layers for {len(arrays):,} weights, got {layers:,}")
 
 
 def _build_measure(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> nnx.Module | None:
@@ -194,7 +232,7 @@ def _build_measure(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> n
     if not isinstance(size, int) or size < 1:
         raise InputError(f"measure_size: expected a whole number above 0, got {size}")
     build = nn.LEARNED_MEASURES[config.measure]
-    return with_weights(lambda: build(features, size, rngs=nnx.Rngs(0)), "measure", arrays)
+    return _build(f"the measure {config.measure}", lambda: build(features, size, rngs=nnx.Rngs(0)), "measure", arrays)
 
 
 def _build_head(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> nnx.Module | None:
@@ -205,10 +243,24 @@ def _build_head(config: EncoderConfig, arrays: Mapping[str, np.ndarray]) -> nnx.
     if build is None:
         raise InputError(f"unknown classifier {config.head!r}; update simjax")
     size, classes, options = config.embedding_size, len(config.class_names), config.head_options
+    if not classes:
+        raise InputError(f"class_names: expected the classes of the classifier {config.head}, got none")
+    described = f"the classifier {config.head}"
+    return _build(described, lambda: build(size, classes, rngs=nnx.Rngs(0), **options), "head", arrays)
+
+
+def _build(
+    described: str, build: Callable[[], nnx.Module], prefix: str, arrays: Mapping[str, np.ndarray]
+) -> nnx.Module:
+    """Return a module with the given weights, or raise an InputError about its options."""
     try:
-        return with_weights(lambda: build(size, classes, rngs=nnx.Rngs(0), **options), "head", arrays)
+        return with_weights(build, prefix, arrays)
+    except InputError:
+        raise
     except TypeError as error:
-        raise InputError(f"unknown option of the classifier {config.head}: {error}") from error
+        raise InputError(f"unknown option of {described}: {error}") from error
+    except Exception as error:  # options of impossible values can raise any error
+        raise InputError(f"{described} cannot be built with its options ({error!r})") from error
 
 
 def with_weights(build: Callable[[], nnx.Module], prefix: str, arrays: Mapping[str, np.ndarray]) -> nnx.Module:
@@ -222,7 +274,13 @@ def with_weights(build: Callable[[], nnx.Module], prefix: str, arrays: Mapping[s
         if array is None or array.shape != leaf.shape:
             got = "nothing" if array is None else f"shape {array.shape}"
             raise InputError(f"weights {name}: expected shape {leaf.shape}, got {got}")
-        value = jnp.asarray(array, leaf.dtype)
+        if not np.can_cast(array.dtype, np.float64):
+            raise InputError(f"weights {name}: expected real numbers, got {array.dtype}")
+        with np.errstate(over="ignore"):
+            array = array.astype(leaf.dtype)
+        if not np.isfinite(array).all():
+            raise InputError(f"weights {name}: the weights are not finite")
+        value = jnp.asarray(array)
         loaded.append((path, leaf.replace(value) if isinstance(leaf, nnx.Variable) else value))
     if unused:
         raise InputError(f"weights {min(unused)}: expected no such weights, the config describes another {prefix}")

@@ -29,6 +29,7 @@ def embed(
     if hasattr(images, "__array__") and np.ndim(images) == 2 and np.issubdtype(np.asarray(images).dtype, np.floating):
         return finite_rows("images", images, size), None
     is_one = isinstance(images, str | os.PathLike | bytes) or hasattr(images, "getexif")  # a Pillow image
+    is_one = is_one or hasattr(images, "read")  # a binary file
     given: Any = [images] if is_one or hasattr(images, "__array__") else images
     if not isinstance(given, Iterable):
         raise InputError(f"images: expected paths, Pillow images or arrays, got {type(given).__name__}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from simjax._files import write_file
+from simjax._reading import open_image
 from simjax.report._page import Page, Photo, PhotoRow, Photos, Section
 from simjax.report._render import to_html
 
@@ -94,12 +95,11 @@ def _thumbnail(image: Thumbnail) -> str | None:
     from simjax.report._photographs import source_of
 
     try:
-        with warnings.catch_warnings(), Image.open(image.path) as picture:
+        with warnings.catch_warnings(), open_image(image.path) as picture:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture.draft("RGB", (2 * SIDE, 2 * SIDE))
             upright = ImageOps.exif_transpose(picture).convert("RGB")
             upright.thumbnail((SIDE, SIDE))
             return source_of(upright)
-    # Pillow's decoders raise all of these for broken files.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Exception:  # a decoder can raise any error for a damaged file
         return None

@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
+from PIL import Image
 
 from simjax.cli import main
 from simjax.cli._arguments import EQUIVALENT_OPTIONS, options_of
@@ -66,6 +68,13 @@ from tests.cli.runs import ROOT, fails, image_folder
         ("compare a b --out c", "expected the folder of a finished run, got a"),
         ("compare --out c", "runs: expected two or more runs to compare, got 0"),
         ("compare a b", "missing --out"),
+        ("gallery search G F -k five", "--k: expected a whole number, got 'five'"),
+        ("gallery search G F --k five", "--k: expected a whole number, got 'five'"),
+        ("gallery search G F -k", "--k: missing value, expected a whole number"),
+        (f"embed digits-cnn a.png --out {'x' * 300}.npz", "its name is too long"),
+        (f"embed digits-cnn {'x' * 300}.png --out e.npz", "File name too long"),
+        (f"embed {'x' * 300} a.png --out e.npz", "no such folder, and no ready encoder"),
+        ("embed digits-cnn a\0.png --out e.npz", "null character"),
     ],
 )
 def test_a_mistake_is_one_line_with_exit_status_2_and_writes_no_file(arguments, message, capsys, tmp_path, monkeypatch):
@@ -105,6 +114,19 @@ def test_options_that_select_a_device_are_answered_with_the_way_to_do_it(capsys)
 
 def test_underscores_in_options_are_accepted(capsys):
     assert "--batch-size: expected a whole number, got 'x'" in fails(capsys, "train", "--batch_size", "x")
+
+
+def test_names_that_are_not_text_are_printed_escaped_and_written_as_they_are(tmp_path):
+    name = os.fsencode(tmp_path) + b"/\xff.png"
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    os.rename(tmp_path / "a.png", name)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8:strict"}
+    run = partial(subprocess.run, capture_output=True, cwd=tmp_path, env=environment)
+    done = run([sys.executable, "-m", "simjax", "embed", "digits-cnn", name, "--out", b"\xfe.csv"])
+    assert done.stdout == b"1 embeddings of 64 numbers: \\udcfe.csv\n"
+    assert name in next(tmp_path.glob("*.csv")).read_bytes()
+    done = run([sys.executable, "-m", "simjax", "embed", "digits-cnn", b"\xfd.png", "--out", "e.csv"])
+    assert done.stderr == b"error: \\udcfd.png: no such file or folder\n"
 
 
 def test_every_option_suggested_for_a_habit_exists():

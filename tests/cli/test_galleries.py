@@ -13,6 +13,8 @@ from PIL import Image
 
 from simjax import load_encoder
 from simjax.cli import main
+from simjax.cli._gallery import filters
+from simjax.encoder import Encoder
 from tests.cli.runs import fails, image_folder, printed_json, read
 
 READY_CLASSIFIERS = ("mnist-vit", "cifar10-cnn")  # both were trained with one, the second one has it
@@ -31,6 +33,17 @@ def test_embeddings_are_written_with_the_names_of_files(place, capsys):
     expected = arrays["embedding"] / np.linalg.norm(arrays["embedding"], axis=1, keepdims=True)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert "13 embeddings" in capsys.readouterr().out
+
+
+def test_embeddings_that_are_not_finite_are_not_written(place, capsys, monkeypatch):
+    monkeypatch.setattr(Encoder, "encode", lambda *args, **options: np.array([[1, 2], [np.nan, 3]], np.float32))
+    message = fails(capsys, "embed", "run", "images/a/0.png", "images/b/0.png", "--out", "e.npz")
+    assert "images/b/0.png: its embedding is not finite" in message
+    assert not Path("e.npz").exists()
+
+
+def test_a_filter_of_deep_json_finds_text(place):
+    assert filters(["key=" + "[" * 100_000]) == {"key": "[" * 100_000}
 
 
 def test_the_most_probable_classes_of_images_are_printed(place, capsys, monkeypatch):

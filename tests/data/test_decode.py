@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 
@@ -50,17 +51,22 @@ def test_1_bit_images_become_0_and_255():
     assert decode(encoded(bits), (2, 2), 1)[..., 0].tolist() == [[0, 255], [255, 0]]
 
 
-def sixteen_bit_colour_png(pixels) -> bytes:
-    """Encode a PNG with 16 bits in each channel, which Pillow can read but not write."""
+def png(width: int, height: int, bits: int, color_type: int, rows: bytes) -> bytes:
+    """Return a PNG file with a header and rows that need not match."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    height, width, channels = pixels.shape
-    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def sixteen_bit_colour_png(pixels) -> bytes:
+    """Encode a PNG with 16 bits in each channel, which Pillow can read but not write."""
+    height, width, channels = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return png(width, height, 16, {3: 2, 4: 6}[channels], rows)
 
 
 def test_12_bit_images_give_a_warning_with_their_range_and_are_mapped_by_it(random):
@@ -226,6 +232,38 @@ def test_the_first_unreadable_image_is_reported_and_all_are_found(random):
     failures = unreadable_images(sources)
     assert [failure.index for failure in failures] == [33, 47]
     assert "no image format" in str(failures[1])
+
+
+def test_a_file_for_which_a_decoder_has_any_error_is_unreadable():
+    dds = encoded(Image.new("RGB", (8, 8)), "dds")
+    unknown_pixels = dds[:76] + struct.pack("<II", 32, 4) + b"????" + dds[88:]  # Pillow raises NotImplementedError
+    too_wide = png(80_000_000, 1, 8, 0, bytes(80_000_001))  # and MemoryError
+    good = encoded(Image.new("L", (8, 8)))
+    failures = unreadable_images([unknown_pixels, good, too_wide])
+    assert [failure.index for failure in failures] == [0, 2]
+    assert "Unimplemented pixel format" in str(failures[0])
+    assert str(failures[1]) == "it is too large to be decoded"
+
+
+def test_an_image_whose_reader_would_start_a_program_is_unreadable(monkeypatch, tmp_path):
+    from PIL import EpsImagePlugin
+
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments: started.append(arguments))
+    (tmp_path / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n")
+    (failure,) = unreadable_images([tmp_path / "eps.png"])
+    assert str(failure) == "no image format that Pillow knows"
+    assert started == []
+
+
+def test_a_pipe_and_a_missing_file_are_unreadable_without_their_path(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    failures = unreadable_images([tmp_path / "pipe.png", tmp_path / "none.png", tmp_path / f"{'x' * 300}.png"])
+    assert list(map(str, failures)) == [
+        "It is a pipe, a socket or a device, not a file",
+        "No such file or directory",
+        "File name too long",
+    ]
 
 
 @pytest.fixture

