@@ -15,7 +15,7 @@ from tyro.conf import Positional
 from simjax._compilation_cache import enable_compilation_cache
 from simjax._files import write_file
 from simjax.cli._arguments import check_rate, parse
-from simjax.cli._results import calibration_size, check_output, print_json, print_verification
+from simjax.cli._results import calibration_size, check_output, escaped, print_json, print_verification
 from simjax.core import InputError, check_at_least
 
 
@@ -211,7 +211,8 @@ def classify(arguments: Sequence[str]) -> None:
         print_json(results)
         return
     for result in results:
-        print(f"{result['path']}: " + ", ".join(f"{c['class']} {c['probability']:.4f}" for c in result["classes"]))
+        classes = ", ".join(f"{c['class']} {c['probability']:.4f}" for c in result["classes"])
+        print(escaped(f"{result['path']}: {classes}"))
 
 
 def calibrate(arguments: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
 from simjax.cli._gallery import encoding_progress, open_gallery, shown
-from simjax.cli._results import check_page, count, print_json, write_page
+from simjax.cli._results import check_page, count, escaped, print_json, write_page
 from simjax.core import InputError
 
 
@@ -139,7 +139,7 @@ def _default(calibration: Any, size: int) -> tuple[float, str]:
 
 
 def _as_text(image: _Image) -> str:
-    return "  ".join(str(part) for part in dict.fromkeys(image) if part)
+    return "  ".join(escaped(part) for part in dict.fromkeys(image) if part)
 
 
 def _lines(image: _Image) -> list[str]:
