@@ -16,7 +16,7 @@ from simjax._compilation_cache import enable_compilation_cache
 from simjax._files import write_file
 from simjax.cli._arguments import check_rate, parse
 from simjax.cli._images import encode_files, encoding_progress, identities_of, of_readable, one_image
-from simjax.cli._results import calibration_size, check_output, print_json, print_verification
+from simjax.cli._results import calibration_size, check_output, escaped, print_json, print_verification
 from simjax.core import InputError, check_at_least
 
 ABBREVIATIONS = {"FNIR": "False negative identification rate", "FPIR": "False positive identification rate"}
@@ -244,7 +244,8 @@ def classify(arguments: Sequence[str]) -> None:
         print_json(results)
         return
     for result in results:
-        print(f"{result['path']}: " + ", ".join(f"{c['class']} {c['probability']:.4f}" for c in result["classes"]))
+        classes = ", ".join(f"{c['class']} {c['probability']:.4f}" for c in result["classes"])
+        print(escaped(f"{result['path']}: {classes}"))
 
 
 def calibrate(arguments: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
 from simjax.cli._gallery import open_gallery
 from simjax.cli._images import encoding_progress, one_image
-from simjax.cli._results import PRIOR, check_output, open_page, print_json
+from simjax.cli._results import PRIOR, check_output, escaped, open_page, print_json
 from simjax.core import InputError
 
 RANDOM = "random regions"
@@ -121,7 +121,7 @@ def explain(arguments: Sequence[str]) -> None:
         result["random_ranges"] = dict(zip(CURVES, explanation.random_ranges().tolist(), strict=True))
         print_json(result)
     else:
-        print(f"{' and '.join(map(str, subject.paths))}: {subject.summary}")
+        print(escaped(f"{' and '.join(map(str, subject.paths))}: {subject.summary}"))
         areas_of = "area under the curve" + (", mean of both images" if len(images) > 1 else "")
         print(f"{areas_of}  (deletion: lower is more faithful, insertion: higher)")
         for name, (deletion, insertion) in areas.items():

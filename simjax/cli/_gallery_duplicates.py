@@ -12,7 +12,7 @@ from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
 from simjax.cli._gallery import open_gallery, shown
 from simjax.cli._images import encode_files
-from simjax.cli._results import check_page, count, print_json, write_page
+from simjax.cli._results import check_page, count, escaped, print_json, write_page
 from simjax.core import InputError, check_at_least
 
 
@@ -202,7 +202,7 @@ def _range(scores: Sequence[float]) -> str:
 
 
 def _as_text(image: _Image) -> str:
-    return "  ".join(str(part) for part in dict.fromkeys(image) if part)
+    return "  ".join(escaped(part) for part in dict.fromkeys(image) if part)
 
 
 def _lines(image: _Image) -> list[str]:

@@ -16,6 +16,7 @@ from simjax.cli._results import (
     calibration_size,
     check_page,
     count,
+    escaped,
     plain,
     print_json,
     print_verification,
@@ -172,7 +173,7 @@ def identify(arguments: Sequence[str]) -> None:
         else:
             for result in found:
                 name = _name(result, is_calibrated=calibration is not None)
-                print(f"{result.query}: {', '.join([name, *_scores(result, measure)])}")
+                print(escaped(f"{result.query}: {', '.join([name, *_scores(result, measure)])}"))
             print(summary)
             if calibration is not None:
                 print(PROBABILITY)
@@ -259,11 +260,11 @@ def _title(query: Any) -> str:
     """Return the name of a query: a path, an item, or the items of a recommendation."""
     if isinstance(query, list):
         return f"similar to {'item' if len(query) == 1 else 'items'} {', '.join(map(str, query))}"
-    return f"item {query}" if isinstance(query, int) else str(query)
+    return f"item {query}" if isinstance(query, int) else escaped(query)
 
 
 def _identity_and_path(item: Any) -> str:
-    return "  ".join(str(part) for part in (item.identity, item.path) if part)
+    return "  ".join(escaped(part) for part in (item.identity, item.path) if part)
 
 
 def _calibrated_for(gallery: Any) -> str:

@@ -21,6 +21,7 @@ from simjax.cli import _commands, _encoders, _explain, _gallery, _gallery_duplic
 from simjax.cli._arguments import did_you_mean, with_flags
 from simjax.cli._help import Command, help_text
 from simjax.cli._interrupt import exit_on_interrupt
+from simjax.cli._results import escaped
 from simjax.core import InputError
 
 HELP_OPTIONS = {"-h", "--help", "--help-all"}
@@ -171,7 +172,7 @@ def _help(name: str, command: Command, arguments: Sequence[str]) -> str:
 
 def fail(message: str) -> None:
     """Print one line on stderr and exit with status 2."""
-    sys.stderr.write("error: " + " ".join(message.split()) + "\n")
+    sys.stderr.write(f"error: {escaped(' '.join(message.split()))}\n")
     sys.exit(2)
 
 
@@ -186,4 +187,4 @@ def _show_warning_once(
     """Print a UserWarning once, in one line. Warnings of other categories come from libraries and are not printed."""
     if category is UserWarning and str(message) not in shown:
         shown.add(str(message))
-        sys.stderr.write(f"warning: {with_flags(str(message), dataclass)}\n")
+        sys.stderr.write(f"warning: {escaped(with_flags(str(message), dataclass))}\n")

@@ -21,6 +21,16 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
 
 
+def escaped(text: object) -> str:
+    r"""Return text with escapes in place of characters that a terminal would act on, such as the start of a colour.
+
+    Example:
+        >>> print(escaped("Ada\x1b[31m"))
+        Ada\x1b[31m
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def plain(value: Any) -> Any:
     """Return a value that JSON can store."""
     return str(value) if isinstance(value, Path) else value
