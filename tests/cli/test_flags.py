@@ -53,7 +53,7 @@ def test_every_named_flag_exists(flags):
     }
     assert unknown == set()
     assert {"--data.max-pixels", "--test-dataset", "--from", "--data.no-download"} <= flags
-    assert not exists("--skip-unreadable", flags)
+    assert not exists("--max-pixels", flags)
 
 
 def test_every_flag_of_a_benchmark_exists():
