@@ -213,7 +213,7 @@ def test_the_interval_of_error_consistency_covers_kappa(random, rates):
     kappa = (both + both_wrong - expected) / (1 - expected)
     intervals = [error_consistency(*errors(random, 1000, *rates)).interval() for _ in range(500)]
     known = [interval for interval in intervals if interval is not None]
-    assert len(known) > 480  # of 1,000 images with 0.7% errors, sometimes fewer than two are wrong
+    assert len(known) > 350  # of 1,000 images with 0.7% errors, sometimes fewer than five are wrong
     assert np.mean([low <= kappa <= high for low, high in known]) >= 0.92
 
 
