@@ -28,7 +28,9 @@ def test_nearly_equal_embeddings_and_embeddings_on_a_line_are_described(random):
     assert "on a line" in described(line + np.linspace(0, 10, 16))  # a common vector does not hide it
     assert described(line + 0.2 * noise) == ""
     wide = np.outer(random.normal(size=200), np.ones(64)) + 0.1 * random.normal(size=(200, 64))
-    assert (collapse_statistics(wide)["effective_rank_centered"] or 0) > 5  # noise in many dimensions hides a line from it
+    rank = collapse_statistics(wide)["effective_rank_centered"]
+    assert rank is not None
+    assert rank > 5  # noise in many dimensions hides a line from it
     assert "on a line" in described(wide)
 
 
