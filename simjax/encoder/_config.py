@@ -52,8 +52,8 @@ class EncoderConfig:
         class_names: Classes of the training images.
         head: Name of the classifier, a key of `simjax.nn.HEADS`, or None without one. Its classes are `class_names`.
         head_options: Keyword arguments of the classifier.
-        about: Facts for the model card, see `_model_card.model_card`. The fact `calibrated_for` is what the calibration
-            means by an identity, such as "photograph".
+        about: Facts for the model card, see `_model_card.model_card`. The fact `calibrated_for` names an identity of
+            the calibration, such as "photograph".
     """
 
     network: str

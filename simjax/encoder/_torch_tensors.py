@@ -185,7 +185,7 @@ def _update(items: list[Any], stack: list[Any]) -> None:
 
 
 def _result(function: Any, arguments: Any) -> Any:
-    """Return what the function of a name in the file makes of its arguments."""
+    """Return the dictionary or the tensor that a function named in the file would return."""
     name = function.name if isinstance(function, _Name) else None
     if name == EMPTY_DICT and arguments == ():
         return {}

@@ -49,8 +49,7 @@ def create_folder(
 
     Args:
         path: Absolute path of the folder.
-        properties: Of the encoder: "encoder" (its name), "fingerprint" (hash of its weights and preprocessing),
-            "embedding_size" and "measure" (a name).
+        properties: `ENCODER_PROPERTIES`.
         save_encoder: Writes the encoder to a folder.
         fill: Adds the first items to the gallery in the hidden folder.
         overwrite: Replace a gallery that has this path.

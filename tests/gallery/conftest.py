@@ -15,6 +15,7 @@ from flax import nnx
 from simjax import nn
 from simjax.encoder import Encoder, EncoderConfig, Preprocessing
 from simjax.gallery import Gallery
+from tests.gallery.servers import Milvus, Postgres
 
 SIZE = 5
 
@@ -94,3 +95,26 @@ def writers(tmp_path_factory):
 def path(gallery):
     gallery.close()
     return Path(gallery.address)
+
+
+@pytest.fixture(scope="module")
+def milvus():
+    """A server of milvus-lite for all tests of a file."""
+    server = Milvus()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A server of PostgreSQL for all tests of a file."""
+    found = Postgres()
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def postgres(server):
+    """A server with an empty database."""
+    server.use_new_database()
+    return server

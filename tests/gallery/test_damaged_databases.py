@@ -13,23 +13,8 @@ from simjax.core import InputError
 from simjax.gallery import Gallery
 from simjax.gallery._store import read_calibration
 from tests.gallery.conftest import SIZE
-from tests.gallery.servers import Milvus, Postgres
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    server = Postgres()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def milvus():
-    server = Milvus()
-    yield server
-    server.stop()
 
 
 @pytest.fixture
@@ -127,7 +112,6 @@ FREE_METADATA = "ALTER TABLE gallery.items DROP CONSTRAINT items_metadata_check"
         (["UPDATE gallery.calibration SET content = '\\x504b0304'"], "the calibration is damaged"),
         ([set_property("calibration", 5)], "the calibration is damaged"),
     ],
-    ids=lambda value: str(value)[:80],
 )
 def test_a_damaged_gallery_in_postgresql_is_refused(postgres, encoder, rows, strangers, statements, message):
     with Gallery.create(postgres.url(), encoder, overwrite=True) as gallery:

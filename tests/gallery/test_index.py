@@ -16,20 +16,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compile_faster")]
 SIZE, ITEMS, QUERIES = 64, 2000, 50
 
 
-@pytest.fixture(scope="module")
-def server():
-    found = Postgres()
-    yield found
-    found.stop()
-
-
-@pytest.fixture
-def postgres(server):
-    """A server with an empty database."""
-    server.use_new_database()
-    return server
-
-
 @pytest.fixture(autouse=True)
 def few_queries(monkeypatch):
     monkeypatch.setattr(_index, "QUERIES", QUERIES)

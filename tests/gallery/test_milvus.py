@@ -15,20 +15,12 @@ from simjax.core import InputError
 from simjax.gallery import Gallery
 from simjax.gallery._store import NoGalleryError
 from tests.gallery.conftest import SIZE, build_encoder
-from tests.gallery.servers import Milvus
 from tests.gallery.test_postgres import ROOT, write_in_process
 
 pytestmark = pytest.mark.slow
 
 LOCK = f"simjax_lock_{'_' * 52}gallery"
 """The lock of the gallery "gallery"."""
-
-
-@pytest.fixture(scope="module")
-def milvus():
-    server = Milvus()
-    yield server
-    server.stop()
 
 
 @pytest.fixture
@@ -159,7 +151,7 @@ def test_a_collection_that_is_not_a_lock_is_never_dropped(milvus, stored, encode
 
 def test_a_lock_that_the_server_can_neither_create_nor_read_is_an_error_with_its_reason(milvus, stored, rows):
     folder = milvus.folder / "data" / "collections" / LOCK
-    folder.mkdir()  # what a server leaves that was killed while it created the collection
+    folder.mkdir()  # left by a server that was killed while it created the collection
     with Gallery.open(milvus.url(), timeout=0.3) as gallery:
         with pytest.raises(InputError, match="its lock can be neither created nor read .*File exists.*_gallery'"):
             gallery.add(rows)

@@ -25,20 +25,6 @@ from tests.gallery.test_durability import ROOT
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def server():
-    found = Postgres()
-    yield found
-    found.stop()
-
-
-@pytest.fixture
-def postgres(server):
-    """A server with an empty database."""
-    server.use_new_database()
-    return server
-
-
 @pytest.fixture
 def stored(postgres, encoder):
     with Gallery.create(postgres.url(), encoder) as found:
