@@ -76,7 +76,8 @@ def test_the_scalars_are_the_numbers_of_the_log_also_after_a_resumption(tmp_path
         *("train/images_per_second", "train/seconds"),
     }
     assert scalars[-1][1].keys() == {
-        *("validation/loss", "validation/accuracy", "validation/spread", "validation/effective_rank_centered"),
+        *("validation/loss", "validation/accuracy"),
+        *("validation/spread", "validation/effective_rank_centered", "validation/largest_variance_share"),
     }
     folder = RunFolder(out)
     folder.begin(from_dict(QUICK), resume=False, overwrite=True)  # the file does not prevent that a run is replaced
