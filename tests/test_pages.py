@@ -88,6 +88,16 @@ def test_stated_counts_are_those_of_the_packages():
     assert re.findall(r"(\d+) measures by name", changes) == [str(len(_measure.MEASURES))]
 
 
+@pytest.mark.parametrize("study", ["mnist", "cifar10"])
+def test_intervals_of_a_study_are_those_of_its_page(study):
+    link = f"results/{study}/study.md"
+    (paragraph,) = (text for text in re.split(r"\n\n", TEXTS["docs/studies.md"]) if link in text)
+    intervals = re.findall(r"[-+]\d+\.\d\d(?: \w+){0,2} (\(\S+ to \S+\))", paragraph.replace("\n", " "))
+    assert len(intervals) >= 4
+    page = (ROOT / "docs" / link).read_text(encoding="utf-8")
+    assert [interval for interval in intervals if interval not in page] == []
+
+
 def test_pages_leave_out_no_loss_miner_objective_or_sampler():
     on_losses = set(re.findall(r"`(\w+)", TEXTS["docs/losses.md"]))
     on_batches = set(re.findall(r"`(\w+)`", TEXTS["docs/batches.md"]))
