@@ -143,13 +143,9 @@ def create(arguments: Sequence[str]) -> None:
     parsed = parse(CreateArguments, arguments)
     from simjax.encoder import find_identities, find_images, load_encoder
     from simjax.gallery import Gallery
-    from simjax.gallery._gallery import TIMEOUT
-    from simjax.gallery._locations import check_absent
 
     enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
-    if not parsed.overwrite:
-        check_absent(parsed.gallery, TIMEOUT)
     paths: list[Path] = []
     identities: list[str] | None = None
     if parsed.images is not None and parsed.flat:
@@ -157,18 +153,17 @@ def create(arguments: Sequence[str]) -> None:
     elif parsed.images is not None:
         with _advice_about_flat():
             paths, identities = find_identities(parsed.images)
-    files, embeddings = encode_files(encoder, paths, skip_unreadable=parsed.skip_unreadable)
-    if identities is not None:
-        identities = identities_of(files, paths, identities)
-    ids: list[int] = []
 
-    def add_images(gallery: Gallery) -> None:
-        if files:
-            ids.extend(gallery.add(embeddings, identities, paths=files))
+    def create_with(files: list[Path]) -> Gallery:
+        names = None if identities is None else identities_of(files, paths, identities)
+        options = {"progress": encoding_progress(), "overwrite": parsed.overwrite}
+        return Gallery.create(parsed.gallery, encoder, files or None, names, **options)
 
-    with Gallery.create(parsed.gallery, encoder, fill=add_images, overwrite=parsed.overwrite) as gallery:
+    files, gallery = of_readable(create_with, paths, encoder, skip_unreadable=parsed.skip_unreadable)
+    with gallery:
         if parsed.json:
-            print_json({"store": gallery.address, "added": _added(ids, files), **_numbers(gallery)})
+            added = _added(range(1, len(files) + 1), files)
+            print_json({"store": gallery.address, "added": added, **_numbers(gallery)})
             return
         print(f"{_counts(gallery)}: {shown(parsed.gallery)}")
         if gallery.calibration is not None:

@@ -40,7 +40,7 @@ def create_folder(
     path: Path,
     properties: dict[str, Any],
     save_encoder: Callable[[Path], None],
-    fill: Callable[[Path], None],
+    add_items: Callable[[Path], None],
     *,
     overwrite: bool,
     timeout: float,
@@ -51,7 +51,7 @@ def create_folder(
         path: Absolute path of the folder.
         properties: `ENCODER_PROPERTIES`.
         save_encoder: Writes the encoder to a folder.
-        fill: Adds the first items to the gallery in the hidden folder.
+        add_items: Adds the first items to the gallery in the hidden folder.
         overwrite: Replace a gallery that has this path.
         timeout: Seconds to wait for processes that use the gallery to be replaced.
     """
@@ -61,7 +61,7 @@ def create_folder(
             work = stack.enter_context(temporary_folder(path))
             _write_empty_gallery(work, properties)
             save_encoder(work / ENCODER)
-        fill(work)
+        add_items(work)
         with input_errors("write", path):
             while not _put_in_place(work, path, overwrite, timeout):
                 pass

@@ -9,7 +9,7 @@ import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,19 +62,19 @@ def create_folder_store(
     path: Path,
     properties: Properties,
     save_encoder: Callable[[Path], None],
-    fill: Callable[["FolderStore"], object] | None,
+    items: Sequence[NewItems],
     *,
     overwrite: bool,
     timeout: float,
 ) -> "FolderStore":
-    """Create a gallery with its first items in one transaction, and open it; see `create_folder`."""
+    """Create a gallery with its first items in one transaction, and open it; see `create_store`."""
 
-    def fill_folder(folder: Path) -> None:
-        if fill is not None:
+    def add_items(folder: Path) -> None:
+        if items:
             with contextlib.closing(FolderStore(path, timeout, folder=folder)) as store:
-                fill(store)
+                store.add(items)
 
-    create_folder(path, properties, save_encoder, fill_folder, overwrite=overwrite, timeout=timeout)
+    create_folder(path, properties, save_encoder, add_items, overwrite=overwrite, timeout=timeout)
     return FolderStore(path, timeout)
 
 

@@ -1,7 +1,7 @@
 """The gallery: enrolling images, searching, verifying, identifying and finding duplicates."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, Literal
@@ -32,11 +32,12 @@ from simjax.gallery._inputs import (
     check_not_enrolled,
     checked_encoder,
     embed,
+    new_items,
     stored_paths,
 )
-from simjax.gallery._locations import create_store, open_store
+from simjax.gallery._locations import check_absent, create_store, open_store
 from simjax.gallery._results import Duplicate, Identification, Index, Item, SearchResult, Verification
-from simjax.gallery._store import NewItems, Store, StoredCalibration, properties_of
+from simjax.gallery._store import Store, StoredCalibration, properties_of
 from simjax.gallery._thresholds import FMR, FPIR, Thresholds
 from simjax.similarity import Measure
 
@@ -64,29 +65,37 @@ class Gallery:
         cls,
         path_or_url: str | os.PathLike[str],
         encoder: Encoder,
+        images: Any = None,
+        identities: str | Sequence[str | None] | None = None,
+        metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
         *,
-        fill: Callable[["Gallery"], object] | None = None,
+        paths: Sequence[str | Path | None] | None = None,
+        progress: Progress | None = None,
         overwrite: bool = False,
         timeout: float = TIMEOUT,
     ) -> "Gallery":
-        """Create a gallery.
+        """Create a gallery, empty or with images, whose ids are 1, 2, ... An error or a kill changes nothing.
 
         Args:
             path_or_url: Path of a folder, `postgresql://USER@HOST:PORT/DATABASE?gallery=NAME` (with pgvector),
                 `milvus://USER:PASSWORD@HOST:PORT?gallery=NAME` or `milvus:FILE.db?gallery=NAME`. NAME is a schema of
                 PostgreSQL or a collection of Milvus. Default: "gallery".
             encoder: Computes embeddings. The gallery stores a copy of it.
-            fill: Function that adds the first items to the gallery. A folder gets its path after that, so an error or a
-                kill changes nothing; a database then has an empty gallery. Default: the gallery is empty.
+            images, identities, metadata, paths, progress: See `add`. Default: the gallery is empty.
             overwrite: Replace a gallery that is there. Other files or tables are never replaced.
             timeout: Seconds to wait for another process that writes, in this and all later calls.
 
         Raises:
-            InputError: If the gallery exists, or cannot be written.
+            InputError: If the gallery exists, or cannot be written, or for a reason of `add`.
         """
-        add_items = None if fill is None else lambda store: fill(cls(store, encoder))
-        created = (path_or_url, properties_of(encoder), encoder.save)
-        return cls(create_store(*created, overwrite=overwrite, timeout=timeout, fill=add_items), encoder)
+        properties, items = properties_of(encoder), []
+        if images is not None:
+            if not overwrite:
+                check_absent(path_or_url, timeout)  # before the images are encoded
+            embedded = embed(images, encoder.embedding_size, lambda: encoder, progress)
+            items = [new_items(*embedded, identities, metadata, paths)]
+        store = create_store(path_or_url, properties, encoder.save, items, overwrite=overwrite, timeout=timeout)
+        return cls(store, encoder)
 
     @classmethod
     def open(
@@ -226,10 +235,7 @@ class Gallery:
         Raises:
             InputError: If an image cannot be read, an embedding is not finite, or numbers of images and others differ.
         """
-        embeddings, files = self._embed(images, progress)
-        n = len(embeddings)
-        names, stored = as_identities(identities, n), stored_paths(paths, files, n)
-        return self._store.add([NewItems(embeddings, names, stored, as_json(metadata, n))])
+        return self._store.add([new_items(*self._embed(images, progress), identities, metadata, paths)])
 
     def update(
         self,

@@ -13,7 +13,7 @@ from simjax.data import Progress
 from simjax.encoder import Encoder, find_images
 from simjax.gallery._hits import embeddings_of
 from simjax.gallery._search import finite_rows
-from simjax.gallery._store import Store
+from simjax.gallery._store import NewItems, Store
 
 Ids: TypeAlias = int | np.integer | Iterable[int | np.integer]
 """The id of an item, or ids."""
@@ -93,6 +93,19 @@ def checked_encoder(encoder: Encoder, name: str, store: Store) -> Encoder:
             f"{properties['fingerprint']}), not of {name} ({encoder.fingerprint})"
         )
     return encoder
+
+
+def new_items(
+    embeddings: np.ndarray,
+    files: list[Path] | None,
+    identities: str | Sequence[str | None] | None,
+    metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None,
+    paths: Sequence[str | Path | None] | None,
+) -> NewItems:
+    """Return items for embeddings [n, e] of these files; see `Gallery.add`."""
+    n = len(embeddings)
+    stored = stored_paths(paths, files, n)
+    return NewItems(embeddings, as_identities(identities, n), stored, as_json(metadata, n))
 
 
 def check_not_enrolled(identities: Sequence[str | None], store: Store) -> None:

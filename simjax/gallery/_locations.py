@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from simjax._files import absolute_path
 from simjax.core import InputError
 from simjax.gallery._folder import check_replaceable
 from simjax.gallery._folder_store import FolderStore, create_folder_store
-from simjax.gallery._store import NoGalleryError, Properties, Store, is_unicode
+from simjax.gallery._store import NewItems, NoGalleryError, Properties, Store, is_unicode
 
 GALLERY = "gallery"
 """Parameter of a URL that names the gallery, and the default name."""
@@ -26,12 +26,12 @@ def create_store(
     location: str | os.PathLike[str],
     properties: Properties,
     save_encoder: Callable[[Path], None],
+    items: Sequence[NewItems] = (),
     *,
     overwrite: bool,
     timeout: float,
-    fill: Callable[[Store], object] | None = None,
 ) -> Store:
-    """Create a gallery and open it. If this raises an error, nothing was changed.
+    """Create a gallery with its first items, and open it. If this raises an error, nothing was changed.
 
     Milvus has no transactions: see `_milvus_create` for what remains if the process dies.
 
@@ -39,24 +39,17 @@ def create_store(
         location: Path or URL.
         properties: `ENCODER_PROPERTIES`.
         save_encoder: Writes the encoder to a folder.
+        items: The first items, with ids from 1 on.
         overwrite: Replace a gallery that is there.
         timeout: Seconds to wait for processes that use the gallery.
-        fill: Adds the first items. If this fails, a database has an empty gallery, and a folder is unchanged.
     """
     _check_timeout(timeout)
     if (url := split_url(location)) is None:
         options = {"overwrite": overwrite, "timeout": timeout}
-        return create_folder_store(_path(location), properties, save_encoder, fill, **options)
+        return create_folder_store(_path(location), properties, save_encoder, items, **options)
     database = _database_of(*url)
-    database.create_gallery(*url, properties, save_encoder, overwrite=overwrite, timeout=timeout)
-    store = database.store(*url, timeout)
-    try:
-        if fill is not None:
-            fill(store)
-    except BaseException:
-        store.close()
-        raise
-    return store
+    database.create_gallery(*url, properties, save_encoder, items, overwrite=overwrite, timeout=timeout)
+    return database.store(*url, timeout)
 
 
 def check_absent(location: str | os.PathLike[str], timeout: float) -> None:
@@ -67,7 +60,7 @@ def check_absent(location: str | os.PathLike[str], timeout: float) -> None:
     with contextlib.suppress(NoGalleryError):
         store = open_store(location, timeout)
         store.close()
-        raise InputError(f"{store.address} exists; choose another name")
+        raise InputError(f"{store.address} exists; choose another name, or create it with `overwrite=True`")
 
 
 def open_store(location: str | os.PathLike[str], timeout: float) -> Store:

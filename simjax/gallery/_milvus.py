@@ -47,6 +47,7 @@ from simjax.gallery._milvus_rows import (
     input_errors,
     insert,
     insert_commit,
+    item_rows,
     key_of_commit,
     keys_of,
     new_token,
@@ -170,16 +171,6 @@ class MilvusStore:
     def add(self, batches: Iterable[NewItems], last_id: int = 0) -> list[int]:
         positions: list[int] = []
 
-        def rows() -> Iterator[Row]:
-            for new in batches:
-                start = len(positions)
-                own = range(start, start + len(new.embeddings)) if new.ids is None else [i - first for i in new.ids]
-                positions.extend(own)
-                columns = zip(own, new.identities, new.paths, new.metadata, new.embeddings, strict=True)
-                for position, identity, path, metadata, embedding in columns:
-                    content = as_json([identity, path, json.loads(metadata)])
-                    yield {"kind": "item", "number": position, "content": content, "embedding": embedding}
-
         def change(properties: Properties) -> None:
             nonlocal first
             first = properties["last_id"] + 1
@@ -187,7 +178,7 @@ class MilvusStore:
 
         with self._calling("write"):
             first = self._read_commits()["last_id"] + 1
-            self._write(rows(), change)
+            self._write(item_rows(batches, first, positions), change)
         return [first + position for position in positions]
 
     def update(self, ids: Iterable[int], values: Mapping[str, str | None]) -> None:

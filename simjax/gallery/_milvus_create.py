@@ -13,7 +13,7 @@ In each state, the gallery can be created again.
 
 import base64
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pymilvus import DataType, MilvusClient, MilvusException
@@ -29,10 +29,11 @@ from simjax.gallery._milvus_rows import (
     input_errors,
     insert,
     insert_commit,
+    item_rows,
     new_token,
     parts_of,
 )
-from simjax.gallery._store import FORMAT, INTEGERS, VERSION, Properties, archive_of
+from simjax.gallery._store import FORMAT, INTEGERS, VERSION, NewItems, Properties, archive_of
 
 NEW, OLD = "simjax_new_".ljust(64, "_") + "{}_{}", "simjax_old_".ljust(64, "_") + "{}_{}"
 """Temporary names, with the name of the gallery and a token. They are longer than the name of a gallery can be."""
@@ -43,11 +44,12 @@ def create_gallery(
     name: str,
     properties: Properties,
     save_encoder: Callable[[Path], None],
+    items: Sequence[NewItems],
     *,
     overwrite: bool,
     timeout: float,
 ) -> None:
-    """Create the collection of an empty gallery; see `create_store`."""
+    """Create the collection of a gallery with its first items; see `create_store`."""
     address, token = address_of(url, name), new_token()
     new, old = NEW.format(name, token), OLD.format(name, token)
     archive = archive_of(save_encoder)
@@ -55,7 +57,7 @@ def create_gallery(
     with input_errors("write", address), contextlib.closing(connect(url, timeout, create=True)) as client:
         _check_replaceable(client, name, address, overwrite=overwrite)
         try:
-            _write(client, new, archive, stored, token)
+            _write(client, new, archive, stored, items)
             with locked(client, url, name, timeout):
                 if _check_replaceable(client, name, address, overwrite=overwrite):
                     client.rename_collection(name, old)
@@ -83,8 +85,10 @@ def _try(call: Callable[..., object], *arguments: str) -> None:
         call(*arguments)
 
 
-def _write(client: MilvusClient, collection: str, archive: bytes, properties: Properties, token: str) -> None:
-    """Create a collection with the encoder of an empty gallery and its commit."""
+def _write(
+    client: MilvusClient, collection: str, archive: bytes, properties: Properties, items: Sequence[NewItems]
+) -> None:
+    """Create a collection with the encoder and the first items of a gallery, and their commits."""
     size = properties["embedding_size"]
     schema = client.create_schema()
     schema.add_field("key", DataType.VARCHAR, max_length=64, is_primary=True)
@@ -95,5 +99,12 @@ def _write(client: MilvusClient, collection: str, archive: bytes, properties: Pr
     index = client.prepare_index_params()
     index.add_index("embedding", index_type="FLAT", metric_type="L2")
     client.create_collection(collection, schema=schema, index_params=index, consistency_level="Strong")
+    token = new_token()
     count = insert(client, collection, token, parts_of("encoder", base64.b64encode(archive).decode()), size)
     insert_commit(client, collection, Commit(token, count, properties), size)
+    if items:
+        token = new_token()
+        count = insert(client, collection, token, item_rows(items, 1, []), size)
+        insert_commit(
+            client, collection, Commit(token, count, {**properties, "transaction": 1, "last_id": count}), size
+        )

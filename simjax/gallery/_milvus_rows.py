@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from pymilvus import MilvusClient, MilvusException
 
 from simjax.core import InputError
-from simjax.gallery._store import INTEGERS, DamageError, NoGalleryError, Properties, check_properties
+from simjax.gallery._store import INTEGERS, DamageError, NewItems, NoGalleryError, Properties, check_properties
 
 FIELDS = ("key", "kind", "number", "content", "embedding")
 MAX_BYTES = 65_535
@@ -180,6 +180,24 @@ def parts_of(kind: str, text: str) -> Iterator[Row]:
     """Yield rows with the parts of an ASCII text."""
     for number, start in enumerate(range(0, len(text), MAX_BYTES)):
         yield {"kind": kind, "number": number, "content": text[start : start + MAX_BYTES]}
+
+
+def item_rows(batches: Iterable[NewItems], first: int, positions: list[int]) -> Iterator[Row]:
+    """Yield the rows of new items.
+
+    Args:
+        batches: The items.
+        first: Highest id before the transaction, plus one.
+        positions: The positions of the items in the transaction are appended to it.
+    """
+    for new in batches:
+        start = len(positions)
+        own = range(start, start + len(new.embeddings)) if new.ids is None else [i - first for i in new.ids]
+        positions.extend(own)
+        columns = zip(own, new.identities, new.paths, new.metadata, new.embeddings, strict=True)
+        for position, identity, path, metadata, embedding in columns:
+            content = as_json([identity, path, json.loads(metadata)])
+            yield {"kind": "item", "number": position, "content": content, "embedding": embedding}
 
 
 def from_base64(text: Any) -> bytes:

@@ -20,8 +20,8 @@ from simjax.encoder import Encoder
 from simjax.gallery import _postgres_index
 from simjax.gallery._postgres_sql import (
     WRONG_TABLES,
+    add_items,
     address_of,
-    as_vectors,
     check_schema,
     condition,
     connect,
@@ -146,21 +146,10 @@ class PostgresStore:
             return read_calibration(arrays, found[0], names, self.address)
 
     def add(self, batches: Iterable[NewItems], last_id: int = 0) -> list[int]:
-        added: list[int] = []
-        columns = "COPY items (id, identity, path, metadata, embedding) FROM STDIN (FORMAT binary)"
-        with self._writing() as (cursor, properties), cursor.copy(columns) as copy:
-            # For json and vector, bytes as PostgreSQL reads them.
-            copy.set_types(["int8", "text", "text", "text", "bytea"])
-            for new in batches:
-                first = properties["last_id"] + 1
-                ids = range(first, first + len(new.embeddings)) if new.ids is None else new.ids
-                vectors = as_vectors(new.embeddings)
-                for row in zip(ids, new.identities, new.paths, new.metadata, vectors, strict=True):
-                    copy.write_row(row)
-                added += ids
-                properties["last_id"] = max([properties["last_id"], *ids[-1:]])
+        with self._writing() as (cursor, properties):
+            added = add_items(cursor, batches, properties)
             properties["last_id"] = max(properties["last_id"], last_id)
-        return added
+            return added
 
     def update(self, ids: Iterable[int], values: Mapping[str, str | None]) -> None:
         columns = sql.SQL(", ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in values)

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psycopg
@@ -13,6 +13,7 @@ from simjax.core import InputError
 from simjax.gallery._postgres_sql import (
     RELATIONS,
     add_extension_to_search_path,
+    add_items,
     address_of,
     connect,
     input_errors,
@@ -21,7 +22,7 @@ from simjax.gallery._postgres_sql import (
     read_properties,
     set_search_path,
 )
-from simjax.gallery._store import FORMAT, INTEGERS, VERSION, Properties, archive_of, check_properties
+from simjax.gallery._store import FORMAT, INTEGERS, VERSION, NewItems, Properties, archive_of, check_properties
 
 TABLES = ("properties", "items", "calibration", "calibration_identities", "encoder")
 
@@ -50,16 +51,17 @@ def create_gallery(
     name: str,
     properties: Properties,
     save_encoder: Callable[[Path], None],
+    items: Sequence[NewItems],
     *,
     overwrite: bool,
     timeout: float,
 ) -> None:
-    """Create the tables of an empty gallery in one transaction; see `create_store`.
+    """Create the tables of a gallery with its first items in one transaction; see `create_store`.
 
     Args:
         url: URL of the database.
         name: Name of the schema.
-        properties, save_encoder, overwrite, timeout: See `create_store`.
+        properties, save_encoder, items, overwrite, timeout: See `create_store`.
     """
     address = address_of(url, name)
     archive = archive_of(save_encoder)
@@ -75,9 +77,12 @@ def create_gallery(
             _empty_schema(cursor, name, address, overwrite=overwrite)
             add_extension_to_search_path(cursor, name)
             cursor.execute(sql.SQL(SCHEMA).format(size=sql.Literal(properties["embedding_size"])))
+            cursor.execute("INSERT INTO encoder VALUES (%s)", (archive,))
+            if items:
+                add_items(cursor, items, stored)
+                stored["transaction"] += 1
             rows = [(key, json.dumps(value)) for key, value in stored.items()]
             cursor.executemany("INSERT INTO properties VALUES (%s, %s)", rows)
-            cursor.execute("INSERT INTO encoder VALUES (%s)", (archive,))
 
 
 def _create_extension(cursor: psycopg.Cursor, address: str) -> None:

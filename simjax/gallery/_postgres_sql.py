@@ -13,7 +13,7 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
 from simjax.core import InputError
-from simjax.gallery._store import DamageError, NoGalleryError, Properties, Where, values_of
+from simjax.gallery._store import DamageError, NewItems, NoGalleryError, Properties, Where, values_of
 
 HEADER_BYTES, TRAILER_BYTES, BLOCK_BYTES = 19, 2, 2**22
 """Sizes of the header and the trailer of a binary COPY, and of the part of it that is converted at once."""
@@ -221,7 +221,24 @@ def copied(
     yield records(bytes(pending[:-TRAILER_BYTES]))
 
 
-def as_vectors(embeddings: np.ndarray) -> Iterator[bytes]:
+def add_items(cursor: psycopg.Cursor, batches: Iterable[NewItems], properties: Properties) -> list[int]:
+    """Copy items into their table, set the property "last_id", and return the ids of the items."""
+    added: list[int] = []
+    columns = "COPY items (id, identity, path, metadata, embedding) FROM STDIN (FORMAT binary)"
+    with cursor.copy(columns) as copy:
+        copy.set_types(["int8", "text", "text", "text", "bytea"])  # for json and vector, bytes as PostgreSQL reads them
+        for new in batches:
+            first = properties["last_id"] + 1
+            ids = range(first, first + len(new.embeddings)) if new.ids is None else new.ids
+            vectors = _as_vectors(new.embeddings)
+            for row in zip(ids, new.identities, new.paths, new.metadata, vectors, strict=True):
+                copy.write_row(row)
+            added += ids
+            properties["last_id"] = max([properties["last_id"], *ids[-1:]])
+    return added
+
+
+def _as_vectors(embeddings: np.ndarray) -> Iterator[bytes]:
     """Yield rows [n, e] in the binary format of pgvector."""
     size = embeddings.shape[1]
     prefix = np.array([size, 0], ">i2").tobytes()

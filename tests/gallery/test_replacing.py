@@ -112,31 +112,24 @@ def test_a_replacement_that_fails_or_is_killed_keeps_the_gallery(writers, path, 
     check_whole_groups(path)
     assert [left.suffix for left in tmp_path.glob(".*")] == [".part"]
     with pytest.raises(InputError, match="expected 3, one for each image"):
-        Gallery.create(path, encoder, fill=lambda new: new.add(embeddings_of("new"), ["a", "b"]), overwrite=True)
+        Gallery.create(path, encoder, embeddings_of("new"), ["a", "b"], overwrite=True)
     assert set(identities_of(path)) == {"old"}
-    with Gallery.create(path, encoder, fill=lambda new: new.add(embeddings_of("new"), "new"), overwrite=True) as new:
+    with Gallery.create(path, encoder, embeddings_of("new"), "new", overwrite=True) as new:
         assert {item.identity for item in new.items()} == {"new"}
     assert not list(tmp_path.glob(".*"))  # the folder of the killed process is deleted
 
 
-def test_a_gallery_is_filled_before_it_has_its_path(tmp_path, encoder, rows):
-    def fill(gallery):
-        assert gallery.address == str(tmp_path / "new")
-        assert not (tmp_path / "new").exists()
-        gallery.add(rows, "a")
-        gallery.remove(1)
+def test_images_are_not_read_for_a_place_that_is_taken_and_unreadable_ones_create_nothing(path, encoder, tmp_path):
+    def images():
+        raise AssertionError("the images were read")
+        yield
 
-    with Gallery.create(tmp_path / "new", encoder, fill=fill) as gallery:
-        assert [item.id for item in gallery.items()] == list(range(2, 14))
-
-
-def test_an_error_of_the_function_that_fills_a_gallery_is_its_own(tmp_path, encoder):
-    def fill(gallery):
-        raise FileNotFoundError("of the caller")
-
-    with pytest.raises(FileNotFoundError, match="of the caller"):
-        Gallery.create(tmp_path / "new", encoder, fill=fill)
-    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="exists; choose another folder, or create it with `overwrite=True`"):
+        Gallery.create(path, encoder, images())
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(InputError, match=r"text\.png: "):
+        Gallery.create(tmp_path / "new", encoder, [tmp_path / "text.png"])
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
@@ -170,7 +163,7 @@ def test_links_and_folders_without_a_database_are_not_overwritten(path, encoder,
 
 
 def test_a_database_that_is_a_link_is_not_written(path, encoder, rows, tmp_path):
-    with Gallery.create(tmp_path / "victim", encoder, fill=lambda gallery: gallery.add(rows)):
+    with Gallery.create(tmp_path / "victim", encoder, rows):
         pass
     before = (tmp_path / "victim" / "items.sqlite").read_bytes()
     (path / "items.sqlite").unlink()
@@ -187,7 +180,7 @@ def test_a_commit_waits_for_the_disk(gallery):
 def test_a_name_may_be_as_long_as_the_file_system_allows(encoder, rows, tmp_path):
     path = tmp_path / ("ü" * 127)  # 254 bytes
     for overwrite in (False, True):
-        with Gallery.create(path, encoder, fill=lambda gallery: gallery.add(rows), overwrite=overwrite) as gallery:
+        with Gallery.create(path, encoder, rows, overwrite=overwrite) as gallery:
             assert len(gallery) == 13
     encoder.save(tmp_path / ("x" * 255))
     assert load_encoder(tmp_path / ("x" * 255)).fingerprint == encoder.fingerprint

@@ -284,6 +284,21 @@ def test_an_existing_gallery_is_replaced_only_if_asked(stored, url, rows):
         assert created.add(rows[:2]) == [1, 2]
 
 
+def test_a_gallery_is_created_with_its_items_or_not_at_all(url, encoder, rows, tmp_path):
+    items = (rows, [None, *"abcdefghijkl"], {"price": 1})
+    with Gallery.create(url, encoder, *items) as stored, Gallery.create(tmp_path / "folder", encoder, *items) as folder:
+        both = Both(folder, stored)
+        both.check_contents()
+        assert both.add(rows[:2]) == [14, 15]
+        assert {gallery._store.properties()["transaction"] for gallery in both.galleries} == {2}
+    with pytest.raises(InputError, match="expected Unicode text"):
+        Gallery.create(url, encoder, rows, ["a"] * 12 + ["\ud800"], overwrite=True)
+    with Gallery.open(url) as stored:
+        assert len(stored) == 15
+    with Gallery.create(url, encoder, rows[:3], overwrite=True) as stored:
+        assert [item.id for item in stored.items()] == [1, 2, 3]
+
+
 @pytest.mark.slow
 def test_threads_share_a_gallery(stored, rows):
     with ThreadPoolExecutor(4) as pool:
