@@ -27,8 +27,8 @@ from simjax.gallery._inputs import (
     Ids,
     as_identities,
     as_ids,
-    as_json,
     as_queries,
+    changed_values,
     check_not_enrolled,
     checked_encoder,
     embed,
@@ -251,12 +251,7 @@ class Gallery:
             identity: New identity, or None for no identity. Default: unchanged.
             metadata: Replaces all metadata of the items. Default: unchanged.
         """
-        values: dict[str, str | None] = {}
-        if not isinstance(identity, EllipsisType):
-            values["identity"] = as_identities(identity, 1)[0]
-        if not isinstance(metadata, EllipsisType):
-            values["metadata"] = as_json(metadata, 1)[0]
-        if values:
+        if values := changed_values(identity, metadata):
             self._store.update(as_ids(ids).tolist(), values)
 
     def remove(self, ids: Ids) -> int:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import EllipsisType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -105,7 +106,19 @@ def new_items(
     """Return items for embeddings [n, e] of these files; see `Gallery.add`."""
     n = len(embeddings)
     stored = stored_paths(paths, files, n)
-    return NewItems(embeddings, as_identities(identities, n), stored, as_json(metadata, n))
+    return NewItems(embeddings, as_identities(identities, n), stored, _as_json(metadata, n))
+
+
+def changed_values(
+    identity: str | None | EllipsisType, metadata: Mapping[str, Any] | None | EllipsisType
+) -> dict[str, str | None]:
+    """Return the stored form of those of the values that are not `...`; see `Gallery.update`."""
+    values: dict[str, str | None] = {}
+    if not isinstance(identity, EllipsisType):
+        values["identity"] = as_identities(identity, 1)[0]
+    if not isinstance(metadata, EllipsisType):
+        values["metadata"] = _as_json(metadata, 1)[0]
+    return values
 
 
 def check_not_enrolled(identities: Sequence[str | None], store: Store) -> None:
@@ -120,7 +133,7 @@ def first_names(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def as_json(metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None, n: int) -> list[str]:
+def _as_json(metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None, n: int) -> list[str]:
     """Return the metadata of each of n images as a JSON object; see `Gallery.add`."""
     objects = []
     for given in _one_for_each("metadata", metadata, Mapping, n):
