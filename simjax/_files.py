@@ -48,7 +48,7 @@ def write_file(path: Path, content: str | bytes) -> None:
             then unchanged.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(_hidden_name(path.name))
+    temporary = path.parent / _hidden_name(path.name)
     try:
         with temporary.open("xb") as file:
             file.write(data)
@@ -167,7 +167,7 @@ def _hidden_name(name: str, suffix: str = ".part") -> str:
 
 def _delete_leftovers(folder: Path) -> None:
     """Delete the hidden folders that `temporary_folder` created in processes that were killed."""
-    pattern = re.escape(f".{folder.name[:50]}.") + r"[0-9a-f]+\.part"
+    pattern = re.escape(f".{folder.name[:50]}.") + r"[0-9a-f]{16}\.part"
     with contextlib.suppress(OSError):
         for path in list(folder.parent.iterdir()):
             if re.fullmatch(pattern, path.name) and (lock := _lock_folder(path, wait=False)) is not None:

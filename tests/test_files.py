@@ -110,7 +110,7 @@ def test_a_folder_is_on_the_disk_before_it_replaces_another_and_before_that_is_d
 
 
 def test_temporary_folders_of_killed_processes_are_deleted_and_those_of_others_stay(tmp_path):
-    out, mine = tmp_path / "out", tmp_path / ".out.notes.part"
+    out, mine = tmp_path / "out", tmp_path / ".out.2024.part"
     mine.mkdir()
     command = [sys.executable, "-c", HOLD_TEMPORARY_FOLDER, str(out)]
     processes = [

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -181,7 +182,7 @@ def add(arguments: Sequence[str]) -> None:
         if not parsed.again:
             given = list(dict.fromkeys(paths))
             known = gallery.known_paths(given)
-            paths = [path for path in given if str(path.absolute()) not in known]
+            paths = [path for path in given if os.path.abspath(path) not in known]
             left_out = len(given) - len(paths)
         ids: list[int] = []
         if paths:
@@ -298,7 +299,7 @@ def open_gallery(path: str, encoder: Any = None) -> Any:
     """Open a gallery, by default with its own encoder, and suppress the warning that it is not calibrated."""
     from simjax.gallery import Gallery
 
-    if Path(path).is_file():
+    if os.path.isfile(path):
         raise InputError(f"{path}: expected a gallery, got a file; the gallery comes first, images follow")
     enable_compilation_cache()
     # Commands that need a calibration say how to calibrate.
@@ -362,7 +363,7 @@ def _numbers(gallery: Any) -> dict[str, int]:
 
 def _added(ids: Sequence[int], files: Sequence[Path]) -> list[dict[str, Any]]:
     """Return the ids and paths of new items, for JSON."""
-    return [{"id": id_, "path": str(file.absolute())} for id_, file in zip(ids, files, strict=True)]
+    return [{"id": id_, "path": os.path.abspath(file)} for id_, file in zip(ids, files, strict=True)]
 
 
 def _index_text(index: Any) -> str:

@@ -1,6 +1,7 @@
 """`simjax gallery duplicates`: groups of images that show the same, in a gallery or in a folder."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,12 +140,12 @@ def _is_folder_of_images(parsed: DuplicatesArguments) -> bool:
     from simjax.gallery._locations import split_url
 
     path, name = Path(parsed.gallery), shown(parsed.gallery)
-    is_gallery = split_url(parsed.gallery) is not None or (path / DATABASE).is_file()
+    is_gallery = split_url(parsed.gallery) is not None or os.path.isfile(path / DATABASE)
     if is_gallery and parsed.encoder is not None:
         raise InputError(
             f"`encoder`: {name} is a gallery, which is searched with its own encoder; leave the option out"
         )
-    if not is_gallery and parsed.encoder is None and path.is_dir():
+    if not is_gallery and parsed.encoder is None and os.path.isdir(path):
         raise InputError(f"`encoder`: expected an encoder, because {path} is a folder of images and not a gallery")
     return parsed.encoder is not None
 

@@ -241,7 +241,7 @@ def _print_hits(results: Sequence[Any], parsed: Any, gallery: Any, title: str) -
 
         queries_of = [result.query if isinstance(result.query, list) else [result.query] for result in results]
         ids = {query for queries in queries_of for query in queries if isinstance(query, int)}
-        items = {item.id: item for item in gallery.items() if item.id in ids} if ids else {}
+        items = {item.id: item for item in gallery.get(sorted(ids))}
         rows = []
         for result, queries in zip(results, queries_of, strict=True):
             images = [_query(query, items.get(query)) for query in queries]

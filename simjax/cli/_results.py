@@ -11,7 +11,7 @@ from typing import Any
 from simjax.cli._arguments import join
 from simjax.core import InputError
 
-MAX_NAME = 230  # bytes; file systems allow 255, of which the name of a temporary file takes some more
+MAX_NAME = 255  # bytes
 PRIOR = "for a prior of 0.5"
 PROBABILITY = f"probability: that the closest item shows the same identity, {PRIOR}"
 

@@ -4,11 +4,12 @@ import contextlib
 import errno
 import re
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from simjax._files import is_regular, move_folder, replace_folder, temporary_folder
+from simjax._files import move_folder, replace_folder, temporary_folder
 from simjax.core import InputError
 from simjax.encoder._storage import foreign_entries
 from simjax.gallery._sql import BUSY, FILE_SYSTEM_ERRORS, connect, input_errors, primary_code
@@ -74,6 +75,8 @@ def check_replaceable(path: Path, *, overwrite: bool) -> None:
     if not path.is_dir():
         raise InputError(f"{path} is a file, not a folder for a gallery")
     entries = sorted(path.iterdir())
+    if (path / DATABASE).exists() and not overwrite:
+        raise InputError(f"{path} exists; choose another folder, or create it with `overwrite=True`")
     unknown = [entry.name for entry in entries if not _is_of_gallery(entry)]
     if not unknown and (path / ENCODER).exists():
         unknown = [f"{ENCODER}/{name}" for name in foreign_entries(path / ENCODER)]
@@ -81,15 +84,17 @@ def check_replaceable(path: Path, *, overwrite: bool) -> None:
         unknown = [entries[0].name]
     if unknown:
         raise InputError(f"{path} contains {unknown[0]}, which no gallery wrote: not overwritten")
-    if entries and not overwrite:
-        raise InputError(f"{path} exists; choose another folder, or create it with `overwrite=True`")
 
 
 def _is_of_gallery(entry: Path) -> bool:
-    """Return whether a gallery can have a file or folder of this name and kind."""
+    """Return whether a gallery can have a file or folder of this name and kind, or had it until now."""
+    try:
+        mode = entry.lstat().st_mode
+    except FileNotFoundError:  # the journal of a transaction that has ended
+        return True
     if entry.name == ENCODER:
-        return entry.is_dir() and not entry.is_symlink()
-    return is_regular(entry) and (entry.name in (DATABASE, JOURNAL) or is_embeddings(entry.name))
+        return stat.S_ISDIR(mode)
+    return stat.S_ISREG(mode) and (entry.name in (DATABASE, JOURNAL) or is_embeddings(entry.name))
 
 
 def is_embeddings(name: str) -> bool:
@@ -102,6 +107,29 @@ def check_no_links(folder: Path, address: str) -> None:
     for name in (DATABASE, JOURNAL, f"{DATABASE}-wal", f"{DATABASE}-shm"):
         if (folder / name).is_symlink():
             raise InputError(f"{address}: the gallery is damaged: {name} is a link")
+
+
+def check_schema(connection: sqlite3.Connection, table: str | None = None) -> None:
+    """Raise a DatabaseError if the database has tables, indexes or others that `create_folder` does not make.
+
+    A view with the name of a table can be infinite, a trigger changes tables, an index can compute values.
+
+    Args:
+        connection: A connection to the database.
+        table: Check this table only.
+    """
+    with contextlib.closing(sqlite3.connect(":memory:")) as new:
+        new.executescript(SCHEMA)
+        expected = _definitions(new)
+    for kind, name, _ in sorted(_definitions(connection) - expected, reverse=True):  # views first
+        if table in (None, name):
+            raise sqlite3.DatabaseError(f"its {kind} {name} is not that of a gallery")
+
+
+def _definitions(connection: sqlite3.Connection) -> set[tuple[str, str, str]]:
+    """Return the type, the name and the SQL statement of each table, index, view and trigger."""
+    found = connection.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master")
+    return {(kind, name, " ".join(sql.split())) for kind, name, sql in found}
 
 
 def file_number(path: Path) -> tuple[int, int]:

@@ -22,13 +22,13 @@ from simjax.gallery._folder import (
     ENCODER,
     INTEGERS,
     check_no_links,
+    check_schema,
     create_folder,
     file_number,
 )
 from simjax.gallery._folder_embeddings import EmbeddingsFile, delete, write_durably, write_rows
 from simjax.gallery._results import Item
 from simjax.gallery._sql import (
-    check_schema,
     condition,
     connect,
     input_errors,
@@ -91,14 +91,14 @@ class FolderStore:
         self.path = path
         self._folder = path if folder is None else folder
         self._database = self._folder / DATABASE
-        if not self._folder.is_dir():
-            raise NoGalleryError(f"{path}: {'it is a file, not a gallery' if path.exists() else 'no such gallery'}")
-        check_no_links(self._folder, self.address)
-        if not self._database.is_file():
-            raise NoGalleryError(f"{path} is not a gallery: it has no {DATABASE}")
         self._lock = threading.RLock()
         self._contents: Contents | None = None
         with input_errors("open", path):
+            if not self._folder.is_dir():
+                raise NoGalleryError(f"{path}: {'it is a file, not a gallery' if path.exists() else 'no such gallery'}")
+            check_no_links(self._folder, self.address)
+            if not self._database.is_file():
+                raise NoGalleryError(f"{path} is not a gallery: it has no {DATABASE}")
             self._file_number = file_number(self._database)
             self._connection = connect(self._database, timeout)
         try:
@@ -107,6 +107,8 @@ class FolderStore:
                 self._connection.execute("PRAGMA synchronous = EXTRA")
                 self._connection.execute("PRAGMA trusted_schema = OFF")  # the folder may come from anybody
             with self._reading():
+                check_schema(self._connection, "properties")
+                self._properties()  # another version may have other tables
                 check_schema(self._connection)
             self.contents()
         except BaseException:
@@ -124,8 +126,9 @@ class FolderStore:
 
     def load_encoder(self) -> Encoder:
         """Load the encoder in the folder."""
-        with self._reading():  # no other gallery replaces this one until it is loaded
-            return load_encoder(self._folder / ENCODER)
+        encoder = load_encoder(self._folder / ENCODER)
+        with self._reading():  # an InputError if another gallery has replaced this one
+            return encoder
 
     def properties(self) -> Properties:
         """Return the properties."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, Literal
@@ -35,7 +36,7 @@ from simjax.gallery._inputs import (
     new_items,
     stored_paths,
 )
-from simjax.gallery._locations import check_absent, create_store, open_store
+from simjax.gallery._locations import check_place, create_store, open_store
 from simjax.gallery._results import Duplicate, Identification, Index, Item, SearchResult, Verification
 from simjax.gallery._store import Store, StoredCalibration, properties_of
 from simjax.gallery._thresholds import FMR, FPIR, Thresholds
@@ -90,10 +91,9 @@ class Gallery:
         """
         properties, items = properties_of(encoder), []
         if images is not None:
-            if not overwrite:
-                check_absent(path_or_url, timeout)  # before the images are encoded
-            embedded = embed(images, encoder.embedding_size, lambda: encoder, progress)
-            items = [new_items(*embedded, identities, metadata, paths)]
+            check_place(path_or_url, overwrite=overwrite, timeout=timeout)  # before the images are encoded
+            encode = partial(embed, size=encoder.embedding_size, encoder=lambda: encoder)
+            items = [new_items(encode, images, identities, metadata, paths, progress)]
         store = create_store(path_or_url, properties, encoder.save, items, overwrite=overwrite, timeout=timeout)
         return cls(store, encoder)
 
@@ -235,7 +235,7 @@ class Gallery:
         Raises:
             InputError: If an image cannot be read, an embedding is not finite, or numbers of images and others differ.
         """
-        return self._store.add([new_items(*self._embed(images, progress), identities, metadata, paths)])
+        return self._store.add([new_items(self._embed, images, identities, metadata, paths, progress)])
 
     def update(
         self,
@@ -386,14 +386,15 @@ class Gallery:
         Raises:
             InputError: If an identity is enrolled (the gallery has items of it), or has no images to compare.
         """
-        check_not_enrolled(as_identities(identities, len(identities)), self._store)
-        embeddings, _ = self._embed(images, progress)
-        calibration = Calibration.fit(embeddings, identities, measure=self.measure, method=method)
-        self._store.save_calibration(StoredCalibration(*calibration.to_arrays(), list(identities)))
+        names = list(identities)
+        check_not_enrolled(as_identities(names, len(names)), self._store)
+        embeddings, _ = self._embed(images, progress=progress)
+        calibration = Calibration.fit(embeddings, names, measure=self.measure, method=method)
+        self._store.save_calibration(StoredCalibration(*calibration.to_arrays(), names))
         return calibration
 
     def _queries(self, images_or_ids: Any) -> tuple[Sequence[str | int], np.ndarray, np.ndarray | None]:
         return as_queries(images_or_ids, self._store, self._embed)
 
-    def _embed(self, images: Any, progress: Progress | None = None) -> tuple[np.ndarray, list[Path] | None]:
-        return embed(images, self._store.properties()["embedding_size"], lambda: self.encoder, progress)
+    def _embed(self, images: Any, **options: Any) -> tuple[np.ndarray, list[Path] | None]:
+        return embed(images, self._store.properties()["embedding_size"], lambda: self.encoder, **options)

@@ -28,8 +28,16 @@ def indexed(store: Store) -> IndexedStore:
 
 def index_of(store: Store) -> Index | None:
     """Return the index of a store, or None."""
-    found = store.properties().get("index")
-    return None if found is None else Index(**found)
+    found = store.properties().get("index") if isinstance(store, IndexedStore) else None
+    if found is None:
+        return None
+    try:
+        index = Index(**found)
+    except TypeError as error:
+        raise InputError(f"{store.address}: the gallery is damaged: its index is {found!r}") from error
+    if not all(isinstance(value, int | float) for value in index):
+        raise InputError(f"{store.address}: the gallery is damaged: its index is {found!r}")
+    return index
 
 
 def existing_index(store: Store) -> Index:

@@ -14,18 +14,24 @@ from simjax.data import Progress
 from simjax.encoder import Encoder, find_images
 from simjax.gallery._hits import embeddings_of
 from simjax.gallery._search import finite_rows
-from simjax.gallery._store import NewItems, Store
+from simjax.gallery._store import NewItems, Store, is_unicode
 
 Ids: TypeAlias = int | np.integer | Iterable[int | np.integer]
 """The id of an item, or ids."""
 
 
 def embed(
-    images: Any, size: int, encoder: Callable[[], Encoder], progress: Progress | None = None
+    images: Any,
+    size: int,
+    encoder: Callable[[], Encoder],
+    progress: Progress | None = None,
+    *,
+    are_paths_stored: bool = False,
 ) -> tuple[np.ndarray, list[Path] | None]:
     """Return the finite embeddings of images, float32 [n, size], and the paths of images that are files.
 
-    A floating-point array of two axes already holds embeddings; the encoder is then not loaded.
+    A floating-point array of two axes already holds embeddings; the encoder is then not loaded. Paths that are to be
+    stored are checked before the images are encoded.
     """
     if hasattr(images, "__array__") and np.ndim(images) == 2 and np.issubdtype(np.asarray(images).dtype, np.floating):
         return finite_rows("images", images, size), None
@@ -36,6 +42,8 @@ def embed(
         raise InputError(f"images: expected paths, Pillow images or arrays, got {type(given).__name__}")
     given = list(given)  # the paths of a generator or a set are stored, too
     files = find_images(given) if given and all(isinstance(image, str | os.PathLike) for image in given) else None
+    if are_paths_stored:
+        stored_paths(None, files, len(files or ()))
     images = images if is_one or hasattr(images, "__array__") else given
     embeddings = encoder().encode(images if files is None else files, progress=progress)
     return finite_rows("images", embeddings, size), files
@@ -63,7 +71,8 @@ def _is_ids(given: Any) -> bool:
     if isinstance(given, list | tuple | range):
         return len(given) > 0 and all(_is_ids(i) and np.ndim(i) == 0 for i in given)
     if hasattr(given, "__array__") and hasattr(given, "dtype"):
-        return given.ndim < 2 and np.issubdtype(given.dtype, np.integer)
+        array = np.asarray(given)
+        return array.ndim < 2 and np.issubdtype(array.dtype, np.integer)
     return isinstance(given, int) and not isinstance(given, bool)
 
 
@@ -97,13 +106,18 @@ def checked_encoder(encoder: Encoder, name: str, store: Store) -> Encoder:
 
 
 def new_items(
-    embeddings: np.ndarray,
-    files: list[Path] | None,
+    embed: Callable[..., tuple[np.ndarray, list[Path] | None]],
+    images: Any,
     identities: str | Sequence[str | None] | None,
     metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None,
     paths: Sequence[str | Path | None] | None,
+    progress: Progress | None,
 ) -> NewItems:
-    """Return items for embeddings [n, e] of these files; see `Gallery.add`."""
+    """Return items; see `Gallery.add`.
+
+    `embed` returns embeddings and files, as the function `embed` of this module without encoder and size.
+    """
+    embeddings, files = embed(images, progress=progress, are_paths_stored=paths is None)
     n = len(embeddings)
     stored = stored_paths(paths, files, n)
     return NewItems(embeddings, as_identities(identities, n), stored, _as_json(metadata, n))
@@ -144,16 +158,23 @@ def _as_json(metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | 
             objects.append(json.dumps(values, ensure_ascii=False, allow_nan=False, default=_as_python))
         except (TypeError, ValueError) as error:
             raise InputError(f"metadata: expected values of JSON, got {values} ({error})") from None
+        except RecursionError:
+            raise InputError("metadata: expected values of JSON, got values that are nested too deep") from None
     return objects
 
 
 def stored_paths(paths: Sequence[str | Path | None] | None, files: list[Path] | None, n: int) -> list[str | None]:
     """Return the paths of n images: those of files, or the given ones. Paths become absolute, text stays as it is."""
     given = files if paths is None else paths
+    if isinstance(given, str | os.PathLike):
+        raise InputError(f"paths: expected a sequence, one path for each image, got {given!r}")
     found = _one_for_each("paths", given, (), n)
     if wrong := [path for path in found if not isinstance(path, str | Path | None)]:
         raise InputError(f"paths: expected text, `Path` or None, got {type(wrong[0]).__name__}")
-    return [str(path.absolute()) if isinstance(path, Path) else path for path in found]
+    texts = [os.path.abspath(path) if isinstance(path, Path) else path for path in found]
+    if wrong := [text for text in texts if text is not None and not is_unicode(text)]:
+        raise InputError(f"paths: expected Unicode text, which galleries store, got {wrong[0]!a}; rename the file")
+    return texts
 
 
 def _one_for_each(argument: str, given: Any, kinds: type | tuple[type, ...], n: int) -> list[Any]:

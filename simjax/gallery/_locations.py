@@ -11,6 +11,7 @@ from simjax._files import absolute_path
 from simjax.core import InputError
 from simjax.gallery._folder import check_replaceable
 from simjax.gallery._folder_store import FolderStore, create_folder_store
+from simjax.gallery._sql import input_errors
 from simjax.gallery._store import NewItems, NoGalleryError, Properties, Store, is_unicode
 
 GALLERY = "gallery"
@@ -46,16 +47,20 @@ def create_store(
     _check_timeout(timeout)
     if (url := split_url(location)) is None:
         options = {"overwrite": overwrite, "timeout": timeout}
-        return create_folder_store(_path(location), properties, save_encoder, items, **options)
+        return create_folder_store(absolute_path(location), properties, save_encoder, items, **options)
     database = _database_of(*url)
     database.create_gallery(*url, properties, save_encoder, items, overwrite=overwrite, timeout=timeout)
     return database.store(*url, timeout)
 
 
-def check_absent(location: str | os.PathLike[str], timeout: float) -> None:
+def check_place(location: str | os.PathLike[str], *, overwrite: bool, timeout: float) -> None:
     """Raise an InputError if a new gallery cannot have this path or URL, before the work for it is done."""
     if split_url(location) is None:
-        check_replaceable(_path(location), overwrite=False)
+        path = absolute_path(location)
+        with input_errors("open", path):
+            check_replaceable(path, overwrite=overwrite)
+        return
+    if overwrite:
         return
     with contextlib.suppress(NoGalleryError):
         store = open_store(location, timeout)
@@ -72,7 +77,7 @@ def open_store(location: str | os.PathLike[str], timeout: float) -> Store:
     """
     _check_timeout(timeout)
     if (url := split_url(location)) is None:
-        return FolderStore(_path(location), timeout)
+        return FolderStore(absolute_path(location), timeout)
     return _database_of(*url).store(*url, timeout)
 
 
@@ -132,7 +137,3 @@ def _database_of(url: str, name: str) -> _Database:
 def _check_timeout(timeout: float) -> None:
     if not 0 <= timeout <= MAX_TIMEOUT:
         raise InputError(f"timeout: expected seconds from 0 to {MAX_TIMEOUT:,.0f}, got {timeout}")
-
-
-def _path(location: str | os.PathLike[str]) -> Path:
-    return absolute_path(location)

@@ -22,7 +22,6 @@ import contextlib
 import itertools
 import json
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -158,10 +157,13 @@ class MilvusStore:
 
     def calibration(self) -> StoredCalibration | None:
         with self._calling("read"):
-            number = self._read_commits()["calibrated"]
+            text, number = "", None
+            while (latest := self._read_commits()["calibrated"]) != number:  # its rows may be deleted meanwhile
+                number = latest
+                text = self._joined(self._commits[number]) if number else ""
             if not number:
                 return None
-            match json.loads(self._joined(self._commits[number])):
+            match json.loads(text):
                 case {"arrays": dict() as arrays, "description": description, "identities": list() as identities}:
                     decoded = {name: from_base64(array) for name, array in arrays.items()}
                 case _:
@@ -205,7 +207,7 @@ class MilvusStore:
             earlier = self._read_commits()["calibrated"]
             self._write(parts_of("calibration", text), change)
             if earlier:
-                self._delete(keys_of(self._commits[earlier]))
+                self._delete_ignored(keys_of(self._commits[earlier]))
 
     def _rewrite(self, kind: str, select: Callable[[], list[int]], content: Any = None) -> int:
         """Update or remove the items that `select` returns after the gallery was read, and return their number."""
@@ -221,7 +223,7 @@ class MilvusStore:
                 if self._write(rows, change, seen):
                     break
             if kind == "remove":
-                self._delete(key for i in ids for key in self._keys[i])
+                self._delete_ignored(key for i in ids for key in self._keys[i])
             return len(ids)
 
     def _existing(self, ids: list[int]) -> list[int]:
@@ -242,13 +244,12 @@ class MilvusStore:
         count, is_committed = 0, False
         try:
             count = insert(self._client, self._name, token, rows, size)
-            with locked(self._client, self._url, self._name, self._timeout) as end:
+            with locked(self._client, self._url, self._name, self._timeout) as check_lock:
                 properties = dict(self._read_commits())
                 if seen in (None, properties["transaction"]):
                     change(properties)
                     properties["transaction"] += 1
-                    if time.monotonic() > end:
-                        raise InputError(f"cannot write {self.address}: the server is too slow; try again later")
+                    check_lock()
                     is_committed = True  # or it may be, if the server ends now
                     insert_commit(self._client, self._name, Commit(token, count, properties), size)
         finally:
@@ -257,9 +258,11 @@ class MilvusStore:
                     self._client.delete(self._name, filter=f"key like '{token}%'")
         return is_committed
 
-    def _delete(self, keys: Iterable[str]) -> None:
-        for batch in batches_of(keys, ROWS_PER_CALL):
-            self._client.delete(self._name, ids=batch)
+    def _delete_ignored(self, keys: Iterable[str]) -> None:
+        """Delete rows that readers ignore since a commit. The transaction is complete also if this fails."""
+        with contextlib.suppress(MilvusException):
+            for batch in batches_of(keys, ROWS_PER_CALL):
+                self._client.delete(self._name, ids=batch)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Contents]:

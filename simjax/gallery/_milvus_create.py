@@ -58,8 +58,10 @@ def create_gallery(
         _check_replaceable(client, name, address, overwrite=overwrite)
         try:
             _write(client, new, archive, stored, items)
-            with locked(client, url, name, timeout):
-                if _check_replaceable(client, name, address, overwrite=overwrite):
+            with locked(client, url, name, timeout) as check_lock:
+                is_replaced = _check_replaceable(client, name, address, overwrite=overwrite)
+                check_lock()
+                if is_replaced:
                     client.rename_collection(name, old)
                 client.rename_collection(new, name)
         except BaseException:

@@ -7,7 +7,7 @@ lock is a collection, which only one process can create. A lock whose holder die
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pymilvus import DataType, MilvusClient, MilvusException
 
@@ -28,10 +28,12 @@ _locks: dict[tuple[str, str], threading.Lock] = {}
 
 
 @contextlib.contextmanager
-def locked(client: MilvusClient, url: str, name: str, timeout: float) -> Iterator[float]:
+def locked(client: MilvusClient, url: str, name: str, timeout: float) -> Iterator[Callable[[], None]]:
     """Hold the lock of a gallery.
 
-    Yields the time by `time.monotonic` until which no other process takes the lock.
+    Yields a function that raises an InputError if another process may have taken the lock. It is called immediately
+    before the gallery is changed: a process that has waited for a dead holder drops the lock by its name, in a call
+    that can reach the server after the next process has created the lock again.
 
     Args:
         client: A client of the database.
@@ -41,20 +43,20 @@ def locked(client: MilvusClient, url: str, name: str, timeout: float) -> Iterato
     """
     address = address_of(url, name)
     if (path := file_of(url)) is None:
-        with _locked_in_server(client, LOCK.format(name), timeout, address) as end:
-            yield end
+        with _locked_in_server(client, LOCK.format(name), timeout, address) as check:
+            yield check
         return
     lock = _locks.setdefault((str(path), name), threading.Lock())
     if not lock.acquire(timeout=timeout):
         raise _waited(address)
     try:
-        yield float("inf")
+        yield lambda: None
     finally:
         lock.release()
 
 
 @contextlib.contextmanager
-def _locked_in_server(client: MilvusClient, lock: str, timeout: float, address: str) -> Iterator[float]:
+def _locked_in_server(client: MilvusClient, lock: str, timeout: float, address: str) -> Iterator[Callable[[], None]]:
     token = f"{HOLDER}{new_token()}"
     schema = client.create_schema()
     schema.add_field(token, DataType.INT64, is_primary=True)
@@ -62,13 +64,12 @@ def _locked_in_server(client: MilvusClient, lock: str, timeout: float, address: 
     since = time.monotonic()
     end, other, was_held, failure = since + timeout, "", False, ""
     while True:
-        holder, start = "", time.monotonic()
+        start = time.monotonic()
         try:
             client.create_collection(lock, schema=schema)
         except MilvusException as error:  # it exists, or cannot be created
             failure = " ".join(error.message.split())
-        with contextlib.suppress(MilvusException):  # it was dropped
-            holder = fields_of(client, lock)[0]
+        holder = _holder_of(client, lock)
         if holder == token:
             break
         if holder and not holder.startswith(HOLDER):
@@ -77,19 +78,35 @@ def _locked_in_server(client: MilvusClient, lock: str, timeout: float, address: 
         if holder != other:
             other, since = holder, time.monotonic()
         is_old = time.monotonic() - since > LEASE
-        if holder and is_old:
-            client.drop_collection(lock)
+        if holder and is_old and _holder_of(client, lock) == holder:
+            with contextlib.suppress(MilvusException):  # another process has dropped it
+                client.drop_collection(lock)
         if time.monotonic() > end and was_held:
             raise _waited(address)
         if not holder and (is_old or time.monotonic() > end):
             raise InputError(f"cannot write {address}: its lock can be neither created nor read ({failure})")
         time.sleep(0.05)
+
+    def is_held() -> bool:
+        return time.monotonic() < start + LEASE and _holder_of(client, lock) == token
+
+    def check() -> None:
+        if not is_held():
+            raise InputError(f"cannot write {address}: the server is too slow; try again later")
+
     try:
-        yield start + LEASE
+        yield check
     finally:
-        if time.monotonic() < start + LEASE:  # else it may be that of another process
+        if is_held():
             with contextlib.suppress(MilvusException):
                 client.drop_collection(lock)
+
+
+def _holder_of(client: MilvusClient, lock: str) -> str:
+    """Return the name of the key of a lock, or "" if there is none."""
+    with contextlib.suppress(MilvusException):
+        return fields_of(client, lock)[0]
+    return ""
 
 
 def _waited(address: str) -> InputError:

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from pymilvus import MilvusClient, MilvusException
 
+from simjax._files import absolute_path
 from simjax.core import InputError
 from simjax.gallery._store import INTEGERS, DamageError, NewItems, NoGalleryError, Properties, check_properties
 
@@ -64,7 +65,7 @@ def file_of(url: str) -> Path | None:
     """Return the file of milvus-lite, or None for a server."""
     scheme, _, place = _split(url)
     # Resolved, because milvus-lite starts a server for each path, and only one server can open the file.
-    return Path(place).expanduser().resolve() if scheme == "milvus:" else None
+    return absolute_path(place) if scheme == "milvus:" else None
 
 
 def connect(url: str, timeout: float, *, create: bool = False) -> MilvusClient:

@@ -9,7 +9,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import psycopg
@@ -214,15 +214,14 @@ class PostgresStore:
     @contextlib.contextmanager
     def _reading(self) -> Iterator[tuple[psycopg.Cursor, Properties]]:
         """Read in one transaction: all statements find the same state of the gallery. Yields the properties, too."""
-        with self._transaction("read", IsolationLevel.REPEATABLE_READ, read_only=True) as cursor:
+        with self._transaction("read", IsolationLevel.REPEATABLE_READ, "ACCESS SHARE") as cursor:
             yield cursor, self._properties(cursor)
 
     @contextlib.contextmanager
     def _writing(self, *, rewrites: bool = False) -> Iterator[tuple[psycopg.Cursor, Properties]]:
         """Write in one transaction, and yield the properties, which are stored at its end; see `FolderStore`."""
         # With the isolation of `_reading`, a transaction would not see what was written while it waited for the lock.
-        with self._transaction("write", IsolationLevel.READ_COMMITTED, read_only=False) as cursor:
-            cursor.execute("LOCK TABLE properties IN EXCLUSIVE MODE")  # readers are not locked out
+        with self._transaction("write", IsolationLevel.READ_COMMITTED, "EXCLUSIVE") as cursor:
             committed = self._properties(cursor)
             properties = dict(committed)
             yield cursor, properties
@@ -234,16 +233,21 @@ class PostgresStore:
             cursor.executemany(upsert, changed)
 
     @contextlib.contextmanager
-    def _transaction(self, action: str, isolation: IsolationLevel, *, read_only: bool) -> Iterator[psycopg.Cursor]:
+    def _transaction(
+        self, action: str, isolation: IsolationLevel, lock_mode: Literal["ACCESS SHARE", "EXCLUSIVE"]
+    ) -> Iterator[psycopg.Cursor]:
+        """Begin a transaction that waits for the replacement of the gallery, and if it writes for other writers."""
         with self._lock, input_errors(action, self.address):
             if self._embeddings.closed:
                 raise InputError(f"{self.address}: the gallery was closed")
             if self._connection.closed:  # the server was restarted
                 self._connection = connect(self._url, self._timeout)
-            self._connection.isolation_level, self._connection.read_only = isolation, read_only
+            self._connection.isolation_level = isolation
+            self._connection.read_only = lock_mode == "ACCESS SHARE"
             try:
                 with self._connection.transaction(), self._connection.cursor() as cursor:
                     set_search_path(cursor, self._name, self._timeout)
+                    cursor.execute(f"LOCK TABLE properties IN {lock_mode} MODE")
                     yield cursor
             except WRONG_TABLES:
                 check_schema(self._connection, self._name, self.address)

@@ -112,4 +112,4 @@ def _empty_schema(cursor: psycopg.Cursor, name: str, address: str, *, overwrite:
         raise InputError(f"{address} contains {unknown[0]}, which no gallery wrote: not overwritten")
     if tables:
         check_properties(read_properties(cursor), (), address)  # tables of something else are not dropped
-        cursor.execute(f"DROP TABLE {', '.join(TABLES)}")
+        cursor.execute(f"DROP TABLE {', '.join(tables)}")  # all but those that a damaged gallery lacks

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import numpy as np
 import psycopg
-from psycopg import errors
+from psycopg import errors, sql
 from psycopg.conninfo import conninfo_to_dict
 
 from simjax.core import InputError
@@ -121,10 +121,9 @@ def milliseconds(timeout: float) -> str:
 
 def set_search_path(cursor: psycopg.Cursor, name: str, timeout: float) -> None:
     """Until the transaction ends, let names of tables mean those of a schema, and limit the wait for locks."""
-    cursor.execute(
-        "SELECT set_config('search_path', quote_ident(%s), true), set_config('lock_timeout', %s, true)",
-        (name, milliseconds(timeout)),
-    )
+    # Unlike a SELECT, these statements do not determine which transactions a REPEATABLE READ transaction sees.
+    statements = sql.SQL("SET LOCAL search_path TO {}; SET LOCAL lock_timeout TO {}")
+    cursor.execute(statements.format(sql.Identifier(name), sql.Literal(milliseconds(timeout))))
 
 
 def check_schema(connection: psycopg.Connection, name: str, address: str) -> None:
@@ -164,7 +163,7 @@ def condition(where: Where) -> tuple[LiteralString, list[Any]]:
     for key, values in values_of(where):
         if key == "identity":
             terms.append("(identity = ANY(%s::text[]) OR (identity IS NULL AND %s))")
-            parameters += [[str(value) for value in values if value is not None], None in values]
+            parameters += [[value for value in values if value is not None], None in values]
         else:
             terms.append("metadata::jsonb -> %s = ANY(%s::text[]::jsonb[])")
             parameters += [key, [json.dumps(value) for value in values]]

@@ -69,21 +69,6 @@ def integer_columns(cursor: Iterable[tuple[int, int]]) -> tuple[np.ndarray, np.n
     return np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
 
 
-def check_schema(connection: sqlite3.Connection) -> None:
-    """Raise a DatabaseError if the database computes values when it is read or written, instead of storing them.
-
-    A view with the name of a table can be infinite, and a trigger changes tables. Their root page is 0, as that of
-    virtual tables.
-    """
-    sql = "SELECT type, name FROM sqlite_master WHERE type NOT IN ('table', 'index') OR coalesce(rootpage, 0) = 0"
-    if (found := connection.execute(sql).fetchone()) is not None:
-        kind = "virtual table" if found[0] == "table" else found[0]
-        raise sqlite3.DatabaseError(f"it has the {kind} {found[1]}, which no gallery has")
-    sql = "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_xinfo(m.name) c WHERE c.hidden"
-    if (found := connection.execute(sql).fetchone()) is not None:
-        raise sqlite3.DatabaseError(f"it has the computed column {found[1]} of {found[0]}, which no gallery has")
-
-
 def names_of(cursor: Iterable[tuple[Any, ...]]) -> list[str]:
     """Return a column of names as a list."""
     names = [name for (name,) in cursor]

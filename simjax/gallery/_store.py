@@ -30,7 +30,7 @@ INTEGERS = ("embedding_size", "transaction", "last_rewrite", "calibrated", "last
 ITEMS_PER_READ = 1000
 
 MAX_VALUES = 100
-"""Largest number of values of one key in a condition; SQLite limits the depth of expressions."""
+"""Largest number of keys of a condition, and of values of one key; SQLite limits the depth of expressions."""
 
 Properties = dict[str, Any]
 Where = Mapping[str, Any] | None
@@ -257,6 +257,8 @@ def values_of(where: Where) -> Iterator[tuple[str, list[str | int | float | None
     """
     if where is not None and not isinstance(where, Mapping):
         raise InputError(f"where: expected a dictionary of values by name, got {type(where).__name__}")
+    if len(where or {}) > MAX_VALUES:
+        raise InputError(f"where: expected at most {MAX_VALUES} keys, got {len(where or {}):,}")
     for key, given in (where or {}).items():
         values = list(given) if isinstance(given, list | tuple | np.ndarray) else [given]
         values = [value.item() if isinstance(value, np.generic) else value for value in values]
@@ -269,7 +271,7 @@ def values_of(where: Where) -> Iterator[tuple[str, list[str | int | float | None
             raise InputError(f"where: expected finite numbers for {key!r}, got {wrong[0]}")
         if wrong := [text for text in (key, *values) if isinstance(text, str) and not is_unicode(text)]:
             raise InputError(f"where: expected Unicode text, got {wrong[0]!a}")
-        yield key, values
+        yield key, values if key != "identity" else [None if value is None else str(value) for value in values]
 
 
 def is_unicode(text: str) -> bool:
@@ -281,7 +283,7 @@ def matches(item: Item, conditions: Iterable[tuple[str, list[Any]]]) -> bool:
     """Return whether an item has these values of metadata or identity, which compare as in `_sql.condition`."""
     for key, values in conditions:
         if key == "identity":
-            is_found = item.identity in [None if value is None else str(value) for value in values]
+            is_found = item.identity in values
         else:
             stored = item.metadata.get(key, ...)
             is_found = any(isinstance(v, bool) == isinstance(stored, bool) and v == stored for v in values)
@@ -320,7 +322,7 @@ def read_calibration(
         settings = json.loads(description)
     except Exception as error:  # NumPy raises errors of many types, also MemoryError and those of Python's tokenizer
         raise InputError(f"{address}: the calibration is damaged ({type(error).__name__}: {error})") from error
-    is_numeric = all(np.issubdtype(array.dtype, np.number) for array in read.values())
+    is_numeric = all(array.dtype.kind in "fiu" for array in read.values())
     if not is_numeric or not isinstance(settings, dict) or not all(isinstance(name, str) for name in identities):
         raise InputError(f"{address}: the calibration is damaged (expected arrays of numbers, settings and names)")
     return StoredCalibration(read, settings, identities)

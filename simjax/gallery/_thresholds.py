@@ -1,5 +1,6 @@
 """Probabilities and thresholds of a gallery. The threshold of a search follows the gallery as it grows."""
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Sequence
@@ -138,32 +139,23 @@ class Thresholds:
         return {
             **{"items": self._store.count(), "identities": self._store.count_identities()},
             **{name: properties[name] for name in ENCODER_PROPERTIES},
-            "store": self._store.address,
-            "calibration": self.describe_calibration(),
-            "thresholds": self.describe(),
-            "index": None if index is None else index._asdict(),
+            **{"store": self._store.address, **self._describe()},
+            **{"index": None if index is None else index._asdict()},
         }
 
-    def describe(self) -> list[dict[str, Any]]:
-        """Return the thresholds for the default rates as dictionaries, without those that need more images or items."""
-        described: list[dict[str, Any]] = []
-        if self.calibration is None:  # reads the encoder, whose errors are not suppressed below
-            return described
-        for threshold, rate in ((self.of_pair, FMR), (self.of_search, FPIR)):
-            try:
-                found = threshold(rate)
-            except InputError:
-                continue
-            described.append({**vars(found), "text": str(found)})
-        return described
-
-    def describe_calibration(self) -> dict[str, Any] | None:
-        """Return whose calibration it is, and the numbers of its images and identities; None without one."""
-        if (found := self._current()) is None:
-            return None
-        identities = found.calibration.identities
+    def _describe(self) -> dict[str, Any]:
+        """Return the calibration and the thresholds of `Gallery.info`, without those that need more images or items."""
+        if (current := self._current()) is None:
+            return {"calibration": None, "thresholds": []}
+        identities = current.calibration.identities
         sizes = {"images": len(identities), "identities": len(np.unique(identities))}
-        return {"of": "gallery" if found.transaction else "encoder", **sizes}
+        described = []
+        for threshold, rate in ((self.of_pair, FMR), (self.of_search, FPIR)):
+            with contextlib.suppress(InputError):
+                found = threshold(rate)
+                described.append({**vars(found), "text": str(found)})
+        calibration = {"of": "gallery" if current.transaction else "encoder", **sizes}
+        return {"calibration": calibration, "thresholds": described}
 
     def _current(self) -> Calibrated | None:
         """Return the calibration. It is read again if any process has stored another one."""

@@ -1,5 +1,6 @@
 """An encoder with random weights, empty galleries, and processes that write to them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -54,7 +55,7 @@ class Writers:
 
     def start(self, task: str, *arguments: object) -> int:
         output = self.folder / f"{len(self.outputs)}.json"
-        self.stdin.write(" ".join(map(str, [task, output, *arguments])) + "\n")
+        self.stdin.write(json.dumps([task, *map(str, [output, *arguments])]) + "\n")
         self.stdin.flush()
         number = int(self.stdout.readline())
         self.outputs[number] = output
@@ -62,15 +63,21 @@ class Writers:
 
     def wait(self, number: int) -> None:
         for _ in range(6000):
-            try:
-                os.kill(number, 0)
-            except ProcessLookupError:
+            if not self.is_alive(number):
                 return
             time.sleep(0.01)
         raise TimeoutError(f"process {number} did not end")
 
+    def is_alive(self, number: int) -> bool:
+        try:
+            os.kill(number, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
     def kill(self, number: int) -> None:
-        os.kill(number, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
         self.wait(number)
 
     def result(self, number: int):
@@ -88,6 +95,8 @@ def writers(tmp_path_factory):
     ) as process:
         found = Writers(process, tmp_path_factory.mktemp("outputs"))
         yield found
+        for number in found.outputs:  # a test that failed may have left some
+            found.kill(number)
         found.stdin.close()
 
 

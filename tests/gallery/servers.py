@@ -54,7 +54,8 @@ class Postgres:
                 return
             except RuntimeError:
                 time.sleep(0.03)
-        raise TimeoutError((self.folder / "log").read_text())
+        self.kill()
+        raise RuntimeError((self.folder / "log").read_text())
 
     def kill(self) -> None:
         """End all processes of the server at once, without a checkpoint (SIGQUIT, an "immediate shutdown")."""
@@ -108,12 +109,15 @@ class Milvus:
             options = ["--host", "127.0.0.1", "--port", str(self.port)]
             self.process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
         for _ in range(1000):
+            if self.process.poll() is not None:
+                break
             try:
                 socket.create_connection(("127.0.0.1", self.port)).close()
                 return
             except OSError:
                 time.sleep(0.03)
-        raise TimeoutError((self.folder / "log").read_text())
+        self.kill()
+        raise RuntimeError((self.folder / "log").read_text())
 
     def kill(self) -> None:
         self.process.kill()

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import tempfile
 import zipfile
 from typing import Any
 
@@ -51,7 +52,7 @@ def check(url: str, rows: np.ndarray, message: str) -> None:
     assert any(message in found for found in messages), messages
     for found in messages:
         assert found.isprintable()
-        assert "/tmp/tmp" not in found  # a temporary folder
+        assert f"{tempfile.gettempdir()}/tmp" not in found  # a temporary folder
 
 
 def archive(flags: int = 0, method: int | None = None, content: str = "{}") -> bytes:

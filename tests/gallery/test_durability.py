@@ -52,6 +52,7 @@ def test_a_killed_process_leaves_the_gallery_between_two_transactions(writers, p
         before = last_transaction(path)
         number = writers.start("add_and_remove", path, seed)
         while last_transaction(path) == before:  # a slow machine takes long until the first one
+            assert writers.is_alive(number)
             time.sleep(0.01)
         time.sleep(random.uniform(0, 0.25))
         writers.kill(number)
@@ -77,6 +78,7 @@ def test_a_reader_finds_the_items_that_belong_to_the_embeddings_while_another_pr
     with Gallery.open(path) as gallery:
         seen, transactions = 0, set()
         while len(transactions) < 10:
+            assert writers.is_alive(number)
             transactions.add(gallery._store.contents().properties["transaction"])
             assert all(count == GROUP for count in Counter(item.identity for item in gallery.items()).values())
             for hit in gallery.search(query, 6)[0].hits:

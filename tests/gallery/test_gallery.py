@@ -1,9 +1,11 @@
 """Items are added, changed and removed in transactions, and found again after the gallery is opened."""
 
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,14 @@ from PIL import Image
 from simjax.core import InputError
 from simjax.gallery import Gallery, Item, _folder_embeddings, _folder_store
 from tests.gallery.conftest import SIZE, build_encoder
+
+
+def nested(depth: int) -> list:
+    """A list in a list in a list."""
+    found: list = []
+    for _ in range(depth):
+        found = [found]
+    return found
 
 
 @pytest.fixture
@@ -114,6 +124,11 @@ def test_embeddings_are_stored_as_they_are(gallery, encoder, images, rows):
         ({"metadata": {"identity": "a"}}, "metadata: expected names other than 'identity'"),
         ({"metadata": {3: "a"}}, "metadata: expected names other than 'identity', got 3"),
         ({"paths": ["a"]}, "paths: expected 2"),
+        ({"paths": "ab"}, "paths: expected a sequence, one path for each image, got 'ab'"),
+        (
+            {"metadata": {"a": nested(5_000)}},
+            "metadata: expected values of JSON, got values that are nested too deep",
+        ),
     ],
 )
 def test_bad_arguments_are_one_clear_error_and_change_nothing(gallery, rows, arguments, message, unchecked):
@@ -123,6 +138,35 @@ def test_bad_arguments_are_one_clear_error_and_change_nothing(gallery, rows, arg
     assert len(gallery) == 3
     assert (Path(gallery.address) / "embeddings-0.f32").stat().st_size == 3 * SIZE * 4
     assert gallery.add(rows[:1]) == [4]
+
+
+def test_names_of_files_that_are_no_unicode_are_refused_before_they_are_read(gallery, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / name).write_text("no image")
+    with pytest.raises(InputError, match=r"expected Unicode text, .* got .*caf.udce9\.png'; rename the file"):
+        gallery.add([tmp_path / name])
+
+
+def test_paths_are_normalized(gallery, images, tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.fromarray(images[0, :, :, 0]).save(tmp_path / "0.png")
+    gallery.add([tmp_path / "a" / ".." / "0.png"])
+    assert gallery.get(1)[0].path == str(tmp_path / "0.png")
+
+
+def test_arrays_of_other_libraries_are_ids_or_images(gallery, rows):
+    class Foreign:
+        dtype, ndim = "Int64", 1
+
+        def __iter__(self):
+            return iter([1, 2])
+
+        def __array__(self, dtype=None, copy=None):
+            return np.array([1, 2])
+
+    gallery.add(rows)
+    foreign: Any = Foreign()
+    assert [result.query for result in gallery.search(foreign, 1)] == [1, 2]
 
 
 def test_items_are_updated_and_removed_by_id_and_identity(gallery, rows):

@@ -1,5 +1,6 @@
 """Galleries in Milvus: servers that end, locks, damaged files, and other collections."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -132,6 +133,61 @@ def test_a_lock_is_waited_for_and_taken_from_a_process_that_died(milvus, stored,
         monkeypatch.setattr("simjax.gallery._milvus_lock.LEASE", 0.1)
         assert gallery.add(rows[:1]) == [1]
     assert not client.has_collection(LOCK)
+
+
+def test_nothing_is_committed_after_the_lock_was_lost(milvus, stored, rows, monkeypatch):
+    from simjax.gallery import _milvus
+
+    client, locked = connect(milvus), _milvus.locked
+
+    @contextlib.contextmanager
+    def lose(*arguments):
+        with locked(*arguments) as check:
+            client.drop_collection(LOCK)
+            create_collection(milvus, LOCK, "held_by_other")
+            yield check
+
+    monkeypatch.setattr(_milvus, "locked", lose)
+    with pytest.raises(InputError, match="the server is too slow; try again later"):
+        stored.add(rows)
+    assert client.has_collection(LOCK)  # that of the other process
+    client.drop_collection(LOCK)
+    monkeypatch.undo()
+    assert stored.add(rows[:1]) == [1]
+
+
+def test_a_committed_change_is_no_error_if_rows_that_it_replaced_cannot_be_deleted(stored, rows, random, monkeypatch):
+    from pymilvus import MilvusException
+
+    def fail(*arguments, **options):
+        raise MilvusException(message="server went away")
+
+    stored.add(rows)
+    stored.calibrate(random.normal(size=(8, 5)), list("bbccddee"))
+    monkeypatch.setattr(stored._store._client, "delete", fail)
+    assert stored.remove([1, 2]) == 2
+    assert len(stored) == 11
+    stored.calibrate(random.normal(size=(6, 5)), list("xxyyzz"))
+    assert stored.calibration is not None
+    assert len(stored.calibration.identities) == 6
+
+
+def test_a_calibration_that_is_replaced_while_it_is_read_is_read_again(milvus, stored, random, monkeypatch):
+    from simjax.gallery._milvus import MilvusStore
+
+    stored.calibrate(random.normal(size=(8, 5)), list("bbccddee"))
+    joined = MilvusStore._joined
+
+    def replace_then(store, commit):
+        monkeypatch.setattr(MilvusStore, "_joined", joined)
+        with Gallery.open(milvus.url()) as other:
+            other.calibrate(random.normal(size=(6, 5)), list("xxyyzz"))
+        return joined(store, commit)
+
+    with Gallery.open(milvus.url(), encoder=stored.encoder) as gallery:
+        monkeypatch.setattr(MilvusStore, "_joined", replace_then)
+        assert gallery.calibration is not None
+        assert len(gallery.calibration.identities) == 6
 
 
 def test_a_collection_that_is_not_a_lock_is_never_dropped(milvus, stored, encoder, rows, monkeypatch):

@@ -14,7 +14,7 @@ import pytest
 
 from simjax.cli import main
 from simjax.core import InputError
-from simjax.gallery import Gallery
+from simjax.gallery import Gallery, _postgres_create
 from simjax.gallery._locations import split_url
 from simjax.gallery._store import NoGalleryError
 from tests.cli.runs import image_folder
@@ -235,6 +235,37 @@ def test_a_schema_of_something_else_is_refused_and_not_changed(postgres, stored,
     assert len(stored) == 13
     with Gallery.create(postgres.url("empty"), encoder) as gallery:
         assert gallery.add(rows[:1]) == [1]
+
+
+@pytest.mark.filterwarnings("ignore:the gallery has")
+def test_readers_wait_for_a_replacement_and_read_the_new_gallery(postgres, stored, encoder, rows, monkeypatch):
+    began, finish = threading.Event(), threading.Event()
+    add_items = _postgres_create.add_items
+
+    def wait_and_add(*arguments):
+        began.set()
+        finish.wait()
+        return add_items(*arguments)
+
+    monkeypatch.setattr(_postgres_create, "add_items", wait_and_add)
+    with ThreadPoolExecutor(2) as pool:
+        replaced = pool.submit(Gallery.create, postgres.url(), encoder, rows, overwrite=True)
+        began.wait()
+        opened = pool.submit(Gallery.open, postgres.url())
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        while not postgres.execute(waiting) and not opened.done():
+            time.sleep(0.01)
+        finish.set()
+        with replaced.result() as new, opened.result() as gallery:
+            assert len(new) == len(gallery) == 13
+    with pytest.raises(InputError, match="replaced by another gallery; open it again"):
+        len(stored)
+
+
+def test_a_gallery_without_some_tables_is_replaced(postgres, stored, encoder, rows):
+    postgres.execute("DROP TABLE gallery.encoder, gallery.items")
+    with Gallery.create(postgres.url(), encoder, rows, overwrite=True) as gallery:
+        assert len(gallery) == 13
 
 
 def test_text_with_nul_is_refused_and_changes_nothing(stored, rows):

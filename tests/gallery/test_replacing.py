@@ -5,9 +5,11 @@ import contextlib
 import numpy as np
 import pytest
 
+from simjax.cli import main as run_command
 from simjax.core import InputError
 from simjax.encoder import load_encoder
 from simjax.gallery import Gallery, _folder_store
+from simjax.gallery._folder import check_replaceable
 from simjax.gallery._folder_store import FolderStore
 from tests.cli.runs import image_folder
 from tests.gallery.test_durability import check_whole_groups
@@ -126,6 +128,10 @@ def test_images_are_not_read_for_a_place_that_is_taken_and_unreadable_ones_creat
 
     with pytest.raises(InputError, match="exists; choose another folder, or create it with `overwrite=True`"):
         Gallery.create(path, encoder, images())
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "holiday.png").touch()
+    with pytest.raises(InputError, match=r"contains holiday\.png, which no gallery wrote"):
+        Gallery.create(tmp_path / "photos", encoder, images(), overwrite=True)
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(InputError, match=r"text\.png: "):
         Gallery.create(tmp_path / "new", encoder, [tmp_path / "text.png"])
@@ -149,6 +155,27 @@ def test_a_folder_with_other_files_is_not_overwritten(path, encoder, entry, unkn
     with pytest.raises(InputError, match=f"contains {unknown}, which no gallery wrote: not overwritten"):
         Gallery.create(path, encoder, overwrite=True)
     assert (path / entry).read_text() == "mine"
+
+
+def test_the_journal_of_another_process_is_no_foreign_file(writers, path):
+    number = writers.start("add_and_remove", path, 0)
+    try:
+        for _ in range(3_000):  # about 3% of these calls found a journal that was then deleted
+            check_replaceable(path, overwrite=True)
+    finally:
+        writers.kill(number)
+
+
+def test_others_write_while_the_encoder_is_loaded(path, encoder, rows, monkeypatch):
+    def add_and_load(folder):
+        with Gallery.open(path, timeout=0.1) as other:
+            other.add(rows)
+        return load_encoder(folder)
+
+    monkeypatch.setattr(_folder_store, "load_encoder", add_and_load)
+    with Gallery.open(path) as gallery:
+        assert gallery.encoder.fingerprint == encoder.fingerprint
+        assert len(gallery) == 13
 
 
 @pytest.mark.parametrize("name", ["encoder", "embeddings-0.f32", "items.sqlite"])
@@ -184,6 +211,13 @@ def test_a_name_may_be_as_long_as_the_file_system_allows(encoder, rows, tmp_path
             assert len(gallery) == 13
     encoder.save(tmp_path / ("x" * 255))
     assert load_encoder(tmp_path / ("x" * 255)).fingerprint == encoder.fingerprint
+
+
+@pytest.mark.parametrize("command", ["info", "search", "duplicates", "list"])
+def test_a_path_that_is_too_long_is_one_line_for_every_command(command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run_command(["gallery", command, "x" * 300, *(["y.png"] if command == "search" else [])])
+    assert capsys.readouterr().err.startswith("error: 'xxx")
 
 
 @pytest.mark.parametrize("name", ["x" * 256, "x" * 100_000, "a\0b", "~no_such_user_/gallery"])

@@ -11,17 +11,9 @@ import pytest
 from simjax.core import InputError
 from simjax.gallery import Gallery, _copy
 from tests.gallery.conftest import SIZE, build_encoder
-from tests.gallery.servers import Postgres
 from tests.slow import mostly_slow
 
 numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    server = Postgres()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(params=mostly_slow(["postgresql", "milvus"], "postgresql"))
@@ -30,7 +22,7 @@ def url(request, tmp_path):
     if request.param == "milvus":
         pytest.importorskip("milvus_lite", reason="needs `pip install pymilvus[milvus-lite]`")
         return f"milvus:{tmp_path}/file.db"
-    return request.getfixturevalue("postgres").url(f"gallery_{next(numbers)}")
+    return request.getfixturevalue("server").url(f"gallery_{next(numbers)}")
 
 
 @pytest.fixture
@@ -297,6 +289,15 @@ def test_a_gallery_is_created_with_its_items_or_not_at_all(url, encoder, rows, t
         assert len(stored) == 15
     with Gallery.create(url, encoder, rows[:3], overwrite=True) as stored:
         assert [item.id for item in stored.items()] == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_identities_are_compared_as_text_and_conditions_are_limited(stored, gallery, rows):
+    both = Both(gallery, stored)
+    both.add(rows[:4], ["1", "True", "12", None])
+    found = [[item.id for item in both.items({"identity": value})] for value in (1, True, 12, [None, "True"])]
+    assert found == [[1], [2], [3], [2, 4]]
+    both.items({str(n): n for n in range(101)}, fails=True)
 
 
 @pytest.mark.slow

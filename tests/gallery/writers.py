@@ -181,7 +181,7 @@ def error_of(write) -> str:
 def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes
     for line in sys.stdin:
-        task, output, *arguments = line.split()
+        task, output, *arguments = json.loads(line)
         if (number := os.fork()) == 0:
             status = 1
             try:
