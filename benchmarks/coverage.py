@@ -3,16 +3,17 @@
     python -m benchmarks.coverage        about 20 minutes on one core
 
 Every repetition draws new identities, computes all intervals, and compares them with the true value. Finished parts are
-saved, so that an interrupted command resumes. Writes coverage.md and coverage.json.
+saved, so that an interrupted command resumes; they are kept as long as the code that they measure is the same. Writes
+coverage.md and coverage.json.
 """
 
 import argparse
+import hashlib
 import json
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,9 @@ def main() -> int:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "coverage.json"
-    models = {name: asdict(model) for name, model in MODELS.items()}
-    asked = json.loads(json.dumps({"repetitions": options.repetitions, "claims": options.claims, "models": models}))
+    numbers = {"repetitions": options.repetitions, "claims": options.claims, "runs": RUNS, "spreads": SPREADS}
+    cases = {"identities": IDENTITIES, "calibrations": CALIBRATIONS, "unequal": UNEQUAL, "within": WITHIN}
+    asked = json.loads(json.dumps({**numbers, **cases, "code": hash_of_code()}))
     parts: dict[str, Any] = {}
     if path.exists() and (before := json.loads(path.read_text()))["asked"] == asked:
         parts = before["parts"]
@@ -85,6 +87,13 @@ def main() -> int:
             finish(f"{name}: {n} identities", coverage_of_identities, model, n, truth, options.repetitions)
     (options.out / "coverage.md").write_text(markdown(json.loads(path.read_text())))
     return 0
+
+
+def hash_of_code() -> str:
+    """Return the SHA-256 of the files that compute and simulate intervals."""
+    root = Path(__file__).parents[1]
+    files = [*sorted((root / "simjax" / "evaluate").glob("*.py")), Path(__file__).with_name("_simulation.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def coverage_of_identities(model: Model, n: int, truth: list[dict[str, Any]], repetitions: int) -> dict[str, Any]:
@@ -140,7 +149,7 @@ def chosen_thresholds(repetitions: int) -> list[list[float]]:
     ]
 
 
-def unequal(repetitions: int) -> list[list[dict[str, float]]]:
+def unequal(repetitions: int) -> list[list[float]]:
     """Return the coverage of a mean over images for each of UNEQUAL and NUMBERS."""
     random = np.random.default_rng(4)
     return [[unequal_numbers(random, n, kind, rate, repetitions) for kind in NUMBERS] for n, rate in UNEQUAL]
@@ -163,7 +172,7 @@ def markdown(report: dict[str, Any]) -> str:
     sections = [
         "# Coverage of intervals",
         f"`python -m benchmarks.coverage`, {report['date']}, {asked['repetitions']:,} repetitions.",
-        PAGE,
+        PAGE.format(error=(0.95 * 0.05 / asked["repetitions"]) ** 0.5),
     ]
     other_rows = []
     for model, text in (("usual", USUAL), ("few hard identities", HARD)):
@@ -174,15 +183,14 @@ def markdown(report: dict[str, Any]) -> str:
             for n in IDENTITIES[model]
         ]
         sections += [f"## {model.capitalize()}", text, _report.table(head, rows)]
-        if model == "usual":
-            other_rows = [
-                [name, str(n), *row]
-                for name in records[IDENTITIES[model][0]]
-                for n in IDENTITIES[model]
-                for row in other_cells(records[n][name])
-            ]
+        other_rows += [
+            [model, name, str(n), *row]
+            for name in records[IDENTITIES[model][0]]
+            for n in IDENTITIES[model]
+            for row in other_cells(records[n][name])
+        ]
     fixed = parts["fixed classes"]
-    other_rows += [["MAP@R", "fixed classes", *row] for row in other_cells(fixed["MAP@R"])]
+    other_rows += [["fixed classes", "MAP@R", "", *row] for row in other_cells(fixed["MAP@R"])]
     by_kind = [parts[f"{kind}, {n} identities"] for kind in SPREADS for n in COMPARED_IDENTITIES]
     shown = [
         [name, method, *(f"{found[name][method]:.3f}" for found in by_kind)]
@@ -199,19 +207,19 @@ def markdown(report: dict[str, Any]) -> str:
         _report.table([head[0], *head[2:]], [[name, *cells(record)] for name, record in fixed.items()]),
         "## Other methods",
         OTHERS,
-        _report.table(["rate", "identities", "method", "coverage", "width / range"], other_rows),
+        _report.table(["model", "rate", "identities", "method", "coverage", "width / range"], other_rows),
         "## One recipe compared with itself",
         ONE_RECIPE.format(claims=asked["claims"]),
         _report.table(
             ["rate", "interval over", *(f"{kind}, {n} identities" for kind in SPREADS for n in COMPARED_IDENTITIES)],
             shown,
         ),
-        "## Few identities and unequal numbers of images",
+        "## Few identities, and numbers of images",
         UNEQUAL_TEXT,
         _report.table(
             ["rate", "identities", *NUMBERS],
             [
-                [f"{rate:g}", str(n), *(f"{found['coverage']:.3f}" for found in row)]
+                [f"{rate:g}", str(n), *(f"{found:.3f}" for found in row)]
                 for (n, rate), row in zip(UNEQUAL, parts["unequal numbers"], strict=True)
             ],
         ),
@@ -241,7 +249,7 @@ PAGE = f"""\
 Every identity has a random mean vector and a random difficulty, which scales the noise of its {IMAGES} images.
 A repetition draws new identities, evaluates an encoder on all pairs of their images or on all searches, and computes
 95% intervals. *Coverage* is the share of repetitions whose interval contains the true value; its own standard error is
-0.007 for 1,000 repetitions. *Width / range* is the median width of the intervals, divided by the width of the range of
+{{error:.3f}} near 0.95. *Width / range* is the median width of the intervals, divided by the width of the range of
 the central 95% of the estimates: 1 for an ideal interval. *Trials independent* is the coverage of intervals that take
 all pairs or all searches as independent: Wilson's (the EER as a rate of the pairs of one identity), Hanley and McNeil's
 for the AUC, the normal one for means and differences.
@@ -279,8 +287,9 @@ t-test. The noise of the runs has a standard deviation of {100 * SPREADS["runs a
 
 UNEQUAL_TEXT = """\
 Coverage of the interval of a mean over images, such as an accuracy or an FNMR. Each identity has a rate of its own, and
-30% of the variance of an image is between identities. With 5 or 10 identities, or if one of them has most of the
-images, intervals can be too short: such a sample does not tell how much identities differ."""
+30% of the variance of an image is between identities: most errors of a rate of 0.02 are of a few identities. Where
+these are rare, or one identity has most of the images, intervals can be too short: such a sample does not tell how much
+identities differ, and more images of each identity do not help."""
 
 THRESHOLDS = f"""\
 A calibration chooses the most lenient threshold at which at most the wanted share of its images finds a match

@@ -25,7 +25,7 @@ from simjax.evaluate._intervals import Estimate, estimates_of, jackknife_interva
 from simjax.evaluate._knn import knn_accuracy, knn_predict
 from simjax.evaluate._neighbors import mutual_knn
 from simjax.evaluate._open_set import OpenSetSearch, open_set_metrics, open_set_search
-from simjax.evaluate._reliability import reliability
+from simjax.evaluate._reliability import calibration_error_interval, reliability
 from simjax.evaluate._retrieval import graded_ndcg, retrieval_metrics, retrieval_values
 from simjax.evaluate._search_intervals import open_set_estimates, retrieval_estimates
 from simjax.evaluate._verification import (
@@ -49,6 +49,7 @@ __all__ = [
     "Threshold",
     "alignment",
     "best_threshold",
+    "calibration_error_interval",
     "class_similarity",
     "classification_metrics",
     "clustering_metrics",

@@ -3,14 +3,14 @@
 Identities are the sample. The delete-one jackknife computes a rate r again without each of g identities, r(1) to r(g):
 
     se^2         = (g - 1) / g  sum of d(i)^2,  d(i) = r(i) - mean of r(1) to r(g)
-    rate         that of r m events among m independent trials (Clopper, Pearson),  m = r (1 - r) / se^2 (t(g) / t)^2
+    rate         that of r m events among m independent trials (Clopper, Pearson),  m = r (1 - r) / se^2 (t(n) / t)^2
     difference   r +- t se
 
 - m is the number of independent trials that would tell the rate as precisely (Korn, Graubard); m and r m need not be
   integers. Unlike r +- t se, the interval stays inside of [0, 1] and holds for few events.
-- t is the quantile of Student's t with g - 1 degrees of freedom, t(g), fewer if a few identities cause most of the
-  errors and se itself is uncertain: those of a variance of values with the kurtosis k of the d(i), 2 g / (k - 1), but
-  at least 6.
+- t is the quantile of Student's t with g - 1 degrees of freedom, fewer if a few identities cause most of the errors and
+  se itself is uncertain: those of a variance of values with the kurtosis k of the d(i), 2 g / (k - 1), but at least 6.
+  t(n) is the quantile with n - 1 degrees of freedom for n trials (images, searches or pairs).
 - The ROC AUC and the equal error rate depend on the tails of all scores: one identity can cause most of 1 - AUC, and
   the rate scale then understates how much another sample could differ. Their intervals are those of the log odds,
   logit(r) +- t se / (r (1 - r)), with the slope at m(i), half way between r and r(i), in the deviations:
@@ -18,6 +18,8 @@ Identities are the sample. The delete-one jackknife computes a rate r again with
 - A rate of pairs of two identities, such as the false match rate, varies with the identities and with their pairs. The
   variance of the pairs, q = sum over pairs of identities of (sum of their deviations from r)^2 / trials^2, is counted
   twice in se^2, by both identities. se^2 - q is used instead, and at least q; the degrees of freedom are g - 1.
+- If all errors are of one or two identities, se hardly tells how much identities differ. The interval then reaches at
+  least as far as without an error, see below.
 - If the variance is 0, for instance because no error was observed, it says nothing. The interval then is r +- 3 / g
   for a confidence of 95% (rule of 3; -log(1 - confidence) / g in general), within the range of r: an event in a share
   of 3 / g of the identities would have been observed with 95% confidence. A rate of 0 or 1 that changes without some
@@ -49,6 +51,8 @@ from simjax.evaluate._checks import as_finite
 
 SCALES = ("rate", "linear")
 ROUNDING = 1e-12  # a standard error below it is rounding
+MOST_TRIALS = 1e12
+FEW_IDENTITIES = 2  # with all errors
 LEAST_FREEDOM = 6.0  # with fewer, FNMR has intervals 1.6 times as wide as needed (`python -m benchmarks.coverage`)
 
 
@@ -64,6 +68,8 @@ class Estimate:
         pair_deviations: For a rate of pairs, the sums of deviations from the value of each pair of two identities,
             divided by the number of all trials; None for other rates.
         has_logit_deviations: Whether the interval is that of the log odds, as for the ROC AUC.
+        trials: The number of trials of a rate. Default: `sample_size`.
+        sources: The numbers of identities with a trial above 0, and with one below 1. Default: all.
         scale: Scale of the interval, see `jackknife_interval`.
 
     Example:
@@ -71,7 +77,7 @@ class Estimate:
         >>> estimate.value, estimate.leave_one_out.tolist()
         (0.5, [0.25, 0.5, 0.75])
         >>> np.round(estimate.interval(confidence=0.8), 2).tolist()
-        [0.1, 0.9]
+        [0.04, 0.96]
     """
 
     value: float | None
@@ -80,6 +86,8 @@ class Estimate:
     sample_size: int
     pair_deviations: np.ndarray | None = None
     has_logit_deviations: bool = False
+    trials: int | None = None
+    sources: tuple[int, int] | None = None
     scale: Literal["rate", "linear"] = "rate"
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
@@ -95,6 +103,8 @@ class Estimate:
             sample_size=self.sample_size,
             pair_deviations=self.pair_deviations,
             has_logit_deviations=self.has_logit_deviations,
+            trials=self.trials,
+            sources=self.sources,
         )
 
 
@@ -107,6 +117,8 @@ def jackknife_interval(
     sample_size: int | None = None,
     pair_deviations: ArrayLike | None = None,
     has_logit_deviations: bool = False,
+    trials: int | None = None,
+    sources: tuple[int, int] | None = None,
     limit: float = 1.0,
 ) -> tuple[float, float] | None:
     """Compute the interval of a rate, or of a difference of two rates, from its values without each identity.
@@ -119,6 +131,7 @@ def jackknife_interval(
         sample_size: The number of identities that have trials. Default: g.
         pair_deviations: See `Estimate`, [c].
         has_logit_deviations: See `Estimate`.
+        trials, sources: See `Estimate`.
         limit: Largest value; 2 for a difference of kappas.
 
     Returns:
@@ -144,18 +157,23 @@ def jackknife_interval(
         middle = (value + left_out) / 2
         left_out = value + value * (1 - value) * (left_out - value) / (middle * (1 - middle))
     variance, freedom = jackknife_variance(left_out, n, pairs)
+    unobserved = -float(np.log(1 - confidence)) / n
     if variance < ROUNDING**2 or (scale == "rate" and value in (0, 1)):  # r (1 - r) is 0
         from scipy.stats import t
 
         of_variance = float(t.ppf((1 + confidence) / 2, freedom)) * variance**0.5
-        margin = max(-float(np.log(1 - confidence)) / n, of_variance)
+        margin = max(unobserved, of_variance)
         return max(lowest, value - margin), min(limit, value + margin)
     if scale == "linear":
         return linear_interval(value, [(variance, freedom)], confidence=confidence, limit=limit)
     value = min(max(value, ROUNDING), 1 - ROUNDING)
     if has_logit_deviations:
         return _logit_interval(value, variance, freedom, confidence)
-    return _rate_interval(value, variance, freedom, n - 1.0, confidence)
+    low, high = _rate_interval(value, variance, freedom, max(n, trials or n) - 1.0, confidence)
+    above_0, below_1 = sources or (n, n)
+    low = max(min(low, 1 - unobserved), 0.0) if below_1 <= FEW_IDENTITIES else low
+    high = min(max(high, unobserved), 1.0) if above_0 <= FEW_IDENTITIES else high
+    return low, high
 
 
 def jackknife_variance(
@@ -197,14 +215,16 @@ def _logit_interval(value: float, variance: float, freedom: float, confidence: f
 
 
 def _rate_interval(
-    value: float, variance: float, freedom: float, most_freedom: float, confidence: float
+    value: float, variance: float, freedom: float, freedom_of_trials: float, confidence: float
 ) -> tuple[float, float]:
-    """Compute the interval of Korn and Graubard; the variance has the most degrees of freedom if none is lost."""
+    """Compute the interval of Korn and Graubard; independent trials would have `freedom_of_trials`."""
     from scipy.stats import beta, t
 
     tail = (1 - confidence) / 2
-    most, actual = t.ppf(1 - tail, [most_freedom, freedom])
-    trials = value * (1 - value) / variance * (most / actual) ** 2
+    of_trials, actual = t.ppf(1 - tail, [freedom_of_trials, freedom])
+    trials = value * (1 - value) / variance * (of_trials / actual) ** 2
+    if trials > MOST_TRIALS:  # the quantiles of the beta distribution are then rounding errors
+        return linear_interval(value, [(variance, freedom)], confidence=confidence)
     events = value * trials
     low, high = beta.ppf([tail, 1 - tail], [events, events + 1], [trials - events + 1, trials - events])
     return float(low), float(high)
@@ -250,7 +270,8 @@ def mean_of_units(values: np.ndarray, units: np.ndarray, names: tuple[Any, ...])
     pair = np.minimum(first, second) * len(names) + np.maximum(first, second)
     if len(names) ** 2 > len(pair):  # else sums of all pairs of units, some of them 0, need less memory than the trials
         pair = np.unique(pair, return_inverse=True)[1]
-    return replace(estimate, pair_deviations=np.bincount(pair, deviations, minlength=1))
+    of_pairs = np.bincount(pair, deviations, minlength=1)
+    return replace(estimate, pair_deviations=of_pairs, sources=None)  # each pair has two identities
 
 
 def estimate_of_sums(
@@ -260,7 +281,9 @@ def estimate_of_sums(
     if not count:
         return Estimate(None, None, names, 0)
     left_out = np.clip(sums / counts, 0, 1) if counts.all() else None
-    return Estimate(float(total / count), left_out, names, sample_size)
+    own, trials = total - sums, count - counts
+    sources = int(np.count_nonzero(own > ROUNDING * count)), int(np.count_nonzero(trials - own > ROUNDING * count))
+    return Estimate(float(total / count), left_out, names, sample_size, trials=count, sources=sources)
 
 
 def estimates_of(

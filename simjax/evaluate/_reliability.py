@@ -11,10 +11,10 @@ All weights are 1, or with a stated prior the same pairs have the total weight `
 1 - prior. The expected calibration error (ECE) is about such pairs: probabilities that are right for balanced pairs are
 wrong where one in a thousand pairs is "same", so the prior of the probabilities must be the prior of the pairs.
 
-Even for perfect probabilities the ECE is above 0, because the fraction of each bin is a sample: a bin with n pairs adds
-about 0.8 sqrt(p (1 - p) / n) of its weight. Compare only values of equally many pairs and bins. The 95% interval of the
-ECE therefore begins at 0 unless a bin contradicts its probabilities: the interval of its fraction of same, for a
-confidence of 1 - 0.05 / bins, does not contain its mean probability.
+Even for perfect probabilities the ECE is above 0, because the fraction of each bin is a sample: a bin whose fraction
+has the standard error se adds sqrt(2 / pi) se (0.8 se) times its share of the pairs. Compare only values of equally
+many pairs and bins. The 95% interval of the ECE is that of the jackknife, whose lower end is lowered by these, to at
+least 0.
 
 References:
     Naeini, Cooper, Hauskrecht (2015), Obtaining Well Calibrated Probabilities Using Bayesian Binning.
@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike
 
 from simjax.core import InputError, check_at_least, check_between, check_choice
 from simjax.evaluate._checks import as_finite, as_identities, as_scored_pairs, check_rows
-from simjax.evaluate._intervals import jackknife_interval, mean_estimate
+from simjax.evaluate._intervals import Estimate, jackknife_interval, jackknife_variance, mean_estimate
 
 STRATEGIES = ("uniform", "quantile")
 
@@ -69,8 +69,9 @@ def reliability(
 
             identities, leave_one_out       each identity, and the ECE without the pairs in which it occurs (in the same
                                             bins); None if that does not exist
-            is_contradicted                 whether a bin contradicts its probabilities, False with a prior
-            expected_calibration_error_interval    None if the ECE without an identity does not exist
+            expected_by_chance              the ECE that is expected of right probabilities, None with a prior
+            expected_calibration_error_interval    None if the ECE without an identity does not exist; with a prior it
+                                            begins at 0
             bins                            also `fraction_same_interval` of each bin, None with a prior
 
     Raises:
@@ -108,28 +109,50 @@ def reliability(
         found["bins"].append({"low": float(low), "high": float(high), "count": int(count.sum()), **means})
     if identities is not None:
         found |= _leave_one_out(identities, cell, p, counts, sums, prior)
-        found["is_contradicted"] = prior is None and _add_intervals(found["bins"], bin_of, is_same, identities)
-        found["expected_calibration_error_interval"] = _interval(found)
+        found["expected_by_chance"] = None
+        for number, one in enumerate(found["bins"]):
+            one["fraction_same_interval"] = None
+            if prior is None:
+                is_in_bin = bin_of == number
+                estimate = mean_estimate(is_same[is_in_bin], np.asarray(identities)[is_in_bin])
+                one["fraction_same_interval"] = estimate.interval()
+                by_chance = found["expected_by_chance"] or 0.0
+                found["expected_by_chance"] = by_chance + one["count"] / max(len(p), 1) * _mean_deviation(estimate)
+        found["expected_calibration_error_interval"] = None
+        if None not in (found["expected_calibration_error"], *found["leave_one_out"]):
+            value, left_out = found["expected_calibration_error"], found["leave_one_out"]
+            by_chance = found["expected_by_chance"]
+            found["expected_calibration_error_interval"] = calibration_error_interval(value, left_out, by_chance)
     return found
 
 
-def _add_intervals(bins: list[dict[str, Any]], bin_of: np.ndarray, same: np.ndarray, identities: ArrayLike) -> bool:
-    """Add the interval of the fraction of same of each bin, and return whether a bin contradicts its probabilities."""
-    is_contradicted = False
-    for number, found in enumerate(bins):
-        estimate = mean_estimate(same[bin_of == number], np.asarray(identities)[bin_of == number])
-        found["fraction_same_interval"] = estimate.interval()
-        widest = estimate.interval(1 - 0.05 / len(bins))
-        is_contradicted |= widest is not None and not widest[0] <= found["mean_probability"] <= widest[1]
-    return is_contradicted
+def calibration_error_interval(
+    value: float, leave_one_out: ArrayLike, by_chance: float | None
+) -> tuple[float, float] | None:
+    """Return the 95% interval of an expected calibration error, or None for fewer than two identities.
 
+    Args:
+        value: The ECE, or the mean of several.
+        leave_one_out: See `reliability`, [g].
+        by_chance: See `reliability`, `expected_by_chance`. None: the interval begins at 0.
 
-def _interval(found: dict[str, Any]) -> tuple[float, float] | None:
-    """Return the 95% interval of the ECE."""
-    if None in (found["expected_calibration_error"], *found["leave_one_out"]):
+    Example:
+        >>> low, high = calibration_error_interval(0.08, [0.078, 0.081, 0.079, 0.082], 0.05)
+        >>> round(low, 3), round(high, 3)
+        (0.025, 0.086)
+    """
+    interval = jackknife_interval(value, leave_one_out)
+    if interval is None:
         return None
-    interval = jackknife_interval(found["expected_calibration_error"], found["leave_one_out"])
-    return interval if interval is None or found["is_contradicted"] else (0.0, interval[1])
+    return 0.0 if by_chance is None else max(interval[0] - by_chance, 0.0), interval[1]
+
+
+def _mean_deviation(estimate: Estimate) -> float:
+    """Return the mean absolute deviation of a normal distribution with the variance of an estimate."""
+    if estimate.leave_one_out is None:
+        return 0.0
+    variance, _ = jackknife_variance(estimate.leave_one_out, estimate.sample_size, estimate.pair_deviations)
+    return (2 / np.pi * variance) ** 0.5
 
 
 def _edges(bins: int | ArrayLike, strategy: str, p: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 
 from simjax.data import Dataset
 from simjax.encoder import Encoder
-from simjax.evaluate import Estimate, mean_estimate, reliability
+from simjax.evaluate import calibration_error_interval, mean_estimate, reliability
 from simjax.study._corruptions import CORRUPTIONS, corrupt
 
 
@@ -63,8 +63,8 @@ def calibration(runs: Sequence[Classifications]) -> dict[str, Any]:
     """Return the mean confidence, the accuracy, and the expected calibration error (ECE) with its interval.
 
     The ECE is that of the predicted class: the mean difference of confidence and accuracy over ten bins of the
-    confidence (Guo et al. 2017, On Calibration of Modern Neural Networks). Its interval begins at 0 unless a bin of a
-    run contradicts its confidence, see `simjax.evaluate.reliability`.
+    confidence (Guo et al. 2017, On Calibration of Modern Neural Networks). For its interval see
+    `simjax.evaluate.reliability`.
     """
     correct = [next(iter(run.correct.values()))[0] for run in runs]
     images = np.arange(len(correct[0]))
@@ -72,9 +72,7 @@ def calibration(runs: Sequence[Classifications]) -> dict[str, Any]:
     found = [reliability(run.confidence, of, identities=identities) for run, of in zip(runs, correct, strict=True)]
     value = statistics.fmean(one["expected_calibration_error"] for one in found)
     left_out = np.mean([one["leave_one_out"] for one in found], axis=0)
-    interval = Estimate(value, left_out, tuple(images.tolist()), len(images)).interval()
-    if interval is not None and not any(one["is_contradicted"] for one in found):
-        interval = (0.0, interval[1])
+    interval = calibration_error_interval(value, left_out, statistics.fmean(one["expected_by_chance"] for one in found))
     return {
         "confidence": float(np.mean([run.confidence for run in runs])),
         "accuracy": float(np.mean(correct)),

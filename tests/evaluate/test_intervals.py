@@ -141,7 +141,8 @@ def test_the_variance_of_pairs_is_not_counted_twice(random, alike):
             twice += np.sum(of_pair - total) ** 2 / len(pairs) ** 2
     variance = 11 / 12 * np.sum((left_out - left_out.mean()) ** 2)
     assert (variance - twice > twice) == alike
-    trials = total * (1 - total) / max(variance - twice, twice)
+    freedom = stats.t.ppf(0.975, [len(pairs) - 1, 11])
+    trials = total * (1 - total) / max(variance - twice, twice) * (freedom[0] / freedom[1]) ** 2
     assert certain(mean_estimate(accepted, pairs).interval()) == pytest.approx(clopper_pearson(total * trials, trials))
 
 

@@ -118,7 +118,7 @@ NOT_ESTIMATED = {  # settings, counts, costs, and statistics that are not rates
     *("environment.cores", "environment.devices", "retrieval.queries", "verification.pairs"),
     *("verification.different_pairs", "verification.threshold", "verification.best_f1_threshold"),
     *("diagnostics.spread", "diagnostics.effective_rank_centered", "most_frequent_class_share"),
-    *("diagnostics.largest_variance_share", "calibration.is_contradicted", "higher_is_closer"),
+    *("diagnostics.largest_variance_share", "calibration.expected_by_chance", "higher_is_closer"),
 }
 
 
