@@ -59,11 +59,12 @@ def of_readable(
     """
     given = list(files)
     if skip_unreadable and (unreadable := _unreadable(given, encoder)):
-        if len(unreadable) == len(given):
+        readable = [file for file in given if file not in unreadable]
+        if not readable:
             raise InputError(f"no image can be read: {_listed(unreadable)}")
         number = "1 image" if len(unreadable) == 1 else f"{len(unreadable):,} images"
         warnings.warn(f"left out {number} that cannot be read: {_listed(unreadable)}", stacklevel=2)
-        given = [file for file in given if file not in unreadable]
+        given = readable
     try:
         return given, function(given)
     except InputError as error:
