@@ -103,7 +103,7 @@ def _unreadable(files: Sequence[Path], encoder: Any) -> dict[Path, str]:
 
     preprocessing = encoder.config.preprocessing
     options = ReadOptions(input_range=preprocessing.input_range, max_pixels=preprocessing.max_pixels)
-    return {files[error.index]: str(error) for error in unreadable_images(files, options)}
+    return {files[error.index]: error.reason for error in unreadable_images(files, options)}
 
 
 def _listed(unreadable: dict[Path, str]) -> str:
