@@ -17,8 +17,8 @@ PROBABILITY = f"probability: that the closest item shows the same identity, {PRI
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document."""
-    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+    """Print one JSON document in ASCII: the output can have any encoding, and terminals act on other characters."""
+    print(json.dumps(value, indent=1, allow_nan=False))
 
 
 def escaped(text: object) -> str:
