@@ -88,7 +88,7 @@ def pretrained_network(
 
 def encoder_folder(path_or_name: str | os.PathLike[str]) -> Path:
     """Return the folder of an encoder; see `load_encoder`."""
-    path = Path(path_or_name).expanduser()
+    path = Path(os.path.expanduser(path_or_name))  # unlike `Path.expanduser`, it takes the name of any user
     for folder in (path, path / "encoder"):
         if os.path.isfile(folder / WEIGHTS):  # unlike `Path.is_file`, it takes a name of any length
             return folder
