@@ -1,6 +1,7 @@
 """`simjax report`, `simjax compare`, `simjax data prepare` and `simjax data export`."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,7 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from simjax.cli._arguments import parse
-from simjax.cli._results import open_page
+from simjax.cli._results import check_new_folder, open_page
 from simjax.train._settings import Reading
 
 
@@ -72,8 +73,9 @@ def compare(arguments: Sequence[str]) -> None:
     parsed = parse(CompareArguments, arguments)
     from simjax import report
 
-    page = Path(parsed.out) / "compare.html"
-    report.compare([Path(run) for run in parsed.runs], Path(parsed.out))
+    out = Path(os.path.expanduser(parsed.out))
+    page = out / "compare.html"
+    report.compare([Path(os.path.expanduser(run)) for run in parsed.runs], out)
     print(f"comparison: {page}")
     if parsed.open:
         open_page(page)
@@ -84,8 +86,9 @@ def report(arguments: Sequence[str]) -> None:
     parsed = parse(ReportArguments, arguments)
     from simjax import report
 
-    report.write(Path(parsed.run), projection=parsed.projection)
-    page = Path(parsed.run) / "report.html"
+    run = Path(os.path.expanduser(parsed.run))
+    report.write(run, projection=parsed.projection)
+    page = run / "report.html"
     print(f"report: {page}")
     if parsed.open:
         open_page(page)
@@ -103,6 +106,7 @@ def prepare(arguments: Sequence[str]) -> None:
 def export(arguments: Sequence[str]) -> None:
     """Export a data set and print the number of images."""
     parsed = parse(ExportArguments, arguments)
+    check_new_folder("out", parsed.out)
     from simjax.data import export, load
     from simjax.train._progress import PreparationDisplay
 

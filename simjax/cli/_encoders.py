@@ -16,7 +16,14 @@ from simjax._compilation_cache import enable_compilation_cache
 from simjax._files import write_file
 from simjax.cli._arguments import check_rate, parse
 from simjax.cli._images import encode_files, encoding_progress, identities_of, of_readable, one_image
-from simjax.cli._results import calibration_size, check_output, escaped, print_json, print_verification
+from simjax.cli._results import (
+    calibration_size,
+    check_new_folder,
+    check_output,
+    escaped,
+    print_json,
+    print_verification,
+)
 from simjax.core import InputError, check_at_least
 
 ABBREVIATIONS = {"FNIR": "False negative identification rate", "FPIR": "False positive identification rate"}
@@ -257,9 +264,9 @@ def calibrate(arguments: Sequence[str]) -> None:
 
     if parsed.out is None and _is_ready(parsed.encoder):
         raise InputError(f"{parsed.encoder} is part of simjax and is not changed: `out` names a folder for a copy")
-    folder = Path(parsed.out) if parsed.out else encoder_folder(parsed.encoder)
-    if parsed.out is not None and folder.exists():
-        raise InputError(f"`out`: {folder} exists; choose another folder")
+    if parsed.out is not None:
+        check_new_folder("out", parsed.out)
+    folder = encoder_folder(parsed.encoder) if parsed.out is None else Path(parsed.out)
     enable_compilation_cache()
     encoder = load_encoder(parsed.encoder)
     paths, identities = find_identities(parsed.images)
@@ -306,7 +313,9 @@ def _is_ready(encoder: str) -> bool:
     from simjax.encoder._load import READY, encoder_folder
 
     name, _, size = encoder.rpartition(":")
-    return (name in ready_encoders() and size.isdecimal()) or encoder_folder(encoder).is_relative_to(READY)
+    if name in ready_encoders() and size.isdecimal():
+        return True
+    return encoder_folder(encoder).resolve().is_relative_to(READY.resolve())
 
 
 def fid(arguments: Sequence[str]) -> None:

@@ -205,9 +205,14 @@ def _closest_in_gallery(encoder: Any, a: Path, path: str) -> tuple[Path, Any]:
         while not hits and k < size:  # an image can have been added several times
             k = min(max(2, 2 * k), size)
             (result,) = gallery.search([a], k)
-            hits = [hit for hit in result.hits if hit.path != str(a.absolute())]
+            hits = [hit for hit in result.hits if not _is_same_file(hit.path, a)]
         if not hits:
             raise InputError(f"{path}: has no item other than {a}")
         if hits[0].path is None:
             raise InputError(f"{path}: item {hits[0].id}, the closest one, has no image file")
         return one_image(hits[0].path), gallery.calibration
+
+
+def _is_same_file(path: str | None, image: Path) -> bool:
+    """Return whether the path of an item, whose file may no longer exist, is that of an image, in any spelling."""
+    return path is not None and os.path.exists(path) and os.path.samefile(path, image)

@@ -289,7 +289,7 @@ def list_items(arguments: Sequence[str]) -> None:
     with open_gallery(parsed.gallery) as gallery:
         is_empty = True
         for item in gallery.items(where=filters(parsed.where)):
-            print(json.dumps(item._asdict(), ensure_ascii=False))
+            print(json.dumps(item._asdict()))
             is_empty = False
         if is_empty:
             warnings.warn("no item matches `where`" if parsed.where else "the gallery has no items", stacklevel=2)

@@ -59,11 +59,12 @@ def of_readable(
     """
     given = list(files)
     if skip_unreadable and (unreadable := _unreadable(given, encoder)):
-        if len(unreadable) == len(given):
+        readable = [file for file in given if file not in unreadable]
+        if not readable:
             raise InputError(f"no image can be read: {_listed(unreadable)}")
         number = "1 image" if len(unreadable) == 1 else f"{len(unreadable):,} images"
         warnings.warn(f"left out {number} that cannot be read: {_listed(unreadable)}", stacklevel=2)
-        given = [file for file in given if file not in unreadable]
+        given = readable
     try:
         return given, function(given)
     except InputError as error:
@@ -102,7 +103,7 @@ def _unreadable(files: Sequence[Path], encoder: Any) -> dict[Path, str]:
 
     preprocessing = encoder.config.preprocessing
     options = ReadOptions(input_range=preprocessing.input_range, max_pixels=preprocessing.max_pixels)
-    return {files[error.index]: str(error) for error in unreadable_images(files, options)}
+    return {files[error.index]: error.reason for error in unreadable_images(files, options)}
 
 
 def _listed(unreadable: dict[Path, str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from simjax._files import absolute_path
 from simjax.cli._arguments import join
 from simjax.core import InputError
 
@@ -17,8 +18,8 @@ PROBABILITY = f"probability: that the closest item shows the same identity, {PRI
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document."""
-    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+    """Print one JSON document in ASCII: the output can have any encoding, and terminals act on other characters."""
+    print(json.dumps(value, indent=1, allow_nan=False))
 
 
 def escaped(text: object) -> str:
@@ -55,6 +56,12 @@ def check_output(option: str, file: str, suffixes: Sequence[str]) -> None:
         reason = f"no permission to write to the folder {path.parent}"
     if reason:
         raise InputError(f"`{option}`: cannot write {path}: {reason}")
+
+
+def check_new_folder(option: str, folder: str) -> None:
+    """Raise an InputError if a folder exists or cannot have this name, before the work for its content is done."""
+    if absolute_path(folder).exists():
+        raise InputError(f"`{option}`: {folder} exists; choose another folder")
 
 
 def check_page(file: str | None, *, is_opened: bool) -> None:

@@ -1,6 +1,7 @@
 """`simjax study`: run all cells of a study with a live table, then write its results and its page."""
 
 import dataclasses
+import os
 import shlex
 import sys
 import time
@@ -40,7 +41,7 @@ class StudyArguments:
 def study(arguments: Sequence[str]) -> None:
     """Run the cells that are not finished, write study.json, study.md and study.html, and print the path."""
     parsed = parse(StudyArguments, arguments)
-    out = Path(parsed.out or f"runs/{Path(parsed.file).stem}")
+    out = Path(os.path.expanduser(parsed.out or f"runs/{Path(parsed.file).stem}"))
     enable_compilation_cache()
     from simjax import report
     from simjax.study import analysis_parts, analyze, begin_study, load_plan, run_cells

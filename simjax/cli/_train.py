@@ -1,6 +1,7 @@
 """`simjax train`: settings from options, a TOML file or the run to resume; training, evaluation and the report."""
 
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,7 @@ def train(arguments: Sequence[str]) -> None:
     """Train, evaluate, write the report, and print a summary."""
     parsed = parse(TrainArguments, arguments, default=_as_arguments(_base_settings(arguments)))
     settings = _as_settings(parsed)
-    out = Path(parsed.out or default_out(settings))
+    out = _folder_of(parsed)
     enable_compilation_cache()
     from simjax.report import summary_lines
     from simjax.train import Interrupted
@@ -150,7 +151,12 @@ def _base_settings(arguments: Sequence[str]) -> Settings:
     from simjax.train._run_folder import RunFolder
 
     parsed = parse(TrainArguments, arguments, default=_as_arguments(base))
-    return RunFolder(Path(parsed.out or default_out(_as_settings(parsed)))).saved_settings()
+    return RunFolder(_folder_of(parsed)).saved_settings()
+
+
+def _folder_of(arguments: TrainArguments) -> Path:
+    """Return the folder of the run."""
+    return Path(os.path.expanduser(arguments.out or default_out(_as_settings(arguments))))
 
 
 def _as_arguments(settings: Settings) -> TrainArguments:
@@ -162,4 +168,4 @@ def _as_settings(arguments: TrainArguments) -> Settings:
 
 
 def _modification_time(path: Path) -> int | None:
-    return path.stat().st_mtime_ns if path.is_file() else None
+    return path.stat().st_mtime_ns if os.path.isfile(path) else None

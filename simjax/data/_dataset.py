@@ -1,14 +1,13 @@
 """A data set in memory: its type, its split into training and test images, the embedded digits, and export as PNG."""
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from simjax._files import absolute_path, move_folder, reason_of, temporary_folder
 from simjax.core import InputError, suggestion
 
 SEED = 0
@@ -130,25 +129,24 @@ def export(dataset: Dataset, out: Path, classes: tuple[str, ...] | None = None) 
     """
     from PIL import Image
 
-    names = dataset.class_names if classes is None else classes
+    out = absolute_path(out)
+    names = dict.fromkeys(dataset.class_names if classes is None else classes)
     for name in names:
         if name not in dataset.class_names:
             raise InputError(f"unknown class {name!r}{suggestion(name, dataset.class_names)}")
-    if os.path.exists(out):
+    if out.exists():
         raise InputError(f"{out} exists; choose another folder")
-    temporary = out.with_name(f".{out.name}.part")
     written = 0
     try:
-        for name in names:
-            folder = temporary / name.replace("/", "_")
-            folder.mkdir(parents=True)
-            for row in (dataset.labels == dataset.class_names.index(name)).nonzero()[0]:
-                image = dataset.images[row]
-                Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(folder / f"{row:06d}.png")
-                written += 1
-        temporary.rename(out)
+        with temporary_folder(out) as temporary:
+            for name in names:
+                folder = temporary / name.replace("/", "_")
+                folder.mkdir()
+                for row in (dataset.labels == dataset.class_names.index(name)).nonzero()[0]:
+                    image = dataset.images[row]
+                    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(folder / f"{row:06d}.png")
+                    written += 1
+            move_folder(temporary, out)
     except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise InputError(f"cannot write {out}: {reason_of(error)}") from error
     return written

@@ -74,11 +74,24 @@ class PixelRange(NamedTuple):
 
 
 class UnreadableImageError(Exception):
-    """An image cannot be decoded. `index` is its position among the sources."""
+    """An image cannot be decoded.
 
-    def __init__(self, index: int, reason: str):
-        super().__init__(reason)
-        self.index = index
+    Attributes:
+        index: Position of the image among the sources.
+        reason: The message without advice about arguments of `load`, which an encoder does not have.
+    """
+
+    def __init__(self, index: int, reason: str, advice: str = ""):
+        super().__init__(reason + advice)
+        self.index, self.reason = index, reason
+
+
+class PixelRangeError(ValueError):
+    """Pixels are outside the range that is assumed for their type; `range` is theirs."""
+
+    def __init__(self, message: str, range: PixelRange):
+        super().__init__(message)
+        self.range = range
 
 
 def resize(dataset: Dataset, size: tuple[int, int], channels: int, aspect: Aspect = "pad") -> Dataset:
@@ -114,6 +127,17 @@ def decode_images(sources: Sequence[Source] | np.ndarray, wanted: Format, name: 
     Raises:
         UnreadableImageError: For the first source that is truncated, corrupt or not an image.
     """
+    images, ranges = decode_with_ranges(sources, wanted)
+    if wanted.input_range is None:
+        for found, text in narrow_ranges(ranges):
+            warnings.warn(f"{name}: {text}{_range_advice(found)}", stacklevel=2)
+    elif not ranges:
+        warnings.warn(f"{name}: no image has more than 8 bits, so `input_range` changes nothing", stacklevel=2)
+    return images
+
+
+def decode_with_ranges(sources: Sequence[Source] | np.ndarray, wanted: Format) -> tuple[np.ndarray, list[PixelRange]]:
+    """Decode images without a warning; also return the range of pixels of each image with more than 8 bits."""
     images = np.empty((len(sources), *wanted.size, wanted.channels), np.uint8)
     ranges: list[PixelRange] = []
 
@@ -122,8 +146,24 @@ def decode_images(sources: Sequence[Source] | np.ndarray, wanted: Format, name: 
 
     if failures := _run_in_threads(decode, len(sources), wanted.max_pixels):
         raise failures[0]
-    _warn_of_range(ranges, wanted.input_range, name)
-    return images
+    return images, ranges
+
+
+def narrow_ranges(ranges: Sequence[PixelRange]) -> Iterator[tuple[PixelRange, str]]:
+    """Yield the joint range of all images with the same assumed range, if it is less than half of that, and a text."""
+    for assumed in sorted({r.assumed for r in ranges}):
+        lows, highs, _ = zip(*(r for r in ranges if r.assumed == assumed), strict=True)
+        low, high = min(lows), max(highs)
+        if high - low < assumed / 2:
+            read_as = f"pixels from {low:g} to {high:g} were read as if they could be from 0 to {assumed:g}"
+            yield PixelRange(low, high, assumed), f"{read_as}, so the images are dark or have little contrast"
+
+
+def _range_advice(found: PixelRange) -> str:
+    """Return the argument of `load` that maps a range to 0..255, or "" if it does not accept the range."""
+    low, high = f"{found.low:g}", f"{found.high:g}"
+    is_valid = -math.inf < float(low) < float(high) < math.inf
+    return f"; `input_range=({low}, {high})` maps them to 0..255" if is_valid else ""
 
 
 def unreadable_images(sources: Sequence[Source], options: ReadOptions | None = None) -> list[UnreadableImageError]:
@@ -192,8 +232,10 @@ def _run_in_threads(work: Callable[[int], object], n: int, max_pixels: int | Non
                 failures.append(UnreadableImageError(index, "no image format that Pillow knows"))
             except Image.DecompressionBombError as error:
                 pixels, limit = (int(float(number)) for number in re.findall(r"\d+(?:\.\d+)?", str(error))[:2])
-                reason = f"it has {pixels:,} pixels, more than {limit:,}; `max_pixels={pixels}` allows it"
-                failures.append(UnreadableImageError(index, reason))
+                reason, advice = f"it has {pixels:,} pixels, more than {limit:,}", f"; `max_pixels={pixels}` allows it"
+                failures.append(UnreadableImageError(index, reason, advice))
+            except PixelRangeError as error:
+                failures.append(UnreadableImageError(index, str(error), _range_advice(error.range)))
             except Exception as error:  # a decoder can raise any error for a damaged file
                 failures.append(UnreadableImageError(index, _reason(error)))
         return failures
@@ -336,27 +378,10 @@ def _map_to_bytes(
     if math.isnan(low):
         raise ValueError(f"NaN among the pixels of an image of mode {mode}")
     if input_range is None and not (low >= 0 and high <= assumed):
-        raise ValueError(
-            f"pixels from {low:g} to {high:g}, outside 0..{assumed:g}, in an image of mode {mode}; "
-            f"`input_range=({low:g}, {high:g})` maps them"
+        raise PixelRangeError(
+            f"pixels from {low:g} to {high:g}, outside 0..{assumed:g}, in an image of mode {mode}",
+            PixelRange(low, high, assumed),
         )
     ranges.append(PixelRange(low, high, assumed))
     first, last = input_range or (0.0, assumed)
     return np.rint((np.clip(pixels, first, last) - first) * (255 / (last - first))).astype(np.uint8)
-
-
-def _warn_of_range(ranges: Sequence[PixelRange], input_range: tuple[float, float] | None, name: str) -> None:
-    """Warn if images with more than 8 bits use less than half of the assumed range, or if `input_range` is unused."""
-    if input_range is not None:
-        if not ranges:
-            warnings.warn(f"{name}: no image has more than 8 bits, so `input_range` changes nothing", stacklevel=3)
-        return
-    for assumed in sorted({r.assumed for r in ranges}):
-        lows, highs, _ = zip(*(r for r in ranges if r.assumed == assumed), strict=True)
-        low, high = min(lows), max(highs)
-        if high - low < assumed / 2:
-            warnings.warn(
-                f"{name}: pixels from {low:g} to {high:g} were read as if they could be from 0 to {assumed:g}, so the "
-                f"images are dark or have little contrast; `input_range=({low:g}, {high:g})` maps them to 0..255",
-                stacklevel=3,
-            )

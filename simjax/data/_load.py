@@ -123,7 +123,7 @@ def resolve_folders(name: str, start: Path) -> str:
 
     def resolve(part: str) -> str:
         kind, _, path = part.partition(":")
-        found = f"folder:{start / Path(path).expanduser()}"
+        found = f"folder:{start / os.path.expanduser(path)}"
         is_folder = kind == "folder" and path and os.path.isdir(split_name(found)[0].partition(":")[2])
         return found if is_folder else part
 

@@ -62,8 +62,8 @@ def prepare(
     if found is not None:
         progress(f"{name} is already prepared in {found}", 1, 1)
         return found
-    given = None if source is None else Path(source).expanduser()
-    if given is not None and not given.exists():
+    given = None if source is None else Path(os.path.expanduser(source))
+    if given is not None and not os.path.exists(given):
         raise InputError(f"source: {source} does not exist")
     published = _published(name)
     if given is None:

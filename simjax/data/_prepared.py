@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from simjax._files import user_cache
+from simjax._files import absolute_path, user_cache
 from simjax.core import InputError
 from simjax.data._dataset import Dataset, concatenate, select, stratified_split
 from simjax.data._decode import CACHE_GIGABYTES, ReadOptions, UnreadableImageError, common_format, decode_images
@@ -33,13 +33,14 @@ CACHE_PREFIX = "simjax-"
 
 def data_root(data_dir: str | os.PathLike[str] | None) -> Path:
     """Return the directory of prepared data sets: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    given = data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
-    return Path(given).expanduser().resolve()
+    return absolute_path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def find_prepared(name: str, root: Path) -> Path | None:
     """Return the folder of the newest prepared version of a data set, `name` or `name/config`, or None."""
     folder = root / name
+    if not os.path.isdir(folder):  # unlike `folder.is_dir()`, it takes a name of any length
+        return None
     if (folder / "dataset_info.json").is_file():
         return folder  # `name` includes the version
     versions = [path.parent for path in folder.glob("*/dataset_info.json") if _version(path.parent)]

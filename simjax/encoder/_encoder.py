@@ -282,8 +282,7 @@ class Encoder:
             InputError: If the folder exists and `overwrite` is False, or it cannot be written. It is then unchanged.
         """
         modules = Modules(self.networks, self.learned_measure, self.head)
-        path = Path(folder).expanduser().absolute()
-        save_encoder(path, self.config, modules, self.calibration, overwrite=overwrite)
+        save_encoder(Path(folder), self.config, modules, self.calibration, overwrite=overwrite)
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.config.preprocessing.image_shape))

@@ -3,6 +3,7 @@ files, iterators."""
 
 import itertools
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
@@ -11,7 +12,8 @@ import numpy as np
 
 from simjax._reading import check_regular_file
 from simjax.core import InputError
-from simjax.data import Format, UnreadableImageError, decode_images, list_classes, list_images
+from simjax.data import Format, UnreadableImageError, list_classes, list_images
+from simjax.data._decode import PixelRange, decode_with_ranges, narrow_ranges
 from simjax.encoder._config import Preprocessing
 
 if TYPE_CHECKING:
@@ -98,17 +100,23 @@ def batches_of_pixels(images: Images, preprocessing: Preprocessing, batch_size: 
         (height, width), channels, preprocessing.aspect, preprocessing.input_range, preprocessing.max_pixels
     )
     start = 0
+    ranges: list[PixelRange] = []
     for batch in _batches(images, batch_size):
         if isinstance(batch, np.ndarray) and batch.shape[1:] == preprocessing.image_shape and batch.dtype == np.uint8:
             yield batch
         else:
             try:
-                yield decode_images([_as_source(image) for image in batch], wanted)
+                pixels, found = decode_with_ranges([_as_source(image) for image in batch], wanted)
             except UnreadableImageError as error:
                 image = batch[error.index]
                 name = str(image) if isinstance(image, str | os.PathLike) else f"image {start + error.index}"
-                raise InputError(f"{name}: cannot be read ({error})") from error
+                raise InputError(f"{name}: cannot be read ({error.reason})") from error
+            ranges += found
+            yield pixels
         start += len(batch)
+    if preprocessing.input_range is None:  # of all batches, so that the batch size does not matter
+        for _, text in narrow_ranges(ranges):
+            warnings.warn(f"{text}; convert them first, unless the encoder was trained on such images", stacklevel=2)
 
 
 def _batches(images: Any, batch_size: int) -> Iterator[Any]:
@@ -132,7 +140,7 @@ def _as_stack(array: np.ndarray) -> np.ndarray:
 
 
 def _as_source(image: Any) -> Any:
-    """Return an image in a form that `decode_images` takes."""
+    """Return an image in a form that `decode_with_ranges` takes."""
     if hasattr(image, "read"):
         image = image.read()
     elif isinstance(image, str):

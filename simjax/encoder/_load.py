@@ -9,6 +9,7 @@ from flax import nnx
 
 from simjax import nn
 from simjax.core import InputError, suggestion
+from simjax.encoder._config import MAX_SIDE
 from simjax.encoder._encoder import Encoder
 from simjax.encoder._pretrained import PRETRAINED, pretrained_arrays
 from simjax.encoder._storage import CONFIG, WEIGHTS, read_encoder, with_weights
@@ -40,7 +41,7 @@ def load_encoder(path_or_name: str | os.PathLike[str]) -> Encoder:
     """
     name, _, size = str(path_or_name).rpartition(":")
     if name in ready_encoders() and size.isdecimal():
-        return _resized(load_encoder(name), int(size))
+        return _resized(load_encoder(name), size)
     folder = encoder_folder(path_or_name)
     config, (networks, learned, head), calibration = read_encoder(folder)
     named = folder.parent if folder.name == "encoder" else folder
@@ -48,12 +49,13 @@ def load_encoder(path_or_name: str | os.PathLike[str]) -> Encoder:
     return Encoder(networks, config, learned_measure=learned, head=head, calibration=calibration, name=name)
 
 
-def _resized(encoder: Encoder, size: int) -> Encoder:
+def _resized(encoder: Encoder, digits: str) -> Encoder:
     """Return an encoder of images of another height and width, without calibration."""
     config = encoder.config
-    if config.network != PRETRAINED or size < MIN_SIZE:
+    size = int(digits[: len(str(MAX_SIDE)) + 1])  # Python refuses thousands of digits
+    if config.network != PRETRAINED or not MIN_SIZE <= size <= MAX_SIDE:
         raise InputError(
-            f"{encoder.name}:{size}: only {PRETRAINED} has other image sizes, of at least {MIN_SIZE} pixels"
+            f"{encoder.name}:{digits}: only {PRETRAINED} has other image sizes, of {MIN_SIZE} to {MAX_SIDE:,} pixels"
         )
     shape = (size, size, config.preprocessing.image_shape[2])
     config = dataclasses.replace(config, preprocessing=dataclasses.replace(config.preprocessing, image_shape=shape))
@@ -86,7 +88,7 @@ def pretrained_network(
 
 def encoder_folder(path_or_name: str | os.PathLike[str]) -> Path:
     """Return the folder of an encoder; see `load_encoder`."""
-    path = Path(path_or_name).expanduser()
+    path = Path(os.path.expanduser(path_or_name))  # unlike `Path.expanduser`, it takes the name of any user
     for folder in (path, path / "encoder"):
         if os.path.isfile(folder / WEIGHTS):  # unlike `Path.is_file`, it takes a name of any length
             return folder

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from simjax._files import replace_folder, temporary_folder, write_file
+from simjax._files import absolute_path, replace_folder, temporary_folder, write_file
 from simjax.core import InputError
 from simjax.report import _numbers as numbers
 from simjax.report._metrics import BY_NAME, COLUMNS, COMPARED, HEADLINE, Metric, with_interval
@@ -38,11 +38,11 @@ def compare(runs: Sequence[Path], out: Path) -> None:
         InputError: For fewer than two runs, the same run twice, a folder that is not a finished run, a file that cannot
             be read, runs on different data or splits, or a folder `out` with other files.
     """
-    paths, out = [Path(run) for run in runs], Path(out).resolve()
+    paths, out = [Path(run) for run in runs], absolute_path(out)
     if len(paths) < 2:
         raise InputError(f"runs: expected two or more runs to compare, got {len(paths)}")
     for first, second in itertools.combinations(paths, 2):
-        if first.resolve() == second.resolve():
+        if absolute_path(first) == absolute_path(second):
             raise InputError(f"runs: expected different runs, got {first} and {second}, which are the same folder")
     _check_out(out)
     loaded = [read_run(path) for path in paths]

@@ -61,11 +61,11 @@ def file_size(path: Path | str) -> str | None:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
+        with warnings.catch_warnings(), open_image(path) as picture:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             width, height = picture.size
         return f"{width:,} x {height:,} pixels, {os.path.getsize(path):,} bytes"
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except Exception:  # a decoder can raise any error for a damaged file
         return None
 
 

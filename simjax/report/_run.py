@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -126,7 +127,7 @@ def value_at(report: Any, name: str) -> Any:
 def read_run(path: Path) -> Run:
     """Read a finished run; raise an InputError if the folder is not one, or if one of its files cannot be read."""
     path = Path(path)
-    if not path.is_dir():
+    if not os.path.isdir(path):  # unlike `path.is_dir()`, it takes a name of any length
         raise InputError(f"run: expected the folder of a finished run, got {path}, which is not a folder")
     for name in ("report.json", "config.json"):
         if not (path / name).is_file():

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from simjax._files import write_file
+from simjax._files import absolute_path, write_file
 from simjax.core import InputError
 from simjax.study._budget import Match, match
 from simjax.study._plan import Cell, Plan, plan_from_dict
@@ -61,7 +61,7 @@ def begin_study(plan: Plan, out: str | Path) -> list[CellState]:
         InputError: If the folder has other files, or a study with another plan.
     """
     out = Path(out)
-    if out.exists() and not out.is_dir():
+    if (path := absolute_path(out)).exists() and not path.is_dir():
         raise InputError(f"out: expected a folder, got {out}, which is a file")
     file = out / PLAN_FILE
     if file.exists():
@@ -71,7 +71,10 @@ def begin_study(plan: Plan, out: str | Path) -> list[CellState]:
         raise InputError(f"out: expected a new or empty folder or that of this study, got {out}, which has other files")
     else:
         planned = _plan_cells(plan)
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"out: cannot write {out}: {error.strerror}") from error
         _save_plan(file, plan, planned)
     states = [CellState(cell, planned[cell.name], out / "runs" / cell.name) for cell in plan.cells()]
     for state in states:

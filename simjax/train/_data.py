@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,8 +132,8 @@ def load_splits(settings: Settings, start: Path = Path()) -> DataSplits:
     # Names of folders that do not exist under `start` stay as they are.
     test_dataset = None if s.test_dataset is None else resolve_folders(s.test_dataset, start)
     s = dataclasses.replace(s, dataset=resolve_folders(s.dataset, start), test_dataset=test_dataset)
-    if s.data_dir is not None and (start / Path(s.data_dir).expanduser()).is_dir():
-        s = dataclasses.replace(s, data_dir=str(start / Path(s.data_dir).expanduser()))
+    if s.data_dir is not None and os.path.isdir(folder := start / os.path.expanduser(s.data_dir)):
+        s = dataclasses.replace(s, data_dir=str(folder))
     needs_classes = not has_views(s)
     options: dict[str, Any] = {field.name: getattr(data, field.name) for field in dataclasses.fields(Reading)}
     options |= {"cache_gigabytes": s.cache_gigabytes, "progress": PreparationDisplay(), "needs_classes": needs_classes}

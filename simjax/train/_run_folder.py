@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from simjax._files import write_file
+from simjax._files import absolute_path, write_file
 from simjax.core import InputError
 from simjax.data import resolve_folders
 from simjax.train._objective import total_steps
@@ -42,7 +42,7 @@ class RunFolder:
         """
         if resume and overwrite:
             raise InputError("`resume` and `overwrite` exclude each other")
-        if self.path.exists() and not self.path.is_dir():
+        if (path := absolute_path(self.path)).exists() and not path.is_dir():
             raise InputError(f"{self.path} is a file, not a folder for a run")
         if resume:
             return self._resumed(self.saved_settings(), settings)
@@ -64,7 +64,7 @@ class RunFolder:
             if name in ("dataset", "test_dataset") and "folder:" in str(old) and "folder:" in new:
                 changes[name] = resolve_folders(new, Path.cwd())
             elif name == "data_dir":
-                changes[name] = str(Path(new).expanduser().absolute())
+                changes[name] = str(absolute_path(new))
             elif name in (*STORAGE_SETTINGS, "epochs", "steps"):
                 changes[name] = new
             else:

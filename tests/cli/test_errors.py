@@ -1,16 +1,22 @@
 """Mistakes of the user: one line on stderr, exit status 2, no traceback, no files."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from functools import partial
+from operator import attrgetter
 
 import pytest
 from PIL import Image
 
 from simjax.cli import main
-from simjax.cli._arguments import EQUIVALENT_OPTIONS, options_of
+from simjax.cli._arguments import EQUIVALENT_OPTIONS, options_of, parse
+from simjax.cli._encoders import _is_ready
+from simjax.cli._main import COMMANDS
 from simjax.cli._train import TrainArguments
+from simjax.encoder._load import READY
 from tests.cli.runs import ROOT, fails, image_folder
 
 
@@ -60,6 +66,8 @@ from tests.cli.runs import ROOT, fails, image_folder
         ("data export nowhere/x --out c", "did you mean folder:nowhere/x?"),
         ("data export digits --out c --data.aspect fit", "--data.aspect: expected pad, crop or stretch, got 'fit'"),
         ("data export", "missing NAME and --out; --help describes the options"),
+        ("data export minst --out .", "--out: . exists; choose another folder"),
+        ("calibrate digits-cnn --images nowhere --out .", "--out: . exists; choose another folder"),
         ("data export digits", "missing --out; --help describes the options"),
         ("data prepare minst", "did you mean mnist"),
         ("data prepare mnist --from", "--from: missing value, expected a value"),
@@ -81,6 +89,91 @@ def test_a_mistake_is_one_line_with_exit_status_2_and_writes_no_file(arguments, 
     monkeypatch.chdir(tmp_path)
     assert message in fails(capsys, *arguments.split())
     assert list(tmp_path.iterdir()) == []
+
+
+# Arguments of commands; @ begins a path.
+PATHS = {
+    "train": [
+        *("--dataset folder:@images", "--dataset @images", "--test-dataset folder:@images", "--out @run"),
+        *("--dataset mnist --data-dir @sets", "--dataset tfds:@name --data-dir .", "--config @c.toml"),
+        "--resume --out @run",
+    ],
+    "report": ["@run"],
+    "compare": ["@run --out @c", "images images/a --out @c"],
+    "study": ["@s.toml", "s.toml --out @s"],
+    "data prepare": ["@mnist --from @idx --data-dir @sets"],
+    "data export": ["folder:@images --out @c", "mnist --out c --data-dir @sets"],
+    "embed": ["@digits-cnn @images --out @e.npz"],
+    "classify": ["@cifar10-cnn @images"],
+    "calibrate": ["@digits-cnn --images @images --out @copy"],
+    "verify": ["@digits-cnn @images/a/0.png @images/b/0.png"],
+    "fid": ["@digits-cnn @images/a @images/b"],
+    "explain": [
+        "@digits-cnn @images/a/0.png @images/b/0.png --out @p.html",
+        "digits-cnn images/a/0.png --gallery @G --out p.html",
+    ],
+    "gallery create": ["@H --encoder @digits-cnn --images @images"],
+    "gallery add": ["@G @images"],
+    "gallery remove": ["@G 1"],
+    "gallery search": ["@G @images/a/0.png --html @p.html"],
+    "gallery identify": ["@G @images/a/0.png --html @p.html"],
+    "gallery recommend": ["@G --like 1 --html @p.html"],
+    "gallery duplicates": ["@images --encoder @digits-cnn --min-score 1 --html @p.html", "@G"],
+    "gallery verify": ["@G @images/a/0.png @images/b/0.png"],
+    "gallery calibrate": ["@G --images @images"],
+    "gallery copy": ["@G @H"],
+    "gallery index": ["@G"],
+    "gallery info": ["@G"],
+    "gallery list": ["@G"],
+}
+TEXTS = {"loss.measure", "mining.measure", "classes", "class_name", "methods", "identity", "metadata", "where"}
+
+
+def with_one_path() -> list[str]:
+    """Return the arguments of all commands with @ at one word only."""
+    found = []
+    for command, arguments in PATHS.items():
+        for words in (f"{command} {text}".split() for text in arguments):
+            for i in (i for i, word in enumerate(words) if "@" in word):
+                found.append(" ".join(word if i == j else word.replace("@", "") for j, word in enumerate(words)))
+    return found
+
+
+def test_every_path_of_every_command_is_among_the_arguments():
+    for name, command in COMMANDS.items():
+        options = [option for option in options_of(command.dataclass) if "str" in str(option.type)]
+        paths = {option.name for option in options if not option.choices} - TEXTS
+        parsed = [parse(command.dataclass, text.split()) for text in PATHS.get(name, [])]
+        assert {path for path in paths for given in parsed if "@" in str(attrgetter(path)(given))} == paths, name
+
+
+@pytest.fixture(scope="module")
+def images_and_gallery(tmp_path_factory):
+    """Return a folder with images, a gallery and the file of a study; commands that fail do not change it."""
+    folder = tmp_path_factory.mktemp("place")
+    image_folder(folder / "images", each=2, size=8)
+    main(["gallery", "create", str(folder / "G"), "--encoder", "digits-cnn", "--images", str(folder / "images")])
+    shutil.copy(ROOT / "configs" / "studies" / "digits.toml", folder / "s.toml")
+    return folder
+
+
+@pytest.mark.parametrize("path", ["~nouser/x", "x" * 300], ids=["home", "long"])
+@pytest.mark.parametrize("arguments", with_one_path())
+def test_a_path_that_no_file_can_have_is_one_line(images_and_gallery, arguments, path, capsys, monkeypatch):
+    monkeypatch.chdir(images_and_gallery)
+    before = sorted(images_and_gallery.rglob("*"))
+    fails(capsys, *re.sub(r"@[^ .]*", path, arguments).split())
+    assert sorted(images_and_gallery.rglob("*")) == before
+
+
+def test_a_ready_encoder_is_recognized_by_every_path_of_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(READY.parent)
+    (tmp_path / "link").symlink_to(READY / "digits-cnn")
+    (tmp_path / "copy").mkdir()
+    shutil.copytree(READY / "digits-cnn", tmp_path / "copy" / "digits-cnn")
+    for path in ("digits-cnn", "digits-cnn:64", READY / "digits-cnn", f"{READY.name}/digits-cnn", tmp_path / "link"):
+        assert _is_ready(str(path))
+    assert not _is_ready(str(tmp_path / "copy" / "digits-cnn"))
 
 
 @pytest.mark.parametrize(

@@ -62,8 +62,10 @@ def test_the_second_image_is_the_closest_one_of_a_folder_or_a_gallery(place, cap
     assert f"images/a/0.png and {closest}: cosine {scores.max():.4f}" in capsys.readouterr().out
     main(["gallery", "create", "G", "--encoder", "run", "--images", "images/a", "--flat"])
     capsys.readouterr()
-    main(["explain", "run", "images/a/0.png", "--gallery", "G", "--out", "page.html"])
-    assert f"{closest}: cosine {scores.max():.4f}" in capsys.readouterr().out
+    Path("link.png").symlink_to("images/a/0.png")
+    for path in ("images/a/0.png", "images/b/../a/0.png", "link.png"):
+        main(["explain", "run", path, "--gallery", "G", "--out", "page.html"])
+        assert f"{closest}: cosine {scores.max():.4f}" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -97,6 +97,17 @@ def test_lines_of_a_list_and_an_index_have_the_documented_keys(calibrated, capsy
     assert [shape(dict.fromkeys(Index._fields))] == documented()["gallery index"]
 
 
+def test_documents_are_ascii_for_every_encoding_and_terminal(calibrated, capsys):
+    name = "Eve\x9b31m\U0001f600"
+    main(["gallery", "add", "G", "images/a/0.png", "--again", "--identity", name])
+    capsys.readouterr()
+    for arguments in (["list", "G", "--where", f"identity={name}"], ["search", "G", "images/a/0.png", "--json"]):
+        main(["gallery", *arguments])
+        printed = capsys.readouterr().out
+        assert printed.isascii()
+        assert json.dumps(name) in printed
+
+
 def test_every_key_is_explained():
     keys = {key for texts in documented().values() for text in texts for key in re.findall(r'"(\w+)"', text)}
     explained = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", PAGE.partition("## Results")[2], re.MULTILINE)

@@ -52,6 +52,8 @@ def test_mistakes_are_one_line(small, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     small.write_text(FILE.replace("seeds = [0, 1]", "seeds = [1, 1]"))
     assert "two with the folder" in fails(capsys, "study", small, "--out", tmp_path / "out")
+    small.write_text(FILE)
+    assert "Not a directory" in fails(capsys, "study", small, "--out", small / "out")
 
 
 @pytest.mark.slow

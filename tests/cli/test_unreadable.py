@@ -74,9 +74,12 @@ def test_results_belong_to_the_images_that_can_be_read(damaged, capsys):
     assert "images/a/bad0.png" not in arrays["path"]
 
 
-def test_one_unreadable_image_is_named_with_the_option(place, capsys):
+def test_one_unreadable_image_is_named_with_the_option(place, capsys, monkeypatch):
     Path("bad.png").write_bytes(b"no image")
     error = fails(capsys, "classify", "run", "bad.png", "images/a")
     advice = "`--skip-unreadable` leaves out such images"
     assert error == f"error: bad.png: cannot be read (no image format that Pillow knows); {advice}\n"
-    assert "no image can be read: bad.png" in fails(capsys, "classify", "run", "bad.png", "--skip-unreadable")
+    for files in (["bad.png"], ["bad.png", "bad.png"]):
+        assert "no image can be read: bad.png" in fails(capsys, "classify", "run", *files, "--skip-unreadable")
+    monkeypatch.setattr("warnings.filters", [])
+    assert len(printed_json(capsys, "classify", "run", "bad.png", "images", "bad.png", "--skip-unreadable")) == 24

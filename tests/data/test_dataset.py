@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits as original_digits
 
 from simjax.core import InputError
@@ -97,3 +98,32 @@ def test_a_failed_export_leaves_no_files(tmp_path):
     with pytest.raises(InputError, match="old exists"):
         export(digits, tmp_path / "old")
     assert [p.name for p in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_class_that_is_named_twice_is_exported_once(tmp_path):
+    digits = load("digits", "test")
+    assert export(digits, tmp_path / "png", ("3", "3")) == (digits.labels == 3).sum()
+
+
+def test_an_export_leaves_the_hidden_folders_of_others(tmp_path):
+    (tmp_path / ".png.part").mkdir()
+    (tmp_path / ".png.part" / "mine.txt").write_text("mine")
+    export(load("digits", "test"), tmp_path / "png", ("3",))
+    assert [path.name for path in (tmp_path / "png").iterdir()] == ["3"]
+    assert (tmp_path / ".png.part" / "mine.txt").read_text() == "mine"
+
+
+def test_the_first_of_two_simultaneous_exports_is_complete_and_the_other_one_is_an_error(tmp_path, monkeypatch):
+    digits, save = load("digits", "test"), Image.Image.save
+
+    def save_after_another_export(*arguments):
+        monkeypatch.setattr(Image.Image, "save", save)
+        export(digits, tmp_path / "png", ("8",))
+        save(*arguments)
+
+    monkeypatch.setattr(Image.Image, "save", save_after_another_export)
+    with pytest.raises(InputError, match="cannot write .*png: Directory not empty"):
+        export(digits, tmp_path / "png", ("3",))
+    assert [path.name for path in tmp_path.iterdir()] == ["png"]
+    assert [path.name for path in (tmp_path / "png").iterdir()] == ["8"]
+    assert len(list((tmp_path / "png" / "8").iterdir())) == (digits.labels == 8).sum()

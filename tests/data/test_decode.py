@@ -105,6 +105,17 @@ def test_an_unused_input_range_gives_a_warning_and_pixels_outside_the_assumed_ra
     assert decode(source, (1, 2), 1, input_range=(-1000.0, 3000.0)).ravel().tolist() == [0, 255]
 
 
+def test_a_range_that_is_no_input_range_is_not_advised():
+    constant = Image.fromarray(np.full((2, 2), 70_000, np.int32))
+    with pytest.raises(UnreadableImageError, match=r"outside 0..65535, in an image of mode I$"):
+        decode(encoded(constant, "tiff"), (2, 2), 1)
+    infinite = Image.fromarray(np.array([[0, np.inf]], np.float32))
+    with pytest.raises(UnreadableImageError, match=r"outside 0..1, in an image of mode F$"):
+        decode(encoded(infinite, "tiff"), (1, 2), 1)
+    with pytest.warns(UserWarning, match="the images are dark or have little contrast$"):
+        decode(encoded(Image.fromarray(np.full((2, 2), 300, np.uint16))), (2, 2), 1)
+
+
 def test_a_large_image_is_read_if_max_pixels_allows_it(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
     large, limit = encoded(Image.new("L", (40, 30), 9)), Image.MAX_IMAGE_PIXELS

@@ -215,8 +215,24 @@ def test_an_unreadable_image_is_named(encoder, digits, tmp_path):
 def test_a_decompression_bomb_is_refused_by_name(encoder, digits, tmp_path):
     Image.new("1", (20_000, 10_000)).save(tmp_path / "bomb.png")
     assert (tmp_path / "bomb.png").stat().st_size < 100_000
-    with pytest.raises(InputError, match=r"bomb\.png: cannot be read \(it has 200,000,000 pixels, more than"):
+    with pytest.raises(
+        InputError, match=r"bomb\.png: cannot be read \(it has 200,000,000 pixels, more than [0-9,]+\)$"
+    ):
         encoder.encode([tmp_path / "bomb.png"])
+
+
+def test_a_small_range_of_all_images_is_one_warning_for_any_batch_size(encoder):
+    images = [Image.fromarray(np.full((8, 8), 100 * i, np.uint16)) for i in range(5)]
+    for batch_size in (1, 2, 5):
+        with pytest.warns(UserWarning, match="^pixels from 0 to 400 were read as if they") as warned:
+            encoder.encode(iter(images), batch_size=batch_size)
+        (message,) = (str(warning.message) for warning in warned)
+        assert "input_range" not in message
+
+
+def test_pixels_outside_the_assumed_range_are_an_error_without_the_options_of_a_data_set(encoder):
+    with pytest.raises(InputError, match=r"image 0: cannot be read \(pixels from -1000 to 3000, .* of mode I\)$"):
+        encoder.encode(Image.fromarray(np.array([[-1000, 3000]], np.int32)))
 
 
 def test_files_and_identities_are_found_in_alphabetical_order(digits, tmp_path):

@@ -31,8 +31,9 @@ def test_another_file_of_weights_and_a_missing_package_are_refused(tmp_path, mon
 
 
 def test_other_sizes_are_for_efficientnet_only():
-    with pytest.raises(InputError, match="digits-cnn:16: only efficientnet-lite0 has other image sizes"):
-        load_encoder("digits-cnn:16")
+    for size in ("16", "64", "9" * 5000):
+        with pytest.raises(InputError, match=f"digits-cnn:{size}: only efficientnet-lite0 has other image sizes"):
+            load_encoder(f"digits-cnn:{size}")
 
 
 pretrained = pytest.mark.skipif(
@@ -43,6 +44,13 @@ pretrained = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     return load_encoder("efficientnet-lite0:32")
+
+
+@pretrained
+@pytest.mark.parametrize("size", ["31", "16385", "1000000"])
+def test_a_size_that_is_too_small_or_too_large_is_refused(size):
+    with pytest.raises(InputError, match=f"efficientnet-lite0:{size}: .* of 32 to 16,384 pixels"):
+        load_encoder(f"efficientnet-lite0:{size}")
 
 
 @pretrained

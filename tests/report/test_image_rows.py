@@ -6,11 +6,11 @@ import struct
 import pytest
 from PIL import Image
 
-from simjax.report import ImageRow, Thumbnail, write_image_rows
+from simjax.report import ImageRow, Thumbnail, file_size, write_image_rows
 
 
 @pytest.mark.parametrize("kind", ["pipe", "eps", "dds"])
-def test_a_file_that_cannot_be_read_has_no_picture_and_the_others_have_one(tmp_path, kind):
+def test_a_file_that_cannot_be_read_has_no_picture_and_no_size_and_the_others_have_both(tmp_path, kind):
     Image.new("L", (8, 8)).save(tmp_path / "good.png")
     bad = tmp_path / "bad.png"
     if kind == "pipe":
@@ -26,3 +26,5 @@ def test_a_file_that_cannot_be_read_has_no_picture_and_the_others_have_one(tmp_p
     page = (tmp_path / "page.html").read_text()
     assert page.count("no picture") == 1
     assert page.count("data:image/png") == 1
+    assert file_size(bad) is None
+    assert file_size(tmp_path / "good.png") == f"8 x 8 pixels, {(tmp_path / 'good.png').stat().st_size} bytes"
