@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 
 from simjax.cli._arguments import parse
 from simjax.cli._results import open_page
+from simjax.train._progress import print_line
 from simjax.train._settings import Reading
 
 
@@ -74,7 +75,7 @@ def compare(arguments: Sequence[str]) -> None:
 
     page = Path(parsed.out) / "compare.html"
     report.compare([Path(run) for run in parsed.runs], Path(parsed.out))
-    print(f"comparison: {page}")
+    print_line(f"comparison: {page}")
     if parsed.open:
         open_page(page)
 
@@ -86,7 +87,7 @@ def report(arguments: Sequence[str]) -> None:
 
     report.write(Path(parsed.run), projection=parsed.projection)
     page = Path(parsed.run) / "report.html"
-    print(f"report: {page}")
+    print_line(f"report: {page}")
     if parsed.open:
         open_page(page)
 
@@ -97,7 +98,7 @@ def prepare(arguments: Sequence[str]) -> None:
     from simjax.data import prepare
     from simjax.train._progress import PreparationDisplay
 
-    print(f"prepared: {prepare(parsed.name, parsed.data_dir, parsed.source, progress=PreparationDisplay())}")
+    print_line(f"prepared: {prepare(parsed.name, parsed.data_dir, parsed.source, progress=PreparationDisplay())}")
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -114,4 +115,4 @@ def export(arguments: Sequence[str]) -> None:
         progress=PreparationDisplay(),
         **{field.name: getattr(parsed.data, field.name) for field in dataclasses.fields(Reading)},
     )
-    print(f"{export(images, Path(parsed.out), parsed.classes):,} images in {parsed.out}")
+    print_line(f"{export(images, Path(parsed.out), parsed.classes):,} images in {parsed.out}")

@@ -16,8 +16,9 @@ from simjax._compilation_cache import enable_compilation_cache
 from simjax._files import write_file
 from simjax.cli._arguments import check_rate, parse
 from simjax.cli._images import encode_files, encoding_progress, identities_of, of_readable, one_image
-from simjax.cli._results import calibration_size, check_output, escaped, print_json, print_verification
+from simjax.cli._results import calibration_size, check_output, print_json, print_verification
 from simjax.core import InputError, check_at_least
+from simjax.train._progress import print_line
 
 ABBREVIATIONS = {"FNIR": "False negative identification rate", "FPIR": "False positive identification rate"}
 
@@ -141,17 +142,18 @@ def encoders(arguments: Sequence[str]) -> None:
         print_json(described + [{"name": name, "missing": reason} for name, reason in missing.items()])
         return
     for name, encoder in found.items():
-        print(name)
+        print_line(name)
         description: dict[str, Any] = _description(encoder) | {"calibration": calibration_text(encoder.calibration)}
         results = description.pop("results", {})
         for key, value in description.items():
-            print(f"  {key.replace('_', ' ')}: {'none' if value is None else value}")
+            print_line(f"  {key.replace('_', ' ')}: {'none' if value is None else value}")
         for key, value in results.items():
             is_of_classifier = encoder.head is None and "(classifier)" in key
             note = ", by the classifier of the training, which is not part of the encoder" if is_of_classifier else ""
-            print(f"  {_result_name(key)}: {fact_text(value)}{note}")
+            print_line(f"  {_result_name(key)}: {fact_text(value)}{note}")
     for name, reason in missing.items():
-        print(f"{name}\n  not available: {reason}")
+        print_line(name)
+        print_line(f"  not available: {reason}")
 
 
 def calibration_text(calibration: Any) -> str:
@@ -214,7 +216,7 @@ def embed(arguments: Sequence[str]) -> None:
         sizes = {"embeddings": len(found), "embedding_size": found.shape[1]}
         print_json({"out": str(out), **sizes, "fingerprint": encoder.fingerprint})
     else:
-        print(f"{len(found):,} embeddings of {found.shape[1]} numbers: {out}")
+        print_line(f"{len(found):,} embeddings of {found.shape[1]} numbers: {out}")
 
 
 def classify(arguments: Sequence[str]) -> None:
@@ -245,7 +247,7 @@ def classify(arguments: Sequence[str]) -> None:
         return
     for result in results:
         classes = ", ".join(f"{c['class']} {c['probability']:.4f}" for c in result["classes"])
-        print(escaped(f"{result['path']}: {classes}"))
+        print_line(f"{result['path']}: {classes}")
 
 
 def calibrate(arguments: Sequence[str]) -> None:
@@ -276,9 +278,9 @@ def calibrate(arguments: Sequence[str]) -> None:
         described = [{**vars(threshold), "text": str(threshold)} for threshold in thresholds]
         print_json({"encoder": str(folder), **calibration_size(calibration), "thresholds": described})
         return
-    print(f"calibrated on {len(files):,} images of {len(set(identities)):,} identities: {folder}")
+    print_line(f"calibrated on {len(files):,} images of {len(set(identities)):,} identities: {folder}")
     for threshold in thresholds:
-        print(threshold)
+        print_line(threshold)
 
 
 def verify(arguments: Sequence[str]) -> None:
@@ -327,6 +329,8 @@ def fid(arguments: Sequence[str]) -> None:
         sizes = [len(a), len(b)]
         print_json({"frechet_distance": distance, "images": sizes, "encoder": encoder.name, "few_images": is_biased})
     else:
-        print(f"Frechet distance {distance:.4g} between {len(a):,} and {len(b):,} images, by {encoder.name}")
+        print_line(f"Frechet distance {distance:.4g} between {len(a):,} and {len(b):,} images, by {encoder.name}")
         if is_biased:
-            print("the distance of so few images is biased upwards; compare only values for equal numbers of images")
+            print_line(
+                "the distance of so few images is biased upwards; compare only values for equal numbers of images"
+            )

@@ -1,7 +1,6 @@
 """`simjax gallery duplicates`: groups of images that show the same, in a gallery or in a folder."""
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -12,8 +11,9 @@ from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
 from simjax.cli._gallery import open_gallery, shown
 from simjax.cli._images import encode_files
-from simjax.cli._results import check_page, count, escaped, print_json, write_page
+from simjax.cli._results import check_page, count, print_json, write_page
 from simjax.core import InputError, check_at_least
+from simjax.train._progress import print_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,11 +94,12 @@ def duplicates(arguments: Sequence[str]) -> None:
                 for a, b, score in found.pairs
             ]
         )
-        sys.stderr.write(f"{summary}\n")
+        print_line(summary, stderr=True)
     else:
         for title, group in zip(titles, groups, strict=True):
-            print("\n".join([title, *(f"  {_as_text(images[i])}" for i in group)]))
-        print(summary)
+            for line in (title, *(f"  {_as_text(images[i])}" for i in group)):
+                print_line(line)
+        print_line(summary)
     if parsed.html:
         from simjax.report import ImageRow, Thumbnail
 
@@ -202,7 +203,7 @@ def _range(scores: Sequence[float]) -> str:
 
 
 def _as_text(image: _Image) -> str:
-    return "  ".join(escaped(part) for part in dict.fromkeys(image) if part)
+    return "  ".join(str(part) for part in dict.fromkeys(image) if part)
 
 
 def _lines(image: _Image) -> list[str]:

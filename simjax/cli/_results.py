@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from simjax.cli._arguments import join
 from simjax.core import InputError
+from simjax.train._progress import print_line
 
 MAX_NAME = 230  # bytes; file systems allow 255, of which the name of a temporary file takes some more
 PRIOR = "for a prior of 0.5"
@@ -19,16 +19,6 @@ PROBABILITY = f"probability: that the closest item shows the same identity, {PRI
 def print_json(value: Any) -> None:
     """Print one JSON document."""
     print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
-
-
-def escaped(text: object) -> str:
-    r"""Return text with escapes in place of characters that a terminal would act on, such as the start of a colour.
-
-    Example:
-        >>> print(escaped("Ada\x1b[31m"))
-        Ada\x1b[31m
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def plain(value: Any) -> Any:
@@ -72,7 +62,7 @@ def write_page(
     from simjax.report import write_image_rows
 
     write_image_rows(Path(file), title, lead, rows, has_contents=has_contents)
-    sys.stderr.write(f"page: {file}\n")
+    print_line(f"page: {file}", stderr=True)
     if is_opened:
         open_page(file)
 
@@ -116,9 +106,9 @@ def print_verification(
     if as_json:
         print_json(result)
     elif threshold is None:
-        print(f"{measure.name} {score:.4f}")
-        print(f"no decision without a calibration: {how_to_calibrate}")
+        print_line(f"{measure.name} {score:.4f}")
+        print_line(f"no decision without a calibration: {how_to_calibrate}")
     else:
         probability = f"probability of same {result['probability']:.3f} {PRIOR}"
-        print(f"{'same' if result['same'] else 'different'} identity: {measure.name} {score:.4f}, {probability}")
-        print(threshold)
+        print_line(f"{'same' if result['same'] else 'different'} identity: {measure.name} {score:.4f}, {probability}")
+        print_line(threshold)

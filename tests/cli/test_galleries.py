@@ -322,25 +322,6 @@ def test_a_mistake_is_one_line_and_changes_nothing(calibrated, capsys, arguments
     assert not Path("H").exists()
 
 
-def test_a_terminal_does_not_act_on_names(calibrated, capsys):
-    name = "Eve\x1b[31m\x9b"
-    Path(name).mkdir()
-    Image.new("L", (12, 12), 50).save(f"{name}/0.png")
-    main(["gallery", "add", "G", f"{name}/0.png", "--identity", name])
-    for command in (
-        *(["gallery", "search", "G", f"{name}/0.png"], ["gallery", "duplicates", "G", "--min-score", "0.9"]),
-        *(["gallery", "identify", "G", f"{name}/0.png", "--fpir", "0.1"], ["classify", "run", f"{name}/0.png"]),
-    ):
-        capsys.readouterr()
-        main(command)
-        printed = capsys.readouterr().out
-        assert "Eve\\x1b[31m\\x9b" in printed
-        assert all(line.isprintable() for line in printed.splitlines())
-    assert "error: Eve\\x1b[31m" in fails(capsys, "classify", "run", f"{name}/1.png")
-    (hit, *_) = printed_json(capsys, "gallery", "search", "G", f"{name}/0.png")[0]["hits"]
-    assert hit["identity"] == name
-
-
 def test_a_page_escapes_names_and_replaces_missing_images(place, capsys):
     name = "<b onload=x>"
     (place / "named" / name).mkdir(parents=True)
