@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 
 from simjax.cli._arguments import parse
 from simjax.cli._results import open_page
+from simjax.report._numbers import quantity
 from simjax.train._progress import print_line
 from simjax.train._settings import Reading
 
@@ -115,4 +116,5 @@ def export(arguments: Sequence[str]) -> None:
         progress=PreparationDisplay(),
         **{field.name: getattr(parsed.data, field.name) for field in dataclasses.fields(Reading)},
     )
-    print_line(f"{export(images, Path(parsed.out), parsed.classes):,} images in {parsed.out}")
+    number = export(images, Path(parsed.out), parsed.classes)
+    print_line(f"{quantity(number, 'image')} in {parsed.out}")

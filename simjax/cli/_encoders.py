@@ -18,6 +18,7 @@ from simjax.cli._arguments import check_rate, parse
 from simjax.cli._images import encode_files, encoding_progress, identities_of, of_readable, one_image
 from simjax.cli._results import calibration_size, check_output, print_json, print_verification
 from simjax.core import InputError, check_at_least
+from simjax.report._numbers import quantity
 from simjax.train._progress import print_line
 
 ABBREVIATIONS = {"FNIR": "False negative identification rate", "FPIR": "False positive identification rate"}
@@ -216,7 +217,7 @@ def embed(arguments: Sequence[str]) -> None:
         sizes = {"embeddings": len(found), "embedding_size": found.shape[1]}
         print_json({"out": str(out), **sizes, "fingerprint": encoder.fingerprint})
     else:
-        print_line(f"{len(found):,} embeddings of {found.shape[1]} numbers: {out}")
+        print_line(f"{quantity(len(found), 'embedding')} of {found.shape[1]} numbers: {out}")
 
 
 def classify(arguments: Sequence[str]) -> None:
@@ -236,7 +237,7 @@ def classify(arguments: Sequence[str]) -> None:
         skip_unreadable=parsed.skip_unreadable,
     )
     if parsed.top > (classes := len(encoder.class_names)):
-        warnings.warn(f"{encoder.name} has only {classes:,} classes: all are listed", stacklevel=2)
+        warnings.warn(f"{encoder.name} has only {quantity(classes, 'class', 'classes')}: all are listed", stacklevel=2)
     results = []
     for path, row in zip(paths, probabilities, strict=True):
         best = np.argsort(-row, kind="stable")[: parsed.top]
@@ -322,6 +323,9 @@ def fid(arguments: Sequence[str]) -> None:
     paths = [find_images(folder) for folder in (parsed.a, parsed.b)]
     files, embeddings = encode_files(encoder, [*paths[0], *paths[1]], skip_unreadable=parsed.skip_unreadable)
     readable = set(files)
+    for folder, in_folder in zip((parsed.a, parsed.b), paths, strict=True):
+        if readable.isdisjoint(in_folder):
+            raise InputError(f"{folder}: no image can be read")
     a, b = np.split(embeddings, [sum(file in readable for file in paths[0])])
     distance = float(frechet_distance(a, b))
     is_biased = min(len(a), len(b)) <= encoder.embedding_size

@@ -14,8 +14,9 @@ from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
 from simjax.cli._encoders import calibration_text
 from simjax.cli._images import encode_files, encoding_progress, identities_of, image_files, of_readable
-from simjax.cli._results import calibration_size, count, print_json
+from simjax.cli._results import calibration_size, print_json
 from simjax.core import InputError
+from simjax.report._numbers import quantity
 from simjax.train._progress import print_line
 
 
@@ -196,9 +197,9 @@ def add(arguments: Sequence[str]) -> None:
             print_json({"added": _added(ids, paths), "left_out": left_out, **_numbers(gallery)})
             return
         if left_out:
-            number = count(left_out, "image")
+            number = quantity(left_out, "image")
             print_line(f"left out {number} that the gallery has already, by the path; --again adds such images again")
-        print_line(f"added {count(len(ids), 'item')}{_with_ids(ids)}; {_counts(gallery)}")
+        print_line(f"added {quantity(len(ids), 'item')}{_with_ids(ids)}; {_counts(gallery)}")
 
 
 def remove(arguments: Sequence[str]) -> None:
@@ -216,7 +217,7 @@ def remove(arguments: Sequence[str]) -> None:
         if parsed.json:
             print_json({"removed": removed, **_numbers(gallery)})
         else:
-            print_line(f"removed {count(removed, 'item')}; {_counts(gallery)}")
+            print_line(f"removed {quantity(removed, 'item')}; {_counts(gallery)}")
 
 
 def calibrate(arguments: Sequence[str]) -> None:
@@ -233,7 +234,7 @@ def calibrate(arguments: Sequence[str]) -> None:
             print_json({**sizes, "thresholds": thresholds})
             return
         print_line(
-            f"calibrated on {sizes['images']:,} images of {count(sizes['identities'], 'identity', 'identities')}"
+            f"calibrated on {sizes['images']:,} images of {quantity(sizes['identities'], 'identity', 'identities')}"
         )
         _print_thresholds(thresholds)
 
@@ -354,8 +355,8 @@ def key_values(option: str, words: Sequence[str]) -> dict[str, str]:
 
 def _counts(gallery: Any) -> str:
     """Return the numbers of items and identities as text, such as "2 items of 1 identity"."""
-    identities = count(gallery.count_identities(), "identity", "identities")
-    return f"{count(len(gallery), 'item')} of {identities}"
+    identities = quantity(gallery.count_identities(), "identity", "identities")
+    return f"{quantity(len(gallery), 'item')} of {identities}"
 
 
 def _numbers(gallery: Any) -> dict[str, int]:
@@ -371,7 +372,8 @@ def _added(ids: Sequence[int], files: Sequence[Path]) -> list[dict[str, Any]]:
 def _index_text(index: Any) -> str:
     return (
         f"index: recall@10 {index.recall_at_10:.4f} with {index.candidates:,} candidates, measured with "
-        f"{count(index.queries, 'query', 'queries')} among {count(index.items, 'item')}; {index.bytes / 2**20:,.1f} MB"
+        f"{quantity(index.queries, 'query', 'queries')} among {quantity(index.items, 'item')}; "
+        f"{index.bytes / 2**20:,.1f} MB"
     )
 
 

@@ -15,13 +15,13 @@ from simjax.cli._results import (
     PROBABILITY,
     calibration_size,
     check_page,
-    count,
     plain,
     print_json,
     print_verification,
     write_page,
 )
 from simjax.core import InputError
+from simjax.report._numbers import quantity
 from simjax.train._progress import print_line
 
 K = Annotated[int, arg(aliases=("-k",))]
@@ -222,7 +222,8 @@ def _scores(result: Any, measure: str) -> list[str]:
 
 def _print_hits(results: Sequence[Any], parsed: Any, gallery: Any, title: str) -> None:
     """Print search results, as a JSON document or as lines, and write the page."""
-    measure, has_probabilities = gallery.measure.name, any(hit.probability for r in results for hit in r.hits)
+    measure = gallery.measure.name
+    has_probabilities = any(hit.probability is not None for result in results for hit in result.hits)
     meaning = f"that both images show the same {_calibrated_for(gallery)}, {PRIOR}"
     if parsed.json:
         hits = [[{name: plain(value) for name, value in hit._asdict().items()} for hit in r.hits] for r in results]
@@ -250,7 +251,7 @@ def _print_hits(results: Sequence[Any], parsed: Any, gallery: Any, title: str) -
                 images.append(Thumbnail(hit.path, [line for line in lines if line]))
             rows.append(ImageRow(_title(result.query), images))
         hits = sum(len(result.hits) for result in results)
-        lead = f"{count(hits, 'item')} found"
+        lead = f"{quantity(hits, 'item')} found"
         if has_probabilities:
             lead += f". Probability: {meaning}."
         write_page(parsed.html, f"{title} {Path(shown(parsed.gallery)).name}", lead, rows, is_opened=parsed.open)

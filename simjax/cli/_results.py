@@ -55,13 +55,11 @@ def check_page(file: str | None, *, is_opened: bool) -> None:
         raise InputError("`open`: expected a page to open; name its file with `html`")
 
 
-def write_page(
-    file: str, title: str, lead: str, rows: Sequence[Any], *, is_opened: bool, has_contents: bool = True
-) -> None:
+def write_page(file: str, title: str, lead: str, rows: Sequence[Any], *, is_opened: bool) -> None:
     """Write a page with a row of thumbnails for each `ImageRow`, and open it if the option --open is given."""
     from simjax.report import write_image_rows
 
-    write_image_rows(Path(file), title, lead, rows, has_contents=has_contents)
+    write_image_rows(Path(file), title, lead, rows)
     print_line(f"page: {file}", stderr=True)
     if is_opened:
         open_page(file)
@@ -75,11 +73,6 @@ def open_page(file: str | Path) -> None:
 def calibration_size(calibration: Any) -> dict[str, int]:
     """Return the numbers of images and identities of a calibration."""
     return {"images": len(calibration.identities), "identities": len(set(calibration.identities.tolist()))}
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """Return a number with its noun, such as "2 items"; the plural ends in s by default."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def print_verification(

@@ -15,8 +15,9 @@ from tyro.conf import Positional
 
 from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
-from simjax.cli._results import count, open_page
+from simjax.cli._results import open_page
 from simjax.core import InputError
+from simjax.report._numbers import quantity
 from simjax.report._numbers import seconds as duration
 from simjax.train._progress import escaped, print_line
 
@@ -87,7 +88,9 @@ class StudyDisplay:
             self._live.start()
         else:
             done = sum(state.status == "finished" for state in self._states)
-            self._console.print(f"{count(len(self._states), 'cell')}, {done} of them finished before", soft_wrap=True)
+            self._console.print(
+                f"{quantity(len(self._states), 'cell')}, {done} of them finished before", soft_wrap=True
+            )
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -26,3 +26,11 @@ def test_a_file_that_cannot_be_read_has_no_picture_and_the_others_have_one(tmp_p
     page = (tmp_path / "page.html").read_text()
     assert page.count("no picture") == 1
     assert page.count("data:image/png") == 1
+
+
+def test_a_page_of_many_rows_has_no_list_of_links_to_them(tmp_path):
+    rows = [ImageRow(f"row {i}", [Thumbnail(None, [str(i)])]) for i in range(5)]
+    write_image_rows(tmp_path / "page.html", "rows", "lead", rows)
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<h2") == 5
+    assert "<nav" not in page
