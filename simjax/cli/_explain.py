@@ -47,7 +47,8 @@ class ExplainArguments:
     """Side of the patches that are removed, in pixels of the network's input. Default: that of a vision transformer, or
     an eighth of the shorter side."""
     fill: Literal["mean", "blur"] = "mean"
-    """Replaces removed patches: mean of the training images, or the blurred image."""
+    """Replaces removed patches: the mean of the preprocessing (that of the training images; a middle grey for
+    efficientnet-lite0), or the blurred image."""
     json: bool = False
     """Print one JSON document."""
     open: bool = False
