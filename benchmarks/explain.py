@@ -174,7 +174,7 @@ def page(records: list[dict[str, Any]], date: str) -> str:
     text, _, _ = PAGE.read_text().partition(COMMAND)
     parts = [text, f"{COMMAND} --glyphs FOLDER`, {date}"]
     for fill, title in (
-        ("mean", "Replaced by the mean of the training images"),
+        ("mean", "Replaced by the mean of the preprocessing"),
         ("blur", "Replaced by the blurred image"),
     ):
         rows = []

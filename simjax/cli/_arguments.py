@@ -11,6 +11,7 @@ import itertools
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -155,9 +156,13 @@ def parse(dataclass: type[T], arguments: Sequence[str], *, default: T | None = N
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(dataclass, args=_one_value_per_flag(dataclass, arguments), add_help=False, **options)
+            parsed = tyro.cli(dataclass, args=_one_value_per_flag(dataclass, arguments), add_help=False, **options)
     except SystemExit:
         raise InputError(_explain(dataclass, arguments, errors.getvalue())) from None
+    for option in options_of(dataclass):  # tyro accepts the flag of a list without a value
+        if NoneType in get_args(option.type) and attrgetter(option.name)(parsed) == ():
+            raise InputError(_invalid_value(option, []))
+    return parsed
 
 
 def _one_value_per_flag(dataclass: type, arguments: Sequence[str]) -> list[str]:

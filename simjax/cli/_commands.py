@@ -10,6 +10,8 @@ from tyro.conf import Positional, arg
 
 from simjax.cli._arguments import parse
 from simjax.cli._results import check_new_folder, open_page
+from simjax.report._numbers import quantity
+from simjax.train._progress import print_line
 from simjax.train._settings import Reading
 
 
@@ -76,7 +78,7 @@ def compare(arguments: Sequence[str]) -> None:
     out = Path(os.path.expanduser(parsed.out))
     page = out / "compare.html"
     report.compare([Path(os.path.expanduser(run)) for run in parsed.runs], out)
-    print(f"comparison: {page}")
+    print_line(f"comparison: {page}")
     if parsed.open:
         open_page(page)
 
@@ -89,7 +91,7 @@ def report(arguments: Sequence[str]) -> None:
     run = Path(os.path.expanduser(parsed.run))
     report.write(run, projection=parsed.projection)
     page = run / "report.html"
-    print(f"report: {page}")
+    print_line(f"report: {page}")
     if parsed.open:
         open_page(page)
 
@@ -100,7 +102,7 @@ def prepare(arguments: Sequence[str]) -> None:
     from simjax.data import prepare
     from simjax.train._progress import PreparationDisplay
 
-    print(f"prepared: {prepare(parsed.name, parsed.data_dir, parsed.source, progress=PreparationDisplay())}")
+    print_line(f"prepared: {prepare(parsed.name, parsed.data_dir, parsed.source, progress=PreparationDisplay())}")
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -118,4 +120,5 @@ def export(arguments: Sequence[str]) -> None:
         progress=PreparationDisplay(),
         **{field.name: getattr(parsed.data, field.name) for field in dataclasses.fields(Reading)},
     )
-    print(f"{export(images, Path(parsed.out), parsed.classes):,} images in {parsed.out}")
+    number = export(images, Path(parsed.out), parsed.classes)
+    print_line(f"{quantity(number, 'image')} in {parsed.out}")

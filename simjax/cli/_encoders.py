@@ -16,15 +16,10 @@ from simjax._compilation_cache import enable_compilation_cache
 from simjax._files import write_file
 from simjax.cli._arguments import check_rate, parse
 from simjax.cli._images import encode_files, encoding_progress, identities_of, of_readable, one_image
-from simjax.cli._results import (
-    calibration_size,
-    check_new_folder,
-    check_output,
-    escaped,
-    print_json,
-    print_verification,
-)
+from simjax.cli._results import calibration_size, check_new_folder, check_output, print_json, print_verification
 from simjax.core import InputError, check_at_least
+from simjax.report._numbers import quantity
+from simjax.train._progress import print_line
 
 ABBREVIATIONS = {"FNIR": "False negative identification rate", "FPIR": "False positive identification rate"}
 
@@ -148,17 +143,18 @@ def encoders(arguments: Sequence[str]) -> None:
         print_json(described + [{"name": name, "missing": reason} for name, reason in missing.items()])
         return
     for name, encoder in found.items():
-        print(name)
+        print_line(name)
         description: dict[str, Any] = _description(encoder) | {"calibration": calibration_text(encoder.calibration)}
         results = description.pop("results", {})
         for key, value in description.items():
-            print(f"  {key.replace('_', ' ')}: {'none' if value is None else value}")
+            print_line(f"  {key.replace('_', ' ')}: {'none' if value is None else value}")
         for key, value in results.items():
             is_of_classifier = encoder.head is None and "(classifier)" in key
             note = ", by the classifier of the training, which is not part of the encoder" if is_of_classifier else ""
-            print(f"  {_result_name(key)}: {fact_text(value)}{note}")
+            print_line(f"  {_result_name(key)}: {fact_text(value)}{note}")
     for name, reason in missing.items():
-        print(f"{name}\n  not available: {reason}")
+        print_line(name)
+        print_line(f"  not available: {reason}")
 
 
 def calibration_text(calibration: Any) -> str:
@@ -221,7 +217,7 @@ def embed(arguments: Sequence[str]) -> None:
         sizes = {"embeddings": len(found), "embedding_size": found.shape[1]}
         print_json({"out": str(out), **sizes, "fingerprint": encoder.fingerprint})
     else:
-        print(f"{len(found):,} embeddings of {found.shape[1]} numbers: {out}")
+        print_line(f"{quantity(len(found), 'embedding')} of {found.shape[1]} numbers: {out}")
 
 
 def classify(arguments: Sequence[str]) -> None:
@@ -241,7 +237,7 @@ def classify(arguments: Sequence[str]) -> None:
         skip_unreadable=parsed.skip_unreadable,
     )
     if parsed.top > (classes := len(encoder.class_names)):
-        warnings.warn(f"{encoder.name} has only {classes:,} classes: all are listed", stacklevel=2)
+        warnings.warn(f"{encoder.name} has only {quantity(classes, 'class', 'classes')}: all are listed", stacklevel=2)
     results = []
     for path, row in zip(paths, probabilities, strict=True):
         best = np.argsort(-row, kind="stable")[: parsed.top]
@@ -252,7 +248,7 @@ def classify(arguments: Sequence[str]) -> None:
         return
     for result in results:
         classes = ", ".join(f"{c['class']} {c['probability']:.4f}" for c in result["classes"])
-        print(escaped(f"{result['path']}: {classes}"))
+        print_line(f"{result['path']}: {classes}")
 
 
 def calibrate(arguments: Sequence[str]) -> None:
@@ -283,9 +279,9 @@ def calibrate(arguments: Sequence[str]) -> None:
         described = [{**vars(threshold), "text": str(threshold)} for threshold in thresholds]
         print_json({"encoder": str(folder), **calibration_size(calibration), "thresholds": described})
         return
-    print(f"calibrated on {len(files):,} images of {len(set(identities)):,} identities: {folder}")
+    print_line(f"calibrated on {len(files):,} images of {len(set(identities)):,} identities: {folder}")
     for threshold in thresholds:
-        print(threshold)
+        print_line(threshold)
 
 
 def verify(arguments: Sequence[str]) -> None:
@@ -329,6 +325,9 @@ def fid(arguments: Sequence[str]) -> None:
     paths = [find_images(folder) for folder in (parsed.a, parsed.b)]
     files, embeddings = encode_files(encoder, [*paths[0], *paths[1]], skip_unreadable=parsed.skip_unreadable)
     readable = set(files)
+    for folder, in_folder in zip((parsed.a, parsed.b), paths, strict=True):
+        if readable.isdisjoint(in_folder):
+            raise InputError(f"{folder}: no image can be read")
     a, b = np.split(embeddings, [sum(file in readable for file in paths[0])])
     distance = float(frechet_distance(a, b))
     is_biased = min(len(a), len(b)) <= encoder.embedding_size
@@ -336,6 +335,8 @@ def fid(arguments: Sequence[str]) -> None:
         sizes = [len(a), len(b)]
         print_json({"frechet_distance": distance, "images": sizes, "encoder": encoder.name, "few_images": is_biased})
     else:
-        print(f"Frechet distance {distance:.4g} between {len(a):,} and {len(b):,} images, by {encoder.name}")
+        print_line(f"Frechet distance {distance:.4g} between {len(a):,} and {len(b):,} images, by {encoder.name}")
         if is_biased:
-            print("the distance of so few images is biased upwards; compare only values for equal numbers of images")
+            print_line(
+                "the distance of so few images is biased upwards; compare only values for equal numbers of images"
+            )

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -14,8 +13,9 @@ from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
 from simjax.cli._gallery import open_gallery
 from simjax.cli._images import encoding_progress, one_image
-from simjax.cli._results import PRIOR, check_output, escaped, open_page, print_json
+from simjax.cli._results import PRIOR, check_output, open_page, print_json
 from simjax.core import InputError
+from simjax.train._progress import print_line
 
 RANDOM = "random regions"
 ORDERS = 10  # random orders of the patches, with which the methods are compared
@@ -47,7 +47,8 @@ class ExplainArguments:
     """Side of the patches that are removed, in pixels of the network's input. Default: that of a vision transformer, or
     an eighth of the shorter side."""
     fill: Literal["mean", "blur"] = "mean"
-    """Replaces removed patches: mean of the training images, or the blurred image."""
+    """Replaces removed patches: the mean of the preprocessing (that of the training images; a middle grey for
+    efficientnet-lite0), or the blurred image."""
     json: bool = False
     """Print one JSON document."""
     open: bool = False
@@ -121,12 +122,12 @@ def explain(arguments: Sequence[str]) -> None:
         result["random_ranges"] = dict(zip(CURVES, explanation.random_ranges().tolist(), strict=True))
         print_json(result)
     else:
-        print(escaped(f"{' and '.join(map(str, subject.paths))}: {subject.summary}"))
+        print_line(f"{' and '.join(map(str, subject.paths))}: {subject.summary}")
         areas_of = "area under the curve" + (", mean of both images" if len(images) > 1 else "")
-        print(f"{areas_of}  (deletion: lower is more faithful, insertion: higher)")
+        print_line(f"{areas_of}  (deletion: lower is more faithful, insertion: higher)")
         for name, (deletion, insertion) in areas.items():
-            print(f"  {name}: deletion {deletion.mean():.4f}, insertion {insertion.mean():.4f}")
-    sys.stderr.write(f"page: {parsed.out}\n")
+            print_line(f"  {name}: deletion {deletion.mean():.4f}, insertion {insertion.mean():.4f}")
+    print_line(f"page: {parsed.out}", stderr=True)
     if parsed.open:
         open_page(parsed.out)
 

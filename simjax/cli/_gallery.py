@@ -15,8 +15,10 @@ from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
 from simjax.cli._encoders import calibration_text
 from simjax.cli._images import encode_files, encoding_progress, identities_of, image_files, of_readable
-from simjax.cli._results import calibration_size, count, print_json
+from simjax.cli._results import calibration_size, print_json
 from simjax.core import InputError
+from simjax.report._numbers import quantity
+from simjax.train._progress import print_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,11 +168,11 @@ def create(arguments: Sequence[str]) -> None:
             added = _added(range(1, len(files) + 1), files)
             print_json({"store": gallery.address, "added": added, **_numbers(gallery)})
             return
-        print(f"{_counts(gallery)}: {shown(parsed.gallery)}")
+        print_line(f"{_counts(gallery)}: {shown(parsed.gallery)}")
         if gallery.calibration is not None:
-            print(f"calibration: of the encoder, on {calibration_text(gallery.calibration)}")
+            print_line(f"calibration: of the encoder, on {calibration_text(gallery.calibration)}")
         else:
-            print(f"for probabilities and identification, {how_to_calibrate(parsed.gallery)}")
+            print_line(f"for probabilities and identification, {how_to_calibrate(parsed.gallery)}")
 
 
 def add(arguments: Sequence[str]) -> None:
@@ -196,9 +198,9 @@ def add(arguments: Sequence[str]) -> None:
             print_json({"added": _added(ids, paths), "left_out": left_out, **_numbers(gallery)})
             return
         if left_out:
-            number = count(left_out, "image")
-            print(f"left out {number} that the gallery has already, by the path; --again adds such images again")
-        print(f"added {count(len(ids), 'item')}{_with_ids(ids)}; {_counts(gallery)}")
+            number = quantity(left_out, "image")
+            print_line(f"left out {number} that the gallery has already, by the path; --again adds such images again")
+        print_line(f"added {quantity(len(ids), 'item')}{_with_ids(ids)}; {_counts(gallery)}")
 
 
 def remove(arguments: Sequence[str]) -> None:
@@ -216,7 +218,7 @@ def remove(arguments: Sequence[str]) -> None:
         if parsed.json:
             print_json({"removed": removed, **_numbers(gallery)})
         else:
-            print(f"removed {count(removed, 'item')}; {_counts(gallery)}")
+            print_line(f"removed {quantity(removed, 'item')}; {_counts(gallery)}")
 
 
 def calibrate(arguments: Sequence[str]) -> None:
@@ -232,7 +234,9 @@ def calibrate(arguments: Sequence[str]) -> None:
         if parsed.json:
             print_json({**sizes, "thresholds": thresholds})
             return
-        print(f"calibrated on {sizes['images']:,} images of {count(sizes['identities'], 'identity', 'identities')}")
+        print_line(
+            f"calibrated on {sizes['images']:,} images of {quantity(sizes['identities'], 'identity', 'identities')}"
+        )
         _print_thresholds(thresholds)
 
 
@@ -243,7 +247,7 @@ def copy(arguments: Sequence[str]) -> None:
         if parsed.json:
             print_json({"store": copied.address, **_numbers(copied)})
         else:
-            print(f"{_counts(copied)}: {shown(parsed.copy)}")
+            print_line(f"{_counts(copied)}: {shown(parsed.copy)}")
 
 
 def index(arguments: Sequence[str]) -> None:
@@ -257,7 +261,7 @@ def index(arguments: Sequence[str]) -> None:
         if parsed.json:
             print_json(None if gallery.index is None else gallery.index._asdict())
         else:
-            print("dropped the index" if parsed.drop else _index_text(gallery.index))
+            print_line("dropped the index" if parsed.drop else _index_text(gallery.index))
 
 
 def info(arguments: Sequence[str]) -> None:
@@ -270,16 +274,16 @@ def info(arguments: Sequence[str]) -> None:
             return
         for name in ("items", "identities", "encoder", "measure", "store"):
             value = description[name]
-            print(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
+            print_line(f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}")
         if description["index"] is not None:
-            print(_index_text(gallery.index))
+            print_line(_index_text(gallery.index))
         calibration = description["calibration"]
         if calibration is None:
-            print(f"calibration: none; for thresholds, {how_to_calibrate(parsed.gallery)}")
+            print_line(f"calibration: none; for thresholds, {how_to_calibrate(parsed.gallery)}")
             return
         sizes = f"{calibration['images']:,} images of {calibration['identities']:,} other identities"
         whose = "this gallery" if calibration["of"] == "gallery" else f"the encoder {description['encoder']}"
-        print(f"calibration: of {whose}, on {sizes}")
+        print_line(f"calibration: of {whose}, on {sizes}")
         _print_thresholds(description["thresholds"])
 
 
@@ -352,8 +356,8 @@ def key_values(option: str, words: Sequence[str]) -> dict[str, str]:
 
 def _counts(gallery: Any) -> str:
     """Return the numbers of items and identities as text, such as "2 items of 1 identity"."""
-    identities = count(gallery.count_identities(), "identity", "identities")
-    return f"{count(len(gallery), 'item')} of {identities}"
+    identities = quantity(gallery.count_identities(), "identity", "identities")
+    return f"{quantity(len(gallery), 'item')} of {identities}"
 
 
 def _numbers(gallery: Any) -> dict[str, int]:
@@ -369,7 +373,8 @@ def _added(ids: Sequence[int], files: Sequence[Path]) -> list[dict[str, Any]]:
 def _index_text(index: Any) -> str:
     return (
         f"index: recall@10 {index.recall_at_10:.4f} with {index.candidates:,} candidates, measured with "
-        f"{count(index.queries, 'query', 'queries')} among {count(index.items, 'item')}; {index.bytes / 2**20:,.1f} MB"
+        f"{quantity(index.queries, 'query', 'queries')} among {quantity(index.items, 'item')}; "
+        f"{index.bytes / 2**20:,.1f} MB"
     )
 
 
@@ -380,9 +385,9 @@ def _with_ids(ids: Sequence[int]) -> str:
 
 def _print_thresholds(thresholds: Sequence[dict[str, Any]]) -> None:
     for threshold in thresholds:
-        print(threshold["text"])
+        print_line(threshold["text"])
     if not thresholds:
-        print("thresholds: none, because the calibration has too few images for the default rates")
+        print_line("thresholds: none, because the calibration has too few images for the default rates")
 
 
 def how_to_calibrate(gallery: str) -> str:

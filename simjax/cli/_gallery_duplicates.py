@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -13,8 +12,10 @@ from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
 from simjax.cli._gallery import open_gallery, shown
 from simjax.cli._images import encode_files
-from simjax.cli._results import check_page, count, escaped, print_json, write_page
+from simjax.cli._results import check_page, print_json, write_page
 from simjax.core import InputError, check_at_least
+from simjax.report._numbers import quantity
+from simjax.train._progress import print_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +75,14 @@ def duplicates(arguments: Sequence[str]) -> None:
     number_of = {image: number for number, group in enumerate(groups, start=1) for image in group}
     compared = len(images) * (len(images) - 1) // 2
     summary = (
-        f"{count(len(found.pairs), 'pair')} of duplicates in {count(len(groups), 'group')} among "
-        f"{count(compared, 'compared pair')}; {found.threshold}"
+        f"{quantity(len(found.pairs), 'pair')} of duplicates in {quantity(len(groups), 'group')} among "
+        f"{quantity(compared, 'compared pair')}; {found.threshold}"
     )
     scores_of: list[list[float]] = [[] for _ in groups]
     for pair in found.pairs:
         scores_of[number_of[pair.a] - 1].append(pair.score)
     titles = [
-        f"{count(len(group), 'image')}: {found.measure} {_range(scores)}"
+        f"{quantity(len(group), 'image')}: {found.measure} {_range(scores)}"
         for group, scores in zip(groups, scores_of, strict=True)
     ]
     if parsed.json:
@@ -95,11 +96,12 @@ def duplicates(arguments: Sequence[str]) -> None:
                 for a, b, score in found.pairs
             ]
         )
-        sys.stderr.write(f"{summary}\n")
+        print_line(summary, stderr=True)
     else:
         for title, group in zip(titles, groups, strict=True):
-            print("\n".join([title, *(f"  {_as_text(images[i])}" for i in group)]))
-        print(summary)
+            for line in (title, *(f"  {_as_text(images[i])}" for i in group)):
+                print_line(line)
+        print_line(summary)
     if parsed.html:
         from simjax.report import ImageRow, Thumbnail
 
@@ -107,8 +109,11 @@ def duplicates(arguments: Sequence[str]) -> None:
             ImageRow(title, [Thumbnail(images[i].path, _lines(images[i])) for i in group])
             for title, group in zip(titles, groups, strict=True)
         ]
-        title, lead = f"Duplicates in {Path(shown(parsed.gallery)).name}", f"{summary}. {GROUPS}"
-        write_page(parsed.html, title, lead, rows, is_opened=parsed.open, has_contents=False)
+        title, lead = (
+            f"Duplicates in {Path(shown(parsed.gallery)).name}",
+            f"{summary}." + (f" {GROUPS}" if groups else ""),
+        )
+        write_page(parsed.html, title, lead, rows, is_opened=parsed.open)
 
 
 def groups_of(pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
@@ -203,7 +208,7 @@ def _range(scores: Sequence[float]) -> str:
 
 
 def _as_text(image: _Image) -> str:
-    return "  ".join(escaped(part) for part in dict.fromkeys(image) if part)
+    return "  ".join(str(part) for part in dict.fromkeys(image) if part)
 
 
 def _lines(image: _Image) -> list[str]:

@@ -15,14 +15,14 @@ from simjax.cli._results import (
     PROBABILITY,
     calibration_size,
     check_page,
-    count,
-    escaped,
     plain,
     print_json,
     print_verification,
     write_page,
 )
 from simjax.core import InputError
+from simjax.report._numbers import quantity
+from simjax.train._progress import print_line
 
 K = Annotated[int, arg(aliases=("-k",))]
 
@@ -173,10 +173,10 @@ def identify(arguments: Sequence[str]) -> None:
         else:
             for result in found:
                 name = _name(result, is_calibrated=calibration is not None)
-                print(escaped(f"{result.query}: {', '.join([name, *_scores(result, measure)])}"))
-            print(summary)
+                print_line(f"{result.query}: {', '.join([name, *_scores(result, measure)])}")
+            print_line(summary)
             if calibration is not None:
-                print(PROBABILITY)
+                print_line(PROBABILITY)
     if parsed.html:
         from simjax.report import ImageRow, Thumbnail
 
@@ -222,20 +222,21 @@ def _scores(result: Any, measure: str) -> list[str]:
 
 def _print_hits(results: Sequence[Any], parsed: Any, gallery: Any, title: str) -> None:
     """Print search results, as a JSON document or as lines, and write the page."""
-    measure, has_probabilities = gallery.measure.name, any(hit.probability for r in results for hit in r.hits)
+    measure = gallery.measure.name
+    has_probabilities = any(hit.probability is not None for result in results for hit in result.hits)
     meaning = f"that both images show the same {_calibrated_for(gallery)}, {PRIOR}"
     if parsed.json:
         hits = [[{name: plain(value) for name, value in hit._asdict().items()} for hit in r.hits] for r in results]
         print_json([{"query": plain(r.query), "hits": found} for r, found in zip(results, hits, strict=True)])
     else:
         if any(result.hits for result in results):
-            print(f"id  identity  path  ({measure}{', probability' if has_probabilities else ''})")
+            print_line(f"id  identity  path  ({measure}{', probability' if has_probabilities else ''})")
         for result in results:
-            print(f"{_title(result.query)}:")
+            print_line(f"{_title(result.query)}:")
             for hit in result.hits:
-                print(f"  {hit.id}  {_identity_and_path(hit)}  ({', '.join(_scores(hit, measure))})")
+                print_line(f"  {hit.id}  {_identity_and_path(hit)}  ({', '.join(_scores(hit, measure))})")
         if has_probabilities:
-            print(f"probability: {meaning}")
+            print_line(f"probability: {meaning}")
     if parsed.html:
         from simjax.report import ImageRow, Thumbnail
 
@@ -250,7 +251,7 @@ def _print_hits(results: Sequence[Any], parsed: Any, gallery: Any, title: str) -
                 images.append(Thumbnail(hit.path, [line for line in lines if line]))
             rows.append(ImageRow(_title(result.query), images))
         hits = sum(len(result.hits) for result in results)
-        lead = f"{count(hits, 'item')} found"
+        lead = f"{quantity(hits, 'item')} found"
         if has_probabilities:
             lead += f". Probability: {meaning}."
         write_page(parsed.html, f"{title} {Path(shown(parsed.gallery)).name}", lead, rows, is_opened=parsed.open)
@@ -260,11 +261,11 @@ def _title(query: Any) -> str:
     """Return the name of a query: a path, an item, or the items of a recommendation."""
     if isinstance(query, list):
         return f"similar to {'item' if len(query) == 1 else 'items'} {', '.join(map(str, query))}"
-    return f"item {query}" if isinstance(query, int) else escaped(query)
+    return f"item {query}" if isinstance(query, int) else str(query)
 
 
 def _identity_and_path(item: Any) -> str:
-    return "  ".join(escaped(part) for part in (item.identity, item.path) if part)
+    return "  ".join(filter(None, (item.identity, item.path)))
 
 
 def _calibrated_for(gallery: Any) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from simjax.train._progress import print_line
+
 
 @contextmanager
 def exit_on_interrupt(message: Callable[[], str]) -> Iterator[None]:
@@ -43,8 +45,7 @@ def exit_on_interrupt(message: Callable[[], str]) -> Iterator[None]:
         is_interrupt = isinstance(error, KeyboardInterrupt)
         if not is_interrupt and not (interrupted.is_set() and isinstance(error, Exception)):
             raise
-        sys.stderr.write(f"{message()}\n")
-        sys.stderr.flush()
+        print_line(message(), stderr=True)
         if not is_interrupt:
             os._exit(130)  # a half-imported C extension would crash the interpreter at its exit
         sys.exit(130)

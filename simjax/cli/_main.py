@@ -21,8 +21,8 @@ from simjax.cli import _commands, _encoders, _explain, _gallery, _gallery_duplic
 from simjax.cli._arguments import did_you_mean, with_flags
 from simjax.cli._help import Command, help_text
 from simjax.cli._interrupt import exit_on_interrupt
-from simjax.cli._results import escaped
 from simjax.core import InputError
+from simjax.train._progress import print_line
 
 HELP_OPTIONS = {"-h", "--help", "--help-all"}
 
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with exit_on_interrupt(lambda: "interrupted"):
             if arguments == ["--version"]:
-                print(f"simjax {simjax.__version__}")
+                print_line(f"simjax {simjax.__version__}")
             elif command is None or name is None:
                 print(_list_of_commands(arguments))
             elif HELP_OPTIONS.intersection(arguments):
@@ -172,7 +172,7 @@ def _help(name: str, command: Command, arguments: Sequence[str]) -> str:
 
 def fail(message: str) -> None:
     """Print one line on stderr and exit with status 2."""
-    sys.stderr.write(f"error: {escaped(' '.join(message.split()))}\n")
+    print_line(f"error: {' '.join(message.split())}", stderr=True)
     sys.exit(2)
 
 
@@ -187,4 +187,4 @@ def _show_warning_once(
     """Print a UserWarning once, in one line. Warnings of other categories come from libraries and are not printed."""
     if category is UserWarning and str(message) not in shown:
         shown.add(str(message))
-        sys.stderr.write(f"warning: {escaped(with_flags(str(message), dataclass))}\n")
+        print_line(f"warning: {with_flags(str(message), dataclass)}", stderr=True)

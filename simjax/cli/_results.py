@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from simjax._files import absolute_path
 from simjax.cli._arguments import join
 from simjax.core import InputError
+from simjax.train._progress import print_line
 
 MAX_NAME = 255  # bytes
 PRIOR = "for a prior of 0.5"
@@ -20,16 +20,6 @@ PROBABILITY = f"probability: that the closest item shows the same identity, {PRI
 def print_json(value: Any) -> None:
     """Print one JSON document in ASCII: the output can have any encoding, and terminals act on other characters."""
     print(json.dumps(value, indent=1, allow_nan=False))
-
-
-def escaped(text: object) -> str:
-    r"""Return text with escapes in place of characters that a terminal would act on, such as the start of a colour.
-
-    Example:
-        >>> print(escaped("Ada\x1b[31m"))
-        Ada\x1b[31m
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def plain(value: Any) -> Any:
@@ -72,14 +62,12 @@ def check_page(file: str | None, *, is_opened: bool) -> None:
         raise InputError("`open`: expected a page to open; name its file with `html`")
 
 
-def write_page(
-    file: str, title: str, lead: str, rows: Sequence[Any], *, is_opened: bool, has_contents: bool = True
-) -> None:
+def write_page(file: str, title: str, lead: str, rows: Sequence[Any], *, is_opened: bool) -> None:
     """Write a page with a row of thumbnails for each `ImageRow`, and open it if the option --open is given."""
     from simjax.report import write_image_rows
 
-    write_image_rows(Path(file), title, lead, rows, has_contents=has_contents)
-    sys.stderr.write(f"page: {file}\n")
+    write_image_rows(Path(file), title, lead, rows)
+    print_line(f"page: {file}", stderr=True)
     if is_opened:
         open_page(file)
 
@@ -92,11 +80,6 @@ def open_page(file: str | Path) -> None:
 def calibration_size(calibration: Any) -> dict[str, int]:
     """Return the numbers of images and identities of a calibration."""
     return {"images": len(calibration.identities), "identities": len(set(calibration.identities.tolist()))}
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """Return a number with its noun, such as "2 items"; the plural ends in s by default."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def print_verification(
@@ -123,9 +106,9 @@ def print_verification(
     if as_json:
         print_json(result)
     elif threshold is None:
-        print(f"{measure.name} {score:.4f}")
-        print(f"no decision without a calibration: {how_to_calibrate}")
+        print_line(f"{measure.name} {score:.4f}")
+        print_line(f"no decision without a calibration: {how_to_calibrate}")
     else:
         probability = f"probability of same {result['probability']:.3f} {PRIOR}"
-        print(f"{'same' if result['same'] else 'different'} identity: {measure.name} {score:.4f}, {probability}")
-        print(threshold)
+        print_line(f"{'same' if result['same'] else 'different'} identity: {measure.name} {score:.4f}, {probability}")
+        print_line(threshold)

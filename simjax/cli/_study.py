@@ -18,7 +18,9 @@ from simjax._compilation_cache import enable_compilation_cache
 from simjax.cli._arguments import parse
 from simjax.cli._results import open_page
 from simjax.core import InputError
+from simjax.report._numbers import quantity
 from simjax.report._numbers import seconds as duration
+from simjax.train._progress import escaped, print_line
 
 if TYPE_CHECKING:
     from simjax.study import CellState
@@ -56,7 +58,7 @@ def study(arguments: Sequence[str]) -> None:
             run_cells(states, display.update)
     except Interrupted:
         command = shlex.join(["simjax", "study", parsed.file, "--out", str(out)])
-        sys.stderr.write(f"stopped after a checkpoint; go on with: {command}\n")
+        print_line(f"stopped after a checkpoint; go on with: {command}", stderr=True)
         sys.exit(130)
     failed = [state for state in states if state.status == "failed"]
     if len(failed) == len(states):
@@ -64,7 +66,7 @@ def study(arguments: Sequence[str]) -> None:
     with phase("comparing the networks", analysis_parts(states)) as begin:
         analyze(plan, states, out, begin)
     report.write_study(out)
-    print(f"study: {out / 'study.html'}")
+    print_line(f"study: {out / 'study.html'}")
     if parsed.open:
         open_page(out / "study.html")
     if failed:
@@ -77,7 +79,8 @@ class StudyDisplay:
 
     def __init__(self, states: "list[CellState]"):
         self._states = states
-        self._console = Console(highlight=False, file=sys.stdout)  # sys.stdout is redirected while a cell runs
+        # sys.stdout is redirected while a cell runs. An error may have brackets, which are no markup.
+        self._console = Console(highlight=False, markup=False, emoji=False, file=sys.stdout)
         self._live = Live(self, console=self._console, refresh_per_second=2, redirect_stdout=False)
         self._begin = time.perf_counter()
 
@@ -86,7 +89,9 @@ class StudyDisplay:
             self._live.start()
         else:
             done = sum(state.status == "finished" for state in self._states)
-            self._console.print(f"{len(self._states)} cells, {done} of them finished before", soft_wrap=True)
+            self._console.print(
+                f"{quantity(len(self._states), 'cell')}, {done} of them finished before", soft_wrap=True
+            )
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -97,7 +102,7 @@ class StudyDisplay:
         if any(state.status == "running" for state in self._states):
             self._begin = time.perf_counter()
         elif not self._console.is_terminal:
-            self._console.print(self._line_of_last(), soft_wrap=True)
+            self._console.print(escaped(self._line_of_last()), soft_wrap=True)
 
     def _line_of_last(self) -> str:
         from simjax.study import seconds_left
@@ -135,4 +140,4 @@ def _result(state: "CellState") -> str:
     if state.status == "running":
         progress = state.progress
         return "compiling" if progress is None else f"{progress:.0%} of the steps" if progress < 1 else "evaluating"
-    return f"failed: {state.error}" if state.status == "failed" else state.status
+    return escaped(f"failed: {state.error}") if state.status == "failed" else state.status

@@ -15,6 +15,7 @@ from simjax.cli._help import as_typed
 from simjax.cli._interrupt import exit_on_interrupt
 from simjax.cli._results import open_page
 from simjax.core import InputError
+from simjax.train._progress import print_line
 from simjax.train._settings import Settings, load_toml
 
 # Options that the short help shows.
@@ -69,10 +70,11 @@ def train(arguments: Sequence[str]) -> None:
         with exit_on_interrupt(after_interrupt):
             report = train_and_report(settings, out, resume=parsed.resume, overwrite=parsed.overwrite, command=command)
     except Interrupted as stop:
-        sys.stderr.write(f"stopped at step {stop.step:,}; {how_to_resume}\n")
+        print_line(f"stopped at step {stop.step:,}; {how_to_resume}", stderr=True)
         sys.exit(130)
     page = out / "report.html"
-    print("\n".join([*summary_lines(report), f"report: {page}"]))
+    for line in (*summary_lines(report), f"report: {page}"):
+        print_line(line)
     if parsed.open:
         open_page(page)
 

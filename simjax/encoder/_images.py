@@ -83,7 +83,10 @@ def as_images(images: Any) -> Any:
     if isinstance(images, str | os.PathLike):
         return find_images(images)
     if hasattr(images, "__array__"):  # of NumPy, JAX or another library
-        return _as_stack(np.asarray(images))
+        array = np.asarray(images)
+        if array.dtype.kind in "OU" and array.ndim < 2:  # paths
+            return as_images(array.tolist())
+        return _as_stack(array)
     if not isinstance(images, Iterable):
         raise InputError(f"images: expected {FORMS}, got {type(images).__name__}")
     return images

@@ -164,7 +164,9 @@ class Calibration:
         ids = np.array([numbers[name] for name in names], np.int32)
         if len(numbers) < 2 or len(numbers) == len(ids):
             got = f"{len(ids)} images of {len(numbers)}"
-            raise InputError(f"identities: expected two or more, one of which has two or more images, got {got}")
+            raise InputError(
+                f"identities: expected two or more identities, one of which has two or more images, got {got}"
+            )
         i, j = sample_pairs(ids, MOST_PAIRS, seed).T
         by_row = np.argsort(i, kind="stable")
         i, j = i[by_row], j[by_row]

@@ -65,7 +65,8 @@ def faithfulness(
         `Faithfulness`, with s = `steps` + 1 shares, or as many as there are patches.
 
     Raises:
-        InputError: If the shape of `heat_maps` is not [n, h, w], `steps` is below 1, or an image cannot be read.
+        InputError: If the shape of `heat_maps` is not [n, h, w], a value is not finite, `steps` is below 1, or an image
+            cannot be read.
 
     References:
         Petsiuk, Das, Saenko (2018), RISE: Randomized Input Sampling for Explanation of Black-box Models.
@@ -76,6 +77,9 @@ def faithfulness(
     maps = np.asarray(heat_maps)
     if maps.shape != pixels.shape[:3]:
         raise InputError(f"heat_maps: expected shape {pixels.shape[:3]}, got {maps.shape}")
+    if not np.isfinite(maps).all():
+        first = int(np.argmin(np.isfinite(maps).all(axis=(1, 2))))
+        raise InputError(f"heat_maps: expected finite numbers, got NaN or infinity in map {first}")
     filled = filling(encoder, pixels, fill, ids)
     patches = ids[-1, -1] + 1
     counts = np.unique(np.rint(np.linspace(0, patches, steps + 1)).astype(int))

@@ -166,8 +166,9 @@ def occlusion(
         images: n images, see `simjax.explain`.
         target: The scores that are explained.
         patch_size: Side of a patch in pixels. Default: `default_patch_size`.
-        fill: Pixels that replace a patch: the "mean" of the training images, or a "blur" of the image by a Gaussian
-            whose standard deviation is the side of a patch.
+        fill: Pixels that replace a patch. "mean" is the mean of the preprocessing: that of the training images for
+            encoders that were trained here, a middle grey for efficientnet-lite0. "blur" is the image after a Gaussian
+            blur whose standard deviation is the side of a patch.
 
     Returns:
         float32 [n, h, w], constant within a patch. A patch that lowers the score has a negative value.

@@ -16,10 +16,15 @@ from simjax.report._render import to_html
 MAX_BLOCKS, MAX_HEADS = 6, 6
 CURVES = ("deletion", "insertion")
 METHODS = {
-    "grad_cam": ("Grad-CAM", "features of the network's last map, weighted by the gradient of the score"),
+    "grad_cam": (
+        "Grad-CAM",
+        "features of the network's last map, weighted by the gradient of the score; orange regions raise the score, "
+        "those that lower it have no colour",
+    ),
     "attention_rollout": (
         "Attention rollout",
-        "where the network attends, followed through all blocks; it depends on the image only, whatever is explained",
+        "where the network attends (orange), followed through all blocks; it depends on the image only, whatever is "
+        "explained",
     ),
     "occlusion": ("Occlusion", "fall of the score when a patch is replaced"),
 }
@@ -104,17 +109,20 @@ def _regions(explanation: Explanation) -> Photos:
             scale = float(np.abs(maps).max())
             photos.append(Photo(photographs.heat_map(image, maps[i], scale), [_title(method)]))
         rows.append(PhotoRow(photos))
+    effects = "make the images similar, blue regions dissimilar"
     caption = (
-        "Orange regions make the images similar, blue regions dissimilar. Each method has one scale for both images: "
-        "no colour is 0, full colour the largest absolute value of both. The images are as the network sees them."
+        "Each method has one scale for both images: no colour is 0, full colour the largest absolute value of both. "
+        "The images are as the network sees them."
     )
     if explanation.class_name is not None:
+        effects = f"make class {explanation.class_name} more probable, blue regions less probable"
         caption = (
-            f"Orange regions make class {explanation.class_name} more probable, blue regions less probable. Each "
-            "method has its own scale: no colour is 0, full colour its largest absolute value. The image is as the "
-            "network sees it."
+            "Each method has its own scale: no colour is 0, full colour its largest absolute value. The image is as "
+            "the network sees it."
         )
-    return Photos(rows, f"{caption} Under the maps, pictures are grey.", size=15.5)
+    # The other methods have no negative values, and attention rollout does not depend on what is explained.
+    colours = f"Occlusion: orange regions {effects}. " if "occlusion" in explanation.heat_maps else ""
+    return Photos(rows, f"{colours}{caption} Under the maps, pictures are grey.", size=15.5)
 
 
 def _title(name: str) -> str:
@@ -151,7 +159,8 @@ def _attention(explanation: Explanation, attention: np.ndarray) -> list[Text | P
     independent = "the other image" if explanation.class_name is None else "the class"
     left_out = ""
     if shown.shape != attention.shape:
-        left_out = f" Shown are the last {shown.shape[1]} blocks and first {shown.shape[2]} heads."
+        blocks, heads = numbers.quantity(shown.shape[1], "block"), numbers.quantity(shown.shape[2], "head")
+        left_out = f" Shown: the last {blocks} and the first {heads}."
     caption = (
         "Attention of the class token, or the mean over all tokens, to each patch. All maps have one scale: no colour "
         f"is 0, full colour the largest attention of all. Attention does not depend on {independent}.{left_out}"

@@ -35,7 +35,7 @@ class ImageRow(NamedTuple):
     images: Sequence[Thumbnail]
 
 
-def write_image_rows(file: Path, title: str, lead: str, rows: Sequence[ImageRow], *, has_contents: bool = True) -> None:
+def write_image_rows(file: Path, title: str, lead: str, rows: Sequence[ImageRow]) -> None:
     """Write a self-contained HTML page with rows of thumbnails.
 
     Images are embedded; one that cannot be read is replaced by the words "no picture". All text is escaped.
@@ -45,7 +45,6 @@ def write_image_rows(file: Path, title: str, lead: str, rows: Sequence[ImageRow]
         title: Title of the page.
         lead: Summary in one sentence.
         rows: Rows in the order of the page.
-        has_contents: Begin with links to the rows.
 
     Raises:
         InputError: If the file cannot be written.
@@ -53,7 +52,7 @@ def write_image_rows(file: Path, title: str, lead: str, rows: Sequence[ImageRow]
     sections = []
     for name, images in rows:
         sections.append(Section(name, [Photos([PhotoRow(list(map(_photo, images)))], "", size=9.0)]))
-    write_file(file, to_html(Page(title, lead, sections, has_contents=has_contents)))
+    write_file(file, to_html(Page(title, lead, sections, has_contents=False)))
 
 
 def file_size(path: Path | str) -> str | None:

@@ -40,6 +40,13 @@ milliseconds = _formatter(lambda x: f"{x:,.0f} ms" if abs(x) >= 100 else f"{x:.3
 seconds = _formatter(_duration)
 
 
+def quantity(value: object, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, such as "2 items"; the plural ends in s by default."""
+    x = number(value)
+    shown = DASH if x is None else f"{x:,.0f}" if x.is_integer() else f"{x:g}"
+    return f"{shown} {noun if x == 1 else plural or f'{noun}s'}"
+
+
 def text(value: object) -> str:
     """Return a value as text, a missing value as a dash."""
     is_missing = value is None or value == "" or (isinstance(value, float) and not math.isfinite(value))

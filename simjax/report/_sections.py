@@ -66,7 +66,8 @@ def _notes(run: Run) -> list[str]:
         run.value(name) for name in ("objective", "steps", "train_seconds", "parameters", "seed")
     )
     epochs = run.part("settings").get("epochs")
-    length = f"{epochs:g} epochs, {numbers.count(steps)} steps" if epochs else f"{numbers.count(steps)} steps"
+    length = numbers.quantity(steps, "step")
+    length = f"{numbers.quantity(epochs, 'epoch')}, {length}" if epochs else length
     training = (
         f"Trained on {train} images, with {validation} for validation, by the {numbers.text(objective)} objective: "
         f"{length} in {numbers.seconds(seconds)}, {numbers.count(parameters)} parameters, random seed "
@@ -175,7 +176,7 @@ def _main_confusions(confusion: np.ndarray, names: list[str]) -> str:
     if largest == 1:
         return f"{worst} No confusion occurs more than once."
     ties = [f"{shorten(names[i], 40)} taken for {shorten(names[j], 40)}" for i, j in np.argwhere(wrong == largest)]
-    most = ", ".join(ties[:3]) + (f" and {len(ties) - 3} others" if len(ties) > 3 else "")
+    most = ", ".join(ties[:3]) + (f" and {numbers.quantity(len(ties) - 3, 'other')}" if len(ties) > 3 else "")
     each = " each" if len(ties) > 1 else ""
     return f"{worst} Most frequent confusion: {most}, {numbers.count(largest)} times{each}."
 

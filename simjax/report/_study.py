@@ -7,6 +7,7 @@ from typing import Any
 
 from simjax._files import write_file
 from simjax.core import InputError
+from simjax.report import _numbers as numbers
 from simjax.report._page import Page, Section, Text
 from simjax.report._run import Run, parse_json, read_run, read_text
 from simjax.report._study_findings import findings
@@ -99,7 +100,8 @@ def _trained(plan: dict[str, Any], groups: Sequence[Group], missing: Sequence[st
     networks = [network for group in groups for network in group.networks]
     runs, seeds = sum(len(network.runs) for network in networks), len(plan["study"]["seeds"])
     text = (
-        f"{runs} training runs: {len(networks)} networks with {seeds} random {'seeds' if seeds > 1 else 'seed'} each. "
+        f"{numbers.quantity(runs, 'training run')}: {numbers.quantity(len(networks), 'network')} with "
+        f"{numbers.quantity(seeds, 'random seed')} each. "
         "The values in parentheses are intervals."
     )
     return text + (f" Missing of the planned runs: {len(missing)}." if missing else "")

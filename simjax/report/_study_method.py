@@ -107,7 +107,7 @@ def _augmentation(settings: dict[str, Any]) -> str:
 def _budget(plan: dict[str, Any], groups: Sequence[Group]) -> str:
     """Return a sentence about when the training of the networks ends."""
     budget, networks = plan["study"]["budget"], [network for group in groups for network in group.networks]
-    amount, limit = budget["amount"], f"{budget['max_epochs']:g} epochs"
+    amount, limit = budget["amount"], numbers.quantity(budget["max_epochs"], "epoch")
     if budget["rule"] == "parameters":
         sizes = [network.planned["parameters"] for network in networks]
         return (
@@ -116,8 +116,8 @@ def _budget(plan: dict[str, Any], groups: Sequence[Group]) -> str:
         )
     ends = {
         "training_flops": f"{amount / 1e9:,.0f} billion operations",
-        "seconds": f"{amount:,.0f} seconds",
-        "epochs": f"{amount:g} epochs",
+        "seconds": numbers.quantity(round(amount), "second"),
+        "epochs": numbers.quantity(amount, "epoch"),
     }[budget["rule"]]
     capped = sum(network.planned["is_capped"] for network in networks)
     if not capped:

@@ -72,7 +72,7 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{numbers.capitalize(model_name(get('model')))} on {data_name(get('dataset'), tested)}"
         f", {numbers.text(get('objective'))} objective, "
-        f"seed {numbers.text(get('seed'))}: {numbers.count(get('steps'))} steps in "
+        f"seed {numbers.text(get('seed'))}: {numbers.quantity(get('steps'), 'step')} in "
         f"{numbers.seconds(get('train_seconds'))}, {numbers.count(get('parameters'))} parameters.",
         f"{numbers.count(right if images else None)} of {numbers.count(images or None)} test images are classified "
         f"correctly{' by their nearest neighbours' if get('accuracy_of') == 'knn' else ''}: {accuracy}"

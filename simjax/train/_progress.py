@@ -162,10 +162,21 @@ class PreparationDisplay:
             atexit.register(line.live.stop)  # an error or Ctrl-C must not leave the cursor hidden
 
 
-def print_line(text: str) -> None:
-    """Print a line and flush the output."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+def print_line(text: object, *, stderr: bool = False) -> None:
+    """Print one line, `escaped`, and flush the output."""
+    stream = sys.stderr if stderr else sys.stdout
+    stream.write(f"{escaped(text)}\n")
+    stream.flush()
+
+
+def escaped(text: object) -> str:
+    r"""Return text with escapes in place of characters that a terminal would act on, such as the start of a colour.
+
+    Example:
+        >>> print(escaped("Ada\x1b[31m"))
+        Ada\x1b[31m
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def _minutes_and_seconds(seconds: float) -> str:

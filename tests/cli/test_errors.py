@@ -71,6 +71,8 @@ from tests.cli.runs import ROOT, fails, image_folder
         ("data export digits", "missing --out; --help describes the options"),
         ("data prepare minst", "did you mean mnist"),
         ("data prepare mnist --from", "--from: missing value, expected a value"),
+        ("data export digits --out c --classes", "--classes: missing value, expected values"),
+        ("explain digits-cnn F --out c.html --methods", "--methods: missing value, expected values"),
         ("data prepare mnist --from nowhere --data-dir here", "nowhere"),
         ("report a", "expected the folder of a finished run, got a"),
         ("compare a b --out c", "expected the folder of a finished run, got a"),
@@ -216,7 +218,7 @@ def test_names_that_are_not_text_are_printed_escaped_and_written_as_they_are(tmp
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8:strict"}
     run = partial(subprocess.run, capture_output=True, cwd=tmp_path, env=environment)
     done = run([sys.executable, "-m", "simjax", "embed", "digits-cnn", name, "--out", b"\xfe.csv"])
-    assert done.stdout == b"1 embeddings of 64 numbers: \\udcfe.csv\n"
+    assert done.stdout == b"1 embedding of 64 numbers: \\udcfe.csv\n"
     assert name in next(tmp_path.glob("*.csv")).read_bytes()
     done = run([sys.executable, "-m", "simjax", "embed", "digits-cnn", b"\xfd.png", "--out", "e.csv"])
     assert done.stderr == b"error: \\udcfd.png: no such file or folder\n"

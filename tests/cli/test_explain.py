@@ -48,7 +48,7 @@ def test_the_class_of_one_image_is_explained(place, capsys):
     np.testing.assert_allclose(found["areas"]["occlusion"]["insertion"], expected.insertion_area, rtol=1e-6)
     page = Path("page.html").read_text()
     assert f"class {other}, probability {found['probability']:.4f} (most probable: {predicted}, " in page
-    assert f"Orange regions make class {other} more probable" in page
+    assert f"Occlusion: orange regions make class {other} more probable" in page
     assert page.count("<img") == 2
     main(["explain", "run", str(path), "--out", "page.html"])
     assert f"{path}: class {predicted}, probability {probabilities.max():.4f}\n" in capsys.readouterr().out

@@ -312,33 +312,16 @@ def test_folders_are_compared_by_the_frechet_distance(place, capsys):
         ("gallery duplicates images", "--encoder: expected an encoder, because images is a folder of images"),
         ("gallery duplicates G --encoder run", "--encoder: G is a gallery, which is searched with its own encoder"),
         ("gallery duplicates nowhere", "nowhere: no such gallery"),
+        ("gallery calibrate G --images one", "--images: expected two or more identities, one of which has two or more"),
         ("gallery calibrate G --images images", "--images: expected none that are enrolled"),
     ],
 )
 def test_a_mistake_is_one_line_and_changes_nothing(calibrated, capsys, arguments, message):
     Path("text.png").write_text("no image")
+    image_folder(Path("one"), classes=("c",), each=2)
     assert message in fails(capsys, *arguments.split())
     assert printed_json(capsys, "gallery", "info", "G")["items"] == 24
     assert not Path("H").exists()
-
-
-def test_a_terminal_does_not_act_on_names(calibrated, capsys):
-    name = "Eve\x1b[31m\x9b"
-    Path(name).mkdir()
-    Image.new("L", (12, 12), 50).save(f"{name}/0.png")
-    main(["gallery", "add", "G", f"{name}/0.png", "--identity", name])
-    for command in (
-        *(["gallery", "search", "G", f"{name}/0.png"], ["gallery", "duplicates", "G", "--min-score", "0.9"]),
-        *(["gallery", "identify", "G", f"{name}/0.png", "--fpir", "0.1"], ["classify", "run", f"{name}/0.png"]),
-    ):
-        capsys.readouterr()
-        main(command)
-        printed = capsys.readouterr().out
-        assert "Eve\\x1b[31m\\x9b" in printed
-        assert all(line.isprintable() for line in printed.splitlines())
-    assert "error: Eve\\x1b[31m" in fails(capsys, "classify", "run", f"{name}/1.png")
-    (hit, *_) = printed_json(capsys, "gallery", "search", "G", f"{name}/0.png")[0]["hits"]
-    assert hit["identity"] == name
 
 
 def test_a_page_escapes_names_and_replaces_missing_images(place, capsys):
@@ -370,7 +353,7 @@ def test_pictures_are_links_to_files_with_their_names_below(place, capsys):
     assert f"<span>{path.parent}" not in page
 
 
-def test_a_probability_says_what_the_calibration_calls_the_same(place, capsys):
+def test_a_probability_says_what_the_calibration_calls_the_same(place, capsys, monkeypatch):
     def printed(gallery: str) -> str:
         capsys.readouterr()
         main(["gallery", "search", gallery, "images/a/0.png", "--html", "page.html"])
@@ -390,6 +373,8 @@ def test_a_probability_says_what_the_calibration_calls_the_same(place, capsys):
     main(["calibrate", "run", "--images", "strangers"])  # on images of identities
     main(["gallery", "create", "I", "--encoder", "run", "--images", "images", "--flat"])
     assert "probability: that both images show the same identity, for a prior of 0.5" in printed("I")
+    monkeypatch.setattr("simjax.evaluate.Calibration.probability", lambda self, scores: np.zeros(np.shape(scores)))
+    assert "probability: that both images show the same identity, for a prior of 0.5" in printed("I")  # 0 is one
 
 
 def test_the_ready_encoders_are_listed(capsys):

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from simjax.cli import main
+from simjax.cli._study import StudyDisplay
+from simjax.study import Cell, CellState
 from tests.cli.runs import ROOT, fails, read
 
 FILE = """
@@ -54,6 +56,17 @@ def test_mistakes_are_one_line(small, tmp_path, capsys):
     assert "two with the folder" in fails(capsys, "study", small, "--out", tmp_path / "out")
     small.write_text(FILE)
     assert "Not a directory" in fails(capsys, "study", small, "--out", small / "out")
+
+
+def test_the_line_of_a_failed_cell_has_its_error_unchanged(tmp_path, capsys):
+    cell = Cell("dnn", "dot", "softmax", "digits", 0)
+    state = CellState(cell, {}, tmp_path, "failed", 1.0, "expected [n] = [3], got :smile: [/n]\x1b")
+    with StudyDisplay([state]) as display:
+        display.update()
+    assert capsys.readouterr().out.splitlines() == [
+        "1 cell, 0 of them finished before",
+        f"1/1 {cell.name}: failed: expected [n] = [3], got :smile: [/n]\\x1b, 1.0 s",
+    ]
 
 
 @pytest.mark.slow

@@ -1,17 +1,20 @@
-"""Progress on terminals of several widths, plain lines elsewhere, and Ctrl-C in every phase; with real processes."""
+"""Progress on terminals of several widths, plain lines elsewhere, names, and Ctrl-C in every phase."""
 
 import os
 import pty
 import re
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
+from simjax.cli import main
 from simjax.train._progress import phase, progress_line
-from tests.cli.runs import ROOT, read, start, wait_for
+from tests.cli.runs import ROOT, fails, printed_json, read, start, wait_for
 
 QUICK = ["--model", "dnn", "--dnn.widths", "8", "--steps", "6"]
 DETAILS = ["loss 1.2345", "0:12 left", "accuracy 0.9012", "12,345 images/s"]
@@ -53,6 +56,37 @@ def test_a_long_phase_names_its_parts_if_the_output_is_no_terminal(capsys, monke
         begin("accuracy")
         begin("retrieval")
     assert capsys.readouterr().out == ("evaluating\nevaluating: accuracy (1 of 2)\nevaluating: retrieval (2 of 2)\n")
+
+
+def test_a_terminal_does_not_act_on_names(calibrated, capsys):
+    name = "Eve\x1b[31m\x9b"
+    shutil.copytree("run", name)  # also the name of an encoder, an identity and a folder of images
+    for i in range(2):
+        Image.new("L", (12, 12), 50 + i).save(f"{name}/{i}.png")
+    query = f"{name}/0.png"
+    main(["gallery", "add", "G", query, "--identity", name])
+    for command in (
+        ["gallery", "create", f"{name}/G", "--encoder", name],
+        ["calibrate", name, "--images", "strangers"],
+        ["gallery", "create", f"{name}/C", "--encoder", name, "--images", "images"],
+        ["gallery", "info", f"{name}/C"],
+        ["gallery", "search", "G", query, "--html", f"{name}/page.html"],
+        ["gallery", "identify", "G", query, "--fpir", "0.1"],
+        ["gallery", "duplicates", "G", "--min-score", "0.9"],
+        ["explain", name, query, "--out", f"{name}/why.html"],
+        ["embed", "run", query, "--out", f"{name}/e.csv"],
+        ["classify", "run", query],
+        ["fid", name, "images", "others"],
+        ["data", "export", "folder:images", "--out", f"{name}/images"],
+        ["train", "--resume", "--out", name],
+    ):
+        main(command)
+        printed = "".join(capsys.readouterr())
+        assert "Eve\\x1b[31m\\x9b" in printed, command
+        assert all(line.isprintable() for line in printed.split("\n")), command
+    assert "error: Eve\\x1b[31m" in fails(capsys, "classify", "run", f"{name}/none.png")
+    (hit, *_) = printed_json(capsys, "gallery", "search", "G", query)[0]["hits"]
+    assert hit["identity"] == name
 
 
 def run_in_terminal(columns, *arguments):

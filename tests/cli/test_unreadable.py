@@ -83,3 +83,11 @@ def test_one_unreadable_image_is_named_with_the_option(place, capsys, monkeypatc
         assert "no image can be read: bad.png" in fails(capsys, "classify", "run", *files, "--skip-unreadable")
     monkeypatch.setattr("warnings.filters", [])
     assert len(printed_json(capsys, "classify", "run", "bad.png", "images", "bad.png", "--skip-unreadable")) == 24
+
+
+def test_a_folder_without_readable_images_is_named(damaged, capsys):
+    Path("bad").mkdir()
+    Path("new/p/bad0.png").rename("bad/0.png")
+    with pytest.raises(SystemExit):
+        main(["fid", "run", "images/b", "bad", "--skip-unreadable"])
+    assert capsys.readouterr().err.endswith("\nerror: bad: no image can be read\n")

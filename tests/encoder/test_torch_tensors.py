@@ -1,5 +1,6 @@
-"""The reader of PyTorch's tensors: it executes nothing, and a file of any content takes little time and memory."""
+"""The reader of PyTorch's tensors: it executes nothing and refuses every other file in little time."""
 
+import hashlib
 import io
 import os
 import pickle
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 
 from simjax.core import InputError
-from simjax.encoder._torch_tensors import MAGIC, read_tensors
+from simjax.encoder._torch_tensors import read_tensors
 
 VALUES = {"a": np.arange(6, dtype=np.float32), "b": np.array([7], np.int64)}
+BEGIN = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})  # magic number, version, machine
 TENSORS = {"a": ("a", 1, (2, 2), (1, 2)), "b": ("b", 0, (), ())}  # name: storage, offset, shape and strides
 
 
@@ -58,7 +60,7 @@ def torch_names(monkeypatch):
     return torch, rebuild
 
 
-def content_of(torch_names, tensors=TENSORS, *, magic=MAGIC, extra=None) -> bytes:
+def content_of(torch_names, tensors=TENSORS, *, extra=None) -> bytes:
     torch, rebuild = torch_names
     kinds = {"a": torch.FloatStorage, "b": torch.LongStorage}
     storages = {key: Reference(key, kinds[key], len(values)) for key, values in VALUES.items()}
@@ -68,7 +70,7 @@ def content_of(torch_names, tensors=TENSORS, *, magic=MAGIC, extra=None) -> byte
     )
     state.update(extra or {})
     file = io.BytesIO()
-    for part in (magic, 1001, {"little_endian": True}, state, list(VALUES)):
+    for part in (*BEGIN, state, list(VALUES)):
         ReferencePickler(file, protocol=2).dump(part)
     for values in VALUES.values():
         file.write(len(values).to_bytes(8, "little") + values.tobytes())
@@ -78,7 +80,7 @@ def content_of(torch_names, tensors=TENSORS, *, magic=MAGIC, extra=None) -> byte
 def read(content: bytes, folder: Path) -> dict[str, np.ndarray]:
     path = folder / "weights.pth"
     path.write_bytes(content)
-    return read_tensors(path)
+    return read_tensors(path, sha256=hashlib.sha256(content).hexdigest())
 
 
 def test_tensors_are_views_of_their_storages(torch_names, tmp_path):
@@ -111,10 +113,8 @@ def test_a_malicious_file_runs_nothing(torch_names, tmp_path):
         ({"a": ("a", 3, (2, 2), (1, 2))}, "outside of its storage"),
         ({"a": ("a", 0, (3,), (-1,))}, "outside of its storage"),
         ({"a": ("a", 0, (10**9,), (0,))}, "outside of its storage"),
-        ({f"a{i}": ("a", 0, (6,), (1,)) for i in range(2)}, "repeated"),
-        ({"a": ("a", 0, (True,), (1,))}, "whole numbers"),
-        ({"a": ("a", 0, (1,) * 33, (1,) * 33)}, "damaged"),
-        ({"a": ("a", 0, (2, 2), (1,))}, "damaged"),
+        ({"a": ("a", 0, (1,) * 65, (1,) * 65)}, "not a file of PyTorch tensors"),
+        ({"a": ("a", 0, (2, 2), (1,))}, "not a file of PyTorch tensors"),
     ],
 )
 def test_tensors_outside_of_their_storage_are_refused(torch_names, tmp_path, tensors, message):
@@ -125,22 +125,23 @@ def test_tensors_outside_of_their_storage_are_refused(torch_names, tmp_path, ten
 def test_damaged_and_foreign_files_are_refused(torch_names, tmp_path):
     whole = content_of(torch_names)
     for length in (0, 1, len(whole) // 2, len(whole) - 9, len(whole) - 1):
-        with pytest.raises(InputError, match=r"weights\.pth: it "):
+        with pytest.raises(InputError, match=r"weights\.pth: (it|a tensor) "):
             read(whole[:length], tmp_path)
-    with pytest.raises(InputError, match="does not begin"):
-        read(content_of(torch_names, magic=1), tmp_path)
-    with pytest.raises(InputError, match="not a dictionary of tensors"):
+    with pytest.raises(InputError, match="not a file of PyTorch tensors"):
         read(content_of(torch_names, extra={"x": 1}), tmp_path)
+    with pytest.raises(InputError, match="expected the file with the SHA-256 00, got another one"):
+        read_tensors(tmp_path / "weights.pth", sha256="00")
     with pytest.raises(InputError, match="cannot be read"):
-        read_tensors(tmp_path / "absent.pth")
+        read_tensors(tmp_path / "absent.pth", sha256="00")
     os.mkfifo(tmp_path / "pipe.pth")
     with pytest.raises(InputError, match="It is a pipe"):
-        read_tensors(tmp_path / "pipe.pth")
+        read_tensors(tmp_path / "pipe.pth", sha256="00")
 
 
 TUPLES = b")" + b"2\x86" * 60  # each of two copies of the one before, made by DUP
-SHARED_TUPLES = b")" + b"q\x00h\x00\x86" * 60  # and made by the memo
+SHARED_TUPLES = b")" + b"q\x00h\x00\x86" * 60  # and made by the memo; a hash of them would take for ever
 STORAGE = b"X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+NOT_TENSORS = "not a file of PyTorch tensors"
 
 
 @pytest.mark.parametrize(
@@ -151,39 +152,36 @@ STORAGE = b"X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
         (b"}(" + SHARED_TUPLES + b"K\x01u.", "keys that are strings"),
         (
             b"}X\x01\x00\x00\x00a(" + STORAGE + SHARED_TUPLES + b"X\x03\x00\x00\x00cpuK\x01NtQs.",
-            "no storage of numbers",
+            "a key that is a string",
         ),
-        (b"(" + SHARED_TUPLES + b"NNNNNtQ.", "no storage of numbers"),
-        (SHARED_TUPLES + b")R.", "calls a function"),
-        (SHARED_TUPLES + b".", "not a dictionary of tensors"),
+        (b"(" + SHARED_TUPLES + b"NNNNNtQ.", NOT_TENSORS),
+        (SHARED_TUPLES + b")R.", NOT_TENSORS),
+        (SHARED_TUPLES + b".", NOT_TENSORS),
         (b"]" * 200_000 + b"a" * 199_999 + b".", "operation APPEND; only"),
-        (b")" + b"\x85" * 200_000 + b".", "not a dictionary of tensors"),
-        (b"ctorch._utils\n_rebuild_tensor_v2\nN}X\x05\x00\x00\x00shapeK\x07s\x86b.", "damaged"),
-        (b"ctorch._utils\n_rebuild_tensor_v2\n}X\x05\x00\x00\x00shapeK\x07sb.", "damaged"),
-        (b"ctorch\nFloatStorage\n(K\x03X\x01\x00\x00\x00>NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb.", "damaged"),
+        (b")" + b"\x85" * 200_000 + b".", NOT_TENSORS),
+        (b"ctorch\nFloatStorage\n)R.", "calls a function with arguments; only tensors are read"),
         (b"\x82\x01.", "operation EXT1; only tensors are read"),
-        (b"", "damaged"),
-        (b".", "damaged"),
-        (b"K\x01K\x02.", "damaged"),
-        (b"u.", "damaged"),
+        (b"", NOT_TENSORS),
+        (b".", NOT_TENSORS),
+        (b"K\x01K\x02.", NOT_TENSORS),
+        (b"u.", NOT_TENSORS),
     ],
 )
 def test_a_program_that_makes_anything_but_tensors_is_refused(tmp_path, pickled, message):
-    state = b"\x80\x02" + pickled
-    content = pickle.dumps(MAGIC, 2) + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + state + pickle.dumps([], 2)
+    begin = b"".join(pickle.dumps(part, 2) for part in BEGIN)
     with pytest.raises(InputError, match=message):
-        read(content, tmp_path)
+        read(begin + b"\x80\x02" + pickled + pickle.dumps([], 2), tmp_path)
 
 
-def test_keys_of_storages_are_strings(tmp_path):
-    content = pickle.dumps(MAGIC, 2) + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + pickle.dumps({}, 2)
-    with pytest.raises(InputError, match="no list of the keys"):
-        read(content + b"\x80\x02](" + SHARED_TUPLES + b"e.", tmp_path)
+def test_the_keys_of_storages_are_those_of_the_tensors(tmp_path):
+    begin = b"".join(pickle.dumps(part, 2) for part in (*BEGIN, {}))
+    with pytest.raises(InputError, match="the keys of its storages are not those of its tensors"):
+        read(begin + b"\x80\x02](" + SHARED_TUPLES + b"e.", tmp_path)
 
 
 def test_a_large_index_of_the_memo_takes_no_memory(tmp_path):
     tracemalloc.start()
-    with pytest.raises(InputError, match="does not begin"):
+    with pytest.raises(InputError, match=NOT_TENSORS):
         read(b"\x80\x02]r\xff\xff\xff\x07.", tmp_path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

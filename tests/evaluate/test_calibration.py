@@ -279,9 +279,9 @@ def test_wrong_input_is_an_error_that_names_the_argument(calibration):
     cases = [
         (
             (x, np.arange(10)),
-            "^identities: expected two or more, one of which has two or more images, got 10 images of 10",
+            "^identities: expected two or more identities, one of which has two or more images, got 10 images of 10",
         ),
-        ((x, np.zeros(10, int)), "^identities: expected two or more, .* got 10 images of 1$"),
+        ((x, np.zeros(10, int)), "^identities: expected two or more identities, .* got 10 images of 1$"),
         ((x, ids[:-1]), r"^identities: expected an integer or a name for each of 10 rows, got int64 \(9,\)"),
         ((x, ids + 0.5), "^identities: expected an integer or a name for each of 10 rows, got float64"),
         ((np.where(np.arange(10)[:, None] == 3, np.nan, x), ids), "^embeddings: expected finite .* got nan in row 3$"),

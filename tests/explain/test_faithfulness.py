@@ -58,9 +58,14 @@ def test_a_step_of_less_than_a_patch_is_left_out(linear, pairs):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_a_heat_map_of_another_size_is_refused(linear, pairs):
+def test_a_heat_map_of_another_size_or_with_nan_is_refused(linear, pairs):
     target = explain.similarity_to(linear(), pairs[1])
     with pytest.raises(InputError, match=r"heat_maps: expected shape \(3, 9, 10\), got \(3, 8, 8\)"):
         explain.faithfulness(linear(), pairs[0], target, np.zeros((3, 8, 8)))
+    for value in (np.nan, np.inf):
+        maps = np.zeros((3, 9, 10))
+        maps[1, 2, 3] = value
+        with pytest.raises(InputError, match="heat_maps: expected finite numbers, got NaN or infinity in map 1"):
+            explain.faithfulness(linear(), pairs[0], target, maps)
     with pytest.raises(InputError, match="steps: expected at least 1, got 0"):
         explain.faithfulness(linear(), pairs[0], target, np.zeros((3, 9, 10)), steps=0)

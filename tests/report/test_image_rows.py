@@ -28,3 +28,11 @@ def test_a_file_that_cannot_be_read_has_no_picture_and_no_size_and_the_others_ha
     assert page.count("data:image/png") == 1
     assert file_size(bad) is None
     assert file_size(tmp_path / "good.png") == f"8 x 8 pixels, {(tmp_path / 'good.png').stat().st_size} bytes"
+
+
+def test_a_page_of_many_rows_has_no_list_of_links_to_them(tmp_path):
+    rows = [ImageRow(f"row {i}", [Thumbnail(None, [str(i)])]) for i in range(5)]
+    write_image_rows(tmp_path / "page.html", "rows", "lead", rows)
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<h2") == 5
+    assert "<nav" not in page

@@ -65,3 +65,12 @@ def test_seconds_and_minutes_are_below_sixty(value, shown):
 def test_thousands_have_separators():
     assert numbers.count(1234567) == "1,234,567"
     assert numbers.milliseconds(12345.6) == "12,346 ms"
+
+
+def test_a_quantity_has_its_noun_in_the_singular_for_one():
+    assert [numbers.quantity(x, "epoch") for x in (0, 1, 1.0, 1.5, 2000)] == [
+        *("0 epochs", "1 epoch", "1 epoch", "1.5 epochs", "2,000 epochs")
+    ]
+    assert [numbers.quantity(x, "class", "classes") for x in (1, np.int64(3), None)] == [
+        *("1 class", "3 classes", "– classes")
+    ]

@@ -213,7 +213,7 @@ def test_a_network_that_gains_by_a_corruption_is_named(study):
         ("training_flops", 0, "Training ends after 2 billion operations."),
         ("training_flops", 4, "10 epochs for all networks, so that the budgets are not equal"),
         ("seconds", 1, "2,000,000,000 seconds or 10 epochs, whichever is first: 10 epochs for 1 of the 4 networks"),
-        ("epochs", 0, "Training ends after 2e+09 epochs."),
+        ("epochs", 0, "Training ends after 2,000,000,000 epochs."),
         ("parameters", 0, "scaled for 2,000,000,000 parameters: they have 10 to 10, and 10 epochs of training."),
     ],
 )
