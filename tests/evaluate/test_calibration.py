@@ -177,16 +177,16 @@ def test_search_threshold_equals_a_search_over_the_best_scores(calibration, meas
 def test_fresh_strangers_pass_as_often_as_wanted_and_flattened_pairs_would_be_wrong(calibration):
     """With 20 of 400 images passing, a stranger passes with probability 20 / 401, averaged over calibrations."""
     gallery = faces(50, 1, seed=4)[0]
-    best = cosines(faces(20_000, 1, seed=5)[0], gallery).max(axis=1)
+    best = cosines(faces(80_000, 1, seed=5)[0], gallery).max(axis=1)
     real, flattened = [], []
-    for seed in range(10, 30):
+    for seed in range(10, 90):
         x, ids = faces(200, 2, seed)
         threshold = replace(calibration, embeddings=x, identities=ids).search_threshold(0.05, gallery)
         assert threshold.rate == 0.05
         real.append(np.mean(best >= threshold.value))
         flattened.append(np.mean(best >= np.quantile(cosines(x, gallery), 0.95)))
     assert np.mean(real) == pytest.approx(20 / 401, abs=0.006)
-    assert max(real) < 0.1
+    assert max(real) < 0.15
     assert min(flattened) > 0.5
 
 
