@@ -298,7 +298,8 @@ def _largest_number(argument: str, wanted: float, trials: int, what: str) -> int
     check_between(argument, wanted, 0, 1)
     k = allowed_count(wanted, trials)
     if k < 1:
-        least = np.ceil(1e4 / trials) / 1e4 if trials <= 1e4 else 1 / trials  # rounded up, so that it is not refused
+        power = 10 ** (len(str(trials - 1)) + 3)  # 1 / trials with 4 digits, rounded up, so that it is not refused
+        least = -(-power // trials) / power
         expected = f"expected at least {least:.4g}, or a calibration with more images"
         raise InputError(f"{argument}: {wanted:g} of {trials:,} {what} is less than one; {expected}")
     return k

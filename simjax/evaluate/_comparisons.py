@@ -171,6 +171,8 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike, *, confidence: float = 0
 
         u = (x + 1) / (n + 2),  v = (y + 1) / (n + 2),  u - v +- z sqrt((u + v - (u - v)^2) / (n + 2))
 
+    It is widened to contain the difference where a low confidence would exclude it.
+
     Images must be independent. If several show one identity, use `compare` with estimates of the two accuracies. The
     result is about these two classifiers, not about the recipes that produced them.
 
@@ -197,10 +199,11 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike, *, confidence: float = 0
     p_value = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
     u, v = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
     margin = float(norm.ppf((1 + confidence) / 2)) * ((u + v - (u - v) ** 2) / (n + 2)) ** 0.5
-    interval = (max(-1.0, u - v - margin), min(1.0, u - v + margin))
+    difference = (only_a - only_b) / n
+    low, high = max(-1.0, u - v - margin), min(1.0, u - v + margin)
     return {
-        "difference": (only_a - only_b) / n,
-        "interval": interval,
+        "difference": difference,
+        "interval": (min(low, difference), max(high, difference)),
         "only_a": only_a,
         "only_b": only_b,
         "p_value": p_value,

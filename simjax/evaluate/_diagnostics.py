@@ -90,7 +90,7 @@ def uniformity(embeddings: ArrayLike, *, t: float = 2.0) -> float | None:
     scaled = Partial(_negative_product, jnp.float32(t))
     of_rows = logsumexp(unit_vectors(rows), mask=exclude_self, function=scaled, measure="squared_euclidean")
     pairs = len(rows) * (len(rows) - 1)
-    return float(min(np.logaddexp.reduce(np.asarray(of_rows, np.float64)) - np.log(pairs), 0.0))
+    return float(np.clip(np.logaddexp.reduce(np.asarray(of_rows, np.float64)) - np.log(pairs), -4 * t, 0.0))
 
 
 def effective_rank(embeddings: ArrayLike, *, center: bool = False) -> float | None:
@@ -118,7 +118,7 @@ def effective_rank(embeddings: ArrayLike, *, center: bool = False) -> float | No
     if not singular.size:
         return None
     p = singular / singular.sum()
-    return float(np.exp(-np.sum(p * np.log(p))))
+    return float(np.clip(np.exp(-np.sum(p * np.log(p))), 1.0, min(rows.shape)))
 
 
 def largest_variance_share(embeddings: ArrayLike) -> float | None:
@@ -140,7 +140,7 @@ def largest_variance_share(embeddings: ArrayLike) -> float | None:
     squares = np.linalg.eigvalsh(rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T)
     if not squares.size or squares.sum() <= np.finfo(np.float64).eps * max(rows.shape) * total:  # rounding
         return None
-    return float(squares[-1] / squares.sum())
+    return float(np.clip(squares[-1] / squares.sum(), 1 / min(rows.shape), 1.0))
 
 
 def spread(embeddings: ArrayLike) -> float | None:
@@ -162,7 +162,7 @@ def spread(embeddings: ArrayLike) -> float | None:
     total = np.sum(rows**2) / max(len(rows), 1)
     if total == 0:
         return None
-    return float(np.sum((rows - rows.mean(axis=0)) ** 2) / len(rows) / total)
+    return float(min(np.sum((rows - rows.mean(axis=0)) ** 2) / len(rows) / total, 1.0))
 
 
 def embedding_diagnostics(embeddings: ArrayLike, labels: ArrayLike) -> dict[str, Any]:

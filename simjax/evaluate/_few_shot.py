@@ -51,13 +51,15 @@ def few_shot_accuracy(
 
     Returns:
         `mean`, the mean over episodes of the fraction of correctly classified queries; `interval`, its ends for other
-        episodes of these images with 95% confidence (1.96 standard errors), None for one episode; `ways`, the actual
-        number of classes in an episode. With fewer than two classes `mean` and `interval` are None.
+        episodes of these images with 95% confidence, None for one episode; `ways`, the actual number of classes in an
+        episode. With fewer than two classes `mean` and `interval` are None.
+
+        The interval is Student's, or mean +- 3 / e for equal accuracies of all e episodes (rule of 3).
 
     Example:
         >>> found = few_shot_accuracy(np.eye(4).repeat(3, axis=0), np.arange(4).repeat(3), episodes=10)
-        >>> found["mean"], found["interval"], found["ways"]
-        (1.0, (1.0, 1.0), 4)
+        >>> found["mean"], tuple(np.round(found["interval"], 2).tolist()), found["ways"]
+        (1.0, (0.7, 1.0), 4)
     """
     check_at_least("ways", ways, 2)
     for argument, got in (("shots", shots), ("queries", queries), ("episodes", episodes)):
@@ -81,7 +83,12 @@ def few_shot_accuracy(
     accuracy = np.asarray(_episode_accuracy(rows, images, valid, m, shots=shots), np.float64)
     mean, interval = float(np.mean(accuracy)), None
     if episodes > 1:
-        margin = 1.96 * float(np.std(accuracy, ddof=1)) / episodes**0.5
+        from scipy.stats import t
+
+        if np.ptp(accuracy) > 0:
+            margin = float(t.ppf(0.975, episodes - 1) * np.std(accuracy, ddof=1)) / episodes**0.5
+        else:
+            margin = -float(np.log(0.05)) / episodes
         interval = (max(mean - margin, 0.0), min(mean + margin, 1.0))
     return {"mean": mean, "interval": interval, "ways": ways}
 

@@ -325,7 +325,7 @@ def _differences(recipes: Sequence[Recipe]) -> list[Block]:
         f"Differences with 95% intervals, for shares in percentage points. {about} If an interval contains 0, these "
         "runs cannot tell which recipe is better; its ends say how large the difference may be. The intervals are not "
         f"corrected for their number: if the {equal} were equal, one or more of {len(rows)} would exclude 0 by chance "
-        f"with a probability of up to {1 - 0.95 ** len(rows):.0%}."
+        f"with a probability of up to {min(1, 0.05 * len(rows)):.0%}."
     )
     columns = ["Metric", "Compared", "First", "Second", "Difference", "95% interval", "Verdict"]
     return [Text(text), Table(columns, rows, "llrrrrl")]

@@ -91,6 +91,18 @@ def test_the_largest_variance_share_is_that_of_the_first_principal_component(ran
         assert largest_variance_share(rows) == pytest.approx(expected, rel=1e-6)
 
 
+def test_rounding_leaves_no_value_outside_of_its_range(random):
+    for _ in range(200):
+        n, d = random.integers(2, 30), random.integers(2, 6)
+        line = np.outer(random.normal(size=n), random.normal(size=d))
+        assert known(largest_variance_share(line)) <= 1
+        assert known(effective_rank(line)) >= 1
+        assert known(effective_rank(np.linalg.qr(random.normal(size=(d, d)))[0])) <= d
+        for rows in (line, random.normal(size=(n, d))):
+            assert known(spread(np.concatenate([rows, -rows]))) <= 1
+    assert uniformity([[1.0, 0.0], [-1.0, 0.0]], t=0.1) == -0.4  # the float32 next to 0.1 is larger
+
+
 def test_together_they_are_the_single_values(random):
     x, labels = random.normal(size=(43, 5)), np.arange(43) % 3
     assert embedding_diagnostics(x, labels) == {

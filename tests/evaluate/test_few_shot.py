@@ -1,10 +1,11 @@
 """Few-shot accuracy, against a loop over the same episodes and known cases."""
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import chisquare
+from scipy.stats import chisquare, ttest_1samp
 
 from simjax.core import InputError
 from simjax.evaluate import few_shot_accuracy
@@ -86,7 +87,7 @@ def test_fewer_classes_than_ways_and_small_classes():
     labels = np.array([0] * 9 + [1] * 3 + [2] * 2 + [3])
     x = np.eye(4)[labels]
     found = few_shot_accuracy(x, labels, ways=5, shots=1, queries=15, episodes=20)
-    assert found == {"mean": 1.0, "interval": (1.0, 1.0), "ways": 3}  # class 3 has no query image
+    assert (found["mean"], found["ways"]) == (1.0, 3)  # class 3 has no query image
     assert few_shot_accuracy(x, labels, shots=3) == {"mean": None, "interval": None, "ways": 1}
 
 
@@ -102,6 +103,26 @@ def test_fewer_than_two_classes_have_no_accuracy(labels):
     found = few_shot_accuracy(np.ones((len(labels), 2)), labels)
     assert (found["mean"], found["interval"]) == (None, None)
     assert found["ways"] < 2
+
+
+def interval_of(accuracy, monkeypatch):
+    """Return the interval of episodes with these accuracies."""
+    monkeypatch.setattr("simjax.evaluate._few_shot._episode_accuracy", lambda *arguments, shots: np.array(accuracy))
+    return few_shot_accuracy(np.eye(2).repeat(2, 0), [0, 0, 1, 1], episodes=len(accuracy))["interval"]
+
+
+def test_the_interval_is_that_of_student(monkeypatch):
+    accuracy = [0.4, 0.7, 0.8, 0.5]
+    expected = ttest_1samp(accuracy, 0).confidence_interval()
+    assert interval_of(accuracy, monkeypatch) == pytest.approx(tuple(expected))
+    assert interval_of([0.4, 0.6], monkeypatch) == (0, 1)
+
+
+def test_equal_accuracies_have_the_interval_of_the_rule_of_3(monkeypatch):
+    margin = -math.log(0.05) / 20
+    assert interval_of([0.6] * 20, monkeypatch) == pytest.approx((0.6 - margin, 0.6 + margin))
+    assert interval_of([1.0] * 20, monkeypatch) == pytest.approx((1 - margin, 1))
+    assert interval_of([0.5, 0.5], monkeypatch) == (0, 1)
 
 
 def test_one_episode_has_no_interval():

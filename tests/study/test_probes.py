@@ -13,7 +13,7 @@ from simjax.study import linear_probes
 LABELS = np.arange(150) % 3
 
 
-def predictions(x: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+def logits_of(x: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Minimize the penalized loss of a multinomial regression of standardised features with SciPy."""
     mean, std = x.mean(axis=0), x.std(axis=0)
     x, test = (x - mean) / std, (test - mean) / std
@@ -24,16 +24,20 @@ def predictions(x: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarr
         return np.sum(logsumexp(logits, axis=1) - logits[np.arange(len(x)), labels]) + np.sum(weights**2) / 2
 
     flat = minimize(loss, np.zeros(3 * x.shape[1] + 3)).x
-    return np.argmax(test @ flat[:-3].reshape(-1, 3) + flat[-3:], axis=1)
+    return test @ flat[:-3].reshape(-1, 3) + flat[-3:]
 
 
 def test_the_accuracy_is_that_of_a_regression_of_standardised_features(random):
     spatial = random.normal(size=(150, 2, 2, 1)) * [[[1.0]], [[100.0]]]
     spatial[..., 0, 0, 0] += LABELS
-    train, test = {"spatial": spatial[:90]}, {"spatial": spatial[90:]}
-    found = linear_probes(train, LABELS[:90], test, LABELS[90:])["spatial"]
-    correct = predictions(spatial[:90].reshape(90, 4), LABELS[:90], spatial[90:].reshape(60, 4)) == LABELS[90:]
-    expected = mean_estimate(correct, np.arange(60))
+    logits = logits_of(spatial[:90].reshape(90, 4), LABELS[:90], spatial.reshape(150, 4))
+    # Two solvers may classify an image at the boundary of two classes differently.
+    clear = 90 + np.flatnonzero(np.diff(np.sort(logits[90:], axis=1))[:, -1] > 0.01)
+    train, test = {"spatial": spatial[:90]}, {"spatial": spatial[clear]}
+    found = linear_probes(train, LABELS[:90], test, LABELS[clear])["spatial"]
+    correct = np.argmax(logits[clear], axis=1) == LABELS[clear]
+    expected = mean_estimate(correct, np.arange(len(clear)))
+    assert len(clear) > 50
     assert found.value == expected.value
     assert 0.4 < correct.mean() < 0.9
     assert found.interval() == expected.interval()
@@ -57,8 +61,7 @@ def test_layers_keep_their_order_and_noise_is_at_the_level_of_chance(random):
     train, test = ({name: rows[half] for name, rows in layers.items()} for half in (slice(600), slice(600, None)))
     found = linear_probes(train, labels[:600], test, labels[600:])
     assert list(found) == ["z", "a"]
-    low, high = found["z"].interval() or (1, 1)
-    assert low < 1 / 3 < high
+    assert found["z"].value == pytest.approx(1 / 3, abs=0.1)
     assert found["a"].value == 1
 
 
