@@ -159,6 +159,28 @@ def test_without_any_difference_the_interval_is_that_of_the_rule_of_3():
     assert jackknife_interval(0.0, np.zeros(2)) == (0, 1)
 
 
+def test_errors_of_one_or_two_identities_reach_as_far_as_none():
+    people, images = np.repeat(np.arange(20), 100), np.arange(2_000)
+    bound = -np.log(0.05) / 20
+    for errors in ([3], [3, 150]):
+        is_error = np.isin(images, errors)
+        assert certain(mean_estimate(is_error, people).interval())[1] == pytest.approx(bound)
+        assert certain(mean_estimate(~is_error, people).interval())[0] == pytest.approx(1 - bound)
+    assert certain(mean_estimate(np.isin(images, [3, 150, 250]), people).interval())[1] < 0.01
+    assert certain(mean_estimate(images == 3, images).interval())[1] < 0.005
+
+
+@pytest.mark.parametrize(("identities", "images", "rate"), [(5, 20, 0.1), (5, 100, 0.5), (10, 400, 0.1)])
+def test_few_identities_of_nearly_independent_images_have_wide_enough_intervals(identities, images, rate):
+    random, inside = np.random.default_rng(0), 0
+    people = np.repeat(np.arange(identities), images)
+    for _ in range(200):
+        rates = random.beta(99 * rate, 99 * (1 - rate), identities)  # 1% of the variance of an image
+        low, high = certain(mean_estimate(random.random(len(people)) < rates[people], people).interval())
+        inside += low <= rate <= high
+    assert inside >= 0.9 * 200  # 95% are expected; with the quantile of as many identities it was 87 to 91%
+
+
 def test_an_interval_contains_its_value_and_stays_within_the_range(random):
     for _ in range(200):
         g = int(random.integers(2, 9))

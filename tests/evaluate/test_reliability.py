@@ -151,6 +151,27 @@ def test_the_interval_of_the_error_of_right_probabilities_begins_at_0():
     assert sum(low > 0.05 for low, _ in contradicted) == 40
 
 
+def test_the_interval_contains_the_error_of_one_wrong_bin():
+    random, pairs, inside = np.random.default_rng(5), np.arange(1_000)[:, None].repeat(2, axis=1), 0
+    for _ in range(40):
+        p = random.uniform(size=1_000)
+        is_wrong = (p > 0.5) & (p <= 0.6)
+        found = reliability(p, random.uniform(size=1_000) < p + 0.4 * is_wrong, identities=pairs)
+        low, high = found["expected_calibration_error_interval"]
+        inside += low <= 0.04 <= high
+        assert low <= found["expected_calibration_error"] - found["expected_by_chance"] <= high
+    assert inside >= 0.9 * 40
+
+
+def test_with_a_prior_bins_have_no_intervals_and_that_of_the_error_begins_at_0(random):
+    p = random.uniform(size=500)
+    pairs = np.arange(500)[:, None].repeat(2, axis=1)
+    found = reliability(p, random.uniform(size=500) < p**3, prior=0.5, identities=pairs)
+    assert found["expected_by_chance"] is None
+    assert [found_bin["fraction_same_interval"] for found_bin in found["bins"]] == [None] * 10
+    assert found["expected_calibration_error_interval"][0] == 0
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
