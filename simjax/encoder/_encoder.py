@@ -238,7 +238,7 @@ class Encoder:
 
     def pixels(self, images: Images) -> np.ndarray:
         """Return images as the networks see them, before normalization: uint8 [n, h, w, c], see `encode`."""
-        parts = list(batches_of_pixels(images, self.config.preprocessing, 256))
+        parts = list(batches_of_pixels(as_images(images), self.config.preprocessing, 256))
         return np.concatenate(parts) if parts else np.zeros((0, *self.config.preprocessing.image_shape), np.uint8)
 
     def network_input(self, images: Images) -> Array:

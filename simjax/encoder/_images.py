@@ -92,8 +92,13 @@ def as_images(images: Any) -> Any:
     return images
 
 
-def batches_of_pixels(images: Images, preprocessing: Preprocessing, batch_size: int) -> Iterator[np.ndarray]:
+def batches_of_pixels(images: Any, preprocessing: Preprocessing, batch_size: int) -> Iterator[np.ndarray]:
     """Yield uint8 pixels [b, h, w, c] in the order of the images, at most `batch_size` at a time.
+
+    Args:
+        images: See `as_images`, which returned them.
+        preprocessing: That of the encoder.
+        batch_size: At least 1.
 
     Raises:
         InputError: If an image cannot be read. The message has its path or its position.
@@ -124,7 +129,6 @@ def batches_of_pixels(images: Images, preprocessing: Preprocessing, batch_size: 
 
 def _batches(images: Any, batch_size: int) -> Iterator[Any]:
     """Yield the images in parts of at most `batch_size`: parts of an array, or lists of single images."""
-    images = as_images(images)
     if isinstance(images, np.ndarray):
         yield from (images[i : i + batch_size] for i in range(0, len(images), batch_size))
         return

@@ -182,6 +182,11 @@ def test_images_of_other_sizes_are_resized(encoder, digits):
     np.testing.assert_array_equal(encoder.encode(large), encoder.encode(np.stack(small)))
 
 
+def test_a_narrow_grey_image_is_no_color_image(encoder, random):
+    narrow = random.integers(0, 256, (9, 3), np.uint8)
+    np.testing.assert_array_equal(encoder.encode(narrow), encoder.encode(Image.fromarray(narrow)))
+
+
 def test_layers_are_returned_in_the_order_of_computation(encoder, digits, embeddings):
     layers = encoder.encode(digits, layers=True)
     assert list(layers) == ["patches", "block.0", "block.1", "norm", "embedding"]
