@@ -159,6 +159,15 @@ def test_without_any_difference_the_interval_is_that_of_the_rule_of_3():
     assert jackknife_interval(0.0, np.zeros(2)) == (0, 1)
 
 
+def test_a_variance_near_rounding_has_an_interval_around_the_value():
+    for value in (0.0303, 0.7):
+        for size in (1e-9, 1e-10, 1e-11):
+            left_out = value + size * np.array([1, -1, 2, -2, 1, -1])
+            low, high = certain(jackknife_interval(value, left_out))
+            assert low <= value <= high
+            assert high - low < 100 * size
+
+
 def test_errors_of_one_or_two_identities_reach_as_far_as_none():
     people, images = np.repeat(np.arange(20), 100), np.arange(2_000)
     bound = -np.log(0.05) / 20
