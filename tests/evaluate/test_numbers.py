@@ -33,6 +33,7 @@ KNOWN = {
     "threshold": 0.5,
     "same": LABELS == 1,
     "value": 0.5,
+    "by_chance": 0.01,
     "n": 6,
     "n_classes": 2,
     "n_pairs": 4,
