@@ -16,18 +16,13 @@ def measure(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "gallery_size.json").read_text())["folder"]
 
 
-def is_fast(report: dict[str, Any]) -> bool:
-    seconds = report["steps"][1]["seconds"]
-    return seconds["open"] < 2 and seconds["add 1 item"] + seconds["find it"] < 2 and seconds["remove it"] < 1
-
-
 @pytest.mark.slow
-def test_a_large_gallery_opens_in_less_than_two_seconds(tmp_path):
-    """One of three attempts must be fast, because other processes may use the machine."""
-    report, attempts = measure(tmp_path), 1
-    while not is_fast(report) and attempts < 3:
-        report, attempts = measure(tmp_path), attempts + 1
-    assert is_fast(report), report["steps"]
+def test_a_large_gallery_is_opened_and_changed_without_reading_or_writing_all_of_it(tmp_path):
+    """The limits are shares of the time of its creation, 8 s on an idle machine, because other processes may run."""
+    report = measure(tmp_path)
+    creation, seconds = report["steps"][0]["seconds"]["create"], report["steps"][1]["seconds"]
+    assert seconds["open"] < creation / 4
+    assert seconds["add 1 item"] + seconds["find it"] < creation / 4
+    assert seconds["remove it"] < creation / 8
     assert report["disk_bytes"] > 1_000_000 * 128 * 4
-    seconds = report["steps"][1]["seconds"]
     assert f"| open | {seconds['open']:.3f} s |" in (tmp_path / "gallery_size.md").read_text()
