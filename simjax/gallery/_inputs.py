@@ -16,6 +16,9 @@ from simjax.gallery._hits import embeddings_of
 from simjax.gallery._search import finite_rows
 from simjax.gallery._store import NewItems, Store, is_unicode
 
+MAX_DEPTH = 100
+"""Largest number of levels of metadata. SQLite reads 1,000."""
+
 Ids: TypeAlias = int | np.integer | Iterable[int | np.integer]
 """The id of an item, or ids."""
 
@@ -154,13 +157,21 @@ def _as_json(metadata: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | 
         values = dict(given or {})
         if wrong := [key for key in values if not isinstance(key, str) or key == "identity"]:
             raise InputError(f"metadata: expected names other than 'identity', got {wrong[0]!r}")
+        _check_depth(values)
         try:
             objects.append(json.dumps(values, ensure_ascii=False, allow_nan=False, default=_as_python))
         except (TypeError, ValueError) as error:
             raise InputError(f"metadata: expected values of JSON, got {values} ({error})") from None
-        except RecursionError:
-            raise InputError("metadata: expected values of JSON, got values that are nested too deep") from None
     return objects
+
+
+def _check_depth(value: Any, depth: int = 0) -> None:
+    """Raise an InputError for metadata that SQLite or the parser of another Python cannot read, or that is endless."""
+    if depth > MAX_DEPTH:
+        raise InputError(f"metadata: expected lists and objects of at most {MAX_DEPTH} levels, got more")
+    if isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            _check_depth(inner, depth + 1)
 
 
 def stored_paths(paths: Sequence[str | Path | None] | None, files: list[Path] | None, n: int) -> list[str | None]:
