@@ -31,13 +31,10 @@ def index_of(store: Store) -> Index | None:
     found = store.properties().get("index") if isinstance(store, IndexedStore) else None
     if found is None:
         return None
-    try:
-        index = Index(**found)
-    except TypeError as error:
-        raise InputError(f"{store.address}: the gallery is damaged: its index is {found!r}") from error
-    if not all(isinstance(value, int | float) for value in index):
+    is_index = isinstance(found, dict) and found.keys() == set(Index._fields)
+    if not is_index or not all(isinstance(value, int | float) for value in found.values()):
         raise InputError(f"{store.address}: the gallery is damaged: its index is {found!r}")
-    return index
+    return Index(**found)
 
 
 def existing_index(store: Store) -> Index:

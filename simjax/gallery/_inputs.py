@@ -141,7 +141,7 @@ def changed_values(
 def check_not_enrolled(identities: Sequence[str | None], store: Store) -> None:
     """Raise an InputError if the gallery has items of one of these identities."""
     if enrolled := store.enrolled(identities):
-        raise InputError(f"identities: expected none that are enrolled, got {first_names(enrolled)}")
+        raise InputError(f"identities: expected no enrolled identities, got {first_names(enrolled)}")
 
 
 def first_names(names: Sequence[str], most: int = 3) -> str:

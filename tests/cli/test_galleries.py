@@ -254,7 +254,7 @@ def test_the_first_three_of_many_enrolled_identities_are_named(place, capsys):
     main(["gallery", "create", "many.gallery", "--encoder", "run", "--images", "many"])
     capsys.readouterr()
     error = fails(capsys, "gallery", "calibrate", "many.gallery", "--images", "many")
-    assert "--images: expected none that are enrolled, got p, q, r and 2 more" in error
+    assert "--images: expected no enrolled identities, got p, q, r and 2 more" in error
 
 
 def test_folders_are_compared_by_the_frechet_distance(place, capsys):
@@ -313,7 +313,7 @@ def test_folders_are_compared_by_the_frechet_distance(place, capsys):
         ("gallery duplicates G --encoder run", "--encoder: G is a gallery, which is searched with its own encoder"),
         ("gallery duplicates nowhere", "nowhere: no such gallery"),
         ("gallery calibrate G --images one", "--images: expected two or more identities, one of which has two or more"),
-        ("gallery calibrate G --images images", "--images: expected none that are enrolled"),
+        ("gallery calibrate G --images images", "--images: expected no enrolled identities"),
     ],
 )
 def test_a_mistake_is_one_line_and_changes_nothing(calibrated, capsys, arguments, message):

@@ -9,6 +9,7 @@ import pytest
 
 from simjax.core import InputError
 from simjax.gallery import Gallery
+from simjax.gallery._store import as_npy
 from tests.gallery.conftest import build_encoder
 
 
@@ -163,6 +164,22 @@ def test_a_damaged_calibration_is_refused(filled):
     )(filled)
     with Gallery.open(filled) as gallery, pytest.raises(InputError, match="calibration is damaged"):
         gallery.calibration  # noqa: B018
+
+
+def test_a_calibration_of_complex_numbers_is_refused(filled):
+    content = as_npy(np.zeros((4, 5), np.complex64)).hex()
+    run_sql(
+        "INSERT INTO properties VALUES ('calibration', '{}')",
+        f"INSERT INTO calibration VALUES ('embeddings', x'{content}')",
+    )(filled)
+    with Gallery.open(filled) as gallery, pytest.raises(InputError, match="calibration is damaged .expected arrays"):
+        gallery.calibration  # noqa: B018
+
+
+def test_an_index_that_a_folder_cannot_have_is_ignored(filled):
+    run_sql("INSERT INTO properties VALUES ('index', 'x')")(filled)
+    with Gallery.open(filled) as gallery:
+        assert gallery.info()["index"] is None
 
 
 def test_embeddings_of_another_encoder_are_refused(filled, encoder):

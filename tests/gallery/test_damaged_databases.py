@@ -112,6 +112,8 @@ FREE_METADATA = "ALTER TABLE gallery.items DROP CONSTRAINT items_metadata_check"
         ([FREE_METADATA, "ALTER TABLE gallery.items ALTER metadata TYPE text USING '{'"], "invalid input syntax"),
         (["UPDATE gallery.calibration SET content = '\\x504b0304'"], "the calibration is damaged"),
         ([set_property("calibration", 5)], "the calibration is damaged"),
+        (["INSERT INTO gallery.properties VALUES ('index', '5')"], "the gallery is damaged: its index is 5"),
+        (["INSERT INTO gallery.properties VALUES ('index', '{\"items\": 1}')"], "damaged: its index is {'items': 1}"),
     ],
 )
 def test_a_damaged_gallery_in_postgresql_is_refused(postgres, encoder, rows, strangers, statements, message):

@@ -244,13 +244,13 @@ def test_readers_wait_for_a_replacement_and_read_the_new_gallery(postgres, store
 
     def wait_and_add(*arguments):
         began.set()
-        finish.wait()
+        finish.wait(60)
         return add_items(*arguments)
 
     monkeypatch.setattr(_postgres_create, "add_items", wait_and_add)
     with ThreadPoolExecutor(2) as pool:
         replaced = pool.submit(Gallery.create, postgres.url(), encoder, rows, overwrite=True)
-        began.wait()
+        assert began.wait(60)
         opened = pool.submit(Gallery.open, postgres.url())
         waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         while not postgres.execute(waiting) and not opened.done():

@@ -135,7 +135,7 @@ def test_items_without_an_identity_do_not_identify(enrolled, rows):
 def test_enrolled_identities_do_not_calibrate(enrolled, strangers):
     gallery, _, _ = enrolled
     rows, names = strangers
-    with pytest.raises(InputError, match="expected none that are enrolled, got person 1, person 2"):
+    with pytest.raises(InputError, match="expected no enrolled identities, got person 1, person 2"):
         gallery.calibrate(rows[:4], ["person 1", "person 1", "person 2", "x"])
     gallery.add(rows[:1], names[:1])
     with pytest.warns(UserWarning, match=r"too strict: .* enrolled now \(stranger person 0\)"):
